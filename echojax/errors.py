@@ -1,0 +1,30 @@
+"""The user's mistakes: one line on standard error and exit code 2, never a traceback."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
+
+
+class UserError(Exception):
+    """A mistake that the user can mend.
+
+    The message is one line that names the file, line, flag or value, and says what to do.
+    """
+
+
+def unknown_name(kind: str, name: str, known: list[str]) -> UserError:
+    """Return the error for a ``name`` that is none of ``known``, with the nearest match."""
+    near = get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return UserError(f"unknown {kind} {name!r}; {hint}known: {', '.join(known)}")
+
+
+@contextmanager
+def exit_on_user_error() -> Iterator[None]:
+    """Turn a ``UserError`` raised inside into ``error: ...`` and exit code 2."""
+    try:
+        yield
+    except UserError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        raise SystemExit(2) from None
