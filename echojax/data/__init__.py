@@ -1,0 +1,23 @@
+"""Interaction data: sources, preparation, splits, batches. Knows nothing of models."""
+
+from echojax.data.batching import Batches, batches
+from echojax.data.dataset import Dataset
+from echojax.data.examples import Examples
+from echojax.data.load import load_dataset
+from echojax.data.readers import Columns
+from echojax.data.sources import DATASETS, Source
+from echojax.data.splits import Split, global_time_split, leave_one_out
+
+__all__ = [
+    "DATASETS",
+    "Batches",
+    "Columns",
+    "Dataset",
+    "Examples",
+    "Source",
+    "Split",
+    "batches",
+    "global_time_split",
+    "leave_one_out",
+    "load_dataset",
+]

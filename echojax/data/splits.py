@@ -1,0 +1,120 @@
+"""Splits of a data set into training, validation and test examples (design section 5)."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from echojax.data.dataset import Dataset
+from echojax.data.examples import Examples
+from echojax.errors import UserError
+
+
+class Split(NamedTuple):
+    """Examples by purpose, and what the split had to leave out.
+
+    Attributes:
+        train: Training examples.
+        valid: Validation examples, for the choice of the best epoch.
+        test: Test examples.
+        facts: JSON-able description of the split for results.
+    """
+
+    train: Examples
+    valid: Examples
+    test: Examples
+    facts: dict[str, object]
+
+
+def leave_one_out(dataset: Dataset, max_len: int) -> Split:
+    """Keep every user's last item for testing and the last but one for validation.
+
+    All proper prefixes of the rest predict their next item in training. Users with fewer than
+    three interactions serve training alone.
+    """
+    user_T, position_T, length_T = _places(dataset)
+    from_end_T = length_T - position_T
+    long_T, has_history_T = length_T >= 3, position_T >= 1
+    facts: dict[str, object] = {
+        "split": "leave-one-out",
+        "short_users": int((np.diff(dataset.offsets) < 3).sum()),
+    }
+    return _split(
+        dataset,
+        max_len,
+        user_T,
+        train=has_history_T & (~long_T | (from_end_T > 2)),
+        valid=long_T & (from_end_T == 2),
+        test=long_T & (from_end_T == 1),
+        facts=facts,
+    )
+
+
+def global_time_split(
+    dataset: Dataset, max_len: int, quantiles: tuple[float, float] = (0.8, 0.9)
+) -> Split:
+    """Cut at two moments for all users: before, between and after them.
+
+    A target belongs to training when its time lies before the first threshold, to validation
+    between the two, to testing at or after the second; its history is all of the user's earlier
+    events. No training target is later than any target of validation or testing, which
+    leave-one-out does not promise.
+
+    Raises:
+        UserError: The source has no times, or a part has no example.
+    """
+    if dataset.fingerprint.get("time") == "position":
+        raise UserError(
+            f"--split global-time needs times and {dataset.name} has only positions; "
+            "use --split leave-one-out"
+        )
+    first, second = np.quantile(dataset.times_T, quantiles, method="inverted_cdf")
+    user_T, position_T, _ = _places(dataset)
+    has_history_T, times_T = position_T >= 1, dataset.times_T
+    facts: dict[str, object] = {
+        "split": "global-time",
+        "thresholds": [float(first), float(second)],
+        "cold_targets": int(((times_T >= first) & ~has_history_T).sum()),
+    }
+    return _split(
+        dataset,
+        max_len,
+        user_T,
+        train=has_history_T & (times_T < first),
+        valid=has_history_T & (times_T >= first) & (times_T < second),
+        test=has_history_T & (times_T >= second),
+        facts=facts,
+    )
+
+
+def _places(dataset: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return each event's user number, position in its history, and that history's length."""
+    lengths_U = np.diff(dataset.offsets)
+    user_T = np.repeat(np.arange(lengths_U.size, dtype=np.int32), lengths_U)
+    position_T = np.arange(user_T.size) - dataset.offsets[user_T]
+    return user_T, position_T, lengths_U[user_T]
+
+
+def _split(
+    dataset: Dataset,
+    max_len: int,
+    user_T: np.ndarray,
+    *,
+    train: np.ndarray,
+    valid: np.ndarray,
+    test: np.ndarray,
+    facts: dict[str, object],
+) -> Split:
+    if max_len < 1:
+        raise UserError(f"--max-len {max_len}: must be at least 1")
+
+    def examples(part: str, is_target_T: np.ndarray) -> Examples:
+        target_M = np.flatnonzero(is_target_T)
+        if target_M.size == 0:
+            raise UserError(
+                f"{dataset.name}: --split {facts['split']} leaves no {part} examples; "
+                "more or longer histories are needed"
+            )
+        user_M = user_T[target_M]
+        return Examples(dataset.items_T, dataset.offsets[user_M], target_M, user_M, max_len)
+
+    return Split(examples("train", train), examples("valid", valid), examples("test", test), facts)
