@@ -1,0 +1,57 @@
+"""The command line: flags by tyro, mistakes in one line."""
+
+import contextlib
+import io
+import re
+import sys
+from collections.abc import Callable
+from typing import TypeVar
+
+import tyro
+
+from echojax.errors import UserError
+
+T = TypeVar("T")
+
+
+def parse(kind: Callable[..., T], *, default: T | None = None, args: list[str]) -> T:
+    """Read ``args`` into a dataclass ``kind``, every field a flag.
+
+    Args:
+        kind: a dataclass type.
+        default: values of the flags that are not given.
+        args: the words behind the program's name.
+
+    Raises:
+        UserError: unknown flags, missing or malformed values, in one line.
+    """
+    caught = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(caught):
+            return tyro.cli(kind, default=default, args=args)
+    except SystemExit as stop:
+        if not stop.code:  # --help
+            raise
+        raise UserError(_one_line(caught.getvalue())) from None
+
+
+def flag_value(name: str, args: list[str]) -> str | None:
+    """Return the value that ``args`` gives to the flag ``name``, before the real parse."""
+    for i, word in enumerate(args):
+        if word == name and i + 1 < len(args):
+            return args[i + 1]
+        if word.startswith(f"{name}="):
+            return word.partition("=")[2]
+    return None
+
+
+def _one_line(box: str) -> str:
+    """Return the message inside tyro's box as one line."""
+    words = []
+    for line in box.splitlines():
+        text = re.sub(r"[│╭╮╰╯─]+", " ", line).strip()
+        if text.startswith(("Argument helptext", "For full helptext")):
+            break
+        if text and not line.startswith("╭"):
+            words.append(text)
+    return f"{'; '.join(words)} (see {sys.argv[0]} --help)"

@@ -1,0 +1,188 @@
+"""Everything a run can be told, one field a flag, and the named recipes."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from echojax.errors import UserError
+
+
+@dataclass(frozen=True)
+class Config:
+    """Train a sequential recommender, evaluate it by full ranking, leave a run folder."""
+
+    # What to learn from.
+    dataset: str = "synthetic"
+    """Name of the data set: synthetic, ml-100k, ml-1m, amazon-beauty, amazon-video-games."""
+    data_path: str | None = None
+    """Your own file instead: .inter, ratings.dat, u.data, CSV/TSV with a header, `user item`
+    pairs or one history a line; each also as .gz."""
+    data_dir: str | None = None
+    """Folder that holds the data sets' files (else $ECHOJAX_DATA, else the user's cache)."""
+    data_format: str | None = None
+    """Format of --data-path where it is not recognised: inter, ratings.dat, u.data, csv, tsv,
+    pairs, histories."""
+    user_column: str | None = None
+    """Header name of the user column in a CSV/TSV file."""
+    item_column: str | None = None
+    """Header name of the item column in a CSV/TSV file."""
+    time_column: str | None = None
+    """Header name of the time column in a CSV/TSV file (file order where there is none)."""
+    k_core: int = 5
+    """Keep users and items with at least this many interactions, iterated until stable."""
+    duplicates: Literal["keep", "first", "last"] = "keep"
+    """What to do with a user's repeated interactions with one item."""
+    split: Literal["leave-one-out", "global-time"] = "leave-one-out"
+    """Last item tests and last but one validates, or everybody's events after 80 % and 90 % of
+    the time."""
+
+    # What to learn.
+    model: str = "echomamba4rec"
+    """Name of the model: echomamba4rec, mamba4rec."""
+    variant: Literal["echojax", "official"] = "echojax"
+    """EchoMamba4Rec as mended here, or exactly the authors' function."""
+    mask_padding: bool | None = None
+    """Zero padding before and behind the filter (None: as the variant says)."""
+    reverse_from_last: bool | None = None
+    """Start the backward scan at the last item, not at the padding (None: as the variant)."""
+    join_both_ends: bool | None = None
+    """Read backward at the first item, where it has seen the whole history (None: as the
+    variant)."""
+    time_step_init: bool | None = None
+    """Start time steps at 0.001..0.1, not all at 0.69 (None: as the variant)."""
+    plain_depth: bool | None = None
+    """k layers hold k Mambas a direction, not k * k (None: as the variant)."""
+    width: int = 64
+    """D, the model width."""
+    layers: int = 1
+    """How many layers."""
+    state_size: int = 32
+    """N, Mamba's states a channel."""
+    conv_width: int = 4
+    """Taps of Mamba's convolution."""
+    expand: int = 2
+    """Mamba's inner channels over the width."""
+    dropout: float = 0.2
+    """Dropout rate."""
+    max_len: int | None = None
+    """How many of the newest items are read (None: 200 for ml-1m, the data set's own elsewhere)."""
+    scan: str = "auto"
+    """Implementation of the selective scan: auto, fused, chunked, associative, sequential."""
+
+    # How to learn it.
+    loss: Literal["softmax"] = "softmax"
+    """Training loss: exact cross entropy over the whole catalogue."""
+    softmax_chunk: int | None = None
+    """Items a chunk of the softmax (None: all at once unless the logits would exceed 256 MB)."""
+    learning_rate: float = 1e-3
+    """Adam's step size."""
+    batch_size: int | None = None
+    """Examples a step (None: 2048; 256 on synthetic)."""
+    microbatch: int | None = None
+    """Examples held in memory at once; gradients are summed (None: chosen by device)."""
+    epochs: int = 200
+    """Most passes over the training examples."""
+    max_steps: int | None = None
+    """Most steps in all (None: no limit)."""
+    patience: int = 10
+    """Stop after this many validations without a better NDCG@10."""
+    eval_every: int = 1
+    """Epochs between validations."""
+    seed: int = 0
+    """Seed of initial values, dropout, data order and the synthetic data."""
+
+    # How to judge it.
+    exclude_seen: bool = False
+    """Leave items of the history out of the ranking (the target always stays in)."""
+    eval_batch_size: int = 512
+    """Histories ranked at once."""
+
+    # Where it runs and what it leaves.
+    run_dir: str | None = None
+    """The run folder (None: runs/DATASET-MODEL-VARIANT-seedN)."""
+    resume: bool = False
+    """Go on from the newest checkpoint in --run-dir; flags not given are taken from there."""
+    checkpoint_every: int = 500
+    """Steps between checkpoints inside an epoch (one is written at each validation anyway)."""
+    data_workers: int = 0
+    """Processes that prepare batches (0: background threads of this process)."""
+    tensorboard: bool = False
+    """Write metrics for TensorBoard too (pip install 'echojax[tensorboard]')."""
+    wandb: bool = False
+    """Send metrics to Weights & Biases too (pip install 'echojax[wandb]')."""
+
+
+# Flags that may differ from the run folder's when a run is resumed: none changes what one step does.
+RESUMABLE = {
+    "data_dir", "epochs", "max_steps", "patience", "run_dir", "resume", "checkpoint_every",
+    "data_workers", "tensorboard", "wandb",
+}  # fmt: skip
+
+_POSITIVE = (
+    "width", "layers", "state_size", "conv_width", "expand", "max_len", "softmax_chunk",
+    "batch_size", "microbatch", "epochs", "max_steps", "patience", "eval_every",
+    "eval_batch_size", "checkpoint_every",
+)  # fmt: skip
+
+
+def check(config: Config) -> None:
+    """Raise ``UserError`` for a value that no run can have, naming the flag."""
+    for name in _POSITIVE:
+        value = getattr(config, name)
+        if value is not None and value < 1:
+            raise UserError(f"{flag(name)} must be at least 1, not {value}")
+    for name in ("k_core", "seed", "data_workers"):
+        if getattr(config, name) < 0:
+            raise UserError(f"{flag(name)} must be at least 0, not {getattr(config, name)}")
+    if not 0 <= config.dropout < 1:
+        raise UserError(f"--dropout must be at least 0 and below 1, not {config.dropout}")
+    if not (config.learning_rate > 0 and math.isfinite(config.learning_rate)):
+        raise UserError(f"--learning-rate must be above 0 and finite, not {config.learning_rate}")
+    if config.batch_size and config.microbatch and config.batch_size % config.microbatch:
+        raise UserError(
+            f"--batch-size {config.batch_size} is not a multiple of "
+            f"--microbatch {config.microbatch}; change one of them"
+        )
+
+
+def flag(name: str) -> str:
+    """Return the command-line flag of a field."""
+    return "--" + name.replace("_", "-")
+
+
+def quickstart() -> Config:
+    """Return the embedded default: made-up data with a known optimum, no download.
+
+    python experiments/train.py --preset quickstart
+    """
+    return Config()
+
+
+def ml_100k() -> Config:
+    """Return the authors' configuration on ml-100k, mended model.
+
+    python experiments/train.py --preset ml-100k
+    """
+    return Config(dataset="ml-100k")
+
+
+def ml_1m() -> Config:
+    """Return the authors' configuration on ml-1m, mended model.
+
+    python experiments/train.py --preset ml-1m
+    """
+    return Config(dataset="ml-1m")
+
+
+PRESETS: dict[str, Callable[[], Config]] = {
+    "quickstart": quickstart,
+    "ml-100k": ml_100k,
+    "ml-1m": ml_1m,
+}
+
+
+def as_dict(config: Config) -> dict[str, object]:
+    """Return the fields as plain JSON values."""
+    return dataclasses.asdict(config)

@@ -1,0 +1,87 @@
+"""EchoMamba4Rec (arXiv 2406.02638), as published and mended."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from echojax.models.base import SequenceModel, split_key
+from echojax.models.bidirectional import BidirectionalLayer, BidirectionalMamba, Mends
+from echojax.models.glu import GatedLinearUnit
+from echojax.models.mamba import Mamba
+from echojax.models.spectral_filter import SpectralFilter
+
+VARIANTS = {
+    "echojax": Mends(),
+    "official": Mends(*[False] * 5),
+}
+
+
+class EchoMamba4Rec(SequenceModel):
+    """Embedding -> [FFT filter -> bidirectional Mamba -> GLU] x layers -> one vector.
+
+    Of the last layer only the read-out position is computed: nothing else reaches the scores.
+
+    Args:
+        num_items: V, with padding as item 0.
+        width: D.
+        layers: how many layers; ``mends.plain_depth`` says how many Mambas each holds.
+        state_size: N, states a channel.
+        conv_width: taps of Mamba's convolution.
+        expand: Mamba's inner channels E over D.
+        dropout: rate, everywhere.
+        max_len: L, how many of the newest items are read.
+        mends: which parts differ from the authors' code.
+        scan: implementation of the selective scan.
+        rngs: streams of random keys for the initial parameters.
+    """
+
+    def __init__(
+        self,
+        num_items: int,
+        *,
+        width: int = 64,
+        layers: int = 1,
+        state_size: int = 32,
+        conv_width: int = 4,
+        expand: int = 2,
+        dropout: float = 0.2,
+        max_len: int = 50,
+        mends: Mends = VARIANTS["echojax"],
+        scan: str = "auto",
+        rngs: nnx.Rngs,
+    ):
+        super().__init__(num_items, width=width, max_len=max_len, dropout=dropout, rngs=rngs)
+        shared = {"width": width, "dropout": dropout, "mends": mends, "rngs": rngs}
+
+        def mamba() -> Mamba:
+            return Mamba(
+                width,
+                state_size=state_size,
+                conv_width=conv_width,
+                expand=expand,
+                time_step_init=mends.time_step_init,
+                scan=scan,
+                rngs=rngs,
+            )
+
+        def layer() -> BidirectionalLayer:
+            depth = 1 if mends.plain_depth else layers
+            return BidirectionalLayer(
+                SpectralFilter(max_len, width, dropout=dropout, rngs=rngs),
+                [BidirectionalMamba(mamba(), mamba(), **shared) for _ in range(depth)],
+                GatedLinearUnit(width, dropout=dropout, rngs=rngs),
+                mends=mends,
+            )
+
+        self.layers = nnx.List([layer() for _ in range(layers)])
+
+    def encode(
+        self, item_ids_BxL: jax.Array, lengths_B: jax.Array, *, dropout_key: jax.Array | None = None
+    ) -> jax.Array:
+        """Return one vector a history, (B, D); see ``SequenceModel.encode``."""
+        lengths_B = jnp.asarray(lengths_B)
+        keys = split_key(dropout_key, len(self.layers) + 1)
+        x_BxLxD = self.embed(item_ids_BxL, keys[0])
+        for layer, key in zip(self.layers[:-1], keys[1:-1], strict=True):
+            x_BxLxD = layer(x_BxLxD, lengths_B, dropout_key=key)
+        return self.layers[-1].readout(x_BxLxD, lengths_B, dropout_key=keys[-1])

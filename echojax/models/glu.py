@@ -1,0 +1,25 @@
+"""The gated linear unit (EchoMamba4Rec section 3.4)."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from echojax.models.dropout import dropout
+from echojax.models.initializers import normal
+
+
+class GatedLinearUnit(nnx.Module):
+    """``LayerNorm(dropout(fc2(value * sigmoid(gate)) + x))`` with ``[value, gate] = fc1(x)``."""
+
+    def __init__(self, width: int, *, dropout: float, rngs: nnx.Rngs):
+        self.dropout = dropout
+        self.fc1 = nnx.Linear(width, 2 * width, kernel_init=normal, rngs=rngs)
+        self.fc2 = nnx.Linear(width, width, kernel_init=normal, rngs=rngs)
+        self.norm = nnx.LayerNorm(width, epsilon=1e-12, use_fast_variance=False, rngs=rngs)
+
+    def __call__(self, x: jax.Array, *, dropout_key: jax.Array | None = None) -> jax.Array:
+        """Return the same shape as ``x`` (..., D)."""
+        value, gate = jnp.split(self.fc1(x), 2, axis=-1)
+        return self.norm(
+            dropout(self.fc2(value * nnx.sigmoid(gate)) + x, self.dropout, dropout_key)
+        )

@@ -1,0 +1,33 @@
+"""The learnable FFT filter (EchoMamba4Rec section 3.2, after FMLP-Rec)."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from echojax.models.dropout import dropout
+
+
+class SpectralFilter(nnx.Module):
+    """``LayerNorm(dropout(irfft(rfft(x) * W)) + x)``, a circular convolution as long as the window.
+
+    Args:
+        max_len: L, the window; inputs must have exactly this length.
+        width: D.
+        dropout: rate.
+    """
+
+    def __init__(self, max_len: int, width: int, *, dropout: float, rngs: nnx.Rngs):
+        self.max_len, self.dropout = max_len, dropout
+        shape = (max_len // 2 + 1, width, 2)  # frequencies, channels, (real, imaginary)
+        self.weight_FxDx2 = nnx.Param(0.02 * jax.random.normal(rngs.params(), shape))
+        self.norm = nnx.LayerNorm(width, epsilon=1e-12, use_fast_variance=False, rngs=rngs)
+
+    def __call__(self, x_BxLxD: jax.Array, *, dropout_key: jax.Array | None = None) -> jax.Array:
+        """Return the filtered window, (B, L, D)."""
+        spectrum_BxFxD = jnp.fft.rfft(x_BxLxD, axis=1, norm="ortho") * self.response()
+        filtered = jnp.fft.irfft(spectrum_BxFxD, n=self.max_len, axis=1, norm="ortho")
+        return self.norm(dropout(filtered, self.dropout, dropout_key) + x_BxLxD)
+
+    def response(self) -> jax.Array:
+        """Return the complex frequency response, (L // 2 + 1, D)."""
+        return jax.lax.complex(self.weight_FxDx2[..., 0], self.weight_FxDx2[..., 1])

@@ -1,0 +1,129 @@
+"""Checkpoints: the newest two and the best two, each with a checksum of what it holds."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+from echojax.errors import UserError
+from echojax.training.state import TrainState
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Orbax writes each into a temporary folder and renames it, so a killed run leaves a whole
+    checkpoint or none. The checksum finds bytes that changed afterwards.
+
+    Args:
+        folder: where they are; made at the first save.
+        say: prints one line to the user.
+    """
+
+    def __init__(self, folder: Path, say: Callable[[str], None]):
+        self._say = say
+        policy = checkpoint_managers.AnyPreservationPolicy(
+            [
+                checkpoint_managers.LatestN(2),
+                checkpoint_managers.BestN(
+                    n=2,
+                    get_metric_fn=lambda metrics: metrics["ndcg@10"],
+                    keep_checkpoints_without_metrics=False,
+                ),
+            ]
+        )
+        self._manager = ocp.CheckpointManager(
+            folder.absolute(),
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=policy, enable_async_checkpointing=False
+            ),
+        )
+
+    def save(self, state: TrainState, progress: dict[str, Any], ndcg: float | None = None) -> None:
+        """Write ``state`` and ``progress`` (JSON values) under the state's step.
+
+        ``ndcg`` is the validation NDCG@10 where this step was validated: the best are kept.
+        """
+        arrays = _by_name(state)
+        self._manager.save(
+            int(state.step),
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(arrays),
+                meta=ocp.args.JsonSave({"progress": progress, "sha256": _checksum(arrays)}),
+            ),
+            metrics=None if ndcg is None else {"ndcg@10": ndcg},
+        )
+
+    def restore(
+        self, like: TrainState, first: int | None = None
+    ) -> tuple[TrainState, dict[str, Any]] | None:
+        """Return the newest whole checkpoint, or ``None`` where there is no checkpoint at all.
+
+        Args:
+            like: a state of the same shapes, dtypes and devices.
+            first: a step to try before the others (the best one).
+
+        Raises:
+            UserError: there are checkpoints and none of them can be read.
+        """
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        if not steps:
+            return None
+        if first in steps:
+            steps.insert(0, first)
+        for i, step in enumerate(steps):
+            try:
+                return self._read(step, like)
+            except Exception as error:
+                # Damage shows up as whatever exception the reader happens to meet.
+                reason = " ".join(str(error).split())[:200] or type(error).__name__
+                last = i + 1 == len(steps)
+                instead = "none is left" if last else f"using step {steps[i + 1]}"
+                self._say(f"checkpoint of step {step} is damaged ({reason}): {instead}")
+        raise UserError(
+            f"no checkpoint in {self._manager.directory} can be read; "
+            "restore the folder from a copy, or train again with another --run-dir"
+        )
+
+    def drop_after(self, step: int) -> None:
+        """Delete checkpoints newer than ``step``: damaged ones that a resumed run writes anew."""
+        for newer in [s for s in self._manager.all_steps() if s > step]:
+            self._manager.delete(newer)
+
+    def close(self) -> None:
+        """Release orbax's threads."""
+        self._manager.close()
+
+    def _read(self, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
+        names = _by_name(like)
+        found = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardRestore(names), meta=ocp.args.JsonRestore()
+            ),
+        )
+        arrays, meta = found["state"], found["meta"]
+        if _checksum(arrays) != meta["sha256"]:
+            raise ValueError("its checksum does not match")
+        leaves = [arrays[name] for name in names]
+        return jax.tree.unflatten(jax.tree.structure(like), leaves), meta["progress"]
+
+
+def _by_name(state: TrainState) -> dict[str, jax.Array]:
+    """Return the state's arrays by path, in the order of its leaves."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(state)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+
+
+def _checksum(arrays: dict[str, jax.Array]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.asarray(arrays[name])
+        digest.update(f"{name}{array.dtype}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

@@ -1,0 +1,80 @@
+"""metrics.jsonl, one JSON object a line, and the same numbers to TensorBoard or W&B."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from echojax.config import Config, as_dict
+from echojax.errors import UserError
+from echojax.files import write_atomically
+
+
+class MetricLog:
+    """Appends to ``metrics.jsonl``; lines newer than a resumed step are taken back first.
+
+    Args:
+        folder: the run folder.
+        step: the step the run goes on from (0 for a new run).
+        config: says whether TensorBoard and W&B are wanted.
+    """
+
+    def __init__(self, folder: Path, step: int, config: Config):
+        path = folder / "metrics.jsonl"
+        write_atomically(path, "".join(_lines_up_to(path, step)))
+        self._file = path.open("a", buffering=1)
+        self._tensorboard = _tensorboard(folder) if config.tensorboard else None
+        self._wandb = _wandb(folder, config) if config.wandb else None
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Write one record; it has ``kind`` and ``step``."""
+        self._file.write(json.dumps(record, allow_nan=False) + "\n")
+        kind, step = record["kind"], record["step"]
+        numbers = {
+            f"{kind}/{name}": value
+            for name, value in record.items()
+            if isinstance(value, int | float) and name != "step"
+        }
+        if self._tensorboard is not None:
+            for name, value in numbers.items():
+                self._tensorboard.add_scalar(name, value, step)
+        if self._wandb is not None:
+            self._wandb.log(numbers, step=step)
+
+    def close(self) -> None:
+        """Close the file and the extras."""
+        self._file.close()
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+        if self._wandb is not None:
+            self._wandb.finish()
+
+
+def _lines_up_to(path: Path, step: int) -> list[str]:
+    """Return the whole lines whose step is at most ``step`` (a killed run leaves half a line)."""
+    kept = []
+    for line in path.read_text().splitlines(keepends=True) if path.exists() else []:
+        try:
+            if json.loads(line)["step"] <= step and line.endswith("\n"):
+                kept.append(line)
+        except (ValueError, KeyError, TypeError):
+            continue
+    return kept
+
+
+def _tensorboard(folder: Path) -> Any:
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError:
+        raise UserError("--tensorboard needs: pip install 'echojax[tensorboard]'") from None
+    return SummaryWriter(str(folder / "tensorboard"))
+
+
+def _wandb(folder: Path, config: Config) -> Any:
+    try:
+        import wandb
+    except ImportError:
+        raise UserError("--wandb needs: pip install 'echojax[wandb]'") from None
+    return wandb.init(
+        project="echojax", name=folder.name, dir=str(folder), config=as_dict(config),
+        id=folder.name, resume="allow",
+    )  # fmt: skip

@@ -1,0 +1,91 @@
+"""Where a run stands: what is saved beside the state, and what the user sees."""
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from echojax.config import Config
+
+
+@dataclass
+class Standing:
+    """What the loop must know beside the state to go on exactly; saved with each checkpoint."""
+
+    best_ndcg: float = -1.0  # best validation NDCG@10 so far
+    best_step: int = 0
+    best_epoch: int = 0
+    without_gain: int = 0  # validations since the best one
+    epoch_loss: float = 0.0  # summed over this epoch's steps so far
+    epoch_steps: int = 0
+    seconds: float = 0.0  # spent in training steps, over all starts
+    waited: float = 0.0  # of these, spent waiting for input
+    examples: int = 0  # trained on, over all starts
+
+    def add_validation(self, ndcg: float, step: int, epoch: int) -> bool:
+        """Take in a validation; return whether it is the best so far."""
+        if ndcg > self.best_ndcg:
+            self.best_ndcg, self.best_step, self.best_epoch = ndcg, step, epoch
+            self.without_gain = 0
+            return True
+        self.without_gain += 1
+        return False
+
+    def stop_reason(self, config: Config, step: int, steps_per_epoch: int) -> str | None:
+        """Return why the run is over, or ``None`` while it is not."""
+        if self.without_gain >= config.patience:
+            return f"no better validation NDCG@10 in {config.patience} validations"
+        if step >= config.epochs * steps_per_epoch:
+            return f"{config.epochs} epochs done"
+        if config.max_steps is not None and step >= config.max_steps:
+            return f"{config.max_steps} steps done"
+        return None
+
+
+class Display:
+    """A progress bar on a terminal, a plain line now and then elsewhere.
+
+    Args:
+        console: where to print.
+        seconds: between plain lines.
+    """
+
+    def __init__(self, console: Console, seconds: float = 20.0):
+        self._console, self._seconds = console, seconds
+        self._bar: Progress | None = None
+        self._said = time.monotonic()
+
+    def say(self, line: str) -> None:
+        """Print one line (above the bar, where there is one)."""
+        self._console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+    @contextmanager
+    def epoch(self, epoch: int, steps: int, done: int) -> Iterator[None]:
+        """Show the bar of one epoch."""
+        if not self._console.is_terminal:
+            yield
+            return
+        columns = (
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(),
+            TextColumn("{task.completed}/{task.total} steps  {task.fields[text]}"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self._console, transient=True) as bar:
+            bar.add_task("", total=steps, completed=done, epoch=epoch, text="")
+            self._bar = bar
+            yield
+        self._bar = None
+
+    def step(self, epoch: int, done: int, steps: int, loss: float, rate: float) -> None:
+        """Show one step: ``rate`` in examples per second (NaN while unknown)."""
+        text = f"loss {loss:.4f}  {rate:,.0f} examples/s"
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=done, text=text)
+        elif time.monotonic() - self._said >= self._seconds and math.isfinite(rate):
+            self._said = time.monotonic()
+            self.say(f"epoch {epoch}  step {done}/{steps}  {text}")

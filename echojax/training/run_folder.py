@@ -1,0 +1,75 @@
+"""The run folder: made once, never overwritten, resumed only by the configuration that made it."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from echojax.config import RESUMABLE, Config, as_dict, flag
+from echojax.errors import UserError
+from echojax.files import write_json
+
+
+def default_run_dir(config: Config) -> str:
+    """Return runs/DATASET-MODEL[-VARIANT]-seedN."""
+    data = Path(config.data_path).name.split(".")[0] if config.data_path else config.dataset
+    variant = f"-{config.variant}" if config.model == "echomamba4rec" else ""
+    return f"runs/{data}-{config.model}{variant}-seed{config.seed}"
+
+
+def claim(config: Config) -> Path:
+    """Return the run folder's path if this configuration may write there.
+
+    Raises:
+        UserError: the folder holds something and ``resume`` is off, or holds a run of another
+            configuration.
+    """
+    path = Path(config.run_dir or default_run_dir(config))
+    if path.exists() and not path.is_dir():
+        raise UserError(f"--run-dir {path} is a file; name a folder")
+    if not path.exists() or not any(path.iterdir()):
+        return path
+    if not config.resume:
+        raise UserError(f"run folder {path} exists; add --resume to go on, or name another --run-dir")
+    if not (path / "config.json").exists():
+        raise UserError(f"{path} is not a run folder (it has no config.json); name another --run-dir")
+    stored = dataclasses.asdict(read_config(path))
+    for name, value in as_dict(config).items():
+        if name not in RESUMABLE and stored[name] != value:
+            raise UserError(
+                f"run folder {path} was made with {flag(name)} {stored[name]}, not {value}; "
+                f"leave {flag(name)} out, or name another --run-dir"
+            )
+    return path
+
+
+def read_config(path: Path) -> Config:
+    """Return the configuration that a run folder was made with.
+
+    Raises:
+        UserError: no such folder, or its config.json is missing or not one of ours.
+    """
+    if not path.is_dir():
+        raise UserError(f"run folder {path} does not exist")
+    values = read_json(path / "config.json")
+    fields = {field.name for field in dataclasses.fields(Config)}
+    if not isinstance(values, dict) or not fields.issuperset(values):
+        raise UserError(f"{path / 'config.json'} is not the configuration of a run")
+    return Config(**values)
+
+
+def read_json(path: Path) -> Any:
+    """Return a JSON file's value; ``UserError`` where it is missing or damaged."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; is this a run folder?") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); restore it from a copy") from None
+
+
+def write_start(path: Path, config: Config, items: dict[str, Any]) -> None:
+    """Make the folder; ``config.json`` comes last and marks it as a run's."""
+    path.mkdir(parents=True, exist_ok=True)
+    write_json(path / "items.json", items)
+    write_json(path / "config.json", as_dict(config))
