@@ -103,6 +103,7 @@ class Trainer:
             )
         standing.epoch_loss += value
         standing.epoch_steps += 1
+        standing.steps = step
 
     def _log_training(self, standing: Standing, step: int, rate: float, seconds: float) -> None:
         self.log.write(

@@ -16,6 +16,7 @@ from echojax.config import Config
 class Standing:
     """What the loop must know beside the state to go on exactly; saved with each checkpoint."""
 
+    steps: int = 0  # done
     best_ndcg: float = -1.0  # best validation NDCG@10 so far
     best_step: int = 0
     best_epoch: int = 0

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from echojax.config import RESUMABLE, Config, as_dict, flag
+from echojax.data import Dataset
 from echojax.errors import UserError
 from echojax.files import write_json
 
@@ -68,8 +69,23 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} cannot be read ({error}); restore it from a copy") from None
 
 
-def write_start(path: Path, config: Config, items: dict[str, Any]) -> None:
+def write_start(path: Path, config: Config, dataset: Dataset) -> None:
     """Make the folder; ``config.json`` comes last and marks it as a run's."""
     path.mkdir(parents=True, exist_ok=True)
+    items = {
+        "dataset": dataset.name,
+        "sha256": dataset.fingerprint["sha256"],
+        "item_ids": dataset.item_ids.tolist(),
+    }
     write_json(path / "items.json", items)
     write_json(path / "config.json", as_dict(config))
+
+
+def check_same_data(path: Path, dataset: Dataset) -> None:
+    """Raise ``UserError`` unless the run folder was made on exactly this data."""
+    before, now = read_json(path / "items.json").get("sha256"), dataset.fingerprint["sha256"]
+    if before != now:
+        raise UserError(
+            f"{dataset.name} is not what {path} was trained on (sha256 {now[:12]}, then "
+            f"{str(before)[:12]}); restore the data, or name another --run-dir"
+        )

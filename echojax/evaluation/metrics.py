@@ -1,0 +1,82 @@
+"""Metrics from ranks: hit rate, NDCG, MRR, coverage, popularity, by history length."""
+
+from typing import Any
+
+import numpy as np
+
+from echojax.data import Examples
+from echojax.evaluation.ranking import TOP, Ranked
+from echojax.evaluation.statistics import bootstrap_intervals
+
+CUTOFFS = (5, 10, 20)
+_LENGTHS = (1, 5, 10, 20, 50, 100, 200)  # where buckets of history lengths begin
+
+
+def metric_names() -> list[str]:
+    """Return hr@5, hr@10, ..., mrr@20, in the order of ``metrics_of``."""
+    return [f"{kind}@{k}" for kind in ("hr", "ndcg", "mrr") for k in CUTOFFS]
+
+
+def metrics_of(rank_M: np.ndarray) -> np.ndarray:
+    """Return every example's metrics, (M, 9) float64.
+
+    With one relevant item: hit rate 1, NDCG 1/log2(1 + rank), MRR 1/rank, each 0 past the cutoff.
+    """
+    rank = rank_M.astype(np.float64)[:, None]
+    hits = rank <= np.array(CUTOFFS)
+    return np.hstack([hits, hits / np.log2(1 + rank), hits / rank])
+
+
+def summarise(
+    ranked: Ranked, examples: Examples, popularity_V: np.ndarray, *, seed: int = 0
+) -> dict[str, Any]:
+    """Return the results of one evaluation, JSON-able.
+
+    Args:
+        ranked: ranks and recommended items of the examples.
+        examples: what was ranked.
+        popularity_V: training interactions of each item.
+        seed: of the bootstrap.
+
+    Returns:
+        each metric's mean; ``interval``: its 95 % bootstrap interval over users; ``examples``;
+        ``coverage@10``: share of the catalogue among all recommended items;
+        ``mean_popularity@10``: mean training count of the recommended items; ``by_length``:
+        HR@10 and NDCG@10 with intervals by the length of the history.
+    """
+    values = metrics_of(ranked.rank_M)
+    names = metric_names()
+    intervals = bootstrap_intervals(values, examples.user_M, seed=seed)
+    shown = ranked.top_MxK[ranked.top_MxK > 0]
+    return {
+        **dict(zip(names, values.mean(axis=0).tolist(), strict=True)),
+        "interval": dict(zip(names, intervals.tolist(), strict=True)),
+        "examples": len(examples),
+        f"coverage@{TOP}": np.unique(shown).size / max(1, popularity_V.size - 1),
+        f"mean_popularity@{TOP}": float(popularity_V[shown].mean()) if shown.size else 0.0,
+        "by_length": _by_length(values, examples, seed),
+    }
+
+
+def _by_length(values: np.ndarray, examples: Examples, seed: int) -> list[dict[str, Any]]:
+    length_M = examples.target_M - examples.start_M
+    columns = [metric_names().index(name) for name in ("hr@10", "ndcg@10")]
+    buckets = []
+    for first, behind in zip(_LENGTHS, (*_LENGTHS[1:], None), strict=True):
+        inside = (length_M >= first) & (length_M < (behind or np.inf))
+        if not inside.any():
+            continue
+        part = values[inside][:, columns]
+        intervals = bootstrap_intervals(part, examples.user_M[inside], seed=seed).tolist()
+        hr, ndcg = part.mean(axis=0).tolist()
+        buckets.append(
+            {
+                "from": first,
+                "to": None if behind is None else behind - 1,
+                "examples": int(inside.sum()),
+                "hr@10": hr,
+                "ndcg@10": ndcg,
+                "interval": {"hr@10": intervals[0], "ndcg@10": intervals[1]},
+            }
+        )
+    return buckets

@@ -1,0 +1,105 @@
+"""What a configuration stands for: its data, its model, its ranker."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+from flax import nnx
+
+from echojax.config import Config, check
+from echojax.data import (
+    DATASETS,
+    Columns,
+    Dataset,
+    Split,
+    global_time_split,
+    leave_one_out,
+    load_dataset,
+)
+from echojax.errors import unknown_name
+from echojax.evaluation.baselines import training_counts
+from echojax.evaluation.metrics import summarise
+from echojax.evaluation.ranking import Ranker, make_ranker, rank_examples
+from echojax.models import check_names
+
+_SPLITS = {"leave-one-out": leave_one_out, "global-time": global_time_split}
+
+
+def resolved(config: Config) -> Config:
+    """Check a configuration and fill in what depends on the data set's name.
+
+    Raises:
+        UserError: a value is impossible or a name unknown.
+    """
+    check(config)
+    check_names(config)
+    if config.data_path is None and config.dataset not in DATASETS:
+        raise unknown_name("--dataset", config.dataset, list(DATASETS))
+    named = DATASETS.get(config.dataset) if config.data_path is None else None
+    return dataclasses.replace(
+        config,
+        max_len=config.max_len or (named.max_len if named else 50),
+        batch_size=config.batch_size or (256 if _is_synthetic(config) else 2048),
+    )
+
+
+def read_data(config: Config) -> tuple[Dataset, Split]:
+    """Read, prepare and split the data of a resolved configuration."""
+    dataset = load_dataset(
+        config.dataset,
+        data_path=config.data_path,
+        data_dir=config.data_dir,
+        data_format=config.data_format,
+        columns=Columns(config.user_column, config.item_column, config.time_column),
+        k_core=config.k_core,
+        duplicates=config.duplicates,
+    )
+    assert config.max_len is not None
+    return dataset, _SPLITS[config.split](dataset, config.max_len)
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Evaluates parameters on the parts of a split.
+
+    Args:
+        config: batch size and ``exclude_seen``.
+        split: the examples.
+        ranker: from ``ranker_of``.
+        popularity_V: training interactions of each item.
+    """
+
+    config: Config
+    split: Split
+    ranker: Ranker
+    popularity_V: Any
+
+    def __call__(self, params: nnx.State, part: str) -> dict[str, Any]:
+        """Return the results of ``part`` ("train", "valid" or "test") as ``summarise`` does."""
+        examples = getattr(self.split, part)
+        ranked = rank_examples(
+            self.ranker,
+            params,
+            examples,
+            batch_size=min(self.config.eval_batch_size, len(examples)),
+            exclude_seen=self.config.exclude_seen,
+        )
+        return summarise(ranked, examples, self.popularity_V)
+
+
+def make_evaluator(
+    config: Config, dataset: Dataset, split: Split, graphdef: nnx.GraphDef
+) -> Evaluator:
+    """Return the evaluator of models with this structure."""
+
+    def encode(params: nnx.State, item_ids_BxL: jax.Array, lengths_B: jax.Array) -> jax.Array:
+        return nnx.merge(graphdef, params).encode(item_ids_BxL, lengths_B)
+
+    ranker = make_ranker(encode, lambda params: params["item_embedding"][...])
+    counts_V = training_counts(split.train, dataset.num_items)
+    return Evaluator(config, split, ranker, counts_V)
+
+
+def _is_synthetic(config: Config) -> bool:
+    return config.dataset == "synthetic" and config.data_path is None

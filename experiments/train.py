@@ -1,0 +1,47 @@
+"""Train a sequential recommender: python experiments/train.py --dataset ml-1m."""
+
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from echojax.command_line import flag_value, parse
+from echojax.compilation import use_compilation_cache
+from echojax.config import PRESETS, Config
+from echojax.errors import exit_on_user_error, unknown_name
+from echojax.training.interrupts import Interrupted
+from echojax.training.run import run
+from echojax.training.run_folder import read_config
+
+
+def read_command_line(args: list[str]) -> Config:
+    """Return the configuration: flags over the run folder's (--resume) or a preset's values."""
+    default = Config()
+    folder = flag_value("--run-dir", args)
+    if "--resume" in args and folder and (Path(folder) / "config.json").exists():
+        default = read_config(Path(folder))
+    preset = flag_value("--preset", args)
+    if preset is not None:
+        if preset not in PRESETS:
+            raise unknown_name("--preset", preset, list(PRESETS))
+        default = PRESETS[preset]()
+        place = next(i for i, word in enumerate(args) if word.startswith("--preset"))
+        args = args[:place] + args[place + (1 if "=" in args[place] else 2) :]
+    return parse(Config, default=default, args=args)
+
+
+def main() -> None:
+    """Run the command."""
+    console = Console(soft_wrap=True)
+    with exit_on_user_error():
+        config = read_command_line(sys.argv[1:])
+        use_compilation_cache()
+        try:
+            run(config, console)
+        except Interrupted as stop:
+            console.print(str(stop), highlight=False)
+            raise SystemExit(stop.code) from None
+
+
+if __name__ == "__main__":
+    main()

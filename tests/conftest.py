@@ -1,0 +1,42 @@
+"""Where the shared data and golden numbers are; tests that need them skip where they are not."""
+
+import os
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SHARED = Path(os.environ.get("ECHOJAX_SHARED", ROOT.parent / "shared"))
+GOLDEN = Path(os.environ.get("ECHOJAX_GOLDEN", SHARED / "golden"))
+
+
+@pytest.fixture
+def golden():
+    """Return a function that loads a golden file by name, or skips the test."""
+
+    def load(name: str) -> dict[str, np.ndarray]:
+        path = GOLDEN / f"{name}.npz"
+        if not path.exists():
+            pytest.skip(f"golden numbers not found: {path} (set $ECHOJAX_GOLDEN)")
+        with np.load(path) as file:
+            return dict(file)
+
+    return load
+
+
+@pytest.fixture
+def real_data():
+    """Return the folder of real data, or skip the test."""
+    folder = SHARED / "data"
+    if not folder.is_dir():
+        pytest.skip(f"real data not found: {folder} (set $ECHOJAX_SHARED)")
+    return folder
+
+
+@pytest.fixture
+def x64():
+    """Switch float64 on for one test."""
+    with jax.enable_x64(True):
+        yield

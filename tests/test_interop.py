@@ -1,0 +1,93 @@
+"""The original models' numbers: values to 1e-9, gradients to 1e-7, in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from echojax.interop import _BUILDERS, _LAYOUTS, from_pytorch
+from echojax.losses import softmax_cross_entropy
+
+MODELS = {"echomamba4rec": "echomamba_1layer", "mamba4rec": "mamba4rec_1layer"}
+
+
+def parameters(numbers, dtype=np.float64):
+    prefix = "param."
+    return {k[len(prefix) :]: v.astype(dtype) for k, v in numbers.items() if k.startswith(prefix)}
+
+
+def relative(actual, expected):
+    return np.max(np.abs(actual - expected)) / max(np.max(np.abs(expected)), 1e-300)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", MODELS)
+def test_values_equal_the_original(golden, name):
+    numbers = golden(MODELS[name])
+    model = from_pytorch(parameters(numbers), model=name, max_len=50)
+    user = model.encode(numbers["item_seq"], numbers["item_seq_len"])
+    scores = model.scores(numbers["item_seq"], numbers["item_seq_len"])
+    assert user.dtype == scores.dtype == jnp.float64
+    assert relative(user, numbers["f64_seq_output"]) < 1e-9
+    assert relative(scores, numbers["f64_logits"]) < 1e-9
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", MODELS)
+def test_gradients_equal_the_original(golden, name):
+    numbers = golden(MODELS[name])
+    model = from_pytorch(parameters(numbers), model=name, max_len=50)
+    graphdef, params = nnx.split(model)
+
+    def loss(params):
+        model = nnx.merge(graphdef, params)
+        user = model.encode(numbers["item_seq"], numbers["item_seq_len"])
+        items = model.item_embedding[...]
+        return softmax_cross_entropy(user, items, jnp.asarray(numbers["pos_items"])).mean()
+
+    value, grads = jax.value_and_grad(loss)(params)
+    assert relative(value, numbers["f64_loss"]) < 1e-9
+    entries = _BUILDERS[name][1]
+    compared = 0
+    for original, grad, layout in entries(nnx.merge(graphdef, grads)):
+        expected = _LAYOUTS[layout](numbers[f"f64_grad.{original}"])
+        assert relative(np.asarray(grad[...]), expected) < 1e-7, original
+        compared += 1
+    assert compared + len(numbers["unused_params"]) == len(parameters(numbers))
+
+
+def test_float32_stays_float32(golden):
+    numbers = golden(MODELS["echomamba4rec"])
+    model = from_pytorch(parameters(numbers, np.float32), model="echomamba4rec", max_len=50)
+    scores = jax.jit(model.scores)(numbers["item_seq"], numbers["item_seq_len"])
+    assert scores.dtype == jnp.float32
+    assert relative(scores, numbers["f64_logits"]) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda d: d.pop("LayerNorm.bias"), "missing array: LayerNorm.bias"),
+        (lambda d: d.update(odd=np.zeros(3)), "unknown array: odd"),
+        (
+            lambda d: d.update({"LayerNorm.bias": np.zeros(3)}),
+            r"LayerNorm.bias has shape \(3,\)",
+        ),
+        (
+            lambda d: d.update({"mamba_layers.0.mamba.conv1d.weight": np.zeros((128, 4))}),
+            r"conv1d.weight has shape \(128, 4\)",
+        ),
+        (lambda d: d.pop("item_embedding.weight"), "missing array.*item_embedding.weight"),
+    ],
+)
+def test_wrong_arrays_are_named(golden, change, words):
+    arrays = parameters(golden(MODELS["mamba4rec"]), np.float32)
+    change(arrays)
+    with pytest.raises(ValueError, match=words):
+        from_pytorch(arrays, model="mamba4rec", max_len=50)
+
+
+def test_unknown_model_and_window():
+    with pytest.raises(ValueError, match="unknown model 'gru'"):
+        from_pytorch({}, model="gru", max_len=50)
