@@ -10,6 +10,7 @@ import jax
 from echojax.config import Config
 from echojax.data import Batches
 from echojax.errors import UserError
+from echojax.evaluation.metrics import metric_names
 from echojax.training.checkpoints import Checkpoints
 from echojax.training.interrupts import Interrupted, Interrupts
 from echojax.training.metric_log import MetricLog
@@ -131,7 +132,7 @@ class Trainer:
             self.log.write(
                 {
                     "kind": "valid", "step": step, "epoch": epoch, "loss": loss,
-                    **metrics, "seconds": seconds,
+                    **{name: metrics[name] for name in metric_names()}, "seconds": seconds,
                 }
             )  # fmt: skip
             self.display.say(

@@ -1,0 +1,55 @@
+"""A finished or running run's best checkpoint, judged again."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optax
+
+from echojax.errors import UserError
+from echojax.models import build_model
+from echojax.training.checkpoints import Checkpoints
+from echojax.training.prepared import make_evaluator, read_data
+from echojax.training.run_folder import check_same_data, read_config
+from echojax.training.state import create_state
+
+
+def evaluate_run(
+    folder: Path,
+    part: str,
+    *,
+    exclude_seen: bool | None = None,
+    data_dir: str | None = None,
+    data_path: str | None = None,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Return the results of one part as ``summarise`` gives them.
+
+    Args:
+        folder: the run folder.
+        part: "valid" or "test".
+        exclude_seen: overrides the run's.
+        data_dir: where the data lies now.
+        data_path: where the run's own file lies now.
+        say: prints one line.
+
+    Raises:
+        UserError: no run, no checkpoint that can be read, or other data than the run's.
+    """
+    config = read_config(folder)
+    given = {"exclude_seen": exclude_seen, "data_dir": data_dir, "data_path": data_path}
+    config = dataclasses.replace(config, **{k: v for k, v in given.items() if v is not None})
+    dataset, split = read_data(config)
+    check_same_data(folder, dataset)
+    model = build_model(config, dataset.num_items)
+    graphdef, state = create_state(model, optax.adam(config.learning_rate), config.seed)
+    checkpoints = Checkpoints(folder / "checkpoints", say)
+    newest = checkpoints.restore(state)
+    if newest is None:
+        raise UserError(f"{folder} has no checkpoint yet; train until the first one is written")
+    best_step = newest[1]["best_step"]
+    best = checkpoints.restore(state, first=best_step) or newest
+    checkpoints.close()
+    say(f"step {int(best[0].step)} of {folder}")
+    return make_evaluator(config, dataset, split, graphdef)(best[0].params, part)

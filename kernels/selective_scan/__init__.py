@@ -1,0 +1,206 @@
+"""The selective scan of Mamba in JAX: one function, several implementations.
+
+    t = softplus(delta + bias)
+    h_l = exp(t_l A) h_{l-1} + t_l B_l u_l
+    y_l = C_l . h_l + D u_l,  times silu(z_l) if given
+
+Dimension letters: B batch, L length, E channels, N states a channel.
+"""
+
+from collections.abc import Callable
+from difflib import get_close_matches
+
+import jax
+import jax.numpy as jnp
+
+from selective_scan import associative, fused, sequential
+from selective_scan.arguments import check_shapes, state_dtype, time_steps
+from selective_scan.readout import readout
+
+__all__ = ["implementations", "selective_scan", "selective_scan_readout", "selective_scan_step"]
+
+_SCANS: dict[str, Callable[..., tuple[jax.Array, jax.Array]]] = {
+    "fused": fused.scan,
+    "associative": associative.scan,
+    "sequential": sequential.scan,
+}
+
+
+def implementations() -> dict[str, str | None]:
+    """Return the implementations by name: ``None`` where one runs here, else why it does not."""
+    return dict.fromkeys(_SCANS)
+
+
+def selective_scan(
+    u_BxLxE: jax.Array,
+    delta_BxLxE: jax.Array,
+    A_ExN: jax.Array,
+    B_BxLxN: jax.Array,
+    C_BxLxN: jax.Array,
+    D_E: jax.Array | None = None,
+    z_BxLxE: jax.Array | None = None,
+    delta_bias_E: jax.Array | None = None,
+    *,
+    delta_softplus: bool = False,
+    initial_state_BxExN: jax.Array | None = None,
+    lengths_B: jax.Array | None = None,
+    reverse: bool = False,
+    return_last_state: bool = False,
+    implementation: str = "auto",
+) -> jax.Array | tuple[jax.Array, jax.Array]:
+    """Run the selective scan.
+
+    Args:
+        u_BxLxE: input.
+        delta_BxLxE: time steps before bias and softplus.
+        A_ExN: negative decay rates.
+        B_BxLxN: how the input enters the states.
+        C_BxLxN: how the states are read.
+        D_E: weight of the input in the output.
+        z_BxLxE: gate; the output is multiplied by silu(z).
+        delta_bias_E: added to ``delta``.
+        delta_softplus: whether softplus makes the time steps positive.
+        initial_state_BxExN: the state before the first visited position (0 by default).
+        lengths_B: positions at or past the length change no state and give 0.
+        reverse: visit positions from the last (``lengths - 1``) to the first.
+        return_last_state: return the state behind the last visited position too.
+        implementation: a name from ``implementations()``; "auto" chooses.
+
+    Returns:
+        y (B, L, E) in the dtype of ``u``; with ``return_last_state`` also the state (B, E, N),
+        float32 (float64 where an input is).
+
+    Raises:
+        ValueError: a shape does not fit, or the implementation is unknown.
+    """
+    scan = _scan_named(implementation)
+    check_shapes(
+        u_BxLxE, delta_BxLxE, A_ExN, B_BxLxN, C_BxLxN,
+        D=(D_E, ("E",)), z=(z_BxLxE, ("B", "L", "E")), delta_bias=(delta_bias_E, ("E",)),
+        initial_state=(initial_state_BxExN, ("B", "E", "N")), lengths=(lengths_B, ("B",)),
+    )  # fmt: skip
+    dtype = state_dtype(u_BxLxE, delta_BxLxE, A_ExN, B_BxLxN, C_BxLxN)
+    visited_BxL = None
+    if lengths_B is not None:
+        visited_BxL = jnp.arange(u_BxLxE.shape[1]) < lengths_B[:, None]
+    t_BxLxE = time_steps(delta_BxLxE, delta_bias_E, delta_softplus, visited_BxL, dtype)
+    state = _initial(initial_state_BxExN, u_BxLxE.shape[0], A_ExN, dtype)
+    u, A, B, C = (x.astype(dtype) for x in (u_BxLxE, A_ExN, B_BxLxN, C_BxLxN))
+    y_BxLxE, last = scan(u, t_BxLxE, A, B, C, state, reverse=reverse)
+    if D_E is not None:
+        y_BxLxE += D_E.astype(dtype) * u
+    if z_BxLxE is not None:
+        y_BxLxE *= jax.nn.silu(z_BxLxE.astype(dtype))
+    if visited_BxL is not None:
+        y_BxLxE = jnp.where(visited_BxL[..., None], y_BxLxE, 0)
+    y_BxLxE = y_BxLxE.astype(u_BxLxE.dtype)
+    return (y_BxLxE, last) if return_last_state else y_BxLxE
+
+
+def selective_scan_readout(
+    u_BxLxE: jax.Array,
+    delta_BxLxE: jax.Array,
+    A_ExN: jax.Array,
+    B_BxLxN: jax.Array,
+    C_BxN: jax.Array,
+    *,
+    delta_bias_E: jax.Array | None = None,
+    delta_softplus: bool = False,
+    start_B: jax.Array | None = None,
+    stop_B: jax.Array | None = None,
+    reverse: bool = False,
+    initial_state_BxExN: jax.Array | None = None,
+    implementation: str = "auto",
+) -> jax.Array:
+    """Return C . h behind the last visited position alone, (B, E), without D and gate.
+
+    A sequence encoder needs no more of its last layer, and it is far cheaper: "auto" and "fused"
+    compute it in closed form, the others run their scan.
+
+    Args:
+        u_BxLxE: as for ``selective_scan``, like ``delta``, A, B, bias and softplus.
+        delta_BxLxE: time steps before bias and softplus.
+        A_ExN: negative decay rates.
+        B_BxLxN: how the input enters the states.
+        C_BxN: how the state behind the last visited position is read.
+        delta_bias_E: added to ``delta``.
+        delta_softplus: whether softplus makes the time steps positive.
+        start_B: first position of the visited range (0 by default).
+        stop_B: where the range ends, exclusive (L by default).
+        reverse: visit from ``stop - 1`` down to ``start``.
+        initial_state_BxExN: the state before the first visited position.
+        implementation: a name from ``implementations()``; "auto" chooses.
+
+    Raises:
+        ValueError: a shape does not fit, or the implementation is unknown.
+    """
+    scan = _scan_named(implementation)
+    check_shapes(
+        u_BxLxE, delta_BxLxE, A_ExN, B_BxLxN, C_BxN, C_shape=("B", "N"),
+        delta_bias=(delta_bias_E, ("E",)), start=(start_B, ("B",)), stop=(stop_B, ("B",)),
+        initial_state=(initial_state_BxExN, ("B", "E", "N")),
+    )  # fmt: skip
+    batch, length, _ = u_BxLxE.shape
+    dtype = state_dtype(u_BxLxE, delta_BxLxE, A_ExN, B_BxLxN, C_BxN)
+    position_L, visited_BxL = jnp.arange(length), jnp.ones((batch, length), bool)
+    if start_B is not None:
+        visited_BxL &= position_L >= start_B[:, None]
+    if stop_B is not None:
+        visited_BxL &= position_L < stop_B[:, None]
+    t_BxLxE = time_steps(delta_BxLxE, delta_bias_E, delta_softplus, visited_BxL, dtype)
+    u, A, B, C = (x.astype(dtype) for x in (u_BxLxE, A_ExN, B_BxLxN, C_BxN))
+    if implementation in ("auto", "fused"):
+        state = None if initial_state_BxExN is None else initial_state_BxExN.astype(dtype)
+        y_BxE = readout(u, t_BxLxE, A, B, C, state, visited_BxL, reverse=reverse)
+    else:
+        state = _initial(initial_state_BxExN, batch, A_ExN, dtype)
+        _, last = scan(u, t_BxLxE, A, B, jnp.zeros_like(B), state, reverse=reverse)
+        y_BxE = jnp.einsum("ben,bn->be", last, C)
+    return y_BxE.astype(u_BxLxE.dtype)
+
+
+def selective_scan_step(
+    state_BxExN: jax.Array,
+    u_BxE: jax.Array,
+    delta_BxE: jax.Array,
+    A_ExN: jax.Array,
+    B_BxN: jax.Array,
+    C_BxN: jax.Array,
+    D_E: jax.Array | None = None,
+    z_BxE: jax.Array | None = None,
+    delta_bias_E: jax.Array | None = None,
+    *,
+    delta_softplus: bool = False,
+) -> tuple[jax.Array, jax.Array]:
+    """Take in one more event; return its output, (B, E), and the state behind it, (B, E, N).
+
+    Arguments are those of ``selective_scan`` at one position; the state is what
+    ``return_last_state`` gives, or zeros.
+    """
+    y_Bx1xE, state = selective_scan(
+        u_BxE[:, None], delta_BxE[:, None], A_ExN, B_BxN[:, None], C_BxN[:, None], D_E,
+        None if z_BxE is None else z_BxE[:, None], delta_bias_E,
+        delta_softplus=delta_softplus, initial_state_BxExN=state_BxExN, return_last_state=True,
+        implementation="sequential",
+    )  # fmt: skip
+    return y_Bx1xE[:, 0], state
+
+
+def _scan_named(implementation: str) -> Callable[..., tuple[jax.Array, jax.Array]]:
+    if implementation == "auto":
+        return _SCANS["fused"]
+    if implementation not in _SCANS:
+        near = get_close_matches(implementation, _SCANS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(
+            f"unknown implementation {implementation!r}{hint} (known: auto, {', '.join(_SCANS)})"
+        )
+    return _SCANS[implementation]
+
+
+def _initial(
+    state_BxExN: jax.Array | None, batch: int, A_ExN: jax.Array, dtype: jnp.dtype
+) -> jax.Array:
+    if state_BxExN is None:
+        return jnp.zeros((batch, *A_ExN.shape), dtype)
+    return state_BxExN.astype(dtype)
