@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 
 from echojax.data import Dataset, Examples, Split
+from echojax.evaluation.dense_ranking import rank_in_scores
 from echojax.evaluation.metrics import summarise
-from echojax.evaluation.ranking import Ranked, rank_in_scores, seen
+from echojax.evaluation.ranking import Ranked, seen
 
-_TILE_SCORES = 2**24  # scores held at once
+_TILE_SCORES = 2**22  # scores held at once
 
 Scorer = Callable[[Examples, np.ndarray], np.ndarray]  # (examples, indices) -> (B, V)
 

@@ -1,9 +1,11 @@
 """Exact ranks of the targets among all items, tiled over users and items.
 
-The rule, here and in the NumPy twin for dense scores: an item counts as ranked before the target
-unless its score is *below* the target's. So ties and NaN count against the model, and one that
-scores everything alike gets no hit. Padding (item 0) is no candidate; with ``exclude_seen`` the
-items of the history are none either, except the target itself.
+The rule, here and in ``rank_in_scores``: an item counts as ranked before the target unless its
+score is *below* the target's. So ties and NaN count against the model, and one that scores
+everything alike gets no hit. Padding (item 0) is no candidate; with ``exclude_seen`` the items of
+the history are none either, except the target itself.
+
+Dimension letters of this module: C columns of a tile, S seen items.
 """
 
 from collections.abc import Callable
@@ -26,7 +28,8 @@ Ranker = Callable[..., tuple[jax.Array, jax.Array]]
 class Ranked(NamedTuple):
     """Ranks of M targets (int32, 1 is best) and each example's best items, (M, TOP) int32.
 
-    Where the catalogue has fewer than TOP candidates the missing items are 0.
+    The best items stand in falling order of score, equal ones by number. One with a score of NaN
+    or minus infinity is never recommended; where fewer than TOP remain, the rest is 0.
     """
 
     rank_M: np.ndarray
@@ -50,7 +53,7 @@ def make_ranker(encode: Encode, items: Items, *, tile: int = 2**15) -> Ranker:
         params: Any, item_ids_BxL: jax.Array, lengths_B: jax.Array, targets_B: jax.Array,
         excluded_BxS: jax.Array,
     ) -> tuple[jax.Array, jax.Array]:  # fmt: skip
-        user_BxD = encode(params, item_ids_BxL, lengths_B).astype(jnp.float32)
+        user_BxD = encode(params, item_ids_BxL, lengths_B)
         # The target itself always stays a candidate.
         excluded_BxS = jnp.where(excluded_BxS == targets_B[:, None], 0, excluded_BxS)
         return _rank_tiles(user_BxD, items(params), targets_B, excluded_BxS, tile)
@@ -58,59 +61,84 @@ def make_ranker(encode: Encode, items: Items, *, tile: int = 2**15) -> Ranker:
     return rank
 
 
+class _Tile(NamedTuple):
+    item_C: jax.Array  # the columns' items
+    candidate_C: jax.Array  # whether a column is to be ranked in this tile
+    score_BxC: jax.Array
+
+
+def _score_tile(user_BxD: jax.Array, item_VxD: jax.Array, first: jax.Array, tile: int) -> _Tile:
+    """Score the items from ``first`` on; all tiles have one size, the last overlaps another."""
+    start = jnp.minimum(first, item_VxD.shape[0] - tile)
+    item_C = start + jnp.arange(tile, dtype=jnp.int32)
+    item_CxD = jax.lax.dynamic_slice_in_dim(item_VxD, start, tile)
+    score_BxC = jnp.matmul(
+        user_BxD.astype(jnp.float32),
+        item_CxD.astype(jnp.float32).T,
+        precision=jax.lax.Precision.HIGHEST,
+    )
+    return _Tile(item_C, (item_C >= first) & (item_C != 0), score_BxC)
+
+
 def _rank_tiles(
     user_BxD: jax.Array, item_VxD: jax.Array, targets_B: jax.Array, excluded_BxS: jax.Array,
     tile: int,
 ) -> tuple[jax.Array, jax.Array]:  # fmt: skip
-    num_items, batch = item_VxD.shape[0], user_BxD.shape[0]
+    (num_items, _), batch = item_VxD.shape, user_BxD.shape[0]
     tile = min(tile, num_items)
-    starts = jnp.arange(-(-num_items // tile)) * tile
-
-    def scores_of(first: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Return the first item of a full tile, its scores, and which columns are its own."""
-        start = jnp.minimum(first, num_items - tile)  # the last tile overlaps the one before
-        table = jax.lax.dynamic_slice_in_dim(item_VxD, start, tile).astype(jnp.float32)
-        scores = jnp.matmul(user_BxD, table.T, precision=jax.lax.Precision.HIGHEST)
-        return start, scores, start + jnp.arange(tile) >= first
-
-    def find_target(found_B: jax.Array, first: jax.Array) -> tuple[jax.Array, None]:
-        start, scores, own = scores_of(first)
-        column_B = targets_B - start
-        inside_B = (column_B >= 0) & (column_B < tile) & own[jnp.clip(column_B, 0, tile - 1)]
-        score_B = jnp.take_along_axis(scores, jnp.clip(column_B, 0, tile - 1)[:, None], 1)[:, 0]
-        return jnp.where(inside_B, score_B, found_B), None
+    firsts = jnp.arange(0, num_items, tile, dtype=jnp.int32)
 
     # The target's score comes from the same product as all others: a score computed in another
-    # way could differ in its last bit and win or lose against an equal one.
-    target_B = jax.lax.scan(find_target, jnp.zeros(batch, jnp.float32), starts)[0]
+    # way could differ in its last bit, and win or lose against an equal one.
+    def find_target(found_B: jax.Array, first: jax.Array) -> tuple[jax.Array, None]:
+        item_C, candidate_C, score_BxC = _score_tile(user_BxD, item_VxD, first, tile)
+        column_B = jnp.clip(targets_B - item_C[0], 0, tile - 1)
+        score_B = jnp.take_along_axis(score_BxC, column_B[:, None], axis=1)[:, 0]
+        here_B = (item_C[column_B] == targets_B) & candidate_C[column_B]
+        return jnp.where(here_B, score_B, found_B), None
 
-    def count(
-        carry: tuple[jax.Array, jax.Array, jax.Array], first: jax.Array
-    ) -> tuple[tuple[jax.Array, jax.Array, jax.Array], None]:
-        rank_B, best_BxK, top_BxK = carry
-        start, scores, own = scores_of(first)
-        candidate = own & (start + jnp.arange(tile) != 0)
-        column_BxS = jnp.where(excluded_BxS == 0, -1, excluded_BxS - start)
-        # Columns outside the tile are dropped; negative ones must not count from the end.
-        column_BxS = jnp.where(column_BxS < 0, tile, column_BxS)
-        candidate = jnp.broadcast_to(candidate, scores.shape)
-        candidate = candidate.at[jnp.arange(batch)[:, None], column_BxS].set(False, mode="drop")
-        # The target is among its own ties, so the count is its rank already.
-        rank_B += jnp.sum(candidate & ~(scores < target_B[:, None]), axis=1, dtype=jnp.int32)
-        scores = jnp.where(candidate & ~jnp.isnan(scores), scores, -jnp.inf)
-        best, column = jax.lax.top_k(scores, min(TOP, tile))
-        item = jnp.where(best > -jnp.inf, start + column, 0)
-        best, column = jax.lax.top_k(jnp.concatenate([best_BxK, best], 1), TOP)
-        item = jnp.take_along_axis(jnp.concatenate([top_BxK, item], 1), column, 1)
-        return (rank_B, best, item), None
+    target_B, _ = jax.lax.scan(find_target, jnp.zeros(batch, jnp.float32), firsts)
 
-    empty = (
-        jnp.zeros(batch, jnp.int32),
+    def count(best: "_Best", first: jax.Array) -> tuple["_Best", None]:
+        item_C, candidate_C, score_BxC = _score_tile(user_BxD, item_VxD, first, tile)
+        candidate_BxC = _without(excluded_BxS - item_C[0], excluded_BxS > 0, candidate_C)
+        rival_BxC = candidate_BxC & (item_C != targets_B[:, None])
+        rival_BxC &= ~(score_BxC < target_B[:, None])
+        rank_B = best.rank_B + jnp.sum(rival_BxC, axis=1, dtype=jnp.int32)
+        score_BxC = jnp.where(candidate_BxC & ~jnp.isnan(score_BxC), score_BxC, -jnp.inf)
+        return _Best(rank_B, *_merge_top(best, item_C, score_BxC)), None
+
+    empty = _Best(
+        jnp.ones(batch, jnp.int32),
         jnp.full((batch, TOP), -jnp.inf, jnp.float32),
         jnp.zeros((batch, TOP), jnp.int32),
     )
-    (rank_B, _, top_BxK), _ = jax.lax.scan(count, empty, starts)
-    return rank_B, top_BxK
+    best, _ = jax.lax.scan(count, empty, firsts)
+    return best.rank_B, best.item_BxK
+
+
+class _Best(NamedTuple):
+    rank_B: jax.Array
+    score_BxK: jax.Array
+    item_BxK: jax.Array
+
+
+def _without(column_BxS: jax.Array, real_BxS: jax.Array, candidate_C: jax.Array) -> jax.Array:
+    """Return which columns are candidates for each user, (B, C)."""
+    batch, tile = column_BxS.shape[0], candidate_C.size
+    candidate_BxC = jnp.broadcast_to(candidate_C, (batch, tile))
+    # Columns outside the tile are dropped; a negative one would count from the end.
+    column_BxS = jnp.where(real_BxS & (column_BxS >= 0), column_BxS, tile)
+    return candidate_BxC.at[jnp.arange(batch)[:, None], column_BxS].set(False, mode="drop")
+
+
+def _merge_top(best: _Best, item_C: jax.Array, score_BxC: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return the TOP of the best so far and a tile; of equal scores the lower item is first."""
+    score_BxK, column_BxK = jax.lax.top_k(score_BxC, min(TOP, item_C.size))
+    item_BxK = jnp.where(score_BxK > -jnp.inf, item_C[column_BxK], 0)
+    score_BxK, place_BxK = jax.lax.top_k(jnp.hstack([best.score_BxK, score_BxK]), TOP)
+    item_BxK = jnp.take_along_axis(jnp.hstack([best.item_BxK, item_BxK]), place_BxK, axis=1)
+    return score_BxK, item_BxK
 
 
 def rank_examples(
@@ -125,54 +153,24 @@ def rank_examples(
         batch_size: histories ranked at once; the last batch is filled up, not compiled anew.
         exclude_seen: leave items of the history out of the ranking.
     """
-    ranks, tops = [], []
+    results = []
     for first in range(0, len(examples), batch_size):
-        rows = np.arange(first, min(first + batch_size, len(examples)))
-        filled = np.resize(rows, batch_size)
-        batch = examples.gather(filled)
-        excluded = seen(examples, filled) if exclude_seen else np.zeros((batch_size, 1), np.int32)
-        rank_B, top_BxK = ranker(
-            params, batch["item_ids"], batch["lengths"], batch["targets"], excluded
+        rows = np.arange(first, first + batch_size) % len(examples)
+        batch = examples.gather(rows)
+        excluded = seen(examples, rows) if exclude_seen else np.zeros((batch_size, 1), np.int32)
+        # Nothing is read back before the end: the next batch is gathered while this one runs.
+        results.append(
+            ranker(params, batch["item_ids"], batch["lengths"], batch["targets"], excluded)
         )
-        ranks.append(np.asarray(rank_B)[: rows.size])
-        tops.append(np.asarray(top_BxK)[: rows.size])
-    return Ranked(np.concatenate(ranks), np.concatenate(tops))
+    ranks, tops = (np.concatenate(column)[: len(examples)] for column in zip(*results, strict=True))
+    return Ranked(ranks, tops)
 
 
 def seen(examples: Examples, indices: np.ndarray) -> np.ndarray:
     """Return the whole histories, (B, S) int32 padded with 0; S is a power of two."""
     items, offsets = examples.histories(indices)
     lengths_B = np.diff(offsets)
-    width = 1 << max(0, int(lengths_B.max()) - 1).bit_length()  # few shapes, few compilations
+    width = 1 << (int(lengths_B.max()) - 1).bit_length()  # few shapes, few compilations
     seen_BxS = np.zeros((indices.size, width), np.int32)
     seen_BxS[np.arange(width) < lengths_B[:, None]] = items
     return seen_BxS
-
-
-def rank_in_scores(
-    scores_BxV: np.ndarray, targets_B: np.ndarray, excluded_BxS: np.ndarray | None = None
-) -> Ranked:
-    """Rank targets in dense scores by the module's rule; for baselines, in tiles of users.
-
-    Which of several equal items make the TOP is left open.
-
-    Args:
-        scores_BxV: any float dtype, column 0 is padding. Not changed.
-        targets_B: item numbers.
-        excluded_BxS: items that are no candidates, padded with 0.
-    """
-    batch, num_items = scores_BxV.shape
-    rows = np.arange(batch)
-    candidate = np.ones(scores_BxV.shape, bool)
-    if excluded_BxS is not None:
-        candidate[rows[:, None], excluded_BxS] = False
-    candidate[:, 0] = False
-    candidate[rows, targets_B] = True
-    target_Bx1 = scores_BxV[rows, targets_B][:, None]
-    rank_B = np.sum(candidate & ~(scores_BxV < target_Bx1), axis=1, dtype=np.int32)
-    costs = np.where(candidate & ~np.isnan(scores_BxV), -scores_BxV, np.inf)
-    best_BxK = np.argpartition(costs, min(TOP, num_items) - 1, axis=1)[:, :TOP].astype(np.int32)
-    order = np.argsort(np.take_along_axis(costs, best_BxK, 1), axis=1, kind="stable")
-    best_BxK = np.take_along_axis(best_BxK, order, 1)
-    best_BxK[np.take_along_axis(costs, best_BxK, 1) == np.inf] = 0
-    return Ranked(rank_B, np.pad(best_BxK, ((0, 0), (0, max(0, TOP - num_items)))))
