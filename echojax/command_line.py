@@ -4,7 +4,6 @@ import contextlib
 import io
 import re
 import sys
-from collections.abc import Callable
 from typing import TypeVar
 
 import tyro
@@ -14,7 +13,7 @@ from echojax.errors import UserError
 T = TypeVar("T")
 
 
-def parse(kind: Callable[..., T], *, default: T | None = None, args: list[str]) -> T:
+def parse(kind: type[T], *, default: T | None = None, args: list[str]) -> T:
     """Read ``args`` into a dataclass ``kind``, every field a flag.
 
     Args:
@@ -28,6 +27,8 @@ def parse(kind: Callable[..., T], *, default: T | None = None, args: list[str]) 
     caught = io.StringIO()
     try:
         with contextlib.redirect_stderr(caught):
+            if default is None:
+                return tyro.cli(kind, args=args)
             return tyro.cli(kind, default=default, args=args)
     except SystemExit as stop:
         if not stop.code:  # --help

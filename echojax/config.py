@@ -114,7 +114,7 @@ class Config:
     """Send metrics to Weights & Biases too (pip install 'echojax[wandb]')."""
 
 
-# Flags that may differ from the run folder's when a run is resumed: none changes what one step does.
+# Flags that a resumed run may change: none alters what a step does.
 RESUMABLE = {
     "data_dir", "epochs", "max_steps", "patience", "run_dir", "resume", "checkpoint_every",
     "data_workers", "tensorboard", "wandb",

@@ -1,7 +1,8 @@
 """Models, one file each, behind one interface (``SequenceModel``)."""
 
 import dataclasses
-import functools
+from collections.abc import Callable
+from typing import Any
 
 from flax import nnx
 from selective_scan import implementations
@@ -13,7 +14,7 @@ from echojax.models.bidirectional import Mends
 from echojax.models.echomamba4rec import VARIANTS, EchoMamba4Rec
 from echojax.models.mamba4rec import Mamba4Rec
 
-MODELS: dict[str, type[SequenceModel]] = {
+MODELS: dict[str, Callable[..., SequenceModel]] = {
     "echomamba4rec": EchoMamba4Rec,
     "mamba4rec": Mamba4Rec,
 }
@@ -21,7 +22,7 @@ MODELS: dict[str, type[SequenceModel]] = {
 
 def build_model(config: Config, num_items: int) -> SequenceModel:
     """Return the model that ``config`` names, with initial values drawn from ``config.seed``."""
-    sizes = {
+    sizes: dict[str, Any] = {
         name: getattr(config, name)
         for name in ("width", "layers", "state_size", "conv_width", "expand", "dropout", "max_len")
     }
@@ -45,3 +46,5 @@ def check_names(config: Config) -> None:
     scans = implementations()
     if config.scan != "auto" and config.scan not in scans:
         raise unknown_name("--scan", config.scan, ["auto", *scans])
+    if (reason := scans.get(config.scan)) is not None:
+        raise UserError(f"--scan {config.scan} cannot run here: {reason}")

@@ -18,9 +18,7 @@ class SequenceModel(nnx.Module):
         dropout: rate behind the embedding.
     """
 
-    def __init__(
-        self, num_items: int, *, width: int, max_len: int, dropout: float, rngs: nnx.Rngs
-    ):
+    def __init__(self, num_items: int, *, width: int, max_len: int, dropout: float, rngs: nnx.Rngs):
         self.max_len, self.dropout = max_len, dropout
         self.item_embedding = nnx.Param(normal(rngs.params(), (num_items, width)))
         self.norm = nnx.LayerNorm(width, epsilon=1e-12, use_fast_variance=False, rngs=rngs)
@@ -51,9 +49,7 @@ class SequenceModel(nnx.Module):
         item_ids_BxL = jnp.pad(item_ids_BxL, ((0, 0), (0, self.max_len - length)))
         x_BxLxD = self.item_embedding[item_ids_BxL]
         # Padding's row is read but never trained by the lookup (PyTorch's padding_idx).
-        x_BxLxD = jnp.where(
-            (item_ids_BxL == 0)[..., None], jax.lax.stop_gradient(x_BxLxD), x_BxLxD
-        )
+        x_BxLxD = jnp.where((item_ids_BxL == 0)[..., None], jax.lax.stop_gradient(x_BxLxD), x_BxLxD)
         return self.norm(dropout(x_BxLxD, self.dropout, dropout_key))
 
 

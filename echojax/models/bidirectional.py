@@ -68,9 +68,7 @@ class BidirectionalMamba(nnx.Module):
         back = self.backward.readout(x_BxLxD, back_B, self._ends(lengths_B), reverse=True)
         return self.norm_forward(
             dropout(ahead, self.dropout, keys[0]) + at_position(x_BxLxD, last_B)
-        ) + self.norm_backward(
-            dropout(back, self.dropout, keys[1]) + at_position(x_BxLxD, back_B)
-        )
+        ) + self.norm_backward(dropout(back, self.dropout, keys[1]) + at_position(x_BxLxD, back_B))
 
     def _ends(self, lengths_B: jax.Array) -> jax.Array | None:
         return lengths_B if self.mends.reverse_from_last else None
@@ -111,9 +109,7 @@ class BidirectionalLayer(nnx.Module):
         user_BxD = self.mambas[-1].readout(x_BxLxD, lengths_B, dropout_key=keys[-2])
         return self.glu(user_BxD, dropout_key=keys[-1])
 
-    def _filter(
-        self, x_BxLxD: jax.Array, lengths_B: jax.Array, key: jax.Array | None
-    ) -> jax.Array:
+    def _filter(self, x_BxLxD: jax.Array, lengths_B: jax.Array, key: jax.Array | None) -> jax.Array:
         if not self.mends.mask_padding:
             return self.filter(x_BxLxD, dropout_key=key)
         item_BxLx1 = mask(lengths_B, x_BxLxD.shape[1])[..., None]

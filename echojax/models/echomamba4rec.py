@@ -1,5 +1,7 @@
 """EchoMamba4Rec (arXiv 2406.02638), as published and mended."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -51,7 +53,7 @@ class EchoMamba4Rec(SequenceModel):
         rngs: nnx.Rngs,
     ):
         super().__init__(num_items, width=width, max_len=max_len, dropout=dropout, rngs=rngs)
-        shared = {"width": width, "dropout": dropout, "mends": mends, "rngs": rngs}
+        shared: dict[str, Any] = {"width": width, "dropout": dropout, "mends": mends, "rngs": rngs}
 
         def mamba() -> Mamba:
             return Mamba(

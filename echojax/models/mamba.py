@@ -1,6 +1,7 @@
 """One Mamba block: the selective state space model of EchoMamba4Rec's section 3.3."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +40,7 @@ class Mamba(nnx.Module):
     ):
         channels = expand * width
         rank = math.ceil(width / 16)
-        dense = {"use_bias": False, "kernel_init": normal, "rngs": rngs}
+        dense: dict[str, Any] = {"use_bias": False, "kernel_init": normal, "rngs": rngs}
         self.state_size, self.rank, self.scan = state_size, rank, scan
         self.in_proj = nnx.Linear(width, 2 * channels, **dense)
         bound = conv_width**-0.5

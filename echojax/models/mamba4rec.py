@@ -1,5 +1,7 @@
 """Mamba4Rec (arXiv 2403.03900): the causal model that EchoMamba4Rec extends."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -29,9 +31,7 @@ class FeedForward(nnx.Module):
 class CausalLayer(nnx.Module):
     """Mamba and a feed-forward network; ``residual`` joins Mamba's input to its output."""
 
-    def __init__(
-        self, mamba: Mamba, *, width: int, dropout: float, residual: bool, rngs: nnx.Rngs
-    ):
+    def __init__(self, mamba: Mamba, *, width: int, dropout: float, residual: bool, rngs: nnx.Rngs):
         self.mamba, self.dropout, self.residual = mamba, dropout, residual
         self.norm = nnx.LayerNorm(width, epsilon=1e-12, use_fast_variance=False, rngs=rngs)
         self.ffn = FeedForward(width, dropout=dropout, rngs=rngs)
@@ -75,7 +75,7 @@ class Mamba4Rec(SequenceModel):
         rngs: nnx.Rngs,
     ):
         super().__init__(num_items, width=width, max_len=max_len, dropout=dropout, rngs=rngs)
-        mamba = {
+        mamba: dict[str, Any] = {
             "state_size": state_size,
             "conv_width": conv_width,
             "expand": expand,

@@ -38,7 +38,11 @@ def evaluate_run(
         UserError: no run, no checkpoint that can be read, or other data than the run's.
     """
     config = read_config(folder)
-    given = {"exclude_seen": exclude_seen, "data_dir": data_dir, "data_path": data_path}
+    given: dict[str, Any] = {
+        "exclude_seen": exclude_seen,
+        "data_dir": data_dir,
+        "data_path": data_path,
+    }
     config = dataclasses.replace(config, **{k: v for k, v in given.items() if v is not None})
     dataset, split = read_data(config)
     check_same_data(folder, dataset)

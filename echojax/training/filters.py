@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from echojax.models.base import SequenceModel
 
 def write_filters(path: Path, before: SequenceModel, after: SequenceModel) -> None:
     """Write ``before_i`` and ``after_i``, complex (L // 2 + 1, D), for each layer with a filter."""
-    arrays = {
+    arrays: dict[str, Any] = {
         f"{name}_{i}": np.asarray(layer.filter.response())
         for name, model in (("before", before), ("after", after))
         for i, layer in enumerate(model.layers)

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 
-class Interrupted(Exception):
+class Interrupted(Exception):  # noqa: N818 (no error)
     """The run was asked to stop and has saved; ``code`` is the exit code a shell expects."""
 
     def __init__(self, message: str, signum: int):

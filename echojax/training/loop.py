@@ -145,7 +145,8 @@ class Trainer:
 
     def _leave_if_asked(self) -> None:
         if self.interrupts.signum is not None:
-            raise Interrupted(f"stopped and saved; go on with: {self.resume_line}", self.interrupts.signum)
+            line = f"stopped and saved; go on with: {self.resume_line}"
+            raise Interrupted(line, self.interrupts.signum)
 
 
 def _mean(standing: Standing) -> float:

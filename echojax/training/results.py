@@ -1,5 +1,6 @@
 """The end of a run: best parameters judged beside the baselines, written, reported."""
 
+import os
 import platform
 from collections.abc import Callable
 from importlib.metadata import version
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from echojax.reporting import results_table, write_report
 from flax import nnx
 from rich.console import Console
 
@@ -16,7 +18,6 @@ from echojax.evaluation.baselines import evaluate_baselines
 from echojax.evaluation.ranking import TIES
 from echojax.files import write_json
 from echojax.models import build_model
-from echojax.reporting import results_table, write_report
 from echojax.training.filters import write_filters
 from echojax.training.prepared import Evaluator
 
@@ -90,8 +91,6 @@ def finish(
 
 def device_name() -> str:
     """Return the devices in words, as "2 cores of x86_64 (cpu)" or "8 x NVIDIA H200 (gpu)"."""
-    import os
-
     device = jax.devices()[0]
     if device.platform == "cpu":
         return f"{len(os.sched_getaffinity(0))} cores of {platform.machine()} (cpu)"

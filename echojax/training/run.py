@@ -25,7 +25,7 @@ from echojax.training.state import TrainState, create_state
 from echojax.training.step import StepFunction, make_train_step
 
 # XLA's CPU compiler halves AVX-512 vectors unless told not to: 10 % of a step.
-CPU_OPTIONS = {"xla_cpu_prefer_vector_width": 512}
+CPU_OPTIONS: dict[str, str | bool] = {"xla_cpu_prefer_vector_width": "512"}
 
 
 def run(config: Config, console: Console) -> Path:
@@ -65,16 +65,17 @@ def run(config: Config, console: Console) -> Path:
         display.say(f"model: {config.model}, {sizes:,} parameters, on {jax.devices()[0]}")
 
         # Compile, and say so: it is the one long silence.
+        assert config.batch_size is not None  # resolved
         feed = batches(split.train, config.batch_size, config.seed)
         microbatch = config.microbatch or choose_microbatch(config, dataset.num_items)
-        step = make_train_step(
+        uncompiled = make_train_step(
             graphdef,
             optimizer,
             microbatch=microbatch,
             softmax_chunk=config.softmax_chunk
             or softmax_chunk(microbatch or config.batch_size, dataset.num_items),
         )
-        step = compiled(step, state, feed, display)
+        step = compiled(uncompiled, state, feed, display)
         evaluate = make_evaluator(config, dataset, split, graphdef)
 
         # Train.
@@ -119,7 +120,7 @@ def choose_microbatch(config: Config, num_items: int) -> int | None:
 
 
 def compiled(
-    step: StepFunction, state: TrainState, feed: Batches, display: Display
+    step: jax.stages.Wrapped, state: TrainState, feed: Batches, display: Display
 ) -> StepFunction:
     """Compile the step for the shapes of its batches, announced."""
     display.say("compiling the training step ...")

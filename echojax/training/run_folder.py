@@ -31,9 +31,11 @@ def claim(config: Config) -> Path:
     if not path.exists() or not any(path.iterdir()):
         return path
     if not config.resume:
-        raise UserError(f"run folder {path} exists; add --resume to go on, or name another --run-dir")
+        raise UserError(
+            f"run folder {path} exists; add --resume to go on, or name another --run-dir"
+        )
     if not (path / "config.json").exists():
-        raise UserError(f"{path} is not a run folder (it has no config.json); name another --run-dir")
+        raise UserError(f"{path} has files but no config.json of a run; name another --run-dir")
     stored = dataclasses.asdict(read_config(path))
     for name, value in as_dict(config).items():
         if name not in RESUMABLE and stored[name] != value:

@@ -1,6 +1,7 @@
 """One training step: forward, backward, update, in one jitted program."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ def make_train_step(
     *,
     microbatch: int | None = None,
     softmax_chunk: int | None = None,
-) -> StepFunction:
+) -> jax.stages.Wrapped:
     """Return ``step(state, batch) -> (state, loss)``, jitted, with the old state donated.
 
     Args:
@@ -69,7 +70,7 @@ def summed_gradient(
     parts = rows // microbatch
     split = jax.tree.map(lambda x: x.reshape(parts, microbatch, *x.shape[1:]), batch)
 
-    def add(total: tuple[jax.Array, nnx.State], part: tuple[Batch, jax.Array]):  # noqa: ANN202
+    def add(total: tuple[jax.Array, nnx.State], part: tuple[Batch, jax.Array]) -> Any:
         batch, i = part
         fresh = value_and_grad(params, batch, jax.random.fold_in(key, i))
         return jax.tree.map(jnp.add, total, fresh), None

@@ -1,4 +1,4 @@
-"""One position after the other, by ``lax.scan``; the gradient is JAX's own and keeps every state."""
+"""One position after the other, by ``lax.scan``; JAX's own gradient keeps every state."""
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +16,7 @@ def scan(
 ) -> tuple[jax.Array, jax.Array]:
     """Return C . h at every position, (B, L, E), and the last state, (B, E, N)."""
 
-    def visit(
-        h_BxExN: jax.Array, at: tuple[jax.Array, jax.Array, jax.Array, jax.Array]
-    ) -> tuple[jax.Array, jax.Array]:
+    def visit(h_BxExN: jax.Array, at: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
         u_BxE, t_BxE, B_BxN, C_BxN = at
         h_BxExN = step(h_BxExN, u_BxE, t_BxE, A_ExN, B_BxN)
         return h_BxExN, jnp.einsum("ben,bn->be", h_BxExN, C_BxN)
