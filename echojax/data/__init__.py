@@ -3,13 +3,14 @@
 from echojax.data.batching import Batches, batches
 from echojax.data.dataset import Dataset
 from echojax.data.examples import Examples
+from echojax.data.formats import FORMATS, Columns
 from echojax.data.load import load_dataset
-from echojax.data.readers import Columns
 from echojax.data.sources import DATASETS, Source
 from echojax.data.splits import Split, global_time_split, leave_one_out
 
 __all__ = [
     "DATASETS",
+    "FORMATS",
     "Batches",
     "Columns",
     "Dataset",

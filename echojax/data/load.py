@@ -1,15 +1,26 @@
 """One call from a name or a file to a prepared data set."""
 
+import dataclasses
+import functools
 import os
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 
+from echojax.data import cache
 from echojax.data.dataset import Dataset
+from echojax.data.download import check, fetch, sha256_of
+from echojax.data.formats import Columns
 from echojax.data.prepare import prepare
-from echojax.data.readers import Columns, read_interactions
-from echojax.data.sources import DATASETS
+from echojax.data.readers import read_interactions
+from echojax.data.sources import DATASETS, Origin, Source, Statistics
 from echojax.data.synthetic import Synthetic
+from echojax.data.text import TextFile, reading
 from echojax.errors import UserError, unknown_name
+
+# Part of the cache's key: raise it when the same file would be prepared differently.
+_PREPARATION = 1
+
+Say = Callable[[str], None]
 
 
 def load_dataset(
@@ -18,36 +29,51 @@ def load_dataset(
     data_path: Path | str | None = None,
     data_dir: Path | str | None = None,
     data_format: str | None = None,
-    columns: Columns = Columns(),  # noqa: B008 (frozen)
+    columns: Columns | None = None,
     k_core: int = 5,
     duplicates: str = "keep",
     seed: int = 0,
+    say: Say = lambda line: None,
 ) -> Dataset:
-    """Find, read and prepare a data set.
+    """Find or fetch, read and prepare a data set; what was prepared once is read from a cache.
 
     Args:
-        name: A name in ``DATASETS``; ignored when ``data_path`` is given.
-        data_path: A file of the user's own.
-        data_dir: Where named data sets are looked for first.
+        name: A name in ``DATASETS``; not used when ``data_path`` is given.
+        data_path: A file of the user's own, in one of ``FORMATS``, plain or gzip.
+        data_dir: Where named data sets are looked for first, and downloaded to; then
+            ``$ECHOJAX_DATA``, then the user's cache folder.
         data_format: Format of ``data_path``; None recognises it.
-        columns: Column names, for formats with a header.
+        columns: Column names in ``data_path``, for formats with names.
         k_core: Keep users and items with at least this many interactions each (iterated).
         duplicates: ``keep``, ``first`` or ``last``: what to do with repeated items of a user.
         seed: Determines the generated data set.
+        say: Told, a line at a time, what is worth knowing on the way.
 
     Raises:
         UserError: Anything wrong with names, files or what is in them.
     """
+    if k_core < 0:
+        raise UserError(f"--k-core {k_core}: must not be negative")
     if data_path is not None:
-        path, name = Path(data_path), Path(data_path).name.split(".")[0]
-    elif name == "synthetic":
-        return _synthetic(seed, k_core, duplicates)
-    elif name in DATASETS:
-        path = _find(name, data_dir)
-    else:
+        file, name = TextFile(Path(data_path)), TextFile(Path(data_path)).name.split(".")[0]
+        return _prepared(name, file, data_format, columns, k_core, duplicates, say)
+    if data_format is not None or columns not in (None, Columns()):
+        raise UserError("--data-format and the --...-column flags describe a --data-path; give one")
+    if name not in DATASETS:
         raise unknown_name("--dataset", name, list(DATASETS))
-    source = read_interactions(path, data_format or "inter", columns)
-    return prepare(name, source, k_core=k_core, duplicates=duplicates)
+    if name == "synthetic":
+        return _synthetic(seed, k_core, duplicates)
+    source = DATASETS[name]
+    file = _find_or_fetch(name, source, data_dir, say)
+    dataset = _prepared(name, file, None, None, k_core, duplicates, say)
+    if (k_core, duplicates) == (5, "keep") and statistics_of(dataset) != source.five_core:
+        say(f"{file}: {statistics_of(dataset)} is not the published {source.five_core}")
+    return dataset
+
+
+def statistics_of(dataset: Dataset) -> Statistics:
+    """Return a data set's users, items and interactions."""
+    return Statistics(dataset.num_users, dataset.num_items - 1, dataset.items_T.size)
 
 
 def _synthetic(seed: int, k_core: int, duplicates: str) -> Dataset:
@@ -59,18 +85,81 @@ def _synthetic(seed: int, k_core: int, duplicates: str) -> Dataset:
             f"--dataset synthetic: --k-core {k_core} and --duplicates {duplicates} drop events, "
             "but its optimum is known for whole histories only; use the defaults"
         )
-    return replace(dataset, optimum=generator.optimum)
+    return dataclasses.replace(dataset, optimum=generator.optimum)
 
 
-def cache_dir() -> Path:
-    """Return the user's cache folder of echojax."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "echojax"
+def _prepared(
+    name: str,
+    file: TextFile,
+    data_format: str | None,
+    columns: Columns | None,
+    k_core: int,
+    duplicates: str,
+    say: Say,
+) -> Dataset:
+    """Return the data set from the cache, or prepare it and keep it there."""
+    with reading(file):
+        stat = file.path.stat()
+    options = {"data_format": data_format, "k_core": k_core, "duplicates": duplicates}
+    kept = cache.cache_path(
+        name,
+        file=[str(file.path.resolve()), file.member, stat.st_size, stat.st_mtime_ns],
+        columns=dataclasses.astuple(columns or Columns()),
+        preparation=_PREPARATION,
+        **options,
+    )
+    try:
+        return cache.load(name, kept)
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:
+        say(f"{kept}: {error}; prepared again")
+    source, layout = read_interactions(file, data_format, columns)
+    dataset = prepare(name, source, k_core=k_core, duplicates=duplicates)
+    dataset.fingerprint["source"] = {
+        "file": file.path.name,
+        "format": str(layout),
+        "sha256": sha256_of(file.path),
+    }
+    try:
+        cache.save(dataset, kept)
+    except OSError as error:
+        say(f"{kept}: cannot be written ({error.strerror}); the next run prepares again")
+    return dataset
 
 
-def _find(name: str, data_dir: Path | str | None) -> Path:
-    folders = [data_dir, os.environ.get("ECHOJAX_DATA"), cache_dir() / "data"]
+def _find_or_fetch(name: str, source: Source, data_dir: Path | str | None, say: Say) -> TextFile:
+    configured = [data_dir, os.environ.get("ECHOJAX_DATA"), cache.cache_dir() / "data"]
+    folders = [Path(folder) for folder in configured if folder]
     for folder in folders:
-        for file in DATASETS[name].files:
-            if folder and (Path(folder) / file).is_file():
-                return Path(folder) / file
-    raise UserError(f"{name}: no file found; put {DATASETS[name].files[0]} into --data-dir")
+        for file in source.files:
+            if (folder / file).is_file():
+                return TextFile(folder / file)
+        for origin in source.origins:
+            if (folder / origin.file).is_file():
+                check(folder / origin.file, origin)
+                return TextFile(folder / origin.file, origin.member)
+    problems = []
+    for origin in source.origins:
+        say(f"{name}: fetching {origin.url or origin.requirement} into {folders[0]}")
+        try:
+            accept = functools.partial(_accept, origin=origin, source=source)
+            path = fetch(origin, folders[0], accept)
+            return TextFile(path, origin.member)
+        except UserError as error:
+            problems.append(str(error))
+    first = source.origins[0]
+    raise UserError(
+        f"{name}: {'; '.join(problems)}. Put {first.file} (from {first.url}) or "
+        f"{source.files[0]} into {folders[0]}"
+    )
+
+
+def _accept(part: Path, origin: Origin, source: Source) -> None:
+    """Raise ``UserError`` unless a fetched file is the right one."""
+    check(part, origin)
+    if origin.sha256 is None:
+        interactions, _ = read_interactions(TextFile(part, origin.member))
+        found = statistics_of(prepare(origin.file, interactions))
+        if found != source.five_core:
+            raise UserError(f"{origin.file}: {found} is not the published {source.five_core}")

@@ -93,6 +93,11 @@ class IdCodes:
     _vocabularies: list[np.ndarray] = field(default_factory=list)
     _codes: list[np.ndarray] = field(default_factory=list)
 
+    @property
+    def count(self) -> int:
+        """How many tokens were taken."""
+        return sum(codes.size for codes in self._codes)
+
     def add(self, block: Block, spans: Spans) -> None:
         """Take a block's tokens.
 
@@ -100,9 +105,11 @@ class IdCodes:
             UserError: An id is empty, longer than ``MAX_ID_BYTES``, or a number beyond int64.
         """
         lengths = spans.ends - spans.starts
-        if lengths.size and not lengths.all():
+        if not lengths.size:
+            return
+        if not lengths.all():
             raise block.error(int(spans.starts[np.argmin(lengths)]), f"empty {self.column}")
-        if lengths.max(initial=0) > MAX_ID_BYTES:
+        if lengths.max() > MAX_ID_BYTES:
             raise block.error(
                 int(spans.starts[np.argmax(lengths)]),
                 f"{self.column} of {lengths.max()} bytes; at most {MAX_ID_BYTES}",

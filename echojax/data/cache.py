@@ -1,0 +1,67 @@
+"""Prepared data sets on disk, so that a second run reads no text."""
+
+import hashlib
+import json
+import os
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from echojax.data.dataset import Dataset, arrays_sha256
+
+_ARRAYS = ("items_T", "times_T", "offsets", "user_ids", "item_ids")
+
+
+def cache_dir() -> Path:
+    """Return the user's cache folder of echojax (XDG)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "echojax"
+
+
+def cache_path(name: str, **identity: Any) -> Path:
+    """Return where the data set prepared from ``identity`` is kept.
+
+    Args:
+        name: The data set's name, to recognise the file by.
+        **identity: JSON-able: everything that the result depends on.
+    """
+    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    return cache_dir() / "prepared" / f"{name}-{key[:16]}.npz"
+
+
+def save(dataset: Dataset, path: Path) -> None:
+    """Write a data set under a temporary name, then rename it.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    arrays = {name: getattr(dataset, name) for name in _ARRAYS}
+    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez(file, fingerprint=np.array(json.dumps(dataset.fingerprint)), **arrays)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def load(name: str, path: Path) -> Dataset:
+    """Read a data set.
+
+    Raises:
+        OSError: The file does not exist or cannot be read.
+        ValueError: It is not what ``save`` wrote.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in _ARRAYS}
+            fingerprint = json.loads(str(file["fingerprint"]))
+    except (KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"broken archive ({error})") from None
+    if arrays_sha256(*arrays.values()) != fingerprint["sha256"]:
+        raise ValueError("wrong checksum")
+    return Dataset(name=name, **arrays, fingerprint=fingerprint)
