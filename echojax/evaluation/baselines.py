@@ -10,7 +10,7 @@ from echojax.evaluation.dense_ranking import rank_in_scores
 from echojax.evaluation.metrics import summarise
 from echojax.evaluation.ranking import Ranked, seen
 
-_TILE_SCORES = 2**22  # scores held at once
+_TILE_SCORES = 2**18  # scores held at once: 2 MB stay in the cache
 
 Scorer = Callable[[Examples, np.ndarray], np.ndarray]  # (examples, indices) -> (B, V)
 

@@ -1,0 +1,128 @@
+"""A run folder read back, whole or as far as the run has come."""
+
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from echojax.errors import UserError
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What a run folder holds.
+
+    Attributes:
+        name: the folder's name.
+        config: the configuration.
+        train: records of training steps, in order.
+        valid: records of validations, in order.
+        results: ``results.json``; ``None`` while the run is not over.
+        filters: (before, after) of each layer's FFT filter, complex (L // 2 + 1, D).
+    """
+
+    name: str
+    config: dict[str, Any]
+    train: list[dict[str, Any]]
+    valid: list[dict[str, Any]]
+    results: dict[str, Any] | None
+    filters: list[tuple[np.ndarray, np.ndarray]]
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """The validation with the highest NDCG@10, the first of equal ones."""
+        return max(self.valid, key=lambda record: record["ndcg@10"], default=None)
+
+
+def read_run(folder: Path) -> RunRecord:
+    """Read a run folder.
+
+    Raises:
+        UserError: it is not a run folder, or one of its files is damaged.
+    """
+    if not (folder / "config.json").exists():
+        raise UserError(f"{folder} is not a run folder (it has no config.json)")
+    log = _read_lines(folder / "metrics.jsonl")
+    results = folder / "results.json"
+    return RunRecord(
+        name=folder.resolve().name,
+        config=_read_json(folder / "config.json"),
+        train=[record for record in log if record.get("kind") == "train"],
+        valid=[record for record in log if record.get("kind") == "valid"],
+        results=_read_json(results) if results.exists() else None,
+        filters=_read_filters(folder / "filters.npz"),
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); restore it from a copy") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path} holds no JSON object; restore it from a copy")
+    return value
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the whole records; a running or killed run leaves half a line at the end."""
+    records = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            continue
+    return records
+
+
+def _read_filters(path: Path) -> list[tuple[np.ndarray, np.ndarray]]:
+    if not path.exists():
+        return []
+    try:
+        with np.load(path) as file:
+            layers = sum(name.startswith("after_") for name in file.files)
+            return [(file[f"before_{i}"], file[f"after_{i}"]) for i in range(layers)]
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} cannot be read ({error}); delete it to do without") from None
+
+
+class MetricRow(NamedTuple):
+    """One metric of all systems: (mean, 95 % interval where there is one) each."""
+
+    label: str
+    digits: int
+    values: list[tuple[float, tuple[float, float] | None]]
+
+
+def systems_of(results: dict[str, Any], part: str) -> dict[str, dict[str, Any]]:
+    """Return name -> results of one part: the model, the baselines, the optimum if known."""
+    baselines = {name: parts[part] for name, parts in results.get("baselines", {}).items()}
+    return {"model": results[part], **baselines}
+
+
+def rows_of_metrics(systems: dict[str, dict[str, Any]]) -> list[MetricRow]:
+    """Return all metrics of the systems, those with intervals first."""
+    model = systems["model"]
+    rows = [
+        MetricRow(
+            label_of(name),
+            4,
+            [(one[name], tuple(one["interval"][name])) for one in systems.values()],
+        )
+        for name in model["interval"]
+    ]
+    for name, label, digits in (
+        ("coverage@10", "Coverage@10", 4),
+        ("mean_popularity@10", "Popularity@10", 1),
+    ):
+        if name in model:
+            rows.append(MetricRow(label, digits, [(one[name], None) for one in systems.values()]))
+    return rows
+
+
+def label_of(metric: str) -> str:
+    """Return how a metric is written: hr@10 -> HR@10."""
+    return metric.upper()

@@ -1,0 +1,58 @@
+"""What the FFT filters learned: amplitude by frequency, before and after training."""
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from echojax.reporting.drawing import BLUE, GREY, new_figure
+
+Filters = list[tuple[np.ndarray, np.ndarray]]
+
+
+def draw_responses(filters: Filters, max_len: int) -> Figure:
+    """Draw each layer's amplitude over frequency: mean and 10-90 % spread of the channels."""
+    figure, panels = new_figure(0.8 + 2.4 * len(filters), rows=len(filters))
+    for layer, (axes, pair) in enumerate(zip(panels, filters, strict=True)):
+        frequency_F = np.fft.rfftfreq(max_len)
+        for name, weight_FxD, colour in zip(("before", "after"), pair, (GREY, BLUE), strict=True):
+            amplitude_FxD = np.abs(weight_FxD)
+            low_F, high_F = np.quantile(amplitude_FxD, [0.1, 0.9], axis=1)
+            axes.fill_between(frequency_F, low_F, high_F, color=colour, alpha=0.25, linewidth=0)
+            axes.plot(frequency_F, amplitude_FxD.mean(axis=1), color=colour, label=name)
+        axes.set_xlim(0, 0.5)
+        axes.set_ylim(bottom=0)
+        axes.set_ylabel("amplitude (gain)")
+        if len(filters) > 1:
+            axes.set_title(f"layer {layer + 1}")
+    panels[0].legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
+    panels[-1].set_xlabel("frequency (cycles per event)")
+    return figure
+
+
+def draw_heat_maps(filters: Filters) -> Figure:
+    """Draw each layer's amplitude by channel and frequency, before and after on one scale."""
+    figure, panels = new_figure(0.8 + 2.4 * len(filters), rows=len(filters), columns=2)
+    for layer, pair in enumerate(filters):
+        amplitudes = [np.abs(weight_FxD) for weight_FxD in pair]
+        highest = max(float(amplitude.max()) for amplitude in amplitudes)
+        order = np.argsort(_centre(amplitudes[1]), kind="stable")
+        row = panels[2 * layer : 2 * layer + 2]
+        for axes, name, amplitude_FxD in zip(row, ("before", "after"), amplitudes, strict=True):
+            image = axes.imshow(
+                amplitude_FxD[:, order].T, cmap="cividis", vmin=0, vmax=highest,
+                aspect="auto", interpolation="nearest", extent=(0, 0.5, order.size, 0),
+            )  # fmt: skip
+            axes.grid(visible=False)
+            axes.set_title(name if len(filters) == 1 else f"layer {layer + 1}, {name}")
+        row[0].set_ylabel("channel, by centre frequency")
+        bar = figure.colorbar(image, ax=row, label="amplitude (gain)", fraction=0.05)
+        if bar.solids is not None:
+            bar.solids.set_rasterized(True)
+        bar.outline.set_visible(False)
+    figure.supxlabel("frequency (cycles per event)", fontsize=10)
+    return figure
+
+
+def _centre(amplitude_FxD: np.ndarray) -> np.ndarray:
+    """Return each channel's mean frequency, weighted by power."""
+    power_FxD = amplitude_FxD**2 + np.finfo(np.float32).tiny
+    return np.arange(len(power_FxD)) @ power_FxD / power_FxD.sum(axis=0)
