@@ -48,8 +48,8 @@ def prepare(
     keep = np.ones(users_T.size, bool) if duplicates == "keep" else ~repeated
     keep &= in_core(users_T, items_T, keep, k_core)
     users_T, items_T, times_T = users_T[keep], items_T[keep], times_T[keep]
-    user_numbers, users_T = np.unique(users_T, return_inverse=True)
-    item_numbers, items_T = np.unique(items_T, return_inverse=True)
+    user_numbers, users_T = _renumbered(users_T)
+    item_numbers, items_T = _renumbered(items_T)
     if user_numbers.size < 2 or item_numbers.size < 2:
         raise UserError(
             f"{name}: {user_numbers.size} users and {item_numbers.size} items are left of "
@@ -70,7 +70,19 @@ def time_order(users_T: np.ndarray, times_T: np.ndarray | None) -> np.ndarray:
     """Return the order by user, then time; ties stay in file order (stable sort)."""
     if times_T is None:
         return np.argsort(users_T, kind="stable")
+    first, last = times_T.min(), times_T.max()
+    span = int(last) - int(first) + 1
+    if (int(users_T.max()) + 1) * span < 1 << 62 and np.array_equal(times_T, np.floor(times_T)):
+        # One integer key sorts several times faster than two keys do.
+        key_T = users_T * np.int64(span) + (times_T - first).astype(np.int64)
+        return np.argsort(key_T, kind="stable")
     return np.lexsort((times_T, users_T))
+
+
+def _renumbered(codes_T: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the codes that occur, in order, and for each event the index of its code there."""
+    occurs = np.bincount(codes_T) > 0
+    return np.flatnonzero(occurs), (np.cumsum(occurs, dtype=np.int32) - 1)[codes_T]
 
 
 def _positions(users_T: np.ndarray) -> np.ndarray:
