@@ -46,6 +46,9 @@ _STYLE = {
     "ytick.labelcolor": INK,
     "lines.linewidth": 1.8,
     "legend.frameon": False,
+    "legend.borderpad": 0,
+    "legend.handlelength": 1.2,
+    "legend.columnspacing": 1.4,
     "figure.constrained_layout.use": True,
     "savefig.transparent": True,
 }
@@ -68,6 +71,11 @@ def new_figure(height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, 
     figure = Figure(figsize=(5.2, height))
     axes = figure.subplots(rows, columns, squeeze=False, sharex="col", sharey="row")
     return figure, axes.ravel().tolist()
+
+
+def legend_above(axes: Axes) -> None:
+    """Put the legend over the axes, where it hides nothing."""
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, ncols=2)
 
 
 def to_svg(figure: Figure, name: str, description: str) -> str:

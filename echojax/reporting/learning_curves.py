@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from echojax.reporting.drawing import BLUE, GREY, INK, ORANGE, new_figure
+from echojax.reporting.drawing import BLUE, GREY, ORANGE, legend_above, new_figure
 from echojax.reporting.run_record import label_of
 
 
@@ -21,27 +21,18 @@ def draw_loss(train: list[dict[str, Any]]) -> Figure:
 
 
 def draw_validation(valid: list[dict[str, Any]], best: dict[str, Any]) -> Figure:
-    """Draw HR@10 and NDCG@10 on validation, with the epoch that was chosen."""
+    """Draw HR@10 and NDCG@10 on validation, with the epoch that was chosen and its scores."""
     figure, (axes,) = new_figure(3.2)
     epochs = [record["epoch"] for record in valid]
     axes.axvline(best["epoch"], color=GREY, linewidth=1, linestyle=(0, (4, 3)))
     for metric, colour in (("hr@10", ORANGE), ("ndcg@10", BLUE)):
-        axes.plot(
-            epochs,
-            [r[metric] for r in valid],
-            color=colour,
-            label=label_of(metric),
-            **_marks(valid),
-        )
+        label = f"{label_of(metric)} ({best[metric]:.4f})"
+        values = [record[metric] for record in valid]
+        axes.plot(epochs, values, color=colour, label=label, **_marks(valid))
         axes.plot(best["epoch"], best[metric], "o", color=colour, markersize=7)
-        axes.annotate(
-            f"{best[metric]:.4f}", (best["epoch"], best[metric]), (0, 8),
-            textcoords="offset points", ha="center", color=INK,
-        )  # fmt: skip
     axes.set_ylabel("score on validation")
     axes.set_ylim(bottom=0)
-    axes.margins(y=0.15)
-    axes.legend(loc="lower right", ncols=2)
+    legend_above(axes)
     _epoch_axis(axes)
     return figure
 
@@ -53,4 +44,5 @@ def _marks(records: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _epoch_axis(axes: Axes) -> None:
     axes.set_xlabel("epoch")
+    axes.set_xlim(left=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

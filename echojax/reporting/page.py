@@ -91,7 +91,10 @@ def _scores(run: RunRecord) -> str:
         return ""
     return (
         f"<h2>Test scores</h2>\n{score_table(run.results, 'test')}\n"
-        f"<h2>Validation scores</h2>\n{score_table(run.results, 'valid')}"
+        f"<h2>Validation scores</h2>\n{score_table(run.results, 'valid')}\n"
+        '<p class="note-below">Beside each score stands its 95 % bootstrap interval over users. '
+        "Coverage@10 is the share of the catalogue that is recommended to anybody, Popularity@10 "
+        "the mean number of training interactions of what is recommended.</p>"
     )
 
 
@@ -114,7 +117,7 @@ def _facts(run: RunRecord) -> str:
 
 
 def _interval(bounds: list[float]) -> str:
-    return f"95 % {bounds[0]:.4f} – {bounds[1]:.4f}"
+    return f"95 %: {bounds[0]:.3f}–{bounds[1]:.3f}"
 
 
 def _duration(seconds: float) -> str:

@@ -57,7 +57,7 @@ def _curves(run: RunRecord) -> list[Picture]:
                 "Validation",
                 draw_validation(run.valid, run.best),
                 f"Epoch {run.best['epoch']}, marked, has the best NDCG@10 of "
-                f"{len(run.valid)} validations.",
+                f"{len(run.valid)} validations; its scores stand in brackets.",
             )
         )
     return curves
@@ -71,8 +71,8 @@ def _filters(run: RunRecord) -> list[Picture]:
             "Learned FFT filters",
             draw_responses(run.filters, run.config["max_len"]),
             "Amplitude of the frequency response before and after training: mean over the "
-            "channels, and the range of the middle 80 %. Left are slow tastes, right is what "
-            "changes from one event to the next. The filter's output is added to its input.",
+            "channels, and the range of the middle 80 %. Low frequencies are lasting tastes, high "
+            "ones change from event to event. The filter's output is added to its input.",
         ),
         _picture(
             "Learned FFT filters by channel",

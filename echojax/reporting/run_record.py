@@ -99,8 +99,9 @@ class MetricRow(NamedTuple):
 
 def systems_of(results: dict[str, Any], part: str) -> dict[str, dict[str, Any]]:
     """Return name -> results of one part: the model, the baselines, the optimum if known."""
-    baselines = {name: parts[part] for name, parts in results.get("baselines", {}).items()}
-    return {"model": results[part], **baselines}
+    baselines = results.get("baselines", {})
+    named = {"Markov" if name == "markov" else name: baselines[name][part] for name in baselines}
+    return {"model": results[part], **named}
 
 
 def rows_of_metrics(systems: dict[str, dict[str, Any]]) -> list[MetricRow]:

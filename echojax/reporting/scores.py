@@ -4,7 +4,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from echojax.reporting.drawing import BLUE, GREY, INK, ORANGE, new_figure
+from echojax.reporting.drawing import BLUE, GREY, ORANGE, legend_above, new_figure
 from echojax.reporting.run_record import label_of
 
 _METRICS = ("hr@10", "ndcg@10")
@@ -13,7 +13,7 @@ _METRICS = ("hr@10", "ndcg@10")
 def draw_systems(systems: dict[str, dict[str, Any]]) -> Figure:
     """Draw HR@10 and NDCG@10 of model, baselines and optimum with their intervals."""
     names = list(systems)
-    figure, panels = new_figure(1.1 + 0.42 * len(names), columns=2)
+    figure, panels = new_figure(3.2, columns=2)
     for axes, metric in zip(panels, _METRICS, strict=True):
         means = [systems[name][metric] for name in names]
         highest = max(systems[name]["interval"][metric][1] for name in names)
@@ -48,9 +48,9 @@ def draw_by_length(buckets: list[dict[str, Any]]) -> Figure:
     axes.set_xticks(range(len(buckets)), labels)
     axes.set_xlim(-0.6, len(buckets) - 0.4)
     axes.set_ylim(bottom=0)
-    axes.set_xlabel("items in the history, and how many examples", color=INK)
+    axes.set_xlabel("items in the history, and how many examples")
     axes.set_ylabel("score on test")
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
+    legend_above(axes)
     return figure
 
 

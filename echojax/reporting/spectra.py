@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from echojax.reporting.drawing import BLUE, GREY, new_figure
+from echojax.reporting.drawing import BLUE, GREY, legend_above, new_figure
 
 Filters = list[tuple[np.ndarray, np.ndarray]]
 
@@ -20,10 +20,8 @@ def draw_responses(filters: Filters, max_len: int) -> Figure:
             axes.plot(frequency_F, amplitude_FxD.mean(axis=1), color=colour, label=name)
         axes.set_xlim(0, 0.5)
         axes.set_ylim(bottom=0)
-        axes.set_ylabel("amplitude (gain)")
-        if len(filters) > 1:
-            axes.set_title(f"layer {layer + 1}")
-    panels[0].legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
+        axes.set_ylabel(f"amplitude (gain){_of_layer(layer, filters)}")
+        legend_above(axes)
     panels[-1].set_xlabel("frequency (cycles per event)")
     return figure
 
@@ -42,7 +40,7 @@ def draw_heat_maps(filters: Filters) -> Figure:
                 aspect="auto", interpolation="nearest", extent=(0, 0.5, order.size, 0),
             )  # fmt: skip
             axes.grid(visible=False)
-            axes.set_title(name if len(filters) == 1 else f"layer {layer + 1}, {name}")
+            axes.set_title(name + _of_layer(layer, filters))
         row[0].set_ylabel("channel, by centre frequency")
         bar = figure.colorbar(image, ax=row, label="amplitude (gain)", fraction=0.05)
         if bar.solids is not None:
@@ -50,6 +48,10 @@ def draw_heat_maps(filters: Filters) -> Figure:
         bar.outline.set_visible(False)
     figure.supxlabel("frequency (cycles per event)", fontsize=10)
     return figure
+
+
+def _of_layer(layer: int, filters: Filters) -> str:
+    return f", layer {layer + 1}" if len(filters) > 1 else ""
 
 
 def _centre(amplitude_FxD: np.ndarray) -> np.ndarray:
