@@ -44,7 +44,7 @@ def evaluate_run(
         "data_path": data_path,
     }
     config = dataclasses.replace(config, **{k: v for k, v in given.items() if v is not None})
-    dataset, split = read_data(config)
+    dataset, split = read_data(config, say)
     check_same_data(folder, dataset)
     model = build_model(config, dataset.num_items)
     graphdef, state = create_state(model, optax.adam(config.learning_rate), config.seed)

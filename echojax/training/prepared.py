@@ -1,6 +1,7 @@
 """What a configuration stands for: its data, its model, its ranker."""
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,14 +45,16 @@ def resolved(config: Config) -> Config:
     )
 
 
-def read_data(config: Config) -> tuple[Dataset, Split]:
-    """Read, prepare and split the data of a resolved configuration."""
+def read_data(config: Config, say: Callable[[str], None]) -> tuple[Dataset, Split]:
+    """Read, prepare and split the data of a resolved configuration; ``say`` prints a line."""
     dataset = load_dataset(
         config.dataset,
         data_path=config.data_path,
         data_dir=config.data_dir,
         data_format=config.data_format,
         columns=Columns(config.user_column, config.item_column, config.time_column),
+        seed=config.seed,
+        say=say,
         k_core=config.k_core,
         duplicates=config.duplicates,
     )

@@ -42,7 +42,7 @@ def run(config: Config, console: Console) -> Path:
     folder = claim(config)
 
     # Data: read, prepared, split; a resumed run must see what it was started on.
-    dataset, split = read_data(config)
+    dataset, split = read_data(config, display.say)
     say_data(display.say, dataset, split)
     if (folder / "config.json").exists():
         check_same_data(folder, dataset)

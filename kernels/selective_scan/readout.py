@@ -97,7 +97,7 @@ def decayed_sum(
             return w_rxE + Q_r[:, None] * jnp.exp(S_rxE * A_E), None
 
         w_rxE, _ = jax.lax.scan(add, jnp.zeros_like(S_rxE), (A_ExN.T, Q_rxN.T))
-        return jax.lax.dynamic_update_slice(w, w_rxE, (i * size, 0))
+        return jax.lax.dynamic_update_slice_in_dim(w, w_rxE, i * size, 0)
 
     w = jax.lax.fori_loop(0, -(-count // size), tile, jnp.zeros_like(S))
     return w[: S_RxE.shape[0]]
@@ -133,9 +133,9 @@ def _backward(inputs: Inputs, dw_RxE: jax.Array) -> tuple[jax.Array, jax.Array, 
 
         sum_rxE, (dQ_Nxr, more_NxE) = jax.lax.scan(add, jnp.zeros_like(S_rxE), (A_ExN.T, Q_rxN.T))
         return (
-            jax.lax.dynamic_update_slice(dS, sum_rxE, (i * size, 0)),
+            jax.lax.dynamic_update_slice_in_dim(dS, sum_rxE, i * size, 0),
             dA_NxE + more_NxE,
-            jax.lax.dynamic_update_slice(dQ, dQ_Nxr.T, (i * size, 0)),
+            jax.lax.dynamic_update_slice_in_dim(dQ, dQ_Nxr.T, i * size, 0),
         )
 
     start = (jnp.zeros_like(S), jnp.zeros_like(A_ExN.T), jnp.zeros_like(Q))
