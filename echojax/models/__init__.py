@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 from flax import nnx
-from selective_scan import implementations
 
 from echojax.config import Config
 from echojax.errors import UserError, unknown_name
@@ -13,6 +12,7 @@ from echojax.models.base import SequenceModel
 from echojax.models.bidirectional import Mends
 from echojax.models.echomamba4rec import VARIANTS, EchoMamba4Rec
 from echojax.models.mamba4rec import Mamba4Rec
+from selective_scan import implementations
 
 MODELS: dict[str, Callable[..., SequenceModel]] = {
     "echomamba4rec": EchoMamba4Rec,

@@ -6,9 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from selective_scan import selective_scan, selective_scan_readout
 
 from echojax.models.initializers import normal, time_step_bias, uniform_within
+from selective_scan import selective_scan, selective_scan_readout
 
 
 class Mamba(nnx.Module):

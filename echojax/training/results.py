@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from echojax.reporting import results_table, write_report
 from flax import nnx
 from rich.console import Console
 
@@ -18,6 +17,7 @@ from echojax.evaluation.baselines import evaluate_baselines
 from echojax.evaluation.ranking import TIES
 from echojax.files import write_json
 from echojax.models import build_model
+from echojax.reporting import results_table, write_report
 from echojax.training.filters import write_filters
 from echojax.training.prepared import Evaluator
 

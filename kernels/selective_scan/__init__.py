@@ -13,16 +13,26 @@ from difflib import get_close_matches
 import jax
 import jax.numpy as jnp
 
-from selective_scan import associative, fused, sequential
+from selective_scan import associative, chunked, fused, reference, sequential
 from selective_scan.arguments import check_shapes, state_dtype, time_steps
 from selective_scan.readout import readout
+from selective_scan.reference import selective_scan_gradients, selective_scan_reference
 
-__all__ = ["implementations", "selective_scan", "selective_scan_readout", "selective_scan_step"]
+__all__ = [
+    "implementations",
+    "selective_scan",
+    "selective_scan_gradients",
+    "selective_scan_readout",
+    "selective_scan_reference",
+    "selective_scan_step",
+]
 
 _SCANS: dict[str, Callable[..., tuple[jax.Array, jax.Array]]] = {
     "fused": fused.scan,
+    "chunked": chunked.scan,
     "associative": associative.scan,
     "sequential": sequential.scan,
+    "reference": reference.scan,
 }
 
 

@@ -1,0 +1,266 @@
+"""Every implementation against the oracle: values and gradients, all options, odd shapes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from selective_scan import (
+    implementations,
+    selective_scan,
+    selective_scan_gradients,
+    selective_scan_readout,
+    selective_scan_reference,
+    selective_scan_step,
+)
+
+NAMES = list(implementations())
+OPTIONS = {
+    "plain": (),
+    "mamba": ("D", "z", "delta_bias"),
+    "everything": ("D", "z", "delta_bias", "initial_state", "lengths"),
+}
+JAX_NAMES = {
+    "u": "u_BxLxE", "delta": "delta_BxLxE", "A": "A_ExN", "B": "B_BxLxN", "C": "C_BxLxN",
+    "D": "D_E", "z": "z_BxLxE", "delta_bias": "delta_bias_E",
+    "initial_state": "initial_state_BxExN", "lengths": "lengths_B",
+}  # fmt: skip
+
+
+def inputs(shape, given=("D", "z", "delta_bias", "initial_state", "lengths"), seed=0):
+    batch, length, channels, states = shape
+    rng = np.random.default_rng(seed)
+    draw = lambda *shape: rng.normal(size=shape)  # noqa: E731
+    arrays = {
+        "u": draw(batch, length, channels),
+        "delta": draw(batch, length, channels),
+        "A": -np.exp(draw(channels, states)),
+        "B": draw(batch, length, states),
+        "C": draw(batch, length, states),
+        "D": draw(channels),
+        "z": draw(batch, length, channels),
+        "delta_bias": draw(channels),
+        "initial_state": draw(batch, channels, states),
+        "lengths": rng.integers(0, length + 1, batch).astype(np.int32),
+    }
+    return {k: v for k, v in arrays.items() if k in ("u", "delta", "A", "B", "C", *given)}
+
+
+def run(name, arrays, dtype, reverse):
+    """Return y, last state and all gradients of one implementation, jitted."""
+    floats = {k: jnp.asarray(v, dtype) for k, v in arrays.items() if k != "lengths"}
+    lengths = arrays.get("lengths")
+    rng = np.random.default_rng(9)
+    dy = rng.normal(size=arrays["u"].shape)
+    dlast = rng.normal(size=(len(dy), *arrays["A"].shape))
+
+    def call(floats):
+        named = {JAX_NAMES[k]: v for k, v in floats.items()}
+        return selective_scan(
+            **named, lengths_B=lengths, delta_softplus=True, reverse=reverse,
+            return_last_state=True, implementation=name,
+        )  # fmt: skip
+
+    def loss(floats):
+        y, last = call(floats)
+        return jnp.sum(y * dy) + jnp.sum(last * dlast)
+
+    y, last = jax.jit(call)(floats)
+    grads = jax.jit(jax.grad(loss))(floats)
+    rounded = {k: np.asarray(v, np.float64) for k, v in floats.items()}
+    options = {"delta_softplus": True, "lengths": lengths, "reverse": reverse}
+    expected_y, expected_last = selective_scan_reference(**rounded, **options)
+    expected = selective_scan_gradients(dy, dlast, **rounded, **options)
+    pairs = {"y": (y, expected_y), "last_state": (last, expected_last)}
+    return pairs | {k: (grads[k], expected[k]) for k in grads}
+
+
+def compare(pairs, tolerance):
+    for name, (actual, expected) in pairs.items():
+        actual = np.asarray(actual, np.float64)
+        assert actual.shape == expected.shape, name
+        error = np.max(np.abs(actual - expected), initial=0)
+        assert error <= tolerance * max(np.max(np.abs(expected), initial=0), 1e-3), (name, error)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("name", NAMES)
+def test_float32_equals_the_oracle(name, options, reverse):
+    compare(run(name, inputs((2, 37, 5, 3), OPTIONS[options]), jnp.float32, reverse), 1e-5)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_bfloat16_inputs_keep_float32_states(name, reverse):
+    pairs = run(name, inputs((2, 9, 4, 3)), jnp.bfloat16, reverse)
+    assert pairs["y"][0].dtype == jnp.bfloat16
+    assert pairs["last_state"][0].dtype == jnp.float32
+    compare(pairs, 2e-2)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", NAMES)
+def test_float64_stays_float64(name):
+    pairs = run(name, inputs((2, 19, 3, 4)), jnp.float64, reverse=True)
+    assert all(actual.dtype == jnp.float64 for actual, _ in pairs.values())
+    compare(pairs, 1e-12)
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    shape=st.tuples(st.integers(1, 3), st.integers(1, 18), st.integers(1, 3), st.integers(1, 3)),
+    name=st.sampled_from([name for name in NAMES if name != "reference"]),
+    reverse=st.booleans(),
+    seed=st.integers(0, 9),
+)
+def test_any_shape(shape, name, reverse, seed):
+    compare(run(name, inputs(shape, seed=seed), jnp.float32, reverse), 1e-5)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("case", ["scan_B2_L7_D4_N3", "scan_B3_L50_D128_N32"])
+@pytest.mark.parametrize("name", NAMES)
+def test_equals_the_original(golden, name, case):
+    numbers = golden(case)
+    wide = {k[3:]: v.astype(np.float64) for k, v in numbers.items() if k.startswith("in_")}
+    in_time = {k: wide[k].swapaxes(1, 2) for k in ("u", "delta", "B", "C", "z")}
+    arrays = in_time | {k: wide[k] for k in ("A", "D", "delta_bias")}
+
+    def loss(arrays):
+        named = {JAX_NAMES[k]: v for k, v in arrays.items()}
+        y, last = selective_scan(
+            **named, delta_softplus=True, return_last_state=True, implementation=name
+        )
+        return jnp.sum(y * wide["R"].swapaxes(1, 2)), (y, last)
+
+    (_, (y, last)), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(arrays)
+    np.testing.assert_allclose(y.swapaxes(1, 2), numbers["f64_out"], rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(last, numbers["f64_last_state"], rtol=1e-9, atol=1e-9)
+    for key, grad in grads.items():
+        grad = grad.swapaxes(1, 2) if key in in_time else grad
+        expected = numbers[f"f64_grad_{key}"]
+        assert np.max(np.abs(grad - expected)) < 1e-7 * np.max(np.abs(expected)), key
+
+
+def test_oracle_gradients_equal_finite_differences():
+    arrays = inputs((2, 4, 2, 2))
+    lengths = arrays.pop("lengths")
+    rng = np.random.default_rng(1)
+    dy, dlast = rng.normal(size=(2, 4, 2)), rng.normal(size=(2, 2, 2))
+
+    def loss(arrays):
+        y, last = selective_scan_reference(**arrays, delta_softplus=True, lengths=lengths)
+        return np.sum(y * dy) + np.sum(last * dlast)
+
+    grads = selective_scan_gradients(dy, dlast, **arrays, delta_softplus=True, lengths=lengths)
+    for name, array in arrays.items():
+        for place in np.ndindex(array.shape):
+            moved = array.copy()
+            moved[place] += 1e-6
+            ahead = loss(arrays | {name: moved})
+            moved[place] -= 2e-6
+            difference = (ahead - loss(arrays | {name: moved})) / 2e-6
+            np.testing.assert_allclose(grads[name][place], difference, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "reference"])
+@pytest.mark.parametrize("shape", [(3, 11, 4, 3), (1, 1, 1, 1), (70, 9, 130, 2)])
+def test_readout_equals_the_scan_at_its_last_position(name, reverse, shape):
+    arrays = inputs(shape)
+    batch, length = shape[:2]
+    rng = np.random.default_rng(2)
+    start = rng.integers(0, length, batch)
+    stop = rng.integers(start + 1, length + 1)
+    dy = rng.normal(size=(batch, shape[2]))
+    last = start if reverse else stop - 1
+    keys = ("u", "delta", "A", "B", "delta_bias", "initial_state")
+    floats = {k: jnp.asarray(arrays[k], jnp.float32) for k in keys}
+    C = jnp.asarray(arrays["C"][np.arange(batch), last], jnp.float32)
+
+    def loss(floats, C):
+        named = {JAX_NAMES[k]: v for k, v in floats.items()}
+        y = selective_scan_readout(
+            **named, C_BxN=C, delta_softplus=True, start_B=start, stop_B=stop, reverse=reverse,
+            implementation=name,
+        )  # fmt: skip
+        return jnp.sum(y * dy), y
+
+    (_, y), (grads, dC) = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(floats, C)
+    pairs = by_rows(arrays, start, stop, dy, reverse)
+    pairs["y"] = (y, pairs["y"])
+    pairs["C"] = (dC, pairs["C"])
+    compare(pairs | {k: (grads[k], pairs[k]) for k in grads}, 2e-5)
+
+
+def by_rows(arrays, start, stop, dy, reverse):
+    """Return the read-out's value and gradients by the oracle, one row's range at a time."""
+    total = {k: np.zeros_like(v) for k, v in arrays.items() if k not in ("lengths", "D", "z", "C")}
+    total["y"], total["C"] = np.zeros_like(dy), np.zeros((len(dy), arrays["C"].shape[2]))
+    for b, (first, end) in enumerate(zip(start, stop, strict=True)):
+        row = {k: np.float32(arrays[k][b : b + 1, first:end]) for k in ("u", "delta", "B", "C")}
+        row |= {k: np.float32(arrays[k]) for k in ("A", "delta_bias")}
+        row["initial_state"] = np.float32(arrays["initial_state"][b : b + 1])
+        place = 0 if reverse else end - first - 1
+        options = {"delta_softplus": True, "reverse": reverse}
+        total["y"][b] = selective_scan_reference(**row, **options)[0][0, place]
+        outer = np.zeros((1, end - first, dy.shape[1]))
+        outer[0, place] = dy[b]
+        grads = selective_scan_gradients(outer, 0 * row["initial_state"], **row, **options)
+        for k in ("u", "delta", "B"):
+            total[k][b, first:end] = grads[k][0]
+        total["C"][b] = grads["C"][0, place]
+        total["initial_state"][b] = grads["initial_state"][0]
+        for k in ("A", "delta_bias"):
+            total[k] += grads[k]
+    return total
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_vmap_and_checkpoint(name):
+    arrays = inputs((4, 6, 2, 3), ())
+    args = [jnp.asarray(arrays[k], jnp.float32) for k in ("u", "delta", "A", "B", "C")]
+    scan = jax.checkpoint(lambda *args: selective_scan(*args, implementation=name))
+    rows = jax.vmap(lambda u, d, B, C: scan(u[None], d[None], args[2], B[None], C[None])[0])
+    mapped = jax.jit(rows)(args[0], args[1], args[3], args[4])
+    np.testing.assert_allclose(mapped, scan(*args), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["fused", "chunked"])
+def test_states_of_all_positions_are_never_held(name):
+    shape = batch, length, channels, states = (2, 4096, 16, 16)
+    floats = {k: jnp.asarray(v, jnp.float32) for k, v in inputs(shape, ("D", "z")).items()}
+
+    def loss(floats):
+        named = {JAX_NAMES[k]: v for k, v in floats.items()}
+        return jnp.sum(selective_scan(**named, delta_softplus=True, implementation=name))
+
+    memory = jax.jit(jax.grad(loss)).lower(floats).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < 4 * batch * length * channels * states
+
+
+def test_step_by_step_equals_the_scan():
+    arrays = inputs((2, 6, 3, 4), ("D", "z", "delta_bias"))
+    floats = {k: jnp.asarray(v, jnp.float32) for k, v in arrays.items()}
+    whole = selective_scan(**{JAX_NAMES[k]: v for k, v in floats.items()}, delta_softplus=True)
+    state, A, rest = jnp.zeros((2, 3, 4)), floats["A"], (floats["D"], floats["delta_bias"])
+    for position in range(6):
+        u, delta, B, C, z = (floats[k][:, position] for k in ("u", "delta", "B", "C", "z"))
+        y, state = selective_scan_step(
+            state, u, delta, A, B, C, rest[0], z, rest[1], delta_softplus=True
+        )
+        np.testing.assert_allclose(y, whole[:, position], rtol=1e-5, atol=1e-6)
+
+
+def test_mistakes_are_named():
+    arrays = inputs((2, 6, 3, 4), ())
+    args = [jnp.asarray(arrays[k]) for k in ("u", "delta", "A", "B", "C")]
+    with pytest.raises(ValueError, match="did you mean 'fused'"):
+        selective_scan(*args, implementation="fussed")
+    with pytest.raises(ValueError, match=r"B has shape \(2, 6, 3\); \(2, 6, 4\) expected"):
+        selective_scan(*args[:3], args[3][..., :3], args[4])
+    with pytest.raises(ValueError, match="A has shape"):
+        selective_scan(args[0], args[1], args[2][0], args[3], args[4])
