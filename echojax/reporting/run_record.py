@@ -75,7 +75,7 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
             records.append(json.loads(line))
         except ValueError:
             continue
-    return records
+    return [record for record in records if isinstance(record, dict)]
 
 
 def _read_filters(path: Path) -> list[tuple[np.ndarray, np.ndarray]]:
