@@ -1,0 +1,117 @@
+import dataclasses
+import itertools
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from echojax.data import global_time_split, leave_one_out
+from echojax.evaluation import evaluate_baselines, metric_names
+from echojax.evaluation.baselines import markov, popularity, rank_by, training_counts
+
+HISTORIES = st.lists(st.lists(st.integers(1, 7), min_size=3, max_size=9), min_size=1, max_size=6)
+
+
+def training_part(histories):
+    """Return the histories without their validation and test items."""
+    return [history[:-2] for history in histories]
+
+
+@given(HISTORIES.filter(lambda histories: any(len(history) > 3 for history in histories)))
+def test_scores_equal_counts_of_the_training_part(make_dataset, histories):
+    split = leave_one_out(make_dataset(histories, 8), max_len=4)
+    # A user of three has one training item, no training example, and so no say.
+    parts = [part for part in training_part(histories) if len(part) > 1]
+    counts = Counter(item for part in parts for item in part)
+    pairs = Counter(pair for part in parts for pair in itertools.pairwise(part))
+    np.testing.assert_array_equal(training_counts(split.train, 8), [counts[v] for v in range(8)])
+    rows = np.arange(len(split.test))
+    np.testing.assert_array_equal(
+        popularity(split.train, 8)(split.test, rows), [[counts[v] for v in range(8)]] * rows.size
+    )
+    scores = markov(split.train, 8)(split.test, rows)
+    for history, row in zip(histories, scores, strict=True):
+        last = history[-2]
+        expected = sorted(range(8), key=lambda v: (pairs[last, v], counts[v]))
+        keys = [(pairs[last, v], counts[v]) for v in range(8)]
+        by_score = sorted(range(8), key=lambda v: row[v])
+        assert [keys[v] for v in by_score] == [keys[v] for v in expected]
+        np.testing.assert_array_equal(np.floor(row), [pairs[last, v] for v in range(8)])
+
+
+def test_equal_counts_are_equal_scores(make_dataset):
+    split = leave_one_out(make_dataset([[1, 2, 1, 3, 4, 5]], 6), max_len=9)
+    scores = markov(split.train, 6)(split.valid, np.array([0]))[0]
+    assert scores[4] == scores[5]  # neither was in training
+    assert scores[2] == scores[3] > scores[4]
+
+
+def test_items_to_be_predicted_do_not_leak(make_dataset):
+    """Items 8 and 9 are only ever validation and test targets."""
+    histories = [[1, 2, 3, 1, 8, 9]] * 20
+    split = leave_one_out(make_dataset(histories, 10), max_len=10)
+    assert training_counts(split.train, 10)[8:].tolist() == [0, 0]
+    for scorer in (popularity, markov):
+        scores = scorer(split.train, 10)(split.test, np.arange(20))
+        assert not scores[:, 8:].any()
+
+
+def test_a_split_by_time_counts_what_lies_before(make_dataset):
+    split = global_time_split(make_dataset([[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]], 11), max_len=10)
+    assert training_counts(split.train, 11).sum() == len(split.train) + 1
+
+
+@pytest.mark.parametrize("exclude_seen", [False, True])
+@pytest.mark.parametrize("tile_scores", [1, 60, 10**6])
+def test_tiles_of_users_change_nothing(
+    make_dataset, by_definition, monkeypatch, tile_scores, exclude_seen
+):
+    rng = np.random.default_rng(0)
+    dataset = make_dataset([rng.integers(1, 30, n).tolist() for n in rng.integers(4, 20, 17)], 30)
+    split = leave_one_out(dataset, max_len=5)
+    monkeypatch.setattr("echojax.evaluation.baselines._TILE_SCORES", tile_scores)
+    scorer = markov(split.train, 30)
+    ranked = rank_by(scorer, split.test, 30, exclude_seen=exclude_seen)
+    for m, row in enumerate(scorer(split.test, np.arange(17))):
+        position = split.test.target_M[m]
+        history = dataset.items_T[split.test.start_M[m] : position] if exclude_seen else ()
+        rank, top = by_definition(row, dataset.items_T[position], history)
+        assert ranked.rank_M[m] == rank
+        assert ranked.top_MxK[m].tolist() == top
+
+
+@pytest.fixture
+def chain(make_dataset):
+    """Users walk 1 -> 2 -> ... -> 12 -> 1 and popularity tells nothing."""
+    walks = [[(start + step) % 12 + 1 for step in range(14)] for start in range(12)]
+    return make_dataset(walks, 13)
+
+
+def test_markov_knows_a_chain_and_popularity_does_not(chain):
+    results = evaluate_baselines(chain, leave_one_out(chain, max_len=5))
+    assert set(results) == {"popularity", "markov"}
+    for part in ("valid", "test"):
+        assert results["markov"][part]["hr@5"] == results["markov"][part]["mrr@10"] == 1
+        assert results["popularity"][part]["hr@5"] < 0.7
+        assert set(metric_names()) < set(results["markov"][part])
+        assert results["markov"][part]["examples"] == 12
+
+
+def test_the_optimum_is_judged_where_it_is_known(chain):
+    def oracle(examples, indices):
+        return np.eye(13)[examples.items_T[examples.target_M[indices]]]
+
+    known = dataclasses.replace(chain, optimum=oracle)
+    results = evaluate_baselines(known, leave_one_out(known, max_len=5))
+    assert results["optimum"]["test"]["ndcg@10"] == results["optimum"]["valid"]["hr@5"] == 1
+
+
+def test_leaving_out_seen_items_reaches_the_baselines(make_dataset):
+    """Item 1 is the most frequent and seen by all, the targets are seen by none."""
+    dataset = make_dataset([[1, 1, 2, 1, v, v + 1] for v in range(3, 23, 2)], 25)
+    split = leave_one_out(dataset, max_len=6)
+    kept = evaluate_baselines(dataset, split)["popularity"]["test"]
+    left_out = evaluate_baselines(dataset, split, exclude_seen=True)["popularity"]["test"]
+    assert left_out["mean_popularity@10"] < kept["mean_popularity@10"]

@@ -1,0 +1,57 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from echojax.evaluation import rank_in_scores
+
+SCORES = st.sampled_from([-np.inf, -1.0, 0.0, 0.5, 2.0, np.inf, np.nan])
+
+
+@st.composite
+def tiles(draw):
+    users, items = draw(st.integers(1, 4)), draw(st.integers(2, 25))
+    row = st.lists(SCORES, min_size=items, max_size=items)
+    scores = np.array(draw(st.lists(row, min_size=users, max_size=users)))
+    item = st.integers(1, items - 1)
+    targets = np.array(draw(st.lists(item, min_size=users, max_size=users)))
+    width = draw(st.integers(1, 6))
+    seen = st.lists(st.integers(0, items - 1), min_size=width, max_size=width)
+    excluded = np.array(draw(st.lists(seen, min_size=users, max_size=users)))
+    return scores, targets, draw(st.sampled_from([None, excluded]))
+
+
+@given(tiles())
+def test_ranks_and_recommendations_follow_the_definition(by_definition, tile):
+    scores, targets, excluded = tile
+    before = scores.copy()
+    ranked = rank_in_scores(scores, targets, excluded)
+    for b, target in enumerate(targets):
+        rank, top = by_definition(scores[b], target, () if excluded is None else excluded[b])
+        assert ranked.rank_M[b] == rank
+        assert ranked.top_MxK[b].tolist() == top
+    np.testing.assert_array_equal(scores, before)
+
+
+def test_a_constant_scorer_is_ranked_last():
+    scores = np.zeros((3, 101))
+    assert rank_in_scores(scores, np.array([1, 50, 100])).rank_M.tolist() == [100] * 3
+
+
+@pytest.mark.parametrize("bad", [np.nan, -np.inf])
+def test_a_target_without_a_score_is_ranked_last(bad):
+    scores = np.random.default_rng(0).normal(size=(1, 30))
+    scores[0, 7] = bad
+    assert rank_in_scores(scores, np.array([7])).rank_M.tolist() == [29]
+
+
+def test_what_the_user_has_seen_is_no_rival_and_the_target_stays():
+    scores = np.array([[9.0, 4.0, 3.0, 2.0, 1.0]])
+    ranked = rank_in_scores(scores, np.array([3]), np.array([[1, 3, 0]]))
+    assert ranked.rank_M.tolist() == [2]
+    assert ranked.top_MxK[0].tolist() == [2, 3, 4, 0, 0, 0, 0, 0, 0, 0]
+
+
+def test_read_only_float32_scores_are_accepted():
+    scores = np.broadcast_to(np.array([0, 1, 2], np.float32), (4, 3))
+    assert rank_in_scores(scores, np.array([1, 2, 1, 2])).rank_M.tolist() == [2, 1, 2, 1]
