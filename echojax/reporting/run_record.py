@@ -82,9 +82,10 @@ def _read_filters(path: Path) -> list[tuple[np.ndarray, np.ndarray]]:
     if not path.exists():
         return []
     try:
-        with np.load(path) as file:
-            layers = sum(name.startswith("after_") for name in file.files)
-            return [(file[f"before_{i}"], file[f"after_{i}"]) for i in range(layers)]
+        # np.load would leave a damaged file open.
+        with path.open("rb") as file, np.load(file) as arrays:
+            layers = sum(name.startswith("after_") for name in arrays.files)
+            return [(arrays[f"before_{i}"], arrays[f"after_{i}"]) for i in range(layers)]
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} cannot be read ({error}); delete it to do without") from None
 
