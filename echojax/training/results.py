@@ -76,6 +76,7 @@ def finish(
             "seconds": seconds,
             "examples_per_second": examples / seconds if seconds else 0.0,
             "input_wait_share": standing["waited"] / seconds if seconds else 0.0,
+            "examples": len(split.train),
             "stopped": reason,
             "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
         },

@@ -1,0 +1,149 @@
+"""One run from the command line: what it leaves, how it resumes, how it is judged again."""
+
+import json
+import shutil
+import signal
+import time
+
+import pytest
+
+from tests.commands.conftest import SMALL
+
+METRICS = [f"{kind}@{k}" for kind in ("hr", "ndcg", "mrr") for k in (5, 10, 20)]
+
+
+def steps(folder):
+    """Return the steps that have a checkpoint."""
+    return {int(path.name) for path in folder.glob("checkpoints/*") if path.name.isdigit()}
+
+
+def checksums(folder):
+    """Return the checksum of the state behind each step that has a checkpoint."""
+    metadata = {step: folder / f"checkpoints/{step}/meta/metadata" for step in steps(folder)}
+    return {step: json.loads(path.read_text())["sha256"] for step, path in metadata.items()}
+
+
+def losses(folder):
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return [(line["kind"], line["step"], line["loss"]) for line in lines]
+
+
+def wait_until(condition, process):
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_run_folder_holds_everything(finished):
+    folder, out = finished
+    names = {path.name for path in folder.iterdir()}
+    assert names == {
+        "config.json", "metrics.jsonl", "results.json", "checkpoints", "items.json",
+        "filters.npz", "report.html",
+    }  # fmt: skip
+    results = json.loads((folder / "results.json").read_text())
+    for part in (results["valid"], results["test"], results["baselines"]["markov"]["test"]):
+        for name in METRICS:
+            low, high = part["interval"][name]
+            assert 0 <= low <= part[name] <= high <= 1
+    assert results["dataset"]["users"] == 60
+    assert results["train"]["steps"] == 8 * -(-results["train"]["examples"] // 64)
+    assert set(results["baselines"]) == {"popularity", "markov"}
+    assert results["config"]["max_len"] == 8
+    assert "ml" not in json.loads((folder / "items.json").read_text())["item_ids"]
+    assert "compiling the training step" in out
+    assert "Markov" in out
+
+
+def test_it_learns(finished):
+    results = json.loads((finished[0] / "results.json").read_text())
+    assert results["test"]["hr@10"] > results["baselines"]["popularity"]["test"]["hr@10"] + 0.1
+
+
+def test_evaluate_gives_the_same_numbers(finished, command, tmp_path):
+    folder, _ = finished
+    results = json.loads((folder / "results.json").read_text())
+    for part in ("valid", "test"):
+        output = tmp_path / f"{part}.json"
+        code, out, err = command(
+            "evaluate.py", "--run-dir", folder, "--split", part, "--output", output
+        )
+        assert code == 0, err
+        assert json.loads(output.read_text()) == results[part]
+        assert f"hr@10    {results[part]['hr@10']:.6f}" in out
+
+
+def test_killed_runs_end_in_the_same_bits(finished, start, command, data_file, tmp_path):
+    folder = tmp_path / "killed"
+    args = ["--data-path", data_file, *SMALL, "--epochs", "8", "--checkpoint-every", "3"]
+    args += ["--run-dir", folder, "--resume"]
+    # Killed as soon as the folder is there, then behind some checkpoints.
+    for least in (-1, 0, 20, 50):
+        process = start("train.py", *args)
+        wait_until(lambda: folder.exists() and max(steps(folder), default=0) > least, process)  # noqa: B023
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    code, out, err = command("train.py", *args)
+    assert code == 0, err
+    assert "resumed from step" in out
+    whole = finished[0]
+    last = max(checksums(whole))
+    assert checksums(folder)[last] == checksums(whole)[last]
+    assert losses(folder) == losses(whole)
+    ours, theirs = (json.loads((f / "results.json").read_text()) for f in (folder, whole))
+    assert ours["test"] == theirs["test"]
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_signals_save_and_say_how_to_go_on(kind, finished, start, command, data_file, tmp_path):
+    folder = tmp_path / "asked"
+    args = ["--data-path", data_file, *SMALL, "--epochs", "8", "--checkpoint-every", "3"]
+    process = start("train.py", *args, "--run-dir", folder)
+    wait_until(lambda: steps(folder), process)
+    process.send_signal(kind)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + kind, err
+    assert f"--run-dir {folder} --resume" in out
+    assert "Traceback" not in err
+    code, out, err = command("train.py", "--run-dir", folder, "--resume")
+    assert code == 0, err
+    last = max(checksums(finished[0]))
+    assert checksums(folder)[last] == checksums(finished[0])[last]
+
+
+def test_a_damaged_checkpoint_is_said_and_passed_over(finished, command, tmp_path):
+    folder = tmp_path / "damaged"
+    shutil.copytree(finished[0], folder)
+    newest = max(checksums(folder))
+    for path in (folder / "checkpoints" / str(newest) / "state").rglob("*"):
+        if path.is_file() and path.stat().st_size > 1000:
+            content = bytearray(path.read_bytes())
+            for place in range(100, len(content), 97):
+                content[place] ^= 0xFF
+            path.write_bytes(content)
+    code, out, err = command("train.py", "--run-dir", folder, "--resume")
+    assert code == 0, err
+    assert f"checkpoint of step {newest} is damaged" in out
+    assert checksums(folder)[newest] == checksums(finished[0])[newest]  # trained again
+
+
+def test_without_any_whole_checkpoint_it_says_so(finished, command, tmp_path):
+    folder = tmp_path / "lost"
+    shutil.copytree(finished[0], folder)
+    for path in (folder / "checkpoints").glob("*/meta/metadata"):
+        path.write_text("{")
+    before = (folder / "results.json").read_bytes()
+    code, _, err = command("train.py", "--run-dir", folder, "--resume")
+    assert code == 2
+    assert "no checkpoint in" in err
+    assert (folder / "results.json").read_bytes() == before
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(command, data_file, tmp_path):
+    args = ["--data-path", data_file, *SMALL, "--epochs", "3", "--run-dir", tmp_path / "run"]
+    code, _, err = command("train.py", *args, "--learning-rate", "1e30")
+    assert code == 2
+    assert "the loss of step" in err
+    assert "--learning-rate" in err
