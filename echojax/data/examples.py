@@ -1,6 +1,6 @@
 """Training and evaluation examples: (prefix of a history -> next item), made when asked for."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -65,12 +65,3 @@ class Examples:
         offsets = np.concatenate([[0], np.cumsum(lengths_B)])
         positions = np.arange(offsets[-1]) + np.repeat(start_B - offsets[:-1], lengths_B)
         return self.items_T[positions], offsets
-
-    def subset(self, indices: np.ndarray) -> "Examples":
-        """Return only the examples numbered ``indices``."""
-        return replace(
-            self,
-            start_M=self.start_M[indices],
-            target_M=self.target_M[indices],
-            user_M=self.user_M[indices],
-        )

@@ -1,5 +1,6 @@
 """File formats: what they look like, and which one a file is in."""
 
+import csv
 import json
 import re
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ _GUESSES = {
     "time": ("timestamp", "time", "ts", "unixtimestamp", "unixtime", "unixreviewtime"),
 }
 _NO_HEADER = {"ratings.dat": "::", "u.data": "\t", "ratings.csv": ","}
+_UNNAMED = (*_NO_HEADER, "pairs", "histories")
 _INTER_FIELD = re.compile(r"[^\s:]+:(token|float)(_seq)?")
 _SAMPLE_LINES = 50
 
@@ -66,7 +68,7 @@ class Layout:
     has_header: bool = False
 
     def __str__(self) -> str:
-        if not self.names:
+        if self.data_format in _UNNAMED:
             return self.data_format
         time = "file order" if self.time is None else self.names[self.time]
         used = f"user {self.names[self.user]}, item {self.names[self.item]}, time {time}"
@@ -91,6 +93,11 @@ def find_layout(first: Block, data_format: str | None, columns: Columns) -> Layo
     chosen = data_format or recognise(first.file, lines, columns)
     if chosen not in FORMATS:
         raise unknown_name("--data-format", chosen, list(FORMATS))
+    if chosen in _UNNAMED and columns != Columns():
+        raise UserError(
+            f"{first.file}: {chosen} has no column names; drop the --...-column flags, or choose "
+            "another --data-format"
+        )
     if chosen in ("pairs", "histories"):
         return Layout(chosen)
     if chosen in _NO_HEADER:
@@ -121,21 +128,24 @@ def recognise(file: TextFile, lines: list[str], columns: Columns) -> str:
         return "inter"
     if first.startswith("{"):
         return "jsonl"
-    if all(line.count("::") == 3 for line in lines):
+    if file.name == "u.data":
+        return "u.data"
+    if first.count("::") == 3:
         return "ratings.dat"
     delimiter = _likeliest_delimiter(first)
-    fields = [line.split(delimiter) for line in lines] if delimiter else [[first]]
-    if delimiter and _is_header(fields[0], columns):
+    fields = first.split(delimiter) if delimiter else []
+    if _is_header(fields, columns):
         return "tsv" if delimiter == "\t" else "csv"
-    if delimiter in ("\t", ",") and all(_is_rating(line) for line in fields):
+    if len(fields) == 4 and all(map(_is_number, fields[2:])):
         return "u.data" if delimiter == "\t" else "ratings.csv"
     if suffix in (".csv", ".tsv"):
         return suffix[1:]
-    counts = {len(line.split()) for line in lines}
+    counts = [len(line.split()) for line in lines]
     if delimiter in (None, "\t") and not _is_header(first.split(), columns):
-        if counts == {2}:
+        # Short lines of equal length could be a table without its header: not guessed.
+        if 2 * counts.count(2) > len(counts):
             return "pairs"
-        if min(counts) >= 2 and not (len(lines) > 1 and len(counts) == 1 and max(counts) <= 4):
+        if len(counts) == 1 < max(counts) or len(set(counts)) > 1 or max(counts) > 4:
             return "histories"
     raise UserError(
         f"{file}: format not recognised from {first[:60]!r}; choose --data-format "
@@ -152,10 +162,6 @@ def _is_header(fields: list[str], columns: Columns) -> bool:
     plain = [_plain(field) for field in fields]
     guessed = [any(field in plain for field in _GUESSES[role]) for role in ("user", "item")]
     return bool(named & {_unquoted(field) for field in fields}) or any(guessed)
-
-
-def _is_rating(fields: list[str]) -> bool:
-    return len(fields) == 4 and all(map(_is_number, fields[2:]))
 
 
 def _is_number(text: str) -> bool:
@@ -187,6 +193,10 @@ def _names(file: TextFile, data_format: str, header: str) -> tuple[tuple[str, ..
     if data_format == "inter":
         return tuple(name.split(":")[0].strip() for name in header.split("\t")), "\t"
     delimiter = "\t" if data_format == "tsv" else _likeliest_delimiter(header) or ","
+    if data_format == "csv":
+        return tuple(
+            name.strip() for name in next(csv.reader([header], delimiter=delimiter))
+        ), delimiter
     return tuple(_unquoted(name) for name in header.split(delimiter)), delimiter
 
 

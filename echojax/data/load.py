@@ -3,12 +3,13 @@
 import dataclasses
 import functools
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
 from echojax.data import cache
 from echojax.data.dataset import Dataset
-from echojax.data.download import check, fetch, sha256_of
+from echojax.data.fetch import check, fetch, sha256_of
 from echojax.data.formats import Columns
 from echojax.data.prepare import prepare
 from echojax.data.readers import read_interactions
@@ -99,11 +100,13 @@ def _prepared(
 ) -> Dataset:
     """Return the data set from the cache, or prepare it and keep it there."""
     with reading(file):
-        stat = file.path.stat()
+        info = file.path.stat()
+    if not (stat.S_ISREG(info.st_mode) or stat.S_ISDIR(info.st_mode)):
+        raise UserError(f"{file}: is no regular file; copy what it gives to one")
     options = {"data_format": data_format, "k_core": k_core, "duplicates": duplicates}
     kept = cache.cache_path(
         name,
-        file=[str(file.path.resolve()), file.member, stat.st_size, stat.st_mtime_ns],
+        file=[str(file.path.resolve()), file.member, info.st_size, info.st_mtime_ns],
         columns=dataclasses.astuple(columns or Columns()),
         preparation=_PREPARATION,
         **options,

@@ -1,84 +1,13 @@
-"""Tokens of a text block as NumPy arrays: ids to codes, numbers to float64.
-
-A token is a byte span. Its bytes become 64-bit words (zero past the end), so that thousands of
-ids are compared, sorted and grouped at once without a Python object for each.
-"""
+"""Ids to codes: equal text, equal number, without a Python object for each occurrence."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
+from echojax.data.spans import MAX_TOKEN_BYTES, Spans, token_words, words_as_bytes
 from echojax.data.text import Block
 
-MAX_ID_BYTES = 255
 _LARGEST_ID = str(np.iinfo(np.int64).max).encode()
-_KEEP_BYTES = np.array([(1 << 8 * n) - 1 for n in range(9)], np.uint64)
-
-
-@dataclass(frozen=True)
-class Spans:
-    """Where tokens lie in a block: bytes ``starts[i]:ends[i]``, both int64."""
-
-    starts: np.ndarray
-    ends: np.ndarray
-
-    def __getitem__(self, index: Any) -> "Spans":
-        return Spans(self.starts[index], self.ends[index])
-
-
-def token_words(block: Block, spans: Spans) -> np.ndarray:
-    """Return the tokens' bytes as words, uint64 (tokens, words), zero past each token's end."""
-    lengths = spans.ends - spans.starts
-    width = max(1, -(-int(lengths.max(initial=0)) // 8))
-    padded = block.data + bytes(8)
-    # Every byte offset seen as the start of a (possibly unaligned) little-endian word.
-    words_at = np.ndarray((len(block.data) + 1,), "<u8", buffer=padded, strides=(1,))
-    words = np.empty((lengths.size, width), np.uint64)
-    for k in range(width):
-        offsets = np.minimum(spans.starts + 8 * k, len(block.data))
-        words[:, k] = words_at[offsets] & _KEEP_BYTES[np.clip(lengths - 8 * k, 0, 8)]
-    return words
-
-
-def words_as_bytes(words: np.ndarray) -> np.ndarray:
-    """Return words (n, W) as n byte strings, dtype S(8W)."""
-    return np.ascontiguousarray(words, "<u8").view(f"S{8 * words.shape[1]}")[:, 0]
-
-
-def parse_numbers(block: Block, spans: Spans, column: str) -> np.ndarray:
-    """Return the tokens as finite float64 numbers.
-
-    Raises:
-        UserError: A token is no number, NaN or infinite; names the line and the column.
-    """
-    if (spans.ends - spans.starts).max(initial=0) > MAX_ID_BYTES:
-        worst = int(np.argmax(spans.ends - spans.starts))
-        raise _bad_number(block, spans, worst, column)
-    text = words_as_bytes(token_words(block, spans))
-    try:
-        numbers = text.astype(np.float64)
-    except ValueError:
-        raise _bad_number(block, spans, _first_non_number(text), column) from None
-    finite = np.isfinite(numbers)
-    if not finite.all():
-        raise _bad_number(block, spans, int(np.argmin(finite)), column)
-    return numbers
-
-
-def _first_non_number(text: np.ndarray) -> int:
-    for i, token in enumerate(text.tolist()):
-        try:
-            float(token)
-        except ValueError:
-            return i
-    raise AssertionError("NumPy and Python disagree on what a number is")
-
-
-def _bad_number(block: Block, spans: Spans, i: int, column: str) -> Exception:
-    start, end = int(spans.starts[i]), int(spans.ends[i])
-    token = block.data[start : min(end, start + 40)].decode("utf-8", "replace")
-    return block.error(start, f"{column} {token!r} is not a finite number")
 
 
 @dataclass
@@ -102,17 +31,17 @@ class IdCodes:
         """Take a block's tokens.
 
         Raises:
-            UserError: An id is empty, longer than ``MAX_ID_BYTES``, or a number beyond int64.
+            UserError: An id is empty, longer than ``MAX_TOKEN_BYTES``, or a number beyond int64.
         """
         lengths = spans.ends - spans.starts
         if not lengths.size:
             return
         if not lengths.all():
             raise block.error(int(spans.starts[np.argmin(lengths)]), f"empty {self.column}")
-        if lengths.max() > MAX_ID_BYTES:
+        if lengths.max() > MAX_TOKEN_BYTES:
             raise block.error(
                 int(spans.starts[np.argmax(lengths)]),
-                f"{self.column} of {lengths.max()} bytes; at most {MAX_ID_BYTES}",
+                f"{self.column} of {lengths.max()} bytes; at most {MAX_TOKEN_BYTES}",
             )
         words, codes = _unique_rows(token_words(block, spans))
         overflow = _beyond_int64(words_as_bytes(words))
