@@ -56,8 +56,8 @@ def _curves(run: RunRecord) -> list[Picture]:
             _picture(
                 "Validation",
                 draw_validation(run.valid, run.best),
-                f"Epoch {run.best['epoch']}, marked, has the best NDCG@10 of "
-                f"{len(run.valid)} validations; its scores stand in brackets.",
+                f"Epoch {run.best['epoch']}, marked, has the best NDCG@10; its scores stand in "
+                "brackets.",
             )
         )
     return curves

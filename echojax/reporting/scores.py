@@ -46,7 +46,8 @@ def draw_by_length(buckets: list[dict[str, Any]]) -> Figure:
         axes.plot(places, means, "o", color=colour, label=label_of(metric))
     labels = [f"{_range(bucket)}\n{bucket['examples']:,}" for bucket in buckets]
     axes.set_xticks(range(len(buckets)), labels)
-    axes.set_xlim(-0.6, len(buckets) - 0.4)
+    middle, half = (len(buckets) - 1) / 2, max(len(buckets), 4) / 2 + 0.1
+    axes.set_xlim(middle - half, middle + half)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("items in the history, and how many examples")
     axes.set_ylabel("score on test")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echojax.data import global_time_split, leave_one_out
+from echojax.data import global_time_split, leave_one_out, load_dataset
 from echojax.evaluation import evaluate_baselines, metric_names
 from echojax.evaluation.baselines import markov, popularity, rank_by, training_counts
 
@@ -115,3 +115,11 @@ def test_leaving_out_seen_items_reaches_the_baselines(make_dataset):
     kept = evaluate_baselines(dataset, split)["popularity"]["test"]
     left_out = evaluate_baselines(dataset, split, exclude_seen=True)["popularity"]["test"]
     assert left_out["mean_popularity@10"] < kept["mean_popularity@10"]
+
+
+def test_the_generated_optimum_is_beaten_by_none():
+    dataset = load_dataset("synthetic")
+    results = evaluate_baselines(dataset, leave_one_out(dataset, max_len=50))
+    low = results["optimum"]["test"]["interval"]["ndcg@10"][0]
+    for name in ("popularity", "markov"):
+        assert results[name]["test"]["interval"]["ndcg@10"][1] < low
