@@ -80,7 +80,7 @@ def finish(
             "stopped": reason,
             "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
         },
-        "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
+        "versions": package_versions(),
         "device": device_name(),
     }
     write_json(folder / "results.json", results)
@@ -88,6 +88,11 @@ def finish(
     console.print(results_table(results))
     console.print(f"results: {folder / 'results.json'}", highlight=False, soft_wrap=True)
     console.print(f"report:  {page}", highlight=False, soft_wrap=True)
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of Python and of every package that shapes a result."""
+    return {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}}
 
 
 def device_name() -> str:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import jax
 import optax
+from flax import nnx
 from rich.console import Console
 
 from echojax.config import Config
-from echojax.data import Batches, batches
+from echojax.data import Batches, Dataset, batches
 from echojax.losses import softmax_chunk
 from echojax.models import build_model
 from echojax.training.checkpoints import Checkpoints
@@ -22,7 +23,7 @@ from echojax.training.progress import Display, Standing
 from echojax.training.results import finish, say_data
 from echojax.training.run_folder import check_same_data, claim, write_start
 from echojax.training.state import TrainState, create_state
-from echojax.training.step import StepFunction, make_train_step
+from echojax.training.step import make_train_step
 
 # XLA's CPU compiler halves AVX-512 vectors unless told not to: 10 % of a step.
 CPU_OPTIONS: dict[str, str | bool] = {"xla_cpu_prefer_vector_width": "512"}
@@ -67,15 +68,7 @@ def run(config: Config, console: Console) -> Path:
         # Compile, and say so: it is the one long silence.
         assert config.batch_size is not None  # resolved
         feed = batches(split.train, config.batch_size, config.seed)
-        microbatch = config.microbatch or choose_microbatch(config, dataset.num_items)
-        uncompiled = make_train_step(
-            graphdef,
-            optimizer,
-            microbatch=microbatch,
-            softmax_chunk=config.softmax_chunk
-            or softmax_chunk(microbatch or config.batch_size, dataset.num_items),
-        )
-        step = compiled(uncompiled, state, feed, display)
+        step = compile_step(config, dataset, graphdef, optimizer, state, feed, display)
         evaluate = make_evaluator(config, dataset, split, graphdef)
 
         # Train.
@@ -119,13 +112,27 @@ def choose_microbatch(config: Config, num_items: int) -> int | None:
     return next(n for n in range(most, 0, -1) if config.batch_size % n == 0)
 
 
-def compiled(
-    step: jax.stages.Wrapped, state: TrainState, feed: Batches, display: Display
-) -> StepFunction:
-    """Compile the step for the shapes of its batches, announced."""
+def compile_step(
+    config: Config,
+    dataset: Dataset,
+    graphdef: nnx.GraphDef,
+    optimizer: optax.GradientTransformation,
+    state: TrainState,
+    feed: Batches,
+    display: Display,
+) -> jax.stages.Compiled:
+    """Compile the training step for the shapes of its batches, announced."""
+    microbatch = config.microbatch or choose_microbatch(config, dataset.num_items)
+    rows = microbatch or feed.batch_size
+    step = make_train_step(
+        graphdef,
+        optimizer,
+        microbatch=microbatch,
+        softmax_chunk=config.softmax_chunk or softmax_chunk(rows, dataset.num_items),
+    )
     display.say("compiling the training step ...")
     began = time.perf_counter()
     options = CPU_OPTIONS if jax.default_backend() == "cpu" else None
-    ready = step.lower(state, feed[0]).compile(compiler_options=options)
+    compiled = step.lower(state, feed[0]).compile(compiler_options=options)
     display.say(f"compiled in {time.perf_counter() - began:.1f} s")
-    return ready
+    return compiled
