@@ -6,6 +6,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from echojax.errors import UserError
+
 
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write ``content`` so that ``path`` holds it whole or is as it was before."""
@@ -26,3 +28,16 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as indented JSON, atomically."""
     write_atomically(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return a JSON file's object; ``UserError`` where it is missing or damaged."""
+    try:
+        value = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; is this a run folder?") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); restore it from a copy") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path} holds no JSON object; restore it from a copy")
+    return value

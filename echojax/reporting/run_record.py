@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from echojax.errors import UserError
+from echojax.files import read_json
 
 
 @dataclass(frozen=True)
@@ -49,22 +50,12 @@ def read_run(folder: Path) -> RunRecord:
     results = folder / "results.json"
     return RunRecord(
         name=folder.resolve().name,
-        config=_read_json(folder / "config.json"),
+        config=read_json(folder / "config.json"),
         train=[record for record in log if record.get("kind") == "train"],
         valid=[record for record in log if record.get("kind") == "valid"],
-        results=_read_json(results) if results.exists() else None,
+        results=read_json(results) if results.exists() else None,
         filters=_read_filters(folder / "filters.npz"),
     )
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); restore it from a copy") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path} holds no JSON object; restore it from a copy")
-    return value
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:

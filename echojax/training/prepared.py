@@ -42,6 +42,7 @@ def resolved(config: Config) -> Config:
         config,
         max_len=config.max_len or (named.max_len if named else 50),
         batch_size=config.batch_size or (256 if _is_synthetic(config) else 2048),
+        eval_batch_size=config.eval_batch_size or (64 if jax.default_backend() == "cpu" else 1024),
     )
 
 
@@ -85,7 +86,7 @@ class Evaluator:
             self.ranker,
             params,
             examples,
-            batch_size=min(self.config.eval_batch_size, len(examples)),
+            batch_size=min(self.config.eval_batch_size or 1024, len(examples)),
             exclude_seen=self.config.exclude_seen,
         )
         return summarise(ranked, examples, self.popularity_V)

@@ -1,14 +1,12 @@
 """The run folder: made once, never overwritten, resumed only by the configuration that made it."""
 
 import dataclasses
-import json
 from pathlib import Path
-from typing import Any
 
 from echojax.config import RESUMABLE, Config, as_dict, flag
 from echojax.data import Dataset
 from echojax.errors import UserError
-from echojax.files import write_json
+from echojax.files import read_json, write_json
 
 
 def default_run_dir(config: Config) -> str:
@@ -56,19 +54,9 @@ def read_config(path: Path) -> Config:
         raise UserError(f"run folder {path} does not exist")
     values = read_json(path / "config.json")
     fields = {field.name for field in dataclasses.fields(Config)}
-    if not isinstance(values, dict) or not fields.issuperset(values):
+    if not fields.issuperset(values):
         raise UserError(f"{path / 'config.json'} is not the configuration of a run")
     return Config(**values)
-
-
-def read_json(path: Path) -> Any:
-    """Return a JSON file's value; ``UserError`` where it is missing or damaged."""
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing; is this a run folder?") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); restore it from a copy") from None
 
 
 def write_start(path: Path, config: Config, dataset: Dataset) -> None:

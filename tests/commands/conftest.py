@@ -46,8 +46,9 @@ def start(environment):
     """Return a function that starts a command of experiments/ and returns the process."""
 
     def start(command, *args, cwd=None):
+        script = str(ROOT / "experiments" / command)
         return subprocess.Popen(
-            [sys.executable, "-W", "error::UserWarning", str(ROOT / "experiments" / command), *map(str, args)],
+            [sys.executable, "-W", "error::UserWarning", script, *map(str, args)],
             env=environment, cwd=cwd or ROOT, text=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
