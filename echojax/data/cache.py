@@ -3,8 +3,10 @@
 import hashlib
 import json
 import os
+import struct
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,17 @@ import numpy as np
 from echojax.data.dataset import Dataset, arrays_sha256
 
 _ARRAYS = ("items_T", "times_T", "offsets", "user_ids", "item_ids")
+
+# What zipfile and NumPy raise, besides OSError and ValueError, when bytes of an archive are wrong.
+_BROKEN = (
+    KeyError,
+    EOFError,
+    RuntimeError,
+    MemoryError,
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+)
 
 
 def cache_dir() -> Path:
@@ -57,10 +70,10 @@ def load(name: str, path: Path) -> Dataset:
         ValueError: It is not what ``save`` wrote.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in _ARRAYS}
-            fingerprint = json.loads(str(file["fingerprint"]))
-    except (KeyError, EOFError, zipfile.BadZipFile) as error:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in _ARRAYS}
+            fingerprint = json.loads(str(archive["fingerprint"]))
+    except _BROKEN as error:
         raise ValueError(f"broken archive ({error})") from None
     if arrays_sha256(*arrays.values()) != fingerprint["sha256"]:
         raise ValueError("wrong checksum")

@@ -194,9 +194,11 @@ def _names(file: TextFile, data_format: str, header: str) -> tuple[tuple[str, ..
         return tuple(name.split(":")[0].strip() for name in header.split("\t")), "\t"
     delimiter = "\t" if data_format == "tsv" else _likeliest_delimiter(header) or ","
     if data_format == "csv":
-        return tuple(
-            name.strip() for name in next(csv.reader([header], delimiter=delimiter))
-        ), delimiter
+        try:
+            fields = next(csv.reader([header], delimiter=delimiter))
+        except csv.Error as error:
+            raise line_error(file, 1, f"broken CSV ({error})") from None
+        return tuple(name.strip() for name in fields), delimiter
     return tuple(_unquoted(name) for name in header.split(delimiter)), delimiter
 
 

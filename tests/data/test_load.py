@@ -1,0 +1,220 @@
+import gzip
+import json
+import os
+import zipfile
+
+import numpy as np
+import pytest
+
+from echojax.data import DATASETS, Columns, cache, load, load_dataset
+from echojax.data.sources import Origin, Source, Statistics
+from echojax.errors import UserError
+
+# Six users who each met the same five items, in orders of their own.
+ROWS = [(u, (u * 7 + i * 3) % 5, 100 * u + i) for u in range(6) for i in range(5)]
+CSV = "user,item,time\n" + "".join(f"{u},{i},{t}\n" for u, i, t in ROWS)
+INTER = "user_id:token\titem_id:token\ttimestamp:float\n" + CSV.split("\n", 1)[1].replace(",", "\t")
+
+
+def test_own_file(write):
+    dataset = load_dataset(data_path=write("my.clicks.csv.gz", CSV))
+    assert dataset.name == "my"
+    assert (dataset.num_users, dataset.num_items) == (6, 6)
+    assert dataset.optimum is None
+    source = dataset.fingerprint["source"]
+    assert source["file"] == "my.clicks.csv.gz"
+    assert source["format"] == "csv (user user, item item, time time)"
+    assert len(source["sha256"]) == 64
+    assert json.loads(json.dumps(dataset.fingerprint)) == dataset.fingerprint
+
+
+def test_second_load_reads_the_cache_and_nothing_else(write, monkeypatch):
+    path = write("a.csv", CSV)
+    first = load_dataset(data_path=path)
+    monkeypatch.setattr(load, "read_interactions", None)
+    second = load_dataset(data_path=path)
+    assert second.fingerprint == first.fingerprint
+    for name in ("items_T", "times_T", "offsets", "user_ids", "item_ids"):
+        one, two = getattr(first, name), getattr(second, name)
+        assert one.dtype == two.dtype
+        np.testing.assert_array_equal(one, two)
+
+
+def test_changed_files_and_options_are_prepared_again(write):
+    path = write("a.csv", CSV)
+    first = load_dataset(data_path=path)
+    assert load_dataset(data_path=path, k_core=0).fingerprint != first.fingerprint
+    assert load_dataset(data_path=path, duplicates="last").fingerprint != first.fingerprint
+    swapped = Columns(user="item", item="user")
+    assert load_dataset(data_path=path, columns=swapped).num_users == 5
+    path.write_text(CSV.replace("0,0,0", "0,0,9999"))
+    assert load_dataset(data_path=path).fingerprint["sha256"] != first.fingerprint["sha256"]
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "empty", "text", "folder"])
+def test_damaged_cache_is_prepared_again_and_said(damage, write, tmp_path):
+    path = write("a.csv", CSV)
+    first = load_dataset(data_path=path)
+    (kept,) = (tmp_path / "xdg/echojax/prepared").iterdir()
+    data = bytearray(kept.read_bytes())
+    if damage == "cut":
+        kept.write_bytes(data[: len(data) // 2])
+    elif damage == "flip":
+        data[len(data) // 3] ^= 1
+        kept.write_bytes(data)
+    elif damage == "folder":
+        kept.unlink()
+        kept.mkdir()
+    else:
+        kept.write_bytes(b"" if damage == "empty" else b"no archive")
+    said = []
+    assert load_dataset(data_path=path, say=said.append).fingerprint == first.fingerprint
+    assert "prepared again" in said[0]
+    assert len(said) == (2 if damage == "folder" else 1)
+    if damage != "folder":
+        assert load_dataset(data_path=path, say=said.append).fingerprint == first.fingerprint
+        assert len(said) == 1
+
+
+def test_cache_holds_no_pickle(write, tmp_path):
+    load_dataset(data_path=write("a.csv", CSV))
+    (kept,) = (tmp_path / "xdg/echojax/prepared").iterdir()
+    with np.load(kept, allow_pickle=False) as file:
+        assert all(file[name].dtype != object for name in file.files)
+
+
+def test_interrupted_save_leaves_nothing(write, tmp_path, monkeypatch):
+    def broken(file, **arrays):
+        file.write(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(np, "savez", broken)
+    with pytest.raises(KeyboardInterrupt):
+        load_dataset(data_path=write("a.csv", CSV))
+    assert os.listdir(tmp_path / "xdg/echojax/prepared") == []
+
+
+def test_cache_that_cannot_be_written_is_said(write, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    said = []
+    dataset = load_dataset(data_path=write("a.csv", CSV), say=said.append)
+    assert dataset.num_users == 6
+    assert "the next run prepares again" in said[-1]
+
+
+@pytest.fixture
+def toy(monkeypatch):
+    """A named data set with one origin that is a zip archive."""
+    origin = Origin(file="toy.zip", url="http://127.0.0.1:9/toy.zip", member="toy/ratings.dat")
+    files = ("toy.inter.gz", "toy.inter", "toy/toy.inter.gz", "toy/toy.inter")
+    source = Source(max_len=5, files=files, origins=(origin,), five_core=Statistics(6, 5, 30))
+    monkeypatch.setitem(DATASETS, "toy", source)
+    monkeypatch.setattr("echojax.data.download.time.sleep", lambda seconds: None)
+    return origin
+
+
+@pytest.mark.parametrize("name", ["toy.inter.gz", "toy.inter", "toy/toy.inter", "toy/toy.inter.gz"])
+def test_named_data_is_looked_for_in_all_places(name, toy, write, tmp_path, monkeypatch):
+    write(f"data/{name}", INTER)
+    assert load_dataset("toy", data_dir=tmp_path / "data").num_users == 6
+    monkeypatch.setenv("ECHOJAX_DATA", str(tmp_path / "data"))
+    assert load_dataset("toy").num_users == 6
+    assert load_dataset("toy", data_dir=tmp_path / "elsewhere").num_users == 6
+    monkeypatch.delenv("ECHOJAX_DATA")
+    write(f"xdg/echojax/data/{name}", INTER)
+    assert load_dataset("toy").num_users == 6
+
+
+def test_data_dir_comes_first(toy, write, tmp_path, monkeypatch):
+    write("one/toy.inter", INTER)
+    write("two/toy.inter", INTER.replace("\t", "\tx"))
+    monkeypatch.setenv("ECHOJAX_DATA", str(tmp_path / "two"))
+    assert load_dataset("toy", data_dir=tmp_path / "one").item_ids[1] == "0"
+
+
+def test_publishers_archive_in_place(toy, tmp_path):
+    with zipfile.ZipFile(tmp_path / "toy.zip", "w") as archive:
+        archive.writestr(toy.member, "".join(f"{u}::{i}::5::{t}\n" for u, i, t in ROWS))
+    dataset = load_dataset("toy", data_dir=tmp_path)
+    assert dataset.fingerprint["source"]["format"] == "ratings.dat"
+
+
+def test_archive_in_place_with_a_wrong_checksum_is_refused(tmp_path):
+    (tmp_path / "ml-1m.zip").write_bytes(b"x" * DATASETS["ml-1m"].origins[0].size)
+    with pytest.raises(UserError, match=r"ml-1m.zip: wrong checksum .*; delete it to fetch it"):
+        load_dataset("ml-1m", data_dir=tmp_path)
+
+
+def test_without_network_one_line_says_what_to_put_where(toy, tmp_path):
+    said = []
+    with pytest.raises(UserError) as raised:
+        load_dataset("toy", data_dir=tmp_path / "data", say=said.append)
+    message = str(raised.value)
+    assert "(Connection refused). Put toy.zip (from http://127.0.0.1:9/toy.zip) or" in message
+    assert message.endswith(f"toy.inter.gz into {tmp_path / 'data'}")
+    assert "\n" not in message
+    assert said == [f"toy: fetching http://127.0.0.1:9/toy.zip into {tmp_path / 'data'}"]
+    assert os.listdir(tmp_path / "data") == []
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_downloads_without_a_checksum_must_have_the_published_numbers(
+    right, toy, tmp_path, monkeypatch
+):
+    rows = ROWS if right else ROWS[:-1]
+    lines = "".join(json.dumps({"user": u, "item": i, "time": t}) + "\n" for u, i, t in rows)
+
+    def download(url, target, verify, **options):
+        part = tmp_path / "part"
+        part.write_bytes(gzip.compress(lines.encode()))
+        verify(part)
+        os.replace(part, target)
+
+    monkeypatch.setattr("echojax.data.fetch.download", download)
+    origin = Origin(file="toy.json.gz", url="https://example.invalid/toy.json.gz")
+    source = Source(5, ("toy.inter",), (origin,), five_core=Statistics(6, 5, 30))
+    monkeypatch.setitem(DATASETS, "toy", source)
+    if right:
+        assert load_dataset("toy", data_dir=tmp_path / "d").items_T.size == 30
+    else:
+        with pytest.raises(UserError, match="is not the published"):
+            load_dataset("toy", data_dir=tmp_path / "d")
+        assert os.listdir(tmp_path / "d") == []
+
+
+def test_named_file_with_other_numbers_is_said(toy, write, tmp_path):
+    write("toy.inter", INTER + "".join(f"9\t{i}\t1\n" for i in range(5)))
+    said = []
+    load_dataset("toy", data_dir=tmp_path, say=said.append)
+    assert "is not the published Statistics(users=6, items=5, interactions=30)" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "ml1m"}, "unknown --dataset 'ml1m'; did you mean 'ml-1m'"),
+        ({"k_core": -1}, "--k-core -1: must not be negative"),
+        ({"name": "ml-1m", "data_format": "csv"}, "describe a --data-path"),
+        ({"name": "ml-1m", "columns": Columns(user="u")}, "describe a --data-path"),
+        ({"data_path": "absent.csv"}, "absent.csv: no such file"),
+        ({"data_path": "."}, "is a folder"),
+        ({"data_path": os.devnull}, "is no regular file"),
+    ],
+)
+def test_impossible_arguments(arguments, message):
+    with pytest.raises(UserError, match=message):
+        load_dataset(**arguments)
+
+
+def test_one_user_left(write, tmp_path):
+    rows = "".join(f"1,{i % 5},{i}\n" for i in range(50))
+    with pytest.raises(UserError, match="a: 1 users and 5 items are left of 1 users, 5 items"):
+        load_dataset(data_path=write("a.csv", "user,item,time\n" + rows))
+    assert not (tmp_path / "xdg").exists()
+
+
+def test_cache_folder_is_the_users(monkeypatch, tmp_path):
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache.cache_dir() == tmp_path / ".cache" / "echojax"
