@@ -16,7 +16,8 @@ from echojax.training.run_folder import read_config
 
 def read_command_line(args: list[str]) -> Config:
     """Return the configuration: flags over the run folder's (--resume) or a preset's values."""
-    default = Config()
+    named = any(flag_value(name, args) for name in ("--dataset", "--data-path"))
+    default = Config() if named else PRESETS["quickstart"]()
     folder = flag_value("--run-dir", args)
     if "--resume" in args and folder and (Path(folder) / "config.json").exists():
         default = read_config(Path(folder))
