@@ -1,0 +1,35 @@
+import io
+
+from rich.console import Console
+
+from echojax.config import Config
+from echojax.training.progress import Display, Standing
+
+
+def test_early_stopping_counts_validations_without_gain():
+    standing, config = Standing(), Config(patience=2, epochs=100)
+    assert standing.add_validation(0.1, step=5, epoch=1)
+    assert not standing.add_validation(0.1, step=10, epoch=2)  # equal is no gain
+    assert standing.stop_reason(config, 10, 5) is None
+    assert not standing.add_validation(0.05, step=15, epoch=3)
+    assert "2 validations" in standing.stop_reason(config, 15, 5)
+    assert (standing.best_step, standing.best_epoch) == (5, 1)
+
+
+def test_limits_of_epochs_and_steps():
+    assert "3 epochs" in Standing().stop_reason(Config(epochs=3), 15, 5)
+    assert "7 steps" in Standing().stop_reason(Config(max_steps=7), 7, 5)
+    assert Standing().stop_reason(Config(max_steps=7), 6, 5) is None
+
+
+def test_plain_lines_off_a_terminal_and_a_bar_on_one():
+    plain = io.StringIO()
+    display = Display(Console(file=plain), seconds=0)
+    with display.epoch(1, 10, 0):
+        display.step(1, 4, 10, loss=2.5, rate=100.0)
+    assert plain.getvalue() == "epoch 1  step 4/10  loss 2.5000  100 examples/s\n"
+    terminal = io.StringIO()
+    display = Display(Console(file=terminal, force_terminal=True, width=100), seconds=0)
+    with display.epoch(1, 10, 3):
+        display.step(1, 4, 10, loss=2.5, rate=100.0)
+    assert "4/10" in terminal.getvalue()

@@ -1,0 +1,86 @@
+"""The training step: what it computes whatever the microbatch, and what it ignores."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from echojax.models.echomamba4rec import EchoMamba4Rec
+from echojax.training.state import create_state
+from echojax.training.step import make_train_step
+
+
+def setup(seed=0, dropout=0.0, **options):
+    sizes = {"width": 8, "state_size": 3, "max_len": 6, "dropout": dropout}
+    model = EchoMamba4Rec(20, **sizes, rngs=nnx.Rngs(seed))
+    graphdef, state = create_state(model, optax.adam(1e-2), seed)
+    return make_train_step(graphdef, optax.adam(1e-2), **options), state
+
+
+def batch(rows=8, weights=None):
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(1, 7, rows).astype(np.int32)
+    ids = rng.integers(1, 20, (rows, 6)).astype(np.int32)
+    return {
+        "item_ids": ids * (np.arange(6) < lengths[:, None]),
+        "lengths": lengths,
+        "targets": rng.integers(1, 20, rows).astype(np.int32),
+        "weights": np.ones(rows, np.float32) if weights is None else weights,
+    }
+
+
+def close(ours, theirs):
+    # Adam divides by the gradient's size, so the comparison is of moments, not of parameters.
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-7)
+
+
+@pytest.mark.parametrize("options", [{"microbatch": 2}, {"softmax_chunk": 7}])
+def test_parts_add_up_to_the_whole(options):
+    (whole, state), (parts, same) = setup(), setup(**options)
+    one, loss = whole(state, batch())
+    other, other_loss = parts(same, batch())
+    np.testing.assert_allclose(loss, other_loss, rtol=1e-6)
+    close(one.opt_state[0].mu, other.opt_state[0].mu)
+
+
+def test_rows_of_weight_zero_do_nothing():
+    weights = np.array([1, 1, 1, 1, 1, 0, 0, 0], np.float32)
+    changed = batch(weights=weights)
+    changed["item_ids"][5:], changed["targets"][5:] = 3, 4
+    (step, state), (_, again) = setup(), setup()
+    one, loss = step(state, batch(weights=weights))
+    other, other_loss = step(again, changed)
+    np.testing.assert_allclose(loss, other_loss, rtol=1e-6)
+    close(one.opt_state[0].mu, other.opt_state[0].mu)
+
+
+def test_same_seed_same_bits_and_the_step_moves_the_dropout():
+    results = []
+    for _ in range(2):
+        step, state = setup(dropout=0.3)
+        losses = []
+        for _ in range(3):
+            state, loss = step(state, batch())
+            losses.append(float(loss))
+        results.append((losses, [np.asarray(leaf) for leaf in jax.tree.leaves(state)]))
+    assert results[0][0] == results[1][0]
+    for a, b in zip(results[0][1], results[1][1], strict=True):
+        np.testing.assert_array_equal(a, b)
+    step, state = setup(dropout=0.3)
+    later = state._replace(step=jnp.int32(7), params=jax.tree.map(jnp.copy, state.params))
+    later = later._replace(opt_state=jax.tree.map(jnp.copy, state.opt_state))
+    assert float(step(later, batch())[1]) != results[0][0][0]
+
+
+def test_loss_falls_to_the_bottom_on_one_batch():
+    step, state = setup()
+    losses = []
+    for _ in range(150):
+        state, loss = step(state, batch())
+        losses.append(float(loss))
+    assert losses[0] == pytest.approx(np.log(20), rel=0.05)
+    assert losses[-1] < 0.1
+    assert int(state.step) == 150
