@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 
 import jax
@@ -49,18 +50,17 @@ class Trainer:
         """
         per_epoch = self.batches.per_epoch
         done = int(state.step)
-        feed = self.batches.iterate(done, workers=self.config.data_workers)
-        while (reason := standing.stop_reason(self.config, done, per_epoch)) is None:
-            epoch = done // per_epoch + 1
-            stop = epoch * per_epoch
-            if self.config.max_steps is not None:
-                stop = min(stop, self.config.max_steps)
-            with self.display.epoch(epoch, per_epoch, done % per_epoch):
-                state = self._steps(state, standing, feed, done, stop)
-            done = stop
-            self._end_of_epoch(state, standing, epoch, reached=done % per_epoch == 0)
-            self._leave_if_asked()
-        feed.close()
+        with closing(self.batches.iterate(done, workers=self.config.data_workers)) as feed:
+            while (reason := standing.stop_reason(self.config, done, per_epoch)) is None:
+                epoch = done // per_epoch + 1
+                stop = epoch * per_epoch
+                if self.config.max_steps is not None:
+                    stop = min(stop, self.config.max_steps)
+                with self.display.epoch(epoch, per_epoch, done % per_epoch):
+                    state = self._steps(state, standing, feed, done, stop)
+                done = stop
+                self._end_of_epoch(state, standing, epoch, reached=done % per_epoch == 0)
+                self._leave_if_asked()
         return state, reason
 
     def _steps(
@@ -72,9 +72,9 @@ class Trainer:
         last_loss, began = None, time.perf_counter()
         examples = 0
         for step in range(done, stop):
-            asked = time.perf_counter()
+            wanted = time.perf_counter()
             batch = next(feed)
-            standing.waited += time.perf_counter() - asked
+            standing.waited += time.perf_counter() - wanted
             examples += int((batch["weights"] > 0).sum())
             state, loss = self.step(state, batch)
             if last_loss is not None:  # read one step late, so that the device is never idle
@@ -82,15 +82,16 @@ class Trainer:
             last_loss = loss
             rate = examples / (time.perf_counter() - began) if step > first else math.nan
             self.display.step(epoch, step % per_epoch + 1, per_epoch, _mean(standing), rate)
-            save = (step + 1) % self.config.checkpoint_every == 0 and step + 1 < stop
-            if save or step + 1 == stop or self.interrupts.signum is not None:
+            asked = self.interrupts.signum is not None
+            save = step + 1 < stop and (asked or (step + 1) % self.config.checkpoint_every == 0)
+            if save or step + 1 == stop:
                 self._count(standing, last_loss, step + 1)
                 last_loss, now = None, time.perf_counter()
                 standing.seconds += now - began
                 standing.examples += examples
                 self._log_training(standing, step + 1, examples / (now - began), now - began)
                 began, examples = now, 0
-                if step + 1 < stop and (save or self.interrupts.signum is not None):
+                if save:
                     self.checkpoints.save(state, asdict(standing))
                     self._leave_if_asked()
         return state
