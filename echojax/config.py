@@ -11,7 +11,10 @@ from echojax.errors import UserError
 
 @dataclass(frozen=True)
 class Config:
-    """Train a sequential recommender, evaluate it by full ranking, leave a run folder."""
+    """Train a sequential recommender, evaluate it by full ranking, leave a run folder.
+
+    --preset NAME starts from a named recipe (quickstart, ml-100k, ml-1m); other flags change it.
+    """
 
     # What to learn from.
     dataset: str = "synthetic"

@@ -1,5 +1,6 @@
 """metrics.jsonl, one JSON object a line, and the same numbers to TensorBoard or W&B."""
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,16 @@ class MetricLog:
             self._wandb.finish()
 
 
+def check_extras(config: Config) -> None:
+    """Raise ``UserError`` where TensorBoard or W&B are wanted and not installed."""
+    for wanted, module, extra in (
+        (config.tensorboard, "tensorboardX", "tensorboard"),
+        (config.wandb, "wandb", "wandb"),
+    ):
+        if wanted and importlib.util.find_spec(module) is None:
+            raise UserError(f"--{extra} needs: pip install 'echojax[{extra}]'")
+
+
 def _lines_up_to(path: Path, step: int) -> list[str]:
     """Return the whole lines whose step is at most ``step`` (a killed run leaves half a line)."""
     kept = []
@@ -62,18 +73,14 @@ def _lines_up_to(path: Path, step: int) -> list[str]:
 
 
 def _tensorboard(folder: Path) -> Any:
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError:
-        raise UserError("--tensorboard needs: pip install 'echojax[tensorboard]'") from None
+    from tensorboardX import SummaryWriter
+
     return SummaryWriter(str(folder / "tensorboard"))
 
 
 def _wandb(folder: Path, config: Config) -> Any:
-    try:
-        import wandb
-    except ImportError:
-        raise UserError("--wandb needs: pip install 'echojax[wandb]'") from None
+    import wandb
+
     return wandb.init(
         project="echojax", name=folder.name, dir=str(folder), config=as_dict(config),
         id=folder.name, resume="allow",

@@ -17,7 +17,7 @@ from echojax.models import build_model
 from echojax.training.checkpoints import Checkpoints
 from echojax.training.interrupts import deferred_interrupts
 from echojax.training.loop import Trainer
-from echojax.training.metric_log import MetricLog
+from echojax.training.metric_log import MetricLog, check_extras
 from echojax.training.prepared import make_evaluator, read_data, resolved
 from echojax.training.progress import Display, Standing
 from echojax.training.results import finish, say_data
@@ -40,6 +40,7 @@ def run(config: Config, console: Console) -> Path:
 
     # Configuration: impossible values and taken folders are refused before any work.
     config = resolved(config)
+    check_extras(config)
     folder = claim(config)
 
     # Data: read, prepared, split; a resumed run must see what it was started on.

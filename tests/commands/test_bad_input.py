@@ -40,6 +40,7 @@ FLAGS = {
     ("--model", "echomamba"): "did you mean 'echomamba4rec'",
     ("--scan", "fussed"): "did you mean 'fused'",
     ("--preset", "ml-100"): "did you mean 'ml-100k'",
+    ("--tensorboard",): "pip install 'echojax[tensorboard]'",
     ("--data-format", "parquet", "--data-path", "FILE"): "parquet",
     ("--split", "global-time", "--data-path", "ORDER"): "--split",
 }
