@@ -11,6 +11,7 @@ import numpy as np
 from absl import flags
 
 from echojax.data.examples import Examples
+from echojax.data.mixing import mix64
 from echojax.errors import UserError
 
 _ROUNDS = 6
@@ -40,18 +41,11 @@ def shuffled(positions: np.ndarray, size: int, seed: int, epoch: int) -> np.ndar
     while outside.size:
         high, low = result[outside] >> low_bits, result[outside] & low_mask
         for key_high, key_low in keys.reshape(-1, 2):
-            high ^= _mix(low ^ key_high) & high_mask
-            low ^= _mix(high ^ key_low) & low_mask
+            high ^= mix64(low ^ key_high) & high_mask
+            low ^= mix64(high ^ key_low) & low_mask
         result[outside] = (high << low_bits) | low
         outside = outside[result[outside] >= size]
     return result.astype(np.int64)
-
-
-def _mix(x: np.ndarray) -> np.ndarray:
-    """Return the 64-bit finaliser of SplitMix64: every output bit depends on every input bit."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from echojax.data.mixing import mix64
 from echojax.data.spans import MAX_TOKEN_BYTES, Spans, token_words, words_as_bytes
 from echojax.data.text import Block
 
@@ -75,13 +76,26 @@ def _unique_rows(words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if words.shape[1] == 1:
         distinct, codes = np.unique(words[:, 0], return_inverse=True)
         return distinct[:, None], codes
-    order = np.lexsort(words.T)
-    ordered = words[order]
-    new = np.ones(len(words), bool)
-    np.any(ordered[1:] != ordered[:-1], axis=1, out=new[1:])
+    hashes = np.zeros(len(words), np.uint64)
+    for word in words.T:
+        hashes = mix64(hashes ^ word)
+    order = np.argsort(hashes)
+    new = _differs_from_previous(words[order])
+    if not np.array_equal(new, _differs_from_previous(hashes[order, None])):
+        # Different rows share a hash: sort by the rows themselves, several times slower.
+        order = np.lexsort(words.T)
+        new = _differs_from_previous(words[order])
     codes = np.empty(len(words), np.int64)
     codes[order] = np.cumsum(new) - 1
-    return ordered[new], codes
+    return words[order[new]], codes
+
+
+def _differs_from_previous(rows: np.ndarray) -> np.ndarray:
+    differs = np.zeros(len(rows), bool)
+    differs[0] = True
+    for column in rows.T:
+        differs[1:] |= column[1:] != column[:-1]
+    return differs
 
 
 def _beyond_int64(ids: np.ndarray) -> np.ndarray:

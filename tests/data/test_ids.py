@@ -44,6 +44,14 @@ def test_long_ids_that_fit_or_are_names():
     assert codes_of([values]).finish()[1].tolist() == values
 
 
+def test_ids_that_share_a_hash_stay_apart(monkeypatch):
+    monkeypatch.setattr("echojax.data.ids.mix64", lambda x: x & np.uint64(3))
+    values = [f"long user id {i % 7}" for i in range(50)]
+    codes, found = codes_of([values[:20], values[20:]]).finish()
+    assert found[codes].tolist() == values
+    assert len(found) == 7
+
+
 def test_empty_and_huge_ids_are_refused():
     ids = IdCodes("user id")
     block = Block(TextFile("f"), b"1\t2\n\t3\n", 1)
