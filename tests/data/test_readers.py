@@ -2,6 +2,8 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from echojax.data.formats import FORMATS, Columns
 from echojax.data.readers import read_interactions
@@ -171,3 +173,27 @@ def test_unknown_columns_and_formats(write):
 
 def test_every_format_is_covered_here():
     assert set(FORMAT_OF.values()) | {"pairs", "histories"} == set(FORMATS)
+
+
+odd_bytes = st.sampled_from([b"\t", b"\n", b",", b'"', b"::", b"\r", b"9" * 30])
+edit = st.tuples(st.integers(0, 400), st.integers(0, 3), st.binary(max_size=3) | odd_bytes)
+edits = st.lists(edit, max_size=5)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.sampled_from(sorted(TIMED)), edits, st.sampled_from([None, *FORMATS]))
+def test_damaged_files_are_read_or_refused_in_one_line(tmp_path, name, changes, data_format):
+    data = TIMED[name].encode()
+    for position, removed, inserted in changes:
+        data = data[:position] + inserted + data[position + removed :]
+    (tmp_path / name).write_bytes(data)
+    refusal = None
+    try:
+        source, _ = read(tmp_path / name, data_format)
+    except UserError as error:
+        refusal = str(error)
+    if refusal is None:
+        assert source.users_T.size == source.items_T.size > 0
+    else:
+        assert name in refusal
+        assert "\n" not in refusal
