@@ -27,12 +27,19 @@ PACKAGES = ("echojax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "gr
 def say_data(say: Callable[[str], None], dataset: Dataset, split: Split) -> None:
     """Print the data's fingerprint and the size of each part."""
     facts = dataset.fingerprint
+    if source := facts.get("source"):
+        say(f"file: {source['file']}  format {source['format']}  sha256 {source['sha256'][:12]}")
     lengths = "/".join(str(n) for n in facts["history_length"].values())
     say(
         f"data: {dataset.name}  {facts['users']:,} users  {facts['items']:,} items  "
         f"{facts['interactions']:,} interactions  tie share {facts['tie_share']:.2f}"
     )
     say(f"      history length min/25/50/75/95/max {lengths}  sha256 {facts['sha256'][:12]}")
+    raw, repeated = facts["raw"], facts["duplicates"]
+    say(
+        f"      {raw['interactions']:,} interactions before {facts['k_core']}-core, "
+        f"{repeated['pairs']:,} repeated user-item pairs ({repeated['handling']})"
+    )
     say(
         f"      {len(split.train):,} training, {len(split.valid):,} validation, "
         f"{len(split.test):,} test examples"
