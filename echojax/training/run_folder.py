@@ -1,6 +1,8 @@
 """The run folder: made once, never overwritten, resumed only by the configuration that made it."""
 
 import dataclasses
+import os
+import tempfile
 from pathlib import Path
 
 from echojax.config import RESUMABLE, Config, as_dict, flag
@@ -60,15 +62,18 @@ def read_config(path: Path) -> Config:
 
 
 def write_start(path: Path, config: Config, dataset: Dataset) -> None:
-    """Make the folder; ``config.json`` comes last and marks it as a run's."""
-    path.mkdir(parents=True, exist_ok=True)
+    """Make the folder, whole or not at all: filled under another name, then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     items = {
         "dataset": dataset.name,
         "sha256": dataset.fingerprint["sha256"],
         "item_ids": dataset.item_ids.tolist(),
     }
-    write_json(path / "items.json", items)
-    write_json(path / "config.json", as_dict(config))
+    write_json(temporary / "items.json", items)
+    write_json(temporary / "config.json", as_dict(config))
+    temporary.chmod(0o755)
+    os.replace(temporary, path)  # an empty folder may be there already
 
 
 def check_same_data(path: Path, dataset: Dataset) -> None:
