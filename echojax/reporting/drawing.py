@@ -14,13 +14,12 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-INK, FAINT, BLUE, ORANGE, GREEN, GREY = (f"#00000{i}" for i in range(1, 7))
+INK, FAINT, BLUE, ORANGE, GREY = (f"#00000{i}" for i in range(1, 6))
 _VARIABLES = {
     INK: "ink",
     FAINT: "faint",
     BLUE: "blue",
     ORANGE: "orange",
-    GREEN: "green",
     GREY: "grey",
 }
 

@@ -30,14 +30,14 @@ def score_table(results: dict[str, Any], part: str) -> str:
 def _score_cell(mean: float, interval: tuple[float, float] | None, digits: int) -> str:
     if interval is None:
         return f"<td>{mean:,.{digits}f}</td>"
-    low, high = interval
-    return f'<td>{mean:.{digits}f} <span class="interval">{low:.3f}–{high:.3f}</span></td>'
+    low, high = (f"{bound:.{digits}f}" for bound in interval)
+    return f'<td>{mean:.{digits}f} <span class="interval">{low}–{high}</span></td>'
 
 
 def fact_table(facts: dict[str, Any]) -> str:
     """Return names and values, one a row."""
     rows = "\n".join(
-        f"<tr><th>{escape(name.replace('_', ' '))}</th><td>{escape(_words(value))}</td></tr>"
+        f"<tr><th>{escape(_key(name))}</th><td>{escape(_words(value))}</td></tr>"
         for name, value in facts.items()
     )
     return f"<table><tbody>\n{rows}\n</tbody></table>"
@@ -54,7 +54,12 @@ def _words(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.6g}"
     if isinstance(value, dict):
-        return ", ".join(f"{key}: {_words(part)}" for key, part in value.items())
+        return ", ".join(f"{_key(key)}: {_words(part)}" for key, part in value.items())
     if isinstance(value, list):
         return ", ".join(_words(part) for part in value)
     return str(value)
+
+
+def _key(name: str) -> str:
+    """Return a name in words; quantiles are named by their per cent."""
+    return f"{name} %" if name.isdigit() else name.replace("_", " ")

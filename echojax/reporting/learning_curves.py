@@ -44,5 +44,5 @@ def _marks(records: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _epoch_axis(axes: Axes) -> None:
     axes.set_xlabel("epoch")
-    axes.set_xlim(left=0)
+    axes.set_xlim(0, max(1, axes.get_xlim()[1]))  # whole epochs, in a shorter run too
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -117,7 +117,7 @@ def _facts(run: RunRecord) -> str:
 
 
 def _interval(bounds: list[float]) -> str:
-    return f"95 %: {bounds[0]:.3f}–{bounds[1]:.3f}"
+    return f"95 %: {bounds[0]:.4f}–{bounds[1]:.4f}"
 
 
 def _duration(seconds: float) -> str:

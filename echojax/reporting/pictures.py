@@ -78,7 +78,7 @@ def _filters(run: RunRecord) -> list[Picture]:
             "Learned FFT filters by channel",
             draw_heat_maps(run.filters),
             "The same amplitudes channel by channel, in the order of their centre frequency "
-            "after training, on one scale.",
+            "after training; before and after share a scale.",
         ),
     ]
 

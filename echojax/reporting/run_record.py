@@ -59,9 +59,10 @@ def read_run(folder: Path) -> RunRecord:
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the whole records; a running or killed run leaves half a line at the end."""
+    """Return the whole records; a killed run leaves half a line, a crashed machine odd bytes."""
     records = []
-    for line in path.read_text().splitlines() if path.exists() else []:
+    text = path.read_text(errors="replace") if path.exists() else ""
+    for line in text.splitlines():
         try:
             records.append(json.loads(line))
         except ValueError:

@@ -20,8 +20,8 @@ def draw_systems(systems: dict[str, dict[str, Any]]) -> Figure:
         for row, (name, mean) in enumerate(zip(names, means, strict=True)):
             low, high = systems[name]["interval"][metric]
             colour = BLUE if name == "model" else GREY
-            axes.plot([low, high], [row, row], color=colour, linewidth=2.5)
-            axes.plot(mean, row, "o", color=colour, markersize=7)
+            axes.plot([low, high], [row, row], color=colour, linewidth=2.5, clip_on=False)
+            axes.plot(mean, row, "o", color=colour, markersize=7, clip_on=False, zorder=3)
             axes.annotate(
                 f"{mean:.3f}", (high, row), (6, 0), textcoords="offset points", va="center"
             )
@@ -43,7 +43,7 @@ def draw_by_length(buckets: list[dict[str, Any]]) -> Figure:
         means = [bucket[metric] for bucket in buckets]
         intervals = [bucket["interval"][metric] for bucket in buckets]
         axes.vlines(places, *zip(*intervals, strict=True), color=colour, linewidth=2)
-        axes.plot(places, means, "o", color=colour, label=label_of(metric))
+        axes.plot(places, means, "o", color=colour, label=label_of(metric), clip_on=False, zorder=3)
     labels = [f"{_range(bucket)}\n{bucket['examples']:,}" for bucket in buckets]
     axes.set_xticks(range(len(buckets)), labels)
     middle, half = (len(buckets) - 1) / 2, max(len(buckets), 4) / 2 + 0.1

@@ -1,11 +1,14 @@
 """What the FFT filters learned: amplitude by frequency, before and after training."""
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from echojax.reporting.drawing import BLUE, GREY, legend_above, new_figure
 
 Filters = list[tuple[np.ndarray, np.ndarray]]
+
+_X_LABEL = "frequency (cycles per event), and period (events)"
 
 
 def draw_responses(filters: Filters, max_len: int) -> Figure:
@@ -22,7 +25,8 @@ def draw_responses(filters: Filters, max_len: int) -> Figure:
         axes.set_ylim(bottom=0)
         axes.set_ylabel(f"amplitude (gain){_of_layer(layer, filters)}")
         legend_above(axes)
-    panels[-1].set_xlabel("frequency (cycles per event)")
+    panels[-1].set_xlabel(_X_LABEL)
+    _period_ticks(panels[-1])
     return figure
 
 
@@ -46,8 +50,15 @@ def draw_heat_maps(filters: Filters) -> Figure:
         if bar.solids is not None:
             bar.solids.set_rasterized(True)
         bar.outline.set_visible(False)
-    figure.supxlabel("frequency (cycles per event)", fontsize=10)
+    for axes in row:
+        _period_ticks(axes)
+    figure.supxlabel(_X_LABEL, fontsize=10)
     return figure
+
+
+def _period_ticks(axes: Axes) -> None:
+    """Write below each frequency how many events its period lasts."""
+    axes.xaxis.set_major_formatter(lambda f, _: f"{f:g}\n{1 / f:.2g}" if f > 0 else "0\n∞")
 
 
 def _of_layer(layer: int, filters: Filters) -> str:

@@ -9,6 +9,8 @@ import pytest
 
 from echojax.errors import UserError
 from echojax.reporting import write_report
+from echojax.reporting.learning_curves import draw_loss
+from echojax.reporting.spectra import draw_heat_maps, draw_responses
 
 VOID = {"meta", "br", "img", "link"}
 
@@ -52,7 +54,17 @@ def test_a_finished_run_is_shown_whole(run_dir, results):
     for name in ("hr@10", "ndcg@10", "mrr@10"):
         assert f"{results['test'][name]:.4f}" in text
         assert f"{results['baselines']['markov']['test'][name]:.4f}" in text
-    for part in ("optimum", "Markov", "leave-one-out", "1 x A100 (gpu)", "0.10.2", "1 h 12 min"):
+        low, high = results["test"]["interval"][name]
+        assert f"95 %: {low:.4f}–{high:.4f}" in text
+    for part in (
+        "optimum",
+        "Markov",
+        "leave-one-out",
+        "1 x A100 (gpu)",
+        "0.10.2",
+        "25 %: 9",
+        "1 h 12 min",
+    ):
         assert part in text
 
 
@@ -97,8 +109,9 @@ def test_pictures_take_the_colours_of_the_page(finished_page):
 def test_axes_carry_names_and_units(finished_page):
     text = " ".join(Page(finished_page).text)
     for label in (
-        "training loss (nats per item)", "frequency (cycles per event)", "epoch", "HR@10",
-        "amplitude (gain), layer 2", "items in the history, and how many examples",
+        "training loss (nats per item)", "frequency (cycles per event), and period (events)",
+        "epoch", "HR@10", "amplitude (gain), layer 2",
+        "items in the history, and how many examples",
     ):  # fmt: skip
         assert label in text
 
@@ -127,6 +140,27 @@ def test_a_run_under_way(run_dir):
     assert len(svgs(html)) == 2
     assert "not finished" in html
     assert "epoch 2, the best so far" in html
+
+
+def test_odd_bytes_that_a_crash_left_are_passed_over(run_dir):
+    whole = write_report(run_dir).read_text()
+    with (run_dir / "metrics.jsonl").open("ab") as file:
+        file.write(b"\xff\xfe\x00\x00\n[1]\n")
+    assert write_report(run_dir).read_text() == whole
+
+
+def test_a_run_shorter_than_an_epoch_is_drawn_on_whole_epochs():
+    (axes,) = draw_loss([{"epoch": 0.02, "loss": 8.1}]).axes
+    assert axes.get_xlim() == (0, 1)
+    assert axes.get_xticks().tolist() == [0, 1]
+
+
+def test_spectra_tell_the_period_of_each_frequency():
+    filters = [(np.ones((6, 4)), np.ones((6, 4), np.complex64))]
+    for figure in (draw_responses(filters, 11), draw_heat_maps(filters)):
+        figure.draw_without_rendering()
+        labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+        assert {"0\n∞", "0.2\n5", "0.4\n2.5"} <= set(labels)
 
 
 def test_a_run_of_one_epoch(run_dir):
