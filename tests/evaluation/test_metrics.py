@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echojax.data import leave_one_out
-from echojax.evaluation import Ranked, metric_names, summarise
+from echojax.data import Examples, leave_one_out
+from echojax.evaluation import Ranked, bootstrap_intervals, metric_names, summarise
 from echojax.evaluation.metrics import metrics_of
 
 
@@ -29,7 +29,8 @@ def test_names_stand_in_order():
 
 @pytest.fixture
 def examples(make_dataset):
-    lengths = [3, 3, 8, 12, 12, 150, 250, 251]  # histories of the test targets are one shorter
+    # Histories of the test targets are one shorter: they lie where buckets begin and end.
+    lengths = [3, 5, 6, 11, 20, 101, 201, 251]
     return leave_one_out(make_dataset([[1] * n for n in lengths], 41), max_len=10).test
 
 
@@ -72,6 +73,20 @@ def test_buckets_of_length_part_the_examples(examples):
     for bucket in buckets:
         low, high = bucket["interval"]["hr@10"]
         assert low <= bucket["hr@10"] <= high
+
+
+def test_intervals_of_users_with_several_examples_are_drawn_by_user():
+    user = np.repeat(np.arange(6), [1, 5, 1, 3, 1, 5]).astype(np.int32)
+    position = np.arange(1, 17)
+    several = Examples(np.ones(17, np.int32), np.zeros(16, np.int64), position, user, 4)
+    ranks = np.where(user % 2, 1, 40).astype(np.int32)
+    result = summarise(Ranked(ranks, shown(*[[]] * 16)), several, np.ones(41, np.int64))
+    by_user = bootstrap_intervals(ranks[:, None] <= 10, user)[0].tolist()
+    assert result["interval"]["hr@10"] == by_user
+    assert by_user != bootstrap_intervals(ranks[:, None] <= 10, position)[0].tolist()
+    inside = position < 5  # the first bucket of lengths
+    expected = bootstrap_intervals(ranks[inside, None] <= 10, user[inside])[0].tolist()
+    assert result["by_length"][0]["interval"]["hr@10"] == expected
 
 
 def test_nothing_recommended_is_no_error(examples):

@@ -97,10 +97,10 @@ def test_tiles_of_every_size_agree_on_real_numbers():
 
 
 def test_low_precision_models_are_ranked_in_float32():
-    item = jnp.array([[0.0], [1.0], [1.0], [3.0]], jnp.bfloat16)
-    user = jnp.ones((1, 1), jnp.bfloat16)
+    item = jnp.array([[0, 0], [256, 0], [256, 1], [256, 1]], jnp.bfloat16)
+    user = jnp.ones((1, 2), jnp.bfloat16)  # 256 and 257 are one number in bfloat16
     ranked = rank(RANKERS[16], user, item, [2], np.zeros((1, 1), np.int32))
-    assert ranked.rank_M.tolist() == [3]
+    assert ranked.rank_M.tolist() == [2]
 
 
 def test_memory_does_not_grow_with_the_catalogue():
