@@ -7,6 +7,7 @@ so that the figures of one file can be compared with each other.
 import json
 import os
 import platform
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -93,7 +94,8 @@ def measure(flags: Flags, variant: str) -> dict[str, Any]:
     evaluate(state.params, "valid")
     full_batches = len(split.train) / feed.batch_size
     return {
-        "seconds_per_epoch": sum(seconds) / len(seconds) * full_batches,
+        # The median step: a shared machine holds single steps up.
+        "seconds_per_epoch": statistics.median(seconds) * full_batches,
         "seconds_per_epoch_fastest_step": min(seconds) * full_batches,
         "examples": len(split.train),
         "batch_size": feed.batch_size,

@@ -20,3 +20,9 @@ def test_resume_takes_newer_and_broken_lines_back(tmp_path):
         ("train", 2),
         ("valid", 2),
     ]
+
+
+def test_bytes_of_a_crash_are_dropped(tmp_path):
+    (tmp_path / "metrics.jsonl").write_bytes(b'{"kind": "train", "step": 1}\n\xff\x00\xfe\n')
+    MetricLog(tmp_path, 5, Config()).close()
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"kind": "train", "step": 1}\n'
