@@ -53,12 +53,13 @@ def test_windows_newline_cut_between_chunks(write):
     ("data", "message"),
     [
         (b"", "is empty"),
-        (gzip.compress(b""), "is empty"),
-        (gzip.compress(LINES)[:-9], "cut short"),
-        (gzip.compress(LINES)[:40] + b"\xff" * 200, "broken archive"),
+        (gzip.compress(b"", mtime=0), "is empty"),
+        (gzip.compress(LINES, mtime=0)[:-9], "cut short"),
+        (gzip.compress(LINES, mtime=0)[:40] + b"\xff" * 200, "broken archive"),
         (b"fine\n\xff\xfea\0", "line 2: holds a NUL"),
         (b"fine\nfine\ncaf\xe9\n", "line 3: byte 0xe9 is not UTF-8"),
     ],
+    ids=["empty", "empty archive", "cut archive", "broken archive", "NUL", "latin-1"],
 )
 def test_unreadable_content(data, message, write):
     with pytest.raises(UserError, match=message) as raised:
