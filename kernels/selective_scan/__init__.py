@@ -7,14 +7,20 @@
 Dimension letters: B batch, L length, E channels, N states a channel.
 """
 
-from collections.abc import Callable
 from difflib import get_close_matches
 
 import jax
 import jax.numpy as jnp
 
 from selective_scan import associative, chunked, fused, reference, sequential
-from selective_scan.arguments import check_shapes, state_dtype, time_steps
+from selective_scan.arguments import (
+    Scan,
+    ScanInputs,
+    check_shapes,
+    state_dtype,
+    surrounded,
+    time_steps,
+)
 from selective_scan.readout import readout
 from selective_scan.reference import selective_scan_gradients, selective_scan_reference
 
@@ -27,12 +33,12 @@ __all__ = [
     "selective_scan_step",
 ]
 
-_SCANS: dict[str, Callable[..., tuple[jax.Array, jax.Array]]] = {
-    "fused": fused.scan,
-    "chunked": chunked.scan,
-    "associative": associative.scan,
-    "sequential": sequential.scan,
-    "reference": reference.scan,
+_SCANS: dict[str, Scan] = {
+    "fused": surrounded(fused.scan),
+    "chunked": surrounded(chunked.scan),
+    "associative": surrounded(associative.scan),
+    "sequential": surrounded(sequential.scan),
+    "reference": surrounded(reference.scan),
 }
 
 
@@ -89,21 +95,11 @@ def selective_scan(
         D=(D_E, ("E",)), z=(z_BxLxE, ("B", "L", "E")), delta_bias=(delta_bias_E, ("E",)),
         initial_state=(initial_state_BxExN, ("B", "E", "N")), lengths=(lengths_B, ("B",)),
     )  # fmt: skip
-    dtype = state_dtype(u_BxLxE, delta_BxLxE, A_ExN, B_BxLxN, C_BxLxN)
-    visited_BxL = None
-    if lengths_B is not None:
-        visited_BxL = jnp.arange(u_BxLxE.shape[1]) < lengths_B[:, None]
-    t_BxLxE = time_steps(delta_BxLxE, delta_bias_E, delta_softplus, visited_BxL, dtype)
-    state = _initial(initial_state_BxExN, u_BxLxE.shape[0], A_ExN, dtype)
-    u, A, B, C = (x.astype(dtype) for x in (u_BxLxE, A_ExN, B_BxLxN, C_BxLxN))
-    y_BxLxE, last = scan(u, t_BxLxE, A, B, C, state, reverse=reverse)
-    if D_E is not None:
-        y_BxLxE += D_E.astype(dtype) * u
-    if z_BxLxE is not None:
-        y_BxLxE *= jax.nn.silu(z_BxLxE.astype(dtype))
-    if visited_BxL is not None:
-        y_BxLxE = jnp.where(visited_BxL[..., None], y_BxLxE, 0)
-    y_BxLxE = y_BxLxE.astype(u_BxLxE.dtype)
+    inputs = ScanInputs(
+        u_BxLxE, delta_BxLxE, A_ExN, B_BxLxN, C_BxLxN, D_E, z_BxLxE, delta_bias_E,
+        initial_state_BxExN, lengths_B,
+    )  # fmt: skip
+    y_BxLxE, last = scan(inputs, softplus=delta_softplus, reverse=reverse)
     return (y_BxLxE, last) if return_last_state else y_BxLxE
 
 
@@ -163,8 +159,11 @@ def selective_scan_readout(
         state = None if initial_state_BxExN is None else initial_state_BxExN.astype(dtype)
         y_BxE = readout(u, t_BxLxE, A, B, C, state, visited_BxL, reverse=reverse)
     else:
-        state = _initial(initial_state_BxExN, batch, A_ExN, dtype)
-        _, last = scan(u, t_BxLxE, A, B, jnp.zeros_like(B), state, reverse=reverse)
+        # The time steps are ready, and 0 where a position is not visited.
+        inputs = ScanInputs(
+            u, t_BxLxE, A, B, jnp.zeros_like(B), initial_state_BxExN=initial_state_BxExN
+        )
+        _, last = scan(inputs, softplus=False, reverse=reverse)
         y_BxE = jnp.einsum("ben,bn->be", last, C)
     return y_BxE.astype(u_BxLxE.dtype)
 
@@ -196,7 +195,7 @@ def selective_scan_step(
     return y_Bx1xE[:, 0], state
 
 
-def _scan_named(implementation: str) -> Callable[..., tuple[jax.Array, jax.Array]]:
+def _scan_named(implementation: str) -> Scan:
     if implementation == "auto":
         return _SCANS["fused"]
     if implementation not in _SCANS:
@@ -206,11 +205,3 @@ def _scan_named(implementation: str) -> Callable[..., tuple[jax.Array, jax.Array
             f"unknown implementation {implementation!r}{hint} (known: auto, {', '.join(_SCANS)})"
         )
     return _SCANS[implementation]
-
-
-def _initial(
-    state_BxExN: jax.Array | None, batch: int, A_ExN: jax.Array, dtype: jnp.dtype
-) -> jax.Array:
-    if state_BxExN is None:
-        return jnp.zeros((batch, *A_ExN.shape), dtype)
-    return state_BxExN.astype(dtype)

@@ -1,7 +1,63 @@
-"""Checks of the arguments, and the time steps that every implementation starts from."""
+"""The arguments of a scan, their checks, and what is the same around every pure JAX scan."""
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+
+
+class ScanInputs(NamedTuple):
+    """The arrays of one selective scan; see ``selective_scan``. ``None`` where not given."""
+
+    u_BxLxE: jax.Array
+    delta_BxLxE: jax.Array
+    A_ExN: jax.Array
+    B_BxLxN: jax.Array
+    C_BxLxN: jax.Array
+    D_E: jax.Array | None = None
+    z_BxLxE: jax.Array | None = None
+    delta_bias_E: jax.Array | None = None
+    initial_state_BxExN: jax.Array | None = None
+    lengths_B: jax.Array | None = None
+
+
+class Scan(Protocol):
+    """An implementation: y in the dtype of u, and the last state in float32 or float64."""
+
+    def __call__(
+        self, inputs: ScanInputs, *, softplus: bool, reverse: bool
+    ) -> tuple[jax.Array, jax.Array]:
+        """Return y (B, L, E) and the state behind the last visited position (B, E, N)."""
+
+
+# What is inside: (u, t, A, B, C, initial state, reverse=...) -> (C . h, last state), all of one
+# dtype, with time steps t that are positive, and 0 where a position is not visited.
+Core = Callable[..., tuple[jax.Array, jax.Array]]
+
+
+def surrounded(core: Core) -> Scan:
+    """Return the scan whose recurrence is ``core``: time steps before it, D and the gate behind."""
+
+    def scan(inputs: ScanInputs, *, softplus: bool, reverse: bool) -> tuple[jax.Array, jax.Array]:
+        u_BxLxE, delta_BxLxE, A_ExN, B_BxLxN, C_BxLxN, D_E, z_BxLxE, bias_E, state, lengths_B = (
+            inputs
+        )
+        dtype = state_dtype(u_BxLxE, delta_BxLxE, A_ExN, B_BxLxN, C_BxLxN)
+        visited_BxL = visited(lengths_B, u_BxLxE.shape[1])
+        t_BxLxE = time_steps(delta_BxLxE, bias_E, softplus, visited_BxL, dtype)
+        state_BxExN = initial(state, len(u_BxLxE), A_ExN, dtype)
+        u, A, B, C = (x.astype(dtype) for x in (u_BxLxE, A_ExN, B_BxLxN, C_BxLxN))
+        y_BxLxE, last = core(u, t_BxLxE, A, B, C, state_BxExN, reverse=reverse)
+        if D_E is not None:
+            y_BxLxE += D_E.astype(dtype) * u
+        if z_BxLxE is not None:
+            y_BxLxE *= jax.nn.silu(z_BxLxE.astype(dtype))
+        if visited_BxL is not None:
+            y_BxLxE = jnp.where(visited_BxL[..., None], y_BxLxE, 0)
+        return y_BxLxE.astype(u_BxLxE.dtype), last
+
+    return scan
 
 
 def check_shapes(
@@ -69,3 +125,17 @@ def time_steps(
     if softplus:
         t = jax.nn.softplus(t)
     return t if visited_BxL is None else jnp.where(visited_BxL[..., None], t, 0)
+
+
+def visited(lengths_B: jax.Array | None, length: int) -> jax.Array | None:
+    """Return which positions are visited, (B, L); ``None`` stands for all."""
+    return None if lengths_B is None else jnp.arange(length) < lengths_B[:, None]
+
+
+def initial(
+    state_BxExN: jax.Array | None, batch: int, A_ExN: jax.Array, dtype: jnp.dtype
+) -> jax.Array:
+    """Return the state before the first visited position, zeros where none is given."""
+    if state_BxExN is None:
+        return jnp.zeros((batch, *A_ExN.shape), dtype)
+    return state_BxExN.astype(dtype)
