@@ -1,0 +1,73 @@
+"""The whole scan as one Pallas kernel for TPUs: nothing of size (B, L, E, N) leaves the chip.
+
+The forward kernel keeps the state before every chunk of time, (B, L / chunk, N, E), when there is
+a gradient to come; the backward kernel recomputes a chunk's states from it in VMEM.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from selective_scan.arguments import ScanInputs
+from selective_scan.pallas_tpu_backward import run_backward
+from selective_scan.pallas_tpu_forward import run_forward
+
+
+def unavailable() -> str | None:
+    """Return why the kernel cannot run on the default backend, or ``None``."""
+    backend = jax.default_backend()
+    return None if backend == "tpu" else f"needs a TPU; this is {backend}"
+
+
+def scan(
+    inputs: ScanInputs, *, softplus: bool, reverse: bool, interpret: bool = False
+) -> tuple[jax.Array, jax.Array]:
+    """Run the scan; see ``selective_scan``.
+
+    Args:
+        inputs: float32 or bfloat16; time steps, decays and states are float32 in any case.
+        softplus: whether softplus makes the time steps.
+        reverse: whether positions are visited from the last to the first.
+        interpret: run on any backend, slowly.
+
+    Raises:
+        TypeError: an input is float64.
+    """
+    if any(x is not None and x.dtype == jnp.float64 for x in inputs):
+        raise TypeError("pallas_tpu computes in float32: pass float32 or bfloat16, or use 'fused'")
+    return _scan(inputs, softplus, reverse, interpret)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _scan(
+    inputs: ScanInputs, softplus: bool, reverse: bool, interpret: bool
+) -> tuple[jax.Array, jax.Array]:
+    y, last, _ = run_forward(
+        inputs, softplus=softplus, reverse=reverse, keep=False, interpret=interpret
+    )
+    return y, last
+
+
+def _forward_rule(
+    inputs: ScanInputs, softplus: bool, reverse: bool, interpret: bool
+) -> tuple[Any, Any]:
+    y, last, starts = run_forward(
+        inputs, softplus=softplus, reverse=reverse, keep=True, interpret=interpret
+    )
+    return (y, last), (inputs, starts)
+
+
+def _backward_rule(
+    softplus: bool, reverse: bool, interpret: bool, kept: Any, outer: Any
+) -> tuple[ScanInputs]:
+    inputs, starts = kept
+    dy, dlast = outer
+    grads = run_backward(
+        inputs, starts, dy, dlast, softplus=softplus, reverse=reverse, interpret=interpret
+    )
+    return (grads,)
+
+
+_scan.defvjp(_forward_rule, _backward_rule)

@@ -1,0 +1,89 @@
+"""The forward kernel for TPUs: the state stays in VMEM while the grid walks over time."""
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+
+from selective_scan.arguments import ScanInputs
+from selective_scan.pallas_tpu_blocks import (
+    Chunk,
+    Launch,
+    Refs,
+    as_column,
+    call,
+    diagonal,
+    launch_for,
+    operands,
+)
+
+
+def run_forward(
+    inputs: ScanInputs, *, softplus: bool, reverse: bool, keep: bool, interpret: bool
+) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+    """Return y, the last state, and with ``keep`` the state before each chunk, (B, chunks, N, E).
+
+    Args:
+        inputs: the scan's inputs.
+        softplus: whether softplus makes the time steps.
+        reverse: whether positions are visited from the last to the first.
+        keep: whether a gradient is to come.
+        interpret: run on any backend, slowly.
+    """
+    launch = launch_for(
+        inputs, softplus=softplus, reverse=reverse, backward=False, interpret=interpret
+    )
+    batch, _, chunks = launch.grid
+    state = (batch, launch.states, launch.channels)
+    results = {
+        "y": jax.ShapeDtypeStruct(inputs.u_BxLxE.shape, inputs.u_BxLxE.dtype),
+        "last": jax.ShapeDtypeStruct(state, jnp.float32),
+    }
+    if keep:
+        results["starts"] = jax.ShapeDtypeStruct((batch, chunks, *state[1:]), jnp.float32)
+    wide, narrow = (launch.chunk, launch.lanes), (launch.chunk, launch.states)
+    scratch = {
+        "state": (launch.states, launch.lanes),
+        "t32": wide, "x32": wide, "read": wide, "B32": narrow, "C32": narrow,
+    }  # fmt: skip
+    values = call(_kernel, launch, operands(inputs), results, scratch)
+    return values["y"], values["last"].swapaxes(1, 2), values.get("starts")
+
+
+def _kernel(launch: Launch, refs: Refs) -> None:
+    step = pl.program_id(2)
+    chunk = Chunk(launch, refs)
+
+    @pl.when(step == 0)
+    def _() -> None:
+        state = refs["state"]
+        state[...] = refs["initial"][...] if "initial" in refs else jnp.zeros_like(state)
+
+    if "starts" in refs:
+        refs["starts"][...] = refs["state"][...]
+    u_KxE = chunk.channels("u")
+    t_KxE = chunk.time_steps()[1]
+    refs["t32"][...], refs["x32"][...] = t_KxE, t_KxE * u_KxE
+    refs["B32"][...], refs["C32"][...] = chunk.states("B"), chunk.states("C")
+    A_NxE, diagonal_NxN = refs["A"][...], diagonal(launch.states)
+
+    def visit(position: jax.Array, h_NxE: jax.Array) -> jax.Array:
+        t_1xE, x_1xE, B_1xN, C_1xN = (
+            refs[name][pl.ds(position, 1)] for name in ("t32", "x32", "B32", "C32")
+        )
+        h_NxE = jnp.exp2(t_1xE * A_NxE) * h_NxE + x_1xE * as_column(B_1xN, diagonal_NxN)
+        read_NxE = h_NxE * as_column(C_1xN, diagonal_NxN)
+        refs["read"][pl.ds(position, 1)] = jnp.sum(read_NxE, axis=0, keepdims=True)
+        return h_NxE
+
+    refs["state"][...] = chunk.walk(visit, refs["state"][...], descending=launch.reverse)
+    y_KxE = refs["read"][...]
+    if "D" in refs:
+        y_KxE += refs["D"][...] * u_KxE
+    if "z" in refs:
+        y_KxE *= jax.nn.silu(chunk.channels("z"))
+    # Positions that are not visited were not written.
+    refs["y"][...] = jnp.where(chunk.visited_KxE, y_KxE, 0).astype(refs["y"].dtype)
+
+    @pl.when(step == launch.grid[2] - 1)
+    def _() -> None:
+        refs["last"][...] = refs["state"][...]
