@@ -7,24 +7,17 @@
 Dimension letters: B batch, L length, E channels, N states a channel.
 """
 
-from difflib import get_close_matches
-
 import jax
 import jax.numpy as jnp
 
-from selective_scan import associative, chunked, fused, reference, sequential
-from selective_scan.arguments import (
-    Scan,
-    ScanInputs,
-    check_shapes,
-    state_dtype,
-    surrounded,
-    time_steps,
-)
+from selective_scan.arguments import ScanInputs, check_shapes, state_dtype, time_steps
+from selective_scan.bidirectional import directions, scan_both
+from selective_scan.choice import chosen, implementations, scan_named
 from selective_scan.readout import readout
 from selective_scan.reference import selective_scan_gradients, selective_scan_reference
 
 __all__ = [
+    "bidirectional_scan",
     "implementations",
     "selective_scan",
     "selective_scan_gradients",
@@ -32,19 +25,6 @@ __all__ = [
     "selective_scan_reference",
     "selective_scan_step",
 ]
-
-_SCANS: dict[str, Scan] = {
-    "fused": surrounded(fused.scan),
-    "chunked": surrounded(chunked.scan),
-    "associative": surrounded(associative.scan),
-    "sequential": surrounded(sequential.scan),
-    "reference": surrounded(reference.scan),
-}
-
-
-def implementations() -> dict[str, str | None]:
-    """Return the implementations by name: ``None`` where one runs here, else why it does not."""
-    return dict.fromkeys(_SCANS)
 
 
 def selective_scan(
@@ -87,9 +67,10 @@ def selective_scan(
         float32 (float64 where an input is).
 
     Raises:
-        ValueError: a shape does not fit, or the implementation is unknown.
+        ValueError: a shape does not fit, or the implementation is unknown or cannot run here.
     """
-    scan = _scan_named(implementation)
+    dtype = state_dtype(u_BxLxE, delta_BxLxE, A_ExN, B_BxLxN, C_BxLxN)
+    scan = scan_named(chosen(implementation, dtype))
     check_shapes(
         u_BxLxE, delta_BxLxE, A_ExN, B_BxLxN, C_BxLxN,
         D=(D_E, ("E",)), z=(z_BxLxE, ("B", "L", "E")), delta_bias=(delta_bias_E, ("E",)),
@@ -101,6 +82,48 @@ def selective_scan(
     )  # fmt: skip
     y_BxLxE, last = scan(inputs, softplus=delta_softplus, reverse=reverse)
     return (y_BxLxE, last) if return_last_state else y_BxLxE
+
+
+def bidirectional_scan(
+    u: jax.Array,
+    delta: jax.Array,
+    A: jax.Array,
+    B: jax.Array,
+    C: jax.Array,
+    D: jax.Array | None = None,
+    z: jax.Array | None = None,
+    delta_bias: jax.Array | None = None,
+    *,
+    delta_softplus: bool = False,
+    lengths_B: jax.Array | None = None,
+    implementation: str = "auto",
+) -> jax.Array:
+    """Run the scan from the first position to the last and from the last to the first.
+
+    Each argument but ``lengths_B`` has the shape that ``selective_scan`` takes, or that shape with
+    an axis of 2 in front: the forward direction's and the backward direction's. "pallas_gpu" runs
+    both directions in one launch, and reads what they share once.
+
+    Returns:
+        y (2, B, L, E): forward and backward, each with its own D and gate.
+
+    Raises:
+        ValueError: a shape does not fit, or the implementation is unknown or cannot run here.
+    """
+    u, delta, B, C = (directions(x, 3) for x in (u, delta, B, C))
+    z, A = directions(z, 3), directions(A, 2)
+    D, delta_bias, lengths = (directions(x, 1) for x in (D, delta_bias, lengths_B))
+    inputs = ScanInputs(u, delta, A, B, C, D, z, delta_bias, None, lengths)
+    for name, x in inputs._asdict().items():
+        if x is not None and len(x) > 2:
+            raise ValueError(f"{name} has shape {x.shape}; its first axis is not 2, the directions")
+    first = jax.tree.map(lambda x: x[0], inputs)
+    check_shapes(
+        *first[:5], D=(first.D_E, ("E",)), z=(first.z_BxLxE, ("B", "L", "E")),
+        delta_bias=(first.delta_bias_E, ("E",)), lengths=(lengths_B, ("B",)),
+    )  # fmt: skip
+    dtype = state_dtype(*first[:5])
+    return scan_both(chosen(implementation, dtype), inputs, softplus=delta_softplus)[0]
 
 
 def selective_scan_readout(
@@ -120,8 +143,8 @@ def selective_scan_readout(
 ) -> jax.Array:
     """Return C . h behind the last visited position alone, (B, E), without D and gate.
 
-    A sequence encoder needs no more of its last layer, and it is far cheaper: "auto" and "fused"
-    compute it in closed form, the others run their scan.
+    A sequence encoder needs no more of its last layer, and it is far cheaper: "fused" computes it
+    in closed form, the others run their scan.
 
     Args:
         u_BxLxE: as for ``selective_scan``, like ``delta``, A, B, bias and softplus.
@@ -138,16 +161,16 @@ def selective_scan_readout(
         implementation: a name from ``implementations()``; "auto" chooses.
 
     Raises:
-        ValueError: a shape does not fit, or the implementation is unknown.
+        ValueError: a shape does not fit, or the implementation is unknown or cannot run here.
     """
-    scan = _scan_named(implementation)
+    dtype = state_dtype(u_BxLxE, delta_BxLxE, A_ExN, B_BxLxN, C_BxN)
+    name = chosen(implementation, dtype)
     check_shapes(
         u_BxLxE, delta_BxLxE, A_ExN, B_BxLxN, C_BxN, C_shape=("B", "N"),
         delta_bias=(delta_bias_E, ("E",)), start=(start_B, ("B",)), stop=(stop_B, ("B",)),
         initial_state=(initial_state_BxExN, ("B", "E", "N")),
     )  # fmt: skip
     batch, length, _ = u_BxLxE.shape
-    dtype = state_dtype(u_BxLxE, delta_BxLxE, A_ExN, B_BxLxN, C_BxN)
     position_L, visited_BxL = jnp.arange(length), jnp.ones((batch, length), bool)
     if start_B is not None:
         visited_BxL &= position_L >= start_B[:, None]
@@ -155,7 +178,7 @@ def selective_scan_readout(
         visited_BxL &= position_L < stop_B[:, None]
     t_BxLxE = time_steps(delta_BxLxE, delta_bias_E, delta_softplus, visited_BxL, dtype)
     u, A, B, C = (x.astype(dtype) for x in (u_BxLxE, A_ExN, B_BxLxN, C_BxN))
-    if implementation in ("auto", "fused"):
+    if name == "fused":
         state = None if initial_state_BxExN is None else initial_state_BxExN.astype(dtype)
         y_BxE = readout(u, t_BxLxE, A, B, C, state, visited_BxL, reverse=reverse)
     else:
@@ -163,7 +186,7 @@ def selective_scan_readout(
         inputs = ScanInputs(
             u, t_BxLxE, A, B, jnp.zeros_like(B), initial_state_BxExN=initial_state_BxExN
         )
-        _, last = scan(inputs, softplus=False, reverse=reverse)
+        _, last = scan_named(name)(inputs, softplus=False, reverse=reverse)
         y_BxE = jnp.einsum("ben,bn->be", last, C)
     return y_BxE.astype(u_BxLxE.dtype)
 
@@ -193,15 +216,3 @@ def selective_scan_step(
         implementation="sequential",
     )  # fmt: skip
     return y_Bx1xE[:, 0], state
-
-
-def _scan_named(implementation: str) -> Scan:
-    if implementation == "auto":
-        return _SCANS["fused"]
-    if implementation not in _SCANS:
-        near = get_close_matches(implementation, _SCANS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(
-            f"unknown implementation {implementation!r}{hint} (known: auto, {', '.join(_SCANS)})"
-        )
-    return _SCANS[implementation]

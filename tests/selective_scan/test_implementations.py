@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracle import JAX_NAMES, OPTIONS, compare, inputs, run
 
 from selective_scan import (
+    bidirectional_scan,
     implementations,
     selective_scan,
     selective_scan_gradients,
@@ -15,87 +17,26 @@ from selective_scan import (
     selective_scan_reference,
     selective_scan_step,
 )
+from selective_scan.choice import scan_named
 
-NAMES = list(implementations())
-OPTIONS = {
-    "plain": (),
-    "mamba": ("D", "z", "delta_bias"),
-    "everything": ("D", "z", "delta_bias", "initial_state", "lengths"),
-}
-JAX_NAMES = {
-    "u": "u_BxLxE", "delta": "delta_BxLxE", "A": "A_ExN", "B": "B_BxLxN", "C": "C_BxLxN",
-    "D": "D_E", "z": "z_BxLxE", "delta_bias": "delta_bias_E",
-    "initial_state": "initial_state_BxExN", "lengths": "lengths_B",
-}  # fmt: skip
+NAMES = [name for name, reason in implementations().items() if reason is None]
 
 
-def inputs(shape, given=("D", "z", "delta_bias", "initial_state", "lengths"), seed=0):
-    batch, length, channels, states = shape
-    rng = np.random.default_rng(seed)
-    draw = lambda *shape: rng.normal(size=shape)  # noqa: E731
-    arrays = {
-        "u": draw(batch, length, channels),
-        "delta": draw(batch, length, channels),
-        "A": -np.exp(draw(channels, states)),
-        "B": draw(batch, length, states),
-        "C": draw(batch, length, states),
-        "D": draw(channels),
-        "z": draw(batch, length, channels),
-        "delta_bias": draw(channels),
-        "initial_state": draw(batch, channels, states),
-        "lengths": rng.integers(0, length + 1, batch).astype(np.int32),
-    }
-    return {k: v for k, v in arrays.items() if k in ("u", "delta", "A", "B", "C", *given)}
-
-
-def run(name, arrays, dtype, reverse):
-    """Return y, last state and all gradients of one implementation, jitted."""
-    floats = {k: jnp.asarray(v, dtype) for k, v in arrays.items() if k != "lengths"}
-    lengths = arrays.get("lengths")
-    rng = np.random.default_rng(9)
-    dy = rng.normal(size=arrays["u"].shape)
-    dlast = rng.normal(size=(len(dy), *arrays["A"].shape))
-
-    def call(floats):
-        named = {JAX_NAMES[k]: v for k, v in floats.items()}
-        return selective_scan(
-            **named, lengths_B=lengths, delta_softplus=True, reverse=reverse,
-            return_last_state=True, implementation=name,
-        )  # fmt: skip
-
-    def loss(floats):
-        y, last = call(floats)
-        return jnp.sum(y * dy) + jnp.sum(last * dlast)
-
-    y, last = jax.jit(call)(floats)
-    grads = jax.jit(jax.grad(loss))(floats)
-    rounded = {k: np.asarray(v, np.float64) for k, v in floats.items()}
-    options = {"delta_softplus": True, "lengths": lengths, "reverse": reverse}
-    expected_y, expected_last = selective_scan_reference(**rounded, **options)
-    expected = selective_scan_gradients(dy, dlast, **rounded, **options)
-    pairs = {"y": (y, expected_y), "last_state": (last, expected_last)}
-    return pairs | {k: (grads[k], expected[k]) for k in grads}
-
-
-def compare(pairs, tolerance):
-    for name, (actual, expected) in pairs.items():
-        actual = np.asarray(actual, np.float64)
-        assert actual.shape == expected.shape, name
-        error = np.max(np.abs(actual - expected), initial=0)
-        assert error <= tolerance * max(np.max(np.abs(expected), initial=0), 1e-3), (name, error)
+def run_named(name, arrays, dtype, reverse):
+    return run(scan_named(name), arrays, dtype, reverse)
 
 
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("name", NAMES)
 def test_float32_equals_the_oracle(name, options, reverse):
-    compare(run(name, inputs((2, 37, 5, 3), OPTIONS[options]), jnp.float32, reverse), 1e-5)
+    compare(run_named(name, inputs((2, 37, 5, 3), OPTIONS[options]), jnp.float32, reverse), 1e-5)
 
 
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("name", NAMES)
 def test_bfloat16_inputs_keep_float32_states(name, reverse):
-    pairs = run(name, inputs((2, 9, 4, 3)), jnp.bfloat16, reverse)
+    pairs = run_named(name, inputs((2, 9, 4, 3)), jnp.bfloat16, reverse)
     assert pairs["y"][0].dtype == jnp.bfloat16
     assert pairs["last_state"][0].dtype == jnp.float32
     compare(pairs, 2e-2)
@@ -104,7 +45,7 @@ def test_bfloat16_inputs_keep_float32_states(name, reverse):
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", NAMES)
 def test_float64_stays_float64(name):
-    pairs = run(name, inputs((2, 19, 3, 4)), jnp.float64, reverse=True)
+    pairs = run_named(name, inputs((2, 19, 3, 4)), jnp.float64, reverse=True)
     assert all(actual.dtype == jnp.float64 for actual, _ in pairs.values())
     compare(pairs, 1e-12)
 
@@ -117,7 +58,7 @@ def test_float64_stays_float64(name):
     seed=st.integers(0, 9),
 )
 def test_any_shape(shape, name, reverse, seed):
-    compare(run(name, inputs(shape, seed=seed), jnp.float32, reverse), 1e-5)
+    compare(run_named(name, inputs(shape, seed=seed), jnp.float32, reverse), 1e-5)
 
 
 @pytest.mark.usefixtures("x64")
@@ -260,7 +201,34 @@ def test_mistakes_are_named():
     args = [jnp.asarray(arrays[k]) for k in ("u", "delta", "A", "B", "C")]
     with pytest.raises(ValueError, match="did you mean 'fused'"):
         selective_scan(*args, implementation="fussed")
+    with pytest.raises(ValueError, match="'pallas_tpu' cannot run here: needs a TPU; this is "):
+        selective_scan(*args, implementation="pallas_tpu")
     with pytest.raises(ValueError, match=r"B has shape \(2, 6, 3\); \(2, 6, 4\) expected"):
         selective_scan(*args[:3], args[3][..., :3], args[4])
     with pytest.raises(ValueError, match="A has shape"):
         selective_scan(args[0], args[1], args[2][0], args[3], args[4])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_both_directions_equal_one_after_the_other(name):
+    floats = {k: jnp.asarray(v, jnp.float32) for k, v in inputs((2, 7, 3, 4)).items()}
+    lengths = jnp.array([7, 4])
+    own = {k: jnp.stack([floats[k], 1.5 * floats[k]]) for k in ("delta", "A", "B", "C", "D")}
+    both = bidirectional_scan(
+        floats["u"], *own.values(), floats["z"], floats["delta_bias"],
+        delta_softplus=True, lengths_B=lengths, implementation=name,
+    )  # fmt: skip
+    for direction in (0, 1):
+        alone = selective_scan(
+            floats["u"], *(x[direction] for x in own.values()), floats["z"], floats["delta_bias"],
+            delta_softplus=True, lengths_B=lengths, reverse=bool(direction), implementation=name,
+        )  # fmt: skip
+        np.testing.assert_allclose(both[direction], alone, rtol=1e-6, atol=1e-7)
+
+
+def test_mistakes_in_directions_are_named():
+    floats = {k: jnp.asarray(v) for k, v in inputs((2, 7, 3, 4), ()).items()}
+    with pytest.raises(ValueError, match=r"A_ExN has shape \(3, 3, 4\); its first axis is not 2"):
+        bidirectional_scan(
+            floats["u"], floats["delta"], jnp.stack([floats["A"]] * 3), floats["B"], floats["C"]
+        )

@@ -1,0 +1,225 @@
+"""A scan's arrays as the kernels see them: padded, cut into segments of time, with their blocks.
+
+Everything here has the set, G or 1, as first axis; see ``mosaic_blocks``.
+"""
+
+from dataclasses import dataclass
+from math import log
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+
+from selective_scan.arguments import ScanInputs
+from selective_scan.mosaic_blocks import (
+    Blocks,
+    Input,
+    Kernel,
+    Output,
+    in_time,
+    launch,
+    partial_in_time,
+)
+from selective_scan.mosaic_plans import Plan, plan_for, segments_for
+from selective_scan.mosaic_segments import between_segments, last_segment
+
+_FIELDS = {
+    "u": "u_BxLxE", "delta": "delta_BxLxE", "A2": "A_ExN", "B": "B_BxLxN", "C": "C_BxLxN",
+    "D": "D_E", "z": "z_BxLxE", "bias": "delta_bias_E",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is fixed when a scan is compiled.
+
+    Attributes:
+        softplus: whether softplus makes the time steps positive.
+        reverse: for each direction whether it starts at the last position; set g is of direction
+            g modulo the number of directions.
+        interpret: run the kernels as plain JAX, on any machine.
+        plan: block sizes; by default those of the table.
+        segments: parts of time that run side by side; by default by the shape.
+    """
+
+    softplus: bool
+    reverse: tuple[bool, ...]
+    interpret: bool = False
+    plan: Plan | None = None
+    segments: int | None = None
+
+
+class Cut:
+    """One launch's sizes, and its arrays as the kernels see them.
+
+    Channels are padded to whole blocks in arrays without time, which kernels access as they lie in
+    memory, and to 16 bytes in arrays with time: the hardware copies those, and leaves out what is
+    past their end.
+    """
+
+    def __init__(self, inputs: ScanInputs, options: Options, *, ahead: int | None = None):
+        self.inputs, self.options = inputs, options
+        _, self.rows, self.length, self.channels = inputs.u_BxLxE.shape
+        self.sets = max(len(x) for x in inputs if x is not None)
+        self.states = inputs.A_ExN.shape[-1]
+        plan = options.plan or plan_for(self.states)
+        programs = self.sets * self.rows * pl.cdiv(self.channels, plan.block)
+        self.segments = options.segments or segments_for(programs, self.length, plan.chunk)
+        self.padded_channels = self.channels + -self.channels % 8
+        self.blocks = Blocks(
+            sets=self.sets,
+            rows=self.rows * self.segments,
+            length=pl.cdiv(self.length, self.segments),
+            channels=self.channels,
+            states=8 if self.states <= 8 else self.states + -self.states % 16,
+            block=plan.block,
+            chunk=plan.chunk,
+            ahead=ahead or plan.ahead,
+            reverse=options.reverse,
+            interpret=options.interpret,
+        )
+        self.state = (plan.block, self.blocks.states)
+        self.tile = (plan.chunk, plan.block)
+        self.channel = (plan.block,)
+
+    def run(
+        self,
+        kernel: Kernel,
+        inputs: dict[str, Input],
+        outputs: dict[str, Output],
+        scratch: dict[str, tuple[int, ...]],
+    ) -> dict[str, jax.Array]:
+        """Launch a kernel; see ``mosaic_blocks.launch``."""
+        return launch(kernel, self.options.softplus, self.blocks, inputs, outputs, scratch)
+
+    def shared(self, *names: str, from_end: bool = False) -> dict[str, Input]:
+        """Return inputs by name, and the lengths, each with its blocks; without what is not given.
+
+        D and bias are zeros where not given: a kernel without them would save nothing.
+        """
+        arrays: dict[str, Input] = {"lengths": (self.lengths(), None)}
+        for name in names:
+            x = getattr(self.inputs, _FIELDS[name])
+            if name in ("B", "C"):
+                spec = in_time(self.blocks, len(x), self.blocks.states, from_end=from_end)
+                arrays[name] = (self.in_time(x, self.blocks.states), spec)
+            elif name in ("D", "bias"):
+                arrays[name] = (self.per_channel(x), None)
+            elif name == "A2":
+                arrays[name] = (self.decay_rates(), None)
+            elif x is not None:
+                spec = in_time(self.blocks, len(x), from_end=from_end)
+                arrays[name] = (self.in_time(x, self.padded_channels), spec)
+        return arrays
+
+    # Arrays as the kernels see them.
+
+    def in_time(self, x: jax.Array, width: int) -> jax.Array:
+        """Return (S, B, L, F) as (S, B segments, L / segments, width)."""
+        time = self.segments * self.blocks.length - self.length
+        x = jnp.pad(x, ((0, 0), (0, 0), (0, time), (0, width - x.shape[-1])))
+        return x.reshape(len(x), self.blocks.rows, self.blocks.length, width)
+
+    def whole(self, x: jax.Array, width: int | None = None) -> jax.Array:
+        """Return what the kernels see as (G, B, L, E), or (G, B, L, width)."""
+        x = x.reshape(self.sets, self.rows, -1, x.shape[-1])
+        return x[:, :, : self.length, : width or self.channels]
+
+    def over_channel_blocks(self, x: jax.Array) -> jax.Array:
+        """Return the sum of partial sums, (G, B segments, L / segments, N)."""
+        return jnp.sum(x.reshape(-1, self.sets, *x.shape[1:]), axis=0)
+
+    def lengths(self) -> jax.Array:
+        """Return the positions that each row and segment visits, (G, B segments), int32."""
+        given = self.inputs.lengths_B
+        lengths = jnp.full((1, self.rows), self.length) if given is None else given
+        first = jnp.arange(self.segments) * self.blocks.length
+        here = jnp.clip(lengths[..., None] - first, 0, self.blocks.length).astype(jnp.int32)
+        sets = (self.sets, self.rows, self.segments)
+        here = jnp.broadcast_to(jnp.repeat(here, self.sets // len(here), axis=0), sets)
+        return here.reshape(self.sets, -1)
+
+    def decay_rates(self) -> jax.Array:
+        """Return A log2(e), (G, E padded, N padded), float32."""
+        x = self.inputs.A_ExN.astype(jnp.float32) / log(2)
+        x = jnp.repeat(x, self.sets // len(x), axis=0)
+        return self._pad_states(x)
+
+    def per_channel(self, x: jax.Array | None) -> jax.Array:
+        """Return D or the bias, (G, E padded), float32."""
+        if x is None:
+            return jnp.zeros((self.sets, self._block_channels), jnp.float32)
+        x = jnp.repeat(x.astype(jnp.float32), self.sets // len(x), axis=0)
+        return jnp.pad(x, ((0, 0), (0, self._block_channels - self.channels)))
+
+    def state_array(self, x: jax.Array) -> jax.Array:
+        """Return states (S, B, E, N) as (G, B, E padded, N padded), float32."""
+        x = jnp.repeat(x.astype(jnp.float32), self.sets // len(x), axis=0)
+        return self._pad_states(x)
+
+    def initial(self) -> jax.Array | None:
+        """Return the initial states, or ``None`` for zeros."""
+        state = self.inputs.initial_state_BxExN
+        return None if state is None else self.state_array(state)
+
+    def _pad_states(self, x: jax.Array) -> jax.Array:
+        channels = self._block_channels - self.channels
+        padding = [(0, 0)] * (x.ndim - 2) + [(0, channels), (0, self.blocks.states - self.states)]
+        return jnp.pad(x, padding)
+
+    @property
+    def _block_channels(self) -> int:
+        return self.blocks.channel_blocks * self.blocks.block
+
+    # Outputs.
+
+    def in_time_shape(self, dtype: jnp.dtype, *, from_end: bool = False) -> Output:
+        """u, delta, y, z and their gradients: (G, B segments, L / segments, E padded)."""
+        blocks = self.blocks
+        shape = (self.sets, blocks.rows, blocks.length, self.padded_channels)
+        return jax.ShapeDtypeStruct(shape, dtype), in_time(blocks, self.sets, from_end=from_end)
+
+    def partial_shape(self) -> Output:
+        """Gradients of B and C, sums over one block of channels each."""
+        blocks = self.blocks
+        shape = (blocks.channel_blocks * self.sets, blocks.rows, blocks.length, blocks.states)
+        return jax.ShapeDtypeStruct(shape, jnp.float32), partial_in_time(blocks)
+
+    def states_shape(self) -> Output:
+        """States: (G, B segments, E padded, N padded)."""
+        shape = (self.sets, self.blocks.rows, self._block_channels, self.blocks.states)
+        return jax.ShapeDtypeStruct(shape, jnp.float32), None
+
+    def starts_shape(self) -> Output:
+        """The states before each chunk: (G, B segments, chunks, E padded, N padded)."""
+        blocks = self.blocks
+        shape = (self.sets, blocks.rows, blocks.chunks, self._block_channels, blocks.states)
+        return jax.ShapeDtypeStruct(shape, jnp.float32), None
+
+    def channels_shape(self) -> Output:
+        """One value a row and channel: (G, B segments, E padded)."""
+        shape = (self.sets, self.blocks.rows, self._block_channels)
+        return jax.ShapeDtypeStruct(shape, jnp.float32), None
+
+    # Segments.
+
+    def between(
+        self, ends: jax.Array, totals: jax.Array, edge: jax.Array | None, *, from_end: bool
+    ) -> jax.Array:
+        """Return the states between segments, (G, B segments, E padded, N padded)."""
+        ends, totals = self._by_segment(ends), self._by_segment(totals)
+        backwards = self._backwards ^ from_end
+        states = between_segments(ends, totals, self.decay_rates(), edge, backwards)
+        return states.reshape(self.sets, self.blocks.rows, *states.shape[3:])
+
+    def outermost(self, x: jax.Array, *, from_end: bool) -> jax.Array:
+        """Return (G, B, E, N): what a row's last segment on the way has."""
+        x = last_segment(self._by_segment(x), self._backwards ^ from_end)
+        return x[:, :, : self.channels, : self.states]
+
+    def _by_segment(self, x: jax.Array) -> jax.Array:
+        return x.reshape(self.sets, self.rows, self.segments, *x.shape[2:])
+
+    @property
+    def _backwards(self) -> jax.Array:
+        return jnp.resize(jnp.array(self.blocks.reverse), (self.sets,))

@@ -1,0 +1,97 @@
+"""The launches of a forward and a backward pass, and what flows between them."""
+
+import jax
+import jax.numpy as jnp
+
+from selective_scan import mosaic_backward, mosaic_forward
+from selective_scan.arguments import ScanInputs
+from selective_scan.mosaic_arrays import Cut, Options
+from selective_scan.mosaic_blocks import Input, in_time
+
+Arrays = dict[str, jax.Array]
+
+
+def run_forward(inputs: ScanInputs, options: Options, *, gradient: bool) -> Arrays:
+    """Return y (G, B, L, E), last (G, B, E, N) and what the gradient needs."""
+    cut = Cut(inputs, options, ahead=2)
+    kept: Arrays = {}
+    initial = cut.initial()
+    shared = cut.shared("u", "delta", "A2", "B", "bias")
+    if cut.segments > 1:
+        ends = cut.run(
+            mosaic_forward.ends,
+            shared,
+            outputs={"last": cut.states_shape(), "total": cut.channels_shape()},
+            scratch={"h": cut.state, "t": cut.tile, "x": cut.tile, "sum": cut.channel},
+        )
+        kept["total"] = ends["total"]
+        initial = cut.between(ends["last"], ends["total"], initial, from_end=False)
+    outputs = {"y": cut.in_time_shape(inputs.u_BxLxE.dtype), "last": cut.states_shape()}
+    if gradient:
+        outputs["starts"] = cut.starts_shape()
+    results = cut.run(
+        mosaic_forward.forward,
+        shared | cut.shared("C", "D", "z") | _given("initial", initial),
+        outputs,
+        scratch={"h": cut.state, "t": cut.tile, "x": cut.tile, "read": cut.tile},
+    )
+    if gradient:
+        kept["starts"] = results["starts"]
+    last = cut.outermost(results["last"], from_end=False)
+    return {"y": cut.whole(results["y"]), "last": last} | kept
+
+
+def run_backward(
+    inputs: ScanInputs, kept: Arrays, dy: jax.Array, dlast: jax.Array | None, options: Options
+) -> Arrays:
+    """Return the gradients, each with the axis G, sums over rows done where the input has none."""
+    cut = Cut(inputs, options)
+    blocks = cut.blocks
+    shared = cut.shared("delta", "A2", "C", "bias", "z", from_end=True)
+    sets = in_time(blocks, cut.sets, from_end=True)
+    shared["dy"] = (cut.in_time(dy, cut.padded_channels), sets)
+    behind = None if dlast is None else cut.state_array(dlast)
+    if cut.segments > 1:
+        arrives = cut.run(
+            mosaic_backward.starts_of_gradients,
+            shared,
+            outputs={"dinitial": cut.states_shape()},
+            scratch={"g": cut.state, "t": cut.tile, "w": cut.tile},
+        )
+        behind = cut.between(arrives["dinitial"], kept["total"], behind, from_end=True)
+    outputs = {
+        "du": cut.in_time_shape(inputs.u_BxLxE.dtype, from_end=True),
+        "ddelta": cut.in_time_shape(inputs.delta_BxLxE.dtype, from_end=True),
+        "dB": cut.partial_shape(),
+        "dC": cut.partial_shape(),
+        "dA": cut.states_shape(),
+        "dinitial": cut.states_shape(),
+        "dD": cut.channels_shape(),
+        "dbias": cut.channels_shape(),
+    }
+    scratch = {"h": (blocks.chunk, *cut.state), "g": cut.state, "sum_A": cut.state}
+    scratch |= dict.fromkeys(("t", "x", "w", "dx", "dt"), cut.tile)
+    if inputs.z_BxLxE is not None:
+        outputs["dz"] = cut.in_time_shape(inputs.z_BxLxE.dtype, from_end=True)
+    grads = cut.run(
+        mosaic_backward.backward,
+        shared
+        | cut.shared("u", "B", "D", from_end=True)
+        | {"starts": (kept["starts"], None)}
+        | _given("dlast", behind),
+        outputs,
+        scratch | {"sum_D": cut.channel, "sum_bias": cut.channel},
+    )
+    E, N = cut.channels, cut.states
+    dinitial = cut.outermost(grads["dinitial"], from_end=True)
+    of_rows = {name: jnp.sum(grads[name], axis=1)[:, :E] for name in ("dA", "dD", "dbias")}
+    return (
+        {name: cut.whole(grads[name]) for name in ("du", "ddelta", "dz") if name in grads}
+        | {name: cut.whole(cut.over_channel_blocks(grads[name]), N) for name in ("dB", "dC")}
+        | of_rows
+        | {"dA": of_rows["dA"][..., :N], "dinitial": dinitial}
+    )
+
+
+def _given(name: str, array: jax.Array | None) -> dict[str, Input]:
+    return {} if array is None else {name: (array, None)}
