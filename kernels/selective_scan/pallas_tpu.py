@@ -10,9 +10,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from selective_scan.arguments import ScanInputs
+from selective_scan.arguments import ScanInputs, surrounded
 from selective_scan.pallas_tpu_backward import run_backward
 from selective_scan.pallas_tpu_forward import run_forward
+
+_MOST_STATES = 256  # of a launch: more do not fit in VMEM on every TPU
 
 
 def unavailable() -> str | None:
@@ -37,7 +39,29 @@ def scan(
     """
     if any(x is not None and x.dtype == jnp.float64 for x in inputs):
         raise TypeError("pallas_tpu computes in float32: pass float32 or bfloat16, or use 'fused'")
+    if inputs.A_ExN.shape[1] > _MOST_STATES:
+        return surrounded(partial(_in_parts, interpret=interpret))(
+            inputs, softplus=softplus, reverse=reverse
+        )
     return _scan(inputs, softplus, reverse, interpret)
+
+
+def _in_parts(
+    u: jax.Array, t: jax.Array, A: jax.Array, B: jax.Array, C: jax.Array, state: jax.Array,
+    *, reverse: bool, interpret: bool,
+) -> tuple[jax.Array, jax.Array]:  # fmt: skip
+    """Run one launch for each part of the states; their outputs add up."""
+    y = jnp.zeros_like(u)
+    last: list[jax.Array] = []
+    for first in range(0, A.shape[1], _MOST_STATES):
+        part = slice(first, first + _MOST_STATES)
+        inputs = ScanInputs(
+            u, t, A[:, part], B[..., part], C[..., part], initial_state_BxExN=state[..., part]
+        )
+        more, last_of_part = _scan(inputs, False, reverse, interpret)
+        y += more
+        last.append(last_of_part)
+    return y, jnp.concatenate(last, axis=2)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))

@@ -7,17 +7,8 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
 from selective_scan.arguments import ScanInputs
-from selective_scan.pallas_tpu_blocks import (
-    Chunk,
-    Launch,
-    Refs,
-    as_column,
-    as_row,
-    call,
-    diagonal,
-    launch_for,
-    operands,
-)
+from selective_scan.pallas_tpu_chunk import Chunk, column
+from selective_scan.pallas_tpu_launch import Launch, Refs, call, launch_for, operands
 
 
 def run_backward(
@@ -49,7 +40,7 @@ def run_backward(
     arrays |= {"starts": starts, "dy": dy_BxLxE, "dlast": dlast_BxExN.swapaxes(1, 2)}
     batch, blocks, _ = launch.grid
     state, row = (batch, launch.states, launch.channels), (batch, 1, launch.channels)
-    in_blocks = (blocks, batch, launch.length, launch.states)
+    in_blocks = (blocks, batch, launch.states, launch.length)
     results = {
         "du": inputs.u_BxLxE, "ddelta": inputs.delta_BxLxE, "dz": inputs.z_BxLxE,
         "dA": jax.ShapeDtypeStruct(state, jnp.float32),
@@ -62,12 +53,11 @@ def run_backward(
     shapes = {
         name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in results.items() if x is not None
     }
-    wide, narrow = (launch.chunk, launch.lanes), (launch.chunk, launch.states)
+    wide = (launch.chunk, launch.block)
     scratch = {
-        "dstate": (launch.states, launch.lanes),
-        "before": (launch.chunk, launch.states, launch.lanes),
+        "dstate": (launch.states, launch.block),
+        "before": (launch.chunk, launch.states, launch.block),
         "t32": wide, "x32": wide, "dread": wide, "read": wide, "into": wide, "rate": wide,
-        "B32": narrow, "C32": narrow, "dB32": narrow, "dC32": narrow,
     }  # fmt: skip
     return _summed(inputs, call(_kernel, launch, arrays, shapes, scratch))
 
@@ -78,8 +68,8 @@ def _summed(inputs: ScanInputs, grads: dict[str, jax.Array]) -> ScanInputs:
         u_BxLxE=grads["du"],
         delta_BxLxE=grads["ddelta"],
         A_ExN=jnp.sum(grads["dA"], axis=0).T.astype(inputs.A_ExN.dtype),
-        B_BxLxN=jnp.sum(grads["dB"], axis=0).astype(inputs.B_BxLxN.dtype),
-        C_BxLxN=jnp.sum(grads["dC"], axis=0).astype(inputs.C_BxLxN.dtype),
+        B_BxLxN=jnp.sum(grads["dB"], axis=0).swapaxes(1, 2).astype(inputs.B_BxLxN.dtype),
+        C_BxLxN=jnp.sum(grads["dC"], axis=0).swapaxes(1, 2).astype(inputs.C_BxLxN.dtype),
         D_E=None if inputs.D_E is None else jnp.sum(grads["dD"], (0, 1)).astype(inputs.D_E.dtype),
         z_BxLxE=grads.get("dz"),
         delta_bias_E=None
@@ -97,8 +87,13 @@ def _kernel(launch: Launch, refs: Refs) -> None:
 
     @pl.when(step == 0)
     def _() -> None:
-        refs["dstate"][...] = chunk.inside(refs["dlast"][...])
+        refs["dstate"][...] = chunk.inside("dlast")
         for name in {"dA", "dD", "dbias"} & refs.keys():
+            refs[name][...] = jnp.zeros_like(refs[name])
+
+    @pl.when((step == 0) | (launch.window_at(step) != launch.window_at(step - 1)))
+    def _() -> None:
+        for name in ("dB", "dC"):
             refs[name][...] = jnp.zeros_like(refs[name])
 
     u_KxE, dread_KxE = chunk.channels("u"), chunk.channels("dy")
@@ -106,7 +101,6 @@ def _kernel(launch: Launch, refs: Refs) -> None:
     if "z" in refs:
         dread_KxE *= jax.nn.silu(chunk.channels("z"))
     refs["t32"][...], refs["x32"][...], refs["dread"][...] = t_KxE, t_KxE * u_KxE, dread_KxE
-    refs["B32"][...], refs["C32"][...] = chunk.states("B"), chunk.states("C")
     _recompute(launch, refs, chunk)
     _walk_back(launch, refs, chunk)
     _write_gradients(launch, refs, chunk, u_KxE, raw_KxE, t_KxE, dread_KxE)
@@ -120,47 +114,50 @@ def _kernel(launch: Launch, refs: Refs) -> None:
 
 def _recompute(launch: Launch, refs: Refs, chunk: Chunk) -> None:
     """Fill the states before every visited position, and C . h where a gate asks for it."""
-    A_NxE, diagonal_NxN = chunk.inside(refs["A"][...]), diagonal(launch.states)
+    A_NxE, B_NxW, C_NxW = chunk.inside("A"), chunk.states("B"), chunk.states("C")
 
     def visit(position: jax.Array, h_NxE: jax.Array) -> jax.Array:
-        at = pl.ds(position, 1)
+        at, lane_1xW = pl.ds(position, 1), chunk.lane_of(position)
         refs["before"][position] = h_NxE
-        enter_NxE = refs["x32"][at] * as_column(refs["B32"][at], diagonal_NxN)
+        enter_NxE = refs["x32"][at] * column(B_NxW, lane_1xW)
         h_NxE = jnp.exp2(refs["t32"][at] * A_NxE) * h_NxE + enter_NxE
         if "z" in refs:
-            read_NxE = h_NxE * as_column(refs["C32"][at], diagonal_NxN)
+            read_NxE = h_NxE * column(C_NxW, lane_1xW)
             refs["read"][at] = jnp.sum(read_NxE, axis=0, keepdims=True)
         return h_NxE
 
-    chunk.walk(visit, chunk.inside(refs["starts"][...]), descending=launch.reverse)
+    chunk.walk(visit, chunk.inside("starts"), descending=launch.reverse)
 
 
 def _walk_back(launch: Launch, refs: Refs, chunk: Chunk) -> None:
     """Carry the gradient of the state against the order of visits, and collect all others."""
-    A_NxE, diagonal_NxN = chunk.inside(refs["A"][...]), diagonal(launch.states)
+    A_NxE, B_NxW, C_NxW = chunk.inside("A"), chunk.states("B"), chunk.states("C")
 
-    def visit(
-        position: jax.Array, carry: tuple[jax.Array, jax.Array]
-    ) -> tuple[jax.Array, jax.Array]:
-        dh_NxE, dA_NxE = carry
-        at = pl.ds(position, 1)
+    def visit(position: jax.Array, carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        dh_NxE, dA_NxE, dB_NxW, dC_NxW = carry
+        at, lane_1xW = pl.ds(position, 1), chunk.lane_of(position)
         t_1xE, x_1xE, dread_1xE = refs["t32"][at], refs["x32"][at], refs["dread"][at]
-        B_Nx1 = as_column(refs["B32"][at], diagonal_NxN)
-        C_Nx1 = as_column(refs["C32"][at], diagonal_NxN)
+        B_Nx1 = column(B_NxW, lane_1xW)
         decay_NxE = jnp.exp2(t_1xE * A_NxE)
         stays_NxE = decay_NxE * refs["before"][position]
-        dC_NxE = dread_1xE * (stays_NxE + x_1xE * B_Nx1)
-        dh_NxE += dread_1xE * C_Nx1
-        refs["dC32"][at] = as_row(jnp.sum(dC_NxE, axis=1, keepdims=True), diagonal_NxN)
-        refs["dB32"][at] = as_row(jnp.sum(dh_NxE * x_1xE, axis=1, keepdims=True), diagonal_NxN)
+        dC_Nx1 = jnp.sum(dread_1xE * (stays_NxE + x_1xE * B_Nx1), axis=1, keepdims=True)
+        dh_NxE += dread_1xE * column(C_NxW, lane_1xW)
+        dB_Nx1 = jnp.sum(dh_NxE * x_1xE, axis=1, keepdims=True)
         refs["into"][at] = jnp.sum(dh_NxE * B_Nx1, axis=0, keepdims=True)
         through_NxE = dh_NxE * stays_NxE
         refs["rate"][at] = jnp.sum(through_NxE * A_NxE, axis=0, keepdims=True)
-        return dh_NxE * decay_NxE, dA_NxE + through_NxE * t_1xE
+        return (
+            dh_NxE * decay_NxE,
+            dA_NxE + through_NxE * t_1xE,
+            jnp.where(lane_1xW, dB_Nx1, dB_NxW),
+            jnp.where(lane_1xW, dC_Nx1, dC_NxW),
+        )
 
-    carry = refs["dstate"][...], refs["dA"][...]
+    names = ("dstate", "dA", "dB", "dC")
+    carry = tuple(refs[name][...] for name in names)
     carry = chunk.walk(visit, carry, descending=not launch.reverse)
-    refs["dstate"][...], refs["dA"][...] = carry
+    for name, x in zip(names, carry, strict=True):
+        refs[name][...] = x
 
 
 def _write_gradients(
@@ -168,12 +165,8 @@ def _write_gradients(
     t_KxE: jax.Array, dread_KxE: jax.Array,
 ) -> None:  # fmt: skip
     """Turn what the loops collected at each position into the gradients of the inputs."""
-
-    def collected(name: str) -> jax.Array:  # the loops did not write where nothing is visited
-        return jnp.where(chunk.visited_KxE, refs[name][...], 0)
-
-    into_KxE = collected("into")
-    du_KxE, ddelta_KxE = into_KxE * t_KxE, into_KxE * u_KxE + log(2) * collected("rate")
+    into_KxE = chunk.collected("into")
+    du_KxE, ddelta_KxE = into_KxE * t_KxE, into_KxE * u_KxE + log(2) * chunk.collected("rate")
     if launch.softplus:
         ddelta_KxE *= jax.nn.sigmoid(raw_KxE)
     if "bias" in refs:
@@ -182,7 +175,7 @@ def _write_gradients(
         du_KxE += dread_KxE * refs["D"][...]
         refs["dD"][...] += jnp.sum(dread_KxE * u_KxE, axis=0, keepdims=True)
     if "z" in refs:
-        ungated_KxE, z_KxE = collected("read"), chunk.channels("z")
+        ungated_KxE, z_KxE = chunk.collected("read"), chunk.channels("z")
         if "D" in refs:
             ungated_KxE += refs["D"][...] * u_KxE
         gate_KxE = jax.nn.sigmoid(z_KxE)
@@ -190,5 +183,3 @@ def _write_gradients(
         refs["dz"][...] = dz_KxE.astype(refs["dz"].dtype)
     refs["du"][...] = du_KxE.astype(refs["du"].dtype)
     refs["ddelta"][...] = ddelta_KxE.astype(refs["ddelta"].dtype)
-    refs["dB"][...] = chunk.only_visited(refs["dB32"][...])
-    refs["dC"][...] = chunk.only_visited(refs["dC32"][...])

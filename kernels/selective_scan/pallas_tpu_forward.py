@@ -5,16 +5,8 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
 from selective_scan.arguments import ScanInputs
-from selective_scan.pallas_tpu_blocks import (
-    Chunk,
-    Launch,
-    Refs,
-    as_column,
-    call,
-    diagonal,
-    launch_for,
-    operands,
-)
+from selective_scan.pallas_tpu_chunk import Chunk, column
+from selective_scan.pallas_tpu_launch import Launch, Refs, call, launch_for, operands
 
 
 def run_forward(
@@ -40,10 +32,10 @@ def run_forward(
     }
     if keep:
         results["starts"] = jax.ShapeDtypeStruct((batch, chunks, *state[1:]), jnp.float32)
-    wide, narrow = (launch.chunk, launch.lanes), (launch.chunk, launch.states)
+    wide = (launch.chunk, launch.block)
     scratch = {
-        "state": (launch.states, launch.lanes),
-        "t32": wide, "x32": wide, "read": wide, "B32": narrow, "C32": narrow,
+        "state": (launch.states, launch.block),
+        "t32": wide, "x32": wide, "read": wide,
     }  # fmt: skip
     values = call(_kernel, launch, operands(inputs), results, scratch)
     return values["y"], values["last"].swapaxes(1, 2), values.get("starts")
@@ -63,16 +55,14 @@ def _kernel(launch: Launch, refs: Refs) -> None:
     u_KxE = chunk.channels("u")
     t_KxE = chunk.time_steps()[1]
     refs["t32"][...], refs["x32"][...] = t_KxE, t_KxE * u_KxE
-    refs["B32"][...], refs["C32"][...] = chunk.states("B"), chunk.states("C")
-    A_NxE, diagonal_NxN = refs["A"][...], diagonal(launch.states)
+    A_NxE, B_NxW, C_NxW = refs["A"][...], chunk.states("B"), chunk.states("C")
 
     def visit(position: jax.Array, h_NxE: jax.Array) -> jax.Array:
-        t_1xE, x_1xE, B_1xN, C_1xN = (
-            refs[name][pl.ds(position, 1)] for name in ("t32", "x32", "B32", "C32")
-        )
-        h_NxE = jnp.exp2(t_1xE * A_NxE) * h_NxE + x_1xE * as_column(B_1xN, diagonal_NxN)
-        read_NxE = h_NxE * as_column(C_1xN, diagonal_NxN)
-        refs["read"][pl.ds(position, 1)] = jnp.sum(read_NxE, axis=0, keepdims=True)
+        at, lane_1xW = pl.ds(position, 1), chunk.lane_of(position)
+        enter_NxE = refs["x32"][at] * column(B_NxW, lane_1xW)
+        h_NxE = jnp.exp2(refs["t32"][at] * A_NxE) * h_NxE + enter_NxE
+        read_NxE = h_NxE * column(C_NxW, lane_1xW)
+        refs["read"][at] = jnp.sum(read_NxE, axis=0, keepdims=True)
         return h_NxE
 
     refs["state"][...] = chunk.walk(visit, refs["state"][...], descending=launch.reverse)

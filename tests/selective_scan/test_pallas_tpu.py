@@ -6,11 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.topologies import get_topology_desc
 from jax.extend.core import jaxprs_in_params
+from jax.sharding import SingleDeviceSharding
 
 from selective_scan import (
     pallas_tpu,
-    pallas_tpu_blocks,
+    pallas_tpu_launch,
     selective_scan_gradients,
     selective_scan_reference,
 )
@@ -31,9 +33,10 @@ QUICK_COMPILE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensiv
 
 
 @pytest.fixture
-def short_chunks(monkeypatch):
-    """Cut 37 positions into three chunks, as thousands are otherwise."""
-    monkeypatch.setattr(pallas_tpu_blocks, "_MOST_POSITIONS", 16)
+def small_blocks(monkeypatch):
+    """Cut small scans into as many blocks as large ones have."""
+    monkeypatch.setattr(pallas_tpu_launch, "_MOST_POSITIONS", 16)
+    monkeypatch.setattr(pallas_tpu_launch, "_MOST_CHANNELS", 128)
 
 
 def draw(shape, given=OPTIONS["everything"]):
@@ -87,7 +90,7 @@ def compare_with_the_oracle(arrays, dtype, tolerance, *, reverse, softplus=True)
         assert error <= tolerance * max(np.max(np.abs(expected[name])), 1e-3), (name, error)
 
 
-@pytest.mark.usefixtures("short_chunks")
+@pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("options", OPTIONS)
 def test_equals_the_oracle(options, reverse):
@@ -95,11 +98,12 @@ def test_equals_the_oracle(options, reverse):
     compare_with_the_oracle(arrays, jnp.float32, 1e-5, reverse=reverse)
 
 
+@pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize(
     ("shape", "options", "reverse"),
     [
         ((1, 1, 1, 1), "everything", False),
-        ((2, 130, 2, 3), "plain", True),  # two chunks as they are cut
+        ((2, 130, 2, 3), "plain", True),  # several chunks in a window of B and C
         ((2, 5, 130, 16), "everything", True),  # the last block of channels is nearly empty
     ],
 )
@@ -111,9 +115,13 @@ def test_odd_shapes_without_softplus(shape, options, reverse):
     compare_with_the_oracle(arrays, jnp.float32, 1e-5, reverse=reverse, softplus=False)
 
 
-@pytest.mark.usefixtures("short_chunks")
 def test_bfloat16_inputs_keep_float32_states():
-    compare_with_the_oracle(draw((2, 37, 5, 16)), jnp.bfloat16, 2e-2, reverse=True)
+    compare_with_the_oracle(draw((2, 150, 5, 16)), jnp.bfloat16, 2e-2, reverse=True)
+
+
+def test_more_states_than_fit():
+    arrays = draw((1, 3, 2, 300), OPTIONS["everything"])
+    compare_with_the_oracle(arrays, jnp.float32, 1e-5, reverse=False)
 
 
 def test_vmap_equals_one_after_the_other():
@@ -169,6 +177,17 @@ def test_lowers_for_a_tpu(shape, dtype, given, reverse):
         text = jax.jit(function).trace(arrays).lower(lowering_platforms=("tpu",)).as_text()
         assert text.count("stablehlo.custom_call @tpu_custom_call") == len(names)
         assert all(f'kernel_name = "{name}"' in text for name in names)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_compiles_for_a_tpu(dtype, monkeypatch):
+    pytest.importorskip("libtpu", reason="libtpu is not installed: it compiles without a TPU too")
+    monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "1")
+    device = get_topology_desc(platform="tpu", topology_name="v5e:2x2").devices[0]
+    gradient = jax.grad(lambda arrays: loss_of(arrays, False), allow_int=True)
+    arrays = shapes_of((2, 300, 640, 16), dtype, "everything")
+    on_tpu = jax.jit(gradient, in_shardings=SingleDeviceSharding(device))
+    on_tpu.trace(arrays).lower(lowering_platforms=("tpu",)).compile()
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
