@@ -23,7 +23,7 @@ class Chunk:
         self._length = refs["lengths"][0, 0]
         # Groups of positions that hold a visited one; they are the first of the chunk.
         visited = jnp.clip(self._length - start, 0, launch.chunk)
-        self._groups = jax.lax.div(visited + GROUP - 1, GROUP)
+        self._groups = (visited + GROUP - 1) >> (GROUP.bit_length() - 1)
 
         channel_1xE = jax.lax.broadcasted_iota(jnp.int32, (1, launch.block), 1)
         self._inside_1xE = channel_1xE < launch.channels - pl.program_id(1) * launch.block
@@ -31,8 +31,8 @@ class Chunk:
         self.visited_KxE = (position_KxE < visited) & self._inside_1xE
 
         self._lane_1xW = jax.lax.broadcasted_iota(jnp.int32, (1, launch.window), 1)
-        self._first_lane = jax.lax.rem(start, launch.window)
-        self._window_start = start - self._first_lane
+        self._window_start = launch.window_at(pl.program_id(2)) * launch.window
+        self._first_lane = start - self._window_start
 
     def channels(self, name: str) -> jax.Array:
         """Return a (K, E) input."""

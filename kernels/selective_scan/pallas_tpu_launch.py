@@ -74,7 +74,10 @@ class Launch(NamedTuple):
 
     def window_at(self, step: Any) -> Any:
         """Return which window of B and C a step of the grid has."""
-        return jax.lax.div(self.chunk_at(step) * self.chunk, self.window)
+        if self.length <= LANES:
+            return 0
+        # A shift: floor division asks JAX which TPU is there, and on most machines none is.
+        return self.chunk_at(step) * self.chunk >> (LANES.bit_length() - 1)
 
 
 def launch_for(
@@ -141,7 +144,7 @@ def call(
         scratch: shapes of float32 VMEM by name.
     """
     names = [*arrays, *results, *scratch]
-    values = pl.pallas_call(
+    run = pl.pallas_call(
         lambda *refs: kernel(launch, dict(zip(names, refs, strict=True))),
         grid=launch.grid,
         in_specs=[_spec(name, launch) for name in arrays],
@@ -153,7 +156,10 @@ def call(
         ),
         interpret=launch.interpret,
         name="selective_scan_backward" if launch.backward else "selective_scan",
-    )(*arrays.values())
+    )
+    # Nothing here is of 64 bits, and Mosaic takes no indices of 64 bits.
+    with jax.enable_x64(False):
+        values = run(*arrays.values())
     return dict(zip(results, values, strict=True))
 
 

@@ -167,7 +167,15 @@ def shapes_of(shape, dtype, given):
     ],
 )
 def test_lowers_for_a_tpu(shape, dtype, given, reverse):
-    arrays = shapes_of(shape, dtype, given)
+    check_lowering(shapes_of(shape, dtype, given), reverse)
+
+
+@pytest.mark.usefixtures("x64")
+def test_lowers_for_a_tpu_where_float64_is_switched_on():
+    check_lowering(shapes_of((2, 300, 5, 3), jnp.float32, "everything"), True)
+
+
+def check_lowering(arrays, reverse):
     forward = lambda arrays: scan_of(arrays, reverse=reverse, interpret=False)  # noqa: E731
     backward = jax.grad(lambda arrays: loss_of(arrays, reverse), allow_int=True)
     for function, names in (
