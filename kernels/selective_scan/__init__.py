@@ -43,6 +43,7 @@ def selective_scan(
     reverse: bool = False,
     return_last_state: bool = False,
     implementation: str = "auto",
+    chunk: int | None = None,
 ) -> jax.Array | tuple[jax.Array, jax.Array]:
     """Run the selective scan.
 
@@ -61,16 +62,16 @@ def selective_scan(
         reverse: visit positions from the last (``lengths - 1``) to the first.
         return_last_state: return the state behind the last visited position too.
         implementation: a name from ``implementations()``; "auto" chooses.
+        chunk: positions a chunk of implementation "chunked" (64).
 
     Returns:
         y (B, L, E) in the dtype of ``u``; with ``return_last_state`` also the state (B, E, N),
         float32 (float64 where an input is).
 
     Raises:
-        ValueError: a shape does not fit, or the implementation is unknown or cannot run here.
+        ValueError: a shape does not fit, the implementation is unknown or cannot run here, or
+            ``chunk`` is not for it.
     """
-    dtype = state_dtype(u_BxLxE, delta_BxLxE, A_ExN, B_BxLxN, C_BxLxN)
-    scan = scan_named(chosen(implementation, dtype))
     check_shapes(
         u_BxLxE, delta_BxLxE, A_ExN, B_BxLxN, C_BxLxN,
         D=(D_E, ("E",)), z=(z_BxLxE, ("B", "L", "E")), delta_bias=(delta_bias_E, ("E",)),
@@ -80,6 +81,7 @@ def selective_scan(
         u_BxLxE, delta_BxLxE, A_ExN, B_BxLxN, C_BxLxN, D_E, z_BxLxE, delta_bias_E,
         initial_state_BxExN, lengths_B,
     )  # fmt: skip
+    scan = scan_named(chosen(implementation, *inputs), chunk)
     y_BxLxE, last = scan(inputs, softplus=delta_softplus, reverse=reverse)
     return (y_BxLxE, last) if return_last_state else y_BxLxE
 
@@ -122,8 +124,7 @@ def bidirectional_scan(
         *first[:5], D=(first.D_E, ("E",)), z=(first.z_BxLxE, ("B", "L", "E")),
         delta_bias=(first.delta_bias_E, ("E",)), lengths=(lengths_B, ("B",)),
     )  # fmt: skip
-    dtype = state_dtype(*first[:5])
-    return scan_both(chosen(implementation, dtype), inputs, softplus=delta_softplus)[0]
+    return scan_both(chosen(implementation, *inputs), inputs, softplus=delta_softplus)[0]
 
 
 def selective_scan_readout(
@@ -163,13 +164,16 @@ def selective_scan_readout(
     Raises:
         ValueError: a shape does not fit, or the implementation is unknown or cannot run here.
     """
-    dtype = state_dtype(u_BxLxE, delta_BxLxE, A_ExN, B_BxLxN, C_BxN)
-    name = chosen(implementation, dtype)
     check_shapes(
         u_BxLxE, delta_BxLxE, A_ExN, B_BxLxN, C_BxN, C_shape=("B", "N"),
         delta_bias=(delta_bias_E, ("E",)), start=(start_B, ("B",)), stop=(stop_B, ("B",)),
         initial_state=(initial_state_BxExN, ("B", "E", "N")),
     )  # fmt: skip
+    name = chosen(
+        implementation,
+        u_BxLxE, delta_BxLxE, A_ExN, B_BxLxN, C_BxN, delta_bias_E, initial_state_BxExN,
+    )  # fmt: skip
+    dtype = state_dtype(u_BxLxE, delta_BxLxE, A_ExN, B_BxLxN, C_BxN)
     batch, length, _ = u_BxLxE.shape
     position_L, visited_BxL = jnp.arange(length), jnp.ones((batch, length), bool)
     if start_B is not None:
@@ -187,7 +191,7 @@ def selective_scan_readout(
             u, t_BxLxE, A, B, jnp.zeros_like(B), initial_state_BxExN=initial_state_BxExN
         )
         _, last = scan_named(name)(inputs, softplus=False, reverse=reverse)
-        y_BxE = jnp.einsum("ben,bn->be", last, C)
+        y_BxE = jnp.einsum("ben,bn->be", last, C, precision="highest")
     return y_BxE.astype(u_BxLxE.dtype)
 
 

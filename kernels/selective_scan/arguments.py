@@ -6,6 +6,8 @@ from typing import NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
+from selective_scan.activations import softplus
+
 
 class ScanInputs(NamedTuple):
     """The arrays of one selective scan; see ``selective_scan``. ``None`` where not given."""
@@ -48,7 +50,8 @@ def surrounded(core: Core) -> Scan:
         t_BxLxE = time_steps(delta_BxLxE, bias_E, softplus, visited_BxL, dtype)
         state_BxExN = initial(state, len(u_BxLxE), A_ExN, dtype)
         u, A, B, C = (x.astype(dtype) for x in (u_BxLxE, A_ExN, B_BxLxN, C_BxLxN))
-        y_BxLxE, last = core(u, t_BxLxE, A, B, C, state_BxExN, reverse=reverse)
+        inside = varying_alike(u, t_BxLxE, A, B, C, state_BxExN)
+        y_BxLxE, last = core(*inside, reverse=reverse)
         if D_E is not None:
             y_BxLxE += D_E.astype(dtype) * u
         if z_BxLxE is not None:
@@ -123,8 +126,26 @@ def time_steps(
     if delta_bias_E is not None:
         t += delta_bias_E.astype(dtype)
     if softplus:
-        t = jax.nn.softplus(t)
+        t = _softplus(t)
     return t if visited_BxL is None else jnp.where(visited_BxL[..., None], t, 0)
+
+
+_softplus = jax.custom_jvp(softplus)
+_softplus.defjvps(lambda dx, _, x: dx * jax.nn.sigmoid(x))
+
+
+def varying_alike(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+    """Return the arrays with one type inside ``shard_map``, unchanged elsewhere.
+
+    Hand-written gradients and carries of loops need it: there a parameter that all devices share
+    has another type than an array of which each has a part. Its gradient is then summed over them.
+    """
+    varying = [jax.typeof(x).manual_axis_type.varying for x in arrays]
+    axes = frozenset().union(*varying)
+    return tuple(
+        jax.lax.pcast(x, tuple(axes - own), to="varying")
+        for x, own in zip(arrays, varying, strict=True)
+    )
 
 
 def visited(lengths_B: jax.Array | None, length: int) -> jax.Array | None:

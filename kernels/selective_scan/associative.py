@@ -1,7 +1,10 @@
 """All positions at once, by ``lax.associative_scan``: O(log L) deep, several (B, L, E, N) large."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import linear_call
 
 
 def scan(
@@ -20,14 +23,47 @@ def scan(
     first = -1 if reverse else 0
     # The initial state is what the first visited position decays.
     input_BxLxExN = input_BxLxExN.at[:, first].add(decay_BxLxExN[:, first] * state_BxExN)
+    h_BxLxExN = states(reverse, decay_BxLxExN, input_BxLxExN)
+    y_BxLxE = jnp.einsum("blen,bln->ble", h_BxLxExN, C_BxLxN, precision="highest")
+    return y_BxLxE, h_BxLxExN[:, 0 if reverse else -1]
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def states(reverse: bool, decay_BxLxExN: jax.Array, input_BxLxExN: jax.Array) -> jax.Array:
+    """Return h_l = decay_l h_before + input_l at every position, (B, L, E, N), from a state of 0.
+
+    Its derivative is the same recurrence, and its gradient that recurrence the other way round:
+    JAX's own gradient would go back through every level of the tree and keep them all.
+    """
 
     def join(
         near: tuple[jax.Array, jax.Array], far: tuple[jax.Array, jax.Array]
     ) -> tuple[jax.Array, jax.Array]:
         return near[0] * far[0], far[0] * near[1] + far[1]
 
-    _, h_BxLxExN = jax.lax.associative_scan(
-        join, (decay_BxLxExN, input_BxLxExN), axis=1, reverse=reverse
+    parts = (decay_BxLxExN, input_BxLxExN)
+    return jax.lax.associative_scan(join, parts, axis=1, reverse=reverse)[1]
+
+
+@states.defjvp
+def _states_jvp(
+    reverse: bool, at: tuple[jax.Array, jax.Array], along: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    (decay, inputs), (ddecay, dinputs) = at, along
+    h = states(reverse, decay, inputs)
+    moved = dinputs + ddecay * _shifted(h, 1, reverse)
+    # Going back, a position's state is decayed by the position that was visited after it.
+    dh = linear_call(
+        lambda decay, moved: states(reverse, decay, moved),
+        lambda decay, dh: states(not reverse, _shifted(decay, -1, reverse), dh),
+        decay,
+        moved,
     )
-    y_BxLxE = jnp.einsum("blen,bln->ble", h_BxLxExN, C_BxLxN)
-    return y_BxLxE, h_BxLxExN[:, 0 if reverse else -1]
+    return h, dh
+
+
+def _shifted(x_BxLxExN: jax.Array, by: int, reverse: bool) -> jax.Array:
+    """Return what the position visited one earlier (``by`` = 1) or one later (-1) has, or 0."""
+    if (by == 1) != reverse:
+        return jnp.pad(x_BxLxExN[:, :-1], ((0, 0), (1, 0), (0, 0), (0, 0)))
+    return jnp.pad(x_BxLxExN[:, 1:], ((0, 0), (0, 1), (0, 0), (0, 0)))

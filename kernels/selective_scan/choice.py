@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from difflib import get_close_matches
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -15,28 +16,31 @@ def implementations() -> dict[str, str | None]:
     return {name: _NEEDS[name]() if name in _NEEDS else None for name in _SCANS}
 
 
-def chosen(implementation: str, dtype: jnp.dtype) -> str:
+def chosen(implementation: str, *arrays: jax.Array | None) -> str:
     """Return the name of the implementation to run.
 
     Args:
-        implementation: a name, or "auto": the kernel of this platform, or else "fused".
-        dtype: of the states; the kernels have no float64.
+        implementation: a name, or "auto": the kernel of this platform where it takes the arrays,
+            or else "fused".
+        arrays: what it is to run on.
 
     Raises:
         ValueError: the name is unknown, or that implementation cannot run here.
     """
+    reasons = implementations()
+    unfit = _unfit_for_kernels([x for x in arrays if x is not None])
+    if unfit is not None:
+        reasons |= {name: reasons[name] or unfit for name in _NEEDS}
+    here = [name for name, reason in reasons.items() if reason is None]
     if implementation == "auto":
-        kernels = [name for name, needs in _NEEDS.items() if needs() is None]
-        return kernels[0] if kernels and dtype == jnp.float32 else "fused"
+        return here[0]
     if implementation not in _SCANS:
         near = get_close_matches(implementation, _SCANS, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(
             f"unknown implementation {implementation!r}{hint} (known: auto, {', '.join(_SCANS)})"
         )
-    reasons = implementations()
     if reasons[implementation] is not None:
-        here = [name for name, reason in reasons.items() if reason is None]
         raise ValueError(
             f"implementation {implementation!r} cannot run here: {reasons[implementation]} "
             f"(here run: auto, {', '.join(here)})"
@@ -44,9 +48,32 @@ def chosen(implementation: str, dtype: jnp.dtype) -> str:
     return implementation
 
 
-def scan_named(name: str) -> Scan:
-    """Return an implementation."""
-    return _SCANS[name]
+def _unfit_for_kernels(arrays: list[jax.Array]) -> str | None:
+    """Return why no Pallas kernel takes these arrays, or ``None``."""
+    if jnp.result_type(*arrays) == jnp.float64:
+        return "it computes in float32, and an input is float64"
+    if any(jax.typeof(x).manual_axis_type.varying for x in arrays):
+        return "inside shard_map, Pallas needs check_vma=False"
+    return None
+
+
+def scan_named(name: str, chunk: int | None = None) -> Scan:
+    """Return an implementation.
+
+    Args:
+        name: from ``implementations()``.
+        chunk: positions a chunk of "chunked" (its own choice by default).
+
+    Raises:
+        ValueError: ``chunk`` is below 1, or is given for another implementation.
+    """
+    if chunk is None:
+        return _SCANS[name]
+    if name != "chunked":
+        raise ValueError(f"chunk={chunk} is for implementation 'chunked', not for {name!r}")
+    if chunk < 1:
+        raise ValueError(f"chunk={chunk}: a chunk has 1 position or more")
+    return surrounded(partial(chunked.scan, chunk=chunk))
 
 
 # The kernels are imported where they are used: that takes a third of a second.
@@ -83,6 +110,7 @@ def _needs_tpu() -> str | None:
     return None if platform == "tpu" else f"needs a TPU; this is {platform}"
 
 
+# In the order of preference.
 _SCANS: dict[str, Scan] = {
     "pallas_gpu": _pallas_gpu,
     "pallas_tpu": _pallas_tpu,

@@ -1,9 +1,11 @@
 """Parallel inside a chunk of time, sequential from chunk to chunk, recomputing in the gradient."""
 
 import jax
+import jax.numpy as jnp
 
 from selective_scan import associative
-from selective_scan.chunks import scan_chunks
+
+CHUNK = 64
 
 
 def scan(
@@ -15,10 +17,36 @@ def scan(
     state_BxExN: jax.Array,
     *,
     reverse: bool,
+    chunk: int = CHUNK,
 ) -> tuple[jax.Array, jax.Array]:
     """Return C . h at every position, (B, L, E), and the last state, (B, E, N).
 
     Memory is that of ``associative`` for one chunk, and one state a chunk.
+
+    Args:
+        u_BxLxE: as in every implementation's core, like the other arrays.
+        t_BxLxE: time steps.
+        A_ExN: decay rates.
+        B_BxLxN: how the input enters the states.
+        C_BxLxN: how the states are read.
+        state_BxExN: the state before the first visited position.
+        reverse: from the last chunk to the first.
+        chunk: positions a chunk; the last chunk is padded with time steps of 0.
     """
-    inputs = (u_BxLxE, t_BxLxE, B_BxLxN, C_BxLxN)
-    return scan_chunks(associative.scan, inputs, A_ExN, state_BxExN, chunk=64, reverse=reverse)
+    batch, length, _ = u_BxLxE.shape
+    chunks = -(-length // chunk)
+    chunk = -(-length // chunks)  # equal chunks, so that little is padded
+
+    def cut(x_BxLxF: jax.Array) -> jax.Array:
+        padded = jnp.pad(x_BxLxF, ((0, 0), (0, chunks * chunk - length), (0, 0)))
+        return padded.reshape(batch, chunks, chunk, -1).swapaxes(0, 1)
+
+    @jax.checkpoint  # the gradient runs a chunk again instead of keeping its states
+    def visit(h_BxExN: jax.Array, part: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
+        u, t, B, C = part
+        y, h_BxExN = associative.scan(u, t, A_ExN, B, C, h_BxExN, reverse=reverse)
+        return h_BxExN, y
+
+    in_time = tuple(map(cut, (u_BxLxE, t_BxLxE, B_BxLxN, C_BxLxN)))
+    last, y = jax.lax.scan(visit, state_BxExN, in_time, reverse=reverse)
+    return y.swapaxes(0, 1).reshape(batch, chunks * chunk, -1)[:, :length], last

@@ -1,9 +1,66 @@
-"""One position after the other, recomputing: only the states between chunks are kept."""
+"""One position after the other in plain JAX, with a hand-written gradient that recomputes.
+
+Rows go in tiles whose state stays in a core's second-level cache; time goes in chunks of about
+sqrt(L) positions, and only the states between chunks are kept: O(sqrt(L)) states, forward and back.
+XLA's CPU code is fast where an expression's last axis is long and elementwise, and where a sum is a
+matrix product; sums that are neither are scalar loops, so they are written out term by term.
+"""
+
+from functools import partial
+from math import isqrt, log
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+from jax import lax
 
-from selective_scan import sequential
-from selective_scan.chunks import scan_chunks
+from selective_scan.exponential import exp2
+
+# Elements of a (rows, E) tile. With 32 states and float32 a tile's state has 256 kB.
+_TILE_ELEMENTS = 2048
+_SHORTEST_CHUNK = 16
+_MOST_TERMS = 64  # written out
+
+
+class _Parts(NamedTuple):
+    """How (B, L, ...) is cut into tiles of rows and chunks of time."""
+
+    tiles: int
+    rows: int
+    chunks: int
+    positions: int
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...]) -> "_Parts":
+        batch, length, channels = shape
+        rows = batch
+        if jax.default_backend() == "cpu":  # an accelerator wants few large operations
+            rows = min(batch, max(1, _TILE_ELEMENTS // channels))
+        tiles = -(-batch // rows)
+        chunks = -(-length // max(_SHORTEST_CHUNK, isqrt(length)))
+        return cls(tiles, -(-batch // tiles), chunks, -(-length // chunks))
+
+    def tiled(self, x: jax.Array) -> jax.Array:
+        """Return (B, ...) as (tiles, rows, ...), zeros where nothing is."""
+        missing = self.tiles * self.rows - len(x)
+        x = jnp.pad(x, ((0, missing), *((0, 0) for _ in x.shape[1:]))) if missing else x
+        return x.reshape(self.tiles, self.rows, *x.shape[1:])
+
+    @staticmethod
+    def untiled(x: jax.Array, batch: int) -> jax.Array:
+        """Return (tiles, rows, ...) as (B, ...)."""
+        return x.reshape(-1, *x.shape[2:])[:batch]
+
+    def cut(self, x: jax.Array) -> jax.Array:
+        """Return (rows, L, F) as (chunks, positions, rows, F), zeros where nothing is."""
+        rows, length, _ = x.shape
+        x = jnp.pad(x, ((0, 0), (0, self.chunks * self.positions - length), (0, 0)))
+        return x.reshape(rows, self.chunks, self.positions, -1).transpose(1, 2, 0, 3)
+
+    def joined(self, x: jax.Array, length: int) -> jax.Array:
+        """Return (chunks, positions, rows, F) as (rows, L, F)."""
+        rows = x.shape[2]
+        return x.transpose(2, 0, 1, 3).reshape(rows, -1, x.shape[3])[:, :length]
 
 
 def scan(
@@ -17,5 +74,115 @@ def scan(
     reverse: bool,
 ) -> tuple[jax.Array, jax.Array]:
     """Return C . h at every position, (B, L, E), and the last state, (B, E, N)."""
-    inputs = (u_BxLxE, t_BxLxE, B_BxLxN, C_BxLxN)
-    return scan_chunks(sequential.scan, inputs, A_ExN, state_BxExN, chunk=16, reverse=reverse)
+    return _scan(u_BxLxE, t_BxLxE, A_ExN, B_BxLxN, C_BxLxN, state_BxExN, reverse)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(6,))
+def _scan(
+    u: jax.Array, t: jax.Array, A: jax.Array, B: jax.Array, C: jax.Array, state: jax.Array,
+    reverse: bool,
+) -> tuple[jax.Array, jax.Array]:  # fmt: skip
+    y, last, _ = _forward(u, t, A, B, C, state, reverse, keep=False)
+    return y, last
+
+
+def _forward(
+    u: jax.Array, t: jax.Array, A: jax.Array, B: jax.Array, C: jax.Array, state: jax.Array,
+    reverse: bool, *, keep: bool,
+) -> tuple[jax.Array, jax.Array, jax.Array | None]:  # fmt: skip
+    """Return y, the last state and, to keep, the states before each chunk."""
+    parts = _Parts.of(u.shape)
+    A2 = A.T / log(2)
+
+    def tile(part: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        h_rxExN, *whole = part
+        h_rxNxE = h_rxExN.swapaxes(1, 2)
+        in_time = tuple(map(parts.cut, whole))
+
+        def position(h: jax.Array, at: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
+            t_rxE, x_rxE, B_rxN, C_rxN = at
+            h = _step(h, t_rxE, x_rxE, A2, B_rxN)
+            return h, _einsum("rn,rne->re", C_rxN, h)
+
+        def chunk(h: jax.Array, at: tuple[jax.Array, ...]) -> tuple[jax.Array, Any]:
+            behind, y = lax.scan(position, h, at, reverse=reverse)
+            return behind, (y, h if keep else None)
+
+        last, (y, starts) = lax.scan(chunk, h_rxNxE, in_time, reverse=reverse)
+        return last.swapaxes(1, 2), parts.joined(y, u.shape[1]), starts
+
+    last, y, starts = lax.map(tile, tuple(map(parts.tiled, (state, t, t * u, B, C))))
+    return parts.untiled(y, len(u)), parts.untiled(last, len(u)), starts
+
+
+def _forward_rule(
+    u: jax.Array, t: jax.Array, A: jax.Array, B: jax.Array, C: jax.Array, state: jax.Array,
+    reverse: bool,
+) -> tuple[Any, Any]:  # fmt: skip
+    y, last, starts = _forward(u, t, A, B, C, state, reverse, keep=True)
+    return (y, last), (u, t, A, B, C, starts)
+
+
+def _backward_rule(reverse: bool, saved: Any, outer: Any) -> tuple[jax.Array, ...]:
+    u, t, A, B, C, starts = saved
+    dy, dlast = outer
+    parts = _Parts.of(u.shape)
+    A_NxE, A2 = A.T, A.T / log(2)
+
+    def tile(part: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        g_rxExN, starts, *whole = part
+        g_rxNxE = g_rxExN.swapaxes(1, 2)
+        in_time = tuple(map(parts.cut, whole))
+        # The gradient of A is summed over positions here, over rows in the end.
+        carry = (g_rxNxE, jnp.zeros_like(g_rxNxE))
+
+        def recompute(h: jax.Array, at: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
+            t_rxE, x_rxE, B_rxN, _, _ = at
+            h = _step(h, t_rxE, x_rxE, A2, B_rxN)
+            return h, h
+
+        def position(carry: tuple[jax.Array, jax.Array], at: Any) -> tuple[Any, Any]:
+            g, dA = carry
+            h, (t_rxE, x_rxE, B_rxN, C_rxN, dy_rxE) = at
+            g = g + dy_rxE[:, None] * C_rxN[..., None]
+            # Through the decay: g exp(t A) h_before = g (h - x B).
+            q = g * (h - x_rxE[:, None] * B_rxN[..., None])
+            grads = (
+                _einsum("rn,rne->re", B_rxN, g),
+                _sum_over_states(q * A_NxE),
+                _einsum("rne,re->rn", g, x_rxE),
+                _einsum("rne,re->rn", h, dy_rxE),
+            )
+            return (g * exp2(t_rxE[:, None] * A2), dA + q * t_rxE[:, None]), grads
+
+        def chunk(carry: tuple[jax.Array, jax.Array], at: Any) -> tuple[Any, Any]:
+            start, in_time = at
+            _, h = lax.scan(recompute, start, in_time, reverse=reverse)
+            return lax.scan(position, carry, (h, in_time), reverse=not reverse)
+
+        (g, dA), grads = lax.scan(chunk, carry, (starts, in_time), reverse=not reverse)
+        return g.swapaxes(1, 2), dA, *(parts.joined(x, u.shape[1]) for x in grads)
+
+    dlast, *in_time = map(parts.tiled, (dlast, t, t * u, B, C, dy))
+    dstate, dA, *grads = lax.map(tile, (dlast, starts, *in_time))
+    dstate, dx, dt, dB, dC = (parts.untiled(x, len(u)) for x in (dstate, *grads))
+    return dx * t, dx * u + dt, jnp.sum(dA, axis=(0, 1)).T, dB, dC, dstate
+
+
+_scan.defvjp(_forward_rule, _backward_rule)
+
+_einsum = partial(jnp.einsum, precision="highest")
+
+
+def _step(
+    h_rxNxE: jax.Array, t_rxE: jax.Array, x_rxE: jax.Array, A2_NxE: jax.Array, B_rxN: jax.Array
+) -> jax.Array:
+    """Return the state behind one more position."""
+    return exp2(t_rxE[:, None] * A2_NxE) * h_rxNxE + x_rxE[:, None] * B_rxN[..., None]
+
+
+def _sum_over_states(q_rxNxE: jax.Array) -> jax.Array:
+    """Return the sum over N."""
+    if q_rxNxE.shape[1] > _MOST_TERMS:
+        return jnp.sum(q_rxNxE, axis=1)
+    return sum(q_rxNxE[:, n] for n in range(1, q_rxNxE.shape[1])) + q_rxNxE[:, 0]

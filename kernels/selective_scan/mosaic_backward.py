@@ -15,9 +15,9 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 
+from selective_scan.activations import sigmoid
 from selective_scan.mosaic_blocks import Blocks
 from selective_scan.mosaic_forward import Chunk, column, time_steps, visit_chunk
-from selective_scan.mosaic_time_steps import sigmoid
 
 
 def backward(blocks: Blocks, refs: SimpleNamespace, use_softplus: bool) -> None:

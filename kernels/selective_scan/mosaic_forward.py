@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 
+from selective_scan.activations import sigmoid, softplus
 from selective_scan.mosaic_blocks import Blocks, Place, flipped
-from selective_scan.mosaic_time_steps import sigmoid, softplus
 
 
 class Chunk:

@@ -78,12 +78,7 @@ def scan_sets(inputs: ScanInputs, options: Options) -> tuple[jax.Array, jax.Arra
 
     Returns:
         y (G, B, L, E) in the dtype of u and the last states (G, B, E, N), float32.
-
-    Raises:
-        TypeError: an input is float64.
     """
-    if any(x is not None and x.dtype == jnp.float64 for x in inputs):
-        raise TypeError("pallas_gpu computes in float32: pass float32 or bfloat16, or use 'fused'")
     return _scan(inputs, options)
 
 

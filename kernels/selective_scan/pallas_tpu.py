@@ -17,12 +17,6 @@ from selective_scan.pallas_tpu_forward import run_forward
 _MOST_STATES = 256  # of a launch: more do not fit in VMEM on every TPU
 
 
-def unavailable() -> str | None:
-    """Return why the kernel cannot run on the default backend, or ``None``."""
-    backend = jax.default_backend()
-    return None if backend == "tpu" else f"needs a TPU; this is {backend}"
-
-
 def scan(
     inputs: ScanInputs, *, softplus: bool, reverse: bool, interpret: bool = False
 ) -> tuple[jax.Array, jax.Array]:
@@ -33,12 +27,7 @@ def scan(
         softplus: whether softplus makes the time steps.
         reverse: whether positions are visited from the last to the first.
         interpret: run on any backend, slowly.
-
-    Raises:
-        TypeError: an input is float64.
     """
-    if any(x is not None and x.dtype == jnp.float64 for x in inputs):
-        raise TypeError("pallas_tpu computes in float32: pass float32 or bfloat16, or use 'fused'")
     if inputs.A_ExN.shape[1] > _MOST_STATES:
         return surrounded(partial(_in_parts, interpret=interpret))(
             inputs, softplus=softplus, reverse=reverse

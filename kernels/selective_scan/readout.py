@@ -16,6 +16,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from selective_scan.arguments import varying_alike
+
 # Elements of a (rows, E) tile: what a tile touches stays in a core's second-level cache.
 _TILE_ELEMENTS = 2**15
 
@@ -42,11 +44,14 @@ def readout(
     Q_RxN = (C_BxN[:, None] * B_BxLxN).reshape(rows, -1)
     place_R, count = _visited_first(visited_BxL.reshape(rows))
     order_R = jnp.zeros(rows, jnp.int32).at[place_R].set(jnp.arange(rows, dtype=jnp.int32))
-    w_RxE = decayed_sum(S_RxE[order_R], A_ExN, Q_RxN[order_R], count)[place_R]
+    of_rows = varying_alike(S_RxE[order_R], A_ExN, Q_RxN[order_R], count)
+    w_RxE = decayed_sum(*of_rows)[place_R]
     y_BxE = jnp.sum(t_BxLxE * u_BxLxE * w_RxE.reshape(batch, length, channels), axis=1)
     if initial_state_BxExN is not None:
         decay_BxExN = jnp.exp(jnp.sum(t_BxLxE, axis=1)[..., None] * A_ExN)
-        y_BxE += jnp.einsum("ben,bn->be", decay_BxExN * initial_state_BxExN, C_BxN)
+        y_BxE += jnp.einsum(
+            "ben,bn->be", decay_BxExN * initial_state_BxExN, C_BxN, precision="highest"
+        )
     return y_BxE
 
 
@@ -128,7 +133,7 @@ def _backward(inputs: Inputs, dw_RxE: jax.Array) -> tuple[jax.Array, jax.Array, 
             A_E, Q_r = n
             G_rxE = jnp.exp(S_rxE * A_E) * dw_rxE
             # Sums as matrix products: XLA's own reductions take twice as long on the CPU.
-            sums = G_rxE @ ones_E, Q_r @ (S_rxE * G_rxE)
+            sums = _matmul(G_rxE, ones_E), _matmul(Q_r, S_rxE * G_rxE)
             return sum_rxE + (Q_r[:, None] * A_E) * G_rxE, sums
 
         sum_rxE, (dQ_Nxr, more_NxE) = jax.lax.scan(add, jnp.zeros_like(S_rxE), (A_ExN.T, Q_rxN.T))
@@ -144,6 +149,9 @@ def _backward(inputs: Inputs, dw_RxE: jax.Array) -> tuple[jax.Array, jax.Array, 
 
 
 decayed_sum.defvjp(_forward, _backward)
+
+
+_matmul = partial(jnp.matmul, precision="highest")
 
 
 def _tile_rows(x_RxE: jax.Array) -> int:

@@ -196,17 +196,35 @@ def test_step_by_step_equals_the_scan():
         np.testing.assert_allclose(y, whole[:, position], rtol=1e-5, atol=1e-6)
 
 
-def test_mistakes_are_named():
-    arrays = inputs((2, 6, 3, 4), ())
-    args = [jnp.asarray(arrays[k]) for k in ("u", "delta", "A", "B", "C")]
-    with pytest.raises(ValueError, match="did you mean 'fused'"):
-        selective_scan(*args, implementation="fussed")
-    with pytest.raises(ValueError, match="'pallas_tpu' cannot run here: needs a TPU; this is "):
-        selective_scan(*args, implementation="pallas_tpu")
-    with pytest.raises(ValueError, match=r"B has shape \(2, 6, 3\); \(2, 6, 4\) expected"):
-        selective_scan(*args[:3], args[3][..., :3], args[4])
-    with pytest.raises(ValueError, match="A has shape"):
-        selective_scan(args[0], args[1], args[2][0], args[3], args[4])
+@pytest.mark.parametrize("chunk", [1, 5, 37, 100])
+def test_chunks_of_any_length_equal_the_oracle(chunk):
+    scan = scan_named("chunked", chunk)
+    compare(run(scan, inputs((2, 37, 5, 3)), jnp.float32, reverse=True), 1e-5)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("name", ["associative", "chunked"])
+def test_forward_mode_equals_finite_differences(name, reverse):
+    arrays = inputs((2, 5, 3, 2), ("D", "z", "delta_bias", "initial_state"))
+    rng = np.random.default_rng(3)
+    along = {k: rng.normal(size=v.shape) for k, v in arrays.items()}
+
+    def scan(arrays):
+        named = {JAX_NAMES[k]: v for k, v in arrays.items()}
+        return selective_scan(**named, delta_softplus=True, reverse=reverse, implementation=name)
+
+    _, dy = jax.jit(lambda at, along: jax.jvp(scan, (at,), (along,)))(arrays, along)
+    ahead, behind = (scan({k: arrays[k] + h * along[k] for k in arrays}) for h in (1e-6, -1e-6))
+    np.testing.assert_allclose(dy, (ahead - behind) / 2e-6, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", ["sequential", "fused", "reference"])
+def test_forward_mode_is_refused(name):
+    arrays = {k: jnp.asarray(v, jnp.float32) for k, v in inputs((1, 3, 2, 2), ()).items()}
+    scan = lambda u: selective_scan(u, *list(arrays.values())[1:], implementation=name)  # noqa: E731
+    with pytest.raises(TypeError, match="forward-mode"):
+        jax.jvp(scan, (arrays["u"],), (arrays["u"],))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -224,11 +242,3 @@ def test_both_directions_equal_one_after_the_other(name):
             delta_softplus=True, lengths_B=lengths, reverse=bool(direction), implementation=name,
         )  # fmt: skip
         np.testing.assert_allclose(both[direction], alone, rtol=1e-6, atol=1e-7)
-
-
-def test_mistakes_in_directions_are_named():
-    floats = {k: jnp.asarray(v) for k, v in inputs((2, 7, 3, 4), ()).items()}
-    with pytest.raises(ValueError, match=r"A_ExN has shape \(3, 3, 4\); its first axis is not 2"):
-        bidirectional_scan(
-            floats["u"], floats["delta"], jnp.stack([floats["A"]] * 3), floats["B"], floats["C"]
-        )

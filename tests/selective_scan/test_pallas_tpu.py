@@ -215,17 +215,3 @@ def outside_kernels(jaxpr):
         if equation.primitive.name != "pallas_call":
             for inner in jaxprs_in_params(equation.params):
                 yield from outside_kernels(inner)
-
-
-@pytest.mark.usefixtures("x64")
-def test_float64_is_refused():
-    arrays = {k: jnp.asarray(v) for k, v in draw((1, 2, 3, 4), ()).items()}
-    with pytest.raises(TypeError, match="pallas_tpu computes in float32"):
-        scan_of(arrays)
-
-
-def test_says_why_it_does_not_run_here():
-    if jax.default_backend() == "tpu":
-        assert pallas_tpu.unavailable() is None
-    else:
-        assert pallas_tpu.unavailable() == f"needs a TPU; this is {jax.default_backend()}"

@@ -1,0 +1,23 @@
+"""Scans inside shard_map, on 8 simulated devices: what needs a process of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+NAMES = ["sequential", "associative", "chunked", "fused", "readout", "pallas_gpu", "pallas_tpu"]
+
+
+@pytest.mark.parametrize("names", [NAMES[:5], NAMES[5:]], ids=["jax", "pallas"])
+def test_shard_map_equals_one_device(names):
+    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    process = subprocess.run(
+        [sys.executable, HERE / "on_eight_devices.py", *names],
+        env=environment, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.split() == names
