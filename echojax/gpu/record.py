@@ -1,0 +1,145 @@
+"""One JSON file about one run, whole on disk after every row; failures become rows."""
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import jax
+from rich.console import Console
+
+from echojax.errors import UserError
+from echojax.files import write_json
+from echojax.scan_comparison.machine import describe
+from echojax.training.interrupts import Interrupted, Interrupts
+
+Row = dict[str, Any]
+
+# A row's name, and what makes it; called only when its turn has come.
+Task = tuple[str, Callable[[], Row]]
+
+
+class Skipped(Exception):  # noqa: N818 (no error)
+    """There is nothing to run, for the reason given."""
+
+
+class Record:
+    """The file of a run.
+
+    Args:
+        path: where it is written; its folder is made.
+        command: as the user could type it, without paths.
+        rivals: scans of others that are measured too.
+        rehearsal: whether the kernels are interpreted on tiny sizes.
+        console: where progress is printed.
+        interrupts: asked between rows.
+
+    Raises:
+        UserError: there is something at ``path`` already.
+    """
+
+    def __init__(
+        self, path: Path, command: str, rivals: list[str], *, rehearsal: bool, console: Console,
+        interrupts: Interrupts,
+    ):  # fmt: skip
+        if path.exists():
+            raise UserError(f"--out {path} exists; move it away or name another file")
+        self.path, self.console, self.interrupts = path, console, interrupts
+        self._began = time.monotonic()
+        self._until: float | None = None
+        self.document: dict[str, Any] = {
+            "command": command,
+            "date": date.today().isoformat(),
+            "rehearsal": rehearsal,
+            "machine": describe(rivals) | _device_facts(),
+            "finished": False,
+            "seconds": 0.0,
+            "running": None,
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.write()
+
+    def write(self) -> None:
+        """Write the file as it stands."""
+        self.document["seconds"] = round(time.monotonic() - self._began, 1)
+        write_json(self.path, self.document)
+
+    def section(self, name: str, tasks: Iterator[Task], until: float | None = None) -> list[Row]:
+        """Run tasks one after the other and keep a row of each, also of one that fails.
+
+        Args:
+            name: of the section in the file.
+            tasks: may need what earlier ones of them gave; an error in here ends the section.
+            until: seconds after the start of the run behind which tasks are skipped.
+
+        Raises:
+            Interrupted: by a signal; what there is has been written.
+        """
+        rows: list[Row] = self.document.setdefault(name, [])
+        self._until = until
+        while True:
+            title, began = f"{name}: the next task", time.monotonic()
+            try:
+                title, run = next(tasks)
+                self.now(f"{name}: {title}")
+                row = run()
+            except StopIteration:
+                return rows
+            except Interrupted:
+                raise
+            except Exception as failure:
+                row = failed(failure)
+            rows.append({"name": title} | row | {"seconds": round(time.monotonic() - began, 2)})
+            self.say(f"{name}: {title}: {_outcome(row)}")
+            self.write()
+
+    def say(self, line: str) -> None:
+        """Print a line."""
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def now(self, title: str) -> None:
+        """Write down what runs next: the file then tells where a GPU hangs.
+
+        Raises:
+            Interrupted: by a signal.
+            Skipped: the section's time is over.
+        """
+        if self.interrupts.signum is not None:
+            raise Interrupted("", self.interrupts.signum)
+        if self._until is not None and time.monotonic() - self._began > self._until:
+            raise Skipped("no time left")
+        self.document["running"] = title
+        self.write()
+
+    def finish(self) -> None:
+        """Say that everything has been run."""
+        self.document |= {"finished": True, "running": None}
+        self.write()
+
+
+def failed(failure: Exception) -> Row:
+    """Return the row of what could not be run: why, in one line without paths."""
+    words = " ".join(str(failure).split()) or "no reason given"
+    words = re.sub(r"(?<![\w/])/[\w.+-]+(/[\w.+-]+)+", "...", words)[:300]
+    if isinstance(failure, Skipped):
+        return {"status": "skipped", "reason": words}
+    return {"status": "failed", "reason": f"{type(failure).__name__}: {words}"}
+
+
+def _outcome(row: Row) -> str:
+    reason = row.get("reason")
+    note = f" ({reason})" if reason else f"  {row['note']}" if "note" in row else ""
+    return f"{row['status']}{note}"
+
+
+def _device_facts() -> dict[str, Any]:
+    device = jax.devices()[0]
+    stats = device.memory_stats() or {}
+    return {
+        "devices": jax.device_count(),
+        "compute_capability": getattr(device, "compute_capability", None),
+        "device_memory_bytes": stats.get("bytes_limit"),
+        "runtime": " ".join(device.client.platform_version.split()),
+    }

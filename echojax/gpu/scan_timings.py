@@ -1,0 +1,142 @@
+"""Times, memory and errors of the scans at the sizes that the targets are set for."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from importlib.util import find_spec
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from echojax.gpu.against_oracle import TOLERANCES
+from echojax.gpu.programs import Arrays, Builder, Prepared, compiled, measure
+from echojax.gpu.record import Row, Task
+from echojax.gpu.timing import Launch
+from echojax.scan_comparison.problem import Problem, error, expected, make_problem
+from echojax.scan_comparison.programs import PASSES, Pass
+from echojax.scan_comparison.roofline import Roofline
+from echojax.scan_comparison.settings import DTYPES, Shape
+from echojax.scan_comparison.torch_scans import torch_program, torch_scans
+from selective_scan import bidirectional_scan, implementations, selective_scan
+
+SHORT = (Shape(2048, 50, 128, 32), Shape(2048, 200, 128, 32))
+LONG = Shape(8, 16384, 2048, 16)
+_TINY = Shape(2, 9, 5, 3)
+_SECONDS = 0.3  # of repeats, a program
+_OURS = ("pallas_gpu", "associative", "fused", "chunked")
+_ORDER = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
+
+
+def rivals() -> list[str]:
+    """Return the scans of others that are installed here."""
+    return torch_scans() if find_spec("torch") else []
+
+
+def scan_timings(
+    roofline: Roofline | None, now: Callable[[str], None], *, rehearse: bool
+) -> Iterator[Task]:
+    """Return a task for each size and dtype.
+
+    Args:
+        roofline: what this device can do.
+        now: called before each program with what it is.
+        rehearse: tiny, and of the shortest.
+    """
+    for shape in (_TINY,) if rehearse else (*SHORT, LONG):
+        for dtype in DTYPES[:1] if rehearse else DTYPES:
+            title = f"{shape} {dtype}"
+            seconds = 0.01 if rehearse else _SECONDS
+            yield title, partial(_time_scans, shape, dtype, roofline, seconds, now)
+
+
+def direction_timings(now: Callable[[str], None], *, rehearse: bool) -> Iterator[Task]:
+    """Return a task for each dtype: both directions of a layer in one launch and in two."""
+    for dtype in DTYPES[:1] if rehearse else DTYPES:
+        shape, seconds = (_TINY, 0.01) if rehearse else (SHORT[0], _SECONDS)
+        yield f"{shape} {dtype}", partial(_time_directions, shape, dtype, seconds, now)
+
+
+def _time_scans(
+    shape: Shape,
+    dtype: str,
+    roofline: Roofline | None,
+    seconds: float,
+    now: Callable[[str], None],
+) -> Row:
+    problem = make_problem(shape, dtype)
+    wanted = expected(problem)
+    reasons = implementations()
+    names = [name for name in _OURS if reasons[name] is None]
+    builders: dict[str, Builder] = {name: partial(_scan, name, problem) for name in names}
+    builders |= {name: partial(_rival, name, problem) for name in reversed(rivals())}
+
+    def check(results: dict[str, Any]) -> dict[str, float]:
+        return {k: error(problem.cut.of(k, x), wanted[k]) for k, x in results.items()}
+
+    each = {(name, which): build for name, build in builders.items() for which in PASSES}
+    programs = measure(each, seconds, now, check)
+    for row in programs:
+        if roofline is not None:
+            row["floor_seconds"] = roofline.floor_seconds(shape, dtype, row["pass"])
+            if row["status"] == "measured":
+                row["times_floor"] = row["queued"]["median_seconds"] / row["floor_seconds"]
+    return _joined(shape, dtype, programs)
+
+
+def _time_directions(shape: Shape, dtype: str, seconds: float, now: Callable[[str], None]) -> Row:
+    problem = make_problem(shape, dtype)
+    # As in a bidirectional layer: all parameters of their own, u and z shared.
+    own = ("delta", "A", "B", "C", "D", "delta_bias")
+    arguments = {k: jnp.stack([x, x]) if k in own else x for k, x in problem.arguments.items()}
+    dy = problem.dy
+    builders: dict[str, Builder] = {
+        "one launch": partial(compiled, _one_launch, arguments, jnp.stack([dy, dy])),
+        "two launches": partial(compiled, partial(_two_launches, own), arguments, (dy, dy)),
+    }
+    each = {(name, which): build for name, build in builders.items() for which in PASSES}
+    return _joined(shape, dtype, measure(each, seconds, now))
+
+
+def _joined(shape: Shape, dtype: str, programs: list[Row]) -> Row:
+    """Return the row of a problem, failed where a program of ours has failed or is wrong."""
+    bad = []
+    for row in programs:
+        if row["implementation"] not in rivals():
+            title = f"{row['implementation']} {row['pass']}"
+            if row["status"] == "failed":
+                bad.append(f"{title}: {row['reason']}")
+            for name, value in row.get("errors", {}).items():
+                if value is None or value > TOLERANCES[dtype]:
+                    bad.append(f"{title}: {name} is off by {value}")
+    row = {"status": "failed" if bad else "measured", "shape": shape._asdict(), "dtype": dtype}
+    return row | ({"reason": "; ".join(bad)} if bad else {}) | {"programs": programs}
+
+
+def _scan(name: str, problem: Problem, which: Pass) -> Prepared:
+    def function(arguments: Arrays) -> jax.Array:
+        in_order = (arguments[key] for key in _ORDER)
+        return selective_scan(*in_order, delta_softplus=True, implementation=name)  # type: ignore[return-value]
+
+    return compiled(function, problem.arguments, problem.dy, which)
+
+
+def _rival(name: str, problem: Problem, which: Pass) -> Prepared:
+    """Return a scan of PyTorch, which waits for each call: a queue makes it no faster."""
+    program = torch_program(name, problem, which)
+    launch = Launch(program.run, lambda results: results)
+    return Prepared(launch, program.memory, program.expected_bytes, program.as_array)
+
+
+def _one_launch(arguments: Arrays) -> jax.Array:
+    in_order = (arguments[name] for name in _ORDER)
+    return bidirectional_scan(*in_order, delta_softplus=True, implementation="pallas_gpu")
+
+
+def _two_launches(own: tuple[str, ...], arguments: Arrays) -> tuple[jax.Array, jax.Array]:
+    def one(place: int) -> jax.Array:
+        in_order = (arguments[k][place] if k in own else arguments[k] for k in _ORDER)
+        return selective_scan(  # type: ignore[return-value]
+            *in_order, delta_softplus=True, reverse=bool(place), implementation="pallas_gpu"
+        )
+
+    return one(0), one(1)

@@ -1,0 +1,77 @@
+"""How long a program takes: one call and its wait, and a call in a full queue."""
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+_LEAST_SAMPLES = 5
+_MOST_SAMPLES = 300
+_QUEUE_SECONDS = 0.01
+_MOST_QUEUED = 50
+
+
+class Launch(NamedTuple):
+    """A program on the device.
+
+    Attributes:
+        start: puts one call on the device's queue and returns its results by name.
+        wait: returns when they are there.
+    """
+
+    start: Callable[[], Any]
+    wait: Callable[[Any], Any]
+
+
+class Samples(NamedTuple):
+    """Seconds a call.
+
+    Attributes:
+        alone: of one call that is waited for: what a program that needs the result pays.
+        queued: of one of many calls of which only the last is waited for: the device's own time,
+            where a call takes longer on the device than its start on the host.
+    """
+
+    alone: list[float]
+    queued: list[float]
+
+
+def time_in_turns(launches: list[Launch], seconds: float, rounds: int = 3) -> list[Samples]:
+    """Time programs, which have all run before, round by round, so that noise hits all alike.
+
+    Args:
+        launches: what to time.
+        seconds: spent on each in all.
+        rounds: turns that each one has.
+    """
+    samples = [Samples([], []) for _ in launches]
+    for _ in range(rounds):
+        for launch, (alone, queued) in zip(launches, samples, strict=True):
+            alone += _sample(launch, 1, seconds / rounds / 2)
+            calls = round(_QUEUE_SECONDS / statistics.median(alone))
+            queued += _sample(launch, max(1, min(calls, _MOST_QUEUED)), seconds / rounds / 2)
+    return samples
+
+
+def spread(seconds: list[float]) -> dict[str, Any]:
+    """Return median, quartiles and how many there are."""
+    low, _, high = statistics.quantiles(seconds, n=4, method="inclusive")
+    return {
+        "median_seconds": statistics.median(seconds),
+        "quartiles_seconds": [low, high],
+        "samples": len(seconds),
+    }
+
+
+def _sample(launch: Launch, calls: int, seconds: float) -> list[float]:
+    """Return seconds a call, of several times so many calls in a queue."""
+    sampled: list[float] = []
+    while len(sampled) < _LEAST_SAMPLES or (
+        len(sampled) < _MOST_SAMPLES and sum(sampled) * calls < seconds
+    ):
+        began = time.perf_counter()
+        for _ in range(calls):
+            results = launch.start()
+        launch.wait(results)
+        sampled.append((time.perf_counter() - began) / calls)
+    return sampled
