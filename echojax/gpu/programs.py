@@ -10,10 +10,14 @@ import jax
 from echojax.gpu.record import Row, Skipped, failed
 from echojax.gpu.timing import Launch, spread, time_in_turns
 from echojax.scan_comparison.memory import budget_bytes, device_peak_bytes
+from echojax.scan_comparison.problem import Problem, error, expected
 from echojax.scan_comparison.programs import Pass
 from echojax.training.interrupts import Interrupted
 
 Arrays = dict[str, jax.Array]
+
+# A problem's arguments as ``selective_scan`` takes them.
+ORDER = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
 
 
 class Prepared(NamedTuple):
@@ -124,6 +128,23 @@ def _prepare(row: Row, build: Builder, which: Pass, check: Check | None) -> Laun
         errors = check({name: program.as_array(x) for name, x in results.items()})
         row["errors"] = {name: e if math.isfinite(e) else None for name, e in errors.items()}
     return program.launch
+
+
+def oracle_check(problem: Problem) -> Check:
+    """Return the check of a problem's programs against the float64 oracle."""
+    wanted = expected(problem)
+    return lambda results: {
+        name: error(problem.cut.of(name, x), wanted[name]) for name, x in results.items()
+    }
+
+
+def wrong(row: Row, tolerance: float) -> list[str]:
+    """Return what a measured program got wrong, in words."""
+    return [
+        f"{name} is off by {'no number' if value is None else f'{value:.1e}'}"
+        for name, value in row.get("errors", {}).items()
+        if value is None or value > tolerance
+    ]
 
 
 def _failed_or_too_large(failure: Exception) -> Row:

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 from rich.console import Console
+from rich.text import Text
 
 from echojax.errors import UserError
 from echojax.files import write_json
@@ -37,7 +38,7 @@ class Record:
         interrupts: asked between rows.
 
     Raises:
-        UserError: there is something at ``path`` already.
+        UserError: there is something at ``path`` already, or it cannot be written.
     """
 
     def __init__(
@@ -49,6 +50,8 @@ class Record:
         self.path, self.console, self.interrupts = path, console, interrupts
         self._began = time.monotonic()
         self._until: float | None = None
+        self._task = ""
+        self._status = console.status("")
         self.document: dict[str, Any] = {
             "command": command,
             "date": date.today().isoformat(),
@@ -58,8 +61,11 @@ class Record:
             "seconds": 0.0,
             "running": None,
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.write()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.write()
+        except OSError as error:
+            raise UserError(f"--out {path} cannot be written ({error.strerror})") from None
 
     def write(self) -> None:
         """Write the file as it stands."""
@@ -79,14 +85,20 @@ class Record:
         """
         rows: list[Row] = self.document.setdefault(name, [])
         self._until = until
+        with self._status:
+            self._run(name, iter(tasks), rows)
+        return rows
+
+    def _run(self, name: str, tasks: Iterator[Task], rows: list[Row]) -> None:
         while True:
             title, began = f"{name}: the next task", time.monotonic()
             try:
                 title, run = next(tasks)
-                self.now(f"{name}: {title}")
+                self._task = f"{name}: {title}"
+                self._begin(self._task)
                 row = run()
             except StopIteration:
-                return rows
+                return
             except Interrupted:
                 raise
             except Exception as failure:
@@ -99,7 +111,7 @@ class Record:
         """Print a line."""
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
-    def now(self, title: str) -> None:
+    def _begin(self, title: str) -> None:
         """Write down what runs next: the file then tells where a GPU hangs.
 
         Raises:
@@ -110,8 +122,15 @@ class Record:
             raise Interrupted("", self.interrupts.signum)
         if self._until is not None and time.monotonic() - self._began > self._until:
             raise Skipped("no time left")
+        self._status.update(Text(title))
         self.document["running"] = title
         self.write()
+
+    def now(self, step: str) -> None:
+        """Write down which step of the running task is next; raises as tasks' beginnings do."""
+        self._begin(f"{self._task}: {step}")
+        if not self.console.is_terminal:
+            self.say(f"  {step}")
 
     def finish(self) -> None:
         """Say that everything has been run."""

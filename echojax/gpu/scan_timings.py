@@ -3,16 +3,24 @@
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.util import find_spec
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from echojax.gpu.against_oracle import TOLERANCES
-from echojax.gpu.programs import Arrays, Builder, Prepared, compiled, measure
+from echojax.gpu.programs import (
+    ORDER,
+    Arrays,
+    Builder,
+    Prepared,
+    compiled,
+    measure,
+    oracle_check,
+    wrong,
+)
 from echojax.gpu.record import Row, Task
 from echojax.gpu.timing import Launch
-from echojax.scan_comparison.problem import Problem, error, expected, make_problem
+from echojax.scan_comparison.problem import Problem, make_problem
 from echojax.scan_comparison.programs import PASSES, Pass
 from echojax.scan_comparison.roofline import Roofline
 from echojax.scan_comparison.settings import DTYPES, Shape
@@ -24,7 +32,6 @@ LONG = Shape(8, 16384, 2048, 16)
 _TINY = Shape(2, 9, 5, 3)
 _SECONDS = 0.3  # of repeats, a program
 _OURS = ("pallas_gpu", "associative", "fused", "chunked")
-_ORDER = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
 
 
 def rivals() -> list[str]:
@@ -64,17 +71,13 @@ def _time_scans(
     now: Callable[[str], None],
 ) -> Row:
     problem = make_problem(shape, dtype)
-    wanted = expected(problem)
     reasons = implementations()
     names = [name for name in _OURS if reasons[name] is None]
     builders: dict[str, Builder] = {name: partial(_scan, name, problem) for name in names}
     builders |= {name: partial(_rival, name, problem) for name in reversed(rivals())}
 
-    def check(results: dict[str, Any]) -> dict[str, float]:
-        return {k: error(problem.cut.of(k, x), wanted[k]) for k, x in results.items()}
-
     each = {(name, which): build for name, build in builders.items() for which in PASSES}
-    programs = measure(each, seconds, now, check)
+    programs = measure(each, seconds, now, oracle_check(problem))
     for row in programs:
         if roofline is not None:
             row["floor_seconds"] = roofline.floor_seconds(shape, dtype, row["pass"])
@@ -105,16 +108,14 @@ def _joined(shape: Shape, dtype: str, programs: list[Row]) -> Row:
             title = f"{row['implementation']} {row['pass']}"
             if row["status"] == "failed":
                 bad.append(f"{title}: {row['reason']}")
-            for name, value in row.get("errors", {}).items():
-                if value is None or value > TOLERANCES[dtype]:
-                    bad.append(f"{title}: {name} is off by {value}")
+            bad += [f"{title}: {what}" for what in wrong(row, TOLERANCES[dtype])]
     row = {"status": "failed" if bad else "measured", "shape": shape._asdict(), "dtype": dtype}
     return row | ({"reason": "; ".join(bad)} if bad else {}) | {"programs": programs}
 
 
 def _scan(name: str, problem: Problem, which: Pass) -> Prepared:
     def function(arguments: Arrays) -> jax.Array:
-        in_order = (arguments[key] for key in _ORDER)
+        in_order = (arguments[key] for key in ORDER)
         return selective_scan(*in_order, delta_softplus=True, implementation=name)  # type: ignore[return-value]
 
     return compiled(function, problem.arguments, problem.dy, which)
@@ -128,13 +129,13 @@ def _rival(name: str, problem: Problem, which: Pass) -> Prepared:
 
 
 def _one_launch(arguments: Arrays) -> jax.Array:
-    in_order = (arguments[name] for name in _ORDER)
+    in_order = (arguments[name] for name in ORDER)
     return bidirectional_scan(*in_order, delta_softplus=True, implementation="pallas_gpu")
 
 
 def _two_launches(own: tuple[str, ...], arguments: Arrays) -> tuple[jax.Array, jax.Array]:
     def one(place: int) -> jax.Array:
-        in_order = (arguments[k][place] if k in own else arguments[k] for k in _ORDER)
+        in_order = (arguments[k][place] if k in own else arguments[k] for k in ORDER)
         return selective_scan(  # type: ignore[return-value]
             *in_order, delta_softplus=True, reverse=bool(place), implementation="pallas_gpu"
         )

@@ -1,0 +1,38 @@
+"""Every program gets samples alone and queued, in turns; queues wait once."""
+
+import pytest
+
+from echojax.gpu.timing import Launch, spread, time_in_turns
+
+
+def test_turns_queues_and_waits():
+    events = []
+
+    def launch(name):
+        return Launch(
+            lambda: events.append(f"{name} start"), lambda _: events.append(f"{name} wait")
+        )
+
+    samples = time_in_turns([launch("a"), launch("b")], seconds=0.0, rounds=2)
+    assert [len(s.alone) for s in samples] == [10, 10]
+    assert [len(s.queued) for s in samples] == [10, 10]
+    order = [event[0] for event in events]
+    turns = [x for x, before in zip(order, [None, *order], strict=False) if x != before]
+    assert turns == ["a", "b", "a", "b"]
+    starts, waits = (sum(event == f"a {kind}" for event in events) for kind in ("start", "wait"))
+    assert waits == 20
+    assert starts > waits  # calls that take no time are queued
+
+
+def test_spread():
+    assert spread([3.0, 1.0, 2.0, 4.0, 5.0]) == {
+        "median_seconds": 3.0, "quartiles_seconds": [2.0, 4.0], "samples": 5,
+    }  # fmt: skip
+
+
+def test_an_error_is_not_swallowed():
+    def broken():
+        raise RuntimeError("launch failed")
+
+    with pytest.raises(RuntimeError, match="launch failed"):
+        time_in_turns([Launch(broken, lambda x: x)], seconds=0.1)
