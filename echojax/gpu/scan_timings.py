@@ -101,14 +101,13 @@ def _time_directions(shape: Shape, dtype: str, seconds: float, now: Callable[[st
 
 
 def _joined(shape: Shape, dtype: str, programs: list[Row]) -> Row:
-    """Return the row of a problem, failed where a program of ours has failed or is wrong."""
+    """Return the row of a problem: failed where a program of ours has failed or is wrong."""
     bad = []
-    for row in programs:
-        if row["implementation"] not in rivals():
-            title = f"{row['implementation']} {row['pass']}"
-            if row["status"] == "failed":
-                bad.append(f"{title}: {row['reason']}")
-            bad += [f"{title}: {what}" for what in wrong(row, TOLERANCES[dtype])]
+    for row in (row for row in programs if row["implementation"] not in rivals()):
+        if what := wrong(row, TOLERANCES[dtype]):
+            row |= {"status": "failed", "reason": "; ".join(what)}
+        if row["status"] == "failed":
+            bad.append(f"{row['implementation']} {row['pass']}: {row['reason']}")
     row = {"status": "failed" if bad else "measured", "shape": shape._asdict(), "dtype": dtype}
     return row | ({"reason": "; ".join(bad)} if bad else {}) | {"programs": programs}
 

@@ -31,10 +31,12 @@ def print_summary(document: dict[str, Any], console: Console) -> None:
 
 
 def _times(title: str, programs: list[Row]) -> Table:
-    table = _table(title, ["", "ms alone", "ms queued", "quartiles", "x floor", "MiB", "error"])
+    table = _table(
+        title, ["", "ms alone", "ms queued", "quartiles", "x floor", "temporary MiB", "error"]
+    )
     for which in PASSES:
         for row in (row for row in programs if row["pass"] == which):
-            name = f"{row['implementation']}{' + backward' if which != 'forward' else ''}"
+            name = f"{row['implementation']}{' +bwd' if which != 'forward' else ''}"
             temporary = row.get("memory", {}).get("temporary")
             errors = [e for e in row.get("errors", {}).values() if e is not None]
             if row["status"] == "measured":
@@ -53,6 +55,7 @@ def _times(title: str, programs: list[Row]) -> Table:
 
 def _targets(rows: list[Row]) -> Table:
     table = _table("targets", ["", "wanted", "seen", ""])
+    table.columns[0].no_wrap = False
     for row in rows:
         seen = "" if row["value"] is None else f"{row['value']:.3g}"
         table.add_row(row["name"], row["wanted"], seen, row["status"])
@@ -83,5 +86,5 @@ def _ms(seconds: float) -> str:
 def _table(title: str, headings: list[str]) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=None)
     for place, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if place else "left", no_wrap=bool(place))
+        table.add_column(heading, justify="right" if place else "left", no_wrap=True)
     return table

@@ -73,8 +73,10 @@ def _status(target: Target, value: float | None) -> str:
 
 def _figure(target: Target, problem: Row, ours: Row) -> tuple[float | None, str | None]:
     """Return the figure, or why there is none."""
+    if ours["status"] != "measured":
+        return None, _reason(ours)
     if target.rival is None:
-        return ours.get("times_floor"), _reason(ours)
+        return ours.get("times_floor"), None if "times_floor" in ours else "no roofline"
     rivals = [
         row
         for row in problem["programs"]
@@ -85,11 +87,11 @@ def _figure(target: Target, problem: Row, ours: Row) -> tuple[float | None, str 
     if target is _MEMORY:
         needed = [row.get("memory", {}).get("temporary") for row in (rivals[0], ours)]
         if None in needed:
-            return None, _reason(rivals[0]) or _reason(ours) or "the compiler does not tell"
+            return None, _reason(rivals[0]) or "the compiler does not tell"
         return needed[0] / max(needed[1], 1), None
-    if ours["status"] == rivals[0]["status"] == "measured":
+    if rivals[0]["status"] == "measured":
         return _alone(rivals[0]) / _alone(ours), None
-    return None, _reason(ours) or _reason(rivals[0])
+    return None, _reason(rivals[0])
 
 
 def _alone(row: Row) -> float:

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-_LEAST_SAMPLES = 5
 _MOST_SAMPLES = 300
 _QUEUE_SECONDS = 0.01
 _MOST_QUEUED = 50
@@ -42,14 +41,15 @@ def time_in_turns(launches: list[Launch], seconds: float, rounds: int = 3) -> li
     Args:
         launches: what to time.
         seconds: spent on each in all.
-        rounds: turns that each one has.
+        rounds: turns that each one has, and so the fewest samples; at least 2.
     """
     samples = [Samples([], []) for _ in launches]
     for _ in range(rounds):
         for launch, (alone, queued) in zip(launches, samples, strict=True):
             alone += _sample(launch, 1, seconds / rounds / 2)
-            calls = round(_QUEUE_SECONDS / statistics.median(alone))
-            queued += _sample(launch, max(1, min(calls, _MOST_QUEUED)), seconds / rounds / 2)
+            calls = min(round(_QUEUE_SECONDS / statistics.median(alone)), _MOST_QUEUED)
+            # A queue of one is a call alone: what is slow is not run twice as often for it.
+            queued += _sample(launch, calls, seconds / rounds / 2) if calls > 1 else alone[-1:]
     return samples
 
 
@@ -64,11 +64,9 @@ def spread(seconds: list[float]) -> dict[str, Any]:
 
 
 def _sample(launch: Launch, calls: int, seconds: float) -> list[float]:
-    """Return seconds a call, of several times so many calls in a queue."""
+    """Return seconds a call, of one or more times so many calls in a queue."""
     sampled: list[float] = []
-    while len(sampled) < _LEAST_SAMPLES or (
-        len(sampled) < _MOST_SAMPLES and sum(sampled) * calls < seconds
-    ):
+    while not sampled or (len(sampled) < _MOST_SAMPLES and sum(sampled) * calls < seconds):
         began = time.perf_counter()
         for _ in range(calls):
             results = launch.start()

@@ -1,5 +1,7 @@
 """Every program gets samples alone and queued, in turns; queues wait once."""
 
+import time
+
 import pytest
 
 from echojax.gpu.timing import Launch, spread, time_in_turns
@@ -14,14 +16,22 @@ def test_turns_queues_and_waits():
         )
 
     samples = time_in_turns([launch("a"), launch("b")], seconds=0.0, rounds=2)
-    assert [len(s.alone) for s in samples] == [10, 10]
-    assert [len(s.queued) for s in samples] == [10, 10]
+    assert [(len(s.alone), len(s.queued)) for s in samples] == [(2, 2), (2, 2)]
     order = [event[0] for event in events]
     turns = [x for x, before in zip(order, [None, *order], strict=False) if x != before]
     assert turns == ["a", "b", "a", "b"]
     starts, waits = (sum(event == f"a {kind}" for event in events) for kind in ("start", "wait"))
-    assert waits == 20
-    assert starts > waits  # calls that take no time are queued
+    assert waits == 4
+    assert starts == 2 * (1 + 50)  # calls that take no time are queued
+
+
+def test_a_slow_call_is_not_queued():
+    calls = []
+    (samples,) = time_in_turns(
+        [Launch(lambda: calls.append(time.sleep(0.02)), lambda x: x)], seconds=0.0, rounds=3
+    )
+    assert len(calls) == len(samples.alone) == 3
+    assert samples.queued == samples.alone
 
 
 def test_spread():
