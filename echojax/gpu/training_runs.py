@@ -14,7 +14,7 @@ from rich.console import Console
 from echojax.config import PRESETS, Config
 from echojax.data import DATASETS
 from echojax.errors import UserError
-from echojax.gpu.record import Row, Skipped, Task
+from echojax.gpu.record import Row, Skipped, Task, failed
 from echojax.training.run import run
 from selective_scan.choice import chosen
 
@@ -66,9 +66,12 @@ def training_runs(
 
 def _compare(config: Config, now: Callable[[str], None]) -> Row:
     """Train with either scan; what "auto" learns must lie in the interval of "fused"."""
-    runs = {}
+    runs: dict[str, Row] = {}
     for scan in _SCANS:
-        now(f"training {config.dataset} with {scan}")
+        try:
+            now(f"training {config.dataset} with {scan}")
+        except Skipped as reason:
+            return failed(reason) | {"runs": runs}
         runs[scan] = _train(dataclasses.replace(config, scan=scan))
     auto, fused = (runs[scan] for scan in _SCANS)
     speed = auto["steps_per_second"] / fused["steps_per_second"]

@@ -1,6 +1,8 @@
 """The GPU's acceptance and tuning from the command line, rehearsed without the hardware."""
 
 import json
+import signal
+import time
 
 import jax
 import pytest
@@ -58,6 +60,24 @@ def test_a_rehearsed_tuning_prints_the_lines(command, tmp_path):
     (line,) = document["best"]
     assert f"    {line['line']}  # 1.000 of the best" in out
     assert "the rule's 1:" in out
+
+
+def test_interrupted_it_keeps_what_there_is(start, tmp_path):
+    path = tmp_path / "gpu.json"
+    process = start("gpu_acceptance.py", "--rehearse", "--out", path)
+    deadline = time.monotonic() + 120
+    while not (path.exists() and json.loads(path.read_text()).get("checks")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert f"what there is is in {path}" in out
+    assert "Traceback" not in err
+    document = json.loads(path.read_text())
+    assert not document["finished"]
+    assert document["checks"][0]["status"] == "passed"
 
 
 @pytest.mark.parametrize("name", COMMANDS)
