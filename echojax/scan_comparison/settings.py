@@ -82,7 +82,7 @@ class Settings:
 
 
 # Base shape, a sweep over length, a sweep over batch.
-_QUICK = [(8, 32, 64, 16), (8, 8, 64, 16), (2, 32, 64, 16)]
+_QUICK = [(8, 16, 64, 16), (8, 4, 64, 16), (2, 16, 64, 16)]
 _CPU = [
     (128, 50, 128, 32),
     *((4, length, 64, 16) for length in (64, 256, 1024, 4096)),

@@ -6,7 +6,7 @@ from echojax.scan_comparison.measure import Row
 from echojax.scan_comparison.record import worst_gradient
 
 HEADINGS = (
-    "", "forward ms", "ns/element", "of floor", "with backward ms", "ns/element", "of floor",
+    "", "forward ms", "ns each", "of floor", "with backward ms", "ns each", "of floor",
     "MiB", "compile s", "value error", "gradient error",
 )  # fmt: skip
 
@@ -61,7 +61,10 @@ def terminal_table(title: str, rows: list[Row]) -> Table:
 
 def milliseconds(seconds: float) -> str:
     """Return a time in ms with three digits."""
-    value = 1e3 * seconds
+    return _three_digits(1e3 * seconds)
+
+
+def _three_digits(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
@@ -70,7 +73,7 @@ def _time_cells(row: Row) -> list[str]:
         return [row["status"], "–", "–"]
     share = row["floor_share"]
     return [
-        milliseconds(row["median_seconds"]), f"{row['ns_per_element']:.3g}",
+        milliseconds(row["median_seconds"]), _three_digits(row["ns_per_element"]),
         f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %",
     ]  # fmt: skip
 
@@ -79,7 +82,7 @@ def _other_cells(row: Row) -> list[str]:
     memory, compiled, errors = row["memory_bytes"], row["compile_seconds"], row["errors"] or {}
     worst = worst_gradient(row)
     return [
-        "–" if memory is None else f"{memory / 2**20:,.1f}",
+        "–" if memory is None else _three_digits(memory / 2**20),
         "–" if compiled is None else f"{compiled:.2f}",
         f"{errors['y']:.1e}" if errors else "–",
         "–" if worst is None else f"{worst:.1e}",
