@@ -53,15 +53,15 @@ def training_runs(
         now: called before each run with what it is.
         rehearse: a tiny model, a few steps.
     """
-    quickstart = PRESETS["quickstart"]()
-    if rehearse:
-        quickstart = dataclasses.replace(
-            quickstart, width=8, state_size=4, max_len=6, max_steps=3, eval_batch_size=512
-        )
-    yield "synthetic", partial(_compare, quickstart, now)
+    configs = [PRESETS["quickstart"]()]
     if (name := dataset_in(data_dir)) is not None:
-        config = dataclasses.replace(PRESETS[name](), data_dir=str(data_dir), epochs=_EPOCHS)
-        yield name, partial(_compare, config, now)
+        real = dataclasses.replace(PRESETS[name](), data_dir=str(data_dir), epochs=_EPOCHS)
+        configs.append(real)
+    small = {"width": 8, "state_size": 4, "max_len": 6, "max_steps": 3, "eval_batch_size": 512}
+    for config in configs:
+        if rehearse:
+            config = dataclasses.replace(config, **small)  # type: ignore[arg-type]
+        yield config.dataset, partial(_compare, config, now)
 
 
 def _compare(config: Config, now: Callable[[str], None]) -> Row:
