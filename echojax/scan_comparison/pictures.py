@@ -114,7 +114,8 @@ def _draw(
         _log_axes(axes, sorted({row[axis] for row in rows}))
     for axes in panels[::2]:
         axes.set_ylabel("ms" if value == "median_seconds" else "MiB")
-    figure.supxlabel(axis, fontsize=10)
+    for axes in panels[-2:]:
+        axes.set_xlabel(axis)
     handles: dict[str, Any] = {}
     for axes in panels:
         handles |= dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
