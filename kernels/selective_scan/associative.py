@@ -1,10 +1,7 @@
 """All positions at once, by ``lax.associative_scan``: O(log L) deep, several (B, L, E, N) large."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
-from jax.custom_derivatives import linear_call
 
 
 def scan(
@@ -28,38 +25,30 @@ def scan(
     return y_BxLxE, h_BxLxExN[:, 0 if reverse else -1]
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
 def states(reverse: bool, decay_BxLxExN: jax.Array, input_BxLxExN: jax.Array) -> jax.Array:
     """Return h_l = decay_l h_before + input_l at every position, (B, L, E, N), from a state of 0.
 
-    Its derivative is the same recurrence, and its gradient that recurrence the other way round:
-    JAX's own gradient would go back through every level of the tree and keep them all.
+    As the solution of a linear system it has derivatives of its own: forward mode is the same
+    recurrence once more, the gradient that recurrence the other way round. JAX's own gradient
+    would go back through every level of the tree and keep them all.
     """
 
-    def join(
-        near: tuple[jax.Array, jax.Array], far: tuple[jax.Array, jax.Array]
-    ) -> tuple[jax.Array, jax.Array]:
-        return near[0] * far[0], far[0] * near[1] + far[1]
+    def solve(reverse: bool, decay: jax.Array, inputs: jax.Array) -> jax.Array:
+        return jax.lax.associative_scan(_join, (decay, inputs), axis=1, reverse=reverse)[1]
 
-    parts = (decay_BxLxExN, input_BxLxExN)
-    return jax.lax.associative_scan(join, parts, axis=1, reverse=reverse)[1]
-
-
-@states.defjvp
-def _states_jvp(
-    reverse: bool, at: tuple[jax.Array, jax.Array], along: tuple[jax.Array, jax.Array]
-) -> tuple[jax.Array, jax.Array]:
-    (decay, inputs), (ddecay, dinputs) = at, along
-    h = states(reverse, decay, inputs)
-    moved = dinputs + ddecay * _shifted(h, 1, reverse)
-    # Going back, a position's state is decayed by the position that was visited after it.
-    dh = linear_call(
-        lambda decay, moved: states(reverse, decay, moved),
-        lambda decay, dh: states(not reverse, _shifted(decay, -1, reverse), dh),
-        decay,
-        moved,
+    return jax.lax.custom_linear_solve(
+        lambda h: h - decay_BxLxExN * _shifted(h, 1, reverse),
+        input_BxLxExN,
+        lambda _, inputs: solve(reverse, decay_BxLxExN, inputs),
+        # Going back, a position's state is decayed by the position that was visited after it.
+        lambda _, dh: solve(not reverse, _shifted(decay_BxLxExN, -1, reverse), dh),
     )
-    return h, dh
+
+
+def _join(
+    near: tuple[jax.Array, jax.Array], far: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    return near[0] * far[0], far[0] * near[1] + far[1]
 
 
 def _shifted(x_BxLxExN: jax.Array, by: int, reverse: bool) -> jax.Array:

@@ -163,11 +163,26 @@ def by_rows(arrays, start, stop, dy, reverse):
 @pytest.mark.parametrize("name", NAMES)
 def test_vmap_and_checkpoint(name):
     arrays = inputs((4, 6, 2, 3), ())
-    args = [jnp.asarray(arrays[k], jnp.float32) for k in ("u", "delta", "A", "B", "C")]
+    u, delta, A, B, C = (jnp.asarray(arrays[k], jnp.float32) for k in ("u", "delta", "A", "B", "C"))
+    delta = jnp.abs(delta)
     scan = jax.checkpoint(lambda *args: selective_scan(*args, implementation=name))
-    rows = jax.vmap(lambda u, d, B, C: scan(u[None], d[None], args[2], B[None], C[None])[0])
-    mapped = jax.jit(rows)(args[0], args[1], args[3], args[4])
-    np.testing.assert_allclose(mapped, scan(*args), rtol=1e-5, atol=1e-6)
+
+    def rows(u, delta, B, C):
+        row = lambda u, d, B, C: scan(u[None], d[None], A, B[None], C[None])[0]  # noqa: E731
+        return jax.vmap(row)(u, delta, B, C)
+
+    def gradients(scan):
+        return jax.grad(lambda *args: jnp.sum(jnp.sin(scan(*args))), (0, 1, 2, 3))
+
+    plain = lambda u, delta, B, C: scan(u, delta, A, B, C)  # noqa: E731
+    alone = [gradients(plain)(*(x[b : b + 1] for x in (u, delta, B, C))) for b in range(4)]
+    expected = jax.tree.map(lambda *x: jnp.concatenate(x), *alone)
+    np.testing.assert_allclose(jax.jit(rows)(u, delta, B, C), plain(u, delta, B, C), 1e-5, 1e-6)
+    of_mapped = jax.jit(gradients(rows))(u, delta, B, C)
+    mapped = jax.jit(jax.vmap(gradients(plain)))(*(x[:, None] for x in (u, delta, B, C)))
+    for one, other, wanted in zip(of_mapped, mapped, expected, strict=True):
+        np.testing.assert_allclose(one, wanted, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(other[:, 0], wanted, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["fused", "chunked"])
