@@ -151,14 +151,14 @@ def _backward_rule(reverse: bool, saved: Any, outer: Any) -> tuple[jax.Array, ..
                 _einsum("rn,rne->re", B_rxN, g),
                 _sum_over_states(q * A_NxE),
                 _einsum("rne,re->rn", g, x_rxE),
-                _einsum("rne,re->rn", h, dy_rxE),
             )
             return (g * exp2(t_rxE[:, None] * A2), dA + q * t_rxE[:, None]), grads
 
         def chunk(carry: tuple[jax.Array, jax.Array], at: Any) -> tuple[Any, Any]:
             start, in_time = at
             _, h = lax.scan(recompute, start, in_time, reverse=reverse)
-            return lax.scan(position, carry, (h, in_time), reverse=not reverse)
+            carry, grads = lax.scan(position, carry, (h, in_time), reverse=not reverse)
+            return carry, (*grads, _einsum("prne,pre->prn", h, in_time[-1]))
 
         (g, dA), grads = lax.scan(chunk, carry, (starts, in_time), reverse=not reverse)
         return g.swapaxes(1, 2), dA, *(parts.joined(x, u.shape[1]) for x in grads)
