@@ -22,7 +22,7 @@ from echojax.scan_comparison.record import (
     write_results,
 )
 from echojax.scan_comparison.roofline import Roofline, measure_roofline
-from echojax.scan_comparison.settings import Flags, Settings, resolved
+from echojax.scan_comparison.settings import Flags, Settings, command, resolved
 from echojax.scan_comparison.table import terminal_table
 from echojax.scan_comparison.torch_scans import torch_program, torch_scans
 from echojax.training.interrupts import Interrupted, Interrupts, deferred_interrupts
@@ -47,7 +47,7 @@ def compare(flags: Flags, console: Console) -> None:
     results = read_unfinished(folder, settings, machine)
     if results is None:
         not_here = {name: reason for name, reason in here.items() if reason is not None}
-        results = new_results(settings, machine, not_here)
+        results = new_results(command(flags), settings, machine, not_here)
     builders: dict[str, Builder] = {
         name: torch_program if name in rivals else jax_program for name in settings.implementations
     }

@@ -56,6 +56,7 @@ def _line_colours() -> str:
     )
     return (
         f":root {{ {light} }}\n@media (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}\n"
+        ".numbers thead th + th { white-space: normal; vertical-align: bottom; }\n"
         ".numbers tbody td:nth-child(2) { font-weight: inherit; }\n"
         ".numbers tbody td.best { font-weight: 600; }\n"
     )
@@ -142,6 +143,7 @@ def _facts(results: Results) -> str:
     machine, settings = results["machine"], results["settings"]
     about = {name: value for name, value in machine.items() if name != "versions"}
     kept = {name: settings[name] for name in ("implementations", "seconds", "max_memory_gib")}
+    kept["command"] = results["command"]
     sections = {"Machine": about, "Versions": machine["versions"], "Settings": kept}
     if results["not_here"]:
         sections["Not measured here"] = results["not_here"]

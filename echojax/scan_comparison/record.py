@@ -52,9 +52,12 @@ def read_unfinished(folder: Path, settings: Settings, machine: dict[str, Any]) -
     return results
 
 
-def new_results(settings: Settings, machine: dict[str, Any], not_here: dict[str, str]) -> Results:
+def new_results(
+    command: str, settings: Settings, machine: dict[str, Any], not_here: dict[str, str]
+) -> Results:
     """Return a comparison without rows."""
     return {
+        "command": command,
         "date": date.today().isoformat(),
         "machine": machine,
         "settings": settings.as_json(),

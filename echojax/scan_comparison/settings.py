@@ -124,6 +124,20 @@ def resolved(flags: Flags, here: dict[str, str | None], rivals: list[str], cpu: 
     )  # fmt: skip
 
 
+def command(flags: Flags) -> str:
+    """Return the command line of these flags, without the folder."""
+    words = ["python experiments/compare_scans.py", *(["--quick"] if flags.quick else [])]
+    for name in ("implementations", "dtypes"):
+        if values := getattr(flags, name):
+            words += [f"--{name}", *values]
+    for shape in flags.shape:
+        words += ["--shape", shape]
+    for name in ("against", "seconds", "max_memory_gib"):
+        if (value := getattr(flags, name)) is not None:
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    return " ".join(words)
+
+
 def _implementations(
     wanted: tuple[str, ...] | None, here: dict[str, str | None]
 ) -> tuple[str, ...]:

@@ -36,6 +36,8 @@ def test_the_folder_holds_everything(compared):
     }  # fmt: skip
     results = read(folder)
     assert results["finished"]
+    flags = "--implementations fused sequential --dtypes float32 --shape 2,4,3,2 --shape 2,8,3,2"
+    assert results["command"].startswith(f"python experiments/compare_scans.py {flags}")
     assert len(results["rows"]) == 3 * 2 * 2
     assert str(folder.parent) not in (folder / "results.json").read_text()
     for row in results["rows"]:

@@ -31,7 +31,7 @@ def test_a_folder_is_continued_only_by_the_same_comparison(tmp_path):
     settings = resolved(flags, HERE, [], cpu=True)
     assert settings.shapes == (Shape(1, 2, 3, 4),)
     assert read_unfinished(tmp_path, settings, MACHINE) is None
-    results = new_results(settings, MACHINE, {})
+    results = new_results("python experiments/compare_scans.py", settings, MACHINE, {})
     write_results(tmp_path, results)
     assert read_unfinished(tmp_path, settings, MACHINE) == results
     with pytest.raises(UserError, match="versions"):
