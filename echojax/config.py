@@ -72,7 +72,7 @@ class Config:
     max_len: int | None = None
     """How many of the newest items are read (None: 200 for ml-1m, the data set's own elsewhere)."""
     scan: str = "auto"
-    """Implementation of the selective scan: auto, fused, chunked, associative, sequential."""
+    """Selective scan: auto, pallas_gpu, pallas_tpu, fused, chunked, associative, sequential."""
 
     # How to learn it.
     loss: Literal["softmax"] = "softmax"

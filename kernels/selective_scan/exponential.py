@@ -1,4 +1,4 @@
-"""An exponential that costs 11 vector operations, a third of XLA's own on the CPU."""
+"""An exponential of 11 vector operations that takes half the time of XLA's own on the CPU."""
 
 import math
 
