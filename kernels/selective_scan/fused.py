@@ -133,8 +133,7 @@ def _backward_rule(reverse: bool, saved: Any, outer: Any) -> tuple[jax.Array, ..
         g_rxExN, starts, *whole = part
         g_rxNxE = g_rxExN.swapaxes(1, 2)
         in_time = tuple(map(parts.cut, whole))
-        # The gradient of A is summed over positions here, over rows in the end.
-        carry = (g_rxNxE, jnp.zeros_like(g_rxNxE))
+        nothing = jnp.zeros_like(g_rxNxE)
 
         def recompute(h: jax.Array, at: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
             t_rxE, x_rxE, B_rxN, _, _ = at
@@ -155,12 +154,15 @@ def _backward_rule(reverse: bool, saved: Any, outer: Any) -> tuple[jax.Array, ..
             return (g * exp2(t_rxE[:, None] * A2), dA + q * t_rxE[:, None]), grads
 
         def chunk(carry: tuple[jax.Array, jax.Array], at: Any) -> tuple[Any, Any]:
+            g, dA = carry
             start, in_time = at
             _, h = lax.scan(recompute, start, in_time, reverse=reverse)
-            carry, grads = lax.scan(position, carry, (h, in_time), reverse=not reverse)
-            return carry, (*grads, _einsum("prne,pre->prn", h, in_time[-1]))
+            # A sum over all positions of a long row, one after the other, would lose digits.
+            (g, more), grads = lax.scan(position, (g, nothing), (h, in_time), reverse=not reverse)
+            return (g, dA + more), (*grads, _einsum("prne,pre->prn", h, in_time[-1]))
 
-        (g, dA), grads = lax.scan(chunk, carry, (starts, in_time), reverse=not reverse)
+        both = (g_rxNxE, nothing)
+        (g, dA), grads = lax.scan(chunk, both, (starts, in_time), reverse=not reverse)
         return g.swapaxes(1, 2), dA, *(parts.joined(x, u.shape[1]) for x in grads)
 
     dlast, *in_time = map(parts.tiled, (dlast, t, t * u, B, C, dy))
