@@ -57,17 +57,25 @@ class Config:
     """Start time steps at 0.001..0.1, not all at 0.69 (None: as the variant)."""
     plain_depth: bool | None = None
     """k layers hold k Mambas a direction, not k * k (None: as the variant)."""
-    width: int = 64
-    """D, the model width."""
-    layers: int = 1
+    width: int | None = None
+    """D, the model width (None, here and below: the model's own, from its paper)."""
+    layers: int | None = None
     """How many layers."""
-    state_size: int = 32
+    heads: int | None = None
+    """Attention heads."""
+    hidden_size: int | None = None
+    """Width of the recurrent state."""
+    window: int | None = None
+    """How many of the newest items a convolution sees."""
+    state_size: int | None = None
     """N, Mamba's states a channel."""
-    conv_width: int = 4
+    conv_width: int | None = None
     """Taps of Mamba's convolution."""
-    expand: int = 2
+    expand: int | None = None
     """Mamba's inner channels over the width."""
-    dropout: float = 0.2
+    mask_rate: float | None = None
+    """Share of a sequence's items that the cloze objective hides."""
+    dropout: float | None = None
     """Dropout rate."""
     max_len: int | None = None
     """How many of the newest items are read (None: 200 for ml-1m, the data set's own elsewhere)."""
@@ -75,6 +83,9 @@ class Config:
     """Selective scan: auto, pallas_gpu, pallas_tpu, fused, chunked, associative, sequential."""
 
     # How to learn it.
+    objective: str | None = None
+    """What one row predicts: prefixes (the item behind a prefix), all-positions (behind each
+    position of one pass: causal models alone) or cloze (hidden items) (None: the model's own)."""
     loss: Literal["softmax"] = "softmax"
     """Training loss: exact cross entropy over the whole catalogue."""
     softmax_chunk: int | None = None
@@ -82,7 +93,7 @@ class Config:
     learning_rate: float = 1e-3
     """Adam's step size."""
     batch_size: int | None = None
-    """Examples a step (None: 2048; 256 on synthetic)."""
+    """Rows a step (None: 2048 prefixes, 256 on synthetic; 128 sequences, 32 on synthetic)."""
     microbatch: int | None = None
     """Examples held in memory at once; gradients are summed (None: chosen by device)."""
     epochs: int = 200
@@ -124,9 +135,9 @@ RESUMABLE = {
 }  # fmt: skip
 
 _POSITIVE = (
-    "width", "layers", "state_size", "conv_width", "expand", "max_len", "softmax_chunk",
-    "batch_size", "microbatch", "epochs", "max_steps", "patience", "eval_every",
-    "eval_batch_size", "checkpoint_every",
+    "width", "layers", "heads", "hidden_size", "window", "state_size", "conv_width", "expand",
+    "max_len", "softmax_chunk", "batch_size", "microbatch", "epochs", "max_steps", "patience",
+    "eval_every", "eval_batch_size", "checkpoint_every",
 )  # fmt: skip
 
 
@@ -139,8 +150,10 @@ def check(config: Config) -> None:
     for name in ("k_core", "seed", "data_workers"):
         if getattr(config, name) < 0:
             raise UserError(f"{flag(name)} must be at least 0, not {getattr(config, name)}")
-    if not 0 <= config.dropout < 1:
+    if config.dropout is not None and not 0 <= config.dropout < 1:
         raise UserError(f"--dropout must be at least 0 and below 1, not {config.dropout}")
+    if config.mask_rate is not None and not 0 < config.mask_rate < 1:
+        raise UserError(f"--mask-rate must be above 0 and below 1, not {config.mask_rate}")
     if not (config.learning_rate > 0 and math.isfinite(config.learning_rate)):
         raise UserError(f"--learning-rate must be above 0 and finite, not {config.learning_rate}")
     if config.batch_size and config.microbatch and config.batch_size % config.microbatch:

@@ -7,6 +7,7 @@ from echojax.data.formats import FORMATS, Columns
 from echojax.data.load import load_dataset
 from echojax.data.sources import DATASETS, Source
 from echojax.data.splits import Split, global_time_split, leave_one_out
+from echojax.data.windows import Windows, windows
 
 __all__ = [
     "DATASETS",
@@ -17,8 +18,10 @@ __all__ = [
     "Examples",
     "Source",
     "Split",
+    "Windows",
     "batches",
     "global_time_split",
     "leave_one_out",
     "load_dataset",
+    "windows",
 ]

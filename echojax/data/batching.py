@@ -12,6 +12,7 @@ from absl import flags
 
 from echojax.data.examples import Examples
 from echojax.data.mixing import mix64
+from echojax.data.windows import Windows
 from echojax.errors import UserError
 
 _ROUNDS = 6
@@ -59,7 +60,7 @@ class Batches:
         rows: The rows of each batch to make, for a host that feeds only some devices.
     """
 
-    examples: Examples
+    examples: Examples | Windows
     batch_size: int
     seed: int
     rows: slice
@@ -73,7 +74,7 @@ class Batches:
         """Return batch ``step`` (from 0, counted over all epochs).
 
         Returns:
-            ``item_ids``, ``lengths``, ``targets`` as ``Examples.gather`` gives them, and
+            ``item_ids``, ``lengths``, ``targets`` as the examples' ``gather`` gives them, and
             ``weights`` float32 (B,): 1 for an example, 0 for a row that only fills the last
             batch of an epoch.
         """
@@ -112,7 +113,7 @@ class Batches:
 
 
 def batches(
-    examples: Examples, batch_size: int, seed: int, *, rows: slice = slice(None)
+    examples: Examples | Windows, batch_size: int, seed: int, *, rows: slice = slice(None)
 ) -> Batches:
     """Return shuffled batches of ``examples``.
 

@@ -13,7 +13,7 @@ from flax import nnx
 from echojax.config import Config
 from echojax.gpu.against_oracle import judged, relative_error
 from echojax.gpu.record import Row, Task
-from echojax.models import build_model
+from echojax.models import build_model, with_sizes
 
 _ITEMS = 300
 # Between two float32 computations of several layers each; looser than for one scan.
@@ -27,13 +27,14 @@ def model_checks(*, rehearse: bool) -> Iterator[Task]:
         sizes = {"max_len": 6, "layers": 1, "width": 8, "state_size": 4}
     variants: tuple[Literal["echojax", "official"], ...] = ("echojax", "official")
     for variant in variants[:1] if rehearse else variants:
-        config = Config(dropout=0.0, variant=variant, **sizes)
+        config = with_sizes(Config(dropout=0.0, variant=variant, **sizes))
         yield f"EchoMamba4Rec, {variant}", partial(check_model, config, rows=64)
 
 
 def check_model(config: Config, rows: int) -> Row:
     """Compare vectors and gradients of the model with either scan."""
     assert config.max_len is not None
+    assert config.width is not None
     rng = np.random.default_rng(0)
     lengths_B = rng.integers(1, config.max_len + 1, rows)
     ids_BxL = rng.integers(1, _ITEMS, (rows, config.max_len))

@@ -1,35 +1,65 @@
 """Models, one file each, behind one interface (``SequenceModel``)."""
 
 import dataclasses
-from collections.abc import Callable
+import inspect
 from typing import Any
 
 from flax import nnx
 
-from echojax.config import Config
+from echojax.config import Config, flag
 from echojax.errors import UserError, unknown_name
-from echojax.models.base import SequenceModel
+from echojax.models.base import CausalModel, SequenceModel
 from echojax.models.bidirectional import Mends
 from echojax.models.echomamba4rec import VARIANTS, EchoMamba4Rec
 from echojax.models.mamba4rec import Mamba4Rec
 from selective_scan import implementations
 
-MODELS: dict[str, Callable[..., SequenceModel]] = {
+__all__ = ["MODELS", "CausalModel", "SequenceModel", "build_model", "check_names", "with_sizes"]
+
+MODELS: dict[str, type[SequenceModel]] = {
     "echomamba4rec": EchoMamba4Rec,
     "mamba4rec": Mamba4Rec,
 }
 
+# Flags that are a model's sizes; a model takes those that its constructor names.
+_SIZES = (
+    "width", "layers", "heads", "hidden_size", "window", "state_size", "conv_width", "expand",
+    "mask_rate", "dropout",
+)  # fmt: skip
+
 
 def build_model(config: Config, num_items: int) -> SequenceModel:
     """Return the model that ``config`` names, with initial values drawn from ``config.seed``."""
-    sizes: dict[str, Any] = {
-        name: getattr(config, name)
-        for name in ("width", "layers", "state_size", "conv_width", "expand", "dropout", "max_len")
-    }
+    known = _parameters(config.model)
+    given: dict[str, Any] = {"max_len": config.max_len, "scan": config.scan}
+    given |= {name: getattr(config, name) for name in _SIZES}
     if config.model == "echomamba4rec":
-        sizes["mends"] = mends(config)
-    rngs = nnx.Rngs(config.seed)
-    return MODELS[config.model](num_items, scan=config.scan, rngs=rngs, **sizes)
+        given["mends"] = mends(config)
+    options = {name: value for name, value in given.items() if name in known and value is not None}
+    return MODELS[config.model](num_items, **options, rngs=nnx.Rngs(config.seed))
+
+
+def with_sizes(config: Config) -> Config:
+    """Return ``config`` with the model's own value for each size that is not given.
+
+    Raises:
+        UserError: a size is given that the model does not have, or an objective that it cannot
+            be trained with.
+    """
+    known = _parameters(config.model)
+    for name in _SIZES:
+        if getattr(config, name) is not None and name not in known:
+            raise UserError(f"{flag(name)} has no meaning for --model {config.model}; leave it out")
+    own = {name: known[name].default for name in _SIZES if name in known}
+    objectives = MODELS[config.model].objectives
+    objective = config.objective or objectives[0]
+    if objective not in objectives:
+        raise UserError(
+            f"--objective {objective} is not for --model {config.model}, which takes "
+            f"{' or '.join(objectives)}"
+        )
+    sizes = {name: getattr(config, name) for name in own if getattr(config, name) is not None}
+    return dataclasses.replace(config, objective=objective, **(own | sizes))
 
 
 def mends(config: Config) -> Mends:
@@ -48,3 +78,7 @@ def check_names(config: Config) -> None:
         raise unknown_name("--scan", config.scan, ["auto", *scans])
     if (reason := scans.get(config.scan)) is not None:
         raise UserError(f"--scan {config.scan} cannot run here: {reason}")
+
+
+def _parameters(model: str) -> dict[str, inspect.Parameter]:
+    return dict(inspect.signature(MODELS[model].__init__).parameters)

@@ -1,11 +1,13 @@
 """What every neural recommender shares: the item table, its lookup and the scores."""
 
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from echojax.models.dropout import dropout
 from echojax.models.initializers import normal
+from echojax.models.positions import at_position
 
 
 class SequenceModel(nnx.Module):
@@ -15,16 +17,24 @@ class SequenceModel(nnx.Module):
         num_items: V, the catalogue with padding as item 0.
         width: D.
         max_len: L, how many of the newest items are read.
-        dropout: rate behind the embedding.
+        rngs: streams of random keys for the initial parameters.
+
+    ``objectives`` names the training objectives that fit the model, its own first
+    (``echojax.training.objectives``).
     """
 
-    def __init__(self, num_items: int, *, width: int, max_len: int, dropout: float, rngs: nnx.Rngs):
-        self.max_len, self.dropout = max_len, dropout
+    objectives: ClassVar[tuple[str, ...]] = ("prefixes",)
+
+    def __init__(self, num_items: int, *, width: int, max_len: int, rngs: nnx.Rngs):
+        self.max_len = max_len
         self.item_embedding = nnx.Param(normal(rngs.params(), (num_items, width)))
-        self.norm = nnx.LayerNorm(width, epsilon=1e-12, use_fast_variance=False, rngs=rngs)
 
     def encode(
-        self, item_ids_BxL: jax.Array, lengths_B: jax.Array, *, dropout_key: jax.Array | None = None
+        self,
+        item_ids_BxL: jax.Array,
+        lengths_B: jax.Array,
+        *,
+        dropout_keys: jax.Array | None = None,
     ) -> jax.Array:
         """Return one vector a history, (B, D).
 
@@ -32,27 +42,57 @@ class SequenceModel(nnx.Module):
             item_ids_BxL: item numbers 1..V-1 in time order, right padded with 0. Any L up to
                 ``max_len``.
             lengths_B: items in each row, at least 1.
-            dropout_key: a random key while training; ``None`` switches dropout off.
+            dropout_keys: a random key a row while training, (B,); ``None`` switches dropout off.
         """
         raise NotImplementedError
 
+    def catalogue(self) -> jax.Array:
+        """Return the vectors that histories are compared with, one an item, (V, D)."""
+        return self.item_embedding[...]
+
     def scores(self, item_ids_BxL: jax.Array, lengths_B: jax.Array) -> jax.Array:
         """Return the logits of every item as the next one, (B, V); column 0 is padding."""
-        return self.encode(item_ids_BxL, lengths_B) @ self.item_embedding[...].T
+        return self.encode(item_ids_BxL, lengths_B) @ self.catalogue().T
 
-    def embed(self, item_ids_BxL: jax.Array, dropout_key: jax.Array | None) -> jax.Array:
-        """Return LayerNorm(dropout(embedding)), (B, max_len, D)."""
+    def lookup(self, item_ids_BxL: jax.Array) -> jax.Array:
+        """Return the items' vectors, (B, L, D).
+
+        Raises:
+            ValueError: the histories are longer than ``max_len``.
+        """
         item_ids_BxL = jnp.asarray(item_ids_BxL)
-        length = item_ids_BxL.shape[1]
-        if length > self.max_len:
+        if (length := item_ids_BxL.shape[1]) > self.max_len:
             raise ValueError(f"histories of {length} items, but max_len is {self.max_len}")
-        item_ids_BxL = jnp.pad(item_ids_BxL, ((0, 0), (0, self.max_len - length)))
         x_BxLxD = self.item_embedding[item_ids_BxL]
         # Padding's row is read but never trained by the lookup (PyTorch's padding_idx).
-        x_BxLxD = jnp.where((item_ids_BxL == 0)[..., None], jax.lax.stop_gradient(x_BxLxD), x_BxLxD)
-        return self.norm(dropout(x_BxLxD, self.dropout, dropout_key))
+        return jnp.where((item_ids_BxL == 0)[..., None], jax.lax.stop_gradient(x_BxLxD), x_BxLxD)
 
 
-def split_key(key: jax.Array | None, num: int) -> list[jax.Array | None]:
-    """Split a dropout key; without a key there is nothing to split."""
-    return [None] * num if key is None else list(jax.random.split(key, num))
+class CausalModel(SequenceModel):
+    """A model whose vector at a position depends on no later one: trainable on all positions."""
+
+    objectives = ("all-positions", "prefixes")
+
+    def encode_all(
+        self,
+        item_ids_BxL: jax.Array,
+        lengths_B: jax.Array,
+        *,
+        dropout_keys: jax.Array | None = None,
+    ) -> jax.Array:
+        """Return one vector a position, (B, L, D): what is known once its item has been read.
+
+        Arguments as for ``encode``; what stands at and past ``lengths_B`` means nothing.
+        """
+        raise NotImplementedError
+
+    def encode(
+        self,
+        item_ids_BxL: jax.Array,
+        lengths_B: jax.Array,
+        *,
+        dropout_keys: jax.Array | None = None,
+    ) -> jax.Array:
+        """Return the vector at the last item, (B, D); see ``SequenceModel.encode``."""
+        all_BxLxD = self.encode_all(item_ids_BxL, lengths_B, dropout_keys=dropout_keys)
+        return at_position(all_BxLxD, jnp.asarray(lengths_B) - 1)

@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from echojax.models.base import split_key
-from echojax.models.dropout import dropout
+from echojax.models.dropout import dropout, split_keys
 from echojax.models.glu import GatedLinearUnit
-from echojax.models.mamba import Mamba, at_position, mask
+from echojax.models.layer_norm import layer_norm
+from echojax.models.mamba import Mamba
+from echojax.models.positions import at_position, mask
 from echojax.models.spectral_filter import SpectralFilter
 
 
@@ -39,14 +40,14 @@ class BidirectionalMamba(nnx.Module):
     ):
         self.forward, self.backward = forward, backward
         self.dropout, self.mends = dropout, mends
-        self.norm_forward = nnx.LayerNorm(width, epsilon=1e-5, use_fast_variance=False, rngs=rngs)
-        self.norm_backward = nnx.LayerNorm(width, epsilon=1e-5, use_fast_variance=False, rngs=rngs)
+        self.norm_forward = layer_norm(width, epsilon=1e-5, rngs=rngs)
+        self.norm_backward = layer_norm(width, epsilon=1e-5, rngs=rngs)
 
     def __call__(
-        self, x_BxLxD: jax.Array, lengths_B: jax.Array, *, dropout_key: jax.Array | None = None
+        self, x_BxLxD: jax.Array, lengths_B: jax.Array, *, dropout_keys: jax.Array | None = None
     ) -> jax.Array:
         """Return the sum of both directions at every position, (B, L, D)."""
-        keys = split_key(dropout_key, 2)
+        keys = split_keys(dropout_keys, 2)
         ahead = self.forward(x_BxLxD)
         back = self.backward(x_BxLxD, self._ends(lengths_B), reverse=True)
         return self.norm_forward(
@@ -54,14 +55,14 @@ class BidirectionalMamba(nnx.Module):
         ) + self.norm_backward(dropout(back, self.dropout, keys[1]) + x_BxLxD)
 
     def readout(
-        self, x_BxLxD: jax.Array, lengths_B: jax.Array, *, dropout_key: jax.Array | None = None
+        self, x_BxLxD: jax.Array, lengths_B: jax.Array, *, dropout_keys: jax.Array | None = None
     ) -> jax.Array:
         """Return one vector a history, (B, D).
 
         Forward is read at the last item; backward there too, as the authors do, or at the first
         item (``join_both_ends``), where it has read the whole history as well.
         """
-        keys = split_key(dropout_key, 2)
+        keys = split_keys(dropout_keys, 2)
         last_B = lengths_B - 1
         back_B = jnp.zeros_like(last_B) if self.mends.join_both_ends else last_B
         ahead = self.forward.readout(x_BxLxD, last_B)
@@ -89,29 +90,29 @@ class BidirectionalLayer(nnx.Module):
         self.mends = mends
 
     def __call__(
-        self, x_BxLxD: jax.Array, lengths_B: jax.Array, *, dropout_key: jax.Array | None = None
+        self, x_BxLxD: jax.Array, lengths_B: jax.Array, *, dropout_keys: jax.Array | None = None
     ) -> jax.Array:
         """Return the layer's output at every position, (B, L, D)."""
-        keys = split_key(dropout_key, len(self.mambas) + 2)
+        keys = split_keys(dropout_keys, len(self.mambas) + 2)
         x_BxLxD = self._filter(x_BxLxD, lengths_B, keys[0])
         for mamba, key in zip(self.mambas, keys[1:-1], strict=True):
-            x_BxLxD = mamba(x_BxLxD, lengths_B, dropout_key=key)
-        return self.glu(x_BxLxD, dropout_key=keys[-1])
+            x_BxLxD = mamba(x_BxLxD, lengths_B, dropout_keys=key)
+        return self.glu(x_BxLxD, dropout_keys=keys[-1])
 
     def readout(
-        self, x_BxLxD: jax.Array, lengths_B: jax.Array, *, dropout_key: jax.Array | None = None
+        self, x_BxLxD: jax.Array, lengths_B: jax.Array, *, dropout_keys: jax.Array | None = None
     ) -> jax.Array:
         """Return the layer's output at the read-out alone, (B, D)."""
-        keys = split_key(dropout_key, len(self.mambas) + 2)
+        keys = split_keys(dropout_keys, len(self.mambas) + 2)
         x_BxLxD = self._filter(x_BxLxD, lengths_B, keys[0])
         for mamba, key in zip(self.mambas[:-1], keys[1:-2], strict=True):
-            x_BxLxD = mamba(x_BxLxD, lengths_B, dropout_key=key)
-        user_BxD = self.mambas[-1].readout(x_BxLxD, lengths_B, dropout_key=keys[-2])
-        return self.glu(user_BxD, dropout_key=keys[-1])
+            x_BxLxD = mamba(x_BxLxD, lengths_B, dropout_keys=key)
+        user_BxD = self.mambas[-1].readout(x_BxLxD, lengths_B, dropout_keys=keys[-2])
+        return self.glu(user_BxD, dropout_keys=keys[-1])
 
     def _filter(self, x_BxLxD: jax.Array, lengths_B: jax.Array, key: jax.Array | None) -> jax.Array:
         if not self.mends.mask_padding:
-            return self.filter(x_BxLxD, dropout_key=key)
+            return self.filter(x_BxLxD, dropout_keys=key)
         item_BxLx1 = mask(lengths_B, x_BxLxD.shape[1])[..., None]
-        x_BxLxD = self.filter(jnp.where(item_BxLx1, x_BxLxD, 0), dropout_key=key)
+        x_BxLxD = self.filter(jnp.where(item_BxLx1, x_BxLxD, 0), dropout_keys=key)
         return jnp.where(item_BxLx1, x_BxLxD, 0)

@@ -1,20 +1,31 @@
-"""Dropout with an explicit key."""
+"""Dropout with explicit keys, one a row of the batch.
+
+A row's mask depends on its own key alone, so it is the same whatever other rows are computed
+beside it: in microbatches, on another number of devices, or among other seeds.
+"""
 
 import jax
 import jax.numpy as jnp
 
 
-def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
+def dropout(x: jax.Array, rate: float, keys_B: jax.Array | None) -> jax.Array:
     """Zero each element with probability ``rate`` and scale the rest by ``1 / (1 - rate)``.
 
     Args:
-        x: any shape, any floating dtype (kept).
+        x: (B, ...), any floating dtype (kept).
         rate: probability in [0, 1) that an element is dropped, to 16 bits.
-        key: a JAX random key, or ``None`` to switch dropout off (evaluation).
+        keys_B: a JAX random key a row, or ``None`` to switch dropout off (evaluation).
     """
-    if key is None or rate == 0.0:
+    if keys_B is None or rate == 0.0:
         return x
     # 16 random bits decide as well as 32 do and cost half as much.
     threshold = round(rate * 2**16)
-    keep = jax.random.bits(key, x.shape, jnp.uint16) >= threshold
-    return jnp.where(keep, x / (1 - threshold / 2**16), 0).astype(x.dtype)
+    bits = jax.vmap(lambda key: jax.random.bits(key, x.shape[1:], jnp.uint16))(keys_B)
+    return jnp.where(bits >= threshold, x / (1 - threshold / 2**16), 0).astype(x.dtype)
+
+
+def split_keys(keys_B: jax.Array | None, num: int) -> list[jax.Array | None]:
+    """Split every row's key into ``num``; without keys there is nothing to split."""
+    if keys_B is None:
+        return [None] * num
+    return list(jax.vmap(lambda key: jax.random.split(key, num), out_axes=1)(keys_B))

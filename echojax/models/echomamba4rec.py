@@ -6,10 +6,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from echojax.models.base import SequenceModel, split_key
+from echojax.models.base import SequenceModel
 from echojax.models.bidirectional import BidirectionalLayer, BidirectionalMamba, Mends
+from echojax.models.dropout import dropout, split_keys
 from echojax.models.glu import GatedLinearUnit
+from echojax.models.layer_norm import layer_norm
 from echojax.models.mamba import Mamba
+from echojax.models.positions import pad_to
 from echojax.models.spectral_filter import SpectralFilter
 
 VARIANTS = {
@@ -52,7 +55,8 @@ class EchoMamba4Rec(SequenceModel):
         scan: str = "auto",
         rngs: nnx.Rngs,
     ):
-        super().__init__(num_items, width=width, max_len=max_len, dropout=dropout, rngs=rngs)
+        super().__init__(num_items, width=width, max_len=max_len, rngs=rngs)
+        self.dropout, self.norm = dropout, layer_norm(width, rngs=rngs)
         shared: dict[str, Any] = {"width": width, "dropout": dropout, "mends": mends, "rngs": rngs}
 
         def mamba() -> Mamba:
@@ -78,12 +82,21 @@ class EchoMamba4Rec(SequenceModel):
         self.layers = nnx.List([layer() for _ in range(layers)])
 
     def encode(
-        self, item_ids_BxL: jax.Array, lengths_B: jax.Array, *, dropout_key: jax.Array | None = None
+        self,
+        item_ids_BxL: jax.Array,
+        lengths_B: jax.Array,
+        *,
+        dropout_keys: jax.Array | None = None,
     ) -> jax.Array:
         """Return one vector a history, (B, D); see ``SequenceModel.encode``."""
         lengths_B = jnp.asarray(lengths_B)
-        keys = split_key(dropout_key, len(self.layers) + 1)
+        keys = split_keys(dropout_keys, len(self.layers) + 1)
         x_BxLxD = self.embed(item_ids_BxL, keys[0])
         for layer, key in zip(self.layers[:-1], keys[1:-1], strict=True):
-            x_BxLxD = layer(x_BxLxD, lengths_B, dropout_key=key)
-        return self.layers[-1].readout(x_BxLxD, lengths_B, dropout_key=keys[-1])
+            x_BxLxD = layer(x_BxLxD, lengths_B, dropout_keys=key)
+        return self.layers[-1].readout(x_BxLxD, lengths_B, dropout_keys=keys[-1])
+
+    def embed(self, item_ids_BxL: jax.Array, dropout_keys: jax.Array | None) -> jax.Array:
+        """Return LayerNorm(dropout(embedding)) of the whole window, (B, max_len, D)."""
+        x_BxLxD = self.lookup(pad_to(item_ids_BxL, self.max_len))
+        return self.norm(dropout(x_BxLxD, self.dropout, dropout_keys))

@@ -6,6 +6,7 @@ from flax import nnx
 
 from echojax.models.dropout import dropout
 from echojax.models.initializers import normal
+from echojax.models.layer_norm import layer_norm
 
 
 class GatedLinearUnit(nnx.Module):
@@ -15,11 +16,11 @@ class GatedLinearUnit(nnx.Module):
         self.dropout = dropout
         self.fc1 = nnx.Linear(width, 2 * width, kernel_init=normal, rngs=rngs)
         self.fc2 = nnx.Linear(width, width, kernel_init=normal, rngs=rngs)
-        self.norm = nnx.LayerNorm(width, epsilon=1e-12, use_fast_variance=False, rngs=rngs)
+        self.norm = layer_norm(width, rngs=rngs)
 
-    def __call__(self, x: jax.Array, *, dropout_key: jax.Array | None = None) -> jax.Array:
+    def __call__(self, x: jax.Array, *, dropout_keys: jax.Array | None = None) -> jax.Array:
         """Return the same shape as ``x`` (..., D)."""
         value, gate = jnp.split(self.fc1(x), 2, axis=-1)
         return self.norm(
-            dropout(self.fc2(value * nnx.sigmoid(gate)) + x, self.dropout, dropout_key)
+            dropout(self.fc2(value * nnx.sigmoid(gate)) + x, self.dropout, dropout_keys)
         )

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from echojax.models.initializers import normal, time_step_bias, uniform_within
+from echojax.models.positions import at_position, mask
 from selective_scan import selective_scan, selective_scan_readout
 
 
@@ -149,16 +150,6 @@ class Mamba(nnx.Module):
         splits = [self.rank, self.rank + self.state_size]
         dt, B, C = jnp.split(self.x_proj(u_BxLxE), splits, axis=-1)
         return dt, B, C
-
-
-def mask(lengths_B: jax.Array, length: int) -> jax.Array:
-    """Return (B, L) booleans: is the position an item (and not padding)?"""
-    return jnp.arange(length) < lengths_B[:, None]
-
-
-def at_position(x_BxLxD: jax.Array, position_B: jax.Array) -> jax.Array:
-    """Return row b's vector at position[b], (B, D)."""
-    return jnp.take_along_axis(x_BxLxD, position_B[:, None, None], axis=1)[:, 0]
 
 
 def _visited(

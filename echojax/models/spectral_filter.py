@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from echojax.models.dropout import dropout
+from echojax.models.layer_norm import layer_norm
 
 
 class SpectralFilter(nnx.Module):
@@ -20,13 +21,13 @@ class SpectralFilter(nnx.Module):
         self.max_len, self.dropout = max_len, dropout
         shape = (max_len // 2 + 1, width, 2)  # frequencies, channels, (real, imaginary)
         self.weight_FxDx2 = nnx.Param(0.02 * jax.random.normal(rngs.params(), shape))
-        self.norm = nnx.LayerNorm(width, epsilon=1e-12, use_fast_variance=False, rngs=rngs)
+        self.norm = layer_norm(width, rngs=rngs)
 
-    def __call__(self, x_BxLxD: jax.Array, *, dropout_key: jax.Array | None = None) -> jax.Array:
+    def __call__(self, x_BxLxD: jax.Array, *, dropout_keys: jax.Array | None = None) -> jax.Array:
         """Return the filtered window, (B, L, D)."""
         spectrum_BxFxD = jnp.fft.rfft(x_BxLxD, axis=1, norm="ortho") * self.response()
         filtered = jnp.fft.irfft(spectrum_BxFxD, n=self.max_len, axis=1, norm="ortho")
-        return self.norm(dropout(filtered, self.dropout, dropout_key) + x_BxLxD)
+        return self.norm(dropout(filtered, self.dropout, dropout_keys) + x_BxLxD)
 
     def response(self) -> jax.Array:
         """Return the complex frequency response, (L // 2 + 1, D)."""

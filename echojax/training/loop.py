@@ -15,9 +15,10 @@ from echojax.evaluation.metrics import metric_names
 from echojax.training.checkpoints import Checkpoints
 from echojax.training.interrupts import Interrupted, Interrupts
 from echojax.training.metric_log import MetricLog
+from echojax.training.objectives import Batch
 from echojax.training.progress import Display, Standing
 from echojax.training.state import TrainState
-from echojax.training.step import Batch, StepFunction
+from echojax.training.step import StepFunction
 
 
 @dataclass

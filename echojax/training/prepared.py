@@ -22,7 +22,7 @@ from echojax.errors import unknown_name
 from echojax.evaluation.baselines import training_counts
 from echojax.evaluation.metrics import summarise
 from echojax.evaluation.ranking import Ranker, make_ranker, rank_examples
-from echojax.models import check_names
+from echojax.models import check_names, with_sizes
 
 _SPLITS = {"leave-one-out": leave_one_out, "global-time": global_time_split}
 
@@ -38,10 +38,12 @@ def resolved(config: Config) -> Config:
     if config.data_path is None and config.dataset not in DATASETS:
         raise unknown_name("--dataset", config.dataset, list(DATASETS))
     named = DATASETS.get(config.dataset) if config.data_path is None else None
+    config = with_sizes(config)
+    rows = (256, 2048) if config.objective == "prefixes" else (32, 128)
     return dataclasses.replace(
         config,
         max_len=config.max_len or (named.max_len if named else 50),
-        batch_size=config.batch_size or (256 if _is_synthetic(config) else 2048),
+        batch_size=config.batch_size or rows[not _is_synthetic(config)],
         eval_batch_size=config.eval_batch_size or (64 if jax.default_backend() == "cpu" else 1024),
     )
 
@@ -100,7 +102,7 @@ def make_evaluator(
     def encode(params: nnx.State, item_ids_BxL: jax.Array, lengths_B: jax.Array) -> jax.Array:
         return nnx.merge(graphdef, params).encode(item_ids_BxL, lengths_B)
 
-    ranker = make_ranker(encode, lambda params: params["item_embedding"][...])
+    ranker = make_ranker(encode, lambda params: nnx.merge(graphdef, params).catalogue())
     counts_V = training_counts(split.train, dataset.num_items)
     return Evaluator(config, split, ranker, counts_V)
 

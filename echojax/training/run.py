@@ -11,7 +11,7 @@ from flax import nnx
 from rich.console import Console
 
 from echojax.config import Config
-from echojax.data import Batches, Dataset, batches
+from echojax.data import Batches, Dataset, batches, windows
 from echojax.losses import softmax_chunk
 from echojax.models import build_model
 from echojax.training.checkpoints import Checkpoints
@@ -68,7 +68,8 @@ def run(config: Config, console: Console) -> Path:
 
         # Compile, and say so: it is the one long silence.
         assert config.batch_size is not None  # resolved
-        feed = batches(split.train, config.batch_size, config.seed)
+        shown = split.train if config.objective == "prefixes" else windows(split.train)
+        feed = batches(shown, config.batch_size, config.seed)
         step = compile_step(config, dataset, graphdef, optimizer, state, feed, display)
         evaluate = make_evaluator(config, dataset, split, graphdef)
 
@@ -108,6 +109,7 @@ def choose_microbatch(config: Config, num_items: int) -> int | None:
     assert config.max_len is not None
     if jax.default_backend() != "cpu":
         return None
+    assert config.width is not None
     positions = max(4096, num_items * config.width // 300)
     most = max(1, min(config.batch_size, positions // config.max_len))
     return next(n for n in range(most, 0, -1) if config.batch_size % n == 0)
@@ -124,10 +126,14 @@ def compile_step(
 ) -> jax.stages.Compiled:
     """Compile the training step for the shapes of its batches, announced."""
     microbatch = config.microbatch or choose_microbatch(config, dataset.num_items)
+    assert config.objective is not None
+    assert config.max_len is not None
     rows = microbatch or feed.batch_size
+    rows *= 1 if config.objective == "prefixes" else config.max_len
     step = make_train_step(
         graphdef,
         optimizer,
+        objective=config.objective,
         microbatch=microbatch,
         softmax_chunk=config.softmax_chunk or softmax_chunk(rows, dataset.num_items),
     )

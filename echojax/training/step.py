@@ -9,9 +9,9 @@ import optax
 from flax import nnx
 
 from echojax.losses import softmax_cross_entropy
+from echojax.training.objectives import OBJECTIVES, Batch
 from echojax.training.state import TrainState
 
-Batch = dict[str, jax.Array]
 StepFunction = Callable[[TrainState, Batch], tuple[TrainState, jax.Array]]
 
 
@@ -19,6 +19,7 @@ def make_train_step(
     graphdef: nnx.GraphDef,
     optimizer: optax.GradientTransformation,
     *,
+    objective: str = "prefixes",
     microbatch: int | None = None,
     softmax_chunk: int | None = None,
 ) -> jax.stages.Wrapped:
@@ -27,26 +28,28 @@ def make_train_step(
     Args:
         graphdef: the model's structure.
         optimizer: an optax transformation.
-        microbatch: examples held in memory at once; must divide the batch. The gradient is the
+        objective: what a row predicts (``echojax.training.objectives``).
+        microbatch: rows held in memory at once; must divide the batch. The gradient is the
             sum over microbatches, so it is that of the whole batch.
         softmax_chunk: items a chunk of the cross entropy (None: all at once).
 
     The batch holds ``item_ids`` (B, L), ``lengths``, ``targets`` and ``weights`` (B,); rows of
-    weight 0 pad the last batch of an epoch. The loss is the weighted mean over the batch.
+    weight 0 pad the last batch of an epoch. The loss is the weighted mean over the predictions.
     """
+    predict = OBJECTIVES[objective]
 
-    def summed_loss(params: nnx.State, batch: Batch, key: jax.Array) -> jax.Array:
+    def summed_loss(params: nnx.State, batch: Batch, keys_B: jax.Array) -> Any:
         model = nnx.merge(graphdef, params)
-        user_BxD = model.encode(batch["item_ids"], batch["lengths"], dropout_key=key)
-        losses_B = softmax_cross_entropy(
-            user_BxD, model.item_embedding[...], batch["targets"], chunk=softmax_chunk
-        )
-        return jnp.sum(losses_B * batch["weights"])
+        user_BxPxD, targets_BxP, weights_BxP = predict(model, batch, keys_B)
+        losses_M = softmax_cross_entropy(
+            user_BxPxD.reshape(-1, user_BxPxD.shape[-1]), model.catalogue(), targets_BxP.ravel(),
+            chunk=softmax_chunk,
+        )  # fmt: skip
+        return jnp.sum(losses_M * weights_BxP.ravel()), jnp.sum(weights_BxP)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, jax.Array]:
-        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-        loss, grads = summed_gradient(summed_loss, state.params, batch, key, microbatch)
-        total = jnp.sum(batch["weights"])
+        keys_B = row_keys(state, batch["lengths"].shape[0])
+        (loss, total), grads = summed_gradient(summed_loss, state.params, batch, keys_B, microbatch)
         grads = jax.tree.map(lambda grad: grad / total, grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -55,26 +58,30 @@ def make_train_step(
     return jax.jit(step, donate_argnums=0)
 
 
+def row_keys(state: TrainState, rows: int) -> jax.Array:
+    """Return a key for each row of the step's batch, (B,)."""
+    key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+    return jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.arange(rows))
+
+
 def summed_gradient(
-    loss: Callable[[nnx.State, Batch, jax.Array], jax.Array],
+    loss: Callable[[nnx.State, Batch, jax.Array], tuple[jax.Array, jax.Array]],
     params: nnx.State,
     batch: Batch,
-    key: jax.Array,
+    keys_B: jax.Array,
     microbatch: int | None,
-) -> tuple[jax.Array, nnx.State]:
-    """Return the sum over the batch's rows of ``loss`` and its gradient, a microbatch at a time."""
-    value_and_grad = jax.value_and_grad(loss)
-    rows = batch["targets"].shape[0]
+) -> tuple[tuple[jax.Array, jax.Array], nnx.State]:
+    """Sum ``loss`` (a sum and its weight) and its gradient over rows, a microbatch at a time."""
+    value_and_grad = jax.value_and_grad(loss, has_aux=True)
+    rows = batch["lengths"].shape[0]
     if microbatch is None or microbatch >= rows:
-        return value_and_grad(params, batch, key)
+        return value_and_grad(params, batch, keys_B)
     parts = rows // microbatch
-    split = jax.tree.map(lambda x: x.reshape(parts, microbatch, *x.shape[1:]), batch)
+    split = jax.tree.map(lambda x: x.reshape(parts, microbatch, *x.shape[1:]), (batch, keys_B))
 
-    def add(total: tuple[jax.Array, nnx.State], part: tuple[Batch, jax.Array]) -> Any:
-        batch, i = part
-        fresh = value_and_grad(params, batch, jax.random.fold_in(key, i))
-        return jax.tree.map(jnp.add, total, fresh), None
+    def add(total: Any, part: tuple[Batch, jax.Array]) -> Any:
+        return jax.tree.map(jnp.add, total, value_and_grad(params, *part)), None
 
     zero = jax.tree.map(jnp.zeros_like, params)
-    start = (jnp.zeros((), batch["weights"].dtype), zero)
-    return jax.lax.scan(add, start, (split, jnp.arange(parts)))[0]
+    nothing = jnp.zeros((), batch["weights"].dtype)
+    return jax.lax.scan(add, ((nothing, nothing), zero), split)[0]

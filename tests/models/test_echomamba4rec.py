@@ -152,7 +152,8 @@ def test_gradient_equals_finite_differences(variant):
 def test_dropout_needs_a_key_and_follows_it():
     model = build(dropout=0.5)
     first, again, other = (
-        model.encode(IDS, LENGTHS, dropout_key=jax.random.key(k)) for k in (0, 0, 1)
+        model.encode(IDS, LENGTHS, dropout_keys=jax.random.split(jax.random.key(k), 3))
+        for k in (0, 0, 1)
     )
     np.testing.assert_array_equal(first, again)
     assert not np.allclose(first, other)

@@ -1,0 +1,90 @@
+"""What a batch teaches: which vectors of the model meet which next items.
+
+P is the number of predictions a row makes: 1 for prefixes, L for whole sequences.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from echojax.models.positions import mask
+
+Batch = dict[str, jax.Array]
+
+
+class Predictions(NamedTuple):
+    """Vectors and the items that they should score highest.
+
+    Args:
+        user_BxPxD: the model's vectors.
+        targets_BxP: item numbers.
+        weights_BxP: float32, 0 where there is nothing to predict.
+    """
+
+    user_BxPxD: jax.Array
+    targets_BxP: jax.Array
+    weights_BxP: jax.Array
+
+
+Objective = Callable[[Any, Batch, jax.Array], Predictions]
+
+
+def prefixes(model: Any, batch: Batch, keys_B: jax.Array) -> Predictions:
+    """Predict the item behind each prefix, one a row: any model may be trained so."""
+    user_BxD = model.encode(batch["item_ids"], batch["lengths"], dropout_keys=keys_B)
+    return Predictions(user_BxD[:, None], batch["targets"][:, None], batch["weights"][:, None])
+
+
+def all_positions(model: Any, batch: Batch, keys_B: jax.Array) -> Predictions:
+    """Predict the next item at each position of a pass: for causal models alone.
+
+    ``batch["targets"]`` is (B, L): what follows each item.
+    """
+    user_BxLxD = model.encode_all(batch["item_ids"], batch["lengths"], dropout_keys=keys_B)
+    inside_BxL = mask(batch["lengths"], batch["item_ids"].shape[1])
+    return Predictions(user_BxLxD, batch["targets"], inside_BxL * batch["weights"][:, None])
+
+
+def cloze(model: Any, batch: Batch, keys_B: jax.Array) -> Predictions:
+    """Predict hidden items from what stands on both sides (BERT4Rec, section 3.6).
+
+    The sequence is a row's items and its last target, the newest L of them. A share of
+    ``model.mask_rate`` is hidden, at least one; in one row of ten it is the last alone, which is
+    what evaluation asks.
+    """
+    items_BxL, lengths_B = _with_last_target(batch)
+    length = items_BxL.shape[1]
+    inside_BxL = mask(lengths_B, length)
+    last_BxL = jnp.arange(length) == lengths_B[:, None] - 1
+
+    def draw(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        first, second = jax.random.split(key)
+        return jax.random.uniform(first, (length,)), jax.random.uniform(second)
+
+    draws_BxL, kind_B = jax.vmap(draw)(jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys_B))
+    draws_BxL = jnp.where(inside_BxL, draws_BxL, 2.0)
+    lowest_BxL = jnp.arange(length) == jnp.argmin(draws_BxL, axis=1)[:, None]
+    hidden_BxL = (draws_BxL < model.mask_rate) | lowest_BxL
+    hidden_BxL = jnp.where(kind_B[:, None] < 0.1, last_BxL, hidden_BxL)
+    user_BxLxD = model.encode_hidden(items_BxL, lengths_B, hidden_BxL, dropout_keys=keys_B)
+    return Predictions(user_BxLxD, items_BxL, hidden_BxL * batch["weights"][:, None])
+
+
+def _with_last_target(batch: Batch) -> tuple[jax.Array, jax.Array]:
+    """Return each row's items and last target, at most L of them, and their number."""
+    items_BxL, targets_BxL, lengths_B = batch["item_ids"], batch["targets"], batch["lengths"]
+    length = items_BxL.shape[1]
+    # Where the window is full its oldest item makes room: then the targets are the sequence.
+    short_BxL = jnp.hstack([items_BxL[:, :1], targets_BxL[:, :-1]])
+    full_B = lengths_B == length
+    sequence_BxL = jnp.where(full_B[:, None], targets_BxL, short_BxL)
+    return sequence_BxL, jnp.where(full_B, length, lengths_B + 1)
+
+
+OBJECTIVES: dict[str, Objective] = {
+    "prefixes": prefixes,
+    "all-positions": all_positions,
+    "cloze": cloze,
+}
