@@ -9,9 +9,13 @@ from flax import nnx
 from echojax.config import Config, flag
 from echojax.errors import UserError, unknown_name
 from echojax.models.base import CausalModel, SequenceModel
+from echojax.models.bert4rec import BERT4Rec
 from echojax.models.bidirectional import Mends
 from echojax.models.echomamba4rec import VARIANTS, EchoMamba4Rec
+from echojax.models.fmlprec import FMLPRec
+from echojax.models.hstu import HSTU
 from echojax.models.mamba4rec import Mamba4Rec
+from echojax.models.sasrec import SASRec
 from selective_scan import implementations
 
 __all__ = ["MODELS", "CausalModel", "SequenceModel", "build_model", "check_names", "with_sizes"]
@@ -19,6 +23,10 @@ __all__ = ["MODELS", "CausalModel", "SequenceModel", "build_model", "check_names
 MODELS: dict[str, type[SequenceModel]] = {
     "echomamba4rec": EchoMamba4Rec,
     "mamba4rec": Mamba4Rec,
+    "sasrec": SASRec,
+    "bert4rec": BERT4Rec,
+    "fmlp-rec": FMLPRec,
+    "hstu": HSTU,
 }
 
 # Flags that are a model's sizes; a model takes those that its constructor names.

@@ -1,0 +1,94 @@
+"""FMLP-Rec (arXiv 2202.13556): learnable filters in place of attention."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from echojax.models.base import SequenceModel
+from echojax.models.dropout import dropout, split_keys
+from echojax.models.feed_forward import FeedForward
+from echojax.models.position_embedding import PositionEmbedding
+from echojax.models.positions import pad_to
+from echojax.models.spectral_filter import SpectralFilter
+
+
+class FilterLayer(nnx.Module):
+    """Filter and feed-forward network (section 3.2)."""
+
+    def __init__(self, width: int, *, max_len: int, dropout: float, rngs: nnx.Rngs):
+        self.filter = SpectralFilter(max_len, width, dropout=dropout, rngs=rngs)
+        self.ffn = FeedForward(width, dropout=dropout, inner_dropout=0.0, rngs=rngs)
+
+    def __call__(self, x_BxLxD: jax.Array, *, dropout_keys: jax.Array | None = None) -> jax.Array:
+        """Return the layer's output at every position, (B, L, D)."""
+        keys = split_keys(dropout_keys, 2)
+        return self.ffn(self.filter(x_BxLxD, dropout_keys=keys[0]), dropout_keys=keys[1])
+
+    def readout(self, x_BxLxD: jax.Array, *, dropout_keys: jax.Array | None = None) -> jax.Array:
+        """Return the layer's output at the window's end, (B, D).
+
+        There the circular convolution is one weighted sum: no transform of the rows is needed.
+        """
+        keys = split_keys(dropout_keys, 2)
+        taps_LxD = jnp.fft.irfft(self.filter.response(), n=x_BxLxD.shape[1], axis=0)
+        y_BxD = jnp.einsum("bld,ld->bd", x_BxLxD, taps_LxD[::-1])
+        y_BxD = dropout(y_BxD, self.filter.dropout, keys[0]) + x_BxLxD[:, -1]
+        return self.ffn(self.filter.norm(y_BxD), dropout_keys=keys[1])
+
+
+class FMLPRec(SequenceModel):
+    """Embedding -> positions -> [filter -> feed-forward] x layers -> the vector at the last item.
+
+    As in the paper histories end at the window's end (they are rolled there), so that a filter's
+    taps and the positions count from the last item. What stands before a history is zero in front
+    of each filter; in the authors' code it is a vector made of the position alone, which would
+    tell the filter nothing but the history's length. Of the last layer only the last position is
+    computed.
+
+    Args:
+        num_items: V, with padding as item 0.
+        width: D.
+        layers: how many layers.
+        dropout: rate, everywhere.
+        max_len: L, how many of the newest items are read.
+        rngs: streams of random keys for the initial parameters.
+    """
+
+    def __init__(
+        self,
+        num_items: int,
+        *,
+        width: int = 64,
+        layers: int = 2,
+        dropout: float = 0.5,
+        max_len: int = 50,
+        rngs: nnx.Rngs,
+    ):
+        super().__init__(num_items, width=width, max_len=max_len, rngs=rngs)
+        self.positions = PositionEmbedding(max_len, width, dropout=dropout, rngs=rngs)
+        shared: dict[str, Any] = {"max_len": max_len, "dropout": dropout, "rngs": rngs}
+        self.layers = nnx.List([FilterLayer(width, **shared) for _ in range(layers)])
+
+    def encode(
+        self,
+        item_ids_BxL: jax.Array,
+        lengths_B: jax.Array,
+        *,
+        dropout_keys: jax.Array | None = None,
+    ) -> jax.Array:
+        """Return one vector a history, (B, D); see ``SequenceModel.encode``."""
+        keys = split_keys(dropout_keys, len(self.layers) + 1)
+        items_BxL = self._at_window_end(item_ids_BxL, jnp.asarray(lengths_B))
+        item_BxLx1 = items_BxL[..., None] != 0
+        x_BxLxD = self.positions(self.lookup(items_BxL), dropout_keys=keys[0])
+        for layer, key in zip(self.layers[:-1], keys[1:-1], strict=True):
+            x_BxLxD = layer(jnp.where(item_BxLx1, x_BxLxD, 0), dropout_keys=key)
+        return self.layers[-1].readout(jnp.where(item_BxLx1, x_BxLxD, 0), dropout_keys=keys[-1])
+
+    def _at_window_end(self, item_ids_BxL: jax.Array, lengths_B: jax.Array) -> jax.Array:
+        """Return the histories padded on the left, (B, max_len)."""
+        items_BxL = pad_to(item_ids_BxL, self.max_len)
+        columns_BxL = jnp.arange(items_BxL.shape[1]) + lengths_B[:, None]
+        return jnp.take_along_axis(items_BxL, columns_BxL % items_BxL.shape[1], axis=1)

@@ -1,0 +1,164 @@
+"""HSTU (arXiv 2402.17152): gated attention without a softmax."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from echojax.models.attention import check_heads
+from echojax.models.base import CausalModel
+from echojax.models.dropout import dropout, split_keys
+from echojax.models.initializers import normal, uniform_within
+from echojax.models.positions import at_position
+
+_TEMPERATURE = 0.05  # of the cosine scores, in all of the authors' configurations
+
+
+class HSTULayer(nnx.Module):
+    """``f2(dropout(LN(A V) * U)) + x`` with ``U, V, Q, K = silu(f1(LN(x)))`` (equations 1 to 3).
+
+    ``A = silu(Q K^T + bias) / max_len`` for the items read so far and 0 for later ones; the bias is
+    that of the distance between two positions, the same for all heads. (The authors add a bias of
+    the time between them; here it is by position alone.) As in their code both layer
+    normalisations are without scale and bias, and A is divided by the window's length whatever
+    the history's.
+
+    Args:
+        width: D, the width of U, V, Q and K together over all heads.
+        heads: how many; must divide ``width``.
+        dropout: rate.
+        max_len: the window's length.
+        rngs: streams of random keys for the initial parameters.
+    """
+
+    def __init__(self, width: int, *, heads: int, dropout: float, max_len: int, rngs: nnx.Rngs):
+        check_heads(heads, width)
+        self.heads, self.dropout, self.max_len = heads, dropout, max_len
+        self.norm = nnx.LayerNorm(
+            width, epsilon=1e-6, use_fast_variance=False, use_scale=False, use_bias=False, rngs=rngs
+        )
+        # f1 in two halves: a read-out needs U and Q at one position, V and K at all.
+        f1: dict[str, Any] = {"use_bias": False, "kernel_init": normal, "rngs": rngs}
+        self.f1_uq = nnx.Linear(width, 2 * width, **f1)
+        self.f1_vk = nnx.Linear(width, 2 * width, **f1)
+        self.f2 = nnx.Linear(
+            width,
+            width,
+            kernel_init=nnx.initializers.xavier_uniform(),
+            bias_init=uniform_within(width**-0.5),
+            rngs=rngs,
+        )
+        self.bias_L = nnx.Param(normal(rngs.params(), (max_len,)))  # by distance into the past
+
+    def __call__(self, x_BxLxD: jax.Array, *, dropout_keys: jax.Array | None = None) -> jax.Array:
+        """Return the layer's output at every position, (B, L, D)."""
+        positions_1xL = jnp.arange(x_BxLxD.shape[1])[None]
+        return self._attend(x_BxLxD, x_BxLxD, positions_1xL, dropout_keys)
+
+    def readout(
+        self, x_BxLxD: jax.Array, last_B: jax.Array, *, dropout_keys: jax.Array | None = None
+    ) -> jax.Array:
+        """Return the layer's output at position ``last_B`` alone, (B, D)."""
+        last_Bx1xD = at_position(x_BxLxD, last_B)[:, None]
+        return self._attend(last_Bx1xD, x_BxLxD, last_B[:, None], dropout_keys)[:, 0]
+
+    def _attend(
+        self,
+        x_BxQxD: jax.Array,
+        context_BxLxD: jax.Array,
+        positions_BxQ: jax.Array,
+        keys: jax.Array | None,
+    ) -> jax.Array:
+        u_BxQxD, q_BxQxD = jnp.split(nnx.silu(self.f1_uq(self.norm(x_BxQxD))), 2, axis=-1)
+        v_BxLxD, k_BxLxD = jnp.split(nnx.silu(self.f1_vk(self.norm(context_BxLxD))), 2, axis=-1)
+        past_BxQxL = positions_BxQ[..., None] - jnp.arange(context_BxLxD.shape[1])
+        bias_BxQxL = self.bias_L[jnp.maximum(past_BxQxL, 0)]
+        logits_BxHxQxL = jnp.einsum("bqhk,blhk->bhql", self._split(q_BxQxD), self._split(k_BxLxD))
+        a_BxHxQxL = nnx.silu(logits_BxHxQxL + bias_BxQxL[:, None]) / self.max_len
+        a_BxHxQxL = jnp.where(past_BxQxL[:, None] >= 0, a_BxHxQxL, 0)
+        av_BxQxHxK = jnp.einsum("bhql,blhk->bqhk", a_BxHxQxL, self._split(v_BxLxD))
+        gated_BxQxD = self.norm(av_BxQxHxK.reshape(x_BxQxD.shape)) * u_BxQxD
+        return self.f2(dropout(gated_BxQxD, self.dropout, keys)) + x_BxQxD
+
+    def _split(self, x_BxLxD: jax.Array) -> jax.Array:
+        return x_BxLxD.reshape(*x_BxLxD.shape[:2], self.heads, -1)
+
+
+class HSTU(CausalModel):
+    """Embedding -> positions -> [HSTU layer] x layers -> cosine with the items.
+
+    Items are scaled by ``sqrt(D)`` before positions are added. Scores are cosines over a
+    temperature of 0.05, as in the authors' code. The oldest item shown is at position 0.
+
+    Args:
+        num_items: V, with padding as item 0.
+        width: D.
+        layers: how many layers.
+        heads: attention heads; must divide ``width``.
+        dropout: rate, of the embedding and of each layer's gated attention.
+        max_len: L, how many of the newest items are read.
+        rngs: streams of random keys for the initial parameters.
+    """
+
+    def __init__(
+        self,
+        num_items: int,
+        *,
+        width: int = 64,
+        layers: int = 2,
+        heads: int = 2,
+        dropout: float = 0.2,
+        max_len: int = 50,
+        rngs: nnx.Rngs,
+    ):
+        super().__init__(num_items, width=width, max_len=max_len, rngs=rngs)
+        self.dropout = dropout
+        initial = nnx.initializers.truncated_normal(width**-0.5)
+        self.position_LxD = nnx.Param(initial(rngs.params(), (max_len, width)))
+        shared: dict[str, Any] = {"heads": heads, "dropout": dropout, "max_len": max_len}
+        self.layers = nnx.List([HSTULayer(width, **shared, rngs=rngs) for _ in range(layers)])
+
+    def encode_all(
+        self,
+        item_ids_BxL: jax.Array,
+        lengths_B: jax.Array,
+        *,
+        dropout_keys: jax.Array | None = None,
+    ) -> jax.Array:
+        """Return one vector a position, (B, L, D); see ``CausalModel.encode_all``."""
+        x_BxLxD, last = self._below_last(item_ids_BxL, dropout_keys)
+        return _on_sphere(self.layers[-1](x_BxLxD, dropout_keys=last)) / _TEMPERATURE
+
+    def encode(
+        self,
+        item_ids_BxL: jax.Array,
+        lengths_B: jax.Array,
+        *,
+        dropout_keys: jax.Array | None = None,
+    ) -> jax.Array:
+        """Return one vector a history, (B, D); of the last layer only its position is computed."""
+        x_BxLxD, last = self._below_last(item_ids_BxL, dropout_keys)
+        user_BxD = self.layers[-1].readout(x_BxLxD, jnp.asarray(lengths_B) - 1, dropout_keys=last)
+        return _on_sphere(user_BxD) / _TEMPERATURE
+
+    def catalogue(self) -> jax.Array:
+        """Return the items' vectors, of length 1, (V, D)."""
+        return _on_sphere(self.item_embedding[...])
+
+    def _below_last(
+        self, item_ids_BxL: jax.Array, dropout_keys: jax.Array | None
+    ) -> tuple[jax.Array, jax.Array | None]:
+        """Return what the last layer reads, and its keys."""
+        keys = split_keys(dropout_keys, len(self.layers) + 1)
+        x_BxLxD = self.lookup(item_ids_BxL)
+        x_BxLxD = x_BxLxD * x_BxLxD.shape[-1] ** 0.5 + self.position_LxD[: x_BxLxD.shape[1]]
+        x_BxLxD = dropout(x_BxLxD, self.dropout, keys[0])
+        for layer, key in zip(self.layers[:-1], keys[1:-1], strict=True):
+            x_BxLxD = layer(x_BxLxD, dropout_keys=key)
+        return x_BxLxD, keys[-1]
+
+
+def _on_sphere(x: jax.Array) -> jax.Array:
+    """Scale vectors along the last axis to length 1 (shorter ones than 1e-6 less)."""
+    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), 1e-12))
