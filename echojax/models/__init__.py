@@ -10,7 +10,7 @@ from echojax.config import Config, flag
 from echojax.errors import UserError, unknown_name
 from echojax.models.base import CausalModel, SequenceModel
 from echojax.models.bert4rec import BERT4Rec
-from echojax.models.bidirectional import Mends
+from echojax.models.bidirectional import Mends, Parts
 from echojax.models.echomamba4rec import VARIANTS, EchoMamba4Rec
 from echojax.models.fmlprec import FMLPRec
 from echojax.models.hstu import HSTU
@@ -43,6 +43,7 @@ def build_model(config: Config, num_items: int) -> SequenceModel:
     given |= {name: getattr(config, name) for name in _SIZES}
     if config.model == "echomamba4rec":
         given["mends"] = mends(config)
+        given["parts"] = Parts(config.filter, config.backward, config.glu)
     options = {name: value for name, value in given.items() if name in known and value is not None}
     return MODELS[config.model](num_items, **options, rngs=nnx.Rngs(config.seed))
 

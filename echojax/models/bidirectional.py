@@ -25,13 +25,25 @@ class Mends:
     plain_depth: bool = True  # k layers hold k Mambas a direction, not k * k
 
 
+@dataclass(frozen=True)
+class Parts:
+    """Which parts of a layer there are, for ablations."""
+
+    filter: bool = True  # the FFT filter
+    backward: bool = True  # the Mamba that reads from the end to the start
+    glu: bool = True  # the gated linear unit
+
+
 class BidirectionalMamba(nnx.Module):
-    """``LN(mamba_f(x) + x) + LN(mamba_b(x) + x)``, the second from the end to the start."""
+    """``LN(mamba_f(x) + x) + LN(mamba_b(x) + x)``, the second from the end to the start.
+
+    Without a backward Mamba the first term stands alone.
+    """
 
     def __init__(
         self,
         forward: Mamba,
-        backward: Mamba,
+        backward: Mamba | None,
         *,
         width: int,
         dropout: float,
@@ -41,18 +53,18 @@ class BidirectionalMamba(nnx.Module):
         self.forward, self.backward = forward, backward
         self.dropout, self.mends = dropout, mends
         self.norm_forward = layer_norm(width, epsilon=1e-5, rngs=rngs)
-        self.norm_backward = layer_norm(width, epsilon=1e-5, rngs=rngs)
+        self.norm_backward = layer_norm(width, epsilon=1e-5, rngs=rngs) if backward else None
 
     def __call__(
         self, x_BxLxD: jax.Array, lengths_B: jax.Array, *, dropout_keys: jax.Array | None = None
     ) -> jax.Array:
         """Return the sum of both directions at every position, (B, L, D)."""
         keys = split_keys(dropout_keys, 2)
-        ahead = self.forward(x_BxLxD)
+        ahead = self.norm_forward(dropout(self.forward(x_BxLxD), self.dropout, keys[0]) + x_BxLxD)
+        if self.backward is None or self.norm_backward is None:
+            return ahead
         back = self.backward(x_BxLxD, self._ends(lengths_B), reverse=True)
-        return self.norm_forward(
-            dropout(ahead, self.dropout, keys[0]) + x_BxLxD
-        ) + self.norm_backward(dropout(back, self.dropout, keys[1]) + x_BxLxD)
+        return ahead + self.norm_backward(dropout(back, self.dropout, keys[1]) + x_BxLxD)
 
     def readout(
         self, x_BxLxD: jax.Array, lengths_B: jax.Array, *, dropout_keys: jax.Array | None = None
@@ -64,25 +76,27 @@ class BidirectionalMamba(nnx.Module):
         """
         keys = split_keys(dropout_keys, 2)
         last_B = lengths_B - 1
+        ahead = dropout(self.forward.readout(x_BxLxD, last_B), self.dropout, keys[0])
+        ahead = self.norm_forward(ahead + at_position(x_BxLxD, last_B))
+        if self.backward is None or self.norm_backward is None:
+            return ahead
         back_B = jnp.zeros_like(last_B) if self.mends.join_both_ends else last_B
-        ahead = self.forward.readout(x_BxLxD, last_B)
         back = self.backward.readout(x_BxLxD, back_B, self._ends(lengths_B), reverse=True)
-        return self.norm_forward(
-            dropout(ahead, self.dropout, keys[0]) + at_position(x_BxLxD, last_B)
-        ) + self.norm_backward(dropout(back, self.dropout, keys[1]) + at_position(x_BxLxD, back_B))
+        back = dropout(back, self.dropout, keys[1])
+        return ahead + self.norm_backward(back + at_position(x_BxLxD, back_B))
 
     def _ends(self, lengths_B: jax.Array) -> jax.Array | None:
         return lengths_B if self.mends.reverse_from_last else None
 
 
 class BidirectionalLayer(nnx.Module):
-    """Filter -> one or more bidirectional Mambas -> gated linear unit."""
+    """Filter -> one or more bidirectional Mambas -> gated linear unit; ``None`` leaves one out."""
 
     def __init__(
         self,
-        spectral_filter: SpectralFilter,
+        spectral_filter: SpectralFilter | None,
         mambas: list[BidirectionalMamba],
-        glu: GatedLinearUnit,
+        glu: GatedLinearUnit | None,
         *,
         mends: Mends,
     ):
@@ -97,7 +111,7 @@ class BidirectionalLayer(nnx.Module):
         x_BxLxD = self._filter(x_BxLxD, lengths_B, keys[0])
         for mamba, key in zip(self.mambas, keys[1:-1], strict=True):
             x_BxLxD = mamba(x_BxLxD, lengths_B, dropout_keys=key)
-        return self.glu(x_BxLxD, dropout_keys=keys[-1])
+        return self.glu(x_BxLxD, dropout_keys=keys[-1]) if self.glu else x_BxLxD
 
     def readout(
         self, x_BxLxD: jax.Array, lengths_B: jax.Array, *, dropout_keys: jax.Array | None = None
@@ -108,11 +122,12 @@ class BidirectionalLayer(nnx.Module):
         for mamba, key in zip(self.mambas[:-1], keys[1:-2], strict=True):
             x_BxLxD = mamba(x_BxLxD, lengths_B, dropout_keys=key)
         user_BxD = self.mambas[-1].readout(x_BxLxD, lengths_B, dropout_keys=keys[-2])
-        return self.glu(user_BxD, dropout_keys=keys[-1])
+        return self.glu(user_BxD, dropout_keys=keys[-1]) if self.glu else user_BxD
 
     def _filter(self, x_BxLxD: jax.Array, lengths_B: jax.Array, key: jax.Array | None) -> jax.Array:
-        if not self.mends.mask_padding:
-            return self.filter(x_BxLxD, dropout_keys=key)
         item_BxLx1 = mask(lengths_B, x_BxLxD.shape[1])[..., None]
-        x_BxLxD = self.filter(jnp.where(item_BxLx1, x_BxLxD, 0), dropout_keys=key)
-        return jnp.where(item_BxLx1, x_BxLxD, 0)
+        if self.mends.mask_padding:
+            x_BxLxD = jnp.where(item_BxLx1, x_BxLxD, 0)
+        if self.filter:
+            x_BxLxD = self.filter(x_BxLxD, dropout_keys=key)
+        return jnp.where(item_BxLx1, x_BxLxD, 0) if self.mends.mask_padding else x_BxLxD

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from echojax.models.base import SequenceModel
-from echojax.models.bidirectional import BidirectionalLayer, BidirectionalMamba, Mends
+from echojax.models.bidirectional import BidirectionalLayer, BidirectionalMamba, Mends, Parts
 from echojax.models.dropout import dropout, split_keys
 from echojax.models.glu import GatedLinearUnit
 from echojax.models.layer_norm import layer_norm
@@ -19,6 +19,7 @@ VARIANTS = {
     "echojax": Mends(),
     "official": Mends(*[False] * 5),
 }
+ALL_PARTS = Parts()
 
 
 class EchoMamba4Rec(SequenceModel):
@@ -35,7 +36,8 @@ class EchoMamba4Rec(SequenceModel):
         expand: Mamba's inner channels E over D.
         dropout: rate, everywhere.
         max_len: L, how many of the newest items are read.
-        mends: which parts differ from the authors' code.
+        mends: what differs from the authors' code.
+        parts: which parts of a layer there are.
         scan: implementation of the selective scan.
         rngs: streams of random keys for the initial parameters.
     """
@@ -52,6 +54,7 @@ class EchoMamba4Rec(SequenceModel):
         dropout: float = 0.2,
         max_len: int = 50,
         mends: Mends = VARIANTS["echojax"],
+        parts: Parts = ALL_PARTS,
         scan: str = "auto",
         rngs: nnx.Rngs,
     ):
@@ -73,9 +76,14 @@ class EchoMamba4Rec(SequenceModel):
         def layer() -> BidirectionalLayer:
             depth = 1 if mends.plain_depth else layers
             return BidirectionalLayer(
-                SpectralFilter(max_len, width, dropout=dropout, rngs=rngs),
-                [BidirectionalMamba(mamba(), mamba(), **shared) for _ in range(depth)],
-                GatedLinearUnit(width, dropout=dropout, rngs=rngs),
+                SpectralFilter(max_len, width, dropout=dropout, rngs=rngs)
+                if parts.filter
+                else None,
+                [
+                    BidirectionalMamba(mamba(), mamba() if parts.backward else None, **shared)
+                    for _ in range(depth)
+                ],
+                GatedLinearUnit(width, dropout=dropout, rngs=rngs) if parts.glu else None,
                 mends=mends,
             )
 

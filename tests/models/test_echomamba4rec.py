@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from echojax.models.bidirectional import Mends
+from echojax.models.bidirectional import Mends, Parts
 from echojax.models.echomamba4rec import VARIANTS, EchoMamba4Rec
 from echojax.models.mamba4rec import Mamba4Rec
 
@@ -101,6 +101,19 @@ def test_each_mend_is_a_switch_of_its_own(name):
     mends = dataclasses.replace(Mends(), **{name: False})
     mended, other = (jax.jit(build(layers=2, mends=m).encode) for m in (Mends(), mends))
     assert not np.allclose(mended(IDS, LENGTHS), other(IDS, LENGTHS), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Parts)])
+def test_a_part_left_out_changes_the_function_and_has_no_parameters(name):
+    whole = build(layers=2)
+    less = build(layers=2, parts=dataclasses.replace(Parts(), **{name: False}))
+    sizes = [sum(x.size for x in jax.tree.leaves(nnx.state(m))) for m in (whole, less)]
+    assert sizes[1] < sizes[0]
+    user = less.encode(IDS, LENGTHS)
+    assert np.isfinite(user).all()
+    moved = influence(less)
+    assert (moved[np.arange(7) < LENGTHS[:, None]] > 1e-6).all()
+    assert (moved[np.arange(7) >= LENGTHS[:, None]] == 0).all()
 
 
 def test_depth_of_both_variants():
