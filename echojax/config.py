@@ -57,6 +57,12 @@ class Config:
     """Start time steps at 0.001..0.1, not all at 0.69 (None: as the variant)."""
     plain_depth: bool | None = None
     """k layers hold k Mambas a direction, not k * k (None: as the variant)."""
+    filter: bool = True
+    """EchoMamba4Rec's FFT filter (False leaves it out, for ablations)."""
+    backward: bool = True
+    """EchoMamba4Rec's Mamba from the end to the start."""
+    glu: bool = True
+    """EchoMamba4Rec's gated linear unit."""
     width: int | None = None
     """D, the model width (None, here and below: the model's own, from its paper)."""
     layers: int | None = None
@@ -86,10 +92,17 @@ class Config:
     objective: str | None = None
     """What one row predicts: prefixes (the item behind a prefix), all-positions (behind each
     position of one pass: causal models alone) or cloze (hidden items) (None: the model's own)."""
-    loss: Literal["softmax"] = "softmax"
-    """Training loss: exact cross entropy over the whole catalogue."""
-    softmax_chunk: int | None = None
-    """Items a chunk of the softmax (None: all at once unless the logits would exceed 256 MB)."""
+    loss: Literal["softmax", "sampled-softmax", "gbce", "bce", "bpr"] = "softmax"
+    """Training loss: exact cross entropy over the whole catalogue (softmax), estimated from drawn
+    items (sampled-softmax, corrected by logQ), or (generalised) binary cross entropy or Bayesian
+    personalised ranking against drawn items (gbce, bce, bpr)."""
+    negatives: int | None = None
+    """Items drawn against each target (None: 256; bce and bpr 1)."""
+    negative_sampling: Literal["uniform", "popularity", "in-batch"] | None = None
+    """Where they come from: all items alike (None), as often as each is a training target, or the
+    targets of the batch."""
+    gbce_t: float | None = None
+    """gBCE's calibration: 0 is bce, 1 leaves no overconfidence (None: 0.75, as published)."""
     learning_rate: float = 1e-3
     """Adam's step size."""
     batch_size: int | None = None
@@ -105,7 +118,10 @@ class Config:
     eval_every: int = 1
     """Epochs between validations."""
     seed: int = 0
-    """Seed of initial values, dropout, data order and the synthetic data."""
+    """Seed of initial values, dropout and data order."""
+    seeds: int = 1
+    """Train this many seeds, from --seed on, as one program; each leaves its own run folder,
+    seed-N, in --run-dir."""
 
     # How to judge it.
     exclude_seen: bool = False
@@ -115,7 +131,7 @@ class Config:
 
     # Where it runs and what it leaves.
     run_dir: str | None = None
-    """The run folder (None: runs/DATASET-MODEL-VARIANT-seedN)."""
+    """The run folder (None: runs/DATASET-MODEL-VARIANT-seedN, or -seedsN for several)."""
     resume: bool = False
     """Go on from the newest checkpoint in --run-dir; flags not given are taken from there."""
     checkpoint_every: int = 500
@@ -136,8 +152,8 @@ RESUMABLE = {
 
 _POSITIVE = (
     "width", "layers", "heads", "hidden_size", "window", "state_size", "conv_width", "expand",
-    "max_len", "softmax_chunk", "batch_size", "microbatch", "epochs", "max_steps", "patience",
-    "eval_every", "eval_batch_size", "checkpoint_every",
+    "max_len", "negatives", "batch_size", "microbatch", "epochs", "max_steps", "patience",
+    "eval_every", "eval_batch_size", "checkpoint_every", "seeds",
 )  # fmt: skip
 
 
@@ -161,6 +177,18 @@ def check(config: Config) -> None:
             f"--batch-size {config.batch_size} is not a multiple of "
             f"--microbatch {config.microbatch}; change one of them"
         )
+    _check_loss(config)
+
+
+def _check_loss(config: Config) -> None:
+    """Raise ``UserError`` for a flag that the loss would not read, or an impossible value."""
+    meaningless = ["gbce_t"] if config.loss != "gbce" else []
+    meaningless += ["negatives", "negative_sampling"] if config.loss == "softmax" else []
+    for name in meaningless:
+        if getattr(config, name) is not None:
+            raise UserError(f"{flag(name)} has no meaning for --loss {config.loss}; leave it out")
+    if config.gbce_t is not None and not 0 <= config.gbce_t <= 1:
+        raise UserError(f"--gbce-t must be between 0 and 1, not {config.gbce_t}")
 
 
 def flag(name: str) -> str:

@@ -62,12 +62,12 @@ def measure(flags: Flags, variant: str) -> dict[str, Any]:
     from rich.console import Console
 
     from echojax.config import Config
-    from echojax.data import batches
+    from echojax.data import batches, iterate
     from echojax.models import build_model
     from echojax.training.prepared import make_evaluator, read_data, resolved
     from echojax.training.progress import Display
     from echojax.training.results import device_name, package_versions
-    from echojax.training.run import compile_step
+    from echojax.training.run import compile_step, target_counts
     from echojax.training.state import create_state
 
     config = resolved(Config(dataset=flags.dataset, data_dir=flags.data_dir, variant=variant))  # type: ignore[arg-type]
@@ -76,8 +76,9 @@ def measure(flags: Flags, variant: str) -> dict[str, Any]:
     optimizer = optax.adam(config.learning_rate)
     graphdef, state = create_state(build_model(config, dataset.num_items), optimizer, config.seed)
     feed = batches(split.train, config.batch_size or 1, config.seed)
-    step = compile_step(config, dataset, graphdef, optimizer, state, feed, display)
-    rows, seconds, waited = feed.iterate(0), [], 0.0
+    counts_V = target_counts(dataset, split)
+    step = compile_step(config, counts_V, graphdef, optimizer, state, feed, display)
+    rows, seconds, waited = iterate(feed), [], 0.0
     state, loss = step(state, next(rows))
     jax.block_until_ready(loss)
     for _ in range(flags.steps):

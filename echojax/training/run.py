@@ -6,13 +6,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 import jax
+import numpy as np
 import optax
 from flax import nnx
 from rich.console import Console
 
 from echojax.config import Config
-from echojax.data import Batches, Dataset, batches, windows
-from echojax.losses import softmax_chunk
+from echojax.data import Batches, Dataset, Split, batches, windows
+from echojax.losses import make_loss
 from echojax.models import build_model
 from echojax.training.checkpoints import Checkpoints
 from echojax.training.interrupts import deferred_interrupts
@@ -70,7 +71,9 @@ def run(config: Config, console: Console) -> Path:
         assert config.batch_size is not None  # resolved
         shown = split.train if config.objective == "prefixes" else windows(split.train)
         feed = batches(shown, config.batch_size, config.seed)
-        step = compile_step(config, dataset, graphdef, optimizer, state, feed, display)
+        step = compile_step(
+            config, target_counts(dataset, split), graphdef, optimizer, state, feed, display
+        )
         evaluate = make_evaluator(config, dataset, split, graphdef)
 
         # Train.
@@ -115,27 +118,38 @@ def choose_microbatch(config: Config, num_items: int) -> int | None:
     return next(n for n in range(most, 0, -1) if config.batch_size % n == 0)
 
 
+def target_counts(dataset: Dataset, split: Split) -> np.ndarray:
+    """Return how often each item is a training target, (V,)."""
+    return np.bincount(split.train.items_T[split.train.target_M], minlength=dataset.num_items)
+
+
 def compile_step(
     config: Config,
-    dataset: Dataset,
+    counts_V: np.ndarray,
     graphdef: nnx.GraphDef,
     optimizer: optax.GradientTransformation,
     state: TrainState,
     feed: Batches,
     display: Display,
 ) -> jax.stages.Compiled:
-    """Compile the training step for the shapes of its batches, announced."""
-    microbatch = config.microbatch or choose_microbatch(config, dataset.num_items)
+    """Compile the training step for the shapes of its batches, announced.
+
+    ``counts_V``: how often each item is a training target.
+    """
     assert config.objective is not None
-    assert config.max_len is not None
-    rows = microbatch or feed.batch_size
-    rows *= 1 if config.objective == "prefixes" else config.max_len
+    loss = make_loss(
+        config.loss,
+        counts_V=counts_V,
+        negatives=config.negatives,
+        negative_sampling=config.negative_sampling,
+        gbce_t=config.gbce_t,
+    )
     step = make_train_step(
         graphdef,
         optimizer,
         objective=config.objective,
-        microbatch=microbatch,
-        softmax_chunk=config.softmax_chunk or softmax_chunk(rows, dataset.num_items),
+        microbatch=config.microbatch or choose_microbatch(config, counts_V.size),
+        loss=loss,
     )
     display.say("compiling the training step ...")
     began = time.perf_counter()

@@ -1,6 +1,7 @@
 """One training step: forward, backward, update, in one jitted program."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from echojax.losses import softmax_cross_entropy
+from echojax.losses import Loss, full_softmax, pool
 from echojax.training.objectives import OBJECTIVES, Batch
 from echojax.training.state import TrainState
 
@@ -21,7 +22,7 @@ def make_train_step(
     *,
     objective: str = "prefixes",
     microbatch: int | None = None,
-    softmax_chunk: int | None = None,
+    loss: Loss = full_softmax,
 ) -> jax.stages.Wrapped:
     """Return ``step(state, batch) -> (state, loss)``, jitted, with the old state donated.
 
@@ -31,29 +32,30 @@ def make_train_step(
         objective: what a row predicts (``echojax.training.objectives``).
         microbatch: rows held in memory at once; must divide the batch. The gradient is the
             sum over microbatches, so it is that of the whole batch.
-        softmax_chunk: items a chunk of the cross entropy (None: all at once).
+        loss: of the predictions and their targets (``echojax.losses.make_loss``).
 
     The batch holds ``item_ids`` (B, L), ``lengths``, ``targets`` and ``weights`` (B,); rows of
     weight 0 pad the last batch of an epoch. The loss is the weighted mean over the predictions.
     """
     predict = OBJECTIVES[objective]
 
-    def summed_loss(params: nnx.State, batch: Batch, keys_B: jax.Array) -> Any:
+    def summed_loss(
+        pool_M: jax.Array, params: nnx.State, batch: Batch, keys_B: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
         model = nnx.merge(graphdef, params)
         user_BxPxD, targets_BxP, weights_BxP = predict(model, batch, keys_B)
-        losses_M = softmax_cross_entropy(
-            user_BxPxD.reshape(-1, user_BxPxD.shape[-1]), model.catalogue(), targets_BxP.ravel(),
-            chunk=softmax_chunk,
-        )  # fmt: skip
-        return jnp.sum(losses_M * weights_BxP.ravel()), jnp.sum(weights_BxP)
+        items_VxD = model.catalogue()
+        total = loss(user_BxPxD, items_VxD, targets_BxP, weights_BxP, keys_B, pool_M)
+        return total, jnp.sum(weights_BxP)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, jax.Array]:
         keys_B = row_keys(state, batch["lengths"].shape[0])
-        (loss, total), grads = summed_gradient(summed_loss, state.params, batch, keys_B, microbatch)
+        summed = partial(summed_loss, pool(batch["targets"], batch["weights"]))
+        (value, total), grads = summed_gradient(summed, state.params, batch, keys_B, microbatch)
         grads = jax.tree.map(lambda grad: grad / total, grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        return TrainState(state.step + 1, params, opt_state, state.key), loss / total
+        return TrainState(state.step + 1, params, opt_state, state.key), value / total
 
     return jax.jit(step, donate_argnums=0)
 

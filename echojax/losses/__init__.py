@@ -1,0 +1,45 @@
+"""Training losses: full softmax, and losses against drawn negatives.
+
+P is the number of predictions a row makes, K the number of negatives of each.
+"""
+
+import numpy as np
+
+from echojax.losses.negatives import NEGATIVES, pool
+from echojax.losses.sampled import Loss, bpr, gbce, sampled_loss, sampled_softmax
+from echojax.losses.softmax import full_softmax, softmax_cross_entropy
+
+__all__ = ["Loss", "full_softmax", "make_loss", "pool", "softmax_cross_entropy"]
+
+# How many negatives a target has unless told: as published, where the loss was.
+_NUM_NEGATIVES = {"sampled-softmax": 256, "gbce": 256, "bce": 1, "bpr": 1}
+
+
+def make_loss(
+    name: str = "softmax",
+    *,
+    counts_V: np.ndarray,
+    negatives: int | None = None,
+    negative_sampling: str | None = None,
+    gbce_t: float | None = None,
+) -> Loss:
+    """Return a training loss.
+
+    Args:
+        name: softmax, sampled-softmax, gbce, bce or bpr.
+        counts_V: how often each item is a training target, 0 for padding.
+        negatives: K (None: 256; bce and bpr 1).
+        negative_sampling: uniform (None), popularity or in-batch.
+        gbce_t: gBCE's calibration (None: 0.75).
+    """
+    if name == "softmax":
+        return full_softmax
+    num = negatives or _NUM_NEGATIVES[name]
+    t = {"gbce": 0.75 if gbce_t is None else gbce_t, "bce": 0.0}.get(name, 0.0)
+    formulas = {
+        "sampled-softmax": sampled_softmax,
+        "gbce": gbce(t, num, len(counts_V)),
+        "bce": gbce(0.0, num, len(counts_V)),
+        "bpr": bpr,
+    }
+    return sampled_loss(formulas[name], NEGATIVES[negative_sampling or "uniform"](counts_V), num)

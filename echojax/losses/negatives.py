@@ -1,0 +1,124 @@
+"""Where the negatives of a sampled loss come from.
+
+Draws are with replacement and from a key a row, so that a row's negatives are the same in any
+microbatch and on any device. Padding (item 0) is never drawn.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Draw = Callable[[jax.Array, tuple[int, ...], jax.Array], tuple[jax.Array, jax.Array]]
+"""``draw(keys_B, shape, pool_M) -> (items (B, *shape), log of each one's probability)``."""
+
+
+def uniform(counts_V: np.ndarray) -> Draw:
+    """Draw every item with the same probability."""
+    num_items = len(counts_V)
+    log_q = jnp.float32(-np.log(num_items - 1))
+
+    def draw(
+        keys_B: jax.Array, shape: tuple[int, ...], pool_M: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        items = jax.vmap(lambda key: jax.random.randint(key, shape, 1, num_items))(keys_B)
+        return items, log_q
+
+    return draw
+
+
+def popularity(counts_V: np.ndarray) -> Draw:
+    """Draw items in proportion to ``counts_V``."""
+    num_items = len(counts_V)
+    keep_V, alias_V = (jnp.asarray(table) for table in alias_tables(counts_V))
+    log_q_V = log_shares(counts_V)
+
+    def of_row(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        first, second = jax.random.split(key)
+        items = jax.random.randint(first, shape, 1, num_items)
+        return jnp.where(jax.random.uniform(second, shape) < keep_V[items], items, alias_V[items])
+
+    def draw(
+        keys_B: jax.Array, shape: tuple[int, ...], pool_M: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        items = jax.vmap(lambda key: of_row(key, shape))(keys_B)
+        return items, log_q_V[items]
+
+    return draw
+
+
+def in_batch(counts_V: np.ndarray) -> Draw:
+    """Draw among the targets of the whole batch, each as often as it stands there.
+
+    The batch itself is drawn, from shuffled examples: over batches an item comes in proportion to
+    how often it is a training target. That is the probability given (as Yi et al. 2019 estimate
+    it): with the shares in this one batch the correction would stand for the sum over the batch's
+    items alone, and rare items would hardly count.
+    """
+    log_q_V = log_shares(counts_V)
+
+    def draw(
+        keys_B: jax.Array, shape: tuple[int, ...], pool_M: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        targets_M = pool_M[jnp.flatnonzero(pool_M, size=pool_M.size)]
+        many = jnp.maximum(jnp.count_nonzero(pool_M), 1)
+        chosen = jax.vmap(lambda key: jax.random.randint(key, shape, 0, many))(keys_B)
+        items = targets_M[chosen]
+        return items, log_q_V[items]
+
+    return draw
+
+
+NEGATIVES: dict[str, Callable[[np.ndarray], Draw]] = {
+    "uniform": uniform,
+    "popularity": popularity,
+    "in-batch": in_batch,
+}
+
+
+def pool(targets: jax.Array, weights_B: jax.Array) -> jax.Array:
+    """Return a whole batch's targets, (M,), 0 where there is none to draw.
+
+    Args:
+        targets: item numbers (B,) or (B, L), padding 0.
+        weights_B: 0 for a row that only fills the batch.
+    """
+    real_B = weights_B != 0
+    return jnp.where(real_B if targets.ndim == 1 else real_B[:, None], targets, 0).ravel()
+
+
+def log_shares(counts_V: np.ndarray) -> jax.Array:
+    """Return the log of each item's share of all ``counts_V``, float32 (V,)."""
+    with np.errstate(divide="ignore"):
+        return jnp.asarray(np.log(counts_V / counts_V.sum()), jnp.float32)
+
+
+def alias_tables(counts_V: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return Walker's tables: one uniform item and one uniform number draw from any shares.
+
+    Items lighter than the mean are filled up by heavier ones, in order, until each has the same
+    share (the sweep of Huebschle-Schneider and Sanders 2022, section 4.2, here without its loop).
+    In whole numbers, so that a share of 1e-9 is as exact as any other.
+
+    Args:
+        counts_V: integers, 0 for padding (item 0).
+
+    Returns:
+        ``keep_V`` float32, the probability that an item chosen uniformly stays, and ``alias_V``
+        int32, what it else becomes.
+    """
+    counts = np.asarray(counts_V, np.int64)[1:]
+    full = counts.sum()  # what each of the items holds once filled, in units of 1 / (V - 1)
+    weights = counts * counts.size
+    light, heavy = np.flatnonzero(weights < full), np.flatnonzero(weights >= full)
+    lacking = np.append(0, np.cumsum(full - weights[light]))
+    spare = np.cumsum(weights[heavy] - full)
+    kept, alias = weights, np.arange(counts.size)
+    # A light item takes all it lacks from the first heavy one that is not used up.
+    alias[light] = heavy[np.searchsorted(spare, lacking[:-1], side="right")]
+    # What that is too much for a heavy item, the next heavy one gives back.
+    kept[heavy] = full - (lacking[np.searchsorted(lacking, spare)] - spare)
+    alias[heavy[:-1]] = heavy[1:]
+    keep_V = np.append(0, kept / full).astype(np.float32)
+    return keep_V, np.append(0, alias + 1).astype(np.int32)

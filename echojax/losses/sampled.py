@@ -1,0 +1,120 @@
+"""Losses that compare a target with a few drawn items instead of the whole catalogue."""
+
+import math
+from collections.abc import Callable
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+
+from echojax.losses.negatives import Draw
+
+Formula = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+"""``formula(target_BxP, negative_BxPxK, log_q) -> (B, P)``: losses from logits.
+
+A negative that does not count has the logit minus infinity. ``log_q`` holds the logs of the
+probabilities with which negatives are drawn and broadcasts against them.
+"""
+
+_NEGATIVES = 2**32 - 1  # dropout splits the same keys; it never comes this far
+
+
+class Loss(Protocol):
+    """What a training step minimises."""
+
+    def __call__(
+        self,
+        user_BxPxD: jax.Array,
+        item_VxD: jax.Array,
+        targets_BxP: jax.Array,
+        weights_BxP: jax.Array,
+        keys_B: jax.Array,
+        pool_M: jax.Array,
+    ) -> jax.Array:
+        """Return the weighted sum of the predictions' losses, a scalar, float32 at least.
+
+        Args:
+            user_BxPxD: the model's vectors, any floating dtype.
+            item_VxD: the item table, padding in row 0.
+            targets_BxP: the next items.
+            weights_BxP: 0 where there is nothing to predict.
+            keys_B: a random key a row.
+            pool_M: the whole batch's targets, 0 where there is none (``negatives.pool``).
+        """
+
+
+def sampled_loss(formula: Formula, draw: Draw, num: int) -> Loss:
+    """Return the loss that gives ``formula`` the logits of targets and ``num`` drawn items.
+
+    A row's predictions share its negatives, so that their logits are one matrix product. A single
+    negative is each prediction's own, as in SASRec: sharing it would save nothing and leave few of
+    them in a batch. One that is the target does not count.
+    """
+
+    def loss(
+        user_BxPxD: jax.Array,
+        item_VxD: jax.Array,
+        targets_BxP: jax.Array,
+        weights_BxP: jax.Array,
+        keys_B: jax.Array,
+        pool_M: jax.Array,
+    ) -> jax.Array:
+        dtype = jnp.promote_types(user_BxPxD.dtype, jnp.float32)
+        user_BxPxD, item_VxD = user_BxPxD.astype(dtype), item_VxD.astype(dtype)
+        keys_B = jax.vmap(lambda key: jax.random.fold_in(key, _NEGATIVES))(keys_B)
+        own = num == 1
+        shape = (targets_BxP.shape[1] if own else 1, num)
+        drawn, log_q = draw(keys_B, shape, pool_M)  # (B, P, 1) or (B, 1, K)
+        if own:
+            negative_BxPxK = jnp.sum(user_BxPxD * item_VxD[drawn[..., 0]], axis=-1)[..., None]
+        else:
+            negative_BxPxK = jnp.einsum("bpd,bkd->bpk", user_BxPxD, item_VxD[drawn[:, 0]])
+        other = (drawn != targets_BxP[..., None]) & (drawn != 0)
+        negative_BxPxK = jnp.where(other, negative_BxPxK, -jnp.inf)
+        target_BxP = jnp.sum(user_BxPxD * item_VxD[targets_BxP], axis=-1)
+        losses_BxP = formula(target_BxP, negative_BxPxK, log_q.astype(dtype))
+        return jnp.sum(losses_BxP * weights_BxP)
+
+    return loss
+
+
+def sampled_softmax(
+    target_BxP: jax.Array, negative_BxPxK: jax.Array, log_q: jax.Array
+) -> jax.Array:
+    """Return the cross entropy with the sum over all other items estimated from K draws.
+
+    A negative j stands for ``1 / (K q_j)`` items: its logit is corrected by ``-log(K q_j)`` (Bengio
+    and Senecal 2008; Jean et al. 2015, section 3). The target was not drawn, it is always there:
+    its own logit stays as it is (Khrylchenko et al. 2025, arXiv 2507.09331). So the estimate of the
+    softmax's denominator is unbiased, and with many draws the loss is the full softmax over items.
+    """
+    corrected_BxPxK = negative_BxPxK - log_q - math.log(negative_BxPxK.shape[-1])
+    logits = jnp.concatenate([target_BxP[..., None], corrected_BxPxK], axis=-1)
+    return jax.nn.logsumexp(logits, axis=-1) - target_BxP
+
+
+def gbce(t: float, num: int, num_items: int) -> Formula:
+    """Return the generalised binary cross entropy (Petrov and Macdonald 2023, arXiv 2308.07192).
+
+    ``-(log sigma(s+)^beta + sum_j log(1 - sigma(s_j))) / (K + 1)`` with
+    ``beta = alpha (t (1 - 1 / alpha) + 1 / alpha)`` and alpha the share of the other items that is
+    drawn. BCE is ``t = 0``, where beta is 1.
+
+    Args:
+        t: 0 leaves the positive's probability overestimated, 1 calibrates it fully.
+        num: K, negatives a target.
+        num_items: V, with padding.
+    """
+    alpha = min(1.0, num / max(1, num_items - 2))  # neither padding nor the target
+    beta = 1 - t * (1 - alpha)
+
+    def formula(target_BxP: jax.Array, negative_BxPxK: jax.Array, log_q: jax.Array) -> jax.Array:
+        against_BxP = jnp.sum(jax.nn.softplus(negative_BxPxK), axis=-1)
+        return (beta * jax.nn.softplus(-target_BxP) + against_BxP) / (num + 1)
+
+    return formula
+
+
+def bpr(target_BxP: jax.Array, negative_BxPxK: jax.Array, log_q: jax.Array) -> jax.Array:
+    """Return ``-log sigma(s+ - s_j)``, the mean over negatives (Rendle et al. 2009)."""
+    return jnp.mean(jax.nn.softplus(negative_BxPxK - target_BxP[..., None]), axis=-1)

@@ -1,0 +1,185 @@
+"""The full softmax: the same numbers whatever is held at once."""
+
+from unittest.mock import patch
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.test_util import check_grads
+
+from echojax.losses import full_softmax, softmax_cross_entropy
+from echojax.losses import softmax as module
+
+
+def inputs(users, items, seed, dtype=np.float32):
+    rng = np.random.default_rng(seed)
+    return (
+        jnp.asarray(rng.normal(size=(users, 5)), dtype),
+        jnp.asarray(rng.normal(size=(items, 5)), dtype),
+        jnp.asarray(rng.integers(0, items, users)),
+    )
+
+
+def by_definition(user, item, targets):
+    logits = np.asarray(user, np.float64) @ np.asarray(item, np.float64).T
+    chosen = logits[np.arange(len(logits)), np.asarray(targets)]
+    return np.log(np.exp(logits).sum(axis=1)) - chosen
+
+
+def summed_by_definition(user_BxPxD, item_VxD, targets_BxP, weights_BxP):
+    """Return the weighted sum and its gradients by users and items."""
+    user, item = np.asarray(user_BxPxD, np.float64), np.asarray(item_VxD, np.float64)
+    weights = np.asarray(weights_BxP, np.float64)
+    logits = user @ item.T
+    share = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+    hot = np.eye(len(item))[np.asarray(targets_BxP)]
+    value = -(weights * np.log((share * hot).sum(axis=-1))).sum()
+    by_logits = weights[..., None] * (share - hot)
+    return value, by_logits @ item, np.einsum("bpv,bpd->vd", by_logits, user)
+
+
+def predictions(rows, each, items, seed, dtype=np.float32, share=0.5):
+    rng = np.random.default_rng(seed)
+    return (
+        jnp.asarray(rng.normal(size=(rows, each, 5)), dtype),
+        jnp.asarray(rng.normal(size=(items, 5)), dtype),
+        jnp.asarray(rng.integers(0, items, (rows, each))),
+        jnp.asarray(rng.uniform(0.5, 2, (rows, each)) * (rng.random((rows, each)) < share), dtype),
+    )
+
+
+def rows_at_once(rows):
+    return patch.object(module, "_rows_at_once", return_value=rows)
+
+
+def with_gradient(user_BxPxD, item_VxD, targets_BxP, weights_BxP):
+    def loss(user_BxPxD, item_VxD):
+        return full_softmax(user_BxPxD, item_VxD, targets_BxP, weights_BxP)
+
+    value, gradients = jax.value_and_grad(loss, (0, 1))(user_BxPxD, item_VxD)
+    return value, *gradients
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 4), st.integers(1, 17), st.integers(1, 20), st.integers(0, 99))
+def test_chunks_of_items_equal_the_definition(users, items, chunk, seed):
+    user, item, targets = inputs(users, items, seed)
+    expected = by_definition(user, item, targets)
+    for chunks in (None, chunk):
+        loss = softmax_cross_entropy(user, item, targets, chunk=chunks)
+        np.testing.assert_allclose(loss, expected, rtol=2e-6, atol=2e-6)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(1, 4),
+    st.integers(1, 5),
+    st.integers(2, 9),
+    st.integers(1, 7),
+    st.sampled_from([0.0, 0.3, 1.0]),
+    st.integers(0, 99),
+)
+def test_sum_and_gradient_equal_the_definition(rows, each, items, at_once, share, seed):
+    given = predictions(rows, each, items, seed, share=share)
+    expected = summed_by_definition(*given)
+    with rows_at_once(at_once):
+        for ours, theirs in zip(with_gradient(*given), expected, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=3e-6, atol=3e-6)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("chunk", [None, 4])
+def test_gradient_by_chunks_of_items_equals_finite_differences(chunk):
+    user, item, targets = inputs(3, 9, 0, np.float64)
+
+    def mean(user, item):
+        return softmax_cross_entropy(user, item, targets, chunk=chunk).mean()
+
+    check_grads(mean, (user, item), order=1, modes=["rev"], eps=1e-6, rtol=1e-7)
+
+
+@pytest.mark.usefixtures("x64")
+def test_gradient_by_rows_equals_finite_differences():
+    user, item, targets, weights = predictions(2, 4, 9, 0, np.float64)
+
+    def loss(user, item):
+        return 3 * full_softmax(user, item, targets, weights)
+
+    with rows_at_once(3):
+        check_grads(loss, (user, item), order=1, modes=["rev"], eps=1e-6, rtol=1e-7)
+
+
+def test_a_catalogue_past_the_limit_is_cut_into_chunks_of_items():
+    given = predictions(30, 4, 5000, 0)
+    with patch.object(module, "_MOST_LOGITS", 2**18):
+        compiled = jax.jit(lambda *given: with_gradient(*given)).lower(*given).compile()
+        assert "while" in compiled.as_text()
+        for ours, theirs in zip(compiled(*given), summed_by_definition(*given), strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_padding_is_never_looked_at():
+    user, item, targets, weights = predictions(6, 5, 9, 1)
+    holes = jnp.where(weights[..., None] == 0, jnp.nan, user)
+    with rows_at_once(4):
+        expected = with_gradient(user, item, targets, weights)
+        for ours, theirs in zip(
+            with_gradient(holes, item, targets, weights), expected, strict=True
+        ):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+def test_vmap_equals_one_after_the_other():
+    # Different shares of padding: the loop must go on for the longest.
+    several = [predictions(4, 6, 9, seed, share=seed / 3) for seed in range(4)]
+    with rows_at_once(5):
+        together = jax.jit(jax.vmap(with_gradient))(*map(jnp.stack, zip(*several, strict=True)))
+        alone = [with_gradient(*given) for given in several]
+    for ours, theirs in zip(together, zip(*alone, strict=True), strict=True):
+        np.testing.assert_allclose(ours, jnp.stack(theirs), rtol=2e-6, atol=2e-6)
+
+
+@pytest.mark.parametrize("at_once", [3, 99])
+def test_dtypes(at_once):
+    user, item, targets, weights = predictions(2, 4, 9, 0)
+    with rows_at_once(at_once):
+        value, by_user, by_item = with_gradient(user.astype(jnp.bfloat16), item, targets, weights)
+        exact = with_gradient(user.astype(jnp.bfloat16).astype(jnp.float32), item, targets, weights)
+    assert (value.dtype, by_user.dtype, by_item.dtype) == (jnp.float32, jnp.bfloat16, jnp.float32)
+    np.testing.assert_allclose(value, exact[0], rtol=1e-6)
+    with jax.enable_x64(True), rows_at_once(at_once):
+        numbers = [x.dtype for x in with_gradient(*predictions(2, 4, 9, 0, np.float64))]
+    assert numbers == [np.float64] * 3
+
+
+def temporary_bytes(function, *arguments):
+    # A new function each time: jit remembers what it traced before something was patched.
+    compiled = jax.jit(lambda *given: function(*given)).lower(*arguments).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+
+def test_chunks_of_items_never_hold_all_logits():
+    user, item, targets = inputs(512, 50_000, 0)
+
+    def memory(chunk):
+        def mean(user, item):
+            return softmax_cross_entropy(user, item, targets, chunk=chunk).mean()
+
+        return temporary_bytes(jax.grad(mean, (0, 1)), user, item)
+
+    assert memory(None) >= 4 * 512 * 50_000
+    assert memory(1000) < 4 * 512 * 50_000 / 5
+
+
+def test_rows_never_hold_all_logits():
+    given = predictions(64, 50, 5_000, 0)
+    all_logits = 4 * 64 * 50 * 5_000
+    with rows_at_once(64 * 50):
+        assert temporary_bytes(with_gradient, *given) >= all_logits
+    with patch.object(jax, "default_backend", return_value="cpu"):
+        assert temporary_bytes(with_gradient, *given) < all_logits / 20
+    with patch.object(module, "_MOST_LOGITS", 2**18):
+        assert temporary_bytes(with_gradient, *given) < all_logits / 2
