@@ -89,17 +89,16 @@ def pool(targets: jax.Array, weights_B: jax.Array) -> jax.Array:
 
 
 def log_shares(counts_V: np.ndarray) -> jax.Array:
-    """Return the log of each item's share of all ``counts_V``, float32 (V,)."""
-    with np.errstate(divide="ignore"):
-        return jnp.asarray(np.log(counts_V / counts_V.sum()), jnp.float32)
+    """Return the log of each item's share of all ``counts_V``, (V,); no item counts less than 1."""
+    return jnp.asarray(np.log(np.maximum(counts_V, 1) / counts_V.sum()), jnp.float32)
 
 
 def alias_tables(counts_V: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return Walker's tables: one uniform item and one uniform number draw from any shares.
 
     Items lighter than the mean are filled up by heavier ones, in order, until each has the same
-    share (the sweep of Huebschle-Schneider and Sanders 2022, section 4.2, here without its loop).
-    In whole numbers, so that a share of 1e-9 is as exact as any other.
+    share (the sweep of Huebschle-Schneider and Sanders 2022, here without its loop). In whole
+    numbers, so that a share of 1e-9 is as exact as any other.
 
     Args:
         counts_V: integers, 0 for padding (item 0).
