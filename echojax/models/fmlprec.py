@@ -80,9 +80,11 @@ class FMLPRec(SequenceModel):
     ) -> jax.Array:
         """Return one vector a history, (B, D); see ``SequenceModel.encode``."""
         keys = split_keys(dropout_keys, len(self.layers) + 1)
-        items_BxL = self._at_window_end(item_ids_BxL, jnp.asarray(lengths_B))
-        item_BxLx1 = items_BxL[..., None] != 0
+        lengths_B = jnp.asarray(lengths_B)
+        items_BxL = self._at_window_end(item_ids_BxL, lengths_B)
         x_BxLxD = self.positions(self.lookup(items_BxL), dropout_keys=keys[0])
+        first_B = self.max_len - lengths_B
+        item_BxLx1 = (jnp.arange(self.max_len) >= first_B[:, None])[..., None]
         for layer, key in zip(self.layers[:-1], keys[1:-1], strict=True):
             x_BxLxD = layer(jnp.where(item_BxLx1, x_BxLxD, 0), dropout_keys=key)
         return self.layers[-1].readout(jnp.where(item_BxLx1, x_BxLxD, 0), dropout_keys=keys[-1])

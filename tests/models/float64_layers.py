@@ -1,0 +1,60 @@
+"""The layers of the papers for one history, (L, D), in NumPy float64, as plainly as they go.
+
+``p`` holds a layer's parameters by name, as ``nnx.to_pure_dict`` gives them.
+"""
+
+import math
+
+import numpy as np
+
+
+def linear(p, x):
+    return x @ p["kernel"] + p.get("bias", 0.0)
+
+
+def standardise(x, epsilon):
+    mean = x.mean(axis=-1, keepdims=True)
+    return (x - mean) / np.sqrt(((x - mean) ** 2).mean(axis=-1, keepdims=True) + epsilon)
+
+
+def layer_norm(p, x):
+    return standardise(x, 1e-12) * p["scale"] + p["bias"]
+
+
+def gelu(x):
+    return x * (1 + np.vectorize(math.erf)(x / math.sqrt(2))) / 2
+
+
+def silu(x):
+    return x / (1 + np.exp(-x))
+
+
+def softmax(logits):
+    weights = np.exp(logits - logits.max())
+    return weights / weights.sum()
+
+
+def feed_forward(p, x):
+    return layer_norm(p["norm"], linear(p["w_2"], gelu(linear(p["w_1"], x))) + x)
+
+
+def place(p, x):
+    return layer_norm(p["norm"], x + p["position_LxD"][: len(x)])
+
+
+def attention(p, x, heads, causal):
+    query, key, value = (linear(p[name], x) for name in ("query", "key", "value"))
+    out = np.zeros_like(x)
+    for columns in np.split(np.arange(x.shape[1]), heads):
+        for l in range(len(x)):
+            seen = slice(0, l + 1 if causal else len(x))
+            logits = key[seen, columns] @ query[l, columns] / math.sqrt(columns.size)
+            out[l, columns] = softmax(logits) @ value[seen, columns]
+    return layer_norm(p["norm"], linear(p["out"], out) + x)
+
+
+def transformer(p, x, heads, causal):
+    x = place(p["positions"], x)
+    for layer in p["layers"].values():
+        x = feed_forward(layer["ffn"], attention(layer["attention"], x, heads, causal))
+    return x

@@ -1,0 +1,183 @@
+"""What every neural model promises, as tests to inherit: classes that are not collected here."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+ITEMS = 10
+IDS = np.array(
+    [[3, 1, 4, 1, 5, 0, 0], [9, 2, 6, 5, 3, 5, 8], [7, 0, 0, 0, 0, 0, 0], [2, 7, 1, 8, 2, 8, 0]],
+    np.int32,
+)
+LENGTHS = np.array([5, 7, 1, 6], np.int32)
+HISTORIES = [row[:length].tolist() for row, length in zip(IDS, LENGTHS, strict=True)]
+KEYS = jax.random.split(jax.random.key(0), len(IDS))
+CLOSE = {"rtol": 2e-5, "atol": 2e-6}  # between two computations in float32
+
+
+@functools.cache
+def build(kind, dropout=0.0, **sizes):
+    """Return a model whose every parameter shows; initial values would be far too small."""
+    make = functools.partial(kind, ITEMS, width=8, dropout=dropout, **{"max_len": 7} | sizes)
+    graphdef, params = nnx.split(nnx.eval_shape(lambda: make(rngs=nnx.Rngs(0))))
+    rng = np.random.default_rng(1)
+
+    def fill(path, leaf):
+        noise = 0.5 * rng.normal(size=leaf.shape)
+        return jnp.asarray(noise + ("scale" in jax.tree_util.keystr(path)), jnp.float32)
+
+    return nnx.merge(graphdef, jax.tree_util.tree_map_with_path(fill, params))
+
+
+@functools.cache
+def compiled(kind, method="encode", **options):
+    """Return a method of the built model, jitted."""
+    return jax.jit(getattr(build(kind, **options), method))
+
+
+def float64(kind, **sizes):
+    """Return the built model's structure and its parameters in float64."""
+    graphdef, params = nnx.split(build(kind, **sizes))
+    return graphdef, jax.tree.map(lambda x: jnp.asarray(np.asarray(x), jnp.float64), params)
+
+
+def by_name(params):
+    """Return parameters as nested dictionaries of NumPy arrays."""
+    return jax.tree.map(np.asarray, nnx.to_pure_dict(params))
+
+
+def with_other_company(row):
+    """Return IDS, LENGTHS and KEYS with all rows changed but one."""
+    others = np.arange(len(IDS)) != row
+    ids = np.where(others[:, None], np.roll(IDS, 1, axis=0)[:, ::-1] % 9 + 1, IDS)
+    lengths = np.where(others, 7, LENGTHS)
+    keys = jax.random.split(jax.random.key(1), len(IDS))
+    return ids.astype(np.int32), lengths.astype(np.int32), keys.at[row].set(KEYS[row])
+
+
+class Promises:
+    """For a subclass that sets ``kind`` and the equations of its paper.
+
+    ``encode(p, items)`` and ``catalogue(p)`` compute in float64, for one history that knows of no
+    padding, from parameters by name.
+    """
+
+    kind: type
+    max_len = 7
+    # Of values and gradients against the equations, all parameters and inputs being float64.
+    rtol = 1e-9
+
+    def encode(self, p, items):
+        raise NotImplementedError
+
+    def catalogue(self, p):
+        return p["item_embedding"]
+
+    def scores(self, params):
+        """Return the scores of HISTORIES by the equations."""
+        p = by_name(params)
+        return np.stack([self.catalogue(p) @ self.encode(p, items) for items in HISTORIES])
+
+    @pytest.mark.usefixtures("x64")
+    def test_scores_are_those_of_the_equations(self):
+        graphdef, params = float64(self.kind, max_len=self.max_len)
+        ours = jax.jit(lambda params: nnx.merge(graphdef, params).scores(IDS, LENGTHS))(params)
+        assert ours.dtype == jnp.float64
+        np.testing.assert_allclose(ours, self.scores(params), rtol=self.rtol, atol=self.rtol)
+
+    @pytest.mark.usefixtures("x64")
+    def test_gradient_is_that_of_the_equations(self):
+        graphdef, params = float64(self.kind, max_len=self.max_len)
+        weights = np.random.default_rng(2).normal(size=(len(IDS), ITEMS))
+
+        @jax.jit
+        @jax.grad
+        def gradient(params):
+            return jnp.sum(weights * nnx.merge(graphdef, params).scores(IDS, LENGTHS))
+
+        leaves, structure = jax.tree.flatten(params)
+        names = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(params)]
+        tolerance = max(10 * self.rtol, 1e-6)
+        # One direction for each parameter, so that none can hide behind the others.
+        for i, slope in enumerate(jax.tree.leaves(gradient(params))):
+            direction = np.random.default_rng(i).normal(size=leaves[i].shape)
+            if "item_embedding" in names[i]:
+                direction[0] = 0  # a lookup never trains padding's row
+
+            def value(step, i=i, direction=direction):
+                moved = [*leaves[:i], leaves[i] + step * direction, *leaves[i + 1 :]]
+                return np.sum(weights * self.scores(jax.tree.unflatten(structure, moved)))
+
+            difference = (value(1e-5) - value(-1e-5)) / 2e-5
+            found = np.vdot(slope, direction)
+            np.testing.assert_allclose(found, difference, tolerance, tolerance, err_msg=names[i])
+
+    def test_rows_do_not_meet(self):
+        encode = compiled(self.kind)
+        for row in range(len(IDS)):
+            ids, lengths, _ = with_other_company(row)
+            alike = encode(ids, lengths)[row], encode(IDS, LENGTHS)[row]
+            np.testing.assert_allclose(*alike, **CLOSE)
+
+    def test_padding_and_columns_do_not_matter(self):
+        encode = compiled(self.kind)
+        short = LENGTHS < 7
+        np.testing.assert_allclose(
+            encode(IDS[short, :6], LENGTHS[short]), encode(IDS, LENGTHS)[short], **CLOSE
+        )
+        # Even items behind the end are nobody's history.
+        littered = np.where(IDS == 0, 4, IDS)
+        np.testing.assert_allclose(encode(littered, LENGTHS), encode(IDS, LENGTHS), **CLOSE)
+
+    def test_longer_histories_are_refused(self):
+        with pytest.raises(ValueError, match="histories of 8 items, but max_len is 7"):
+            build(self.kind).encode(np.ones((1, 8), np.int32), np.array([8], np.int32))
+
+    def test_dropout_follows_each_rows_key(self):
+        follows_keys(compiled(self.kind, dropout=0.5), compiled(self.kind))
+
+
+class CausalPromises(Promises):
+    """For models with a vector at every position."""
+
+    def test_all_positions_are_the_encoded_prefixes(self):
+        everywhere = compiled(self.kind, "encode_all")(IDS, LENGTHS)
+        for stop in range(1, 8):
+            prefix = np.where(np.arange(7) < stop, IDS, 0)
+            one = compiled(self.kind)(prefix, np.minimum(stop, LENGTHS))
+            reached = stop <= LENGTHS
+            np.testing.assert_allclose(one[reached], everywhere[reached, stop - 1], **CLOSE)
+
+    def test_later_items_change_nothing_earlier(self):
+        encode_all = compiled(self.kind, "encode_all")
+        before = np.asarray(encode_all(IDS, LENGTHS))
+        for position in range(1, 7):
+            changed = IDS.copy()
+            changed[1, position] = 4
+            after = np.asarray(encode_all(changed, LENGTHS))
+            np.testing.assert_array_equal(after[1, :position], before[1, :position])
+            assert not np.allclose(after[1, position:], before[1, position:], atol=1e-3)
+
+    def test_dropout_follows_each_rows_key_at_all_positions(self):
+        follows_keys(
+            compiled(self.kind, "encode_all", dropout=0.5), compiled(self.kind, "encode_all")
+        )
+
+
+def follows_keys(encode, without):
+    """Check that rows' own keys, and nothing else, decide what is dropped."""
+    dropped = encode(IDS, LENGTHS, dropout_keys=KEYS)
+    for row, length in enumerate(LENGTHS):
+        ids, lengths, keys = with_other_company(row)
+        same = encode(ids, lengths, dropout_keys=keys)[row]
+        other = encode(IDS, LENGTHS, dropout_keys=jnp.roll(KEYS, 1))[row]
+        if same.ndim == 2:  # what stands behind a history means nothing
+            same, other = same[:length], other[:length]
+        expected = dropped[row][: len(same)]
+        np.testing.assert_allclose(same, expected, **CLOSE)
+        assert not np.allclose(other, expected, atol=1e-3)
+    assert not np.allclose(without(IDS, LENGTHS), dropped, atol=1e-3)

@@ -1,0 +1,76 @@
+"""BERT4Rec against its equations, and its promises."""
+
+import float64_layers as layers
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+from promises import IDS, LENGTHS, Promises, build, by_name, compiled, float64
+
+from echojax.models.bert4rec import BERT4Rec
+
+HIDDEN = np.array(
+    [[0, 1, 0, 0, 1, 0, 0], [1, 0, 0, 1, 1, 0, 0], [1, 0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 1, 0]],
+    bool,
+)
+
+
+class TestBERT4Rec(Promises):
+    kind = BERT4Rec
+    rtol = 2e-6  # jax.nn.dot_product_attention has its softmax in float32 whatever the inputs
+
+    def encode(self, p, items):
+        shown = items[-(self.max_len - 1) :]
+        return encode_hidden(p, [*shown, 0], [*[False] * len(shown), True])[-1]
+
+    def catalogue(self, p):
+        return np.hstack([p["item_embedding"], p["item_bias_V"][:, None]])
+
+    @pytest.mark.usefixtures("x64")
+    def test_vectors_at_all_positions_are_those_of_the_equations(self):
+        graphdef, params = float64(BERT4Rec)
+        ours = jax.jit(nnx.merge(graphdef, params).encode_hidden)(IDS, LENGTHS, HIDDEN)
+        p = by_name(params)
+        for row, length in enumerate(LENGTHS):
+            theirs = encode_hidden(p, IDS[row, :length], HIDDEN[row, :length])
+            np.testing.assert_allclose(ours[row, :length], theirs, rtol=self.rtol, atol=self.rtol)
+
+    def test_no_vector_tells_a_hidden_item(self):
+        encode = compiled(BERT4Rec, "encode_hidden")
+        changed = np.where(HIDDEN, 1 + IDS % 9, IDS)
+        assert (changed != IDS)[HIDDEN].all()
+        np.testing.assert_array_equal(
+            encode(IDS, LENGTHS, HIDDEN), encode(changed, LENGTHS, HIDDEN)
+        )
+
+    def test_items_on_both_sides_reach_a_hidden_one(self):
+        encode = compiled(BERT4Rec, "encode_hidden")
+        before = encode(IDS, LENGTHS, HIDDEN)
+        for position in (1, 2, 5, 6):
+            changed = IDS.copy()
+            changed[1, position] = 4
+            after = encode(changed, LENGTHS, HIDDEN)
+            assert not np.allclose(after[1, 3], before[1, 3], atol=1e-3)
+
+    def test_the_oldest_item_makes_room_in_a_full_window(self):
+        encode = compiled(BERT4Rec)
+        changed = IDS.copy()
+        changed[1, 0] = 4
+        np.testing.assert_array_equal(encode(changed, LENGTHS), encode(IDS, LENGTHS))
+        changed[1, 1] = 4
+        assert not np.allclose(encode(changed, LENGTHS)[1], encode(IDS, LENGTHS)[1], atol=1e-3)
+
+
+def encode_hidden(p, items, hidden):
+    x = np.where(np.array(hidden)[:, None], p["hidden_D"], p["item_embedding"][items])
+    x = layers.transformer(p["transformer"], x, 2, causal=False)
+    x = layers.layer_norm(p["norm"], layers.gelu(layers.linear(p["dense"], x)))
+    return np.hstack([x, np.ones((len(x), 1))])
+
+
+def test_hidden_items_vector_and_biases_are_no_part_of_the_table():
+    model = build(BERT4Rec)
+    assert model.item_embedding.shape == (10, 8)
+    catalogue = np.asarray(model.catalogue())
+    np.testing.assert_array_equal(catalogue[:, :8], model.item_embedding[...])
+    np.testing.assert_array_equal(catalogue[:, 8], model.item_bias_V[...])

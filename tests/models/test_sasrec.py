@@ -1,0 +1,32 @@
+"""SASRec against its equations, and its promises."""
+
+import float64_layers as layers
+import jax
+import pytest
+from flax import nnx
+from promises import CausalPromises
+
+from echojax.errors import UserError
+from echojax.models.sasrec import SASRec
+
+
+class TestSASRec(CausalPromises):
+    kind = SASRec
+    rtol = 2e-6  # jax.nn.dot_product_attention has its softmax in float32 whatever the inputs
+
+    def encode(self, p, items):
+        return layers.transformer(p["transformer"], p["item_embedding"][items], 2, causal=True)[-1]
+
+
+def test_parameters_are_recboles():
+    params = nnx.state(SASRec(1000, rngs=nnx.Rngs(0)))
+    attention = 4 * (64 * 64 + 64)
+    feed_forward = 64 * 256 + 256 + 256 * 64 + 64
+    norm = 2 * 64
+    expected = (1000 + 50) * 64 + norm + 2 * (attention + feed_forward + 2 * norm)
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == expected
+
+
+def test_heads_must_divide_the_width():
+    with pytest.raises(UserError, match="--heads 3 does not divide --width 8"):
+        SASRec(10, width=8, heads=3, rngs=nnx.Rngs(0))
