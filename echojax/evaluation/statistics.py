@@ -5,6 +5,8 @@ cutoff. Drawing U users with replacement is drawing how often each *kind* comes 
 draw; so a resample costs the number of kinds, not of users, and is the ordinary bootstrap exactly.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 _CHUNK = 2**22  # resampling counts held at once
@@ -64,6 +66,23 @@ def paired_difference(
         "high": float(high),
         "p": (extreme + 1) / (resamples + 1),
     }
+
+
+def holm(p_N: Sequence[float]) -> list[float]:
+    """Return p values corrected for testing N hypotheses at once (Holm 1979).
+
+    The smallest is multiplied by N, the next by N - 1 and so on; none falls below one before it
+    or rises above 1. Rejecting what is below 0.05 then errs anywhere with probability at most
+    0.05, however the tests depend on each other.
+
+    Args:
+        p_N: in any order, which the result keeps.
+    """
+    order = np.argsort(p_N, kind="stable")
+    steps = np.asarray(p_N, np.float64)[order] * np.arange(len(p_N), 0, -1)
+    corrected = np.empty(len(p_N))
+    corrected[order] = np.minimum(1, np.maximum.accumulate(steps))
+    return corrected.tolist()
 
 
 def resampled_means(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from echojax.evaluation import bootstrap_intervals, paired_difference
-from echojax.evaluation.statistics import resampled_means
+from echojax.evaluation.statistics import holm, resampled_means
 
 
 def users_with_examples(counts):
@@ -130,3 +130,24 @@ def test_pairing_sees_what_separate_intervals_hide():
     separate = [bootstrap_intervals(v[:, None], np.arange(300))[0] for v in (ours, theirs)]
     assert separate[0][0] < separate[1][1]  # they overlap
     assert paired_difference(ours, theirs, np.arange(300))["low"] > 0
+
+
+def test_holm_by_hand():
+    """Four tests: .01 x 4, .02 x 3, .03 x 2 (not below .06 before it), .04 x 1 (likewise)."""
+    assert holm([0.03, 0.01, 0.04, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert holm([0.005, 0.2, 0.011]) == pytest.approx([0.015, 0.2, 0.022])
+    assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
+    assert holm([0.3]) == pytest.approx([0.3])
+    assert holm([]) == []
+
+
+def test_holm_rejects_what_its_step_down_rule_rejects():
+    rng = np.random.default_rng(12)
+    for _ in range(200):
+        p = rng.random(rng.integers(1, 9)) ** 3
+        rejected = np.zeros(p.size, bool)
+        for step, place in enumerate(np.argsort(p)):
+            if p[place] > 0.05 / (p.size - step):
+                break
+            rejected[place] = True
+        np.testing.assert_array_equal(np.array(holm(p)) <= 0.05, rejected)
