@@ -42,7 +42,7 @@ def compiled(kind, method="encode", **options):
 def float64(kind, **sizes):
     """Return the built model's structure and its parameters in float64."""
     graphdef, params = nnx.split(build(kind, **sizes))
-    return graphdef, jax.tree.map(lambda x: jnp.asarray(np.asarray(x), jnp.float64), params)
+    return graphdef, jax.tree.map(lambda x: np.asarray(x, np.float64), params)
 
 
 def by_name(params):
