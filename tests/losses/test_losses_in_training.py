@@ -1,0 +1,115 @@
+"""Every loss in the training step: it falls, whatever the microbatch and beside other seeds."""
+
+from unittest.mock import patch
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from echojax.losses import make_loss
+from echojax.losses import softmax as softmax_module
+from echojax.models.base import CausalModel
+from echojax.training.state import create_state
+from echojax.training.step import make_train_step
+
+ITEMS, ROWS, LENGTH = 12, 8, 5
+COUNTS = np.append(0, np.arange(ITEMS - 1) + 1)
+LOSSES = {
+    "softmax": {},
+    "sampled-softmax": {"negatives": 4, "negative_sampling": "in-batch"},
+    "gbce": {"negatives": 4, "negative_sampling": "popularity"},
+    "bce": {},
+    "bpr": {},
+}
+
+
+class LastItem(CausalModel):
+    """The smallest causal model: a linear function of the item read last."""
+
+    def __init__(self, *, rngs):
+        super().__init__(ITEMS, width=8, max_len=LENGTH, rngs=rngs)
+        self.linear = nnx.Linear(8, 8, rngs=rngs)
+
+    def encode_all(self, item_ids_BxL, lengths_B, *, dropout_keys=None):
+        return self.linear(self.lookup(item_ids_BxL))
+
+
+def setup(name, seed=0, microbatch=None):
+    graphdef, state = create_state(LastItem(rngs=nnx.Rngs(seed)), optax.adam(3e-2), seed)
+    loss = make_loss(name, counts_V=COUNTS, **LOSSES[name])
+    return make_train_step(
+        graphdef, optax.adam(3e-2), objective="all-positions", microbatch=microbatch, loss=loss
+    ), state
+
+
+def batch(seed=0):
+    """Return histories in which every item is followed by the next number."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(1, LENGTH + 1, ROWS).astype(np.int32)
+    items = (rng.integers(ITEMS - 1, size=(ROWS, 1)) + np.arange(LENGTH + 1)) % (ITEMS - 1) + 1
+    inside = np.arange(LENGTH) < lengths[:, None]
+    return {
+        "item_ids": (items[:, :-1] * inside).astype(np.int32),
+        "lengths": lengths,
+        "targets": (items[:, 1:] * inside).astype(np.int32),
+        "weights": (np.arange(ROWS) < ROWS - 1).astype(np.float32),
+    }
+
+
+def assert_close(ours, theirs):
+    # Adam divides by the gradient's size, so the comparison is of moments, not of parameters.
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-7)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_training_lowers_it(name):
+    step, state = setup(name)
+    losses = []
+    for number in range(80):
+        state, loss = step(state, batch(number % 4))
+        losses.append(float(loss))
+    assert np.mean(losses[-8:]) < 0.7 * np.mean(losses[:4])
+
+
+@pytest.mark.parametrize("name", ["sampled-softmax", "bpr"])
+def test_microbatches_draw_the_same(name):
+    (whole, state), (parts, same) = setup(name), setup(name, microbatch=2)
+    one, loss = whole(state, batch())
+    other, other_loss = parts(same, batch())
+    np.testing.assert_allclose(loss, other_loss, rtol=1e-6)
+    assert_close(one.opt_state[0].mu, other.opt_state[0].mu)
+
+
+@pytest.mark.parametrize("name", ["softmax", "sampled-softmax", "bpr"])
+def test_seeds_side_by_side_train_as_each_alone(name):
+    with patch.object(softmax_module, "_rows_at_once", return_value=6):
+        (step, first), (_, second) = setup(name, 0), setup(name, 1)
+        states = jax.tree.map(lambda *leaves: jnp.stack(leaves), first, second)
+        batches = {key: np.stack([batch(0)[key], batch(1)[key]]) for key in batch()}
+        together, losses = jax.jit(jax.vmap(step))(states, batches)
+        for seed, state in enumerate((first, second)):
+            alone, loss = step(state, batch(seed))
+            np.testing.assert_allclose(losses[seed], loss, rtol=1e-5)
+            mine = jax.tree.map(lambda leaf, seed=seed: leaf[seed], together.opt_state[0].mu)
+            assert_close(mine, alone.opt_state[0].mu)
+
+
+def test_defaults_are_those_of_the_flags():
+    explicit = {
+        "sampled-softmax": {"negatives": 256, "negative_sampling": "uniform"},
+        "gbce": {"negatives": 256, "negative_sampling": "uniform", "gbce_t": 0.75},
+        "bce": {"negatives": 1, "negative_sampling": "uniform"},
+        "bpr": {"negatives": 1, "negative_sampling": "uniform"},
+    }
+    rng = np.random.default_rng(0)
+    user, item = rng.normal(size=(2, 3, 4)), rng.normal(size=(ITEMS, 4))
+    targets, weights = rng.integers(1, ITEMS, (2, 3)), np.ones((2, 3), np.float32)
+    given = (*map(jnp.asarray, (user, item, targets, weights)), jax.random.split(jax.random.key(0)))
+    for name, options in explicit.items():
+        default = make_loss(name, counts_V=COUNTS)(*given, jnp.zeros(1, jnp.int32))
+        told = make_loss(name, counts_V=COUNTS, **options)(*given, jnp.zeros(1, jnp.int32))
+        assert float(default) == float(told)
