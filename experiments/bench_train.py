@@ -4,6 +4,7 @@ Everything runs on the given number of CPU cores (or the accelerator), in one pr
 so that the figures of one file can be compared with each other.
 """
 
+import dataclasses
 import json
 import os
 import platform
@@ -34,7 +35,13 @@ class Flags:
     cores: int = 1
     """CPU cores to use."""
     steps: int = 12
-    """Training steps to time, a variant."""
+    """Training steps to time, a model."""
+    models: tuple[str, ...] = ("echomamba4rec", "echomamba4rec-official")
+    """Models, and echomamba4rec-official."""
+    objective: str | None = None
+    """What a row predicts (None: each model's own)."""
+    start: bool = False
+    """Time the start of training too, with empty and with filled caches."""
 
 
 def main() -> None:
@@ -43,41 +50,63 @@ def main() -> None:
         flags = parse(Flags, args=sys.argv[1:])
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: flags.cores])
         results = {
-            "command": f"python experiments/bench_train.py --dataset {flags.dataset} "
-            f"--cores {flags.cores} --steps {flags.steps}",
+            "command": command(flags),
             "date": date.today().isoformat(),
             "processor": processor(),
-            **{variant: measure(flags, variant) for variant in ("echojax", "official")},
-            "start": measure_start(flags),
+            **{name: measure(flags, name) for name in flags.models},
+            **({"start": measure_start(flags)} if flags.start else {}),
         }
         flags.output.write_text(json.dumps(results, indent=2) + "\n")
         print(json.dumps(results, indent=2))
 
 
-def measure(flags: Flags, variant: str) -> dict[str, Any]:
-    """Return seconds an epoch and an evaluation of one variant at the authors' configuration."""
+def command(flags: Flags) -> str:
+    """Return the command that these flags stand for, without machine paths."""
+    given = f"--dataset {flags.dataset} --cores {flags.cores} --steps {flags.steps}"
+    given += f" --models {' '.join(flags.models)}"
+    given += f" --objective {flags.objective}" if flags.objective else ""
+    return f"python experiments/bench_train.py {given}{' --start' if flags.start else ''}"
+
+
+def measure(flags: Flags, name: str) -> dict[str, Any]:
+    """Return seconds an epoch and an evaluation of one model at its own sizes."""
     # Imported behind the choice of cores: XLA counts them when it starts.
     import jax
-    import optax
+    import jax.numpy as jnp
     from rich.console import Console
 
     from echojax.config import Config
-    from echojax.data import batches, iterate
+    from echojax.data import iterate
     from echojax.models import build_model
+    from echojax.training.optimizer import make_optimizer
     from echojax.training.prepared import make_evaluator, read_data, resolved
+    from echojax.training.program import (
+        compile_step,
+        make_step,
+        memory_of,
+        target_counts,
+        training_batches,
+    )  # fmt: skip
     from echojax.training.progress import Display
     from echojax.training.results import device_name, package_versions
-    from echojax.training.run import compile_step, target_counts
     from echojax.training.state import create_state
 
-    config = resolved(Config(dataset=flags.dataset, data_dir=flags.data_dir, variant=variant))  # type: ignore[arg-type]
+    config = Config(dataset=flags.dataset, data_dir=flags.data_dir, objective=flags.objective)
+    official = name.endswith("-official")
+    config = resolved(
+        dataclasses.replace(
+            config,
+            model=name.removesuffix("-official"),
+            variant="official" if official else "echojax",
+        )
+    )
     display = Display(Console(stderr=True))
     dataset, split = read_data(config, display.say)
-    optimizer = optax.adam(config.learning_rate)
+    optimizer = make_optimizer(config)
     graphdef, state = create_state(build_model(config, dataset.num_items), optimizer, config.seed)
-    feed = batches(split.train, config.batch_size or 1, config.seed)
-    counts_V = target_counts(dataset, split)
-    step = compile_step(config, counts_V, graphdef, optimizer, state, feed, display)
+    feed = training_batches(config, split)
+    plain = make_step(config, target_counts(dataset, split), graphdef, optimizer)
+    step = compile_step(plain, state, jax.tree.map(jnp.asarray, feed[0]), display.say)
     rows, seconds, waited = iterate(feed), [], 0.0
     state, loss = step(state, next(rows))
     jax.block_until_ready(loss)
@@ -93,18 +122,20 @@ def measure(flags: Flags, variant: str) -> dict[str, Any]:
     evaluate(state.params, "valid")
     began = time.perf_counter()
     evaluate(state.params, "valid")
-    full_batches = len(split.train) / feed.batch_size
+    full_batches = len(feed.examples) / feed.batch_size
     return {
         # The median step: a shared machine holds single steps up.
         "seconds_per_epoch": statistics.median(seconds) * full_batches,
         "seconds_per_epoch_fastest_step": min(seconds) * full_batches,
-        "examples": len(split.train),
+        "objective": config.objective,
+        "rows": len(feed.examples),
+        "targets": len(split.train),
         "batch_size": feed.batch_size,
         "max_len": config.max_len,
         "input_wait_share": waited / sum(seconds),
         "evaluation_seconds": time.perf_counter() - began,
         "evaluated_users": len(split.valid),
-        "step_memory_bytes": getattr(step.memory_analysis(), "temp_size_in_bytes", None),
+        "step_memory_bytes": memory_of(step),
         "device": device_name(),
         "versions": package_versions(),
     }
@@ -116,14 +147,14 @@ def measure_start(flags: Flags) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         environment = os.environ | {"XDG_CACHE_HOME": folder}
         for name in ("first", "second"):
-            command = [
+            train = [
                 sys.executable, str(Path(__file__).parent / "train.py"), "--dataset",
                 flags.dataset, "--max-steps", "1", "--run-dir", str(Path(folder) / name),
             ]  # fmt: skip
             if flags.data_dir:
-                command += ["--data-dir", flags.data_dir]
+                train += ["--data-dir", flags.data_dir]
             began = time.perf_counter()
-            process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+            process = subprocess.Popen(train, env=environment, stdout=subprocess.PIPE, text=True)
             assert process.stdout is not None
             for line in process.stdout:
                 if line.startswith("compiled"):

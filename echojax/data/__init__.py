@@ -1,6 +1,6 @@
 """Interaction data: sources, preparation, splits, batches. Knows nothing of models."""
 
-from echojax.data.batching import Batches, batches
+from echojax.data.batching import Batches, StackedBatches, batches, iterate
 from echojax.data.dataset import Dataset
 from echojax.data.examples import Examples
 from echojax.data.formats import FORMATS, Columns
@@ -18,9 +18,11 @@ __all__ = [
     "Examples",
     "Source",
     "Split",
+    "StackedBatches",
     "Windows",
     "batches",
     "global_time_split",
+    "iterate",
     "leave_one_out",
     "load_dataset",
     "windows",

@@ -85,31 +85,60 @@ class Batches:
         indices = shuffled(np.where(real, positions, 0), len(self.examples), self.seed, epoch)
         return self.examples.gather(indices) | {"weights": real.astype(np.float32)}
 
-    def iterate(
-        self, start_step: int = 0, stop_step: int = 1 << 62, *, workers: int = 0, prefetch: int = 4
-    ) -> grain.DatasetIterator:
-        """Return an iterator over batches from ``start_step`` on, prepared in the background.
 
-        Args:
-            start_step: First batch.
-            stop_step: Batch to stop before.
-            workers: Processes that make batches; 0 makes them in a thread of this one.
-            prefetch: How many batches to hold ready (for each worker).
+@dataclass(frozen=True)
+class StackedBatches:
+    """The batches of several seeds side by side: every array has a leading axis S.
 
-        Returns:
-            A grain iterator; ``close()`` stops its thread or processes.
-        """
-        options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=prefetch)
-        steps = grain.MapDataset.range(start_step, stop_step).map(self.__getitem__)
-        batches = steps.to_iter_dataset(options)
-        if workers:
-            # grain's processes read absl flags, which only absl.app.run would have parsed.
-            if not flags.FLAGS.is_parsed():
-                flags.FLAGS.mark_as_parsed()
-            batches = batches.mp_prefetch(
-                grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=prefetch)
-            )
-        return iter(batches)
+    Attributes:
+        parts: One for each seed, alike but for the order.
+    """
+
+    parts: tuple[Batches, ...]
+
+    @property
+    def batch_size(self) -> int:
+        """Rows B of a batch of one seed."""
+        return self.parts[0].batch_size
+
+    @property
+    def per_epoch(self) -> int:
+        """Number of batches in an epoch."""
+        return self.parts[0].per_epoch
+
+    def __getitem__(self, step: int) -> dict[str, np.ndarray]:
+        """Return batch ``step`` of every seed, (S, B, ...)."""
+        rows = [part[step] for part in self.parts]
+        return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def iterate(
+    source: Batches | StackedBatches, start_step: int = 0, stop_step: int = 1 << 62, *,
+    workers: int = 0, prefetch: int = 4,
+) -> grain.DatasetIterator:  # fmt: skip
+    """Return an iterator over batches from ``start_step`` on, prepared in the background.
+
+    Args:
+        source: What to take them from.
+        start_step: First batch.
+        stop_step: Batch to stop before.
+        workers: Processes that make batches; 0 makes them in a thread of this one.
+        prefetch: How many batches to hold ready (for each worker).
+
+    Returns:
+        A grain iterator; ``close()`` stops its thread or processes.
+    """
+    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=prefetch)
+    steps = grain.MapDataset.range(start_step, stop_step).map(source.__getitem__)
+    batches = steps.to_iter_dataset(options)
+    if workers:
+        # grain's processes read absl flags, which only absl.app.run would have parsed.
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS.mark_as_parsed()
+        batches = batches.mp_prefetch(
+            grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=prefetch)
+        )
+    return iter(batches)
 
 
 def batches(

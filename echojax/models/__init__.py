@@ -11,14 +11,26 @@ from echojax.errors import UserError, unknown_name
 from echojax.models.base import CausalModel, SequenceModel
 from echojax.models.bert4rec import BERT4Rec
 from echojax.models.bidirectional import Mends, Parts
+from echojax.models.counted import CountedModel
 from echojax.models.echomamba4rec import VARIANTS, EchoMamba4Rec
 from echojax.models.fmlprec import FMLPRec
 from echojax.models.hstu import HSTU
+from echojax.models.item_knn import ItemKNN
 from echojax.models.mamba4rec import Mamba4Rec
+from echojax.models.markov import Markov
+from echojax.models.popularity import Popularity
 from echojax.models.sasrec import SASRec
 from selective_scan import implementations
 
-__all__ = ["MODELS", "CausalModel", "SequenceModel", "build_model", "check_names", "with_sizes"]
+__all__ = [
+    "COUNTED",
+    "MODELS",
+    "CausalModel",
+    "SequenceModel",
+    "build_model",
+    "check_names",
+    "with_sizes",
+]
 
 MODELS: dict[str, type[SequenceModel]] = {
     "echomamba4rec": EchoMamba4Rec,
@@ -27,6 +39,13 @@ MODELS: dict[str, type[SequenceModel]] = {
     "bert4rec": BERT4Rec,
     "fmlp-rec": FMLPRec,
     "hstu": HSTU,
+}
+
+# Models that count: fitted in one pass, without sizes, objectives or seeds.
+COUNTED: dict[str, type[CountedModel]] = {
+    "popularity": Popularity,
+    "markov": Markov,
+    "item-knn": ItemKNN,
 }
 
 # Flags that are a model's sizes; a model takes those that its constructor names.
@@ -55,6 +74,8 @@ def with_sizes(config: Config) -> Config:
         UserError: a size is given that the model does not have, or an objective that it cannot
             be trained with.
     """
+    if config.model in COUNTED:
+        return config
     known = _parameters(config.model)
     for name in _SIZES:
         if getattr(config, name) is not None and name not in known:
@@ -80,8 +101,8 @@ def mends(config: Config) -> Mends:
 
 def check_names(config: Config) -> None:
     """Raise ``UserError`` where model or scan are unknown or cannot run on this machine."""
-    if config.model not in MODELS:
-        raise unknown_name("--model", config.model, list(MODELS))
+    if config.model not in MODELS and config.model not in COUNTED:
+        raise unknown_name("--model", config.model, [*MODELS, *COUNTED])
     scans = implementations()
     if config.scan != "auto" and config.scan not in scans:
         raise unknown_name("--scan", config.scan, ["auto", *scans])

@@ -60,18 +60,21 @@ class Checkpoints:
         )
 
     def restore(
-        self, like: TrainState, first: int | None = None
+        self, like: TrainState, first: int | None = None, *, newest: int | None = None
     ) -> tuple[TrainState, dict[str, Any]] | None:
         """Return the newest whole checkpoint, or ``None`` where there is no checkpoint at all.
 
         Args:
             like: a state of the same shapes, dtypes and devices.
             first: a step to try before the others (the best one).
+            newest: leave later steps alone.
 
         Raises:
             UserError: there are checkpoints and none of them can be read.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
+        if newest is not None:
+            steps = [step for step in steps if step <= newest]
         if not steps:
             return None
         if first in steps:

@@ -5,11 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import optax
-
 from echojax.errors import UserError
 from echojax.models import build_model
 from echojax.training.checkpoints import Checkpoints
+from echojax.training.optimizer import make_optimizer
 from echojax.training.prepared import make_evaluator, read_data
 from echojax.training.run_folder import check_same_data, read_config
 from echojax.training.state import create_state
@@ -47,7 +46,7 @@ def evaluate_run(
     dataset, split = read_data(config, say)
     check_same_data(folder, dataset)
     model = build_model(config, dataset.num_items)
-    graphdef, state = create_state(model, optax.adam(config.learning_rate), config.seed)
+    graphdef, state = create_state(model, make_optimizer(config), config.seed)
     checkpoints = Checkpoints(folder / "checkpoints", say)
     newest = checkpoints.restore(state)
     if newest is None:

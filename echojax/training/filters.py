@@ -15,8 +15,8 @@ def write_filters(path: Path, before: SequenceModel, after: SequenceModel) -> No
     arrays: dict[str, Any] = {
         f"{name}_{i}": np.asarray(layer.filter.response())
         for name, model in (("before", before), ("after", after))
-        for i, layer in enumerate(model.layers)
-        if hasattr(layer, "filter")
+        for i, layer in enumerate(getattr(model, "layers", ()))
+        if getattr(layer, "filter", None) is not None
     }
     if arrays:
         buffer = io.BytesIO()

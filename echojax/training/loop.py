@@ -1,155 +1,200 @@
-"""The training loop: steps, validations, checkpoints, early stopping."""
+"""The training loop: steps, validations, checkpoints, early stopping, of one seed or several."""
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from typing import Any
 
 import jax
+import numpy as np
 
 from echojax.config import Config
-from echojax.data import Batches
+from echojax.data import Batches, StackedBatches, iterate
 from echojax.errors import UserError
 from echojax.evaluation.metrics import metric_names
-from echojax.training.checkpoints import Checkpoints
 from echojax.training.interrupts import Interrupted, Interrupts
 from echojax.training.metric_log import MetricLog
 from echojax.training.objectives import Batch
-from echojax.training.progress import Display, Standing
+from echojax.training.program import memory_of
+from echojax.training.progress import Display
+from echojax.training.seed_run import SeedRun, stacked, unstacked
 from echojax.training.state import TrainState
 from echojax.training.step import StepFunction
 
 
 @dataclass
 class Trainer:
-    """What a run trains with; ``train`` is the loop.
+    """What runs train with; ``train`` is the loop.
 
     Args:
-        step: the jitted step; donates the state.
-        batches: all epochs' batches by number.
+        config: of all seeds; a seed's own is in its ``SeedRun``.
+        compile: returns the step for stacked states and batches like the given ones.
+        feed: returns all epochs' batches of a seed's run, by number.
         validate: returns the validation metrics of a state's parameters.
         resume_line: the command that goes on with this run.
     """
 
     config: Config
-    step: StepFunction
-    batches: Batches
+    compile: Callable[[TrainState, Any], Any]
+    feed: Callable[[Config], Batches]
     validate: Callable[[TrainState], dict[str, float]]
-    checkpoints: Checkpoints
-    log: MetricLog
     display: Display
     interrupts: Interrupts
     resume_line: str
 
-    def train(self, state: TrainState, standing: Standing) -> tuple[TrainState, str]:
-        """Train from ``state`` until a reason to stop; return the last state and the reason.
+    def train(self, runs: Sequence[SeedRun]) -> None:
+        """Train every seed until it has a reason to stop; a finished one leaves the others.
+
+        All that are not finished must stand at the same step.
 
         Raises:
-            UserError: the loss is not finite.
+            UserError: a loss is not finite.
             Interrupted: a signal came; everything is saved.
         """
-        per_epoch = self.batches.per_epoch
-        done = int(state.step)
-        with closing(self.batches.iterate(done, workers=self.config.data_workers)) as feed:
-            while (reason := standing.stop_reason(self.config, done, per_epoch)) is None:
-                epoch = done // per_epoch + 1
-                stop = epoch * per_epoch
+        per_epoch = self.feed(runs[0].config).per_epoch
+        while active := [run for run in runs if run.stop_reason(per_epoch) is None]:
+            with ExitStack() as logs:
+                self._train_together(active, [logs.enter_context(run.open_log()) for run in active])
+        for run in runs:
+            run.stopped = run.stop_reason(per_epoch) or ""
+            of = f" of seed {run.config.seed}" if len(runs) > 1 else ""
+            self.display.say(f"training{of} ended: {run.stopped}")
+
+    def _train_together(self, runs: list[SeedRun], logs: list[MetricLog]) -> None:
+        """Train seeds side by side until one of them is finished."""
+        batches = StackedBatches(tuple(self.feed(run.config) for run in runs))
+        per_epoch, done = batches.per_epoch, runs[0].standing.steps
+        states = stacked([run.state for run in runs])
+        step = self.compile(states, batches[0])
+        for run in runs:
+            run.standing.note_program(memory_of(step), len(runs))
+        epochs = _Epochs(self, runs, logs, step, per_epoch)
+        with closing(iterate(batches, done, workers=self.config.data_workers)) as rows:
+            while all(run.stop_reason(per_epoch) is None for run in runs):
+                stop = (done // per_epoch + 1) * per_epoch
                 if self.config.max_steps is not None:
                     stop = min(stop, self.config.max_steps)
-                with self.display.epoch(epoch, per_epoch, done % per_epoch):
-                    state = self._steps(state, standing, feed, done, stop)
+                states = epochs.run(states, rows, done, stop)
                 done = stop
-                self._end_of_epoch(state, standing, epoch, reached=done % per_epoch == 0)
-                self._leave_if_asked()
-        return state, reason
+        for run, state in zip(runs, unstacked(states), strict=True):
+            run.state = state
 
-    def _steps(
-        self, state: TrainState, standing: Standing, feed: Iterator[Batch], done: int, stop: int
-    ) -> TrainState:
-        """Run the steps from ``done`` up to ``stop``, all of one epoch."""
-        per_epoch = self.batches.per_epoch
-        epoch, first = done // per_epoch + 1, done
-        last_loss, began = None, time.perf_counter()
-        examples = 0
+
+@dataclass
+class _Epochs:
+    """Epochs of seeds that train side by side."""
+
+    trainer: Trainer
+    runs: list[SeedRun]
+    logs: list[MetricLog]
+    step: StepFunction
+    per_epoch: int
+
+    def run(self, states: TrainState, rows: Iterator[Batch], done: int, stop: int) -> TrainState:
+        """Train from step ``done`` to ``stop``, of one epoch; validate and save."""
+        epoch = done // self.per_epoch + 1
+        with self.trainer.display.epoch(epoch, self.per_epoch, done % self.per_epoch):
+            states = self._steps(states, rows, done, stop)
+        for run, log, state in zip(self.runs, self.logs, unstacked(states), strict=True):
+            self._end_of_epoch(run, log, state, epoch, reached=stop % self.per_epoch == 0)
+        self._leave_if_asked()
+        return states
+
+    def _steps(self, states: TrainState, rows: Iterator[Batch], done: int, stop: int) -> TrainState:
+        epoch, first = done // self.per_epoch + 1, done
+        last_losses, began = None, time.perf_counter()
+        examples, waited = 0, 0.0
         for step in range(done, stop):
             wanted = time.perf_counter()
-            batch = next(feed)
-            standing.waited += time.perf_counter() - wanted
-            examples += int((batch["weights"] > 0).sum())
-            state, loss = self.step(state, batch)
-            if last_loss is not None:  # read one step late, so that the device is never idle
-                self._count(standing, last_loss, step)
-            last_loss = loss
+            batch = next(rows)
+            waited += time.perf_counter() - wanted
+            examples += int((batch["weights"][0] > 0).sum())
+            states, losses = self.step(states, batch)
+            if last_losses is not None:  # read one step late: the device is never idle
+                self._count(last_losses, step)
+            last_losses = losses
             rate = examples / (time.perf_counter() - began) if step > first else math.nan
-            self.display.step(epoch, step % per_epoch + 1, per_epoch, _mean(standing), rate)
-            asked = self.interrupts.signum is not None
-            save = step + 1 < stop and (asked or (step + 1) % self.config.checkpoint_every == 0)
-            if save or step + 1 == stop:
-                self._count(standing, last_loss, step + 1)
-                last_loss, now = None, time.perf_counter()
-                standing.seconds += now - began
-                standing.examples += examples
-                self._log_training(standing, step + 1, examples / (now - began), now - began)
-                began, examples = now, 0
+            self._show(epoch, step % self.per_epoch + 1, rate)
+            asked = self.trainer.interrupts.signum is not None
+            due = (step + 1) % self.trainer.config.checkpoint_every == 0
+            if (save := step + 1 < stop and (asked or due)) or step + 1 == stop:
+                self._count(last_losses, step + 1)
+                last_losses, now = None, time.perf_counter()
+                self._log_training(step + 1, examples, now - began, waited)
+                began, examples, waited = now, 0, 0.0
                 if save:
-                    self.checkpoints.save(state, asdict(standing))
+                    for run, state in zip(self.runs, unstacked(states), strict=True):
+                        run.save(state)
                     self._leave_if_asked()
-        return state
+        return states
 
-    def _count(self, standing: Standing, loss: jax.Array, step: int) -> None:
-        value = float(loss)
-        if not math.isfinite(value):
-            raise UserError(
-                f"the loss of step {step} is {value}; the last good checkpoint is kept. Try a "
-                "smaller --learning-rate, another --seed, or look for odd values in the data"
+    def _show(self, epoch: int, step: int, rate: float) -> None:
+        loss = float(np.mean([run.standing.mean_loss for run in self.runs]))
+        rate *= len(self.runs)
+        self.trainer.display.step(epoch, step, self.per_epoch, loss, rate)
+
+    def _count(self, losses: jax.Array, step: int) -> None:
+        for run, value in zip(self.runs, np.asarray(losses).tolist(), strict=True):
+            if not math.isfinite(value):
+                raise UserError(
+                    f"the loss of step {step} of seed {run.config.seed} is {value}; the last good "
+                    "checkpoint is kept. Try a smaller --learning-rate, another --seed, or look "
+                    "for odd values in the data"
+                )
+            run.standing.epoch_loss += value
+            run.standing.epoch_steps += 1
+            run.standing.steps = step
+
+    def _log_training(self, step: int, examples: int, seconds: float, waited: float) -> None:
+        for run, log in zip(self.runs, self.logs, strict=True):
+            run.standing.seconds += seconds
+            run.standing.waited += waited
+            run.standing.examples += examples
+            log.write(
+                {
+                    "kind": "train",
+                    "step": step,
+                    "epoch": step / self.per_epoch,
+                    "loss": run.standing.mean_loss,
+                    "examples_per_second": examples / seconds,
+                    "seconds": seconds,
+                }
             )
-        standing.epoch_loss += value
-        standing.epoch_steps += 1
-        standing.steps = step
-
-    def _log_training(self, standing: Standing, step: int, rate: float, seconds: float) -> None:
-        self.log.write(
-            {
-                "kind": "train",
-                "step": step,
-                "epoch": step / self.batches.per_epoch,
-                "loss": _mean(standing),
-                "examples_per_second": rate,
-                "seconds": seconds,
-            }
-        )
 
     def _end_of_epoch(
-        self, state: TrainState, standing: Standing, epoch: int, *, reached: bool
+        self, run: SeedRun, log: MetricLog, state: TrainState, epoch: int, *, reached: bool
     ) -> None:
         """Validate where it is due, and save."""
-        ndcg, loss, step = None, _mean(standing), int(state.step)
-        if epoch % self.config.eval_every == 0 or epoch == self.config.epochs or not reached:
-            began = time.perf_counter()
-            metrics = self.validate(state)
-            ndcg = metrics["ndcg@10"]
-            best = standing.add_validation(ndcg, step, epoch)
-            seconds = time.perf_counter() - began
-            self.log.write(
-                {
-                    "kind": "valid", "step": step, "epoch": epoch, "loss": loss,
-                    **{name: metrics[name] for name in metric_names()}, "seconds": seconds,
-                }
-            )  # fmt: skip
-            self.display.say(
-                f"epoch {epoch}  loss {loss:.4f}  valid HR@10 {metrics['hr@10']:.4f}  "
-                f"NDCG@10 {ndcg:.4f}{'  best so far' if best else ''}"
-            )
+        ndcg, standing, config = None, run.standing, self.trainer.config
+        if epoch % config.eval_every == 0 or epoch == config.epochs or not reached:
+            ndcg = self._validate(run, log, state, epoch)
         if reached:
             standing.epoch_loss, standing.epoch_steps = 0.0, 0
-        self.checkpoints.save(state, asdict(standing), ndcg)
+        run.save(state, ndcg)
+
+    def _validate(self, run: SeedRun, log: MetricLog, state: TrainState, epoch: int) -> float:
+        began, standing = time.perf_counter(), run.standing
+        metrics = self.trainer.validate(state)
+        ndcg, loss = metrics["ndcg@10"], standing.mean_loss
+        best = standing.add_validation(ndcg, standing.steps, epoch)
+        log.write(
+            {
+                "kind": "valid", "step": standing.steps, "epoch": epoch, "loss": loss,
+                **{name: metrics[name] for name in metric_names()},
+                "seconds": time.perf_counter() - began,
+            }
+        )  # fmt: skip
+        seed = f"seed {run.config.seed}  " if self.trainer.config.seeds > 1 else ""
+        self.trainer.display.say(
+            f"{seed}epoch {epoch}  loss {loss:.4f}  valid HR@10 {metrics['hr@10']:.4f}  "
+            f"NDCG@10 {ndcg:.4f}{'  best so far' if best else ''}"
+        )
+        return ndcg
 
     def _leave_if_asked(self) -> None:
-        if self.interrupts.signum is not None:
-            line = f"stopped and saved; go on with: {self.resume_line}"
-            raise Interrupted(line, self.interrupts.signum)
-
-
-def _mean(standing: Standing) -> float:
-    return standing.epoch_loss / standing.epoch_steps if standing.epoch_steps else math.nan
+        interrupts = self.trainer.interrupts
+        if interrupts.signum is not None:
+            line = f"stopped and saved; go on with: {self.trainer.resume_line}"
+            raise Interrupted(line, interrupts.signum)

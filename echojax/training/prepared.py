@@ -19,10 +19,10 @@ from echojax.data import (
     load_dataset,
 )
 from echojax.errors import unknown_name
-from echojax.evaluation.baselines import training_counts
 from echojax.evaluation.metrics import summarise
-from echojax.evaluation.ranking import Ranker, make_ranker, rank_examples
+from echojax.evaluation.ranking import Ranked, Ranker, make_ranker, rank_examples
 from echojax.models import check_names, with_sizes
+from echojax.models.counted import training_counts
 
 _SPLITS = {"leave-one-out": leave_one_out, "global-time": global_time_split}
 
@@ -56,7 +56,6 @@ def read_data(config: Config, say: Callable[[str], None]) -> tuple[Dataset, Spli
         data_dir=config.data_dir,
         data_format=config.data_format,
         columns=Columns(config.user_column, config.item_column, config.time_column),
-        seed=config.seed,
         say=say,
         k_core=config.k_core,
         duplicates=config.duplicates,
@@ -83,15 +82,18 @@ class Evaluator:
 
     def __call__(self, params: nnx.State, part: str) -> dict[str, Any]:
         """Return the results of ``part`` ("train", "valid" or "test") as ``summarise`` does."""
+        return summarise(self.rank(params, part), getattr(self.split, part), self.popularity_V)
+
+    def rank(self, params: nnx.State, part: str) -> Ranked:
+        """Return the rank of each target of ``part``."""
         examples = getattr(self.split, part)
-        ranked = rank_examples(
+        return rank_examples(
             self.ranker,
             params,
             examples,
             batch_size=min(self.config.eval_batch_size or 1024, len(examples)),
             exclude_seen=self.config.exclude_seen,
         )
-        return summarise(ranked, examples, self.popularity_V)
 
 
 def make_evaluator(

@@ -25,7 +25,14 @@ class Standing:
     epoch_steps: int = 0
     seconds: float = 0.0  # spent in training steps, over all starts
     waited: float = 0.0  # of these, spent waiting for input
-    examples: int = 0  # trained on, over all starts
+    examples: int = 0  # rows trained on, over all starts
+    seeds_at_once: int = 1  # trained beside this one, itself included, at the start
+    memory_bytes: int | None = None  # of the compiled step, for one seed
+
+    @property
+    def mean_loss(self) -> float:
+        """Mean loss of this epoch's steps so far; NaN before the first."""
+        return self.epoch_loss / self.epoch_steps if self.epoch_steps else math.nan
 
     def add_validation(self, ndcg: float, step: int, epoch: int) -> bool:
         """Take in a validation; return whether it is the best so far."""
@@ -35,6 +42,12 @@ class Standing:
             return True
         self.without_gain += 1
         return False
+
+    def note_program(self, memory_bytes: int | None, seeds: int) -> None:
+        """Take in what the first program needs; later ones hold fewer seeds."""
+        self.seeds_at_once = max(self.seeds_at_once, seeds)
+        if self.memory_bytes is None and memory_bytes is not None:
+            self.memory_bytes = memory_bytes // seeds
 
     def stop_reason(self, config: Config, step: int, steps_per_epoch: int) -> str | None:
         """Return why the run is over, or ``None`` while it is not."""

@@ -1,5 +1,6 @@
 """The end of a run: best parameters judged beside the baselines, written, reported."""
 
+import io
 import os
 import platform
 from collections.abc import Callable
@@ -8,19 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from flax import nnx
+import numpy as np
 from rich.console import Console
 
 from echojax.config import Config, as_dict
-from echojax.data import Dataset, Split
+from echojax.data import Dataset, Examples, Split
 from echojax.evaluation.baselines import evaluate_baselines
-from echojax.evaluation.ranking import TIES
-from echojax.files import write_json
-from echojax.models import build_model
+from echojax.evaluation.metrics import summarise
+from echojax.evaluation.ranking import TIES, Ranked
+from echojax.files import write_atomically, write_json
+from echojax.models.counted import training_counts
 from echojax.reporting import results_table, write_report
-from echojax.training.filters import write_filters
-from echojax.training.prepared import Evaluator
+from echojax.training.progress import Standing
 
+PARTS = ("valid", "test")
 PACKAGES = ("echojax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
@@ -51,16 +53,21 @@ def finish(
     config: Config,
     dataset: Dataset,
     split: Split,
-    params: nnx.State,
-    evaluate: Evaluator,
-    standing: dict[str, Any],
+    ranked: dict[str, Ranked],
+    standing: Standing,
     reason: str,
     console: Console,
-) -> None:
-    """Evaluate the best parameters on validation and test; write results, filters and report."""
-    before = build_model(config, dataset.num_items)
-    write_filters(folder / "filters.npz", before, nnx.merge(nnx.graphdef(before), params))
-    seconds, examples = standing["seconds"], standing["examples"]
+    *,
+    steps_per_epoch: int = 1,
+    parameters: int = 0,
+) -> dict[str, Any]:
+    """Write results and report of a finished run and print them; return the results.
+
+    ``ranked`` holds the ranks of each of ``PARTS`` by the best parameters, ``reason`` says why
+    training ended, ``parameters`` how many numbers the model has learned.
+    """
+    counts_V = training_counts(split.train, dataset.num_items)
+    seconds = standing.seconds
     results = {
         "config": as_dict(config),
         "seed": config.seed,
@@ -72,29 +79,45 @@ def finish(
             "ties": TIES,
             "selection": "validation NDCG@10",
         },
-        "valid": evaluate(params, "valid"),
-        "test": evaluate(params, "test"),
+        **{part: summarise(ranked[part], getattr(split, part), counts_V) for part in PARTS},
         "baselines": evaluate_baselines(dataset, split, exclude_seen=config.exclude_seen),
         "train": {
-            "steps": standing["steps"],
-            "epochs": standing["steps"] / -(-len(split.train) // (config.batch_size or 1)),
-            "best_epoch": standing["best_epoch"],
-            "best_step": standing["best_step"],
+            "steps": standing.steps,
+            "epochs": standing.steps / steps_per_epoch,
+            "best_epoch": standing.best_epoch,
+            "best_step": standing.best_step,
             "seconds": seconds,
-            "examples_per_second": examples / seconds if seconds else 0.0,
-            "input_wait_share": standing["waited"] / seconds if seconds else 0.0,
+            "examples_per_second": standing.examples / seconds if seconds else 0.0,
+            "input_wait_share": standing.waited / seconds if seconds else 0.0,
             "examples": len(split.train),
+            "seeds_at_once": standing.seeds_at_once,
+            "peak_memory_bytes": standing.memory_bytes,
             "stopped": reason,
-            "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
+            "parameters": parameters,
         },
         "versions": package_versions(),
         "device": device_name(),
     }
+    _write_ranks(folder / "ranks.npz", ranked, split)
     write_json(folder / "results.json", results)
     page = write_report(folder)
     console.print(results_table(results))
     console.print(f"results: {folder / 'results.json'}", highlight=False, soft_wrap=True)
     console.print(f"report:  {page}", highlight=False, soft_wrap=True)
+    return results
+
+
+def _write_ranks(path: Path, ranked: dict[str, Ranked], split: Split) -> None:
+    """Write each target's rank, user and history length, for paired comparisons."""
+    arrays: dict[str, Any] = {}
+    for part in PARTS:
+        examples: Examples = getattr(split, part)
+        arrays[f"{part}_rank_M"] = ranked[part].rank_M
+        arrays[f"{part}_user_M"] = examples.user_M
+        arrays[f"{part}_length_M"] = (examples.target_M - examples.start_M).astype(np.int32)
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    write_atomically(path, buffer.getvalue())
 
 
 def package_versions() -> dict[str, str]:

@@ -1,33 +1,32 @@
 """One training run from configuration to report, in named stages."""
 
 import shlex
-import time
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
-import numpy as np
-import optax
 from flax import nnx
 from rich.console import Console
 
 from echojax.config import Config
-from echojax.data import Batches, Dataset, Split, batches, windows
-from echojax.losses import make_loss
-from echojax.models import build_model
+from echojax.data import Dataset, Split
+from echojax.models import COUNTED, build_model
 from echojax.training.checkpoints import Checkpoints
+from echojax.training.counting import count
+from echojax.training.filters import write_filters
 from echojax.training.interrupts import deferred_interrupts
 from echojax.training.loop import Trainer
-from echojax.training.metric_log import MetricLog, check_extras
-from echojax.training.prepared import make_evaluator, read_data, resolved
+from echojax.training.metric_log import check_extras
+from echojax.training.optimizer import make_optimizer
+from echojax.training.prepared import Evaluator, make_evaluator, read_data, resolved
+from echojax.training.program import compile_step, make_step, target_counts, training_batches
 from echojax.training.progress import Display, Standing
-from echojax.training.results import finish, say_data
-from echojax.training.run_folder import check_same_data, claim, write_start
-from echojax.training.state import TrainState, create_state
-from echojax.training.step import make_train_step
-
-# XLA's CPU compiler halves AVX-512 vectors unless told not to: 10 % of a step.
-CPU_OPTIONS: dict[str, str | bool] = {"xla_cpu_prefer_vector_width": "512"}
+from echojax.training.results import PARTS, finish, say_data
+from echojax.training.run_folder import check_same_data, claim, seed_folders, write_start
+from echojax.training.seed_run import SeedRun, go_back_together, side_by_side
+from echojax.training.seed_summary import summarise_seeds
+from echojax.training.state import create_state
 
 
 def run(config: Config, console: Console) -> Path:
@@ -43,117 +42,96 @@ def run(config: Config, console: Console) -> Path:
     config = resolved(config)
     check_extras(config)
     folder = claim(config)
+    seeds = seed_folders(config, folder)
 
     # Data: read, prepared, split; a resumed run must see what it was started on.
     dataset, split = read_data(config, display.say)
     say_data(display.say, dataset, split)
-    if (folder / "config.json").exists():
-        check_same_data(folder, dataset)
-    else:
-        write_start(folder, config, dataset)
+    for seed_config, seed_folder in [(config, folder), *seeds]:
+        _open_folder(seed_folder, seed_config, dataset)
+    if config.model in COUNTED:
+        count(folder, config, dataset, split, console)
+        return folder
 
     with deferred_interrupts() as interrupts:
-        # Model: from the seed, or from the newest checkpoint.
-        optimizer = optax.adam(config.learning_rate)
-        graphdef, state = create_state(
-            build_model(config, dataset.num_items), optimizer, config.seed
-        )
-        checkpoints = Checkpoints(folder / "checkpoints", display.say)
-        standing = Standing()
-        if config.resume and (found := checkpoints.restore(state)) is not None:
-            state, standing = found[0], Standing(**found[1])
-            checkpoints.drop_after(int(state.step))
-            display.say(f"resumed from step {int(state.step)}")
-        sizes = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-        display.say(f"model: {config.model}, {sizes:,} parameters, on {jax.devices()[0]}")
-
-        # Compile, and say so: it is the one long silence.
-        assert config.batch_size is not None  # resolved
-        shown = split.train if config.objective == "prefixes" else windows(split.train)
-        feed = batches(shown, config.batch_size, config.seed)
-        step = compile_step(
-            config, target_counts(dataset, split), graphdef, optimizer, state, feed, display
-        )
+        # Model: from each seed, or from its newest checkpoint.
+        per_epoch = training_batches(config, split).per_epoch
+        graphdef, runs = _open_runs(config, seeds, dataset, per_epoch, display)
+        parameters = number_of(runs[0].state.params)
+        display.say(f"model: {config.model}, {parameters:,} parameters, on {jax.devices()[0]}")
+        step = make_step(config, target_counts(dataset, split), graphdef, make_optimizer(config))
         evaluate = make_evaluator(config, dataset, split, graphdef)
 
         # Train.
-        log = MetricLog(folder, int(state.step), config)
         trainer = Trainer(
             config=config,
-            step=step,
-            batches=feed,
+            compile=partial(compile_step, side_by_side(step), say=display.say),
+            feed=partial(training_batches, split=split),
             validate=lambda state: evaluate(state.params, "valid"),
-            checkpoints=checkpoints,
-            log=log,
             display=display,
             interrupts=interrupts,
             resume_line=shlex.join(
                 ["python", "experiments/train.py", "--run-dir", str(folder), "--resume"]
             ),
         )
-        state, reason = trainer.train(state, standing)
-        log.close()
-        display.say(f"training ended: {reason}")
+        trainer.train(runs)
 
-    # The best parameters, judged; the report.
-    best, _ = checkpoints.restore(state, first=standing.best_step) or (state, {})
-    checkpoints.close()
-    finish(folder, config, dataset, split, best.params, evaluate, asdict(standing), reason, console)
+    # The best parameters of each seed, judged; the report.
+    results = [_finish(one, dataset, split, graphdef, evaluate, console) for one in runs]
+    if len(runs) > 1:
+        summarise_seeds(folder, config, results, console)
     return folder
 
 
-def choose_microbatch(config: Config, num_items: int) -> int | None:
-    """Return how many examples a CPU's caches hold at once; an accelerator takes all.
-
-    About 4096 positions keep a step's activations in the last-level cache (twice as fast as the
-    whole batch from memory), more where adding up the item table's gradient would show.
-    """
-    assert config.batch_size is not None
-    assert config.max_len is not None
-    if jax.default_backend() != "cpu":
-        return None
-    assert config.width is not None
-    positions = max(4096, num_items * config.width // 300)
-    most = max(1, min(config.batch_size, positions // config.max_len))
-    return next(n for n in range(most, 0, -1) if config.batch_size % n == 0)
+def _open_folder(folder: Path, config: Config, dataset: Dataset) -> None:
+    """Make a run folder, or check that the one there was made on this data."""
+    if (folder / "config.json").exists():
+        check_same_data(folder, dataset)
+    else:
+        write_start(folder, config, dataset)
 
 
-def target_counts(dataset: Dataset, split: Split) -> np.ndarray:
-    """Return how often each item is a training target, (V,)."""
-    return np.bincount(split.train.items_T[split.train.target_M], minlength=dataset.num_items)
-
-
-def compile_step(
-    config: Config,
-    counts_V: np.ndarray,
-    graphdef: nnx.GraphDef,
-    optimizer: optax.GradientTransformation,
-    state: TrainState,
-    feed: Batches,
+def _open_runs(
+    config: Config, seeds: list[tuple[Config, Path]], dataset: Dataset, steps_per_epoch: int,
     display: Display,
-) -> jax.stages.Compiled:
-    """Compile the training step for the shapes of its batches, announced.
+) -> tuple[nnx.GraphDef, list[SeedRun]]:  # fmt: skip
+    """Return the model's structure and each seed where it stands."""
+    optimizer = make_optimizer(config)
+    runs, starts = [], []
+    for seed_config, folder in seeds:
+        model = build_model(seed_config, dataset.num_items)
+        graphdef, start = create_state(model, optimizer, seed_config.seed)
+        checkpoints = Checkpoints(folder / "checkpoints", display.say)
+        runs.append(SeedRun(seed_config, folder, start, Standing(), checkpoints))
+        starts.append(start)
+    if config.resume:
+        go_back_together(runs, starts, steps_per_epoch)
+    for one in runs:
+        one.checkpoints.drop_after(one.standing.steps)
+        if config.resume and one.standing.steps:
+            which = f"seed {one.config.seed} " if len(runs) > 1 else ""
+            display.say(f"{which}resumed from step {one.standing.steps}")
+    return graphdef, runs
 
-    ``counts_V``: how often each item is a training target.
-    """
-    assert config.objective is not None
-    loss = make_loss(
-        config.loss,
-        counts_V=counts_V,
-        negatives=config.negatives,
-        negative_sampling=config.negative_sampling,
-        gbce_t=config.gbce_t,
-    )
-    step = make_train_step(
-        graphdef,
-        optimizer,
-        objective=config.objective,
-        microbatch=config.microbatch or choose_microbatch(config, counts_V.size),
-        loss=loss,
-    )
-    display.say("compiling the training step ...")
-    began = time.perf_counter()
-    options = CPU_OPTIONS if jax.default_backend() == "cpu" else None
-    compiled = step.lower(state, feed[0]).compile(compiler_options=options)
-    display.say(f"compiled in {time.perf_counter() - began:.1f} s")
-    return compiled
+
+def _finish(
+    one: SeedRun, dataset: Dataset, split: Split, graphdef: nnx.GraphDef, evaluate: Evaluator,
+    console: Console,
+) -> dict[str, Any]:  # fmt: skip
+    """Judge and report one seed by its best parameters."""
+    found = one.checkpoints.restore(one.state, first=one.standing.best_step)
+    params = (found[0] if found else one.state).params
+    one.checkpoints.close()
+    before = build_model(one.config, dataset.num_items)
+    write_filters(one.folder / "filters.npz", before, nnx.merge(graphdef, params))
+    ranked = {part: evaluate.rank(params, part) for part in PARTS}
+    return finish(
+        one.folder, one.config, dataset, split, ranked, one.standing, one.stopped, console,
+        steps_per_epoch=training_batches(one.config, split).per_epoch,
+        parameters=number_of(params),
+    )  # fmt: skip
+
+
+def number_of(params: nnx.State) -> int:
+    """Return how many numbers the parameters are."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))

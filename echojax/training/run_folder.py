@@ -12,10 +12,21 @@ from echojax.files import read_json, write_json
 
 
 def default_run_dir(config: Config) -> str:
-    """Return runs/DATASET-MODEL[-VARIANT]-seedN."""
+    """Return runs/DATASET-MODEL[-VARIANT]-seedN, or -seedsN where N seeds are trained."""
     data = Path(config.data_path).name.split(".")[0] if config.data_path else config.dataset
     variant = f"-{config.variant}" if config.model == "echomamba4rec" else ""
-    return f"runs/{data}-{config.model}{variant}-seed{config.seed}"
+    seeds = f"seed{config.seed}" if config.seeds == 1 else f"seeds{config.seeds}"
+    return f"runs/{data}-{config.model}{variant}-{seeds}"
+
+
+def seed_folders(config: Config, folder: Path) -> list[tuple[Config, Path]]:
+    """Return the configuration and the run folder of each seed that a run in ``folder`` trains."""
+    if config.seeds == 1:
+        return [(config, folder)]
+    return [
+        (dataclasses.replace(config, seed=seed, seeds=1, run_dir=None), folder / f"seed-{seed}")
+        for seed in range(config.seed, config.seed + config.seeds)
+    ]
 
 
 def claim(config: Config) -> Path:

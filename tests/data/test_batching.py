@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from echojax.data import Examples, batches
+from echojax.data import Examples, batches, iterate
 from echojax.data.batching import shuffled
 from echojax.errors import UserError
 
@@ -87,7 +87,7 @@ def test_hosts_make_the_rows_they_ask_for():
 def test_iterating_from_any_step_gives_the_numbered_batches():
     source = batches(examples(25), 10, 1)
     for start in (0, 2, 7):
-        iterator = source.iterate(start, start + 9, prefetch=2)
+        iterator = iterate(source, start, start + 9, prefetch=2)
         found = list(iterator)
         iterator.close()
         assert len(found) == 9
@@ -96,7 +96,7 @@ def test_iterating_from_any_step_gives_the_numbered_batches():
 
 def test_iterating_without_end_can_be_left():
     source = batches(examples(25), 10, 1)
-    iterator = source.iterate()
+    iterator = iterate(source)
     for step in range(50):
         assert same(next(iterator), source[step])
     iterator.close()
@@ -104,13 +104,13 @@ def test_iterating_without_end_can_be_left():
 
 WORKERS = """
 import numpy as np
-from echojax.data import Examples, batches
+from echojax.data import Examples, batches, iterate
 
 if __name__ == "__main__":
     targets = np.arange(1, 26)
     items, zeros = np.arange(1, 27, dtype=np.int32), np.zeros_like(targets)
     source = batches(Examples(items, zeros, targets, zeros, 3), 10, 1)
-    iterator = source.iterate(4, 16, workers=2, prefetch=1)
+    iterator = iterate(source, 4, 16, workers=2, prefetch=1)
     found = list(iterator)
     iterator.close()
     assert len(found) == 12

@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 
 from echojax.data import global_time_split, leave_one_out, load_dataset
 from echojax.evaluation import evaluate_baselines, metric_names
-from echojax.evaluation.baselines import markov, popularity, rank_by, training_counts
+from echojax.evaluation.baselines import rank_by, scorer
+from echojax.models.counted import training_counts
+from echojax.models.markov import Markov
+from echojax.models.popularity import Popularity
 
 HISTORIES = st.lists(st.lists(st.integers(1, 7), min_size=3, max_size=9), min_size=1, max_size=6)
 
@@ -28,10 +31,9 @@ def test_scores_equal_counts_of_the_training_part(make_dataset, histories):
     pairs = Counter(pair for part in parts for pair in itertools.pairwise(part))
     np.testing.assert_array_equal(training_counts(split.train, 8), [counts[v] for v in range(8)])
     rows = np.arange(len(split.test))
-    np.testing.assert_array_equal(
-        popularity(split.train, 8)(split.test, rows), [[counts[v] for v in range(8)]] * rows.size
-    )
-    scores = markov(split.train, 8)(split.test, rows)
+    scores = scorer(Popularity(split.train, 8))(split.test, rows)
+    np.testing.assert_array_equal(scores, [[counts[v] for v in range(8)]] * rows.size)
+    scores = scorer(Markov(split.train, 8))(split.test, rows)
     for history, row in zip(histories, scores, strict=True):
         last = history[-2]
         expected = sorted(range(8), key=lambda v: (pairs[last, v], counts[v]))
@@ -43,7 +45,7 @@ def test_scores_equal_counts_of_the_training_part(make_dataset, histories):
 
 def test_equal_counts_are_equal_scores(make_dataset):
     split = leave_one_out(make_dataset([[1, 2, 1, 3, 4, 5]], 6), max_len=9)
-    scores = markov(split.train, 6)(split.valid, np.array([0]))[0]
+    scores = scorer(Markov(split.train, 6))(split.valid, np.array([0]))[0]
     assert scores[4] == scores[5]  # neither was in training
     assert scores[2] == scores[3] > scores[4]
 
@@ -53,8 +55,8 @@ def test_items_to_be_predicted_do_not_leak(make_dataset):
     histories = [[1, 2, 3, 1, 8, 9]] * 20
     split = leave_one_out(make_dataset(histories, 10), max_len=10)
     assert training_counts(split.train, 10)[8:].tolist() == [0, 0]
-    for scorer in (popularity, markov):
-        scores = scorer(split.train, 10)(split.test, np.arange(20))
+    for model in (Popularity, Markov):
+        scores = scorer(model(split.train, 10))(split.test, np.arange(20))
         assert not scores[:, 8:].any()
 
 
@@ -72,9 +74,9 @@ def test_tiles_of_users_change_nothing(
     dataset = make_dataset([rng.integers(1, 30, n).tolist() for n in rng.integers(4, 20, 17)], 30)
     split = leave_one_out(dataset, max_len=5)
     monkeypatch.setattr("echojax.evaluation.baselines._TILE_SCORES", tile_scores)
-    scorer = markov(split.train, 30)
-    ranked = rank_by(scorer, split.test, 30, exclude_seen=exclude_seen)
-    for m, row in enumerate(scorer(split.test, np.arange(17))):
+    score = scorer(Markov(split.train, 30))
+    ranked = rank_by(score, split.test, 30, exclude_seen=exclude_seen)
+    for m, row in enumerate(score(split.test, np.arange(17))):
         position = split.test.target_M[m]
         history = dataset.items_T[split.test.start_M[m] : position] if exclude_seen else ()
         rank, top = by_definition(row, dataset.items_T[position], history)

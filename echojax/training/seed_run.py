@@ -1,0 +1,103 @@
+"""One seed's training: where it stands, what it saves; and several of them side by side."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from echojax.config import Config
+from echojax.training.checkpoints import Checkpoints
+from echojax.training.metric_log import MetricLog
+from echojax.training.progress import Standing
+from echojax.training.state import TrainState
+from echojax.training.step import StepFunction
+
+
+@dataclass
+class SeedRun:
+    """A seed's run.
+
+    Args:
+        config: with this seed.
+        folder: its run folder.
+        state: its state when it was last out of the stack of those in training.
+        standing: its progress.
+        checkpoints: in its folder.
+        stopped: why it was done, once it is.
+    """
+
+    config: Config
+    folder: Path
+    state: TrainState
+    standing: Standing
+    checkpoints: Checkpoints
+    stopped: str = ""
+
+    def stop_reason(self, steps_per_epoch: int) -> str | None:
+        """Return why this seed is done, or ``None`` while it is not."""
+        return self.standing.stop_reason(self.config, self.standing.steps, steps_per_epoch)
+
+    def open_log(self) -> MetricLog:
+        """Return its metrics.jsonl, open, as it was at the step it stands at."""
+        return MetricLog(self.folder, self.standing.steps, self.config)
+
+    def save(self, state: TrainState, ndcg: float | None = None) -> None:
+        """Write a checkpoint; ``ndcg`` where it was validated."""
+        self.checkpoints.save(state, asdict(self.standing), ndcg)
+
+    def go_back(self, start: TrainState, newest: int | None = None) -> bool:
+        """Take state and standing from the last checkpoint; return whether there was one.
+
+        Args:
+            start: the state before the first step.
+            newest: the latest step to go back to.
+        """
+        found = self.checkpoints.restore(start, newest=newest)
+        self.state, progress = found or (start, {})
+        self.standing = Standing(**progress)
+        return found is not None
+
+
+def go_back_together(runs: Sequence[SeedRun], starts: Sequence[TrainState], per_epoch: int) -> None:
+    """Resume every seed from its checkpoints, those in training all at one step.
+
+    A kill between two seeds' checkpoints leaves the first of them ahead.
+    """
+    for run, start in zip(runs, starts, strict=True):
+        run.go_back(start)
+    while True:
+        active = [i for i, run in enumerate(runs) if run.stop_reason(per_epoch) is None]
+        steps = [runs[i].standing.steps for i in active]
+        if len(set(steps)) <= 1:
+            return
+        for i in active:
+            if runs[i].standing.steps > min(steps):
+                runs[i].go_back(starts[i], newest=min(steps))
+
+
+def stacked(states: Sequence[TrainState]) -> TrainState:
+    """Return the states side by side: every array has a leading axis S."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+
+
+def unstacked(states: TrainState) -> list[TrainState]:
+    """Return each seed's own state."""
+    return [jax.tree.map(lambda leaf, i=i: leaf[i], states) for i in range(states.step.shape[0])]
+
+
+def side_by_side(step: StepFunction) -> Any:
+    """Return ``step`` for stacked states and batches, jitted, with the old states donated.
+
+    One seed alone is not mapped: its program is the plain step's.
+    """
+
+    def steps(states: TrainState, batches: Any) -> tuple[TrainState, jax.Array]:
+        if states.step.shape[0] > 1:
+            return jax.vmap(step)(states, batches)
+        alone = jax.tree.map(lambda leaf: leaf[0], (states, batches))
+        return jax.tree.map(lambda leaf: leaf[None], step(*alone))
+
+    return jax.jit(steps, donate_argnums=0)
