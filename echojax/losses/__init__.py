@@ -6,7 +6,7 @@ P is the number of predictions a row makes, K the number of negatives of each.
 import numpy as np
 
 from echojax.losses.negatives import NEGATIVES, pool
-from echojax.losses.sampled import Loss, bpr, gbce, sampled_loss, sampled_softmax
+from echojax.losses.sampled import Formula, Loss, bpr, gbce, sampled_loss, sampled_softmax
 from echojax.losses.softmax import full_softmax, softmax_cross_entropy
 
 __all__ = ["Loss", "full_softmax", "make_loss", "pool", "softmax_cross_entropy"]
@@ -35,11 +35,10 @@ def make_loss(
     if name == "softmax":
         return full_softmax
     num = negatives or _NUM_NEGATIVES[name]
-    t = {"gbce": 0.75 if gbce_t is None else gbce_t, "bce": 0.0}.get(name, 0.0)
-    formulas = {
+    formula: dict[str, Formula] = {
         "sampled-softmax": sampled_softmax,
-        "gbce": gbce(t, num, len(counts_V)),
+        "gbce": gbce(0.75 if gbce_t is None else gbce_t, num, len(counts_V)),
         "bce": gbce(0.0, num, len(counts_V)),
         "bpr": bpr,
     }
-    return sampled_loss(formulas[name], NEGATIVES[negative_sampling or "uniform"](counts_V), num)
+    return sampled_loss(formula[name], NEGATIVES[negative_sampling or "uniform"](counts_V), num)
