@@ -55,4 +55,11 @@ def _one_line(box: str) -> str:
             break
         if text and not line.startswith("╭"):
             words.append(text)
-    return f"{'; '.join(words)} (see {sys.argv[0]} --help)"
+    line = "; ".join(words)
+    # Of a flag that may be left out tyro tells how each of its types failed.
+    line = re.sub(
+        r"no type matching \{None\}\|(\S+) could be instantiated; from \['(.*?)'\].*",
+        r"\1 expected, not '\2'",
+        line,
+    )
+    return f"{line} (see {sys.argv[0]} --help)"

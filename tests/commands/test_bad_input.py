@@ -38,7 +38,7 @@ FLAGS = {
     ("--negatives", "4"): "--negatives has no meaning for --loss softmax",
     ("--loss", "bce", "--gbce-t", "0.5"): "--gbce-t has no meaning for --loss bce",
     ("--loss", "gbce", "--gbce-t", "2"): "--gbce-t must be between 0 and 1",
-    ("--width", "wide"): "--width: invalid literal",
+    ("--width", "wide"): "--width: INT expected, not 'wide'",
     ("--widht", "8"): "--widht",
     ("--dataset", "ml-1n"): "did you mean 'ml-1m'",
     ("--model", "echomamba"): "did you mean 'echomamba4rec'",

@@ -1,0 +1,149 @@
+"""Several seeds as one program: each as if it had been trained alone."""
+
+import io
+import json
+import shutil
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from echojax.config import Config
+from echojax.evaluation.metrics import metric_names
+from echojax.training import results as results_module
+from echojax.training import run as run_module
+from echojax.training.run import run
+from echojax.training.seed_run import SeedRun
+
+SIZES = {
+    "model": "mamba4rec", "width": 8, "state_size": 2, "max_len": 6, "batch_size": 16, "k_core": 2,
+    "learning_rate": 0.02, "patience": 2, "epochs": 9, "dropout": 0.3,
+    "scan": "sequential",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_pictures():
+    """Pictures are tested elsewhere and take longer than training here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(results_module, "write_report", lambda folder: folder / "report.html")
+        yield
+
+
+@pytest.fixture(scope="module")
+def ring(tmp_path_factory):
+    """Return a file of 40 users who walk around a ring of 12 items, with some noise."""
+    rng, lines = np.random.default_rng(0), []
+    for user in range(40):
+        item = rng.integers(12)
+        for _ in range(rng.integers(6, 14)):
+            item = (item + 1) % 12 if rng.random() < 0.7 else rng.integers(12)
+            lines.append(f"u{user} i{item}")
+    path = tmp_path_factory.mktemp("data") / "ring.pairs"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(ring, tmp_path_factory):
+    """Return the folder of two seeds trained at once, and what was printed."""
+    folder, out = tmp_path_factory.mktemp("runs") / "two", io.StringIO()
+    run(Config(data_path=str(ring), seeds=2, run_dir=str(folder), **SIZES), Console(file=out))
+    return folder, out.getvalue()
+
+
+def results_of(folder):
+    return json.loads((folder / "results.json").read_text())
+
+
+def test_each_seed_ends_where_it_would_alone(trained, ring, tmp_path):
+    folder, _ = trained
+    epochs = set()
+    for seed in range(2):
+        run(
+            Config(data_path=str(ring), seed=seed, run_dir=str(tmp_path / f"{seed}"), **SIZES),
+            Console(file=io.StringIO()),
+        )
+        ours, alone = results_of(folder / f"seed-{seed}"), results_of(tmp_path / f"{seed}")
+        assert ours["train"]["steps"] == alone["train"]["steps"]
+        assert ours["train"]["best_step"] == alone["train"]["best_step"]
+        assert ours["config"]["seed"] == seed
+        assert ours["train"]["seeds_at_once"] == 2
+        for part in ("valid", "test"):
+            np.testing.assert_allclose(ours[part]["ndcg@20"], alone[part]["ndcg@20"], rtol=1e-3)
+        epochs.add(ours["train"]["epochs"])
+    assert len(epochs) > 1  # otherwise nobody left the others early
+
+
+def test_seeds_differ_and_are_summed_up(trained):
+    folder, out = trained
+    summary = json.loads((folder / "seeds.json").read_text())
+    runs = [results_of(folder / f"seed-{seed}") for seed in range(2)]
+    assert summary["seeds"] == [0, 1]
+    for name in metric_names():
+        values = [one["test"][name] for one in runs]
+        assert summary["test"][name]["values"] == values
+        np.testing.assert_allclose(summary["test"][name]["mean"], np.mean(values))
+        np.testing.assert_allclose(summary["test"][name]["spread"], np.std(values, ddof=1))
+        low, high = summary["test"][name]["interval"]
+        assert low <= np.mean(values) <= high
+    assert len({one["test"]["ndcg@10"] for one in runs}) > 1
+    assert "2 seeds" in out
+
+
+def test_a_stop_between_two_seeds_checkpoints_costs_nothing(trained, ring, tmp_path, monkeypatch):
+    folder, _ = trained
+    config = Config(data_path=str(ring), seeds=2, run_dir=str(tmp_path / "cut"), **SIZES)
+    saves, save = [], SeedRun.save
+
+    def dies(self, state, ndcg=None):
+        if len(saves) == 3:  # the second epoch's of the last seed
+            raise KeyboardInterrupt
+        saves.append(self.config.seed)
+        save(self, state, ndcg)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SeedRun, "save", dies)
+        with pytest.raises(KeyboardInterrupt):
+            run(config, Console(file=io.StringIO()))
+    assert saves == [0, 1, 0]
+    out = io.StringIO()
+    run(
+        Config(data_path=str(ring), seeds=2, run_dir=str(tmp_path / "cut"), resume=True, **SIZES),
+        Console(file=out),
+    )
+    assert "seed 1 resumed from step" in out.getvalue()
+    for seed in range(2):
+        once, cut = results_of(folder / f"seed-{seed}"), results_of(tmp_path / f"cut/seed-{seed}")
+        assert once["test"] == cut["test"]
+        assert once["train"]["steps"] == cut["train"]["steps"]
+        lines = [
+            [
+                json.loads(line)["step"]
+                for line in (where / "metrics.jsonl").read_text().splitlines()
+            ]
+            for where in (folder / f"seed-{seed}", tmp_path / f"cut/seed-{seed}")
+        ]
+        assert lines[0] == lines[1]
+
+
+def test_a_finished_run_only_judges_again(trained, tmp_path, monkeypatch):
+    folder, _ = trained
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    config = json.loads((copy / "config.json").read_text())
+    monkeypatch.setattr(run_module.Trainer, "_train_together", None)  # must not be called
+    run(Config(**config | {"run_dir": str(copy), "resume": True}), Console(file=io.StringIO()))
+    assert results_of(copy / "seed-1")["test"] == results_of(folder / "seed-1")["test"]
+
+
+def test_one_seed_of_several_goes_on_alone(ring, tmp_path, monkeypatch):
+    folder = tmp_path / "two"
+    common = {"data_path": str(ring), "max_steps": 8, **SIZES}
+    monkeypatch.setattr(run_module, "summarise_seeds", lambda *args: None)
+    run(Config(seeds=2, run_dir=str(folder), **common), Console(file=io.StringIO()))
+    alone = json.loads((folder / "seed-1/config.json").read_text())
+    changed = {"run_dir": str(folder / "seed-1"), "resume": True, "max_steps": 12}
+    run(Config(**alone | changed), Console(file=io.StringIO()))
+    assert results_of(folder / "seed-1")["train"]["steps"] == 12
+    assert results_of(folder / "seed-0")["train"]["steps"] == 8
