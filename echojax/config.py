@@ -43,7 +43,8 @@ class Config:
 
     # What to learn.
     model: str = "echomamba4rec"
-    """Name of the model: echomamba4rec, mamba4rec."""
+    """Name of the model: echomamba4rec, mamba4rec, sasrec, hstu, bert4rec, gru4rec, narm, caser,
+    fmlp-rec; popularity, markov, item-knn."""
     variant: Literal["echojax", "official"] = "echojax"
     """EchoMamba4Rec as mended here, or exactly the authors' function."""
     mask_padding: bool | None = None
