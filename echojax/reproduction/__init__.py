@@ -1,0 +1,1 @@
+"""Suites of runs, kept up to date in a folder, and the page that compares them."""

@@ -1,0 +1,86 @@
+"""The numbers of the page at full precision: ``results.csv``, ``by-length.csv``, ..."""
+
+import csv
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from echojax.reproduction.lines import Line
+from echojax.reproduction.scores import Estimate, Paired
+from echojax.reproduction.summary import DataSummary
+
+
+def csv_files(parts: Sequence[DataSummary]) -> dict[str, str]:
+    """Return the text of each file by its name."""
+    files = {
+        "results.csv": [_result(part, table, line) for part, table, line in _lines(parts)],
+        "by-length.csv": [
+            {
+                "data": part.name, "row": line.name, "from": bucket.first, "to": bucket.last,
+                "examples": bucket.examples, **_estimate("hr@10", bucket.hr),
+                **_estimate("ndcg@10", bucket.ndcg),
+            }
+            for part, _, line in _lines(parts)
+            for bucket in line.by_length
+        ],
+        "protocols.csv": [
+            {
+                "data": part.name, "row": row,
+                **{k: one[k] for k in ("split", "ranking", "exclude_seen", "examples")},
+                **{
+                    name: value
+                    for metric in ("hr@10", "ndcg@10")
+                    for name, value in _estimate(
+                        metric, Estimate(one[metric], tuple(one["interval"][metric]))
+                    ).items()
+                },
+            }
+            for part in parts
+            for row, judged in part.judged.items()
+            for one in judged
+        ],
+    }  # fmt: skip
+    return {name: _csv(rows) for name, rows in files.items() if rows}
+
+
+def _lines(parts: Sequence[DataSummary]) -> list[tuple[DataSummary, str, Line]]:
+    return [
+        (part, table, line)
+        for part in parts
+        for table, lines in (("main", part.lines), ("ablation", part.ablation[1:]))
+        for line in lines
+    ]
+
+
+def _result(part: DataSummary, table: str, line: Line) -> dict[str, Any]:
+    paired = line.paired if isinstance(line.paired, Paired) else None
+    names = ("difference", "low", "high", "p", "p_holm")
+    costs = ("seconds_to_best", "seconds_per_epoch", "epochs", "best_epoch", "parameters",
+             "memory_bytes")  # fmt: skip
+    return {
+        "data": part.name, "table": table, "row": line.name, "model": line.model,
+        "seeds": " ".join(map(str, line.seeds)),
+        **_estimate("hr@10", line.hr), **_estimate("ndcg@10", line.ndcg),
+        "validation_ndcg@10": line.valid_ndcg,
+        **{f"paired_{name}": getattr(paired, name, None) for name in names},
+        **{name: getattr(line.cost, name, None) for name in costs},
+        "command": line.command,
+    }  # fmt: skip
+
+
+def _estimate(metric: str, estimate: Estimate | None) -> dict[str, float | None]:
+    low, high = estimate.interval if estimate and estimate.interval else (None, None)
+    return {
+        metric: estimate.mean if estimate else None,
+        f"{metric}_low": low,
+        f"{metric}_high": high,
+        f"{metric}_spread": estimate.spread if estimate else None,
+    }
+
+
+def _csv(rows: list[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

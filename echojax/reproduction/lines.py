@@ -1,0 +1,140 @@
+"""The lines of a data set's tables: each row's scores, cost and difference to the reference."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from echojax.evaluation.statistics import holm
+from echojax.models import COUNTED
+from echojax.reproduction.cells import Cell
+from echojax.reproduction.finished import METRICS, Finished
+from echojax.reproduction.scores import Bucket, Estimate, Paired, by_length, compare, estimates
+from echojax.reproduction.suite import Row, Suite
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a row took; means over its seeds, ``None`` where nobody knows."""
+
+    seconds_to_best: float | None
+    seconds_per_epoch: float | None
+    epochs: float | None
+    best_epoch: float | None
+    parameters: float | None
+    memory_bytes: float | None
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a table.
+
+    Attributes:
+        name: the row's.
+        model: the model's; "" of what is known beside the rows, such as the optimum.
+        seeds: those finished.
+        wanted: how many there are to be.
+        hr: HR@10 on test; ``None`` while no seed is finished.
+        ndcg: NDCG@10 on test.
+        valid_ndcg: mean NDCG@10 on validation.
+        paired: against the reference, or why not; ``None`` of the reference itself.
+        cost: of training.
+        by_length: test metrics by length of the history.
+        command: makes the first seed's run by itself.
+    """
+
+    name: str
+    model: str
+    seeds: tuple[int, ...]
+    wanted: int
+    hr: Estimate | None = None
+    ndcg: Estimate | None = None
+    valid_ndcg: float | None = None
+    paired: Paired | str | None = None
+    cost: Cost | None = None
+    by_length: tuple[Bucket, ...] = ()
+    command: str = ""
+
+
+def line_of(
+    suite: Suite, row: Row, cells: Sequence[Cell], runs: dict[int, Finished],
+    reference: dict[int, Finished],
+) -> Line:  # fmt: skip
+    """Return the line of a row.
+
+    Args:
+        suite: whose reference it is tested against.
+        row: of the suite.
+        cells: all runs on the data set.
+        runs: the row's finished runs by seed.
+        reference: those of the reference.
+    """
+    planned = [cell for cell in cells if cell.row == row.name]
+    model = planned[0].config.model
+    line = Line(row.name, model, tuple(runs), len(planned), command=planned[0].command)
+    if not runs:
+        return line
+    seeds = tuple(runs.values())
+    hr, ndcg = estimates(seeds)
+    paired = None
+    if row.name != suite.reference:
+        base = next(cell.config.model for cell in cells if cell.row == suite.reference)
+        paired = compare(runs, reference, counted=(model in COUNTED, base in COUNTED))
+    valid = _mean([run.results["valid"]["ndcg@10"] for run in seeds])
+    cost = None if model in COUNTED else _cost([run.results["train"] for run in seeds])
+    return replace(
+        line, hr=hr, ndcg=ndcg, valid_ndcg=valid, paired=paired, cost=cost,
+        by_length=by_length(seeds),
+    )  # fmt: skip
+
+
+def corrected(lines: list[Line]) -> list[Line]:
+    """Return the lines of a table with p values corrected for all its comparisons."""
+    tested = [line.paired for line in lines if isinstance(line.paired, Paired)]
+    p_holm = iter(holm([paired.p for paired in tested]))
+    return [
+        replace(line, paired=replace(line.paired, p_holm=next(p_holm)))
+        if isinstance(line.paired, Paired)
+        else line
+        for line in lines
+    ]
+
+
+def beside(run: Finished, lines: list[Line]) -> list[Line]:
+    """Return what every run knows beside itself and no row has: baselines, the optimum."""
+    models = {line.model for line in lines}
+    known = {n: b for n, b in run.results["baselines"].items() if n not in models}
+    found = []
+    for name, parts in known.items():
+        hr, ndcg = (
+            Estimate(parts["test"][metric], tuple(parts["test"]["interval"][metric]))
+            for metric in METRICS
+        )
+        found.append(
+            Line(name, "", (), 0, hr, ndcg, parts["valid"]["ndcg@10"], "its ranks are not kept")
+        )
+    return found
+
+
+def _cost(train: list[dict[str, Any]]) -> Cost:
+    per_epoch = [_ratio(one.get("seconds"), one.get("epochs")) for one in train]
+    to_best = [
+        None if epoch is None or one.get("best_epoch") is None else epoch * one["best_epoch"]
+        for epoch, one in zip(per_epoch, train, strict=True)
+    ]
+    return Cost(
+        _mean(to_best),
+        _mean(per_epoch),
+        *(
+            _mean([one.get(name) for one in train])
+            for name in ("epochs", "best_epoch", "parameters", "peak_memory_bytes")
+        ),
+    )
+
+
+def _ratio(above: float | None, below: float | None) -> float | None:
+    return above / below if above is not None and below else None
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None

@@ -1,0 +1,103 @@
+"""Tables of what surrounds the scores: cost, other protocols, published numbers."""
+
+from echojax.reproduction.published import differences, published
+from echojax.reproduction.summary import DataSummary
+from echojax.reproduction.table import NONE, Cell, Table, duration, estimate_cell, number
+
+
+def cost_table(data: DataSummary) -> Table:
+    """Return what training took."""
+    rows = []
+    shown = {line.name: line for line in (*data.lines, *data.ablation) if line.cost is not None}
+    for line in shown.values():
+        cost = line.cost
+        assert cost is not None
+        rows.append(
+            [
+                Cell(line.name),
+                Cell(duration(cost.seconds_to_best)),
+                Cell(duration(cost.seconds_per_epoch)),
+                Cell(number(cost.best_epoch)),
+                Cell(number(cost.epochs)),
+                Cell(number(cost.parameters)),
+                Cell("–" if cost.memory_bytes is None else number(cost.memory_bytes / 2**20)),
+            ]
+        )
+    head = [
+        "", "time to best epoch", "time per epoch", "best epoch", "epochs", "parameters", "MiB",
+    ]  # fmt: skip
+    note = (
+        "Means over seeds. Time is spent in training steps; validations and compilation come on "
+        "top. Memory is what the compiled training step holds at once."
+    )
+    return Table("Cost of training", head, rows, [note])
+
+
+def protocol_table(data: DataSummary) -> Table:
+    """Return the same checkpoints, judged in other ways."""
+    ways: dict[tuple[str, str, bool], dict[str, Cell]] = {}
+    examples: dict[tuple[str, str, bool], int] = {}
+    for row, judged in data.judged.items():
+        for one in judged:
+            way = (one["split"], one["ranking"], one["exclude_seen"])
+            ways.setdefault(way, {})[row] = Cell(f"{one['ndcg@10']:.4f}", f"HR {one['hr@10']:.4f}")
+            examples[way] = one["examples"]
+    names = list(data.judged)
+    rows = []
+    for way, cells in ways.items():
+        split, ranking, exclude_seen = way
+        full = ranking == "full"
+        seen = "seen items out" if exclude_seen else "seen items in"
+        how = seen if full else "sampled: not comparable"
+        best = max((cell.text for cell in cells.values()), default="")
+        rows.append(
+            [
+                Cell(f"{split}, {ranking}", f"{how} · {examples[way]:,} examples"),
+                *(c._replace(best=c.text == best) for n in names for c in [cells.get(n, NONE)]),
+            ]
+        )
+    notes = [
+        "NDCG@10 and HR@10 on test, first seed; the best of a line is set off. On one split all "
+        "lines are of one checkpoint, chosen by validation NDCG@10 under full ranking with the "
+        "run's own protocol; the global time split is trained on its own.",
+        "Sampled metrics rank the target among 100 unseen items, drawn once for all models, "
+        "uniformly or by training popularity. They are several times the full ones, can order "
+        "models differently, and choose nothing here.",
+    ]
+    return Table("The same models under other protocols", ["", *names], rows, notes)
+
+
+def published_table(data: DataSummary) -> Table:
+    """Return published numbers with ours of the same model beside them."""
+    rows, results = [], data.results
+    for one in published(data.source) if data.source and results else []:
+        assert results is not None
+        ours = next((line for line in data.lines if one.model and line.model == one.model), None)
+        differs = differences(one, results["protocol"])
+        rows.append(
+            [
+                Cell(one.label),
+                Cell(_published(one.hr)), estimate_cell(ours.hr if ours else None),
+                Cell(_published(one.ndcg)), estimate_cell(ours.ndcg if ours else None),
+                Cell(ours.name if ours else "–"),
+                Cell(one.source or "not named"), Cell(differs),
+            ]
+        )  # fmt: skip
+    head = [
+        "", "HR@10", "ours", "NDCG@10", "ours", "our row", "source of the published", "differs",
+    ]  # fmt: skip
+    notes = ["All published numbers here are by full ranking and leave-one-out."]
+    if results is not None:
+        config, protocol = results["config"], results["protocol"]
+        seen = "out of" if protocol["exclude_seen"] else "in"
+        notes.append(
+            f"Ours: {config['k_core']}-core, {protocol['split']}, histories of {config['max_len']} "
+            f"items, ranking {protocol['ranking']} with seen items {seen} the ranking, ties "
+            "against the model, epoch chosen on validation. Of the published ones preparation, "
+            "order of ties, lengths and choice of the epoch are not known here."
+        )
+    return Table("Published numbers beside ours", head, rows, notes, words=3)
+
+
+def _published(values: list[float]) -> str:
+    return "–".join(f"{value:.4f}" for value in values)

@@ -1,0 +1,152 @@
+"""A finished run judged in other ways: seen items in or out, full or sampled metrics.
+
+None of this chooses anything: the checkpoint is the one that validation NDCG@10 of the run's own
+protocol chose.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flax import nnx
+
+from echojax.config import Config
+from echojax.data import Dataset, Split
+from echojax.errors import UserError
+from echojax.evaluation.baselines import Scorer, rank_by, scorer
+from echojax.evaluation.metrics import metrics_of
+from echojax.evaluation.sampled import (
+    NEGATIVES,
+    CandidateScorer,
+    candidate_scorer,
+    candidates_of,
+    draw_negatives,
+    rank_sampled,
+)
+from echojax.evaluation.statistics import bootstrap_intervals
+from echojax.files import read_json, write_json
+from echojax.models import COUNTED, build_model
+from echojax.models.counted import training_counts
+from echojax.reproduction.finished import COLUMNS, METRICS
+from echojax.training.checkpoints import Checkpoints
+from echojax.training.optimizer import make_optimizer
+from echojax.training.prepared import make_evaluator, read_data
+from echojax.training.run_folder import check_same_data, read_config
+from echojax.training.state import create_state
+
+_NAME = "protocols.json"
+
+# exclude_seen -> the rank of every test target among all items
+FullRanker = Callable[[bool], np.ndarray]
+
+
+def judge_if_missing(folder: Path, data_dir: str | None) -> bool:
+    """Write ``protocols.json`` into a run folder, unless it is there for these results.
+
+    Returns:
+        whether it was missing.
+
+    Raises:
+        UserError: the run's data or checkpoint are gone.
+    """
+    if read_judged(folder):
+        return False
+    judged = {"results_sha256": _results_sha256(folder), "judged": _judge(folder, data_dir)}
+    write_json(folder / _NAME, judged)
+    return True
+
+
+def read_judged(folder: Path) -> list[dict[str, Any]]:
+    """Return how a run was judged; nothing where it was not, or has other results since.
+
+    Each entry has ``split``, ``ranking``, ``exclude_seen``, ``examples``, the metrics at 10 and
+    their ``interval``.
+    """
+    if not (folder / _NAME).exists():
+        return []
+    judged = read_json(folder / _NAME)
+    if judged.get("results_sha256") != _results_sha256(folder):
+        return []
+    return list(judged["judged"])
+
+
+def _results_sha256(folder: Path) -> str:
+    return hashlib.sha256((folder / "results.json").read_bytes()).hexdigest()
+
+
+def _judge(folder: Path, data_dir: str | None) -> list[dict[str, Any]]:
+    config = read_config(folder)
+    config = dataclasses.replace(config, data_dir=data_dir or config.data_dir)
+    dataset, split = read_data(config, lambda line: None)
+    check_same_data(folder, dataset)
+    kind = _counted if config.model in COUNTED else _learned
+    rank_all, score_candidates = kind(folder, config, dataset, split)
+    user_M = split.test.user_M
+    return [
+        {"split": config.split, **how, "examples": user_M.size, **_metrics(rank_M, user_M)}
+        for how, rank_M in _ranks(rank_all, score_candidates, dataset, split)
+    ]
+
+
+def _ranks(
+    rank_all: FullRanker, score: CandidateScorer, dataset: Dataset, split: Split
+) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+    """Yield each way to judge with the ranks of the test targets."""
+    for exclude_seen in (False, True):
+        yield {"ranking": "full", "exclude_seen": exclude_seen}, rank_all(exclude_seen)
+    counts_V = training_counts(split.train, dataset.num_items)
+    for name, weights_V in (("uniform", None), ("popularity", counts_V)):
+        drawn_MxC = draw_negatives(split.test, dataset.num_items, weights_V=weights_V)
+        how = {"ranking": f"{NEGATIVES} sampled, {name}", "exclude_seen": True}
+        yield how, rank_sampled(score, split.test, drawn_MxC)
+
+
+def _metrics(rank_M: np.ndarray, user_M: np.ndarray) -> dict[str, Any]:
+    # All metrics together, as for results.json: the same ranks give the same numbers.
+    values_MxF = metrics_of(rank_M)
+    intervals = bootstrap_intervals(values_MxF, user_M)[COLUMNS].tolist()
+    return {
+        **dict(zip(METRICS, values_MxF.mean(axis=0)[COLUMNS].tolist(), strict=True)),
+        "interval": dict(zip(METRICS, intervals, strict=True)),
+    }
+
+
+def _counted(
+    folder: Path, config: Config, dataset: Dataset, split: Split
+) -> tuple[FullRanker, CandidateScorer]:
+    score: Scorer = scorer(COUNTED[config.model](split.train, dataset.num_items))
+
+    def rank_all(exclude_seen: bool) -> np.ndarray:
+        return rank_by(score, split.test, dataset.num_items, exclude_seen=exclude_seen).rank_M
+
+    return rank_all, candidates_of(score)
+
+
+def _learned(
+    folder: Path, config: Config, dataset: Dataset, split: Split
+) -> tuple[FullRanker, CandidateScorer]:
+    """Return how the best checkpoint of a run ranks."""
+    graphdef, state = create_state(
+        build_model(config, dataset.num_items), make_optimizer(config), config.seed
+    )
+    checkpoints = Checkpoints(folder / "checkpoints", lambda line: None)
+    best_step = read_json(folder / "results.json")["train"]["best_step"]
+    found = checkpoints.restore(state, first=best_step)
+    checkpoints.close()
+    if found is None or int(found[0].step) != best_step:
+        raise UserError(f"{folder} has lost the checkpoint of its best step {best_step}")
+    params, evaluator = found[0].params, make_evaluator(config, dataset, split, graphdef)
+
+    def rank_all(exclude_seen: bool) -> np.ndarray:
+        judge = dataclasses.replace(config, exclude_seen=exclude_seen)
+        return dataclasses.replace(evaluator, config=judge).rank(params, "test").rank_M
+
+    def encode(params: nnx.State, item_ids_BxL: Any, lengths_B: Any) -> Any:
+        return nnx.merge(graphdef, params).encode(item_ids_BxL, lengths_B)
+
+    return rank_all, candidate_scorer(
+        encode, lambda params: nnx.merge(graphdef, params).catalogue(), params
+    )

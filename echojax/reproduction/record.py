@@ -1,0 +1,58 @@
+"""What a suite's folder remembers beside its runs: command, machine, dates, failures."""
+
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from echojax.errors import UserError
+from echojax.files import read_json, write_json
+
+Record = dict[str, Any]
+
+_NAME = "suite.json"
+
+
+def open_record(out: Path, suite: str, command: str, machine: dict[str, Any]) -> Record:
+    """Return what a folder remembers of this suite; a new record where it is new or empty.
+
+    Args:
+        out: the folder.
+        suite: the suite's name.
+        command: as it was given now.
+        machine: from ``describe``.
+
+    Raises:
+        UserError: the folder is somebody else's, or of another suite.
+    """
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file; name a folder")
+    if not out.exists() or not any(out.iterdir()):
+        record: Record = {"suite": suite, "runs": {}, "failed": {}}
+    else:
+        record = read_record(out, suite)
+    return record | {"command": command, "machine": machine}
+
+
+def read_record(out: Path, suite: str) -> Record:
+    """Return what a folder remembers; ``UserError`` where it holds no such suite."""
+    if not (out / _NAME).exists():
+        raise UserError(f"--out {out} has no {_NAME} of a suite; name another folder")
+    record = read_json(out / _NAME)
+    if record.get("suite") != suite or not {"runs", "failed"} <= record.keys():
+        raise UserError(f"--out {out} holds suite {record.get('suite')}, not {suite}")
+    return record
+
+
+def write_record(out: Path, record: Record) -> None:
+    """Write the record, atomically."""
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / _NAME, record)
+
+
+def note_end(record: Record, cell: str) -> None:
+    """Note when and on what a run ended."""
+    record["runs"][cell] = {
+        "date": date.today().isoformat(),
+        "processor": record["machine"]["processor"],
+        "cores": record["machine"]["cores"],
+    }

@@ -1,0 +1,149 @@
+"""A suite from its file to its page: run what is missing, skip what is done, go on."""
+
+import dataclasses
+import sys
+import traceback
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import jax
+from rich.console import Console
+
+from echojax.errors import UserError
+from echojax.reproduction.cells import GLOBAL_TIME, Cell, only_rows, plan, state_of
+from echojax.reproduction.protocols import judge_if_missing
+from echojax.reproduction.record import (
+    Record,
+    note_end,
+    open_record,
+    read_record,
+    write_record,
+)
+from echojax.reproduction.samples import write_sample
+from echojax.reproduction.signals import Stopped, stopping_at_once
+from echojax.reproduction.suite import Suite
+from echojax.reproduction.suite_file import find_suite, read_suite
+from echojax.reproduction.write_page import write_page
+from echojax.scan_comparison.machine import describe
+from echojax.training.interrupts import Interrupted
+from echojax.training.run import run
+
+
+@dataclass(frozen=True)
+class Flags:
+    """Run a suite of data sets x models x seeds and write one page that compares them.
+
+    What is finished is skipped, what was interrupted goes on: the same command again.
+    """
+
+    suite: str | None = None
+    """A file, or the name of one in experiments/suites (ml-100k)."""
+    quick: bool = False
+    """The suite named quick: minutes on two cores, on generated data and a sample of ml-100k."""
+    out: Path | None = None
+    """Folder of runs and page (runs/SUITE)."""
+    data_dir: str | None = None
+    """Folder that holds the data sets' files (else $ECHOJAX_DATA, else the user's cache)."""
+    only: tuple[str, ...] = ()
+    """Run these rows of the suite alone; the page shows whatever is there."""
+    report_only: bool = False
+    """Write the page again and run nothing."""
+
+
+def reproduce(flags: Flags, suites: Path, console: Console) -> bool:
+    """Run the command; return whether every run that was wanted is finished.
+
+    Args:
+        flags: the command line.
+        suites: the folder of the suites that come along.
+        console: where to print.
+
+    Raises:
+        UserError: flags, suite or folder are of no use.
+        Interrupted: by SIGINT or SIGTERM; page and runs are saved.
+    """
+    if flags.quick and flags.suite is not None:
+        raise UserError("--quick is the suite named quick; leave --suite out")
+    suite = read_suite(find_suite(flags.suite or ("quick" if flags.quick else "ml-100k"), suites))
+    out = flags.out or Path("runs") / suite.name
+    cells = plan(suite, out, flags.data_dir)
+
+    def show(record: Record) -> None:
+        write_record(out, record)
+        write_page(out, suite, cells, record)
+
+    if flags.report_only:
+        show(read_record(out, suite.name))
+        _say(console, f"page: {out / 'page.html'}")
+        return True
+    wanted = only_rows(cells, suite, flags.only) if flags.only else cells
+    record = open_record(out, suite.name, _command(flags), describe([]))
+    states = [state_of(cell) for cell in wanted]  # refuses before anything runs
+    _say(console, f"{len(wanted)} runs, {states.count('finished')} of them finished, in {out}")
+    write_record(out, record)
+    try:
+        with stopping_at_once():
+            for number, cell in enumerate(wanted, 1):
+                title = f"[{number}/{len(wanted)}] {cell.name}: {cell.command}"
+                if _make(cell, suite, flags.data_dir, record, console, title):
+                    show(record)
+                    jax.clear_caches()  # the next run's programs are its own
+    except (Interrupted, Stopped) as stop:
+        signum = stop.signum if isinstance(stop, Stopped) else stop.code - 128
+        show(record)
+        raise Interrupted(
+            f"stopped and saved, page: {out / 'page.html'}; the same command goes on", signum
+        ) from None
+    show(record)
+    failed = [cell.name for cell in wanted if cell.name in record["failed"]]
+    for name in failed:
+        _say(console, f"failed: {name}: {record['failed'][name]}")
+    _say(console, f"page: {out / 'page.html'}")
+    return not failed
+
+
+def _make(
+    cell: Cell, suite: Suite, data_dir: str | None, record: Record, console: Console, title: str
+) -> bool:
+    """Do what is missing of one run; return whether there is news. Failures are noted."""
+    unfinished = state_of(cell) != "finished"
+    judged = False
+    try:
+        if unfinished:
+            _say(console, title)
+            data = next(data for data in suite.datasets if data.name == cell.data)
+            if data.sample_users is not None:
+                assert cell.config.data_path is not None
+                write_sample(Path(cell.config.data_path), data, data_dir, partial(_say, console))
+            train(cell, console)
+            note_end(record, cell.name)
+        if cell.row.removesuffix(GLOBAL_TIME) in suite.protocol_rows:
+            judged = cell.seed == suite.seeds[0] and judge_if_missing(cell.folder, data_dir)
+        record["failed"].pop(cell.name, None)
+    except (Interrupted, Stopped):
+        raise
+    except UserError as error:
+        record["failed"][cell.name] = str(error)
+    except Exception as error:  # a run's own, whatever it is: the others go on
+        traceback.print_exc(file=sys.stderr)
+        record["failed"][cell.name] = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return unfinished or judged or cell.name in record["failed"]
+
+
+def train(cell: Cell, console: Console) -> None:
+    """Make one run, or go on with it: the place to train the seeds of a row together."""
+    resume = (cell.folder / "config.json").exists()
+    run(dataclasses.replace(cell.config, resume=resume), console)
+
+
+def _command(flags: Flags) -> str:
+    """Return the command line, without the folders of this machine."""
+    words = ["python experiments/reproduce.py"]
+    words += ["--quick"] if flags.quick else ["--suite", flags.suite or "ml-100k"]
+    words += ["--only", *flags.only] if flags.only else []
+    return " ".join(words)
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, highlight=False, soft_wrap=True, markup=False)

@@ -1,0 +1,115 @@
+"""Everything that the page says about one data set, as plain values."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from echojax.reproduction.cells import GLOBAL_TIME, Cell, state_of
+from echojax.reproduction.finished import Finished, read_finished
+from echojax.reproduction.lines import Line, beside, corrected, line_of
+from echojax.reproduction.protocols import read_judged
+from echojax.reproduction.record import Record
+from echojax.reproduction.suite import Suite
+
+
+@dataclass(frozen=True)
+class DataSummary:
+    """A data set's part of the page.
+
+    Attributes:
+        name: in the suite.
+        source: the named data set it is, whole; "" of a sample or a file.
+        results: of one of its runs: fingerprint, protocol; ``None`` before the first.
+        lines: of the main table, the suite's rows first.
+        ablation: the reference, then the rows that differ from it by a switch.
+        judged: how each of the protocol rows was judged in other ways, by row.
+        ends: date and processor of each run that ended.
+        places: devices and versions of the finished runs, each once.
+        problems: failures and runs that do not belong here.
+        unfinished: names of runs that are missing.
+    """
+
+    name: str
+    source: str
+    results: dict[str, Any] | None
+    lines: list[Line]
+    ablation: list[Line]
+    judged: dict[str, list[dict[str, Any]]]
+    ends: list[dict[str, Any]]
+    places: list[dict[str, Any]]
+    problems: list[str]
+    unfinished: list[str]
+
+
+def summarise(suite: Suite, cells: Sequence[Cell], name: str, record: Record) -> DataSummary:
+    """Return what is known by now about one data set of a suite."""
+    cells = [cell for cell in cells if cell.data == name]
+    done, problems = _finished(cells)
+    runs = {
+        row.name: {
+            cell.seed: done[cell.name]
+            for cell in cells
+            if cell.row == row.name and cell.name in done
+        }
+        for row in (*suite.rows, *suite.ablation)
+    }
+    first = next(iter(done.values()), None)
+    reference = runs[suite.reference]
+    lines = {
+        row.name: line_of(suite, row, cells, runs[row.name], reference)
+        for row in (*suite.rows, *suite.ablation)
+    }
+    main = corrected([lines[row.name] for row in suite.rows])
+    ablation = corrected([lines[row.name] for row in suite.ablation])
+    failed = record["failed"]
+    problems += [f"{c.name} failed: {failed[c.name]}" for c in cells if c.name in failed]
+    config = cells[0].config
+    return DataSummary(
+        name=name,
+        source="" if config.data_path else config.dataset,
+        results=first.results if first else None,
+        lines=main + (beside(first, main) if first else []),
+        ablation=[lines[suite.reference], *ablation] if ablation else [],
+        judged=_judged(suite, cells, done),
+        ends=[record["runs"][c.name] for c in cells if c.name in done and c.name in record["runs"]],
+        places=_once([
+            {"device": run.results["device"], **run.results["versions"]} for run in done.values()
+        ]),
+        problems=problems,
+        unfinished=[cell.name for cell in cells if cell.name not in done],
+    )  # fmt: skip
+
+
+def _finished(cells: Sequence[Cell]) -> tuple[dict[str, Finished], list[str]]:
+    """Return the finished runs by name, all on the same data, and what was left out."""
+    done, problems, sha256 = {}, [], None
+    for cell in cells:
+        if state_of(cell) != "finished":
+            continue
+        run = read_finished(cell.folder)
+        found = run.results["dataset"]["sha256"]
+        sha256 = sha256 or found
+        if found == sha256:
+            done[cell.name] = run
+        else:
+            problems.append(
+                f"{cell.name} was made on other data (sha256 {found[:12]}, the others "
+                f"{sha256[:12]}) and is left out; delete its folder to run it anew"
+            )
+    return done, problems
+
+
+def _judged(
+    suite: Suite, cells: Sequence[Cell], done: dict[str, Finished]
+) -> dict[str, list[dict[str, Any]]]:
+    """Return the ways in which protocol rows were judged, on either split, by row."""
+    judged: dict[str, list[dict[str, Any]]] = {}
+    for cell in cells:
+        row = cell.row.removesuffix(GLOBAL_TIME)
+        if row in suite.protocol_rows and cell.seed == suite.seeds[0] and cell.name in done:
+            judged.setdefault(row, []).extend(read_judged(cell.folder))
+    return judged
+
+
+def _once(places: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [place for number, place in enumerate(places) if place not in places[:number]]

@@ -1,0 +1,30 @@
+"""Run a suite of comparisons and write its page: python experiments/reproduce.py --quick."""
+
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from echojax.command_line import parse
+from echojax.compilation import use_compilation_cache
+from echojax.errors import exit_on_user_error
+from echojax.reproduction.reproduce import Flags, reproduce
+from echojax.training.interrupts import Interrupted
+
+
+def main() -> None:
+    """Run the command."""
+    console = Console(soft_wrap=True)
+    with exit_on_user_error():
+        flags = parse(Flags, args=sys.argv[1:])
+        use_compilation_cache()
+        try:
+            all_well = reproduce(flags, Path(__file__).parent / "suites", console)
+        except Interrupted as stop:
+            console.print(str(stop), highlight=False)
+            raise SystemExit(stop.code) from None
+    raise SystemExit(not all_well)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,275 @@
+"""A suite from the command line: what it leaves, how it goes on, what it refuses."""
+
+import json
+import re
+import shutil
+import signal
+import time
+
+import pytest
+
+from tests.commands.test_bad_input import only_line
+
+SUITE = """
+title = "A ring"
+seeds = [0, 1]
+reference = "sasrec"
+
+[flags]
+max_len = 8
+batch_size = 16
+learning_rate = 0.01
+epochs = 4
+k_core = 2
+
+[datasets.ring]
+data_path = "DATA"
+
+[rows.popularity]
+model = "popularity"
+
+[rows.sasrec]
+model = "sasrec"
+width = 8
+layers = 1
+
+[ablation.narrow]
+width = 4
+
+[protocols]
+rows = ["popularity", "sasrec"]
+global_time = ["ring"]
+"""
+CELLS = [
+    "ring/popularity/seed-0", "ring/sasrec/seed-0", "ring/sasrec/seed-1", "ring/narrow/seed-0",
+    "ring/narrow/seed-1", "ring/popularity@global-time/seed-0", "ring/sasrec@global-time/seed-0",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def timed_file(data_file, tmp_path_factory):
+    """Return the ring with times that a global split can cut."""
+    header, *lines = data_file.read_text().splitlines()
+    fields = [line.split("\t") for line in lines]
+    shifted = [f"{user}\t{item}\t{1000 + 7 * int(t) + int(user[1:])}" for user, item, t in fields]
+    path = tmp_path_factory.mktemp("timed") / "ring.inter"
+    path.write_text("\n".join([header, *shifted]) + "\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def suite_file(timed_file, tmp_path_factory):
+    """Return the file of a suite of seven small runs."""
+    path = tmp_path_factory.mktemp("suite") / "ring.toml"
+    path.write_text(SUITE.replace("DATA", str(timed_file)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def made(command, suite_file, tmp_path_factory):
+    """Return the folder of a suite that ended undisturbed and what it printed."""
+    out = tmp_path_factory.mktemp("out") / "ring"
+    code, printed, err = command("reproduce.py", "--suite", suite_file, "--out", out)
+    assert code == 0, err
+    return out, printed
+
+
+def results(out):
+    return {cell: out / cell / "results.json" for cell in CELLS}
+
+
+def stamps(out):
+    return {
+        str(path.relative_to(out)): path.stat().st_mtime_ns
+        for path in out.rglob("*.json")
+        if path.name != "suite.json"
+    }
+
+
+def rows_of(page, title):
+    """Return the names in a table of the page."""
+    after = page[page.index(f"<h3>{title}</h3>") :]
+    return re.findall(r"<tr[^>]*><th>([^<]*?)(?: <span.*?)?</th>", after[: after.index("</table")])
+
+
+def test_it_makes_every_run_and_the_page(made):
+    out, printed = made
+    assert all(path.exists() for path in results(out).values())
+    assert not list(out.glob("ring/*/seed-2"))
+    assert not (out / "ring/popularity/seed-1").exists()
+    page = (out / "page.html").read_text()
+    assert rows_of(page, "Scores") == ["popularity", "sasrec", "markov"]
+    assert rows_of(page, "Ablation") == ["sasrec", "narrow"]
+    assert rows_of(page, "The same models under other protocols") == [
+        "leave-one-out, full", "leave-one-out, full", "leave-one-out, 100 sampled, uniform",
+        "leave-one-out, 100 sampled, popularity", "global-time, full", "global-time, full",
+        "global-time, 100 sampled, uniform", "global-time, 100 sampled, popularity",
+    ]  # fmt: skip
+    assert page.count("sampled: not comparable") == 4
+    assert "missing" not in page
+    assert "[7/7] ring/sasrec@global-time/seed-0" in printed
+    assert f"page: {out / 'page.html'}" in printed
+
+
+def test_a_row_is_the_same_as_train_would_make_it(made, command, tmp_path):
+    out, printed = made
+    shown = re.search(r"ring/sasrec/seed-1: python experiments/train.py (.*)", printed)
+    code, _, err = command("train.py", *shown.group(1).split(), "--run-dir", tmp_path / "run")
+    assert code == 0, err
+    ours, theirs = (
+        json.loads((folder / "results.json").read_text())
+        for folder in (out / "ring/sasrec/seed-1", tmp_path / "run")
+    )
+    assert ours["test"] == theirs["test"]
+
+
+def test_what_is_finished_is_left_alone(made, command, suite_file):
+    out, _ = made
+    before = stamps(out)
+    code, printed, err = command("reproduce.py", "--suite", suite_file, "--out", out)
+    assert code == 0, err
+    assert "7 runs, 7 of them finished" in printed
+    assert "compiling" not in printed
+    assert stamps(out) == before
+
+
+def test_interrupted_it_leaves_a_page_and_goes_on(start, command, suite_file, made, tmp_path):
+    out = tmp_path / "ring"
+    args = ["reproduce.py", "--suite", suite_file, "--out", out]
+    process = start(*args)
+    log, deadline = out / CELLS[2] / "metrics.jsonl", time.monotonic() + 120
+    while not (log.exists() and log.read_text()):  # the second seed has made its first epoch
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    printed, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "the same command goes on" in printed
+    assert "Traceback" not in err
+    page = (out / "page.html").read_text()
+    assert "not finished" in page
+    kept = stamps(out)
+    assert f"{CELLS[1]}/results.json" in kept
+    assert f"{CELLS[4]}/results.json" not in kept
+    code, printed, err = command(*args)
+    assert code == 0, err
+    after = stamps(out)
+    assert all(after[name] == kept[name] for name in kept if name.endswith("results.json"))
+    for cell, path in results(out).items():
+        ours, theirs = (json.loads(p.read_text()) for p in (path, results(made[0])[cell]))
+        assert ours["test"] == theirs["test"], cell
+    assert "not finished" not in (out / "page.html").read_text()
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_training_stops_it_too(kind, start, suite_file, tmp_path):
+    out = tmp_path / "ring"
+    process = start("reproduce.py", "--suite", suite_file, "--out", out)
+    deadline = time.monotonic() + 120
+    while not (out / "suite.json").exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    process.send_signal(kind)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + kind, err
+    assert "Traceback" not in err
+    assert "runs are missing" in (out / "page.html").read_text()
+
+
+def test_a_run_that_fails_is_named_and_the_others_go_on(command, suite_file, made, tmp_path):
+    out, path = tmp_path / "ring", tmp_path / "ring.toml"
+    broken = suite_file.read_text().replace("width = 4", "width = 4\nlearning_rate = 1e30")
+    path.write_text(broken)
+    shutil.copytree(made[0], out)
+    shutil.rmtree(out / "ring" / "narrow")
+    shutil.rmtree(out / CELLS[-1])
+    code, printed, err = command("reproduce.py", "--suite", path, "--out", out)
+    assert code == 1, err
+    assert "Traceback" not in err
+    for seed in (0, 1):
+        assert f"failed: ring/narrow/seed-{seed}: the loss of step" in printed
+    page = (out / "page.html").read_text()
+    assert "ring/narrow/seed-1 failed: the loss of step" in page
+    assert results(out)[CELLS[-1]].exists()  # what comes after it is made
+    assert rows_of(page, "Scores") == ["popularity", "sasrec", "markov"]
+
+
+def test_only_some_rows(command, suite_file, tmp_path):
+    out = tmp_path / "ring"
+    args = ["reproduce.py", "--suite", suite_file, "--out", out]
+    code, printed, err = command(*args, "--only", "popularity")
+    assert code == 0, err
+    assert "2 runs, 0 of them finished" in printed
+    assert {path.parent.parent.name for path in out.rglob("results.json")} == {
+        "popularity", "popularity@global-time",
+    }  # fmt: skip
+    assert "5 runs are missing" in (out / "page.html").read_text()
+
+
+def test_the_page_alone(made, command, suite_file, tmp_path):
+    out = tmp_path / "moved"
+    shutil.copytree(made[0], out)
+    before = stamps(out)
+    (out / "page.html").unlink()
+    code, _, err = command("reproduce.py", "--suite", suite_file, "--out", out,
+                                 "--report-only")  # fmt: skip
+    assert code == 0, err
+    assert (out / "page.html").read_bytes() == (made[0] / "page.html").read_bytes()
+    assert stamps(out) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "flags", "says"),
+    [
+        (("width = 8", "widht = 8"), [], "[rows.sasrec]: unknown flag 'widht'; did you mean"),
+        (('"popularity"', '"popularty"'), [], "did you mean 'popularity'"),
+        (("[flags]", "[flags"), [], "cannot be read as TOML"),
+        (("", ""), ["--only", "sasrek"], "did you mean 'sasrec'"),
+        (("", ""), ["--quick"], "--quick is the suite named quick"),
+        (("", ""), ["--out", "FILE"], "is a file"),
+        (("", ""), ["--out", "FOREIGN"], "has no suite.json"),
+        (("", ""), ["--report-only", "--out", "NEW"], "has no suite.json"),
+        (("", ""), ["--outt", "x"], "--outt"),
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_bad_input(change, flags, says, command, suite_file, tmp_path):
+    path, foreign = tmp_path / "mine.toml", tmp_path / "foreign"
+    path.write_text(suite_file.read_text().replace(*change, 1))
+    foreign.mkdir()
+    (foreign / "letter.txt").write_text("mine")
+    places = {"FILE": path, "FOREIGN": foreign, "NEW": tmp_path / "new"}
+    flags = [str(places.get(word, word)) for word in flags]
+    code, _, err = command("reproduce.py", "--suite", path, *flags, cwd=tmp_path)
+    assert code == 2, err
+    assert says in only_line(err)
+    assert {one.name for one in tmp_path.iterdir()} == {"mine.toml", "foreign"}
+    assert {one.name for one in foreign.iterdir()} == {"letter.txt"}
+
+
+def test_a_folder_of_other_flags_is_refused_before_anything_runs(
+    made, command, suite_file, tmp_path
+):
+    out, path = tmp_path / "out", tmp_path / "ring.toml"
+    shutil.copytree(made[0], out)
+    path.write_text(suite_file.read_text().replace("width = 4", "width = 2"))
+    before = stamps(out)
+    code, _, err = command("reproduce.py", "--suite", path, "--out", out)
+    assert code == 2
+    assert "was made with --width 4, and the suite says 2; delete it" in only_line(err)
+    assert stamps(out) == before
+    (tmp_path / "other.toml").write_text(suite_file.read_text())
+    code, _, err = command("reproduce.py", "--suite", tmp_path / "other.toml", "--out", out)
+    assert code == 2
+    assert "holds suite ring, not other" in only_line(err)
+
+
+def test_unknown_suites_by_name(command, tmp_path):
+    code, _, err = command("reproduce.py", "--suite", "ml-10k", cwd=tmp_path)
+    assert code == 2
+    assert "did you mean 'ml-100k'" in only_line(err)
+    code, _, err = command("reproduce.py", "--suite", "none.toml", cwd=tmp_path)
+    assert code == 2
+    assert "no such file" in only_line(err)

@@ -1,0 +1,73 @@
+"""Published numbers, and how they stand beside ours."""
+
+from echojax.data import DATASETS
+from echojax.models import COUNTED, MODELS
+from echojax.reproduction.finished import read_finished
+from echojax.reproduction.other_tables import published_table
+from echojax.reproduction.published import differences, published
+from echojax.reproduction.suite_file import read_suite
+from echojax.reproduction.summary import summarise
+from tests.reproduction.conftest import SKILL, write_run
+
+BEAUTY = """
+reference = "mamba4rec"
+[datasets.amazon-beauty]
+[rows.mamba4rec]
+model = "mamba4rec"
+"""
+
+
+def test_the_numbers_are_those_known():
+    ml_1m = {one.label: (one.hr, one.ndcg) for one in published("ml-1m")}
+    assert ml_1m["Mamba4Rec"] == ([0.3121], [0.1822])
+    assert ml_1m["HSTU-large"] == ([0.3294], [0.1893])
+    assert ml_1m["SASRec, full softmax"] == ([0.2952, 0.3152], [0.166, 0.178])
+    assert len(ml_1m) == 6
+    assert [one.label for one in published("amazon-beauty")] == ["Mamba4Rec", "BSARec"]
+    assert len(published("amazon-video-games")) == 3
+    assert published("ml-100k") == published("synthetic") == []
+
+
+def test_every_entry_is_of_a_known_data_set_and_sound():
+    for dataset in DATASETS:
+        for one in published(dataset):
+            assert all(0 < low <= high < 1 for low, high in [
+                (one.ndcg[0], one.hr[0]), (one.hr[0], one.hr[-1]), (one.ndcg[0], one.ndcg[-1]),
+            ])  # fmt: skip
+            assert one.model in {*MODELS, *COUNTED, "", "gru4rec"}
+
+
+def test_differences_of_protocol_are_named():
+    hstu = next(one for one in published("ml-1m") if one.label == "HSTU")
+    same = {"split": "leave-one-out", "ranking": "full", "exclude_seen": False}
+    assert differences(hstu, same) == (
+        "softmax over 128 sampled negatives; one number, without interval"
+    )
+    other = differences(hstu, same | {"split": "global-time", "exclude_seen": True})
+    assert other.startswith("ours: split global-time; ours: exclude_seen True; softmax")
+
+
+def test_ours_stand_beside_them(tmp_path, record, make_suite):
+    suite, cells, _ = make_suite(BEAUTY)
+    write_run(cells[0], 3)
+    part = summarise(suite, cells, "amazon-beauty", record)
+    mamba, bsarec = published_table(part).rows
+    ours = read_finished(cells[0].folder).results["test"]
+    assert [cell.text for cell in mamba[:6]] == [
+        "Mamba4Rec", "0.0734–0.0914", f"{ours['hr@10']:.4f}", "0.0431–0.0551",
+        f"{ours['ndcg@10']:.4f}", "mamba4rec",
+    ]  # fmt: skip
+    assert bsarec[2].text == bsarec[5].text == "–"
+    assert bsarec[6].text == "not named"
+
+
+def test_a_sample_or_a_file_has_none(make_suite, record, tmp_path):
+    suite, cells, _ = make_suite()
+    write_run(cells[0], SKILL[cells[0].row])
+    assert published_table(summarise(suite, cells, "ring", record)).rows == []
+    (tmp_path / "few.toml").write_text(BEAUTY.replace("]\n[rows", "]\nsample_users = 9\n[rows"))
+    few = read_suite(tmp_path / "few.toml")
+    assert few.datasets[0].sample_users == 9
+    _, cells, _ = make_suite((tmp_path / "few.toml").read_text())
+    write_run(cells[0], 3)
+    assert published_table(summarise(few, cells, "amazon-beauty", record)).rows == []
