@@ -22,6 +22,7 @@ class Cost:
     best_epoch: float | None
     parameters: float | None
     memory_bytes: float | None
+    seeds_at_once: int = 1  # trained as one program, whose time is that of all of them
 
 
 @dataclass(frozen=True)
@@ -116,23 +117,20 @@ def beside(run: Finished, lines: list[Line]) -> list[Line]:
 
 
 def _cost(train: list[dict[str, Any]]) -> Cost:
-    per_epoch = [_ratio(one.get("seconds"), one.get("epochs")) for one in train]
-    to_best = [
-        None if epoch is None or one.get("best_epoch") is None else epoch * one["best_epoch"]
-        for epoch, one in zip(per_epoch, train, strict=True)
-    ]
+    def mean(name: str) -> float | None:
+        return _mean([one.get(name) for one in train])
+
     return Cost(
-        _mean(to_best),
-        _mean(per_epoch),
-        *(
-            _mean([one.get(name) for one in train])
-            for name in ("epochs", "best_epoch", "parameters", "peak_memory_bytes")
+        seconds_to_best=_mean(
+            [one["seconds"] * one["best_step"] / one["steps"] for one in train if one["steps"]]
         ),
+        seconds_per_epoch=_mean([one["seconds"] / one["epochs"] for one in train if one["epochs"]]),
+        epochs=mean("epochs"),
+        best_epoch=mean("best_epoch"),
+        parameters=mean("parameters"),
+        memory_bytes=mean("peak_memory_bytes"),
+        seeds_at_once=max(one.get("seeds_at_once", 1) for one in train),
     )
-
-
-def _ratio(above: float | None, below: float | None) -> float | None:
-    return above / below if above is not None and below else None
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

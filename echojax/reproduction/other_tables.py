@@ -30,6 +30,9 @@ def cost_table(data: DataSummary) -> Table:
         "Means over seeds. Time is spent in training steps; validations and compilation come on "
         "top. Memory is what the compiled training step holds at once."
     )
+    together = [line.name for line in shown.values() if line.cost and line.cost.seeds_at_once > 1]
+    if together:
+        note += f" The seeds of {', '.join(together)} are one program: its time is that of all."
     return Table("Cost of training", head, rows, [note])
 
 

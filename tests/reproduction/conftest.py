@@ -1,6 +1,7 @@
 """Suites of runs made by hand: folders as training leaves them, with ranks drawn at random."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from echojax.data import Examples
 from echojax.evaluation import Ranked, summarise
 from echojax.reproduction.cells import plan
 from echojax.reproduction.suite_file import read_suite
+from echojax.reproduction.write_page import write_page
 from echojax.training.prepared import resolved
 
 USERS = 60
@@ -85,36 +87,55 @@ def write_run(cell, skill, *, ranks=True, sha256="5" * 64, memory=2**20):
         np.savez(cell.folder / "ranks.npz", **arrays)
 
 
-@pytest.fixture
-def make_suite(tmp_path):
-    """Return a function that writes a suite's file and returns (suite, cells, folder)."""
-
-    def make(text=SUITE, name="byhand"):
-        path = tmp_path / f"{name}.toml"
-        path.write_text(text)
-        suite, out = read_suite(path), tmp_path / "out"
-        return suite, plan(suite, out, None), out
-
-    return make
-
-
 SKILL = {"popularity": 1, "sasrec": 2, "hstu": 6, "ours": 8, "no-filter": 7, "layers-2": 8.5}
 
 
-@pytest.fixture
-def finished_suite(make_suite):
+def suite_in(folder, text=SUITE, name="byhand"):
+    """Write a suite's file; return (suite, cells, folder of its runs)."""
+    path = folder / f"{name}.toml"
+    path.write_text(text)
+    suite, out = read_suite(path), folder / "out"
+    return suite, plan(suite, out, None), out
+
+
+def finished_in(folder):
     """Return (suite, cells, folder) with every run finished."""
-    suite, cells, out = make_suite()
+    suite, cells, out = suite_in(folder)
     for cell in cells:
         write_run(cell, SKILL[cell.row])
     return suite, cells, out
 
 
-@pytest.fixture
-def record():
+def new_record():
     """Return what a suite's folder remembers."""
     machine = {"processor": "A <fast> CPU", "cores": 2, "versions": {"jax": "0.10.2"}}
     end = {"date": "2026-01-02", "processor": "A <fast> CPU", "cores": 2}
     runs = {f"ring/{row}/seed-{seed}": end for row in SKILL for seed in range(3)}
     return {"suite": "byhand", "command": "python experiments/reproduce.py --suite byhand",
             "machine": machine, "runs": runs, "failed": {}}  # fmt: skip
+
+
+@pytest.fixture
+def make_suite(tmp_path):
+    """Return ``suite_in`` for a folder of the test's own."""
+    return partial(suite_in, tmp_path)
+
+
+@pytest.fixture
+def finished_suite(tmp_path):
+    """Return (suite, cells, folder) with every run finished; tests may change it."""
+    return finished_in(tmp_path)
+
+
+@pytest.fixture
+def record():
+    """Return what a suite's folder remembers."""
+    return new_record()
+
+
+@pytest.fixture(scope="session")
+def shown(tmp_path_factory):
+    """Return (folder, cells) of a finished suite with its page."""
+    suite, cells, out = finished_in(tmp_path_factory.mktemp("shown"))
+    write_page(out, suite, cells, new_record())
+    return out, cells

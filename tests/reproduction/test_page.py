@@ -35,14 +35,6 @@ def ndcg(cells, row):
     return np.where(ranks <= 10, 1 / np.log2(1.0 + ranks), 0)
 
 
-@pytest.fixture
-def shown(finished_suite, record):
-    """Return (folder, cells) of a finished suite with its page."""
-    suite, cells, out = finished_suite
-    write_page(out, suite, cells, record)
-    return out, cells
-
-
 def test_it_leaves_page_tables_and_pictures(shown):
     out, _ = shown
     assert {path.name for path in out.iterdir() if path.is_file()} == {
