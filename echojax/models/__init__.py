@@ -11,13 +11,16 @@ from echojax.errors import UserError, unknown_name
 from echojax.models.base import CausalModel, SequenceModel
 from echojax.models.bert4rec import BERT4Rec
 from echojax.models.bidirectional import Mends, Parts
+from echojax.models.caser import Caser
 from echojax.models.counted import CountedModel
 from echojax.models.echomamba4rec import VARIANTS, EchoMamba4Rec
 from echojax.models.fmlprec import FMLPRec
+from echojax.models.gru4rec import GRU4Rec
 from echojax.models.hstu import HSTU
 from echojax.models.item_knn import ItemKNN
 from echojax.models.mamba4rec import Mamba4Rec
 from echojax.models.markov import Markov
+from echojax.models.narm import NARM
 from echojax.models.popularity import Popularity
 from echojax.models.sasrec import SASRec
 from selective_scan import implementations
@@ -39,6 +42,9 @@ MODELS: dict[str, type[SequenceModel]] = {
     "bert4rec": BERT4Rec,
     "fmlp-rec": FMLPRec,
     "hstu": HSTU,
+    "gru4rec": GRU4Rec,
+    "narm": NARM,
+    "caser": Caser,
 }
 
 # Models that count: fitted in one pass, without sizes, objectives or seeds.

@@ -25,8 +25,12 @@ def gelu(x):
     return x * (1 + np.vectorize(math.erf)(x / math.sqrt(2))) / 2
 
 
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
 def silu(x):
-    return x / (1 + np.exp(-x))
+    return x * sigmoid(x)
 
 
 def softmax(logits):
@@ -58,3 +62,16 @@ def transformer(p, x, heads, causal):
     for layer in p["layers"].values():
         x = feed_forward(layer["ffn"], attention(layer["attention"], x, heads, causal))
     return x
+
+
+def gru(p, x):
+    """PyTorch's equations, gates in the order r, z, n."""
+    bias_x, bias_h = p.get("bias_2x3H", np.zeros((2, 1)))
+    h, states = np.zeros(p["h_kernel_Hx3H"].shape[0]), []
+    for row in x:
+        xr, xz, xn = np.split(row @ p["x_kernel_Dx3H"] + bias_x, 3)
+        hr, hz, hn = np.split(h @ p["h_kernel_Hx3H"] + bias_h, 3)
+        n = np.tanh(xn + sigmoid(xr + hr) * hn)
+        h = (1 - sigmoid(xz + hz)) * n + sigmoid(xz + hz) * h
+        states.append(h)
+    return np.stack(states)

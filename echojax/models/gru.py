@@ -1,0 +1,95 @@
+"""A gated recurrent unit (PyTorch's equations) with a hand-written gradient."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from echojax.models.initializers import uniform_within
+
+
+class GRU(nnx.Module):
+    """One recurrent layer from the first position to the last, starting at zero.
+
+    With ``[xr, xz, xn] = x W_x + b_x`` and ``[hr, hz, hn] = h W_h + b_h`` the next state is
+    ``(1 - z) n + z h``, where ``r = sigmoid(xr + hr)``, ``z = sigmoid(xz + hz)`` and
+    ``n = tanh(xn + r hn)``.
+
+    Args:
+        inputs: width of x.
+        hidden_size: H, width of the state.
+        use_bias: whether there are ``b_x`` and ``b_h``.
+        rngs: streams of random keys for the initial parameters.
+    """
+
+    def __init__(self, inputs: int, hidden_size: int, *, use_bias: bool = True, rngs: nnx.Rngs):
+        weights = nnx.initializers.xavier_uniform()
+        self.x_kernel_Dx3H = nnx.Param(weights(rngs.params(), (inputs, 3 * hidden_size)))
+        self.h_kernel_Hx3H = nnx.Param(weights(rngs.params(), (hidden_size, 3 * hidden_size)))
+        bias = uniform_within(hidden_size**-0.5)
+        shape = (2, 3 * hidden_size)  # b_x and b_h
+        self.bias_2x3H = nnx.Param(bias(rngs.params(), shape)) if use_bias else None
+
+    def __call__(self, x_BxLxD: jax.Array) -> jax.Array:
+        """Return the state behind each position, (B, L, H)."""
+        x_LxBxD = jnp.swapaxes(x_BxLxD, 0, 1)
+        x_LxBx3H = x_LxBxD @ self.x_kernel_Dx3H[...]
+        if self.bias_2x3H is None:
+            bias_3H = jnp.zeros(x_LxBx3H.shape[-1], x_LxBx3H.dtype)
+        else:
+            x_LxBx3H, bias_3H = x_LxBx3H + self.bias_2x3H[0], self.bias_2x3H[1]
+        h_LxBxH = recurrence(x_LxBx3H, self.h_kernel_Hx3H[...], bias_3H)
+        return jnp.swapaxes(h_LxBxH, 0, 1)
+
+
+@jax.custom_vjp
+def recurrence(x_LxBx3H: jax.Array, kernel_Hx3H: jax.Array, bias_3H: jax.Array) -> jax.Array:
+    """Return the states, (L, B, H), from what the inputs add to the gates."""
+    return _forward(x_LxBx3H, kernel_Hx3H, bias_3H)[0]
+
+
+def _forward(x_LxBx3H: jax.Array, kernel_Hx3H: jax.Array, bias_3H: jax.Array) -> tuple:
+    size = kernel_Hx3H.shape[0]
+
+    def step(h_BxH: jax.Array, x_Bx3H: jax.Array) -> tuple[jax.Array, tuple]:
+        g_Bx3H = h_BxH @ kernel_Hx3H + bias_3H
+        rz_Bx2H = nnx.sigmoid(x_Bx3H[:, : 2 * size] + g_Bx3H[:, : 2 * size])
+        r, z = rz_Bx2H[:, :size], rz_Bx2H[:, size:]
+        hn = g_Bx3H[:, 2 * size :]
+        n = jnp.tanh(x_Bx3H[:, 2 * size :] + r * hn)
+        new_BxH = n + z * (h_BxH - n)
+        return new_BxH, (new_BxH, r, z, n, hn)
+
+    start_BxH = jnp.zeros((x_LxBx3H.shape[1], size), x_LxBx3H.dtype)
+    return jax.lax.scan(step, start_BxH, x_LxBx3H)[1]
+
+
+def _recurrence_fwd(
+    x_LxBx3H: jax.Array, kernel_Hx3H: jax.Array, bias_3H: jax.Array
+) -> tuple[jax.Array, tuple]:
+    kept = _forward(x_LxBx3H, kernel_Hx3H, bias_3H)
+    return kept[0], (kernel_Hx3H, *kept)
+
+
+def _recurrence_bwd(kept: tuple, dy_LxBxH: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    kernel_Hx3H, h, *gates = kept
+    before_LxBxH = jnp.concatenate([jnp.zeros_like(h[:1]), h[:-1]])
+
+    def step(carry_BxH: jax.Array, at: tuple) -> tuple[jax.Array, tuple]:
+        dy, before, r, z, n, hn = at
+        dh = dy + carry_BxH
+        dn = dh * (1 - z) * (1 - n * n)
+        dr = dn * hn * r * (1 - r)
+        dz = dh * (before - n) * z * (1 - z)
+        dg_Bx3H = jnp.concatenate([dr, dz, dn * r], axis=-1)
+        return dh * z + dg_Bx3H @ kernel_Hx3H.T, (dg_Bx3H, dn)
+
+    inputs = (dy_LxBxH, before_LxBxH, *gates)
+    _, (dg_LxBx3H, dn_LxBxH) = jax.lax.scan(step, jnp.zeros_like(dy_LxBxH[0]), inputs, reverse=True)
+    # One product over all positions, where a loop would add up an outer product a position.
+    dkernel_Hx3H = jnp.einsum("lbh,lbg->hg", before_LxBxH, dg_LxBx3H)
+    size = h.shape[-1]
+    dx_LxBx3H = jnp.concatenate([dg_LxBx3H[..., : 2 * size], dn_LxBxH], axis=-1)
+    return dx_LxBx3H, dkernel_Hx3H, dg_LxBx3H.sum((0, 1))
+
+
+recurrence.defvjp(_recurrence_fwd, _recurrence_bwd)

@@ -1,0 +1,56 @@
+"""GRU4Rec (arXiv 1511.06939), in the form that its peers compare with (RecBole's)."""
+
+import jax
+from flax import nnx
+
+from echojax.models.base import CausalModel
+from echojax.models.dropout import dropout
+from echojax.models.gru import GRU
+
+
+class GRU4Rec(CausalModel):
+    """Embedding -> recurrent layers -> linear map back to the items' width.
+
+    Args:
+        num_items: V, with padding as item 0.
+        width: D.
+        hidden_size: H, width of the recurrent state.
+        layers: recurrent layers.
+        dropout: rate behind the embedding.
+        max_len: L, how many of the newest items are read.
+        rngs: streams of random keys for the initial parameters.
+    """
+
+    def __init__(
+        self,
+        num_items: int,
+        *,
+        width: int = 64,
+        hidden_size: int = 128,
+        layers: int = 1,
+        dropout: float = 0.3,
+        max_len: int = 50,
+        rngs: nnx.Rngs,
+    ):
+        super().__init__(num_items, width=width, max_len=max_len, rngs=rngs)
+        initial = nnx.initializers.xavier_normal()
+        self.item_embedding.set_value(initial(rngs.params(), (num_items, width)))
+        self.dropout = dropout
+        inputs = [width] + [hidden_size] * (layers - 1)
+        self.layers = nnx.List([GRU(size, hidden_size, rngs=rngs) for size in inputs])
+        self.dense = nnx.Linear(
+            hidden_size, width, kernel_init=nnx.initializers.xavier_uniform(), rngs=rngs
+        )
+
+    def encode_all(
+        self,
+        item_ids_BxL: jax.Array,
+        lengths_B: jax.Array,
+        *,
+        dropout_keys: jax.Array | None = None,
+    ) -> jax.Array:
+        """Return one vector a position, (B, L, D); see ``CausalModel.encode_all``."""
+        x_BxLxH = dropout(self.lookup(item_ids_BxL), self.dropout, dropout_keys)
+        for layer in self.layers:
+            x_BxLxH = layer(x_BxLxH)
+        return self.dense(x_BxLxH)

@@ -1,0 +1,102 @@
+"""NARM (arXiv 1711.04725): a recurrent encoder with attention over its own states."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from echojax.models.base import CausalModel
+from echojax.models.dropout import dropout, split_keys
+from echojax.models.gru import GRU
+from echojax.models.positions import at_position
+
+_xavier = nnx.initializers.xavier_normal()
+
+
+class NARM(CausalModel):
+    """Embedding -> GRU -> [local, global] -> bilinear decoding.
+
+    Behind position t the global part is the state ``h_t``, the local one
+    ``sum_j v' sigmoid(A_1 h_t + A_2 h_j) h_j`` over the states read so far (equations 5 to 8), and
+    an item's score ``item' B [local, global]`` (equation 9).
+
+    Args:
+        num_items: V, with padding as item 0.
+        width: D.
+        hidden_size: H, width of the recurrent state.
+        dropout: rate before the decoding; half of it behind the embedding, as in the paper (.5
+            and .25).
+        max_len: L, how many of the newest items are read.
+        rngs: streams of random keys for the initial parameters.
+    """
+
+    def __init__(
+        self,
+        num_items: int,
+        *,
+        width: int = 64,
+        hidden_size: int = 128,
+        dropout: float = 0.5,
+        max_len: int = 50,
+        rngs: nnx.Rngs,
+    ):
+        super().__init__(num_items, width=width, max_len=max_len, rngs=rngs)
+        self.item_embedding.set_value(_xavier(rngs.params(), (num_items, width)))
+        self.dropout = dropout
+        linear = partial(nnx.Linear, use_bias=False, kernel_init=_xavier, rngs=rngs)
+        self.gru = GRU(width, hidden_size, use_bias=False, rngs=rngs)
+        self.a_1 = linear(hidden_size, hidden_size)
+        self.a_2 = linear(hidden_size, hidden_size)
+        self.v = linear(hidden_size, 1)
+        self.b = linear(2 * hidden_size, width)
+
+    def encode_all(
+        self,
+        item_ids_BxL: jax.Array,
+        lengths_B: jax.Array,
+        *,
+        dropout_keys: jax.Array | None = None,
+    ) -> jax.Array:
+        """Return one vector a position, (B, L, D); see ``CausalModel.encode_all``."""
+        keys = split_keys(dropout_keys, 2)
+        h_BxLxH = self._states(item_ids_BxL, keys[0])
+        keys_BxLxH = self.a_2(h_BxLxH)
+
+        # One position after the other: energies of all pairs would be (B, L, L, H).
+        @jax.checkpoint
+        def local_at(query: tuple[jax.Array, jax.Array]) -> jax.Array:
+            return self._local(h_BxLxH, keys_BxLxH, *query)
+
+        queries = (jnp.arange(h_BxLxH.shape[1]), jnp.swapaxes(h_BxLxH, 0, 1))
+        local_BxLxH = jnp.swapaxes(jax.lax.map(local_at, queries), 0, 1)
+        return self._decode(local_BxLxH, h_BxLxH, keys[1])
+
+    def encode(
+        self,
+        item_ids_BxL: jax.Array,
+        lengths_B: jax.Array,
+        *,
+        dropout_keys: jax.Array | None = None,
+    ) -> jax.Array:
+        """Return one vector a history, (B, D); attention is computed at its end alone."""
+        keys = split_keys(dropout_keys, 2)
+        last_B = jnp.asarray(lengths_B) - 1
+        h_BxLxH = self._states(item_ids_BxL, keys[0])
+        last_BxH = at_position(h_BxLxH, last_B)
+        local_BxH = self._local(h_BxLxH, self.a_2(h_BxLxH), last_B[:, None], last_BxH)
+        return self._decode(local_BxH, last_BxH, keys[1])
+
+    def _states(self, item_ids_BxL: jax.Array, keys: jax.Array | None) -> jax.Array:
+        return self.gru(dropout(self.lookup(item_ids_BxL), self.dropout / 2, keys))
+
+    def _local(
+        self, h_BxLxH: jax.Array, keys_BxLxH: jax.Array, position: jax.Array, query_BxH: jax.Array
+    ) -> jax.Array:
+        energy_BxLxH = nnx.sigmoid(keys_BxLxH + self.a_1(query_BxH)[:, None])
+        read_BxL = jnp.arange(h_BxLxH.shape[1]) <= position
+        alpha_BxL = jnp.where(read_BxL, self.v(energy_BxLxH)[..., 0], 0)
+        return jnp.einsum("bl,blh->bh", alpha_BxL, h_BxLxH)
+
+    def _decode(self, local: jax.Array, last: jax.Array, keys: jax.Array | None) -> jax.Array:
+        return self.b(dropout(jnp.concatenate([local, last], axis=-1), self.dropout, keys))

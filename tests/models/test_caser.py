@@ -1,0 +1,22 @@
+"""Caser against its equations, and its promises."""
+
+import float64_layers as layers
+import numpy as np
+from promises import CausalPromises
+
+from echojax.models.caser import Caser
+
+
+class TestCaser(CausalPromises):
+    kind = Caser
+
+    def encode(self, p, items):
+        image = np.zeros((5, p["item_embedding"].shape[1]))
+        newest = p["item_embedding"][items[-5:]]
+        image[5 - len(newest) :] = newest
+        found = []
+        for height, filters in enumerate(p["heights"].values(), start=1):
+            rows = [image[i : i + height].ravel() for i in range(5 - height + 1)]
+            found.append(np.max([np.maximum(layers.linear(filters, row), 0) for row in rows], 0))
+        found.append(layers.linear(p["vertical"], image.T).ravel())
+        return np.maximum(layers.linear(p["dense"], np.concatenate(found)), 0)

@@ -1,0 +1,19 @@
+"""NARM against its equations, and its promises."""
+
+import float64_layers as layers
+import numpy as np
+from promises import CausalPromises
+
+from echojax.models.narm import NARM
+
+
+class TestNARM(CausalPromises):
+    kind = NARM
+
+    def encode(self, p, items):
+        h = layers.gru(p["gru"], p["item_embedding"][items])
+        local = np.zeros(h.shape[1])
+        for state in h:
+            pair = layers.linear(p["a_1"], h[-1]) + layers.linear(p["a_2"], state)
+            local += layers.linear(p["v"], layers.sigmoid(pair)) * state
+        return layers.linear(p["b"], np.concatenate([local, h[-1]]))
