@@ -9,7 +9,7 @@ from echojax.reporting.run_record import read_run
 def write_report(run_dir: Path) -> Path:
     """Write ``report.html`` into a run folder, finished or not; return its path.
 
-    Reads ``config.json``, ``metrics.jsonl``, ``results.json`` and ``filters.npz``; only the first
+    Reads ``config.json``, ``metrics.jsonl``, ``results.json`` and ``insight.npz``; only the first
     must be there. The page needs nothing from outside and is written whole or not at all.
 
     Raises:

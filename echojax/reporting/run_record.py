@@ -11,6 +11,9 @@ import numpy as np
 from echojax.errors import UserError
 from echojax.files import read_json
 
+# What was found where: name -> (before training, after).
+Pairs = dict[str, tuple[np.ndarray, np.ndarray]]
+
 
 @dataclass(frozen=True)
 class RunRecord:
@@ -22,7 +25,8 @@ class RunRecord:
         train: records of training steps, in order.
         valid: records of validations, in order.
         results: ``results.json``; ``None`` while the run is not over.
-        filters: (before, after) of each layer's FFT filter, complex (L // 2 + 1, D).
+        insight: what ``insight.npz`` holds (``echojax.insight.write_insight``), by its first word:
+            "filter", "time_steps", "memory", "influence".
     """
 
     name: str
@@ -30,7 +34,7 @@ class RunRecord:
     train: list[dict[str, Any]]
     valid: list[dict[str, Any]]
     results: dict[str, Any] | None
-    filters: list[tuple[np.ndarray, np.ndarray]]
+    insight: dict[str, Pairs]
 
     @property
     def best(self) -> dict[str, Any] | None:
@@ -54,7 +58,7 @@ def read_run(folder: Path) -> RunRecord:
         train=[record for record in log if record.get("kind") == "train"],
         valid=[record for record in log if record.get("kind") == "valid"],
         results=read_json(results) if results.exists() else None,
-        filters=_read_filters(folder / "filters.npz"),
+        insight=_read_insight(folder / "insight.npz"),
     )
 
 
@@ -70,16 +74,20 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
     return [record for record in records if isinstance(record, dict)]
 
 
-def _read_filters(path: Path) -> list[tuple[np.ndarray, np.ndarray]]:
+def _read_insight(path: Path) -> dict[str, Pairs]:
     if not path.exists():
-        return []
+        return {}
+    found: dict[str, Pairs] = {}
     try:
         # np.load would leave a damaged file open.
         with path.open("rb") as file, np.load(file) as arrays:
-            layers = sum(name.startswith("after_") for name in arrays.files)
-            return [(arrays[f"before_{i}"], arrays[f"after_{i}"]) for i in range(layers)]
+            for name in [name for name in arrays.files if name.endswith("/after")]:
+                where = name.removesuffix("/after")
+                kind, _, part = where.partition("/")
+                found.setdefault(kind, {})[part] = arrays[f"{where}/before"], arrays[name]
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} cannot be read ({error}); delete it to do without") from None
+    return found
 
 
 class MetricRow(NamedTuple):

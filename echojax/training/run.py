@@ -11,10 +11,10 @@ from rich.console import Console
 
 from echojax.config import Config
 from echojax.data import Dataset, Split
+from echojax.insight import write_insight
 from echojax.models import COUNTED, build_model
 from echojax.training.checkpoints import Checkpoints
 from echojax.training.counting import count
-from echojax.training.filters import write_filters
 from echojax.training.interrupts import deferred_interrupts
 from echojax.training.loop import Trainer
 from echojax.training.metric_log import check_extras
@@ -123,7 +123,8 @@ def _finish(
     params = (found[0] if found else one.state).params
     one.checkpoints.close()
     before = build_model(one.config, dataset.num_items)
-    write_filters(one.folder / "filters.npz", before, nnx.merge(graphdef, params))
+    after = nnx.merge(graphdef, params)
+    write_insight(one.folder / "insight.npz", before, after, split.valid)
     ranked = {part: evaluate.rank(params, part) for part in PARTS}
     return finish(
         one.folder, one.config, dataset, split, ranked, one.standing, one.stopped, console,

@@ -41,7 +41,7 @@ def test_run_folder_holds_everything(finished):
     names = {path.name for path in folder.iterdir()}
     assert names == {
         "config.json", "metrics.jsonl", "results.json", "checkpoints", "items.json",
-        "filters.npz", "ranks.npz", "report.html",
+        "insight.npz", "ranks.npz", "report.html",
     }  # fmt: skip
     results = json.loads((folder / "results.json").read_text())
     for part in (results["valid"], results["test"], results["baselines"]["markov"]["test"]):

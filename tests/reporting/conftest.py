@@ -57,14 +57,29 @@ def write_run(folder, results):
         lines.append({"kind": "train", "step": 9 * epoch, "epoch": epoch, "loss": 7 - epoch})
         lines.append({"kind": "valid", "step": 9 * epoch, "epoch": epoch, "loss": 1.0, **scores})
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    rng = np.random.default_rng(0)
-    filters = {
-        f"{name}_{layer}": rng.normal(size=(6, 8, 2)).astype(np.float32).view(np.complex64)[..., 0]
-        for name in ("before", "after")
-        for layer in range(2)
-    }
-    np.savez(folder / "filters.npz", **filters)
+    np.savez(folder / "insight.npz", **insight())
     return folder
+
+
+def insight():
+    """Return arrays as ``echojax.insight`` writes them, of a model of two layers."""
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for when in ("before", "after"):
+        for layer in range(2):
+            response = rng.normal(size=(6, 8, 2)).astype(np.float32).view(np.complex64)[..., 0]
+            arrays[f"filter/{layer}/{when}"] = response
+            for direction in ("forward", "backward"):
+                steps = np.stack([np.logspace(-4, 1, 50), rng.dirichlet(np.ones(50))], axis=1)
+                arrays[f"time_steps/{layer}/{direction}/{when}"] = steps
+                memory = rng.lognormal(size=(16, 4)).astype(np.float32)
+                arrays[f"memory/{layer}/{direction}/{when}"] = memory
+        for level in ("events", "read"):
+            for way in ("", "/forward", "/backward"):
+                shares = rng.dirichlet(np.ones(13))
+                shares[11] = np.nan  # no history has an event so old that is not its first
+                arrays[f"influence/{level}{way}/{when}"] = shares
+    return arrays
 
 
 @pytest.fixture

@@ -50,7 +50,7 @@ def test_a_finished_run_is_shown_whole(run_dir, results):
     html = path.read_text()
     page = Page(html)
     text = " ".join(page.text)
-    assert len(svgs(html)) == 6
+    assert len(svgs(html)) == 10
     for name in ("hr@10", "ndcg@10", "mrr@10"):
         assert f"{results['test'][name]:.4f}" in text
         assert f"{results['baselines']['markov']['test'][name]:.4f}" in text
@@ -111,7 +111,9 @@ def test_axes_carry_names_and_units(finished_page):
     for label in (
         "training loss (nats per item)", "frequency (cycles per event), and period (events)",
         "epoch", "HR@10", "amplitude (gain), layer 2",
-        "items in the history, and how many examples",
+        "items in the history, and how many examples", "forward, Mamba 2",
+        "events until a state decays to 1/e", "time step of an event",
+        "% of the influence on the score", "of what is read, after",
     ):  # fmt: skip
         assert label in text
 
@@ -133,7 +135,7 @@ def test_the_best_epoch_is_marked(finished_page):
 
 def test_a_run_under_way(run_dir):
     (run_dir / "results.json").unlink()
-    (run_dir / "filters.npz").unlink()
+    (run_dir / "insight.npz").unlink()
     with (run_dir / "metrics.jsonl").open("a") as file:
         file.write('{"kind": "train", "step": 4')  # being written, or killed
     html = write_report(run_dir).read_text()
@@ -166,11 +168,11 @@ def test_spectra_tell_the_period_of_each_frequency():
 def test_a_run_of_one_epoch(run_dir):
     path = run_dir / "metrics.jsonl"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:2]))
-    assert len(svgs(write_report(run_dir).read_text())) == 6
+    assert len(svgs(write_report(run_dir).read_text())) == 10
 
 
 def test_a_run_that_just_began(run_dir):
-    for name in ("results.json", "filters.npz", "metrics.jsonl"):
+    for name in ("results.json", "insight.npz", "metrics.jsonl"):
         (run_dir / name).unlink()
     html = write_report(run_dir).read_text()
     Page(html)
@@ -191,7 +193,7 @@ def test_a_run_without_a_hit(run_dir, results):
 
 
 def test_a_model_without_filter_and_results_without_optimum(run_dir, results):
-    (run_dir / "filters.npz").unlink()
+    (run_dir / "insight.npz").unlink()
     del results["baselines"]["optimum"]
     (run_dir / "results.json").write_text(json.dumps(results))
     html = write_report(run_dir).read_text()
@@ -199,7 +201,7 @@ def test_a_model_without_filter_and_results_without_optimum(run_dir, results):
     assert "optimum" not in html
 
 
-@pytest.mark.parametrize("damaged", ["config.json", "results.json", "filters.npz"])
+@pytest.mark.parametrize("damaged", ["config.json", "results.json", "insight.npz"])
 def test_a_damaged_file_is_named_and_nothing_written(run_dir, damaged):
     path = run_dir / damaged
     path.write_bytes(path.read_bytes()[:20])
@@ -209,9 +211,9 @@ def test_a_damaged_file_is_named_and_nothing_written(run_dir, damaged):
     assert not [p for p in run_dir.iterdir() if p.name.startswith(".")]
 
 
-def test_a_filter_without_its_twin_is_an_error(run_dir):
-    np.savez(run_dir / "filters.npz", after_0=np.ones((6, 8), np.complex64))
-    with pytest.raises(UserError, match=r"filters\.npz"):
+def test_an_array_without_its_twin_is_an_error(run_dir):
+    np.savez(run_dir / "insight.npz", **{"filter/0/after": np.ones((6, 8))})
+    with pytest.raises(UserError, match=r"insight\.npz"):
         write_report(run_dir)
 
 
