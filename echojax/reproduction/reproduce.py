@@ -92,9 +92,8 @@ def reproduce(flags: Flags, suites: Path, console: Console) -> bool:
     except (Interrupted, Stopped) as stop:
         signum = stop.signum if isinstance(stop, Stopped) else stop.code - 128
         show(record)
-        raise Interrupted(
-            f"stopped and saved, page: {out / 'page.html'}; the same command goes on", signum
-        ) from None
+        where = f"page: {out / 'page.html'}"
+        raise Interrupted(f"stopped and saved, {where}; the same command goes on", signum) from None
     show(record)
     failed = [cell.name for cell in wanted if cell.name in record["failed"]]
     for name in failed:
@@ -138,11 +137,9 @@ def train(cell: Cell, console: Console) -> None:
 
 
 def _command(flags: Flags) -> str:
-    """Return the command line, without the folders of this machine."""
-    words = ["python experiments/reproduce.py"]
-    words += ["--quick"] if flags.quick else ["--suite", flags.suite or "ml-100k"]
-    words += ["--only", *flags.only] if flags.only else []
-    return " ".join(words)
+    """Return the command line that makes the whole page, without the folders of this machine."""
+    given = "--quick" if flags.quick else f"--suite {flags.suite or 'ml-100k'}"
+    return f"python experiments/reproduce.py {given}"
 
 
 def _say(console: Console, line: str) -> None:

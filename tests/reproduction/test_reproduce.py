@@ -1,0 +1,83 @@
+"""What the command refuses before anything runs."""
+
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from echojax.errors import UserError
+from echojax.reproduction.reproduce import Flags, reproduce
+from tests.reproduction.conftest import SUITE, write_run
+
+
+@pytest.fixture
+def refused(tmp_path):
+    """Return a function that runs the command on a suite and returns why it was refused."""
+
+    def run(text=SUITE, name="byhand", **flags):
+        path = tmp_path / f"{name}.toml"
+        path.write_text(text)
+        flags = {"suite": str(path), "out": tmp_path / "out"} | flags
+        with pytest.raises(UserError) as error:
+            reproduce(Flags(**flags), tmp_path, Console(file=io.StringIO()))
+        return str(error.value)
+
+    return run
+
+
+def test_flags_of_no_use(refused, tmp_path):
+    assert "--quick is the suite named quick" in refused(quick=True)
+    assert "did you mean 'sasrec'" in refused(only=("sasrek",))
+    assert "no such file" in refused(suite="none.toml")
+    assert "has no suite.json" in refused(report_only=True)
+    assert "did you mean 'sasrec'" in refused(SUITE.replace('"sasrec"', '"sasrecs"'))
+    assert not (tmp_path / "out").exists()
+
+
+def test_folders_of_somebody_else(refused, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "is a file" in refused(out=tmp_path / "file")
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "one.txt").write_text("mine")
+    assert "has no suite.json" in refused(out=tmp_path / "letters")
+    assert [path.name for path in (tmp_path / "letters").iterdir()] == ["one.txt"]
+
+
+def test_a_folder_of_another_suite(refused, finished_suite, record):
+    _, _, out = finished_suite
+    (out / "suite.json").write_text(json.dumps(record))
+    assert "holds suite byhand, not other" in refused(name="other")
+
+
+def test_a_folder_of_other_flags(refused, finished_suite, record):
+    _, _, out = finished_suite
+    (out / "suite.json").write_text(json.dumps(record))
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    message = refused(SUITE.replace("layers = 2", "layers = 3"))
+    assert "layers-2/seed-0 was made with --layers 2, and the suite says 3; delete it" in message
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+
+
+def test_what_is_finished_is_not_run(finished_suite, record, tmp_path):
+    suite, _, out = finished_suite
+    (out / "suite.json").write_text(json.dumps(record))
+    screen = io.StringIO()
+    flags = Flags(suite=str(tmp_path / "byhand.toml"), out=out)
+    assert reproduce(flags, tmp_path, Console(file=screen, width=200))
+    assert "16 runs, 16 of them finished" in screen.getvalue()
+    assert (out / "page.html").exists()
+    assert suite.name == "byhand"
+
+
+def test_a_run_that_cannot_even_start_is_noted(finished_suite, record, tmp_path):
+    """The data set's file is gone; what was finished before stays on the page."""
+    _, cells, out = finished_suite
+    (out / "suite.json").write_text(json.dumps(record))
+    (cells[0].folder / "results.json").unlink()
+    write_run(cells[1], 3)
+    screen = io.StringIO()
+    flags = Flags(suite=str(tmp_path / "byhand.toml"), out=out)
+    assert not reproduce(flags, tmp_path, Console(file=screen, width=200))
+    assert "failed: ring/popularity/seed-0: ring.inter: no such file" in screen.getvalue()
+    assert "ring/popularity/seed-0 failed" in (out / "page.html").read_text()
