@@ -31,8 +31,11 @@ class GRU(nnx.Module):
 
     def __call__(self, x_BxLxD: jax.Array) -> jax.Array:
         """Return the state behind each position, (B, L, H)."""
-        x_LxBxD = jnp.swapaxes(x_BxLxD, 0, 1)
-        x_LxBx3H = x_LxBxD @ self.x_kernel_Dx3H[...]
+        batch, length, inputs = x_BxLxD.shape
+        # Written as one product of contiguous rows: otherwise XLA keeps rows of the batch together
+        # and every step of the loop gathers its position from all of them.
+        x_MxD = jnp.swapaxes(x_BxLxD, 0, 1).reshape(-1, inputs)
+        x_LxBx3H = (x_MxD @ self.x_kernel_Dx3H[...]).reshape(length, batch, -1)
         if self.bias_2x3H is None:
             bias_3H = jnp.zeros(x_LxBx3H.shape[-1], x_LxBx3H.dtype)
         else:

@@ -1,11 +1,13 @@
 """GRU4Rec (arXiv 1511.06939), in the form that its peers compare with (RecBole's)."""
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from echojax.models.base import CausalModel
 from echojax.models.dropout import dropout
 from echojax.models.gru import GRU
+from echojax.models.positions import at_position
 
 
 class GRU4Rec(CausalModel):
@@ -50,7 +52,21 @@ class GRU4Rec(CausalModel):
         dropout_keys: jax.Array | None = None,
     ) -> jax.Array:
         """Return one vector a position, (B, L, D); see ``CausalModel.encode_all``."""
-        x_BxLxH = dropout(self.lookup(item_ids_BxL), self.dropout, dropout_keys)
+        return self.dense(self._states(item_ids_BxL, dropout_keys))
+
+    def encode(
+        self,
+        item_ids_BxL: jax.Array,
+        lengths_B: jax.Array,
+        *,
+        dropout_keys: jax.Array | None = None,
+    ) -> jax.Array:
+        """Return the vector at the last item, (B, D), of which alone the dense map is computed."""
+        states_BxLxH = self._states(item_ids_BxL, dropout_keys)
+        return self.dense(at_position(states_BxLxH, jnp.asarray(lengths_B) - 1))
+
+    def _states(self, item_ids_BxL: jax.Array, keys: jax.Array | None) -> jax.Array:
+        x_BxLxH = dropout(self.lookup(item_ids_BxL), self.dropout, keys)
         for layer in self.layers:
             x_BxLxH = layer(x_BxLxH)
-        return self.dense(x_BxLxH)
+        return x_BxLxH
