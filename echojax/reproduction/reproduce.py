@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import jax
 from rich.console import Console
 
 from echojax.errors import UserError
@@ -88,7 +87,6 @@ def reproduce(flags: Flags, suites: Path, console: Console) -> bool:
                 title = f"[{number}/{len(wanted)}] {cell.name}: {cell.command}"
                 if _make(cell, suite, flags.data_dir, record, console, title):
                     show(record)
-                    jax.clear_caches()  # the next run's programs are its own
     except (Interrupted, Stopped) as stop:
         signum = stop.signum if isinstance(stop, Stopped) else stop.code - 128
         show(record)

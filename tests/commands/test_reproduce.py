@@ -132,6 +132,9 @@ def test_what_is_finished_is_left_alone(made, command, suite_file):
 
 def test_interrupted_it_leaves_a_page_and_goes_on(start, command, suite_file, made, tmp_path):
     out = tmp_path / "ring"
+    shutil.copytree(made[0], out)
+    for cell in CELLS[2:4]:
+        shutil.rmtree(out / cell)
     args = ["reproduce.py", "--suite", suite_file, "--out", out]
     process = start(*args)
     log, deadline = out / CELLS[2] / "metrics.jsonl", time.monotonic() + 120
