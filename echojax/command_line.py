@@ -56,9 +56,12 @@ def _one_line(box: str) -> str:
         if text and not line.startswith("╭"):
             words.append(text)
     line = "; ".join(words)
-    # Of a flag that may be left out tyro tells how each of its types failed.
+    # Of a flag that may be left out tyro tells how each of its types failed. Its lines end wherever
+    # the box was full.
     line = re.sub(
-        r"no type matching \{None\}\|(\S+) could be instantiated; from \['(.*?)'\].*",
+        r"no type matching \{None\}\|(\S+) could be instantiated from \['(.*?)'\].*".replace(
+            " ", "[; ]+"
+        ),
         r"\1 expected, not '\2'",
         line,
     )
