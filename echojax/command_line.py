@@ -59,7 +59,7 @@ def _one_line(box: str) -> str:
     # Of a flag that may be left out tyro tells how each of its types failed. Its lines end wherever
     # the box was full.
     line = re.sub(
-        r"no type matching \{None\}\|(\S+) could be instantiated from \['(.*?)'\].*".replace(
+        r"no type matching \{None\}\|([A-Z]+) could be instantiated from \['(.*?)'\].*".replace(
             " ", "[; ]+"
         ),
         r"\1 expected, not '\2'",
