@@ -36,7 +36,6 @@ def about_suite(suite: Suite, record: Record, parts: Sequence[DataSummary]) -> F
     """Return what concerns all data sets."""
     machine = record["machine"]
     ends = [end for part in parts for end in part.ends]
-    done = sum(len(part.places) > 0 for part in parts)
     seeds = ", ".join(map(str, suite.seeds))
     subtitle = [f"suite {suite.name}", f"seeds {seeds}", *dates(ends), machine["processor"]]
     unfinished = sum(len(part.unfinished) for part in parts)
@@ -53,7 +52,7 @@ def about_suite(suite: Suite, record: Record, parts: Sequence[DataSummary]) -> F
         }
     for number, place in enumerate({str(sorted(p.items())): p for p in places}.values(), 1):
         tables[f"Device and versions{f' {number}' if number > 1 else ''}"] = place
-    for part in parts[: done or None]:
+    for part in parts:
         if part.results is not None:
             tables[f"Data: {part.name}"] = part.results["dataset"]
             tables[f"Protocol: {part.name}"] = part.results["protocol"]

@@ -38,7 +38,7 @@ def length_table(data: DataSummary) -> Table:
     lines = [line for line in data.lines if line.by_length]
     buckets = lines[0].by_length if lines else ()
     head = ["", *(f"{range_words(b.first, b.last)} items" for b in buckets)]
-    rows = [[Cell("test examples"), *(Cell(f"{b.examples:,}") for b in buckets)]]
+    rows = [[Cell("test examples"), *(Cell(f"{b.examples:,}") for b in buckets)]] if lines else []
     columns = [
         [next((b.ndcg for b in line.by_length if b.first == one.first), None) for line in lines]
         for one in buckets
@@ -95,8 +95,8 @@ def _tested(lines: Sequence[Line], reference: str) -> str:
     tests = sum(isinstance(line.paired, Paired) for line in lines)
     return (
         f"Differences are to {reference}, user by user, over the seeds that both have: 95 % "
-        "bootstrap interval over users, two-sided p of a permutation test (10,000 swaps), and p "
-        f"after Holm's correction for the {tests} comparisons of this table."
+        "bootstrap interval over users, two-sided p of a permutation test (10,000 swaps, so none is "
+        f"below 0.0001), and p after Holm's correction for the {tests} comparisons of this table."
     )
 
 

@@ -144,6 +144,7 @@ def test_before_the_first_run_it_says_so(make_suite, record):
     text = text_of((out / "page.html").read_text())
     assert "no run is finished yet" in text
     assert "16 runs are missing" in text
+    assert "by length" not in text
 
 
 def test_half_a_suite_is_shown_as_far_as_it_goes(make_suite, record):
