@@ -95,7 +95,7 @@ def _tested(lines: Sequence[Line], reference: str) -> str:
     tests = sum(isinstance(line.paired, Paired) for line in lines)
     return (
         f"Differences are to {reference}, user by user, over the seeds that both have: 95 % "
-        "bootstrap interval over users, two-sided p of a permutation test (10,000 swaps, so none is "
+        "bootstrap interval over users, two-sided p of a permutation test (10,000 swaps: none is "
         f"below 0.0001), and p after Holm's correction for the {tests} comparisons of this table."
     )
 
