@@ -5,13 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from small_models import BATCH, INSIDE, LENGTH, build
 
 from echojax.insight.influence import by_age
 from echojax.insight.look import look
 from echojax.models import MODELS
 from echojax.models.bidirectional import Parts
 from echojax.models.positions import at_position
+from tests.insight.small_models import BATCH, INSIDE, LENGTH, build
 
 IDS, LENGTHS, TARGETS = (BATCH[name] for name in ("item_ids", "lengths", "targets"))
 

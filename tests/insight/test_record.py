@@ -6,7 +6,6 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
-from small_models import BATCH, INSIDE, LENGTH, build
 
 from echojax.data import Examples
 from echojax.insight import write_insight
@@ -14,6 +13,7 @@ from echojax.insight.sample import SIZE, sample
 from echojax.models import MODELS
 from echojax.reporting.pictures import pictures
 from echojax.reporting.run_record import read_run
+from tests.insight.small_models import BATCH, INSIDE, LENGTH, build
 
 MAMBAS = {"echomamba4rec": ("forward", "backward"), "mamba4rec": ("forward",)}
 FILTERS = {"echomamba4rec": 1, "fmlp-rec": 2}

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 from flax import nnx
-from small_models import BATCH, build
 
 from echojax.insight.look import look
 from echojax.insight.memory import effective_memory, memories
 from echojax.models.bidirectional import Parts
+from tests.insight.small_models import BATCH, build
 
 
 def steps_of(p, x_LxD):

@@ -1,13 +1,13 @@
 """BERT4Rec against its equations, and its promises."""
 
-import float64_layers as layers
 import jax
 import numpy as np
 import pytest
 from flax import nnx
-from promises import IDS, LENGTHS, Promises, build, by_name, compiled, float64
 
 from echojax.models.bert4rec import BERT4Rec
+from tests.models import float64_layers as layers
+from tests.models.promises import IDS, LENGTHS, Promises, build, by_name, compiled, float64
 
 HIDDEN = np.array(
     [[0, 1, 0, 0, 1, 0, 0], [1, 0, 0, 1, 1, 0, 0], [1, 0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 1, 0]],

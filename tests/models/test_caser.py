@@ -1,10 +1,10 @@
 """Caser against its equations, and its promises."""
 
-import float64_layers as layers
 import numpy as np
-from promises import CausalPromises
 
 from echojax.models.caser import Caser
+from tests.models import float64_layers as layers
+from tests.models.promises import CausalPromises
 
 
 class TestCaser(CausalPromises):

@@ -1,11 +1,11 @@
 """FMLP-Rec against its equations, and its promises."""
 
-import float64_layers as layers
 import numpy as np
 import pytest
-from promises import HISTORIES, IDS, LENGTHS, Promises, build
 
 from echojax.models.fmlprec import FMLPRec
+from tests.models import float64_layers as layers
+from tests.models.promises import HISTORIES, IDS, LENGTHS, Promises, build
 
 
 class TestFMLPRec(Promises):

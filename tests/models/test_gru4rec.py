@@ -1,14 +1,14 @@
 """GRU4Rec and its recurrent layer against their equations, and its promises."""
 
-import float64_layers as layers
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.test_util import check_grads
-from promises import CausalPromises
 
 from echojax.models.gru import recurrence
 from echojax.models.gru4rec import GRU4Rec
+from tests.models import float64_layers as layers
+from tests.models.promises import CausalPromises
 
 
 class TestGRU4Rec(CausalPromises):

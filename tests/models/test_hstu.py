@@ -1,10 +1,10 @@
 """HSTU against its equations, and its promises."""
 
-import float64_layers as layers
 import numpy as np
-from promises import CausalPromises
 
 from echojax.models.hstu import HSTU
+from tests.models import float64_layers as layers
+from tests.models.promises import CausalPromises
 
 
 class TestHSTU(CausalPromises):

@@ -1,10 +1,10 @@
 """NARM against its equations, and its promises."""
 
-import float64_layers as layers
 import numpy as np
-from promises import CausalPromises
 
 from echojax.models.narm import NARM
+from tests.models import float64_layers as layers
+from tests.models.promises import CausalPromises
 
 
 class TestNARM(CausalPromises):

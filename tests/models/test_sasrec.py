@@ -1,13 +1,13 @@
 """SASRec against its equations, and its promises."""
 
-import float64_layers as layers
 import jax
 import pytest
 from flax import nnx
-from promises import CausalPromises
 
 from echojax.errors import UserError
 from echojax.models.sasrec import SASRec
+from tests.models import float64_layers as layers
+from tests.models.promises import CausalPromises
 
 
 class TestSASRec(CausalPromises):

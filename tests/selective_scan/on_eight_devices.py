@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
-from oracle import JAX_NAMES, inputs
 
 from selective_scan import pallas_gpu, pallas_tpu, selective_scan, selective_scan_readout
+from tests.selective_scan.oracle import JAX_NAMES, inputs
 
 INTERPRETED = {
     "pallas_gpu": partial(pallas_gpu.scan, interpret=True),

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracle import inputs
 
 from selective_scan import bidirectional_scan, choice, implementations, selective_scan
 from selective_scan.choice import chosen
+from tests.selective_scan.oracle import inputs
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle import JAX_NAMES, OPTIONS, compare, inputs, run
 
 from selective_scan import (
     bidirectional_scan,
@@ -18,6 +17,7 @@ from selective_scan import (
     selective_scan_step,
 )
 from selective_scan.choice import scan_named
+from tests.selective_scan.oracle import JAX_NAMES, OPTIONS, compare, inputs, run
 
 NAMES = [name for name, reason in implementations().items() if reason is None]
 

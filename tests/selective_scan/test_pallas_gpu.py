@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle import JAX_NAMES, OPTIONS, compare, inputs, run
 
 from selective_scan import pallas_gpu, selective_scan
 from selective_scan.arguments import ScanInputs
 from selective_scan.mosaic_arrays import Options
 from selective_scan.mosaic_plans import MOST_STATES, Plan, segments_for
+from tests.selective_scan.oracle import JAX_NAMES, OPTIONS, compare, inputs, run
 
 SHAPES = {
     "one of each": (1, 1, 1, 1),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).parents[2]
 NAMES = ["sequential", "associative", "chunked", "fused", "readout", "pallas_gpu", "pallas_tpu"]
 
 
@@ -16,7 +16,8 @@ def test_shard_map_equals_one_device(names):
     flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     process = subprocess.run(
-        [sys.executable, HERE / "on_eight_devices.py", *names],
+        [sys.executable, "-m", "tests.selective_scan.on_eight_devices", *names],
+        cwd=ROOT,
         env=environment, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert process.returncode == 0, process.stderr
