@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from echojax.reporting.drawing import BLUE, GREY, INK, ORANGE, new_figure
 from echojax.reporting.run_record import Pairs
 
-_LEAST = 1e-5  # per cent; shares below are rounding
+_LEAST = 1e-4  # per cent; what is less is not shown, and close to rounding
 _LEVELS = {"events": "of events", "read": "of what is read"}
 _WHEN = (("before", GREY), ("after", BLUE))
 _DIRECTIONS = (("forward", BLUE), ("backward", ORANGE))
@@ -112,5 +112,5 @@ def _marks(colour: str, face: str | None = None) -> dict[str, Any]:
 
 def _legend(figure: Figure, lines: Sequence[tuple[str, str]]) -> None:
     handles = [Line2D([], [], color=colour, label=name, **_marks(colour)) for name, colour in lines]
-    zero = Line2D([], [], linestyle="", label="exactly 0", **_marks(INK, "none"))
-    figure.legend(handles=[*handles, zero], loc="outside upper left", ncols=3)
+    handles.append(Line2D([], [], linestyle="", label="exactly 0", **_marks(INK, "none")))
+    figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), borderpad=0.4)

@@ -28,7 +28,8 @@ def draw_time_steps(steps: Pairs) -> Figure:
         axes.set_xscale("log")
         axes.set_ylim(0, 1.05)
         axes.set_yticks([])
-    low, high = _span(np.concatenate([step_Kx2 for pair in steps.values() for step_Kx2 in pair]))
+        axes.xaxis.set_major_formatter(lambda step, _: f"{step:g}")
+    low, high = _decades(np.concatenate([step_Kx2 for pair in steps.values() for step_Kx2 in pair]))
     for axes in panels.values():
         axes.set_xlim(low, high)
     figure.supxlabel("time step of an event", fontsize=10)
@@ -77,11 +78,12 @@ def _panels(mambas: Pairs) -> tuple[Figure, dict[str, Axes]]:
     return figure, panels
 
 
-def _span(step_Kx2: np.ndarray) -> tuple[float, float]:
-    """Return the range of time steps that occur, with some room."""
-    step_K = step_Kx2[step_Kx2[:, 1] > 1e-4, 0]
-    return float(step_K.min()) / 1.5, float(step_K.max()) * 1.5
+def _decades(step_Kx2: np.ndarray) -> tuple[float, float]:
+    """Return the whole decades around the time steps that occur, at least two, with some room."""
+    step_K = np.log10(step_Kx2[step_Kx2[:, 1] > 1e-4, 0])
+    low, high = np.floor(step_K.min()), np.ceil(step_K.max())
+    return 0.8 * 10.0 ** min(low, high - 2), 1.25 * 10.0**high
 
 
 def _legend(figure: Figure, lines: list[Line2D]) -> None:
-    figure.legend(handles=lines, loc="outside upper left", ncols=len(lines))
+    figure.legend(handles=lines, loc="outside upper left", ncols=len(lines), borderpad=0.4)
