@@ -105,7 +105,8 @@ def measure(flags: Flags, name: str) -> dict[str, Any]:
     optimizer = make_optimizer(config)
     graphdef, state = create_state(build_model(config, dataset.num_items), optimizer, config.seed)
     feed = training_batches(config, split)
-    plain = make_step(config, target_counts(dataset, split), graphdef, optimizer)
+    counts_V, lengths_M = target_counts(dataset, split), feed.examples.lengths_M
+    plain = make_step(config, counts_V, lengths_M, graphdef, optimizer)
     step = compile_step(plain, state, jax.tree.map(jnp.asarray, feed[0]), display.say)
     rows, seconds, waited = iterate(feed), [], 0.0
     state, loss = step(state, next(rows))

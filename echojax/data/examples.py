@@ -27,6 +27,11 @@ class Examples:
     def __len__(self) -> int:
         return self.target_M.size
 
+    @property
+    def lengths_M(self) -> np.ndarray:  # noqa: N802
+        """How many items each example shows."""
+        return np.minimum(self.target_M - self.start_M, self.max_len)
+
     def gather(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """Return examples as arrays.
 

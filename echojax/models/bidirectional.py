@@ -72,18 +72,20 @@ class BidirectionalMamba(nnx.Module):
         """Return one vector a history, (B, D).
 
         Forward is read at the last item; backward there too, as the authors do, or at the first
-        item (``join_both_ends``), where it has read the whole history as well.
+        item (``join_both_ends``), where it has read the whole history as well. Both are added to
+        the last item: the oldest one says little about the next.
         """
         keys = split_keys(dropout_keys, 2)
         last_B = lengths_B - 1
         ahead = dropout(self.forward.readout(x_BxLxD, last_B), self.dropout, keys[0])
-        ahead = self.norm_forward(ahead + at_position(x_BxLxD, last_B))
+        last_BxD = at_position(x_BxLxD, last_B)
+        ahead = self.norm_forward(ahead + last_BxD)
         if self.backward is None or self.norm_backward is None:
             return ahead
         back_B = jnp.zeros_like(last_B) if self.mends.join_both_ends else last_B
         back = self.backward.readout(x_BxLxD, back_B, self._ends(lengths_B), reverse=True)
         back = dropout(back, self.dropout, keys[1])
-        return ahead + self.norm_backward(back + at_position(x_BxLxD, back_B))
+        return ahead + self.norm_backward(back + last_BxD)
 
     def _ends(self, lengths_B: jax.Array) -> jax.Array | None:
         return lengths_B if self.mends.reverse_from_last else None

@@ -60,6 +60,7 @@ class EchoMamba4Rec(SequenceModel):
     ):
         super().__init__(num_items, width=width, max_len=max_len, rngs=rngs)
         self.dropout, self.norm = dropout, layer_norm(width, rngs=rngs)
+        self.reads_padding = not (mends.mask_padding and mends.reverse_from_last)
         shared: dict[str, Any] = {"width": width, "dropout": dropout, "mends": mends, "rngs": rngs}
 
         def mamba() -> Mamba:
@@ -105,6 +106,8 @@ class EchoMamba4Rec(SequenceModel):
         return self.layers[-1].readout(x_BxLxD, lengths_B, dropout_keys=keys[-1])
 
     def embed(self, item_ids_BxL: jax.Array, dropout_keys: jax.Array | None) -> jax.Array:
-        """Return LayerNorm(dropout(embedding)) of the whole window, (B, max_len, D)."""
-        x_BxLxD = self.lookup(pad_to(item_ids_BxL, self.max_len))
+        """Return LayerNorm(dropout(embedding)), (B, L, D), of all max_len if padding is read."""
+        if self.reads_padding:
+            item_ids_BxL = pad_to(item_ids_BxL, self.max_len)
+        x_BxLxD = self.lookup(item_ids_BxL)
         return self.norm(dropout(x_BxLxD, self.dropout, dropout_keys))

@@ -12,7 +12,7 @@ class SpectralFilter(nnx.Module):
     """``LayerNorm(dropout(irfft(rfft(x) * W)) + x)``, a circular convolution as long as the window.
 
     Args:
-        max_len: L, the window; inputs must have exactly this length.
+        max_len: the window; shorter inputs are filled up with zeros, and their results cut.
         width: D.
         dropout: rate.
     """
@@ -24,9 +24,11 @@ class SpectralFilter(nnx.Module):
         self.norm = layer_norm(width, rngs=rngs)
 
     def __call__(self, x_BxLxD: jax.Array, *, dropout_keys: jax.Array | None = None) -> jax.Array:
-        """Return the filtered window, (B, L, D)."""
-        spectrum_BxFxD = jnp.fft.rfft(x_BxLxD, axis=1, norm="ortho") * self.response()
-        filtered = jnp.fft.irfft(spectrum_BxFxD, n=self.max_len, axis=1, norm="ortho")
+        """Return the filtered inputs, (B, L, D)."""
+        spectrum_BxFxD = jnp.fft.rfft(x_BxLxD, n=self.max_len, axis=1, norm="ortho")
+        filtered = jnp.fft.irfft(
+            spectrum_BxFxD * self.response(), n=self.max_len, axis=1, norm="ortho"
+        )[:, : x_BxLxD.shape[1]]
         return self.norm(dropout(filtered, self.dropout, dropout_keys) + x_BxLxD)
 
     def response(self) -> jax.Array:

@@ -35,14 +35,16 @@ def target_counts(dataset: Dataset, split: Split) -> np.ndarray:
 def make_step(
     config: Config,
     counts_V: np.ndarray,
+    lengths_M: np.ndarray,
     graphdef: nnx.GraphDef,
     optimizer: optax.GradientTransformation,
 ) -> jax.stages.Wrapped:
     """Return the training step of a resolved configuration.
 
-    ``counts_V``: how often each item is a training target.
+    ``counts_V``: how often each item is a training target; ``lengths_M``: items of each example.
     """
     assert config.objective is not None
+    assert config.max_len is not None
     loss = make_loss(
         config.loss,
         counts_V=counts_V,
@@ -55,6 +57,7 @@ def make_step(
         optimizer,
         objective=config.objective,
         microbatch=config.microbatch or choose_microbatch(config, counts_V.size),
+        columns=choose_columns(lengths_M, config.max_len),
         loss=loss,
     )
 
@@ -94,3 +97,14 @@ def choose_microbatch(config: Config, num_items: int) -> int | None:
     positions = max(4096, num_items * config.width // 300)
     most = max(1, min(config.batch_size, positions // config.max_len))
     return next(n for n in range(most, 0, -1) if config.batch_size % n == 0)
+
+
+def choose_columns(lengths_M: np.ndarray, max_len: int) -> list[int]:
+    """Return how narrow the windows of short examples may be cut, beside ``max_len``.
+
+    Every choice is compiled for itself, several seconds each: where windows are well filled
+    there is none.
+    """
+    if lengths_M.mean() > max_len / 2:
+        return []
+    return [int(width) + 1 for width in np.quantile(lengths_M, [0.5, 0.8])]

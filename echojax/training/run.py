@@ -55,11 +55,12 @@ def run(config: Config, console: Console) -> Path:
 
     with deferred_interrupts() as interrupts:
         # Model: from each seed, or from its newest checkpoint.
-        per_epoch = training_batches(config, split).per_epoch
-        graphdef, runs = _open_runs(config, seeds, dataset, per_epoch, display)
+        feed = training_batches(config, split)
+        graphdef, runs = _open_runs(config, seeds, dataset, feed.per_epoch, display)
         parameters = number_of(runs[0].state.params)
         display.say(f"model: {config.model}, {parameters:,} parameters, on {jax.devices()[0]}")
-        step = make_step(config, target_counts(dataset, split), graphdef, make_optimizer(config))
+        counts_V, lengths_M = target_counts(dataset, split), feed.examples.lengths_M
+        step = make_step(config, counts_V, lengths_M, graphdef, make_optimizer(config))
         evaluate = make_evaluator(config, dataset, split, graphdef)
 
         # Train.

@@ -1,6 +1,6 @@
 """One training step: forward, backward, update, in one jitted program."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,6 +22,7 @@ def make_train_step(
     *,
     objective: str = "prefixes",
     microbatch: int | None = None,
+    columns: Sequence[int] = (),
     loss: Loss = full_softmax,
 ) -> jax.stages.Wrapped:
     """Return ``step(state, batch) -> (state, loss)``, jitted, with the old state donated.
@@ -32,6 +33,7 @@ def make_train_step(
         objective: what a row predicts (``echojax.training.objectives``).
         microbatch: rows held in memory at once; must divide the batch. The gradient is the
             sum over microbatches, so it is that of the whole batch.
+        columns: how narrow a microbatch's window may be cut where its rows are short.
         loss: of the predictions and their targets (``echojax.losses.make_loss``).
 
     The batch holds ``item_ids`` (B, L), ``lengths``, ``targets`` and ``weights`` (B,); rows of
@@ -51,7 +53,9 @@ def make_train_step(
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, jax.Array]:
         keys_B = row_keys(state, batch["lengths"].shape[0])
         summed = partial(summed_loss, pool(batch["targets"], batch["weights"]))
-        (value, total), grads = summed_gradient(summed, state.params, batch, keys_B, microbatch)
+        (value, total), grads = summed_gradient(
+            summed, state.params, batch, keys_B, microbatch, columns
+        )
         grads = jax.tree.map(lambda grad: grad / total, grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -72,18 +76,34 @@ def summed_gradient(
     batch: Batch,
     keys_B: jax.Array,
     microbatch: int | None,
+    columns: Sequence[int] = (),
 ) -> tuple[tuple[jax.Array, jax.Array], nnx.State]:
-    """Sum ``loss`` (a sum and its weight) and its gradient over rows, a microbatch at a time."""
+    """Sum ``loss`` (a sum and its weight) and its gradient over rows, a microbatch at a time.
+
+    Rows of like length share a microbatch, whose window is cut to the fewest of ``columns`` that
+    hold them: where histories are short, most of a window is padding.
+    """
     value_and_grad = jax.value_and_grad(loss, has_aux=True)
-    rows = batch["lengths"].shape[0]
+    rows, max_len = batch["item_ids"].shape
     if microbatch is None or microbatch >= rows:
         return value_and_grad(params, batch, keys_B)
-    parts = rows // microbatch
-    split = jax.tree.map(lambda x: x.reshape(parts, microbatch, *x.shape[1:]), (batch, keys_B))
+    order_B = jnp.argsort(batch["lengths"])
+    parts = jax.tree.map(
+        lambda x: x[order_B].reshape(-1, microbatch, *x.shape[1:]), (batch, keys_B)
+    )
+    widths = sorted({min(width, max_len) for width in (*columns, max_len)})
+
+    def gradient(width: int, part: Batch, keys: jax.Array) -> Any:
+        narrow = {name: x[:, :width] if x.ndim == 2 else x for name, x in part.items()}
+        return value_and_grad(params, narrow, keys)
 
     def add(total: Any, part: tuple[Batch, jax.Array]) -> Any:
-        return jax.tree.map(jnp.add, total, value_and_grad(params, *part)), None
+        # One column more than the items: the cloze objective puts the last target behind them.
+        needed = part[0]["lengths"].max() + 1
+        choice = jnp.searchsorted(jnp.array(widths[:-1], int), needed)
+        new = jax.lax.switch(choice, [partial(gradient, width) for width in widths], *part)
+        return jax.tree.map(jnp.add, total, new), None
 
     zero = jax.tree.map(jnp.zeros_like, params)
     nothing = jnp.zeros((), batch["weights"].dtype)
-    return jax.lax.scan(add, ((nothing, nothing), zero), split)[0]
+    return jax.lax.scan(add, ((nothing, nothing), zero), parts)[0]

@@ -74,7 +74,7 @@ def test_influence_through_each_direction_is_that_of_finite_differences(variant)
         place = last if variant == "official" else jnp.zeros_like(last)
         ahead = pair.forward.readout(ahead_BxLxD, last) + at_position(ahead_BxLxD, last)
         back = pair.backward.readout(back_BxLxD, place, ends, reverse=True)
-        back = back + at_position(back_BxLxD, place)
+        back = back + at_position(back_BxLxD, last)
         user_BxD = layer.glu(pair.norm_forward(ahead) + pair.norm_backward(back))
         return jnp.sum(user_BxD * target_BxD)
 
