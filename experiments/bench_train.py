@@ -77,6 +77,7 @@ def measure(flags: Flags, name: str) -> dict[str, Any]:
 
     from echojax.config import Config
     from echojax.data import iterate
+    from echojax.mesh import one_device
     from echojax.models import build_model
     from echojax.training.optimizer import make_optimizer
     from echojax.training.prepared import make_evaluator, read_data, resolved
@@ -104,9 +105,10 @@ def measure(flags: Flags, name: str) -> dict[str, Any]:
     dataset, split = read_data(config, display.say)
     optimizer = make_optimizer(config)
     graphdef, state = create_state(build_model(config, dataset.num_items), optimizer, config.seed)
-    feed = training_batches(config, split)
+    mesh = one_device()
+    feed = training_batches(config, split, mesh)
     counts_V, lengths_M = target_counts(dataset, split), feed.examples.lengths_M
-    plain = make_step(config, counts_V, lengths_M, graphdef, optimizer)
+    plain = make_step(config, counts_V, lengths_M, graphdef, optimizer, mesh)
     step = compile_step(plain, state, jax.tree.map(jnp.asarray, feed[0]), display.say)
     rows, seconds, waited = iterate(feed), [], 0.0
     state, loss = step(state, next(rows))
@@ -119,7 +121,7 @@ def measure(flags: Flags, name: str) -> dict[str, Any]:
         jax.block_until_ready(loss)
         seconds.append(time.perf_counter() - began)
     rows.close()
-    evaluate = make_evaluator(config, dataset, split, graphdef)
+    evaluate = make_evaluator(config, dataset, split, graphdef, mesh)
     evaluate(state.params, "valid")
     began = time.perf_counter()
     evaluate(state.params, "valid")

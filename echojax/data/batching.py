@@ -57,30 +57,36 @@ class Batches:
         examples: What to draw from; every epoch shows each example once.
         batch_size: Rows B of every batch.
         seed: Determines the order.
-        rows: The rows of each batch to make, for a host that feeds only some devices.
+        rows: The rows of each batch to make. A host that feeds only some devices makes a part;
+            rows from ``batch_size`` on only fill up, so that all devices have as many.
     """
 
     examples: Examples | Windows
     batch_size: int
     seed: int
-    rows: slice
+    rows: range
 
     @property
     def per_epoch(self) -> int:
         """Number of batches in an epoch; the last may be padded."""
         return -(-len(self.examples) // self.batch_size)
 
+    def count(self, step: int) -> int:
+        """Return how many examples batch ``step`` has, on all hosts."""
+        left = len(self.examples) - step % self.per_epoch * self.batch_size
+        return min(self.batch_size, left)
+
     def __getitem__(self, step: int) -> dict[str, np.ndarray]:
         """Return batch ``step`` (from 0, counted over all epochs).
 
         Returns:
             ``item_ids``, ``lengths``, ``targets`` as the examples' ``gather`` gives them, and
-            ``weights`` float32 (B,): 1 for an example, 0 for a row that only fills the last
-            batch of an epoch.
+            ``weights`` float32 (B,): 1 for an example, 0 for a row that only fills up.
         """
         epoch, batch = divmod(step, self.per_epoch)
-        positions = batch * self.batch_size + np.arange(self.batch_size)[self.rows]
-        real = positions < len(self.examples)
+        rows = np.arange(self.rows.start, self.rows.stop)
+        positions = batch * self.batch_size + rows
+        real = (positions < len(self.examples)) & (rows < self.batch_size)
         # A filling row repeats the epoch's first example: harmless, and its weight is 0.
         indices = shuffled(np.where(real, positions, 0), len(self.examples), self.seed, epoch)
         return self.examples.gather(indices) | {"weights": real.astype(np.float32)}
@@ -105,6 +111,10 @@ class StackedBatches:
     def per_epoch(self) -> int:
         """Number of batches in an epoch."""
         return self.parts[0].per_epoch
+
+    def count(self, step: int) -> int:
+        """Return how many examples batch ``step`` of a seed has, on all hosts."""
+        return self.parts[0].count(step)
 
     def __getitem__(self, step: int) -> dict[str, np.ndarray]:
         """Return batch ``step`` of every seed, (S, B, ...)."""
@@ -142,9 +152,9 @@ def iterate(
 
 
 def batches(
-    examples: Examples | Windows, batch_size: int, seed: int, *, rows: slice = slice(None)
+    examples: Examples | Windows, batch_size: int, seed: int, *, rows: range | None = None
 ) -> Batches:
-    """Return shuffled batches of ``examples``.
+    """Return shuffled batches of ``examples``; ``rows`` as in ``Batches`` (``None``: all).
 
     Raises:
         UserError: ``batch_size`` is below 1 or ``seed`` negative.
@@ -153,4 +163,4 @@ def batches(
         raise UserError(f"--batch-size {batch_size}: must be at least 1")
     if seed < 0:
         raise UserError(f"--seed {seed}: must not be negative")
-    return Batches(examples, batch_size, seed, rows)
+    return Batches(examples, batch_size, seed, range(batch_size) if rows is None else rows)

@@ -14,8 +14,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 
 from echojax.data import Examples
+from echojax.mesh import DATA, data_axis, local_rows, one_device, over_devices, padded_rows, spread
 
 TOP = 10  # how many recommended items are kept an example, for coverage and popularity
 TIES = "an item with the target's score, or NaN, is ranked before the target"
@@ -36,19 +39,22 @@ class Ranked(NamedTuple):
     top_MxK: np.ndarray
 
 
-def make_ranker(encode: Encode, items: Items, *, tile: int = 2**15) -> Ranker:
+def make_ranker(
+    encode: Encode, items: Items, *, tile: int = 2**15, mesh: Mesh | None = None
+) -> Ranker:
     """Return a jitted ``rank(params, item_ids_BxL, lengths_B, targets_B, excluded_BxS)``.
 
     Args:
         encode: pure ``(params, item_ids_BxL, lengths_B) -> user_BxD``.
         items: pure ``params -> item_VxD``; the scores are ``user @ item.T`` in float32.
         tile: items scored at once; memory is (B, tile) and does not grow with the catalogue.
+        mesh: the devices that the histories are spread over (``None``: one). Every device gets
+            all results.
 
     ``excluded_BxS`` holds items that are no candidates, padded with 0. The result is
     ``(rank_B, top_BxK)``, int32.
     """
 
-    @jax.jit
     def rank(
         params: Any, item_ids_BxL: jax.Array, lengths_B: jax.Array, targets_B: jax.Array,
         excluded_BxS: jax.Array,
@@ -56,9 +62,12 @@ def make_ranker(encode: Encode, items: Items, *, tile: int = 2**15) -> Ranker:
         user_BxD = encode(params, item_ids_BxL, lengths_B)
         # The target itself always stays a candidate.
         excluded_BxS = jnp.where(excluded_BxS == targets_B[:, None], 0, excluded_BxS)
-        return _rank_tiles(user_BxD, items(params), targets_B, excluded_BxS, tile)
+        ranked = _rank_tiles(user_BxD, items(params), targets_B, excluded_BxS, tile)
+        return jax.lax.all_gather(ranked, axis, tiled=True) if axis else ranked
 
-    return rank
+    mesh = mesh or one_device()
+    axis = data_axis(mesh)
+    return jax.jit(over_devices(rank, mesh, (P(), *[P(DATA)] * 4), P()))
 
 
 class _Tile(NamedTuple):
@@ -142,8 +151,9 @@ def _merge_top(best: _Best, item_C: jax.Array, score_BxC: jax.Array) -> tuple[ja
 
 
 def rank_examples(
-    ranker: Ranker, params: Any, examples: Examples, *, batch_size: int, exclude_seen: bool = False
-) -> Ranked:
+    ranker: Ranker, params: Any, examples: Examples, *, batch_size: int,
+    exclude_seen: bool = False, mesh: Mesh | None = None,
+) -> Ranked:  # fmt: skip
     """Rank every example's target with a function from ``make_ranker``.
 
     Args:
@@ -152,16 +162,18 @@ def rank_examples(
         examples: M examples.
         batch_size: histories ranked at once; the last batch is filled up, not compiled anew.
         exclude_seen: leave items of the history out of the ranking.
+        mesh: the ranker's; of each batch this process makes the rows of its own devices.
     """
-    results = []
+    mesh = mesh or one_device()
+    batch_size, mine, results = padded_rows(batch_size, mesh), local_rows(batch_size, mesh), []
     for first in range(0, len(examples), batch_size):
         rows = np.arange(first, first + batch_size) % len(examples)
-        batch = examples.gather(rows)
+        batch = examples.gather(rows[mine])
+        # Its width is the same on every host: it is that of the whole batch.
         excluded = seen(examples, rows) if exclude_seen else np.zeros((batch_size, 1), np.int32)
+        inputs = (batch["item_ids"], batch["lengths"], batch["targets"], excluded[mine])
         # Nothing is read back before the end: the next batch is gathered while this one runs.
-        results.append(
-            ranker(params, batch["item_ids"], batch["lengths"], batch["targets"], excluded)
-        )
+        results.append(ranker(params, *spread(inputs, mesh)))
     ranks, tops = (np.concatenate(column)[: len(examples)] for column in zip(*results, strict=True))
     return Ranked(ranks, tops)
 

@@ -28,6 +28,7 @@ from echojax.evaluation.sampled import (
 )
 from echojax.evaluation.statistics import bootstrap_intervals
 from echojax.files import read_json, write_json
+from echojax.mesh import one_device
 from echojax.models import COUNTED, build_model
 from echojax.models.counted import training_counts
 from echojax.reproduction.finished import COLUMNS, METRICS
@@ -138,7 +139,8 @@ def _learned(
     checkpoints.close()
     if found is None or int(found[0].step) != best_step:
         raise UserError(f"{folder} has lost the checkpoint of its best step {best_step}")
-    params, evaluator = found[0].params, make_evaluator(config, dataset, split, graphdef)
+    params = found[0].params
+    evaluator = make_evaluator(config, dataset, split, graphdef, one_device())
 
     def rank_all(exclude_seen: bool) -> np.ndarray:
         judge = dataclasses.replace(config, exclude_seen=exclude_seen)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from echojax.errors import UserError
+from echojax.mesh import one_device
 from echojax.models import build_model
 from echojax.training.checkpoints import Checkpoints
 from echojax.training.optimizer import make_optimizer
@@ -55,4 +56,5 @@ def evaluate_run(
     best = checkpoints.restore(state, first=best_step) or newest
     checkpoints.close()
     say(f"step {int(best[0].step)} of {folder}")
-    return make_evaluator(config, dataset, split, graphdef)(best[0].params, part)
+    evaluate = make_evaluator(config, dataset, split, graphdef, one_device())
+    return evaluate(best[0].params, part)

@@ -9,11 +9,13 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from echojax.config import Config
 from echojax.data import Batches, StackedBatches, iterate
 from echojax.errors import UserError
 from echojax.evaluation.metrics import metric_names
+from echojax.mesh import replicate, spread
 from echojax.training.interrupts import Interrupted, Interrupts
 from echojax.training.metric_log import MetricLog
 from echojax.training.objectives import Batch
@@ -32,6 +34,7 @@ class Trainer:
         config: of all seeds; a seed's own is in its ``SeedRun``.
         compile: returns the step for stacked states and batches like the given ones.
         feed: returns all epochs' batches of a seed's run, by number.
+        mesh: the devices that batches are spread over.
         validate: returns the validation metrics of a state's parameters.
         resume_line: the command that goes on with this run.
     """
@@ -39,6 +42,7 @@ class Trainer:
     config: Config
     compile: Callable[[TrainState, Any], Any]
     feed: Callable[[Config], Batches]
+    mesh: Mesh
     validate: Callable[[TrainState], dict[str, float]]
     display: Display
     interrupts: Interrupts
@@ -66,11 +70,11 @@ class Trainer:
         """Train seeds side by side until one of them is finished."""
         batches = StackedBatches(tuple(self.feed(run.config) for run in runs))
         per_epoch, done = batches.per_epoch, runs[0].standing.steps
-        states = stacked([run.state for run in runs])
-        step = self.compile(states, batches[0])
+        states = replicate(stacked([run.state for run in runs]), self.mesh)
+        step = self.compile(states, spread(batches[0], self.mesh, axis=1))
         for run in runs:
             run.standing.note_program(memory_of(step), len(runs))
-        epochs = _Epochs(self, runs, logs, step, per_epoch)
+        epochs = _Epochs(self, runs, logs, step, batches)
         with closing(iterate(batches, done, workers=self.config.data_workers)) as rows:
             while all(run.stop_reason(per_epoch) is None for run in runs):
                 stop = (done // per_epoch + 1) * per_epoch
@@ -90,33 +94,34 @@ class _Epochs:
     runs: list[SeedRun]
     logs: list[MetricLog]
     step: StepFunction
-    per_epoch: int
+    batches: StackedBatches
 
     def run(self, states: TrainState, rows: Iterator[Batch], done: int, stop: int) -> TrainState:
         """Train from step ``done`` to ``stop``, of one epoch; validate and save."""
-        epoch = done // self.per_epoch + 1
-        with self.trainer.display.epoch(epoch, self.per_epoch, done % self.per_epoch):
+        per_epoch = self.batches.per_epoch
+        epoch = done // per_epoch + 1
+        with self.trainer.display.epoch(epoch, per_epoch, done % per_epoch):
             states = self._steps(states, rows, done, stop)
         for run, log, state in zip(self.runs, self.logs, unstacked(states), strict=True):
-            self._end_of_epoch(run, log, state, epoch, reached=stop % self.per_epoch == 0)
+            self._end_of_epoch(run, log, state, epoch, reached=stop % self.batches.per_epoch == 0)
         self._leave_if_asked()
         return states
 
     def _steps(self, states: TrainState, rows: Iterator[Batch], done: int, stop: int) -> TrainState:
-        epoch, first = done // self.per_epoch + 1, done
+        epoch, first = done // self.batches.per_epoch + 1, done
         last_losses, began = None, time.perf_counter()
         examples, waited = 0, 0.0
         for step in range(done, stop):
             wanted = time.perf_counter()
             batch = next(rows)
             waited += time.perf_counter() - wanted
-            examples += int((batch["weights"][0] > 0).sum())
-            states, losses = self.step(states, batch)
+            examples += self.batches.count(step)
+            states, losses = self.step(states, spread(batch, self.trainer.mesh, axis=1))
             if last_losses is not None:  # read one step late: the device is never idle
                 self._count(last_losses, step)
             last_losses = losses
             rate = examples / (time.perf_counter() - began) if step > first else math.nan
-            self._show(epoch, step % self.per_epoch + 1, rate)
+            self._show(epoch, step % self.batches.per_epoch + 1, rate)
             asked = self.trainer.interrupts.signum is not None
             due = (step + 1) % self.trainer.config.checkpoint_every == 0
             if (save := step + 1 < stop and (asked or due)) or step + 1 == stop:
@@ -133,7 +138,7 @@ class _Epochs:
     def _show(self, epoch: int, step: int, rate: float) -> None:
         loss = float(np.mean([run.standing.mean_loss for run in self.runs]))
         rate *= len(self.runs)
-        self.trainer.display.step(epoch, step, self.per_epoch, loss, rate)
+        self.trainer.display.step(epoch, step, self.batches.per_epoch, loss, rate)
 
     def _count(self, losses: jax.Array, step: int) -> None:
         for run, value in zip(self.runs, np.asarray(losses).tolist(), strict=True):
@@ -156,7 +161,7 @@ class _Epochs:
                 {
                     "kind": "train",
                     "step": step,
-                    "epoch": step / self.per_epoch,
+                    "epoch": step / self.batches.per_epoch,
                     "loss": run.standing.mean_loss,
                     "examples_per_second": examples / seconds,
                     "seconds": seconds,

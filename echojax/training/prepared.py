@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 from flax import nnx
+from jax.sharding import Mesh
 
 from echojax.config import Config, check
 from echojax.data import (
@@ -73,12 +74,14 @@ class Evaluator:
         split: the examples.
         ranker: from ``ranker_of``.
         popularity_V: training interactions of each item.
+        mesh: the devices that users are spread over.
     """
 
     config: Config
     split: Split
     ranker: Ranker
     popularity_V: Any
+    mesh: Mesh
 
     def __call__(self, params: nnx.State, part: str) -> dict[str, Any]:
         """Return the results of ``part`` ("train", "valid" or "test") as ``summarise`` does."""
@@ -93,20 +96,21 @@ class Evaluator:
             examples,
             batch_size=min(self.config.eval_batch_size or 1024, len(examples)),
             exclude_seen=self.config.exclude_seen,
+            mesh=self.mesh,
         )
 
 
 def make_evaluator(
-    config: Config, dataset: Dataset, split: Split, graphdef: nnx.GraphDef
+    config: Config, dataset: Dataset, split: Split, graphdef: nnx.GraphDef, mesh: Mesh
 ) -> Evaluator:
-    """Return the evaluator of models with this structure."""
+    """Return the evaluator of models with this structure, users spread over ``mesh``."""
 
     def encode(params: nnx.State, item_ids_BxL: jax.Array, lengths_B: jax.Array) -> jax.Array:
         return nnx.merge(graphdef, params).encode(item_ids_BxL, lengths_B)
 
-    ranker = make_ranker(encode, lambda params: nnx.merge(graphdef, params).catalogue())
+    ranker = make_ranker(encode, lambda params: nnx.merge(graphdef, params).catalogue(), mesh=mesh)
     counts_V = training_counts(split.train, dataset.num_items)
-    return Evaluator(config, split, ranker, counts_V)
+    return Evaluator(config, split, ranker, counts_V, mesh)
 
 
 def _is_synthetic(config: Config) -> bool:

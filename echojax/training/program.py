@@ -8,10 +8,13 @@ import jax
 import numpy as np
 import optax
 from flax import nnx
+from jax.sharding import Mesh
 
 from echojax.config import Config
 from echojax.data import Batches, Dataset, Split, batches, windows
+from echojax.errors import UserError
 from echojax.losses import make_loss
+from echojax.mesh import data_axis, local_rows, padded_rows
 from echojax.training.objectives import Batch
 from echojax.training.state import TrainState
 from echojax.training.step import make_train_step
@@ -20,11 +23,15 @@ from echojax.training.step import make_train_step
 CPU_OPTIONS: dict[str, str | bool] = {"xla_cpu_prefer_vector_width": "512"}
 
 
-def training_batches(config: Config, split: Split) -> Batches:
-    """Return all batches of a resolved configuration's seed, as its objective shows them."""
+def training_batches(config: Config, split: Split, mesh: Mesh) -> Batches:
+    """Return all batches of a resolved configuration's seed, as its objective shows them.
+
+    Of each batch this process makes the rows that its devices of ``mesh`` compute.
+    """
     assert config.batch_size is not None
     shown = split.train if config.objective == "prefixes" else windows(split.train)
-    return batches(shown, config.batch_size, config.seed)
+    rows = local_rows(config.batch_size, mesh)
+    return batches(shown, config.batch_size, config.seed, rows=rows)
 
 
 def target_counts(dataset: Dataset, split: Split) -> np.ndarray:
@@ -38,13 +45,21 @@ def make_step(
     lengths_M: np.ndarray,
     graphdef: nnx.GraphDef,
     optimizer: optax.GradientTransformation,
+    mesh: Mesh,
 ) -> jax.stages.Wrapped:
-    """Return the training step of a resolved configuration.
+    """Return the training step of a resolved configuration, to be mapped over ``mesh``.
 
     ``counts_V``: how often each item is a training target; ``lengths_M``: items of each example.
     """
     assert config.objective is not None
     assert config.max_len is not None
+    assert config.batch_size is not None
+    rows = padded_rows(config.batch_size, mesh) // mesh.size
+    if config.microbatch and rows % config.microbatch:
+        raise UserError(
+            f"--microbatch {config.microbatch} does not divide the {rows} rows of a device; "
+            "change it or --batch-size"
+        )
     loss = make_loss(
         config.loss,
         counts_V=counts_V,
@@ -56,9 +71,10 @@ def make_step(
         graphdef,
         optimizer,
         objective=config.objective,
-        microbatch=config.microbatch or choose_microbatch(config, counts_V.size),
+        microbatch=config.microbatch or choose_microbatch(config, rows, counts_V.size),
         columns=choose_columns(lengths_M, config.max_len),
         loss=loss,
+        axis=data_axis(mesh),
     )
 
 
@@ -83,20 +99,19 @@ def memory_of(step: Any) -> int | None:
     return int(used - stats.alias_size_in_bytes)
 
 
-def choose_microbatch(config: Config, num_items: int) -> int | None:
-    """Return how many examples a CPU's caches hold at once; an accelerator takes all.
+def choose_microbatch(config: Config, rows: int, num_items: int) -> int | None:
+    """Return how many of ``rows`` examples a CPU's caches hold at once; an accelerator takes all.
 
     About 4096 positions keep a step's activations in the last-level cache (twice as fast as the
     whole batch from memory), more where adding up the item table's gradient would show.
     """
-    assert config.batch_size is not None
     assert config.max_len is not None
     assert config.width is not None
     if jax.default_backend() != "cpu":
         return None
     positions = max(4096, num_items * config.width // 300)
-    most = max(1, min(config.batch_size, positions // config.max_len))
-    return next(n for n in range(most, 0, -1) if config.batch_size % n == 0)
+    most = max(1, min(rows, positions // config.max_len))
+    return next(n for n in range(most, 0, -1) if rows % n == 0)
 
 
 def choose_columns(lengths_M: np.ndarray, max_len: int) -> list[int]:

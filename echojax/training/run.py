@@ -12,6 +12,7 @@ from rich.console import Console
 from echojax.config import Config
 from echojax.data import Dataset, Split
 from echojax.insight import write_insight
+from echojax.mesh import describe, make_mesh
 from echojax.models import COUNTED, build_model
 from echojax.training.checkpoints import Checkpoints
 from echojax.training.counting import count
@@ -55,19 +56,21 @@ def run(config: Config, console: Console) -> Path:
 
     with deferred_interrupts() as interrupts:
         # Model: from each seed, or from its newest checkpoint.
-        feed = training_batches(config, split)
+        mesh = make_mesh()
+        feed = training_batches(config, split, mesh)
         graphdef, runs = _open_runs(config, seeds, dataset, feed.per_epoch, display)
         parameters = number_of(runs[0].state.params)
-        display.say(f"model: {config.model}, {parameters:,} parameters, on {jax.devices()[0]}")
+        display.say(f"model: {config.model}, {parameters:,} parameters, on {describe(mesh)}")
         counts_V, lengths_M = target_counts(dataset, split), feed.examples.lengths_M
-        step = make_step(config, counts_V, lengths_M, graphdef, make_optimizer(config))
-        evaluate = make_evaluator(config, dataset, split, graphdef)
+        step = make_step(config, counts_V, lengths_M, graphdef, make_optimizer(config), mesh)
+        evaluate = make_evaluator(config, dataset, split, graphdef, mesh)
 
         # Train.
         trainer = Trainer(
             config=config,
-            compile=partial(compile_step, side_by_side(step), say=display.say),
-            feed=partial(training_batches, split=split),
+            compile=partial(compile_step, side_by_side(step, mesh), say=display.say),
+            feed=partial(training_batches, split=split, mesh=mesh),
+            mesh=mesh,
             validate=lambda state: evaluate(state.params, "valid"),
             display=display,
             interrupts=interrupts,
@@ -121,7 +124,7 @@ def _finish(
 ) -> dict[str, Any]:  # fmt: skip
     """Judge and report one seed by its best parameters."""
     found = one.checkpoints.restore(one.state, first=one.standing.best_step)
-    params = (found[0] if found else one.state).params
+    params = jax.device_get((found[0] if found else one.state).params)
     one.checkpoints.close()
     before = build_model(one.config, dataset.num_items)
     after = nnx.merge(graphdef, params)
@@ -129,7 +132,7 @@ def _finish(
     ranked = {part: evaluate.rank(params, part) for part in PARTS}
     return finish(
         one.folder, one.config, dataset, split, ranked, one.standing, one.stopped, console,
-        steps_per_epoch=training_batches(one.config, split).per_epoch,
+        steps_per_epoch=training_batches(one.config, split, evaluate.mesh).per_epoch,
         parameters=number_of(params),
     )  # fmt: skip
 

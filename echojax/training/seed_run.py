@@ -7,8 +7,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 
 from echojax.config import Config
+from echojax.mesh import DATA, over_devices
 from echojax.training.checkpoints import Checkpoints
 from echojax.training.metric_log import MetricLog
 from echojax.training.progress import Standing
@@ -88,9 +91,10 @@ def unstacked(states: TrainState) -> list[TrainState]:
     return [jax.tree.map(lambda leaf, i=i: leaf[i], states) for i in range(states.step.shape[0])]
 
 
-def side_by_side(step: StepFunction) -> Any:
-    """Return ``step`` for stacked states and batches, jitted, with the old states donated.
+def side_by_side(step: StepFunction, mesh: Mesh) -> Any:
+    """Return ``step`` for stacked states and batches, mapped over ``mesh``, jitted.
 
+    The rows of every batch are spread over the devices; the old states are donated.
     An accelerator computes the seeds at once. A CPU's cores are busy with one, and the arrays of
     several leave its caches: there they follow each other inside the program, 1.5 times faster.
     """
@@ -100,4 +104,5 @@ def side_by_side(step: StepFunction) -> Any:
             return jax.lax.map(lambda seed: step(*seed), (states, batches))
         return jax.vmap(step)(states, batches)
 
-    return jax.jit(steps, donate_argnums=0)
+    mapped = over_devices(steps, mesh, (P(), P(None, DATA)), P())
+    return jax.jit(mapped, donate_argnums=0)

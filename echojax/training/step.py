@@ -24,6 +24,7 @@ def make_train_step(
     microbatch: int | None = None,
     columns: Sequence[int] = (),
     loss: Loss = full_softmax,
+    axis: str | None = None,
 ) -> jax.stages.Wrapped:
     """Return ``step(state, batch) -> (state, loss)``, jitted, with the old state donated.
 
@@ -35,6 +36,7 @@ def make_train_step(
             sum over microbatches, so it is that of the whole batch.
         columns: how narrow a microbatch's window may be cut where its rows are short.
         loss: of the predictions and their targets (``echojax.losses.make_loss``).
+        axis: the mapped axis that the batch's rows are spread over; the result is that of all rows.
 
     The batch holds ``item_ids`` (B, L), ``lengths``, ``targets`` and ``weights`` (B,); rows of
     weight 0 pad the last batch of an epoch. The loss is the weighted mean over the predictions.
@@ -51,11 +53,13 @@ def make_train_step(
         return total, jnp.sum(weights_BxP)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, jax.Array]:
-        keys_B = row_keys(state, batch["lengths"].shape[0])
-        summed = partial(summed_loss, pool(batch["targets"], batch["weights"]))
-        (value, total), grads = summed_gradient(
-            summed, state.params, batch, keys_B, microbatch, columns
-        )
+        keys_B = row_keys(state, batch["lengths"].shape[0], axis)
+        drawn_from = pool(batch["targets"], batch["weights"])
+        if axis:
+            drawn_from = jax.lax.all_gather(drawn_from, axis, tiled=True)
+        summed = partial(summed_loss, drawn_from)
+        sums = summed_gradient(summed, state.params, batch, keys_B, microbatch, columns)
+        (value, total), grads = jax.lax.psum(sums, axis) if axis else sums
         grads = jax.tree.map(lambda grad: grad / total, grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -64,10 +68,11 @@ def make_train_step(
     return jax.jit(step, donate_argnums=0)
 
 
-def row_keys(state: TrainState, rows: int) -> jax.Array:
-    """Return a key for each row of the step's batch, (B,)."""
+def row_keys(state: TrainState, rows: int, axis: str | None = None) -> jax.Array:
+    """Return a key for each row of the step's batch (of this device's share, with ``axis``)."""
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-    return jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.arange(rows))
+    first = jax.lax.axis_index(axis) * rows if axis else 0
+    return jax.vmap(lambda row: jax.random.fold_in(key, row))(first + jnp.arange(rows))
 
 
 def summed_gradient(

@@ -77,7 +77,7 @@ def test_every_epoch_shows_every_example_once(count, batch_size, seed):
 
 def test_hosts_make_the_rows_they_ask_for():
     whole = batches(examples(25), 10, 1)
-    halves = [batches(examples(25), 10, 1, rows=slice(a, a + 5)) for a in (0, 5)]
+    halves = [batches(examples(25), 10, 1, rows=range(a, a + 5)) for a in (0, 5)]
     for step in range(6):
         parts = [half[step] for half in halves]
         joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -1,0 +1,76 @@
+"""Run by test_devices.py: 20 steps of two seeds, and ranks, on 1, 2, 4 and 8 devices."""
+
+import dataclasses
+
+import jax
+import numpy as np
+
+from echojax.config import Config
+from echojax.data import Dataset, leave_one_out
+from echojax.data.batching import StackedBatches
+from echojax.mesh import make_mesh, replicate, spread
+from echojax.models import build_model
+from echojax.training.optimizer import make_optimizer
+from echojax.training.prepared import make_evaluator, resolved
+from echojax.training.program import make_step, target_counts, training_batches
+from echojax.training.seed_run import side_by_side, stacked, unstacked
+from echojax.training.state import create_state
+
+SIZES = {"width": 8, "max_len": 6, "dropout": 0.3, "layers": 1, "scan": "sequential"}
+CASES = {
+    # A batch that 4 and 8 devices cannot share evenly, microbatches, short windows.
+    "echomamba4rec": Config(model="echomamba4rec", state_size=2, batch_size=30, **SIZES),
+    "sasrec": Config(
+        model="sasrec", heads=1, batch_size=14, loss="gbce", negative_sampling="in-batch", **SIZES
+    ),
+}
+
+
+def made_up() -> Dataset:
+    """Return 41 users of 3 to 11 items."""
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(3, 12, 41)
+    items_T = rng.integers(1, 20, lengths.sum()).astype(np.int32)
+    return Dataset(
+        name="made up",
+        items_T=items_T,
+        times_T=np.arange(items_T.size, dtype=float),
+        offsets=np.concatenate([[0], np.cumsum(lengths)]),
+        user_ids=np.arange(41).astype(str),
+        item_ids=np.array(["", *map(str, range(1, 20))]),
+        fingerprint={},
+    )
+
+
+def train(config: Config, devices: int) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
+    """Return the losses of 20 steps, all parameters, and the ranks of the test items."""
+    mesh, dataset = make_mesh(jax.devices()[:devices]), made_up()
+    split = leave_one_out(dataset, 6)
+    optimizer = make_optimizer(config)
+    configs = [dataclasses.replace(config, seed=seed) for seed in (0, 1)]
+    made = [create_state(build_model(c, dataset.num_items), optimizer, c.seed) for c in configs]
+    graphdef = made[0][0]
+    feed = StackedBatches(tuple(training_batches(c, split, mesh) for c in configs))
+    lengths_M = feed.parts[0].examples.lengths_M
+    counts_V = target_counts(dataset, split)
+    step = side_by_side(make_step(config, counts_V, lengths_M, graphdef, optimizer, mesh), mesh)
+    states, losses = replicate(stacked([state for _, state in made]), mesh), []
+    for number in range(20):
+        states, loss = step(states, spread(feed[number], mesh, axis=1))
+        losses.append(np.asarray(loss))
+    params = unstacked(states)[1].params
+    rank = make_evaluator(config, dataset, split, graphdef, mesh).rank
+    return np.array(losses), list(map(np.asarray, jax.tree.leaves(params))), rank(params, "test")
+
+
+if __name__ == "__main__":
+    for name, config in CASES.items():
+        config = resolved(config)
+        one = train(config, 1)
+        for devices in (2, 4, 8):
+            many = train(config, devices)
+            np.testing.assert_allclose(many[0], one[0], rtol=2e-6)
+            for a, b in zip(many[1], one[1], strict=True):
+                np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-5)
+            np.testing.assert_array_equal(many[2].rank_M, one[2].rank_M)
+            print(name, devices)

@@ -1,0 +1,20 @@
+"""Several devices compute what one does: on 8 simulated ones, in a process of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_losses_parameters_and_ranks_are_those_of_one_device():
+    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+    process = subprocess.run(
+        [sys.executable, "-m", "tests.training.on_eight_devices"],
+        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        cwd=ROOT, capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    said = [f"{name} {devices}" for name in ("echomamba4rec", "sasrec") for devices in (2, 4, 8)]
+    assert process.stdout.splitlines() == said
