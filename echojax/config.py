@@ -135,6 +135,13 @@ class Config:
     """The run folder (None: runs/DATASET-MODEL-VARIANT-seedN, or -seedsN for several)."""
     resume: bool = False
     """Go on from the newest checkpoint in --run-dir; flags not given are taken from there."""
+    coordinator: str | None = None
+    """Address and port of the first of several processes, HOST:PORT (None: found without help on
+    Slurm, Open MPI, Kubernetes jobs and Cloud TPU, or there is one process)."""
+    hosts: int | None = None
+    """How many processes train together (with --coordinator)."""
+    host: int | None = None
+    """This process's number among them, from 0 (with --coordinator)."""
     checkpoint_every: int = 500
     """Steps between checkpoints inside an epoch (one is written at each validation anyway)."""
     data_workers: int = 0
@@ -148,7 +155,7 @@ class Config:
 # Flags that a resumed run may change: none alters what a step does.
 RESUMABLE = {
     "data_dir", "eval_batch_size", "epochs", "max_steps", "patience", "run_dir", "resume",
-    "checkpoint_every", "data_workers", "tensorboard", "wandb",
+    "checkpoint_every", "data_workers", "tensorboard", "wandb", "coordinator", "hosts", "host",
 }  # fmt: skip
 
 _POSITIVE = (

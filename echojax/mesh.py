@@ -67,6 +67,12 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
     )
 
 
+def flags(value: int, mesh: Mesh) -> jax.Array | np.ndarray:
+    """Return a number of this process's, once a device: (number of devices,) int32 in all."""
+    mine = sum(device.process_index == jax.process_index() for device in mesh.devices)
+    return spread(np.full(mine, value, np.int32), mesh)
+
+
 def spread(tree: Any, mesh: Mesh, axis: int = 0) -> Any:
     """Return arrays of this process's rows as part of arrays of all, spread over the devices.
 

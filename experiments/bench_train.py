@@ -109,7 +109,7 @@ def measure(flags: Flags, name: str) -> dict[str, Any]:
     feed = training_batches(config, split, mesh)
     counts_V, lengths_M = target_counts(dataset, split), feed.examples.lengths_M
     plain = make_step(config, counts_V, lengths_M, graphdef, optimizer, mesh)
-    step = compile_step(plain, state, jax.tree.map(jnp.asarray, feed[0]), display.say)
+    step = compile_step(plain, state, jax.tree.map(jnp.asarray, feed[0]), say=display.say)
     rows, seconds, waited = iterate(feed), [], 0.0
     state, loss = step(state, next(rows))
     jax.block_until_ready(loss)

@@ -1,5 +1,6 @@
 """Train a sequential recommender: python experiments/train.py --dataset ml-1m."""
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from echojax.command_line import flag_value, parse
 from echojax.compilation import use_compilation_cache
 from echojax.config import PRESETS, Config
 from echojax.errors import exit_on_user_error, unknown_name
+from echojax.hosts import first_host, join, stop_with_the_others
 from echojax.training.interrupts import Interrupted
 from echojax.training.run import run
 from echojax.training.run_folder import read_config
@@ -33,12 +35,16 @@ def read_command_line(args: list[str]) -> Config:
 
 def main() -> None:
     """Run the command."""
-    console = Console(soft_wrap=True)
     with exit_on_user_error():
         config = read_command_line(sys.argv[1:])
         use_compilation_cache()
+        join(config.coordinator, config.hosts, config.host)
+        # No part of the run: it may go on elsewhere.
+        config = dataclasses.replace(config, coordinator=None, hosts=None, host=None)
+        console = Console(soft_wrap=True, quiet=not first_host())
         try:
-            run(config, console)
+            with stop_with_the_others():
+                run(config, console)
         except Interrupted as stop:
             console.print(str(stop), highlight=False)
             raise SystemExit(stop.code) from None

@@ -11,6 +11,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from echojax.errors import UserError
+from echojax.hosts import first_host, on_first, tell
 from echojax.training.state import TrainState
 
 
@@ -20,8 +21,11 @@ class Checkpoints:
     Orbax writes each into a temporary folder and renames it, so a killed run leaves a whole
     checkpoint or none. The checksum finds bytes that changed afterwards.
 
+    The arrays are saved whole, so it does not matter how many devices and hosts go on from them.
+    The first host alone reads and writes, and tells the others what it has read.
+
     Args:
-        folder: where they are; made at the first save.
+        folder: where they are.
         say: prints one line to the user.
     """
 
@@ -37,18 +41,29 @@ class Checkpoints:
                 ),
             ]
         )
-        self._manager = ocp.CheckpointManager(
-            folder.absolute(),
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=policy, enable_async_checkpointing=False
-            ),
-        )
+        self._manager: ocp.CheckpointManager | None = None
+        if first_host():
+            folder.mkdir(parents=True, exist_ok=True)
+            alone = ocp.options.MultiprocessingOptions(
+                primary_host=0, active_processes={0}, barrier_sync_key_prefix="checkpoints"
+            )
+            self._manager = ocp.CheckpointManager(
+                folder.absolute(),
+                options=ocp.CheckpointManagerOptions(
+                    preservation_policy=policy,
+                    enable_async_checkpointing=False,
+                    create=False,
+                    multiprocessing_options=alone,
+                ),
+            )
 
     def save(self, state: TrainState, progress: dict[str, Any], ndcg: float | None = None) -> None:
         """Write ``state`` and ``progress`` (JSON values) under the state's step.
 
         ``ndcg`` is the validation NDCG@10 where this step was validated: the best are kept.
         """
+        if self._manager is None:
+            return
         arrays = _by_name(state)
         self._manager.save(
             int(state.step),
@@ -65,13 +80,29 @@ class Checkpoints:
         """Return the newest whole checkpoint, or ``None`` where there is no checkpoint at all.
 
         Args:
-            like: a state of the same shapes, dtypes and devices.
+            like: a state of the same shapes and dtypes.
             first: a step to try before the others (the best one).
             newest: leave later steps alone.
 
         Raises:
             UserError: there are checkpoints and none of them can be read.
         """
+        found: tuple[TrainState, dict[str, Any]] | None = None
+
+        def read() -> dict[str, Any] | None:
+            nonlocal found
+            found = self._restore(like, first, newest)
+            return found and found[1]
+
+        progress = on_first(read)
+        if progress is None:
+            return None
+        return tell(found[0] if found else jax.device_get(like)), progress
+
+    def _restore(
+        self, like: TrainState, first: int | None, newest: int | None
+    ) -> tuple[TrainState, dict[str, Any]] | None:
+        assert self._manager is not None
         steps = sorted(self._manager.all_steps(), reverse=True)
         if newest is not None:
             steps = [step for step in steps if step <= newest]
@@ -95,14 +126,17 @@ class Checkpoints:
 
     def drop_after(self, step: int) -> None:
         """Delete checkpoints newer than ``step``: damaged ones that a resumed run writes anew."""
-        for newer in [s for s in self._manager.all_steps() if s > step]:
-            self._manager.delete(newer)
+        if self._manager is not None:
+            for newer in [s for s in self._manager.all_steps() if s > step]:
+                self._manager.delete(newer)
 
     def close(self) -> None:
         """Release orbax's threads."""
-        self._manager.close()
+        if self._manager is not None:
+            self._manager.close()
 
     def _read(self, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
+        assert self._manager is not None
         names = _by_name(like)
         found = self._manager.restore(
             step,
@@ -117,13 +151,16 @@ class Checkpoints:
         return jax.tree.unflatten(jax.tree.structure(like), leaves), meta["progress"]
 
 
-def _by_name(state: TrainState) -> dict[str, jax.Array]:
+def _by_name(state: TrainState) -> dict[str, np.ndarray]:
     """Return the state's arrays by path, in the order of its leaves."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(state)
-    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+    leaves, _ = jax.tree_util.tree_flatten_with_path(jax.device_get(state))
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf)
+        for path, leaf in leaves
+    }
 
 
-def _checksum(arrays: dict[str, jax.Array]) -> str:
+def _checksum(arrays: dict[str, np.ndarray]) -> str:
     digest = hashlib.sha256()
     for name in sorted(arrays):
         array = np.asarray(arrays[name])

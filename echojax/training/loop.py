@@ -15,7 +15,7 @@ from echojax.config import Config
 from echojax.data import Batches, StackedBatches, iterate
 from echojax.errors import UserError
 from echojax.evaluation.metrics import metric_names
-from echojax.mesh import replicate, spread
+from echojax.mesh import flags, replicate, spread
 from echojax.training.interrupts import Interrupted, Interrupts
 from echojax.training.metric_log import MetricLog
 from echojax.training.objectives import Batch
@@ -23,7 +23,6 @@ from echojax.training.program import memory_of
 from echojax.training.progress import Display
 from echojax.training.seed_run import SeedRun, stacked, unstacked
 from echojax.training.state import TrainState
-from echojax.training.step import StepFunction
 
 
 @dataclass
@@ -32,7 +31,7 @@ class Trainer:
 
     Args:
         config: of all seeds; a seed's own is in its ``SeedRun``.
-        compile: returns the step for stacked states and batches like the given ones.
+        compile: returns the program of ``side_by_side`` for arguments like the given ones.
         feed: returns all epochs' batches of a seed's run, by number.
         mesh: the devices that batches are spread over.
         validate: returns the validation metrics of a state's parameters.
@@ -40,7 +39,7 @@ class Trainer:
     """
 
     config: Config
-    compile: Callable[[TrainState, Any], Any]
+    compile: Callable[..., Any]
     feed: Callable[[Config], Batches]
     mesh: Mesh
     validate: Callable[[TrainState], dict[str, float]]
@@ -71,7 +70,7 @@ class Trainer:
         batches = StackedBatches(tuple(self.feed(run.config) for run in runs))
         per_epoch, done = batches.per_epoch, runs[0].standing.steps
         states = replicate(stacked([run.state for run in runs]), self.mesh)
-        step = self.compile(states, spread(batches[0], self.mesh, axis=1))
+        step = self.compile(states, spread(batches[0], self.mesh, axis=1), flags(0, self.mesh))
         for run in runs:
             run.standing.note_program(memory_of(step), len(runs))
         epochs = _Epochs(self, runs, logs, step, batches)
@@ -93,8 +92,9 @@ class _Epochs:
     trainer: Trainer
     runs: list[SeedRun]
     logs: list[MetricLog]
-    step: StepFunction
+    step: Callable[..., Any]
     batches: StackedBatches
+    asked: int = 0  # the signal that some host got, known to all
 
     def run(self, states: TrainState, rows: Iterator[Batch], done: int, stop: int) -> TrainState:
         """Train from step ``done`` to ``stop``, of one epoch; validate and save."""
@@ -109,24 +109,23 @@ class _Epochs:
 
     def _steps(self, states: TrainState, rows: Iterator[Batch], done: int, stop: int) -> TrainState:
         epoch, first = done // self.batches.per_epoch + 1, done
-        last_losses, began = None, time.perf_counter()
+        last, began = None, time.perf_counter()
         examples, waited = 0, 0.0
         for step in range(done, stop):
             wanted = time.perf_counter()
             batch = next(rows)
             waited += time.perf_counter() - wanted
             examples += self.batches.count(step)
-            states, losses = self.step(states, spread(batch, self.trainer.mesh, axis=1))
-            if last_losses is not None:  # read one step late: the device is never idle
-                self._count(last_losses, step)
-            last_losses = losses
+            states, *outcome = self._step(states, batch)
+            if last is not None:  # read one step late: the device is never idle
+                self._count(last, step)
+            last = outcome
             rate = examples / (time.perf_counter() - began) if step > first else math.nan
             self._show(epoch, step % self.batches.per_epoch + 1, rate)
-            asked = self.trainer.interrupts.signum is not None
             due = (step + 1) % self.trainer.config.checkpoint_every == 0
-            if (save := step + 1 < stop and (asked or due)) or step + 1 == stop:
-                self._count(last_losses, step + 1)
-                last_losses, now = None, time.perf_counter()
+            if (save := step + 1 < stop and (self.asked or due)) or step + 1 == stop:
+                self._count(last, step + 1)
+                last, now = None, time.perf_counter()
                 self._log_training(step + 1, examples, now - began, waited)
                 began, examples, waited = now, 0, 0.0
                 if save:
@@ -135,12 +134,18 @@ class _Epochs:
                     self._leave_if_asked()
         return states
 
+    def _step(self, states: TrainState, batch: Batch) -> Any:
+        mesh, signum = self.trainer.mesh, self.trainer.interrupts.signum
+        return self.step(states, spread(batch, mesh, axis=1), flags(signum or 0, mesh))
+
     def _show(self, epoch: int, step: int, rate: float) -> None:
         loss = float(np.mean([run.standing.mean_loss for run in self.runs]))
         rate *= len(self.runs)
         self.trainer.display.step(epoch, step, self.batches.per_epoch, loss, rate)
 
-    def _count(self, losses: jax.Array, step: int) -> None:
+    def _count(self, outcome: list[jax.Array], step: int) -> None:
+        losses, asked = outcome
+        self.asked = int(asked)
         for run, value in zip(self.runs, np.asarray(losses).tolist(), strict=True):
             if not math.isfinite(value):
                 raise UserError(
@@ -199,7 +204,6 @@ class _Epochs:
         return ndcg
 
     def _leave_if_asked(self) -> None:
-        interrupts = self.trainer.interrupts
-        if interrupts.signum is not None:
+        if self.asked:
             line = f"stopped and saved; go on with: {self.trainer.resume_line}"
-            raise Interrupted(line, interrupts.signum)
+            raise Interrupted(line, self.asked)

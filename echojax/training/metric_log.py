@@ -2,16 +2,20 @@
 
 import importlib.util
 import json
+import os
 from pathlib import Path
 from typing import Any, Self
 
 from echojax.config import Config, as_dict
 from echojax.errors import UserError
 from echojax.files import write_atomically
+from echojax.hosts import first_host
 
 
 class MetricLog:
     """Appends to ``metrics.jsonl``; lines newer than a resumed step are taken back first.
+
+    The first host alone writes.
 
     Args:
         folder: the run folder.
@@ -20,11 +24,13 @@ class MetricLog:
     """
 
     def __init__(self, folder: Path, step: int, config: Config):
-        path = folder / "metrics.jsonl"
-        write_atomically(path, "".join(_lines_up_to(path, step)))
+        first = first_host()
+        path = folder / "metrics.jsonl" if first else Path(os.devnull)
+        if first:
+            write_atomically(path, "".join(_lines_up_to(path, step)))
         self._file = path.open("a", buffering=1)
-        self._tensorboard = _tensorboard(folder) if config.tensorboard else None
-        self._wandb = _wandb(folder, config) if config.wandb else None
+        self._tensorboard = _tensorboard(folder) if first and config.tensorboard else None
+        self._wandb = _wandb(folder, config) if first and config.wandb else None
 
     def write(self, record: dict[str, Any]) -> None:
         """Write one record; it has ``kind`` and ``step``."""

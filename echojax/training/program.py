@@ -15,8 +15,6 @@ from echojax.data import Batches, Dataset, Split, batches, windows
 from echojax.errors import UserError
 from echojax.losses import make_loss
 from echojax.mesh import data_axis, local_rows, padded_rows
-from echojax.training.objectives import Batch
-from echojax.training.state import TrainState
 from echojax.training.step import make_train_step
 
 # XLA's CPU compiler halves AVX-512 vectors unless told not to: 10 % of a step.
@@ -79,13 +77,13 @@ def make_step(
 
 
 def compile_step(
-    step: jax.stages.Wrapped, state: TrainState, batch: Batch, say: Callable[[str], None]
+    step: jax.stages.Wrapped, *arguments: Any, say: Callable[[str], None]
 ) -> jax.stages.Compiled:
     """Compile a step for the shapes of its arguments, announced: it is the one long silence."""
     say("compiling the training step ...")
     began = time.perf_counter()
     options = CPU_OPTIONS if jax.default_backend() == "cpu" else None
-    compiled = step.lower(state, batch).compile(compiler_options=options)
+    compiled = step.lower(*arguments).compile(compiler_options=options)
     say(f"compiled in {time.perf_counter() - began:.1f} s")
     return compiled
 

@@ -11,6 +11,8 @@ from rich.console import Console
 
 from echojax.config import Config
 from echojax.data import Dataset, Split
+from echojax.errors import UserError
+from echojax.hosts import first_host, on_first
 from echojax.insight import write_insight
 from echojax.mesh import describe, make_mesh
 from echojax.models import COUNTED, build_model
@@ -42,16 +44,24 @@ def run(config: Config, console: Console) -> Path:
     # Configuration: impossible values and taken folders are refused before any work.
     config = resolved(config)
     check_extras(config)
-    folder = claim(config)
+    folder = Path(on_first(lambda: str(claim(config))))
     seeds = seed_folders(config, folder)
+
+    if (hosts := jax.process_count()) > 1:
+        display.say(
+            f"{hosts} hosts: when one is lost the others end within a minute; then start all again "
+            "with --resume"
+        )
 
     # Data: read, prepared, split; a resumed run must see what it was started on.
     dataset, split = read_data(config, display.say)
     say_data(display.say, dataset, split)
+    _check_same_everywhere(dataset)
     for seed_config, seed_folder in [(config, folder), *seeds]:
-        _open_folder(seed_folder, seed_config, dataset)
+        on_first(_open_folder, seed_folder, seed_config, dataset)
     if config.model in COUNTED:
-        count(folder, config, dataset, split, console)
+        if first_host():
+            count(folder, config, dataset, split, console)
         return folder
 
     with deferred_interrupts() as interrupts:
@@ -82,7 +92,7 @@ def run(config: Config, console: Console) -> Path:
 
     # The best parameters of each seed, judged; the report.
     results = [_finish(one, dataset, split, graphdef, evaluate, console) for one in runs]
-    if len(runs) > 1:
+    if len(runs) > 1 and first_host():
         summarise_seeds(folder, config, results, console)
     return folder
 
@@ -93,6 +103,16 @@ def _open_folder(folder: Path, config: Config, dataset: Dataset) -> None:
         check_same_data(folder, dataset)
     else:
         write_start(folder, config, dataset)
+
+
+def _check_same_everywhere(dataset: Dataset) -> None:
+    """Raise ``UserError`` on a host whose data differ from the first one's."""
+    here, first = dataset.fingerprint["sha256"], on_first(lambda: dataset.fingerprint["sha256"])
+    if here != first:
+        raise UserError(
+            f"{dataset.name} on host {jax.process_index()} is not what the first host has (sha256 "
+            f"{here[:12]}, there {first[:12]}); give all hosts the same files"
+        )
 
 
 def _open_runs(
@@ -126,10 +146,12 @@ def _finish(
     found = one.checkpoints.restore(one.state, first=one.standing.best_step)
     params = jax.device_get((found[0] if found else one.state).params)
     one.checkpoints.close()
+    ranked = {part: evaluate.rank(params, part) for part in PARTS}
+    if not first_host():
+        return {}
     before = build_model(one.config, dataset.num_items)
     after = nnx.merge(graphdef, params)
     write_insight(one.folder / "insight.npz", before, after, split.valid)
-    ranked = {part: evaluate.rank(params, part) for part in PARTS}
     return finish(
         one.folder, one.config, dataset, split, ranked, one.standing, one.stopped, console,
         steps_per_epoch=training_batches(one.config, split, evaluate.mesh).per_epoch,

@@ -8,7 +8,7 @@ import numpy as np
 from echojax.config import Config
 from echojax.data import Dataset, leave_one_out
 from echojax.data.batching import StackedBatches
-from echojax.mesh import make_mesh, replicate, spread
+from echojax.mesh import flags, make_mesh, replicate, spread
 from echojax.models import build_model
 from echojax.training.optimizer import make_optimizer
 from echojax.training.prepared import make_evaluator, resolved
@@ -56,7 +56,9 @@ def train(config: Config, devices: int) -> tuple[np.ndarray, list[np.ndarray], n
     step = side_by_side(make_step(config, counts_V, lengths_M, graphdef, optimizer, mesh), mesh)
     states, losses = replicate(stacked([state for _, state in made]), mesh), []
     for number in range(20):
-        states, loss = step(states, spread(feed[number], mesh, axis=1))
+        batch = spread(feed[number], mesh, axis=1)
+        states, loss, asked = step(states, batch, flags(number, mesh))
+        assert int(asked) == number
         losses.append(np.asarray(loss))
     params = unstacked(states)[1].params
     rank = make_evaluator(config, dataset, split, graphdef, mesh).rank
