@@ -5,7 +5,7 @@ score is *below* the target's. So ties and NaN count against the model, and one 
 everything alike gets no hit. Padding (item 0) is no candidate; with ``exclude_seen`` the items of
 the history are none either, except the target itself.
 
-Dimension letters of this module: C columns of a tile, S seen items.
+Dimension letters of this module: S seen items.
 """
 
 from collections.abc import Callable
@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from echojax.data import Examples
+from echojax.evaluation.tiles import Top, merge_top, no_top, score_tile, without
 from echojax.mesh import DATA, data_axis, local_rows, one_device, over_devices, padded_rows, spread
 
 TOP = 10  # how many recommended items are kept an example, for coverage and popularity
@@ -70,25 +71,6 @@ def make_ranker(
     return jax.jit(over_devices(rank, mesh, (P(), *[P(DATA)] * 4), P()))
 
 
-class _Tile(NamedTuple):
-    item_C: jax.Array  # the columns' items
-    candidate_C: jax.Array  # whether a column is to be ranked in this tile
-    score_BxC: jax.Array
-
-
-def _score_tile(user_BxD: jax.Array, item_VxD: jax.Array, first: jax.Array, tile: int) -> _Tile:
-    """Score the items from ``first`` on; all tiles have one size, the last overlaps another."""
-    start = jnp.minimum(first, item_VxD.shape[0] - tile)
-    item_C = start + jnp.arange(tile, dtype=jnp.int32)
-    item_CxD = jax.lax.dynamic_slice_in_dim(item_VxD, start, tile)
-    score_BxC = jnp.matmul(
-        user_BxD.astype(jnp.float32),
-        item_CxD.astype(jnp.float32).T,
-        precision=jax.lax.Precision.HIGHEST,
-    )
-    return _Tile(item_C, (item_C >= first) & (item_C != 0), score_BxC)
-
-
 def _rank_tiles(
     user_BxD: jax.Array, item_VxD: jax.Array, targets_B: jax.Array, excluded_BxS: jax.Array,
     tile: int,
@@ -100,7 +82,7 @@ def _rank_tiles(
     # The target's score comes from the same product as all others: a score computed in another
     # way could differ in its last bit, and win or lose against an equal one.
     def find_target(found_B: jax.Array, first: jax.Array) -> tuple[jax.Array, None]:
-        item_C, candidate_C, score_BxC = _score_tile(user_BxD, item_VxD, first, tile)
+        item_C, candidate_C, score_BxC = score_tile(user_BxD, item_VxD, first, tile)
         column_B = jnp.clip(targets_B - item_C[0], 0, tile - 1)
         score_B = jnp.take_along_axis(score_BxC, column_B[:, None], axis=1)[:, 0]
         here_B = (item_C[column_B] == targets_B) & candidate_C[column_B]
@@ -108,46 +90,18 @@ def _rank_tiles(
 
     target_B, _ = jax.lax.scan(find_target, jnp.zeros(batch, jnp.float32), firsts)
 
-    def count(best: "_Best", first: jax.Array) -> tuple["_Best", None]:
-        item_C, candidate_C, score_BxC = _score_tile(user_BxD, item_VxD, first, tile)
-        candidate_BxC = _without(excluded_BxS - item_C[0], excluded_BxS > 0, candidate_C)
-        rival_BxC = candidate_BxC & (item_C != targets_B[:, None])
-        rival_BxC &= ~(score_BxC < target_B[:, None])
-        rank_B = best.rank_B + jnp.sum(rival_BxC, axis=1, dtype=jnp.int32)
-        score_BxC = jnp.where(candidate_BxC & ~jnp.isnan(score_BxC), score_BxC, -jnp.inf)
-        return _Best(rank_B, *_merge_top(best, item_C, score_BxC)), None
+    def count(found: tuple[jax.Array, Top], first: jax.Array) -> tuple[tuple[jax.Array, Top], None]:
+        rank_B, top = found
+        scored = score_tile(user_BxD, item_VxD, first, tile)
+        candidate_BxC = without(excluded_BxS, scored)
+        rival_BxC = candidate_BxC & (scored.item_C != targets_B[:, None])
+        rival_BxC &= ~(scored.score_BxC < target_B[:, None])
+        rank_B += jnp.sum(rival_BxC, axis=1, dtype=jnp.int32)
+        return (rank_B, merge_top(top, scored, candidate_BxC)), None
 
-    empty = _Best(
-        jnp.ones(batch, jnp.int32),
-        jnp.full((batch, TOP), -jnp.inf, jnp.float32),
-        jnp.zeros((batch, TOP), jnp.int32),
-    )
-    best, _ = jax.lax.scan(count, empty, firsts)
-    return best.rank_B, best.item_BxK
-
-
-class _Best(NamedTuple):
-    rank_B: jax.Array
-    score_BxK: jax.Array
-    item_BxK: jax.Array
-
-
-def _without(column_BxS: jax.Array, real_BxS: jax.Array, candidate_C: jax.Array) -> jax.Array:
-    """Return which columns are candidates for each user, (B, C)."""
-    batch, tile = column_BxS.shape[0], candidate_C.size
-    candidate_BxC = jnp.broadcast_to(candidate_C, (batch, tile))
-    # Columns outside the tile are dropped; a negative one would count from the end.
-    column_BxS = jnp.where(real_BxS & (column_BxS >= 0), column_BxS, tile)
-    return candidate_BxC.at[jnp.arange(batch)[:, None], column_BxS].set(False, mode="drop")
-
-
-def _merge_top(best: _Best, item_C: jax.Array, score_BxC: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return the TOP of the best so far and a tile; of equal scores the lower item is first."""
-    score_BxK, column_BxK = jax.lax.top_k(score_BxC, min(TOP, item_C.size))
-    item_BxK = jnp.where(score_BxK > -jnp.inf, item_C[column_BxK], 0)
-    score_BxK, place_BxK = jax.lax.top_k(jnp.hstack([best.score_BxK, score_BxK]), TOP)
-    item_BxK = jnp.take_along_axis(jnp.hstack([best.item_BxK, item_BxK]), place_BxK, axis=1)
-    return score_BxK, item_BxK
+    none = (jnp.ones(batch, jnp.int32), no_top(batch, TOP))
+    (rank_B, top), _ = jax.lax.scan(count, none, firsts)
+    return rank_B, top.item_BxK
 
 
 def rank_examples(

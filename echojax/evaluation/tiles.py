@@ -1,0 +1,84 @@
+"""The catalogue in tiles: scores of some columns at a time, and the best of what was seen so far.
+
+Dimension letters of this module: C columns of a tile, S excluded items.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class Tile(NamedTuple):
+    """Scores of neighbouring items.
+
+    Attributes:
+        item_C: the columns' items, int32.
+        candidate_C: whether a column is to be ranked in this tile.
+        score_BxC: float32.
+    """
+
+    item_C: jax.Array
+    candidate_C: jax.Array
+    score_BxC: jax.Array
+
+
+def score_tile(user_BxD: jax.Array, item_VxD: jax.Array, first: jax.Array, tile: int) -> Tile:
+    """Score the items from ``first`` on; all tiles have one size, the last overlaps another."""
+    start = jnp.minimum(first, item_VxD.shape[0] - tile)
+    item_C = start + jnp.arange(tile, dtype=jnp.int32)
+    item_CxD = jax.lax.dynamic_slice_in_dim(item_VxD, start, tile)
+    score_BxC = jnp.matmul(
+        user_BxD.astype(jnp.float32),
+        item_CxD.astype(jnp.float32).T,
+        precision=jax.lax.Precision.HIGHEST,
+    )
+    return Tile(item_C, (item_C >= first) & (item_C != 0), score_BxC)
+
+
+def without(excluded_BxS: jax.Array, tile: Tile) -> jax.Array:
+    """Return which columns are candidates for each user, (B, C); 0 excludes nothing."""
+    columns = tile.item_C.size
+    candidate_BxC = jnp.broadcast_to(tile.candidate_C, tile.score_BxC.shape)
+    column_BxS = excluded_BxS - tile.item_C[0]
+    # Columns outside the tile are dropped; a negative one would count from the end.
+    column_BxS = jnp.where((excluded_BxS > 0) & (column_BxS >= 0), column_BxS, columns)
+    rows_Bx1 = jnp.arange(excluded_BxS.shape[0])[:, None]
+    return candidate_BxC.at[rows_Bx1, column_BxS].set(False, mode="drop")
+
+
+class Top(NamedTuple):
+    """The K best items so far in falling order of score, equal ones by number.
+
+    Attributes:
+        score_BxK: float32; minus infinity where fewer than K were found.
+        item_BxK: int32; 0 there.
+    """
+
+    score_BxK: jax.Array
+    item_BxK: jax.Array
+
+
+def no_top(batch: int, k: int) -> Top:
+    """Return the best before the first tile."""
+    return Top(jnp.full((batch, k), -jnp.inf, jnp.float32), jnp.zeros((batch, k), jnp.int32))
+
+
+def merge_top(top: Top, tile: Tile, candidate_BxC: jax.Array, recall: float | None = None) -> Top:
+    """Return the best of those so far and a later tile's candidates.
+
+    A score of NaN or minus infinity is never among them. ``recall`` takes a tile's best by
+    ``lax.approx_max_k``, which finds this share of them or more; ``None`` takes all.
+    """
+    k, columns = top.score_BxK.shape[1], tile.item_C.size
+    score_BxC = jnp.where(candidate_BxC & ~jnp.isnan(tile.score_BxC), tile.score_BxC, -jnp.inf)
+    if recall is None:
+        score_BxK, column_BxK = jax.lax.top_k(score_BxC, min(k, columns))
+    else:
+        score_BxK, column_BxK = jax.lax.approx_max_k(
+            score_BxC, min(k, columns), recall_target=recall
+        )
+    item_BxK = jnp.where(score_BxK > -jnp.inf, tile.item_C[column_BxK], 0)
+    score_BxK, place_BxK = jax.lax.top_k(jnp.hstack([top.score_BxK, score_BxK]), k)
+    item_BxK = jnp.take_along_axis(jnp.hstack([top.item_BxK, item_BxK]), place_BxK, axis=1)
+    return Top(score_BxK, item_BxK)
