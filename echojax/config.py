@@ -106,6 +106,14 @@ class Config:
     """gBCE's calibration: 0 is bce, 1 leaves no overconfidence (None: 0.75, as published)."""
     learning_rate: float = 1e-3
     """Adam's step size."""
+    warmup_steps: int = 0
+    """Steps in which it rises from 0."""
+    decay_steps: int | None = None
+    """Steps behind the warm-up in which it falls to 0 along a cosine (None: it stays)."""
+    weight_decay: float = 0.0
+    """Share of each weight matrix that is taken away a step, times the step size (AdamW)."""
+    clip_norm: float | None = None
+    """Longest gradient, over all parameters; a longer one is shortened (None: any)."""
     batch_size: int | None = None
     """Rows a step (None: 2048 prefixes, 256 on synthetic; 128 sequences, 32 on synthetic)."""
     microbatch: int | None = None
@@ -161,7 +169,7 @@ RESUMABLE = {
 _POSITIVE = (
     "width", "layers", "heads", "hidden_size", "window", "state_size", "conv_width", "expand",
     "max_len", "negatives", "batch_size", "microbatch", "epochs", "max_steps", "patience",
-    "eval_every", "eval_batch_size", "checkpoint_every", "seeds",
+    "eval_every", "eval_batch_size", "checkpoint_every", "seeds", "decay_steps", "hosts",
 )  # fmt: skip
 
 
@@ -171,15 +179,19 @@ def check(config: Config) -> None:
         value = getattr(config, name)
         if value is not None and value < 1:
             raise UserError(f"{flag(name)} must be at least 1, not {value}")
-    for name in ("k_core", "seed", "data_workers"):
+    for name in ("k_core", "seed", "data_workers", "warmup_steps"):
         if getattr(config, name) < 0:
             raise UserError(f"{flag(name)} must be at least 0, not {getattr(config, name)}")
     if config.dropout is not None and not 0 <= config.dropout < 1:
         raise UserError(f"--dropout must be at least 0 and below 1, not {config.dropout}")
     if config.mask_rate is not None and not 0 < config.mask_rate < 1:
         raise UserError(f"--mask-rate must be above 0 and below 1, not {config.mask_rate}")
-    if not (config.learning_rate > 0 and math.isfinite(config.learning_rate)):
-        raise UserError(f"--learning-rate must be above 0 and finite, not {config.learning_rate}")
+    for name in ("learning_rate", "clip_norm"):
+        value = getattr(config, name)
+        if value is not None and not (value > 0 and math.isfinite(value)):
+            raise UserError(f"{flag(name)} must be above 0 and finite, not {value}")
+    if not 0 <= config.weight_decay < 1:
+        raise UserError(f"--weight-decay must be at least 0 and below 1, not {config.weight_decay}")
     if config.batch_size and config.microbatch and config.batch_size % config.microbatch:
         raise UserError(
             f"--batch-size {config.batch_size} is not a multiple of "

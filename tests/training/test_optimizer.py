@@ -1,0 +1,78 @@
+"""The optimiser: how long its steps are, what it shrinks, what it shortens."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from echojax.config import Config, check
+from echojax.errors import UserError
+from echojax.models.mamba4rec import Mamba4Rec
+from echojax.training.optimizer import make_optimizer
+
+CONFIG = Config(learning_rate=0.1)
+
+
+def step_lengths(config, steps):
+    """Return how far Adam moves a number whose gradient is always 1: the learning rate."""
+    optimizer, param = make_optimizer(config), jnp.float32(5.0)
+    state, lengths = optimizer.init(param), []
+    for _ in range(steps):
+        update, state = optimizer.update(jnp.float32(1.0), state, param)
+        lengths.append(-float(update))
+    return lengths
+
+
+def test_constant_warm_up_and_cosine():
+    np.testing.assert_allclose(step_lengths(CONFIG, 3), [0.1] * 3, rtol=3e-5)
+    warm = step_lengths(replace(CONFIG, warmup_steps=4), 6)
+    np.testing.assert_allclose(warm, [0.025, 0.05, 0.075, 0.1, 0.1, 0.1], rtol=3e-5)
+    both = step_lengths(replace(CONFIG, warmup_steps=1, decay_steps=4), 7)
+    cosine = 0.05 * (1 + np.cos(np.pi * np.arange(5) / 4))
+    np.testing.assert_allclose(both, [0.1, *cosine, 0], rtol=3e-5, atol=1e-9)
+
+
+def test_weight_decay_shrinks_matrices_alone():
+    model = Mamba4Rec(9, width=8, state_size=2, max_len=4, rngs=nnx.Rngs(0))
+    params = nnx.state(model)
+    optimizer = make_optimizer(replace(CONFIG, weight_decay=0.5))
+    nothing = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = optimizer.update(nothing, optimizer.init(params), params)
+    shrunk = set()
+    for (path, update), param in zip(
+        jax.tree_util.tree_leaves_with_path(updates), jax.tree.leaves(params), strict=True
+    ):
+        name = jax.tree_util.keystr(path)
+        if np.any(update):
+            np.testing.assert_allclose(update, -0.1 * 0.5 * param, rtol=1e-6)
+            shrunk.add(name)
+        assert np.any(update) == (param.ndim >= 2 and "A_log" not in name), name
+    assert any("item_embedding" in name for name in shrunk)
+
+
+def test_a_long_gradient_is_shortened_as_a_whole():
+    params = {"a": jnp.zeros(2), "b": jnp.zeros(1)}
+    optimizer = make_optimizer(replace(CONFIG, clip_norm=1.0))
+    for gradient, size in (
+        ({"a": [3.0, 0.0], "b": [4.0]}, 5.0),
+        ({"a": [0.3, 0.0], "b": [0.4]}, 1),
+    ):
+        gradient = jax.tree.map(jnp.asarray, gradient, is_leaf=lambda x: isinstance(x, list))
+        _, state = optimizer.update(gradient, optimizer.init(params), params)
+        moments = state[1][0].mu
+        for name in params:  # Adam's first moment after a step: a tenth of what it was given
+            np.testing.assert_allclose(moments[name], 0.1 * gradient[name] / size, rtol=3e-5)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"weight_decay": 1.0}, {"clip_norm": 0.0}, {"warmup_steps": -1}, {"decay_steps": 0}],
+    ids=str,
+)
+def test_impossible_values_are_refused(wrong):
+    (name,) = wrong
+    with pytest.raises(UserError, match="--" + name.replace("_", "-")):
+        check(replace(CONFIG, **wrong))
