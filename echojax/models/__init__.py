@@ -8,6 +8,7 @@ from flax import nnx
 
 from echojax.config import Config, flag
 from echojax.errors import UserError, unknown_name
+from echojax.models.attention import check_heads
 from echojax.models.base import CausalModel, SequenceModel
 from echojax.models.bert4rec import BERT4Rec
 from echojax.models.bidirectional import Mends, Parts
@@ -77,8 +78,8 @@ def with_sizes(config: Config) -> Config:
     """Return ``config`` with the model's own value for each size that is not given.
 
     Raises:
-        UserError: a size is given that the model does not have, or an objective that it cannot
-            be trained with.
+        UserError: a size is given that the model does not have or that does not fit the others,
+            or an objective that it cannot be trained with.
     """
     if config.model in COUNTED:
         return config
@@ -95,7 +96,10 @@ def with_sizes(config: Config) -> Config:
             f"{' or '.join(objectives)}"
         )
     sizes = {name: getattr(config, name) for name in own if getattr(config, name) is not None}
-    return dataclasses.replace(config, objective=objective, **(own | sizes))
+    config = dataclasses.replace(config, objective=objective, **(own | sizes))
+    if config.heads is not None and config.width is not None:
+        check_heads(config.heads, config.width)
+    return config
 
 
 def mends(config: Config) -> Mends:

@@ -16,6 +16,7 @@ _NOT_HERE = {
     "run_dir": "use --out",
     "resume": "interrupted runs are resumed anyway",
     "data_dir": "use --data-dir",
+    **dict.fromkeys(("coordinator", "hosts", "host"), "one process makes a suite's runs"),
 }
 _KINDS = typing.get_type_hints(Config)
 

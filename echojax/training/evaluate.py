@@ -11,7 +11,7 @@ from echojax.models import build_model
 from echojax.training.checkpoints import Checkpoints
 from echojax.training.optimizer import make_optimizer
 from echojax.training.prepared import make_evaluator, read_data
-from echojax.training.run_folder import check_same_data, read_config
+from echojax.training.run_folder import check_same_data, read_own_config
 from echojax.training.state import create_state
 
 
@@ -37,7 +37,7 @@ def evaluate_run(
     Raises:
         UserError: no run, no checkpoint that can be read, or other data than the run's.
     """
-    config = read_config(folder)
+    config = read_own_config(folder)
     given: dict[str, Any] = {
         "exclude_seen": exclude_seen,
         "data_dir": data_dir,

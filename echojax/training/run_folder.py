@@ -72,6 +72,19 @@ def read_config(path: Path) -> Config:
     return Config(**values)
 
 
+def read_own_config(path: Path) -> Config:
+    """Return the configuration of a run that left its checkpoints in this very folder.
+
+    Raises:
+        UserError: as ``read_config``, or the folder holds one folder for each of several seeds.
+    """
+    config = read_config(path)
+    if config.seeds > 1:
+        first = path / f"seed-{config.seed}"
+        raise UserError(f"{path} holds the runs of {config.seeds} seeds; name one, such as {first}")
+    return config
+
+
 def write_start(path: Path, config: Config, dataset: Dataset) -> None:
     """Make the folder, whole or not at all: filled under another name, then renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)

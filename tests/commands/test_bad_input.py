@@ -38,6 +38,7 @@ FLAGS = {
     ("--negatives", "4"): "--negatives has no meaning for --loss softmax",
     ("--loss", "bce", "--gbce-t", "0.5"): "--gbce-t has no meaning for --loss bce",
     ("--loss", "gbce", "--gbce-t", "2"): "--gbce-t must be between 0 and 1",
+    ("--model", "sasrec", "--width", "9"): "--heads 2 does not divide --width 9",
     ("--width", "wide"): "--width: INT expected, not 'wide'",
     ("--widht", "8"): "--widht",
     ("--dataset", "ml-1n"): "did you mean 'ml-1m'",

@@ -9,10 +9,12 @@ import pytest
 from rich.console import Console
 
 from echojax.config import Config
+from echojax.errors import UserError
 from echojax.evaluation.metrics import metric_names
 from echojax.training import results as results_module
 from echojax.training import run as run_module
 from echojax.training.run import run
+from echojax.training.run_folder import read_own_config
 from echojax.training.seed_run import SeedRun
 
 SIZES = {
@@ -147,3 +149,10 @@ def test_one_seed_of_several_goes_on_alone(ring, tmp_path, monkeypatch):
     run(Config(**alone | changed), Console(file=io.StringIO()))
     assert results_of(folder / "seed-1")["train"]["steps"] == 12
     assert results_of(folder / "seed-0")["train"]["steps"] == 8
+
+
+def test_several_seeds_are_not_one_run(trained):
+    folder, _ = trained
+    with pytest.raises(UserError, match=f"name one, such as {folder}/seed-0"):
+        read_own_config(folder)
+    assert read_own_config(folder / "seed-1").seed == 1
