@@ -143,6 +143,8 @@ class Config:
     """The run folder (None: runs/DATASET-MODEL-VARIANT-seedN, or -seedsN for several)."""
     resume: bool = False
     """Go on from the newest checkpoint in --run-dir; flags not given are taken from there."""
+    parallel: Literal["shard_map", "pmap"] = "shard_map"
+    """What maps the step over several devices (pmap: those of one host)."""
     coordinator: str | None = None
     """Address and port of the first of several processes, HOST:PORT (None: found without help on
     Slurm, Open MPI, Kubernetes jobs and Cloud TPU, or there is one process)."""
@@ -163,7 +165,7 @@ class Config:
 # Flags that a resumed run may change: none alters what a step does.
 RESUMABLE = {
     "data_dir", "eval_batch_size", "epochs", "max_steps", "patience", "run_dir", "resume",
-    "checkpoint_every", "data_workers", "tensorboard", "wandb", "coordinator", "hosts", "host",
+    "checkpoint_every", "data_workers", "tensorboard", "wandb", "parallel", "coordinator", "hosts", "host",
 }  # fmt: skip
 
 _POSITIVE = (

@@ -67,10 +67,9 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
     )
 
 
-def flags(value: int, mesh: Mesh) -> jax.Array | np.ndarray:
-    """Return a number of this process's, once a device: (number of devices,) int32 in all."""
-    mine = sum(device.process_index == jax.process_index() for device in mesh.devices)
-    return spread(np.full(mine, value, np.int32), mesh)
+def local_devices(mesh: Mesh) -> int:
+    """Return how many devices of a mesh are this process's."""
+    return sum(device.process_index == jax.process_index() for device in mesh.devices)
 
 
 def spread(tree: Any, mesh: Mesh, axis: int = 0) -> Any:
@@ -82,3 +81,11 @@ def spread(tree: Any, mesh: Mesh, axis: int = 0) -> Any:
         return tree
     sharding = NamedSharding(mesh, P(*[None] * axis, DATA))
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), tree)
+
+
+def stack_shares(tree: Any, mesh: Mesh, axis: int = 0) -> Any:
+    """Return arrays of this process's rows for ``pmap``: ``axis`` becomes (devices, rows)."""
+    if mesh.size == 1:
+        return tree
+    shares = (local_devices(mesh), -1)
+    return jax.tree.map(lambda x: x.reshape(*x.shape[:axis], *shares, *x.shape[axis + 1 :]), tree)

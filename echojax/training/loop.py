@@ -15,7 +15,7 @@ from echojax.config import Config
 from echojax.data import Batches, StackedBatches, iterate
 from echojax.errors import UserError
 from echojax.evaluation.metrics import metric_names
-from echojax.mesh import flags, replicate, spread
+from echojax.mesh import local_devices, replicate, spread, stack_shares
 from echojax.training.interrupts import Interrupted, Interrupts
 from echojax.training.metric_log import MetricLog
 from echojax.training.objectives import Batch
@@ -65,12 +65,18 @@ class Trainer:
             of = f" of seed {run.config.seed}" if len(runs) > 1 else ""
             self.display.say(f"training{of} ended: {run.stopped}")
 
+    def place(self, batch: Any, signum: int) -> tuple[Any, Any]:
+        """Return a batch, and what this host asks, as the step takes them."""
+        onto = stack_shares if self.config.parallel == "pmap" else spread
+        asked_D = np.full(local_devices(self.mesh), signum, np.int32)
+        return onto(batch, self.mesh, axis=1), onto(asked_D, self.mesh)
+
     def _train_together(self, runs: list[SeedRun], logs: list[MetricLog]) -> None:
         """Train seeds side by side until one of them is finished."""
         batches = StackedBatches(tuple(self.feed(run.config) for run in runs))
         per_epoch, done = batches.per_epoch, runs[0].standing.steps
         states = replicate(stacked([run.state for run in runs]), self.mesh)
-        step = self.compile(states, spread(batches[0], self.mesh, axis=1), flags(0, self.mesh))
+        step = self.compile(states, *self.place(batches[0], 0))
         for run in runs:
             run.standing.note_program(memory_of(step), len(runs))
         epochs = _Epochs(self, runs, logs, step, batches)
@@ -116,7 +122,8 @@ class _Epochs:
             batch = next(rows)
             waited += time.perf_counter() - wanted
             examples += self.batches.count(step)
-            states, *outcome = self._step(states, batch)
+            placed = self.trainer.place(batch, self.trainer.interrupts.signum or 0)
+            states, *outcome = self.step(states, *placed)
             if last is not None:  # read one step late: the device is never idle
                 self._count(last, step)
             last = outcome
@@ -133,10 +140,6 @@ class _Epochs:
                         run.save(state)
                     self._leave_if_asked()
         return states
-
-    def _step(self, states: TrainState, batch: Batch) -> Any:
-        mesh, signum = self.trainer.mesh, self.trainer.interrupts.signum
-        return self.step(states, spread(batch, mesh, axis=1), flags(signum or 0, mesh))
 
     def _show(self, epoch: int, step: int, rate: float) -> None:
         loss = float(np.mean([run.standing.mean_loss for run in self.runs]))

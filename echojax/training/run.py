@@ -48,6 +48,8 @@ def run(config: Config, console: Console) -> Path:
     seeds = seed_folders(config, folder)
 
     if (hosts := jax.process_count()) > 1:
+        if config.parallel == "pmap":
+            raise UserError("--parallel pmap is for the devices of one host; leave it out")
         display.say(
             f"{hosts} hosts: when one is lost the others end within a minute; then start all again "
             "with --resume"
@@ -76,9 +78,10 @@ def run(config: Config, console: Console) -> Path:
         evaluate = make_evaluator(config, dataset, split, graphdef, mesh)
 
         # Train.
+        mapped = side_by_side(step, mesh, config.parallel)
         trainer = Trainer(
             config=config,
-            compile=partial(compile_step, side_by_side(step, mesh), say=display.say),
+            compile=partial(compile_step, mapped, say=display.say),
             feed=partial(training_batches, split=split, mesh=mesh),
             mesh=mesh,
             validate=lambda state: evaluate(state.params, "valid"),

@@ -8,7 +8,7 @@ import numpy as np
 from echojax.config import Config
 from echojax.data import Dataset, leave_one_out
 from echojax.data.batching import StackedBatches
-from echojax.mesh import flags, make_mesh, replicate, spread
+from echojax.mesh import make_mesh, replicate, spread, stack_shares
 from echojax.models import build_model
 from echojax.training.optimizer import make_optimizer
 from echojax.training.prepared import make_evaluator, resolved
@@ -23,6 +23,11 @@ CASES = {
     "sasrec": Config(
         model="sasrec", heads=1, batch_size=14, loss="gbce", negative_sampling="in-batch", **SIZES
     ),
+}
+
+PARALLEL = {
+    "echomamba4rec": [(2, "shard_map"), (8, "shard_map"), (4, "pmap")],
+    "sasrec": [(4, "shard_map"), (8, "pmap")],
 }
 
 
@@ -42,7 +47,7 @@ def made_up() -> Dataset:
     )
 
 
-def train(config: Config, devices: int) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
+def train(config, devices, parallel):
     """Return the losses of 20 steps, all parameters, and the ranks of the test items."""
     mesh, dataset = make_mesh(jax.devices()[:devices]), made_up()
     split = leave_one_out(dataset, 6)
@@ -53,11 +58,13 @@ def train(config: Config, devices: int) -> tuple[np.ndarray, list[np.ndarray], n
     feed = StackedBatches(tuple(training_batches(c, split, mesh) for c in configs))
     lengths_M = feed.parts[0].examples.lengths_M
     counts_V = target_counts(dataset, split)
-    step = side_by_side(make_step(config, counts_V, lengths_M, graphdef, optimizer, mesh), mesh)
+    step = make_step(config, counts_V, lengths_M, graphdef, optimizer, mesh)
+    step = side_by_side(step, mesh, parallel)
     states, losses = replicate(stacked([state for _, state in made]), mesh), []
+    onto = {"shard_map": spread, "pmap": stack_shares}[parallel]
     for number in range(20):
-        batch = spread(feed[number], mesh, axis=1)
-        states, loss, asked = step(states, batch, flags(number, mesh))
+        asked_D = np.arange(number, number - devices, -1, np.int32)
+        states, loss, asked = step(states, onto(feed[number], mesh, axis=1), onto(asked_D, mesh))
         assert int(asked) == number
         losses.append(np.asarray(loss))
     params = unstacked(states)[1].params
@@ -68,11 +75,11 @@ def train(config: Config, devices: int) -> tuple[np.ndarray, list[np.ndarray], n
 if __name__ == "__main__":
     for name, config in CASES.items():
         config = resolved(config)
-        one = train(config, 1)
-        for devices in (2, 4, 8):
-            many = train(config, devices)
+        one = train(config, 1, "shard_map")
+        for devices, parallel in PARALLEL[name]:
+            many = train(config, devices, parallel)
             np.testing.assert_allclose(many[0], one[0], rtol=2e-6)
             for a, b in zip(many[1], one[1], strict=True):
                 np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-5)
             np.testing.assert_array_equal(many[2].rank_M, one[2].rank_M)
-            print(name, devices)
+            print(name, devices, parallel)

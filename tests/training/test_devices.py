@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.training.on_eight_devices import PARALLEL
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -16,5 +18,8 @@ def test_losses_parameters_and_ranks_are_those_of_one_device():
         cwd=ROOT, capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert process.returncode == 0, process.stderr
-    said = [f"{name} {devices}" for name in ("echomamba4rec", "sasrec") for devices in (2, 4, 8)]
-    assert process.stdout.splitlines() == said
+    assert process.stdout.splitlines() == [
+        f"{name} {devices} {parallel}"
+        for name, cases in PARALLEL.items()
+        for devices, parallel in cases
+    ]
