@@ -7,4 +7,18 @@ Dimension letters, used as suffixes of array names (``x_BxLxD``) everywhere:
     K  chunk or top-k   M  examples           U  users            T  all interactions
 """
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from echojax.serving import Recommender as Recommender
+
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Import ``Recommender`` when it is first asked for: ``import echojax`` itself stays cheap."""
+    if name == "Recommender":
+        from echojax.serving import Recommender
+
+        return Recommender
+    raise AttributeError(f"module 'echojax' has no attribute {name!r}")

@@ -7,6 +7,7 @@ from echojax.data.formats import FORMATS, Columns
 from echojax.data.load import load_dataset
 from echojax.data.sources import DATASETS, Source
 from echojax.data.splits import Split, global_time_split, leave_one_out
+from echojax.data.titles import item_titles
 from echojax.data.windows import Windows, windows
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Windows",
     "batches",
     "global_time_split",
+    "item_titles",
     "iterate",
     "leave_one_out",
     "load_dataset",

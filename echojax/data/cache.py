@@ -33,6 +33,12 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "echojax"
 
 
+def data_folders(data_dir: Path | str | None) -> list[Path]:
+    """Return the folders that are searched for named data sets, the first one first."""
+    configured = [data_dir, os.environ.get("ECHOJAX_DATA"), cache_dir() / "data"]
+    return [Path(folder) for folder in configured if folder]
+
+
 def cache_path(name: str, **identity: Any) -> Path:
     """Return where the data set prepared from ``identity`` is kept.
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -132,8 +131,7 @@ def _prepared(
 
 
 def _find_or_fetch(name: str, source: Source, data_dir: Path | str | None, say: Say) -> TextFile:
-    configured = [data_dir, os.environ.get("ECHOJAX_DATA"), cache.cache_dir() / "data"]
-    folders = [Path(folder) for folder in configured if folder]
+    folders = cache.data_folders(data_dir)
     for folder in folders:
         for file in source.files:
             if (folder / file).is_file():

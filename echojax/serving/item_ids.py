@@ -1,0 +1,35 @@
+"""The data's own item ids and the model's item numbers."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+
+class ItemIds:
+    """Translates both ways.
+
+    Args:
+        item_ids_V: str (V,), the data's own ids by item number; number 0 is padding.
+    """
+
+    def __init__(self, item_ids_V: np.ndarray):
+        self.item_ids_V = item_ids_V
+        self._number = {item: n for n, item in enumerate(item_ids_V.tolist()) if n}
+
+    def __len__(self) -> int:
+        """Return V."""
+        return len(self.item_ids_V)
+
+    def number(self, item: object) -> int:
+        """Return the item's number; 0 where it is unknown."""
+        return self._number.get(str(item), 0)
+
+    def numbers(self, items: Iterable[object]) -> tuple[np.ndarray, int]:
+        """Return the known items' numbers, int32 in the order given, and how many are unknown."""
+        found = [self.number(item) for item in items]
+        known = np.array([number for number in found if number], np.int32)
+        return known, len(found) - len(known)
+
+    def ids(self, numbers: np.ndarray) -> list[str]:
+        """Return the items' own ids."""
+        return self.item_ids_V[numbers].tolist()

@@ -1,0 +1,75 @@
+"""The model that a run has trained, out of its run folder."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from flax import nnx
+
+from echojax.config import Config
+from echojax.errors import UserError
+from echojax.files import read_json
+from echojax.models import COUNTED, build_model
+from echojax.training.checkpoints import Checkpoints
+from echojax.training.optimizer import make_optimizer
+from echojax.training.run_folder import read_config
+from echojax.training.state import create_state
+from selective_scan import implementations
+
+
+class Trained(NamedTuple):
+    """A run's best model.
+
+    Attributes:
+        config: what it was trained with.
+        model: with the parameters of the best validation.
+        step: after how many steps they were.
+        item_ids: the data's own ids, str (V,); number 0 is padding.
+    """
+
+    config: Config
+    model: nnx.Module
+    step: int
+    item_ids: np.ndarray
+
+
+def read_trained(
+    folder: Path, say: Callable[[str], None] = print, *, scan: str | None = None
+) -> Trained:
+    """Read a run's best checkpoint; no data set is needed.
+
+    Args:
+        folder: the run folder.
+        say: prints one line.
+        scan: the selective scan's implementation; ``None``: the run's where it runs here.
+
+    Raises:
+        UserError: no run, one of several seeds or of a counted model, or no whole checkpoint.
+    """
+    config = read_config(folder)
+    if config.model in COUNTED:
+        raise UserError(
+            f"{folder} holds a {config.model} run, which counts and keeps no model; "
+            "name the run of a trained one"
+        )
+    if config.seeds > 1:
+        raise UserError(f"{folder} holds {config.seeds} seeds; name one: {folder}/seed-N")
+    if not (folder / "checkpoints").is_dir():
+        raise UserError(f"{folder} has no checkpoint yet; train until the first one is written")
+    runs_here = implementations().get(config.scan) is None
+    config = dataclasses.replace(config, scan=scan or (config.scan if runs_here else "auto"))
+    item_ids = np.array(read_json(folder / "items.json")["item_ids"], dtype=str)
+    graphdef, like = create_state(
+        build_model(config, len(item_ids)), make_optimizer(config), config.seed
+    )
+    checkpoints = Checkpoints(folder / "checkpoints", say)
+    try:
+        newest = checkpoints.restore(like)
+        if newest is None:
+            raise UserError(f"{folder} has no checkpoint yet; train until the first one is written")
+        best, _ = checkpoints.restore(like, first=newest[1]["best_step"]) or newest
+    finally:
+        checkpoints.close()
+    return Trained(config, nnx.merge(graphdef, best.params), int(best.step), item_ids)

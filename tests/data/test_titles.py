@@ -1,0 +1,48 @@
+import gzip
+import zipfile
+
+import pytest
+
+from echojax.data import item_titles
+from echojax.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def no_other_folder(monkeypatch, tmp_path):
+    monkeypatch.delenv("ECHOJAX_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def test_the_item_file_beside_a_file_of_interactions(tmp_path):
+    text = (
+        "item_id:token\tclass:token\tname:token_seq\tyear:token\n7\tx\tDix août\t1994\n8\ty\tB\t\n"
+    )
+    (tmp_path / "log.item.gz").write_bytes(gzip.compress(text.encode()))
+    found = item_titles("ml-1m", data_path=tmp_path / "log.inter.gz")
+    assert found == {"7": "Dix août (1994)", "8": "B"}
+
+
+def test_movielens_as_published(tmp_path):
+    with zipfile.ZipFile(tmp_path / "ml-1m.zip", "w") as archive:
+        archive.writestr("ml-1m/movies.dat", "1::Misérables, Les (1995)::Drama\n".encode("latin-1"))
+    (tmp_path / "u.item").write_text("1|Toy Story (1995)|01-Jan-1995||http://x|0|0\n")
+    assert item_titles("ml-1m", data_dir=tmp_path) == {"1": "Misérables, Les (1995)"}
+    assert item_titles("ml-100k", data_dir=tmp_path) == {"1": "Toy Story (1995)"}
+
+
+def test_none_where_there_are_none(tmp_path):
+    assert item_titles("ml-1m", data_dir=tmp_path) == {}
+    assert item_titles("x", data_path=tmp_path / "log.csv") == {}
+    (tmp_path / "log.item").write_text("item_id:token\tprice:float\n7\t2\n")
+    assert item_titles("x", data_path=tmp_path / "log.inter") == {}
+
+
+def test_a_line_without_its_title_is_named(tmp_path):
+    (tmp_path / "log.item").write_text("item_id:token\ttitle:token_seq\n7\ta\n8\n")
+    with pytest.raises(UserError, match="line 3"):
+        item_titles("x", data_path=tmp_path / "log.inter")
+
+
+@pytest.mark.parametrize(("name", "title"), [("ml-1m", "Toy Story (1995)")])
+def test_real_titles(real_data, name, title):
+    assert item_titles(name, data_dir=real_data)["1"] == title

@@ -1,0 +1,121 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from echojax import Recommender
+from echojax.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def recommender(ring_run):
+    return Recommender.load(ring_run, batch_size=4, say=lambda line: None)
+
+
+def test_it_has_learned_the_ring(recommender):
+    (answer,) = recommender.recommend([["i3", "i4", "i5"]], k=3)
+    assert answer.by == "model"
+    assert answer.unknown == 0
+    assert answer.item_ids[0] == "i6"
+    assert answer.scores == sorted(answer.scores, reverse=True)
+
+
+def test_scores_are_the_models(recommender):
+    (answer,) = recommender.recommend([["i3", "i4"]], k=29, exclude_seen=False)
+    scores = recommender.score(["i3", "i4"], answer.item_ids)
+    assert scores.dtype == np.float32
+    np.testing.assert_allclose(scores, answer.scores, rtol=1e-5, atol=1e-6)
+    assert np.isnan(recommender.score(["i3"], ["i4", "nowhere"])).tolist() == [False, True]
+
+
+def test_any_number_of_histories_of_any_length_are_answered_as_if_alone(recommender):
+    rng = np.random.default_rng(1)
+    histories = [[f"i{n}" for n in rng.integers(30, size=size)] for size in [1, 40, 8, 0, 2]]
+    together = recommender.recommend(histories, k=5)
+    for history, answer in zip(histories, together, strict=True):
+        (alone,) = recommender.recommend([history], k=5)
+        assert alone.item_ids == answer.item_ids
+        np.testing.assert_allclose(alone.scores, answer.scores, rtol=1e-5, atol=1e-6)
+        assert not {*history} & {*answer.item_ids}
+    assert recommender.recommend([]) == []
+
+
+def test_only_the_newest_items_are_read(recommender):
+    newest = [f"i{n}" for n in range(recommender.max_len)]
+    (short,) = recommender.recommend([newest], exclude_seen=False)
+    (long,) = recommender.recommend([["i20", "i25", *newest]], exclude_seen=False)
+    assert short.item_ids == long.item_ids
+
+
+def test_unknown_items_are_skipped_and_counted(recommender):
+    with_unknown, without = recommender.recommend([["i3", "what", "i4", 7], ["i3", "i4"]])
+    assert with_unknown == without._replace(unknown=2)
+
+
+def test_an_empty_history_is_answered_by_popularity(recommender, ring_run):
+    empty, unknown = recommender.recommend([[], ["what"]], k=4)
+    assert empty.by == unknown.by == "popularity"
+    assert (empty.unknown, unknown.unknown) == (0, 1)
+    assert empty.scores == sorted(empty.scores, reverse=True)
+    lines = (ring_run.parent / "ring.inter").read_text().splitlines()[1:]
+    events = [line.split("\t")[1] for line in lines]
+    assert 0 < empty.scores[0] <= events.count(empty.item_ids[0])
+    with pytest.raises(UserError, match="nothing to score"):
+        recommender.score([], ["i3"])
+
+
+def test_candidates_and_filter(recommender):
+    whole = recommender.recommend([["i3", "i4"]], k=29)[0].item_ids
+    some = ["i9", "i5", "i4", "what", "i20", "i5"]
+    (answer,) = recommender.recommend([["i3", "i4"]], candidates=some)
+    assert answer.item_ids == [item for item in whole if item in some]
+    (answer,) = recommender.recommend([["i3", "i4"]], candidates=some, filter=lambda i: i != "i9")
+    assert answer.item_ids == [item for item in whole if item in ("i5", "i20")]
+    assert recommender.recommend([[]], candidates=["i9"])[0].item_ids == ["i9"]
+    with pytest.raises(UserError, match="leave no item"):
+        recommender.recommend([["i3"]], candidates=["what"])
+
+
+def test_similar_items(recommender):
+    answer = recommender.similar_items("i5", k=4)
+    assert answer.by == "similarity"
+    assert len(answer.item_ids) == 4
+    assert "i5" not in answer.item_ids
+    assert all(-1.001 <= score <= 1.001 for score in answer.scores)
+    with pytest.raises(UserError, match="'what' is not in the catalogue"):
+        recommender.similar_items("what")
+
+
+def test_few_programs_are_compiled(ring_run):
+    recommender = Recommender.load(ring_run, say=lambda line: None)
+    for rows in (3, 4):
+        for length in (5, 6, 7, 8, 9, 100):
+            for k in (1, 5, 16):
+                recommender.recommend([["i3"] * length] * rows, k=k)
+    assert recommender._best._cache_size() == 1
+
+
+@pytest.mark.parametrize(
+    ("histories", "options", "words"),
+    [
+        (["i3"], {}, "put it in brackets"),
+        ([3], {}, "put it in brackets"),
+        ([["i3"]], {"k": 0}, "k must be at least 1"),
+        ([["i3"]], {"approx": 1.5}, "approx must be"),
+    ],
+)
+def test_what_cannot_be_answered_is_said(recommender, histories, options, words):
+    with pytest.raises(UserError, match=words):
+        recommender.recommend(histories, **options)
+
+
+def test_no_run(tmp_path):
+    with pytest.raises(UserError, match="does not exist"):
+        Recommender.load(tmp_path / "nothing")
+
+
+def test_the_package_is_imported_without_jax():
+    code = "import sys, echojax; assert 'jax' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent)
