@@ -90,6 +90,9 @@ class Config:
     """Selective scan: auto, pallas_gpu, pallas_tpu, fused, chunked, associative, sequential."""
 
     # How to learn it.
+    precision: Literal["float32", "bf16"] = "float32"
+    """Of activations. With bf16 parameters, optimiser, time steps, decays, states, softmax and loss
+    stay float32."""
     objective: str | None = None
     """What one row predicts: prefixes (the item behind a prefix), all-positions (behind each
     position of one pass: causal models alone) or cloze (hidden items) (None: the model's own)."""
@@ -165,7 +168,8 @@ class Config:
 # Flags that a resumed run may change: none alters what a step does.
 RESUMABLE = {
     "data_dir", "eval_batch_size", "epochs", "max_steps", "patience", "run_dir", "resume",
-    "checkpoint_every", "data_workers", "tensorboard", "wandb", "parallel", "coordinator", "hosts", "host",
+    "checkpoint_every", "data_workers", "tensorboard", "wandb", "parallel", "coordinator", "hosts",
+    "host",
 }  # fmt: skip
 
 _POSITIVE = (

@@ -1,6 +1,6 @@
 """What every neural recommender shares: the item table, its lookup and the scores."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,7 @@ class SequenceModel(nnx.Module):
 
     def __init__(self, num_items: int, *, width: int, max_len: int, rngs: nnx.Rngs):
         self.max_len = max_len
+        self.activations: Any = None  # the dtype of what is looked up; None: the table's own
         self.item_embedding = nnx.Param(normal(rngs.params(), (num_items, width)))
 
     def encode(
@@ -64,6 +65,7 @@ class SequenceModel(nnx.Module):
         if (length := item_ids_BxL.shape[1]) > self.max_len:
             raise ValueError(f"histories of {length} items, but max_len is {self.max_len}")
         x_BxLxD = self.item_embedding[item_ids_BxL]
+        x_BxLxD = x_BxLxD if self.activations is None else x_BxLxD.astype(self.activations)
         # Padding's row is read but never trained by the lookup (PyTorch's padding_idx).
         return jnp.where((item_ids_BxL == 0)[..., None], jax.lax.stop_gradient(x_BxLxD), x_BxLxD)
 

@@ -161,4 +161,5 @@ class HSTU(CausalModel):
 
 def _on_sphere(x: jax.Array) -> jax.Array:
     """Scale vectors along the last axis to length 1 (shorter ones than 1e-6 less)."""
+    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), 1e-12))

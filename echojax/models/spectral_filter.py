@@ -25,10 +25,11 @@ class SpectralFilter(nnx.Module):
 
     def __call__(self, x_BxLxD: jax.Array, *, dropout_keys: jax.Array | None = None) -> jax.Array:
         """Return the filtered inputs, (B, L, D)."""
-        spectrum_BxFxD = jnp.fft.rfft(x_BxLxD, n=self.max_len, axis=1, norm="ortho")
+        exact = x_BxLxD.astype(jnp.promote_types(x_BxLxD.dtype, jnp.float32))
+        spectrum_BxFxD = jnp.fft.rfft(exact, n=self.max_len, axis=1, norm="ortho")
         filtered = jnp.fft.irfft(
             spectrum_BxFxD * self.response(), n=self.max_len, axis=1, norm="ortho"
-        )[:, : x_BxLxD.shape[1]]
+        )[:, : x_BxLxD.shape[1]].astype(x_BxLxD.dtype)
         return self.norm(dropout(filtered, self.dropout, dropout_keys) + x_BxLxD)
 
     def response(self) -> jax.Array:

@@ -24,6 +24,7 @@ from echojax.evaluation.metrics import summarise
 from echojax.evaluation.ranking import Ranked, Ranker, make_ranker, rank_examples
 from echojax.models import check_names, with_sizes
 from echojax.models.counted import training_counts
+from echojax.models.precision import with_precision
 
 _SPLITS = {"leave-one-out": leave_one_out, "global-time": global_time_split}
 
@@ -106,7 +107,8 @@ def make_evaluator(
     """Return the evaluator of models with this structure, users spread over ``mesh``."""
 
     def encode(params: nnx.State, item_ids_BxL: jax.Array, lengths_B: jax.Array) -> jax.Array:
-        return nnx.merge(graphdef, params).encode(item_ids_BxL, lengths_B)
+        model = with_precision(nnx.merge(graphdef, params), config.precision)
+        return model.encode(item_ids_BxL, lengths_B)
 
     ranker = make_ranker(encode, lambda params: nnx.merge(graphdef, params).catalogue(), mesh=mesh)
     counts_V = training_counts(split.train, dataset.num_items)

@@ -72,6 +72,7 @@ def make_step(
         microbatch=config.microbatch or choose_microbatch(config, rows, counts_V.size),
         columns=choose_columns(lengths_M, config.max_len),
         loss=loss,
+        precision=config.precision,
         axis=data_axis(mesh),
     )
 

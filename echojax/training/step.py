@@ -10,6 +10,7 @@ import optax
 from flax import nnx
 
 from echojax.losses import Loss, full_softmax, pool
+from echojax.models.precision import with_precision
 from echojax.training.objectives import OBJECTIVES, Batch
 from echojax.training.state import TrainState
 
@@ -24,6 +25,7 @@ def make_train_step(
     microbatch: int | None = None,
     columns: Sequence[int] = (),
     loss: Loss = full_softmax,
+    precision: str = "float32",
     axis: str | None = None,
 ) -> jax.stages.Wrapped:
     """Return ``step(state, batch) -> (state, loss)``, jitted, with the old state donated.
@@ -36,6 +38,7 @@ def make_train_step(
             sum over microbatches, so it is that of the whole batch.
         columns: how narrow a microbatch's window may be cut where its rows are short.
         loss: of the predictions and their targets (``echojax.losses.make_loss``).
+        precision: of the model's activations (``models.precision``).
         axis: the mapped axis that the batch's rows are spread over; the result is that of all rows.
 
     The batch holds ``item_ids`` (B, L), ``lengths``, ``targets`` and ``weights`` (B,); rows of
@@ -46,7 +49,7 @@ def make_train_step(
     def summed_loss(
         pool_M: jax.Array, params: nnx.State, batch: Batch, keys_B: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        model = nnx.merge(graphdef, params)
+        model = with_precision(nnx.merge(graphdef, params), precision)
         user_BxPxD, targets_BxP, weights_BxP = predict(model, batch, keys_B)
         items_VxD = model.catalogue()
         total = loss(user_BxPxD, items_VxD, targets_BxP, weights_BxP, keys_B, pool_M)
