@@ -129,5 +129,6 @@ def device_name() -> str:
     """Return the devices in words, as "2 cores of x86_64 (cpu)" or "8 x NVIDIA H200 (gpu)"."""
     device = jax.devices()[0]
     if device.platform == "cpu":
-        return f"{len(os.sched_getaffinity(0))} cores of {platform.machine()} (cpu)"
+        cores = len(os.sched_getaffinity(0))
+        return f"{cores} core{'s' if cores > 1 else ''} of {platform.machine()} (cpu)"
     return f"{jax.device_count()} x {device.device_kind} ({device.platform})"
