@@ -146,6 +146,10 @@ class Config:
     """The run folder (None: runs/DATASET-MODEL-VARIANT-seedN, or -seedsN for several)."""
     resume: bool = False
     """Go on from the newest checkpoint in --run-dir; flags not given are taken from there."""
+    item_shards: int = 1
+    """Parts of the item table, its optimiser state and the softmax, each on devices of its own."""
+    time_shards: int = 1
+    """Parts of each history, each on a device of its own (echomamba4rec and mamba4rec)."""
     parallel: Literal["shard_map", "pmap"] = "shard_map"
     """What maps the step over several devices (pmap: those of one host)."""
     coordinator: str | None = None
@@ -169,13 +173,14 @@ class Config:
 RESUMABLE = {
     "data_dir", "eval_batch_size", "epochs", "max_steps", "patience", "run_dir", "resume",
     "checkpoint_every", "data_workers", "tensorboard", "wandb", "parallel", "coordinator", "hosts",
-    "host",
+    "host", "item_shards", "time_shards",
 }  # fmt: skip
 
 _POSITIVE = (
     "width", "layers", "heads", "hidden_size", "window", "state_size", "conv_width", "expand",
     "max_len", "negatives", "batch_size", "microbatch", "epochs", "max_steps", "patience",
     "eval_every", "eval_batch_size", "checkpoint_every", "seeds", "decay_steps", "hosts",
+    "item_shards", "time_shards",
 )  # fmt: skip
 
 
@@ -203,6 +208,8 @@ def check(config: Config) -> None:
             f"--batch-size {config.batch_size} is not a multiple of "
             f"--microbatch {config.microbatch}; change one of them"
         )
+    if config.parallel == "pmap" and config.item_shards * config.time_shards > 1:
+        raise UserError("--parallel pmap spreads rows alone; leave it out with shards")
     _check_loss(config)
 
 

@@ -1,91 +1,206 @@
-"""The devices of a run: rows of a batch are spread over them, parameters are on each."""
+"""The devices of a run, on three axes, and which part of what each of them has.
+
+"data" has rows of a batch. "model" has rows too, and parts of the item table. "time" has parts of
+the rows' histories. On one device there are no axes at all.
+"""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-DATA = "data"
+from echojax.errors import UserError
+
+DATA, MODEL, TIME = "data", "model", "time"
+
+# Parameters (and what an optimiser keeps of them) with one row an item.
+_PER_ITEM = ("item_embedding", "item_bias_V")
 
 
-def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """Return a mesh of all devices of all processes (or of these), ordered by process."""
+class Axes(NamedTuple):
+    """Names of the axes that something is spread over; nothing is on one device.
+
+    Attributes:
+        rows: a batch's rows.
+        items: the item table (one of those of the rows).
+        time: the positions of a history.
+    """
+
+    rows: tuple[str, ...] = ()
+    items: str | None = None
+    time: str | None = None
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Every axis."""
+        return self.rows if self.time is None else (*self.rows, self.time)
+
+
+def make_mesh(
+    devices: Sequence[jax.Device] | None = None, *, item_shards: int = 1, time_shards: int = 1
+) -> Mesh:
+    """Return a mesh of all devices of all processes (or of these), ordered by process.
+
+    Raises:
+        UserError: the devices do not divide into so many shards.
+    """
     devices = jax.devices() if devices is None else devices
+    if len(devices) % (item_shards * time_shards):
+        raise UserError(
+            f"--item-shards {item_shards} times --time-shards {time_shards} must divide the number "
+            f"of devices, {len(devices)}"
+        )
+    if jax.local_device_count() % time_shards:
+        raise UserError(
+            f"--time-shards {time_shards} must divide the {jax.local_device_count()} devices of a "
+            "host: a history stays on one host"
+        )
     ordered = sorted(devices, key=lambda device: (device.process_index, device.id))
-    return Mesh(np.array(ordered), (DATA,))
+    shape = (-1, item_shards, time_shards)
+    return Mesh(np.array(ordered).reshape(shape), (DATA, MODEL, TIME))
 
 
 def describe(mesh: Mesh) -> str:
     """Return a few words for the user: how many devices of which kind."""
     first = mesh.devices.flat[0]
-    return f"{mesh.size} x {first.device_kind}" if mesh.size > 1 else str(first)
+    if mesh.size == 1:
+        return str(first)
+    parts = {"the item table": mesh.shape[MODEL], "each history": mesh.shape[TIME]}
+    shards = "".join(f", {what} in {n} parts" for what, n in parts.items() if n > 1)
+    return f"{mesh.size} x {first.device_kind}{shards}"
 
 
 def one_device() -> Mesh:
     """Return a mesh of this process's first device alone."""
-    return make_mesh(jax.local_devices()[:1])
+    return Mesh(np.array(jax.local_devices()[:1]).reshape(1, 1, 1), (DATA, MODEL, TIME))
+
+
+def axes_of(mesh: Mesh) -> Axes:
+    """Return the axes that have more than one device."""
+    rows = tuple(name for name in (DATA, MODEL) if mesh.shape[name] > 1)
+    items = MODEL if mesh.shape[MODEL] > 1 else None
+    return Axes(rows, items, TIME if mesh.shape[TIME] > 1 else None)
 
 
 def over_devices(f: Callable[..., Any], mesh: Mesh, in_specs: Any, out_specs: Any) -> Any:
     """Return ``f``, which computes one device's share, mapped over a mesh by ``shard_map``.
 
     On one device it is ``f`` itself. ``f`` says where devices exchange something: nothing is
-    inserted, not even into gradients (``check_vma`` would).
+    inserted, not even into gradients (``check_vma`` would). So what a device differentiates is the
+    sum of all devices' results.
     """
     if mesh.size == 1:
         return f
     return jax.shard_map(f, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
 
 
-def data_axis(mesh: Mesh) -> str | None:
-    """Return the name of the axis that rows are spread over; ``None`` on one device."""
-    return DATA if mesh.size > 1 else None
+def row_groups(mesh: Mesh) -> int:
+    """Return over how many devices rows are spread."""
+    return mesh.shape[DATA] * mesh.shape[MODEL]
 
 
 def padded_rows(rows: int, mesh: Mesh) -> int:
-    """Return the next multiple of the number of devices."""
-    return -(-rows // mesh.size) * mesh.size
+    """Return the next multiple of the number of devices that rows are spread over."""
+    return -(-rows // row_groups(mesh)) * row_groups(mesh)
 
 
 def local_rows(rows: int, mesh: Mesh) -> range:
     """Return which of a batch's rows, filled up to ``padded_rows``, this process must make."""
-    mine = [i for i, d in enumerate(mesh.devices) if d.process_index == jax.process_index()]
-    share = padded_rows(rows, mesh) // mesh.size
+    time, flat = mesh.shape[TIME], mesh.devices.flat
+    mine = [i // time for i, d in enumerate(flat) if d.process_index == jax.process_index()]
+    share = padded_rows(rows, mesh) // row_groups(mesh)
     return range(mine[0] * share, (mine[-1] + 1) * share)
 
 
-def replicate(tree: Any, mesh: Mesh) -> Any:
-    """Return ``tree`` with a copy of each array on every device."""
+def local_groups(mesh: Mesh) -> int:
+    """Return over how many devices of this process rows are spread."""
+    mine = sum(device.process_index == jax.process_index() for device in mesh.devices.flat)
+    return mine // mesh.shape[TIME]
+
+
+def batch_specs(batch: Any, axis: int = 0) -> Any:
+    """Return how a batch is spread: rows, the axis ``axis``; positions, the axis behind it."""
+    rows = [None] * axis + [(DATA, MODEL)]
+    return jax.tree.map(lambda x: P(*rows, TIME) if x.ndim == axis + 2 else P(*rows), batch)
+
+
+def state_specs(state: Any, axis: int = 0) -> Any:
+    """Return how parameters, or all of a state, are spread: whole, but for what has rows of items.
+
+    ``axis`` is the axis of the items.
+    """
+
+    def spec(path: Any, x: Any) -> P:
+        return P(*[None] * axis, MODEL) if is_per_item(path) else P()
+
+    return jax.tree_util.tree_map_with_path(spec, state)
+
+
+def is_per_item(path: Any) -> bool:
+    """Say whether a leaf of parameters, by its path, has one row an item."""
+    name = jax.tree_util.keystr(path)
+    return any(part in name for part in _PER_ITEM)
+
+
+def place(state: Any, mesh: Mesh, axis: int = 0) -> Any:
+    """Return a state on the devices, as ``state_specs`` says.
+
+    Its item rows are filled up with zeros to a multiple of the shards.
+    """
     if mesh.size == 1:
-        return tree
-    whole = NamedSharding(mesh, P())
-    return jax.tree.map(
-        lambda x: jax.make_array_from_process_local_data(whole, np.asarray(x), x.shape), tree
-    )
+        return state
+
+    def put(path: Any, x: Any, spec: P) -> jax.Array:
+        x = np.asarray(x)
+        if is_per_item(path):
+            x = np.pad(
+                x, [(0, -n % mesh.shape[MODEL] * (i == axis)) for i, n in enumerate(x.shape)]
+            )
+        return jax.make_array_from_callback(x.shape, NamedSharding(mesh, spec), x.__getitem__)
+
+    return jax.tree_util.tree_map_with_path(put, state, state_specs(state, axis))
 
 
-def local_devices(mesh: Mesh) -> int:
-    """Return how many devices of a mesh are this process's."""
-    return sum(device.process_index == jax.process_index() for device in mesh.devices)
+def gather(state: Any, like: Any, mesh: Mesh) -> Any:
+    """Return a state that was placed as whole NumPy arrays of the shapes of ``like``, on all hosts.
+
+    On one device it is the state itself.
+    """
+    if mesh.size == 1:
+        return state
+
+    def get(x: jax.Array, like: Any) -> np.ndarray:
+        if not (x.is_fully_addressable or x.is_fully_replicated):
+            x = multihost_utils.process_allgather(x, tiled=True)
+        return np.asarray(x)[: len(like)] if x.ndim else np.asarray(x)
+
+    return jax.tree.map(get, state, like)
 
 
 def spread(tree: Any, mesh: Mesh, axis: int = 0) -> Any:
     """Return arrays of this process's rows as part of arrays of all, spread over the devices.
 
-    ``axis`` is the axis of the rows.
+    ``axis`` is the axis of the rows. Windows are filled up with padding to a multiple of the shards
+    of time.
     """
     if mesh.size == 1:
         return tree
-    sharding = NamedSharding(mesh, P(*[None] * axis, DATA))
-    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), tree)
+
+    def put(x: Any, spec: P) -> jax.Array:
+        if x.ndim == axis + 2:
+            x = np.pad(x, [(0, 0)] * (axis + 1) + [(0, -x.shape[-1] % mesh.shape[TIME])])
+        return jax.make_array_from_process_local_data(NamedSharding(mesh, spec), x)
+
+    return jax.tree.map(put, tree, batch_specs(tree, axis))
 
 
 def stack_shares(tree: Any, mesh: Mesh, axis: int = 0) -> Any:
     """Return arrays of this process's rows for ``pmap``: ``axis`` becomes (devices, rows)."""
     if mesh.size == 1:
         return tree
-    shares = (local_devices(mesh), -1)
+    shares = (local_groups(mesh), -1)
     return jax.tree.map(lambda x: x.reshape(*x.shape[:axis], *shares, *x.shape[axis + 1 :]), tree)

@@ -18,8 +18,20 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from echojax.data import Examples
-from echojax.evaluation.tiles import Top, merge_top, no_top, score_tile, without
-from echojax.mesh import DATA, data_axis, local_rows, one_device, over_devices, padded_rows, spread
+from echojax.evaluation.tiles import Tile, Top, best, merge_top, no_top, score_tile, without
+from echojax.mesh import (
+    DATA,
+    MODEL,
+    axes_of,
+    batch_specs,
+    local_rows,
+    one_device,
+    over_devices,
+    padded_rows,
+    spread,
+    state_specs,
+)
+from echojax.sharded_table import first_row
 
 TOP = 10  # how many recommended items are kept an example, for coverage and popularity
 TIES = "an item with the target's score, or NaN, is ranked before the target"
@@ -41,20 +53,30 @@ class Ranked(NamedTuple):
 
 
 def make_ranker(
-    encode: Encode, items: Items, *, tile: int = 2**15, mesh: Mesh | None = None
+    encode: Encode,
+    items: Items,
+    *,
+    num_items: int | None = None,
+    tile: int = 2**15,
+    mesh: Mesh | None = None,
 ) -> Ranker:
     """Return a jitted ``rank(params, item_ids_BxL, lengths_B, targets_B, excluded_BxS)``.
 
     Args:
         encode: pure ``(params, item_ids_BxL, lengths_B) -> user_BxD``.
-        items: pure ``params -> item_VxD``; the scores are ``user @ item.T`` in float32.
+        items: pure ``params -> item_VxD``, or a device's part of it; the scores are
+            ``user @ item.T`` in float32.
+        num_items: V; rows behind it only fill up (``None``: there are none).
         tile: items scored at once; memory is (B, tile) and does not grow with the catalogue.
-        mesh: the devices that the histories are spread over (``None``: one). Every device gets
-            all results.
+        mesh: the devices that the histories, and the items, are spread over (``None``: one). Every
+            device gets all results.
 
     ``excluded_BxS`` holds items that are no candidates, padded with 0. The result is
     ``(rank_B, top_BxK)``, int32.
     """
+    mesh = mesh or one_device()
+    axes = axes_of(mesh)
+    data = tuple(axis for axis in axes.rows if axis != axes.items)
 
     def rank(
         params: Any, item_ids_BxL: jax.Array, lengths_B: jax.Array, targets_B: jax.Array,
@@ -63,45 +85,62 @@ def make_ranker(
         user_BxD = encode(params, item_ids_BxL, lengths_B)
         # The target itself always stays a candidate.
         excluded_BxS = jnp.where(excluded_BxS == targets_B[:, None], 0, excluded_BxS)
-        ranked = _rank_tiles(user_BxD, items(params), targets_B, excluded_BxS, tile)
-        return jax.lax.all_gather(ranked, axis, tiled=True) if axis else ranked
+        rows = (user_BxD, targets_B, excluded_BxS)
+        if axes.items:  # each device ranks the histories of all among its items
+            rows = jax.lax.all_gather(rows, axes.items, tiled=True)
+        ranked = _rank_tiles(*rows, items(params), num_items, tile, axes.items)
+        return jax.lax.all_gather(ranked, data, tiled=True) if data else ranked
 
-    mesh = mesh or one_device()
-    axis = data_axis(mesh)
-    return jax.jit(over_devices(rank, mesh, (P(), *[P(DATA)] * 4), P()))
+    def mapped(params: Any, item_ids_BxL: jax.Array, *rows: jax.Array) -> Any:
+        in_specs = (state_specs(params), batch_specs(item_ids_BxL), *[P((DATA, MODEL))] * 3)
+        return over_devices(rank, mesh, in_specs, P())(params, item_ids_BxL, *rows)
+
+    return jax.jit(mapped)
 
 
 def _rank_tiles(
-    user_BxD: jax.Array, item_VxD: jax.Array, targets_B: jax.Array, excluded_BxS: jax.Array,
-    tile: int,
+    user_BxD: jax.Array, targets_B: jax.Array, excluded_BxS: jax.Array, item_VxD: jax.Array,
+    num_items: int | None, tile: int, axis: str | None,
 ) -> tuple[jax.Array, jax.Array]:  # fmt: skip
-    (num_items, _), batch = item_VxD.shape, user_BxD.shape[0]
-    tile = min(tile, num_items)
-    firsts = jnp.arange(0, num_items, tile, dtype=jnp.int32)
+    rows, batch = item_VxD.shape[0], user_BxD.shape[0]
+    tile = min(tile, rows)
+    firsts = jnp.arange(0, rows, tile, dtype=jnp.int32)
+    before = first_row(item_VxD, axis) if axis else 0
+
+    def scores(first: jax.Array) -> Tile:
+        scored = score_tile(user_BxD, item_VxD, first, tile, before)
+        if num_items is None:
+            return scored
+        return scored._replace(candidate_C=scored.candidate_C & (scored.item_C < num_items))
 
     # The target's score comes from the same product as all others: a score computed in another
     # way could differ in its last bit, and win or lose against an equal one.
     def find_target(found_B: jax.Array, first: jax.Array) -> tuple[jax.Array, None]:
-        item_C, candidate_C, score_BxC = score_tile(user_BxD, item_VxD, first, tile)
+        item_C, candidate_C, score_BxC = scores(first)
         column_B = jnp.clip(targets_B - item_C[0], 0, tile - 1)
         score_B = jnp.take_along_axis(score_BxC, column_B[:, None], axis=1)[:, 0]
         here_B = (item_C[column_B] == targets_B) & candidate_C[column_B]
         return jnp.where(here_B, score_B, found_B), None
 
     target_B, _ = jax.lax.scan(find_target, jnp.zeros(batch, jnp.float32), firsts)
+    if axis:  # it is 0 where the target is another device's
+        target_B = jax.lax.psum(target_B, axis)
 
     def count(found: tuple[jax.Array, Top], first: jax.Array) -> tuple[tuple[jax.Array, Top], None]:
-        rank_B, top = found
-        scored = score_tile(user_BxD, item_VxD, first, tile)
+        rivals_B, top = found
+        scored = scores(first)
         candidate_BxC = without(excluded_BxS, scored)
         rival_BxC = candidate_BxC & (scored.item_C != targets_B[:, None])
         rival_BxC &= ~(scored.score_BxC < target_B[:, None])
-        rank_B += jnp.sum(rival_BxC, axis=1, dtype=jnp.int32)
-        return (rank_B, merge_top(top, scored, candidate_BxC)), None
+        rivals_B += jnp.sum(rival_BxC, axis=1, dtype=jnp.int32)
+        return (rivals_B, merge_top(top, scored, candidate_BxC)), None
 
-    none = (jnp.ones(batch, jnp.int32), no_top(batch, TOP))
-    (rank_B, top), _ = jax.lax.scan(count, none, firsts)
-    return rank_B, top.item_BxK
+    none = (jnp.zeros(batch, jnp.int32), no_top(batch, TOP))
+    (rivals_B, top), _ = jax.lax.scan(count, none, firsts)
+    if axis:
+        rivals_B = jax.lax.psum(rivals_B, axis)
+        top = best(jax.lax.all_gather(top, axis, axis=1, tiled=True), TOP)
+    return 1 + rivals_B, top.item_BxK
 
 
 def rank_examples(

@@ -23,17 +23,27 @@ class Tile(NamedTuple):
     score_BxC: jax.Array
 
 
-def score_tile(user_BxD: jax.Array, item_VxD: jax.Array, first: jax.Array, tile: int) -> Tile:
-    """Score the items from ``first`` on; all tiles have one size, the last overlaps another."""
+def score_tile(
+    user_BxD: jax.Array,
+    item_VxD: jax.Array,
+    first: jax.Array,
+    tile: int,
+    before: jax.Array | int = 0,
+) -> Tile:
+    """Score the items from row ``first`` on; all tiles have one size, the last overlaps another.
+
+    ``before``: items that come before the table's first row, where it is a part of the catalogue.
+    """
     start = jnp.minimum(first, item_VxD.shape[0] - tile)
-    item_C = start + jnp.arange(tile, dtype=jnp.int32)
+    row_C = start + jnp.arange(tile, dtype=jnp.int32)
+    item_C = before + row_C
     item_CxD = jax.lax.dynamic_slice_in_dim(item_VxD, start, tile)
     score_BxC = jnp.matmul(
         user_BxD.astype(jnp.float32),
         item_CxD.astype(jnp.float32).T,
         precision=jax.lax.Precision.HIGHEST,
     )
-    return Tile(item_C, (item_C >= first) & (item_C != 0), score_BxC)
+    return Tile(item_C, (row_C >= first) & (item_C != 0), score_BxC)
 
 
 def without(excluded_BxS: jax.Array, tile: Tile) -> jax.Array:
@@ -79,6 +89,12 @@ def merge_top(top: Top, tile: Tile, candidate_BxC: jax.Array, recall: float | No
             score_BxC, min(k, columns), recall_target=recall
         )
     item_BxK = jnp.where(score_BxK > -jnp.inf, tile.item_C[column_BxK], 0)
-    score_BxK, place_BxK = jax.lax.top_k(jnp.hstack([top.score_BxK, score_BxK]), k)
-    item_BxK = jnp.take_along_axis(jnp.hstack([top.item_BxK, item_BxK]), place_BxK, axis=1)
-    return Top(score_BxK, item_BxK)
+    return best(
+        Top(jnp.hstack([top.score_BxK, score_BxK]), jnp.hstack([top.item_BxK, item_BxK])), k
+    )
+
+
+def best(top: Top, k: int) -> Top:
+    """Return the k best of several, (B, more than k), of which equal ones come by number."""
+    score_BxK, place_BxK = jax.lax.top_k(top.score_BxK, k)
+    return Top(score_BxK, jnp.take_along_axis(top.item_BxK, place_BxK, axis=1))

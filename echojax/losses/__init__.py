@@ -7,6 +7,7 @@ import numpy as np
 
 from echojax.losses.negatives import NEGATIVES, pool
 from echojax.losses.sampled import Formula, Loss, bpr, gbce, sampled_loss, sampled_softmax
+from echojax.losses.sharded_softmax import sharded_softmax
 from echojax.losses.softmax import full_softmax, softmax_cross_entropy
 
 __all__ = ["Loss", "full_softmax", "make_loss", "pool", "softmax_cross_entropy"]
@@ -22,6 +23,7 @@ def make_loss(
     negatives: int | None = None,
     negative_sampling: str | None = None,
     gbce_t: float | None = None,
+    axis: str | None = None,
 ) -> Loss:
     """Return a training loss.
 
@@ -31,9 +33,10 @@ def make_loss(
         negatives: K (None: 256; bce and bpr 1).
         negative_sampling: uniform (None), popularity or in-batch.
         gbce_t: gBCE's calibration (None: 0.75).
+        axis: the mapped axis that the item table is spread over.
     """
     if name == "softmax":
-        return full_softmax
+        return full_softmax if axis is None else sharded_softmax(axis, len(counts_V))
     num = negatives or _NUM_NEGATIVES[name]
     formula: dict[str, Formula] = {
         "sampled-softmax": sampled_softmax,
@@ -41,4 +44,5 @@ def make_loss(
         "bce": gbce(0.0, num, len(counts_V)),
         "bpr": bpr,
     }
-    return sampled_loss(formula[name], NEGATIVES[negative_sampling or "uniform"](counts_V), num)
+    draw = NEGATIVES[negative_sampling or "uniform"](counts_V)
+    return sampled_loss(formula[name], draw, num, axis)

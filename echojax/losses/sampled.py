@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 
 from echojax.losses.negatives import Draw
+from echojax.sharded_table import look_up
 
 Formula = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 """``formula(target_BxP, negative_BxPxK, log_q) -> (B, P)``: losses from logits.
@@ -43,12 +45,13 @@ class Loss(Protocol):
         """
 
 
-def sampled_loss(formula: Formula, draw: Draw, num: int) -> Loss:
+def sampled_loss(formula: Formula, draw: Draw, num: int, axis: str | None = None) -> Loss:
     """Return the loss that gives ``formula`` the logits of targets and ``num`` drawn items.
 
     A row's predictions share its negatives, so that their logits are one matrix product. A single
     negative is each prediction's own, as in SASRec: sharing it would save nothing and leave few of
-    them in a batch. One that is the target does not count.
+    them in a batch. One that is the target does not count. ``axis``: the mapped axis that the item
+    table is spread over.
     """
 
     def loss(
@@ -61,17 +64,18 @@ def sampled_loss(formula: Formula, draw: Draw, num: int) -> Loss:
     ) -> jax.Array:
         dtype = jnp.promote_types(user_BxPxD.dtype, jnp.float32)
         user_BxPxD, item_VxD = user_BxPxD.astype(dtype), item_VxD.astype(dtype)
+        rows = partial(look_up, item_VxD, axis=axis)
         keys_B = jax.vmap(lambda key: jax.random.fold_in(key, _NEGATIVES))(keys_B)
         own = num == 1
         shape = (targets_BxP.shape[1] if own else 1, num)
         drawn, log_q = draw(keys_B, shape, pool_M)  # (B, P, 1) or (B, 1, K)
         if own:
-            negative_BxPxK = jnp.sum(user_BxPxD * item_VxD[drawn[..., 0]], axis=-1)[..., None]
+            negative_BxPxK = jnp.sum(user_BxPxD * rows(drawn[..., 0]), axis=-1)[..., None]
         else:
-            negative_BxPxK = jnp.einsum("bpd,bkd->bpk", user_BxPxD, item_VxD[drawn[:, 0]])
+            negative_BxPxK = jnp.einsum("bpd,bkd->bpk", user_BxPxD, rows(drawn[:, 0]))
         other = (drawn != targets_BxP[..., None]) & (drawn != 0)
         negative_BxPxK = jnp.where(other, negative_BxPxK, -jnp.inf)
-        target_BxP = jnp.sum(user_BxPxD * item_VxD[targets_BxP], axis=-1)
+        target_BxP = jnp.sum(user_BxPxD * rows(targets_BxP), axis=-1)
         losses_BxP = formula(target_BxP, negative_BxPxK, log_q.astype(dtype))
         return jnp.sum(losses_BxP * weights_BxP)
 

@@ -5,8 +5,10 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from echojax.losses.chunked_logsumexp import chunked_logsumexp
+
 # Never more logits at once than 256 MB of float32.
-_MOST_LOGITS = 2**26
+MOST_LOGITS = 2**26
 
 
 def full_softmax(
@@ -28,8 +30,8 @@ def full_softmax(
     user_MxD = user_BxPxD.reshape(-1, width)
     targets_M, weights_M = targets_BxP.ravel(), jax.lax.stop_gradient(weights_BxP.ravel())
     rows = _rows_at_once(num_items)
-    if targets_M.size <= rows or rows * num_items > _MOST_LOGITS:
-        chunk = max(1024, _MOST_LOGITS // targets_M.size)
+    if targets_M.size <= rows or rows * num_items > MOST_LOGITS:
+        chunk = max(1024, MOST_LOGITS // targets_M.size)
         losses_M = softmax_cross_entropy(user_MxD, item_VxD, targets_M, chunk=chunk)
         return jnp.sum(losses_M * weights_M)
     dtype = jnp.promote_types(user_MxD.dtype, jnp.float32)
@@ -53,26 +55,7 @@ def softmax_cross_entropy(
     target_M = jnp.sum(user_MxD * item_VxD[targets_M], axis=-1)
     if chunk is None or chunk >= item_VxD.shape[0]:
         return jax.nn.logsumexp(user_MxD @ item_VxD.T, axis=-1) - target_M
-    return _chunked_logsumexp(user_MxD, item_VxD, chunk) - target_M
-
-
-def _chunked_logsumexp(user_MxD: jax.Array, item_VxD: jax.Array, chunk: int) -> jax.Array:
-    """Return logsumexp over items, (M,), one chunk of items after the other."""
-    num_items = item_VxD.shape[0]
-    chunks = -(-num_items // chunk)
-
-    @jax.checkpoint  # backward computes a chunk's logits again instead of keeping them all
-    def add_chunk(total_M: jax.Array, first: jax.Array) -> tuple[jax.Array, None]:
-        # The last chunk starts early enough to be full; what it shares with the one before it
-        # is masked, so that the table is never padded or copied.
-        start = jnp.minimum(first, num_items - chunk)
-        items_KxD = jax.lax.dynamic_slice_in_dim(item_VxD, start, chunk)
-        fresh_K = start + jnp.arange(chunk) >= first
-        logits_MxK = jnp.where(fresh_K, user_MxD @ items_KxD.T, -jnp.inf)
-        return jnp.logaddexp(total_M, jax.nn.logsumexp(logits_MxK, axis=-1)), None
-
-    start_M = jnp.full(user_MxD.shape[0], -jnp.inf, user_MxD.dtype)
-    return jax.lax.scan(add_chunk, start_M, jnp.arange(chunks) * chunk)[0]
+    return chunked_logsumexp(user_MxD, item_VxD, item_VxD.shape[0], chunk) - target_M
 
 
 def _rows_at_once(num_items: int) -> int:

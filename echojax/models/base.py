@@ -8,6 +8,7 @@ from flax import nnx
 
 from echojax.models.initializers import normal
 from echojax.models.positions import at_position
+from echojax.sharded_table import look_up
 
 
 class SequenceModel(nnx.Module):
@@ -28,6 +29,7 @@ class SequenceModel(nnx.Module):
     def __init__(self, num_items: int, *, width: int, max_len: int, rngs: nnx.Rngs):
         self.max_len = max_len
         self.activations: Any = None  # the dtype of what is looked up; None: the table's own
+        self.item_axis: str | None = None  # the mapped axis that the item table is spread over
         self.item_embedding = nnx.Param(normal(rngs.params(), (num_items, width)))
 
     def encode(
@@ -64,7 +66,7 @@ class SequenceModel(nnx.Module):
         item_ids_BxL = jnp.asarray(item_ids_BxL)
         if (length := item_ids_BxL.shape[1]) > self.max_len:
             raise ValueError(f"histories of {length} items, but max_len is {self.max_len}")
-        x_BxLxD = self.item_embedding[item_ids_BxL]
+        x_BxLxD = look_up(self.item_embedding[...], item_ids_BxL, self.item_axis)
         x_BxLxD = x_BxLxD if self.activations is None else x_BxLxD.astype(self.activations)
         # Padding's row is read but never trained by the lookup (PyTorch's padding_idx).
         return jnp.where((item_ids_BxL == 0)[..., None], jax.lax.stop_gradient(x_BxLxD), x_BxLxD)

@@ -15,7 +15,7 @@ from echojax.config import Config
 from echojax.data import Batches, StackedBatches, iterate
 from echojax.errors import UserError
 from echojax.evaluation.metrics import metric_names
-from echojax.mesh import local_devices, replicate, spread, stack_shares
+from echojax.mesh import gather, local_groups, place, spread, stack_shares
 from echojax.training.interrupts import Interrupted, Interrupts
 from echojax.training.metric_log import MetricLog
 from echojax.training.objectives import Batch
@@ -68,14 +68,14 @@ class Trainer:
     def place(self, batch: Any, signum: int) -> tuple[Any, Any]:
         """Return a batch, and what this host asks, as the step takes them."""
         onto = stack_shares if self.config.parallel == "pmap" else spread
-        asked_D = np.full(local_devices(self.mesh), signum, np.int32)
+        asked_D = np.full(local_groups(self.mesh), signum, np.int32)
         return onto(batch, self.mesh, axis=1), onto(asked_D, self.mesh)
 
     def _train_together(self, runs: list[SeedRun], logs: list[MetricLog]) -> None:
         """Train seeds side by side until one of them is finished."""
         batches = StackedBatches(tuple(self.feed(run.config) for run in runs))
         per_epoch, done = batches.per_epoch, runs[0].standing.steps
-        states = replicate(stacked([run.state for run in runs]), self.mesh)
+        states = place(stacked([run.state for run in runs]), self.mesh, axis=1)
         step = self.compile(states, *self.place(batches[0], 0))
         for run in runs:
             run.standing.note_program(memory_of(step), len(runs))
@@ -88,7 +88,7 @@ class Trainer:
                 states = epochs.run(states, rows, done, stop)
                 done = stop
         for run, state in zip(runs, unstacked(states), strict=True):
-            run.state = state
+            run.state = gather(state, run.state, self.mesh)
 
 
 @dataclass
@@ -137,7 +137,7 @@ class _Epochs:
                 began, examples, waited = now, 0, 0.0
                 if save:
                     for run, state in zip(self.runs, unstacked(states), strict=True):
-                        run.save(state)
+                        run.save(gather(state, run.state, self.trainer.mesh))
                     self._leave_if_asked()
         return states
 
@@ -185,7 +185,7 @@ class _Epochs:
             ndcg = self._validate(run, log, state, epoch)
         if reached:
             standing.epoch_loss, standing.epoch_steps = 0.0, 0
-        run.save(state, ndcg)
+        run.save(gather(state, run.state, self.trainer.mesh), ndcg)
 
     def _validate(self, run: SeedRun, log: MetricLog, state: TrainState, epoch: int) -> float:
         began, standing = time.perf_counter(), run.standing

@@ -22,7 +22,9 @@ from echojax.data import (
 from echojax.errors import unknown_name
 from echojax.evaluation.metrics import summarise
 from echojax.evaluation.ranking import Ranked, Ranker, make_ranker, rank_examples
+from echojax.mesh import axes_of
 from echojax.models import check_names, with_sizes
+from echojax.models.axes import with_axes
 from echojax.models.counted import training_counts
 from echojax.models.precision import with_precision
 
@@ -108,9 +110,12 @@ def make_evaluator(
 
     def encode(params: nnx.State, item_ids_BxL: jax.Array, lengths_B: jax.Array) -> jax.Array:
         model = with_precision(nnx.merge(graphdef, params), config.precision)
-        return model.encode(item_ids_BxL, lengths_B)
+        return with_axes(model, axes_of(mesh)).encode(item_ids_BxL, lengths_B)
 
-    ranker = make_ranker(encode, lambda params: nnx.merge(graphdef, params).catalogue(), mesh=mesh)
+    def items(params: nnx.State) -> jax.Array:
+        return nnx.merge(graphdef, params).catalogue()
+
+    ranker = make_ranker(encode, items, num_items=dataset.num_items, mesh=mesh)
     counts_V = training_counts(split.train, dataset.num_items)
     return Evaluator(config, split, ranker, counts_V, mesh)
 

@@ -14,7 +14,7 @@ from echojax.config import Config
 from echojax.data import Batches, Dataset, Split, batches, windows
 from echojax.errors import UserError
 from echojax.losses import make_loss
-from echojax.mesh import data_axis, local_rows, padded_rows
+from echojax.mesh import axes_of, local_rows, padded_rows, row_groups
 from echojax.training.step import make_train_step
 
 # XLA's CPU compiler halves AVX-512 vectors unless told not to: 10 % of a step.
@@ -52,28 +52,30 @@ def make_step(
     assert config.objective is not None
     assert config.max_len is not None
     assert config.batch_size is not None
-    rows = padded_rows(config.batch_size, mesh) // mesh.size
+    rows = padded_rows(config.batch_size, mesh) // row_groups(mesh)
     if config.microbatch and rows % config.microbatch:
         raise UserError(
             f"--microbatch {config.microbatch} does not divide the {rows} rows of a device; "
             "change it or --batch-size"
         )
+    axes = axes_of(mesh)
     loss = make_loss(
         config.loss,
         counts_V=counts_V,
         negatives=config.negatives,
         negative_sampling=config.negative_sampling,
         gbce_t=config.gbce_t,
+        axis=axes.items,
     )
     return make_train_step(
         graphdef,
         optimizer,
         objective=config.objective,
         microbatch=config.microbatch or choose_microbatch(config, rows, counts_V.size),
-        columns=choose_columns(lengths_M, config.max_len),
+        columns=() if axes.time else choose_columns(lengths_M, config.max_len),
         loss=loss,
         precision=config.precision,
-        axis=data_axis(mesh),
+        axes=axes,
     )
 
 

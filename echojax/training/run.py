@@ -14,7 +14,7 @@ from echojax.data import Dataset, Split
 from echojax.errors import UserError
 from echojax.hosts import first_host, on_first
 from echojax.insight import write_insight
-from echojax.mesh import describe, make_mesh
+from echojax.mesh import describe, make_mesh, place
 from echojax.models import COUNTED, build_model
 from echojax.training.checkpoints import Checkpoints
 from echojax.training.counting import count
@@ -68,7 +68,7 @@ def run(config: Config, console: Console) -> Path:
 
     with deferred_interrupts() as interrupts:
         # Model: from each seed, or from its newest checkpoint.
-        mesh = make_mesh()
+        mesh = make_mesh(item_shards=config.item_shards, time_shards=config.time_shards)
         feed = training_batches(config, split, mesh)
         graphdef, runs = _open_runs(config, seeds, dataset, feed.per_epoch, display)
         parameters = number_of(runs[0].state.params)
@@ -149,7 +149,8 @@ def _finish(
     found = one.checkpoints.restore(one.state, first=one.standing.best_step)
     params = jax.device_get((found[0] if found else one.state).params)
     one.checkpoints.close()
-    ranked = {part: evaluate.rank(params, part) for part in PARTS}
+    placed = place(params, evaluate.mesh)
+    ranked = {part: evaluate.rank(placed, part) for part in PARTS}
     if not first_host():
         return {}
     before = build_model(one.config, dataset.num_items)

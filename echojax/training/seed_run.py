@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from echojax.config import Config
-from echojax.mesh import DATA, data_axis, over_devices
+from echojax.mesh import axes_of, batch_specs, over_devices, state_specs
 from echojax.training.checkpoints import Checkpoints
 from echojax.training.metric_log import MetricLog
 from echojax.training.progress import Standing
@@ -102,7 +102,7 @@ def side_by_side(step: StepFunction, mesh: Mesh, parallel: str = "shard_map") ->
     An accelerator computes the seeds at once. A CPU's cores are busy with one, and the arrays of
     several leave its caches: there they follow each other inside the program, 1.5 times faster.
     """
-    axis = data_axis(mesh)
+    axes = axes_of(mesh)
 
     def steps(
         states: TrainState, batches: Any, asked: jax.Array
@@ -113,10 +113,16 @@ def side_by_side(step: StepFunction, mesh: Mesh, parallel: str = "shard_map") ->
             jax.lax.map(lambda seed: step(*seed), seeds) if one_by_one else jax.vmap(step)(*seeds)
         )
         asked = jnp.max(asked)
-        return states, losses, jax.lax.pmax(asked, axis) if axis else asked
+        return states, losses, jax.lax.pmax(asked, axes.rows) if axes.rows else asked
 
-    if axis and parallel == "pmap":
-        devices = list(mesh.devices)
+    if axes.rows and parallel == "pmap":
+        (axis,), devices = axes.rows, list(mesh.devices.flat)
         return jax.pmap(steps, axis, in_axes=(None, 1, 0), out_axes=None, devices=devices)
-    mapped = over_devices(steps, mesh, (P(), P(None, DATA), P(DATA)), P())
+
+    def mapped(states: TrainState, batches: Any, asked: jax.Array) -> Any:
+        spread, rows = state_specs(states, 1), (batch_specs(batches, 1), batch_specs(asked))
+        return over_devices(steps, mesh, (spread, *rows), (spread, P(), P()))(
+            states, batches, asked
+        )
+
     return jax.jit(mapped, donate_argnums=0)

@@ -10,9 +10,13 @@ import optax
 from flax import nnx
 
 from echojax.losses import Loss, full_softmax, pool
+from echojax.mesh import Axes, is_per_item
+from echojax.models.axes import with_axes
 from echojax.models.precision import with_precision
 from echojax.training.objectives import OBJECTIVES, Batch
 from echojax.training.state import TrainState
+
+NOT_MAPPED = Axes()
 
 StepFunction = Callable[[TrainState, Batch], tuple[TrainState, jax.Array]]
 
@@ -26,7 +30,7 @@ def make_train_step(
     columns: Sequence[int] = (),
     loss: Loss = full_softmax,
     precision: str = "float32",
-    axis: str | None = None,
+    axes: Axes = NOT_MAPPED,
 ) -> jax.stages.Wrapped:
     """Return ``step(state, batch) -> (state, loss)``, jitted, with the old state donated.
 
@@ -39,7 +43,8 @@ def make_train_step(
         columns: how narrow a microbatch's window may be cut where its rows are short.
         loss: of the predictions and their targets (``echojax.losses.make_loss``).
         precision: of the model's activations (``models.precision``).
-        axis: the mapped axis that the batch's rows are spread over; the result is that of all rows.
+        axes: the mapped axes that rows, items and positions are spread over; the result is that of
+            all.
 
     The batch holds ``item_ids`` (B, L), ``lengths``, ``targets`` and ``weights`` (B,); rows of
     weight 0 pad the last batch of an epoch. The loss is the weighted mean over the predictions.
@@ -49,20 +54,24 @@ def make_train_step(
     def summed_loss(
         pool_M: jax.Array, params: nnx.State, batch: Batch, keys_B: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        model = with_precision(nnx.merge(graphdef, params), precision)
+        model = with_axes(with_precision(nnx.merge(graphdef, params), precision), axes)
         user_BxPxD, targets_BxP, weights_BxP = predict(model, batch, keys_B)
+        if (
+            axes.time and objective == "prefixes"
+        ):  # every device of the axis has the same: one counts
+            weights_BxP *= jax.lax.axis_index(axes.time) == 0
         items_VxD = model.catalogue()
         total = loss(user_BxPxD, items_VxD, targets_BxP, weights_BxP, keys_B, pool_M)
         return total, jnp.sum(weights_BxP)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, jax.Array]:
-        keys_B = row_keys(state, batch["lengths"].shape[0], axis)
+        keys_B = row_keys(state, batch["lengths"].shape[0], axes)
         drawn_from = pool(batch["targets"], batch["weights"])
-        if axis:
-            drawn_from = jax.lax.all_gather(drawn_from, axis, tiled=True)
+        if axes.rows:
+            drawn_from = jax.lax.all_gather(drawn_from, axes.rows, tiled=True)
         summed = partial(summed_loss, drawn_from)
         sums = summed_gradient(summed, state.params, batch, keys_B, microbatch, columns)
-        (value, total), grads = jax.lax.psum(sums, axis) if axis else sums
+        (value, total), grads = over_all(sums, axes)
         grads = jax.tree.map(lambda grad: grad / total, grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -71,11 +80,23 @@ def make_train_step(
     return jax.jit(step, donate_argnums=0)
 
 
-def row_keys(state: TrainState, rows: int, axis: str | None = None) -> jax.Array:
-    """Return a key for each row of the step's batch (of this device's share, with ``axis``)."""
+def row_keys(state: TrainState, rows: int, axes: Axes = NOT_MAPPED) -> jax.Array:
+    """Return a key for each row of the step's batch (of this device's share)."""
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-    first = jax.lax.axis_index(axis) * rows if axis else 0
+    first = jax.lax.axis_index(axes.rows) * rows if axes.rows else 0
     return jax.vmap(lambda row: jax.random.fold_in(key, row))(first + jnp.arange(rows))
+
+
+def over_all(sums: Any, axes: Axes) -> Any:
+    """Return loss, weight and gradients summed over the devices that have parts of each."""
+    if not axes.all:
+        return sums
+
+    def total(path: Any, x: jax.Array) -> jax.Array:
+        own = axes.items if axes.items and is_per_item(path) else None
+        return jax.lax.psum(x, tuple(axis for axis in axes.all if axis != own))
+
+    return jax.tree_util.tree_map_with_path(total, sums)
 
 
 def summed_gradient(

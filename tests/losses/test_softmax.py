@@ -119,7 +119,7 @@ def test_gradient_by_rows_equals_finite_differences():
 
 def test_a_catalogue_past_the_limit_is_cut_into_chunks_of_items():
     given = predictions(30, 4, 5000, 0)
-    with patch.object(module, "_MOST_LOGITS", 2**18):
+    with patch.object(module, "MOST_LOGITS", 2**18):
         compiled = jax.jit(lambda *given: with_gradient(*given)).lower(*given).compile()
         assert "while" in compiled.as_text()
         for ours, theirs in zip(compiled(*given), summed_by_definition(*given), strict=True):
@@ -190,5 +190,5 @@ def test_rows_never_hold_all_logits():
         assert temporary_bytes(with_gradient, *given) >= all_logits
     with patch.object(jax, "default_backend", return_value="cpu"):
         assert temporary_bytes(with_gradient, *given) < all_logits / 20
-    with patch.object(module, "_MOST_LOGITS", 2**18):
+    with patch.object(module, "MOST_LOGITS", 2**18):
         assert temporary_bytes(with_gradient, *given) < all_logits / 2

@@ -8,7 +8,7 @@ import numpy as np
 from echojax.config import Config
 from echojax.data import Dataset, leave_one_out
 from echojax.data.batching import StackedBatches
-from echojax.mesh import make_mesh, replicate, spread, stack_shares
+from echojax.mesh import gather, make_mesh, place, spread, stack_shares
 from echojax.models import build_model
 from echojax.training.optimizer import make_optimizer
 from echojax.training.prepared import make_evaluator, resolved
@@ -25,10 +25,13 @@ CASES = {
     ),
 }
 
+# Devices, item shards, what maps the step. 20 items do not divide into 8 shards.
 PARALLEL = {
-    "echomamba4rec": [(2, "shard_map"), (8, "shard_map"), (4, "pmap")],
-    "sasrec": [(4, "shard_map"), (8, "pmap")],
-}
+    "echomamba4rec": [
+        (2, 1, "shard_map"), (8, 1, "shard_map"), (4, 1, "pmap"), (8, 8, "shard_map"),
+    ],
+    "sasrec": [(4, 2, "shard_map"), (8, 1, "pmap")],
+}  # fmt: skip
 
 
 def made_up() -> Dataset:
@@ -47,9 +50,10 @@ def made_up() -> Dataset:
     )
 
 
-def train(config, devices, parallel):
+def train(config, devices, item_shards, parallel):
     """Return the losses of 20 steps, all parameters, and the ranks of the test items."""
-    mesh, dataset = make_mesh(jax.devices()[:devices]), made_up()
+    mesh = make_mesh(jax.devices()[:devices], item_shards=item_shards)
+    dataset = made_up()
     split = leave_one_out(dataset, 6)
     optimizer = make_optimizer(config)
     configs = [dataclasses.replace(config, seed=seed) for seed in (0, 1)]
@@ -60,26 +64,27 @@ def train(config, devices, parallel):
     counts_V = target_counts(dataset, split)
     step = make_step(config, counts_V, lengths_M, graphdef, optimizer, mesh)
     step = side_by_side(step, mesh, parallel)
-    states, losses = replicate(stacked([state for _, state in made]), mesh), []
+    states, losses = place(stacked([state for _, state in made]), mesh, axis=1), []
     onto = {"shard_map": spread, "pmap": stack_shares}[parallel]
     for number in range(20):
         asked_D = np.arange(number, number - devices, -1, np.int32)
         states, loss, asked = step(states, onto(feed[number], mesh, axis=1), onto(asked_D, mesh))
         assert int(asked) == number
         losses.append(np.asarray(loss))
-    params = unstacked(states)[1].params
-    rank = make_evaluator(config, dataset, split, graphdef, mesh).rank
-    return np.array(losses), list(map(np.asarray, jax.tree.leaves(params))), rank(params, "test")
+    state = unstacked(states)[1]
+    ranked = make_evaluator(config, dataset, split, graphdef, mesh).rank(state.params, "test")
+    params = gather(state, made[1][1], mesh).params
+    return np.array(losses), list(map(np.asarray, jax.tree.leaves(params))), ranked
 
 
 if __name__ == "__main__":
     for name, config in CASES.items():
         config = resolved(config)
-        one = train(config, 1, "shard_map")
-        for devices, parallel in PARALLEL[name]:
-            many = train(config, devices, parallel)
+        one = train(config, 1, 1, "shard_map")
+        for case in PARALLEL[name]:
+            many = train(config, *case)
             np.testing.assert_allclose(many[0], one[0], rtol=2e-6)
             for a, b in zip(many[1], one[1], strict=True):
                 np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-5)
             np.testing.assert_array_equal(many[2].rank_M, one[2].rank_M)
-            print(name, devices, parallel)
+            print(name, *case)

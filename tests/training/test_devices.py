@@ -19,7 +19,5 @@ def test_losses_parameters_and_ranks_are_those_of_one_device():
     )  # fmt: skip
     assert process.returncode == 0, process.stderr
     assert process.stdout.splitlines() == [
-        f"{name} {devices} {parallel}"
-        for name, cases in PARALLEL.items()
-        for devices, parallel in cases
+        " ".join(map(str, (name, *case))) for name, cases in PARALLEL.items() for case in cases
     ]
