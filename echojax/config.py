@@ -117,6 +117,9 @@ class Config:
     """Share of each weight matrix that is taken away a step, times the step size (AdamW)."""
     clip_norm: float | None = None
     """Longest gradient, over all parameters; a longer one is shortened (None: any)."""
+    item_optimizer: Literal["adam", "rowwise"] = "adam"
+    """Of the item table: Adam's two numbers a weight, or one a row (the running root mean square of
+    its gradient, no momentum), for tables that fill the memory."""
     batch_size: int | None = None
     """Rows a step (None: 2048 prefixes, 256 on synthetic; 128 sequences, 32 on synthetic)."""
     microbatch: int | None = None

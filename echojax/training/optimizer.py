@@ -6,21 +6,40 @@ import jax
 import optax
 
 from echojax.config import Config
+from echojax.mesh import is_per_item
+from echojax.training.rowwise import clip_by_norm, scale_by_row_rms
 
 
-def make_optimizer(config: Config) -> optax.GradientTransformation:
+def make_optimizer(config: Config, item_axis: str | None = None) -> optax.GradientTransformation:
     """Return Adam, as all the papers use it, with the schedule, decay and limit that are asked for.
 
-    The limit is on the norm of the whole gradient, before Adam's own scaling.
+    The limit is on the norm of the whole gradient, before Adam's own scaling. ``item_axis``: the
+    mapped axis that the item table is spread over.
     """
-    rate = learning_rate(config)
-    if config.weight_decay:
-        adam = optax.adamw(rate, weight_decay=config.weight_decay, mask=decayed)
-    else:
-        adam = optax.adam(rate)
+    adam = _scaled(config, optax.scale_by_adam())
+    if config.item_optimizer == "rowwise":
+        kinds = {"item": _scaled(config, scale_by_row_rms()), "other": adam}
+        adam = optax.partition(kinds, item_or_other)
     if config.clip_norm is None:
         return adam
-    return optax.chain(optax.clip_by_global_norm(config.clip_norm), adam)
+    return optax.chain(clip_by_norm(config.clip_norm, item_axis), adam)
+
+
+def _scaled(
+    config: Config, direction: optax.GradientTransformation
+) -> optax.GradientTransformation:
+    """Return steps in a direction, with decay, as long as the configuration says."""
+    rate = optax.scale_by_learning_rate(learning_rate(config))
+    if not config.weight_decay:
+        return optax.chain(direction, rate)
+    return optax.chain(direction, optax.add_decayed_weights(config.weight_decay, decayed), rate)
+
+
+def item_or_other(params: Any) -> Any:
+    """Say of each parameter whether it has rows of items."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: "item" if is_per_item(path) else "other", params
+    )
 
 
 def learning_rate(config: Config) -> optax.ScalarOrSchedule:

@@ -14,7 +14,7 @@ from echojax.data import Dataset, Split
 from echojax.errors import UserError
 from echojax.hosts import first_host, on_first
 from echojax.insight import write_insight
-from echojax.mesh import describe, make_mesh, place
+from echojax.mesh import axes_of, describe, make_mesh, place
 from echojax.models import COUNTED, build_model
 from echojax.training.checkpoints import Checkpoints
 from echojax.training.counting import count
@@ -74,7 +74,8 @@ def run(config: Config, console: Console) -> Path:
         parameters = number_of(runs[0].state.params)
         display.say(f"model: {config.model}, {parameters:,} parameters, on {describe(mesh)}")
         counts_V, lengths_M = target_counts(dataset, split), feed.examples.lengths_M
-        step = make_step(config, counts_V, lengths_M, graphdef, make_optimizer(config), mesh)
+        optimizer = make_optimizer(config, axes_of(mesh).items)
+        step = make_step(config, counts_V, lengths_M, graphdef, optimizer, mesh)
         evaluate = make_evaluator(config, dataset, split, graphdef, mesh)
 
         # Train.

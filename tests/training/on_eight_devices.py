@@ -8,7 +8,7 @@ import numpy as np
 from echojax.config import Config
 from echojax.data import Dataset, leave_one_out
 from echojax.data.batching import StackedBatches
-from echojax.mesh import gather, make_mesh, place, spread, stack_shares
+from echojax.mesh import axes_of, gather, make_mesh, place, spread, stack_shares
 from echojax.models import build_model
 from echojax.training.optimizer import make_optimizer
 from echojax.training.prepared import make_evaluator, resolved
@@ -19,9 +19,12 @@ from echojax.training.state import create_state
 SIZES = {"width": 8, "max_len": 6, "dropout": 0.3, "layers": 1, "scan": "sequential"}
 CASES = {
     # A batch that 4 and 8 devices cannot share evenly, microbatches, short windows.
-    "echomamba4rec": Config(model="echomamba4rec", state_size=2, batch_size=30, **SIZES),
+    "echomamba4rec": Config(
+        model="echomamba4rec", state_size=2, batch_size=30, clip_norm=0.05, **SIZES
+    ),
     "sasrec": Config(
-        model="sasrec", heads=1, batch_size=14, loss="gbce", negative_sampling="in-batch", **SIZES
+        model="sasrec", heads=1, batch_size=14, loss="gbce", negative_sampling="in-batch",
+        item_optimizer="rowwise", **SIZES,
     ),
 }
 
@@ -55,7 +58,7 @@ def train(config, devices, item_shards, parallel):
     mesh = make_mesh(jax.devices()[:devices], item_shards=item_shards)
     dataset = made_up()
     split = leave_one_out(dataset, 6)
-    optimizer = make_optimizer(config)
+    optimizer = make_optimizer(config, axes_of(mesh).items)
     configs = [dataclasses.replace(config, seed=seed) for seed in (0, 1)]
     made = [create_state(build_model(c, dataset.num_items), optimizer, c.seed) for c in configs]
     graphdef = made[0][0]
