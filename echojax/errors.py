@@ -1,9 +1,12 @@
 """The user's mistakes: one line on standard error and exit code 2, never a traceback."""
 
+import errno
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
+
+_DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class UserError(Exception):
@@ -21,10 +24,23 @@ def unknown_name(kind: str, name: str, known: list[str]) -> UserError:
 
 
 @contextmanager
-def exit_on_user_error() -> Iterator[None]:
-    """Turn a ``UserError`` raised inside into ``error: ...`` and exit code 2."""
+def full_disk_is_user_error() -> Iterator[None]:
+    """Turn what a write raises where the disk, or a quota, is full into a ``UserError``."""
     try:
         yield
+    except OSError as error:
+        if error.errno not in _DISK_IS_FULL:
+            raise
+        what = error.filename or "a file"
+        raise UserError(f"cannot write {what}: {error.strerror}; free space, then retry") from None
+
+
+@contextmanager
+def exit_on_user_error() -> Iterator[None]:
+    """Turn a ``UserError``, or a full disk, inside into ``error: ...`` and exit code 2."""
+    try:
+        with full_disk_is_user_error():
+            yield
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -1,6 +1,9 @@
 """Checkpoints: the newest two and the best two, each with a checksum of what it holds."""
 
 import hashlib
+import os
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -61,18 +64,27 @@ class Checkpoints:
         """Write ``state`` and ``progress`` (JSON values) under the state's step.
 
         ``ndcg`` is the validation NDCG@10 where this step was validated: the best are kept.
+
+        Raises:
+            UserError: the disk is full, or refuses otherwise.
         """
         if self._manager is None:
             return
         arrays = _by_name(state)
-        self._manager.save(
-            int(state.step),
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(arrays),
-                meta=ocp.args.JsonSave({"progress": progress, "sha256": _checksum(arrays)}),
-            ),
-            metrics=None if ndcg is None else {"ndcg@10": ndcg},
-        )
+        try:
+            self._manager.save(
+                int(state.step),
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(arrays),
+                    meta=ocp.args.JsonSave({"progress": progress, "sha256": _checksum(arrays)}),
+                ),
+                metrics=None if ndcg is None else {"ndcg@10": ndcg},
+            )
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"the checkpoint of step {state.step} cannot be written ({_reason(error)}); those "
+                "before it are kept: free space, then go on with --resume"
+            ) from None
 
     def restore(
         self, like: TrainState, first: int | None = None, *, newest: int | None = None
@@ -115,7 +127,7 @@ class Checkpoints:
                 return self._read(step, like)
             except Exception as error:
                 # Damage shows up as whatever exception the reader happens to meet.
-                reason = " ".join(str(error).split())[:200] or type(error).__name__
+                reason = _reason(error)
                 last = i + 1 == len(steps)
                 instead = "none is left" if last else f"using step {steps[i + 1]}"
                 self._say(f"checkpoint of step {step} is damaged ({reason}): {instead}")
@@ -125,10 +137,12 @@ class Checkpoints:
         )
 
     def drop_after(self, step: int) -> None:
-        """Delete checkpoints newer than ``step``: damaged ones that a resumed run writes anew."""
+        """Delete what a resumed run writes anew: damaged checkpoints newer than ``step``, parts."""
         if self._manager is not None:
             for newer in [s for s in self._manager.all_steps() if s > step]:
                 self._manager.delete(newer)
+            for part in Path(self._manager.directory).glob("*.orbax-checkpoint-tmp*"):
+                shutil.rmtree(part)
 
     def close(self) -> None:
         """Release orbax's threads."""
@@ -149,6 +163,17 @@ class Checkpoints:
             raise ValueError("its checksum does not match")
         leaves = [arrays[name] for name in names]
         return jax.tree.unflatten(jax.tree.structure(like), leaves), meta["progress"]
+
+
+def _reason(error: Exception) -> str:
+    """Return what went wrong in a few words."""
+    # Tensorstore tells of the operating system's errors at the end of several lines.
+    code = re.search(r"os_error_code='(\d+)'", str(error))
+    return (
+        os.strerror(int(code[1]))
+        if code
+        else " ".join(str(error).split())[:200] or type(error).__name__
+    )
 
 
 def _by_name(state: TrainState) -> dict[str, np.ndarray]:

@@ -13,7 +13,6 @@ from jax.sharding import Mesh
 
 from echojax.config import Config
 from echojax.data import Batches, StackedBatches, iterate
-from echojax.errors import UserError
 from echojax.evaluation.metrics import metric_names
 from echojax.mesh import gather, local_groups, place, spread, stack_shares
 from echojax.training.interrupts import Interrupted, Interrupts
@@ -53,7 +52,7 @@ class Trainer:
         All that are not finished must stand at the same step.
 
         Raises:
-            UserError: a loss is not finite.
+            UserError: a loss or a state is not finite, or the disk is full.
             Interrupted: a signal came; everything is saved.
         """
         per_epoch = self.feed(runs[0].config).per_epoch
@@ -137,7 +136,7 @@ class _Epochs:
                 began, examples, waited = now, 0, 0.0
                 if save:
                     for run, state in zip(self.runs, unstacked(states), strict=True):
-                        run.save(gather(state, run.state, self.trainer.mesh))
+                        run.save(run.finite(gather(state, run.state, self.trainer.mesh)))
                     self._leave_if_asked()
         return states
 
@@ -151,11 +150,7 @@ class _Epochs:
         self.asked = int(asked)
         for run, value in zip(self.runs, np.asarray(losses).tolist(), strict=True):
             if not math.isfinite(value):
-                raise UserError(
-                    f"the loss of step {step} of seed {run.config.seed} is {value}; the last good "
-                    "checkpoint is kept. Try a smaller --learning-rate, another --seed, or look "
-                    "for odd values in the data"
-                )
+                raise run.diverged(f"the loss of step {step}")
             run.standing.epoch_loss += value
             run.standing.epoch_steps += 1
             run.standing.steps = step
@@ -181,11 +176,12 @@ class _Epochs:
     ) -> None:
         """Validate where it is due, and save."""
         ndcg, standing, config = None, run.standing, self.trainer.config
+        whole = run.finite(gather(state, run.state, self.trainer.mesh))
         if epoch % config.eval_every == 0 or epoch == config.epochs or not reached:
             ndcg = self._validate(run, log, state, epoch)
         if reached:
             standing.epoch_loss, standing.epoch_steps = 0.0, 0
-        run.save(gather(state, run.state, self.trainer.mesh), ndcg)
+        run.save(whole, ndcg)
 
     def _validate(self, run: SeedRun, log: MetricLog, state: TrainState, epoch: int) -> float:
         began, standing = time.perf_counter(), run.standing

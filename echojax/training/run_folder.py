@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -94,10 +95,14 @@ def write_start(path: Path, config: Config, dataset: Dataset) -> None:
         "sha256": dataset.fingerprint["sha256"],
         "item_ids": dataset.item_ids.tolist(),
     }
-    write_json(temporary / "items.json", items)
-    write_json(temporary / "config.json", as_dict(config))
-    temporary.chmod(0o755)
-    os.replace(temporary, path)  # an empty folder may be there already
+    try:
+        write_json(temporary / "items.json", items)
+        write_json(temporary / "config.json", as_dict(config))
+        temporary.chmod(0o755)
+        os.replace(temporary, path)  # an empty folder may be there already
+    except BaseException:
+        shutil.rmtree(temporary)
+        raise
 
 
 def check_same_data(path: Path, dataset: Dataset) -> None:

@@ -7,10 +7,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from echojax.config import Config
+from echojax.errors import UserError
 from echojax.mesh import axes_of, batch_specs, over_devices, state_specs
 from echojax.training.checkpoints import Checkpoints
 from echojax.training.metric_log import MetricLog
@@ -50,6 +52,26 @@ class SeedRun:
     def save(self, state: TrainState, ndcg: float | None = None) -> None:
         """Write a checkpoint; ``ndcg`` where it was validated."""
         self.checkpoints.save(state, asdict(self.standing), ndcg)
+
+    def finite(self, state: TrainState) -> TrainState:
+        """Return the state, on the host, if it is worth keeping.
+
+        A loss is finite one step longer than the update that it leads to.
+
+        Raises:
+            UserError: a number of it is not finite.
+        """
+        state = jax.device_get(state)
+        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state)):
+            raise self.diverged(f"the update of step {state.step}")
+        return state
+
+    def diverged(self, what: str) -> UserError:
+        """Return the error for ``what``, a part of training that is NaN or infinite."""
+        return UserError(
+            f"{what} of seed {self.config.seed} is not finite; the last good checkpoint is kept. "
+            "Try a smaller --learning-rate, another --seed, or look for odd values in the data"
+        )
 
     def go_back(self, start: TrainState, newest: int | None = None) -> bool:
         """Take state and standing from the last checkpoint; return whether there was one.
