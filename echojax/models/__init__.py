@@ -33,6 +33,7 @@ __all__ = [
     "SequenceModel",
     "build_model",
     "check_names",
+    "check_time_shards",
     "with_sizes",
 ]
 
@@ -118,6 +119,30 @@ def check_names(config: Config) -> None:
         raise unknown_name("--scan", config.scan, ["auto", *scans])
     if (reason := scans.get(config.scan)) is not None:
         raise UserError(f"--scan {config.scan} cannot run here: {reason}")
+
+
+def check_time_shards(config: Config) -> None:
+    """Raise ``UserError`` where each device cannot have a stretch of every history."""
+    if config.time_shards == 1:
+        return
+    if config.model not in MODELS or not MODELS[config.model].in_stretches:
+        able = " and ".join(name for name, model in MODELS.items() if model.in_stretches)
+        raise UserError(f"--time-shards is for {able}, not for --model {config.model}")
+    if config.loss != "softmax":
+        raise UserError(f"--time-shards is for --loss softmax, not for {config.loss}")
+    assert config.width is not None
+    if config.width % config.time_shards:
+        raise UserError(
+            f"--time-shards {config.time_shards} must divide --width {config.width}: the filter "
+            "gives each device all positions of some channels"
+        )
+    assert config.max_len is not None
+    assert config.conv_width is not None
+    if -(-config.max_len // config.time_shards) < config.conv_width - 1:
+        raise UserError(
+            f"--time-shards {config.time_shards} leaves too little of --max-len {config.max_len}: "
+            f"a device needs {config.conv_width - 1} positions or more"
+        )
 
 
 def _parameters(model: str) -> dict[str, inspect.Parameter]:

@@ -8,6 +8,7 @@ from flax import nnx
 
 from echojax.models.initializers import normal
 from echojax.models.positions import at_position
+from echojax.models.stretches import NO_AXIS
 from echojax.sharded_table import look_up
 
 
@@ -21,14 +22,17 @@ class SequenceModel(nnx.Module):
         rngs: streams of random keys for the initial parameters.
 
     ``objectives`` names the training objectives that fit the model, its own first
-    (``echojax.training.objectives``).
+    (``echojax.training.objectives``). ``in_stretches`` says whether devices may have a stretch of
+    each history (``echojax.models.stretches``).
     """
 
     objectives: ClassVar[tuple[str, ...]] = ("prefixes",)
+    in_stretches: ClassVar[bool] = False
 
     def __init__(self, num_items: int, *, width: int, max_len: int, rngs: nnx.Rngs):
         self.max_len = max_len
         self.activations: Any = None  # the dtype of what is looked up; None: the table's own
+        self.time_axis = NO_AXIS
         self.item_axis: str | None = None  # the mapped axis that the item table is spread over
         self.item_embedding = nnx.Param(normal(rngs.params(), (num_items, width)))
 

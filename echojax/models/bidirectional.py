@@ -1,6 +1,7 @@
 """One layer of EchoMamba4Rec: filter, Mamba in both directions, gated linear unit."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +11,9 @@ from echojax.models.dropout import dropout, split_keys
 from echojax.models.glu import GatedLinearUnit
 from echojax.models.layer_norm import layer_norm
 from echojax.models.mamba import Mamba
-from echojax.models.positions import at_position, mask
+from echojax.models.positions import mask
 from echojax.models.spectral_filter import SpectralFilter
+from echojax.models.stretches import NO_AXIS, at_item, within
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class BidirectionalMamba(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.forward, self.backward = forward, backward
-        self.dropout, self.mends = dropout, mends
+        self.dropout, self.mends, self.time_axis = dropout, mends, NO_AXIS
         self.norm_forward = layer_norm(width, epsilon=1e-5, rngs=rngs)
         self.norm_backward = layer_norm(width, epsilon=1e-5, rngs=rngs) if backward else None
 
@@ -60,11 +62,12 @@ class BidirectionalMamba(nnx.Module):
     ) -> jax.Array:
         """Return the sum of both directions at every position, (B, L, D)."""
         keys = split_keys(dropout_keys, 2)
-        ahead = self.norm_forward(dropout(self.forward(x_BxLxD), self.dropout, keys[0]) + x_BxLxD)
+        drop = partial(dropout, rate=self.dropout, time_axis=self.time_axis)
+        ahead = self.norm_forward(drop(self.forward(x_BxLxD), keys_B=keys[0]) + x_BxLxD)
         if self.backward is None or self.norm_backward is None:
             return ahead
         back = self.backward(x_BxLxD, self._ends(lengths_B), reverse=True)
-        return ahead + self.norm_backward(dropout(back, self.dropout, keys[1]) + x_BxLxD)
+        return ahead + self.norm_backward(drop(back, keys_B=keys[1]) + x_BxLxD)
 
     def readout(
         self, x_BxLxD: jax.Array, lengths_B: jax.Array, *, dropout_keys: jax.Array | None = None
@@ -78,7 +81,7 @@ class BidirectionalMamba(nnx.Module):
         keys = split_keys(dropout_keys, 2)
         last_B = lengths_B - 1
         ahead = dropout(self.forward.readout(x_BxLxD, last_B), self.dropout, keys[0])
-        last_BxD = at_position(x_BxLxD, last_B)
+        last_BxD = at_item(x_BxLxD, last_B, self.time_axis)
         ahead = self.norm_forward(ahead + last_BxD)
         if self.backward is None or self.norm_backward is None:
             return ahead
@@ -103,7 +106,7 @@ class BidirectionalLayer(nnx.Module):
         mends: Mends,
     ):
         self.filter, self.mambas, self.glu = spectral_filter, nnx.List(mambas), glu
-        self.mends = mends
+        self.mends, self.time_axis = mends, NO_AXIS
 
     def __call__(
         self, x_BxLxD: jax.Array, lengths_B: jax.Array, *, dropout_keys: jax.Array | None = None
@@ -127,7 +130,8 @@ class BidirectionalLayer(nnx.Module):
         return self.glu(user_BxD, dropout_keys=keys[-1]) if self.glu else user_BxD
 
     def _filter(self, x_BxLxD: jax.Array, lengths_B: jax.Array, key: jax.Array | None) -> jax.Array:
-        item_BxLx1 = mask(lengths_B, x_BxLxD.shape[1])[..., None]
+        length = x_BxLxD.shape[1]
+        item_BxLx1 = mask(within(lengths_B, length, self.time_axis), length)[..., None]
         if self.mends.mask_padding:
             x_BxLxD = jnp.where(item_BxLx1, x_BxLxD, 0)
         if self.filter:

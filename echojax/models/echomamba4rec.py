@@ -42,6 +42,8 @@ class EchoMamba4Rec(SequenceModel):
         rngs: streams of random keys for the initial parameters.
     """
 
+    in_stretches = True
+
     def __init__(
         self,
         num_items: int,
@@ -110,4 +112,4 @@ class EchoMamba4Rec(SequenceModel):
         if self.reads_padding:
             item_ids_BxL = pad_to(item_ids_BxL, self.max_len)
         x_BxLxD = self.lookup(item_ids_BxL)
-        return self.norm(dropout(x_BxLxD, self.dropout, dropout_keys))
+        return self.norm(dropout(x_BxLxD, self.dropout, dropout_keys, self.time_axis))

@@ -6,6 +6,7 @@ from flax import nnx
 from echojax.models.dropout import dropout, split_keys
 from echojax.models.initializers import normal
 from echojax.models.layer_norm import layer_norm
+from echojax.models.stretches import NO_AXIS
 
 
 class FeedForward(nnx.Module):
@@ -21,7 +22,7 @@ class FeedForward(nnx.Module):
     def __init__(
         self, width: int, *, dropout: float, inner_dropout: float | None = None, rngs: nnx.Rngs
     ):
-        self.dropout = dropout
+        self.dropout, self.time_axis = dropout, NO_AXIS
         self.inner_dropout = dropout if inner_dropout is None else inner_dropout
         self.w_1 = nnx.Linear(width, 4 * width, kernel_init=normal, rngs=rngs)
         self.w_2 = nnx.Linear(4 * width, width, kernel_init=normal, rngs=rngs)
@@ -30,5 +31,6 @@ class FeedForward(nnx.Module):
     def __call__(self, x: jax.Array, *, dropout_keys: jax.Array | None = None) -> jax.Array:
         """Return the same shape as ``x`` (B, ..., D)."""
         keys = split_keys(dropout_keys, 2)
-        inner = dropout(nnx.gelu(self.w_1(x), approximate=False), self.inner_dropout, keys[0])
-        return self.norm(dropout(self.w_2(inner), self.dropout, keys[1]) + x)
+        inner = nnx.gelu(self.w_1(x), approximate=False)
+        inner = dropout(inner, self.inner_dropout, keys[0], self.time_axis)
+        return self.norm(dropout(self.w_2(inner), self.dropout, keys[1], self.time_axis) + x)

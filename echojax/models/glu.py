@@ -7,13 +7,14 @@ from flax import nnx
 from echojax.models.dropout import dropout
 from echojax.models.initializers import normal
 from echojax.models.layer_norm import layer_norm
+from echojax.models.stretches import NO_AXIS
 
 
 class GatedLinearUnit(nnx.Module):
     """``LayerNorm(dropout(fc2(value * sigmoid(gate)) + x))`` with ``[value, gate] = fc1(x)``."""
 
     def __init__(self, width: int, *, dropout: float, rngs: nnx.Rngs):
-        self.dropout = dropout
+        self.dropout, self.time_axis = dropout, NO_AXIS
         self.fc1 = nnx.Linear(width, 2 * width, kernel_init=normal, rngs=rngs)
         self.fc2 = nnx.Linear(width, width, kernel_init=normal, rngs=rngs)
         self.norm = layer_norm(width, rngs=rngs)
@@ -22,5 +23,7 @@ class GatedLinearUnit(nnx.Module):
         """Return the same shape as ``x`` (..., D)."""
         value, gate = jnp.split(self.fc1(x), 2, axis=-1)
         return self.norm(
-            dropout(self.fc2(value * nnx.sigmoid(gate)) + x, self.dropout, dropout_keys)
+            dropout(
+                self.fc2(value * nnx.sigmoid(gate)) + x, self.dropout, dropout_keys, self.time_axis
+            )
         )

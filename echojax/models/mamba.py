@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from echojax.models.initializers import normal, time_step_bias, uniform_within
-from echojax.models.positions import at_position, mask
+from echojax.models.positions import mask
+from echojax.models.stretches import NO_AXIS, at_item, neighbours, whole_length, within
 from selective_scan import selective_scan, selective_scan_readout
 
 
@@ -43,6 +44,7 @@ class Mamba(nnx.Module):
         rank = math.ceil(width / 16)
         dense: dict[str, Any] = {"use_bias": False, "kernel_init": normal, "rngs": rngs}
         self.state_size, self.rank, self.scan = state_size, rank, scan
+        self.time_axis = NO_AXIS
         self.in_proj = nnx.Linear(width, 2 * channels, **dense)
         bound = conv_width**-0.5
         self.conv_kernel_KxE = nnx.Param(
@@ -71,6 +73,8 @@ class Mamba(nnx.Module):
             lengths_B: where given, positions past the length are neither read nor written (0).
             reverse: run from the last position to the first.
         """
+        if lengths_B is not None:
+            lengths_B = within(lengths_B, x_BxLxD.shape[1], self.time_axis)
         x_BxLxE, z_BxLxE = jnp.split(self.in_proj(x_BxLxD), 2, axis=-1)
         u_BxLxE = self._convolve(x_BxLxE, lengths_B, reverse)
         dt_BxLxR, B_BxLxN, C_BxLxN = self._select(u_BxLxE)
@@ -86,6 +90,7 @@ class Mamba(nnx.Module):
             delta_softplus=True,
             lengths_B=lengths_B,
             reverse=reverse,
+            time_axis=self.time_axis,
             implementation=self.scan,
         )
         return self.out_proj(y_BxLxE)
@@ -103,16 +108,19 @@ class Mamba(nnx.Module):
         Equal to ``self(x, lengths, reverse=reverse)[b, position[b]]``, but everything behind the
         state (C, D, gate, output projection) is computed for that position alone.
         """
-        width, length = x_BxLxD.shape[-1], x_BxLxD.shape[1]
+        width, length, axis = x_BxLxD.shape[-1], x_BxLxD.shape[1], self.time_axis
         channels = self.out_proj.kernel[...].shape[0]
         in_kernel = self.in_proj.kernel[...]
-        z_BxE = at_position(x_BxLxD, position_B) @ in_kernel[:, channels:]
+        z_BxE = at_item(x_BxLxD, position_B, axis) @ in_kernel[:, channels:]
         # Written as one matrix product: (B, L) are contiguous rows.
         x_BxLxE = (x_BxLxD.reshape(-1, width) @ in_kernel[:, :channels]).reshape(
             -1, length, channels
         )
+        start_B, stop_B = _visited(position_B, lengths_B, whole_length(length, axis), reverse)
+        if lengths_B is not None:
+            lengths_B = within(lengths_B, length, axis)
         u_BxLxE = self._convolve(x_BxLxE, lengths_B, reverse)
-        u_BxE = at_position(u_BxLxE, position_B)
+        u_BxE = at_item(u_BxLxE, position_B, axis)
         inputs = self.rank + self.state_size
         x_kernel = self.x_proj.kernel[...]
         dt_BxLxR, B_BxLxN = jnp.split(u_BxLxE @ x_kernel[:, :inputs], [self.rank], axis=-1)
@@ -124,8 +132,10 @@ class Mamba(nnx.Module):
             u_BxE @ x_kernel[:, inputs:],
             delta_bias_E=self.dt_bias_E[...],
             delta_softplus=True,
-            **_visited(position_B, lengths_B, length, reverse),
+            start_B=within(start_B, length, axis),
+            stop_B=within(stop_B, length, axis),
             reverse=reverse,
+            time_axis=axis,
             implementation=self.scan,
         )
         return self.out_proj((y_BxE + self.D_E[...] * u_BxE) * nnx.silu(z_BxE))
@@ -138,8 +148,8 @@ class Mamba(nnx.Module):
         if reverse and lengths_B is not None:  # what lies behind the end is not read
             x_BxLxE = jnp.where(mask(lengths_B, length)[..., None], x_BxLxE, 0)
         taps = self.conv_kernel_KxE[...].shape[0]
-        pad = (0, taps - 1) if reverse else (taps - 1, 0)
-        padded = jnp.pad(x_BxLxE, ((0, 0), pad, (0, 0)))
+        more = neighbours(x_BxLxE, taps - 1, self.time_axis, reverse=reverse)
+        padded = jnp.concatenate([x_BxLxE, more] if reverse else [more, x_BxLxE], axis=1)
         out = self.conv_bias_E[...]
         for tap in range(taps):  # the last tap of the kernel meets the newest position
             first = taps - 1 - tap if reverse else tap
@@ -154,9 +164,8 @@ class Mamba(nnx.Module):
 
 def _visited(
     position_B: jax.Array, lengths_B: jax.Array | None, length: int, reverse: bool
-) -> dict[str, jax.Array]:
-    """Return the range that a scan has visited when it arrives at ``position_B``."""
+) -> tuple[jax.Array, jax.Array]:
+    """Return start and stop of what a scan has visited when it arrives at ``position_B``."""
     if not reverse:
-        return {"start_B": jnp.zeros_like(position_B), "stop_B": position_B + 1}
-    stop_B = jnp.full_like(position_B, length) if lengths_B is None else lengths_B
-    return {"start_B": position_B, "stop_B": stop_B}
+        return jnp.zeros_like(position_B), position_B + 1
+    return position_B, jnp.full_like(position_B, length) if lengths_B is None else lengths_B

@@ -11,7 +11,7 @@ from echojax.models.dropout import dropout, split_keys
 from echojax.models.feed_forward import FeedForward
 from echojax.models.layer_norm import layer_norm
 from echojax.models.mamba import Mamba
-from echojax.models.positions import at_position
+from echojax.models.stretches import NO_AXIS, at_item
 
 
 class CausalLayer(nnx.Module):
@@ -19,6 +19,7 @@ class CausalLayer(nnx.Module):
 
     def __init__(self, mamba: Mamba, *, width: int, dropout: float, residual: bool, rngs: nnx.Rngs):
         self.mamba, self.dropout, self.residual = mamba, dropout, residual
+        self.time_axis = NO_AXIS
         self.norm = layer_norm(width, rngs=rngs)
         self.ffn = FeedForward(width, dropout=dropout, rngs=rngs)
 
@@ -31,11 +32,12 @@ class CausalLayer(nnx.Module):
     ) -> jax.Array:
         """Return the layer's output at the last item alone, (B, D)."""
         y_BxD = self.mamba.readout(x_BxLxD, last_B)
-        return self._behind_mamba(y_BxD, at_position(x_BxLxD, last_B), dropout_keys)
+        x_BxD = at_item(x_BxLxD, last_B, self.time_axis)
+        return self._behind_mamba(y_BxD, x_BxD, dropout_keys)
 
     def _behind_mamba(self, y: jax.Array, x: jax.Array, key: jax.Array | None) -> jax.Array:
         keys = split_keys(key, 2)
-        y = dropout(y, self.dropout, keys[0])
+        y = dropout(y, self.dropout, keys[0], self.time_axis)
         return self.ffn(self.norm(y + x if self.residual else y), dropout_keys=keys[1])
 
 
@@ -45,6 +47,8 @@ class Mamba4Rec(CausalModel):
     A single layer has no residual around Mamba, as in the authors' code. Arguments as for
     ``EchoMamba4Rec``.
     """
+
+    in_stretches = True
 
     def __init__(
         self,
@@ -104,4 +108,5 @@ class Mamba4Rec(CausalModel):
         return self.layers[-1].readout(x_BxLxD, last_B, dropout_keys=keys[-1])
 
     def _embed(self, item_ids_BxL: jax.Array, keys: jax.Array | None) -> jax.Array:
-        return self.norm(dropout(self.lookup(item_ids_BxL), self.dropout, keys))
+        x_BxLxD = dropout(self.lookup(item_ids_BxL), self.dropout, keys, self.time_axis)
+        return self.norm(x_BxLxD)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from echojax.models.positions import mask
+from echojax.models.stretches import within
 
 Batch = dict[str, jax.Array]
 
@@ -43,7 +44,8 @@ def all_positions(model: Any, batch: Batch, keys_B: jax.Array) -> Predictions:
     ``batch["targets"]`` is (B, L): what follows each item.
     """
     user_BxLxD = model.encode_all(batch["item_ids"], batch["lengths"], dropout_keys=keys_B)
-    inside_BxL = mask(batch["lengths"], batch["item_ids"].shape[1])
+    length = batch["item_ids"].shape[1]
+    inside_BxL = mask(within(batch["lengths"], length, model.time_axis), length)
     return Predictions(user_BxLxD, batch["targets"], inside_BxL * batch["weights"][:, None])
 
 

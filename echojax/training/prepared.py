@@ -23,7 +23,7 @@ from echojax.errors import unknown_name
 from echojax.evaluation.metrics import summarise
 from echojax.evaluation.ranking import Ranked, Ranker, make_ranker, rank_examples
 from echojax.mesh import axes_of
-from echojax.models import check_names, with_sizes
+from echojax.models import check_names, check_time_shards, with_sizes
 from echojax.models.axes import with_axes
 from echojax.models.counted import training_counts
 from echojax.models.precision import with_precision
@@ -44,12 +44,14 @@ def resolved(config: Config) -> Config:
     named = DATASETS.get(config.dataset) if config.data_path is None else None
     config = with_sizes(config)
     rows = (256, 2048) if config.objective == "prefixes" else (32, 128)
-    return dataclasses.replace(
+    config = dataclasses.replace(
         config,
         max_len=config.max_len or (named.max_len if named else 50),
         batch_size=config.batch_size or rows[not _is_synthetic(config)],
         eval_batch_size=config.eval_batch_size or (64 if jax.default_backend() == "cpu" else 1024),
     )
+    check_time_shards(config)
+    return config
 
 
 def read_data(config: Config, say: Callable[[str], None]) -> tuple[Dataset, Split]:

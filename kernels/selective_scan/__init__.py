@@ -7,12 +7,15 @@
 Dimension letters: B batch, L length, E channels, N states a channel.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 
 from selective_scan.arguments import ScanInputs, check_shapes, state_dtype, time_steps
 from selective_scan.bidirectional import directions, scan_both
 from selective_scan.choice import chosen, implementations, scan_named
+from selective_scan.over_time import check_no_state, scan_over_time, time_behind
 from selective_scan.readout import readout
 from selective_scan.reference import selective_scan_gradients, selective_scan_reference
 
@@ -42,6 +45,7 @@ def selective_scan(
     lengths_B: jax.Array | None = None,
     reverse: bool = False,
     return_last_state: bool = False,
+    time_axis: str | None = None,
     implementation: str = "auto",
     chunk: int | None = None,
 ) -> jax.Array | tuple[jax.Array, jax.Array]:
@@ -61,6 +65,9 @@ def selective_scan(
         lengths_B: positions at or past the length change no state and give 0.
         reverse: visit positions from the last (``lengths - 1``) to the first.
         return_last_state: return the state behind the last visited position too.
+        time_axis: the mapped axis whose devices each give one stretch of time, in order, inside
+            ``shard_map(..., check_vma=False)``; ``lengths`` are those of the stretch, and there is
+            no initial state. One state a sequence and device is exchanged.
         implementation: a name from ``implementations()``; "auto" chooses.
         chunk: positions a chunk of implementation "chunked" (64).
 
@@ -69,8 +76,8 @@ def selective_scan(
         float32 (float64 where an input is).
 
     Raises:
-        ValueError: a shape does not fit, the implementation is unknown or cannot run here, or
-            ``chunk`` is not for it.
+        ValueError: a shape does not fit, the implementation is unknown or cannot run here,
+            ``chunk`` is not for it, or an initial state is given with ``time_axis``.
     """
     check_shapes(
         u_BxLxE, delta_BxLxE, A_ExN, B_BxLxN, C_BxLxN,
@@ -82,6 +89,9 @@ def selective_scan(
         initial_state_BxExN, lengths_B,
     )  # fmt: skip
     scan = scan_named(chosen(implementation, *inputs), chunk)
+    if time_axis is not None:
+        check_no_state(initial_state_BxExN)
+        scan = partial(scan_over_time, scan, axis=time_axis)
     y_BxLxE, last = scan(inputs, softplus=delta_softplus, reverse=reverse)
     return (y_BxLxE, last) if return_last_state else y_BxLxE
 
@@ -140,6 +150,7 @@ def selective_scan_readout(
     stop_B: jax.Array | None = None,
     reverse: bool = False,
     initial_state_BxExN: jax.Array | None = None,
+    time_axis: str | None = None,
     implementation: str = "auto",
 ) -> jax.Array:
     """Return C . h behind the last visited position alone, (B, E), without D and gate.
@@ -159,10 +170,13 @@ def selective_scan_readout(
         stop_B: where the range ends, exclusive (L by default).
         reverse: visit from ``stop - 1`` down to ``start``.
         initial_state_BxExN: the state before the first visited position.
+        time_axis: as for ``selective_scan``; start and stop are those of the stretch, C and the
+            result the same on all devices. A sum of time steps and one result are exchanged.
         implementation: a name from ``implementations()``; "auto" chooses.
 
     Raises:
-        ValueError: a shape does not fit, or the implementation is unknown or cannot run here.
+        ValueError: a shape does not fit, the implementation is unknown or cannot run here, or an
+            initial state is given with ``time_axis``.
     """
     check_shapes(
         u_BxLxE, delta_BxLxE, A_ExN, B_BxLxN, C_BxN, C_shape=("B", "N"),
@@ -181,17 +195,25 @@ def selective_scan_readout(
     if stop_B is not None:
         visited_BxL &= position_L < stop_B[:, None]
     t_BxLxE = time_steps(delta_BxLxE, delta_bias_E, delta_softplus, visited_BxL, dtype)
+    behind_BxE = None
+    if time_axis is not None:
+        check_no_state(initial_state_BxExN)
+        behind_BxE = time_behind(t_BxLxE, time_axis, reverse=reverse)
     u, A, B, C = (x.astype(dtype) for x in (u_BxLxE, A_ExN, B_BxLxN, C_BxN))
     if name == "fused":
         state = None if initial_state_BxExN is None else initial_state_BxExN.astype(dtype)
-        y_BxE = readout(u, t_BxLxE, A, B, C, state, visited_BxL, reverse=reverse)
+        y_BxE = readout(u, t_BxLxE, A, B, C, state, visited_BxL, behind_BxE, reverse=reverse)
     else:
         # The time steps are ready, and 0 where a position is not visited.
         inputs = ScanInputs(
             u, t_BxLxE, A, B, jnp.zeros_like(B), initial_state_BxExN=initial_state_BxExN
         )
         _, last = scan_named(name)(inputs, softplus=False, reverse=reverse)
+        if behind_BxE is not None:
+            last *= jnp.exp(behind_BxE[..., None] * A)
         y_BxE = jnp.einsum("ben,bn->be", last, C, precision="highest")
+    if time_axis is not None:
+        y_BxE = jax.lax.psum(y_BxE, time_axis)
     return y_BxE.astype(u_BxLxE.dtype)
 
 

@@ -30,17 +30,21 @@ def readout(
     C_BxN: jax.Array,
     initial_state_BxExN: jax.Array | None,
     visited_BxL: jax.Array,
+    behind_BxE: jax.Array | None = None,
     *,
     reverse: bool,
 ) -> jax.Array:
     """Return C . h behind the last visited position, (B, E).
 
     Time steps ``t`` are positive, and 0 at positions that are not visited; all inputs are float32
-    or all float64.
+    or all float64. ``behind``: time that passes behind the last position before h is read.
     """
     batch, length, channels = t_BxLxE.shape
     rows = batch * length
-    S_RxE = time_after(t_BxLxE, reverse).reshape(rows, channels)
+    S_BxLxE = time_after(t_BxLxE, reverse)
+    if behind_BxE is not None:
+        S_BxLxE += behind_BxE[:, None]
+    S_RxE = S_BxLxE.reshape(rows, channels)
     Q_RxN = (C_BxN[:, None] * B_BxLxN).reshape(rows, -1)
     place_R, count = _visited_first(visited_BxL.reshape(rows))
     order_R = jnp.zeros(rows, jnp.int32).at[place_R].set(jnp.arange(rows, dtype=jnp.int32))

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-NAMES = ["sequential", "associative", "chunked", "fused", "readout", "pallas_gpu", "pallas_tpu"]
+JAX = ["sequential", "associative", "chunked", "fused", "readout"]
+PALLAS = ["pallas_gpu", "pallas_tpu"]
+TIME = ["time-fused", "time-sequential", "time-readout"]
 
 
-@pytest.mark.parametrize("names", [NAMES[:5], NAMES[5:]], ids=["jax", "pallas"])
+@pytest.mark.parametrize("names", [JAX + TIME, PALLAS], ids=["jax", "pallas"])
 def test_shard_map_equals_one_device(names):
     flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}

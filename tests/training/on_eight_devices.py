@@ -1,15 +1,31 @@
 """Run by test_devices.py: 20 steps of two seeds, and ranks, on 1, 2, 4 and 8 devices."""
 
 import dataclasses
+from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from flax import nnx
+from jax.sharding import PartitionSpec as P
 
 from echojax.config import Config
 from echojax.data import Dataset, leave_one_out
 from echojax.data.batching import StackedBatches
-from echojax.mesh import axes_of, gather, make_mesh, place, spread, stack_shares
+from echojax.mesh import (
+    Axes,
+    axes_of,
+    batch_specs,
+    gather,
+    make_mesh,
+    over_devices,
+    place,
+    spread,
+    stack_shares,
+)
 from echojax.models import build_model
+from echojax.models.axes import with_axes
+from echojax.models.echomamba4rec import EchoMamba4Rec
 from echojax.training.optimizer import make_optimizer
 from echojax.training.prepared import make_evaluator, resolved
 from echojax.training.program import make_step, target_counts, training_batches
@@ -22,18 +38,26 @@ CASES = {
     "echomamba4rec": Config(
         model="echomamba4rec", state_size=2, batch_size=30, clip_norm=0.05, **SIZES
     ),
+    "mamba4rec": Config(model="mamba4rec", state_size=2, batch_size=8, **SIZES | {"layers": 2}),
     "sasrec": Config(
-        model="sasrec", heads=1, batch_size=14, loss="gbce", negative_sampling="in-batch",
-        item_optimizer="rowwise", **SIZES,
+        model="sasrec",
+        heads=1,
+        batch_size=14,
+        loss="gbce",
+        negative_sampling="in-batch",
+        item_optimizer="rowwise",
+        **SIZES,
     ),
 }
 
-# Devices, item shards, what maps the step. 20 items do not divide into 8 shards.
+# Devices, shards of items and of time, what maps the step. 20 items do not divide into 8 shards.
 PARALLEL = {
     "echomamba4rec": [
-        (2, 1, "shard_map"), (8, 1, "shard_map"), (4, 1, "pmap"), (8, 8, "shard_map"),
+        (2, 1, 1, "shard_map"), (8, 1, 1, "shard_map"), (4, 1, 1, "pmap"), (8, 8, 1, "shard_map"),
+        (8, 2, 2, "shard_map"),
     ],
-    "sasrec": [(4, 2, "shard_map"), (8, 1, "pmap")],
+    "mamba4rec": [(4, 1, 2, "shard_map")],
+    "sasrec": [(4, 2, 1, "shard_map"), (8, 1, 1, "pmap")],
 }  # fmt: skip
 
 
@@ -53,9 +77,9 @@ def made_up() -> Dataset:
     )
 
 
-def train(config, devices, item_shards, parallel):
+def train(config, devices, item_shards, time_shards, parallel):
     """Return the losses of 20 steps, all parameters, and the ranks of the test items."""
-    mesh = make_mesh(jax.devices()[:devices], item_shards=item_shards)
+    mesh = make_mesh(jax.devices()[:devices], item_shards=item_shards, time_shards=time_shards)
     dataset = made_up()
     split = leave_one_out(dataset, 6)
     optimizer = make_optimizer(config, axes_of(mesh).items)
@@ -70,7 +94,7 @@ def train(config, devices, item_shards, parallel):
     states, losses = place(stacked([state for _, state in made]), mesh, axis=1), []
     onto = {"shard_map": spread, "pmap": stack_shares}[parallel]
     for number in range(20):
-        asked_D = np.arange(number, number - devices, -1, np.int32)
+        asked_D = np.arange(number, number - devices // time_shards, -1, np.int32)
         states, loss, asked = step(states, onto(feed[number], mesh, axis=1), onto(asked_D, mesh))
         assert int(asked) == number
         losses.append(np.asarray(loss))
@@ -80,10 +104,47 @@ def train(config, devices, item_shards, parallel):
     return np.array(losses), list(map(np.asarray, jax.tree.leaves(params))), ranked
 
 
+def stretches():
+    """Compare two layers over 4 stretches of each history with the whole, values and gradients."""
+    model = EchoMamba4Rec(
+        20, width=8, layers=2, state_size=2, max_len=30, dropout=0.3, scan="fused",
+        rngs=nnx.Rngs(1),
+    )  # fmt: skip
+    graphdef, params = nnx.split(model)
+    rng = np.random.default_rng(0)
+    items = jnp.asarray(rng.integers(1, 20, (3, 32)))
+    lengths = jnp.array([30, 17, 1])  # 30 positions in stretches of 8: two only fill up
+    items = jnp.where(jnp.arange(32) < lengths[:, None], items, 0)
+    keys = jax.random.split(jax.random.key(0), 3)
+
+    def encode(axes, params, items):
+        return with_axes(nnx.merge(graphdef, params), axes).encode(
+            items, lengths, dropout_keys=keys
+        )
+
+    mesh = make_mesh(jax.devices()[:4], time_shards=4)
+    sharded = over_devices(partial(encode, axes_of(mesh)), mesh, (P(), batch_specs(items)), P())
+
+    def value_and_gradient(encode, items):
+        def loss(params):
+            user_BxD = encode(params, items)
+            return jnp.sum(user_BxD**3), user_BxD
+
+        return jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+
+    for ours, whole in zip(
+        jax.tree.leaves(value_and_gradient(sharded, items)),
+        jax.tree.leaves(value_and_gradient(partial(encode, Axes()), items[:, :30])),
+        strict=True,
+    ):
+        np.testing.assert_allclose(ours, whole, rtol=2e-4, atol=2e-4)
+
+
 if __name__ == "__main__":
+    stretches()
     for name, config in CASES.items():
         config = resolved(config)
-        one = train(config, 1, 1, "shard_map")
+        one = train(config, 1, 1, 1, "shard_map")
         for case in PARALLEL[name]:
             many = train(config, *case)
             np.testing.assert_allclose(many[0], one[0], rtol=2e-6)
