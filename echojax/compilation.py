@@ -1,6 +1,8 @@
 """The compilation cache: a second start does not compile again."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import jax
@@ -12,3 +14,19 @@ def use_compilation_cache() -> None:
         root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         jax.config.update("jax_compilation_cache_dir", str(Path(root) / "echojax" / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+@contextmanager
+def cache_hits() -> Iterator[list[str]]:
+    """Give a list that grows with each program that comes from the cache inside."""
+    hits: list[str] = []
+
+    def note(event: str, **_: str | int) -> None:
+        if event == "/jax/compilation_cache/cache_hits":
+            hits.append(event)
+
+    jax.monitoring.register_event_listener(note)
+    try:
+        yield hits
+    finally:
+        jax.monitoring.unregister_event_listener(note)

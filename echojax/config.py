@@ -166,6 +166,9 @@ class Config:
     """Steps between checkpoints inside an epoch (one is written at each validation anyway)."""
     data_workers: int = 0
     """Processes that prepare batches (0: background threads of this process)."""
+    profile: int | None = None
+    """Trace this many steps into RUN/profile and tell what their time went to: input, compute,
+    collectives or host (of a resumed run: give it again)."""
     tensorboard: bool = False
     """Write metrics for TensorBoard too (pip install 'echojax[tensorboard]')."""
     wandb: bool = False
@@ -176,14 +179,14 @@ class Config:
 RESUMABLE = {
     "data_dir", "eval_batch_size", "epochs", "max_steps", "patience", "run_dir", "resume",
     "checkpoint_every", "data_workers", "tensorboard", "wandb", "parallel", "coordinator", "hosts",
-    "host", "item_shards", "time_shards",
+    "host", "item_shards", "time_shards", "profile",
 }  # fmt: skip
 
 _POSITIVE = (
     "width", "layers", "heads", "hidden_size", "window", "state_size", "conv_width", "expand",
     "max_len", "negatives", "batch_size", "microbatch", "epochs", "max_steps", "patience",
     "eval_every", "eval_batch_size", "checkpoint_every", "seeds", "decay_steps", "hosts",
-    "item_shards", "time_shards",
+    "item_shards", "time_shards", "profile",
 )  # fmt: skip
 
 

@@ -22,7 +22,7 @@ def read_command_line(args: list[str]) -> Config:
     default = Config() if named else PRESETS["quickstart"]()
     folder = flag_value("--run-dir", args)
     if "--resume" in args and folder and (Path(folder) / "config.json").exists():
-        default = read_config(Path(folder))
+        default = dataclasses.replace(read_config(Path(folder)), profile=None)
     preset = flag_value("--preset", args)
     if preset is not None:
         if preset not in PRESETS:

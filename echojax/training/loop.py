@@ -18,6 +18,7 @@ from echojax.mesh import gather, local_groups, place, spread, stack_shares
 from echojax.training.interrupts import Interrupted, Interrupts
 from echojax.training.metric_log import MetricLog
 from echojax.training.objectives import Batch
+from echojax.training.profile import Profile
 from echojax.training.program import memory_of
 from echojax.training.progress import Display
 from echojax.training.seed_run import SeedRun, stacked, unstacked
@@ -35,6 +36,7 @@ class Trainer:
         mesh: the devices that batches are spread over.
         validate: returns the validation metrics of a state's parameters.
         resume_line: the command that goes on with this run.
+        profile: watches the steps.
     """
 
     config: Config
@@ -45,6 +47,7 @@ class Trainer:
     display: Display
     interrupts: Interrupts
     resume_line: str
+    profile: Profile
 
     def train(self, runs: Sequence[SeedRun]) -> None:
         """Train every seed until it has a reason to stop; a finished one leaves the others.
@@ -63,6 +66,7 @@ class Trainer:
             run.stopped = run.stop_reason(per_epoch) or ""
             of = f" of seed {run.config.seed}" if len(runs) > 1 else ""
             self.display.say(f"training{of} ended: {run.stopped}")
+        self.profile.end_run()
 
     def place(self, batch: Any, signum: int) -> tuple[Any, Any]:
         """Return a batch, and what this host asks, as the step takes them."""
@@ -117,8 +121,10 @@ class _Epochs:
         last, began = None, time.perf_counter()
         examples, waited = 0, 0.0
         for step in range(done, stop):
+            began += self.trainer.profile.next_step(states)
             wanted = time.perf_counter()
-            batch = next(rows)
+            with self.trainer.profile.waiting():
+                batch = next(rows)
             waited += time.perf_counter() - wanted
             examples += self.batches.count(step)
             placed = self.trainer.place(batch, self.trainer.interrupts.signum or 0)
@@ -138,6 +144,7 @@ class _Epochs:
                     for run, state in zip(self.runs, unstacked(states), strict=True):
                         run.save(run.finite(gather(state, run.state, self.trainer.mesh)))
                     self._leave_if_asked()
+        self.trainer.profile.end_epoch(states)
         return states
 
     def _show(self, epoch: int, step: int, rate: float) -> None:

@@ -10,6 +10,7 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
+from echojax.compilation import cache_hits
 from echojax.config import Config
 from echojax.data import Batches, Dataset, Split, batches, windows
 from echojax.errors import UserError
@@ -80,14 +81,30 @@ def make_step(
 
 
 def compile_step(
-    step: jax.stages.Wrapped, *arguments: Any, say: Callable[[str], None]
+    step: jax.stages.Wrapped,
+    *arguments: Any,
+    say: Callable[[str], None],
+    note: Callable[[jax.stages.Compiled, dict[str, Any]], None] | None = None,
 ) -> jax.stages.Compiled:
-    """Compile a step for the shapes of its arguments, announced: it is the one long silence."""
+    """Compile a step for the shapes of its arguments, announced: it is the one long silence.
+
+    ``note`` gets the program, the seconds of "trace", "lower" and "compile", and whether it came
+    from the cache ("cached").
+    """
     say("compiling the training step ...")
-    began = time.perf_counter()
+    times = [time.perf_counter()]
+    traced = step.trace(*arguments)
+    times.append(time.perf_counter())
+    lowered = traced.lower()
+    times.append(time.perf_counter())
     options = CPU_OPTIONS if jax.default_backend() == "cpu" else None
-    compiled = step.lower(*arguments).compile(compiler_options=options)
-    say(f"compiled in {time.perf_counter() - began:.1f} s")
+    with cache_hits() as hits:
+        compiled = lowered.compile(compiler_options=options)
+    times.append(time.perf_counter())
+    say(f"compiled in {times[-1] - times[0]:.1f} s")
+    if note:
+        seconds = dict(zip(("trace", "lower", "compile"), np.diff(times).tolist(), strict=True))
+        note(compiled, {**seconds, "cached": bool(hits)})
     return compiled
 
 

@@ -23,6 +23,7 @@ from echojax.training.loop import Trainer
 from echojax.training.metric_log import check_extras
 from echojax.training.optimizer import make_optimizer
 from echojax.training.prepared import Evaluator, make_evaluator, read_data, resolved
+from echojax.training.profile import Profile
 from echojax.training.program import compile_step, make_step, target_counts, training_batches
 from echojax.training.progress import Display, Standing
 from echojax.training.results import PARTS, finish, say_data
@@ -80,9 +81,11 @@ def run(config: Config, console: Console) -> Path:
 
         # Train.
         mapped = side_by_side(step, mesh, config.parallel)
+        traced = config.profile if first_host() else None
+        profile = Profile(traced or 0, folder, display.say)
         trainer = Trainer(
             config=config,
-            compile=partial(compile_step, mapped, say=display.say),
+            compile=partial(compile_step, mapped, say=display.say, note=profile.note_program),
             feed=partial(training_batches, split=split, mesh=mesh),
             mesh=mesh,
             validate=lambda state: evaluate(state.params, "valid"),
@@ -91,6 +94,7 @@ def run(config: Config, console: Console) -> Path:
             resume_line=shlex.join(
                 ["python", "experiments/train.py", "--run-dir", str(folder), "--resume"]
             ),
+            profile=profile,
         )
         trainer.train(runs)
 

@@ -31,6 +31,8 @@ SAYS = {
 }
 FLAGS = {
     ("--max-len", "0"): "--max-len must be at least 1, not 0",
+    ("--profile", "0"): "--profile must be at least 1, not 0",
+    ("--profile", "some"): "--profile: INT expected, not 'some'",
     ("--batch-size", "-1"): "--batch-size must be at least 1, not -1",
     ("--dropout", "1"): "--dropout must be at least 0 and below 1",
     ("--learning-rate", "nan"): "--learning-rate must be above 0",
