@@ -15,7 +15,7 @@ from rich.table import Table
 
 from echojax.errors import UserError
 from echojax.faults.outcome import Outcome
-from echojax.faults.run_state import checksums, newest, read_end
+from echojax.faults.run_state import newest, read_end
 from echojax.faults.signals import watch
 from echojax.faults.tiny_run import CHECKPOINT_EVERY, TinyRun
 from echojax.faults.trials import all_trials, attempt, quick_trials
@@ -69,10 +69,10 @@ def _outcomes(
     if not flags.quick:  # its moments need no care
         tiny.to_the_end(tiny.folder / "warm-up")  # fills the cache of compiled programs
     run = tiny.folder / "undisturbed"
-    end, moments = watch(tiny, run)
+    end, moments, known = watch(tiny, run)
     if end.code:
         raise UserError(f"the undisturbed run fails: {end.error[-300:]}")
-    undisturbed, last, known = read_end(run), newest(run), checksums(run)
+    undisturbed, last = read_end(run), newest(run)
     facts = {
         "steps": last,
         "checkpoint_every": CHECKPOINT_EVERY,

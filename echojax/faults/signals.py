@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from echojax.faults.hit import Hit
-from echojax.faults.run_state import being_written, newest
+from echojax.faults.run_state import being_written, checksums, newest
 from echojax.faults.tiny_run import Ended, LostError, TinyRun, ended, wait_for
 
 GRACE_SECONDS = 10.0
@@ -32,18 +32,22 @@ class Moments:
     writes: int
 
 
-def watch(tiny: TinyRun, run: Path) -> tuple[Ended, Moments]:
-    """Train undisturbed; return how it ended, and when what happened."""
+def watch(tiny: TinyRun, run: Path) -> tuple[Ended, Moments, dict[int, str]]:
+    """Train undisturbed; return how it ended, when what happened, and checkpoints' checksums."""
     began, process = time.monotonic(), tiny.start(run)
     first = last = 0.0
     seen: set[str] = set()
+    known: dict[int, str] = {}
     while process.poll() is None:
+        if newest(run) not in known:  # old ones are deleted
+            known |= checksums(run)
         names, now = being_written(run), time.monotonic() - began
         if names:
             first, last = first or now, now
         seen |= names
         time.sleep(0.001)
-    return ended(process), Moments(first, last, time.monotonic() - began, len(seen))
+    end = ended(process)
+    return end, Moments(first, last, time.monotonic() - began, len(seen)), known
 
 
 def kill_in_a_write(tiny: TinyRun, run: Path, *, moments: Moments, rng: random.Random) -> Hit:

@@ -31,7 +31,13 @@ _KILLS = {
     "SIGKILL in training": kill_in_training,
     "SIGKILL at any time": kill_anywhere,
 }
-_MOMENTS: tuple[Moment, ...] = ("from the start", "after a checkpoint", "after the last step")
+_PART = 150_000  # bytes that hold some files of a checkpoint, not all
+_FULL: tuple[tuple[Moment, int], ...] = (
+    ("from the start", 0),
+    ("after a checkpoint", 0),
+    ("after a checkpoint", _PART),
+    ("after the last step", 0),
+)
 _HARMS = {"flipped bytes": flip_bytes, "missing bytes": cut_short, "a missing file": remove_file}
 
 
@@ -65,7 +71,8 @@ def all_trials(kills: int, moments: Moments, last: int, rng: random.Random) -> l
     ask = partial(terminate, moments=moments, rng=rng)
     trials += [Trial([("SIGTERM with 10 s of grace", ask)])] * 3
     trials += [
-        Trial([("full disk", partial(full_disk, moment=moment, last=last))]) for moment in _MOMENTS
+        Trial([("full disk", partial(full_disk, moment=moment, last=last, spare=spare))])
+        for moment, spare in _FULL
     ]
     trials += [
         Trial([(f"checkpoint with {name}", partial(damage_newest, harm=harm, rng=rng))])
@@ -83,7 +90,7 @@ def quick_trials(moments: Moments, last: int, rng: random.Random) -> list[Trial]
         ("SIGKILL in a checkpoint write", partial(kill_in_a_write, moments=early, rng=rng)),
         ("checkpoint with flipped bytes", partial(damage_newest, harm=flip_bytes, rng=rng)),
         ("NaN batch", partial(nan_batch, rng=rng)),
-        ("full disk", partial(full_disk, moment="after a checkpoint", last=last)),
+        ("full disk", partial(full_disk, moment="after a checkpoint", last=last, spare=_PART)),
     ]
     return [Trial(faults)]
 

@@ -1,10 +1,14 @@
 """Checkpoints: the newest two and the best two, each with a checksum of what it holds."""
 
 import hashlib
+import logging
 import os
 import re
 import shutil
-from collections.abc import Callable
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -71,15 +75,16 @@ class Checkpoints:
         if self._manager is None:
             return
         arrays = _by_name(state)
+        meta = {"progress": progress, "sha256": _checksum(arrays)}
         try:
-            self._manager.save(
-                int(state.step),
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(arrays),
-                    meta=ocp.args.JsonSave({"progress": progress, "sha256": _checksum(arrays)}),
-                ),
-                metrics=None if ndcg is None else {"ndcg@10": ndcg},
-            )
+            with _no_tracebacks():
+                self._manager.save(
+                    int(state.step),
+                    args=ocp.args.Composite(
+                        state=ocp.args.StandardSave(arrays), meta=ocp.args.JsonSave(meta)
+                    ),
+                    metrics=None if ndcg is None else {"ndcg@10": ndcg},
+                )
         except (OSError, ValueError) as error:
             raise UserError(
                 f"the checkpoint of step {state.step} cannot be written ({_reason(error)}); those "
@@ -165,15 +170,30 @@ class Checkpoints:
         return jax.tree.unflatten(jax.tree.structure(like), leaves), meta["progress"]
 
 
+@contextmanager
+def _no_tracebacks() -> Iterator[None]:
+    """Keep orbax's and tensorstore's threads from printing what is raised here anyway."""
+    hook, disabled = sys.unraisablehook, logging.root.manager.disable
+    sys.unraisablehook = lambda error: None
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    except Exception:
+        time.sleep(0.2)  # writes of other arrays are still failing
+        raise
+    finally:
+        sys.unraisablehook = hook
+        logging.disable(disabled)
+
+
 def _reason(error: Exception) -> str:
     """Return what went wrong in a few words."""
     # Tensorstore tells of the operating system's errors at the end of several lines.
     code = re.search(r"os_error_code='(\d+)'", str(error))
-    return (
-        os.strerror(int(code[1]))
-        if code
-        else " ".join(str(error).split())[:200] or type(error).__name__
-    )
+    if code:
+        return os.strerror(int(code[1]))
+    words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(words.split())[:200] or type(error).__name__
 
 
 def _by_name(state: TrainState) -> dict[str, np.ndarray]:
