@@ -9,9 +9,9 @@ from typing import Any
 import jax
 
 from echojax.files import write_json
-from echojax.training.trace import INPUT, STEP, Split, read_split
+from echojax.training.trace import INPUT, STEP, Split, read_split, total
 
-# Steps of an epoch before the trace: the first ones fill caches and buffers, the others are timed.
+# Steps before the trace: the first ones fill caches and buffers, the others are timed.
 _WARM, _TIMED = 2, 3
 PARTS = ("compute", "collectives", "input", "host")
 
@@ -19,44 +19,44 @@ PARTS = ("compute", "collectives", "input", "host")
 class Profile:
     """Watches a training loop; traces ``steps`` of its steps once (none: does nothing).
 
+    Where an epoch ends in between, the trace ends too, and another one begins with the next.
+
     Args:
-        steps: to trace, of one epoch: fewer where it ends before.
+        steps: to trace.
         folder: the run folder; gets ``profile/`` and ``profile.json``.
         say: prints a line.
     """
 
     def __init__(self, steps: int, folder: Path, say: Callable[[str], None]):
-        self._steps, self._folder, self._say = steps, folder, say
+        self._left, self._folder, self._say = steps, folder, say
         self._program: dict[str, Any] = {}
         self._text = ""
-        self._done = 0  # steps of this epoch
-        self._began = self._untraced = 0.0
-        self._step: jax.profiler.TraceAnnotation | None = None
+        self._done = 0  # steps of this start
+        self._untraced = 0.0  # seconds of those that are timed
+        self._began: float | None = None  # these, where one is running
+        self._step: jax.profiler.TraceAnnotation | None = None  # the traced one that is running
+        self._splits: list[Split] = []
 
     def note_program(self, compiled: jax.stages.Compiled, seconds: dict[str, Any]) -> None:
         """Take in the step's program, and what it took to make it."""
-        if self._steps:
+        if self._left:
             self._text = compiled.as_text() or ""
             memory = compiled.memory_analysis()
             self._program = {"compile": seconds, "memory": memory and _bytes_of(memory)}
 
     def next_step(self, states: Any) -> float:
         """Begin a step from ``states``; return the seconds that profiling itself took."""
-        if not self._steps:
+        if not self._left:
             return 0.0
         began = time.perf_counter()
-        if self._done in (_WARM, _WARM + _TIMED):
-            jax.block_until_ready(states)
-        if self._done == _WARM:
-            self._began = time.perf_counter()
-        elif self._done == _WARM + _TIMED:
-            self._untraced = (time.perf_counter() - self._began) / _TIMED
-            self._start_trace()
-        elif self._done == _WARM + _TIMED + self._steps:
+        if self._done in (_WARM, _WARM + _TIMED) or (self._step and self._left == 1):
             self.end_epoch(states)
-            return time.perf_counter() - began
-        if self._done >= _WARM + _TIMED:
+        if not self._left:
+            pass
+        elif self._done >= _WARM + _TIMED:
             self._mark()
+        elif self._done >= _WARM and self._began is None:
+            self._began = time.perf_counter()
         self._done += 1
         return time.perf_counter() - began
 
@@ -65,43 +65,56 @@ class Profile:
         return jax.profiler.TraceAnnotation(INPUT)
 
     def end_epoch(self, states: Any) -> None:
-        """End a trace that is on: its steps are done, or their epoch is."""
-        self._done = 0
-        if self._step is None:
+        """Wait until the devices are done, whose work belongs to the steps; stop clock or trace."""
+        if not self._left:
             return
-        jax.block_until_ready(states)  # what was begun belongs to the steps
-        self._step.__exit__(None, None, None)
-        jax.profiler.stop_trace()
-        self._steps, self._step = 0, None
-        self._report(read_split(self._folder / "profile", self._text))
+        jax.block_until_ready(states)
+        if self._began is not None:
+            self._untraced += time.perf_counter() - self._began
+            self._began = None
+        if self._step is not None:
+            self._close()
+            jax.profiler.stop_trace()
+            self._splits.append(read_split(self._folder / "profile", self._text))
+            if not self._left:
+                self._report()
 
     def end_run(self) -> None:
-        """Say so where no epoch had a step to trace."""
-        if self._steps:
+        """Report what there is where the run had fewer steps."""
+        if self._splits and self._left:
+            self._report()
+        elif self._left:
             self._say(
-                f"profile: no trace; it begins behind {_WARM + _TIMED} steps of an epoch, "
-                "and no epoch here was longer"
+                f"profile: no trace; the first {_WARM + _TIMED} steps are left out, and there were "
+                f"{self._done}"
             )
-
-    def _start_trace(self) -> None:
-        options = jax.profiler.ProfileOptions()
-        options.python_tracer_level = 0  # every Python call: a multiple of all other events
-        jax.profiler.start_trace(str(self._folder / "profile"), profiler_options=options)
+        self._left = 0
 
     def _mark(self) -> None:
+        """Mark the next step in the trace; begin a trace where none is on."""
         if self._step is not None:
-            self._step.__exit__(None, None, None)
+            self._close()
+        else:
+            options = jax.profiler.ProfileOptions()
+            options.python_tracer_level = 0  # every Python call: a multiple of all other events
+            jax.profiler.start_trace(str(self._folder / "profile"), profiler_options=options)
         self._step = jax.profiler.StepTraceAnnotation(STEP, step_num=self._done)
         self._step.__enter__()
 
-    def _report(self, split: Split) -> None:
+    def _close(self) -> None:
+        assert self._step is not None
+        self._step.__exit__(None, None, None)
+        self._step, self._left = None, self._left - 1
+
+    def _report(self) -> None:
+        split = total(self._splits)
         live = sum(s.data.nbytes for x in jax.live_arrays() for s in x.addressable_shards)
         stats = jax.local_devices()[0].memory_stats() or {}
         memory = self._program.pop("memory")
         found = {
             "steps": split.steps,
             "wall_seconds": split.wall,
-            "seconds_a_step_before_the_trace": self._untraced,
+            "seconds_a_step_before_the_trace": self._untraced / _TIMED,
             "seconds": {name: _known(split, name) for name in PARTS},
             "waited_for_input_seconds": split.waited,
             "collectives_behind_compute_seconds": split.hidden if split.parts else "unknown",

@@ -7,6 +7,7 @@ which a few steps on a CPU exceed.
 """
 
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -109,6 +110,19 @@ def split(
         return Split(len(steps), wall, waited, None, 0, 0.0)
     *parts, hidden = np.mean(shares, axis=0).tolist()
     return Split(len(steps), wall, waited, Parts(*parts), len(devices), hidden)
+
+
+def total(splits: Sequence[Split]) -> Split:
+    """Return the split of several traces together."""
+    known = [split.parts for split in splits if split.parts]
+    return Split(
+        steps=sum(split.steps for split in splits),
+        wall=sum(split.wall for split in splits),
+        waited=sum(split.waited for split in splits),
+        parts=Parts(*map(sum, zip(*known, strict=True))) if len(known) == len(splits) else None,
+        devices=splits[0].devices,
+        hidden=sum(split.hidden for split in splits),
+    )
 
 
 def _of_one_device(
