@@ -3,29 +3,16 @@
 import hashlib
 import json
 import os
-import struct
 import tempfile
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from echojax.arrays import load_arrays
 from echojax.data.dataset import Dataset, arrays_sha256
 
 _ARRAYS = ("items_T", "times_T", "offsets", "user_ids", "item_ids")
-
-# What zipfile and NumPy raise, besides OSError and ValueError, when bytes of an archive are wrong.
-_BROKEN = (
-    KeyError,
-    EOFError,
-    RuntimeError,
-    MemoryError,
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-)
 
 
 def cache_dir() -> Path:
@@ -75,12 +62,11 @@ def load(name: str, path: Path) -> Dataset:
         OSError: The file does not exist or cannot be read.
         ValueError: It is not what ``save`` wrote.
     """
-    try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in _ARRAYS}
-            fingerprint = json.loads(str(archive["fingerprint"]))
-    except _BROKEN as error:
-        raise ValueError(f"broken archive ({error})") from None
+    archive = load_arrays(path)
+    if not archive.keys() >= {*_ARRAYS, "fingerprint"}:
+        raise ValueError("an array is missing")
+    arrays: dict[str, Any] = {name: archive[name] for name in _ARRAYS}
+    fingerprint = json.loads(str(archive["fingerprint"]))
     if arrays_sha256(*arrays.values()) != fingerprint["sha256"]:
         raise ValueError("wrong checksum")
     return Dataset(name=name, **arrays, fingerprint=fingerprint)

@@ -1,15 +1,15 @@
 """A run folder read back, whole or as far as the run has come."""
 
-import json
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from echojax.arrays import read_arrays
 from echojax.errors import UserError
 from echojax.files import read_json
+from echojax.run_files import read_records, read_results
 
 # What was found where: name -> (before training, after).
 Pairs = dict[str, tuple[np.ndarray, np.ndarray]]
@@ -50,43 +50,27 @@ def read_run(folder: Path) -> RunRecord:
     """
     if not (folder / "config.json").exists():
         raise UserError(f"{folder} is not a run folder (it has no config.json)")
-    log = _read_lines(folder / "metrics.jsonl")
+    log = read_records(folder / "metrics.jsonl")
     results = folder / "results.json"
     return RunRecord(
         name=folder.resolve().name,
         config=read_json(folder / "config.json"),
-        train=[record for record in log if record.get("kind") == "train"],
-        valid=[record for record in log if record.get("kind") == "valid"],
-        results=read_json(results) if results.exists() else None,
+        train=[record for record in log if record["kind"] == "train"],
+        valid=[record for record in log if record["kind"] == "valid"],
+        results=read_results(results) if results.exists() else None,
         insight=_read_insight(folder / "insight.npz"),
     )
 
 
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the whole records; a killed run leaves half a line, a crashed machine odd bytes."""
-    records = []
-    text = path.read_text(errors="replace") if path.exists() else ""
-    for line in text.splitlines():
-        try:
-            records.append(json.loads(line))
-        except ValueError:
-            continue
-    return [record for record in records if isinstance(record, dict)]
-
-
 def _read_insight(path: Path) -> dict[str, Pairs]:
-    if not path.exists():
-        return {}
     found: dict[str, Pairs] = {}
-    try:
-        # np.load would leave a damaged file open.
-        with path.open("rb") as file, np.load(file) as arrays:
-            for name in [name for name in arrays.files if name.endswith("/after")]:
-                where = name.removesuffix("/after")
-                kind, _, part = where.partition("/")
-                found.setdefault(kind, {})[part] = arrays[f"{where}/before"], arrays[name]
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} cannot be read ({error}); delete it to do without") from None
+    arrays = read_arrays(path) if path.exists() else {}
+    for name in [name for name in arrays if name.endswith("/after")]:
+        where = name.removesuffix("/after")
+        kind, _, part = where.partition("/")
+        if f"{where}/before" not in arrays:
+            raise UserError(f"{path} has no {where}/before; delete it to do without")
+        found.setdefault(kind, {})[part] = arrays[f"{where}/before"], arrays[name]
     return found
 
 

@@ -1,6 +1,5 @@
 """Finished runs read back: results, and each test target's rank where the run has kept them."""
 
-import zipfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -8,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from echojax.arrays import read_arrays
 from echojax.errors import UserError
 from echojax.evaluation.metrics import metric_names, metrics_of
-from echojax.files import read_json
+from echojax.run_files import read_results
 
 METRICS = ("hr@10", "ndcg@10")
 COLUMNS = [metric_names().index(name) for name in METRICS]
@@ -57,15 +57,13 @@ def read_finished(folder: Path) -> Finished:
 
 @cache
 def _read(folder: Path, stamps: tuple[int, ...]) -> Finished:
-    results = read_json(folder / "results.json")
+    results = read_results(folder / "results.json")
     path = folder / "ranks.npz"
     if not path.exists():
         return Finished(results, None)
-    try:
-        with path.open("rb") as file, np.load(file) as arrays:
-            rank_M, user_M, length_M = (
-                arrays[f"test_{name}_M"] for name in ("rank", "user", "length")
-            )
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} cannot be read ({error}); delete it to do without") from None
+    names = ("test_rank_M", "test_user_M", "test_length_M")
+    arrays = read_arrays(path, names)
+    rank_M, user_M, length_M = (arrays[name] for name in names)
+    if not rank_M.size == user_M.size == length_M.size or rank_M.min(initial=1) < 1:
+        raise UserError(f"{path} does not hold ranks of one length; delete it to do without")
     return Finished(results, Ranks(metrics_of(rank_M), user_M, length_M))

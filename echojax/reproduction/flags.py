@@ -1,12 +1,12 @@
 """Tables of train.py's flags, as a suite's file has them."""
 
 import shlex
-import types
 import typing
-from typing import Any, Literal
+from typing import Any
 
 from echojax.config import Config, flag
 from echojax.errors import UserError, unknown_name
+from echojax.kinds import fits, words
 from echojax.reproduction.suite import Flags
 
 # What the suite says elsewhere, or the command line of reproduce.py.
@@ -38,42 +38,19 @@ def check_flags(table: Any, where: str) -> dict[str, Any]:
             raise UserError(f"{where}: {unknown_name('flag', name, list(_KINDS))}")
         if name in _NOT_HERE:
             raise UserError(f"{where}: {name} has no place in a suite; {_NOT_HERE[name]}")
-        if not _fits(value, _KINDS[name]):
-            raise UserError(f"{where}: {name} must be {_words(_KINDS[name])}, not {value!r}")
+        if not fits(value, _KINDS[name]):
+            raise UserError(f"{where}: {name} must be {words(_KINDS[name])}, not {value!r}")
     return dict(table)
 
 
 def train_command(flags: Flags, seed: int) -> str:
     """Return the command that makes the same run by itself."""
-    words = ["python", "experiments/train.py"]
+    line = ["python", "experiments/train.py"]
     for name, value in {**flags, "seed": seed}.items():
         if name == "dataset" and "data_path" in flags:
             continue
         if _KINDS[name] is bool:
-            words.append(flag(name) if value else flag(f"no_{name}"))
+            line.append(flag(name) if value else flag(f"no_{name}"))
         else:
-            words += [flag(name), str(value)]
-    return shlex.join(words)
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    origin = typing.get_origin(kind)
-    if origin is Literal:
-        return value in typing.get_args(kind)
-    if origin in (typing.Union, types.UnionType):
-        return any(_fits(value, one) for one in typing.get_args(kind))
-    if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, kind)
-
-
-def _words(kind: Any) -> str:
-    """Return what values a kind has."""
-    origin = typing.get_origin(kind)
-    if origin is Literal:
-        return " or ".join(repr(value) for value in typing.get_args(kind))
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(_words(one) for one in typing.get_args(kind) if one is not type(None))
-    return {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}[kind]
+            line += [flag(name), str(value)]
+    return shlex.join(line)

@@ -44,7 +44,7 @@ def read_suite(path: Path) -> Suite:
         content = tomllib.loads(text)
     except FileNotFoundError:
         raise UserError(f"--suite {path}: no such file") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read as TOML: {error}") from None
     for key in content:
         if key not in _KEYS:

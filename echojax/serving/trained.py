@@ -10,11 +10,10 @@ from flax import nnx
 
 from echojax.config import Config
 from echojax.errors import UserError
-from echojax.files import read_json
 from echojax.models import COUNTED, build_model
 from echojax.training.checkpoints import Checkpoints
 from echojax.training.optimizer import make_optimizer
-from echojax.training.run_folder import read_config
+from echojax.training.run_folder import read_config, read_item_ids
 from echojax.training.state import create_state
 from selective_scan import implementations
 
@@ -60,7 +59,7 @@ def read_trained(
         raise UserError(f"{folder} has no checkpoint yet; train until the first one is written")
     runs_here = implementations().get(config.scan) is None
     config = dataclasses.replace(config, scan=scan or (config.scan if runs_here else "auto"))
-    item_ids = np.array(read_json(folder / "items.json")["item_ids"], dtype=str)
+    item_ids = read_item_ids(folder)
     graphdef, like = create_state(
         build_model(config, len(item_ids)), make_optimizer(config), config.seed
     )

@@ -75,11 +75,15 @@ def check_extras(config: Config) -> None:
 def _lines_up_to(path: Path, step: int) -> list[str]:
     """Return the whole lines whose step is at most ``step`` (a killed run leaves half a line)."""
     kept = []
-    for line in path.read_text(errors="replace").splitlines(keepends=True) if path.exists() else []:
+    for line in (
+        path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+        if path.exists()
+        else []
+    ):
         try:
             if json.loads(line)["step"] <= step and line.endswith("\n"):
                 kept.append(line)
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             continue
     return kept
 

@@ -4,12 +4,19 @@ import dataclasses
 import os
 import shutil
 import tempfile
+import typing
 from pathlib import Path
+
+import numpy as np
 
 from echojax.config import RESUMABLE, Config, as_dict, flag
 from echojax.data import Dataset
 from echojax.errors import UserError
 from echojax.files import read_json, write_json
+from echojax.kinds import fits, words
+from echojax.shapes import misfit
+
+_KINDS = typing.get_type_hints(Config)
 
 
 def default_run_dir(config: Config) -> str:
@@ -70,6 +77,12 @@ def read_config(path: Path) -> Config:
     fields = {field.name for field in dataclasses.fields(Config)}
     if not fields.issuperset(values):
         raise UserError(f"{path / 'config.json'} is not the configuration of a run")
+    for name, value in values.items():
+        if not fits(value, _KINDS[name]):
+            raise UserError(
+                f"{path / 'config.json'}: {name} must be {words(_KINDS[name])}, not {value!r:.80}; "
+                "restore it from a copy"
+            )
     return Config(**values)
 
 
@@ -103,6 +116,18 @@ def write_start(path: Path, config: Config, dataset: Dataset) -> None:
     except BaseException:
         shutil.rmtree(temporary)
         raise
+
+
+def read_item_ids(path: Path) -> np.ndarray:
+    """Return the data's own item ids by number, str (V,), of the run in a folder.
+
+    Raises:
+        UserError: its items.json is missing or damaged.
+    """
+    items = read_json(path / "items.json")
+    if problem := misfit(items, {"item_ids": [str]}):
+        raise UserError(f"{path / 'items.json'} is damaged ({problem}); restore it from a copy")
+    return np.array(items["item_ids"], dtype=str)
 
 
 def check_same_data(path: Path, dataset: Dataset) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from echojax.arrays import read_arrays
 from echojax.config import Config, as_dict
 from echojax.evaluation.metrics import metric_names, metrics_of
 from echojax.evaluation.statistics import bootstrap_intervals
@@ -38,9 +39,9 @@ def summarise_seeds(
 def _part(part: str, folders: list[Path], results: list[dict[str, Any]]) -> dict[str, Any]:
     ranks = []
     for folder in folders:
-        with np.load(folder / "ranks.npz") as file:
-            ranks.append(file[f"{part}_rank_M"])
-            user_M = file[f"{part}_user_M"]
+        arrays = read_arrays(folder / "ranks.npz", (f"{part}_rank_M", f"{part}_user_M"))
+        ranks.append(arrays[f"{part}_rank_M"])
+        user_M = arrays[f"{part}_user_M"]
     mean_MxF = np.mean([metrics_of(rank_M) for rank_M in ranks], axis=0)
     intervals = bootstrap_intervals(mean_MxF, user_M)
     summary = {}

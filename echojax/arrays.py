@@ -1,0 +1,56 @@
+"""Arrays out of .npz files that may be damaged: no pickles, no more memory than the file has."""
+
+import struct
+import tokenize
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from echojax.errors import UserError
+
+# What zipfile and NumPy raise, besides OSError and ValueError, when bytes of an archive are wrong.
+_BROKEN = (
+    KeyError, EOFError, RuntimeError, MemoryError, TypeError, SyntaxError, OverflowError,
+    AttributeError, zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError,
+)  # fmt: skip
+
+
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Return the arrays of a file that ``np.savez`` wrote.
+
+    Raises:
+        OSError: the file does not exist or cannot be read.
+        ValueError: it is not what ``np.savez`` writes.
+    """
+    with path.open("rb") as file:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                # np.savez does not compress: whatever claims to be larger than the file lies.
+                sizes = sum(info.file_size for info in archive.infolist())
+            if sizes > path.stat().st_size:
+                raise ValueError("its parts claim to be larger than the file")
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as arrays:
+                return {name: arrays[name] for name in arrays.files}
+        except _BROKEN as error:
+            raise ValueError(f"broken archive ({error})") from None
+
+
+def read_arrays(path: Path, names: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
+    """Return the arrays of a file in a run folder; ``names`` must be among them, of one axis.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    try:
+        arrays = load_arrays(path)
+        for name in names:
+            if name not in arrays:
+                raise ValueError(f"it has no {name}")
+            if arrays[name].ndim != 1 or arrays[name].dtype.kind not in "iu":
+                raise ValueError(f"{name} is no list of whole numbers")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); restore it, or do without it") from None
+    return arrays
