@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
@@ -29,7 +30,7 @@ def test_cache_hits(empty_cache):
     found = []
     for _ in range(2):
         with cache_hits() as hits:
-            jax.jit(lambda x: jnp.sin(x) + 17).lower(jnp.ones(3)).compile()
+            jax.jit(lambda x: jnp.sin(x) + 17).lower(np.ones(3)).compile()
         found.append(len(hits))
         jax.clear_caches()
     assert found == [0, 1]
