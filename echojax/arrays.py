@@ -1,7 +1,9 @@
 """Arrays out of .npz files that may be damaged: no pickles, no more memory than the file has."""
 
 import struct
+import sys
 import tokenize
+import warnings
 import zipfile
 import zlib
 from pathlib import Path
@@ -13,7 +15,7 @@ from echojax.errors import UserError
 # What zipfile and NumPy raise, besides OSError and ValueError, when bytes of an archive are wrong.
 _BROKEN = (
     KeyError, EOFError, RuntimeError, MemoryError, TypeError, SyntaxError, OverflowError,
-    AttributeError, zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError,
+    AttributeError, UserWarning, zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError,
 )  # fmt: skip
 
 
@@ -32,10 +34,23 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
             if sizes > path.stat().st_size:
                 raise ValueError("its parts claim to be larger than the file")
             file.seek(0)
-            with np.load(file, allow_pickle=False) as arrays:
-                return {name: arrays[name] for name in arrays.files}
+            with warnings.catch_warnings(), np.load(file, allow_pickle=False) as archive:
+                warnings.simplefilter("error")  # of headers that savez does not write
+                arrays = {name: archive[name] for name in archive.files}
         except _BROKEN as error:
             raise ValueError(f"broken archive ({error})") from None
+    if not all(map(_sound, arrays.values())):
+        raise ValueError("it holds other things than arrays")
+    return arrays
+
+
+def _sound(array: object) -> bool:
+    """Say whether it is an array, of Unicode characters where it is of text."""
+    if not (isinstance(array, np.ndarray) and array.dtype.isnative):
+        return False
+    if array.dtype.kind != "U" or not array.nbytes:
+        return True
+    return bool(np.ascontiguousarray(array).reshape(-1).view(np.uint32).max() <= sys.maxunicode)
 
 
 def read_arrays(path: Path, names: tuple[str, ...] = ()) -> dict[str, np.ndarray]:

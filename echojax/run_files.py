@@ -14,6 +14,8 @@ _PART = {
     **dict.fromkeys(_NAMES, float),
     "interval": dict.fromkeys(_NAMES, _INTERVAL),
     "examples": int,
+    "coverage@10": float,
+    "mean_popularity@10": float,
 }
 _BY_LENGTH = {
     "from": int,

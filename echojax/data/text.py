@@ -111,6 +111,21 @@ def read_blocks(file: TextFile, block_bytes: int = BLOCK_BYTES) -> Iterator[Bloc
         raise UserError(f"{file}: the file is empty")
 
 
+def read_whole(file: TextFile) -> bytes:
+    """Return the bytes of a small text file.
+
+    Raises:
+        UserError: The file is missing, unreadable, a broken archive, or longer than
+            ``ALWAYS_ALLOWED_BYTES``.
+    """
+    with reading(file), ExitStack() as stack:
+        stream, _ = _open(file, stack)
+        data = stream.read(ALWAYS_ALLOWED_BYTES + 1)
+    if len(data) > ALWAYS_ALLOWED_BYTES:
+        raise UserError(f"{file}: is longer than {ALWAYS_ALLOWED_BYTES >> 20} MiB; not read")
+    return data
+
+
 class _Reads(Protocol):
     def read(self, size: int, /) -> bytes: ...
 

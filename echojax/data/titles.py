@@ -1,12 +1,10 @@
 """Titles of items, where a data set has them beside its interactions."""
 
-import gzip
-import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from echojax.data.cache import data_folders
-from echojax.data.text import TextFile, line_error, reading
+from echojax.data.text import TextFile, line_error, read_whole
 
 # Where the publishers' archives and RecBole's wheel keep them.
 _MEMBERS = {
@@ -80,12 +78,6 @@ def _column(names: list[str], wanted: Iterable[str]) -> int:
 
 def _lines(file: TextFile) -> list[str]:
     """Return a small file's lines; MovieLens's are Latin-1, all others UTF-8."""
-    with reading(file):
-        if file.member is not None:
-            with zipfile.ZipFile(file.path) as archive:
-                data = archive.read(file.member)
-        else:
-            data = file.path.read_bytes()
-            data = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+    data = read_whole(file)
     encoding = "latin-1" if file.name in _SEPARATORS else "utf-8"
     return data.decode(encoding, errors="replace").splitlines() or [""]

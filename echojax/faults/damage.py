@@ -11,18 +11,19 @@ from echojax.faults.tiny_run import Ended, TinyRun, ended, wait_for
 
 
 def flip_bytes(path: Path, rng: random.Random) -> str:
-    """Change eight bytes of a file."""
+    """Change a byte in every hundred of a file: some of them are of no use to anybody."""
     content = bytearray(path.read_bytes())
-    for place in rng.sample(range(len(content)), min(8, len(content))):
+    places = rng.sample(range(len(content)), -(-len(content) // 100))
+    for place in places:
         content[place] ^= rng.randrange(1, 256)
     path.write_bytes(content)
-    return "8 bytes flipped"
+    return f"{len(places)} bytes flipped"
 
 
 def cut_short(path: Path, rng: random.Random) -> str:
     """Take bytes from the end of a file."""
     size = path.stat().st_size
-    left = rng.randrange(size)
+    left = rng.randrange(size // 2)
     with path.open("rb+") as file:
         file.truncate(left)
     return f"{size - left} of {size} bytes missing"
@@ -43,7 +44,7 @@ def damage_newest(
     files = (run / "checkpoints" / str(last)).rglob("*")
     path = max((path for path in files if path.is_file()), key=lambda path: path.stat().st_size)
     what = harm(path, rng)
-    return Hit(f"step {last}: {what} in its largest file", before, end)
+    return Hit(f"step {last}: largest file, {what}", before, end)
 
 
 def move_folder(tiny: TinyRun, run: Path) -> Hit:

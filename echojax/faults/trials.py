@@ -25,7 +25,7 @@ from echojax.faults.signals import (
 from echojax.faults.tiny_run import Ended, LostError, TinyRun
 
 # Two devices add up gradients in another order.
-TOLERANCE_OTHER_DEVICES = 1e-3
+TOLERANCE_OTHER_DEVICES = 1e-4
 _KILLS = {
     "SIGKILL in a checkpoint write": kill_in_a_write,
     "SIGKILL in training": kill_in_training,

@@ -1,6 +1,7 @@
 """Checkpoints: the newest two and the best two, each with a checksum of what it holds."""
 
 import hashlib
+import json
 import logging
 import os
 import re
@@ -75,7 +76,11 @@ class Checkpoints:
         if self._manager is None:
             return
         arrays = _by_name(state)
-        meta = {"progress": progress, "sha256": _checksum(arrays)}
+        meta = {
+            "progress": progress,
+            "progress_sha256": _checksum_of_json(progress),
+            "sha256": _checksum(arrays),
+        }
         try:
             with _no_tracebacks():
                 self._manager.save(
@@ -129,7 +134,8 @@ class Checkpoints:
             steps.insert(0, first)
         for i, step in enumerate(steps):
             try:
-                return self._read(step, like)
+                with _no_tracebacks():
+                    return self._read(step, like)
             except Exception as error:
                 # Damage shows up as whatever exception the reader happens to meet.
                 reason = _reason(error)
@@ -166,6 +172,10 @@ class Checkpoints:
         arrays, meta = found["state"], found["meta"]
         if _checksum(arrays) != meta["sha256"]:
             raise ValueError("its checksum does not match")
+        # Checkpoints of version 0.1 have no checksum of their progress.
+        known = meta.get("progress_sha256")
+        if known is not None and known != _checksum_of_json(meta["progress"]):
+            raise ValueError("its progress has another checksum")
         leaves = [arrays[name] for name in names]
         return jax.tree.unflatten(jax.tree.structure(like), leaves), meta["progress"]
 
@@ -203,6 +213,10 @@ def _by_name(state: TrainState) -> dict[str, np.ndarray]:
         jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf)
         for path, leaf in leaves
     }
+
+
+def _checksum_of_json(value: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _checksum(arrays: dict[str, np.ndarray]) -> str:

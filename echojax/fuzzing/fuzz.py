@@ -1,0 +1,167 @@
+"""Fuzz every reader, count what came of each input, write a report."""
+
+import logging
+import random
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import jax
+from rich.console import Console
+from rich.table import Table
+
+from echojax.errors import UserError
+from echojax.files import write_json
+from echojax.fuzzing.checkpoint_target import damaged, save_one
+from echojax.fuzzing.guard import INPUT_BYTES, INPUT_SECONDS, attempt, limits, peak_bytes
+from echojax.fuzzing.targets import Target, all_targets
+from echojax.scan_comparison.machine import cores, processor
+from echojax.training.results import package_versions
+
+Input = Callable[[], object]
+_CHECKPOINT_SHARE = 0.5  # of another reader's inputs; each takes 50 times as long
+
+
+@dataclass(frozen=True)
+class Flags:
+    """Give every reader of files inputs that are nearly right: a parse, or one line."""
+
+    inputs: int = 100_000
+    """How many, over all readers."""
+    out: Path = Path("runs/fuzz-readers")
+    """Folder for fuzz-readers.json, and for the inputs that failed."""
+    seed: int = 0
+    """Chooses the changes."""
+    only: str | None = None
+    """Readers whose names hold this."""
+
+
+@dataclass
+class Tally:
+    """What came of a reader's inputs."""
+
+    inputs: int = 0
+    parsed: int = 0
+    refused: int = 0
+    failed: int = 0
+    slowest_seconds: float = 0.0
+    peak_growth_bytes: int = 0  # how much the process's peak rose while this reader ran
+    failures: list[str] = field(default_factory=list)
+
+
+def fuzz(flags: Flags, console: Console) -> bool:
+    """Fuzz; return whether no reader failed.
+
+    Raises:
+        UserError: there is no such reader.
+    """
+    jax.config.update("jax_platforms", "cpu")
+    logging.disable(logging.CRITICAL)  # what orbax says of damage, a thousand times
+    began, tallies = time.monotonic(), dict[str, Tally]()
+    with _scratch() as folder, limits():
+        for name, inputs in _all_inputs(flags, folder):
+            tallies[name] = _try_all(name, inputs, folder, flags.out)
+            console.print(
+                f"{name}: {_words(tallies[name])}", highlight=False, soft_wrap=True, markup=False
+            )
+    if not tallies:
+        raise UserError(f"--only {flags.only}: no reader has that in its name")
+    flags.out.mkdir(parents=True, exist_ok=True)
+    path = flags.out / "fuzz-readers.json"
+    write_json(path, _report(flags, tallies, time.monotonic() - began))
+    console.print(_table(tallies))
+    console.print(f"report: {path}", highlight=False, soft_wrap=True)
+    return not any(tally.failed for tally in tallies.values())
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    """Return a folder, in memory where there is one."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+        yield Path(folder)
+
+
+def _all_inputs(flags: Flags, folder: Path) -> Iterator[tuple[str, Iterator[Input]]]:
+    """Yield each reader's name with what reads its inputs, one after the other."""
+    targets = all_targets(folder)
+    whole = sum(target.share for target in targets.values()) + _CHECKPOINT_SHARE
+    each = flags.inputs / whole
+    wanted = flags.only or ""
+    for name, target in targets.items():
+        if wanted in name:
+            rng = random.Random(f"{flags.seed} {name}")
+            yield name, _inputs(target, round(each * target.share), folder / "run", rng)
+    if wanted in "checkpoints":
+        rng, saved = random.Random(f"{flags.seed} checkpoints"), save_one(folder / "saved")
+        count = round(each * _CHECKPOINT_SHARE)
+        yield "checkpoints", (damaged(saved, folder / "run", rng) for _ in range(count))
+
+
+def _inputs(target: Target, count: int, folder: Path, rng: random.Random) -> Iterator[Input]:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for name, content in target.others:
+        (folder / name).write_bytes(content)
+    path = folder / target.file
+    for number in range(count):
+        content = target.valid[0] if number == 0 else target.mutate(rng.choice(target.valid), rng)
+        path.write_bytes(content)
+        yield lambda: target.read(folder)
+
+
+def _try_all(name: str, inputs: Iterator[Input], folder: Path, out: Path) -> Tally:
+    tally, before = Tally(), peak_bytes()
+    for read in inputs:
+        verdict = attempt(read)
+        tally.inputs += 1
+        setattr(tally, verdict.kind, getattr(tally, verdict.kind) + 1)
+        tally.slowest_seconds = max(tally.slowest_seconds, verdict.seconds)
+        if verdict.kind == "failed":
+            kept = out / "failures" / f"{name.replace('/', '_')}-{tally.inputs}"
+            shutil.copytree(folder / "run", kept, dirs_exist_ok=True)
+            tally.failures.append(f"input {tally.inputs}: {verdict.error}")
+    tally.peak_growth_bytes = peak_bytes() - before
+    return tally
+
+
+def _words(tally: Tally) -> str:
+    words = f"{tally.inputs} inputs, {tally.parsed} parsed, {tally.refused} refused"
+    failures = "".join(f"\n  {line}" for line in tally.failures[:10])
+    return f"{words}, {tally.failed} FAILED{failures}" if tally.failed else words
+
+
+def _report(flags: Flags, tallies: dict[str, Tally], seconds: float) -> dict[str, Any]:
+    return {
+        "command": f"python experiments/fuzz_readers.py --inputs {flags.inputs} "
+        f"--seed {flags.seed}",
+        "date": date.today().isoformat(),
+        "machine": {"processor": processor(), "cores": cores()},
+        "versions": package_versions(),
+        "limits": {"seconds_an_input": INPUT_SECONDS, "bytes": INPUT_BYTES},
+        "summary": {
+            **{
+                name: sum(getattr(tally, name) for tally in tallies.values())
+                for name in ("inputs", "parsed", "refused", "failed")
+            },
+            "slowest_seconds": max(tally.slowest_seconds for tally in tallies.values()),
+            "peak_bytes": peak_bytes(),
+            "seconds": round(seconds, 1),
+        },
+        "readers": {name: asdict(tally) for name, tally in tallies.items()},
+    }
+
+
+def _table(tallies: dict[str, Tally]) -> Table:
+    table = Table("reader", "inputs", "parsed", "refused", "failed", "slowest ms", "peak + MiB")
+    for name, one in tallies.items():
+        counts = map(str, (one.inputs, one.parsed, one.refused, one.failed))
+        slowest = f"{1000 * one.slowest_seconds:.0f}"
+        table.add_row(name, *counts, slowest, f"{one.peak_growth_bytes / 2**20:.0f}")
+    return table

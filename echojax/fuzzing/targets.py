@@ -1,0 +1,173 @@
+"""Every reader of files: what its inputs are made from, and how it is called."""
+
+import gzip
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from echojax.data import item_titles
+from echojax.data.cache import load as load_prepared
+from echojax.data.cache import save as save_prepared
+from echojax.data.formats import FORMATS
+from echojax.data.prepare import prepare
+from echojax.data.readers import read_interactions
+from echojax.data.text import TextFile
+from echojax.errors import UserError
+from echojax.fuzzing import examples
+from echojax.fuzzing.mutations import (
+    Mutation,
+    in_gzip,
+    in_zip,
+    mutate_json,
+    mutate_json_lines,
+    mutate_npz,
+    mutate_text,
+)
+from echojax.reporting import results_table
+from echojax.reporting.run_record import read_run
+from echojax.reproduction.finished import read_finished
+from echojax.reproduction.suite_file import read_suite
+from echojax.training.metric_log import MetricLog
+from echojax.training.prepared import resolved
+from echojax.training.run_folder import read_config, read_item_ids
+
+
+@dataclass(frozen=True)
+class Target:
+    """A reader.
+
+    Attributes:
+        file: name of the file in the folder that ``read`` is given.
+        valid: contents that inputs are made from.
+        mutate: changes one of them.
+        read: reads the file in the folder; raises ``AssertionError`` where the parse is wrong.
+        share: of all inputs, relative to the others.
+        others: files that stand beside it.
+    """
+
+    file: str
+    valid: list[bytes]
+    mutate: Mutation
+    read: Callable[[Path], Any]
+    share: float = 1.0
+    others: tuple[tuple[str, bytes], ...] = ()
+
+
+def all_targets(folder: Path) -> dict[str, Target]:
+    """Return the readers by name; ``folder`` is for what must be made first."""
+    targets = {"interactions, plain": _plain("x.txt", None)}
+    for name, (file, text) in examples.INTERACTIONS.items():
+        targets[name] = _plain(file, text)
+        targets[f"{name}, forced"] = _plain("x.bin", text, name)
+        targets[f"{name}.gz"] = Target(
+            f"{file}.gz", [text], in_gzip(mutate_text), partial(_interactions, f"{file}.gz")
+        )
+    for archive, member, kind in (
+        ("ml-100k.zip", "ml-100k/u.data", "u.data"),
+        ("ml-1m.zip", "ml-1m/ratings.dat", "ratings.dat"),
+        ("recbole.whl", "recbole/dataset_example/ml-100k/ml-100k.inter", "inter"),
+    ):
+        read = partial(_interactions, archive, member=member)
+        text = examples.INTERACTIONS[kind][1]
+        targets[f"{archive}: {member}"] = Target(archive, [text], in_zip(mutate_text, member), read)
+    return targets | _titles() | _run_folder() | {
+        "suite.toml": Target(
+            "suite.toml", [examples.SUITE], mutate_text, lambda f: read_suite(f / "suite.toml")
+        ),
+        "prepared.npz": Target("p.npz", [_prepared(folder)], mutate_npz, _read_prepared),
+    }  # fmt: skip
+
+
+def _plain(file: str, text: bytes | None, data_format: str | None = None) -> Target:
+    valid = [text] if text else [text for _, text in examples.INTERACTIONS.values()]
+    return Target(file, valid, mutate_text, partial(_interactions, file, data_format=data_format))
+
+
+def _interactions(
+    file: str, folder: Path, *, member: str | None = None, data_format: str | None = None
+) -> None:
+    found, layout = read_interactions(TextFile(folder / file, member), data_format)
+    assert layout.data_format in FORMATS
+    assert found.users_T.size == found.items_T.size > 0
+    for codes_T, ids in ((found.users_T, found.user_ids), (found.items_T, found.item_ids)):
+        assert np.array_equal(np.unique(codes_T), np.arange(ids.size))
+        assert np.unique(ids).size == ids.size
+        assert all(ids)
+    assert found.times_T is None or np.isfinite(found.times_T).all()
+    for duplicates in ("keep", "last"):
+        dataset = prepare(file, found, k_core=1, duplicates=duplicates)
+        assert dataset.items_T.min() == 1
+        assert dataset.items_T.max() == dataset.num_items - 1
+
+
+def _titles() -> dict[str, Target]:
+    def titles(name: str, folder: Path) -> None:
+        assert isinstance(item_titles(name, data_dir=folder), dict)
+
+    def beside(folder: Path) -> None:
+        assert isinstance(item_titles("x", data_path=folder / "x.inter"), dict)
+
+    item, movies, u_item = examples.TITLES.values()
+    in_ml_1m, in_ml_100k = (in_zip(mutate_text, m) for m in ("ml-1m/movies.dat", "ml-100k/u.item"))
+    return {
+        "titles": Target("x.item", [item], mutate_text, beside),
+        "titles.gz": Target("x.item.gz", [item], in_gzip(mutate_text), beside),
+        "titles, u.item": Target("u.item", [u_item], mutate_text, partial(titles, "ml-100k")),
+        "titles, ml-1m.zip": Target("ml-1m.zip", [movies], in_ml_1m, partial(titles, "ml-1m")),
+        "titles, ml-100k.zip": Target(
+            "ml-100k.zip", [u_item], in_ml_100k, partial(titles, "ml-100k")
+        ),
+    }
+
+
+def _run_folder() -> dict[str, Target]:
+    config, results = ("config.json", examples.CONFIG), ("results.json", examples.RESULTS)
+
+    def whole(folder: Path) -> None:
+        record = read_run(folder)
+        assert record.best is None or record.best["ndcg@10"] <= 1e300
+        if record.results is not None:
+            results_table(record.results)
+
+    def log(folder: Path) -> None:
+        whole(folder)
+        with MetricLog(folder, 4, read_config(folder)) as again:
+            again.write({"kind": "train", "step": 5, "epoch": 1.0, "loss": 1.0})
+
+    return {
+        "config.json": Target(
+            config[0], [config[1]], mutate_json, lambda f: resolved(read_config(f)), share=2
+        ),
+        "items.json": Target("items.json", [examples.ITEMS], mutate_json, read_item_ids),
+        "metrics.jsonl": Target(
+            "metrics.jsonl", [examples.METRICS], mutate_json_lines, log, others=(config,)
+        ),
+        "results.json": Target(
+            results[0], [results[1]], mutate_json, whole, share=2, others=(config,)
+        ),
+        "ranks.npz": Target(
+            "ranks.npz", examples.RANKS, mutate_npz, read_finished, others=(results,)
+        ),
+        "insight.npz": Target(
+            "insight.npz", examples.INSIGHT, mutate_npz, read_run, others=(config,)
+        ),
+    }
+
+
+def _prepared(folder: Path) -> bytes:
+    text = folder / "x.inter"
+    text.write_bytes(gzip.compress(examples.INTERACTIONS["inter"][1]))
+    found, _ = read_interactions(TextFile(text))
+    save_prepared(prepare("x", found, k_core=0), folder / "prepared.npz")
+    return (folder / "prepared.npz").read_bytes()
+
+
+def _read_prepared(folder: Path) -> None:
+    try:
+        load_prepared("x", folder / "p.npz")
+    except (OSError, ValueError) as error:  # said, and prepared again
+        raise UserError(str(error)) from None
