@@ -1,0 +1,143 @@
+"""Training steps of any size on any of this machine's devices: compiled, costed, timed."""
+
+import statistics
+import time
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from echojax.config import Config
+from echojax.hlo import Collective, collectives
+from echojax.mesh import axes_of, is_per_item, make_mesh
+from echojax.models import build_model
+from echojax.training.optimizer import make_optimizer
+from echojax.training.prepared import resolved
+from echojax.training.program import CPU_OPTIONS, make_step
+from echojax.training.seed_run import side_by_side
+from echojax.training.state import TrainState, create_state
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a step is made for: ``items`` V with padding, ``events`` L, ``width`` D of the model."""
+
+    model: str
+    items: int
+    events: int
+    width: int
+
+
+class Step(NamedTuple):
+    """A compiled step.
+
+    Attributes:
+        program: of states, batch and signals.
+        arguments: their shapes.
+        parameters: how many numbers the model has, and how many of these in rows of items.
+        rows: of the batch, over all devices.
+        devices: that it runs on.
+        state: makes the state before the first step.
+    """
+
+    program: jax.stages.Compiled
+    arguments: Any
+    parameters: tuple[int, int]
+    rows: int
+    devices: int
+    state: Any
+
+    def exchanged(self) -> list[Collective]:
+        """Return what the devices exchange."""
+        return collectives(self.program.as_text() or "", self.devices)
+
+    def cost(self) -> tuple[float, float]:
+        """Return FLOPs and bytes that one device reads and writes; loops count as one round."""
+        found = self.program.cost_analysis() or {}
+        return float(found["flops"]), float(found["bytes accessed"])
+
+
+def compiled(
+    sizes: Sizes, rows: int, devices: int = 1, *, item_shards: int = 1, whole: bool = False
+) -> Step:
+    """Compile the step that ``train.py`` would run on a batch of ``rows`` prefixes.
+
+    Args:
+        sizes: of the model.
+        rows: of the batch.
+        devices: the first so many of this machine.
+        item_shards: parts of the item table.
+        whole: a device's rows at once, without the loop over microbatches that a CPU prefers.
+    """
+    config = resolved(
+        Config(
+            dataset="ml-1m", model=sizes.model, objective="prefixes", max_len=sizes.events,
+            width=sizes.width, batch_size=rows, item_shards=item_shards,
+            microbatch=rows // devices if whole else None,
+        )
+    )  # fmt: skip
+    mesh = make_mesh(jax.devices()[:devices], item_shards=item_shards)
+    optimizer = make_optimizer(config, axes_of(mesh).items)
+    graphdef = nnx.split(nnx.eval_shape(lambda: build_model(config, sizes.items)))[0]
+
+    def initial() -> TrainState:
+        _, state = create_state(build_model(config, sizes.items), optimizer, config.seed)
+        return jax.tree.map(lambda x: x[None], state)
+
+    states = jax.eval_shape(initial)
+    batch = {
+        "item_ids": jax.ShapeDtypeStruct((1, rows, sizes.events), jnp.int32),
+        "lengths": jax.ShapeDtypeStruct((1, rows), jnp.int32),
+        "targets": jax.ShapeDtypeStruct((1, rows), jnp.int32),
+        "weights": jax.ShapeDtypeStruct((1, rows), jnp.float32),
+    }
+    arguments = (states, batch, jax.ShapeDtypeStruct((devices,), jnp.int32))
+    lengths_M = np.full(rows, sizes.events)
+    step = make_step(config, np.ones(sizes.items, int), lengths_M, graphdef, optimizer, mesh)
+    options = CPU_OPTIONS if jax.default_backend() == "cpu" else None
+    program = side_by_side(step, mesh).lower(*arguments).compile(compiler_options=options)
+    paths = jax.tree_util.tree_leaves_with_path(states.params)
+    parameters = sum(x.size for _, x in paths), sum(x.size for p, x in paths if is_per_item(p))
+    return Step(program, arguments, parameters, rows, devices, initial)
+
+
+def uncounted_flops(sizes: Sizes) -> float:
+    """Return the FLOPs of a row that lie in the selective scan's loops, about.
+
+    ``cost_analysis`` counts a loop as one round. A state element (L * E * N of them a direction and
+    layer) takes about 4 forward (two products, an exponential, a sum) and 10 back.
+    """
+    config = resolved(Config(dataset="ml-1m", model=sizes.model, width=sizes.width))
+    if config.state_size is None:
+        return 0.0
+    assert config.expand is not None
+    assert config.layers is not None
+    directions = 2 if sizes.model == "echomamba4rec" else 1
+    states = sizes.events * config.expand * sizes.width * config.state_size
+    return 14.0 * states * directions * config.layers
+
+
+def median_seconds(step: Step, repeats: int) -> float:
+    """Return the median time of a step on random histories, behind two that do not count."""
+    rng = np.random.default_rng(0)
+    items = step.arguments[0].params["item_embedding"].shape[1]
+    shapes = step.arguments[1]
+    batch = {
+        "item_ids": rng.integers(1, items, shapes["item_ids"].shape, np.int32),
+        "lengths": np.full(shapes["lengths"].shape, shapes["item_ids"].shape[-1], np.int32),
+        "targets": rng.integers(1, items, shapes["targets"].shape, np.int32),
+        "weights": np.ones(shapes["weights"].shape, np.float32),
+    }
+    places = step.program.input_shardings[0]
+    states = jax.jit(step.state, out_shardings=places[0])()
+    rest = jax.device_put((batch, np.zeros(step.devices, np.int32)), places[1:])
+    seconds = []
+    for _ in range(2 + repeats):
+        began = time.perf_counter()
+        states, loss, _ = step.program(states, *rest)
+        jax.block_until_ready((states, loss))
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds[2:])
