@@ -23,6 +23,12 @@ def unknown_name(kind: str, name: str, known: list[str]) -> UserError:
     return UserError(f"unknown {kind} {name!r}; {hint}known: {', '.join(known)}")
 
 
+def one_line(error: Exception) -> str:
+    """Return its message as one line that shows what no terminal should obey, such as colours."""
+    words = " ".join(str(error).split())
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in words)
+
+
 @contextmanager
 def full_disk_is_user_error() -> Iterator[None]:
     """Turn what a write raises where the disk, or a quota, is full into a ``UserError``."""
@@ -42,5 +48,5 @@ def exit_on_user_error() -> Iterator[None]:
         with full_disk_is_user_error():
             yield
     except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from echojax.errors import UserError, full_disk_is_user_error
+from echojax.errors import UserError, full_disk_is_user_error, one_line
 
 # A host that does not answer for so long is lost, and the others stop.
 HEARTBEAT_SECONDS = 30
@@ -63,7 +63,7 @@ def stop_with_the_others() -> Iterator[None]:
     except (UserError, jax.errors.JaxRuntimeError) as error:
         if jax.process_count() == 1:
             raise
-        line = " ".join(str(error).split())
+        line = one_line(error)
         if not isinstance(error, UserError):
             line = (
                 f"host {jax.process_index()} lost touch with another ({line[:200]}); start all "

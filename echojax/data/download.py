@@ -8,7 +8,9 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from http.client import HTTPMessage
 from pathlib import Path
+from typing import IO, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
@@ -91,15 +93,13 @@ def _append(url: str, part: Path, bar: Progress, max_bytes: int) -> None:
     if have:
         request.add_header("Range", f"bytes={have}-")
     try:
-        response = urllib.request.urlopen(request, timeout=20)
+        response = open_url(request)
     except urllib.error.HTTPError as error:
         if error.code == 416 and have:  # nothing is missing; verification decides
             error.close()
             return
         raise
     with response:
-        if url.startswith("https:") and not response.geturl().startswith("https:"):
-            raise UserError(f"{url}: redirects to a server without TLS; not followed")
         resumes = response.status == 206
         if resumes and not (response.headers["Content-Range"] or "").startswith(f"bytes {have}-"):
             raise http.client.HTTPException("the server resumed at another place")
@@ -116,6 +116,25 @@ def _append(url: str, part: Path, bar: Progress, max_bytes: int) -> None:
                 bar.update(task, completed=have)
         if total is not None and have < total:
             raise http.client.HTTPException("the connection closed early")
+
+
+class StaysOnTls(urllib.request.HTTPRedirectHandler):
+    """Follows redirects, but from TLS to TLS alone, each step of them."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage,
+        newurl: str,
+    ) -> urllib.request.Request | None:  # fmt: skip
+        """Return the request for where the server points; ``UserError`` where TLS ends."""
+        if req.full_url.startswith("https:") and not newurl.startswith("https:"):
+            raise UserError(f"{req.full_url}: redirects to a server without TLS; not followed")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def open_url(request: urllib.request.Request) -> Any:
+    """Return the response to a request; of TLS the certificate and the host name are verified."""
+    tls = urllib.request.HTTPSHandler(context=ssl.create_default_context())
+    return urllib.request.build_opener(StaysOnTls, tls).open(request, timeout=20)
 
 
 def _progress_bar() -> Progress:

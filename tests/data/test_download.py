@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from echojax.data.download import download
+from echojax.data.download import StaysOnTls, download
 from echojax.data.fetch import check, fetch
 from echojax.data.sources import DATASETS, Origin
 from echojax.errors import UserError
@@ -155,11 +155,11 @@ def test_no_connection_is_one_line(tmp_path):
 def test_what_will_not_get_better_is_not_tried_again(reason, tmp_path, monkeypatch):
     calls = []
 
-    def urlopen(request, timeout):
+    def open_url(request):
         calls.append(request)
         raise urllib.error.URLError(reason)
 
-    monkeypatch.setattr(urllib.request, "urlopen", urlopen)
+    monkeypatch.setattr("echojax.data.download.open_url", open_url)
     with pytest.raises(UserError, match="cannot download"):
         download("https://example.invalid/f", tmp_path / "f", verify)
     assert len(calls) == 1
@@ -220,3 +220,13 @@ def test_every_url_uses_tls_and_every_origin_says_how():
         assert (origin.url is None) != (origin.requirement is None)
         assert origin.url is None or origin.url.startswith("https://")
         assert origin.sha256 is None or len(bytes.fromhex(origin.sha256)) == 32
+
+
+def test_redirects_stay_on_tls():
+    request, answer = urllib.request.Request("https://a.example/f"), (None, 302, "Found", {})
+    follows = StaysOnTls()
+    same = follows.redirect_request(request, *answer, "https://b.example/f")
+    assert same.full_url == "https://b.example/f"
+    for elsewhere in ("http://b.example/f", "ftp://b.example/f"):
+        with pytest.raises(UserError, match="without TLS"):
+            follows.redirect_request(request, *answer, elsewhere)

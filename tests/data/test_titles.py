@@ -46,3 +46,15 @@ def test_a_line_without_its_title_is_named(tmp_path):
 @pytest.mark.parametrize(("name", "title"), [("ml-1m", "Toy Story (1995)")])
 def test_real_titles(real_data, name, title):
     assert item_titles(name, data_dir=real_data)["1"] == title
+
+
+def test_titles_that_expand_without_end_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("echojax.data.text.ALWAYS_ALLOWED_BYTES", 1 << 20)
+    bomb = b"item_id:token\tname:token\n" + b"1\tx\n" * (1 << 19)
+    (tmp_path / "log.item.gz").write_bytes(gzip.compress(bomb))
+    with zipfile.ZipFile(tmp_path / "ml-1m.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("ml-1m/movies.dat", bomb)
+    with pytest.raises(UserError, match="longer than 1 MiB"):
+        item_titles("log", data_path=tmp_path / "log.inter")
+    with pytest.raises(UserError, match="longer than 1 MiB"):
+        item_titles("ml-1m", data_dir=tmp_path)

@@ -1,0 +1,93 @@
+"""Checkpoints that cannot be written, are not worth writing, or have been tampered with."""
+
+import errno
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from echojax.config import Config
+from echojax.errors import UserError
+from echojax.training.checkpoints import Checkpoints
+from echojax.training.progress import Standing
+from echojax.training.seed_run import SeedRun
+from echojax.training.state import create_state
+
+
+@pytest.fixture(scope="module")
+def state():
+    return create_state(nnx.Linear(2, 3, rngs=nnx.Rngs(0)), optax.adam(0.1), 0)[1]
+
+
+@pytest.fixture
+def run(state, tmp_path):
+    said = []
+    checkpoints = Checkpoints(tmp_path / "checkpoints", said.append)
+    checkpoints.said = said
+    yield SeedRun(Config(seed=5), tmp_path, state, Standing(steps=3), checkpoints)
+    checkpoints.close()
+
+
+def at(state, step):
+    return state._replace(step=jnp.int32(step))
+
+
+def test_a_state_that_is_finite_comes_back_as_it_is(run, state):
+    kept = run.finite(at(state, 3))
+    assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(kept))
+    run.save(kept)
+    assert run.go_back(state)
+    assert run.standing == Standing(steps=3)
+    assert jax.tree.all(jax.tree.map(np.array_equal, run.state, kept))
+
+
+@pytest.mark.parametrize("part", ["params", "opt_state"])
+def test_a_state_that_is_not_finite_is_refused(run, state, part):
+    odd = jax.tree.map(lambda x: x * np.nan if x.dtype == jnp.float32 else x, getattr(state, part))
+    with pytest.raises(UserError, match="the update of step 3 of seed 5 is not finite"):
+        run.finite(at(state, 3)._replace(**{part: odd}))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+        ValueError(f"RESOURCE_EXHAUSTED: Error writing [os_error_code='{errno.EDQUOT}']"),
+    ],
+)
+def test_a_full_disk_is_said_in_one_line(run, state, error, monkeypatch):
+    def save(*args, **options):
+        raise error
+
+    run.save(at(state, 2))
+    with monkeypatch.context() as patch:
+        patch.setattr(run.checkpoints._manager, "save", save)
+        with pytest.raises(UserError, match=r"step 3 cannot be written \(Disk quota exceeded\)"):
+            run.save(at(state, 3))
+    assert run.go_back(state)
+    assert int(run.state.step) == 2
+
+
+def test_progress_that_was_changed_is_not_believed(run, state):
+    run.save(at(state, 2))
+    run.save(at(state, 3))
+    path = run.folder / "checkpoints/3/meta/metadata"
+    meta = json.loads(path.read_text())
+    meta["progress"]["best_step"] = 77
+    path.write_text(json.dumps(meta))
+    run.go_back(state)
+    assert int(run.state.step) == 2
+    assert "step 3 is damaged (its progress has another checksum)" in run.checkpoints.said[0]
+
+
+def test_parts_of_a_checkpoint_are_cleared_away(run, state):
+    run.save(at(state, 2))
+    part = run.folder / "checkpoints/3.orbax-checkpoint-tmp"
+    part.mkdir()
+    (part / "half").write_text("x")
+    run.checkpoints.drop_after(2)
+    assert [path.name for path in (run.folder / "checkpoints").iterdir()] == ["2"]
