@@ -35,6 +35,9 @@ class Checkpoints:
     Args:
         folder: where they are.
         say: prints one line to the user.
+
+    Raises:
+        UserError: they cannot even be listed.
     """
 
     def __init__(self, folder: Path, say: Callable[[str], None]):
@@ -55,15 +58,19 @@ class Checkpoints:
             alone = ocp.options.MultiprocessingOptions(
                 primary_host=0, active_processes={0}, barrier_sync_key_prefix="checkpoints"
             )
-            self._manager = ocp.CheckpointManager(
-                folder.absolute(),
-                options=ocp.CheckpointManagerOptions(
-                    preservation_policy=policy,
-                    enable_async_checkpointing=False,
-                    create=False,
-                    multiprocessing_options=alone,
-                ),
+            options = ocp.CheckpointManagerOptions(
+                preservation_policy=policy,
+                enable_async_checkpointing=False,
+                create=False,
+                multiprocessing_options=alone,
             )
+            try:
+                self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+            except ValueError as error:  # orbax reads what it has noted beside every checkpoint
+                raise UserError(
+                    f"the checkpoints in {folder} cannot be listed ({_reason(error)}); delete the "
+                    "one whose _CHECKPOINT_METADATA is damaged, or restore them from a copy"
+                ) from None
 
     def save(self, state: TrainState, progress: dict[str, Any], ndcg: float | None = None) -> None:
         """Write ``state`` and ``progress`` (JSON values) under the state's step.

@@ -91,3 +91,11 @@ def test_parts_of_a_checkpoint_are_cleared_away(run, state):
     (part / "half").write_text("x")
     run.checkpoints.drop_after(2)
     assert [path.name for path in (run.folder / "checkpoints").iterdir()] == ["2"]
+
+
+def test_notes_that_orbax_cannot_read_are_said_in_one_line(run, state):
+    run.save(at(state, 2))
+    path = run.folder / "checkpoints/2/_CHECKPOINT_METADATA"
+    path.write_text(json.dumps({"one": 1, "two": 2} | json.loads(path.read_text())))
+    with pytest.raises(UserError, match="cannot be listed"):
+        Checkpoints(run.folder / "checkpoints", print)
