@@ -93,9 +93,9 @@ def compile_step(
     """
     say("compiling the training step ...")
     times = [time.perf_counter()]
-    traced = step.trace(*arguments)
+    traced = step.trace(*arguments) if hasattr(step, "trace") else None
     times.append(time.perf_counter())
-    lowered = traced.lower()
+    lowered = traced.lower() if traced else step.lower(*arguments)  # pmap traces while it lowers
     times.append(time.perf_counter())
     options = CPU_OPTIONS if jax.default_backend() == "cpu" else None
     with cache_hits() as hits:
