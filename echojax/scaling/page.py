@@ -45,8 +45,9 @@ def page(figures: dict[str, Any], picture: str) -> str:
         "device and one step, and in brackets what a ring sends: 2(n-1)/n times an all-reduce, "
         "(n-1)/n a reduce-scatter or all-to-all, n-1 times an all-gather's part. Arithmetic: 4 "
         "bytes for each parameter that all devices share, 8 for loss and weight, 4 for the hosts' "
-        "signals. Parameters that are added at one place have one gradient, which the compiler "
-        "exchanges once: so few bytes less. Shards of the item table exchange rows of items and "
+        "signals. Parameters that are added at one place (biases of both directions) have one "
+        "gradient, which the compiler exchanges once where no loop over microbatches sums it: a "
+        "few bytes less. Shards of the item table exchange rows of items and "
         "users instead of its gradient.",
         _exchanged(figures["exchanged"]),
         "## Cost of a step",
@@ -187,11 +188,14 @@ def _conclusion(figures: dict[str, Any]) -> str:
     return (
         f"With {figures['large']} nearly all of the {dense['reduced_bytes'] / 1e6:,.4g} MB that "
         "are summed are the gradient of the item table, which is dense under a full softmax, and "
-        "every device updates the whole table: strong scaling meets both. `--item-shards "
-        f"{figures['shards']}` removes both. A device then updates and sums its part alone, and "
-        "exchanges instead the rows of the items and users that its neighbours ask for: bytes "
-        "that grow with the rows of a batch, not with the catalogue. On 64 H100 a step "
-        f"is projected at {1e3 * whole['step']:.3g} ms with the whole table on each "
+        "every device updates the whole table: strong scaling meets both. With `--item-shards "
+        f"{figures['shards']}` a device updates its part alone, and the sum of the table's "
+        "gradient over the devices that have its parts is gone; they exchange instead the rows of "
+        "the items and users that the others ask for: bytes that grow with the rows of a batch, "
+        "not with the catalogue. Where more devices train, groups of "
+        f"{figures['shards']} still sum their parts' gradients; with as many parts as devices "
+        "nothing of the table is summed. On 64 H100 a step is projected at "
+        f"{1e3 * whole['step']:.3g} ms with the whole table on each "
         f"({1e3 * whole['exchange']:.3g} ms of it exchange) and at {1e3 * parts['step']:.3g} ms "
         f"({1e3 * parts['exchange']:.3g} ms) in {figures['shards']} parts."
     )
