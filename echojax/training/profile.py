@@ -171,5 +171,5 @@ def lines(found: dict[str, Any]) -> list[str]:
 
 def shown_bytes(size: float) -> str:
     """Return a size in the unit that suits it."""
-    power = min(3, int(max(size, 1)).bit_length() // 10)
-    return f"{size / 2 ** (10 * power):.3g} {('bytes', 'KiB', 'MiB', 'GiB')[power]}"
+    power = min(3, (int(max(size, 1)).bit_length() - 1) // 10)
+    return f"{size / 2 ** (10 * power):,.4g} {('bytes', 'KiB', 'MiB', 'GiB')[power]}"
