@@ -9,11 +9,11 @@ from typing import Any
 import jax
 
 from echojax.files import write_json
+from echojax.training.profile_report import bytes_of, figures, lines
 from echojax.training.trace import INPUT, STEP, Split, read_split, total
 
 # Steps before the trace: the first ones fill caches and buffers, the others are timed.
 _WARM, _TIMED = 2, 3
-PARTS = ("compute", "collectives", "input", "host")
 
 
 class Profile:
@@ -42,7 +42,7 @@ class Profile:
         if self._left:
             self._text = compiled.as_text() or ""
             memory = compiled.memory_analysis()
-            self._program = {"compile": seconds, "memory": memory and _bytes_of(memory)}
+            self._program = {"compile": seconds, "memory": memory and bytes_of(memory)}
 
     def next_step(self, states: Any) -> float:
         """Begin a step from ``states``; return the seconds that profiling itself took."""
@@ -107,69 +107,8 @@ class Profile:
         self._step, self._left = None, self._left - 1
 
     def _report(self) -> None:
-        split = total(self._splits)
-        live = sum(s.data.nbytes for x in jax.live_arrays() for s in x.addressable_shards)
-        stats = jax.local_devices()[0].memory_stats() or {}
-        memory = self._program.pop("memory")
-        found = {
-            "steps": split.steps,
-            "wall_seconds": split.wall,
-            "seconds_a_step_before_the_trace": self._untraced / _TIMED,
-            "seconds": {name: _known(split, name) for name in PARTS},
-            "waited_for_input_seconds": split.waited,
-            "collectives_behind_compute_seconds": split.hidden if split.parts else "unknown",
-            "devices": split.devices,
-            **self._program,
-            "memory": {
-                "step": memory or "unknown",
-                "live_array_bytes": live,
-                "device_bytes_in_use": stats.get("bytes_in_use", "unknown"),
-                "device_peak_bytes": stats.get("peak_bytes_in_use", "unknown"),
-            },
-        }
+        found = figures(total(self._splits), self._untraced / _TIMED, self._program)
         write_json(self._folder / "profile.json", found)
         for line in lines(found):
             self._say(line)
         self._say(f"trace: {self._folder / 'profile'} (its .trace.json.gz opens in Perfetto)")
-
-
-def _known(split: Split, name: str) -> float | str:
-    return "unknown" if split.parts is None else float(getattr(split.parts, name))
-
-
-def _bytes_of(memory: Any) -> dict[str, int]:
-    """Return the bytes of a compiled step on one device; aliased outputs lie in arguments."""
-    kinds = ("argument", "output", "temp", "alias")
-    return {kind: int(getattr(memory, f"{kind}_size_in_bytes")) for kind in kinds}
-
-
-def lines(found: dict[str, Any]) -> list[str]:
-    """Return what ``profile.json`` holds as a small table."""
-    steps, wall = found["steps"], found["wall_seconds"]
-    before = found["seconds_a_step_before_the_trace"]
-    table = [
-        f"profile: {steps} steps of {1e3 * wall / steps:.2f} ms ({1e3 * before:.2f} ms before the "
-        "trace was on)"
-    ]
-    for name, seconds in found["seconds"].items():
-        shown = "unknown"
-        if not isinstance(seconds, str):
-            shown = f"{1e3 * seconds / steps:10.2f} ms a step  {100 * seconds / wall:5.1f} %"
-        table.append(f"  {name:<12}{shown}")
-    waited = 1e3 * found["waited_for_input_seconds"] / steps
-    table.append(f"  the loop waited {waited:.2f} ms a step for a batch, with devices idle or not")
-    times, memory = found["compile"], found["memory"]
-    made = ", ".join(f"{k} {times[k]:.2f} s" for k in ("trace", "lower", "compile"))
-    table.append(f"program: {made} ({'from the cache' if times['cached'] else 'not cached'})")
-    step = memory["step"]
-    if not isinstance(step, str):
-        step = ", ".join(f"{kind} {shown_bytes(size)}" for kind, size in step.items())
-    table.append(f"memory: the step on a device: {step}")
-    table.append(f"        arrays alive on this host: {shown_bytes(memory['live_array_bytes'])}")
-    return table
-
-
-def shown_bytes(size: float) -> str:
-    """Return a size in the unit that suits it."""
-    power = min(3, (int(max(size, 1)).bit_length() - 1) // 10)
-    return f"{size / 2 ** (10 * power):,.4g} {('bytes', 'KiB', 'MiB', 'GiB')[power]}"

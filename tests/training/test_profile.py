@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from echojax.training.profile import Profile, lines, shown_bytes
+from echojax.training.profile import Profile
+from echojax.training.profile_report import lines, shown_bytes
 
 WAIT, THINK = 0.02, 0.03  # seconds of a step: for a batch, and in the host's own code
 SECONDS = {"trace": 0.1, "lower": 0.2, "compile": 0.3, "cached": True}
