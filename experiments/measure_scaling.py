@@ -43,7 +43,7 @@ class Flags:
     """Rows of a projected step over all devices."""
     rows: int = 256
     """Rows of a projected step on each device."""
-    steps: int = 5
+    steps: int = 9
     """Steps to time, a case."""
 
 

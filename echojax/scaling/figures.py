@@ -1,12 +1,13 @@
 """Everything that ``scaling.json`` holds: what was measured and read, and what follows from it."""
 
+import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from echojax.hlo import Collective
 from echojax.scaling.accelerators import ACCELERATORS
 from echojax.scaling.projection import Cost, Line, efficiency, pays_until, project, through
-from echojax.scaling.steps import Sizes, Step, compiled, median_seconds, uncounted_flops
+from echojax.scaling.steps import Sizes, Step, compiled, in_turns, uncounted_flops
 
 Row = dict[str, Any]
 DEVICES = tuple(2**n for n in range(10))
@@ -28,20 +29,20 @@ def measured(
         repeats: of a step.
         say: prints a line.
     """
-    times: list[Row] = []
-    exchanges: list[Row] = []
-    made: dict[tuple[int, int, int], tuple[float, Row]] = {}
-    for shows, devices, rows, shards in cases:
-        key = devices, rows, shards
-        if key not in made:
+    made: dict[tuple[int, int, int], Step] = {}
+    for _, devices, rows, shards in cases:
+        if (devices, rows, shards) not in made:
             say(f"{name}: {rows} rows on {devices} devices, item table in {shards} parts ...")
             step = compiled(sizes, rows, devices, item_shards=shards)
-            made[key] = median_seconds(step, repeats), exchange_row(name, step, shards)
-        seconds, exchange = made[key]
-        times.append({"catalogue": name, "items": sizes.items, "shows": shows, "devices": devices,
-                      "rows": rows, "item_shards": shards, "seconds": seconds})  # fmt: skip
-        exchanges += [exchange] if exchange not in exchanges else []
-    return times, exchanges
+            made[devices, rows, shards] = step
+    seconds = dict(zip(made, in_turns(list(made.values()), repeats), strict=True))
+    times = [
+        {"catalogue": name, "items": sizes.items, "shows": shows, "devices": devices, "rows": rows,
+         "item_shards": shards, "seconds": statistics.median(seconds[devices, rows, shards]),
+         "fastest_seconds": min(seconds[devices, rows, shards])}
+        for shows, devices, rows, shards in cases
+    ]  # fmt: skip
+    return times, [exchange_row(name, step, key[-1]) for key, step in made.items()]
 
 
 def exchange_row(name: str, step: Step, shards: int) -> Row:

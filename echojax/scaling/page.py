@@ -26,10 +26,11 @@ def page(figures: dict[str, Any], picture: str) -> str:
         f"{sizes['width']}, float32.",
         "## Measured",
         f"{machine['cores']} cores of {machine['processor']}, jax {machine['versions']['jax']}. "
-        f"**The devices are simulated and share these {machine['cores']} cores**: a step cannot "
-        "get faster, and what it gets slower is what dividing it costs (smaller matrices, the "
-        "exchange, the update of every copy of the parameters, threads in each other's way). "
-        "Median of a few steps.",
+        f"**The devices are simulated and share these {machine['cores']} cores**: more devices "
+        "than cores cannot make a step faster, and what they make it slower is what dividing it "
+        "costs (smaller matrices, the exchange, the update of every copy of the parameters, "
+        "threads in each other's way). "
+        "Medians of a few steps, those of one catalogue taking turns.",
         _table(
             ("catalogue", "what", "devices", "item table", "rows a step", "rows a device",
              "ms a step", "ms a row"),

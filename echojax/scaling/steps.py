@@ -1,7 +1,7 @@
 """Training steps of any size on any of this machine's devices: compiled, costed, timed."""
 
-import statistics
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -120,8 +120,20 @@ def uncounted_flops(sizes: Sizes) -> float:
     return 14.0 * states * directions * config.layers
 
 
-def median_seconds(step: Step, repeats: int) -> float:
-    """Return the median time of a step on random histories, behind two that do not count."""
+def in_turns(steps: Sequence[Step], repeats: int) -> list[list[float]]:
+    """Return the seconds of each step's runs, all steps taking turns, behind two rounds."""
+    runs = [_ready(step) for step in steps]
+    seconds: list[list[float]] = [[] for _ in steps]
+    for _ in range(2 + repeats):
+        for run, found in zip(runs, seconds, strict=True):
+            began = time.perf_counter()
+            run()
+            found.append(time.perf_counter() - began)
+    return [found[2:] for found in seconds]
+
+
+def _ready(step: Step) -> Callable[[], None]:
+    """Return what runs a step on random histories, from its first state on."""
     rng = np.random.default_rng(0)
     items = step.arguments[0].params["item_embedding"].shape[1]
     shapes = step.arguments[1]
@@ -134,10 +146,10 @@ def median_seconds(step: Step, repeats: int) -> float:
     places = step.program.input_shardings[0]
     states = jax.jit(step.state, out_shardings=places[0])()
     rest = jax.device_put((batch, np.zeros(step.devices, np.int32)), places[1:])
-    seconds = []
-    for _ in range(2 + repeats):
-        began = time.perf_counter()
+
+    def run() -> None:
+        nonlocal states
         states, loss, _ = step.program(states, *rest)
         jax.block_until_ready((states, loss))
-        seconds.append(time.perf_counter() - began)
-    return statistics.median(seconds[2:])
+
+    return run
