@@ -56,7 +56,7 @@ def page(figures: dict[str, Any], picture: str) -> str:
         "(the update of the parameters, the softmax's table) and a part for each row. Loops count "
         "there as one round, so FLOPs of the selective scan are added: 14 for each of L x E x N "
         "states, directions and layers. The bytes are those of the CPU's program, whose fusions "
-        "are smaller than an accelerator's: an upper bound.",
+        "are smaller than an accelerator's: rather too many than too few.",
         _table(
             ("catalogue", "item table", "MFLOP", "MFLOP a row", "MB", "MB a row",
              "MB of gradients summed", "MB sent a row to other shards"),
@@ -78,7 +78,8 @@ def page(figures: dict[str, Any], picture: str) -> str:
                 for on in ACCELERATORS
             ),
         ),
-        f"Links in one direction. Assumed without a source: programs get {FLOPS_SHARE:.0%} of the "
+        "FLOP/s are those of bfloat16; float32 gets fewer. Links count in one direction. Assumed "
+        f"without a source: programs get {FLOPS_SHARE:.0%} of the "
         f"peak, {MEMORY_SHARE:.0%} of the memory's and {LINK_SHARE:.0%} of the links' bandwidth; "
         f"a hop costs {1e6 * LINK_LATENCY:g} us on a link, {1e6 * NETWORK_LATENCY:g} us on the "
         "network.",
