@@ -93,11 +93,6 @@ def all_reduce(size: float, on: Accelerator, linked: int, groups: int) -> float:
     return inside + across + hops
 
 
-def strong(cost: Cost, on: Accelerator, devices: int, rows: int) -> Projected:
-    """Return the step of a batch of ``rows`` spread over ``devices``."""
-    return project(cost, on, devices, rows / devices)
-
-
 def efficiency(alone: float, one: Projected, *, weak: bool) -> float:
     """Return what share of its devices' time a step uses; ``alone``: seconds on one device."""
     return alone / one.step / (1 if weak else one.devices)
