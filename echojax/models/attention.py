@@ -4,19 +4,27 @@ RecBole drops attention probabilities too. ``jax.nn.dot_product_attention``, whi
 on accelerators, cannot, so only the layers' outputs are dropped here.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from echojax.errors import UserError
+from echojax.models.blocked_attention import blocked_attention, is_better
 from echojax.models.dropout import dropout, split_keys
 from echojax.models.feed_forward import FeedForward
 from echojax.models.initializers import normal
 from echojax.models.layer_norm import layer_norm
 from echojax.models.position_embedding import PositionEmbedding
 from echojax.models.positions import at_position
+
+
+class KeyValueCache(NamedTuple):
+    """Keys and values of the positions so far, (B, L, heads, D / heads) each."""
+
+    key_BxLxHxK: jax.Array
+    value_BxLxHxK: jax.Array
 
 
 class SelfAttention(nnx.Module):
@@ -44,35 +52,57 @@ class SelfAttention(nnx.Module):
         self, x_BxLxD: jax.Array, lengths_B: jax.Array, *, dropout_keys: jax.Array | None = None
     ) -> jax.Array:
         """Return the output at every position, (B, L, D)."""
-        return self._attend(x_BxLxD, x_BxLxD, lengths_B, self.causal, dropout_keys)
+        q, k, v = self._split(self.query(x_BxLxD)), *self._keys_and_values(x_BxLxD)
+        if is_better(x_BxLxD.shape[1]):
+            y_BxLxHxK = blocked_attention(q, k, v, lengths_B, causal=self.causal)
+        else:
+            y_BxLxHxK = jax.nn.dot_product_attention(
+                q, k, v, is_causal=self.causal, key_value_seq_lengths=lengths_B
+            )
+        return self._behind(y_BxLxHxK.reshape(x_BxLxD.shape), x_BxLxD, dropout_keys)
 
     def readout(
         self, x_BxLxD: jax.Array, lengths_B: jax.Array, *, dropout_keys: jax.Array | None = None
     ) -> jax.Array:
         """Return the output at the last item alone, (B, D): it sees all items in either case."""
-        last_Bx1xD = at_position(x_BxLxD, lengths_B - 1)[:, None]
-        return self._attend(last_Bx1xD, x_BxLxD, lengths_B, False, dropout_keys)[:, 0]
+        last_BxD = at_position(x_BxLxD, lengths_B - 1)
+        cache = KeyValueCache(*self._keys_and_values(x_BxLxD))
+        return self._look_back(cache, last_BxD, lengths_B, dropout_keys)
 
-    def _attend(
-        self,
-        x_BxQxD: jax.Array,
-        context_BxLxD: jax.Array,
-        lengths_B: jax.Array,
-        causal: bool,
-        keys: jax.Array | None,
-    ) -> jax.Array:
-        def split(x: jax.Array) -> jax.Array:
-            return x.reshape(*x.shape[:2], self.heads, -1)
+    def start(self, batch: int, max_len: int) -> KeyValueCache:
+        """Return a cache with room for ``max_len`` positions."""
+        kernel = self.key.kernel[...]
+        shape = (batch, max_len, self.heads, kernel.shape[1] // self.heads)
+        nothing = jnp.zeros(shape, kernel.dtype)
+        return KeyValueCache(nothing, nothing)
 
-        y_BxQxHxK = jax.nn.dot_product_attention(
-            split(self.query(x_BxQxD)),
-            split(self.key(context_BxLxD)),
-            split(self.value(context_BxLxD)),
-            is_causal=causal,
-            key_value_seq_lengths=lengths_B,
+    def step(
+        self, cache: KeyValueCache, x_BxD: jax.Array, position_B: jax.Array
+    ) -> tuple[KeyValueCache, jax.Array]:
+        """Take in row b's next position, position[b]; return the cache and its output, (B, D)."""
+        row_B = jnp.arange(len(x_BxD))
+        new = self._keys_and_values(x_BxD)
+        cache = KeyValueCache(
+            *(old.at[row_B, position_B].set(x) for old, x in zip(cache, new, strict=True))
         )
-        y_BxQxD = self.out(y_BxQxHxK.reshape(x_BxQxD.shape))
-        return self.norm(dropout(y_BxQxD, self.dropout, keys) + x_BxQxD)
+        return cache, self._look_back(cache, x_BxD, position_B + 1, None)
+
+    def _look_back(
+        self, cache: KeyValueCache, x_BxD: jax.Array, lengths_B: jax.Array, keys: jax.Array | None
+    ) -> jax.Array:
+        """Return the output at the newest position, whose input is x."""
+        q_Bx1xHxK = self._split(self.query(x_BxD))[:, None]
+        y_Bx1xHxK = jax.nn.dot_product_attention(q_Bx1xHxK, *cache, key_value_seq_lengths=lengths_B)
+        return self._behind(y_Bx1xHxK.reshape(x_BxD.shape), x_BxD, keys)
+
+    def _keys_and_values(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return self._split(self.key(x)), self._split(self.value(x))
+
+    def _split(self, x: jax.Array) -> jax.Array:
+        return x.reshape(*x.shape[:-1], self.heads, -1)
+
+    def _behind(self, y: jax.Array, x: jax.Array, keys: jax.Array | None) -> jax.Array:
+        return self.norm(dropout(self.out(y), self.dropout, keys) + x)
 
 
 class TransformerLayer(nnx.Module):
@@ -99,6 +129,13 @@ class TransformerLayer(nnx.Module):
         keys = split_keys(dropout_keys, 2)
         y_BxD = self.attention.readout(x_BxLxD, lengths_B, dropout_keys=keys[0])
         return self.ffn(y_BxD, dropout_keys=keys[1])
+
+    def step(
+        self, cache: KeyValueCache, x_BxD: jax.Array, position_B: jax.Array
+    ) -> tuple[KeyValueCache, jax.Array]:
+        """Take in one more position; see ``SelfAttention.step``."""
+        cache, y_BxD = self.attention.step(cache, x_BxD, position_B)
+        return cache, self.ffn(y_BxD)
 
 
 class Transformer(nnx.Module):
@@ -146,6 +183,24 @@ class Transformer(nnx.Module):
         lengths_B = jnp.asarray(lengths_B, jnp.int32)
         x_BxLxD, last = self._below_last(x_BxLxD, lengths_B, dropout_keys)
         return self.layers[-1].readout(x_BxLxD, lengths_B, dropout_keys=last)
+
+    def start(self, batch: int) -> list[KeyValueCache]:
+        """Return each layer's cache before the first position."""
+        max_len = self.positions.position_LxD[...].shape[0]
+        return [layer.attention.start(batch, max_len) for layer in self.layers]
+
+    def step(
+        self, caches: list[KeyValueCache], x_BxD: jax.Array, position_B: jax.Array
+    ) -> tuple[list[KeyValueCache], jax.Array]:
+        """Take in row b's next position, position[b]; return the output there, (B, D).
+
+        Only causal attention gives what ``readout`` would.
+        """
+        x_BxD, behind = self.positions.at(x_BxD, position_B), []
+        for layer, cache in zip(self.layers, caches, strict=True):
+            cache, x_BxD = layer.step(cache, x_BxD, position_B)
+            behind.append(cache)
+        return behind, x_BxD
 
     def _below_last(
         self, x_BxLxD: jax.Array, lengths_B: jax.Array, dropout_keys: jax.Array | None

@@ -27,3 +27,7 @@ class PositionEmbedding(nnx.Module):
         """Return the same shape as ``x``, whose first column is at position 0."""
         y_BxLxD = self.norm(x_BxLxD + self.position_LxD[: x_BxLxD.shape[1]])
         return dropout(y_BxLxD, self.dropout, dropout_keys)
+
+    def at(self, x_BxD: jax.Array, position_B: jax.Array) -> jax.Array:
+        """Return the same for one position a row, (B, D)."""
+        return self.norm(x_BxD + self.position_LxD[position_B])

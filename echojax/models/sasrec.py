@@ -3,7 +3,7 @@
 import jax
 from flax import nnx
 
-from echojax.models.attention import Transformer
+from echojax.models.attention import KeyValueCache, Transformer
 from echojax.models.base import CausalModel
 
 
@@ -68,3 +68,14 @@ class SASRec(CausalModel):
         """Return one vector a history, (B, D); of the last layer only its position is computed."""
         x_BxLxD = self.lookup(item_ids_BxL)
         return self.transformer.readout(x_BxLxD, lengths_B, dropout_keys=dropout_keys)
+
+    def start(self, batch: int) -> list[KeyValueCache]:
+        """Return each layer's keys and values before the first event, with room for ``max_len``."""
+        return self.transformer.start(batch)
+
+    def step(
+        self, caches: list[KeyValueCache], item_B: jax.Array, position_B: jax.Array
+    ) -> tuple[list[KeyValueCache], jax.Array]:
+        """Take in an item at row b's next position; return the vector behind it, (B, D)."""
+        x_BxD = self.lookup(item_B[:, None])[:, 0]
+        return self.transformer.step(caches, x_BxD, position_B)

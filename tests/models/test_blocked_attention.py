@@ -1,0 +1,46 @@
+"""Attention in blocks of queries against the whole, values and gradients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from echojax.models import blocked_attention
+from echojax.models.sasrec import SASRec
+from tests.models.promises import build
+
+LENGTHS = np.array([1, 300, 130], np.int32)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("causal", [True, False])
+def test_values_and_gradients_are_those_of_the_equation(causal):
+    rng = np.random.default_rng(0)
+    q, k, v, weight = (jnp.asarray(rng.normal(size=(3, 300, 2, 4))) for _ in range(4))
+
+    def whole(q, k, v):
+        score = jnp.einsum("bqhk,bshk->bhqs", q, k) / 2
+        see = jnp.arange(300) < LENGTHS[:, None, None, None]
+        if causal:
+            see &= jnp.tri(300, dtype=bool)
+        return jnp.einsum("bhqs,bshk->bqhk", jax.nn.softmax(jnp.where(see, score, -jnp.inf)), v)
+
+    def blocked(q, k, v):
+        return blocked_attention.blocked_attention(q, k, v, LENGTHS, causal=causal)
+
+    def with_gradients(attend):
+        out, pull = jax.vjp(jax.jit(attend), q, k, v)
+        return out, pull(weight)
+
+    found, expected = with_gradients(blocked), with_gradients(whole)
+    for ours, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-11)
+
+
+def test_a_model_of_long_histories_has_the_same_vectors(monkeypatch):
+    model = build(SASRec, max_len=140)
+    ids = np.random.default_rng(1).integers(1, 10, (2, 140)).astype(np.int32)
+    lengths = np.array([140, 90], np.int32)
+    found = jax.jit(model.encode)(ids, lengths)
+    monkeypatch.setattr("echojax.models.attention.is_better", lambda queries: False)
+    np.testing.assert_allclose(found, jax.jit(lambda *a: model.encode(*a))(ids, lengths), atol=2e-5)
