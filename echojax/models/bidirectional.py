@@ -7,10 +7,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from echojax.models import first_item_state, mamba_state
 from echojax.models.dropout import dropout, split_keys
+from echojax.models.first_item_state import FirstItemState
 from echojax.models.glu import GatedLinearUnit
 from echojax.models.layer_norm import layer_norm
 from echojax.models.mamba import Mamba
+from echojax.models.mamba_state import MambaState
 from echojax.models.positions import mask
 from echojax.models.spectral_filter import SpectralFilter
 from echojax.models.stretches import NO_AXIS, at_item, within
@@ -34,6 +37,10 @@ class Parts:
     filter: bool = True  # the FFT filter
     backward: bool = True  # the Mamba that reads from the end to the start
     glu: bool = True  # the gated linear unit
+
+
+# Of the forward Mamba and of the backward one, where there is one.
+StepState = tuple[MambaState, FirstItemState | None]
 
 
 class BidirectionalMamba(nnx.Module):
@@ -89,6 +96,21 @@ class BidirectionalMamba(nnx.Module):
         back = self.backward.readout(x_BxLxD, back_B, self._ends(lengths_B), reverse=True)
         back = dropout(back, self.dropout, keys[1])
         return ahead + self.norm_backward(back + last_BxD)
+
+    def start(self, batch: int, dtype: jnp.dtype) -> StepState:
+        """Return both directions' states before the first event."""
+        back = self.backward and first_item_state.start(self.backward, batch, dtype)
+        return mamba_state.start(self.forward, batch, dtype), back
+
+    def step(self, state: StepState, x_BxD: jax.Array) -> tuple[StepState, jax.Array]:
+        """Take in one more item; return the states and what ``readout`` gives behind it, (B, D)."""
+        ahead_state, back_state = state
+        ahead_state, ahead_BxD = mamba_state.step(self.forward, ahead_state, x_BxD)
+        y_BxD = self.norm_forward(ahead_BxD + x_BxD)
+        if self.backward and self.norm_backward and back_state:
+            back_state, back_BxD = first_item_state.step(self.backward, back_state, x_BxD)
+            y_BxD = y_BxD + self.norm_backward(back_BxD + x_BxD)
+        return (ahead_state, back_state), y_BxD
 
     def _ends(self, lengths_B: jax.Array) -> jax.Array | None:
         return lengths_B if self.mends.reverse_from_last else None

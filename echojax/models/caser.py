@@ -73,6 +73,17 @@ class Caser(CausalModel):
         image_BxWxD = jnp.take_along_axis(image_BxWxD, newest_BxW[..., None], axis=1)
         return self._convolve(image_BxWxD, dropout_keys)[:, 0]
 
+    def start(self, batch: int) -> jax.Array:
+        """Return the image before the first event, (B, window, D)."""
+        table_VxD = self.item_embedding[...]
+        return jnp.zeros((batch, self.window, table_VxD.shape[1]), table_VxD.dtype)
+
+    def step(self, image_BxWxD: jax.Array, item_B: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Take in one more item; return the image and the vector behind it, (B, D)."""
+        newest_Bx1xD = self.lookup(item_B[:, None])
+        image_BxWxD = jnp.concatenate([image_BxWxD[:, 1:], newest_Bx1xD], axis=1)
+        return image_BxWxD, self._convolve(image_BxWxD, None)[:, 0]
+
     def _image(self, item_ids_BxL: jax.Array) -> jax.Array:
         """Return the items with zeros before them, (B, window - 1 + L, D)."""
         return jnp.pad(self.lookup(item_ids_BxL), ((0, 0), (self.window - 1, 0), (0, 0)))

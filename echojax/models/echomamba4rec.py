@@ -7,7 +7,13 @@ import jax.numpy as jnp
 from flax import nnx
 
 from echojax.models.base import SequenceModel
-from echojax.models.bidirectional import BidirectionalLayer, BidirectionalMamba, Mends, Parts
+from echojax.models.bidirectional import (
+    BidirectionalLayer,
+    BidirectionalMamba,
+    Mends,
+    Parts,
+    StepState,
+)
 from echojax.models.dropout import dropout, split_keys
 from echojax.models.glu import GatedLinearUnit
 from echojax.models.layer_norm import layer_norm
@@ -106,6 +112,36 @@ class EchoMamba4Rec(SequenceModel):
         for layer, key in zip(self.layers[:-1], keys[1:-1], strict=True):
             x_BxLxD = layer(x_BxLxD, lengths_B, dropout_keys=key)
         return self.layers[-1].readout(x_BxLxD, lengths_B, dropout_keys=keys[-1])
+
+    def no_steps(self) -> str | None:
+        """Return why ``step`` cannot stand for ``encode``; ``None`` where it can."""
+        mambas = [mamba for layer in self.layers for mamba in layer.mambas]
+        if any(layer.filter for layer in self.layers):
+            return "its filter changes every position with every event"
+        if not any(mamba.backward for mamba in mambas):
+            return None
+        if len(mambas) > 1:
+            return "its backward Mamba changes every position with every event"
+        mends = mambas[0].mends
+        if not (mends.join_both_ends and mends.reverse_from_last):
+            return "its backward Mamba does not run from the last item to the first"
+        return None
+
+    def start(self, batch: int) -> list[StepState]:
+        """Return each Mamba's states before the first event."""
+        dtype = self.item_embedding[...].dtype
+        return [mamba.start(batch, dtype) for layer in self.layers for mamba in layer.mambas]
+
+    def step(self, states: list[StepState], item_B: jax.Array) -> tuple[list[StepState], jax.Array]:
+        """Take in one more item; return the states and the vector behind it, (B, D)."""
+        x_BxD = self.norm(self.lookup(item_B[:, None])[:, 0])
+        before, behind = iter(states), []
+        for layer in self.layers:
+            for mamba in layer.mambas:
+                state, x_BxD = mamba.step(next(before), x_BxD)
+                behind.append(state)
+            x_BxD = layer.glu(x_BxD) if layer.glu else x_BxD
+        return behind, x_BxD
 
     def embed(self, item_ids_BxL: jax.Array, dropout_keys: jax.Array | None) -> jax.Array:
         """Return LayerNorm(dropout(embedding)), (B, L, D), of all max_len if padding is read."""

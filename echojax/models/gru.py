@@ -29,6 +29,13 @@ class GRU(nnx.Module):
         shape = (2, 3 * hidden_size)  # b_x and b_h
         self.bias_2x3H = nnx.Param(bias(rngs.params(), shape)) if use_bias else None
 
+    def step(self, h_BxH: jax.Array, x_BxD: jax.Array) -> jax.Array:
+        """Return the state behind one more position, (B, H)."""
+        x_Bx3H, bias_3H = x_BxD @ self.x_kernel_Dx3H[...], jnp.zeros((), x_BxD.dtype)
+        if self.bias_2x3H is not None:
+            x_Bx3H, bias_3H = x_Bx3H + self.bias_2x3H[0], self.bias_2x3H[1]
+        return _cell(h_BxH, x_Bx3H, self.h_kernel_Hx3H[...], bias_3H)[0]
+
     def __call__(self, x_BxLxD: jax.Array) -> jax.Array:
         """Return the state behind each position, (B, L, H)."""
         batch, length, inputs = x_BxLxD.shape
@@ -50,19 +57,23 @@ def recurrence(x_LxBx3H: jax.Array, kernel_Hx3H: jax.Array, bias_3H: jax.Array) 
     return _forward(x_LxBx3H, kernel_Hx3H, bias_3H)[0]
 
 
-def _forward(x_LxBx3H: jax.Array, kernel_Hx3H: jax.Array, bias_3H: jax.Array) -> tuple:
+def _cell(h_BxH: jax.Array, x_Bx3H: jax.Array, kernel_Hx3H: jax.Array, bias_3H: jax.Array) -> tuple:
+    """Return the next state and what its gradient needs."""
     size = kernel_Hx3H.shape[0]
+    g_Bx3H = h_BxH @ kernel_Hx3H + bias_3H
+    rz_Bx2H = nnx.sigmoid(x_Bx3H[:, : 2 * size] + g_Bx3H[:, : 2 * size])
+    r, z = rz_Bx2H[:, :size], rz_Bx2H[:, size:]
+    hn = g_Bx3H[:, 2 * size :]
+    n = jnp.tanh(x_Bx3H[:, 2 * size :] + r * hn)
+    return n + z * (h_BxH - n), r, z, n, hn
 
+
+def _forward(x_LxBx3H: jax.Array, kernel_Hx3H: jax.Array, bias_3H: jax.Array) -> tuple:
     def step(h_BxH: jax.Array, x_Bx3H: jax.Array) -> tuple[jax.Array, tuple]:
-        g_Bx3H = h_BxH @ kernel_Hx3H + bias_3H
-        rz_Bx2H = nnx.sigmoid(x_Bx3H[:, : 2 * size] + g_Bx3H[:, : 2 * size])
-        r, z = rz_Bx2H[:, :size], rz_Bx2H[:, size:]
-        hn = g_Bx3H[:, 2 * size :]
-        n = jnp.tanh(x_Bx3H[:, 2 * size :] + r * hn)
-        new_BxH = n + z * (h_BxH - n)
-        return new_BxH, (new_BxH, r, z, n, hn)
+        kept = _cell(h_BxH, x_Bx3H, kernel_Hx3H, bias_3H)
+        return kept[0], kept
 
-    start_BxH = jnp.zeros((x_LxBx3H.shape[1], size), x_LxBx3H.dtype)
+    start_BxH = jnp.zeros((x_LxBx3H.shape[1], kernel_Hx3H.shape[0]), x_LxBx3H.dtype)
     return jax.lax.scan(step, start_BxH, x_LxBx3H)[1]
 
 

@@ -65,6 +65,19 @@ class GRU4Rec(CausalModel):
         states_BxLxH = self._states(item_ids_BxL, dropout_keys)
         return self.dense(at_position(states_BxLxH, jnp.asarray(lengths_B) - 1))
 
+    def start(self, batch: int) -> list[jax.Array]:
+        """Return each layer's state before the first event, (B, H)."""
+        sizes = [layer.h_kernel_Hx3H[...].shape[0] for layer in self.layers]
+        return [jnp.zeros((batch, size), self.item_embedding[...].dtype) for size in sizes]
+
+    def step(self, states: list[jax.Array], item_B: jax.Array) -> tuple[list[jax.Array], jax.Array]:
+        """Take in one more item; return the states and the vector behind it, (B, D)."""
+        x_BxH, behind = self.lookup(item_B[:, None])[:, 0], []
+        for layer, h_BxH in zip(self.layers, states, strict=True):
+            x_BxH = layer.step(h_BxH, x_BxH)
+            behind.append(x_BxH)
+        return behind, self.dense(x_BxH)
+
     def _states(self, item_ids_BxL: jax.Array, keys: jax.Array | None) -> jax.Array:
         x_BxLxH = dropout(self.lookup(item_ids_BxL), self.dropout, keys)
         for layer in self.layers:

@@ -54,25 +54,38 @@ class HSTULayer(nnx.Module):
     def __call__(self, x_BxLxD: jax.Array, *, dropout_keys: jax.Array | None = None) -> jax.Array:
         """Return the layer's output at every position, (B, L, D)."""
         positions_1xL = jnp.arange(x_BxLxD.shape[1])[None]
-        return self._attend(x_BxLxD, x_BxLxD, positions_1xL, dropout_keys)
+        return self._attend(x_BxLxD, self.values_and_keys(x_BxLxD), positions_1xL, dropout_keys)
 
     def readout(
         self, x_BxLxD: jax.Array, last_B: jax.Array, *, dropout_keys: jax.Array | None = None
     ) -> jax.Array:
         """Return the layer's output at position ``last_B`` alone, (B, D)."""
         last_Bx1xD = at_position(x_BxLxD, last_B)[:, None]
-        return self._attend(last_Bx1xD, x_BxLxD, last_B[:, None], dropout_keys)[:, 0]
+        vk_BxLx2D = self.values_and_keys(x_BxLxD)
+        return self._attend(last_Bx1xD, vk_BxLx2D, last_B[:, None], dropout_keys)[:, 0]
+
+    def values_and_keys(self, x: jax.Array) -> jax.Array:
+        """Return ``[V, K]`` of inputs x (..., D), (..., 2 D): what later positions read."""
+        return nnx.silu(self.f1_vk(self.norm(x)))
+
+    def step(
+        self, vk_BxLx2D: jax.Array, x_BxD: jax.Array, position_B: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Take in row b's next position, position[b]; return ``[V, K]`` and the output, (B, D)."""
+        row_B = jnp.arange(len(x_BxD))
+        vk_BxLx2D = vk_BxLx2D.at[row_B, position_B].set(self.values_and_keys(x_BxD))
+        return vk_BxLx2D, self._attend(x_BxD[:, None], vk_BxLx2D, position_B[:, None], None)[:, 0]
 
     def _attend(
         self,
         x_BxQxD: jax.Array,
-        context_BxLxD: jax.Array,
+        vk_BxLx2D: jax.Array,
         positions_BxQ: jax.Array,
         keys: jax.Array | None,
     ) -> jax.Array:
         u_BxQxD, q_BxQxD = jnp.split(nnx.silu(self.f1_uq(self.norm(x_BxQxD))), 2, axis=-1)
-        v_BxLxD, k_BxLxD = jnp.split(nnx.silu(self.f1_vk(self.norm(context_BxLxD))), 2, axis=-1)
-        past_BxQxL = positions_BxQ[..., None] - jnp.arange(context_BxLxD.shape[1])
+        v_BxLxD, k_BxLxD = jnp.split(vk_BxLx2D, 2, axis=-1)
+        past_BxQxL = positions_BxQ[..., None] - jnp.arange(vk_BxLx2D.shape[1])
         bias_BxQxL = self.bias_L[jnp.maximum(past_BxQxL, 0)]
         logits_BxHxQxL = jnp.einsum("bqhk,blhk->bhql", self._split(q_BxQxD), self._split(k_BxLxD))
         a_BxHxQxL = nnx.silu(logits_BxHxQxL + bias_BxQxL[:, None]) / self.max_len
@@ -145,6 +158,23 @@ class HSTU(CausalModel):
     def catalogue(self) -> jax.Array:
         """Return the items' vectors, of length 1, (V, D)."""
         return _on_sphere(self.item_embedding[...])
+
+    def start(self, batch: int) -> list[jax.Array]:
+        """Return each layer's ``[V, K]`` before the first event, with room for ``max_len``."""
+        table_VxD = self.item_embedding[...]
+        shape = (batch, self.max_len, 2 * table_VxD.shape[1])
+        return [jnp.zeros(shape, table_VxD.dtype) for _ in self.layers]
+
+    def step(
+        self, kept: list[jax.Array], item_B: jax.Array, position_B: jax.Array
+    ) -> tuple[list[jax.Array], jax.Array]:
+        """Take in an item at row b's next position; return the vector behind it, (B, D)."""
+        x_BxD, behind = self.lookup(item_B[:, None])[:, 0], []
+        x_BxD = x_BxD * x_BxD.shape[-1] ** 0.5 + self.position_LxD[position_B]
+        for layer, vk_BxLx2D in zip(self.layers, kept, strict=True):
+            vk_BxLx2D, x_BxD = layer.step(vk_BxLx2D, x_BxD, position_B)
+            behind.append(vk_BxLx2D)
+        return behind, _on_sphere(x_BxD) / _TEMPERATURE
 
     def _below_last(
         self, item_ids_BxL: jax.Array, dropout_keys: jax.Array | None

@@ -6,11 +6,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from echojax.models import mamba_state
 from echojax.models.base import CausalModel
 from echojax.models.dropout import dropout, split_keys
 from echojax.models.feed_forward import FeedForward
 from echojax.models.layer_norm import layer_norm
 from echojax.models.mamba import Mamba
+from echojax.models.mamba_state import MambaState
 from echojax.models.stretches import NO_AXIS, at_item
 
 
@@ -34,6 +36,11 @@ class CausalLayer(nnx.Module):
         y_BxD = self.mamba.readout(x_BxLxD, last_B)
         x_BxD = at_item(x_BxLxD, last_B, self.time_axis)
         return self._behind_mamba(y_BxD, x_BxD, dropout_keys)
+
+    def step(self, state: MambaState, x_BxD: jax.Array) -> tuple[MambaState, jax.Array]:
+        """Take in one more position; return Mamba's state and the output there, (B, D)."""
+        state, y_BxD = mamba_state.step(self.mamba, state, x_BxD)
+        return state, self._behind_mamba(y_BxD, x_BxD, None)
 
     def _behind_mamba(self, y: jax.Array, x: jax.Array, key: jax.Array | None) -> jax.Array:
         keys = split_keys(key, 2)
@@ -106,6 +113,21 @@ class Mamba4Rec(CausalModel):
             x_BxLxD = layer(x_BxLxD, dropout_keys=key)
         last_B = jnp.asarray(lengths_B) - 1
         return self.layers[-1].readout(x_BxLxD, last_B, dropout_keys=keys[-1])
+
+    def start(self, batch: int) -> list[MambaState]:
+        """Return each layer's state before the first event."""
+        dtype = self.item_embedding[...].dtype
+        return [mamba_state.start(layer.mamba, batch, dtype) for layer in self.layers]
+
+    def step(
+        self, states: list[MambaState], item_B: jax.Array
+    ) -> tuple[list[MambaState], jax.Array]:
+        """Take in one more item; return the states and the vector behind it, (B, D)."""
+        x_BxD, behind = self._embed(item_B[:, None], None)[:, 0], []
+        for layer, state in zip(self.layers, states, strict=True):
+            state, x_BxD = layer.step(state, x_BxD)
+            behind.append(state)
+        return behind, x_BxD
 
     def _embed(self, item_ids_BxL: jax.Array, keys: jax.Array | None) -> jax.Array:
         x_BxLxD = dropout(self.lookup(item_ids_BxL), self.dropout, keys, self.time_axis)

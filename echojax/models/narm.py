@@ -87,6 +87,25 @@ class NARM(CausalModel):
         local_BxH = self._local(h_BxLxH, self.a_2(h_BxLxH), last_B[:, None], last_BxH)
         return self._decode(local_BxH, last_BxH, keys[1])
 
+    def start(self, batch: int) -> tuple[jax.Array, jax.Array]:
+        """Return states and their maps by ``A_2`` before the first event, (B, L, H) each."""
+        size = self.a_1.kernel[...].shape[0]
+        nothing = jnp.zeros((batch, self.max_len, size), self.item_embedding[...].dtype)
+        return nothing, nothing
+
+    def step(
+        self, kept: tuple[jax.Array, jax.Array], item_B: jax.Array, position_B: jax.Array
+    ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
+        """Take in an item at row b's next position; return the vector behind it, (B, D)."""
+        h_BxLxH, keys_BxLxH = kept
+        row_B, first_Bx1 = jnp.arange(len(item_B)), position_B[:, None] == 0
+        before_BxH = jnp.where(first_Bx1, 0, h_BxLxH[row_B, position_B - 1])
+        h_BxH = self.gru.step(before_BxH, self.lookup(item_B[:, None])[:, 0])
+        h_BxLxH = h_BxLxH.at[row_B, position_B].set(h_BxH)
+        keys_BxLxH = keys_BxLxH.at[row_B, position_B].set(self.a_2(h_BxH))
+        local_BxH = self._local(h_BxLxH, keys_BxLxH, position_B[:, None], h_BxH)
+        return (h_BxLxH, keys_BxLxH), self._decode(local_BxH, h_BxH, None)
+
     def _states(self, item_ids_BxL: jax.Array, keys: jax.Array | None) -> jax.Array:
         return self.gru(dropout(self.lookup(item_ids_BxL), self.dropout / 2, keys))
 

@@ -1,0 +1,180 @@
+"""One event at a time: a state for each user in place of the whole history.
+
+Which models take an event in constant time, and which full pass they then equal:
+
+==================  =========================================  ==================================
+model               what is kept of a user                     equals ``encode`` of
+==================  =========================================  ==================================
+Mamba4Rec           convolution's tail and scan's state        all events, whatever ``max_len``
+GRU4Rec             recurrent states                           all events, whatever ``max_len``
+Caser               the newest ``window`` items                all events, whatever ``max_len``
+EchoMamba4Rec       as Mamba4Rec, in both directions           all events, whatever ``max_len``
+  (see below)
+SASRec, HSTU        keys and values of ``max_len`` positions   the newest ``max_len`` events
+NARM                states of ``max_len`` positions            the newest ``max_len`` events
+==================  =========================================  ==================================
+
+The first four forget nothing: behind ``max_len`` events they are the model of a longer ``max_len``
+with the same parameters, not ``encode`` of the newest ones, which starts in the middle. The last
+three read all ``max_len`` places at every event. When these are full every item moves to another
+position (in NARM: the first states lose their past), nothing kept is right any more, and each
+further event costs a whole ``encode``.
+
+EchoMamba4Rec streams without its filter (``--filter False``), with one layer or without a backward
+Mamba. With the filter, a circular convolution over the window, each event changes the input of both
+Mambas at every position; so does a second layer above a backward Mamba.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from echojax.errors import UserError
+from echojax.models import SequenceModel
+from echojax.models.bert4rec import BERT4Rec
+from echojax.models.echomamba4rec import EchoMamba4Rec
+from echojax.models.fmlprec import FMLPRec
+from echojax.models.hstu import HSTU
+from echojax.models.narm import NARM
+from echojax.models.sasrec import SASRec
+
+# Their ``step`` needs the position of an item in the window.
+_WINDOWED = (SASRec, HSTU, NARM)
+
+
+class StreamState(NamedTuple):
+    """What is kept of B users.
+
+    Attributes:
+        user_BxD: the vector behind the newest event, 0 before the first one.
+        model: the model's own state.
+        items_BxL: the newest ``max_len`` items, int32; ``None`` where they are not needed.
+        count_B: how many of them there are, int32; likewise.
+    """
+
+    user_BxD: jax.Array
+    model: Any
+    items_BxL: jax.Array | None
+    count_B: jax.Array | None
+
+
+class Stream:
+    """Takes events of many users one at a time.
+
+    ``start``, ``add`` and ``read`` are pure; ``add`` and ``read`` are compiled for each batch size.
+    ``jax.jit(stream.add, donate_argnums=0)`` changes the state in place, where the old one is not
+    needed: caches of keys and values are then not copied.
+
+    Args:
+        model: causal, or EchoMamba4Rec without its filter.
+
+    Raises:
+        UserError: the model has no state that takes an event without reading the history again.
+    """
+
+    def __init__(self, model: SequenceModel):
+        if (reason := _why_not(model)) is not None:
+            raise UserError(
+                f"{type(model).__name__} cannot be streamed: {reason}; encode whole histories"
+            )
+        self._graphdef, self._params = nnx.split(model)
+        self._windowed = isinstance(model, _WINDOWED)
+        self._add, self._read = jax.jit(self._add_one), jax.jit(self._add_all)
+
+    def start(self, batch: int) -> StreamState:
+        """Return the state of ``batch`` users without events."""
+        model: Any = nnx.merge(self._graphdef, self._params)
+        table_VxD, kept = model.item_embedding[...], model.start(batch)
+        user_BxD = jnp.zeros((batch, table_VxD.shape[1]), table_VxD.dtype)
+        if not self._windowed:
+            return StreamState(user_BxD, kept, None, None)
+        items_BxL = jnp.zeros((batch, model.max_len), jnp.int32)
+        return StreamState(user_BxD, kept, items_BxL, items_BxL[:, 0])
+
+    def add(self, state: StreamState, item_B: jax.Array) -> tuple[StreamState, jax.Array]:
+        """Take in one event a user; return the state and the vectors behind it, (B, D).
+
+        The vectors are compared with ``model.catalogue()``, as those of ``model.encode`` are.
+
+        Args:
+            state: what ``start``, ``add`` or ``read`` returned.
+            item_B: item numbers 1..V-1, int32; 0 where a user has no event and stays as before.
+        """
+        return self._add(self._params, state, item_B)
+
+    def read(self, state: StreamState, item_ids_BxL: jax.Array) -> StreamState:
+        """Take in histories, (B, L) item numbers in time order with 0 where there is none.
+
+        One event after the other: of SASRec, HSTU and NARM give the newest ``max_len`` alone.
+        """
+        return self._read(self._params, state, item_ids_BxL)
+
+    def _add_all(
+        self, params: nnx.State, state: StreamState, item_ids_BxL: jax.Array
+    ) -> StreamState:
+        def one(state: StreamState, item_B: jax.Array) -> tuple[StreamState, None]:
+            return self._add_one(params, state, item_B)[0], None
+
+        return jax.lax.scan(one, state, jnp.swapaxes(item_ids_BxL, 0, 1))[0]
+
+    def _add_one(
+        self, params: nnx.State, state: StreamState, item_B: jax.Array
+    ) -> tuple[StreamState, jax.Array]:
+        model: Any = nnx.merge(self._graphdef, params)
+        event_B = item_B > 0
+        if self._windowed:
+            state, user_BxD = _add_to_window(model, state, item_B)
+        else:
+            kept, user_BxD = model.step(state.model, item_B)
+            state = state._replace(model=_rows(event_B, kept, state.model))
+        user_BxD = _rows(event_B, user_BxD.astype(state.user_BxD.dtype), state.user_BxD)
+        return state._replace(user_BxD=user_BxD), user_BxD
+
+
+def _add_to_window(
+    model: Any, state: StreamState, item_B: jax.Array
+) -> tuple[StreamState, jax.Array]:
+    """Take in one event a user by the cache, or by a full pass where the window is full.
+
+    What a row without an event writes lies behind its items, where the next event overwrites it.
+    """
+    items_BxL, count_B = state.items_BxL, state.count_B
+    assert items_BxL is not None
+    assert count_B is not None
+    event_B, max_len = item_B > 0, items_BxL.shape[1]
+    slides_B = (count_B == max_len) & event_B
+    position_B = jnp.minimum(count_B, max_len - 1)
+    kept, user_BxD = model.step(state.model, item_B, position_B)
+    items_BxL = _rows(slides_B, jnp.roll(items_BxL, -1, axis=1), items_BxL)
+    place_B = jnp.where(event_B, position_B, max_len)  # max_len: nowhere
+    items_BxL = items_BxL.at[jnp.arange(len(item_B)), place_B].set(item_B, mode="drop")
+    full_B = jnp.full_like(count_B, max_len)
+    user_BxD = jax.lax.cond(
+        jnp.any(slides_B),
+        lambda: _rows(slides_B, model.encode(items_BxL, full_B), user_BxD),
+        lambda: user_BxD,
+    )
+    count_B = jnp.where(event_B & ~slides_B, count_B + 1, count_B)
+    return StreamState(state.user_BxD, kept, items_BxL, count_B), user_BxD
+
+
+def _rows(which_B: jax.Array, new: Any, old: Any) -> Any:
+    """Return the new rows where ``which`` says so and the old ones elsewhere."""
+
+    def choose(new: jax.Array, old: jax.Array) -> jax.Array:
+        return jnp.where(which_B.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
+    return jax.tree.map(choose, new, old)
+
+
+def _why_not(model: SequenceModel) -> str | None:
+    """Return why a model has no state to stream by; ``None`` where it has one."""
+    if isinstance(model, EchoMamba4Rec):
+        return model.no_steps()
+    if isinstance(model, BERT4Rec):
+        return "its attention looks both ways, so every event changes every position"
+    if isinstance(model, FMLPRec):
+        return "its filters change every position with every event"
+    return None

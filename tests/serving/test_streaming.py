@@ -1,0 +1,198 @@
+"""A stream of events against full passes over the same events."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from echojax.errors import UserError
+from echojax.models.bert4rec import BERT4Rec
+from echojax.models.bidirectional import Mends, Parts
+from echojax.models.caser import Caser
+from echojax.models.echomamba4rec import VARIANTS, EchoMamba4Rec
+from echojax.models.fmlprec import FMLPRec
+from echojax.models.gru4rec import GRU4Rec
+from echojax.models.hstu import HSTU
+from echojax.models.mamba4rec import Mamba4Rec
+from echojax.models.narm import NARM
+from echojax.models.sasrec import SASRec
+from echojax.serving.streaming import Stream
+from tests.models.promises import ITEMS, build
+
+EVENTS, WINDOW = 11, 6
+# Three users; 0 is a turn without an event, and the second one begins late.
+TURNS = np.array(
+    [
+        [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5],
+        [0, 0, 7, 2, 0, 7, 1, 8, 0, 2, 8],
+        [6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+    ],
+    np.int32,
+)
+SMALL = {"state_size": 4}
+NO_FILTER = Parts(filter=False)
+# Streams that remember everything, and those that read the newest max_len events.
+ENDLESS = {
+    "mamba4rec": (Mamba4Rec, SMALL),
+    "mamba4rec-2-layers": (Mamba4Rec, SMALL | {"layers": 2}),
+    "gru4rec": (GRU4Rec, {"layers": 2}),
+    "caser": (Caser, {"window": 3}),
+    "echomamba4rec": (EchoMamba4Rec, SMALL | {"parts": NO_FILTER}),
+    "echomamba4rec-1-tap": (EchoMamba4Rec, SMALL | {"parts": NO_FILTER, "conv_width": 1}),
+    "echomamba4rec-forward": (
+        EchoMamba4Rec,
+        SMALL
+        | {"parts": Parts(filter=False, backward=False), "layers": 2}
+        | {"mends": VARIANTS["official"]},
+    ),
+}
+WINDOWED = {"sasrec": (SASRec, {}), "hstu": (HSTU, {}), "narm": (NARM, {})}
+ALL = ENDLESS | WINDOWED
+# Of the largest component. Where the softmax is float32 whatever the inputs, in float64 too.
+FLOAT32 = 2e-5
+FLOAT64 = dict.fromkeys(ALL, 1e-10) | {"sasrec": 1e-5}
+
+
+def max_len(name):
+    return WINDOW if name in WINDOWED else EVENTS
+
+
+@functools.cache
+def stream_of(name, dtype):
+    """Return a stream and the full pass of the same parameters, both compiled once."""
+    kind, sizes = ALL[name]
+    graphdef, params = nnx.split(build(kind, max_len=max_len(name), **sizes))
+    model = nnx.merge(graphdef, jax.tree.map(lambda x: jnp.asarray(x, dtype), params))
+    return Stream(model), jax.jit(model.encode)
+
+
+def full_pass(name, encode, turns):
+    """Return the vectors of a full pass, (B, D), and who has had an event."""
+    longest = max_len(name)
+    ids, lengths = np.zeros((len(turns), longest), np.int32), np.ones(len(turns), np.int32)
+    ids[:, 0] = 1
+    for row, items in enumerate(turns):
+        newest = items[items > 0][-longest:]
+        if newest.size:
+            ids[row], lengths[row] = np.pad(newest, (0, longest - newest.size)), newest.size
+    return np.asarray(encode(ids, lengths)), (turns > 0).any(axis=1)
+
+
+def check(name, stream, encode, turns, tolerance):
+    """Compare each turn with a full pass over what users have seen so far."""
+    state = stream.start(len(turns))
+    for turn in range(turns.shape[1]):
+        state, users = stream.add(state, turns[:, turn])
+        np.testing.assert_array_equal(state.user_BxD, users)
+        expected, begun = full_pass(name, encode, turns[:, : turn + 1])
+        error = np.abs(users - expected)[begun].max(initial=0)
+        assert error <= tolerance * np.abs(expected).max(), (turn, error)
+        np.testing.assert_array_equal(users[~begun], 0)
+    return state
+
+
+@pytest.mark.parametrize("name", ["mamba4rec", "gru4rec", "echomamba4rec", "sasrec", "hstu"])
+def test_every_prefix_is_that_of_a_full_pass(name):
+    check(name, *stream_of(name, "float32"), TURNS, FLOAT32)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", ALL)
+def test_in_float64_it_is_the_same_number(name):
+    state = check(name, *stream_of(name, "float64"), TURNS, FLOAT64[name])
+    assert all(x.dtype in (jnp.float64, jnp.int32) for x in jax.tree.leaves(state))
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    name=st.sampled_from(sorted(ALL)),
+    lengths=st.lists(st.integers(0, EVENTS), min_size=3, max_size=3),
+    seed=st.integers(0, 2**16),
+)
+def test_any_lengths(name, lengths, seed):
+    rng = np.random.default_rng(seed)
+    turns = rng.integers(1, ITEMS, TURNS.shape).astype(np.int32)
+    for row, length in zip(turns, lengths, strict=True):
+        row[rng.choice(EVENTS, EVENTS - length, replace=False)] = 0
+    with jax.enable_x64(True):
+        check(name, *stream_of(name, "float64"), turns, FLOAT64[name])
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", ALL)
+def test_rows_do_not_meet(name):
+    stream, _ = stream_of(name, "float64")
+    for row in range(len(TURNS)):
+        others = np.where(np.arange(len(TURNS))[:, None] == row, TURNS, np.roll(TURNS, 1, 0))
+        state, changed = stream.start(len(TURNS)), stream.start(len(TURNS))
+        for turn in range(EVENTS):
+            state, users = stream.add(state, TURNS[:, turn])
+            changed, users_changed = stream.add(changed, others[:, turn])
+            np.testing.assert_allclose(users[row], users_changed[row], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", ["mamba4rec", "echomamba4rec", "sasrec"])
+def test_reading_is_adding(name):
+    stream, _ = stream_of(name, "float64")
+    added = stream.start(len(TURNS))
+    for turn in range(EVENTS):
+        added, _ = stream.add(added, TURNS[:, turn])
+    read = stream.read(stream.start(len(TURNS)), TURNS)
+    close = {"rtol": FLOAT64[name], "atol": FLOAT64[name]}
+    np.testing.assert_allclose(read.user_BxD, added.user_BxD, **close)
+    # What lies behind a row's items in a cache means nothing; the next event tells.
+    item_B = np.array([2, 3, 4], np.int32)
+    users = [stream.add(state, item_B)[1] for state in (read, added)]
+    np.testing.assert_allclose(*users, **close)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", ["mamba4rec", "gru4rec", "caser", "echomamba4rec"])
+def test_events_behind_max_len_are_remembered(name):
+    kind, sizes = ALL[name]
+    short = nnx.split(build(kind, max_len=3, **sizes))[0]
+    params = nnx.split(build(kind, max_len=EVENTS, **sizes))[1]
+    params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), params)
+    stream = Stream(nnx.merge(short, params))
+    check(name, stream, stream_of(name, "float64")[1], TURNS, FLOAT64[name])
+
+
+def test_an_old_state_can_be_used_again_unless_it_is_donated():
+    stream, _ = stream_of("sasrec", "float32")
+    item_B = np.array([3, 4, 5], np.int32)
+    state, _ = stream.add(stream.start(3), TURNS[:, 0])
+    once, again = (stream.add(state, item_B)[1] for _ in range(2))
+    np.testing.assert_array_equal(once, again)
+    _, in_place = jax.jit(stream.add, donate_argnums=0)(state, item_B)
+    np.testing.assert_allclose(in_place, once, rtol=FLOAT32, atol=FLOAT32)
+    assert state.model[0].key_BxLxHxK.is_deleted()
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "says"),
+    [
+        (BERT4Rec, {}, "BERT4Rec cannot be streamed: its attention looks both ways"),
+        (FMLPRec, {}, "FMLPRec cannot be streamed: its filters change every position"),
+        (EchoMamba4Rec, {}, "EchoMamba4Rec cannot be streamed: its filter changes every position"),
+        (EchoMamba4Rec, {"parts": NO_FILTER, "layers": 2}, "its backward Mamba changes every"),
+        (
+            EchoMamba4Rec,
+            {"parts": NO_FILTER, "mends": Mends(join_both_ends=False)},
+            "its backward Mamba does not run from the last item to the first",
+        ),
+        (
+            EchoMamba4Rec,
+            {"parts": NO_FILTER, "mends": Mends(reverse_from_last=False)},
+            "its backward Mamba does not run from the last item to the first",
+        ),
+    ],
+)
+def test_what_cannot_be_streamed_is_refused(kind, options, says):
+    with pytest.raises(UserError, match=says):
+        Stream(build(kind, **options))
