@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Protocol
 
 import jax
@@ -64,18 +63,19 @@ def sampled_loss(formula: Formula, draw: Draw, num: int, axis: str | None = None
     ) -> jax.Array:
         dtype = jnp.promote_types(user_BxPxD.dtype, jnp.float32)
         user_BxPxD, item_VxD = user_BxPxD.astype(dtype), item_VxD.astype(dtype)
-        rows = partial(look_up, item_VxD, axis=axis)
         keys_B = jax.vmap(lambda key: jax.random.fold_in(key, _NEGATIVES))(keys_B)
         own = num == 1
         shape = (targets_BxP.shape[1] if own else 1, num)
         drawn, log_q = draw(keys_B, shape, pool_M)  # (B, P, 1) or (B, 1, K)
+        target_BxPxD, item_VxD = look_up(item_VxD, targets_BxP, axis)
+        target_BxP = jnp.sum(user_BxPxD * target_BxPxD, axis=-1)
+        negative, _ = look_up(item_VxD, drawn[..., 0] if own else drawn[:, 0], axis)
         if own:
-            negative_BxPxK = jnp.sum(user_BxPxD * rows(drawn[..., 0]), axis=-1)[..., None]
+            negative_BxPxK = jnp.sum(user_BxPxD * negative, axis=-1)[..., None]
         else:
-            negative_BxPxK = jnp.einsum("bpd,bkd->bpk", user_BxPxD, rows(drawn[:, 0]))
+            negative_BxPxK = jnp.einsum("bpd,bkd->bpk", user_BxPxD, negative)
         other = (drawn != targets_BxP[..., None]) & (drawn != 0)
         negative_BxPxK = jnp.where(other, negative_BxPxK, -jnp.inf)
-        target_BxP = jnp.sum(user_BxPxD * rows(targets_BxP), axis=-1)
         losses_BxP = formula(target_BxP, negative_BxPxK, log_q.astype(dtype))
         return jnp.sum(losses_BxP * weights_BxP)
 

@@ -36,12 +36,13 @@ def sharded_softmax(axis: str, num_items: int) -> Loss:
         user_MxD = user_BxPxD.reshape(targets_M.size, -1).astype(dtype)
         user_MxD = jnp.where(weights_M[:, None] == 0, 0, user_MxD)
         item_VxD = item_VxD.astype(dtype)
+        target_MxD, item_VxD = look_up(item_VxD, targets_M, axis)
         user_GxD = jax.lax.all_gather(user_MxD, axis, tiled=True)  # of all devices of the axis
         chunk = min(item_VxD.shape[0], max(1024, MOST_LOGITS // user_GxD.shape[0]))
         valid = num_items - first_row(item_VxD, axis)
         part_G = chunked_logsumexp(user_GxD, item_VxD, valid, chunk)
         part_SxM = jax.lax.all_to_all(part_G, axis, 0, 0, tiled=True).reshape(-1, targets_M.size)
-        target_M = jnp.sum(user_MxD * look_up(item_VxD, targets_M, axis), axis=-1)
+        target_M = jnp.sum(user_MxD * target_MxD, axis=-1)
         return jnp.sum((jax.nn.logsumexp(part_SxM, axis=0) - target_M) * weights_M)
 
     return loss

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from echojax.losses.chunked_logsumexp import chunked_logsumexp
+from echojax.sharded_table import look_up
 
 # Never more logits at once than 256 MB of float32.
 MOST_LOGITS = 2**26
@@ -52,7 +53,8 @@ def softmax_cross_entropy(
     """
     dtype = jnp.promote_types(user_MxD.dtype, jnp.float32)
     user_MxD, item_VxD = user_MxD.astype(dtype), item_VxD.astype(dtype)
-    target_M = jnp.sum(user_MxD * item_VxD[targets_M], axis=-1)
+    target_MxD, item_VxD = look_up(item_VxD, targets_M, None)
+    target_M = jnp.sum(user_MxD * target_MxD, axis=-1)
     if chunk is None or chunk >= item_VxD.shape[0]:
         return jax.nn.logsumexp(user_MxD @ item_VxD.T, axis=-1) - target_M
     return chunked_logsumexp(user_MxD, item_VxD, item_VxD.shape[0], chunk) - target_M

@@ -34,6 +34,7 @@ class SequenceModel(nnx.Module):
         self.activations: Any = None  # the dtype of what is looked up; None: the table's own
         self.time_axis = NO_AXIS
         self.item_axis: str | None = None  # the mapped axis that the item table is spread over
+        self.in_training = False  # whether this is the copy of one training step
         self.item_embedding = nnx.Param(normal(rngs.params(), (num_items, width)))
 
     def encode(
@@ -70,7 +71,9 @@ class SequenceModel(nnx.Module):
         item_ids_BxL = jnp.asarray(item_ids_BxL)
         if (length := item_ids_BxL.shape[1]) > self.max_len:
             raise ValueError(f"histories of {length} items, but max_len is {self.max_len}")
-        x_BxLxD = look_up(self.item_embedding[...], item_ids_BxL, self.item_axis)
+        x_BxLxD, table_VxD = look_up(self.item_embedding[...], item_ids_BxL, self.item_axis)
+        if self.in_training:  # what reads the table next adds to the same gradient
+            self.item_embedding.set_value(table_VxD)
         x_BxLxD = x_BxLxD if self.activations is None else x_BxLxD.astype(self.activations)
         # Padding's row is read but never trained by the lookup (PyTorch's padding_idx).
         return jnp.where((item_ids_BxL == 0)[..., None], jax.lax.stop_gradient(x_BxLxD), x_BxLxD)

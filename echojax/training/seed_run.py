@@ -129,11 +129,14 @@ def side_by_side(step: StepFunction, mesh: Mesh, parallel: str = "shard_map") ->
     def steps(
         states: TrainState, batches: Any, asked: jax.Array
     ) -> tuple[TrainState, jax.Array, jax.Array]:
-        one_by_one = jax.default_backend() == "cpu" or states.step.shape[0] == 1
         seeds = (states, batches)
-        states, losses = (
-            jax.lax.map(lambda seed: step(*seed), seeds) if one_by_one else jax.vmap(step)(*seeds)
-        )
+        if states.step.shape[0] == 1:  # a loop would copy its state
+            alone = step(*jax.tree.map(lambda x: x[0], seeds))
+            states, losses = jax.tree.map(lambda x: x[None], alone)
+        elif jax.default_backend() == "cpu":
+            states, losses = jax.lax.map(lambda seed: step(*seed), seeds)
+        else:
+            states, losses = jax.vmap(step)(*seeds)
         asked = jnp.max(asked)
         return states, losses, jax.lax.pmax(asked, axes.rows) if axes.rows else asked
 

@@ -55,6 +55,7 @@ def make_train_step(
         pool_M: jax.Array, params: nnx.State, batch: Batch, keys_B: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         model = with_axes(with_precision(nnx.merge(graphdef, params), precision), axes)
+        model.in_training = True
         user_BxPxD, targets_BxP, weights_BxP = predict(model, batch, keys_B)
         if (
             axes.time and objective == "prefixes"

@@ -73,7 +73,7 @@ def test_prefixes_are_the_encoded_histories_and_the_items_behind_them():
 
 
 def test_all_positions_weigh_targets_and_no_padding():
-    model = SimpleNamespace(encode_all=encode_all)
+    model = SimpleNamespace(encode_all=encode_all, time_axis=None)
     user, targets, weights = all_positions(model, STRETCHES, keys(3))
     expected = encode_all(STRETCHES["item_ids"], STRETCHES["lengths"], dropout_keys=keys(3))
     np.testing.assert_array_equal(user, expected)
