@@ -1,0 +1,27 @@
+"""Measure how long recommendations take: python experiments/bench_serving.py."""
+
+import sys
+
+from rich.console import Console
+
+from echojax.command_line import parse
+from echojax.errors import exit_on_user_error
+from echojax.serving_bench.run import run
+from echojax.serving_bench.settings import Flags
+from echojax.training.interrupts import Interrupted
+
+
+def main() -> None:
+    """Run the command."""
+    console = Console()
+    with exit_on_user_error():
+        flags = parse(Flags, args=sys.argv[1:])
+        try:
+            run(flags, console)
+        except Interrupted as stop:
+            console.print(str(stop), highlight=False, soft_wrap=True)
+            raise SystemExit(stop.code) from None
+
+
+if __name__ == "__main__":
+    main()
