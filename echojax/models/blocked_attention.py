@@ -53,15 +53,20 @@ def _row(
 ) -> jax.Array:
     positions = query_HxLxK.shape[1]
     query_HxLxK *= query_HxLxK.shape[2] ** -0.5
+    exact = jnp.promote_types(query_HxLxK.dtype, jnp.float32)  # scores, whatever the rest
     block = max(_LEAST_BLOCK, -(-positions // _MOST_BLOCKS))
     found = []
     for first in range(0, positions, block):
         stop = min(first + block, positions)
         seen = stop if causal else positions
-        score_HxQxS = jnp.einsum("hqk,hsk->hqs", query_HxLxK[:, first:stop], key_HxLxK[:, :seen])
+        score_HxQxS = jnp.einsum(
+            "hqk,hsk->hqs", query_HxLxK[:, first:stop], key_HxLxK[:, :seen],
+            preferred_element_type=exact,
+        )  # fmt: skip
         see_QxS = jnp.arange(seen) < length
         if causal:
             see_QxS &= jnp.arange(seen) <= jnp.arange(first, stop)[:, None]
         score_HxQxS = jnp.where(see_QxS, score_HxQxS, -jnp.inf)
-        found.append(jax.nn.softmax(score_HxQxS, axis=-1) @ value_HxLxK[:, :seen])
+        weight_HxQxS = jax.nn.softmax(score_HxQxS, axis=-1).astype(value_HxLxK.dtype)
+        found.append(weight_HxQxS @ value_HxLxK[:, :seen])
     return jnp.concatenate(found, axis=1)
