@@ -73,8 +73,8 @@ class SelfAttention(nnx.Module):
         """Return a cache with room for ``max_len`` positions."""
         kernel = self.key.kernel[...]
         shape = (batch, max_len, self.heads, kernel.shape[1] // self.heads)
-        nothing = jnp.zeros(shape, kernel.dtype)
-        return KeyValueCache(nothing, nothing)
+        # Two arrays: one that is changed in place must not be the other as well.
+        return KeyValueCache(jnp.zeros(shape, kernel.dtype), jnp.zeros(shape, kernel.dtype))
 
     def step(
         self, cache: KeyValueCache, x_BxD: jax.Array, position_B: jax.Array

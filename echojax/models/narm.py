@@ -90,8 +90,8 @@ class NARM(CausalModel):
     def start(self, batch: int) -> tuple[jax.Array, jax.Array]:
         """Return states and their maps by ``A_2`` before the first event, (B, L, H) each."""
         size = self.a_1.kernel[...].shape[0]
-        nothing = jnp.zeros((batch, self.max_len, size), self.item_embedding[...].dtype)
-        return nothing, nothing
+        shape, dtype = (batch, self.max_len, size), self.item_embedding[...].dtype
+        return jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)
 
     def step(
         self, kept: tuple[jax.Array, jax.Array], item_B: jax.Array, position_B: jax.Array

@@ -163,6 +163,13 @@ def test_events_behind_max_len_are_remembered(name):
     check(name, stream, stream_of(name, "float64")[1], TURNS, FLOAT64[name])
 
 
+@pytest.mark.parametrize("name", ALL)
+def test_a_first_state_can_be_donated(name):
+    leaves = jax.tree.leaves(stream_of(name, "float32")[0].start(2))
+    places = [leaf.unsafe_buffer_pointer() for leaf in leaves if leaf.size]
+    assert len(set(places)) == len(places)
+
+
 def test_an_old_state_can_be_used_again_unless_it_is_donated():
     stream, _ = stream_of("sasrec", "float32")
     item_B = np.array([3, 4, 5], np.int32)
