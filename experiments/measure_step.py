@@ -137,9 +137,14 @@ def measure(flags: Flags) -> dict[str, Any]:
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(states.params)),
         "seconds_a_step": sorted(seconds[1:])[len(seconds[1:]) // 2],
         "first_losses": losses,
-        "peak_resident_gib": round(peak / 2**30, 2),
-        "step_memory_gib": round((memory_of(step) or 0) / 2**30, 2),
+        "peak_resident_gib": gib(peak),
+        "step_memory_gib": gib(memory_of(step) or 0),
     }
+
+
+def gib(size: int) -> float:
+    """Return bytes as GiB, to three digits."""
+    return float(f"{size / 2**30:.3g}")
 
 
 def _given(flags: Flags) -> str:
