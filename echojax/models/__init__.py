@@ -8,7 +8,6 @@ from flax import nnx
 
 from echojax.config import Config, flag
 from echojax.errors import UserError, unknown_name
-from echojax.models.attention import check_heads
 from echojax.models.base import CausalModel, SequenceModel
 from echojax.models.bert4rec import BERT4Rec
 from echojax.models.bidirectional import Mends, Parts
@@ -24,6 +23,7 @@ from echojax.models.markov import Markov
 from echojax.models.narm import NARM
 from echojax.models.popularity import Popularity
 from echojax.models.sasrec import SASRec
+from echojax.models.self_attention import check_heads
 from selective_scan import implementations
 
 __all__ = [

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from echojax.models.attention import check_heads
 from echojax.models.base import CausalModel
 from echojax.models.dropout import dropout, split_keys
 from echojax.models.initializers import normal, uniform_within
 from echojax.models.positions import at_position
+from echojax.models.self_attention import KeyValueCache, check_heads
 
 _TEMPERATURE = 0.05  # of the cosine scores, in all of the authors' configurations
 
@@ -54,48 +54,65 @@ class HSTULayer(nnx.Module):
     def __call__(self, x_BxLxD: jax.Array, *, dropout_keys: jax.Array | None = None) -> jax.Array:
         """Return the layer's output at every position, (B, L, D)."""
         positions_1xL = jnp.arange(x_BxLxD.shape[1])[None]
-        return self._attend(x_BxLxD, self.values_and_keys(x_BxLxD), positions_1xL, dropout_keys)
+        cache = self._by_head(self._keys_and_values(x_BxLxD))
+        return self._attend(x_BxLxD, cache, positions_1xL, dropout_keys)
 
     def readout(
         self, x_BxLxD: jax.Array, last_B: jax.Array, *, dropout_keys: jax.Array | None = None
     ) -> jax.Array:
         """Return the layer's output at position ``last_B`` alone, (B, D)."""
         last_Bx1xD = at_position(x_BxLxD, last_B)[:, None]
-        vk_BxLx2D = self.values_and_keys(x_BxLxD)
-        return self._attend(last_Bx1xD, vk_BxLx2D, last_B[:, None], dropout_keys)[:, 0]
+        cache = self._by_head(self._keys_and_values(x_BxLxD))
+        return self._attend(last_Bx1xD, cache, last_B[:, None], dropout_keys)[:, 0]
 
-    def values_and_keys(self, x: jax.Array) -> jax.Array:
-        """Return ``[V, K]`` of inputs x (..., D), (..., 2 D): what later positions read."""
-        return nnx.silu(self.f1_vk(self.norm(x)))
+    def start(self, batch: int) -> KeyValueCache:
+        """Return a cache with room for ``max_len`` positions."""
+        kernel = self.f2.kernel[...]
+        shape = (batch, self.heads, self.max_len, kernel.shape[0] // self.heads)
+        # Two arrays: one that is changed in place must not be the other as well.
+        return KeyValueCache(jnp.zeros(shape, kernel.dtype), jnp.zeros(shape, kernel.dtype))
 
     def step(
-        self, vk_BxLx2D: jax.Array, x_BxD: jax.Array, position_B: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        """Take in row b's next position, position[b]; return ``[V, K]`` and the output, (B, D)."""
+        self, cache: KeyValueCache, x_BxD: jax.Array, position_B: jax.Array
+    ) -> tuple[KeyValueCache, jax.Array]:
+        """Take in row b's next position, position[b]; return the cache and its output, (B, D)."""
         row_B = jnp.arange(len(x_BxD))
-        vk_BxLx2D = vk_BxLx2D.at[row_B, position_B].set(self.values_and_keys(x_BxD))
-        return vk_BxLx2D, self._attend(x_BxD[:, None], vk_BxLx2D, position_B[:, None], None)[:, 0]
+        new = self._keys_and_values(x_BxD)
+        cache = KeyValueCache(
+            *(old.at[row_B, :, position_B].set(x) for old, x in zip(cache, new, strict=True))
+        )
+        return cache, self._attend(x_BxD[:, None], cache, position_B[:, None], None)[:, 0]
 
     def _attend(
         self,
         x_BxQxD: jax.Array,
-        vk_BxLx2D: jax.Array,
+        cache: KeyValueCache,
         positions_BxQ: jax.Array,
         keys: jax.Array | None,
     ) -> jax.Array:
         u_BxQxD, q_BxQxD = jnp.split(nnx.silu(self.f1_uq(self.norm(x_BxQxD))), 2, axis=-1)
-        v_BxLxD, k_BxLxD = jnp.split(vk_BxLx2D, 2, axis=-1)
-        past_BxQxL = positions_BxQ[..., None] - jnp.arange(vk_BxLx2D.shape[1])
+        q_BxHxQxK = jnp.swapaxes(self._split(q_BxQxD), 1, 2)
+        past_BxQxL = positions_BxQ[..., None] - jnp.arange(cache.key_BxHxLxK.shape[2])
         bias_BxQxL = self.bias_L[jnp.maximum(past_BxQxL, 0)]
-        logits_BxHxQxL = jnp.einsum("bqhk,blhk->bhql", self._split(q_BxQxD), self._split(k_BxLxD))
+        logits_BxHxQxL = jnp.einsum("bhqk,bhlk->bhql", q_BxHxQxK, cache.key_BxHxLxK)
         a_BxHxQxL = nnx.silu(logits_BxHxQxL + bias_BxQxL[:, None]) / self.max_len
         a_BxHxQxL = jnp.where(past_BxQxL[:, None] >= 0, a_BxHxQxL, 0)
-        av_BxQxHxK = jnp.einsum("bhql,blhk->bqhk", a_BxHxQxL, self._split(v_BxLxD))
-        gated_BxQxD = self.norm(av_BxQxHxK.reshape(x_BxQxD.shape)) * u_BxQxD
+        av_BxHxQxK = jnp.einsum("bhql,bhlk->bhqk", a_BxHxQxL, cache.value_BxHxLxK)
+        av_BxQxD = jnp.swapaxes(av_BxHxQxK, 1, 2).reshape(x_BxQxD.shape)
+        gated_BxQxD = self.norm(av_BxQxD) * u_BxQxD
         return self.f2(dropout(gated_BxQxD, self.dropout, keys)) + x_BxQxD
 
-    def _split(self, x_BxLxD: jax.Array) -> jax.Array:
-        return x_BxLxD.reshape(*x_BxLxD.shape[:2], self.heads, -1)
+    def _keys_and_values(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Return K and V of inputs x (..., D), each (..., H, D / H)."""
+        v, k = jnp.split(nnx.silu(self.f1_vk(self.norm(x))), 2, axis=-1)
+        return self._split(k), self._split(v)
+
+    def _split(self, x: jax.Array) -> jax.Array:
+        return x.reshape(*x.shape[:-1], self.heads, -1)
+
+    @staticmethod
+    def _by_head(keys_and_values: tuple[jax.Array, jax.Array]) -> KeyValueCache:
+        return KeyValueCache(*(jnp.swapaxes(x_BxLxHxK, 1, 2) for x_BxLxHxK in keys_and_values))
 
 
 class HSTU(CausalModel):
@@ -159,21 +176,19 @@ class HSTU(CausalModel):
         """Return the items' vectors, of length 1, (V, D)."""
         return _on_sphere(self.item_embedding[...])
 
-    def start(self, batch: int) -> list[jax.Array]:
-        """Return each layer's ``[V, K]`` before the first event, with room for ``max_len``."""
-        table_VxD = self.item_embedding[...]
-        shape = (batch, self.max_len, 2 * table_VxD.shape[1])
-        return [jnp.zeros(shape, table_VxD.dtype) for _ in self.layers]
+    def start(self, batch: int) -> list[KeyValueCache]:
+        """Return each layer's keys and values before the first event, with room for ``max_len``."""
+        return [layer.start(batch) for layer in self.layers]
 
     def step(
-        self, kept: list[jax.Array], item_B: jax.Array, position_B: jax.Array
-    ) -> tuple[list[jax.Array], jax.Array]:
+        self, caches: list[KeyValueCache], item_B: jax.Array, position_B: jax.Array
+    ) -> tuple[list[KeyValueCache], jax.Array]:
         """Take in an item at row b's next position; return the vector behind it, (B, D)."""
         x_BxD, behind = self.lookup(item_B[:, None])[:, 0], []
         x_BxD = x_BxD * x_BxD.shape[-1] ** 0.5 + self.position_LxD[position_B]
-        for layer, vk_BxLx2D in zip(self.layers, kept, strict=True):
-            vk_BxLx2D, x_BxD = layer.step(vk_BxLx2D, x_BxD, position_B)
-            behind.append(vk_BxLx2D)
+        for layer, cache in zip(self.layers, caches, strict=True):
+            cache, x_BxD = layer.step(cache, x_BxD, position_B)
+            behind.append(cache)
         return behind, _on_sphere(x_BxD) / _TEMPERATURE
 
     def _below_last(

@@ -3,8 +3,9 @@
 import jax
 from flax import nnx
 
-from echojax.models.attention import KeyValueCache, Transformer
+from echojax.models.attention import Transformer
 from echojax.models.base import CausalModel
+from echojax.models.self_attention import KeyValueCache
 
 
 class SASRec(CausalModel):

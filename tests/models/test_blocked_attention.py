@@ -42,5 +42,5 @@ def test_a_model_of_long_histories_has_the_same_vectors(monkeypatch):
     ids = np.random.default_rng(1).integers(1, 10, (2, 140)).astype(np.int32)
     lengths = np.array([140, 90], np.int32)
     found = jax.jit(model.encode)(ids, lengths)
-    monkeypatch.setattr("echojax.models.attention.is_better", lambda queries: False)
+    monkeypatch.setattr("echojax.models.self_attention.is_better", lambda queries: False)
     np.testing.assert_allclose(found, jax.jit(lambda *a: model.encode(*a))(ids, lengths), atol=2e-5)

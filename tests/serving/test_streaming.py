@@ -178,7 +178,7 @@ def test_an_old_state_can_be_used_again_unless_it_is_donated():
     np.testing.assert_array_equal(once, again)
     _, in_place = jax.jit(stream.add, donate_argnums=0)(state, item_B)
     np.testing.assert_allclose(in_place, once, rtol=FLOAT32, atol=FLOAT32)
-    assert state.model[0].key_BxLxHxK.is_deleted()
+    assert state.model[0].key_BxHxLxK.is_deleted()
 
 
 @pytest.mark.parametrize(
