@@ -53,7 +53,7 @@ CASES = {
 # Devices, shards of items and of time, what maps the step. 20 items do not divide into 8 shards.
 PARALLEL = {
     "echomamba4rec": [
-        (2, 1, 1, "shard_map"), (8, 1, 1, "shard_map"), (4, 1, 1, "pmap"), (8, 8, 1, "shard_map"),
+        (2, 1, 1, "shard_map"), (4, 1, 1, "pmap"), (8, 8, 1, "shard_map"),
         (8, 2, 2, "shard_map"),
     ],
     "mamba4rec": [(4, 1, 2, "shard_map")],
