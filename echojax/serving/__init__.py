@@ -1,5 +1,6 @@
-"""The trained model at work: recommendations by the data's own item ids."""
+"""The trained model at work: recommendations by the data's own item ids, and streams of events."""
 
 from echojax.serving.recommender import Recommendation, Recommender
+from echojax.serving.streaming import Stream, StreamState
 
-__all__ = ["Recommendation", "Recommender"]
+__all__ = ["Recommendation", "Recommender", "Stream", "StreamState"]

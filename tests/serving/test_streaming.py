@@ -14,7 +14,7 @@ from echojax.errors import UserError
 from echojax.models.bert4rec import BERT4Rec
 from echojax.models.bidirectional import Mends, Parts
 from echojax.models.caser import Caser
-from echojax.models.echomamba4rec import VARIANTS, EchoMamba4Rec
+from echojax.models.echomamba4rec import EchoMamba4Rec
 from echojax.models.fmlprec import FMLPRec
 from echojax.models.gru4rec import GRU4Rec
 from echojax.models.hstu import HSTU
@@ -46,9 +46,7 @@ ENDLESS = {
     "echomamba4rec-1-tap": (EchoMamba4Rec, SMALL | {"parts": NO_FILTER, "conv_width": 1}),
     "echomamba4rec-forward": (
         EchoMamba4Rec,
-        SMALL
-        | {"parts": Parts(filter=False, backward=False), "layers": 2}
-        | {"mends": VARIANTS["official"]},
+        SMALL | {"parts": Parts(filter=False, backward=False), "layers": 2},
     ),
 }
 WINDOWED = {"sasrec": (SASRec, {}), "hstu": (HSTU, {}), "narm": (NARM, {})}
@@ -96,7 +94,7 @@ def check(name, stream, encode, turns, tolerance):
     return state
 
 
-@pytest.mark.parametrize("name", ["mamba4rec", "gru4rec", "echomamba4rec", "sasrec", "hstu"])
+@pytest.mark.parametrize("name", ["echomamba4rec", "sasrec"])
 def test_every_prefix_is_that_of_a_full_pass(name):
     check(name, *stream_of(name, "float32"), TURNS, FLOAT32)
 
@@ -153,7 +151,7 @@ def test_reading_is_adding(name):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("name", ["mamba4rec", "gru4rec", "caser", "echomamba4rec"])
+@pytest.mark.parametrize("name", ["gru4rec", "echomamba4rec"])
 def test_events_behind_max_len_are_remembered(name):
     kind, sizes = ALL[name]
     short = nnx.split(build(kind, max_len=3, **sizes))[0]
