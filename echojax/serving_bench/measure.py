@@ -13,7 +13,7 @@ from echojax.serving_bench.settings import Case, Settings
 
 Row = dict[str, Any]
 
-_LEAST_REPEATS, _MOST_REPEATS = 5, 1000
+_LEAST_REPEATS, _MOST_REPEATS = 3, 1000
 
 
 class Skipped(Exception):  # noqa: N818 (no error)

@@ -38,7 +38,9 @@ def cost_against_length(results: Results) -> bytes | None:
             axes.set_xlabel("items of a history")
             axes.set_xticks(lengths, [f"{length:,}" for length in lengths])
             axes.set_xticks([], minor=True)
-            _guides(axes, lengths)
+            _guides(axes, lengths, [row["p50_seconds"] for row in rows if row["batch"] == batch])
+        times = [1e3 * row["p50_seconds"] for row in rows]
+        panels[0].set_ylim(min(times) / 1.5, 1.5 * max(times))  # of all panels
         panels[0].set_ylabel("ms, median")
         handles = {
             label: handle
@@ -70,13 +72,10 @@ def _draw(axes: Axes, kinds: list[list[Row]], names: list[str]) -> None:
     axes.yaxis.set_major_formatter(lambda y, _: f"{y:,g}")
 
 
-def _guides(axes: Axes, lengths: list[int]) -> None:
-    """Draw what linear and quadratic growth look like, from the middle of the panel."""
-    low, high = axes.get_ylim()
-    start = (low * high) ** 0.5
-    for power, dots in ((1, (0, (1, 2))), (2, (0, (4, 2, 1, 2)))):
+def _guides(axes: Axes, lengths: list[int], seconds: list[float]) -> None:
+    """Draw what linear and quadratic growth look like, from amid the panel's times."""
+    start = 1e3 * (min(seconds) * max(seconds)) ** 0.5
+    for name, power, dots in (("linear", 1, (0, (1, 2))), ("quadratic", 2, (0, (4, 2, 1, 2)))):
         ends = [start, start * (lengths[-1] / lengths[0]) ** power]
-        label = "linear" if power == 1 else "quadratic"
         axes.plot([lengths[0], lengths[-1]], ends, color=_PAPER[GREY], linewidth=0.9,
-                  linestyle=dots, label=label)  # fmt: skip
-    axes.set_ylim(low, high)
+                  linestyle=dots, label=name)  # fmt: skip

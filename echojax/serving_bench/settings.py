@@ -30,7 +30,7 @@ class Flags:
     cores: int | None = None
     """CPU cores to use (all)."""
     seconds: float | None = None
-    """Time to spend on the repeats of a case, at least 5 (2, or 0.05 with --quick)."""
+    """Time to spend on the repeats of a case, at least 3 (2, or 0.05 with --quick)."""
     max_memory_gib: float | None = None
     """Skip what needs more memory (80 % of what is free)."""
     out: Path | None = None

@@ -38,6 +38,10 @@ def growth(rows: list[Row]) -> float | None:
     return math.log(behind / before) / math.log(longer / shorter)
 
 
+def _power(value: float | None) -> str:
+    return "–" if value is None else f"length^{round(value, 1) + 0.0:g}"
+
+
 def milliseconds(seconds: float) -> str:
     """Return a time in ms with three digits."""
     value = 1e3 * seconds
@@ -57,8 +61,7 @@ def _table(title: str, kind: str, rows: list[Row]) -> Table:
         own = {row[axis]: row for row in rows if row["model"] == model}
         cells = [_cell(own.get(value)) for value in columns]
         if kind != "top-k":
-            power = growth(list(own.values()))
-            cells.append("–" if power is None else f"length^{power:.1f}")
+            cells.append(_power(growth(list(own.values()))))
         table.add_row(model or "best of all items", *cells)
     return table
 
