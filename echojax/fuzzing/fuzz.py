@@ -7,22 +7,19 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from datetime import date
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jax
 from rich.console import Console
-from rich.table import Table
 
 from echojax.errors import UserError
 from echojax.files import write_json
 from echojax.fuzzing.checkpoint_target import damaged, save_one
-from echojax.fuzzing.guard import INPUT_BYTES, INPUT_SECONDS, attempt, limits, peak_bytes
-from echojax.fuzzing.targets import Target, all_targets
-from echojax.scan_comparison.machine import cores, processor
-from echojax.training.results import package_versions
+from echojax.fuzzing.guard import attempt, limits, peak_bytes
+from echojax.fuzzing.tally import Tally, report, table, words
+from echojax.fuzzing.target import Target
+from echojax.fuzzing.targets import all_targets
 
 Input = Callable[[], object]
 _CHECKPOINT_SHARE = 0.5  # of another reader's inputs; each takes 50 times as long
@@ -42,19 +39,6 @@ class Flags:
     """Readers whose names hold this."""
 
 
-@dataclass
-class Tally:
-    """What came of a reader's inputs."""
-
-    inputs: int = 0
-    parsed: int = 0
-    refused: int = 0
-    failed: int = 0
-    slowest_seconds: float = 0.0
-    peak_growth_bytes: int = 0  # how much the process's peak rose while this reader ran
-    failures: list[str] = field(default_factory=list)
-
-
 def fuzz(flags: Flags, console: Console) -> bool:
     """Fuzz; return whether no reader failed.
 
@@ -68,14 +52,15 @@ def fuzz(flags: Flags, console: Console) -> bool:
         for name, inputs in _all_inputs(flags, folder):
             tallies[name] = _try_all(name, inputs, folder, flags.out)
             console.print(
-                f"{name}: {_words(tallies[name])}", highlight=False, soft_wrap=True, markup=False
+                f"{name}: {words(tallies[name])}", highlight=False, soft_wrap=True, markup=False
             )
     if not tallies:
         raise UserError(f"--only {flags.only}: no reader has that in its name")
     flags.out.mkdir(parents=True, exist_ok=True)
     path = flags.out / "fuzz-readers.json"
-    write_json(path, _report(flags, tallies, time.monotonic() - began))
-    console.print(_table(tallies))
+    command = f"python experiments/fuzz_readers.py --inputs {flags.inputs} --seed {flags.seed}"
+    write_json(path, report(command, tallies, time.monotonic() - began))
+    console.print(table(tallies))
     console.print(f"report: {path}", highlight=False, soft_wrap=True)
     return not any(tally.failed for tally in tallies.values())
 
@@ -129,39 +114,3 @@ def _try_all(name: str, inputs: Iterator[Input], folder: Path, out: Path) -> Tal
             tally.failures.append(f"input {tally.inputs}: {verdict.error}")
     tally.peak_growth_bytes = peak_bytes() - before
     return tally
-
-
-def _words(tally: Tally) -> str:
-    words = f"{tally.inputs} inputs, {tally.parsed} parsed, {tally.refused} refused"
-    failures = "".join(f"\n  {line}" for line in tally.failures[:10])
-    return f"{words}, {tally.failed} FAILED{failures}" if tally.failed else words
-
-
-def _report(flags: Flags, tallies: dict[str, Tally], seconds: float) -> dict[str, Any]:
-    return {
-        "command": f"python experiments/fuzz_readers.py --inputs {flags.inputs} "
-        f"--seed {flags.seed}",
-        "date": date.today().isoformat(),
-        "machine": {"processor": processor(), "cores": cores()},
-        "versions": package_versions(),
-        "limits": {"seconds_an_input": INPUT_SECONDS, "bytes": INPUT_BYTES},
-        "summary": {
-            **{
-                name: sum(getattr(tally, name) for tally in tallies.values())
-                for name in ("inputs", "parsed", "refused", "failed")
-            },
-            "slowest_seconds": max(tally.slowest_seconds for tally in tallies.values()),
-            "peak_bytes": peak_bytes(),
-            "seconds": round(seconds, 1),
-        },
-        "readers": {name: asdict(tally) for name, tally in tallies.items()},
-    }
-
-
-def _table(tallies: dict[str, Tally]) -> Table:
-    table = Table("reader", "inputs", "parsed", "refused", "failed", "slowest ms", "peak + MiB")
-    for name, one in tallies.items():
-        counts = map(str, (one.inputs, one.parsed, one.refused, one.failed))
-        slowest = f"{1000 * one.slowest_seconds:.0f}"
-        table.add_row(name, *counts, slowest, f"{one.peak_growth_bytes / 2**20:.0f}")
-    return table

@@ -1,11 +1,8 @@
 """Every reader of files: what its inputs are made from, and how it is called."""
 
 import gzip
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,43 +15,11 @@ from echojax.data.readers import read_interactions
 from echojax.data.text import TextFile
 from echojax.errors import UserError
 from echojax.fuzzing import examples
-from echojax.fuzzing.mutations import (
-    Mutation,
-    in_gzip,
-    in_zip,
-    mutate_json,
-    mutate_json_lines,
-    mutate_npz,
-    mutate_text,
-)
-from echojax.reporting import results_table
-from echojax.reporting.run_record import read_run
-from echojax.reproduction.finished import read_finished
+from echojax.fuzzing.archive_mutations import in_gzip, in_zip, mutate_npz
+from echojax.fuzzing.mutations import mutate_text
+from echojax.fuzzing.run_folder_targets import run_folder_targets
+from echojax.fuzzing.target import Target
 from echojax.reproduction.suite_file import read_suite
-from echojax.training.metric_log import MetricLog
-from echojax.training.prepared import resolved
-from echojax.training.run_folder import read_config, read_item_ids
-
-
-@dataclass(frozen=True)
-class Target:
-    """A reader.
-
-    Attributes:
-        file: name of the file in the folder that ``read`` is given.
-        valid: contents that inputs are made from.
-        mutate: changes one of them.
-        read: reads the file in the folder; raises ``AssertionError`` where the parse is wrong.
-        share: of all inputs, relative to the others.
-        others: files that stand beside it.
-    """
-
-    file: str
-    valid: list[bytes]
-    mutate: Mutation
-    read: Callable[[Path], Any]
-    share: float = 1.0
-    others: tuple[tuple[str, bytes], ...] = ()
 
 
 def all_targets(folder: Path) -> dict[str, Target]:
@@ -74,7 +39,7 @@ def all_targets(folder: Path) -> dict[str, Target]:
         read = partial(_interactions, archive, member=member)
         text = examples.INTERACTIONS[kind][1]
         targets[f"{archive}: {member}"] = Target(archive, [text], in_zip(mutate_text, member), read)
-    return targets | _titles() | _run_folder() | {
+    return targets | _titles() | run_folder_targets() | {
         "suite.toml": Target(
             "suite.toml", [examples.SUITE], mutate_text, lambda f: read_suite(f / "suite.toml")
         ),
@@ -120,40 +85,6 @@ def _titles() -> dict[str, Target]:
         "titles, ml-1m.zip": Target("ml-1m.zip", [movies], in_ml_1m, partial(titles, "ml-1m")),
         "titles, ml-100k.zip": Target(
             "ml-100k.zip", [u_item], in_ml_100k, partial(titles, "ml-100k")
-        ),
-    }
-
-
-def _run_folder() -> dict[str, Target]:
-    config, results = ("config.json", examples.CONFIG), ("results.json", examples.RESULTS)
-
-    def whole(folder: Path) -> None:
-        record = read_run(folder)
-        assert record.best is None or record.best["ndcg@10"] <= 1e300
-        if record.results is not None:
-            results_table(record.results)
-
-    def log(folder: Path) -> None:
-        whole(folder)
-        with MetricLog(folder, 4, read_config(folder)) as again:
-            again.write({"kind": "train", "step": 5, "epoch": 1.0, "loss": 1.0})
-
-    return {
-        "config.json": Target(
-            config[0], [config[1]], mutate_json, lambda f: resolved(read_config(f)), share=2
-        ),
-        "items.json": Target("items.json", [examples.ITEMS], mutate_json, read_item_ids),
-        "metrics.jsonl": Target(
-            "metrics.jsonl", [examples.METRICS], mutate_json_lines, log, others=(config,)
-        ),
-        "results.json": Target(
-            results[0], [results[1]], mutate_json, whole, share=2, others=(config,)
-        ),
-        "ranks.npz": Target(
-            "ranks.npz", examples.RANKS, mutate_npz, read_finished, others=(results,)
-        ),
-        "insight.npz": Target(
-            "insight.npz", examples.INSIGHT, mutate_npz, read_run, others=(config,)
         ),
     }
 
