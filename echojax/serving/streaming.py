@@ -79,7 +79,8 @@ class Stream:
             raise UserError(
                 f"{type(model).__name__} cannot be streamed: {reason}; encode whole histories"
             )
-        self._graphdef, self._params = nnx.split(model)
+        self._graphdef, params = nnx.split(model)
+        self._params = jax.tree.map(jnp.asarray, params)  # a checkpoint's are NumPy's
         self._windowed = isinstance(model, _WINDOWED)
         self._add, self._read = jax.jit(self._add_one), jax.jit(self._add_all)
 
@@ -102,14 +103,14 @@ class Stream:
             state: what ``start``, ``add`` or ``read`` returned.
             item_B: item numbers 1..V-1, int32; 0 where a user has no event and stays as before.
         """
-        return self._add(self._params, state, item_B)
+        return self._add(self._params, state, jnp.asarray(item_B, jnp.int32))
 
     def read(self, state: StreamState, item_ids_BxL: jax.Array) -> StreamState:
         """Take in histories, (B, L) item numbers in time order with 0 where there is none.
 
         One event after the other: of SASRec, HSTU and NARM give the newest ``max_len`` alone.
         """
-        return self._read(self._params, state, item_ids_BxL)
+        return self._read(self._params, state, jnp.asarray(item_ids_BxL, jnp.int32))
 
     def _add_all(
         self, params: nnx.State, state: StreamState, item_ids_BxL: jax.Array
@@ -177,4 +178,4 @@ def _why_not(model: SequenceModel) -> str | None:
         return "its attention looks both ways, so every event changes every position"
     if isinstance(model, FMLPRec):
         return "its filters change every position with every event"
-    return None
+    return None if hasattr(model, "step") else "it has no step for one event"
