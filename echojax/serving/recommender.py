@@ -1,5 +1,6 @@
 """A trained model that is asked by the data's own item ids."""
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property, partial
 from itertools import islice
@@ -190,6 +191,14 @@ class Recommender:
         )
         numbers = np.asarray(top.item_BxK)[0, :k]
         return self._named(numbers, np.asarray(top.score_BxK)[0, :k], "similarity", 0)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of parameters and item ids: two that have it alike answer alike."""
+        digest = hashlib.sha256("\0".join(self.item_ids.item_ids_V).encode())
+        for leaf in jax.tree.leaves(self._params):
+            digest.update(np.asarray(leaf).tobytes())
+        return digest.hexdigest()
 
     def _ask(self, histories: list[History], request: _Request) -> tuple[list[_Read], Top]:
         """Start the computation of a batch; nothing is waited for."""

@@ -1,0 +1,127 @@
+"""Ask a trained run: python experiments/recommend.py --run-dir DIR --history 1193,661,914 -k 10."""
+
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from echojax.command_line import parse
+from echojax.compilation import use_compilation_cache
+from echojax.data import item_titles
+from echojax.errors import UserError, exit_on_user_error
+from echojax.serving import Recommender
+from echojax.serving.history_file import answer_file, check_files
+from echojax.training.run_folder import read_config
+
+_SECONDS = 10.0  # between two lines of progress
+
+
+@dataclass(frozen=True)
+class Flags:
+    """Recommend next items by the best checkpoint of a run."""
+
+    run_dir: Path
+    """The run folder."""
+    history: str | None = None
+    """One history: the data's own item ids between commas, oldest first."""
+    histories: Path | None = None
+    """A file with lines of `user item item ...` instead, plain or .gz; answered into --output."""
+    output: Path | None = None
+    """JSON lines with the answers; the same command goes on where it was cut off."""
+    k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 10
+    """How many items to recommend."""
+    exclude_seen: bool = True
+    """Leave out what the history holds."""
+    batch_size: int | None = None
+    """Histories computed at once (None: 64 on a CPU, 1024 elsewhere)."""
+    data_dir: str | None = None
+    """Folder that holds the data sets' files now (None: where the run found them)."""
+    data_path: str | None = None
+    """Where the run's own file lies now (None: where it was)."""
+
+
+def check(flags: Flags) -> None:
+    """Raise ``UserError`` where flags contradict each other."""
+    if (flags.history is None) == (flags.histories is None):
+        raise UserError("give either --history ITEM,ITEM,... or --histories FILE")
+    if (flags.histories is None) != (flags.output is None):
+        raise UserError("--histories FILE and --output FILE belong together; give both")
+    if flags.output is not None and not flags.output.absolute().parent.is_dir():
+        raise UserError(f"--output {flags.output}: its folder does not exist")
+    if flags.histories is not None and flags.output is not None:
+        check_files(flags.histories, flags.output)
+    for name in ("k", "batch_size"):
+        if (value := getattr(flags, name)) is not None and value < 1:
+            raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
+
+
+def show(flags: Flags, recommender: Recommender, console: Console) -> None:
+    """Print one history's recommendations, with titles where there are some."""
+    config = read_config(flags.run_dir)
+    titles = item_titles(
+        config.dataset,
+        data_path=flags.data_path or config.data_path,
+        data_dir=flags.data_dir or config.data_dir,
+    )
+    words = [word.strip() for word in (flags.history or "").split(",")]
+    history = [word for word in words if word]
+    (answer,) = recommender.recommend([history], flags.k, exclude_seen=flags.exclude_seen)
+    known = len(history) - answer.unknown
+    if answer.unknown:
+        console.print(f"{answer.unknown} of {len(history)} items unknown to this model: skipped")
+    if answer.by == "popularity":
+        console.print("no known item in the history: the most popular items instead")
+    elif known > recommender.max_len:
+        console.print(f"{known} items: the newest {recommender.max_len} are read")
+    table = Table("item", *(["title"] if titles else []), box=None, pad_edge=False)
+    table.add_column("interactions" if answer.by == "popularity" else "score", justify="right")
+    for item, score in zip(answer.item_ids, answer.scores, strict=True):
+        table.add_row(item, *([titles.get(item, "")] if titles else []), f"{score:.6g}")
+    console.print(table, markup=False)
+
+
+def answer_all(flags: Flags, recommender: Recommender, console: Console) -> None:
+    """Answer a file of histories."""
+    assert flags.histories is not None
+    assert flags.output is not None
+    began = said = time.monotonic()
+    first: int | None = None
+
+    def report(done: int) -> None:
+        nonlocal said, first
+        first = done if first is None else first
+        if (now := time.monotonic()) - said >= _SECONDS:
+            said = now
+            console.print(f"{done:,} histories  {(done - first) / (now - began):,.0f}/s")
+
+    done = answer_file(
+        recommender, flags.histories, flags.output, flags.k,
+        exclude_seen=flags.exclude_seen, report=report,
+    )  # fmt: skip
+    console.print(f"{done:,} histories answered: {flags.output}")
+
+
+def main() -> None:
+    """Run the command."""
+    console = Console(soft_wrap=True, highlight=False)
+    with exit_on_user_error():
+        flags = parse(Flags, args=sys.argv[1:])
+        check(flags)
+        use_compilation_cache()
+        recommender = Recommender.load(
+            flags.run_dir,
+            data_dir=flags.data_dir,
+            data_path=flags.data_path,
+            batch_size=flags.batch_size,
+            say=console.print,
+        )
+        (show if flags.history is not None else answer_all)(flags, recommender, console)
+
+
+if __name__ == "__main__":
+    main()

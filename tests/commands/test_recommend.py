@@ -1,0 +1,73 @@
+"""experiments/recommend.py as a user runs it."""
+
+import gzip
+import json
+import signal
+import time
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def run(finished):
+    return finished[0]
+
+
+def test_one_history(command, run):
+    code, out, err = command(
+        "recommend.py", "--run-dir", run, "--history", "i3,i4, what,i5", "-k", "4"
+    )
+    assert code == 0, err
+    assert "1 of 4 items unknown to this model: skipped" in out
+    item, score = out.splitlines()[-4].split()
+    assert item == "i6"
+    assert float(score) > float(out.splitlines()[-1].split()[1])
+
+
+def test_a_file_of_histories_goes_on_where_it_was_killed(command, start, run, tmp_path):
+    users, whole, cut = 20_000, tmp_path / "whole.jsonl", tmp_path / "cut.jsonl"
+    lines = [f"u{n} i{n % 30} i{(n + 1) % 30}" for n in range(users)]
+    lines[7] = "u7"  # nothing yet
+    histories = tmp_path / "histories.txt.gz"
+    histories.write_bytes(gzip.compress("\n".join(lines).encode()))
+    asked = ["recommend.py", "--run-dir", run, "--histories", histories, "-k", "3"]
+    asked += ["--batch-size", "512"]
+    code, out, err = command(*asked, "--output", whole)
+    assert code == 0, err
+    assert f"{users:,} histories answered" in out
+    answers = [json.loads(line) for line in whole.read_text().splitlines()]
+    assert [answer["user"] for answer in answers] == [f"u{n}" for n in range(users)]
+    assert answers[7]["by"] == "popularity"
+    assert answers[3]["items"][0] == "i5"
+
+    process = start(*asked, "--output", cut)
+    while not (parts := list(tmp_path.glob(".cut.jsonl.*.partial"))) or not parts[0].stat().st_size:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not cut.exists()
+    kept = parts[0].stat().st_size
+    assert 0 < kept < whole.stat().st_size
+    code, _, err = command(*asked, "--output", cut)
+    assert code == 0, err
+    assert cut.read_bytes() == whole.read_bytes()
+    assert not list(tmp_path.glob(".cut*"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        ([], "--history"),
+        (["--history", "i1", "--histories", "x", "--output", "y"], "--histories"),
+        (["--histories", "nowhere.txt"], "--output"),
+        (["--history", "i1", "-k", "0"], "--k"),
+        (["--histories", "nowhere.txt", "--output", "out.jsonl"], "nowhere.txt"),
+    ],
+)
+def test_mistakes_are_one_line(command, run, tmp_path, flags, named):
+    code, _, err = command("recommend.py", "--run-dir", run, *flags, cwd=tmp_path)
+    assert code == 2
+    assert named in err
+    assert err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
