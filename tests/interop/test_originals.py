@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from echojax.interop import _BUILDERS, _LAYOUTS, from_pytorch
+from echojax.interop import from_pytorch
+from echojax.interop.original_names import LAYOUTS
+from echojax.interop.originals import _BUILDERS
 from echojax.losses import softmax_cross_entropy
 
 MODELS = {"echomamba4rec": "echomamba_1layer", "mamba4rec": "mamba4rec_1layer"}
@@ -51,7 +53,7 @@ def test_gradients_equal_the_original(golden, name):
     entries = _BUILDERS[name][1]
     compared = 0
     for original, grad, layout in entries(nnx.merge(graphdef, grads)):
-        expected = _LAYOUTS[layout](numbers[f"f64_grad.{original}"])
+        expected = LAYOUTS[layout](numbers[f"f64_grad.{original}"])
         assert relative(np.asarray(grad[...]), expected) < 1e-7, original
         compared += 1
     assert compared + len(numbers["unused_params"]) == len(parameters(numbers))

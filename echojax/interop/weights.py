@@ -1,0 +1,64 @@
+"""A model's parameters by name, and back into a model of the same sizes."""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from echojax.errors import UserError
+
+
+def weights(model: nnx.Module) -> dict[str, np.ndarray]:
+    """Return the model's parameters by dotted name, such as ``layers.0.norm.scale``."""
+    params = _by_name(nnx.state(model, nnx.Param))
+    return {name: np.asarray(param[...]) for name, param in params.items()}
+
+
+def load_weights(model: nnx.Module, arrays: Mapping[str, np.ndarray]) -> None:
+    """Set all parameters of the model, in place; it stays as it was where anything does not fit.
+
+    Args:
+        model: of the sizes that the arrays have.
+        arrays: by the names that ``weights`` gives. Floating-point numbers of any precision become
+            the parameter's own dtype.
+
+    Raises:
+        UserError: an array is missing, unknown, of another shape or no floating-point numbers.
+    """
+    state = nnx.state(model, nnx.Param)
+    params = _by_name(state)
+    _check_names(list(params), list(arrays))
+    for name, param in params.items():
+        array = arrays[name]
+        if np.shape(array) != param.shape:
+            raise UserError(
+                f"{name} has shape {np.shape(array)}, the model's {param.shape}; "
+                "build the model with the sizes that the weights were trained with"
+            )
+        if not jnp.issubdtype(array.dtype, jnp.floating):
+            raise UserError(f"{name} is {array.dtype}; give floating-point numbers")
+    for name, param in params.items():
+        param.set_value(jnp.asarray(arrays[name], param.dtype))
+    nnx.update(model, state)
+
+
+def _by_name(state: nnx.State) -> dict[str, nnx.Variable]:
+    return {".".join(map(str, path)): param for path, param in nnx.to_flat_state(state)}
+
+
+def _check_names(expected: list[str], given: list[str]) -> None:
+    missing = sorted(set(expected) - set(given))
+    unknown = sorted(set(given) - set(expected))
+    if missing:
+        near = get_close_matches(missing[0], unknown, n=1)
+        hint = f" (is it {near[0]!r}?)" if near else ""
+        raise UserError(f"weights lack {_some(missing)}{hint}; give all that the model has")
+    if unknown:
+        raise UserError(f"weights hold {_some(unknown)}, which the model has not; leave it out")
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
