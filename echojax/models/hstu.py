@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from echojax.models.base import CausalModel
+from echojax.models.blocked_attention import in_blocks, is_better
 from echojax.models.dropout import dropout, split_keys
 from echojax.models.initializers import normal, uniform_within
 from echojax.models.positions import at_position
@@ -92,15 +93,24 @@ class HSTULayer(nnx.Module):
     ) -> jax.Array:
         u_BxQxD, q_BxQxD = jnp.split(nnx.silu(self.f1_uq(self.norm(x_BxQxD))), 2, axis=-1)
         q_BxHxQxK = jnp.swapaxes(self._split(q_BxQxD), 1, 2)
-        past_BxQxL = positions_BxQ[..., None] - jnp.arange(cache.key_BxHxLxK.shape[2])
-        bias_BxQxL = self.bias_L[jnp.maximum(past_BxQxL, 0)]
-        logits_BxHxQxL = jnp.einsum("bhqk,bhlk->bhql", q_BxHxQxK, cache.key_BxHxLxK)
-        a_BxHxQxL = nnx.silu(logits_BxHxQxL + bias_BxQxL[:, None]) / self.max_len
-        a_BxHxQxL = jnp.where(past_BxQxL[:, None] >= 0, a_BxHxQxL, 0)
-        av_BxHxQxK = jnp.einsum("bhql,bhlk->bhqk", a_BxHxQxL, cache.value_BxHxLxK)
+        if is_better(q_BxHxQxK.shape[2]):  # all positions, of long rows
+            av_BxHxQxK = in_blocks(
+                q_BxHxQxK, *cache, None,
+                lambda logits, position_Q, _: self._weights(logits, position_Q), causal=True,
+            )  # fmt: skip
+        else:
+            logits_BxHxQxL = jnp.einsum("bhqk,bhlk->bhql", q_BxHxQxK, cache.key_BxHxLxK)
+            a_BxHxQxL = self._weights(logits_BxHxQxL, positions_BxQ[:, None])
+            av_BxHxQxK = jnp.einsum("bhql,bhlk->bhqk", a_BxHxQxL, cache.value_BxHxLxK)
         av_BxQxD = jnp.swapaxes(av_BxHxQxK, 1, 2).reshape(x_BxQxD.shape)
         gated_BxQxD = self.norm(av_BxQxD) * u_BxQxD
         return self.f2(dropout(gated_BxQxD, self.dropout, keys)) + x_BxQxD
+
+    def _weights(self, logits: jax.Array, positions: jax.Array) -> jax.Array:
+        """Return A of logits (..., Q, L), the queries being at ``positions`` (..., Q)."""
+        past = positions[..., None] - jnp.arange(logits.shape[-1])
+        a = nnx.silu(logits + self.bias_L[jnp.maximum(past, 0)]) / self.max_len
+        return jnp.where(past >= 0, a, 0)
 
     def _keys_and_values(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Return K and V of inputs x (..., D), each (..., H, D / H)."""

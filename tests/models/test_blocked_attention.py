@@ -4,12 +4,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from echojax.models import blocked_attention
+from echojax.models.hstu import HSTU
 from echojax.models.sasrec import SASRec
 from tests.models.promises import build
 
 LENGTHS = np.array([1, 300, 130], np.int32)
+# Item numbers and lengths.
+HISTORIES = (
+    np.random.default_rng(1).integers(1, 10, (2, 140)).astype(np.int32),
+    np.array([140, 90], np.int32),
+)
 
 
 @pytest.mark.usefixtures("x64")
@@ -37,10 +44,23 @@ def test_values_and_gradients_are_those_of_the_equation(causal):
         np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-11)
 
 
-def test_a_model_of_long_histories_has_the_same_vectors(monkeypatch):
+def test_hstu_of_long_histories_is_the_same(monkeypatch):
+    graphdef, params = nnx.split(build(HSTU, max_len=140))
+
+    def value(params):
+        return jnp.mean(jnp.sin(nnx.merge(graphdef, params).encode(*HISTORIES)))
+
+    found = jax.jit(jax.value_and_grad(value))(params)
+    monkeypatch.setattr("echojax.models.hstu.is_better", lambda queries: False)
+    expected = jax.jit(jax.value_and_grad(lambda params: value(params)))(params)
+    largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(expected))
+    for ours, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5 * largest)
+
+
+def test_sasrec_of_long_histories_is_the_same(monkeypatch):
     model = build(SASRec, max_len=140)
-    ids = np.random.default_rng(1).integers(1, 10, (2, 140)).astype(np.int32)
-    lengths = np.array([140, 90], np.int32)
-    found = jax.jit(model.encode)(ids, lengths)
+    found = jax.jit(model.encode)(*HISTORIES)
     monkeypatch.setattr("echojax.models.self_attention.is_better", lambda queries: False)
-    np.testing.assert_allclose(found, jax.jit(lambda *a: model.encode(*a))(ids, lengths), atol=2e-5)
+    expected = jax.jit(lambda *histories: model.encode(*histories))(*HISTORIES)
+    np.testing.assert_allclose(found, expected, atol=2e-5)
