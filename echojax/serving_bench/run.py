@@ -45,15 +45,19 @@ def run(flags: Flags, console: Console) -> None:
         except Interrupted as stop:
             again = f"run the same command with --out {folder} to go on"
             raise Interrupted(f"interrupted; {again}", stop.code - 128) from None
+        _draw(folder, results)
+    for table in tables(results):
+        display.show(table)
+    display.say(f"results: {folder / 'results.json'}")
+
+
+def _draw(folder: Path, results: Results) -> None:
     # matplotlib: half a second, only at the end.
     from echojax.serving_bench.picture import cost_against_length
 
     picture = cost_against_length(results)
     if picture is not None:
         write_atomically(folder / "cost-against-length.png", picture)
-    for table in tables(results):
-        display.show(table)
-    display.say(f"results: {folder / 'results.json'}")
 
 
 def _keep_to(cores: int | None) -> None:

@@ -51,10 +51,10 @@ def milliseconds(seconds: float) -> str:
 def _table(title: str, kind: str, rows: list[Row]) -> Table:
     axis = "catalogue" if kind == "top-k" else "length"
     table = Table(title=f"{title}: ms, p50 / p99", title_justify="left", box=None)
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     columns = sorted({row[axis] for row in rows})
     for value in columns:
-        table.add_column(f"{value:,}", justify="right", no_wrap=True)
+        table.add_column(f"{value:,}", justify="right")
     if kind != "top-k":
         table.add_column("grows as", justify="right", no_wrap=True)
     for model in dict.fromkeys(row["model"] for row in rows):
