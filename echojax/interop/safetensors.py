@@ -47,8 +47,10 @@ def write_safetensors(
     for name in sorted(arrays, key=lambda name: (-arrays[name].dtype.itemsize, name)):
         array = np.asarray(arrays[name])
         code = codes.get(array.dtype.newbyteorder("<"))
-        if code is None or name == _METADATA:
-            raise UserError(f"{path}: {name!r} of {array.dtype} cannot be written; known: {codes}")
+        if code is None:
+            raise UserError(f"{path}: {name!r} is {array.dtype}; known: {', '.join(_DTYPES)}")
+        if name == _METADATA:
+            raise UserError(f"{path}: an array cannot be named {name!r}; rename it")
         parts.append(array.astype(_DTYPES[code], copy=False).tobytes())
         offsets = [end, end := end + array.nbytes]
         header[name] = {"dtype": code, "shape": list(array.shape), "data_offsets": offsets}
