@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -42,6 +43,10 @@ class Flags:
     """What a row predicts (None: each model's own)."""
     start: bool = False
     """Time the start of training too, with empty and with filled caches."""
+    seeds: int | None = None
+    """Time whole commands too: this many seeds at once, and one after the other."""
+    epochs: int = 5
+    """Epochs of these commands."""
 
 
 def main() -> None:
@@ -55,6 +60,7 @@ def main() -> None:
             "processor": processor(),
             **{name: measure(flags, name) for name in flags.models},
             **({"start": measure_start(flags)} if flags.start else {}),
+            **({"seeds": measure_seeds(flags, flags.seeds)} if flags.seeds else {}),
         }
         flags.output.write_text(json.dumps(results, indent=2) + "\n")
         print(json.dumps(results, indent=2))
@@ -65,7 +71,9 @@ def command(flags: Flags) -> str:
     given = f"--dataset {flags.dataset} --cores {flags.cores} --steps {flags.steps}"
     given += f" --models {' '.join(flags.models)}"
     given += f" --objective {flags.objective}" if flags.objective else ""
-    return f"python experiments/bench_train.py {given}{' --start' if flags.start else ''}"
+    given += " --start" if flags.start else ""
+    given += f" --seeds {flags.seeds} --epochs {flags.epochs}" if flags.seeds else ""
+    return f"python experiments/bench_train.py {given}"
 
 
 def measure(flags: Flags, name: str) -> dict[str, Any]:
@@ -148,22 +156,54 @@ def measure_start(flags: Flags) -> dict[str, float]:
     """Return seconds from the command to a compiled first step, first and second start."""
     seconds = {}
     with tempfile.TemporaryDirectory() as folder:
-        environment = os.environ | {"XDG_CACHE_HOME": folder}
         for name in ("first", "second"):
-            train = [
-                sys.executable, str(Path(__file__).parent / "train.py"), "--dataset",
-                flags.dataset, "--max-steps", "1", "--run-dir", str(Path(folder) / name),
-            ]  # fmt: skip
-            if flags.data_dir:
-                train += ["--data-dir", flags.data_dir]
             began = time.perf_counter()
-            process = subprocess.Popen(train, env=environment, stdout=subprocess.PIPE, text=True)
-            assert process.stdout is not None
-            for line in process.stdout:
+            for line in train(flags, folder, name, "--max-steps", "1"):
                 if line.startswith("compiled"):
                     seconds[name] = time.perf_counter() - began
-            process.wait()
     return seconds
+
+
+def measure_seeds(flags: Flags, seeds: int) -> dict[str, Any]:
+    """Return the seconds of whole commands by model: all seeds at once, and a command for each.
+
+    Both begin without compiled programs; of several commands the later ones find those of the
+    first.
+    """
+    return {name: _measure_seeds(flags, seeds, name) for name in flags.models}
+
+
+def _measure_seeds(flags: Flags, seeds: int, model: str) -> dict[str, float]:
+    seconds = {}
+    own = ["--model", model.removesuffix("-official"), "--epochs", str(flags.epochs)]
+    own += ["--variant", "official"] if model.endswith("-official") else []
+    each = [("--seed", seed) for seed in range(seeds)]
+    for name, numbers in (("at_once", [("--seeds", seeds)]), ("one_by_one", each)):
+        with tempfile.TemporaryDirectory() as folder:
+            began = time.perf_counter()
+            for flag, number in numbers:
+                for _ in train(flags, folder, f"{flag}-{number}", *own, flag, str(number)):
+                    pass
+            seconds[name] = time.perf_counter() - began
+    return {**seconds, "speed_up": seconds["one_by_one"] / seconds["at_once"]}
+
+
+def train(flags: Flags, folder: str, name: str, *own: str) -> Iterator[str]:
+    """Run train.py in a folder that has its caches too; yield the lines that it prints.
+
+    Raises:
+        subprocess.CalledProcessError: it failed.
+    """
+    command = [sys.executable, str(Path(__file__).parent / "train.py")]
+    command += ["--dataset", flags.dataset, "--run-dir", str(Path(folder) / name), *own]
+    command += ["--data-dir", flags.data_dir] if flags.data_dir else []
+    command += ["--objective", flags.objective] if flags.objective else []
+    environment = os.environ | {"XDG_CACHE_HOME": folder}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    yield from process.stdout
+    if process.wait():
+        raise subprocess.CalledProcessError(process.returncode, command)
 
 
 def processor() -> str:
