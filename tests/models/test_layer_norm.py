@@ -1,0 +1,36 @@
+"""Layer normalisation: the textbook's values and gradients, and none of a constant vector."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from echojax.models.layer_norm import layer_norm
+from echojax.models.sasrec import SASRec
+
+
+def test_values_and_gradients_are_those_of_flax():
+    ours = layer_norm(6, rngs=nnx.Rngs(0))
+    flax = nnx.LayerNorm(6, epsilon=1e-12, use_fast_variance=False, rngs=nnx.Rngs(0))
+    x = jax.random.normal(jax.random.key(0), (3, 4, 6)).at[1, 2].set(0)
+    weight = jax.random.normal(jax.random.key(1), x.shape)
+    assert jnp.array_equal(ours(x), flax(x))
+    grads = [jax.grad(lambda x, norm=norm: (norm(x) * weight).sum())(x) for norm in (ours, flax)]
+    varies = (x != 0).any(-1, keepdims=True)
+    np.testing.assert_array_equal(*(jnp.where(varies, grad, 0) for grad in grads))
+    assert not grads[0][1, 2].any()
+    assert jnp.abs(grads[1][1, 2]).max() > 1e4  # what would be passed on
+
+
+def test_a_vector_that_dropout_zeroes_leaves_gradients_small():
+    model = SASRec(50, width=8, max_len=5, dropout=0.5, rngs=nnx.Rngs(0))
+    graphdef, params = nnx.split(model)
+    item_ids = jax.random.randint(jax.random.key(0), (512, 5), 1, 50)
+    keys = jax.random.split(jax.random.key(1), 512)
+
+    def loss(params):
+        out = nnx.merge(graphdef, params).encode_all(item_ids, jnp.full(512, 5), dropout_keys=keys)
+        return (out * jax.random.normal(jax.random.key(2), out.shape)).mean()
+
+    sizes = jax.tree.map(lambda x: float(jnp.abs(x).max()), jax.jit(jax.grad(loss))(params))
+    assert max(jax.tree.leaves(sizes)) < 10
