@@ -95,14 +95,18 @@ def answer_all(flags: Flags, recommender: Recommender, console: Console) -> None
     def report(done: int) -> None:
         nonlocal said, first
         first = done if first is None else first
-        if (now := time.monotonic()) - said >= _SECONDS:
+        now = time.monotonic()
+        words = f"{done:,} histories  {(done - first) / (now - began):,.0f}/s"
+        status.update(words)
+        if not console.is_terminal and now - said >= _SECONDS:
             said = now
-            console.print(f"{done:,} histories  {(done - first) / (now - began):,.0f}/s")
+            console.print(words)
 
-    done = answer_file(
-        recommender, flags.histories, flags.output, flags.k,
-        exclude_seen=flags.exclude_seen, report=report,
-    )  # fmt: skip
+    with console.status("reading histories ...") as status:  # on a terminal alone
+        done = answer_file(
+            recommender, flags.histories, flags.output, flags.k,
+            exclude_seen=flags.exclude_seen, report=report,
+        )  # fmt: skip
     console.print(f"{done:,} histories answered: {flags.output}")
 
 

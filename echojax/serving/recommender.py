@@ -75,7 +75,8 @@ class Recommender:
         self.batch_size = batch_size or (64 if jax.default_backend() == "cpu" else 1024)
         self._popularity = popularity
         self._item_VxD = jnp.asarray(model.catalogue())
-        self._params, recommend, score = programs(model)
+        params, recommend, score = programs(model)
+        self._params = jax.tree.map(jnp.asarray, params)  # NumPy's would be moved at every call
         self._best = jax.jit(recommend, static_argnames=("k", "approx"))
         self._score = jax.jit(score)
         self._nearest = jax.jit(top_k, static_argnames="k")
