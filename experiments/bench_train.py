@@ -7,7 +7,6 @@ so that the figures of one file can be compared with each other.
 import dataclasses
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -54,10 +53,13 @@ def main() -> None:
     with exit_on_user_error():
         flags = parse(Flags, args=sys.argv[1:])
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: flags.cores])
+        # Imported behind the choice of cores: XLA counts them when it starts.
+        from echojax.machine import describe
+
         results = {
             "command": command(flags),
             "date": date.today().isoformat(),
-            "processor": processor(),
+            "machine": describe([]),
             **{name: measure(flags, name) for name in flags.models},
             **({"start": measure_start(flags)} if flags.start else {}),
             **({"seeds": measure_seeds(flags, flags.seeds)} if flags.seeds else {}),
@@ -78,7 +80,6 @@ def command(flags: Flags) -> str:
 
 def measure(flags: Flags, name: str) -> dict[str, Any]:
     """Return seconds an epoch and an evaluation of one model at its own sizes."""
-    # Imported behind the choice of cores: XLA counts them when it starts.
     import jax
     import jax.numpy as jnp
     from rich.console import Console
@@ -204,14 +205,6 @@ def train(flags: Flags, folder: str, name: str, *own: str) -> Iterator[str]:
     yield from process.stdout
     if process.wait():
         raise subprocess.CalledProcessError(process.returncode, command)
-
-
-def processor() -> str:
-    """Return the processor's name."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 if __name__ == "__main__":

@@ -85,9 +85,9 @@ def check(flags: Flags) -> None:
 def measure(flags: Flags) -> dict[str, Any]:
     """Return what scaling.json holds."""
     # Imported behind the choice of devices.
+    from echojax.machine import describe
     from echojax.scaling.figures import cost_row, costs, measured, projections
     from echojax.scaling.steps import Sizes
-    from echojax.scan_comparison.machine import describe
 
     counts = [n for n in (1, 2, 4, 8, 16, 32) if n <= flags.devices]
     rows, most = flags.measured_rows, flags.devices

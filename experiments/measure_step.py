@@ -76,9 +76,9 @@ def measure(flags: Flags) -> dict[str, Any]:
     from jax.sharding import NamedSharding
 
     from echojax.config import Config
+    from echojax.machine import describe as machine
     from echojax.mesh import axes_of, describe, make_mesh, spread, state_specs
     from echojax.models import build_model
-    from echojax.scan_comparison.machine import describe as machine
     from echojax.training.optimizer import make_optimizer
     from echojax.training.prepared import resolved
     from echojax.training.program import compile_step, make_step, memory_of

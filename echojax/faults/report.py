@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from echojax.faults.outcome import Outcome
-from echojax.scan_comparison.machine import cores, processor
+from echojax.machine import cores, processor
 from echojax.training.results import package_versions
 
 

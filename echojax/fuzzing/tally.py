@@ -7,7 +7,7 @@ from typing import Any
 from rich.table import Table
 
 from echojax.fuzzing.guard import INPUT_BYTES, INPUT_SECONDS, peak_bytes
-from echojax.scan_comparison.machine import cores, processor
+from echojax.machine import cores, processor
 from echojax.training.results import package_versions
 
 

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from echojax.errors import UserError
 from echojax.files import write_json
-from echojax.scan_comparison.machine import describe
+from echojax.machine import describe
 from echojax.training.interrupts import Interrupted, Interrupts
 
 Row = dict[str, Any]

@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from echojax.errors import UserError
+from echojax.machine import describe
 from echojax.reproduction.cells import GLOBAL_TIME, Cell, only_rows, plan, state_of
 from echojax.reproduction.protocols import judge_if_missing
 from echojax.reproduction.record import (
@@ -24,7 +25,6 @@ from echojax.reproduction.signals import Stopped, stopping_at_once
 from echojax.reproduction.suite import Suite
 from echojax.reproduction.suite_file import find_suite, read_suite
 from echojax.reproduction.write_page import write_page
-from echojax.scan_comparison.machine import describe
 from echojax.training.interrupts import Interrupted
 from echojax.training.run import run
 

@@ -8,13 +8,13 @@ import jax
 from rich.console import Console
 
 from echojax.files import write_atomically
-from echojax.scan_comparison.machine import describe
+from echojax.machine import describe
+from echojax.measured_folder import default_folder
 from echojax.scan_comparison.measure import Builder, measure
 from echojax.scan_comparison.programs import jax_program
 from echojax.scan_comparison.progress import Display
 from echojax.scan_comparison.record import (
     Results,
-    default_folder,
     new_results,
     problems_of,
     read_unfinished,
@@ -43,7 +43,7 @@ def compare(flags: Flags, console: Console) -> None:
     cpu = jax.default_backend() == "cpu"
     here = implementations()
     settings = resolved(flags, here, rivals, cpu)
-    folder, machine = flags.out or default_folder(), describe(rivals)
+    folder, machine = flags.out or default_folder("scans"), describe(rivals)
     results = read_unfinished(folder, settings, machine)
     if results is None:
         not_here = {name: reason for name, reason in here.items() if reason is not None}

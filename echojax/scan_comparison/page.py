@@ -3,10 +3,11 @@
 from html import escape
 from importlib.resources import files
 
+from echojax.measured_folder import Results
 from echojax.reporting.html_tables import fact_table
 from echojax.scan_comparison.measure import Row
 from echojax.scan_comparison.pictures import LINES, Picture
-from echojax.scan_comparison.record import Results, problems_of, rows_of
+from echojax.scan_comparison.record import problems_of, rows_of
 from echojax.scan_comparison.roofline import FORMULA
 from echojax.scan_comparison.table import HEADINGS, cells_of, milliseconds, notes_of
 

@@ -7,10 +7,10 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from echojax.measured_folder import Results
 from echojax.reporting.drawing import FAINT, GREY, INK, drawing_style, new_figure, to_svg
 from echojax.scan_comparison.measure import Row
 from echojax.scan_comparison.programs import PASSES
-from echojax.scan_comparison.record import Results
 from echojax.scan_comparison.settings import Shape
 
 # Light and dark colours of the lines; colour and marker both tell them apart.

@@ -2,17 +2,15 @@
 
 import csv
 import io
-import time
 from datetime import date
 from pathlib import Path
 from typing import Any
 
-from echojax.errors import UserError
-from echojax.files import read_json, write_atomically, write_json
+from echojax import measured_folder
+from echojax.files import write_atomically, write_json
+from echojax.measured_folder import Results
 from echojax.scan_comparison.measure import Row
 from echojax.scan_comparison.settings import Settings, Shape
-
-Results = dict[str, Any]
 
 COLUMNS = (
     "batch", "length", "channels", "states", "dtype", "implementation", "pass", "status",
@@ -21,35 +19,11 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def default_folder() -> Path:
-    """Return runs/scans-DATE-TIME."""
-    return Path("runs") / time.strftime("scans-%Y%m%d-%H%M%S")
-
-
 def read_unfinished(folder: Path, settings: Settings, machine: dict[str, Any]) -> Results | None:
-    """Return what a folder holds of this very comparison; ``None`` where it is new or empty.
-
-    Raises:
-        UserError: the folder is somebody else's, or of other settings or another machine.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--out {folder} is a file; name a folder")
-    if not folder.exists() or not any(folder.iterdir()):
-        return None
-    if not (folder / "results.json").exists():
-        raise UserError(f"--out {folder} has files but no results.json; name another folder")
-    results = read_json(folder / "results.json")
-    for kind, now in (("settings", settings.as_json()), ("machine", machine)):
-        before = results.get(kind)
-        if not isinstance(before, dict) or not isinstance(results.get("rows"), list):
-            raise UserError(f"{folder / 'results.json'} is not of a comparison of scans")
-        for name, value in now.items():
-            if before.get(name) != value:
-                raise UserError(
-                    f"--out {folder} was measured with {name.replace('_', ' ')} "
-                    f"{before.get(name)}, not {value}; name another folder"
-                )
-    return results
+    """Return what a folder holds of this very comparison; see ``measured_folder``."""
+    return measured_folder.read_unfinished(
+        folder, "a comparison of scans", "rows", settings.as_json(), machine
+    )
 
 
 def new_results(

@@ -6,9 +6,9 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from echojax.measured_folder import Results
 from echojax.reporting.drawing import FAINT, GREY, INK, drawing_style
 from echojax.serving_bench.measure import Row
-from echojax.serving_bench.record import Results
 from echojax.serving_bench.tables import rows_of
 
 _COLOURS = (

@@ -2,48 +2,22 @@
 
 import csv
 import io
-import time
 from datetime import date
 from pathlib import Path
 from typing import Any
 
-from echojax.errors import UserError
-from echojax.files import read_json, write_atomically, write_json
+from echojax import measured_folder
+from echojax.files import write_atomically, write_json
+from echojax.measured_folder import Results
 from echojax.serving_bench.measure import Row
 from echojax.serving_bench.settings import Case, Settings
 
-Results = dict[str, Any]
-
-
-def default_folder() -> Path:
-    """Return runs/serving-DATE-TIME."""
-    return Path("runs") / time.strftime("serving-%Y%m%d-%H%M%S")
-
 
 def read_unfinished(folder: Path, settings: Settings, machine: dict[str, Any]) -> Results | None:
-    """Return what a folder holds of this very benchmark; ``None`` where it is new or empty.
-
-    Raises:
-        UserError: the folder is somebody else's, or of other settings or another machine.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--out {folder} is a file; name a folder")
-    if not folder.exists() or not any(folder.iterdir()):
-        return None
-    if not (folder / "results.json").exists():
-        raise UserError(f"--out {folder} has files but no results.json; name another folder")
-    results = read_json(folder / "results.json")
-    if not isinstance(results.get("cases"), list):
-        raise UserError(f"{folder / 'results.json'} is not of a benchmark of serving")
-    for kind, now in (("settings", settings.as_json()), ("machine", machine)):
-        for name, value in now.items():
-            before = results.get(kind, {}).get(name)
-            if before != value:
-                raise UserError(
-                    f"--out {folder} was measured with {name.replace('_', ' ')} {before}, "
-                    f"not {value}; name another folder"
-                )
-    return results
+    """Return what a folder holds of this very benchmark; see ``measured_folder``."""
+    return measured_folder.read_unfinished(
+        folder, "a benchmark of serving", "cases", settings.as_json(), machine
+    )
 
 
 def new_results(command: str, settings: Settings, machine: dict[str, Any]) -> Results:

@@ -8,12 +8,12 @@ from rich.console import Console
 
 from echojax.errors import UserError
 from echojax.files import write_atomically
-from echojax.scan_comparison.machine import describe
+from echojax.machine import describe
+from echojax.measured_folder import default_folder
 from echojax.scan_comparison.progress import Display
 from echojax.serving_bench.measure import measure
 from echojax.serving_bench.record import (
     Results,
-    default_folder,
     new_results,
     read_unfinished,
     row_of,
@@ -34,7 +34,7 @@ def run(flags: Flags, console: Console) -> None:
     settings = resolved(flags)
     _keep_to(flags.cores)
     jax.config.update("jax_enable_compilation_cache", False)  # compile times are measured
-    folder, machine = flags.out or default_folder(), describe([])
+    folder, machine = flags.out or default_folder("serving"), describe([])
     results = read_unfinished(folder, settings, machine)
     if results is None:
         results = new_results(command(flags), settings, machine)

@@ -4,8 +4,8 @@ import math
 
 from rich.table import Table
 
+from echojax.measured_folder import Results
 from echojax.serving_bench.measure import Row
-from echojax.serving_bench.record import Results
 
 _TITLES = {
     "encode": "A whole history encoded",
