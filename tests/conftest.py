@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parent.parent
+# Most of the tests' time is compilation: half of that goes without LLVM's optimisations. Programs,
+# buffers and results up to rounding are the same; nothing here is timed in earnest.
+os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=0 {os.environ.get('XLA_FLAGS', '')}"
 SHARED = Path(os.environ.get("ECHOJAX_SHARED", ROOT.parent / "shared"))
 GOLDEN = Path(os.environ.get("ECHOJAX_GOLDEN", SHARED / "golden"))
 

@@ -90,10 +90,11 @@ class TinyRun:
 
     def _environment(self) -> dict[str, str]:
         """Return an environment with caches of its own and one device, whatever there is."""
+        given = os.environ.get("XLA_FLAGS", "")
         return os.environ | {
             "XDG_CACHE_HOME": str(self.folder / "cache"),
             "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
+            "XLA_FLAGS": f"{given} --xla_force_host_platform_device_count=1",
         }
 
 

@@ -27,7 +27,8 @@ def wait_for(condition, seconds):
 @pytest.fixture
 def on_four(environment, monkeypatch):
     """Give each process four devices."""
-    monkeypatch.setitem(environment, "XLA_FLAGS", "--xla_force_host_platform_device_count=4")
+    flags = environment["XLA_FLAGS"] + " --xla_force_host_platform_device_count=4"
+    monkeypatch.setitem(environment, "XLA_FLAGS", flags)
     monkeypatch.setitem(environment, "JAX_PLATFORMS", "cpu")
 
 

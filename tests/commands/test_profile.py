@@ -14,19 +14,13 @@ SMALL = [
     "--model", "sasrec", "--width", "8", "--heads", "1", "--max-len", "6", "--batch-size", "16",
     "--k-core", "2", "--dropout", "0",
 ]  # fmt: skip
-# Half a step's compile time; what a step is made of stays.
-FAST_COMPILER = " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
 
 @pytest.fixture(scope="module")
 def profiled(environment, data_file, tmp_path_factory):
     """Return the run folder, what is printed and what is found; an epoch has four steps."""
     folder = tmp_path_factory.mktemp("runs") / "profiled"
-    flags = (
-        os.environ.get("XLA_FLAGS", "")
-        + FAST_COMPILER
-        + " --xla_force_host_platform_device_count=2"
-    )
+    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
     process = subprocess.run(
         [sys.executable, ROOT / "experiments/train.py", "--data-path", data_file, *SMALL,
          "--run-dir", folder, "--profile", "5", "--epochs", "3"],
