@@ -1,0 +1,232 @@
+"""The exported folder: what it answers without echojax, and what is never left half-written."""
+
+import json
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from echojax import Recommender
+from echojax.config import Config
+from echojax.errors import UserError
+from echojax.interop.weights import weights
+from echojax.models import COUNTED, MODELS, build_model, with_sizes
+from echojax.serving import export as exporting
+from echojax.serving import export_run
+from echojax.serving.export_program import export_program
+from echojax.serving.top_k import top_k
+
+ROOT = Path(__file__).parent.parent.parent
+FILES = ["items.json", "manifest.json", "program.jax_export", "weights.npz"]
+
+# Runs a program where neither echojax nor what it builds on can be imported, then asks it more.
+ALONE = """
+import json, runpy, sys
+sys.modules |= dict.fromkeys(["echojax", "selective_scan", "flax", "optax", "orbax", "grain"])
+sys.argv = sys.argv[1:]
+recommend = runpy.run_path(sys.argv[0])["recommend"]
+print(json.dumps([recommend(histories, 10) for histories in json.load(sys.stdin)]))
+"""
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
+    """Return the README's program as a file."""
+    section = (ROOT / "README.md").read_text(encoding="utf-8").split("\n## Export\n")[1]
+    path = tmp_path_factory.mktemp("program") / "program.py"
+    path.write_text(section.split("```python\n")[1].split("```")[0], encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def exported(ring_run, tmp_path_factory):
+    """Return the folder that the command made of the small run, and what it printed."""
+    folder = tmp_path_factory.mktemp("exported") / "model"
+    done = command("--run-dir", ring_run, "--output", folder)
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout
+
+
+def command(*flags):
+    script = ROOT / "experiments" / "export.py"
+    words = [sys.executable, "-W", "error::UserWarning", script, *flags]
+    return subprocess.run(list(map(str, words)), capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def copy(exported, tmp_path):
+    """Return a copy of the exported folder, alone in its folder."""
+    return Path(shutil.copytree(exported[0], tmp_path / "model"))
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_the_program_of_the_readme_answers_as_the_recommender_does(
+    program, exported, ring_run, tmp_path
+):
+    rng = np.random.default_rng(3)
+    sizes = [[1], [8, 2, 5], [40, 1, 9, 8, 7, 3, 2]]  # the model reads 8; 40 are all left out
+    batches = [[[f"i{n}" for n in rng.integers(30, size=n)] for n in batch] for batch in sizes]
+    batches[1][2].insert(2, "nowhere")
+    done = subprocess.run(
+        [sys.executable, "-I", "-W", "error", "-c", ALONE, program, exported[0], "i3,what,i4,i5"],
+        input=json.dumps(batches), capture_output=True, text=True, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    *printed, last = done.stdout.splitlines()
+    recommender = Recommender.load(ring_run, batch_size=8, say=lambda line: None)
+    (first,) = recommender.recommend([["i3", "i4", "i5"]])
+    assert [line.split()[1] for line in printed] == first.item_ids
+    assert first.item_ids[0] == "i6"
+    assert printed[0].endswith("Stop 6 (1996)")
+    for batch, answers in zip(batches, json.loads(last), strict=True):
+        for expected, answer in zip(recommender.recommend(batch), answers, strict=True):
+            ids, scores = zip(*answer, strict=True)
+            assert list(ids) == expected.item_ids
+            np.testing.assert_allclose(scores, expected.scores, rtol=1e-5, atol=1e-6)
+
+
+def test_the_manifest_describes_the_folder(exported):
+    folder, printed = exported
+    assert sorted(path.name for path in folder.iterdir()) == FILES
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    assert manifest["platforms"] == ["cpu", "cuda", "tpu"]
+    assert (manifest["model"], manifest["max_len"]) == ("echomamba4rec", 8)
+    assert (manifest["items"], manifest["k"]) == (30, 30)  # 100 were asked for
+    assert manifest["arguments"]["item_ids"] == "int32[b,8]"
+    for name, file in manifest["files"].items():
+        assert file["bytes"] == (folder / name).stat().st_size
+        assert f"{file['bytes']:,} bytes" in printed
+    with np.load(folder / "weights.npz", allow_pickle=False) as arrays:
+        assert sum(array.size for array in arrays.values()) == manifest["parameters"]
+    # Nothing of the machine that it was made on, and no kernel of one accelerator.
+    read = jax.export.deserialize(bytearray((folder / "program.jax_export").read_bytes()))
+    text = read.mlir_module() + (folder / "manifest.json").read_text()
+    assert str(ROOT) not in text
+    assert ".py" not in text
+    assert "mosaic" not in text
+
+
+@pytest.mark.parametrize("name", ["items.json", "program.jax_export", "weights.npz"])
+def test_the_program_notices_damage(program, copy, name, monkeypatch):
+    data = bytearray((copy / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (copy / name).write_bytes(data)
+    monkeypatch.setattr(sys, "argv", ["program.py", str(copy), "i3"])
+    with pytest.raises(SystemExit, match=f"{name} is damaged; copy it again"):
+        runpy.run_path(str(program))
+
+
+# EchoMamba4Rec as mended here is what the small run holds.
+@pytest.mark.parametrize("name", ["official", *sorted(MODELS.keys() - {"echomamba4rec"})])
+def test_every_model_is_exported_for_every_platform(name):
+    chosen = {"variant": "official"} if name == "official" else {"model": name}
+    config = Config(**chosen, max_len=5, width=4, scan="fused")
+    model = build_model(with_sizes(config), 12)
+    program = export_program(model, 3)
+    assert program.platforms == ("cpu", "cuda", "tpu")
+    item_ids = np.array([[1, 2, 3, 4, 5], [11, 7, 0, 0, 0], [6, 6, 8, 0, 0]], np.int32)
+    lengths, seen = np.array([5, 2, 3], np.int32), np.array([[1, 2], [7, 11], [0, 0]], np.int32)
+
+    @jax.jit
+    def directly(item_ids, lengths, seen):
+        return top_k(model.encode(item_ids, lengths), model.catalogue(), seen, 12, k=3)
+
+    scores, numbers = program.call(weights(model), item_ids, lengths, seen)
+    expected = directly(item_ids, lengths, seen)
+    np.testing.assert_array_equal(numbers, expected.item_BxK)
+    np.testing.assert_allclose(scores, expected.score_BxK, rtol=1e-5, atol=1e-6)
+
+
+def test_an_earlier_export_is_replaced(copy, ring_run):
+    before = contents(copy)
+    manifest = export_run(ring_run, copy, k=4, say=lambda line: None)
+    assert manifest["k"] == 4
+    after = contents(copy)
+    assert after["weights.npz"] == before["weights.npz"]
+    assert after["program.jax_export"] != before["program.jax_export"]
+    assert os.listdir(copy.parent) == ["model"]
+
+
+@pytest.mark.parametrize("stopped", ["items.json", "manifest.json", "rename"])
+def test_what_is_interrupted_leaves_the_earlier_export(copy, ring_run, stopped, monkeypatch):
+    before = contents(copy)
+    rename, write = os.replace, exporting.write_json
+
+    def stop_at_rename(source, target):
+        if stopped == "rename" and Path(source).name == "new":
+            raise KeyboardInterrupt
+        rename(source, target)
+
+    def stop_at_write(path, value):
+        if path.name == stopped:
+            raise KeyboardInterrupt
+        write(path, value)
+
+    monkeypatch.setattr(os, "replace", stop_at_rename)
+    monkeypatch.setattr(exporting, "write_json", stop_at_write)
+    with pytest.raises(KeyboardInterrupt):
+        export_run(ring_run, copy, say=lambda line: None)
+    assert contents(copy) == before
+    assert os.listdir(copy.parent) == ["model"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda output: (output / "notes.txt").write_text("mine"), "holds notes.txt"),
+        (lambda output: (output / "manifest.json").unlink(), "has no manifest"),
+        (lambda output: (output / "manifest.json").write_text("{}"), "of another program"),
+        (lambda output: (shutil.rmtree(output), output.write_text("mine")), "is a file"),
+        (lambda output: shutil.rmtree(output.parent), "does not exist"),
+    ],
+)
+def test_what_is_no_export_is_not_replaced(copy, ring_run, change, words):
+    change(copy)
+    before = sorted(copy.parent.parent.rglob("*"))
+    with pytest.raises(UserError, match=words):
+        export_run(ring_run, copy, say=lambda line: None)
+    assert sorted(copy.parent.parent.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        *(({"model": name}, f"a {name} run, which counts and keeps no model") for name in COUNTED),
+        ({"seeds": 2}, "2 seeds; name one"),
+    ],
+)
+def test_runs_without_one_model_are_refused(ring_run, tmp_path, change, words):
+    run = tmp_path / "run"
+    run.mkdir()
+    config = json.loads((ring_run / "config.json").read_bytes())
+    (run / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(UserError, match=words):
+        export_run(run, tmp_path / "model", say=lambda line: None)
+    assert os.listdir(tmp_path) == ["run"]
+
+
+def test_mistakes_are_one_line(ring_run, tmp_path):
+    done = command("--run-dir", ring_run, "--output", ring_run)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "is no export" in done.stderr
+    with pytest.raises(UserError, match="-k must be at least 1, not 0"):
+        export_run(ring_run, tmp_path / "model", k=0)
+
+
+def test_a_missing_flatbuffers_is_said(ring_run, tmp_path, monkeypatch):
+    monkeypatch.delitem(sys.modules, "jax._src.export.serialization", raising=False)
+    monkeypatch.setitem(sys.modules, "flatbuffers", None)
+    with pytest.raises(UserError, match="pip install flatbuffers"):
+        export_run(ring_run, tmp_path / "model", say=lambda line: None)
+    assert not os.listdir(tmp_path)
