@@ -20,7 +20,6 @@ from echojax.models import COUNTED, MODELS, build_model, with_sizes
 from echojax.serving import export as exporting
 from echojax.serving import export_run
 from echojax.serving.export_program import export_program
-from echojax.serving.top_k import top_k
 
 ROOT = Path(__file__).parent.parent.parent
 FILES = ["items.json", "manifest.json", "program.jax_export", "weights.npz"]
@@ -31,7 +30,7 @@ import json, runpy, sys
 sys.modules |= dict.fromkeys(["echojax", "selective_scan", "flax", "optax", "orbax", "grain"])
 sys.argv = sys.argv[1:]
 recommend = runpy.run_path(sys.argv[0])["recommend"]
-print(json.dumps([recommend(histories, 10) for histories in json.load(sys.stdin)]))
+print(json.dumps(recommend(json.load(sys.stdin), 10)))
 """
 
 
@@ -73,25 +72,24 @@ def test_the_program_of_the_readme_answers_as_the_recommender_does(
     program, exported, ring_run, tmp_path
 ):
     rng = np.random.default_rng(3)
-    sizes = [[1], [8, 2, 5], [40, 1, 9, 8, 7, 3, 2]]  # the model reads 8; 40 are all left out
-    batches = [[[f"i{n}" for n in rng.integers(30, size=n)] for n in batch] for batch in sizes]
-    batches[1][2].insert(2, "nowhere")
+    sizes = [1, 40, 8, 7, 2]  # the model reads the newest 8, and none of the 40 is recommended
+    histories = [[f"i{n}" for n in rng.integers(30, size=size)] for size in sizes]
+    histories[3].insert(2, "nowhere")
     done = subprocess.run(
         [sys.executable, "-I", "-W", "error", "-c", ALONE, program, exported[0], "i3,what,i4,i5"],
-        input=json.dumps(batches), capture_output=True, text=True, check=False, cwd=tmp_path,
+        input=json.dumps(histories), capture_output=True, text=True, check=False, cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     *printed, last = done.stdout.splitlines()
     recommender = Recommender.load(ring_run, batch_size=8, say=lambda line: None)
-    (first,) = recommender.recommend([["i3", "i4", "i5"]])
+    first, *expected = recommender.recommend([["i3", "i4", "i5"], *histories])
     assert [line.split()[1] for line in printed] == first.item_ids
     assert first.item_ids[0] == "i6"
     assert printed[0].endswith("Stop 6 (1996)")
-    for batch, answers in zip(batches, json.loads(last), strict=True):
-        for expected, answer in zip(recommender.recommend(batch), answers, strict=True):
-            ids, scores = zip(*answer, strict=True)
-            assert list(ids) == expected.item_ids
-            np.testing.assert_allclose(scores, expected.scores, rtol=1e-5, atol=1e-6)
+    for answer, theirs in zip(json.loads(last), expected, strict=True):
+        assert [item for item, _ in answer] == theirs.item_ids
+        scores = [score for _, score in answer]
+        np.testing.assert_allclose(scores, theirs.scores, rtol=1e-5, atol=1e-6)
 
 
 def test_the_manifest_describes_the_folder(exported):
@@ -136,15 +134,13 @@ def test_every_model_is_exported_for_every_platform(name):
     assert program.platforms == ("cpu", "cuda", "tpu")
     item_ids = np.array([[1, 2, 3, 4, 5], [11, 7, 0, 0, 0], [6, 6, 8, 0, 0]], np.int32)
     lengths, seen = np.array([5, 2, 3], np.int32), np.array([[1, 2], [7, 11], [0, 0]], np.int32)
-
-    @jax.jit
-    def directly(item_ids, lengths, seen):
-        return top_k(model.encode(item_ids, lengths), model.catalogue(), seen, 12, k=3)
-
     scores, numbers = program.call(weights(model), item_ids, lengths, seen)
-    expected = directly(item_ids, lengths, seen)
-    np.testing.assert_array_equal(numbers, expected.item_BxK)
-    np.testing.assert_allclose(scores, expected.score_BxK, rtol=1e-5, atol=1e-6)
+    expected = np.array(jax.jit(lambda *batch: model.scores(*batch))(item_ids, lengths))
+    expected[:, 0] = expected[0, [1, 2]] = expected[1, [7, 11]] = -np.inf
+    best = np.argsort(-expected, axis=1)[:, :3]
+    np.testing.assert_array_equal(numbers, best)
+    expected = np.take_along_axis(expected, best, axis=1)
+    np.testing.assert_allclose(scores, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_an_earlier_export_is_replaced(copy, ring_run):
