@@ -7,20 +7,22 @@ from pathlib import Path
 import numpy as np
 
 from echojax.config import Config
+from echojax.data import Split
+from echojax.data.dataset import Dataset
 from echojax.models.counted import training_counts
 from echojax.training.prepared import read_data
 from echojax.training.run_folder import check_same_data
 
 
-def read_popularity(
+def read_run_data(
     folder: Path,
     config: Config,
     *,
     data_dir: str | None = None,
     data_path: str | None = None,
     say: Callable[[str], None] = print,
-) -> np.ndarray:
-    """Return the training interactions of each item, int64 (V,).
+) -> tuple[Dataset, Split]:
+    """Return the data that a run was trained on.
 
     Args:
         folder: the run folder.
@@ -37,6 +39,19 @@ def read_popularity(
     )
     dataset, split = read_data(config, say)
     check_same_data(folder, dataset)
+    return dataset, split
+
+
+def read_popularity(
+    folder: Path,
+    config: Config,
+    *,
+    data_dir: str | None = None,
+    data_path: str | None = None,
+    say: Callable[[str], None] = print,
+) -> np.ndarray:
+    """Return the training interactions of each item, int64 (V,); see ``read_run_data``."""
+    dataset, split = read_run_data(folder, config, data_dir=data_dir, data_path=data_path, say=say)
     return training_counts(split.train, dataset.num_items)
 
 

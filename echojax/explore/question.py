@@ -1,0 +1,58 @@
+"""What the page is asked: the parameters of its address, checked."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlencode
+
+from echojax.errors import UserError
+
+MOST = 100  # recommendations
+_CHARACTERS = 20_000
+_ITEMS = 2_000
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question; empty where nothing was asked.
+
+    Attributes:
+        user: a user of the data set, or "".
+        history: item ids, oldest first, where no user was picked.
+        k: how many recommendations.
+        item: whose score is to be explained; "" for the best one.
+    """
+
+    user: str = ""
+    history: tuple[str, ...] = ()
+    k: int = 10
+    item: str = ""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was asked."""
+        return not self.user and not self.history
+
+    def about(self, item: str) -> str:
+        """Return the address of the same question with this item explained."""
+        asked = {"user": self.user, "history": " ".join(self.history), "k": self.k, "item": item}
+        return "/?" + urlencode({name: value for name, value in asked.items() if value})
+
+
+def read_question(values: Mapping[str, str]) -> Question:
+    """Return the question of an address.
+
+    Raises:
+        UserError: a value is too long, or k is no number from 1 to 100.
+    """
+    for name in ("user", "history", "k", "item"):
+        if len(values.get(name, "")) > _CHARACTERS:
+            raise UserError(f"{name} is longer than {_CHARACTERS:,} characters; shorten it")
+    history = tuple(word for word in re.split(r"[\s,;]+", values.get("history", "")) if word)
+    if len(history) > _ITEMS:
+        raise UserError(f"a history of {len(history):,} items; give the newest {_ITEMS:,}")
+    k = values.get("k", "").strip() or "10"
+    if not (k.isascii() and k.isdigit() and len(k) < 4 and 1 <= int(k) <= MOST):
+        raise UserError(f"k must be a whole number from 1 to {MOST}, not {k[:20]!r}")
+    user = values.get("user", "").strip()
+    return Question(user, () if user else history, int(k), values.get("item", "").strip())

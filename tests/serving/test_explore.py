@@ -1,0 +1,156 @@
+"""The page as a browser sees it, from the command that serves it."""
+
+import http.client
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+from echojax.errors import UserError
+from echojax.explore.question import Question, read_question
+from echojax.explore.server import listen
+
+ROOT = Path(__file__).parent.parent.parent
+TITLE = '<script>document.title = "taken"</script>'
+
+
+@pytest.fixture(scope="module")
+def serving(ring_run, tmp_path_factory):
+    """Return a process that serves two runs, and its port; one item has an odd title."""
+    folder = tmp_path_factory.mktemp("explored")
+    for name in ("ring.inter", "ring.item"):
+        text = (ring_run.parent / name).read_text()
+        (folder / name).write_text(text.replace("Stop 6\t", f"{TITLE}\t"))
+    with subprocess.Popen(
+        [
+            sys.executable, ROOT / "experiments/explore.py", "--run-dir", ring_run, ring_run,
+            "--data-path", folder / "ring.inter", "--port", "0",
+        ],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        line = process.stdout.readline()
+        assert line.startswith("open http://127.0.0.1:"), process.stderr.read()
+        yield process, int(line.split(":")[2].split("/")[0])
+        process.kill()
+
+
+@pytest.fixture
+def get(serving):
+    """Return a function that asks for an address: (status, body, headers)."""
+
+    def get(address, method="GET", **headers):
+        connection = http.client.HTTPConnection("127.0.0.1", serving[1], timeout=60)
+        with closing(connection):
+            connection.request(method, address, headers=headers)
+            response = connection.getresponse()
+            return response.status, response.read().decode(), response.headers
+
+    return get
+
+
+def test_a_user_is_answered_with_titles_and_reasons(get):
+    status, body, headers = get("/?user=u3&k=5")
+    assert status == 200
+    assert "default-src 'none'" in headers["content-security-policy"]
+    assert body.count("<section>") == 2  # two runs side by side
+    assert body.count("came next in the data: Stop ") == 2
+    assert body.count(">backward</th>") == 2
+    assert body.count(" %</td>") == 2 * 3 * 8  # shares of the events that the model reads
+
+
+def test_a_history_is_answered_and_an_item_explained(get):
+    _, body, _ = get("/?history=i2+i3,nowhere%0Ai4+i5&k=3&item=i20")
+    assert "1 of 5 items unknown to this run: skipped." in body
+    assert 'What moved the score of Stop 20 (2010) <span class="id">i20</span>' in body
+    _, body, _ = get("/?history=" + "+".join(f"i{n}" for n in range(9)))
+    assert "The newest 8 of the history&#x27;s items are read." in body
+    _, body, _ = get("/?history=nowhere")
+    assert "No known item in the history: the most popular items instead." in body
+    assert "What moved" not in body
+
+
+def test_nothing_that_is_typed_or_read_runs(get):
+    _, body, _ = get("/?history=i3+i4+i5+%3Cscript%3E&item=%22%3E%3Cscript%3E")
+    assert "&lt;script&gt;document.title" in body  # the title of i6, which comes next
+    assert "<script" not in body
+    _, body, _ = get("/?user=%3Cscript%3Ex")
+    assert "<script" not in body
+    assert "user &#x27;&lt;script&gt;x&#x27; is not in the data of this run" in body
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("/?history=i1&k=0", "k must be a whole number from 1 to 100, not &#x27;0&#x27;"),
+        ("/?history=i1&k=101", "k must be"),
+        ("/?history=i1&k=%C2%B2", "k must be"),
+        ("/?history=" + "i1+" * 2001, "give the newest 2,000"),
+        ("/?history=" + "i" * 20_001, "longer than 20,000 characters"),
+        ("/?user=nobody", "pick another"),
+    ],
+)
+def test_mistakes_are_named_in_one_line(get, address, words):
+    status, body, _ = get(address)
+    assert status == 400
+    assert words in body
+    assert "Traceback" not in body
+
+
+def test_only_the_pages_are_served(get):
+    for address, words in (("/runs/1", "Learned FFT filters"), ("/scans", "associative")):
+        status, body, _ = get(address)
+        assert status == 200
+        assert words in body
+        assert "<nav>" in body
+    up = "/../" * 8 + "etc/passwd"
+    for address in ("/runs/0", "/runs/3", "/runs/1/config.json", up, quote(up, safe=""), "//etc"):
+        assert get(address)[0] == 404
+    assert get("/", "POST")[0] == 405
+    assert get("/", Host="example.org")[0] == 400
+
+
+def test_in_a_browser(serving):
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("chromium not found (Debian's package has this name)")
+    address = f"http://127.0.0.1:{serving[1]}/?history=i3+i4+i5&k=3"
+    shown = subprocess.run(
+        [
+            chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--timeout=20000",
+            "--dump-dom", address,
+        ],
+        capture_output=True, text=True, timeout=120, check=True,
+    ).stdout  # fmt: skip
+    assert "<title>Ask a trained run</title>" in shown  # no script has run
+    assert shown.count("<section>") == 2
+    assert "What moved the score of" in shown
+
+
+def test_a_question_is_read_back_from_its_address():
+    question = read_question({"history": " a, b;c\n", "k": " 7 ", "item": "x&y"})
+    assert question == Question(history=("a", "b", "c"), k=7, item="x&y")
+    assert question.about("x&y") == "/?history=a+b+c&k=7&item=x%26y"
+    assert read_question({"user": "u", "history": "a"}) == Question(user="u")
+    assert read_question({}).is_empty
+
+
+def test_a_taken_port_is_named():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=f"--port {port}: Address already in use"):
+            listen(port)
+    with pytest.raises(UserError, match="--port must be from 0 to 65535, not 70000"):
+        listen(70000)
+
+
+def test_an_interrupt_ends_it_in_one_line(serving):
+    process, _ = serving
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (0, "stopped\n", "")
