@@ -97,9 +97,9 @@ class Display:
 
     def step(self, epoch: int, done: int, steps: int, loss: float, rate: float) -> None:
         """Show one step: ``rate`` in examples per second (NaN while unknown)."""
-        text = f"loss {loss:.4f}  {rate:,.0f} examples/s"
+        text = f"loss {loss:.4f}  {rate:,.0f} examples/s" if math.isfinite(rate) else ""
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=done, text=text)
-        elif time.monotonic() - self._said >= self._seconds and math.isfinite(rate):
+        elif time.monotonic() - self._said >= self._seconds and text:
             self._said = time.monotonic()
             self.say(f"epoch {epoch}  step {done}/{steps}  {text}")

@@ -1,4 +1,5 @@
 import io
+import math
 
 from rich.console import Console
 
@@ -33,3 +34,13 @@ def test_plain_lines_off_a_terminal_and_a_bar_on_one():
     with display.epoch(1, 10, 3):
         display.step(1, 4, 10, loss=2.5, rate=100.0)
     assert "4/10" in terminal.getvalue()
+
+
+def test_a_rate_not_yet_known_shows_no_numbers():
+    for terminal in (True, False):
+        out = io.StringIO()
+        console = Console(file=out, force_terminal=terminal, width=100)
+        display = Display(console, seconds=0)
+        with display.epoch(1, 10, 0):
+            display.step(1, 1, 10, loss=math.nan, rate=math.nan)
+        assert "nan" not in out.getvalue()
