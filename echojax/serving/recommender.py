@@ -251,9 +251,9 @@ class Recommender:
 
 def _wide(k: int) -> int:
     """Return how many are searched for: few values, so that few programs are compiled."""
-    return max(16, power_of_two(k))
+    return max(16, power_of_two(int(k)))
 
 
 def _check_k(k: int) -> None:
-    if k < 1:
-        raise UserError(f"k must be at least 1, not {k}")
+    if not isinstance(k, int | np.integer) or k < 1:
+        raise UserError(f"k must be a whole number of at least 1, not {k}")

@@ -102,7 +102,8 @@ def test_few_programs_are_compiled(ring_run):
     [
         (["i3"], {}, "put it in brackets"),
         ([3], {}, "put it in brackets"),
-        ([["i3"]], {"k": 0}, "k must be at least 1"),
+        ([["i3"]], {"k": 0}, "whole number of at least 1, not 0"),
+        ([["i3"]], {"k": 2.5}, "whole number of at least 1, not 2.5"),
         ([["i3"]], {"approx": 1.5}, "approx must be"),
     ],
 )
