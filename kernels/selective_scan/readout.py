@@ -11,7 +11,9 @@ positions that are not visited cost nothing: the rows (b, l) that are go first, 
 that hold one are computed.
 """
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +23,9 @@ from selective_scan.exponential import LOG2_E, exp2
 
 # Elements of a (rows, E) tile: what a tile touches stays in a core's second-level cache.
 _TILE_ELEMENTS = 2**14
+
+# Positions up to which sums of time steps are a product with a matrix of ones and zeros.
+_LONGEST_PRODUCT = 256
 
 
 def readout(
@@ -47,10 +52,8 @@ def readout(
         S_BxLxE += behind_BxE[:, None]
     S_RxE = S_BxLxE.reshape(rows, channels)
     Q_RxN = (C_BxN[:, None] * B_BxLxN).reshape(rows, -1)
-    place_R, count = _visited_first(visited_BxL.reshape(rows))
-    order_R = jnp.zeros(rows, jnp.int32).at[place_R].set(jnp.arange(rows, dtype=jnp.int32))
-    of_rows = varying_alike(S_RxE[order_R], A_ExN, Q_RxN[order_R], count)
-    w_RxE = decayed_sum(*of_rows)[place_R]
+    inputs = varying_alike(S_RxE, A_ExN, Q_RxN, visited_BxL.reshape(rows))
+    w_RxE = decayed_sum(*inputs)
     y_BxE = jnp.sum(t_BxLxE * u_BxLxE * w_RxE.reshape(batch, length, channels), axis=1)
     if initial_state_BxExN is not None:
         decay_BxExN = jnp.exp(jnp.sum(t_BxLxE, axis=1)[..., None] * A_ExN)
@@ -66,6 +69,10 @@ def time_after(t_BxLxE: jax.Array, reverse: bool) -> jax.Array:
 
     Summed from the near end, so that what has decayed least is the most exact.
     """
+    length = t_BxLxE.shape[1]
+    if length <= _LONGEST_PRODUCT:
+        counted_LxL = jnp.tri(length, k=-1, dtype=t_BxLxE.dtype)
+        return _matmul(counted_LxL if reverse else counted_LxL.T, t_BxLxE)
     nothing = jnp.zeros_like(t_BxLxE[:, :1])
     others = t_BxLxE[:, :-1] if reverse else t_BxLxE[:, 1:]
     # ``lax.cumsum`` does the same seven times slower on the CPU (as an O(L^2) window).
@@ -80,97 +87,135 @@ time_after.defvjp(
 )
 
 
-def _visited_first(visited_R: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return each row's place when visited rows come first, and how many are visited."""
-    count = jnp.sum(visited_R, dtype=jnp.int32)
-    before = jnp.cumsum(visited_R, dtype=jnp.int32) - visited_R
-    unvisited_before = jnp.arange(visited_R.size, dtype=jnp.int32) - before
-    return jnp.where(visited_R, before, count + unvisited_before), count
-
-
 @jax.custom_vjp
 def decayed_sum(
-    S_RxE: jax.Array, A_ExN: jax.Array, Q_RxN: jax.Array, count: jax.Array
+    S_RxE: jax.Array, A_ExN: jax.Array, Q_RxN: jax.Array, visited_R: jax.Array
 ) -> jax.Array:
-    """Return sum_n Q_rn exp(A_en S_re) in the first ``count`` rows and 0 or more in others, (R, E).
+    """Return sum_n Q_rn exp(A_en S_re) in visited rows and 0 or more in others, (R, E).
 
-    Tiles of rows without any of the first ``count`` are 0. One n of one tile is held at a time.
+    One n of one tile is held at a time.
     """
-    size = _tile_rows(S_RxE)
-    S, Q = _padded(S_RxE, size), _padded(Q_RxN, size)
-
-    def tile(i: jax.Array, w: jax.Array) -> jax.Array:
-        S_rxE, Q_rxN = _rows(S, i, size), _rows(Q, i, size)
-
-        def add(w_rxE: jax.Array, n: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
-            A_E, Q_r = n
-            return w_rxE + Q_r[:, None] * exp2(S_rxE * A_E), None
-
-        w_rxE, _ = jax.lax.scan(add, jnp.zeros_like(S_rxE), (A_ExN.T * LOG2_E, Q_rxN.T))
-        return jax.lax.dynamic_update_slice_in_dim(w, w_rxE, i * size, 0)
-
-    w = jax.lax.fori_loop(0, -(-count // size), tile, jnp.zeros_like(S))
-    return w[: S_RxE.shape[0]]
+    w_RxE, _ = _over_visited(_sum, visited_R, A_ExN, (S_RxE, Q_RxN), (jnp.zeros_like(S_RxE), None))
+    return w_RxE
 
 
 Inputs = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
 
 
 def _forward(
-    S_RxE: jax.Array, A_ExN: jax.Array, Q_RxN: jax.Array, count: jax.Array
+    S_RxE: jax.Array, A_ExN: jax.Array, Q_RxN: jax.Array, visited_R: jax.Array
 ) -> tuple[jax.Array, Inputs]:
-    return decayed_sum(S_RxE, A_ExN, Q_RxN, count), (S_RxE, A_ExN, Q_RxN, count)
+    return decayed_sum(S_RxE, A_ExN, Q_RxN, visited_R), (S_RxE, A_ExN, Q_RxN, visited_R)
 
 
 def _backward(inputs: Inputs, dw_RxE: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, None]:
-    S_RxE, A_ExN, Q_RxN, count = inputs
-    rows, size = S_RxE.shape[0], _tile_rows(S_RxE)
-    S, Q, dw = (_padded(x, size) for x in (S_RxE, Q_RxN, dw_RxE))
-
-    def tile(i: jax.Array, grads: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-        dS, dA_NxE, dQ = grads
-        S_rxE, Q_rxN, dw_rxE = (_rows(x, i, size) for x in (S, Q, dw))
-        ones_E = jnp.ones(S_rxE.shape[1], S_rxE.dtype)
-
-        def add(
-            sum_rxE: jax.Array, n: tuple[jax.Array, jax.Array]
-        ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-            A_E, Q_r = n
-            # Without the barrier each of its three readers computes the exponential anew.
-            G_rxE = jax.lax.optimization_barrier(exp2(S_rxE * (A_E * LOG2_E)) * dw_rxE)
-            # Sums as matrix products: XLA's own reductions take twice as long on the CPU.
-            sums = _matmul(G_rxE, ones_E), _matmul(Q_r, S_rxE * G_rxE)
-            return sum_rxE + (Q_r[:, None] * A_E) * G_rxE, sums
-
-        sum_rxE, (dQ_Nxr, more_NxE) = jax.lax.scan(add, jnp.zeros_like(S_rxE), (A_ExN.T, Q_rxN.T))
-        return (
-            jax.lax.dynamic_update_slice_in_dim(dS, sum_rxE, i * size, 0),
-            dA_NxE + more_NxE,
-            jax.lax.dynamic_update_slice_in_dim(dQ, dQ_Nxr.T, i * size, 0),
-        )
-
-    start = (jnp.zeros_like(S), jnp.zeros_like(A_ExN.T), jnp.zeros_like(Q))
-    dS, dA_NxE, dQ = jax.lax.fori_loop(0, -(-count // size), tile, start)
-    return dS[:rows], dA_NxE.T, dQ[:rows], None
+    S_RxE, A_ExN, Q_RxN, visited_R = inputs
+    nothing = ((jnp.zeros_like(S_RxE), jnp.zeros_like(Q_RxN)), jnp.zeros_like(A_ExN.T))
+    (dS_RxE, dQ_RxN), dA_NxE = _over_visited(
+        _gradient, visited_R, A_ExN, (S_RxE, Q_RxN, dw_RxE), nothing
+    )
+    return dS_RxE, dA_NxE.T, dQ_RxN, None
 
 
 decayed_sum.defvjp(_forward, _backward)
 
 
+def _sum(A_ExN: jax.Array, S_rxE: jax.Array, Q_rxN: jax.Array) -> tuple[jax.Array, None]:
+    """Return the weighted sum of decays of each row, (r, E)."""
+
+    def add(w_rxE: jax.Array, n: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        A_E, Q_r = n
+        return w_rxE + Q_r[:, None] * exp2(S_rxE * A_E), None
+
+    return jax.lax.scan(add, jnp.zeros_like(S_rxE), (A_ExN.T * LOG2_E, Q_rxN.T))
+
+
+def _gradient(
+    A_ExN: jax.Array, S_rxE: jax.Array, Q_rxN: jax.Array, dw_rxE: jax.Array
+) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
+    """Return the gradients of S (r, E) and Q (r, N), and what the rows add to that of A, (N, E)."""
+    ones_E = jnp.ones(S_rxE.shape[1], S_rxE.dtype)
+
+    def add(
+        sum_rxE: jax.Array, n: tuple[jax.Array, jax.Array]
+    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        A_E, Q_r = n
+        # Without the barrier each of its three readers computes the exponential anew.
+        G_rxE = jax.lax.optimization_barrier(exp2(S_rxE * (A_E * LOG2_E)) * dw_rxE)
+        # Sums as matrix products: XLA's own reductions take twice as long on the CPU.
+        sums = _matmul(G_rxE, ones_E), _matmul(Q_r, S_rxE * G_rxE)
+        return sum_rxE + (Q_r[:, None] * A_E) * G_rxE, sums
+
+    dS_rxE, (dQ_Nxr, dA_NxE) = jax.lax.scan(add, jnp.zeros_like(S_rxE), (A_ExN.T, Q_rxN.T))
+    return (dS_rxE, dQ_Nxr.T), dA_NxE
+
+
 _matmul = partial(jnp.matmul, precision="highest")
 
 
-def _tile_rows(x_RxE: jax.Array) -> int:
-    """Return how many rows a tile has: equal tiles, so that little is padded."""
-    rows, channels = x_RxE.shape
+def _over_visited(
+    tile: Callable[..., Any],
+    visited_R: jax.Array,
+    A_ExN: jax.Array,
+    arrays: tuple[jax.Array, ...],
+    nothing: Any,
+) -> Any:
+    """Return what ``tile`` finds for the visited rows of ``arrays``, and its sum over tiles.
+
+    Args:
+        tile: of A and a few rows of each array, returns arrays of as many rows, and a sum.
+        visited_R: whether a row is visited; of the others only some are computed.
+        A_ExN: handed on.
+        arrays: (R, ...).
+        nothing: the results when no row is visited: zeros.
+    """
     if jax.default_backend() != "cpu":  # an accelerator wants few large kernels
-        return rows
-    return -(-rows // max(1, round(rows * channels / _TILE_ELEMENTS)))
+        return tile(A_ExN, *arrays)
+    count = jnp.sum(visited_R, dtype=jnp.int32)
+
+    def as_they_stand() -> Any:
+        return _over_tiles(tile, count, A_ExN, arrays, nothing)
+
+    def visited_first() -> Any:
+        place_R = _places(visited_R, count)
+        order_R = jnp.zeros_like(place_R).at[place_R].set(jnp.arange(place_R.size, dtype=jnp.int32))
+        ordered = tuple(x[order_R] for x in arrays)
+        found, total = _over_tiles(tile, count, A_ExN, ordered, nothing)
+        return jax.tree.map(lambda x: x[place_R], found), total
+
+    return jax.lax.cond(count == visited_R.size, as_they_stand, visited_first)
 
 
-def _padded(x_RxF: jax.Array, size: int) -> jax.Array:
-    return jnp.pad(x_RxF, ((0, -x_RxF.shape[0] % size), (0, 0)))
+def _places(visited_R: jax.Array, count: jax.Array) -> jax.Array:
+    """Return each row's place when the ``count`` visited rows come first."""
+    before = jnp.cumsum(visited_R, dtype=jnp.int32) - visited_R
+    unvisited_before = jnp.arange(visited_R.size, dtype=jnp.int32) - before
+    return jnp.where(visited_R, before, count + unvisited_before)
 
 
-def _rows(x_RxF: jax.Array, i: jax.Array, size: int) -> jax.Array:
-    return jax.lax.dynamic_slice_in_dim(x_RxF, i * size, size)
+def _over_tiles(
+    tile: Callable[..., Any],
+    count: jax.Array,
+    A_ExN: jax.Array,
+    arrays: tuple[jax.Array, ...],
+    nothing: Any,
+) -> Any:
+    """Return what ``tile`` finds in the tiles that hold one of the first ``count`` rows."""
+    rows, channels = arrays[0].shape
+    # Equal tiles, so that little is padded.
+    size = -(-rows // max(1, round(rows * channels / _TILE_ELEMENTS)))
+
+    def padded(x_RxF: jax.Array) -> jax.Array:
+        return jnp.pad(x_RxF, ((0, -rows % size), (0, 0)))
+
+    arrays, (found, total) = jax.tree.map(padded, arrays), nothing
+
+    def step(i: jax.Array, sofar: Any) -> Any:
+        parts = (jax.lax.dynamic_slice_in_dim(x, i * size, size) for x in arrays)
+        new, more = tile(A_ExN, *parts)
+        put = partial(jax.lax.dynamic_update_slice_in_dim, start_index=i * size, axis=0)
+        return jax.tree.map(put, sofar[0], new), jax.tree.map(jnp.add, sofar[1], more)
+
+    start = (jax.tree.map(padded, found), total)
+    found, total = jax.lax.fori_loop(0, -(-count // size), step, start)
+    return jax.tree.map(lambda x: x[:rows], found), total
