@@ -1,6 +1,5 @@
-"""What a suite's folder remembers beside its runs: command, machine, dates, failures."""
+"""What a suite's folder remembers beside its runs: command, machine, failures."""
 
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ def open_record(out: Path, suite: str, command: str, machine: dict[str, Any]) ->
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file; name a folder")
     if not out.exists() or not any(out.iterdir()):
-        record: Record = {"suite": suite, "runs": {}, "failed": {}}
+        record: Record = {"suite": suite, "failed": {}}
     else:
         record = read_record(out, suite)
     return record | {"command": command, "machine": machine}
@@ -38,7 +37,7 @@ def read_record(out: Path, suite: str) -> Record:
     if not (out / _NAME).exists():
         raise UserError(f"--out {out} has no {_NAME} of a suite; name another folder")
     record = read_json(out / _NAME)
-    if record.get("suite") != suite or not {"runs", "failed"} <= record.keys():
+    if record.get("suite") != suite or "failed" not in record:
         raise UserError(f"--out {out} holds suite {record.get('suite')}, not {suite}")
     return record
 
@@ -47,12 +46,3 @@ def write_record(out: Path, record: Record) -> None:
     """Write the record, atomically."""
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / _NAME, record)
-
-
-def note_end(record: Record, cell: str) -> None:
-    """Note when and on what a run ended."""
-    record["runs"][cell] = {
-        "date": date.today().isoformat(),
-        "processor": record["machine"]["processor"],
-        "cores": record["machine"]["cores"],
-    }

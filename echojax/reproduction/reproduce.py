@@ -15,7 +15,6 @@ from echojax.reproduction.cells import GLOBAL_TIME, Cell, only_rows, plan, state
 from echojax.reproduction.protocols import judge_if_missing
 from echojax.reproduction.record import (
     Record,
-    note_end,
     open_record,
     read_record,
     write_record,
@@ -114,7 +113,6 @@ def _make(
                 assert cell.config.data_path is not None
                 write_sample(Path(cell.config.data_path), data, data_dir, partial(_say, console))
             train(cell, console)
-            note_end(record, cell.name)
         if cell.row.removesuffix(GLOBAL_TIME) in suite.protocol_rows:
             judged = cell.seed == suite.seeds[0] and judge_if_missing(cell.folder, data_dir)
         record["failed"].pop(cell.name, None)

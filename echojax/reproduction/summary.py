@@ -23,7 +23,7 @@ class DataSummary:
         lines: of the main table, the suite's rows first.
         ablation: the reference, then the rows that differ from it by a switch.
         judged: how each of the protocol rows was judged in other ways, by row.
-        ends: date and processor of each run that ended.
+        ends: date and processor of each finished run that says so.
         places: devices and versions of the finished runs, each once.
         problems: failures and runs that do not belong here.
         unfinished: names of runs that are missing.
@@ -71,7 +71,11 @@ def summarise(suite: Suite, cells: Sequence[Cell], name: str, record: Record) ->
         lines=main + (beside(first, main) if first else []),
         ablation=[lines[suite.reference], *ablation] if ablation else [],
         judged=_judged(suite, cells, done),
-        ends=[record["runs"][c.name] for c in cells if c.name in done and c.name in record["runs"]],
+        ends=[
+            {name: run.results[name] for name in ("date", "processor")}
+            for run in done.values()
+            if "date" in run.results  # runs of the first versions do not say
+        ],
         places=_once([
             {"device": run.results["device"], **run.results["versions"]} for run in done.values()
         ]),

@@ -4,6 +4,7 @@ import io
 import os
 import platform
 from collections.abc import Callable
+from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from echojax.evaluation.baselines import evaluate_baselines
 from echojax.evaluation.metrics import summarise
 from echojax.evaluation.ranking import TIES, Ranked
 from echojax.files import write_atomically, write_json
+from echojax.machine import processor
 from echojax.models.counted import training_counts
 from echojax.reporting import results_table, write_report
 from echojax.training.progress import Standing
@@ -97,6 +99,8 @@ def finish(
         },
         "versions": package_versions(),
         "device": device_name(),
+        "processor": processor(),
+        "date": date.today().isoformat(),
     }
     _write_ranks(folder / "ranks.npz", ranked, split)
     write_json(folder / "results.json", results)
