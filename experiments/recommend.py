@@ -83,6 +83,8 @@ def show(flags: Flags, recommender: Recommender, console: Console) -> None:
     for item, score in zip(answer.item_ids, answer.scores, strict=True):
         table.add_row(item, *([titles.get(item, "")] if titles else []), f"{score:.6g}")
     console.print(table, markup=False)
+    if (found := len(answer.item_ids)) < flags.k:
+        console.print(f"{found:,} of the {flags.k:,} asked for: no other item is left to recommend")
 
 
 def answer_all(flags: Flags, recommender: Recommender, console: Console) -> None:

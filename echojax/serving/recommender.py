@@ -131,7 +131,7 @@ class Recommender:
         Args:
             histories: the data's own item ids, oldest first, any number of any length; the model
                 reads the newest ``max_len``.
-            k: how many items.
+            k: how many items; all where the catalogue has fewer.
             exclude_seen: leave out what the history holds anywhere.
             candidates: recommend these alone (unknown ones are skipped).
             filter: recommend only items whose id it says yes to; asked once an item.
@@ -140,7 +140,7 @@ class Recommender:
         Raises:
             UserError: k, candidates, filter or a history cannot be answered.
         """
-        _check_k(k)
+        k = self._number_asked(k)
         if approx is not None and not 0 < approx <= 1:
             raise UserError(f"approx must be above 0 and at most 1, not {approx}")
         pool = Pool(self._item_VxD, chosen(self.item_ids, candidates, filter))
@@ -182,7 +182,7 @@ class Recommender:
         Raises:
             UserError: k is below 1, or the item is not in the catalogue.
         """
-        _check_k(k)
+        k = self._number_asked(k)
         number = np.array([self.item_ids.number(item)], np.int32)
         if not number[0]:
             raise UserError(f"item {item!r} is not in the catalogue of this model")
@@ -226,6 +226,12 @@ class Recommender:
                 popular = most_popular(self._popular_counts, number_C[1:], k)
                 yield self._named(popular, self._popular_counts[popular], "popularity", unknown)
 
+    def _number_asked(self, k: int) -> int:
+        """Return k, or the catalogue's size where that is less: the search holds k a history."""
+        if not isinstance(k, int | np.integer) or k < 1:
+            raise UserError(f"k must be a whole number of at least 1, not {k}")
+        return min(int(k), len(self.item_ids) - 1)
+
     def _known(self, history: History) -> _Read:
         if isinstance(history, str) or not isinstance(history, Iterable):
             raise UserError(f"a history is a list of item ids, not {history!r}; put it in brackets")
@@ -251,9 +257,4 @@ class Recommender:
 
 def _wide(k: int) -> int:
     """Return how many are searched for: few values, so that few programs are compiled."""
-    return max(16, power_of_two(int(k)))
-
-
-def _check_k(k: int) -> None:
-    if not isinstance(k, int | np.integer) or k < 1:
-        raise UserError(f"k must be a whole number of at least 1, not {k}")
+    return max(16, power_of_two(k))

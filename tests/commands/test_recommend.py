@@ -24,6 +24,12 @@ def test_one_history(command, run):
     assert float(score) > float(out.splitlines()[-1].split()[1])
 
 
+def test_more_than_there_are(command, run):
+    code, out, err = command("recommend.py", "--run-dir", run, "--history", "i3", "-k", 10**12)
+    assert code == 0, err
+    assert "29 of the 1,000,000,000,000 asked for: no other item is left" in out.splitlines()[-1]
+
+
 def test_a_file_of_histories_goes_on_where_it_was_killed(command, start, run, tmp_path):
     users, whole, cut = 20_000, tmp_path / "whole.jsonl", tmp_path / "cut.jsonl"
     lines = [f"u{n} i{n % 30} i{(n + 1) % 30}" for n in range(users)]

@@ -88,6 +88,12 @@ def test_similar_items(recommender):
         recommender.similar_items("what")
 
 
+def test_more_than_the_catalogue_has_is_all_of_it(recommender):
+    (answer,) = recommender.recommend([["i3", "i4"]], k=2**33)
+    assert len(answer.item_ids) == 28
+    assert len(recommender.similar_items("i5", k=10**12).item_ids) == 29
+
+
 def test_few_programs_are_compiled(ring_run):
     recommender = Recommender.load(ring_run, say=lambda line: None)
     for rows in (3, 4):
