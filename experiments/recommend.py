@@ -12,11 +12,11 @@ from rich.table import Table
 
 from echojax.command_line import parse
 from echojax.compilation import use_compilation_cache
-from echojax.data import item_titles
 from echojax.errors import UserError, exit_on_user_error
 from echojax.serving import Recommender
 from echojax.serving.history_file import answer_file, check_files
-from echojax.training.run_folder import read_config
+from echojax.serving.titles import run_titles
+from echojax.training.run_folder import read_config, read_items
 
 _SECONDS = 10.0  # between two lines of progress
 
@@ -62,12 +62,10 @@ def check(flags: Flags) -> None:
 
 def show(flags: Flags, recommender: Recommender, console: Console) -> None:
     """Print one history's recommendations, with titles where there are some."""
-    config = read_config(flags.run_dir)
-    titles = item_titles(
-        config.dataset,
-        data_path=flags.data_path or config.data_path,
-        data_dir=flags.data_dir or config.data_dir,
-    )
+    titles = run_titles(
+        read_items(flags.run_dir)[1], read_config(flags.run_dir), data_dir=flags.data_dir,
+        data_path=flags.data_path, say=console.print,
+    )  # fmt: skip
     words = [word.strip() for word in (flags.history or "").split(",")]
     history = [word for word in words if word]
     (answer,) = recommender.recommend([history], flags.k, exclude_seen=flags.exclude_seen)

@@ -14,6 +14,7 @@ _MEMBERS = {
         ("recbole-1.2.1-py3-none-any.whl", "recbole/dataset_example/ml-100k/ml-100k.item"),
     ),
 }
+TITLED = tuple(_MEMBERS)  # the data sets that are published with titles
 _PLAIN = {"ml-1m": ("ml-1m/movies.dat",), "ml-100k": ("ml-100k/u.item", "u.item")}
 _SEPARATORS = {"movies.dat": "::", "u.item": "|"}  # of the files that have no header
 

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 
 from echojax.config import Config
-from echojax.data import item_titles
 from echojax.data.dataset import Dataset
 from echojax.errors import UserError
 from echojax.insight.look import look
@@ -18,6 +17,7 @@ from echojax.models.counted import training_counts
 from echojax.serving import Recommender
 from echojax.serving.batches import padded
 from echojax.serving.popularity import read_run_data
+from echojax.serving.titles import check_places, run_titles
 from echojax.serving.trained import read_trained
 
 
@@ -129,13 +129,16 @@ def read_explored(
     """Read a run, and its data where they are found.
 
     Raises:
-        UserError: no run, no model in it, no whole checkpoint, or titles that cannot be read.
+        UserError: no run, no model in it, no whole checkpoint, titles that cannot be read, or data
+            that is not where it is said to be.
     """
+    check_places(data_dir, data_path)
     trained = read_trained(folder, say)
     config = trained.config
-    places = {"data_dir": data_dir or config.data_dir, "data_path": data_path or config.data_path}
     try:
-        dataset, split = read_run_data(folder, config, **places, say=say)
+        dataset, split = read_run_data(
+            folder, config, data_dir=data_dir, data_path=data_path, say=say
+        )
         counts = training_counts(split.train, dataset.num_items)
     except UserError as error:
         say(f"no users to pick from, no answer by popularity: {error}")
@@ -149,6 +152,6 @@ def read_explored(
             trained.item_ids,
             popularity=None if counts is None else lambda: counts,
         ),
-        titles=item_titles(config.dataset, **places),
+        titles=run_titles(trained.titles, config, data_dir=data_dir, data_path=data_path, say=say),
         dataset=dataset,
     )

@@ -90,7 +90,9 @@ METRICS = b"".join(
     for step in (4, 8)
     for kind in ("train", "valid")
 )
-ITEMS = json.dumps({"dataset": "ring", "sha256": "ab", "item_ids": ["", "a", "b"]}).encode()
+ITEMS = json.dumps(
+    {"dataset": "ring", "sha256": "ab", "item_ids": ["", "a", "b"], "titles": ["", "A", "B"]}
+).encode()
 
 
 def _npz(**arrays: np.ndarray) -> bytes:

@@ -11,7 +11,7 @@ from echojax.reporting.run_record import read_run
 from echojax.reproduction.finished import read_finished
 from echojax.training.metric_log import MetricLog
 from echojax.training.prepared import resolved
-from echojax.training.run_folder import read_config, read_item_ids
+from echojax.training.run_folder import read_config, read_items
 
 
 def run_folder_targets() -> dict[str, Target]:
@@ -33,7 +33,7 @@ def run_folder_targets() -> dict[str, Target]:
         "config.json": Target(
             config[0], [config[1]], mutate_json, lambda f: resolved(read_config(f)), share=2
         ),
-        "items.json": Target("items.json", [examples.ITEMS], mutate_json, read_item_ids),
+        "items.json": Target("items.json", [examples.ITEMS], mutate_json, read_items),
         "metrics.jsonl": Target(
             "metrics.jsonl", [examples.METRICS], mutate_json_lines, log, others=(config,)
         ),

@@ -9,7 +9,6 @@ import numpy as np
 from jax import export
 
 from echojax import __version__
-from echojax.data import item_titles
 from echojax.errors import UserError
 from echojax.files import write_atomically, write_json
 from echojax.interop.weights import weights
@@ -24,6 +23,7 @@ from echojax.serving.export_folder import (
     replacing,
 )
 from echojax.serving.export_program import export_program
+from echojax.serving.titles import check_places, run_titles
 from echojax.serving.trained import read_trained
 
 MOST = 100  # items an answer
@@ -44,26 +44,24 @@ def export_run(
         run_dir: the run folder.
         output: the new folder, or an earlier export, which is replaced.
         k: how many items the program gives; no more than the catalogue has.
-        data_dir: where the data lies now; it is read for titles alone.
+        data_dir: where the data lies now; read for titles alone, where the run has none.
         data_path: where the run's own file lies now.
         say: prints one line.
 
     Raises:
         UserError: no trained model in ``run_dir``, ``output`` holds something else or cannot be
-            written, k is below 1, or flatbuffers is not installed.
+            written, k is below 1, the data is not where it is said to be, or
+            flatbuffers is not installed.
     """
     output = Path(output).resolve()
     check_output(output)
     if k < 1:
         raise UserError(f"-k must be at least 1, not {k}")
+    check_places(data_dir, data_path)
     # The kernels for one accelerator do not run on another: a scan in plain JAX does on all.
     trained = read_trained(Path(run_dir), say, scan="fused")
     config, model, item_ids = trained.config, trained.model, trained.item_ids.tolist()
-    titles = item_titles(
-        config.dataset,
-        data_path=data_path or config.data_path,
-        data_dir=data_dir or config.data_dir,
-    )
+    titles = run_titles(trained.titles, config, data_dir=data_dir, data_path=data_path, say=say)
     program = export_program(model, min(k, len(item_ids) - 1))
     arrays: dict[str, Any] = weights(model)
     items: dict[str, Any] = {"item_ids": item_ids}

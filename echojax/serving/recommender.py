@@ -19,6 +19,7 @@ from echojax.serving.item_ids import ItemIds
 from echojax.serving.pool import Filter, Pool, chosen
 from echojax.serving.popularity import most_popular, read_popularity
 from echojax.serving.programs import programs
+from echojax.serving.titles import check_places
 from echojax.serving.top_k import top_k
 from echojax.serving.trained import read_trained
 
@@ -101,8 +102,10 @@ class Recommender:
             say: prints one line.
 
         Raises:
-            UserError: no run, no model in it, or no whole checkpoint.
+            UserError: no run, no model in it, no whole checkpoint, or the data is not where it is
+                said to be.
         """
+        check_places(data_dir, data_path)
         folder = Path(run_dir)
         trained = read_trained(folder, say)
         popularity = partial(

@@ -13,7 +13,7 @@ from echojax.errors import UserError
 from echojax.models import COUNTED, build_model
 from echojax.training.checkpoints import Checkpoints
 from echojax.training.optimizer import make_optimizer
-from echojax.training.run_folder import read_config, read_item_ids
+from echojax.training.run_folder import read_config, read_items
 from echojax.training.state import create_state
 from selective_scan import implementations
 
@@ -26,12 +26,14 @@ class Trained(NamedTuple):
         model: with the parameters of the best validation.
         step: after how many steps they were.
         item_ids: the data's own ids, str (V,); number 0 is padding.
+        titles: by item id, as the run folder has them; maybe none.
     """
 
     config: Config
     model: nnx.Module
     step: int
     item_ids: np.ndarray
+    titles: dict[str, str]
 
 
 def read_trained(
@@ -59,7 +61,7 @@ def read_trained(
         raise UserError(f"{folder} has no checkpoint yet; train until the first one is written")
     runs_here = implementations().get(config.scan) is None
     config = dataclasses.replace(config, scan=scan or (config.scan if runs_here else "auto"))
-    item_ids = read_item_ids(folder)
+    item_ids, titles = read_items(folder)
     graphdef, like = create_state(
         build_model(config, len(item_ids)), make_optimizer(config), config.seed
     )
@@ -71,4 +73,4 @@ def read_trained(
         best, _ = checkpoints.restore(like, first=newest[1]["best_step"]) or newest
     finally:
         checkpoints.close()
-    return Trained(config, nnx.merge(graphdef, best.params), int(best.step), item_ids)
+    return Trained(config, nnx.merge(graphdef, best.params), int(best.step), item_ids, titles)

@@ -10,7 +10,7 @@ from flax import nnx
 from rich.console import Console
 
 from echojax.config import Config
-from echojax.data import Dataset, Split
+from echojax.data import Dataset, Split, item_titles
 from echojax.errors import UserError
 from echojax.hosts import first_host, on_first
 from echojax.insight import write_insight
@@ -60,8 +60,9 @@ def run(config: Config, console: Console) -> Path:
     dataset, split = read_data(config, display.say)
     say_data(display.say, dataset, split)
     _check_same_everywhere(dataset)
+    titles = _titles(config, display)
     for seed_config, seed_folder in [(config, folder), *seeds]:
-        on_first(_open_folder, seed_folder, seed_config, dataset)
+        on_first(_open_folder, seed_folder, seed_config, dataset, titles)
     if config.model in COUNTED:
         if first_host():
             count(folder, config, dataset, split, console)
@@ -105,12 +106,21 @@ def run(config: Config, console: Console) -> Path:
     return folder
 
 
-def _open_folder(folder: Path, config: Config, dataset: Dataset) -> None:
+def _titles(config: Config, display: Display) -> dict[str, str]:
+    """Return titles by item id; none where they are damaged, which stops no training."""
+    try:
+        return item_titles(config.dataset, data_path=config.data_path, data_dir=config.data_dir)
+    except UserError as error:
+        display.say(f"no titles: {error}")
+        return {}
+
+
+def _open_folder(folder: Path, config: Config, dataset: Dataset, titles: dict[str, str]) -> None:
     """Make a run folder, or check that the one there was made on this data."""
     if (folder / "config.json").exists():
         check_same_data(folder, dataset)
     else:
-        write_start(folder, config, dataset)
+        write_start(folder, config, dataset, titles)
 
 
 def _check_same_everywhere(dataset: Dataset) -> None:

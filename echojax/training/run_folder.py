@@ -5,7 +5,9 @@ import os
 import shutil
 import tempfile
 import typing
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -99,15 +101,25 @@ def read_own_config(path: Path) -> Config:
     return config
 
 
-def write_start(path: Path, config: Config, dataset: Dataset) -> None:
-    """Make the folder, whole or not at all: filled under another name, then renamed."""
+def write_start(path: Path, config: Config, dataset: Dataset, titles: Mapping[str, str]) -> None:
+    """Make the folder, whole or not at all: filled under another name, then renamed.
+
+    Args:
+        path: the folder.
+        config: what it is made with.
+        dataset: what it is made on.
+        titles: by item id, kept for whoever asks the run without the data; maybe none.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-    items = {
+    item_ids = dataset.item_ids.tolist()
+    items: dict[str, Any] = {
         "dataset": dataset.name,
         "sha256": dataset.fingerprint["sha256"],
-        "item_ids": dataset.item_ids.tolist(),
+        "item_ids": item_ids,
     }
+    if titles:
+        items["titles"] = [titles.get(item, "") for item in item_ids]
     try:
         write_json(temporary / "items.json", items)
         write_json(temporary / "config.json", as_dict(config))
@@ -118,16 +130,25 @@ def write_start(path: Path, config: Config, dataset: Dataset) -> None:
         raise
 
 
-def read_item_ids(path: Path) -> np.ndarray:
-    """Return the data's own item ids by number, str (V,), of the run in a folder.
+def read_items(path: Path) -> tuple[np.ndarray, dict[str, str]]:
+    """Return the items of the run in a folder.
+
+    Returns:
+        item_ids_V: the data's own ids by number, str (V,).
+        titles: by id; empty where the run was started without.
 
     Raises:
         UserError: its items.json is missing or damaged.
     """
     items = read_json(path / "items.json")
-    if problem := misfit(items, {"item_ids": [str]}):
+    titled = "titles" in items
+    problem = misfit(items, {"item_ids": [str]} | ({"titles": [str]} if titled else {}))
+    if titled and not problem and len(items["titles"]) != len(items["item_ids"]):
+        problem = "'titles' and 'item_ids' differ in length"
+    if problem:
         raise UserError(f"{path / 'items.json'} is damaged ({problem}); restore it from a copy")
-    return np.array(items["item_ids"], dtype=str)
+    pairs = zip(items["item_ids"], items.get("titles", ()), strict=titled)
+    return np.array(items["item_ids"], dtype=str), {item: title for item, title in pairs if title}
 
 
 def check_same_data(path: Path, dataset: Dataset) -> None:

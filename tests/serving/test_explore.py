@@ -1,6 +1,7 @@
 """The page as a browser sees it, from the command that serves it."""
 
 import http.client
+import json
 import shutil
 import signal
 import socket
@@ -23,14 +24,14 @@ TITLE = '<script>document.title = "taken"</script>'
 @pytest.fixture(scope="module")
 def serving(ring_run, tmp_path_factory):
     """Return a process that serves two runs, and its port; one item has an odd title."""
-    folder = tmp_path_factory.mktemp("explored")
-    for name in ("ring.inter", "ring.item"):
-        text = (ring_run.parent / name).read_text()
-        (folder / name).write_text(text.replace("Stop 6\t", f"{TITLE}\t"))
+    folder = tmp_path_factory.mktemp("explored") / "run"
+    shutil.copytree(ring_run, folder)
+    items = (folder / "items.json").read_text()
+    (folder / "items.json").write_text(items.replace('"Stop 6 (1996)"', json.dumps(TITLE)))
     with subprocess.Popen(
         [
-            sys.executable, ROOT / "experiments/explore.py", "--run-dir", ring_run, ring_run,
-            "--data-path", folder / "ring.inter", "--port", "0",
+            sys.executable, ROOT / "experiments/explore.py", "--run-dir", folder, folder,
+            "--port", "0",
         ],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
