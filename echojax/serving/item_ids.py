@@ -4,6 +4,14 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from echojax.errors import UserError
+
+
+def check_list(what: str, items: object) -> None:
+    """Raise ``UserError`` where items are no list; a string would be taken apart into letters."""
+    if isinstance(items, str) or not isinstance(items, Iterable):
+        raise UserError(f"{what}: a list of item ids is wanted, not {items!r}; put it in brackets")
+
 
 class ItemIds:
     """Translates both ways.
@@ -21,8 +29,15 @@ class ItemIds:
         return len(self.item_ids_V)
 
     def number(self, item: object) -> int:
-        """Return the item's number; 0 where it is unknown."""
-        return self._number.get(str(item), 0)
+        """Return the item's number; 0 where it is unknown.
+
+        Raises:
+            UserError: an unknown float, as pandas makes of the ids in a column with gaps.
+        """
+        number = self._number.get(str(item), 0)
+        if not number and isinstance(item, float | np.floating):
+            raise UserError(f"item {item} is a float, not an id; write ids as text or integers")
+        return number
 
     def numbers(self, items: Iterable[object]) -> tuple[np.ndarray, int]:
         """Return the known items' numbers, int32 in the order given, and how many are unknown."""

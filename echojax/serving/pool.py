@@ -8,7 +8,7 @@ import numpy as np
 
 from echojax.errors import UserError
 from echojax.serving.batches import power_of_two
-from echojax.serving.item_ids import ItemIds
+from echojax.serving.item_ids import ItemIds, check_list
 
 # A filter that a user gives: it is told an item's own id and says whether to recommend it.
 Filter = Callable[[str], bool]
@@ -50,13 +50,14 @@ def chosen(
     """Return the numbers that candidates and filter leave, rising; ``None`` where neither is given.
 
     Raises:
-        UserError: nothing is left.
+        UserError: nothing is left, or candidates are no list.
     """
     if candidates is None and keep is None:
         return None
     if candidates is None:
         numbers = np.arange(1, len(item_ids), dtype=np.int32)
     else:
+        check_list("candidates", candidates)
         numbers = np.unique(item_ids.numbers(candidates)[0])
     if keep is not None:
         kept = [keep(item) for item in item_ids.ids(numbers)]

@@ -15,7 +15,7 @@ from echojax.errors import UserError
 from echojax.evaluation.tiles import Top
 from echojax.models import SequenceModel
 from echojax.serving.batches import make_batch, padded, power_of_two
-from echojax.serving.item_ids import ItemIds
+from echojax.serving.item_ids import ItemIds, check_list
 from echojax.serving.pool import Filter, Pool, chosen
 from echojax.serving.popularity import most_popular, read_popularity
 from echojax.serving.programs import programs
@@ -164,8 +164,9 @@ class Recommender:
         An item that the catalogue does not have scores NaN.
 
         Raises:
-            UserError: the history has no known item.
+            UserError: the history has no known item, or history or items are no list.
         """
+        check_list("items", items)
         numbers, _ = self._known(history)
         if not numbers.size:
             raise UserError(
@@ -236,8 +237,7 @@ class Recommender:
         return min(int(k), len(self.item_ids) - 1)
 
     def _known(self, history: History) -> _Read:
-        if isinstance(history, str) or not isinstance(history, Iterable):
-            raise UserError(f"a history is a list of item ids, not {history!r}; put it in brackets")
+        check_list("a history", history)
         return self.item_ids.numbers(history)
 
     def _named(

@@ -108,6 +108,9 @@ def test_few_programs_are_compiled(ring_run):
     [
         (["i3"], {}, "put it in brackets"),
         ([3], {}, "put it in brackets"),
+        ([["i3"]], {"candidates": "i5"}, "candidates: a list of item ids is wanted, not 'i5'"),
+        ([[50.0]], {}, "item 50.0 is a float, not an id; write ids as text or integers"),
+        ([["i3", np.float32("nan")]], {}, "item nan is a float"),
         ([["i3"]], {"k": 0}, "whole number of at least 1, not 0"),
         ([["i3"]], {"k": 2.5}, "whole number of at least 1, not 2.5"),
         ([["i3"]], {"approx": 1.5}, "approx must be"),
@@ -116,6 +119,11 @@ def test_few_programs_are_compiled(ring_run):
 def test_what_cannot_be_answered_is_said(recommender, histories, options, words):
     with pytest.raises(UserError, match=words):
         recommender.recommend(histories, **options)
+
+
+def test_a_string_of_items_is_not_taken_apart(recommender):
+    with pytest.raises(UserError, match="items: a list of item ids is wanted, not 'i5'"):
+        recommender.score(["i3"], "i5")
 
 
 def test_no_run(tmp_path):
