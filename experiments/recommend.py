@@ -15,9 +15,11 @@ from echojax.compilation import use_compilation_cache
 from echojax.errors import UserError, exit_on_user_error
 from echojax.serving import Recommender
 from echojax.serving.history_file import answer_file, check_files
+from echojax.serving.item_ids import typed_ids
 from echojax.serving.titles import run_titles
 from echojax.training.run_folder import read_config, read_items
 
+_NAMED = 10  # of the history's items
 _SECONDS = 10.0  # between two lines of progress
 
 
@@ -28,7 +30,7 @@ class Flags:
     run_dir: Path
     """The run folder."""
     history: str | None = None
-    """One history: the data's own item ids between commas, oldest first."""
+    """One history: the data's own item ids between commas or spaces, oldest first."""
     histories: Path | None = None
     """A file with lines of `user item item ...` instead, plain or .gz; answered into --output."""
     output: Path | None = None
@@ -66,8 +68,10 @@ def show(flags: Flags, recommender: Recommender, console: Console) -> None:
         read_items(flags.run_dir)[1], read_config(flags.run_dir), data_dir=flags.data_dir,
         data_path=flags.data_path, say=console.print,
     )  # fmt: skip
-    words = [word.strip() for word in (flags.history or "").split(",")]
-    history = [word for word in words if word]
+    history = typed_ids(flags.history or "")
+    if titles and history:  # whoever typed the ids of other data sees it
+        named = " · ".join(titles.get(item, item) for item in history[-_NAMED:])
+        console.print(f"history{' ends with' * (len(history) > _NAMED)}: {named}", markup=False)
     (answer,) = recommender.recommend([history], flags.k, exclude_seen=flags.exclude_seen)
     known = len(history) - answer.unknown
     if answer.unknown:

@@ -1,11 +1,11 @@
 """What the page is asked: the parameters of its address, checked."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
 from echojax.errors import UserError
+from echojax.serving.item_ids import typed_ids
 
 MOST = 100  # recommendations
 _CHARACTERS = 20_000
@@ -48,7 +48,7 @@ def read_question(values: Mapping[str, str]) -> Question:
     for name in ("user", "history", "k", "item"):
         if len(values.get(name, "")) > _CHARACTERS:
             raise UserError(f"{name} is longer than {_CHARACTERS:,} characters; shorten it")
-    history = tuple(word for word in re.split(r"[\s,;]+", values.get("history", "")) if word)
+    history = tuple(typed_ids(values.get("history", "")))
     if len(history) > _ITEMS:
         raise UserError(f"a history of {len(history):,} items; give the newest {_ITEMS:,}")
     k = values.get("k", "").strip() or "10"

@@ -1,5 +1,6 @@
 """The data's own item ids and the model's item numbers."""
 
+import re
 from collections.abc import Iterable
 
 import numpy as np
@@ -11,6 +12,11 @@ def check_list(what: str, items: object) -> None:
     """Raise ``UserError`` where items are no list; a string would be taken apart into letters."""
     if isinstance(items, str) or not isinstance(items, Iterable):
         raise UserError(f"{what}: a list of item ids is wanted, not {items!r}; put it in brackets")
+
+
+def typed_ids(text: str) -> list[str]:
+    """Return the item ids that a user typed, between white space, commas and semicolons."""
+    return [word for word in re.split(r"[\s,;]+", text) if word]
 
 
 class ItemIds:

@@ -28,7 +28,7 @@ def environment(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def data_file(tmp_path_factory):
-    """Return a file of 60 users who walk around a ring of 30 items, with some noise."""
+    """Return a file of 60 users who walk around a ring of 30 items, with some noise; titles too."""
     rng = np.random.default_rng(0)
     lines = ["user_id:token\titem_id:token\ttimestamp:float"]
     for user in range(60):
@@ -38,6 +38,8 @@ def data_file(tmp_path_factory):
             lines.append(f"u{user}\ti{item}\t{time}")
     path = tmp_path_factory.mktemp("data") / "ring.inter"
     path.write_text("\n".join(lines) + "\n")
+    titles = "".join(f"i{n}\tStop {n}\n" for n in range(30))
+    path.with_suffix(".item").write_text(f"item_id:token\ttitle:token_seq\n{titles}")
     return path
 
 

@@ -15,13 +15,14 @@ def run(finished):
 
 def test_one_history(command, run):
     code, out, err = command(
-        "recommend.py", "--run-dir", run, "--history", "i3,i4, what,i5", "-k", "4"
+        "recommend.py", "--run-dir", run, "--history", "i3 i4, what,i5", "-k", "4"
     )
     assert code == 0, err
     assert "1 of 4 items unknown to this model: skipped" in out
-    item, score = out.splitlines()[-4].split()
-    assert item == "i6"
-    assert float(score) > float(out.splitlines()[-1].split()[1])
+    assert "history: Stop 3 · Stop 4 · what · Stop 5" in out
+    item, *title, score = out.splitlines()[-4].split()
+    assert (item, title) == ("i6", ["Stop", "6"])
+    assert float(score) > float(out.splitlines()[-1].split()[-1])
 
 
 def test_more_than_there_are(command, run):
