@@ -13,6 +13,7 @@ from rich.table import Table
 from echojax.command_line import parse
 from echojax.compilation import use_compilation_cache
 from echojax.errors import UserError, exit_on_user_error
+from echojax.reproduction.signals import Stopped, stopping_at_once
 from echojax.serving import Recommender
 from echojax.serving.history_file import answer_file, check_files
 from echojax.serving.item_ids import typed_ids
@@ -57,9 +58,9 @@ def check(flags: Flags) -> None:
         raise UserError(f"--output {flags.output}: its folder does not exist")
     if flags.histories is not None and flags.output is not None:
         check_files(flags.histories, flags.output)
-    for name in ("k", "batch_size"):
-        if (value := getattr(flags, name)) is not None and value < 1:
-            raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
+    for name, value in (("-k", flags.k), ("--batch-size", flags.batch_size)):
+        if value is not None and value < 1:
+            raise UserError(f"{name} must be at least 1, not {value}")
 
 
 def show(flags: Flags, recommender: Recommender, console: Console) -> None:
@@ -95,9 +96,11 @@ def answer_all(flags: Flags, recommender: Recommender, console: Console) -> None
     assert flags.output is not None
     began = said = time.monotonic()
     first: int | None = None
+    done = 0
 
-    def report(done: int) -> None:
-        nonlocal said, first
+    def report(so_far: int) -> None:
+        nonlocal said, first, done
+        done = so_far
         first = done if first is None else first
         now = time.monotonic()
         words = f"{done:,} histories  {(done - first) / (now - began):,.0f}/s"
@@ -106,11 +109,15 @@ def answer_all(flags: Flags, recommender: Recommender, console: Console) -> None
             said = now
             console.print(words)
 
-    with console.status("reading histories ...") as status:  # on a terminal alone
-        done = answer_file(
-            recommender, flags.histories, flags.output, flags.k,
-            exclude_seen=flags.exclude_seen, report=report,
-        )  # fmt: skip
+    try:
+        with console.status("reading histories ...") as status:  # on a terminal alone
+            answer_file(
+                recommender, flags.histories, flags.output, flags.k,
+                exclude_seen=flags.exclude_seen, report=report,
+            )  # fmt: skip
+    except Stopped:
+        console.print(f"stopped after {done:,} histories; the same command goes on")
+        raise
     console.print(f"{done:,} histories answered: {flags.output}")
 
 
@@ -120,15 +127,19 @@ def main() -> None:
     with exit_on_user_error():
         flags = parse(Flags, args=sys.argv[1:])
         check(flags)
-        use_compilation_cache()
-        recommender = Recommender.load(
-            flags.run_dir,
-            data_dir=flags.data_dir,
-            data_path=flags.data_path,
-            batch_size=flags.batch_size,
-            say=console.print,
-        )
-        (show if flags.history is not None else answer_all)(flags, recommender, console)
+        try:
+            with stopping_at_once():
+                use_compilation_cache()
+                recommender = Recommender.load(
+                    flags.run_dir,
+                    data_dir=flags.data_dir,
+                    data_path=flags.data_path,
+                    batch_size=flags.batch_size,
+                    say=console.print,
+                )
+                (show if flags.history is not None else answer_all)(flags, recommender, console)
+        except Stopped as stop:
+            raise SystemExit(128 + stop.signum) from None
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from echojax.data.text import TextFile, line_error, read_blocks
+from echojax.data.text import TextFile, read_blocks
 from echojax.errors import UserError
 from echojax.serving.recommender import Recommender
 
@@ -25,23 +25,23 @@ class UserHistory(NamedTuple):
 def read_histories(path: Path) -> Iterator[UserHistory]:
     """Yield the histories of a file with lines of ``user item item ...``, plain or gzip.
 
+    Blank lines are passed over: one at the end should not cost a long file its answer.
+
     Raises:
-        UserError: the file cannot be read, or a line is empty.
+        UserError: the file cannot be read.
     """
-    file = TextFile(path)
-    for block in read_blocks(file):
-        lines = block.data.decode().removesuffix("\n").split("\n")
-        for number, line in enumerate(lines, block.first_line):
-            words = line.split()
-            if not words:
-                raise line_error(file, number, "is empty; write: user item item ...")
-            yield UserHistory(words[0], words[1:])
+    for block in read_blocks(TextFile(path)):
+        for line in block.data.decode().split("\n"):
+            if words := line.split():
+                yield UserHistory(words[0], words[1:])
 
 
 def check_files(histories: Path, output: Path) -> None:
     """Raise ``UserError`` where the one file is missing or the other is there."""
     if output.exists():
         raise UserError(f"--output {output} exists; delete it or name another file")
+    if histories.is_dir():
+        raise UserError(f"--histories {histories} is a folder; name the file inside it")
     if not histories.is_file():
         raise UserError(f"--histories {histories}: no such file; check the path")
 
@@ -67,7 +67,7 @@ def answer_file(
         output: the file written.
         k: recommendations a history.
         exclude_seen: leave out what the history holds.
-        report: told now and then how many are done.
+        report: told now and then, and however it ends, how many are done.
 
     Raises:
         UserError: ``output`` exists, or a file cannot be read or written.
@@ -78,6 +78,7 @@ def answer_file(
     request = [recommender.fingerprint, *asked]
     key = hashlib.sha256(json.dumps(request).encode()).hexdigest()[:12]
     partial = output.with_name(f".{output.name}.{key}.partial")
+    done = 0
     try:
         done = _whole_batches(partial, recommender.batch_size)
         with partial.open("ab") as file:
@@ -92,6 +93,10 @@ def answer_file(
         os.replace(partial, output)
     except OSError as error:
         raise UserError(f"--output {output}: cannot be written ({error.strerror})") from None
+    finally:
+        report(done)
+        if partial.exists() and not partial.stat().st_size:
+            partial.unlink()
     return done
 
 

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import signal
 import time
 
@@ -34,7 +35,7 @@ def test_more_than_there_are(command, run):
 def test_a_file_of_histories_goes_on_where_it_was_killed(command, start, run, tmp_path):
     users, whole, cut = 20_000, tmp_path / "whole.jsonl", tmp_path / "cut.jsonl"
     lines = [f"u{n} i{n % 30} i{(n + 1) % 30}" for n in range(users)]
-    lines[7] = "u7"  # nothing yet
+    lines[7] = "\nu7"  # nothing yet, and a blank line
     histories = tmp_path / "histories.txt.gz"
     histories.write_bytes(gzip.compress("\n".join(lines).encode()))
     asked = ["recommend.py", "--run-dir", run, "--histories", histories, "-k", "3"]
@@ -62,13 +63,40 @@ def test_a_file_of_histories_goes_on_where_it_was_killed(command, start, run, tm
     assert not list(tmp_path.glob(".cut*"))
 
 
+def test_an_interrupt_is_one_line_and_leaves_no_empty_file(start, run, tmp_path):
+    histories = tmp_path / "histories.txt"
+    histories.write_text("u1 i3\n" * 200_000)
+    process = start(
+        "recommend.py", "--run-dir", run, "--histories", histories, "--output", tmp_path / "out"
+    )
+    while not list(tmp_path.glob(".out.*.partial")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate()
+    assert (process.returncode, err) == (130, "")
+    assert re.fullmatch(r"stopped after [\d,]+ histories; the same command goes on\n", out)
+    assert all(part.stat().st_size for part in tmp_path.glob(".out*"))
+
+
+def test_a_failed_request_leaves_nothing(command, run, tmp_path):
+    (tmp_path / "bad.txt").write_bytes(b"u1 i3\nu2 \xff\n")
+    code, _, err = command(
+        "recommend.py", "--run-dir", run, "--histories", "bad.txt", "--output", "out", cwd=tmp_path
+    )
+    assert code == 2
+    assert "is not UTF-8" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.txt"]
+
+
 @pytest.mark.parametrize(
     ("flags", "named"),
     [
         ([], "--history"),
         (["--history", "i1", "--histories", "x", "--output", "y"], "--histories"),
         (["--histories", "nowhere.txt"], "--output"),
-        (["--history", "i1", "-k", "0"], "--k"),
+        (["--history", "i1", "-k", "0"], "-k must"),
+        (["--histories", "/", "--output", "out.jsonl"], "--histories / is a folder"),
         (["--histories", "nowhere.txt", "--output", "out.jsonl"], "nowhere.txt"),
     ],
 )
