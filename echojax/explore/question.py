@@ -8,7 +8,7 @@ from echojax.errors import UserError
 from echojax.serving.item_ids import typed_ids
 
 MOST = 100  # recommendations
-_CHARACTERS = 20_000
+CHARACTERS = 20_000  # of a value
 _ITEMS = 2_000
 
 
@@ -43,11 +43,11 @@ def read_question(values: Mapping[str, str]) -> Question:
     """Return the question of an address.
 
     Raises:
-        UserError: a value is too long, or k is no number from 1 to 100.
+        UserError: a value is empty or too long, or k is no number from 1 to 100.
     """
     for name in ("user", "history", "k", "item"):
-        if len(values.get(name, "")) > _CHARACTERS:
-            raise UserError(f"{name} is longer than {_CHARACTERS:,} characters; shorten it")
+        if len(values.get(name, "")) > CHARACTERS:
+            raise UserError(f"{name} is longer than {CHARACTERS:,} characters; shorten it")
     history = tuple(typed_ids(values.get("history", "")))
     if len(history) > _ITEMS:
         raise UserError(f"a history of {len(history):,} items; give the newest {_ITEMS:,}")
@@ -55,4 +55,6 @@ def read_question(values: Mapping[str, str]) -> Question:
     if not (k.isascii() and k.isdigit() and len(k) < 4 and 1 <= int(k) <= MOST):
         raise UserError(f"k must be a whole number from 1 to {MOST}, not {k[:20]!r}")
     user = values.get("user", "").strip()
+    if not user and not history and ("user" in values or "history" in values):
+        raise UserError("nothing was asked; type a user, or the ids of some items")
     return Question(user, () if user else history, int(k), values.get("item", "").strip())

@@ -1,5 +1,7 @@
 """The page's addresses, and the server on the loopback interface."""
 
+import contextlib
+import os
 import socket
 from collections.abc import Sequence
 from html import escape
@@ -17,8 +19,9 @@ from starlette.responses import HTMLResponse
 from starlette.routing import Route
 
 from echojax.errors import UserError, one_line
-from echojax.explore.answers import answers, form
-from echojax.explore.question import Question, read_question
+from echojax.explore.answers import answers
+from echojax.explore.form import form
+from echojax.explore.question import read_question
 from echojax.explore.runs import ExploredRun
 from echojax.files import read_json
 from echojax.reporting.page import page as report_page
@@ -56,7 +59,7 @@ def make_app(runs: Sequence[ExploredRun], scans: Path | None) -> Starlette:
         question = read_question(request.query_params)
         with one_at_a_time:
             said = "" if question.is_empty else answers(question, runs)
-        return _answer(_page(_nav(links, "/"), form(question, runs[0]) + said))
+        return _answer(_page(_nav(links, "/"), form(request.query_params, runs[0]) + said))
 
     def run(request: Request) -> HTMLResponse:
         number = request.path_params["number"]
@@ -75,13 +78,17 @@ def make_app(runs: Sequence[ExploredRun], scans: Path | None) -> Starlette:
         return _answer(_with_nav(comparison, _nav(links, "/scans")))
 
     def mistake(request: Request, error: Exception) -> HTMLResponse:
-        words = f'<p class="error" role="alert">{escape(one_line(error))}</p>'
-        return _answer(_page(_nav(links, ""), form(Question(), runs[0]) + words), 400)
+        said = form(request.query_params, runs[0]) + _alert(one_line(error))
+        return _answer(_page(_nav(links, ""), said), 400)
 
     def absent(request: Request, error: Exception) -> HTMLResponse:
         status = error.status_code if isinstance(error, HTTPException) else 404
         words = "There is no such page." if status == 404 else "This page can only be read."
-        return _answer(_page(_nav(links, ""), f'<p class="error" role="alert">{words}</p>'), status)
+        return _answer(_page(_nav(links, ""), _alert(words)), status)
+
+    def broken(request: Request, error: Exception) -> HTMLResponse:
+        words = "This question cannot be answered: an error in echojax, which the terminal shows."
+        return _answer(_page(_nav(links, ""), _alert(words)), 500)
 
     return Starlette(
         routes=[
@@ -95,7 +102,7 @@ def make_app(runs: Sequence[ExploredRun], scans: Path | None) -> Starlette:
                 TrustedHostMiddleware, allowed_hosts=[LOOPBACK, "localhost"], www_redirect=False
             )
         ],
-        exception_handlers={UserError: mistake, HTTPException: absent},
+        exception_handlers={UserError: mistake, HTTPException: absent, Exception: broken},
     )
 
 
@@ -110,16 +117,22 @@ def listen(port: int) -> socket.socket:
     try:
         return socket.create_server((LOOPBACK, port))
     except OSError as error:
-        raise UserError(f"--port {port}: {error.strerror}; name another one") from None
+        # Not strerror, to which Python adds the address.
+        reason = os.strerror(error.errno or 0)
+        raise UserError(f"--port {port}: {reason}; name another one") from None
 
 
 def serve(app: Starlette, listening: socket.socket) -> None:
     """Serve until Ctrl-C."""
     config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
-    try:
+    # Where Ctrl-C was ignored before, uvicorn stops without passing it on.
+    with contextlib.suppress(KeyboardInterrupt):
         uvicorn.Server(config).run(sockets=[listening])
-    except KeyboardInterrupt:
-        print("stopped")
+    print("stopped")
+
+
+def _alert(words: str) -> str:
+    return f'<p class="error" role="alert">{escape(words)}</p>'
 
 
 def _answer(html: str, status: int = 200) -> HTMLResponse:

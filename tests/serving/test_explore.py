@@ -1,7 +1,9 @@
 """The page as a browser sees it, from the command that serves it."""
 
+import asyncio
 import http.client
 import json
+import re
 import shutil
 import signal
 import socket
@@ -9,13 +11,14 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import quote
 
 import pytest
 
 from echojax.errors import UserError
 from echojax.explore.question import Question, read_question
-from echojax.explore.server import listen
+from echojax.explore.server import listen, make_app
 
 ROOT = Path(__file__).parent.parent.parent
 TITLE = '<script>document.title = "taken"</script>'
@@ -60,7 +63,11 @@ def test_a_user_is_answered_with_titles_and_reasons(get):
     assert status == 200
     assert "default-src 'none'" in headers["content-security-policy"]
     assert body.count("<section>") == 2  # two runs side by side
-    assert body.count("came next in the data: Stop ") == 2
+    assert body.count("what came next in the data: Stop ") == 2
+    assert body.count(">in both</span>") == 2 * 5
+    assert body.count('<tr class="chosen">') == 2
+    assert 'href="/?user=u3&amp;k=5&amp;item=' in body
+    assert '#why-2">Stop ' in body
     assert body.count(">backward</th>") == 2
     assert body.count(" %</td>") == 2 * 3 * 8  # shares of the events that the model reads
 
@@ -70,9 +77,22 @@ def test_a_history_is_answered_and_an_item_explained(get):
     assert "1 of 5 items unknown to this run: skipped." in body
     assert 'What moved the score of Stop 20 (2010) <span class="id">i20</span>' in body
     _, body, _ = get("/?history=" + "+".join(f"i{n}" for n in range(9)))
-    assert "The newest 8 of the history&#x27;s items are read." in body
+    assert "Read: the newest 8 of the history&#x27;s 9 items." in body
+    _, body, _ = get("/?history=i3&item=nope")
+    assert "Item &#x27;nope&#x27; is unknown to this run: not explained." in body
+
+
+def test_popularity_has_whole_numbers_and_no_reasons(get):
     _, body, _ = get("/?history=nowhere")
     assert "No known item in the history: the most popular items instead." in body
+    assert "What moved" not in body
+    assert re.search(r'<th scope="row">Stop \d+ \(\d+\) .*</th><td>\d+</td>', body)
+
+
+def test_a_history_of_everything(get):
+    status, body, _ = get("/?history=" + "+".join(f"i{n}" for n in range(30)))
+    assert status == 200
+    assert body.count("No item is left to recommend.") == 2
     assert "What moved" not in body
 
 
@@ -94,6 +114,9 @@ def test_nothing_that_is_typed_or_read_runs(get):
         ("/?history=" + "i1+" * 2001, "give the newest 2,000"),
         ("/?history=" + "i" * 20_001, "longer than 20,000 characters"),
         ("/?user=nobody", "pick another"),
+        ("/?user=nobody", 'name="user" value="nobody"'),
+        ("/?history=i1+i2&k=0", ">i1 i2</textarea>"),
+        ("/?user=+", "nothing was asked; type a user"),
     ],
 )
 def test_mistakes_are_named_in_one_line(get, address, words):
@@ -144,10 +167,36 @@ def test_a_question_is_read_back_from_its_address():
 def test_a_taken_port_is_named():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(UserError, match=f"--port {port}: Address already in use"):
+        with pytest.raises(UserError, match=f"--port {port}: Address already in use; name"):
             listen(port)
     with pytest.raises(UserError, match="--port must be from 0 to 65535, not 70000"):
         listen(70000)
+
+
+def test_an_error_of_ours_keeps_the_layout(monkeypatch):
+    def fails(*args):
+        raise IndexError("list index out of range")
+
+    monkeypatch.setattr("echojax.explore.server.form", fails)
+    sent = []
+
+    async def receive():
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {
+        "type": "http", "method": "GET", "path": "/", "query_string": b"",
+        "headers": [(b"host", b"127.0.0.1")],
+    }  # fmt: skip
+    with pytest.raises(IndexError):  # it goes on to the terminal
+        asyncio.run(make_app([SimpleNamespace(name="a run")], None)(scope, receive, send))
+    assert sent[0]["status"] == 500
+    body = b"".join(message.get("body", b"") for message in sent).decode()
+    assert "<nav>" in body
+    assert "an error in echojax" in body
+    assert "list index" not in body
 
 
 def test_an_interrupt_ends_it_in_one_line(serving):
