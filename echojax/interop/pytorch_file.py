@@ -49,6 +49,8 @@ def read_pytorch(path: str | Path) -> dict[str, np.ndarray]:
                 raise ValueError("the format of PyTorch before 1.6")
             with zipfile.ZipFile(file) as archive:
                 return _tensors(_Archive(archive, path.stat().st_size))
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; check the path") from None
     except (OSError, ValueError, *_BROKEN) as error:
         raise UserError(
             f"{path} cannot be read ({error}); "

@@ -71,6 +71,8 @@ def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
     try:
         with path.open("rb") as file:
             return _read(file, path.stat().st_size)
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; check the path") from None
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read ({error}); restore it from a copy") from None
 

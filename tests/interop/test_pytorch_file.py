@@ -159,3 +159,8 @@ def test_damaged_files_end_in_one_line(tmp_path):
             assert sum(array.size for array in read.values()) <= 6 * 4 * len(read)
         assert "\n" not in line
     assert 500 < refused < 1000
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(UserError, match="does not exist; check the path"):
+        read_pytorch(tmp_path / "x.pth")

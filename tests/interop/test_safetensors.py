@@ -150,5 +150,5 @@ def test_damaged_files_end_in_one_line(tmp_path):
 
 
 def test_a_missing_file(tmp_path):
-    with pytest.raises(UserError, match="No such file"):
+    with pytest.raises(UserError, match="does not exist; check the path"):
         read_safetensors(tmp_path / "x")
