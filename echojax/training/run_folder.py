@@ -74,7 +74,8 @@ def read_config(path: Path) -> Config:
         UserError: no such folder, or its config.json is missing or not one of ours.
     """
     if not path.is_dir():
-        raise UserError(f"run folder {path} does not exist")
+        problem = "is a file; name the run folder" if path.exists() else "does not exist"
+        raise UserError(f"run folder {path} {problem}")
     values = read_json(path / "config.json")
     fields = {field.name for field in dataclasses.fields(Config)}
     if not fields.issuperset(values):

@@ -129,6 +129,8 @@ def test_a_string_of_items_is_not_taken_apart(recommender):
 def test_no_run(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         Recommender.load(tmp_path / "nothing")
+    with pytest.raises(UserError, match="is a file; name the run folder"):
+        Recommender.load(Path(__file__))
 
 
 def test_the_package_is_imported_without_jax():
