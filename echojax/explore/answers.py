@@ -49,7 +49,7 @@ def answers(question: Question, runs: Sequence[ExploredRun]) -> str:
         _column(asked, run, answer, f"why-{number}")
         for number, (run, answer) in enumerate(zip(runs, given, strict=True), 1)
     )
-    note = _SIDE_BY_SIDE if len(runs) > 1 else ""
+    note = _SIDE_BY_SIDE if len(runs) > 1 and asked.item else ""
     return f'{note}<div class="runs">\n{columns}\n</div>'
 
 
@@ -124,5 +124,5 @@ def _recommendations(asked: _Asked, run: ExploredRun, answer: Recommendation, an
 
 def _marks(asked: _Asked, item: str) -> str:
     came_next = ' <span class="hit">✓ came next</span>' if item == asked.following else ""
-    common = ' <span class="common">in both</span>' if item in asked.common else ""
+    common = ' <span class="common">· in both</span>' if item in asked.common else ""
     return came_next + common

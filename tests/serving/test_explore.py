@@ -64,7 +64,7 @@ def test_a_user_is_answered_with_titles_and_reasons(get):
     assert "default-src 'none'" in headers["content-security-policy"]
     assert body.count("<section>") == 2  # two runs side by side
     assert body.count("what came next in the data: Stop ") == 2
-    assert body.count(">in both</span>") == 2 * 5
+    assert body.count(">· in both</span>") == 2 * 5
     assert body.count('<tr class="chosen">') == 2
     assert 'href="/?user=u3&amp;k=5&amp;item=' in body
     assert '#why-2">Stop ' in body
