@@ -67,7 +67,7 @@ def readout(
 def time_after(t_BxLxE: jax.Array, reverse: bool) -> jax.Array:
     """Return the sum of the time steps visited after each position, (B, L, E).
 
-    Summed from the near end, so that what has decayed least is the most exact.
+    Long rows are summed from the near end, so that what has decayed least is the most exact.
     """
     length = t_BxLxE.shape[1]
     if length <= _LONGEST_PRODUCT:

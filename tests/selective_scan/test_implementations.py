@@ -111,11 +111,21 @@ def test_oracle_gradients_equal_finite_differences():
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "reference"])
 @pytest.mark.parametrize("shape", [(3, 11, 4, 3), (1, 1, 1, 1), (70, 9, 130, 2)])
 def test_readout_equals_the_scan_at_its_last_position(name, reverse, shape):
-    arrays = inputs(shape)
-    batch, length = shape[:2]
     rng = np.random.default_rng(2)
-    start = rng.integers(0, length, batch)
-    stop = rng.integers(start + 1, length + 1)
+    start = rng.integers(0, shape[1], shape[0])
+    check_readout(name, reverse, shape, start, rng.integers(start + 1, shape[1] + 1))
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_readout_of_long_rows_without_padding(reverse):
+    check_readout("fused", reverse, (2, 300, 70, 2), np.zeros(2, int), np.full(2, 300))
+
+
+def check_readout(name, reverse, shape, start, stop):
+    """Compare the read-out of ranges of rows, and its gradients, with the oracle."""
+    arrays = inputs(shape)
+    batch = shape[0]
+    rng = np.random.default_rng(3)
     dy = rng.normal(size=(batch, shape[2]))
     last = start if reverse else stop - 1
     keys = ("u", "delta", "A", "B", "delta_bias", "initial_state")
