@@ -1,7 +1,8 @@
 """One training run from configuration to report, in named stages."""
 
 import shlex
-from functools import partial
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def run(config: Config, console: Console) -> Path:
     dataset, split = read_data(config, display.say)
     say_data(display.say, dataset, split)
     _check_same_everywhere(dataset)
-    titles = _titles(config, display)
+    titles = cache(partial(_titles, config, display))  # read where a folder is made, and once
     for seed_config, seed_folder in [(config, folder), *seeds]:
         on_first(_open_folder, seed_folder, seed_config, dataset, titles)
     if config.model in COUNTED:
@@ -115,12 +116,14 @@ def _titles(config: Config, display: Display) -> dict[str, str]:
         return {}
 
 
-def _open_folder(folder: Path, config: Config, dataset: Dataset, titles: dict[str, str]) -> None:
+def _open_folder(
+    folder: Path, config: Config, dataset: Dataset, titles: Callable[[], dict[str, str]]
+) -> None:
     """Make a run folder, or check that the one there was made on this data."""
     if (folder / "config.json").exists():
         check_same_data(folder, dataset)
     else:
-        write_start(folder, config, dataset, titles)
+        write_start(folder, config, dataset, titles())
 
 
 def _check_same_everywhere(dataset: Dataset) -> None:
