@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM between and inside the runs of a suite."""
+"""SIGINT and SIGTERM in commands whose files are whole at any moment."""
 
 import signal
 from collections.abc import Iterator

@@ -11,8 +11,8 @@ from rich.console import Console
 from echojax.command_line import parse
 from echojax.compilation import use_compilation_cache
 from echojax.errors import exit_on_user_error
-from echojax.reproduction.signals import Stopped, stopping_at_once
 from echojax.serving.export import MOST, export_run
+from echojax.signals import Stopped, stopping_at_once
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ from rich.table import Table
 from echojax.command_line import parse
 from echojax.compilation import use_compilation_cache
 from echojax.errors import UserError, exit_on_user_error
-from echojax.reproduction.signals import Stopped, stopping_at_once
 from echojax.serving import Recommender
 from echojax.serving.history_file import answer_file, check_files
 from echojax.serving.item_ids import typed_ids
 from echojax.serving.titles import run_titles
+from echojax.signals import Stopped, stopping_at_once
 from echojax.training.run_folder import read_config, read_items
 
 _NAMED = 10  # of the history's items

@@ -20,10 +20,10 @@ from echojax.reproduction.record import (
     write_record,
 )
 from echojax.reproduction.samples import write_sample
-from echojax.reproduction.signals import Stopped, stopping_at_once
 from echojax.reproduction.suite import Suite
 from echojax.reproduction.suite_file import find_suite, read_suite
 from echojax.reproduction.write_page import write_page
+from echojax.signals import Stopped, stopping_at_once
 from echojax.training.interrupts import Interrupted
 from echojax.training.run import run
 
