@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from echojax.errors import UserError
 from echojax.reproduction.cells import GLOBAL_TIME, Cell, state_of
 from echojax.reproduction.finished import Finished, read_finished
 from echojax.reproduction.lines import Line, beside, corrected, line_of
@@ -88,7 +89,11 @@ def _finished(cells: Sequence[Cell]) -> tuple[dict[str, Finished], list[str]]:
     """Return the finished runs by name, all on the same data, and what was left out."""
     done, problems, sha256 = {}, [], None
     for cell in cells:
-        if state_of(cell) != "finished":
+        try:
+            if state_of(cell) != "finished":
+                continue
+        except UserError as error:  # of another configuration: the page goes on without it
+            problems.append(str(error))
             continue
         run = read_finished(cell.folder)
         found = run.results["dataset"]["sha256"]

@@ -1,6 +1,7 @@
 """The page of a suite made by hand: its numbers, and that it holds whatever there is."""
 
 import csv
+import dataclasses
 import html
 import io
 import re
@@ -189,6 +190,15 @@ def test_runs_on_other_data_are_left_out_and_named(finished_suite, record):
     page = (out / "page.html").read_text()
     assert table_of(page, "Ablation")["layers-2"][6] == "2 of 3"
     assert "ring/layers-2/seed-2 was made on other data (sha256 666666666666" in text_of(page)
+
+
+def test_a_run_of_another_configuration_is_left_out_and_named(finished_suite, record):
+    suite, cells, out = finished_suite
+    changed = dataclasses.replace(cells[-1], config=dataclasses.replace(cells[-1].config, width=9))
+    write_page(out, suite, [*cells[:-1], changed], record)
+    page = (out / "page.html").read_text()
+    assert table_of(page, "Ablation")["layers-2"][6] == "2 of 3"
+    assert "seed-2 was made with --width 8, and the suite says 9; delete it" in text_of(page)
 
 
 def test_a_damaged_run_is_one_line(finished_suite, record):
