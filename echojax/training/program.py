@@ -135,9 +135,17 @@ def choose_microbatch(config: Config, rows: int, num_items: int) -> int | None:
 def choose_columns(lengths_M: np.ndarray, max_len: int) -> list[int]:
     """Return how narrow the windows of short examples may be cut, beside ``max_len``.
 
-    Every choice is compiled for itself, several seconds each: where windows are well filled
-    there is none.
+    Each width is compiled for itself, several seconds, so it is chosen only where it spares a
+    tenth of the positions that the others leave.
     """
-    if lengths_M.mean() > max_len / 2:
-        return []
-    return [int(width) + 1 for width in np.quantile(lengths_M, [0.5, 0.8])]
+    # One column more than the items, as in ``summed_gradient``.
+    fits_W = np.cumsum(np.bincount(np.minimum(lengths_M + 1, max_len), minlength=max_len + 1))
+    candidates, chosen = np.arange(1, max_len + 1), np.array([0, max_len])
+    while True:
+        place = np.searchsorted(chosen, candidates)
+        below, above = chosen[place - 1], chosen[place]
+        spared = (fits_W[candidates] - fits_W[below]) * (above - candidates)
+        left = np.sum(np.diff(fits_W[chosen]) * chosen[1:])
+        if 10 * spared.max() < left:
+            return chosen[1:-1].tolist()
+        chosen = np.sort(np.append(chosen, candidates[spared.argmax()]))

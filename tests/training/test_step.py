@@ -10,6 +10,7 @@ import pytest
 from flax import nnx
 
 from echojax.models.bert4rec import BERT4Rec
+from echojax.models.caser import Caser
 from echojax.models.echomamba4rec import EchoMamba4Rec
 from echojax.models.fmlprec import FMLPRec
 from echojax.models.sasrec import SASRec
@@ -49,6 +50,7 @@ def close(ours, theirs):
         (SMALL_ECHOMAMBA, "prefixes"),
         (FMLPRec, "prefixes"),
         (SASRec, "all-positions"),
+        (Caser, "all-positions"),
         (BERT4Rec, "cloze"),
     ],
 )
