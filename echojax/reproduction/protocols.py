@@ -36,7 +36,7 @@ from echojax.training.checkpoints import Checkpoints
 from echojax.training.optimizer import make_optimizer
 from echojax.training.prepared import make_evaluator, read_data
 from echojax.training.run_folder import check_same_data, read_config
-from echojax.training.state import create_state
+from echojax.training.state import state_shapes
 
 _NAME = "protocols.json"
 
@@ -130,12 +130,12 @@ def _learned(
     folder: Path, config: Config, dataset: Dataset, split: Split
 ) -> tuple[FullRanker, CandidateScorer]:
     """Return how the best checkpoint of a run ranks."""
-    graphdef, state = create_state(
-        build_model(config, dataset.num_items), make_optimizer(config), config.seed
+    graphdef, like = state_shapes(
+        lambda: build_model(config, dataset.num_items), make_optimizer(config)
     )
     checkpoints = Checkpoints(folder / "checkpoints", lambda line: None)
     best_step = read_json(folder / "results.json")["train"]["best_step"]
-    found = checkpoints.restore(state, first=best_step)
+    found = checkpoints.restore(like, first=best_step)
     checkpoints.close()
     if found is None or int(found[0].step) != best_step:
         raise UserError(f"{folder} has lost the checkpoint of its best step {best_step}")

@@ -14,7 +14,7 @@ from echojax.models import COUNTED, build_model
 from echojax.training.checkpoints import Checkpoints
 from echojax.training.optimizer import make_optimizer
 from echojax.training.run_folder import read_config, read_items
-from echojax.training.state import create_state
+from echojax.training.state import state_shapes
 from selective_scan import implementations
 
 
@@ -62,8 +62,8 @@ def read_trained(
     runs_here = implementations().get(config.scan) is None
     config = dataclasses.replace(config, scan=scan or (config.scan if runs_here else "auto"))
     item_ids, titles = read_items(folder)
-    graphdef, like = create_state(
-        build_model(config, len(item_ids)), make_optimizer(config), config.seed
+    graphdef, like = state_shapes(
+        lambda: build_model(config, len(item_ids)), make_optimizer(config)
     )
     checkpoints = Checkpoints(folder / "checkpoints", say)
     try:

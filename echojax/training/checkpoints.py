@@ -109,13 +109,14 @@ class Checkpoints:
         """Return the newest whole checkpoint, or ``None`` where there is no checkpoint at all.
 
         Args:
-            like: a state of the same shapes and dtypes.
+            like: a state, or what ``state_shapes`` returns: its shapes and dtypes are read.
             first: a step to try before the others (the best one).
             newest: leave later steps alone.
 
         Raises:
             UserError: there are checkpoints and none of them can be read.
         """
+        like = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
         found: tuple[TrainState, dict[str, Any]] | None = None
 
         def read() -> dict[str, Any] | None:
@@ -126,7 +127,7 @@ class Checkpoints:
         progress = on_first(read)
         if progress is None:
             return None
-        return tell(found[0] if found else jax.device_get(like)), progress
+        return tell(found[0] if found else like), progress
 
     def _restore(
         self, like: TrainState, first: int | None, newest: int | None

@@ -1,5 +1,6 @@
 """What training changes from step to step."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -31,3 +32,15 @@ def create_state(
     graphdef, params = nnx.split(model)
     key = jax.random.key_data(jax.random.key(seed))
     return graphdef, TrainState(jnp.int32(0), params, optimizer.init(params), key)
+
+
+def state_shapes(
+    make_model: Callable[[], nnx.Module], optimizer: optax.GradientTransformation
+) -> tuple[nnx.GraphDef, TrainState]:
+    """Return what ``create_state`` does, shapes and dtypes in place of arrays.
+
+    Initial values cost seconds, and a checkpoint that is read needs none.
+    """
+    graphdef, params = nnx.split(nnx.eval_shape(make_model))
+    rest = jax.eval_shape(lambda: (jnp.int32(0), jax.random.key_data(jax.random.key(0))))
+    return graphdef, TrainState(rest[0], params, jax.eval_shape(optimizer.init, params), rest[1])

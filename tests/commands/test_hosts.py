@@ -9,7 +9,7 @@ import pytest
 
 from tests.commands.conftest import SMALL
 
-EPOCHS = 30
+EPOCHS = 12
 
 
 def losses(folder):

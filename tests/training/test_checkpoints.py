@@ -12,10 +12,11 @@ from flax import nnx
 
 from echojax.config import Config
 from echojax.errors import UserError
+from echojax.models.echomamba4rec import EchoMamba4Rec
 from echojax.training.checkpoints import Checkpoints
 from echojax.training.progress import Standing
 from echojax.training.seed_run import SeedRun
-from echojax.training.state import create_state
+from echojax.training.state import create_state, state_shapes
 
 
 @pytest.fixture(scope="module")
@@ -99,3 +100,16 @@ def test_notes_that_orbax_cannot_read_are_said_in_one_line(run, state):
     path.write_text(json.dumps({"one": 1, "two": 2} | json.loads(path.read_text())))
     with pytest.raises(UserError, match="cannot be listed"):
         Checkpoints(run.folder / "checkpoints", print)
+
+
+def test_shapes_of_a_state_are_those_of_the_state_made():
+    def make_model():
+        return EchoMamba4Rec(9, width=4, state_size=2, max_len=5, rngs=nnx.Rngs(0))
+
+    optimizer = optax.adam(1e-2)
+    structure, state = create_state(make_model(), optimizer, 3)
+    same_structure, shapes = state_shapes(make_model, optimizer)
+    assert structure == same_structure
+    assert jax.tree.structure(state) == jax.tree.structure(shapes)
+    for made, shape in zip(jax.tree.leaves(state), jax.tree.leaves(shapes), strict=True):
+        assert (made.shape, made.dtype) == (shape.shape, shape.dtype)
