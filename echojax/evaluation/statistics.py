@@ -54,10 +54,12 @@ def paired_difference(
     # Swapping turns a user's gain around, so users differ by its size alone.
     gain_G, users_G = np.unique(np.abs(sums_Ux1), return_counts=True)
     rng = np.random.default_rng(seed)
-    kept = np.concatenate(
-        [rng.binomial(users_G, 0.5, (n, gain_G.size)) for n in _chunks(resamples, gain_G.size)]
+    totals = np.concatenate(
+        [
+            np.abs((2 * rng.binomial(users_G, 0.5, (n, gain_G.size)) - users_G) @ gain_G)
+            for n in _chunks(resamples, gain_G.size)
+        ]
     )
-    totals = np.abs((2 * kept - users_G) @ gain_G)
     # Rounding must not make a swap that equals the observed result look smaller.
     extreme = int(np.sum(totals >= abs(sums_Ux1.sum()) * (1 - 1e-9)))
     return {

@@ -25,11 +25,22 @@ def about_data(part: DataSummary) -> str:
         f"{data['users']:,} users, {data['items']:,} items, {data['interactions']:,} interactions",
         f"{part.results['test']['examples']:,} test examples, {protocol['split']}, every item "
         f"ranked, seen items {seen} the ranking",
+        *_ties(data),
         *dates(part.ends),
         *dict.fromkeys(f"{place['device']}, jax {place['jax']}" for place in part.places),
         f"sha256 {data['sha256'][:12]}",
     ]
     return " · ".join(words)
+
+
+def _ties(data: dict[str, Any]) -> list[str]:
+    """Return how sure the order of events is."""
+    if data.get("time") == "position":
+        return ["no times: events in the file's order"]
+    share = data.get("tie_share", 0)
+    return (
+        [f"{share:.0%} of adjacent events at the same time, in the file's order"] if share else []
+    )
 
 
 def about_suite(suite: Suite, record: Record, parts: Sequence[DataSummary]) -> Facts:

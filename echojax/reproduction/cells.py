@@ -3,21 +3,24 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from echojax.config import RESUMABLE, Config, as_dict, flag
 from echojax.errors import UserError, unknown_name
-from echojax.files import read_json
 from echojax.models import COUNTED
 from echojax.reproduction.flags import train_command
 from echojax.reproduction.suite import Data, Row, Suite
+from echojax.run_files import read_results
 from echojax.training.prepared import resolved
 from echojax.training.run_folder import read_config
 
 GLOBAL_TIME = "@global-time"  # what a row's folder is called on that split
 
-# Flags of no influence on a finished run; the rest of RESUMABLE says how long it trains.
-_INDIFFERENT = RESUMABLE - {"epochs", "max_steps", "patience"}
+# How long a run trains: one that is finished can only go on, not be cut.
+_LIMITS = {"epochs", "max_steps", "patience"}
+
+# Flags of no influence on a finished run.
+_INDIFFERENT = RESUMABLE - _LIMITS
 
 State = Literal["new", "interrupted", "finished"]
 
@@ -79,7 +82,7 @@ def only_rows(cells: list[Cell], suite: Suite, wanted: Collection[str]) -> list[
 
 def sample_path(out: Path, data: Data) -> Path:
     """Return where a data set's sample of users is kept."""
-    return out / "data" / f"{data.name}.inter"
+    return out / "data" / f"{data.name}-{data.sample_users}.inter"
 
 
 def state_of(cell: Cell) -> State:
@@ -91,19 +94,30 @@ def state_of(cell: Cell) -> State:
     if not (cell.folder / "config.json").exists():
         return "new"
     wanted = as_dict(resolved(cell.config))
-    if (cell.folder / "results.json").exists():
-        found = as_dict(Config()) | read_json(cell.folder / "results.json")["config"]
-        ignored = _INDIFFERENT | ({"data_path"} if cell.sampled else set())  # --out may move
+    if finished := (cell.folder / "results.json").exists():
+        found = as_dict(Config()) | read_results(cell.folder / "results.json")["config"]
+        ignored = set(_INDIFFERENT)
+        if (
+            cell.sampled
+            and Path(str(found["data_path"])).name == Path(str(wanted["data_path"])).name
+        ):
+            ignored.add("data_path")  # --out may move
         if all(found[name] == wanted[name] for name in wanted.keys() - ignored):
             return "finished"
     stored = as_dict(read_config(cell.folder))
-    for name in wanted.keys() - RESUMABLE:
-        if stored[name] != wanted[name]:
+    for name in sorted(wanted.keys() - _INDIFFERENT):
+        goes_on = name in _LIMITS and (not finished or _longer(wanted[name], stored[name]))
+        if stored[name] != wanted[name] and not goes_on:
             raise UserError(
                 f"{cell.folder} was made with {flag(name)} {stored[name]}, and the suite says "
                 f"{wanted[name]}; delete it to run it anew, or name another --out"
             )
     return "interrupted"
+
+
+def _longer(wanted: Any, stored: Any) -> bool:
+    """Return whether a limit has grown; ``None`` is no limit."""
+    return stored is not None and (wanted is None or wanted >= stored)
 
 
 def _seeds(suite: Suite, row: Row) -> tuple[int, ...]:

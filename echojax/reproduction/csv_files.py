@@ -54,7 +54,7 @@ def _lines(parts: Sequence[DataSummary]) -> list[tuple[DataSummary, str, Line]]:
 
 def _result(part: DataSummary, table: str, line: Line) -> dict[str, Any]:
     paired = line.paired if isinstance(line.paired, Paired) else None
-    names = ("difference", "low", "high", "p", "p_holm")
+    names = ("difference", "spread", "low", "high", "p", "p_holm")
     costs = ("seconds_to_best", "seconds_per_epoch", "epochs", "best_epoch", "parameters",
              "memory_bytes")  # fmt: skip
     return {

@@ -10,7 +10,7 @@ from matplotlib.ticker import NullFormatter
 from echojax.reporting.drawing import new_figure
 from echojax.reproduction.lines import Line
 from echojax.reproduction.score_tables import range_words
-from echojax.reproduction.scores import Paired
+from echojax.reproduction.scores import FEW, Paired
 
 
 class Colours(NamedTuple):
@@ -68,7 +68,7 @@ def draw_differences(lines: list[Line], colours: Colours) -> Figure:
 def draw_by_length(lines: list[Line], reference: str, colours: Colours) -> Figure:
     """Draw NDCG@10 by length of the history: the reference, the best other row, the rest."""
     figure, (axes,) = new_figure(3.4)
-    buckets = lines[0].by_length
+    buckets = [bucket for bucket in lines[0].by_length if bucket.examples >= FEW]
     places = {bucket.first: place for place, bucket in enumerate(buckets)}
     rivals = [line for line in lines if line.name != reference and line.ndcg is not None]
     best = max(rivals, key=lambda line: line.ndcg.mean if line.ndcg else 0, default=None)

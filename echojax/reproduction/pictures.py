@@ -96,8 +96,8 @@ def _time(data: str, lines: list[Line], reference: str) -> Picture:
     return _picture(
         f"{data}-time",
         f"Score against training time on {data}",
-        "Seconds in training steps up to the best epoch, mean over seeds, on the machine named "
-        "below.",
+        "Seconds in training steps up to the best epoch, mean over seeds, on the machines named on "
+        "this page.",
         lambda colours: draw_time(lines, reference, colours),
     )
 

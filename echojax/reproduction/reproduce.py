@@ -22,9 +22,11 @@ from echojax.reproduction.record import (
 from echojax.reproduction.samples import write_sample
 from echojax.reproduction.suite import Suite
 from echojax.reproduction.suite_file import find_suite, read_suite
+from echojax.reproduction.summary import finished_runs
 from echojax.reproduction.write_page import write_page
 from echojax.signals import Stopped, stopping_at_once
 from echojax.training.interrupts import Interrupted
+from echojax.training.prepared import read_data, resolved
 from echojax.training.run import run
 
 
@@ -84,7 +86,7 @@ def reproduce(flags: Flags, suites: Path, console: Console) -> bool:
         with stopping_at_once():
             for number, cell in enumerate(wanted, 1):
                 title = f"[{number}/{len(wanted)}] {cell.name}: {cell.command}"
-                if _make(cell, suite, flags.data_dir, record, console, title):
+                if _make(cell, cells, suite, flags.data_dir, record, console, title):
                     show(record)
     except (Interrupted, Stopped) as stop:
         signum = stop.signum if isinstance(stop, Stopped) else stop.code - 128
@@ -100,8 +102,9 @@ def reproduce(flags: Flags, suites: Path, console: Console) -> bool:
 
 
 def _make(
-    cell: Cell, suite: Suite, data_dir: str | None, record: Record, console: Console, title: str
-) -> bool:
+    cell: Cell, cells: list[Cell], suite: Suite, data_dir: str | None, record: Record,
+    console: Console, title: str,
+) -> bool:  # fmt: skip
     """Do what is missing of one run; return whether there is news. Failures are noted."""
     unfinished = state_of(cell) != "finished"
     judged = False
@@ -112,6 +115,7 @@ def _make(
             if data.sample_users is not None:
                 assert cell.config.data_path is not None
                 write_sample(Path(cell.config.data_path), data, data_dir, partial(_say, console))
+            _refuse_other_data(cell, cells)
             train(cell, console)
         if cell.row.removesuffix(GLOBAL_TIME) in suite.protocol_rows:
             judged = cell.seed == suite.seeds[0] and judge_if_missing(cell.folder, data_dir)
@@ -124,6 +128,21 @@ def _make(
         traceback.print_exc(file=sys.stderr)
         record["failed"][cell.name] = f"{type(error).__name__}: {' '.join(str(error).split())}"
     return unfinished or judged or cell.name in record["failed"]
+
+
+def _refuse_other_data(cell: Cell, cells: list[Cell]) -> None:
+    """Check before hours of training that the run will stand in one table with the others."""
+    done, _ = finished_runs([other for other in cells if other.data == cell.data])
+    if not done:
+        return
+    name, first = next(iter(done.items()))  # the others are on the same data
+    dataset, _ = read_data(resolved(cell.config), lambda line: None)
+    theirs, here = (facts["sha256"] for facts in (first.results["dataset"], dataset.fingerprint))
+    if theirs != here:
+        raise UserError(
+            f"{name} was made on other data (sha256 {theirs[:12]}, here {here[:12]}); give "
+            "--data-dir the folder of its files, or name another --out"
+        )
 
 
 def train(cell: Cell, console: Console) -> None:

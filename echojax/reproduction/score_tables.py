@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from echojax.reproduction.lines import Line
-from echojax.reproduction.scores import Estimate, Paired
+from echojax.reproduction.scores import FEW, Estimate, Paired
 from echojax.reproduction.summary import DataSummary
 from echojax.reproduction.table import NONE, Cell, Table, estimate_cell
 
@@ -47,16 +47,26 @@ def length_table(data: DataSummary) -> Table:
     rows += [
         [
             Cell(line.name),
-            *(_interval_only(column[i], top) for column, top in zip(columns, best, strict=True)),
+            *(
+                _of_length(column[i], top if bucket.examples >= FEW else None)
+                for column, top, bucket in zip(columns, best, buckets, strict=True)
+            ),
         ]
         for i, line in enumerate(lines)
     ]
-    note = "NDCG@10 on test with 95 % intervals over users, by the length of the whole history."
+    note = (
+        "NDCG@10 on test with 95 % intervals over users, by the length of the whole history; means "
+        f"alone of fewer than {FEW} test examples."
+    )
     return Table("NDCG@10 by length of the history", head, rows, [note])
 
 
-def _interval_only(estimate: Estimate | None, best: float) -> Cell:
-    return estimate_cell(replace(estimate, spread=None) if estimate else None, best)
+def _of_length(estimate: Estimate | None, best: float | None) -> Cell:
+    """Return mean and interval; the mean alone where nothing can be ``best``."""
+    if estimate is None:
+        return NONE
+    interval = None if best is None else estimate.interval
+    return estimate_cell(replace(estimate, spread=None, interval=interval), best)
 
 
 def _score_rows(lines: Sequence[Line]) -> list[list[Cell]]:
@@ -87,8 +97,8 @@ def _paired(line: Line) -> list[Cell]:
     if not isinstance(line.paired, Paired):
         return [NONE, NONE, NONE]
     p = line.paired
-    interval = f"[{p.low:+.4f}, {p.high:+.4f}]"
-    return [Cell(f"{p.difference:+.4f}", interval), Cell(f"{p.p:.4f}"), Cell(f"{p.p_holm:.4f}")]
+    note = f"[{p.low:+.4f}, {p.high:+.4f}]" + ("" if p.spread is None else f" ±{p.spread:.4f}")
+    return [Cell(f"{p.difference:+.4f}", note), Cell(f"{p.p:.4f}"), Cell(f"{p.p_holm:.4f}")]
 
 
 def _tested(lines: Sequence[Line], reference: str) -> str:
@@ -96,7 +106,9 @@ def _tested(lines: Sequence[Line], reference: str) -> str:
     return (
         f"Differences are to {reference}, user by user, over the seeds that both have: 95 % "
         "bootstrap interval over users, two-sided p of a permutation test (10,000 swaps: none is "
-        f"below 0.0001), and p after Holm's correction for the {tests} comparisons of this table."
+        f"below 0.0001), and p after Holm's correction for the {tests} comparisons of this table. "
+        "Interval and p are about users, given these trained models; what other seeds would do is "
+        "in ±, the difference's standard deviation between seeds, alone."
     )
 
 

@@ -11,6 +11,7 @@ from echojax.evaluation.statistics import bootstrap_intervals, paired_difference
 from echojax.reproduction.finished import COLUMNS, METRICS, PRIMARY, Finished, Ranks
 
 RESAMPLES = 10_000  # of the paired tests
+FEW = 30  # test examples; below so many a mean says little and its interval nothing
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Paired:
 
     Attributes:
         difference: of the means over the seeds that both have.
+        spread: its standard deviation between those seeds (n - 1); ``None`` of a single one.
         low: with ``high`` its 95 % bootstrap interval over users.
         high: see ``low``.
         p: two-sided, of a permutation test that swaps the rows' results of a user.
@@ -54,6 +56,7 @@ class Paired:
     """
 
     difference: float
+    spread: float | None
     low: float
     high: float
     p: float
@@ -131,7 +134,13 @@ def _compare(ours: tuple[Finished, ...], theirs: tuple[Finished, ...], seeds: in
         mean.values_MxF[:, PRIMARY], reference.values_MxF[:, PRIMARY], mean.user_M,
         resamples=RESAMPLES,
     )  # fmt: skip
-    return Paired(**found, p_holm=found["p"], seeds=seeds)
+    of_seeds = [
+        np.array([run.ranks.values_MxF[:, PRIMARY].mean() for run in runs if run.ranks])
+        for runs in (ours, theirs)
+    ]
+    gain_S = np.subtract(*of_seeds)  # a counted row has one run for all seeds
+    spread = float(gain_S.std(ddof=1)) if gain_S.size > 1 else None
+    return Paired(**found, spread=spread, p_holm=found["p"], seeds=seeds)
 
 
 def seed_mean(runs: Sequence[Finished]) -> Ranks:

@@ -45,7 +45,7 @@ class DataSummary:
 def summarise(suite: Suite, cells: Sequence[Cell], name: str, record: Record) -> DataSummary:
     """Return what is known by now about one data set of a suite."""
     cells = [cell for cell in cells if cell.data == name]
-    done, problems = _finished(cells)
+    done, problems = finished_runs(cells)
     runs = {
         row.name: {
             cell.seed: done[cell.name]
@@ -85,17 +85,17 @@ def summarise(suite: Suite, cells: Sequence[Cell], name: str, record: Record) ->
     )  # fmt: skip
 
 
-def _finished(cells: Sequence[Cell]) -> tuple[dict[str, Finished], list[str]]:
-    """Return the finished runs by name, all on the same data, and what was left out."""
+def finished_runs(cells: Sequence[Cell]) -> tuple[dict[str, Finished], list[str]]:
+    """Return a data set's finished runs by name, all on the same data, and what was left out."""
     done, problems, sha256 = {}, [], None
     for cell in cells:
         try:
             if state_of(cell) != "finished":
                 continue
-        except UserError as error:  # of another configuration: the page goes on without it
+            run = read_finished(cell.folder)
+        except UserError as error:  # damaged, or of other flags: the page goes on without it
             problems.append(str(error))
             continue
-        run = read_finished(cell.folder)
         found = run.results["dataset"]["sha256"]
         sha256 = sha256 or found
         if found == sha256:

@@ -33,10 +33,12 @@ def say_data(say: Callable[[str], None], dataset: Dataset, split: Split) -> None
     facts = dataset.fingerprint
     if source := facts.get("source"):
         say(f"file: {source['file']}  format {source['format']}  sha256 {source['sha256'][:12]}")
+    known = facts.get("time") != "position"
+    ties = f"tie share {facts['tie_share']:.2f}" if known else "no times: order as in the file"
     lengths = "/".join(str(n) for n in facts["history_length"].values())
     say(
         f"data: {dataset.name}  {facts['users']:,} users  {facts['items']:,} items  "
-        f"{facts['interactions']:,} interactions  tie share {facts['tie_share']:.2f}"
+        f"{facts['interactions']:,} interactions  {ties}"
     )
     say(f"      history length min/25/50/75/95/max {lengths}  sha256 {facts['sha256'][:12]}")
     raw, repeated = facts["raw"], facts["duplicates"]

@@ -46,12 +46,25 @@ def test_states(make_suite):
     assert state_of(cell) == "interrupted"
 
 
-@pytest.mark.parametrize("change", [{"epochs": 300}, {"patience": 3}, {"max_steps": 7}])
-def test_a_run_of_other_length_goes_on(change, make_suite):
+@pytest.mark.parametrize("change", [{"epochs": 300}, {"patience": 30}])
+def test_a_run_that_may_be_longer_goes_on(change, make_suite):
     _, cells, _ = make_suite()
     write_run(cells[1], 2)
     longer = dataclasses.replace(cells[1].config, **change)
     assert state_of(dataclasses.replace(cells[1], config=longer)) == "interrupted"
+
+
+@pytest.mark.parametrize("change", [{"epochs": 3}, {"patience": 3}, {"max_steps": 7}])
+def test_a_finished_run_is_not_cut(change, make_suite):
+    """Its best epoch may be one that the suite no longer allows."""
+    _, cells, _ = make_suite()
+    write_run(cells[1], 2)
+    ((name, value),) = change.items()
+    shorter = dataclasses.replace(cells[1], config=dataclasses.replace(cells[1].config, **change))
+    with pytest.raises(UserError, match=f"and the suite says {value}; delete it"):
+        state_of(shorter)
+    (cells[1].folder / "results.json").unlink()
+    assert state_of(shorter) == "interrupted", name
 
 
 @pytest.mark.parametrize("change", [{"eval_batch_size": 3}, {"data_dir": "/elsewhere"}])

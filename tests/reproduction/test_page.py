@@ -61,8 +61,9 @@ def test_the_numbers_of_the_main_table(shown):
             theirs.mean(axis=0), ours.mean(axis=0), np.arange(60), resamples=10_000
         )
         p.append(found["p"])
+        spread = (theirs.mean(axis=1) - ours.mean(axis=1)).std(ddof=1)
         assert table[row][2] == (
-            f"{found['difference']:+.4f} [{found['low']:+.4f}, {found['high']:+.4f}]"
+            f"{found['difference']:+.4f} [{found['low']:+.4f}, {found['high']:+.4f}] ±{spread:.4f}"
         )
         assert table[row][3] == f"{found['p']:.4f}"
     assert [table[row][4] for row in rows] == [f"{one:.4f}" for one in holm(p)]
@@ -201,13 +202,16 @@ def test_a_run_of_another_configuration_is_left_out_and_named(finished_suite, re
     assert "seed-2 was made with --width 8, and the suite says 9; delete it" in text_of(page)
 
 
-def test_a_damaged_run_is_one_line(finished_suite, record):
-    from echojax.errors import UserError
-
+@pytest.mark.parametrize(
+    ("name", "content"), [("ranks.npz", b"PK nonsense"), ("results.json", b"{}")]
+)
+def test_a_damaged_run_is_left_out_and_named(name, content, finished_suite, record):
     suite, cells, out = finished_suite
-    (cells[3].folder / "ranks.npz").write_bytes(b"PK nonsense")
-    with pytest.raises(UserError, match=r"ranks\.npz cannot be read"):
-        write_page(out, suite, cells, record)
+    (cells[3].folder / name).write_bytes(content)
+    write_page(out, suite, cells, record)
+    page = (out / "page.html").read_text()
+    assert table_of(page, "Scores")["sasrec"][6] == "2 of 3"
+    assert f"{cells[3].folder / name} " in text_of(page)
 
 
 def test_the_page_follows_what_changes(finished_suite, record):

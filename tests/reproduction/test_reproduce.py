@@ -1,5 +1,6 @@
 """What the command refuses before anything runs."""
 
+import dataclasses
 import io
 import json
 
@@ -81,3 +82,25 @@ def test_a_run_that_cannot_even_start_is_noted(finished_suite, record, tmp_path)
     assert not reproduce(flags, tmp_path, Console(file=screen, width=200))
     assert "failed: ring/popularity/seed-0: ring.inter: no such file" in screen.getvalue()
     assert "ring/popularity/seed-0 failed" in (out / "page.html").read_text()
+
+
+def test_other_data_are_refused_before_anything_is_trained(tmp_path):
+    data, suite, out = tmp_path / "ring.inter", tmp_path / "two.toml", tmp_path / "out"
+    head = "user_id:token\titem_id:token\ttimestamp:float\n"
+    lines = [f"u{user}\ti{(user + n) % 7}\t{n}\n" for user in range(9) for n in range(5)]
+    data.write_text(head + "".join(lines))
+    suite.write_text(
+        f'''title = "Two"\nabout = "Counted."\nseeds = [0]\nreference = "markov"
+[datasets.ring]\ndata_path = "{data}"\nk_core = 2
+[rows.markov]\nmodel = "markov"\n[rows.popularity]\nmodel = "popularity"\n'''
+    )
+    said = io.StringIO()
+    console = Console(file=said, width=200)
+    flags = Flags(suite=str(suite), out=out)
+    assert reproduce(dataclasses.replace(flags, only=("markov",)), tmp_path, console), (
+        said.getvalue()
+    )
+    data.write_text(head + "".join(lines).replace("u3\ti4", "u3\ti5"))
+    assert not reproduce(flags, tmp_path, console)
+    assert "ring/markov/seed-0 was made on other data (sha256 " in said.getvalue()
+    assert not (out / "ring" / "popularity").exists()
