@@ -6,7 +6,7 @@ from flax import nnx
 
 from echojax.models.base import CausalModel
 from echojax.models.dropout import dropout
-from echojax.models.initializers import normal
+from echojax.models.initializers import uniform_within
 
 _HORIZONTAL = 16  # filters of each height
 _VERTICAL = 4  # filters
@@ -41,14 +41,13 @@ class Caser(CausalModel):
         super().__init__(num_items, width=width, max_len=max_len, rngs=rngs)
         self.window, self.dropout = window, dropout
         self.heights = nnx.List(
-            [
-                nnx.Linear(height * width, _HORIZONTAL, kernel_init=normal, rngs=rngs)
-                for height in range(1, window + 1)
-            ]
+            [_convolution(height * width, _HORIZONTAL, rngs) for height in range(1, window + 1)]
         )
-        self.vertical = nnx.Linear(window, _VERTICAL, kernel_init=normal, rngs=rngs)
+        self.vertical = _convolution(window, _VERTICAL, rngs)
         features = _HORIZONTAL * window + _VERTICAL * width
-        self.dense = nnx.Linear(features, width, kernel_init=normal, rngs=rngs)
+        self.dense = nnx.Linear(
+            features, width, kernel_init=nnx.initializers.xavier_normal(), rngs=rngs
+        )
 
     def encode_all(
         self,
@@ -102,6 +101,12 @@ class Caser(CausalModel):
         found.append(vertical_BxLxDxF.reshape(*vertical_BxLxDxF.shape[:2], -1))
         features = dropout(jnp.concatenate(found, axis=-1), self.dropout, keys)
         return nnx.relu(self.dense(features))
+
+
+def _convolution(inputs: int, filters: int, rngs: nnx.Rngs) -> nnx.Linear:
+    """Return filters that start as PyTorch's convolutions do: N(0, 0.02) would leave most silent."""
+    init = uniform_within(inputs**-0.5)
+    return nnx.Linear(inputs, filters, kernel_init=init, bias_init=init, rngs=rngs)
 
 
 def _stretches(image_BxTxD: jax.Array, height: int) -> jax.Array:
