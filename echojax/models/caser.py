@@ -104,7 +104,7 @@ class Caser(CausalModel):
 
 
 def _convolution(inputs: int, filters: int, rngs: nnx.Rngs) -> nnx.Linear:
-    """Return filters that start as PyTorch's convolutions do: N(0, 0.02) would leave most silent."""
+    """Return filters that start as PyTorch's convolutions do; N(0, 0.02) leaves many silent."""
     init = uniform_within(inputs**-0.5)
     return nnx.Linear(inputs, filters, kernel_init=init, bias_init=init, rngs=rngs)
 
