@@ -14,6 +14,8 @@ from echojax.models.stretches import within
 
 Batch = dict[str, jax.Array]
 
+_HIDDEN = 2**32 - 2  # dropout splits the same keys, and negatives have the number above
+
 
 class Predictions(NamedTuple):
     """Vectors and the items that they should score highest.
@@ -53,8 +55,8 @@ def cloze(model: Any, batch: Batch, keys_B: jax.Array) -> Predictions:
     """Predict hidden items from what stands on both sides (BERT4Rec, section 3.6).
 
     The sequence is a row's items and its last target, the newest L of them. A share of
-    ``model.mask_rate`` is hidden, at least one; in one row of ten it is the last alone, which is
-    what evaluation asks.
+    ``model.mask_rate`` is hidden, rounded, at least one; in one row of ten it is the last alone,
+    which is what evaluation asks.
     """
     items_BxL, lengths_B = _with_last_target(batch)
     length = items_BxL.shape[1]
@@ -65,10 +67,14 @@ def cloze(model: Any, batch: Batch, keys_B: jax.Array) -> Predictions:
         first, second = jax.random.split(key)
         return jax.random.uniform(first, (length,)), jax.random.uniform(second)
 
-    draws_BxL, kind_B = jax.vmap(draw)(jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys_B))
-    draws_BxL = jnp.where(inside_BxL, draws_BxL, 2.0)
-    lowest_BxL = jnp.arange(length) == jnp.argmin(draws_BxL, axis=1)[:, None]
-    hidden_BxL = (draws_BxL < model.mask_rate) | lowest_BxL
+    draws_BxL, kind_B = jax.vmap(draw)(
+        jax.vmap(lambda key: jax.random.fold_in(key, _HIDDEN))(keys_B)
+    )
+    # A number, not a chance for each: short rows would often be hidden whole, and teach nothing.
+    order_BxL = jnp.argsort(jnp.where(inside_BxL, draws_BxL, 2.0), axis=1)
+    place_BxL = jnp.argsort(order_BxL, axis=1)
+    count_B = jnp.maximum(1, jnp.round(model.mask_rate * lengths_B))
+    hidden_BxL = place_BxL < count_B[:, None]
     hidden_BxL = jnp.where(kind_B[:, None] < 0.1, last_BxL, hidden_BxL)
     user_BxLxD = model.encode_hidden(items_BxL, lengths_B, hidden_BxL, dropout_keys=keys_B)
     return Predictions(user_BxLxD, items_BxL, hidden_BxL * batch["weights"][:, None])
