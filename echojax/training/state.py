@@ -42,5 +42,8 @@ def state_shapes(
     Initial values cost seconds, and a checkpoint that is read needs none.
     """
     graphdef, params = nnx.split(nnx.eval_shape(make_model))
-    rest = jax.eval_shape(lambda: (jnp.int32(0), jax.random.key_data(jax.random.key(0))))
-    return graphdef, TrainState(rest[0], params, jax.eval_shape(optimizer.init, params), rest[1])
+
+    def state(params: nnx.State) -> TrainState:
+        return create_state(nnx.merge(graphdef, params), optimizer, 0)[1]
+
+    return graphdef, jax.eval_shape(state, params)
