@@ -29,14 +29,12 @@ from echojax.evaluation.sampled import (
 from echojax.evaluation.statistics import bootstrap_intervals
 from echojax.files import read_json, write_json
 from echojax.mesh import one_device
-from echojax.models import COUNTED, build_model
+from echojax.models import COUNTED
 from echojax.models.counted import training_counts
 from echojax.reproduction.finished import COLUMNS, METRICS
-from echojax.training.checkpoints import Checkpoints
-from echojax.training.optimizer import make_optimizer
+from echojax.training.best import read_best
 from echojax.training.prepared import make_evaluator, read_data
 from echojax.training.run_folder import check_same_data, read_config
-from echojax.training.state import state_shapes
 
 _NAME = "protocols.json"
 
@@ -130,16 +128,10 @@ def _learned(
     folder: Path, config: Config, dataset: Dataset, split: Split
 ) -> tuple[FullRanker, CandidateScorer]:
     """Return how the best checkpoint of a run ranks."""
-    graphdef, like = state_shapes(
-        lambda: build_model(config, dataset.num_items), make_optimizer(config)
-    )
-    checkpoints = Checkpoints(folder / "checkpoints", lambda line: None)
     best_step = read_json(folder / "results.json")["train"]["best_step"]
-    found = checkpoints.restore(like, first=best_step)
-    checkpoints.close()
-    if found is None or int(found[0].step) != best_step:
+    graphdef, params, step = read_best(folder, config, dataset.num_items, lambda line: None)
+    if step != best_step:
         raise UserError(f"{folder} has lost the checkpoint of its best step {best_step}")
-    params = found[0].params
     evaluator = make_evaluator(config, dataset, split, graphdef, one_device())
 
     def rank_all(exclude_seen: bool) -> np.ndarray:

@@ -10,11 +10,9 @@ from flax import nnx
 
 from echojax.config import Config
 from echojax.errors import UserError
-from echojax.models import COUNTED, build_model
-from echojax.training.checkpoints import Checkpoints
-from echojax.training.optimizer import make_optimizer
+from echojax.models import COUNTED
+from echojax.training.best import read_best
 from echojax.training.run_folder import read_config, read_items
-from echojax.training.state import state_shapes
 from selective_scan import implementations
 
 
@@ -57,20 +55,8 @@ def read_trained(
         )
     if config.seeds > 1:
         raise UserError(f"{folder} holds {config.seeds} seeds; name one: {folder}/seed-N")
-    if not (folder / "checkpoints").is_dir():
-        raise UserError(f"{folder} has no checkpoint yet; train until the first one is written")
     runs_here = implementations().get(config.scan) is None
     config = dataclasses.replace(config, scan=scan or (config.scan if runs_here else "auto"))
     item_ids, titles = read_items(folder)
-    graphdef, like = state_shapes(
-        lambda: build_model(config, len(item_ids)), make_optimizer(config)
-    )
-    checkpoints = Checkpoints(folder / "checkpoints", say)
-    try:
-        newest = checkpoints.restore(like)
-        if newest is None:
-            raise UserError(f"{folder} has no checkpoint yet; train until the first one is written")
-        best, _ = checkpoints.restore(like, first=newest[1]["best_step"]) or newest
-    finally:
-        checkpoints.close()
-    return Trained(config, nnx.merge(graphdef, best.params), int(best.step), item_ids, titles)
+    best = read_best(folder, config, len(item_ids), say)
+    return Trained(config, nnx.merge(best.graphdef, best.params), best.step, item_ids, titles)

@@ -5,14 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from echojax.errors import UserError
 from echojax.mesh import one_device
-from echojax.models import build_model
-from echojax.training.checkpoints import Checkpoints
-from echojax.training.optimizer import make_optimizer
+from echojax.training.best import read_best
 from echojax.training.prepared import make_evaluator, read_data
 from echojax.training.run_folder import check_same_data, read_own_config
-from echojax.training.state import state_shapes
 
 
 def evaluate_run(
@@ -46,16 +42,7 @@ def evaluate_run(
     config = dataclasses.replace(config, **{k: v for k, v in given.items() if v is not None})
     dataset, split = read_data(config, say)
     check_same_data(folder, dataset)
-    graphdef, like = state_shapes(
-        lambda: build_model(config, dataset.num_items), make_optimizer(config)
-    )
-    checkpoints = Checkpoints(folder / "checkpoints", say)
-    newest = checkpoints.restore(like)
-    if newest is None:
-        raise UserError(f"{folder} has no checkpoint yet; train until the first one is written")
-    best_step = newest[1]["best_step"]
-    best = checkpoints.restore(like, first=best_step) or newest
-    checkpoints.close()
-    say(f"step {int(best[0].step)} of {folder}")
-    evaluate = make_evaluator(config, dataset, split, graphdef, one_device())
-    return evaluate(best[0].params, part)
+    best = read_best(folder, config, dataset.num_items, say)
+    say(f"step {best.step} of {folder}")
+    evaluate = make_evaluator(config, dataset, split, best.graphdef, one_device())
+    return evaluate(best.params, part)

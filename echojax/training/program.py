@@ -20,6 +20,9 @@ from echojax.training.step import make_train_step
 
 # XLA's CPU compiler halves AVX-512 vectors unless told not to: 10 % of a step.
 CPU_OPTIONS: dict[str, str | bool] = {"xla_cpu_prefer_vector_width": "512"}
+# Positions an epoch that pay for a width's compilation, 3 to 7 seconds on a CPU: a position takes
+# some 5 to 40 microseconds of it.
+WORTH_A_WIDTH = 2**15
 
 
 def training_batches(config: Config, split: Split, mesh: Mesh) -> Batches:
@@ -132,11 +135,11 @@ def choose_microbatch(config: Config, rows: int, num_items: int) -> int | None:
     return next(n for n in range(most, 0, -1) if rows % n == 0)
 
 
-def choose_columns(lengths_M: np.ndarray, max_len: int) -> list[int]:
+def choose_columns(lengths_M: np.ndarray, max_len: int, worth: int = WORTH_A_WIDTH) -> list[int]:
     """Return how narrow the windows of short examples may be cut, beside ``max_len``.
 
     Each width is compiled for itself, several seconds, so it is chosen only where it spares a
-    tenth of the positions that the others leave.
+    tenth of the positions that the others leave, and ``worth`` of them an epoch.
     """
     # One column more than the items, as in ``summed_gradient``.
     fits_W = np.cumsum(np.bincount(np.minimum(lengths_M + 1, max_len), minlength=max_len + 1))
@@ -146,6 +149,6 @@ def choose_columns(lengths_M: np.ndarray, max_len: int) -> list[int]:
         below, above = chosen[place - 1], chosen[place]
         spared = (fits_W[candidates] - fits_W[below]) * (above - candidates)
         left = np.sum(np.diff(fits_W[chosen]) * chosen[1:])
-        if 10 * spared.max() < left:
+        if spared.max() < max(left / 10, worth):
             return chosen[1:-1].tolist()
         chosen = np.sort(np.append(chosen, candidates[spared.argmax()]))

@@ -20,7 +20,7 @@ def positions(lengths, widths):
 @settings(deadline=None)
 def test_each_width_spares_a_tenth_and_no_other_would(lengths, max_len):
     lengths = np.minimum(lengths, max_len)
-    chosen = choose_columns(lengths, max_len)
+    chosen = choose_columns(lengths, max_len, worth=0)
     assert chosen == sorted(set(chosen))
     assert all(1 < width < max_len for width in chosen)
     now = positions(lengths, [*chosen, max_len])
@@ -34,4 +34,10 @@ def test_each_width_spares_a_tenth_and_no_other_would(lengths, max_len):
     [([50] * 9, 50, []), ([3] * 9, 50, [4]), ([3] * 9 + [20] * 3, 50, [4, 21]), ([1], 1, [])],
 )
 def test_widths_hold_what_is_frequent(lengths, max_len, widths):
-    assert choose_columns(np.array(lengths), max_len) == widths
+    assert choose_columns(np.array(lengths), max_len, worth=0) == widths
+
+
+def test_a_width_that_spares_too_little_to_pay_for_its_compilation_is_not_chosen():
+    lengths = np.array([3] * 1000)
+    assert choose_columns(lengths, 50, worth=46_000) == [4]
+    assert choose_columns(lengths, 50, worth=46_001) == []

@@ -1,0 +1,55 @@
+"""The model that a run's validation chose, out of its run folder."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from flax import nnx
+
+from echojax.config import Config
+from echojax.errors import UserError
+from echojax.models import build_model
+from echojax.training.checkpoints import Checkpoints
+from echojax.training.optimizer import make_optimizer
+from echojax.training.state import state_shapes
+
+
+class Best(NamedTuple):
+    """A run's best model.
+
+    Attributes:
+        graphdef: its structure.
+        params: the parameters of the best validation.
+        step: after how many steps they were.
+    """
+
+    graphdef: nnx.GraphDef
+    params: nnx.State
+    step: int
+
+
+def read_best(folder: Path, config: Config, num_items: int, say: Callable[[str], None]) -> Best:
+    """Read the checkpoint of a run's best step, or the newest whole one where that is damaged.
+
+    Args:
+        folder: the run folder.
+        config: the run's resolved configuration, of one seed.
+        num_items: V, padding included.
+        say: prints one line.
+
+    Raises:
+        UserError: there is no checkpoint, or none that can be read.
+    """
+    nothing = UserError(f"{folder} has no checkpoint yet; train until the first one is written")
+    if not (folder / "checkpoints").is_dir():
+        raise nothing
+    graphdef, like = state_shapes(lambda: build_model(config, num_items), make_optimizer(config))
+    checkpoints = Checkpoints(folder / "checkpoints", say)
+    try:
+        newest = checkpoints.restore(like)
+        if newest is None:
+            raise nothing
+        best, _ = checkpoints.restore(like, first=newest[1]["best_step"]) or newest
+    finally:
+        checkpoints.close()
+    return Best(graphdef, best.params, int(best.step))
