@@ -35,6 +35,7 @@ def test_shows_pictures_and_no_path_of_a_machine(cells):
     assert not re.search(r"/(home|tmp|root|work|usr|Users|opt)/", text)
 
 
+@pytest.mark.slow
 def test_runs_from_top_to_bottom(cells, tmp_path):
     program = tmp_path / "quickstart.py"
     program.write_text("\n\n".join("".join(cell["source"]) for cell in cells))

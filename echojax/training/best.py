@@ -40,7 +40,7 @@ def read_best(folder: Path, config: Config, num_items: int, say: Callable[[str],
     Raises:
         UserError: there is no checkpoint, or none that can be read.
     """
-    nothing = UserError(f"{folder} has no checkpoint yet; train until the first one is written")
+    nothing = UserError(f"{folder} has no checkpoint; train until the first one is written")
     if not (folder / "checkpoints").is_dir():
         raise nothing
     graphdef, like = state_shapes(lambda: build_model(config, num_items), make_optimizer(config))

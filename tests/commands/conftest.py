@@ -75,7 +75,7 @@ def finished(command, data_file, tmp_path_factory):
     """Return the folder of a run that ended undisturbed, and what it printed."""
     folder = tmp_path_factory.mktemp("runs") / "whole"
     code, out, err = command(
-        "train.py", "--data-path", data_file, *SMALL, "--epochs", "8", "--checkpoint-every", "3",
+        "train.py", "--data-path", data_file, *SMALL, "--epochs", "8", "--checkpoint-every", "8",
         "--run-dir", folder,
     )  # fmt: skip
     assert code == 0, err

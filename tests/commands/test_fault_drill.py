@@ -2,7 +2,10 @@
 
 import json
 
+import pytest
 
+
+@pytest.mark.slow
 def test_the_short_drill(command, tmp_path):
     code, out, err = command("fault_drill.py", "--quick", "--out", tmp_path)
     assert code == 0, out + err

@@ -2,7 +2,10 @@
 
 import json
 
+import pytest
 
+
+@pytest.mark.slow
 def test_the_short_form(command, tmp_path):
     code, out, err = command("fuzz_readers.py", "--inputs", 9000, "--out", tmp_path)
     assert code == 0, out + err

@@ -12,6 +12,7 @@ from tests.commands.test_bad_input import only_line
 COMMANDS = ["gpu_acceptance.py", "tune_scans.py"]
 
 
+@pytest.mark.slow
 def test_a_rehearsed_acceptance_runs_every_section(command, tmp_path):
     path = tmp_path / "new" / "gpu.json"
     code, out, err = command("gpu_acceptance.py", "--rehearse", "--out", path)
