@@ -15,7 +15,6 @@ from flax import nnx
 
 from echojax.config import Config
 from echojax.data import Dataset, Split
-from echojax.errors import UserError
 from echojax.evaluation.baselines import Scorer, rank_by, scorer
 from echojax.evaluation.metrics import metrics_of
 from echojax.evaluation.sampled import (
@@ -129,9 +128,9 @@ def _learned(
 ) -> tuple[FullRanker, CandidateScorer]:
     """Return how the best checkpoint of a run ranks."""
     best_step = read_json(folder / "results.json")["train"]["best_step"]
-    graphdef, params, step = read_best(folder, config, dataset.num_items, lambda line: None)
-    if step != best_step:
-        raise UserError(f"{folder} has lost the checkpoint of its best step {best_step}")
+    graphdef, params, _ = read_best(
+        folder, config, dataset.num_items, lambda line: None, step=best_step
+    )
     evaluator = make_evaluator(config, dataset, split, graphdef, one_device())
 
     def rank_all(exclude_seen: bool) -> np.ndarray:

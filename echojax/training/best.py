@@ -28,7 +28,14 @@ class Best(NamedTuple):
     step: int
 
 
-def read_best(folder: Path, config: Config, num_items: int, say: Callable[[str], None]) -> Best:
+def read_best(
+    folder: Path,
+    config: Config,
+    num_items: int,
+    say: Callable[[str], None],
+    *,
+    step: int | None = None,
+) -> Best:
     """Read the checkpoint of a run's best step, or the newest whole one where that is damaged.
 
     Args:
@@ -36,20 +43,26 @@ def read_best(folder: Path, config: Config, num_items: int, say: Callable[[str],
         config: the run's resolved configuration, of one seed.
         num_items: V, padding included.
         say: prints one line.
+        step: the best one where the caller knows it: no other will do then.
 
     Raises:
-        UserError: there is no checkpoint, or none that can be read.
+        UserError: there is no checkpoint (of ``step``), or none that can be read.
     """
-    nothing = UserError(f"{folder} has no checkpoint; train until the first one is written")
+    missing = UserError(
+        f"{folder} has no checkpoint yet; train until the first one is written"
+        if step is None
+        else f"{folder} has lost the checkpoint of its best step {step}"
+    )
     if not (folder / "checkpoints").is_dir():
-        raise nothing
+        raise missing
     graphdef, like = state_shapes(lambda: build_model(config, num_items), make_optimizer(config))
     checkpoints = Checkpoints(folder / "checkpoints", say)
     try:
-        newest = checkpoints.restore(like)
-        if newest is None:
-            raise nothing
-        best, _ = checkpoints.restore(like, first=newest[1]["best_step"]) or newest
+        found = checkpoints.restore(like, first=step)
+        if found and step is None and int(found[0].step) != found[1]["best_step"]:
+            found = checkpoints.restore(like, first=found[1]["best_step"])
     finally:
         checkpoints.close()
-    return Best(graphdef, best.params, int(best.step))
+    if found is None or step not in (None, int(found[0].step)):
+        raise missing
+    return Best(graphdef, found[0].params, int(found[0].step))

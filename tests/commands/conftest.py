@@ -14,6 +14,9 @@ SMALL = [
     "--k-core", "2", "--learning-rate", "0.01",
 ]  # fmt: skip
 
+# The run that others, disturbed, must end like.
+WHOLE = [*SMALL, "--epochs", "8", "--checkpoint-every", "8"]
+
 
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory):
@@ -74,9 +77,6 @@ def command(start):
 def finished(command, data_file, tmp_path_factory):
     """Return the folder of a run that ended undisturbed, and what it printed."""
     folder = tmp_path_factory.mktemp("runs") / "whole"
-    code, out, err = command(
-        "train.py", "--data-path", data_file, *SMALL, "--epochs", "8", "--checkpoint-every", "8",
-        "--run-dir", folder,
-    )  # fmt: skip
+    code, out, err = command("train.py", "--data-path", data_file, *WHOLE, "--run-dir", folder)
     assert code == 0, err
     return folder, out

@@ -5,7 +5,7 @@ import shutil
 import signal
 import time
 
-from tests.commands.conftest import SMALL
+from tests.commands.conftest import SMALL, WHOLE
 
 METRICS = [f"{kind}@{k}" for kind in ("hr", "ndcg", "mrr") for k in (5, 10, 20)]
 
@@ -75,7 +75,7 @@ def test_evaluate_gives_the_same_numbers(finished, command, tmp_path):
 
 def test_killed_runs_end_in_the_same_bits(finished, start, command, data_file, tmp_path):
     folder = tmp_path / "killed"
-    args = ["--data-path", data_file, *SMALL, "--epochs", "8", "--checkpoint-every", "8"]
+    args = ["--data-path", data_file, *WHOLE]
     args += ["--run-dir", folder, "--resume"]
     # Killed as soon as the folder is there, then behind some checkpoints.
     for least in (-1, 20):
@@ -96,7 +96,7 @@ def test_killed_runs_end_in_the_same_bits(finished, start, command, data_file, t
 
 def test_signals_save_and_say_how_to_go_on(finished, start, command, data_file, tmp_path):
     folder = tmp_path / "asked"
-    args = ["--data-path", data_file, *SMALL, "--epochs", "8", "--checkpoint-every", "8"]
+    args = ["--data-path", data_file, *WHOLE]
     for kind, flags in ((signal.SIGINT, args), (signal.SIGTERM, ["--resume"])):
         before = max(steps(folder), default=0)
         process = start("train.py", *flags, "--run-dir", folder)
