@@ -24,6 +24,8 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 
 Kernel = Callable[["Blocks", SimpleNamespace, bool], None]
 
+# Before 0.11 a load must have an index, later it must have none.
+_ALL: tuple[Any, ...] = ((),) if jax.__version_info__ < (0, 11) else ()
 _VECTOR = 4  # neighbouring elements a thread: 16 bytes of float32
 
 
@@ -98,7 +100,9 @@ class Blocks:
     def load(self, ref: Any, at: tuple[Any, ...], layout: Any) -> jax.Array:
         """Return a part of an array in the GPU's memory."""
         # "optimized" is about bank conflicts, which only shared memory has.
-        return ref[at] if self.interpret else plgpu.load(ref, at, layout=layout, optimized=False)
+        if self.interpret:
+            return ref[at]
+        return plgpu.load(ref.at[at], *_ALL, layout=layout, optimized=False)
 
     def over_states(self, x_E: jax.Array) -> jax.Array:
         """Return (block, states) from one value a channel, in ``row`` layout."""
@@ -284,7 +288,10 @@ def _compiled(
         grid=(programs,),
         grid_names=("program",),
         compiler_params=plgpu.CompilerParams(
-            approx_math=True  # the hardware's exp2, 2 ulp; nothing else in here is approximate
+            approx_math=True,  # the hardware's exp2, 2 ulp; nothing else in here is approximate
+            # Every layout is given: nothing is left to inference, which would have arrays in time
+            # be whole tiles of eight positions.
+            lowering_semantics=plgpu.LoweringSemantics.Lane,
         ),
         kernel_name=name,
     )
