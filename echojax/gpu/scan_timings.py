@@ -24,7 +24,14 @@ from echojax.scan_comparison.problem import Problem, make_problem
 from echojax.scan_comparison.programs import PASSES, Pass
 from echojax.scan_comparison.roofline import Roofline
 from echojax.scan_comparison.settings import DTYPES, Shape
-from echojax.scan_comparison.torch_scans import CUDA, LOOP, torch_program, torch_scans
+from echojax.scan_comparison.torch_scans import (
+    CUDA,
+    LOOP,
+    as_array,
+    torch_bytes,
+    torch_launch,
+    torch_scans,
+)
 from selective_scan import bidirectional_scan, implementations, selective_scan
 
 SHORT = (Shape(2048, 50, 128, 32), Shape(2048, 200, 128, 32))
@@ -123,10 +130,10 @@ def _scan(name: str, problem: Problem, which: Pass) -> Prepared:
 
 
 def _rival(name: str, problem: Problem, which: Pass) -> Prepared:
-    """Return a scan of PyTorch, which waits for each call: a queue makes it no faster."""
-    program = torch_program(name, problem, which)
-    launch = Launch(program.run, lambda results: results)
-    return Prepared(launch, program.memory, program.expected_bytes, program.as_array)
+    start, wait = torch_launch(name, problem, which)
+    return Prepared(
+        Launch(start, lambda _: wait()), {}, torch_bytes(name, problem, which), as_array
+    )
 
 
 def _one_launch(arguments: Arrays) -> jax.Array:

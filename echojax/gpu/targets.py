@@ -40,9 +40,8 @@ _LONG_ROWS = (
 def targets(timings: list[Row]) -> list[Row]:
     """Return a row for each target, size, dtype and pass.
 
-    The floor is compared with the device's time (a queue of calls), other scans with one call and
-    its wait on both sides. Memory is what a program needs beside its arguments and results: those
-    alone can be more than a fiftieth of what ``associative`` needs.
+    Times are the device's own (a queue of calls). Memory is what a program needs beside its
+    arguments and results: those alone can be more than a fiftieth of what ``associative`` needs.
     """
     rows = []
     for problem in timings:
@@ -90,12 +89,12 @@ def _figure(target: Target, problem: Row, ours: Row) -> tuple[float | None, str 
             return None, _reason(rivals[0]) or "the compiler does not tell"
         return needed[0] / max(needed[1], 1), None
     if rivals[0]["status"] == "measured":
-        return _alone(rivals[0]) / _alone(ours), None
+        return _queued(rivals[0]) / _queued(ours), None
     return None, _reason(rivals[0])
 
 
-def _alone(row: Row) -> float:
-    return row["alone"]["median_seconds"]
+def _queued(row: Row) -> float:
+    return row["queued"]["median_seconds"]
 
 
 def _reason(row: Row) -> Any:

@@ -10,6 +10,7 @@ from echojax.scan_comparison.problem import Problem
 from echojax.scan_comparison.programs import Pass, Program
 
 LOOP, CUDA = "torch loop", "mamba_ssm"
+_IN_TIME = ("u", "delta", "B", "C", "z", "y", "dy")  # (B, L, ...)
 
 
 def torch_scans() -> list[str]:
@@ -28,13 +29,37 @@ def torch_scans() -> list[str]:
 
 def torch_program(name: str, problem: Problem, which: Pass) -> Program:
     """Return a PyTorch scan over the same inputs, on the GPU where PyTorch has one."""
-    torch: Any = import_module("torch")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    arrays = {name: _tensor(x, device) for name, x in problem.arguments.items()}
-    dy = _tensor(problem.dy, device)
-    scan: Callable[..., Any] = _loop if name == LOOP else _cuda_scan()
+    start, wait = torch_launch(name, problem, which)
 
     def run() -> dict[str, Any]:
+        results = start()
+        wait()
+        return results
+
+    return Program(run, None, {}, torch_bytes(name, problem, which), as_array)
+
+
+def torch_launch(
+    name: str, problem: Problem, which: Pass
+) -> tuple[Callable[[], dict[str, Any]], Callable[[], None]]:
+    """Return what starts a scan on PyTorch's device, and what waits for it.
+
+    Each scan has its inputs in memory as it wants them, which costs it nothing when it runs; its
+    results by name are views with the axes of ours.
+    """
+    torch: Any = import_module("torch")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    scan, time_last = (_loop, False) if name == LOOP else (_cuda_scan(), True)
+
+    def theirs(key: str, x: Any) -> Any:
+        return x.transpose(1, 2) if time_last and key in _IN_TIME else x
+
+    arrays = {
+        key: theirs(key, _tensor(x, device)).contiguous() for key, x in problem.arguments.items()
+    }
+    dy = theirs("dy", _tensor(problem.dy, device)).contiguous()
+
+    def start() -> dict[str, Any]:
         with torch.set_grad_enabled(which != "forward"):
             leaves = {
                 key: x.detach().requires_grad_(which != "forward") for key, x in arrays.items()
@@ -43,15 +68,25 @@ def torch_program(name: str, problem: Problem, which: Pass) -> Program:
             if which != "forward":
                 gradients = torch.autograd.grad(results["y"], list(leaves.values()), dy)
                 results |= dict(zip(leaves, gradients, strict=True))
+        return {key: theirs(key, x.detach()) for key, x in results.items()}
+
+    def wait() -> None:
         if device == "cuda":
             torch.cuda.synchronize()
-        return {key: x.detach() for key, x in results.items()}
 
+    return start, wait
+
+
+def torch_bytes(name: str, problem: Problem, which: Pass) -> int:
+    """Return about how much memory a scan needs, beside its arguments, as far as is known."""
     # The loop makes the decays and the inputs of all states; autograd keeps them and the states.
     states = {"forward": 3, "forward+backward": 8}[which] if name == LOOP else 0
-    return Program(
-        run, None, {}, 4 * states * problem.shape.elements, lambda x: x.float().cpu().numpy()
-    )
+    return 4 * states * problem.shape.elements
+
+
+def as_array(x: Any) -> Any:
+    """Return a tensor as a NumPy array, float32."""
+    return x.float().cpu().numpy()
 
 
 def _tensor(x: Any, device: str) -> Any:
@@ -76,14 +111,12 @@ def _loop(u: Any, delta: Any, A: Any, B: Any, C: Any, D: Any, z: Any, delta_bias
 
 
 def _cuda_scan() -> Callable[..., Any]:
-    """Return the CUDA scan of mamba_ssm behind our layout: it wants time last."""
+    """Return the CUDA scan of mamba_ssm, which wants time last."""
     interface: Any = import_module("mamba_ssm.ops.selective_scan_interface")
 
     def scan(u: Any, delta: Any, A: Any, B: Any, C: Any, D: Any, z: Any, delta_bias: Any) -> Any:
-        u, delta, B, C, z = (x.transpose(1, 2).contiguous() for x in (u, delta, B, C, z))
-        y = interface.selective_scan_fn(
+        return interface.selective_scan_fn(
             u, delta, A, B, C, D, z=z, delta_bias=delta_bias, delta_softplus=True
         )
-        return y.transpose(1, 2)
 
     return scan
