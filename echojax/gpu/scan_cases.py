@@ -64,6 +64,8 @@ def kernel_cases(*, rehearse: bool) -> list[Case]:
         Case(Shape(1, 16384, 32, 16), PLAIN),
         Case(Shape(1, 1, 1, 1)),
         Case(Shape(1, 9, 130, 16), reverse=True),
+        # A block of channels is all there are: rows end inside of what is copied as one piece.
+        *(Case(Shape(70, 37, 64, 16), MAMBA, reverse=r) for r in _BOTH),
         *(Case(Shape(2, 11, 4, n), reverse=n % 2 == 0) for n in (1, 2, 8, 16, 31, 64, 69, 130)),
         Case(Shape(1, 500, 4, 69), dtype="bfloat16"),
         *(Case(_ODD, (name,)) for name in EVERYTHING),

@@ -122,12 +122,20 @@ class Cut:
 
     def whole(self, x: jax.Array, width: int | None = None) -> jax.Array:
         """Return what the kernels see as (G, B, L, E), or (G, B, L, width)."""
+        x = x[:, :, : self.blocks.length]
         x = x.reshape(self.sets, self.rows, -1, x.shape[-1])
         return x[:, :, : self.length, : width or self.channels]
 
     def over_channel_blocks(self, x: jax.Array) -> jax.Array:
         """Return the sum of partial sums, (G, B segments, L / segments, N)."""
         return jnp.sum(x.reshape(-1, self.sets, *x.shape[1:]), axis=0)
+
+    def visited(self, x: jax.Array) -> jax.Array:
+        """Return (G, B segments, L / segments, N) with zeros where nothing is visited."""
+        if self.inputs.lengths_B is None:
+            return x
+        positions = jnp.arange(x.shape[2])
+        return jnp.where((positions < self.lengths()[..., None])[..., None], x, 0)
 
     def lengths(self) -> jax.Array:
         """Return the positions that each row and segment visits, (G, B segments), int32."""
@@ -176,14 +184,25 @@ class Cut:
     def in_time_shape(self, dtype: jnp.dtype, *, from_end: bool = False) -> Output:
         """u, delta, y, z and their gradients: (G, B segments, L / segments, E padded)."""
         blocks = self.blocks
-        shape = (self.sets, blocks.rows, blocks.length, self.padded_channels)
+        length = self._stored_length(self.padded_channels, blocks.block)
+        shape = (self.sets, blocks.rows, length, self.padded_channels)
         return jax.ShapeDtypeStruct(shape, dtype), in_time(blocks, self.sets, from_end=from_end)
 
     def partial_shape(self) -> Output:
         """Gradients of B and C, sums over one block of channels each."""
         blocks = self.blocks
-        shape = (blocks.channel_blocks * self.sets, blocks.rows, blocks.length, blocks.states)
+        length = self._stored_length(blocks.states, blocks.states)
+        shape = (blocks.channel_blocks * self.sets, blocks.rows, length, blocks.states)
         return jax.ShapeDtypeStruct(shape, jnp.float32), partial_in_time(blocks)
+
+    def _stored_length(self, width: int, part: int) -> int:
+        """Return how many positions an output has for each row and segment.
+
+        Where a program's part of a chunk is one piece of memory, JAX stores it as that, heedless of
+        the end of the row: its last chunk would lie over the next row's first positions.
+        """
+        whole_chunks = self.blocks.chunks * self.blocks.chunk
+        return whole_chunks if width == part else self.blocks.length
 
     def states_shape(self) -> Output:
         """States: (G, B segments, E padded, N padded)."""

@@ -46,6 +46,7 @@ def backward(blocks: Blocks, refs: SimpleNamespace, use_softplus: bool) -> None:
     refs.t[...] = t
     refs.x[...] = t * u
     refs.w[...] = w
+    blocks.sync()
 
     def keep(k: jax.Array, position: jax.Array, h: jax.Array) -> None:
         refs.h[k] = h
@@ -57,10 +58,13 @@ def backward(blocks: Blocks, refs: SimpleNamespace, use_softplus: bool) -> None:
     visit_chunk(blocks, refs, chunk, blocks.load(refs.starts, at, blocks.state), keep)
     D = blocks.over_chunk(blocks.load(refs.D, (place.set, channels), blocks.channel))
     if gated:
+        blocks.sync()
         ungated = blocks.tile_of(refs.dx) + D * u
         dz = dy * ungated * gate * (1 + z * (1 - gate))
         refs.dz[...] = jnp.where(chunk.mask, dz, 0.0).astype(refs.dz.dtype)
+        blocks.sync()
     go_back(blocks, refs, chunk)
+    blocks.sync()
     dx = jnp.where(chunk.mask, blocks.tile_of(refs.dx), 0.0)
     dt = jnp.where(chunk.mask, blocks.tile_of(refs.dt), 0.0) + dx * u
     if use_softplus:
@@ -68,8 +72,11 @@ def backward(blocks: Blocks, refs: SimpleNamespace, use_softplus: bool) -> None:
     dt = jnp.where(chunk.mask, dt, 0.0)
     refs.du[...] = (dx * t + w * D).astype(refs.du.dtype)
     refs.ddelta[...] = dt.astype(refs.ddelta.dtype)
-    refs.sum_D[...] = blocks.place(refs.sum_D[...], blocks.channel) + jnp.sum(w * u, axis=0)
-    refs.sum_bias[...] = blocks.place(refs.sum_bias[...], blocks.channel) + jnp.sum(dt, axis=0)
+    sum_D = blocks.place(refs.sum_D[...], blocks.channel) + jnp.sum(w * u, axis=0)
+    sum_bias = blocks.place(refs.sum_bias[...], blocks.channel) + jnp.sum(dt, axis=0)
+    blocks.sync()  # several threads hold the same sums
+    refs.sum_D[...] = sum_D
+    refs.sum_bias[...] = sum_bias
     pl.when(refs.visit == blocks.chunks - 1)(lambda: _write_sums(blocks, refs, chunk))
 
 
@@ -99,13 +106,6 @@ def go_back(blocks: Blocks, refs: SimpleNamespace, chunk: Chunk) -> None:
     g, dA = lax.fori_loop(0, chunk.positions, step, (g, dA))
     refs.g[...] = g
     refs.sum_A[...] = dA
-
-    def nothing(position: jax.Array, _: None) -> None:
-        zeros = blocks.zeros(blocks.column, (blocks.states,))
-        refs.dB[position] = zeros
-        refs.dC[position] = zeros
-
-    lax.fori_loop(chunk.positions, blocks.chunk, nothing, None)
 
 
 def _clear(blocks: Blocks, refs: SimpleNamespace, chunk: Chunk) -> None:
@@ -142,6 +142,7 @@ def starts_of_gradients(blocks: Blocks, refs: SimpleNamespace, use_softplus: boo
         w *= z * sigmoid(z)
     refs.t[...] = t
     refs.w[...] = w
+    blocks.sync()
     A2 = blocks.load(refs.A2, (place.set, channels), blocks.state)
 
     @pl.when(refs.visit == 0)
@@ -158,6 +159,7 @@ def starts_of_gradients(blocks: Blocks, refs: SimpleNamespace, use_softplus: boo
 
     g = lax.fori_loop(0, chunk.positions, step, blocks.place(refs.g[...], blocks.state))
     refs.g[...] = g
+    blocks.sync()
 
     @pl.when(refs.visit == blocks.chunks - 1)
     def last_chunk() -> None:

@@ -124,6 +124,14 @@ class Blocks:
         """Return a (chunk, block) reference's content in float32."""
         return self.place(ref[...], self.tile).astype(jnp.float32)
 
+    def sync(self) -> None:
+        """Wait for all threads: what was written to shared memory may be read, and vice versa.
+
+        Not needed where a thread reads back only what it wrote itself.
+        """
+        if not self.interpret:
+            plgpu.commit_smem()
+
     def mask(self, positions: jax.Array, place: "Place") -> jax.Array:
         """Return which of a tile's elements are there: (chunk, block)."""
         shape = (self.chunk, self.block)
@@ -288,6 +296,9 @@ def _compiled(
         grid=(programs,),
         grid_names=("program",),
         compiler_params=plgpu.CompilerParams(
+            # The kernels have a ``sync`` between what one thread writes to shared memory and what
+            # another reads: a few for a chunk; automatic ones would be two for every store.
+            unsafe_no_auto_barriers=True,
             approx_math=True,  # the hardware's exp2, 2 ulp; nothing else in here is approximate
             # Every layout is given: nothing is left to inference, which would have arrays in time
             # be whole tiles of eight positions.

@@ -94,6 +94,7 @@ def forward(blocks: Blocks, refs: SimpleNamespace, use_softplus: bool) -> None:
     _, t = time_steps(blocks, refs, chunk, use_softplus)
     refs.t[...] = t
     refs.x[...] = t * u
+    blocks.sync()
     h = start(blocks, refs, chunk)
     if hasattr(refs, "starts"):
         refs.starts[place.set, place.row, chunk.visit, channels] = h
@@ -104,6 +105,7 @@ def forward(blocks: Blocks, refs: SimpleNamespace, use_softplus: bool) -> None:
 
     h = visit_chunk(blocks, refs, chunk, h, read)
     refs.h[...] = h
+    blocks.sync()
     D_E = blocks.load(refs.D, (place.set, channels), blocks.channel)
     y = blocks.tile_of(refs.read) + blocks.over_chunk(D_E) * u
     if hasattr(refs, "z"):
@@ -126,6 +128,7 @@ def ends(blocks: Blocks, refs: SimpleNamespace, use_softplus: bool) -> None:
     _, t = time_steps(blocks, refs, chunk, use_softplus)
     refs.t[...] = t
     refs.x[...] = jnp.where(chunk.mask, t * blocks.tile_of(refs.u), 0.0)
+    blocks.sync()
     h = visit_chunk(blocks, refs, chunk, start(blocks, refs, chunk), lambda *_: None)
     refs.h[...] = h
 
@@ -134,6 +137,7 @@ def ends(blocks: Blocks, refs: SimpleNamespace, use_softplus: bool) -> None:
         refs.sum[...] = blocks.zeros(blocks.channel, (blocks.block,))
 
     total = blocks.place(refs.sum[...], blocks.channel) + jnp.sum(t, axis=0)
+    blocks.sync()  # several threads hold the same sums
     refs.sum[...] = total
 
     @pl.when(chunk.visit == blocks.chunks - 1)

@@ -87,7 +87,10 @@ def run_backward(
     of_rows = {name: jnp.sum(grads[name], axis=1)[:, :E] for name in ("dA", "dD", "dbias")}
     return (
         {name: cut.whole(grads[name]) for name in ("du", "ddelta", "dz") if name in grads}
-        | {name: cut.whole(cut.over_channel_blocks(grads[name]), N) for name in ("dB", "dC")}
+        | {
+            name: cut.whole(cut.visited(cut.over_channel_blocks(grads[name])), N)
+            for name in ("dB", "dC")
+        }
         | of_rows
         | {"dA": of_rows["dA"][..., :N], "dinitial": dinitial}
     )
