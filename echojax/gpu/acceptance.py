@@ -20,9 +20,9 @@ from echojax.gpu.training_runs import dataset_in, training_runs
 from echojax.scan_comparison.roofline import Roofline, measure_roofline
 from echojax.training.interrupts import Interrupted, deferred_interrupts
 
-# Seconds after the start behind which a section begins nothing more; all of it is to take less
-# than eight minutes.
-_UNTIL = {"checks": 150, "model": 180, "timings": 340, "directions": 365, "training": 440}
+# Seconds after the start behind which a section begins nothing more; all of it is to take about
+# nine minutes.
+_UNTIL = {"checks": 180, "model": 230, "timings": 400, "directions": 425, "training": 480}
 
 
 @dataclass(frozen=True)

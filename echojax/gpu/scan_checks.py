@@ -13,12 +13,18 @@ from echojax.gpu.scan_cases import MAMBA, Case, kernel_cases, other_cases
 from echojax.scan_comparison.settings import Shape
 from selective_scan import bidirectional_scan, implementations, selective_scan
 
+_BEFORE_JOINED = 12  # time may run out before the last checks
+
 
 def scan_checks(*, rehearse: bool) -> Iterator[Task]:
     """Return the checks of the GPU kernels, then of all other scans that run here."""
-    for case in kernel_cases(rehearse=rehearse):
-        yield f"pallas_gpu, {case}", partial(check_one, case, "pallas_gpu")
+    cases = [
+        (f"pallas_gpu, {case}", partial(check_one, case, "pallas_gpu"))
+        for case in kernel_cases(rehearse=rehearse)
+    ]
+    yield from cases[:_BEFORE_JOINED]
     yield from _joined_checks(rehearse=rehearse)
+    yield from cases[_BEFORE_JOINED:]
     for name, reason in implementations().items():
         if reason is None and name not in ("pallas_gpu", "reference"):
             for case in other_cases(rehearse=rehearse):
