@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from selective_scan import pallas_gpu, selective_scan
 from selective_scan.arguments import ScanInputs
-from selective_scan.mosaic_arrays import Options
+from selective_scan.mosaic_arrays import Cut, Options
 from selective_scan.mosaic_plans import MOST_STATES, Plan, segments_for
 from tests.selective_scan.oracle import JAX_NAMES, OPTIONS, compare, inputs, run
 
@@ -19,6 +19,7 @@ SHAPES = {
     "one of each": (1, 1, 1, 1),
     "odd": (2, 37, 5, 3),
     "several channel blocks": (1, 9, 130, 16),
+    "all channels in one block": (2, 11, 64, 3),
     "many states": (1, 11, 4, MOST_STATES + 5),
 }
 
@@ -172,6 +173,16 @@ def test_rows_are_cut_only_where_the_gpu_would_idle():
     assert segments_for(programs=256, length=16384, chunk=8) == 1
     assert segments_for(programs=2, length=16384, chunk=8) > 64
     assert segments_for(programs=2, length=20, chunk=8) == 1
+
+
+@pytest.mark.parametrize(("channels", "positions"), [(64, 16), (40, 11), (128, 11)])
+def test_what_is_stored_as_one_piece_ends_with_a_whole_chunk(channels, positions):
+    """JAX copies one piece of memory without heeding where a row ends: seen on an H200."""
+    arrays = inputs((2, 11, channels, 3), ())
+    one = ScanInputs(**{JAX_NAMES[k]: jnp.asarray(v, jnp.float32)[None] for k, v in arrays.items()})
+    cut = Cut(one, Options(True, (True,), plan=Plan(64, 8, 1)))
+    assert cut.in_time_shape(jnp.float32)[0].shape[2] == positions
+    assert cut.partial_shape()[0].shape[2] == 16
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
