@@ -40,8 +40,9 @@ _LONG_ROWS = (
 def targets(timings: list[Row]) -> list[Row]:
     """Return a row for each target, size, dtype and pass.
 
-    Times are the device's own (a queue of calls). Memory is what a program needs beside its
-    arguments and results: those alone can be more than a fiftieth of what ``associative`` needs.
+    Times are those of a call in a queue (see ``timing.Samples``). Memory is what a program needs
+    beside its arguments and results: those alone can be more than a fiftieth of what
+    ``associative`` needs.
     """
     rows = []
     for problem in timings:

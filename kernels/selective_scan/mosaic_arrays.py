@@ -127,11 +127,11 @@ class Cut:
         return x[:, :, : self.length, : width or self.channels]
 
     def over_channel_blocks(self, x: jax.Array) -> jax.Array:
-        """Return the sum of partial sums, (G, B segments, L / segments, N)."""
+        """Return the sum of partial sums, (G, B segments, L stored, N)."""
         return jnp.sum(x.reshape(-1, self.sets, *x.shape[1:]), axis=0)
 
     def visited(self, x: jax.Array) -> jax.Array:
-        """Return (G, B segments, L / segments, N) with zeros where nothing is visited."""
+        """Return (G, B segments, L stored, N) with zeros where nothing is visited."""
         if self.inputs.lengths_B is None:
             return x
         positions = jnp.arange(x.shape[2])
@@ -182,14 +182,14 @@ class Cut:
     # Outputs.
 
     def in_time_shape(self, dtype: jnp.dtype, *, from_end: bool = False) -> Output:
-        """u, delta, y, z and their gradients: (G, B segments, L / segments, E padded)."""
+        """Output y and gradients of u, delta and z: (G, B segments, L stored, E padded)."""
         blocks = self.blocks
         length = self._stored_length(self.padded_channels, blocks.block)
         shape = (self.sets, blocks.rows, length, self.padded_channels)
         return jax.ShapeDtypeStruct(shape, dtype), in_time(blocks, self.sets, from_end=from_end)
 
     def partial_shape(self) -> Output:
-        """Gradients of B and C, sums over one block of channels each."""
+        """Gradients of B and C, sums over one block of channels each: (blocks G, ...)."""
         blocks = self.blocks
         length = self._stored_length(blocks.states, blocks.states)
         shape = (blocks.channel_blocks * self.sets, blocks.rows, length, blocks.states)

@@ -159,7 +159,7 @@ def starts_of_gradients(blocks: Blocks, refs: SimpleNamespace, use_softplus: boo
 
     g = lax.fori_loop(0, chunk.positions, step, blocks.place(refs.g[...], blocks.state))
     refs.g[...] = g
-    blocks.sync()
+    blocks.sync()  # as in ``ends``: the next chunk's inputs are copied behind this
 
     @pl.when(refs.visit == blocks.chunks - 1)
     def last_chunk() -> None:

@@ -297,7 +297,8 @@ def _compiled(
         grid_names=("program",),
         compiler_params=plgpu.CompilerParams(
             # The kernels have a ``sync`` between what one thread writes to shared memory and what
-            # another reads: a few for a chunk; automatic ones would be two for every store.
+            # another reads, a few for a chunk (sums over channels have their own); automatic ones
+            # would be two for every store.
             unsafe_no_auto_barriers=True,
             approx_math=True,  # the hardware's exp2, 2 ulp; nothing else in here is approximate
             # Every layout is given: nothing is left to inference, which would have arrays in time

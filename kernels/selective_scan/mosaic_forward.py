@@ -137,7 +137,9 @@ def ends(blocks: Blocks, refs: SimpleNamespace, use_softplus: bool) -> None:
         refs.sum[...] = blocks.zeros(blocks.channel, (blocks.block,))
 
     total = blocks.place(refs.sum[...], blocks.channel) + jnp.sum(t, axis=0)
-    blocks.sync()  # several threads hold the same sums
+    # Several threads hold the same sums. And nothing may read the chunk's inputs behind this: no
+    # output is stored from shared memory here, so nothing else holds back the next chunk's copy.
+    blocks.sync()
     refs.sum[...] = total
 
     @pl.when(chunk.visit == blocks.chunks - 1)
