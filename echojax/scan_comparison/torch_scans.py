@@ -1,6 +1,7 @@
 """The scans that a PyTorch user would run, where PyTorch is installed."""
 
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -113,10 +114,4 @@ def _loop(u: Any, delta: Any, A: Any, B: Any, C: Any, D: Any, z: Any, delta_bias
 def _cuda_scan() -> Callable[..., Any]:
     """Return the CUDA scan of mamba_ssm, which wants time last."""
     interface: Any = import_module("mamba_ssm.ops.selective_scan_interface")
-
-    def scan(u: Any, delta: Any, A: Any, B: Any, C: Any, D: Any, z: Any, delta_bias: Any) -> Any:
-        return interface.selective_scan_fn(
-            u, delta, A, B, C, D, z=z, delta_bias=delta_bias, delta_softplus=True
-        )
-
-    return scan
+    return partial(interface.selective_scan_fn, delta_softplus=True)

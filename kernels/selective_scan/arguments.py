@@ -149,8 +149,8 @@ def varying_alike(*arrays: jax.Array) -> tuple[jax.Array, ...]:
 
 
 def visited(lengths_B: jax.Array | None, length: int) -> jax.Array | None:
-    """Return which positions are visited, (B, L); ``None`` stands for all."""
-    return None if lengths_B is None else jnp.arange(length) < lengths_B[:, None]
+    """Return which positions are visited, (B, L) or (..., B, L); ``None`` stands for all."""
+    return None if lengths_B is None else jnp.arange(length) < lengths_B[..., None]
 
 
 def initial(

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
-from selective_scan.arguments import ScanInputs
+from selective_scan.arguments import ScanInputs, visited
 from selective_scan.mosaic_blocks import (
     Blocks,
     Input,
@@ -130,12 +130,11 @@ class Cut:
         """Return the sum of partial sums, (G, B segments, L stored, N)."""
         return jnp.sum(x.reshape(-1, self.sets, *x.shape[1:]), axis=0)
 
-    def visited(self, x: jax.Array) -> jax.Array:
+    def where_visited(self, x: jax.Array) -> jax.Array:
         """Return (G, B segments, L stored, N) with zeros where nothing is visited."""
-        if self.inputs.lengths_B is None:
-            return x
-        positions = jnp.arange(x.shape[2])
-        return jnp.where((positions < self.lengths()[..., None])[..., None], x, 0)
+        given = self.inputs.lengths_B is not None
+        inside = visited(self.lengths() if given else None, x.shape[2])
+        return x if inside is None else jnp.where(inside[..., None], x, 0)
 
     def lengths(self) -> jax.Array:
         """Return the positions that each row and segment visits, (G, B segments), int32."""

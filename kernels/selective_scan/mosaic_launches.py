@@ -88,7 +88,7 @@ def run_backward(
     return (
         {name: cut.whole(grads[name]) for name in ("du", "ddelta", "dz") if name in grads}
         | {
-            name: cut.whole(cut.visited(cut.over_channel_blocks(grads[name])), N)
+            name: cut.whole(cut.where_visited(cut.over_channel_blocks(grads[name])), N)
             for name in ("dB", "dC")
         }
         | of_rows
