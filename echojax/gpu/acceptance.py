@@ -22,6 +22,7 @@ from echojax.training.interrupts import Interrupted, deferred_interrupts
 
 # Seconds after the start behind which a section begins nothing more; all of it is to take about
 # nine minutes.
+_CHECKS_AT_ONCE = 8  # most of a check is compilation
 _UNTIL = {"checks": 180, "model": 230, "timings": 400, "directions": 425, "training": 480}
 
 
@@ -72,10 +73,11 @@ def _run_sections(record: Record, flags: Flags) -> None:
     """Run all sections; each needs the one before it at most for its figures."""
     rehearse = flags.rehearse
 
-    def section(name: str, tasks: Any) -> list[Row]:
-        return record.section(name, tasks, None if rehearse else _UNTIL.get(name))
+    def section(name: str, tasks: Any, at_once: int = 1) -> list[Row]:
+        until = None if rehearse else _UNTIL.get(name)
+        return record.section(name, tasks, until, at_once=at_once)
 
-    section("checks", scan_checks(rehearse=rehearse))
+    section("checks", scan_checks(rehearse=rehearse), _CHECKS_AT_ONCE)
     section("model", model_checks(rehearse=rehearse))
     seen = section("roofline", iter([("copies, exponentials", lambda: _roofline(cpu=rehearse))]))
     roofline = None

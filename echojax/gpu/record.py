@@ -2,7 +2,9 @@
 
 import re
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -72,40 +74,59 @@ class Record:
         self.document["seconds"] = round(time.monotonic() - self._began, 1)
         write_json(self.path, self.document)
 
-    def section(self, name: str, tasks: Iterator[Task], until: float | None = None) -> list[Row]:
-        """Run tasks one after the other and keep a row of each, also of one that fails.
+    def section(
+        self, name: str, tasks: Iterator[Task], until: float | None = None, *, at_once: int = 1
+    ) -> list[Row]:
+        """Run tasks and keep a row of each in their order, also of one that fails.
 
         Args:
             name: of the section in the file.
-            tasks: may need what earlier ones of them gave; an error in here ends the section.
+            tasks: one after the other they may need what earlier ones of them gave; an error in
+                here ends the section.
             until: seconds after the start of the run behind which tasks are skipped.
+            at_once: tasks that run side by side, in threads; those must not call ``now``.
 
         Raises:
             Interrupted: by a signal; what there is has been written.
         """
         rows: list[Row] = self.document.setdefault(name, [])
         self._until = until
-        with self._status:
-            self._run(name, iter(tasks), rows)
-        return rows
+        with self._status, ThreadPoolExecutor(at_once) as pool:
+            running: deque[tuple[str, float, Future[Row]]] = deque()
+            while True:
+                while len(running) < at_once and (task := self._start(name, tasks, pool)):
+                    running.append(task)
+                if not running:
+                    return rows
+                title, began, future = running.popleft()
+                try:
+                    row = future.result()
+                except Interrupted:
+                    raise
+                except Exception as failure:
+                    row = failed(failure)
+                rows.append({"name": title} | row | {"seconds": round(time.monotonic() - began, 2)})
+                self.say(f"{name}: {title}: {_outcome(row)}")
+                self.write()
 
-    def _run(self, name: str, tasks: Iterator[Task], rows: list[Row]) -> None:
-        while True:
-            title, began = f"{name}: the next task", time.monotonic()
-            try:
-                title, run = next(tasks)
-                self._task = f"{name}: {title}"
-                self._begin(self._task)
-                row = run()
-            except StopIteration:
-                return
-            except Interrupted:
-                raise
-            except Exception as failure:
-                row = failed(failure)
-            rows.append({"name": title} | row | {"seconds": round(time.monotonic() - began, 2)})
-            self.say(f"{name}: {title}: {_outcome(row)}")
-            self.write()
+    def _start(
+        self, name: str, tasks: Iterator[Task], pool: ThreadPoolExecutor
+    ) -> tuple[str, float, Future[Row]] | None:
+        """Begin the next task; return its title, its start and its row to come, if there is one."""
+        title, began = f"{name}: the next task", time.monotonic()
+        try:
+            title, run = next(tasks)
+            self._task = f"{name}: {title}"
+            self._begin(self._task)
+            return title, began, pool.submit(run)
+        except StopIteration:
+            return None
+        except Interrupted:
+            raise
+        except Exception as failure:
+            nothing: Future[Row] = Future()
+            nothing.set_exception(failure)
+            return title, began, nothing
 
     def say(self, line: str) -> None:
         """Print a line."""

@@ -19,6 +19,7 @@ from selective_scan.mosaic_blocks import (
     in_time,
     launch,
     partial_in_time,
+    plane_for,
 )
 from selective_scan.mosaic_plans import Plan, plan_for, segments_for
 from selective_scan.mosaic_segments import between_segments, last_segment
@@ -71,16 +72,14 @@ class Cut:
             rows=self.rows * self.segments,
             length=pl.cdiv(self.length, self.segments),
             channels=self.channels,
-            states=8 if self.states <= 8 else self.states + -self.states % 16,
+            states=self.states + -self.states % (2 * plane_for(plan.block)),
             block=plan.block,
             chunk=plan.chunk,
             ahead=ahead or plan.ahead,
             reverse=options.reverse,
             interpret=options.interpret,
         )
-        self.state = (plan.block, self.blocks.states)
         self.tile = (plan.chunk, plan.block)
-        self.channel = (plan.block,)
 
     def run(
         self,
@@ -101,12 +100,14 @@ class Cut:
         for name in names:
             x = getattr(self.inputs, _FIELDS[name])
             if name in ("B", "C"):
-                spec = in_time(self.blocks, len(x), self.blocks.states, from_end=from_end)
-                arrays[name] = (self.in_time(x, self.blocks.states), spec)
+                spec = in_time(self.blocks, len(x), states=True, from_end=from_end)
+                planes = (self.blocks.planes, self.blocks.plane)
+                x = self.in_time(x, self.blocks.states)
+                arrays[name] = (x.reshape(*x.shape[:-1], *planes), spec)
             elif name in ("D", "bias"):
                 arrays[name] = (self.per_channel(x), None)
             elif name == "A2":
-                arrays[name] = (self.decay_rates(), None)
+                arrays[name] = (self.in_planes(self.decay_rates()), None)
             elif x is not None:
                 spec = in_time(self.blocks, len(x), from_end=from_end)
                 arrays[name] = (self.in_time(x, self.padded_channels), spec)
@@ -127,8 +128,8 @@ class Cut:
         return x[:, :, : self.length, : width or self.channels]
 
     def over_channel_blocks(self, x: jax.Array) -> jax.Array:
-        """Return the sum of partial sums, (G, B segments, L stored, N)."""
-        return jnp.sum(x.reshape(-1, self.sets, *x.shape[1:]), axis=0)
+        """Return the sum of partial sums, (G, B segments, L stored, N padded)."""
+        return jnp.sum(x.reshape(-1, self.sets, *x.shape[1:3], self.blocks.states), axis=0)
 
     def where_visited(self, x: jax.Array) -> jax.Array:
         """Return (G, B segments, L stored, N) with zeros where nothing is visited."""
@@ -169,6 +170,16 @@ class Cut:
         state = self.inputs.initial_state_BxExN
         return None if state is None else self.state_array(state)
 
+    def in_planes(self, x: jax.Array) -> jax.Array:
+        """Return states (..., E padded, N padded) as (..., planes, E padded, plane)."""
+        x = x.reshape(*x.shape[:-1], self.blocks.planes, self.blocks.plane)
+        return jnp.moveaxis(x, -2, -3)
+
+    def from_planes(self, x: jax.Array) -> jax.Array:
+        """Return (..., planes, E padded, plane) as (..., E padded, N padded)."""
+        x = jnp.moveaxis(x, -3, -2)
+        return x.reshape(*x.shape[:-2], -1)
+
     def _pad_states(self, x: jax.Array) -> jax.Array:
         channels = self._block_channels - self.channels
         padding = [(0, 0)] * (x.ndim - 2) + [(0, channels), (0, self.blocks.states - self.states)]
@@ -177,6 +188,10 @@ class Cut:
     @property
     def _block_channels(self) -> int:
         return self.blocks.channel_blocks * self.blocks.block
+
+    @property
+    def _state(self) -> tuple[int, int, int]:
+        return self.blocks.planes, self._block_channels, self.blocks.plane
 
     # Outputs.
 
@@ -191,7 +206,8 @@ class Cut:
         """Gradients of B and C, sums over one block of channels each: (blocks G, ...)."""
         blocks = self.blocks
         length = self._stored_length(blocks.states, blocks.states)
-        shape = (blocks.channel_blocks * self.sets, blocks.rows, length, blocks.states)
+        planes = (blocks.planes, blocks.plane)
+        shape = (blocks.channel_blocks * self.sets, blocks.rows, length, *planes)
         return jax.ShapeDtypeStruct(shape, jnp.float32), partial_in_time(blocks)
 
     def _stored_length(self, width: int, part: int) -> int:
@@ -204,14 +220,13 @@ class Cut:
         return whole_chunks if width == part else self.blocks.length
 
     def states_shape(self) -> Output:
-        """States: (G, B segments, E padded, N padded)."""
-        shape = (self.sets, self.blocks.rows, self._block_channels, self.blocks.states)
+        """States: (G, B segments, planes, E padded, plane)."""
+        shape = (self.sets, self.blocks.rows, *self._state)
         return jax.ShapeDtypeStruct(shape, jnp.float32), None
 
     def starts_shape(self) -> Output:
-        """The states before each chunk: (G, B segments, chunks, E padded, N padded)."""
-        blocks = self.blocks
-        shape = (self.sets, blocks.rows, blocks.chunks, self._block_channels, blocks.states)
+        """The states before each chunk: (G, B segments, chunks, planes, E padded, plane)."""
+        shape = (self.sets, self.blocks.rows, self.blocks.chunks, *self._state)
         return jax.ShapeDtypeStruct(shape, jnp.float32), None
 
     def channels_shape(self) -> Output:
@@ -224,14 +239,15 @@ class Cut:
     def between(
         self, ends: jax.Array, totals: jax.Array, edge: jax.Array | None, *, from_end: bool
     ) -> jax.Array:
-        """Return the states between segments, (G, B segments, E padded, N padded)."""
-        ends, totals = self._by_segment(ends), self._by_segment(totals)
+        """Return the states between segments, (G, B segments, planes, E padded, plane)."""
+        ends, totals = self._by_segment(self.from_planes(ends)), self._by_segment(totals)
         backwards = self._backwards ^ from_end
         states = between_segments(ends, totals, self.decay_rates(), edge, backwards)
-        return states.reshape(self.sets, self.blocks.rows, *states.shape[3:])
+        return self.in_planes(states.reshape(self.sets, self.blocks.rows, *states.shape[3:]))
 
     def outermost(self, x: jax.Array, *, from_end: bool) -> jax.Array:
         """Return (G, B, E, N): what a row's last segment on the way has."""
+        x = self.from_planes(x)
         x = last_segment(self._by_segment(x), self._backwards ^ from_end)
         return x[:, :, : self.channels, : self.states]
 

@@ -13,28 +13,26 @@ from types import SimpleNamespace
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.experimental import pallas as pl
 
 from selective_scan.activations import sigmoid
-from selective_scan.mosaic_blocks import Blocks
-from selective_scan.mosaic_forward import Chunk, column, time_steps, visit_chunk
+from selective_scan.mosaic_blocks import Blocks, Carry, Kernel, Place
+from selective_scan.mosaic_forward import Chunk, parameters, start, time_steps, visit_chunk
 
 
-def backward(blocks: Blocks, refs: SimpleNamespace, use_softplus: bool) -> None:
-    """Compute the gradients of one chunk.
+def _backward_first(blocks: Blocks, refs: SimpleNamespace) -> Carry:
+    carry = {"g": start(blocks, refs, "dlast"), "dA": blocks.no_states()}
+    carry |= {"dD": blocks.no_tile(), "dbias": blocks.no_tile()}
+    return carry | parameters(blocks, refs, "A2", "bias", "D")
 
-    Inputs: lengths, u, delta, A2, B, C, D, bias, starts, dy and where given z, dlast. Outputs: du,
-    ddelta, dB, dC (sums over the block's channels), dA, dD, dbias, dinitial (of the row) and where
-    given dz. Scratch: h (chunk, block, states); g, sum_A (block, states); t, x, w, dx, dt (chunk,
-    block); sum_D, sum_bias (block).
-    """
+
+def _backward_chunk(
+    blocks: Blocks, refs: SimpleNamespace, use_softplus: bool, carry: Carry
+) -> Carry:
     chunk = Chunk(blocks, refs, blocks.chunks - 1 - refs.visit)
-    place, channels = chunk.place, chunk.channels
-    nothing_yet = refs.visit == 0
-    pl.when(nothing_yet)(lambda: _clear(blocks, refs, chunk))
-
+    at = chunk.place.states(blocks, chunk.visit)
+    h = blocks.load(refs.starts, at, blocks.state)  # long before it is needed
     u = jnp.where(chunk.mask, blocks.tile_of(refs.u), 0.0)
-    raw, t = time_steps(blocks, refs, chunk, use_softplus)
+    raw, t = time_steps(blocks, refs, chunk, use_softplus, carry["bias"])
     dy = jnp.where(chunk.mask, blocks.tile_of(refs.dy), 0.0)
     gated = hasattr(refs, "z")
     if gated:
@@ -48,23 +46,24 @@ def backward(blocks: Blocks, refs: SimpleNamespace, use_softplus: bool) -> None:
     refs.w[...] = w
     blocks.sync()
 
-    def keep(k: jax.Array, position: jax.Array, h: jax.Array) -> None:
-        refs.h[k] = h
+    def keep(position: jax.Array, h: jax.Array) -> None:
+        refs.h[position] = h
         if gated:
-            C = blocks.over_channels(column(blocks, refs.C, position))
-            refs.dx[position] = jnp.sum(h * C, axis=1)  # free until go_back
+            C = blocks.over_channels(refs.C.at[position])
+            refs.dx[position] = blocks.sum_over_states(h * C)  # free until go_back
 
-    at = (place.set, place.row, chunk.visit, channels)
-    visit_chunk(blocks, refs, chunk, blocks.load(refs.starts, at, blocks.state), keep)
-    D = blocks.over_chunk(blocks.load(refs.D, (place.set, channels), blocks.channel))
+    visit_chunk(blocks, refs, chunk, carry["A2"], h, keep)
+    blocks.sync()
+    refs.dC[...] = blocks.sum_over_channels(refs.w, refs.h)
+    D = blocks.over_chunk(carry["D"])
     if gated:
-        blocks.sync()
         ungated = blocks.tile_of(refs.dx) + D * u
         dz = dy * ungated * gate * (1 + z * (1 - gate))
         refs.dz[...] = jnp.where(chunk.mask, dz, 0.0).astype(refs.dz.dtype)
-        blocks.sync()
-    go_back(blocks, refs, chunk)
     blocks.sync()
+    g, dA = _go_back(blocks, refs, chunk, carry)
+    blocks.sync()
+    refs.dB[...] = blocks.sum_over_channels(refs.x, refs.h)
     dx = jnp.where(chunk.mask, blocks.tile_of(refs.dx), 0.0)
     dt = jnp.where(chunk.mask, blocks.tile_of(refs.dt), 0.0) + dx * u
     if use_softplus:
@@ -72,70 +71,53 @@ def backward(blocks: Blocks, refs: SimpleNamespace, use_softplus: bool) -> None:
     dt = jnp.where(chunk.mask, dt, 0.0)
     refs.du[...] = (dx * t + w * D).astype(refs.du.dtype)
     refs.ddelta[...] = dt.astype(refs.ddelta.dtype)
-    sum_D = blocks.place(refs.sum_D[...], blocks.channel) + jnp.sum(w * u, axis=0)
-    sum_bias = blocks.place(refs.sum_bias[...], blocks.channel) + jnp.sum(dt, axis=0)
-    blocks.sync()  # several threads hold the same sums
-    refs.sum_D[...] = sum_D
-    refs.sum_bias[...] = sum_bias
-    pl.when(refs.visit == blocks.chunks - 1)(lambda: _write_sums(blocks, refs, chunk))
+    sums = {"dD": carry["dD"] + w * u, "dbias": carry["dbias"] + dt}
+    return carry | {"g": g, "dA": dA} | sums
 
 
-def go_back(blocks: Blocks, refs: SimpleNamespace, chunk: Chunk) -> None:
-    """Walk the chunk's positions from the last visited to the first."""
-    A2 = blocks.load(refs.A2, (chunk.place.set, chunk.channels), blocks.state)
+def _go_back(
+    blocks: Blocks, refs: SimpleNamespace, chunk: Chunk, carry: Carry
+) -> tuple[jax.Array, jax.Array]:
+    """Walk the chunk's positions from the last visited to the first; return g and dA.
+
+    ``refs.h`` holds the states and then the gradients g in their place.
+    """
+    A2 = carry["A2"]
 
     def step(back: jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         g, dA = carry
-        k = chunk.positions - 1 - back
-        position = chunk.position(k)
-        t, x, w = (
-            blocks.over_states(blocks.place(ref[position], blocks.row))
-            for ref in (refs.t, refs.x, refs.w)
-        )
-        B, C = (blocks.over_channels(column(blocks, ref, position)) for ref in (refs.B, refs.C))
-        h = blocks.place(refs.h[k], blocks.state)
+        position = chunk.position(chunk.positions - 1 - back)
+        t, x, w = (blocks.over_states(ref.at[position]) for ref in (refs.t, refs.x, refs.w))
+        B, C = (blocks.over_channels(ref.at[position]) for ref in (refs.B, refs.C))
+        h = blocks.place(refs.h[position], blocks.state)
         g = g + w * C
-        refs.dC[position] = jnp.sum(w * h, axis=0)
-        refs.dB[position] = jnp.sum(g * x, axis=0)
-        refs.dx[position] = jnp.sum(g * B, axis=1)
+        refs.h[position] = g
+        refs.dx[position] = blocks.sum_over_states(g * B)
         q = g * (h - x * B)
-        refs.dt[position] = jnp.sum(q * A2, axis=1) * log(2)
+        refs.dt[position] = blocks.sum_over_states(q * A2) * log(2)
         return g * jnp.exp2(t * A2), dA + q * t
 
-    g, dA = (blocks.place(ref[...], blocks.state) for ref in (refs.g, refs.sum_A))
-    g, dA = lax.fori_loop(0, chunk.positions, step, (g, dA))
-    refs.g[...] = g
-    refs.sum_A[...] = dA
+    return lax.fori_loop(0, chunk.positions, step, (carry["g"], carry["dA"]))
 
 
-def _clear(blocks: Blocks, refs: SimpleNamespace, chunk: Chunk) -> None:
-    place, shape = chunk.place, (blocks.block, blocks.states)
-    if hasattr(refs, "dlast"):
-        at = (place.set, place.row, chunk.channels)
-        refs.g[...] = blocks.load(refs.dlast, at, blocks.state)
-    else:
-        refs.g[...] = blocks.zeros(blocks.state, shape)
-    refs.sum_A[...] = blocks.zeros(blocks.state, shape)
-    refs.sum_D[...] = blocks.zeros(blocks.channel, (blocks.block,))
-    refs.sum_bias[...] = blocks.zeros(blocks.channel, (blocks.block,))
+def _backward_last(blocks: Blocks, refs: SimpleNamespace, carry: Carry) -> None:
+    place = Place.of(blocks, refs.program)
+    refs.dA[place.states(blocks)] = carry["dA"]
+    refs.dinitial[place.states(blocks)] = carry["g"]
+    at = (place.set, place.row, place.channels(blocks))
+    refs.dD[at] = jnp.sum(carry["dD"], axis=0)
+    refs.dbias[at] = jnp.sum(carry["dbias"], axis=0)
 
 
-def _write_sums(blocks: Blocks, refs: SimpleNamespace, chunk: Chunk) -> None:
-    at = (chunk.place.set, chunk.place.row, chunk.channels)
-    refs.dA[at] = blocks.place(refs.sum_A[...], blocks.state)
-    refs.dinitial[at] = blocks.place(refs.g[...], blocks.state)
-    refs.dD[at] = blocks.place(refs.sum_D[...], blocks.channel)
-    refs.dbias[at] = blocks.place(refs.sum_bias[...], blocks.channel)
+def _arrives_first(blocks: Blocks, refs: SimpleNamespace) -> Carry:
+    return {"g": blocks.no_states()} | parameters(blocks, refs, "A2", "bias")
 
 
-def starts_of_gradients(blocks: Blocks, refs: SimpleNamespace, use_softplus: bool) -> None:
-    """Compute the gradient of a row's initial state when nothing comes from behind its last.
-
-    Inputs: lengths, delta, A2, C, bias, dy and where given z. Outputs: dinitial. Scratch: g, t, w.
-    """
+def _arrives_chunk(
+    blocks: Blocks, refs: SimpleNamespace, use_softplus: bool, carry: Carry
+) -> Carry:
     chunk = Chunk(blocks, refs, blocks.chunks - 1 - refs.visit)
-    place, channels = chunk.place, chunk.channels
-    _, t = time_steps(blocks, refs, chunk, use_softplus)
+    _, t = time_steps(blocks, refs, chunk, use_softplus, carry["bias"])
     w = jnp.where(chunk.mask, blocks.tile_of(refs.dy), 0.0)
     if hasattr(refs, "z"):
         z = jnp.where(chunk.mask, blocks.tile_of(refs.z), 0.0)
@@ -143,24 +125,32 @@ def starts_of_gradients(blocks: Blocks, refs: SimpleNamespace, use_softplus: boo
     refs.t[...] = t
     refs.w[...] = w
     blocks.sync()
-    A2 = blocks.load(refs.A2, (place.set, channels), blocks.state)
-
-    @pl.when(refs.visit == 0)
-    def first_chunk() -> None:
-        refs.g[...] = blocks.zeros(blocks.state, (blocks.block, blocks.states))
 
     def step(back: jax.Array, g: jax.Array) -> jax.Array:
         position = chunk.position(chunk.positions - 1 - back)
-        t, w = (
-            blocks.over_states(blocks.place(ref[position], blocks.row)) for ref in (refs.t, refs.w)
-        )
-        C = blocks.over_channels(column(blocks, refs.C, position))
-        return jnp.exp2(t * A2) * (g + w * C)
+        t, w = (blocks.over_states(ref.at[position]) for ref in (refs.t, refs.w))
+        return jnp.exp2(t * carry["A2"]) * (g + w * blocks.over_channels(refs.C.at[position]))
 
-    g = lax.fori_loop(0, chunk.positions, step, blocks.place(refs.g[...], blocks.state))
-    refs.g[...] = g
-    blocks.sync()  # as in ``ends``: the next chunk's inputs are copied behind this
+    g = lax.fori_loop(0, chunk.positions, step, carry["g"])
+    blocks.sync()  # as in ``ENDS``: the next chunk's inputs are copied behind this
+    return carry | {"g": g}
 
-    @pl.when(refs.visit == blocks.chunks - 1)
-    def last_chunk() -> None:
-        refs.dinitial[place.set, place.row, channels] = g
+
+def _arrives_last(blocks: Blocks, refs: SimpleNamespace, carry: Carry) -> None:
+    refs.dinitial[Place.of(blocks, refs.program).states(blocks)] = carry["g"]
+
+
+# Computes the gradients. Inputs: lengths, u, delta, A2, B, C, D, bias, starts, dy and where given
+# z, dlast. Outputs: du, ddelta, dB, dC (sums over the block's channels), dA, dD, dbias, dinitial
+# (of the row) and where given dz. Scratch: h (chunk, planes, block, plane); t, x, w, dx, dt (chunk,
+# block).
+BACKWARD = Kernel(
+    "backward", ("g", "dA", "A2"), ("dD", "dbias"), ("bias", "D"),
+    _backward_first, _backward_chunk, _backward_last,
+)  # fmt: skip
+
+# Computes the gradient of a row's initial state when nothing comes from behind its last. Inputs:
+# lengths, delta, A2, C, bias, dy and where given z. Outputs: dinitial. Scratch: t, w.
+ARRIVES = Kernel(
+    "arrives", ("g", "A2"), (), ("bias",), _arrives_first, _arrives_chunk, _arrives_last
+)

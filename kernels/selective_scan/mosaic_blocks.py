@@ -4,10 +4,11 @@ Arrays have the axes G, B, L, E, N: G sets of parameters (the two directions of 
 copies), B rows. One warpgroup works on one row, one set and a block of channels, and walks over
 time a chunk after the other; the chunks' inputs come into shared memory one ahead of the work.
 
-A 2-D block lies over the 128 threads as it lies in memory: four neighbouring columns a thread,
-the threads of a warp on neighbouring rows. Loads and stores are then 16 bytes a thread and free of
-bank conflicts, a sum over channels or over states is mostly inside a thread, and a column of B or C
-is read once for all the rows that a thread has.
+States are kept in planes, (N / S, E, S), so that a plane's block of channels covers the 128 threads
+once or twice: a thread has four neighbouring states of a channel in each plane. Loads and stores
+are then 16 bytes a thread and free of bank conflicts, and a sum over states is mostly inside a
+thread. Sums over channels would go across warps for every position; they are made for a chunk at a
+time, from shared memory, with each warp at positions of its own.
 """
 
 from collections.abc import Callable
@@ -22,11 +23,37 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
-Kernel = Callable[["Blocks", SimpleNamespace, bool], None]
+Carry = dict[str, jax.Array]
 
 # Before 0.11 a load must have an index, later it must have none.
 _ALL: tuple[Any, ...] = ((),) if jax.__version_info__ < (0, 11) else ()
 _VECTOR = 4  # neighbouring elements a thread: 16 bytes of float32
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """What one program does: before its first chunk of time, at each, and behind its last.
+
+    ``refs`` has the arrays by name (those with a block: the part in shared memory, at chunks only),
+    the scratch, ``program`` and at chunks ``visit``. What is carried is float32, in registers.
+
+    Attributes:
+        name: the launch's name, for profilers.
+        states: names of what is carried a state element, (planes, block, plane).
+        tiles: likewise, (chunk, block): sums over time, of which only the last is over a chunk.
+        channels: likewise, (block,).
+        first: from (blocks, refs) to the carry.
+        chunk: from (blocks, refs, softplus, carry) to the next carry.
+        last: from (blocks, refs, carry), writes what is left.
+    """
+
+    name: str
+    states: tuple[str, ...]
+    tiles: tuple[str, ...]
+    channels: tuple[str, ...]
+    first: Callable[["Blocks", SimpleNamespace], Carry]
+    chunk: Callable[["Blocks", SimpleNamespace, bool, Carry], Carry]
+    last: Callable[["Blocks", SimpleNamespace, Carry], None]
 
 
 @dataclass(frozen=True)
@@ -38,7 +65,7 @@ class Blocks:
         rows: B.
         length: L.
         channels: E.
-        states: N, a multiple of 8.
+        states: N, in planes of ``plane``, an even number of them.
         block: channels a block: 32, 64 or 128.
         chunk: positions a chunk; ``chunk * block`` is a multiple of 512.
         ahead: chunks in shared memory at a time.
@@ -68,20 +95,53 @@ class Blocks:
         """Blocks of channels."""
         return pl.cdiv(self.channels, self.block)
 
+    @property
+    def programs(self) -> int:
+        """Programs of a launch."""
+        return self.rows * self.sets * self.channel_blocks
+
+    @property
+    def plane(self) -> int:
+        """S, the states of a plane."""
+        return plane_for(self.block)
+
+    @property
+    def planes(self) -> int:
+        """Planes of states."""
+        return self.states // self.plane
+
+    @property
+    def state_shape(self) -> tuple[int, int, int]:
+        """The shape of a block's states."""
+        return self.planes, self.block, self.plane
+
     @cached_property
     def state(self) -> Any:
-        """The layout of (block, states) arrays."""
-        return _layout(self.states)
+        """The layout of (planes, block, plane) arrays."""
+        return _layout(self.plane, (self.planes,))
 
     @cached_property
     def row(self) -> Any:
         """Their rows: one value a channel."""
-        return self.state.reduce((1,))
+        return self.state.reduce((0, 2))
 
     @cached_property
     def column(self) -> Any:
-        """Their columns: one value a state."""
-        return self.state.reduce((0,))
+        """Their columns: one value a state, (planes, plane)."""
+        return self.state.reduce((1,))
+
+    @cached_property
+    def stack(self) -> Any:
+        """The layout of (chunk, planes, channels, plane) arrays: each warp at its own positions."""
+        planes, rows = self._stacked
+        tiling = plgpu.Tiling(((4, planes, rows, self.plane), (_VECTOR,)))
+        return plgpu.Layout.TILED(tiling, warp_dims=(-5,), lane_dims=(-4, -3, -2), vector_dim=-1)
+
+    @property
+    def _stacked(self) -> tuple[int, int]:
+        """Planes and channels that a warp covers in a stack; few channels are soon summed over."""
+        planes = 2 if self.planes % 4 else 4
+        return planes, 32 * _VECTOR // self.plane // planes
 
     @cached_property
     def tile(self) -> Any:
@@ -104,21 +164,48 @@ class Blocks:
             return ref[at]
         return plgpu.load(ref.at[at], *_ALL, layout=layout, optimized=False)
 
-    def over_states(self, x_E: jax.Array) -> jax.Array:
-        """Return (block, states) from one value a channel, in ``row`` layout."""
-        return self.place(lax.broadcast_in_dim(x_E, (self.block, self.states), (0,)), self.state)
+    def over_states(self, ref: Any) -> jax.Array:
+        """Return (planes, block, plane) from a reference to one value a channel."""
+        x_E = self.place(ref[...], self.row)
+        return self.place(lax.broadcast_in_dim(x_E, self.state_shape, (1,)), self.state)
 
-    def over_channels(self, x_N: jax.Array) -> jax.Array:
-        """Return (block, states) from one value a state, in ``column`` layout."""
-        return self.place(lax.broadcast_in_dim(x_N, (self.block, self.states), (1,)), self.state)
+    def over_channels(self, ref: Any) -> jax.Array:
+        """Return (planes, block, plane), float32, from a reference to one value a state."""
+        x_PxS = self.place(ref[...], self.column).astype(jnp.float32)
+        return self.place(lax.broadcast_in_dim(x_PxS, self.state_shape, (0, 2)), self.state)
+
+    def sum_over_states(self, x: jax.Array) -> jax.Array:
+        """Return one value a channel from (planes, block, plane)."""
+        return jnp.sum(jnp.sum(x, axis=0), axis=1)
+
+    def sum_over_channels(self, weights: Any, states: Any) -> jax.Array:
+        """Return (chunk, planes, plane): sums of weights times states over the block's channels.
+
+        Args:
+            weights: reference to (chunk, block).
+            states: reference to (chunk, planes, block, plane).
+        """
+        rows = self._stacked[1]
+        shape = (self.chunk, self.planes, rows, self.plane)
+        total: Any = 0.0
+        for first in range(0, self.block, rows):
+            channels = pl.ds(first, rows)
+            weight = self.place(weights[:, channels], self.stack.reduce((1, 3)))
+            weight = self.place(lax.broadcast_in_dim(weight, shape, (0, 2)), self.stack)
+            total += weight * self.place(states[:, :, channels, :], self.stack)
+        return jnp.sum(total, axis=2)
 
     def over_chunk(self, x_E: jax.Array) -> jax.Array:
         """Return (chunk, block) from one value a channel, in ``channel`` layout."""
         return self.place(lax.broadcast_in_dim(x_E, (self.chunk, self.block), (1,)), self.tile)
 
-    def zeros(self, layout: Any, shape: tuple[int, ...]) -> jax.Array:
-        """Return float32 zeros."""
-        return self.place(jnp.zeros(shape, jnp.float32), layout)
+    def no_states(self) -> jax.Array:
+        """Return zeros, (planes, block, plane)."""
+        return self.place(jnp.zeros(self.state_shape, jnp.float32), self.state)
+
+    def no_tile(self) -> jax.Array:
+        """Return zeros, (chunk, block)."""
+        return self.place(jnp.zeros((self.chunk, self.block), jnp.float32), self.tile)
 
     def tile_of(self, ref: Any) -> jax.Array:
         """Return a (chunk, block) reference's content in float32."""
@@ -167,6 +254,14 @@ class Place:
             backwards = lax.rem(g, jnp.int32(2)) == int(blocks.reverse[1])
         return cls(g, row, channel, backwards)
 
+    def channels(self, blocks: Blocks) -> Any:
+        """Return the slice of the channels."""
+        return pl.ds(self.channel * blocks.block, blocks.block)
+
+    def states(self, blocks: Blocks, *chunk: jax.Array) -> tuple[Any, ...]:
+        """Return the place in an array (G, B, planes, E, plane), or one with chunks behind B."""
+        return self.set, self.row, *chunk, slice(None), self.channels(blocks)
+
     def chunk_at(self, blocks: Blocks, visit: jax.Array) -> jax.Array:
         """Return which chunk of time is the ``visit``-th on the way."""
         return flipped(self.backwards, visit, jnp.int32(blocks.chunks))
@@ -197,15 +292,13 @@ Input = tuple[jax.Array, Block | None]
 Output = tuple[jax.ShapeDtypeStruct, Block | None]
 
 
-def in_time(
-    blocks: Blocks, sets: int, width: int | None = None, *, from_end: bool = False
-) -> Block:
-    """Return the block of a (sets, B, L, E) array at a program's chunk, or of (sets, B, L, N).
+def in_time(blocks: Blocks, sets: int, *, states: bool = False, from_end: bool = False) -> Block:
+    """Return the block of a (sets, B, L, E) array at a program's chunk.
 
     Args:
         blocks: the launch's sizes.
         sets: how many sets the array has; one is shared by ``blocks.sets // sets``.
-        width: N, for arrays without channels.
+        states: the array is (sets, B, L, planes, plane), without channels.
         from_end: the gradient visits the chunks in the opposite order.
     """
 
@@ -214,138 +307,157 @@ def in_time(
         visit = jnp.int32(blocks.chunks) - 1 - visit if from_end else visit
         g = lax.div(place.set, jnp.int32(blocks.sets // sets))
         at = (g, place.row, place.chunk_at(blocks, visit))
-        return (*at, place.channel if width is None else 0)
+        return (*at, 0, 0) if states else (*at, place.channel)
 
-    return Block((None, None, blocks.chunk, width or blocks.block), index)
+    widths = (blocks.planes, blocks.plane) if states else (blocks.block,)
+    return Block((None, None, blocks.chunk, *widths), index)
 
 
 def partial_in_time(blocks: Blocks) -> Block:
-    """Return the block of a gradient's partial sums, (channel blocks G, B, L, N)."""
+    """Return the block of a gradient's partial sums, (channel blocks G, B, L, planes, plane)."""
 
     def index(program: jax.Array, visit: jax.Array) -> tuple[Any, ...]:
         place = Place.of(blocks, program)
         chunk = place.chunk_at(blocks, jnp.int32(blocks.chunks) - 1 - visit)
         part = place.channel * blocks.sets + place.set
-        return part, place.row, chunk, 0
+        return part, place.row, chunk, 0, 0
 
-    return Block((None, None, blocks.chunk, blocks.states), index)
+    return Block((None, None, blocks.chunk, blocks.planes, blocks.plane), index)
 
 
 def launch(
-    body: Kernel,
+    kernel: Kernel,
     softplus: bool,
     blocks: Blocks,
     inputs: dict[str, Input],
     outputs: dict[str, Output],
     scratch: dict[str, tuple[int, ...]],
 ) -> dict[str, jax.Array]:
-    """Run ``body(blocks, refs, softplus)`` for each program and chunk.
+    """Run a kernel for each row, set and block of channels, over all chunks of time.
 
-    ``refs`` has the arrays by name (those with a block: the part in shared memory), the scratch,
-    which is float32 in shared memory and lasts from chunk to chunk, and ``program`` and ``visit``.
+    Scratch is float32 in shared memory and lasts from chunk to chunk.
     """
     specs = {name: block for name, (_, block) in (inputs | outputs).items()}
-    programs = blocks.rows * blocks.sets * blocks.channel_blocks
     shapes = [shape for shape, _ in outputs.values()]
     run = _interpreted if blocks.interpret else _compiled
-    kernel = run(
-        lambda refs: body(blocks, SimpleNamespace(**refs), softplus),
-        body.__name__, (programs, blocks.chunks), blocks.ahead, specs, shapes, scratch,
-    )  # fmt: skip
-    return dict(zip(outputs, kernel(*(array for array, _ in inputs.values())), strict=True))
+    arrays = run(kernel, softplus, blocks, specs, shapes, scratch)(*(x for x, _ in inputs.values()))
+    return dict(zip(outputs, arrays, strict=True))
 
 
 def _compiled(
-    body: Callable[[dict[str, Any]], None],
-    name: str,
-    grid: tuple[int, int],
-    ahead: int,
+    kernel: Kernel,
+    softplus: bool,
+    blocks: Blocks,
     specs: dict[str, Block | None],
     shapes: list[jax.ShapeDtypeStruct],
     scratch: dict[str, tuple[int, ...]],
 ) -> Callable[..., list[jax.Array]]:
-    arrays = len(specs)
-    programs, chunks = grid
     moving = {name: block for name, block in specs.items() if block is not None}
-    reads = [name for name in list(specs)[: arrays - len(shapes)] if name in moving]
+    reads = [name for name in list(specs)[: len(specs) - len(shapes)] if name in moving]
 
-    def kernel(*refs: Any) -> None:
+    def program(*refs: Any) -> None:
         named = dict(zip([*specs, *scratch], refs, strict=True))
-        program = lax.axis_index("program")
+        named["program"] = number = lax.axis_index("program")
+        whole = SimpleNamespace(**named)
 
         def spec(name: str) -> pl.BlockSpec:
             block = moving[name]
-            return plgpu.BlockSpec(block.shape, lambda visit: block.index(program, visit))
+            return plgpu.BlockSpec(block.shape, lambda visit: block.index(number, visit))
 
-        def visit(at: tuple[jax.Array], *parts: Any) -> None:
-            here = dict(zip(moving, parts, strict=True))
-            body(named | here | {"program": program, "visit": at[0]})
+        def visit(at: tuple[jax.Array], *parts_and_carry: Any) -> Carry:
+            *parts, carry = parts_and_carry
+            here = named | dict(zip(moving, parts, strict=True)) | {"visit": at[0]}
+            return kernel.chunk(blocks, SimpleNamespace(**here), softplus, carry)
 
-        plgpu.emit_pipeline(
+        carry = plgpu.emit_pipeline(
             visit,
-            grid=(chunks,),
+            grid=(blocks.chunks,),
             in_specs=[spec(name) for name in moving if name in reads],
             out_specs=[spec(name) for name in moving if name not in reads],
-            max_concurrent_steps=ahead,
+            max_concurrent_steps=blocks.ahead,
+            init_carry=kernel.first(blocks, whole),
         )(*(named[name] for name in moving))
+        kernel.last(blocks, whole, carry)
 
     return plgpu.kernel(
-        kernel,
+        program,
         out_type=shapes,
         scratch_types=[plgpu.SMEM(shape, jnp.float32) for shape in scratch.values()],
-        grid=(programs,),
+        grid=(blocks.programs,),
         grid_names=("program",),
         compiler_params=plgpu.CompilerParams(
             # The kernels have a ``sync`` between what one thread writes to shared memory and what
-            # another reads, a few for a chunk (sums over channels have their own); automatic ones
-            # would be two for every store.
+            # another reads, a few for a chunk; automatic ones would be two for every store.
             unsafe_no_auto_barriers=True,
             approx_math=True,  # the hardware's exp2, 2 ulp; nothing else in here is approximate
             # Every layout is given: nothing is left to inference, which would have arrays in time
             # be whole tiles of eight positions.
             lowering_semantics=plgpu.LoweringSemantics.Lane,
         ),
-        kernel_name=name,
+        kernel_name=kernel.name,
     )
 
 
 def _interpreted(
-    body: Callable[[dict[str, Any]], None],
-    name: str,
-    grid: tuple[int, int],
-    ahead: int,
+    kernel: Kernel,
+    softplus: bool,
+    blocks: Blocks,
     specs: dict[str, Block | None],
     shapes: list[jax.ShapeDtypeStruct],
     scratch: dict[str, tuple[int, ...]],
 ) -> Callable[..., list[jax.Array]]:
-    def kernel(*refs: Any) -> None:
-        named = dict(zip([*specs, *scratch], refs, strict=True))
-        body(named | {"program": pl.program_id(0), "visit": pl.program_id(1)})
+    """Return the kernel with a grid over chunks too; the carry is in memory between them."""
 
-    blocks = [
+    def program(*refs: Any) -> None:
+        named = dict(zip([*specs, *scratch], refs, strict=False))
+        kept = dict(zip(carried, refs[len(named) :], strict=True))
+        here = SimpleNamespace(**named, program=pl.program_id(0), visit=pl.program_id(1))
+
+        def keep(carry: Carry) -> None:
+            for name, x in carry.items():
+                kept[name][...] = x
+
+        pl.when(here.visit == 0)(lambda: keep(kernel.first(blocks, here)))
+        keep(kernel.chunk(blocks, here, softplus, {name: ref[...] for name, ref in kept.items()}))
+
+        @pl.when(here.visit == blocks.chunks - 1)
+        def behind() -> None:
+            kernel.last(blocks, here, {name: ref[...] for name, ref in kept.items()})
+
+    whole = [
         pl.BlockSpec() if b is None else pl.BlockSpec(b.shape, b.index) for b in specs.values()
     ]
+    carried = dict.fromkeys(kernel.states, blocks.state_shape)
+    carried |= dict.fromkeys(kernel.tiles, (blocks.chunk, blocks.block))
+    carried |= dict.fromkeys(kernel.channels, (blocks.block,))
     return pl.pallas_call(
-        kernel,
-        grid=grid,
-        in_specs=blocks[: len(specs) - len(shapes)],
-        out_specs=blocks[len(specs) - len(shapes) :],
+        program,
+        grid=(blocks.programs, blocks.chunks),
+        in_specs=whole[: len(specs) - len(shapes)],
+        out_specs=whole[len(specs) - len(shapes) :],
         out_shape=shapes,
-        scratch_shapes=[plgpu.SMEM(shape, jnp.float32) for shape in scratch.values()],
+        scratch_shapes=[
+            plgpu.SMEM(shape, jnp.float32) for shape in (*scratch.values(), *carried.values())
+        ],
         interpret=True,
-        name=name,
+        name=kernel.name,
     )
 
 
-def _layout(columns: int) -> Any:
-    """Return the layout of a 2-D block with so many columns (see above)."""
+def plane_for(block: int) -> int:
+    """Return how many states a plane has, so that a block of channels covers 128 threads."""
+    return max(8, 128 * _VECTOR // block)
+
+
+def _layout(columns: int, planes: tuple[int, ...] = ()) -> Any:
+    """Return the layout of a block with so many columns, and planes (see above)."""
     groups = 1  # threads on one row
     while groups < 32 and columns % (2 * groups * _VECTOR) == 0:
         groups *= 2
     rows, width = 32 // groups, groups * _VECTOR
     tiled = partial(plgpu.Layout.TILED, vector_dim=-1)
     if rows == 1:
-        tiling = plgpu.Tiling(((4, width), (_VECTOR,)))
+        tiling = plgpu.Tiling(((*planes, 4, width), (_VECTOR,)))
         return tiled(tiling, warp_dims=(-3,), lane_dims=(-2,))
-    tiling = plgpu.Tiling(((4 * rows, width), (rows, width), (_VECTOR,)))
+    tiling = plgpu.Tiling(((*planes, 4 * rows, width), (rows, width), (_VECTOR,)))
     return tiled(tiling, warp_dims=(-5,), lane_dims=(-3, -2))

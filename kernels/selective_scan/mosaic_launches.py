@@ -19,21 +19,23 @@ def run_forward(inputs: ScanInputs, options: Options, *, gradient: bool) -> Arra
     shared = cut.shared("u", "delta", "A2", "B", "bias")
     if cut.segments > 1:
         ends = cut.run(
-            mosaic_forward.ends,
+            mosaic_forward.ENDS,
             shared,
             outputs={"last": cut.states_shape(), "total": cut.channels_shape()},
-            scratch={"h": cut.state, "t": cut.tile, "x": cut.tile, "sum": cut.channel},
+            scratch={"t": cut.tile, "x": cut.tile},
         )
         kept["total"] = ends["total"]
         initial = cut.between(ends["last"], ends["total"], initial, from_end=False)
+    elif initial is not None:
+        initial = cut.in_planes(initial)
     outputs = {"y": cut.in_time_shape(inputs.u_BxLxE.dtype), "last": cut.states_shape()}
     if gradient:
         outputs["starts"] = cut.starts_shape()
     results = cut.run(
-        mosaic_forward.forward,
+        mosaic_forward.FORWARD,
         shared | cut.shared("C", "D", "z") | _given("initial", initial),
         outputs,
-        scratch={"h": cut.state, "t": cut.tile, "x": cut.tile, "read": cut.tile},
+        scratch=dict.fromkeys(("t", "x", "read"), cut.tile),
     )
     if gradient:
         kept["starts"] = results["starts"]
@@ -53,12 +55,14 @@ def run_backward(
     behind = None if dlast is None else cut.state_array(dlast)
     if cut.segments > 1:
         arrives = cut.run(
-            mosaic_backward.starts_of_gradients,
+            mosaic_backward.ARRIVES,
             shared,
             outputs={"dinitial": cut.states_shape()},
-            scratch={"g": cut.state, "t": cut.tile, "w": cut.tile},
+            scratch={"t": cut.tile, "w": cut.tile},
         )
         behind = cut.between(arrives["dinitial"], kept["total"], behind, from_end=True)
+    elif behind is not None:
+        behind = cut.in_planes(behind)
     outputs = {
         "du": cut.in_time_shape(inputs.u_BxLxE.dtype, from_end=True),
         "ddelta": cut.in_time_shape(inputs.delta_BxLxE.dtype, from_end=True),
@@ -69,22 +73,23 @@ def run_backward(
         "dD": cut.channels_shape(),
         "dbias": cut.channels_shape(),
     }
-    scratch = {"h": (blocks.chunk, *cut.state), "g": cut.state, "sum_A": cut.state}
+    scratch = {"h": (blocks.chunk, *blocks.state_shape)}
     scratch |= dict.fromkeys(("t", "x", "w", "dx", "dt"), cut.tile)
     if inputs.z_BxLxE is not None:
         outputs["dz"] = cut.in_time_shape(inputs.z_BxLxE.dtype, from_end=True)
     grads = cut.run(
-        mosaic_backward.backward,
+        mosaic_backward.BACKWARD,
         shared
         | cut.shared("u", "B", "D", from_end=True)
         | {"starts": (kept["starts"], None)}
         | _given("dlast", behind),
         outputs,
-        scratch | {"sum_D": cut.channel, "sum_bias": cut.channel},
+        scratch,
     )
     E, N = cut.channels, cut.states
     dinitial = cut.outermost(grads["dinitial"], from_end=True)
-    of_rows = {name: jnp.sum(grads[name], axis=1)[:, :E] for name in ("dA", "dD", "dbias")}
+    dA = cut.from_planes(jnp.sum(grads["dA"], axis=1))[:, :E, :N]
+    of_rows = {name: jnp.sum(grads[name], axis=1)[:, :E] for name in ("dD", "dbias")}
     return (
         {name: cut.whole(grads[name]) for name in ("du", "ddelta", "dz") if name in grads}
         | {
@@ -92,7 +97,7 @@ def run_backward(
             for name in ("dB", "dC")
         }
         | of_rows
-        | {"dA": of_rows["dA"][..., :N], "dinitial": dinitial}
+        | {"dA": dA, "dinitial": dinitial}
     )
 
 

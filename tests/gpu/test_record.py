@@ -2,6 +2,7 @@
 
 import io
 import json
+import threading
 
 import pytest
 from rich.console import Console
@@ -78,3 +79,16 @@ def test_a_signal_stops_between_tasks(record):
 def test_an_existing_file_is_kept(record):
     with pytest.raises(UserError, match="exists; move it away"):
         Record(record.path, "", [], rehearsal=True, console=Console(), interrupts=Interrupts())
+
+
+def test_tasks_at_once_keep_their_order(record):
+    together = threading.Barrier(3, timeout=20)
+
+    def meets():
+        together.wait()
+        return {"status": "passed"}
+
+    tasks = iter([("first", meets), ("second", meets), ("third", meets), ("fourth", fails)])
+    rows = record.section("checks", tasks, at_once=3)
+    assert [row["name"] for row in rows] == ["first", "second", "third", "fourth"]
+    assert [row["status"] for row in rows] == ["passed"] * 3 + ["failed"]
