@@ -4,7 +4,7 @@ import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,8 @@ class Record:
             tasks: one after the other they may need what earlier ones of them gave; an error in
                 here ends the section.
             until: seconds after the start of the run behind which tasks are skipped.
-            at_once: tasks that run side by side, in threads; those must not call ``now``.
+            at_once: tasks that run side by side, in threads of their own; those must not call
+                ``now``. One alone runs in this thread: only that may handle signals.
 
         Raises:
             Interrupted: by a signal; what there is has been written.
@@ -92,15 +93,16 @@ class Record:
         rows: list[Row] = self.document.setdefault(name, [])
         self._until = until
         with self._status, ThreadPoolExecutor(at_once) as pool:
-            running: deque[tuple[str, float, Future[Row]]] = deque()
+            start = (lambda run: pool.submit(run).result) if at_once > 1 else (lambda run: run)
+            running: deque[tuple[str, float, Callable[[], Row]]] = deque()
             while True:
-                while len(running) < at_once and (task := self._start(name, tasks, pool)):
+                while len(running) < at_once and (task := self._start(name, tasks, start)):
                     running.append(task)
                 if not running:
                     return rows
-                title, began, future = running.popleft()
+                title, began, result = running.popleft()
                 try:
-                    row = future.result()
+                    row = result()
                 except Interrupted:
                     raise
                 except Exception as failure:
@@ -110,23 +112,25 @@ class Record:
                 self.write()
 
     def _start(
-        self, name: str, tasks: Iterator[Task], pool: ThreadPoolExecutor
-    ) -> tuple[str, float, Future[Row]] | None:
-        """Begin the next task; return its title, its start and its row to come, if there is one."""
+        self,
+        name: str,
+        tasks: Iterator[Task],
+        start: Callable[[Callable[[], Row]], Callable[[], Row]],
+    ) -> tuple[str, float, Callable[[], Row]] | None:
+        """Start the next task, if there is one; return its title, when it began, and its row."""
         title, began = f"{name}: the next task", time.monotonic()
         try:
             title, run = next(tasks)
             self._task = f"{name}: {title}"
             self._begin(self._task)
-            return title, began, pool.submit(run)
+            return title, began, start(run)
         except StopIteration:
             return None
         except Interrupted:
             raise
         except Exception as failure:
-            nothing: Future[Row] = Future()
-            nothing.set_exception(failure)
-            return title, began, nothing
+            row = failed(failure)
+            return title, began, lambda: row
 
     def say(self, line: str) -> None:
         """Print a line."""
