@@ -1,6 +1,6 @@
 """A scan's arrays as the kernels see them: padded, cut into segments of time, with their blocks.
 
-Everything here has the set, G or 1, as first axis; see ``mosaic_blocks``.
+Everything here has the set, G or 1, as first axis; see ``mosaic_kernel``.
 """
 
 from dataclasses import dataclass
@@ -11,16 +11,8 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
 from selective_scan.arguments import ScanInputs, visited
-from selective_scan.mosaic_blocks import (
-    Blocks,
-    Input,
-    Kernel,
-    Output,
-    in_time,
-    launch,
-    partial_in_time,
-    plane_for,
-)
+from selective_scan.mosaic_blocks import Blocks, plane_for
+from selective_scan.mosaic_kernel import Input, Kernel, Output, in_time, launch, partial_in_time
 from selective_scan.mosaic_plans import Plan, plan_for, segments_for
 from selective_scan.mosaic_segments import between_segments, last_segment
 
@@ -72,6 +64,7 @@ class Cut:
             rows=self.rows * self.segments,
             length=pl.cdiv(self.length, self.segments),
             channels=self.channels,
+            # Two planes at the least: JAX 0.10 does not cut a block out of one.
             states=self.states + -self.states % (2 * plane_for(plan.block)),
             block=plan.block,
             chunk=plan.chunk,
@@ -88,7 +81,7 @@ class Cut:
         outputs: dict[str, Output],
         scratch: dict[str, tuple[int, ...]],
     ) -> dict[str, jax.Array]:
-        """Launch a kernel; see ``mosaic_blocks.launch``."""
+        """Launch a kernel; see ``mosaic_kernel.launch``."""
         return launch(kernel, self.options.softplus, self.blocks, inputs, outputs, scratch)
 
     def shared(self, *names: str, from_end: bool = False) -> dict[str, Input]:

@@ -15,19 +15,26 @@ import jax.numpy as jnp
 from jax import lax
 
 from selective_scan.activations import sigmoid
-from selective_scan.mosaic_blocks import Blocks, Carry, Kernel, Place
+from selective_scan.mosaic_blocks import Blocks, Place
 from selective_scan.mosaic_forward import Chunk, parameters, start, time_steps, visit_chunk
+from selective_scan.mosaic_kernel import Carry, Kernel
 
 
 def _backward_first(blocks: Blocks, refs: SimpleNamespace) -> Carry:
     carry = {"g": start(blocks, refs, "dlast"), "dA": blocks.no_states()}
     carry |= {"dD": blocks.no_tile(), "dbias": blocks.no_tile()}
-    return carry | parameters(blocks, refs, "A2", "bias", "D")
+    return carry | parameters(blocks, refs, "bias", "D")
 
 
 def _backward_chunk(
     blocks: Blocks, refs: SimpleNamespace, use_softplus: bool, carry: Carry
 ) -> Carry:
+    """Compute the gradients.
+
+    Inputs: lengths, u, delta, A2, B, C, D, bias, starts, dy and where given z, dlast. Outputs: du,
+    ddelta, dB, dC (sums over the block's channels), dA, dD, dbias, dinitial (of the row) and where
+    given dz. Scratch: h (chunk, planes, block, plane); t, x, w, dx, dt (chunk, block).
+    """
     chunk = Chunk(blocks, refs, blocks.chunks - 1 - refs.visit)
     at = chunk.place.states(blocks, chunk.visit)
     h = blocks.load(refs.starts, at, blocks.state)  # long before it is needed
@@ -110,12 +117,16 @@ def _backward_last(blocks: Blocks, refs: SimpleNamespace, carry: Carry) -> None:
 
 
 def _arrives_first(blocks: Blocks, refs: SimpleNamespace) -> Carry:
-    return {"g": blocks.no_states()} | parameters(blocks, refs, "A2", "bias")
+    return {"g": blocks.no_states()} | parameters(blocks, refs, "bias")
 
 
 def _arrives_chunk(
     blocks: Blocks, refs: SimpleNamespace, use_softplus: bool, carry: Carry
 ) -> Carry:
+    """Compute the gradient of a row's initial state when nothing comes from behind its last.
+
+    Inputs: lengths, delta, A2, C, bias, dy and where given z. Outputs: dinitial. Scratch: t, w.
+    """
     chunk = Chunk(blocks, refs, blocks.chunks - 1 - refs.visit)
     _, t = time_steps(blocks, refs, chunk, use_softplus, carry["bias"])
     w = jnp.where(chunk.mask, blocks.tile_of(refs.dy), 0.0)
@@ -140,17 +151,21 @@ def _arrives_last(blocks: Blocks, refs: SimpleNamespace, carry: Carry) -> None:
     refs.dinitial[Place.of(blocks, refs.program).states(blocks)] = carry["g"]
 
 
-# Computes the gradients. Inputs: lengths, u, delta, A2, B, C, D, bias, starts, dy and where given
-# z, dlast. Outputs: du, ddelta, dB, dC (sums over the block's channels), dA, dD, dbias, dinitial
-# (of the row) and where given dz. Scratch: h (chunk, planes, block, plane); t, x, w, dx, dt (chunk,
-# block).
 BACKWARD = Kernel(
-    "backward", ("g", "dA", "A2"), ("dD", "dbias"), ("bias", "D"),
-    _backward_first, _backward_chunk, _backward_last,
-)  # fmt: skip
-
-# Computes the gradient of a row's initial state when nothing comes from behind its last. Inputs:
-# lengths, delta, A2, C, bias, dy and where given z. Outputs: dinitial. Scratch: t, w.
+    name="backward",
+    states=("g", "dA", "A2"),
+    tiles=("dD", "dbias"),
+    channels=("bias", "D"),
+    first=_backward_first,
+    chunk=_backward_chunk,
+    last=_backward_last,
+)
 ARRIVES = Kernel(
-    "arrives", ("g", "A2"), (), ("bias",), _arrives_first, _arrives_chunk, _arrives_last
+    name="arrives",
+    states=("g", "A2"),
+    tiles=(),
+    channels=("bias",),
+    first=_arrives_first,
+    chunk=_arrives_chunk,
+    last=_arrives_last,
 )

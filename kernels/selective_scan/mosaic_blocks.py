@@ -1,4 +1,4 @@
-"""What the Mosaic GPU kernels share: how arrays are cut into blocks, and which thread holds what.
+"""How the Mosaic GPU kernels cut arrays into blocks, and which thread holds what.
 
 Arrays have the axes G, B, L, E, N: G sets of parameters (the two directions of a layer, or mapped
 copies), B rows. One warpgroup works on one row, one set and a block of channels, and walks over
@@ -11,10 +11,8 @@ thread. Sums over channels would go across warps for every position; they are ma
 time, from shared memory, with each warp at positions of its own.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
-from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -23,37 +21,9 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
-Carry = dict[str, jax.Array]
-
 # Before 0.11 a load must have an index, later it must have none.
 _ALL: tuple[Any, ...] = ((),) if jax.__version_info__ < (0, 11) else ()
 _VECTOR = 4  # neighbouring elements a thread: 16 bytes of float32
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """What one program does: before its first chunk of time, at each, and behind its last.
-
-    ``refs`` has the arrays by name (those with a block: the part in shared memory, at chunks only),
-    the scratch, ``program`` and at chunks ``visit``. What is carried is float32, in registers.
-
-    Attributes:
-        name: the launch's name, for profilers.
-        states: names of what is carried a state element, (planes, block, plane).
-        tiles: likewise, (chunk, block): sums over time, of which only the last is over a chunk.
-        channels: likewise, (block,).
-        first: from (blocks, refs) to the carry.
-        chunk: from (blocks, refs, softplus, carry) to the next carry.
-        last: from (blocks, refs, carry), writes what is left.
-    """
-
-    name: str
-    states: tuple[str, ...]
-    tiles: tuple[str, ...]
-    channels: tuple[str, ...]
-    first: Callable[["Blocks", SimpleNamespace], Carry]
-    chunk: Callable[["Blocks", SimpleNamespace, bool, Carry], Carry]
-    last: Callable[["Blocks", SimpleNamespace, Carry], None]
 
 
 @dataclass(frozen=True)
@@ -272,176 +242,6 @@ def flipped(backwards: bool | jax.Array, k: jax.Array, count: jax.Array) -> jax.
     if isinstance(backwards, bool):
         return count - 1 - k if backwards else k
     return lax.select(backwards, count - 1 - k, k)
-
-
-@dataclass(frozen=True)
-class Block:
-    """Which part of an array a program has in shared memory while it is at a chunk of time.
-
-    Attributes:
-        shape: the part's shape; ``None`` for axes of which it is at one place.
-        index: from (program, visit) to the part's place, in units of ``shape``.
-    """
-
-    shape: tuple[int | None, ...]
-    index: Callable[[jax.Array, jax.Array], tuple[Any, ...]]
-
-
-# A kernel's array with its block; without one it stays in the GPU's memory.
-Input = tuple[jax.Array, Block | None]
-Output = tuple[jax.ShapeDtypeStruct, Block | None]
-
-
-def in_time(blocks: Blocks, sets: int, *, states: bool = False, from_end: bool = False) -> Block:
-    """Return the block of a (sets, B, L, E) array at a program's chunk.
-
-    Args:
-        blocks: the launch's sizes.
-        sets: how many sets the array has; one is shared by ``blocks.sets // sets``.
-        states: the array is (sets, B, L, planes, plane), without channels.
-        from_end: the gradient visits the chunks in the opposite order.
-    """
-
-    def index(program: jax.Array, visit: jax.Array) -> tuple[Any, ...]:
-        place = Place.of(blocks, program)
-        visit = jnp.int32(blocks.chunks) - 1 - visit if from_end else visit
-        g = lax.div(place.set, jnp.int32(blocks.sets // sets))
-        at = (g, place.row, place.chunk_at(blocks, visit))
-        return (*at, 0, 0) if states else (*at, place.channel)
-
-    widths = (blocks.planes, blocks.plane) if states else (blocks.block,)
-    return Block((None, None, blocks.chunk, *widths), index)
-
-
-def partial_in_time(blocks: Blocks) -> Block:
-    """Return the block of a gradient's partial sums, (channel blocks G, B, L, planes, plane)."""
-
-    def index(program: jax.Array, visit: jax.Array) -> tuple[Any, ...]:
-        place = Place.of(blocks, program)
-        chunk = place.chunk_at(blocks, jnp.int32(blocks.chunks) - 1 - visit)
-        part = place.channel * blocks.sets + place.set
-        return part, place.row, chunk, 0, 0
-
-    return Block((None, None, blocks.chunk, blocks.planes, blocks.plane), index)
-
-
-def launch(
-    kernel: Kernel,
-    softplus: bool,
-    blocks: Blocks,
-    inputs: dict[str, Input],
-    outputs: dict[str, Output],
-    scratch: dict[str, tuple[int, ...]],
-) -> dict[str, jax.Array]:
-    """Run a kernel for each row, set and block of channels, over all chunks of time.
-
-    Scratch is float32 in shared memory and lasts from chunk to chunk.
-    """
-    specs = {name: block for name, (_, block) in (inputs | outputs).items()}
-    shapes = [shape for shape, _ in outputs.values()]
-    run = _interpreted if blocks.interpret else _compiled
-    arrays = run(kernel, softplus, blocks, specs, shapes, scratch)(*(x for x, _ in inputs.values()))
-    return dict(zip(outputs, arrays, strict=True))
-
-
-def _compiled(
-    kernel: Kernel,
-    softplus: bool,
-    blocks: Blocks,
-    specs: dict[str, Block | None],
-    shapes: list[jax.ShapeDtypeStruct],
-    scratch: dict[str, tuple[int, ...]],
-) -> Callable[..., list[jax.Array]]:
-    moving = {name: block for name, block in specs.items() if block is not None}
-    reads = [name for name in list(specs)[: len(specs) - len(shapes)] if name in moving]
-
-    def program(*refs: Any) -> None:
-        named = dict(zip([*specs, *scratch], refs, strict=True))
-        named["program"] = number = lax.axis_index("program")
-        whole = SimpleNamespace(**named)
-
-        def spec(name: str) -> pl.BlockSpec:
-            block = moving[name]
-            return plgpu.BlockSpec(block.shape, lambda visit: block.index(number, visit))
-
-        def visit(at: tuple[jax.Array], *parts_and_carry: Any) -> Carry:
-            *parts, carry = parts_and_carry
-            here = named | dict(zip(moving, parts, strict=True)) | {"visit": at[0]}
-            return kernel.chunk(blocks, SimpleNamespace(**here), softplus, carry)
-
-        carry = plgpu.emit_pipeline(
-            visit,
-            grid=(blocks.chunks,),
-            in_specs=[spec(name) for name in moving if name in reads],
-            out_specs=[spec(name) for name in moving if name not in reads],
-            max_concurrent_steps=blocks.ahead,
-            init_carry=kernel.first(blocks, whole),
-        )(*(named[name] for name in moving))
-        kernel.last(blocks, whole, carry)
-
-    return plgpu.kernel(
-        program,
-        out_type=shapes,
-        scratch_types=[plgpu.SMEM(shape, jnp.float32) for shape in scratch.values()],
-        grid=(blocks.programs,),
-        grid_names=("program",),
-        compiler_params=plgpu.CompilerParams(
-            # The kernels have a ``sync`` between what one thread writes to shared memory and what
-            # another reads, a few for a chunk; automatic ones would be two for every store.
-            unsafe_no_auto_barriers=True,
-            approx_math=True,  # the hardware's exp2, 2 ulp; nothing else in here is approximate
-            # Every layout is given: nothing is left to inference, which would have arrays in time
-            # be whole tiles of eight positions.
-            lowering_semantics=plgpu.LoweringSemantics.Lane,
-        ),
-        kernel_name=kernel.name,
-    )
-
-
-def _interpreted(
-    kernel: Kernel,
-    softplus: bool,
-    blocks: Blocks,
-    specs: dict[str, Block | None],
-    shapes: list[jax.ShapeDtypeStruct],
-    scratch: dict[str, tuple[int, ...]],
-) -> Callable[..., list[jax.Array]]:
-    """Return the kernel with a grid over chunks too; the carry is in memory between them."""
-
-    def program(*refs: Any) -> None:
-        named = dict(zip([*specs, *scratch], refs, strict=False))
-        kept = dict(zip(carried, refs[len(named) :], strict=True))
-        here = SimpleNamespace(**named, program=pl.program_id(0), visit=pl.program_id(1))
-
-        def keep(carry: Carry) -> None:
-            for name, x in carry.items():
-                kept[name][...] = x
-
-        pl.when(here.visit == 0)(lambda: keep(kernel.first(blocks, here)))
-        keep(kernel.chunk(blocks, here, softplus, {name: ref[...] for name, ref in kept.items()}))
-
-        @pl.when(here.visit == blocks.chunks - 1)
-        def behind() -> None:
-            kernel.last(blocks, here, {name: ref[...] for name, ref in kept.items()})
-
-    whole = [
-        pl.BlockSpec() if b is None else pl.BlockSpec(b.shape, b.index) for b in specs.values()
-    ]
-    carried = dict.fromkeys(kernel.states, blocks.state_shape)
-    carried |= dict.fromkeys(kernel.tiles, (blocks.chunk, blocks.block))
-    carried |= dict.fromkeys(kernel.channels, (blocks.block,))
-    return pl.pallas_call(
-        program,
-        grid=(blocks.programs, blocks.chunks),
-        in_specs=whole[: len(specs) - len(shapes)],
-        out_specs=whole[len(specs) - len(shapes) :],
-        out_shape=shapes,
-        scratch_shapes=[
-            plgpu.SMEM(shape, jnp.float32) for shape in (*scratch.values(), *carried.values())
-        ],
-        interpret=True,
-        name=kernel.name,
-    )
 
 
 def plane_for(block: int) -> int:

@@ -1,4 +1,4 @@
-"""The forward kernel: one chunk of time of one row and block of channels.
+"""The forward kernels: over one row and block of channels, a chunk of time after the other.
 
 The recurrence runs in base 2 (the hardware's exponential): decays are exp2(t A2), A2 = A log2(e).
 """
@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from selective_scan.activations import sigmoid, softplus
-from selective_scan.mosaic_blocks import Blocks, Carry, Kernel, Place, flipped
+from selective_scan.mosaic_blocks import Blocks, Place, flipped
+from selective_scan.mosaic_kernel import Carry, Kernel
 
 
 class Chunk:
@@ -57,18 +58,14 @@ def visit_chunk(
 
 
 def parameters(blocks: Blocks, refs: SimpleNamespace, *names: str) -> Carry:
-    """Return a program's part of A2, bias and D, to be carried: read from memory once."""
+    """Return a program's part of A2, and of bias or D by name, to be carried: read only once."""
     place = Place.of(blocks, refs.program)
     channels = place.channels(blocks)
-    at = {"A2": (place.set, slice(None), channels)}
-    layouts = {"A2": blocks.state}
-    return {
-        name: blocks.load(
-            getattr(refs, name), at.get(name, (place.set, channels)),
-            layouts.get(name, blocks.channel),
-        )
+    A2 = blocks.load(refs.A2, (place.set, slice(None), channels), blocks.state)
+    return {"A2": A2} | {
+        name: blocks.load(getattr(refs, name), (place.set, channels), blocks.channel)
         for name in names
-    }  # fmt: skip
+    }
 
 
 def start(blocks: Blocks, refs: SimpleNamespace, name: str) -> jax.Array:
@@ -80,12 +77,17 @@ def start(blocks: Blocks, refs: SimpleNamespace, name: str) -> jax.Array:
 
 
 def _forward_first(blocks: Blocks, refs: SimpleNamespace) -> Carry:
-    return {"h": start(blocks, refs, "initial")} | parameters(blocks, refs, "A2", "bias", "D")
+    return {"h": start(blocks, refs, "initial")} | parameters(blocks, refs, "bias", "D")
 
 
 def _forward_chunk(
     blocks: Blocks, refs: SimpleNamespace, use_softplus: bool, carry: Carry
 ) -> Carry:
+    """Compute y; beside it the last state and, for the gradient, the state before each chunk.
+
+    Inputs: lengths, u, delta, A2, B, C, D, bias and where given z, initial. Outputs: y, last and
+    where asked for starts. Scratch: t, x, read (chunk, block).
+    """
     chunk = Chunk(blocks, refs, refs.visit)
     u = jnp.where(chunk.mask, blocks.tile_of(refs.u), 0.0)
     _, t = time_steps(blocks, refs, chunk, use_softplus, carry["bias"])
@@ -115,10 +117,14 @@ def _forward_last(blocks: Blocks, refs: SimpleNamespace, carry: Carry) -> None:
 
 def _ends_first(blocks: Blocks, refs: SimpleNamespace) -> Carry:
     carry = {"h": blocks.no_states(), "total": blocks.no_tile()}
-    return carry | parameters(blocks, refs, "A2", "bias")
+    return carry | parameters(blocks, refs, "bias")
 
 
 def _ends_chunk(blocks: Blocks, refs: SimpleNamespace, use_softplus: bool, carry: Carry) -> Carry:
+    """Compute the state behind a row that starts from 0, and the sum of its time steps.
+
+    Inputs: lengths, u, delta, A2, B, bias. Outputs: last, total. Scratch: t, x.
+    """
     chunk = Chunk(blocks, refs, refs.visit)
     _, t = time_steps(blocks, refs, chunk, use_softplus, carry["bias"])
     refs.t[...] = t
@@ -137,13 +143,21 @@ def _ends_last(blocks: Blocks, refs: SimpleNamespace, carry: Carry) -> None:
     refs.total[place.set, place.row, place.channels(blocks)] = jnp.sum(carry["total"], axis=0)
 
 
-# Computes y, the last state and, for the gradient, the state before each chunk. Inputs: lengths, u,
-# delta, A2, B, C, D, bias and where given z, initial. Outputs: y, last and where asked for starts.
-# Scratch: t, x, read (chunk, block).
 FORWARD = Kernel(
-    "forward", ("h", "A2"), (), ("bias", "D"), _forward_first, _forward_chunk, _forward_last
+    name="forward",
+    states=("h", "A2"),
+    tiles=(),
+    channels=("bias", "D"),
+    first=_forward_first,
+    chunk=_forward_chunk,
+    last=_forward_last,
 )
-
-# Computes the state behind a row that starts from 0, and the sum of its time steps. Inputs:
-# lengths, u, delta, A2, B, bias. Outputs: last, total. Scratch: t, x.
-ENDS = Kernel("ends", ("h", "A2"), ("total",), ("bias",), _ends_first, _ends_chunk, _ends_last)
+ENDS = Kernel(
+    name="ends",
+    states=("h", "A2"),
+    tiles=("total",),
+    channels=("bias",),
+    first=_ends_first,
+    chunk=_ends_chunk,
+    last=_ends_last,
+)

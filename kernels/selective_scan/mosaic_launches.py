@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from selective_scan import mosaic_backward, mosaic_forward
 from selective_scan.arguments import ScanInputs
 from selective_scan.mosaic_arrays import Cut, Options
-from selective_scan.mosaic_blocks import Input, in_time
+from selective_scan.mosaic_kernel import Input, in_time
 
 Arrays = dict[str, jax.Array]
 
@@ -73,7 +73,7 @@ def run_backward(
         "dD": cut.channels_shape(),
         "dbias": cut.channels_shape(),
     }
-    scratch = {"h": (blocks.chunk, *blocks.state_shape)}
+    scratch: dict[str, tuple[int, ...]] = {"h": (blocks.chunk, *blocks.state_shape)}
     scratch |= dict.fromkeys(("t", "x", "w", "dx", "dt"), cut.tile)
     if inputs.z_BxLxE is not None:
         outputs["dz"] = cut.in_time_shape(inputs.z_BxLxE.dtype, from_end=True)

@@ -14,7 +14,7 @@ class Plan(NamedTuple):
             time, in the backward kernel also the states behind them, and a state is kept between
             chunks. ``chunk * block`` is a multiple of 512.
         ahead: chunks whose inputs the backward kernel has in shared memory at a time: 2 hides
-            the copies, 1 leaves room for a second program on the same multiprocessor.
+            the copies, 1 may leave room for one program more on the same multiprocessor.
     """
 
     block: int
