@@ -43,6 +43,7 @@ def real_data():
 
 @pytest.fixture
 def x64():
-    """Switch float64 on for one test."""
-    with jax.enable_x64(True):
-        yield
+    """Switch float64 on for one test, in all threads: callbacks run in XLA's."""
+    jax.config.update("jax_enable_x64", True)
+    yield
+    jax.config.update("jax_enable_x64", False)
