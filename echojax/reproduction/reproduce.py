@@ -13,12 +13,7 @@ from echojax.errors import UserError
 from echojax.machine import describe
 from echojax.reproduction.cells import GLOBAL_TIME, Cell, only_rows, plan, state_of
 from echojax.reproduction.protocols import judge_if_missing
-from echojax.reproduction.record import (
-    Record,
-    open_record,
-    read_record,
-    write_record,
-)
+from echojax.reproduction.record import Record, open_record, read_record, write_record
 from echojax.reproduction.samples import write_sample
 from echojax.reproduction.suite import Suite
 from echojax.reproduction.suite_file import find_suite, read_suite
@@ -81,9 +76,9 @@ def reproduce(flags: Flags, suites: Path, console: Console) -> bool:
     record = open_record(out, suite.name, _command(flags), describe([]))
     states = [state_of(cell) for cell in wanted]  # refuses before anything runs
     _say(console, f"{len(wanted)} runs, {states.count('finished')} of them finished, in {out}")
-    write_record(out, record)
     try:
         with stopping_at_once():
+            write_record(out, record)
             for number, cell in enumerate(wanted, 1):
                 title = f"[{number}/{len(wanted)}] {cell.name}: {cell.command}"
                 if _make(cell, cells, suite, flags.data_dir, record, console, title):

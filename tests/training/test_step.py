@@ -12,7 +12,6 @@ from flax import nnx
 from echojax.models.bert4rec import BERT4Rec
 from echojax.models.caser import Caser
 from echojax.models.echomamba4rec import EchoMamba4Rec
-from echojax.models.fmlprec import FMLPRec
 from echojax.models.sasrec import SASRec
 from echojax.training.state import create_state
 from echojax.training.step import make_train_step
@@ -48,7 +47,6 @@ def close(ours, theirs):
     ("kind", "objective"),
     [
         (SMALL_ECHOMAMBA, "prefixes"),
-        (FMLPRec, "prefixes"),
         (SASRec, "all-positions"),
         (Caser, "all-positions"),
         (BERT4Rec, "cloze"),
