@@ -8,10 +8,10 @@ from typing import Any
 import jax
 
 from echojax.gpu.against_oracle import TOLERANCES
-from echojax.gpu.programs import ORDER, Arrays, Builder, compiled, measure, oracle_check, wrong
+from echojax.gpu.programs import ORDER, Arrays, Builder, measure, oracle_check, wrong
 from echojax.gpu.record import Row, Task
 from echojax.scan_comparison.problem import make_problem
-from echojax.scan_comparison.programs import PASSES, Pass
+from echojax.scan_comparison.programs import PASSES, Pass, jax_program
 from echojax.scan_comparison.settings import DTYPES, Shape
 from selective_scan import pallas_gpu
 from selective_scan.arguments import ScanInputs
@@ -137,7 +137,7 @@ def _try(
             one = jax.tree.map(lambda x: x[None], ScanInputs(*(arguments[name] for name in ORDER)))
             return pallas_gpu.scan_sets(one, fixed)[0][0]
 
-        return compiled(scan, problem.arguments, problem.dy, which)
+        return jax_program(scan, problem.arguments, problem.dy, which)
 
     builders: dict[tuple[str, Pass], Builder] = {
         (name, which): partial(build, chosen)

@@ -1,17 +1,16 @@
 """Programs that are timed: compiled, seen to fit and to be right, then timed in turns."""
 
 import math
-import time
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
 from echojax.gpu.record import Row, Skipped, failed
-from echojax.gpu.timing import Launch, spread, time_in_turns
+from echojax.gpu.timing import spread, time_in_turns
 from echojax.scan_comparison.memory import budget_bytes, device_peak_bytes
 from echojax.scan_comparison.problem import Problem, error, expected
-from echojax.scan_comparison.programs import Pass
+from echojax.scan_comparison.programs import Pass, Program
 from echojax.training.interrupts import Interrupted
 
 Arrays = dict[str, jax.Array]
@@ -19,59 +18,9 @@ Arrays = dict[str, jax.Array]
 # A problem's arguments as ``selective_scan`` takes them.
 ORDER = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
 
-
-class Prepared(NamedTuple):
-    """A program that can run.
-
-    Attributes:
-        launch: gives "y" and, with the backward pass, the gradients by name.
-        memory: bytes by kind ("arguments", "outputs", "temporary") where the compiler tells.
-        expected_bytes: what it will need all in all, as far as is known.
-        as_array: makes a result a JAX or NumPy array.
-    """
-
-    launch: Launch
-    memory: dict[str, int]
-    expected_bytes: int
-    as_array: Callable[[Any], Any] = lambda x: x
-
-
-Builder = Callable[[Pass], Prepared]
+Builder = Callable[[Pass], Program]
 # Results by name -> errors by name.
 Check = Callable[[dict[str, Any]], dict[str, float]]
-
-
-def compiled(
-    function: Callable[[Arrays], Any], arguments: Arrays, dy: Any, which: Pass
-) -> Prepared:
-    """Compile ``function(arguments) -> y``, with its gradients where asked for.
-
-    Args:
-        function: a scan.
-        arguments: by name.
-        dy: weights of y, as a pytree of the same structure.
-        which: the pass.
-    """
-
-    def both(arguments: Arrays, dy: Any) -> dict[str, Any]:
-        y, pull_back = jax.vjp(function, arguments)
-        return {"y": y, **pull_back(dy)[0]}
-
-    arrays: tuple[Any, ...] = (arguments, dy)
-    if which == "forward":
-        arrays = (arguments,)
-        program = jax.jit(lambda arguments: {"y": function(arguments)}).lower(*arrays).compile()
-    else:
-        program = jax.jit(both).lower(*arrays).compile()
-    memory = {}
-    if (analysis := program.memory_analysis()) is not None:
-        memory = {
-            "arguments": int(analysis.argument_size_in_bytes),
-            "outputs": int(analysis.output_size_in_bytes),
-            "temporary": int(analysis.temp_size_in_bytes),
-        }
-    launch = Launch(lambda: program(*arrays), jax.block_until_ready)
-    return Prepared(launch, memory, sum(memory.values()))
 
 
 def measure(
@@ -100,17 +49,17 @@ def measure(
             raise
         except Exception as failure:
             row |= _failed_or_too_large(failure)
-    timed = time_in_turns([launch for _, launch in ready], seconds)
+    timed = time_in_turns([program for _, program in ready], seconds)
     for (row, _), samples in zip(ready, timed, strict=True):
         row |= {"alone": spread(samples.alone), "queued": spread(samples.queued)}
     return rows
 
 
-def _prepare(row: Row, build: Builder, which: Pass, check: Check | None) -> Launch:
+def _prepare(row: Row, build: Builder, which: Pass, check: Check | None) -> Program:
     """Compile a program, run it once, write down what that tells."""
-    began = time.perf_counter()
     program = build(which)
-    row["compile_seconds"] = time.perf_counter() - began
+    if program.compile_seconds is not None:
+        row["compile_seconds"] = program.compile_seconds
     if program.memory:
         row["memory"] = program.memory
     room = budget_bytes(None)
@@ -118,8 +67,7 @@ def _prepare(row: Row, build: Builder, which: Pass, check: Check | None) -> Laun
         gib = [f"{size / 2**30:.3g} GiB" for size in (program.expected_bytes, room)]
         raise Skipped(f"needs {gib[0]}, {gib[1]} may be used")
     peak_before = device_peak_bytes()
-    results = program.launch.start()
-    program.launch.wait(results)
+    results = program.run()
     peak = device_peak_bytes()
     # The device tells the highest use ever: it is this program's only where it has risen.
     if peak is not None and peak_before is not None and peak > peak_before:
@@ -127,7 +75,7 @@ def _prepare(row: Row, build: Builder, which: Pass, check: Check | None) -> Laun
     if check is not None:
         errors = check({name: program.as_array(x) for name, x in results.items()})
         row["errors"] = {name: e if math.isfinite(e) else None for name, e in errors.items()}
-    return program.launch
+    return program
 
 
 def oracle_check(problem: Problem) -> Check:

@@ -8,30 +8,13 @@ import jax
 import jax.numpy as jnp
 
 from echojax.gpu.against_oracle import TOLERANCES
-from echojax.gpu.programs import (
-    ORDER,
-    Arrays,
-    Builder,
-    Prepared,
-    compiled,
-    measure,
-    oracle_check,
-    wrong,
-)
+from echojax.gpu.programs import ORDER, Arrays, Builder, measure, oracle_check, wrong
 from echojax.gpu.record import Row, Task
-from echojax.gpu.timing import Launch
-from echojax.scan_comparison.problem import Problem, make_problem
-from echojax.scan_comparison.programs import PASSES, Pass
+from echojax.scan_comparison.problem import make_problem
+from echojax.scan_comparison.programs import PASSES, Pass, jax_program, scan_program
 from echojax.scan_comparison.roofline import Roofline
 from echojax.scan_comparison.settings import DTYPES, Shape
-from echojax.scan_comparison.torch_scans import (
-    CUDA,
-    LOOP,
-    as_array,
-    torch_bytes,
-    torch_launch,
-    torch_scans,
-)
+from echojax.scan_comparison.torch_scans import CUDA, LOOP, torch_program, torch_scans
 from selective_scan import bidirectional_scan, implementations, selective_scan
 
 SHORT = (Shape(2048, 50, 128, 32), Shape(2048, 200, 128, 32))
@@ -81,7 +64,7 @@ def _time_scans(
     problem = make_problem(shape, dtype)
     here, theirs = implementations(), rivals()
     builders: dict[tuple[str, Pass], Builder] = {
-        (name, which): partial(_rival if name in theirs else _scan, name, problem)
+        (name, which): partial(torch_program if name in theirs else scan_program, name, problem)
         for name in _TIMED
         if name in theirs or here.get(name, "") is None
         for which in PASSES
@@ -102,8 +85,8 @@ def _time_directions(shape: Shape, dtype: str, seconds: float, now: Callable[[st
     arguments = {k: jnp.stack([x, x]) if k in own else x for k, x in problem.arguments.items()}
     dy = problem.dy
     builders: dict[str, Builder] = {
-        "one launch": partial(compiled, _one_launch, arguments, jnp.stack([dy, dy])),
-        "two launches": partial(compiled, partial(_two_launches, own), arguments, (dy, dy)),
+        "one launch": partial(jax_program, _one_launch, arguments, jnp.stack([dy, dy])),
+        "two launches": partial(jax_program, partial(_two_launches, own), arguments, (dy, dy)),
     }
     each = {(name, which): build for name, build in builders.items() for which in PASSES}
     return _joined(shape, dtype, measure(each, seconds, now))
@@ -119,21 +102,6 @@ def _joined(shape: Shape, dtype: str, programs: list[Row]) -> Row:
             bad.append(f"{row['implementation']} {row['pass']}: {row['reason']}")
     row = {"status": "failed" if bad else "measured", "shape": shape._asdict(), "dtype": dtype}
     return row | ({"reason": "; ".join(bad)} if bad else {}) | {"programs": programs}
-
-
-def _scan(name: str, problem: Problem, which: Pass) -> Prepared:
-    def function(arguments: Arrays) -> jax.Array:
-        in_order = (arguments[key] for key in ORDER)
-        return selective_scan(*in_order, delta_softplus=True, implementation=name)  # type: ignore[return-value]
-
-    return compiled(function, problem.arguments, problem.dy, which)
-
-
-def _rival(name: str, problem: Problem, which: Pass) -> Prepared:
-    start, wait = torch_launch(name, problem, which)
-    return Prepared(
-        Launch(start, lambda _: wait()), {}, torch_bytes(name, problem, which), as_array
-    )
 
 
 def _one_launch(arguments: Arrays) -> jax.Array:

@@ -2,24 +2,13 @@
 
 import statistics
 import time
-from collections.abc import Callable
 from typing import Any, NamedTuple
+
+from echojax.scan_comparison.programs import Program
 
 _MOST_SAMPLES = 300
 _QUEUE_SECONDS = 0.01
 _MOST_QUEUED = 50
-
-
-class Launch(NamedTuple):
-    """A program on the device.
-
-    Attributes:
-        start: puts one call on the device's queue and returns its results by name.
-        wait: returns when they are there.
-    """
-
-    start: Callable[[], Any]
-    wait: Callable[[Any], Any]
 
 
 class Samples(NamedTuple):
@@ -35,21 +24,21 @@ class Samples(NamedTuple):
     queued: list[float]
 
 
-def time_in_turns(launches: list[Launch], seconds: float, rounds: int = 3) -> list[Samples]:
+def time_in_turns(programs: list[Program], seconds: float, rounds: int = 3) -> list[Samples]:
     """Time programs, which have all run before, round by round, so that noise hits all alike.
 
     Args:
-        launches: what to time.
+        programs: what to time.
         seconds: spent on each in all.
         rounds: turns that each one has, and so the fewest samples; at least 2.
     """
-    samples = [Samples([], []) for _ in launches]
+    samples = [Samples([], []) for _ in programs]
     for _ in range(rounds):
-        for launch, (alone, queued) in zip(launches, samples, strict=True):
-            alone += _sample(launch, 1, seconds / rounds / 2)
+        for program, (alone, queued) in zip(programs, samples, strict=True):
+            alone += _sample(program, 1, seconds / rounds / 2)
             calls = min(round(_QUEUE_SECONDS / statistics.median(alone)), _MOST_QUEUED)
             # A queue of one is a call alone: what is slow is not run twice as often for it.
-            queued += _sample(launch, calls, seconds / rounds / 2) if calls > 1 else alone[-1:]
+            queued += _sample(program, calls, seconds / rounds / 2) if calls > 1 else alone[-1:]
     return samples
 
 
@@ -63,13 +52,13 @@ def spread(seconds: list[float]) -> dict[str, Any]:
     }
 
 
-def _sample(launch: Launch, calls: int, seconds: float) -> list[float]:
+def _sample(program: Program, calls: int, seconds: float) -> list[float]:
     """Return seconds a call, of one or more times so many calls in a queue."""
     sampled: list[float] = []
     while not sampled or (len(sampled) < _MOST_SAMPLES and sum(sampled) * calls < seconds):
         began = time.perf_counter()
         for _ in range(calls):
-            results = launch.start()
-        launch.wait(results)
+            results = program.start()
+        program.wait(results)
         sampled.append((time.perf_counter() - began) / calls)
     return sampled

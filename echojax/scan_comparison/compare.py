@@ -11,7 +11,7 @@ from echojax.files import write_atomically
 from echojax.machine import describe
 from echojax.measured_folder import default_folder
 from echojax.scan_comparison.measure import Builder, measure
-from echojax.scan_comparison.programs import jax_program
+from echojax.scan_comparison.programs import scan_program
 from echojax.scan_comparison.progress import Display
 from echojax.scan_comparison.record import (
     Results,
@@ -49,7 +49,7 @@ def compare(flags: Flags, console: Console) -> None:
         not_here = {name: reason for name, reason in here.items() if reason is not None}
         results = new_results(command(flags), settings, machine, not_here)
     builders: dict[str, Builder] = {
-        name: torch_program if name in rivals else jax_program for name in settings.implementations
+        name: torch_program if name in rivals else scan_program for name in settings.implementations
     }
     display = Display(console)
     with deferred_interrupts() as interrupts:

@@ -22,46 +22,73 @@ class Program(NamedTuple):
     """One implementation, forward or forward and backward, at one shape.
 
     Attributes:
-        run: compute everything, wait for it, and return it by name: "y", and with the backward
-            pass the gradients by argument name.
-        compile_seconds: tracing and compiling.
+        start: puts one call on the device's queue and returns its results by name: "y", and with
+            the backward pass the gradients by argument name.
+        wait: returns when results are there.
+        compile_seconds: tracing and compiling; ``None`` where nothing is compiled.
         memory: bytes by kind ("arguments", "outputs", "temporary") where the compiler tells.
         expected_bytes: what it will need all in all, as far as is known beforehand.
         as_array: makes a result a JAX or NumPy array.
     """
 
-    run: Callable[[], Mapping[str, Any]]
+    start: Callable[[], Mapping[str, Any]]
+    wait: Callable[[Any], Any]
     compile_seconds: float | None
     memory: dict[str, int]
     expected_bytes: int
     as_array: Callable[[Any], Any] = lambda x: x
 
+    def run(self) -> Mapping[str, Any]:
+        """Start a call, wait for it and return its results."""
+        results = self.start()
+        self.wait(results)
+        return results
 
-def jax_program(implementation: str, problem: Problem, which: Pass) -> Program:
+
+def scan_program(implementation: str, problem: Problem, which: Pass) -> Program:
     """Compile an implementation of ``selective_scan``."""
 
-    def forward(arguments: dict[str, jax.Array]) -> jax.Array:
+    def scan(arguments: dict[str, jax.Array]) -> jax.Array:
         named = {_JAX_NAMES[name]: x for name, x in arguments.items()}
         return selective_scan(**named, delta_softplus=True, implementation=implementation)  # type: ignore[arg-type, return-value]
 
-    def both(arguments: dict[str, jax.Array], dy: jax.Array) -> dict[str, jax.Array]:
-        y, pull_back = jax.vjp(forward, arguments)
+    program = jax_program(scan, problem.arguments, problem.dy, which)
+    if implementation != "reference":
+        return program
+    # NumPy, unseen by the compiler: float64 states, all kept.
+    return program._replace(expected_bytes=program.expected_bytes + 8 * problem.shape.elements)
+
+
+def jax_program(
+    function: Callable[[dict[str, jax.Array]], Any],
+    arguments: dict[str, jax.Array],
+    dy: Any,
+    which: Pass,
+) -> Program:
+    """Compile ``function(arguments) -> y``, with its gradients where asked for.
+
+    Args:
+        function: a scan, or several.
+        arguments: by name.
+        dy: weights of y, as a pytree of the same structure.
+        which: the pass.
+    """
+
+    def both(arguments: dict[str, jax.Array], dy: Any) -> dict[str, Any]:
+        y, pull_back = jax.vjp(function, arguments)
         return {"y": y, **pull_back(dy)[0]}
 
     began = time.perf_counter()
-    arrays: tuple[Any, ...] = (problem.arguments, problem.dy)
+    arrays: tuple[Any, ...] = (arguments, dy)
     if which == "forward":
-        arrays = arrays[:1]
-        compiled = jax.jit(lambda arguments: {"y": forward(arguments)}).lower(*arrays).compile()
+        arrays = (arguments,)
+        compiled = jax.jit(lambda arguments: {"y": function(arguments)}).lower(*arrays).compile()
     else:
         compiled = jax.jit(both).lower(*arrays).compile()
     seconds = time.perf_counter() - began
     memory = _memory(compiled)
-    expected_bytes = sum(memory.values())
-    if implementation == "reference":  # NumPy, unseen by the compiler: float64 states, all kept
-        expected_bytes += 8 * problem.shape.elements
     return Program(
-        lambda: jax.block_until_ready(compiled(*arrays)), seconds, memory, expected_bytes
+        lambda: compiled(*arrays), jax.block_until_ready, seconds, memory, sum(memory.values())
     )
 
 

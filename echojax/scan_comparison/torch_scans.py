@@ -29,21 +29,7 @@ def torch_scans() -> list[str]:
 
 
 def torch_program(name: str, problem: Problem, which: Pass) -> Program:
-    """Return a PyTorch scan over the same inputs, on the GPU where PyTorch has one."""
-    start, wait = torch_launch(name, problem, which)
-
-    def run() -> dict[str, Any]:
-        results = start()
-        wait()
-        return results
-
-    return Program(run, None, {}, torch_bytes(name, problem, which), as_array)
-
-
-def torch_launch(
-    name: str, problem: Problem, which: Pass
-) -> tuple[Callable[[], dict[str, Any]], Callable[[], None]]:
-    """Return what starts a scan on PyTorch's device, and what waits for it.
+    """Return a PyTorch scan over the same inputs, on the GPU where PyTorch has one.
 
     Each scan has its inputs in memory as it wants them, which costs it nothing when it runs; its
     results by name are views with the axes of ours.
@@ -71,21 +57,21 @@ def torch_launch(
                 results |= dict(zip(leaves, gradients, strict=True))
         return {key: theirs(key, x.detach()) for key, x in results.items()}
 
-    def wait() -> None:
+    def wait(results: Any) -> None:
         if device == "cuda":
             torch.cuda.synchronize()
 
-    return start, wait
+    return Program(start, wait, None, {}, _expected_bytes(name, problem, which), _as_array)
 
 
-def torch_bytes(name: str, problem: Problem, which: Pass) -> int:
+def _expected_bytes(name: str, problem: Problem, which: Pass) -> int:
     """Return about how much memory a scan needs, beside its arguments, as far as is known."""
     # The loop makes the decays and the inputs of all states; autograd keeps them and the states.
     states = {"forward": 3, "forward+backward": 8}[which] if name == LOOP else 0
     return 4 * states * problem.shape.elements
 
 
-def as_array(x: Any) -> Any:
+def _as_array(x: Any) -> Any:
     """Return a tensor as a NumPy array, float32."""
     return x.float().cpu().numpy()
 

@@ -4,14 +4,19 @@ import time
 
 import pytest
 
-from echojax.gpu.timing import Launch, spread, time_in_turns
+from echojax.gpu.timing import spread, time_in_turns
+from echojax.scan_comparison.programs import Program
+
+
+def program(start, wait=lambda _: None):
+    return Program(start, wait, None, {}, 0)
 
 
 def test_turns_queues_and_waits():
     events = []
 
     def launch(name):
-        return Launch(
+        return program(
             lambda: events.append(f"{name} start"), lambda _: events.append(f"{name} wait")
         )
 
@@ -28,7 +33,7 @@ def test_turns_queues_and_waits():
 def test_a_slow_call_is_not_queued():
     calls = []
     (samples,) = time_in_turns(
-        [Launch(lambda: calls.append(time.sleep(0.02)), lambda x: x)], seconds=0.0, rounds=3
+        [program(lambda: calls.append(time.sleep(0.02)))], seconds=0.0, rounds=3
     )
     assert len(calls) == len(samples.alone) == 3
     assert samples.queued == samples.alone
@@ -45,4 +50,4 @@ def test_an_error_is_not_swallowed():
         raise RuntimeError("launch failed")
 
     with pytest.raises(RuntimeError, match="launch failed"):
-        time_in_turns([Launch(broken, lambda x: x)], seconds=0.1)
+        time_in_turns([program(broken)], seconds=0.1)

@@ -1,7 +1,7 @@
 import pytest
 
 from echojax.scan_comparison.measure import measure
-from echojax.scan_comparison.programs import Program, jax_program
+from echojax.scan_comparison.programs import Program, scan_program
 from echojax.scan_comparison.roofline import Roofline
 from echojax.scan_comparison.settings import Settings, Shape
 
@@ -16,7 +16,7 @@ def measured(builders, memory=None, now=lambda text: None):
 
 
 def fused(_, problem, which):
-    return jax_program("fused", problem, which)
+    return scan_program("fused", problem, which)
 
 
 def changed(change):
@@ -24,7 +24,7 @@ def changed(change):
 
     def build(_, problem, which):
         program = fused(_, problem, which)
-        return program._replace(run=lambda: change(program.run()))
+        return program._replace(start=lambda: change(program.start()))
 
     return build
 
@@ -58,7 +58,9 @@ def test_results_that_are_not_finite_are_a_failure():
 
 def test_what_has_no_room_is_never_run():
     def large(name, problem, which):
-        return Program(lambda: pytest.fail("was run"), 0.1, {"outputs": 2**40}, 2**40)
+        return Program(
+            lambda: pytest.fail("was run"), lambda _: None, 0.1, {"outputs": 2**40}, 2**40
+        )
 
     row = measured({"large": large})["large", "forward"]
     assert row["status"] == "skipped"
@@ -72,13 +74,13 @@ def test_a_failure_in_a_later_run_is_recorded():
     def later(name, problem, which):
         program = fused(name, problem, which)
 
-        def run():
+        def start():
             runs.append(which)
             if runs.count(which) > 2:
                 raise RuntimeError("lost")
-            return program.run()
+            return program.start()
 
-        return program._replace(run=run)
+        return program._replace(start=start)
 
     rows = measured({"later": later, "fused": fused})
     assert rows["later", "forward"]["reason"] == "RuntimeError: lost"
@@ -100,7 +102,7 @@ def test_programs_take_turns():
 
     def noted(name, problem, which):
         program = fused(name, problem, which)
-        return program._replace(run=lambda: (order.append((name, which)), program.run())[1])
+        return program._replace(start=lambda: (order.append((name, which)), program.start())[1])
 
     measured({"one": noted, "two": noted})
     assert order[4:8] == order[8:12] == order[12:16] == order[:4]
