@@ -1,4 +1,4 @@
-"""What a suite's folder remembers beside its runs: command, machine, failures."""
+"""What a suite's folder remembers beside its runs: suite, command, machine."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ _NAME = "suite.json"
 
 
 def open_record(out: Path, suite: str, command: str, machine: dict[str, Any]) -> Record:
-    """Return what a folder remembers of this suite; a new record where it is new or empty.
+    """Return what a folder is to remember of this suite from now on.
 
     Args:
         out: the folder.
@@ -25,11 +25,9 @@ def open_record(out: Path, suite: str, command: str, machine: dict[str, Any]) ->
     """
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file; name a folder")
-    if not out.exists() or not any(out.iterdir()):
-        record: Record = {"suite": suite, "failed": {}}
-    else:
-        record = read_record(out, suite)
-    return record | {"command": command, "machine": machine}
+    if out.exists() and any(out.iterdir()):
+        read_record(out, suite)
+    return {"suite": suite, "command": command, "machine": machine}
 
 
 def read_record(out: Path, suite: str) -> Record:
@@ -37,7 +35,7 @@ def read_record(out: Path, suite: str) -> Record:
     if not (out / _NAME).exists():
         raise UserError(f"--out {out} has no {_NAME} of a suite; name another folder")
     record = read_json(out / _NAME)
-    if record.get("suite") != suite or "failed" not in record:
+    if record.get("suite") != suite:
         raise UserError(f"--out {out} holds suite {record.get('suite')}, not {suite}")
     return record
 

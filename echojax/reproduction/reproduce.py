@@ -12,6 +12,7 @@ from rich.console import Console
 from echojax.errors import UserError
 from echojax.machine import describe
 from echojax.reproduction.cells import GLOBAL_TIME, Cell, only_rows, plan, state_of
+from echojax.reproduction.failures import failure_of, note_failure
 from echojax.reproduction.protocols import judge_if_missing
 from echojax.reproduction.record import Record, open_record, read_record, write_record
 from echojax.reproduction.samples import write_sample
@@ -81,7 +82,7 @@ def reproduce(flags: Flags, suites: Path, console: Console) -> bool:
             write_record(out, record)
             for number, cell in enumerate(wanted, 1):
                 title = f"[{number}/{len(wanted)}] {cell.name}: {cell.command}"
-                if _make(cell, cells, suite, flags.data_dir, record, console, title):
+                if _make(cell, cells, suite, flags.data_dir, console, title):
                     show(record)
     except (Interrupted, Stopped) as stop:
         signum = stop.signum if isinstance(stop, Stopped) else stop.code - 128
@@ -89,20 +90,20 @@ def reproduce(flags: Flags, suites: Path, console: Console) -> bool:
         where = f"page: {out / 'page.html'}"
         raise Interrupted(f"stopped and saved, {where}; the same command goes on", signum) from None
     show(record)
-    failed = [cell.name for cell in wanted if cell.name in record["failed"]]
-    for name in failed:
-        _say(console, f"failed: {name}: {record['failed'][name]}")
+    failed = {cell.name: why for cell in wanted if (why := failure_of(cell)) is not None}
+    for name, why in failed.items():
+        _say(console, f"failed: {name}: {why}")
     _say(console, f"page: {out / 'page.html'}")
     return not failed
 
 
 def _make(
-    cell: Cell, cells: list[Cell], suite: Suite, data_dir: str | None, record: Record,
-    console: Console, title: str,
-) -> bool:  # fmt: skip
+    cell: Cell, cells: list[Cell], suite: Suite, data_dir: str | None, console: Console, title: str
+) -> bool:
     """Do what is missing of one run; return whether there is news. Failures are noted."""
     unfinished = state_of(cell) != "finished"
     judged = False
+    why: str | None = None
     try:
         if unfinished:
             _say(console, title)
@@ -114,15 +115,15 @@ def _make(
             train(cell, console)
         if cell.row.removesuffix(GLOBAL_TIME) in suite.protocol_rows:
             judged = cell.seed == suite.seeds[0] and judge_if_missing(cell.folder, data_dir)
-        record["failed"].pop(cell.name, None)
     except (Interrupted, Stopped):
         raise
     except UserError as error:
-        record["failed"][cell.name] = str(error)
+        why = str(error)
     except Exception as error:  # a run's own, whatever it is: the others go on
         traceback.print_exc(file=sys.stderr)
-        record["failed"][cell.name] = f"{type(error).__name__}: {' '.join(str(error).split())}"
-    return unfinished or judged or cell.name in record["failed"]
+        why = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    note_failure(cell, why)
+    return unfinished or judged or why is not None
 
 
 def _refuse_other_data(cell: Cell, cells: list[Cell]) -> None:

@@ -6,10 +6,10 @@ from typing import Any
 
 from echojax.errors import UserError
 from echojax.reproduction.cells import GLOBAL_TIME, Cell, state_of
+from echojax.reproduction.failures import failure_of
 from echojax.reproduction.finished import Finished, read_finished
 from echojax.reproduction.lines import Line, beside, corrected, line_of
 from echojax.reproduction.protocols import read_judged
-from echojax.reproduction.record import Record
 from echojax.reproduction.suite import Suite
 
 
@@ -42,7 +42,7 @@ class DataSummary:
     unfinished: list[str]
 
 
-def summarise(suite: Suite, cells: Sequence[Cell], name: str, record: Record) -> DataSummary:
+def summarise(suite: Suite, cells: Sequence[Cell], name: str) -> DataSummary:
     """Return what is known by now about one data set of a suite."""
     cells = [cell for cell in cells if cell.data == name]
     done, problems = finished_runs(cells)
@@ -62,8 +62,7 @@ def summarise(suite: Suite, cells: Sequence[Cell], name: str, record: Record) ->
     }
     main = corrected([lines[row.name] for row in suite.rows])
     ablation = corrected([lines[row.name] for row in suite.ablation])
-    failed = record["failed"]
-    problems += [f"{c.name} failed: {failed[c.name]}" for c in cells if c.name in failed]
+    problems += [f"{c.name} failed: {why}" for c in cells if (why := failure_of(c)) is not None]
     config = cells[0].config
     return DataSummary(
         name=name,

@@ -21,7 +21,7 @@ def write_page(out: Path, suite: Suite, cells: Sequence[Cell], record: Record) -
     from echojax.reproduction.markdown import markdown_page
     from echojax.reproduction.pictures import pictures
 
-    parts = [summarise(suite, cells, data.name, record) for data in suite.datasets]
+    parts = [summarise(suite, cells, data.name) for data in suite.datasets]
     drawn = {part.name: pictures(part, suite.reference) for part in parts}
     tables = {part.name: tables_of(part, suite.reference) for part in parts}
     for picture in (picture for several in drawn.values() for picture in several):

@@ -111,7 +111,7 @@ def new_record():
     """Return what a suite's folder remembers."""
     machine = {"processor": "A <fast> CPU", "cores": 2, "versions": {"jax": "0.10.2"}}
     return {"suite": "byhand", "command": "python experiments/reproduce.py --suite byhand",
-            "machine": machine, "failed": {}}  # fmt: skip
+            "machine": machine}  # fmt: skip
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from echojax.evaluation.statistics import holm, paired_difference
+from echojax.reproduction.failures import note_failure
 from echojax.reproduction.write_page import write_page
 from tests.reproduction.conftest import SKILL, write_run
 
@@ -154,7 +155,7 @@ def test_half_a_suite_is_shown_as_far_as_it_goes(make_suite, record):
     for cell in cells:
         if (cell.row, cell.seed) in {("ours", 0), ("ours", 1), ("sasrec", 1), ("hstu", 2)}:
             write_run(cell, SKILL[cell.row], memory=None)
-    record["failed"]["ring/popularity/seed-0"] = "the <disk> is full"
+    note_failure(cells[0], "the <disk> is full")
     write_page(out, suite, cells, record)
     page = (out / "page.html").read_text()
     table = table_of(page, "Scores")

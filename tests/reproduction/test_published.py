@@ -47,10 +47,10 @@ def test_differences_of_protocol_are_named():
     assert other.startswith("ours: split global-time; ours: exclude_seen True; softmax")
 
 
-def test_ours_stand_beside_them(tmp_path, record, make_suite):
+def test_ours_stand_beside_them(tmp_path, make_suite):
     suite, cells, _ = make_suite(BEAUTY)
     write_run(cells[0], 3)
-    part = summarise(suite, cells, "amazon-beauty", record)
+    part = summarise(suite, cells, "amazon-beauty")
     mamba, bsarec = published_table(part).rows
     ours = read_finished(cells[0].folder).results["test"]
     assert [cell.text for cell in mamba[:6]] == [
@@ -61,13 +61,13 @@ def test_ours_stand_beside_them(tmp_path, record, make_suite):
     assert bsarec[6].text == "not named"
 
 
-def test_a_sample_or_a_file_has_none(make_suite, record, tmp_path):
+def test_a_sample_or_a_file_has_none(make_suite, tmp_path):
     suite, cells, _ = make_suite()
     write_run(cells[0], SKILL[cells[0].row])
-    assert published_table(summarise(suite, cells, "ring", record)).rows == []
+    assert published_table(summarise(suite, cells, "ring")).rows == []
     (tmp_path / "few.toml").write_text(BEAUTY.replace("]\n[rows", "]\nsample_users = 9\n[rows"))
     few = read_suite(tmp_path / "few.toml")
     assert few.datasets[0].sample_users == 9
     _, cells, _ = make_suite((tmp_path / "few.toml").read_text())
     write_run(cells[0], 3)
-    assert published_table(summarise(few, cells, "amazon-beauty", record)).rows == []
+    assert published_table(summarise(few, cells, "amazon-beauty")).rows == []

@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from echojax.errors import UserError
+from echojax.reproduction.failures import failure_of, note_failure
 from echojax.reproduction.reproduce import Flags, reproduce
 from tests.reproduction.conftest import SUITE, write_run
 
@@ -84,6 +85,20 @@ def test_a_run_that_cannot_even_start_is_noted(finished_suite, record, tmp_path)
     assert "ring/popularity/seed-0 failed" in (out / "page.html").read_text()
 
 
+def test_what_another_process_saw_fail_stays_until_it_is_made(finished_suite, record, tmp_path):
+    _, cells, out = finished_suite
+    (out / "suite.json").write_text(json.dumps(record))
+    flags = Flags(suite=str(tmp_path / "byhand.toml"), out=out, only=("sasrec",))
+    ours = [cell for cell in cells if cell.row == "ours"]
+    note_failure(ours[0], "the disk is full")
+    assert reproduce(flags, tmp_path, Console(file=io.StringIO()))
+    assert failure_of(ours[0]) == "the disk is full"
+    assert "ring/ours/seed-0 failed: the disk" in (out / "page.html").read_text()
+    everything = Flags(suite=str(tmp_path / "byhand.toml"), out=out)
+    assert reproduce(everything, tmp_path, Console(file=io.StringIO()))
+    assert failure_of(ours[0]) is None
+
+
 def test_other_data_are_refused_before_anything_is_trained(tmp_path):
     data, suite, out = tmp_path / "ring.inter", tmp_path / "two.toml", tmp_path / "out"
     head = "user_id:token\titem_id:token\ttimestamp:float\n"
@@ -103,4 +118,4 @@ def test_other_data_are_refused_before_anything_is_trained(tmp_path):
     data.write_text(head + "".join(lines).replace("u3\ti4", "u3\ti5"))
     assert not reproduce(flags, tmp_path, console)
     assert "ring/markov/seed-0 was made on other data (sha256 " in said.getvalue()
-    assert not (out / "ring" / "popularity").exists()
+    assert not (out / "ring" / "popularity" / "seed-0").exists()
