@@ -26,7 +26,7 @@ class Kernel:
     Attributes:
         name: the launch's name, for profilers.
         states: names of what is carried a state element, (planes, block, plane).
-        tiles: likewise, (chunk, block): sums over time, of which only the last is over a chunk.
+        tiles: likewise, (chunk, block): sums over chunks, which ``last`` sums over their positions.
         channels: likewise, (block,).
         first: from (blocks, refs) to the carry.
         chunk: from (blocks, refs, softplus, carry) to the next carry.
