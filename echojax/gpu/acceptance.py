@@ -20,9 +20,9 @@ from echojax.gpu.training_runs import dataset_in, training_runs
 from echojax.scan_comparison.roofline import Roofline, measure_roofline
 from echojax.training.interrupts import Interrupted, deferred_interrupts
 
+_CHECKS_AT_ONCE = 8  # most of a check is compilation
 # Seconds after the start behind which a section begins nothing more; all of it is to take about
 # nine minutes.
-_CHECKS_AT_ONCE = 8  # most of a check is compilation
 _UNTIL = {"checks": 180, "model": 230, "timings": 400, "directions": 425, "training": 480}
 
 

@@ -3,9 +3,10 @@
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ Row = dict[str, Any]
 
 # A row's name, and what makes it; called only when its turn has come.
 Task = tuple[str, Callable[[], Row]]
+# A task that has begun: its name, and what waits for its row.
+Running = tuple[str, Callable[[], Row]]
 
 
 class Skipped(Exception):  # noqa: N818 (no error)
@@ -81,8 +84,8 @@ class Record:
 
         Args:
             name: of the section in the file.
-            tasks: one after the other they may need what earlier ones of them gave; an error in
-                here ends the section.
+            tasks: may need what earlier ones gave where they run one at a time; an error between
+                two of them ends the section.
             until: seconds after the start of the run behind which tasks are skipped.
             at_once: tasks that run side by side, in threads of their own; those must not call
                 ``now``. One alone runs in this thread: only that may handle signals.
@@ -92,45 +95,47 @@ class Record:
         """
         rows: list[Row] = self.document.setdefault(name, [])
         self._until = until
+        running: deque[Running] = deque()
         with self._status, ThreadPoolExecutor(at_once) as pool:
-            start = (lambda run: pool.submit(run).result) if at_once > 1 else (lambda run: run)
-            running: deque[tuple[str, float, Callable[[], Row]]] = deque()
-            while True:
-                while len(running) < at_once and (task := self._start(name, tasks, start)):
-                    running.append(task)
-                if not running:
-                    return rows
-                title, began, result = running.popleft()
-                try:
-                    row = result()
-                except Interrupted:
-                    raise
-                except Exception as failure:
-                    row = failed(failure)
-                rows.append({"name": title} | row | {"seconds": round(time.monotonic() - began, 2)})
-                self.say(f"{name}: {title}: {_outcome(row)}")
-                self.write()
 
-    def _start(
-        self,
-        name: str,
-        tasks: Iterator[Task],
-        start: Callable[[Callable[[], Row]], Callable[[], Row]],
-    ) -> tuple[str, float, Callable[[], Row]] | None:
-        """Start the next task, if there is one; return its title, when it began, and its row."""
-        title, began = f"{name}: the next task", time.monotonic()
+            def start(run: Callable[[], Row]) -> Callable[[], Row]:
+                return pool.submit(_timed, run).result if at_once > 1 else partial(_timed, run)
+
+            try:
+                while True:
+                    while len(running) < at_once and (task := self._next(name, tasks, running)):
+                        running.append((task[0], start(task[1])))
+                    if not running:
+                        return rows
+                    self._keep(name, rows, running.popleft())
+            except Interrupted:
+                for task in running:  # those that had begun
+                    self._keep(name, rows, task)
+                raise
+
+    def _next(self, name: str, tasks: Iterator[Task], running: Iterable[Running]) -> Task | None:
+        """Return the next task, if there is one; one that failed or is skipped gives that row."""
+        title = f"{name}: the next task"
         try:
             title, run = next(tasks)
             self._task = f"{name}: {title}"
-            self._begin(self._task)
-            return title, began, start(run)
+            self._begin("; ".join([*(f"{name}: {other}" for other, _ in running), self._task]))
+            return title, run
         except StopIteration:
             return None
         except Interrupted:
             raise
         except Exception as failure:
             row = failed(failure)
-            return title, began, lambda: row
+            return title, lambda: row
+
+    def _keep(self, name: str, rows: list[Row], task: Running) -> None:
+        """Wait for a task's row and write it down."""
+        title, result = task
+        row = result()
+        rows.append({"name": title} | row)
+        self.say(f"{name}: {title}: {_outcome(row)}")
+        self.write()
 
     def say(self, line: str) -> None:
         """Print a line."""
@@ -161,6 +166,18 @@ class Record:
         """Say that everything has been run."""
         self.document |= {"finished": True, "running": None}
         self.write()
+
+
+def _timed(run: Callable[[], Row]) -> Row:
+    """Return a task's row, also where it fails, with the seconds that it took."""
+    began = time.monotonic()
+    try:
+        row = run()
+    except Interrupted:
+        raise
+    except Exception as failure:
+        row = failed(failure)
+    return row | {"seconds": round(time.monotonic() - began, 2)}
 
 
 def failed(failure: Exception) -> Row:

@@ -18,8 +18,10 @@ def note_failure(cell: Cell, reason: str | None) -> None:
 
 def failure_of(cell: Cell) -> str | None:
     """Return why a run failed when it was last tried, if it did."""
-    path = _path(cell)
-    return path.read_text(encoding="utf-8").strip() if path.exists() else None
+    try:
+        return _path(cell).read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        return None
 
 
 def _path(cell: Cell) -> Path:

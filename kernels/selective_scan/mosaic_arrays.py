@@ -3,6 +3,7 @@
 Everything here has the set, G or 1, as first axis; see ``mosaic_kernel``.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import log
 
@@ -48,12 +49,25 @@ class Cut:
     Channels are padded to whole blocks in arrays without time, which kernels access as they lie in
     memory, and to 16 bytes in arrays with time: the hardware copies those, and leaves out what is
     past their end.
+
+    Args:
+        inputs: of the scan.
+        options: of the scan.
+        ahead: as in the plan, unless given here.
+        beside: further arrays with the set as first axis; there are as many sets as any array has.
     """
 
-    def __init__(self, inputs: ScanInputs, options: Options, *, ahead: int | None = None):
+    def __init__(
+        self,
+        inputs: ScanInputs,
+        options: Options,
+        *,
+        ahead: int | None = None,
+        beside: Iterable[jax.Array] = (),
+    ):
         self.inputs, self.options = inputs, options
         _, self.rows, self.length, self.channels = inputs.u_BxLxE.shape
-        self.sets = max(len(x) for x in inputs if x is not None)
+        self.sets = max(len(x) for x in (*inputs, *beside) if x is not None)
         self.states = inputs.A_ExN.shape[-1]
         plan = options.plan or plan_for(self.states)
         programs = self.sets * self.rows * pl.cdiv(self.channels, plan.block)
@@ -64,7 +78,8 @@ class Cut:
             rows=self.rows * self.segments,
             length=pl.cdiv(self.length, self.segments),
             channels=self.channels,
-            # Two planes at the least: JAX 0.10 does not cut a block out of one.
+            # Two planes at the least, though up to 8 states would fit into one: JAX 0.10 cannot
+            # take one plane's block of channels.
             states=self.states + -self.states % (2 * plane_for(plan.block)),
             block=plan.block,
             chunk=plan.chunk,

@@ -57,7 +57,7 @@ def _backward_chunk(
         refs.h[position] = h
         if gated:
             C = blocks.over_channels(refs.C.at[position])
-            refs.dx[position] = blocks.sum_over_states(h * C)  # free until go_back
+            refs.dx[position] = blocks.sum_over_states(h * C)  # free until ``_go_back``
 
     visit_chunk(blocks, refs, chunk, carry["A2"], h, keep)
     blocks.sync()

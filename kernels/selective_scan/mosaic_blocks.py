@@ -2,13 +2,14 @@
 
 Arrays have the axes G, B, L, E, N: G sets of parameters (the two directions of a layer, or mapped
 copies), B rows. One warpgroup works on one row, one set and a block of channels, and walks over
-time a chunk after the other; the chunks' inputs come into shared memory one ahead of the work.
+time a chunk after the other; the chunks' inputs come into shared memory, ahead of the work where
+the plan says so.
 
 States are kept in planes, (N / S, E, S), so that a plane's block of channels covers the 128 threads
 once or twice: a thread has four neighbouring states of a channel in each plane. Loads and stores
-are then 16 bytes a thread and free of bank conflicts, and a sum over states is mostly inside a
-thread. Sums over channels would go across warps for every position; they are made for a chunk at a
-time, from shared memory, with each warp at positions of its own.
+of states are then 16 bytes a thread and free of bank conflicts, and a sum over states is mostly
+inside a thread. Sums over channels would go across warps for every position; they are made for a
+chunk at a time, from shared memory, with each warp at positions of its own.
 """
 
 from dataclasses import dataclass

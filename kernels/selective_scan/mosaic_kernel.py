@@ -103,7 +103,7 @@ def launch(
 ) -> dict[str, jax.Array]:
     """Run a kernel for each row, set and block of channels, over all chunks of time.
 
-    Scratch is float32 in shared memory and lasts from chunk to chunk.
+    Scratch is float32 in shared memory, for one chunk: what lasts is carried.
     """
     specs = {name: block for name, (_, block) in (inputs | outputs).items()}
     shapes = [shape for shape, _ in outputs.values()]

@@ -1,5 +1,7 @@
 """The launches of a forward and a backward pass, and what flows between them."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 
@@ -47,11 +49,15 @@ def run_backward(
     inputs: ScanInputs, kept: Arrays, dy: jax.Array, dlast: jax.Array | None, options: Options
 ) -> Arrays:
     """Return the gradients, each with the axis G, sums over rows done where the input has none."""
-    cut = Cut(inputs, options)
+    # Under ``jax.vmap`` there may be more sets here than in the forward pass, whose segments stay.
+    segments = kept["starts"].shape[1] // inputs.u_BxLxE.shape[1]
+    beside = (dy, *kept.values(), *(() if dlast is None else (dlast,)))
+    cut = Cut(inputs, dataclasses.replace(options, segments=segments), beside=beside)
+    kept = {name: jnp.repeat(x, cut.sets // len(x), axis=0) for name, x in kept.items()}
     blocks = cut.blocks
     shared = cut.shared("delta", "A2", "C", "bias", "z", from_end=True)
-    sets = in_time(blocks, cut.sets, from_end=True)
-    shared["dy"] = (cut.in_time(dy, cut.padded_channels), sets)
+    spec = in_time(blocks, len(dy), from_end=True)
+    shared["dy"] = (cut.in_time(dy, cut.padded_channels), spec)
     behind = None if dlast is None else cut.state_array(dlast)
     if cut.segments > 1:
         arrives = cut.run(

@@ -76,6 +76,24 @@ def test_a_signal_stops_between_tasks(record):
     assert [row["name"] for row in read(record)["checks"]] == ["first"]
 
 
+def test_a_signal_loses_no_task_that_had_begun(record):
+    begun = threading.Event()
+
+    def asked():
+        begun.wait(20)
+        record.interrupts.signum = 15
+        return {"status": "passed"}
+
+    def begins():
+        begun.set()
+        return {"status": "passed"}
+
+    tasks = iter([("first", asked), ("second", begins), ("third", fails)])
+    with pytest.raises(Interrupted):
+        record.section("checks", tasks, at_once=2)
+    assert [row["name"] for row in read(record)["checks"]] == ["first", "second"]
+
+
 def test_an_existing_file_is_kept(record):
     with pytest.raises(UserError, match="exists; move it away"):
         Record(record.path, "", [], rehearsal=True, console=Console(), interrupts=Interrupts())

@@ -166,6 +166,26 @@ def test_forward_mode_is_refused():
         jax.jvp(lambda args: interpreted(args, softplus=True, reverse=False), (args,), (args,))
 
 
+@pytest.mark.parametrize("both", [False, True])
+def test_vmap_of_the_backward_pass_alone(both):
+    """As ``jax.jacrev`` does; 17 rows of two sets are cut into segments, those of four are not."""
+    arrays = inputs((17, 64, 1, 1), ())
+    named = {JAX_NAMES[k]: jnp.asarray(v, jnp.float32)[None] for k, v in arrays.items()}
+    delta = named.pop("delta_BxLxE")
+    if both:
+        scan, delta = partial(pallas_gpu.scan_both, softplus=True), jnp.tile(delta, (2, 1, 1, 1))
+    else:
+        scan = partial(pallas_gpu.scan, softplus=True, reverse=True)
+        named, delta = {k: x[0] for k, x in named.items()}, delta[0]
+    y, pull_back = jax.vjp(
+        lambda delta: scan(ScanInputs(delta_BxLxE=delta, **named), interpret=True)[0], delta
+    )
+    dy = jnp.asarray(np.random.default_rng(0).normal(size=(2, *y.shape)), jnp.float32)
+    mapped = jax.vmap(pull_back)(dy)[0]
+    for one, alone in zip(mapped, dy, strict=True):
+        np.testing.assert_allclose(one, pull_back(alone)[0], rtol=1e-5, atol=1e-6)
+
+
 def test_rows_are_cut_only_where_the_gpu_would_idle():
     assert segments_for(programs=4096, length=50, chunk=8) == 1
     assert segments_for(programs=256, length=16384, chunk=8) == 1
