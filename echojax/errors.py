@@ -1,6 +1,7 @@
 """The user's mistakes: one line on standard error and exit code 2, never a traceback."""
 
 import errno
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,12 @@ def one_line(error: Exception) -> str:
     """Return its message as one line that shows what no terminal should obey, such as colours."""
     words = " ".join(str(error).split())
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in words)
+
+
+def without_paths(failure: Exception) -> str:
+    """Return an error's words in one line for a file that others read: without paths."""
+    words = " ".join(str(failure).split()) or "no reason given"
+    return re.sub(r"(?<![\w/])/[\w.+-]+(/[\w.+-]+)+", "...", words)
 
 
 @contextmanager

@@ -6,11 +6,11 @@ from typing import Any
 
 import jax
 
-from echojax.gpu.record import Row, Skipped, failed
+from echojax.gpu.record import Row, failed
 from echojax.gpu.timing import spread, time_in_turns
-from echojax.scan_comparison.memory import budget_bytes, device_peak_bytes
+from echojax.scan_comparison.memory import budget_bytes
 from echojax.scan_comparison.problem import Problem, error, expected
-from echojax.scan_comparison.programs import Pass, Program
+from echojax.scan_comparison.programs import Pass, Program, run_first
 from echojax.training.interrupts import Interrupted
 
 Arrays = dict[str, jax.Array]
@@ -62,15 +62,8 @@ def _prepare(row: Row, build: Builder, which: Pass, check: Check | None) -> Prog
         row["compile_seconds"] = program.compile_seconds
     if program.memory:
         row["memory"] = program.memory
-    room = budget_bytes(None)
-    if room is not None and program.expected_bytes > room:
-        gib = [f"{size / 2**30:.3g} GiB" for size in (program.expected_bytes, room)]
-        raise Skipped(f"needs {gib[0]}, {gib[1]} may be used")
-    peak_before = device_peak_bytes()
-    results = program.run()
-    peak = device_peak_bytes()
-    # The device tells the highest use ever: it is this program's only where it has risen.
-    if peak is not None and peak_before is not None and peak > peak_before:
+    results, peak = run_first(program, budget_bytes(None))
+    if peak is not None:
         row["device_peak_bytes"] = peak
     if check is not None:
         errors = check({name: program.as_array(x) for name, x in results.items()})

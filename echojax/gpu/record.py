@@ -1,6 +1,5 @@
 """One JSON file about one run, whole on disk after every row; failures become rows."""
 
-import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -14,9 +13,10 @@ import jax
 from rich.console import Console
 from rich.text import Text
 
-from echojax.errors import UserError
+from echojax.errors import UserError, without_paths
 from echojax.files import write_json
 from echojax.machine import describe
+from echojax.scan_comparison.memory import Skipped
 from echojax.training.interrupts import Interrupted, Interrupts
 
 Row = dict[str, Any]
@@ -25,10 +25,6 @@ Row = dict[str, Any]
 Task = tuple[str, Callable[[], Row]]
 # A task that has begun: its name, and what waits for its row.
 Running = tuple[str, Callable[[], Row]]
-
-
-class Skipped(Exception):  # noqa: N818 (no error)
-    """There is nothing to run, for the reason given."""
 
 
 class Record:
@@ -182,8 +178,7 @@ def _timed(run: Callable[[], Row]) -> Row:
 
 def failed(failure: Exception) -> Row:
     """Return the row of what could not be run: why, in one line without paths."""
-    words = " ".join(str(failure).split()) or "no reason given"
-    words = re.sub(r"(?<![\w/])/[\w.+-]+(/[\w.+-]+)+", "...", words)[:300]
+    words = without_paths(failure)[:300]
     if isinstance(failure, Skipped):
         return {"status": "skipped", "reason": words}
     return {"status": "failed", "reason": f"{type(failure).__name__}: {words}"}

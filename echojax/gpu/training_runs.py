@@ -14,7 +14,8 @@ from rich.console import Console
 from echojax.config import PRESETS, Config
 from echojax.data import DATASETS
 from echojax.errors import UserError
-from echojax.gpu.record import Row, Skipped, Task, failed
+from echojax.gpu.record import Row, Task, failed
+from echojax.scan_comparison.memory import Skipped
 from echojax.training.run import run
 from selective_scan.choice import chosen
 

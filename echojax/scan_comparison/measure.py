@@ -1,7 +1,6 @@
 """One problem given to all implementations: ready, checked, then timed in turns."""
 
 import math
-import re
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -9,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from echojax.scan_comparison.memory import budget_bytes, device_peak_bytes
+from echojax.errors import without_paths
+from echojax.scan_comparison.memory import Skipped, budget_bytes, check_memory
 from echojax.scan_comparison.problem import Problem, error, expected, input_bytes, make_problem
-from echojax.scan_comparison.programs import PASSES, Pass, Program
+from echojax.scan_comparison.programs import PASSES, Pass, Program, run_first
 from echojax.scan_comparison.roofline import Roofline
 from echojax.scan_comparison.settings import Settings, Shape
 
@@ -19,10 +19,6 @@ Row = dict[str, Any]
 Builder = Callable[[str, Problem, Pass], Program]
 
 _LEAST_REPEATS, _MOST_REPEATS = 3, 200
-
-
-class Skipped(Exception):  # noqa: N818 (no error)
-    """A program is left out, for the reason given."""
 
 
 def measure(
@@ -51,7 +47,7 @@ def measure(
     budget = budget_bytes(settings.max_memory_gib)
     now("making inputs")
     try:
-        _check_memory(input_bytes(shape, dtype), budget)
+        check_memory(input_bytes(shape, dtype), budget)
         problem = make_problem(shape, dtype)
         wanted = expected(problem)
     except (Skipped, Exception) as problem_with_inputs:
@@ -90,12 +86,8 @@ def _check(
     row["compile_seconds"] = program.compile_seconds
     if program.memory:
         row["memory"], row["memory_bytes"] = program.memory, sum(program.memory.values())
-    _check_memory(program.expected_bytes, budget)
-    peak_before = device_peak_bytes()
-    results = program.run()
-    peak = device_peak_bytes()
-    # The device tells the highest use ever: it is this program's only where it has risen.
-    if peak is not None and peak_before is not None and peak > peak_before:
+    results, peak = run_first(program, budget)
+    if peak is not None:
         row["device_peak_bytes"] = peak
     errors = {
         name: error(problem.cut.of(name, program.as_array(x)), wanted[name])
@@ -107,15 +99,9 @@ def _check(
     row["errors"] = errors
 
 
-def _check_memory(needed: int, budget: int | None) -> None:
-    if budget is not None and needed > budget:
-        raise Skipped(f"needs {needed / 2**30:.3g} GiB, {budget / 2**30:.3g} GiB may be used")
-
-
 def _record_failure(row: Row, failure: Exception) -> None:
-    """Write down why, in one line without paths."""
-    words = " ".join(str(failure).split()) or "no reason given"
-    words = re.sub(r"(?<![\w/])/[\w.+-]+(/[\w.+-]+)+", "...", words)
+    """Write down why."""
+    words = without_paths(failure)
     if isinstance(failure, Skipped):
         row["status"], row["reason"] = "skipped", words
     else:

@@ -1,4 +1,4 @@
-"""How much memory there is, and how much of it was used."""
+"""How much memory there is, whether it is enough, and how much of it was used."""
 
 from pathlib import Path
 from typing import Any
@@ -8,12 +8,22 @@ import jax
 _CGROUP = Path("/sys/fs/cgroup")
 
 
+class Skipped(Exception):  # noqa: N818 (no error)
+    """There is nothing to run, for the reason given."""
+
+
 def budget_bytes(max_memory_gib: float | None) -> int | None:
     """Return what a program may need: the user's limit, or 80 % of what is free, if known."""
     if max_memory_gib is not None:
         return int(max_memory_gib * 2**30)
     free = _free_bytes()
     return None if free is None else int(0.8 * free)
+
+
+def check_memory(needed: int, budget: int | None) -> None:
+    """Raise ``Skipped`` where so many bytes are more than may be used; ``None`` is no limit."""
+    if budget is not None and needed > budget:
+        raise Skipped(f"needs {needed / 2**30:.3g} GiB, {budget / 2**30:.3g} GiB may be used")
 
 
 def device_peak_bytes() -> int | None:

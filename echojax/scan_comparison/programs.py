@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 
+from echojax.scan_comparison.memory import check_memory, device_peak_bytes
 from echojax.scan_comparison.problem import Problem
 from selective_scan import selective_scan
 
@@ -43,6 +44,21 @@ class Program(NamedTuple):
         results = self.start()
         self.wait(results)
         return results
+
+
+def run_first(program: Program, budget: int | None) -> tuple[Mapping[str, Any], int | None]:
+    """Return a program's results and the most bytes that it had on the device, where that is known.
+
+    Raises:
+        Skipped: it needs more than ``budget`` bytes.
+    """
+    check_memory(program.expected_bytes, budget)
+    before = device_peak_bytes()
+    results = program.run()
+    peak = device_peak_bytes()
+    # The device tells the highest use ever: it is this program's only where it has risen.
+    risen = peak is not None and before is not None and peak > before
+    return results, peak if risen else None
 
 
 def scan_program(implementation: str, problem: Problem, which: Pass) -> Program:

@@ -1,23 +1,19 @@
 """A case timed: the median and the 99th percentile of its latencies."""
 
-import re
 import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from echojax.scan_comparison.memory import budget_bytes
+from echojax.errors import without_paths
+from echojax.scan_comparison.memory import Skipped, budget_bytes, check_memory
 from echojax.serving_bench.programs import Program, expected_bytes, make_program
 from echojax.serving_bench.settings import Case, Settings
 
 Row = dict[str, Any]
 
 _LEAST_REPEATS, _MOST_REPEATS = 3, 1000
-
-
-class Skipped(Exception):  # noqa: N818 (no error)
-    """A case is left out, for the reason given."""
 
 
 def measure(case: Case, settings: Settings, check: Callable[[], None]) -> Row:
@@ -34,16 +30,16 @@ def measure(case: Case, settings: Settings, check: Callable[[], None]) -> Row:
     )
     try:
         budget = budget_bytes(settings.max_memory_gib)
-        _check_memory(expected_bytes(case), budget)
+        check_memory(expected_bytes(case), budget)
         program = make_program(case)
         row["compile_seconds"], row["memory_bytes"] = program.compile_seconds, program.memory_bytes
-        _check_memory(program.memory_bytes or 0, budget)
+        check_memory(program.memory_bytes or 0, budget)
         seconds = latencies(program, settings.seconds, check)
     except Skipped as reason:
         return row | {"status": "skipped", "reason": str(reason)}
     except (RuntimeError, MemoryError) as failure:  # XLA's own are RuntimeErrors
-        words = re.sub(r"(?<![\w/])/[\w.+-]+(/[\w.+-]+)+", "...", " ".join(str(failure).split()))
-        return row | {"status": "failed", "reason": f"{type(failure).__name__}: {words[:200]}"}
+        words = f"{type(failure).__name__}: {without_paths(failure)[:200]}"
+        return row | {"status": "failed", "reason": words}
     return row | {
         "p50_seconds": float(np.quantile(seconds, 0.5)),
         # Of fewer than 100 repeats this is the longest.
@@ -65,8 +61,3 @@ def latencies(program: Program, budget: float, check: Callable[[], None]) -> lis
         program.run(*arguments)
         seconds.append(time.perf_counter() - began)
     return seconds
-
-
-def _check_memory(needed: int, budget: int | None) -> None:
-    if budget is not None and needed > budget:
-        raise Skipped(f"needs {needed / 2**30:.3g} GiB, {budget / 2**30:.3g} GiB may be used")

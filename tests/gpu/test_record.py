@@ -8,7 +8,8 @@ import pytest
 from rich.console import Console
 
 from echojax.errors import UserError
-from echojax.gpu.record import Record, Skipped
+from echojax.gpu.record import Record
+from echojax.scan_comparison.memory import Skipped
 from echojax.training.interrupts import Interrupted, Interrupts
 
 
