@@ -87,7 +87,6 @@ class Cut:
             reverse=options.reverse,
             interpret=options.interpret,
         )
-        self.tile = (plan.chunk, plan.block)
 
     def run(
         self,
@@ -109,9 +108,8 @@ class Cut:
             x = getattr(self.inputs, _FIELDS[name])
             if name in ("B", "C"):
                 spec = in_time(self.blocks, len(x), states=True, from_end=from_end)
-                planes = (self.blocks.planes, self.blocks.plane)
                 x = self.in_time(x, self.blocks.states)
-                arrays[name] = (x.reshape(*x.shape[:-1], *planes), spec)
+                arrays[name] = (x.reshape(*x.shape[:-1], *self.blocks.column_shape), spec)
             elif name in ("D", "bias"):
                 arrays[name] = (self.per_channel(x), None)
             elif name == "A2":
@@ -180,7 +178,7 @@ class Cut:
 
     def in_planes(self, x: jax.Array) -> jax.Array:
         """Return states (..., E padded, N padded) as (..., planes, E padded, plane)."""
-        x = x.reshape(*x.shape[:-1], self.blocks.planes, self.blocks.plane)
+        x = x.reshape(*x.shape[:-1], *self.blocks.column_shape)
         return jnp.moveaxis(x, -2, -3)
 
     def from_planes(self, x: jax.Array) -> jax.Array:
@@ -214,8 +212,8 @@ class Cut:
         """Gradients of B and C, sums over one block of channels each: (blocks G, ...)."""
         blocks = self.blocks
         length = self._stored_length(blocks.states, blocks.states)
-        planes = (blocks.planes, blocks.plane)
-        shape = (blocks.channel_blocks * self.sets, blocks.rows, length, *planes)
+        parts = blocks.channel_blocks * self.sets
+        shape = (parts, blocks.rows, length, *blocks.column_shape)
         return jax.ShapeDtypeStruct(shape, jnp.float32), partial_in_time(blocks)
 
     def _stored_length(self, width: int, part: int) -> int:

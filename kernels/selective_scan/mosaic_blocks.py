@@ -86,6 +86,16 @@ class Blocks:
         """The shape of a block's states."""
         return self.planes, self.block, self.plane
 
+    @property
+    def column_shape(self) -> tuple[int, int]:
+        """The shape of one value a state."""
+        return self.planes, self.plane
+
+    @property
+    def tile_shape(self) -> tuple[int, int]:
+        """The shape of one value a position of a chunk and channel of a block."""
+        return self.chunk, self.block
+
     @cached_property
     def state(self) -> Any:
         """The layout of (planes, block, plane) arrays."""
@@ -168,7 +178,7 @@ class Blocks:
 
     def over_chunk(self, x_E: jax.Array) -> jax.Array:
         """Return (chunk, block) from one value a channel, in ``channel`` layout."""
-        return self.place(lax.broadcast_in_dim(x_E, (self.chunk, self.block), (1,)), self.tile)
+        return self.place(lax.broadcast_in_dim(x_E, self.tile_shape, (1,)), self.tile)
 
     def no_states(self) -> jax.Array:
         """Return zeros, (planes, block, plane)."""
@@ -176,7 +186,7 @@ class Blocks:
 
     def no_tile(self) -> jax.Array:
         """Return zeros, (chunk, block)."""
-        return self.place(jnp.zeros((self.chunk, self.block), jnp.float32), self.tile)
+        return self.place(jnp.zeros(self.tile_shape, jnp.float32), self.tile)
 
     def tile_of(self, ref: Any) -> jax.Array:
         """Return a (chunk, block) reference's content in float32."""
@@ -192,7 +202,7 @@ class Blocks:
 
     def mask(self, positions: jax.Array, place: "Place") -> jax.Array:
         """Return which of a tile's elements are there: (chunk, block)."""
-        shape = (self.chunk, self.block)
+        shape = self.tile_shape
         if self.interpret:
             at = [lax.broadcasted_iota(jnp.int32, shape, axis) for axis in (0, 1)]
         else:

@@ -77,7 +77,7 @@ def in_time(blocks: Blocks, sets: int, *, states: bool = False, from_end: bool =
         at = (g, place.row, place.chunk_at(blocks, visit))
         return (*at, 0, 0) if states else (*at, place.channel)
 
-    widths = (blocks.planes, blocks.plane) if states else (blocks.block,)
+    widths = blocks.column_shape if states else (blocks.block,)
     return Block((None, None, blocks.chunk, *widths), index)
 
 
@@ -90,7 +90,7 @@ def partial_in_time(blocks: Blocks) -> Block:
         part = place.channel * blocks.sets + place.set
         return part, place.row, chunk, 0, 0
 
-    return Block((None, None, blocks.chunk, blocks.planes, blocks.plane), index)
+    return Block((None, None, blocks.chunk, *blocks.column_shape), index)
 
 
 def launch(
@@ -196,7 +196,7 @@ def _interpreted(
         pl.BlockSpec() if b is None else pl.BlockSpec(b.shape, b.index) for b in specs.values()
     ]
     carried: dict[str, tuple[int, ...]] = dict.fromkeys(kernel.states, blocks.state_shape)
-    carried |= dict.fromkeys(kernel.tiles, (blocks.chunk, blocks.block))
+    carried |= dict.fromkeys(kernel.tiles, blocks.tile_shape)
     carried |= dict.fromkeys(kernel.channels, (blocks.block,))
     return pl.pallas_call(
         program,

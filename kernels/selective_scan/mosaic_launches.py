@@ -24,7 +24,7 @@ def run_forward(inputs: ScanInputs, options: Options, *, gradient: bool) -> Arra
             mosaic_forward.ENDS,
             shared,
             outputs={"last": cut.states_shape(), "total": cut.channels_shape()},
-            scratch={"t": cut.tile, "x": cut.tile},
+            scratch=dict.fromkeys(("t", "x"), cut.blocks.tile_shape),
         )
         kept["total"] = ends["total"]
         initial = cut.between(ends["last"], ends["total"], initial, from_end=False)
@@ -37,7 +37,7 @@ def run_forward(inputs: ScanInputs, options: Options, *, gradient: bool) -> Arra
         mosaic_forward.FORWARD,
         shared | cut.shared("C", "D", "z") | _given("initial", initial),
         outputs,
-        scratch=dict.fromkeys(("t", "x", "read"), cut.tile),
+        scratch=dict.fromkeys(("t", "x", "read"), cut.blocks.tile_shape),
     )
     if gradient:
         kept["starts"] = results["starts"]
@@ -64,7 +64,7 @@ def run_backward(
             mosaic_backward.ARRIVES,
             shared,
             outputs={"dinitial": cut.states_shape()},
-            scratch={"t": cut.tile, "w": cut.tile},
+            scratch=dict.fromkeys(("t", "w"), blocks.tile_shape),
         )
         behind = cut.between(arrives["dinitial"], kept["total"], behind, from_end=True)
     elif behind is not None:
@@ -80,7 +80,7 @@ def run_backward(
         "dbias": cut.channels_shape(),
     }
     scratch: dict[str, tuple[int, ...]] = {"h": (blocks.chunk, *blocks.state_shape)}
-    scratch |= dict.fromkeys(("t", "x", "w", "dx", "dt"), cut.tile)
+    scratch |= dict.fromkeys(("t", "x", "w", "dx", "dt"), blocks.tile_shape)
     if inputs.z_BxLxE is not None:
         outputs["dz"] = cut.in_time_shape(inputs.z_BxLxE.dtype, from_end=True)
     grads = cut.run(
