@@ -2,6 +2,7 @@
 
 import os
 import platform
+import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,37 @@ def processor() -> str:
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor()
+
+
+def device_name() -> str:
+    """Return the devices in words, as "2 cores of x86_64 (cpu)" or "8 x NVIDIA H200 (gpu)"."""
+    device = jax.devices()[0]
+    if device.platform == "cpu":
+        return f"{cores()} core{'s' if cores() > 1 else ''} of {platform.machine()} (cpu)"
+    return f"{jax.device_count()} x {device.device_kind} ({device.platform})"
+
+
+def commit() -> str | None:
+    """Return the commit of the checkout that runs, "-dirty" where its code is another by now.
+
+    ``None`` where it is not a checkout, or git is not there to ask.
+    """
+    root = Path(__file__).parent.parent
+    if not (root / ".git").exists():  # of an installed package git would name what is around it
+        return None
+    try:
+        head = _git(root, "rev-parse", "--short=12", "HEAD")
+        changed = _git(root, "status", "--porcelain", "--", "echojax", "kernels")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return f"{head}-dirty" if changed else head
+
+
+def _git(root: Path, *words: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(root), *words], capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
 
 
 def _version(package: str) -> str | None:

@@ -86,6 +86,7 @@ def measure(flags: Flags, name: str) -> dict[str, Any]:
 
     from echojax.config import Config
     from echojax.data import iterate
+    from echojax.machine import device_name
     from echojax.mesh import one_device
     from echojax.models import build_model
     from echojax.training.optimizer import make_optimizer
@@ -98,7 +99,7 @@ def measure(flags: Flags, name: str) -> dict[str, Any]:
         training_batches,
     )  # fmt: skip
     from echojax.training.progress import Display
-    from echojax.training.results import device_name, package_versions
+    from echojax.training.results import package_versions
     from echojax.training.state import create_state
 
     config = Config(dataset=flags.dataset, data_dir=flags.data_dir, objective=flags.objective)

@@ -8,11 +8,8 @@ from typing import Literal
 from rich.console import Console
 
 from echojax.command_line import parse
-from echojax.compilation import use_compilation_cache
 from echojax.errors import UserError, exit_on_user_error
-from echojax.evaluation.metrics import metric_names
 from echojax.files import write_json
-from echojax.training.evaluate import evaluate_run
 
 
 @dataclass(frozen=True)
@@ -40,6 +37,11 @@ def main() -> None:
         flags = parse(Flags, args=sys.argv[1:])
         if flags.output is not None and not flags.output.absolute().parent.is_dir():
             raise UserError(f"--output {flags.output}: its folder does not exist")
+        # These take seconds to import; help and mistakes are to be seen before.
+        from echojax.compilation import use_compilation_cache
+        from echojax.evaluation.metrics import metric_names
+        from echojax.training.evaluate import evaluate_run
+
         use_compilation_cache()
         results = evaluate_run(
             flags.run_dir,

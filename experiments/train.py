@@ -7,21 +7,23 @@ from pathlib import Path
 from rich.console import Console
 
 from echojax.command_line import flag_value, parse
-from echojax.compilation import use_compilation_cache
-from echojax.config import PRESETS, Config
+from echojax.config import PRESETS, Config, check
 from echojax.errors import exit_on_user_error, unknown_name
-from echojax.hosts import first_host, join, stop_with_the_others
 from echojax.training.interrupts import Interrupted
-from echojax.training.run import run
-from echojax.training.run_folder import read_config
 
 
 def read_command_line(args: list[str]) -> Config:
-    """Return the configuration: flags over the run folder's (--resume) or a preset's values."""
+    """Return the configuration: flags over the run folder's (--resume) or a preset's values.
+
+    Raises:
+        UserError: flags that no run can have.
+    """
     named = any(flag_value(name, args) for name in ("--dataset", "--data-path"))
     default = Config() if named else PRESETS["quickstart"]()
     folder = flag_value("--run-dir", args)
     if "--resume" in args and folder and (Path(folder) / "config.json").exists():
+        from echojax.training.run_folder import read_config
+
         default = dataclasses.replace(read_config(Path(folder)), profile=None)
     preset = flag_value("--preset", args)
     if preset is not None:
@@ -30,13 +32,20 @@ def read_command_line(args: list[str]) -> Config:
         default = PRESETS[preset]()
         place = next(i for i, word in enumerate(args) if word.startswith("--preset"))
         args = args[:place] + args[place + (1 if "=" in args[place] else 2) :]
-    return parse(Config, default=default, args=args)
+    config = parse(Config, default=default, args=args)
+    check(config)
+    return config
 
 
 def main() -> None:
     """Run the command."""
     with exit_on_user_error():
         config = read_command_line(sys.argv[1:])
+        # These take seconds to import; help and mistakes are to be seen before.
+        from echojax.compilation import use_compilation_cache
+        from echojax.hosts import first_host, join, stop_with_the_others
+        from echojax.training.run import run
+
         use_compilation_cache()
         join(config.coordinator, config.hosts, config.host)
         # No part of the run: it may go on elsewhere.

@@ -2,6 +2,7 @@
 
 from html import escape
 from importlib.resources import files
+from typing import Any
 
 from echojax.reporting.html_tables import fact_table, score_table
 from echojax.reporting.pictures import pictures
@@ -105,7 +106,7 @@ def _facts(run: RunRecord) -> str:
         "Data": results.get("dataset"),
         "Protocol": results.get("protocol"),
         "Training": results.get("train"),
-        "Machine and versions": results and {"device": results["device"], **results["versions"]},
+        "Machine and versions": results and _origin(results),
         "Configuration": run.config,
     }
     sections = "\n".join(
@@ -114,6 +115,12 @@ def _facts(run: RunRecord) -> str:
         if facts
     )
     return f'<div class="facts">\n{sections}\n</div>'
+
+
+def _origin(results: dict[str, Any]) -> dict[str, Any]:
+    """Return device, versions and commit, which runs of older versions do not name."""
+    commit = {"commit": results["commit"]} if results.get("commit") else {}
+    return {"device": results["device"], **results["versions"], **commit}
 
 
 def _interval(bounds: list[float]) -> str:

@@ -1,5 +1,6 @@
 """Where the numbers of a page come from: data, machine, versions, dates, commands."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -56,11 +57,9 @@ def about_suite(suite: Suite, record: Record, parts: Sequence[DataSummary]) -> F
     tables: dict[str, dict[str, Any]] = {
         "Machine of the last command": {k: v for k, v in machine.items() if k != "versions"},
     }
-    if ends:
-        tables["Machines of the runs"] = {
-            name: sum(end["processor"] == name for end in ends)
-            for name in dict.fromkeys(end["processor"] for end in ends)
-        }
+    for title, fact in (("Machines of the runs", "processor"), ("Commits of the runs", "commit")):
+        if runs := Counter(end[fact] for end in ends if end[fact] is not None):
+            tables[title] = dict(runs)
     for number, place in enumerate({str(sorted(p.items())): p for p in places}.values(), 1):
         tables[f"Device and versions{f' {number}' if number > 1 else ''}"] = place
     for part in parts:

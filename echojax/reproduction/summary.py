@@ -24,7 +24,7 @@ class DataSummary:
         lines: of the main table, the suite's rows first.
         ablation: the reference, then the rows that differ from it by a switch.
         judged: how each of the protocol rows was judged in other ways, by row.
-        ends: date and processor of each finished run that says so.
+        ends: date, processor and commit (``None``: unknown) of each finished run that has a date.
         places: devices and versions of the finished runs, each once.
         problems: failures and runs that do not belong here.
         unfinished: names of runs that are missing.
@@ -72,7 +72,7 @@ def summarise(suite: Suite, cells: Sequence[Cell], name: str) -> DataSummary:
         ablation=[lines[suite.reference], *ablation] if ablation else [],
         judged=_judged(suite, cells, done),
         ends=[
-            {name: run.results[name] for name in ("date", "processor")}
+            {name: run.results.get(name) for name in ("date", "processor", "commit")}
             for run in done.values()
             if "date" in run.results  # runs of the first versions do not say
         ],

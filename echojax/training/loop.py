@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from echojax.config import Config
 from echojax.data import Batches, StackedBatches, iterate
 from echojax.evaluation.metrics import metric_names
+from echojax.machine import commit, device_name
 from echojax.mesh import gather, local_groups, place, spread, stack_shares
 from echojax.training.interrupts import Interrupted, Interrupts
 from echojax.training.metric_log import MetricLog
@@ -80,8 +81,10 @@ class Trainer:
         per_epoch, done = batches.per_epoch, runs[0].standing.steps
         states = place(stacked([run.state for run in runs]), self.mesh, axis=1)
         step = self.compile(states, *self.place(batches[0], 0))
+        origin = device_name(), commit()
         for run in runs:
             run.standing.note_program(memory_of(step), len(runs))
+            run.standing.note_origin(*origin)
         epochs = _Epochs(self, runs, logs, step, batches)
         with closing(iterate(batches, done, workers=self.config.data_workers)) as rows:
             while all(run.stop_reason(per_epoch) is None for run in runs):

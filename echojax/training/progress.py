@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -28,6 +28,8 @@ class Standing:
     examples: int = 0  # rows trained on, over all starts
     seeds_at_once: int = 1  # trained beside this one, itself included, at the start
     memory_bytes: int | None = None  # of the compiled step, for one seed
+    devices: list[str] = field(default_factory=list)  # that trained it, in words, each once
+    commits: list[str] = field(default_factory=list)  # of the code that trained it, each once
 
     @property
     def mean_loss(self) -> float:
@@ -48,6 +50,12 @@ class Standing:
         self.seeds_at_once = max(self.seeds_at_once, seeds)
         if self.memory_bytes is None and memory_bytes is not None:
             self.memory_bytes = memory_bytes // seeds
+
+    def note_origin(self, device: str, commit: str | None) -> None:
+        """Take in what trains from here on; another start may be elsewhere, by other code."""
+        for known, new in ((self.devices, device), (self.commits, commit)):
+            if new is not None and new not in known:
+                known.append(new)
 
     def stop_reason(self, config: Config, step: int, steps_per_epoch: int) -> str | None:
         """Return why the run is over, or ``None`` while it is not."""

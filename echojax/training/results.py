@@ -1,7 +1,6 @@
 """The end of a run: best parameters judged beside the baselines, written, reported."""
 
 import io
-import os
 import platform
 from collections.abc import Callable
 from datetime import date
@@ -9,7 +8,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from rich.console import Console
 
@@ -19,7 +17,7 @@ from echojax.evaluation.baselines import evaluate_baselines
 from echojax.evaluation.metrics import summarise
 from echojax.evaluation.ranking import TIES, Ranked
 from echojax.files import write_atomically, write_json
-from echojax.machine import processor
+from echojax.machine import commit, device_name, processor
 from echojax.models.counted import training_counts
 from echojax.reporting import results_table, write_report
 from echojax.training.progress import Standing
@@ -100,7 +98,8 @@ def finish(
             "parameters": parameters,
         },
         "versions": package_versions(),
-        "device": device_name(),
+        "commit": ", then ".join(standing.commits) or commit(),
+        "device": trained_and_tested(standing.devices, device_name()),
         "processor": processor(),
         "date": date.today().isoformat(),
     }
@@ -131,10 +130,9 @@ def package_versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}}
 
 
-def device_name() -> str:
-    """Return the devices in words, as "2 cores of x86_64 (cpu)" or "8 x NVIDIA H200 (gpu)"."""
-    device = jax.devices()[0]
-    if device.platform == "cpu":
-        cores = len(os.sched_getaffinity(0))
-        return f"{cores} core{'s' if cores > 1 else ''} of {platform.machine()} (cpu)"
-    return f"{jax.device_count()} x {device.device_kind} ({device.platform})"
+def trained_and_tested(trained: list[str], here: str) -> str:
+    """Return which devices trained a model, and that it was tested ``here`` if on another one."""
+    if not trained:
+        return here
+    tested = "" if here == trained[-1] else f", tested on {here}"
+    return f"{', then '.join(trained)}{tested}"

@@ -20,11 +20,16 @@ WHOLE = [*SMALL, "--epochs", "8", "--checkpoint-every", "8"]
 
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory):
-    """Return an environment with caches of its own and no way to a network."""
-    folder = tmp_path_factory.mktemp("caches")
+    """Return an environment with caches of its own and no way to a network.
+
+    Compiled programs are shared with the tests that run in other processes at the same time.
+    """
+    base = tmp_path_factory.getbasetemp()
+    programs = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "programs"
     nowhere = "http://127.0.0.1:9"
     return os.environ | {
-        "XDG_CACHE_HOME": str(folder),
+        "XDG_CACHE_HOME": str(tmp_path_factory.mktemp("caches")),
+        "JAX_COMPILATION_CACHE_DIR": str(programs),
         "PIP_INDEX_URL": nowhere, "PIP_NO_INDEX": "1", "HTTPS_PROXY": nowhere, "COLUMNS": "100",
     }  # fmt: skip
 

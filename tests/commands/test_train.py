@@ -5,6 +5,7 @@ import shutil
 import signal
 import time
 
+from echojax.machine import commit
 from tests.commands.conftest import SMALL, WHOLE
 
 METRICS = [f"{kind}@{k}" for kind in ("hr", "ndcg", "mrr") for k in (5, 10, 20)]
@@ -50,6 +51,8 @@ def test_run_folder_holds_everything(finished):
     assert results["train"]["steps"] == 8 * -(-results["train"]["examples"] // 64)
     assert set(results["baselines"]) == {"popularity", "markov"}
     assert results["config"]["max_len"] == 8
+    assert results["commit"] == commit()
+    assert "cpu" in results["device"]
     assert "ml" not in json.loads((folder / "items.json").read_text())["item_ids"]
     assert "compiling the training step" in out
     assert "Markov" in out

@@ -79,7 +79,7 @@ def write_run(cell, skill, *, ranks=True, sha256="5" * 64, memory=2**20):
         "train": {"steps": 90, "epochs": 9.0, "best_epoch": 3, "best_step": 30, "seconds": 18.0,
                   "parameters": 1234, "peak_memory_bytes": memory},
         "versions": {"python": "3.11", "jax": "0.10.2"}, "device": "2 cores of x86_64 (cpu)",
-        "processor": "A <fast> CPU", "date": "2026-01-02",
+        "processor": "A <fast> CPU", "date": "2026-01-02", "commit": "abc123",
     }  # fmt: skip
     cell.folder.mkdir(parents=True, exist_ok=True)
     (cell.folder / "config.json").write_text(json.dumps(config))

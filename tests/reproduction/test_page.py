@@ -128,6 +128,7 @@ def test_everything_says_where_it_comes_from(shown):
             "python experiments/train.py --learning-rate 0.01",
         ):  # fmt: skip
             assert words in page, words
+    assert "abc123" in text_of((out / "page.html").read_text())
 
 
 def test_the_page_needs_nothing_from_outside_and_escapes(shown):

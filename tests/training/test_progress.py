@@ -5,6 +5,7 @@ from rich.console import Console
 
 from echojax.config import Config
 from echojax.training.progress import Display, Standing
+from echojax.training.results import trained_and_tested
 
 
 def test_early_stopping_counts_validations_without_gain():
@@ -21,6 +22,20 @@ def test_limits_of_epochs_and_steps():
     assert "3 epochs" in Standing().stop_reason(Config(epochs=3), 15, 5)
     assert "7 steps" in Standing().stop_reason(Config(max_steps=7), 7, 5)
     assert Standing().stop_reason(Config(max_steps=7), 6, 5) is None
+
+
+def test_every_device_and_commit_that_trained_is_kept_once():
+    standing = Standing()
+    for device, commit in (("a GPU", "12ab"), ("a GPU", "34cd"), ("a CPU", None)):
+        standing.note_origin(device, commit)
+    assert (standing.devices, standing.commits) == (["a GPU", "a CPU"], ["12ab", "34cd"])
+
+
+def test_results_name_what_trained_and_what_tested():
+    assert trained_and_tested([], "a CPU") == "a CPU"  # a counted model
+    assert trained_and_tested(["a CPU"], "a CPU") == "a CPU"
+    words = trained_and_tested(["a GPU", "two GPUs"], "a CPU")
+    assert words == "a GPU, then two GPUs, tested on a CPU"
 
 
 def test_plain_lines_off_a_terminal_and_a_bar_on_one():
