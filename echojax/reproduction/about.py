@@ -49,7 +49,8 @@ def about_suite(suite: Suite, record: Record, parts: Sequence[DataSummary]) -> F
     machine = record["machine"]
     ends = [end for part in parts for end in part.ends]
     seeds = ", ".join(map(str, suite.seeds))
-    subtitle = [f"suite {suite.name}", f"seeds {seeds}", *dates(ends), machine["processor"]]
+    processors = dict.fromkeys([end["processor"] for end in ends] or [machine["processor"]])
+    subtitle = [f"suite {suite.name}", f"seeds {seeds}", *dates(ends), *processors]
     unfinished = sum(len(part.unfinished) for part in parts)
     if unfinished:
         subtitle.append(f"not finished: {unfinished} runs are missing")

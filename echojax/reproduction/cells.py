@@ -105,6 +105,8 @@ def state_of(cell: Cell) -> State:
         if all(found[name] == wanted[name] for name in wanted.keys() - ignored):
             return "finished"
     stored = as_dict(read_config(cell.folder))
+    if finished:  # config.json keeps the limits of the first start
+        stored |= {name: found[name] for name in _LIMITS}
     for name in sorted(wanted.keys() - _INDIFFERENT):
         goes_on = name in _LIMITS and (not finished or _longer(wanted[name], stored[name]))
         if stored[name] != wanted[name] and not goes_on:

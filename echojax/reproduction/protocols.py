@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from flax import nnx
 
 from echojax.config import Config
 from echojax.data import Dataset, Split
@@ -32,7 +31,7 @@ from echojax.models import COUNTED
 from echojax.models.counted import training_counts
 from echojax.reproduction.finished import COLUMNS, METRICS
 from echojax.training.best import read_best
-from echojax.training.prepared import make_evaluator, read_data
+from echojax.training.prepared import encoder_and_items, make_evaluator, read_data
 from echojax.training.run_folder import check_same_data, read_config
 
 _NAME = "protocols.json"
@@ -137,9 +136,4 @@ def _learned(
         judge = dataclasses.replace(config, exclude_seen=exclude_seen)
         return dataclasses.replace(evaluator, config=judge).rank(params, "test").rank_M
 
-    def encode(params: nnx.State, item_ids_BxL: Any, lengths_B: Any) -> Any:
-        return nnx.merge(graphdef, params).encode(item_ids_BxL, lengths_B)
-
-    return rank_all, candidate_scorer(
-        encode, lambda params: nnx.merge(graphdef, params).catalogue(), params
-    )
+    return rank_all, candidate_scorer(*encoder_and_items(config, graphdef, one_device()), params)

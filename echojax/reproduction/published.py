@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-PROTOCOL = {"split": "leave-one-out", "ranking": "full", "exclude_seen": False}
+PROTOCOL = {"split": "leave-one-out", "ranking": "full"}
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,7 @@ class Published:
         hr: HR@10, or the lowest and the highest of several publications.
         ndcg: NDCG@10, likewise.
         model: our name of the model; "" where we have none.
+        exclude_seen: whether items of the history are out of the ranking.
         source: where it was published; "" where that is not known here.
         differs: what else its source says that we do otherwise.
     """
@@ -27,6 +28,7 @@ class Published:
     hr: list[float]
     ndcg: list[float]
     model: str = ""
+    exclude_seen: bool = False
     source: str = ""
     differs: str = ""
 
@@ -43,10 +45,11 @@ def differences(one: Published, protocol: dict[str, Any]) -> str:
 
     Args:
         one: the published number.
-        protocol: of our results.
+        protocol: of what stands beside it.
     """
-    words = [f"ours: {name} {protocol.get(name)}" for name in PROTOCOL
-             if protocol.get(name) != PROTOCOL[name]]  # fmt: skip
+    theirs = {**PROTOCOL, "exclude_seen": one.exclude_seen}
+    words = [f"ours: {name} {protocol.get(name)}" for name in theirs
+             if protocol.get(name) != theirs[name]]  # fmt: skip
     words += [one.differs] if one.differs else []
     words += ["range over publications" if len(one.hr) > 1 else "one number, without interval"]
     return "; ".join(words)

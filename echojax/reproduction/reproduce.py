@@ -24,6 +24,7 @@ from echojax.signals import Stopped, stopping_at_once
 from echojax.training.interrupts import Interrupted
 from echojax.training.prepared import read_data, resolved
 from echojax.training.run import run
+from echojax.training.run_folder import BusyError
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def reproduce(flags: Flags, suites: Path, console: Console) -> bool:
     for name, why in failed.items():
         _say(console, f"failed: {name}: {why}")
     _say(console, f"page: {out / 'page.html'}")
-    return not failed
+    return not failed and all(state_of(cell) == "finished" for cell in wanted)
 
 
 def _make(
@@ -117,6 +118,9 @@ def _make(
             judged = cell.seed == suite.seeds[0] and judge_if_missing(cell.folder, data_dir)
     except (Interrupted, Stopped):
         raise
+    except BusyError as busy:
+        _say(console, str(busy))
+        return False
     except UserError as error:
         why = str(error)
     except Exception as error:  # a run's own, whatever it is: the others go on

@@ -20,7 +20,7 @@ three read all ``max_len`` places at every event. When these are full every item
 position (in NARM: the first states lose their past), nothing kept is right any more, and each
 further event costs a whole ``encode``.
 
-EchoMamba4Rec streams without its filter (``--filter False``), with one layer or without a backward
+EchoMamba4Rec streams without its filter (``--no-filter``), with one layer or without a backward
 Mamba. With the filter, a circular convolution over the window, each event changes the input of both
 Mambas at every position; so does a second layer above a backward Mamba.
 """

@@ -105,10 +105,14 @@ class Evaluator:
         )
 
 
-def make_evaluator(
-    config: Config, dataset: Dataset, split: Split, graphdef: nnx.GraphDef, mesh: Mesh
-) -> Evaluator:
-    """Return the evaluator of models with this structure, users spread over ``mesh``."""
+def encoder_and_items(
+    config: Config, graphdef: nnx.GraphDef, mesh: Mesh
+) -> tuple[Callable[..., jax.Array], Callable[[nnx.State], jax.Array]]:
+    """Return how models with this structure encode histories, and give their catalogue.
+
+    ``encode(params, item_ids_BxL, lengths_B)`` is user_BxD, in the precision that ``config`` asks
+    for, and ``items(params)`` item_VxD.
+    """
 
     def encode(params: nnx.State, item_ids_BxL: jax.Array, lengths_B: jax.Array) -> jax.Array:
         model = with_precision(nnx.merge(graphdef, params), config.precision)
@@ -117,6 +121,14 @@ def make_evaluator(
     def items(params: nnx.State) -> jax.Array:
         return nnx.merge(graphdef, params).catalogue()
 
+    return encode, items
+
+
+def make_evaluator(
+    config: Config, dataset: Dataset, split: Split, graphdef: nnx.GraphDef, mesh: Mesh
+) -> Evaluator:
+    """Return the evaluator of models with this structure, users spread over ``mesh``."""
+    encode, items = encoder_and_items(config, graphdef, mesh)
     ranker = make_ranker(encode, items, num_items=dataset.num_items, mesh=mesh)
     counts_V = training_counts(split.train, dataset.num_items)
     return Evaluator(config, split, ranker, counts_V, mesh)

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,13 @@ from echojax.training.profile import Profile
 from echojax.training.program import compile_step, make_step, target_counts, training_batches
 from echojax.training.progress import Display, Standing
 from echojax.training.results import PARTS, finish, say_data
-from echojax.training.run_folder import check_same_data, claim, seed_folders, write_start
+from echojax.training.run_folder import (
+    alone_in,
+    check_same_data,
+    claim,
+    seed_folders,
+    write_start,
+)
 from echojax.training.seed_run import SeedRun, go_back_together, side_by_side
 from echojax.training.seed_summary import summarise_seeds
 from echojax.training.state import create_state
@@ -64,11 +71,21 @@ def run(config: Config, console: Console) -> Path:
     titles = cache(partial(_titles, config, display))  # read where a folder is made, and once
     for seed_config, seed_folder in [(config, folder), *seeds]:
         on_first(_open_folder, seed_folder, seed_config, dataset, titles)
-    if config.model in COUNTED:
-        if first_host():
+    with ExitStack() as held:
+        on_first(lambda: held.enter_context(alone_in(folder)))
+        if config.model not in COUNTED:
+            _train(config, folder, seeds, dataset, split, console)
+        elif first_host():
             count(folder, config, dataset, split, console)
-        return folder
+    return folder
 
+
+def _train(
+    config: Config, folder: Path, seeds: list[tuple[Config, Path]], dataset: Dataset, split: Split,
+    console: Console,
+) -> None:  # fmt: skip
+    """Train the seeds of a resolved configuration in their open folders, judge and report them."""
+    display = Display(console)
     with deferred_interrupts() as interrupts:
         # Model: from each seed, or from its newest checkpoint.
         mesh = make_mesh(item_shards=config.item_shards, time_shards=config.time_shards)
@@ -104,7 +121,6 @@ def run(config: Config, console: Console) -> Path:
     results = [_finish(one, dataset, split, graphdef, evaluate, console) for one in runs]
     if len(runs) > 1 and first_host():
         summarise_seeds(folder, config, results, console)
-    return folder
 
 
 def _titles(config: Config, display: Display) -> dict[str, str]:
@@ -163,10 +179,17 @@ def _finish(
     one: SeedRun, dataset: Dataset, split: Split, graphdef: nnx.GraphDef, evaluate: Evaluator,
     console: Console,
 ) -> dict[str, Any]:  # fmt: skip
-    """Judge and report one seed by its best parameters."""
+    """Judge and report one seed by its best parameters, or the newest whole ones."""
     found = one.checkpoints.restore(one.state, first=one.standing.best_step)
-    params = jax.device_get((found[0] if found else one.state).params)
+    judged = found[0] if found else one.state
+    params = jax.device_get(judged.params)
     one.checkpoints.close()
+    per_epoch = training_batches(one.config, split, evaluate.mesh).per_epoch
+    step, best = int(judged.step), one.standing.best_step
+    if best and step != best:  # the results must not name another model than they are of
+        one.stopped += f"; the checkpoint of step {best}, the best, is lost: step {step} is judged"
+        one.standing.best_step, one.standing.best_epoch = step, step // per_epoch
+        console.print(one.stopped, highlight=False, soft_wrap=True)
     placed = place(params, evaluate.mesh)
     ranked = {part: evaluate.rank(placed, part) for part in PARTS}
     if not first_host():
@@ -176,7 +199,7 @@ def _finish(
     write_insight(one.folder / "insight.npz", before, after, split.valid)
     return finish(
         one.folder, one.config, dataset, split, ranked, one.standing, one.stopped, console,
-        steps_per_epoch=training_batches(one.config, split, evaluate.mesh).per_epoch,
+        steps_per_epoch=per_epoch,
         parameters=number_of(params),
     )  # fmt: skip
 

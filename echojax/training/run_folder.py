@@ -1,11 +1,12 @@
 """The run folder: made once, never overwritten, resumed only by the configuration that made it."""
 
+import contextlib
 import dataclasses
 import os
 import shutil
 import tempfile
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,35 @@ def claim(config: Config) -> Path:
                 f"leave {flag(name)} out, or name another --run-dir"
             )
     return path
+
+
+class BusyError(UserError):
+    """Another process trains in the run folder."""
+
+
+@contextlib.contextmanager
+def alone_in(path: Path) -> Iterator[None]:
+    """Let no other process of this machine train in a run folder meanwhile.
+
+    Raises:
+        BusyError: one does already.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BusyError(f"another process trains in {path}; wait for it, or stop it") from None
+        except OSError:  # a file system without locks
+            pass
+        yield
+    finally:
+        os.close(folder)
 
 
 def read_config(path: Path) -> Config:

@@ -67,6 +67,18 @@ def test_a_finished_run_is_not_cut(change, make_suite):
     assert state_of(shorter) == "interrupted", name
 
 
+def test_a_finished_run_that_was_made_longer_is_not_cut_either(make_suite):
+    """Its config.json has the limits of its first start, its results those of the last."""
+    _, cells, _ = make_suite()
+    longer = dataclasses.replace(cells[1].config, epochs=300)
+    write_run(dataclasses.replace(cells[1], config=longer), 2)
+    first = json.loads((cells[1].folder / "config.json").read_text())
+    first["epochs"] = cells[1].config.epochs
+    (cells[1].folder / "config.json").write_text(json.dumps(first))
+    with pytest.raises(UserError, match="was made with --epochs 300, and the suite says 200"):
+        state_of(cells[1])
+
+
 @pytest.mark.parametrize("change", [{"eval_batch_size": 3}, {"data_dir": "/elsewhere"}])
 def test_what_alters_no_result_alters_no_state(change, make_suite):
     _, cells, _ = make_suite()

@@ -1,5 +1,8 @@
 """Published numbers, and how they stand beside ours."""
 
+import hashlib
+import json
+
 from echojax.data import DATASETS
 from echojax.models import COUNTED, MODELS
 from echojax.reproduction.finished import read_finished
@@ -39,12 +42,10 @@ def test_every_entry_is_of_a_known_data_set_and_sound():
 
 def test_differences_of_protocol_are_named():
     hstu = next(one for one in published("ml-1m") if one.label == "HSTU")
-    same = {"split": "leave-one-out", "ranking": "full", "exclude_seen": False}
-    assert differences(hstu, same) == (
-        "softmax over 128 sampled negatives; one number, without interval"
-    )
-    other = differences(hstu, same | {"split": "global-time", "exclude_seen": True})
-    assert other.startswith("ours: split global-time; ours: exclude_seen True; softmax")
+    same = {"split": "leave-one-out", "ranking": "full", "exclude_seen": True}
+    assert differences(hstu, same).startswith("softmax over 128 sampled negatives; a bias of times")
+    other = differences(hstu, same | {"split": "global-time", "exclude_seen": False})
+    assert other.startswith("ours: split global-time; ours: exclude_seen False; softmax")
 
 
 def test_ours_stand_beside_them(tmp_path, make_suite):
@@ -59,6 +60,31 @@ def test_ours_stand_beside_them(tmp_path, make_suite):
     ]  # fmt: skip
     assert bsarec[2].text == bsarec[5].text == "–"
     assert bsarec[6].text == "not named"
+
+
+def test_seen_items_are_out_beside_a_number_that_had_them_out(make_suite):
+    suite, cells, _ = make_suite(
+        BEAUTY.replace("amazon-beauty", "ml-1m").replace("mamba4rec", "hstu")
+        + '[protocols]\nrows = ["hstu"]\n'
+    )
+    write_run(cells[0], 3)
+    ours = read_finished(cells[0].folder).results["test"]
+
+    def shown():
+        rows = published_table(summarise(suite, cells, "ml-1m")).rows
+        return {row[0].text: (row[0].note, row[2].text, row[7].text) for row in rows}
+
+    note, hr, differs = shown()["HSTU"]
+    assert (note, hr) == ("seen items out", f"{ours['hr@10']:.4f}")
+    assert "ours: exclude_seen False" in differs  # not judged otherwise yet
+    way = {"split": "leave-one-out", "ranking": "full", "exclude_seen": True, "examples": 9}
+    scores = {"hr@10": 0.4321, "ndcg@10": 0.2, "interval": {"hr@10": [0, 1], "ndcg@10": [0, 1]}}
+    sha256 = hashlib.sha256((cells[0].folder / "results.json").read_bytes()).hexdigest()
+    judged = {"results_sha256": sha256, "judged": [way | scores]}
+    (cells[0].folder / "protocols.json").write_text(json.dumps(judged))
+    note, hr, differs = shown()["HSTU"]
+    assert (note, hr) == ("seen items out", "0.4321")
+    assert "exclude_seen" not in differs
 
 
 def test_a_sample_or_a_file_has_none(make_suite, tmp_path):

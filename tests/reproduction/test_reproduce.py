@@ -10,6 +10,7 @@ from rich.console import Console
 from echojax.errors import UserError
 from echojax.reproduction.failures import failure_of, note_failure
 from echojax.reproduction.reproduce import Flags, reproduce
+from echojax.training.run_folder import alone_in
 from tests.reproduction.conftest import SUITE, write_run
 
 
@@ -99,23 +100,45 @@ def test_what_another_process_saw_fail_stays_until_it_is_made(finished_suite, re
     assert failure_of(ours[0]) is None
 
 
-def test_other_data_are_refused_before_anything_is_trained(tmp_path):
-    data, suite, out = tmp_path / "ring.inter", tmp_path / "two.toml", tmp_path / "out"
-    head = "user_id:token\titem_id:token\ttimestamp:float\n"
+@pytest.fixture
+def counted(tmp_path):
+    """Return (file of data, flags) of a suite of two counted models."""
+    data, suite = tmp_path / "ring.inter", tmp_path / "two.toml"
     lines = [f"u{user}\ti{(user + n) % 7}\t{n}\n" for user in range(9) for n in range(5)]
-    data.write_text(head + "".join(lines))
+    data.write_text("user_id:token\titem_id:token\ttimestamp:float\n" + "".join(lines))
     suite.write_text(
         f'''title = "Two"\nabout = "Counted."\nseeds = [0]\nreference = "markov"
 [datasets.ring]\ndata_path = "{data}"\nk_core = 2
 [rows.markov]\nmodel = "markov"\n[rows.popularity]\nmodel = "popularity"\n'''
     )
+    return data, Flags(suite=str(suite), out=tmp_path / "out")
+
+
+def test_what_another_process_is_making_is_left_to_it(counted, tmp_path):
+    _, flags = counted
     said = io.StringIO()
     console = Console(file=said, width=200)
-    flags = Flags(suite=str(suite), out=out)
+    assert reproduce(flags, tmp_path, console), said.getvalue()
+    busy, other = (tmp_path / "out/ring" / row / "seed-0" for row in ("markov", "popularity"))
+    for folder in (busy, other):
+        (folder / "results.json").unlink()
+    with alone_in(busy):
+        assert not reproduce(flags, tmp_path, console)
+    assert f"another process trains in {busy}" in said.getvalue()
+    assert "failed" not in said.getvalue()
+    assert not (busy / "results.json").exists()
+    assert (other / "results.json").exists()
+    assert reproduce(flags, tmp_path, console)
+
+
+def test_other_data_are_refused_before_anything_is_trained(counted, tmp_path):
+    data, flags = counted
+    said = io.StringIO()
+    console = Console(file=said, width=200)
     assert reproduce(dataclasses.replace(flags, only=("markov",)), tmp_path, console), (
         said.getvalue()
     )
-    data.write_text(head + "".join(lines).replace("u3\ti4", "u3\ti5"))
+    data.write_text(data.read_text().replace("u3\ti4", "u3\ti5"))
     assert not reproduce(flags, tmp_path, console)
     assert "ring/markov/seed-0 was made on other data (sha256 " in said.getvalue()
-    assert not (out / "ring" / "popularity" / "seed-0").exists()
+    assert not (tmp_path / "out" / "ring" / "popularity" / "seed-0").exists()

@@ -14,7 +14,7 @@ from echojax.evaluation.metrics import metric_names
 from echojax.training import results as results_module
 from echojax.training import run as run_module
 from echojax.training.run import run
-from echojax.training.run_folder import read_own_config
+from echojax.training.run_folder import BusyError, alone_in, read_own_config
 from echojax.training.seed_run import SeedRun
 
 SIZES = {
@@ -137,6 +137,33 @@ def test_a_finished_run_only_judges_again(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(run_module.Trainer, "_train_together", None)  # must not be called
     run(Config(**config | {"run_dir": str(copy), "resume": True}), Console(file=io.StringIO()))
     assert results_of(copy / "seed-1")["test"] == results_of(folder / "seed-1")["test"]
+
+
+def test_where_the_best_checkpoint_is_lost_the_results_say_what_they_are_of(trained, tmp_path):
+    folder, copy = trained[0] / "seed-1", tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    train = results_of(copy)["train"]
+    assert 0 < train["best_step"] < train["steps"]  # ended by patience
+    shutil.rmtree(copy / "checkpoints" / str(train["best_step"]))
+    config = json.loads((copy / "config.json").read_text())
+    out = io.StringIO()
+    run(Config(**config | {"run_dir": str(copy), "resume": True}), Console(file=out))
+    found = results_of(copy)["train"]
+    assert found["best_step"] == found["steps"] == train["steps"]
+    words = f"step {train['best_step']}, the best, is lost: step {train['steps']} is judged"
+    assert words in found["stopped"]
+    assert words in out.getvalue()
+
+
+def test_a_second_process_does_not_train_in_the_same_folder(trained, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(trained[0] / "seed-1", copy)
+    before = sorted(path.stat().st_mtime for path in copy.rglob("*"))
+    config = json.loads((copy / "config.json").read_text())
+    with alone_in(copy), pytest.raises(BusyError, match="another process trains in"):
+        run(Config(**config | {"run_dir": str(copy), "resume": True}), Console(file=io.StringIO()))
+    assert sorted(path.stat().st_mtime for path in copy.rglob("*")) == before
+    run(Config(**config | {"run_dir": str(copy), "resume": True}), Console(file=io.StringIO()))
 
 
 def test_one_seed_of_several_goes_on_alone(ring, tmp_path, monkeypatch):
