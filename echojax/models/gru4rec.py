@@ -1,4 +1,7 @@
-"""GRU4Rec (arXiv 1511.06939), in the form that its peers compare with (RecBole's)."""
+"""GRU4Rec (arXiv 1511.06939), in the form that its peers compare with (RecBole's).
+
+Beside RecBole's, the recurrent layers have biases and the last map starts with Xavier's values.
+"""
 
 import jax
 import jax.numpy as jnp

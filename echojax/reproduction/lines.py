@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from echojax.evaluation.statistics import holm
 from echojax.models import COUNTED
@@ -14,8 +13,10 @@ from echojax.reproduction.suite import Row, Suite
 
 @dataclass(frozen=True)
 class Cost:
-    """What a row took; means over its seeds, ``None`` where nobody knows."""
+    """What a row was trained on and took; means over its seeds, ``None`` where nobody knows."""
 
+    objective: str
+    batch_size: int
     seconds_to_best: float | None
     seconds_per_epoch: float | None
     epochs: float | None
@@ -81,7 +82,7 @@ def line_of(
         base = next(cell.config.model for cell in cells if cell.row == suite.reference)
         paired = compare(runs, reference, counted=(model in COUNTED, base in COUNTED))
     valid = _mean([run.results["valid"]["ndcg@10"] for run in seeds])
-    cost = None if model in COUNTED else _cost([run.results["train"] for run in seeds])
+    cost = None if model in COUNTED else _cost(seeds)
     return replace(
         line, hr=hr, ndcg=ndcg, valid_ndcg=valid, paired=paired, cost=cost,
         by_length=by_length(seeds),
@@ -116,11 +117,16 @@ def beside(run: Finished, lines: list[Line]) -> list[Line]:
     return found
 
 
-def _cost(train: list[dict[str, Any]]) -> Cost:
+def _cost(seeds: Sequence[Finished]) -> Cost:
+    config = seeds[0].results["config"]
+    train = [run.results["train"] for run in seeds]
+
     def mean(name: str) -> float | None:
         return _mean([one.get(name) for one in train])
 
     return Cost(
+        objective=config["objective"],
+        batch_size=config["batch_size"],
         seconds_to_best=_mean(
             [one["seconds"] * one["best_step"] / one["steps"] for one in train if one["steps"]]
         ),

@@ -20,6 +20,8 @@ def cost_table(data: DataSummary) -> Table:
         rows.append(
             [
                 Cell(line.name),
+                Cell(cost.objective),
+                Cell(number(cost.batch_size)),
                 Cell(duration(cost.seconds_to_best)),
                 Cell(duration(cost.seconds_per_epoch)),
                 Cell(number(cost.best_epoch)),
@@ -29,11 +31,13 @@ def cost_table(data: DataSummary) -> Table:
             ]
         )
     head = [
-        "", "time to best epoch", "time per epoch", "best epoch", "epochs", "parameters", "MiB",
+        "", "trained on", "batch", "time to best epoch", "time per epoch", "best epoch", "epochs",
+        "parameters", "MiB",
     ]  # fmt: skip
     note = (
-        "Means over seeds. Time is spent in training steps; validations and compilation come on "
-        "top. Memory is what the compiled training step holds at once."
+        "Means over seeds. A row of a batch has one prediction where prefixes are trained on, else "
+        "up to a whole window's. Time is spent in training steps; validations and compilation come "
+        "on top. Memory is what the compiled training step holds at once."
     )
     together = [line.name for line in shown.values() if line.cost and line.cost.seeds_at_once > 1]
     if together:

@@ -94,7 +94,7 @@ def test_cost_and_lengths(shown):
     page = (out / "page.html").read_text()
     cost = table_of(page, "Cost of training")
     assert "popularity" not in cost  # it has none
-    assert cost["ours"] == ["6 s", "2 s", "3", "9", "1,234", "1"]
+    assert cost["ours"] == ["prefixes", "2,048", "6 s", "2 s", "3", "9", "1,234", "1"]
     lengths = table_of(page, "NDCG@10 by length of the history")
     assert lengths["test examples"] == ["3", "5", "10", "30", "12"]
     assert len(lengths["ours"]) == 5
