@@ -129,7 +129,8 @@ class Config:
     max_steps: int | None = None
     """Most steps in all (None: no limit)."""
     patience: int = 10
-    """Stop after this many validations without a better NDCG@10."""
+    """Stop after this many validations without a better NDCG@10, not before --decay-steps are
+    spent."""
     eval_every: int = 1
     """Epochs between validations."""
     seed: int = 0

@@ -59,7 +59,9 @@ class Standing:
 
     def stop_reason(self, config: Config, step: int, steps_per_epoch: int) -> str | None:
         """Return why the run is over, or ``None`` while it is not."""
-        if self.without_gain >= config.patience:
+        # A falling step size brings its gains late: patience would cut them off.
+        falls = config.decay_steps is not None and step < config.warmup_steps + config.decay_steps
+        if self.without_gain >= config.patience and not falls:
             return f"no better validation NDCG@10 in {config.patience} validations"
         if step >= config.epochs * steps_per_epoch:
             return f"{config.epochs} epochs done"

@@ -1,5 +1,6 @@
 import io
 import math
+from dataclasses import replace
 
 from rich.console import Console
 
@@ -16,6 +17,14 @@ def test_early_stopping_counts_validations_without_gain():
     assert not standing.add_validation(0.05, step=15, epoch=3)
     assert "2 validations" in standing.stop_reason(config, 15, 5)
     assert (standing.best_step, standing.best_epoch) == (5, 1)
+
+
+def test_patience_waits_until_the_step_size_has_fallen():
+    falling = Config(patience=2, epochs=100, warmup_steps=10, decay_steps=90)
+    standing = Standing(without_gain=2)
+    assert standing.stop_reason(falling, 99, 5) is None
+    assert "2 validations" in standing.stop_reason(falling, 100, 5)
+    assert "9 epochs" in standing.stop_reason(replace(falling, epochs=9), 45, 5)
 
 
 def test_limits_of_epochs_and_steps():
