@@ -4,7 +4,7 @@ from typing import Any
 
 from echojax.reproduction.finished import METRICS
 from echojax.reproduction.lines import Line
-from echojax.reproduction.published import PROTOCOL, Published, differences, published
+from echojax.reproduction.published import Published, differences, published
 from echojax.reproduction.scores import Estimate
 from echojax.reproduction.summary import DataSummary
 from echojax.reproduction.table import NONE, Cell, Table, duration, estimate_cell, number
@@ -121,12 +121,11 @@ def _ours(
     """Return our HR@10 and NDCG@10 in the published number's way, or in our own; and the way."""
     if line is None:
         return None, None, protocol
-    asked = {**PROTOCOL, "exclude_seen": one.exclude_seen}
-    if asked["exclude_seen"] != protocol["exclude_seen"]:
+    if one.exclude_seen != protocol["exclude_seen"]:
         for way in data.judged.get(line.name, []):
-            if all(way[name] == value for name, value in asked.items()):
+            if all(way[name] == value for name, value in one.protocol.items()):
                 hr, ndcg = (Estimate(way[k], tuple(way["interval"][k])) for k in METRICS)
-                return hr, ndcg, asked
+                return hr, ndcg, one.protocol
     return line.hr, line.ndcg, protocol
 
 

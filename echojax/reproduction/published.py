@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-PROTOCOL = {"split": "leave-one-out", "ranking": "full"}
-
 
 @dataclass(frozen=True)
 class Published:
@@ -32,6 +30,11 @@ class Published:
     source: str = ""
     differs: str = ""
 
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """How it was judged, in the words of our results."""
+        return {"split": "leave-one-out", "ranking": "full", "exclude_seen": self.exclude_seen}
+
 
 def published(dataset: str) -> list[Published]:
     """Return what is known of a named data set."""
@@ -47,9 +50,8 @@ def differences(one: Published, protocol: dict[str, Any]) -> str:
         one: the published number.
         protocol: of what stands beside it.
     """
-    theirs = {**PROTOCOL, "exclude_seen": one.exclude_seen}
-    words = [f"ours: {name} {protocol.get(name)}" for name in theirs
-             if protocol.get(name) != theirs[name]]  # fmt: skip
+    words = [f"ours: {name} {protocol.get(name)}" for name, theirs in one.protocol.items()
+             if protocol.get(name) != theirs]  # fmt: skip
     words += [one.differs] if one.differs else []
     words += ["range over publications" if len(one.hr) > 1 else "one number, without interval"]
     return "; ".join(words)

@@ -60,6 +60,10 @@ class Trainer:
             Interrupted: a signal came; everything is saved.
         """
         per_epoch = self.feed(runs[0].config).per_epoch
+        origin = device_name(), commit()
+        for run in runs:
+            if run.stop_reason(per_epoch) is None:
+                run.standing.note_origin(*origin)
         while active := [run for run in runs if run.stop_reason(per_epoch) is None]:
             with ExitStack() as logs:
                 self._train_together(active, [logs.enter_context(run.open_log()) for run in active])
@@ -81,10 +85,8 @@ class Trainer:
         per_epoch, done = batches.per_epoch, runs[0].standing.steps
         states = place(stacked([run.state for run in runs]), self.mesh, axis=1)
         step = self.compile(states, *self.place(batches[0], 0))
-        origin = device_name(), commit()
         for run in runs:
             run.standing.note_program(memory_of(step), len(runs))
-            run.standing.note_origin(*origin)
         epochs = _Epochs(self, runs, logs, step, batches)
         with closing(iterate(batches, done, workers=self.config.data_workers)) as rows:
             while all(run.stop_reason(per_epoch) is None for run in runs):

@@ -118,7 +118,9 @@ def _train(
         trainer.train(runs)
 
     # The best parameters of each seed, judged; the report.
-    results = [_finish(one, dataset, split, graphdef, evaluate, console) for one in runs]
+    results = [
+        _finish(one, dataset, split, graphdef, evaluate, feed.per_epoch, console) for one in runs
+    ]
     if len(runs) > 1 and first_host():
         summarise_seeds(folder, config, results, console)
 
@@ -177,18 +179,17 @@ def _open_runs(
 
 def _finish(
     one: SeedRun, dataset: Dataset, split: Split, graphdef: nnx.GraphDef, evaluate: Evaluator,
-    console: Console,
+    steps_per_epoch: int, console: Console,
 ) -> dict[str, Any]:  # fmt: skip
     """Judge and report one seed by its best parameters, or the newest whole ones."""
     found = one.checkpoints.restore(one.state, first=one.standing.best_step)
     judged = found[0] if found else one.state
     params = jax.device_get(judged.params)
     one.checkpoints.close()
-    per_epoch = training_batches(one.config, split, evaluate.mesh).per_epoch
     step, best = int(judged.step), one.standing.best_step
     if best and step != best:  # the results must not name another model than they are of
         one.stopped += f"; the checkpoint of step {best}, the best, is lost: step {step} is judged"
-        one.standing.best_step, one.standing.best_epoch = step, step // per_epoch
+        one.standing.best_step, one.standing.best_epoch = step, step // steps_per_epoch
         console.print(one.stopped, highlight=False, soft_wrap=True)
     placed = place(params, evaluate.mesh)
     ranked = {part: evaluate.rank(placed, part) for part in PARTS}
@@ -199,7 +200,7 @@ def _finish(
     write_insight(one.folder / "insight.npz", before, after, split.valid)
     return finish(
         one.folder, one.config, dataset, split, ranked, one.standing, one.stopped, console,
-        steps_per_epoch=per_epoch,
+        steps_per_epoch=steps_per_epoch,
         parameters=number_of(params),
     )  # fmt: skip
 

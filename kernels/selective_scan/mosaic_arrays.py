@@ -63,7 +63,7 @@ class Cut:
         options: Options,
         *,
         ahead: int | None = None,
-        beside: Iterable[jax.Array] = (),
+        beside: Iterable[jax.Array | None] = (),
     ):
         self.inputs, self.options = inputs, options
         _, self.rows, self.length, self.channels = inputs.u_BxLxE.shape

@@ -51,8 +51,8 @@ def run_backward(
     """Return the gradients, each with the axis G, sums over rows done where the input has none."""
     # Under ``jax.vmap`` there may be more sets here than in the forward pass, whose segments stay.
     segments = kept["starts"].shape[1] // inputs.u_BxLxE.shape[1]
-    beside = (dy, *kept.values(), *(() if dlast is None else (dlast,)))
-    cut = Cut(inputs, dataclasses.replace(options, segments=segments), beside=beside)
+    options = dataclasses.replace(options, segments=segments)
+    cut = Cut(inputs, options, beside=(dy, dlast, *kept.values()))
     kept = {name: jnp.repeat(x, cut.sets // len(x), axis=0) for name, x in kept.items()}
     blocks = cut.blocks
     shared = cut.shared("delta", "A2", "C", "bias", "z", from_end=True)
