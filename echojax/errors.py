@@ -1,7 +1,9 @@
 """The user's mistakes: one line on standard error and exit code 2, never a traceback."""
 
 import errno
+import os
 import re
+import select
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,10 +52,27 @@ def full_disk_is_user_error() -> Iterator[None]:
 
 @contextmanager
 def exit_on_user_error() -> Iterator[None]:
-    """Turn a ``UserError``, or a full disk, inside into ``error: ...`` and exit code 2."""
+    """Turn a ``UserError``, or a full disk, inside into ``error: ...`` and exit code 2.
+
+    Where what reads the output has had enough, as ``head`` does, the command ends without a word.
+    """
     try:
         with full_disk_is_user_error():
             yield
     except UserError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         raise SystemExit(2) from None
+    except BrokenPipeError:
+        if not _reader_left():
+            raise
+        raise SystemExit(1) from None
+    finally:
+        if _reader_left():  # Python writes once more at its end, and would complain
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _reader_left() -> bool:
+    """Return whether standard output is a pipe that nobody reads any more."""
+    poll = select.poll()
+    poll.register(1, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
