@@ -2,7 +2,6 @@
 
 import errno
 import os
-import re
 import select
 import sys
 from collections.abc import Iterator
@@ -30,12 +29,6 @@ def one_line(error: Exception) -> str:
     """Return its message as one line that shows what no terminal should obey, such as colours."""
     words = " ".join(str(error).split())
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in words)
-
-
-def without_paths(failure: Exception) -> str:
-    """Return an error's words in one line for a file that others read: without paths."""
-    words = " ".join(str(failure).split()) or "no reason given"
-    return re.sub(r"(?<![\w/])/[\w.+-]+(/[\w.+-]+)+", "...", words)
 
 
 @contextmanager

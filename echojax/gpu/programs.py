@@ -6,8 +6,9 @@ from typing import Any
 
 import jax
 
-from echojax.gpu.record import Row, failed
+from echojax.gpu.record import Row
 from echojax.gpu.timing import spread, time_in_turns
+from echojax.not_measured import not_measured
 from echojax.scan_comparison.memory import budget_bytes
 from echojax.scan_comparison.problem import Problem, error, expected
 from echojax.scan_comparison.programs import Pass, Program, run_first
@@ -89,7 +90,7 @@ def wrong(row: Row, tolerance: float) -> list[str]:
 
 
 def _failed_or_too_large(failure: Exception) -> Row:
-    row = failed(failure)
+    row = not_measured(failure)
     if "RESOURCE_EXHAUSTED" in row["reason"] or "out of memory" in row["reason"]:
         row["status"] = "skipped"
     return row

@@ -13,10 +13,10 @@ import jax
 from rich.console import Console
 from rich.text import Text
 
-from echojax.errors import UserError, without_paths
+from echojax.errors import UserError
 from echojax.files import write_json
 from echojax.machine import describe
-from echojax.scan_comparison.memory import Skipped
+from echojax.not_measured import Skipped, not_measured
 from echojax.training.interrupts import Interrupted, Interrupts
 
 Row = dict[str, Any]
@@ -122,7 +122,7 @@ class Record:
         except Interrupted:
             raise
         except Exception as failure:
-            row = failed(failure)
+            row = not_measured(failure)
             return title, lambda: row
 
     def _keep(self, name: str, rows: list[Row], task: Running) -> None:
@@ -172,16 +172,8 @@ def _timed(run: Callable[[], Row]) -> Row:
     except Interrupted:
         raise
     except Exception as failure:
-        row = failed(failure)
+        row = not_measured(failure)
     return row | {"seconds": round(time.monotonic() - began, 2)}
-
-
-def failed(failure: Exception) -> Row:
-    """Return the row of what could not be run: why, in one line without paths."""
-    words = without_paths(failure)[:300]
-    if isinstance(failure, Skipped):
-        return {"status": "skipped", "reason": words}
-    return {"status": "failed", "reason": f"{type(failure).__name__}: {words}"}
 
 
 def _outcome(row: Row) -> str:

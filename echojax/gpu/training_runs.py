@@ -14,8 +14,8 @@ from rich.console import Console
 from echojax.config import PRESETS, Config
 from echojax.data import DATASETS
 from echojax.errors import UserError
-from echojax.gpu.record import Row, Task, failed
-from echojax.scan_comparison.memory import Skipped
+from echojax.gpu.record import Row, Task
+from echojax.not_measured import Skipped, not_measured
 from echojax.training.run import run
 from selective_scan.choice import chosen
 
@@ -72,7 +72,7 @@ def _compare(config: Config, now: Callable[[str], None]) -> Row:
         try:
             now(f"training {config.dataset} with {scan}")
         except Skipped as reason:
-            return failed(reason) | {"runs": runs}
+            return not_measured(reason) | {"runs": runs}
         runs[scan] = _train(dataclasses.replace(config, scan=scan))
     auto, fused = (runs[scan] for scan in _SCANS)
     speed = auto["steps_per_second"] / fused["steps_per_second"]

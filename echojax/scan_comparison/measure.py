@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from echojax.errors import without_paths
-from echojax.scan_comparison.memory import Skipped, budget_bytes, check_memory
+from echojax.not_measured import not_measured
+from echojax.scan_comparison.memory import budget_bytes, check_memory
 from echojax.scan_comparison.problem import Problem, error, expected, input_bytes, make_problem
 from echojax.scan_comparison.programs import PASSES, Pass, Program, run_first
 from echojax.scan_comparison.roofline import Roofline
@@ -50,10 +50,8 @@ def measure(
         check_memory(input_bytes(shape, dtype), budget)
         problem = make_problem(shape, dtype)
         wanted = expected(problem)
-    except (Skipped, Exception) as problem_with_inputs:
-        for row in rows:
-            _record_failure(row, problem_with_inputs)
-        return rows
+    except Exception as failure:
+        return [row | not_measured(failure) for row in rows]
     programs = []
     for row in rows:
         now(f"{row['implementation']} {row['pass']}")
@@ -61,8 +59,8 @@ def measure(
             program = builders[row["implementation"]](row["implementation"], problem, row["pass"])
             _check(row, program, problem, wanted, budget)
             programs.append((row, program))
-        except (Skipped, Exception) as failure:
-            _record_failure(row, failure)
+        except Exception as failure:
+            row |= not_measured(failure)
     _time_in_turns(programs, settings.seconds, now)
     for row, _ in programs:
         if row["status"] == "measured":
@@ -99,15 +97,6 @@ def _check(
     row["errors"] = errors
 
 
-def _record_failure(row: Row, failure: Exception) -> None:
-    """Write down why."""
-    words = without_paths(failure)
-    if isinstance(failure, Skipped):
-        row["status"], row["reason"] = "skipped", words
-    else:
-        row["status"], row["reason"] = "failed", f"{type(failure).__name__}: {words[:200]}"
-
-
 def _time_in_turns(
     programs: list[tuple[Row, Program]], budget: float, now: Callable[[str], None]
 ) -> None:
@@ -122,7 +111,7 @@ def _time_in_turns(
                 program.run()
                 seconds[place].append(time.perf_counter() - began)
             except Exception as failure:
-                _record_failure(row, failure)
+                row |= not_measured(failure)
                 del seconds[place]
                 continue
             spent, count = sum(seconds[place]), len(seconds[place])

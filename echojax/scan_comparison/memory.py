@@ -5,11 +5,9 @@ from typing import Any
 
 import jax
 
+from echojax.not_measured import Skipped
+
 _CGROUP = Path("/sys/fs/cgroup")
-
-
-class Skipped(Exception):  # noqa: N818 (no error)
-    """There is nothing to run, for the reason given."""
 
 
 def budget_bytes(max_memory_gib: float | None) -> int | None:

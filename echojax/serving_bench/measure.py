@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from echojax.errors import without_paths
-from echojax.scan_comparison.memory import Skipped, budget_bytes, check_memory
+from echojax.not_measured import Skipped, not_measured
+from echojax.scan_comparison.memory import budget_bytes, check_memory
 from echojax.serving_bench.programs import Program, expected_bytes, make_program
 from echojax.serving_bench.settings import Case, Settings
 
@@ -35,11 +35,8 @@ def measure(case: Case, settings: Settings, check: Callable[[], None]) -> Row:
         row["compile_seconds"], row["memory_bytes"] = program.compile_seconds, program.memory_bytes
         check_memory(program.memory_bytes or 0, budget)
         seconds = latencies(program, settings.seconds, check)
-    except Skipped as reason:
-        return row | {"status": "skipped", "reason": str(reason)}
-    except (RuntimeError, MemoryError) as failure:  # XLA's own are RuntimeErrors
-        words = f"{type(failure).__name__}: {without_paths(failure)[:200]}"
-        return row | {"status": "failed", "reason": words}
+    except (Skipped, RuntimeError, MemoryError) as failure:  # XLA's own are RuntimeErrors
+        return row | not_measured(failure)
     return row | {
         "p50_seconds": float(np.quantile(seconds, 0.5)),
         # Of fewer than 100 repeats this is the longest.

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from echojax.errors import UserError
 from echojax.gpu.record import Record
-from echojax.scan_comparison.memory import Skipped
+from echojax.not_measured import Skipped
 from echojax.training.interrupts import Interrupted, Interrupts
 
 
