@@ -107,6 +107,8 @@ class Config:
     targets of the batch."""
     gbce_t: float | None = None
     """gBCE's calibration: 0 is bce, 1 leaves no overconfidence (None: 0.75, as published)."""
+    label_smoothing: float = 0.0
+    """Share of each target that is spread over all items alike (softmax)."""
     learning_rate: float = 1e-3
     """Adam's step size."""
     warmup_steps: int = 0
@@ -227,6 +229,12 @@ def _check_loss(config: Config) -> None:
     for name in meaningless:
         if getattr(config, name) is not None:
             raise UserError(f"{flag(name)} has no meaning for --loss {config.loss}; leave it out")
+    if config.label_smoothing and config.loss != "softmax":
+        raise UserError(f"--label-smoothing is for --loss softmax, not for {config.loss}")
+    if not 0 <= config.label_smoothing < 1:
+        raise UserError(
+            f"--label-smoothing must be at least 0 and below 1, not {config.label_smoothing}"
+        )
     if config.gbce_t is not None and not 0 <= config.gbce_t <= 1:
         raise UserError(f"--gbce-t must be between 0 and 1, not {config.gbce_t}")
 

@@ -5,6 +5,7 @@ P is the number of predictions a row makes, K the number of negatives of each.
 
 import numpy as np
 
+from echojax.losses.label_smoothing import smoothed
 from echojax.losses.negatives import NEGATIVES, pool
 from echojax.losses.sampled import Formula, Loss, bpr, gbce, sampled_loss, sampled_softmax
 from echojax.losses.sharded_softmax import sharded_softmax
@@ -23,6 +24,7 @@ def make_loss(
     negatives: int | None = None,
     negative_sampling: str | None = None,
     gbce_t: float | None = None,
+    label_smoothing: float = 0.0,
     axis: str | None = None,
 ) -> Loss:
     """Return a training loss.
@@ -33,10 +35,14 @@ def make_loss(
         negatives: K (None: 256; bce and bpr 1).
         negative_sampling: uniform (None), popularity or in-batch.
         gbce_t: gBCE's calibration (None: 0.75).
+        label_smoothing: share of a target that is spread over all items, of the softmax.
         axis: the mapped axis that the item table is spread over.
     """
     if name == "softmax":
-        return full_softmax if axis is None else sharded_softmax(axis, len(counts_V))
+        exact = full_softmax if axis is None else sharded_softmax(axis, len(counts_V))
+        if not label_smoothing:
+            return exact
+        return smoothed(exact, label_smoothing, len(counts_V), axis)
     num = negatives or _NUM_NEGATIVES[name]
     formula: dict[str, Formula] = {
         "sampled-softmax": sampled_softmax,

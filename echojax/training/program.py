@@ -69,6 +69,7 @@ def make_step(
         negatives=config.negatives,
         negative_sampling=config.negative_sampling,
         gbce_t=config.gbce_t,
+        label_smoothing=config.label_smoothing,
         axis=axes.items,
     )
     return make_train_step(

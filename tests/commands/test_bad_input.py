@@ -40,6 +40,8 @@ FLAGS = {
     ("--negatives", "4"): "--negatives has no meaning for --loss softmax",
     ("--loss", "bce", "--gbce-t", "0.5"): "--gbce-t has no meaning for --loss bce",
     ("--loss", "gbce", "--gbce-t", "2"): "--gbce-t must be between 0 and 1",
+    ("--loss", "bpr", "--label-smoothing", "0.1"): "--label-smoothing is for --loss softmax",
+    ("--label-smoothing", "1"): "--label-smoothing must be at least 0 and below 1",
     ("--model", "sasrec", "--width", "9"): "--heads 2 does not divide --width 9",
     ("--width", "wide"): "--width: INT expected, not 'wide'",
     ("--widht", "8"): "--widht",

@@ -36,7 +36,12 @@ SIZES = {"width": 8, "max_len": 6, "dropout": 0.3, "layers": 1, "scan": "sequent
 CASES = {
     # A batch that 4 and 8 devices cannot share evenly, microbatches, short windows.
     "echomamba4rec": Config(
-        model="echomamba4rec", state_size=2, batch_size=30, clip_norm=0.05, **SIZES
+        model="echomamba4rec",
+        state_size=2,
+        batch_size=30,
+        clip_norm=0.05,
+        label_smoothing=0.1,
+        **SIZES,
     ),
     "mamba4rec": Config(model="mamba4rec", state_size=2, batch_size=8, **SIZES | {"layers": 2}),
     "sasrec": Config(
