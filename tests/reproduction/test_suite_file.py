@@ -36,8 +36,17 @@ def test_suites_that_come_along_can_be_run(path, tmp_path):
     assert len(settings) == len(first)  # no row repeats another
 
 
-def test_the_four_suites_are_there():
-    assert {path.stem for path in SUITES} == {"quick", "ml-100k", "ml-1m", "amazon-beauty"}
+def test_the_suites_are_there():
+    names = {"quick", "ml-100k", "ml-100k-smoothed", "ml-1m", "amazon-beauty"}
+    assert {path.stem for path in SUITES} == names
+
+
+def test_smoothing_is_all_that_sets_the_smoothed_suite_apart():
+    plain, smoothed = (read_suite(ROOT / f"experiments/suites/ml-100k{end}.toml")
+                       for end in ("", "-smoothed"))  # fmt: skip
+    assert smoothed.flags == {**plain.flags, "label_smoothing": 0.1}
+    learnt = [row for row in plain.rows if row.flags["model"] not in COUNTED]
+    assert list(smoothed.rows) == learnt
 
 
 def test_a_row_outdoes_the_data_set_which_outdoes_the_common_flags(make_suite):
