@@ -112,7 +112,7 @@ def beside(run: Finished, lines: list[Line]) -> list[Line]:
             for metric in METRICS
         )
         found.append(
-            Line(name, "", (), 0, hr, ndcg, parts["valid"]["ndcg@10"], "its ranks are not kept")
+            Line(name, "", (), 0, hr, ndcg, parts["valid"]["ndcg@10"], "no ranks are kept")
         )
     return found
 

@@ -106,7 +106,8 @@ def _tested(lines: Sequence[Line], reference: str) -> str:
     return (
         f"Differences are to {reference}, user by user, over the seeds that both have: 95 % "
         "bootstrap interval over users, two-sided p of a permutation test (10,000 swaps: none is "
-        f"below 0.0001), and p after Holm's correction for the {tests} comparisons of this table. "
+        f"below 0.0001), and p after Holm's correction for the {tests} "
+        f"comparison{'s' * (tests != 1)} of this table. "
         "Interval and p are about users, given these trained models; what other seeds would do is "
         "in ±, the difference's standard deviation between seeds, alone."
     )
