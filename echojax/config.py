@@ -202,16 +202,16 @@ def check(config: Config) -> None:
     for name in ("k_core", "seed", "data_workers", "warmup_steps"):
         if getattr(config, name) < 0:
             raise UserError(f"{flag(name)} must be at least 0, not {getattr(config, name)}")
-    if config.dropout is not None and not 0 <= config.dropout < 1:
-        raise UserError(f"--dropout must be at least 0 and below 1, not {config.dropout}")
+    for name in ("dropout", "weight_decay", "label_smoothing"):
+        value = getattr(config, name)
+        if value is not None and not 0 <= value < 1:
+            raise UserError(f"{flag(name)} must be at least 0 and below 1, not {value}")
     if config.mask_rate is not None and not 0 < config.mask_rate < 1:
         raise UserError(f"--mask-rate must be above 0 and below 1, not {config.mask_rate}")
     for name in ("learning_rate", "clip_norm"):
         value = getattr(config, name)
         if value is not None and not (value > 0 and math.isfinite(value)):
             raise UserError(f"{flag(name)} must be above 0 and finite, not {value}")
-    if not 0 <= config.weight_decay < 1:
-        raise UserError(f"--weight-decay must be at least 0 and below 1, not {config.weight_decay}")
     if config.batch_size and config.microbatch and config.batch_size % config.microbatch:
         raise UserError(
             f"--batch-size {config.batch_size} is not a multiple of "
@@ -231,10 +231,6 @@ def _check_loss(config: Config) -> None:
             raise UserError(f"{flag(name)} has no meaning for --loss {config.loss}; leave it out")
     if config.label_smoothing and config.loss != "softmax":
         raise UserError(f"--label-smoothing is for --loss softmax, not for {config.loss}")
-    if not 0 <= config.label_smoothing < 1:
-        raise UserError(
-            f"--label-smoothing must be at least 0 and below 1, not {config.label_smoothing}"
-        )
     if config.gbce_t is not None and not 0 <= config.gbce_t <= 1:
         raise UserError(f"--gbce-t must be between 0 and 1, not {config.gbce_t}")
 
