@@ -1,22 +1,32 @@
-"""Arrays out of .npz files that may be damaged: no pickles, no more memory than the file has."""
+"""Arrays in .npz files that may be damaged: no pickles, no more memory than the file has."""
 
+import io
 import struct
 import sys
 import tokenize
 import warnings
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from echojax.errors import UserError
+from echojax.files import write_atomically
 
 # What zipfile and NumPy raise, besides OSError and ValueError, when bytes of an archive are wrong.
 _BROKEN = (
     KeyError, EOFError, RuntimeError, MemoryError, TypeError, SyntaxError, OverflowError,
     AttributeError, UserWarning, zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError,
 )  # fmt: skip
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays by name, atomically."""
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    write_atomically(path, buffer.getvalue())
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:

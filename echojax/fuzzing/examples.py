@@ -141,7 +141,7 @@ layers = 2
 [ablation.no-filter]
 filter = false
 
-[protocols]
+[global_time]
 rows = ["main"]
-global_time = ["ml-100k"]
+datasets = ["ml-100k"]
 """

@@ -1,12 +1,11 @@
 """``insight.npz``: what a model was like before and after training, for the report."""
 
-import io
 from pathlib import Path
 
 import numpy as np
 
+from echojax.arrays import write_arrays
 from echojax.data import Examples
-from echojax.files import write_atomically
 from echojax.insight.influence import by_age
 from echojax.insight.look import look
 from echojax.insight.memory import memories
@@ -45,9 +44,7 @@ def write_insight(
         for when, model in (("before", before), ("after", after))
         for name, value in _insight(model, batch).items()
     }
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)
-    write_atomically(path, buffer.getvalue())
+    write_arrays(path, arrays)
 
 
 def _insight(model: SequenceModel, batch: Batch) -> dict[str, np.ndarray]:

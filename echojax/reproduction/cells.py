@@ -63,8 +63,8 @@ def plan(suite: Suite, out: Path, data_dir: str | None) -> list[Cell]:
     for data in suite.datasets:
         for row in (*suite.rows, *suite.ablation):
             cells += [_cell(suite, data, row, seed, out, data_dir) for seed in _seeds(suite, row)]
-        if data.name in suite.global_time:
-            for name in suite.protocol_rows:
+        if data.name in suite.timed_datasets:
+            for name in suite.timed_rows:
                 flags = {**suite.row(name).flags, "split": "global-time"}
                 row = Row(name + GLOBAL_TIME, flags)
                 cells.append(_cell(suite, data, row, suite.seeds[0], out, data_dir))

@@ -5,8 +5,9 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
+from echojax.reproduction.finished import METRICS
 from echojax.reproduction.lines import Line
-from echojax.reproduction.scores import Estimate, Paired
+from echojax.reproduction.scores import Estimate, Paired, estimates
 from echojax.reproduction.summary import DataSummary
 
 
@@ -17,27 +18,20 @@ def csv_files(parts: Sequence[DataSummary]) -> dict[str, str]:
         "by-length.csv": [
             {
                 "data": part.name, "row": line.name, "from": bucket.first, "to": bucket.last,
-                "examples": bucket.examples, **_estimate("hr@10", bucket.hr),
-                **_estimate("ndcg@10", bucket.ndcg),
+                "examples": bucket.examples, **_scores(bucket.hr, bucket.ndcg),
             }
             for part, _, line in _lines(parts)
             for bucket in line.by_length
         ],
         "protocols.csv": [
             {
-                "data": part.name, "row": row,
-                **{k: one[k] for k in ("split", "ranking", "exclude_seen", "examples")},
-                **{
-                    name: value
-                    for metric in ("hr@10", "ndcg@10")
-                    for name, value in _estimate(
-                        metric, Estimate(one[metric], tuple(one["interval"][metric]))
-                    ).items()
-                },
+                "data": part.name, "row": row, **way._asdict(),
+                "examples": next(iter(runs.values())).results["test"]["examples"],
+                "seeds": " ".join(map(str, runs)), **_scores(*estimates(tuple(runs.values()))),
             }
             for part in parts
             for row, judged in part.judged.items()
-            for one in judged
+            for way, runs in judged.items()
         ],
     }  # fmt: skip
     return {name: _csv(rows) for name, rows in files.items() if rows}
@@ -47,7 +41,11 @@ def _lines(parts: Sequence[DataSummary]) -> list[tuple[DataSummary, str, Line]]:
     return [
         (part, table, line)
         for part in parts
-        for table, lines in (("main", part.lines), ("ablation", part.ablation[1:]))
+        for table, lines in (
+            ("main", part.lines),
+            (f"seen items {part.other_side}", part.otherwise),
+            ("ablation", part.ablation[1:]),
+        )
         for line in lines
     ]
 
@@ -60,7 +58,7 @@ def _result(part: DataSummary, table: str, line: Line) -> dict[str, Any]:
     return {
         "data": part.name, "table": table, "row": line.name, "model": line.model,
         "seeds": " ".join(map(str, line.seeds)),
-        **_estimate("hr@10", line.hr), **_estimate("ndcg@10", line.ndcg),
+        **_scores(line.hr, line.ndcg),
         "validation_ndcg@10": line.valid_ndcg,
         **{f"paired_{name}": getattr(paired, name, None) for name in names},
         **{name: getattr(line.cost, name, None) for name in costs},
@@ -68,14 +66,18 @@ def _result(part: DataSummary, table: str, line: Line) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _estimate(metric: str, estimate: Estimate | None) -> dict[str, float | None]:
-    low, high = estimate.interval if estimate and estimate.interval else (None, None)
-    return {
-        metric: estimate.mean if estimate else None,
-        f"{metric}_low": low,
-        f"{metric}_high": high,
-        f"{metric}_spread": estimate.spread if estimate else None,
-    }
+def _scores(*of_metrics: Estimate | None) -> dict[str, float | None]:
+    """Return the columns of the estimates of ``METRICS``."""
+    columns: dict[str, float | None] = {}
+    for metric, estimate in zip(METRICS, of_metrics, strict=True):
+        low, high = estimate.interval if estimate and estimate.interval else (None, None)
+        columns |= {
+            metric: estimate.mean if estimate else None,
+            f"{metric}_low": low,
+            f"{metric}_high": high,
+            f"{metric}_spread": estimate.spread if estimate else None,
+        }
+    return columns
 
 
 def _csv(rows: list[dict[str, Any]]) -> str:

@@ -1,5 +1,6 @@
 """Finished runs read back: results, and each test target's rank where the run has kept them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -40,7 +41,10 @@ class Ranks:
 
 @dataclass(frozen=True, eq=False)
 class Finished:
-    """A finished run: ``results.json``, and ``ranks`` where it has ``ranks.npz``."""
+    """A finished run: ``results.json``, and ``ranks`` where it has ``ranks.npz``.
+
+    Judged in another way its results are those of the test part alone.
+    """
 
     results: dict[str, Any]
     ranks: Ranks | None
@@ -61,9 +65,24 @@ def _read(folder: Path, stamps: tuple[int, ...]) -> Finished:
     path = folder / "ranks.npz"
     if not path.exists():
         return Finished(results, None)
-    names = ("test_rank_M", "test_user_M", "test_length_M")
-    arrays = read_arrays(path, names)
-    rank_M, user_M, length_M = (arrays[name] for name in names)
-    if not rank_M.size == user_M.size == length_M.size or rank_M.min(initial=1) < 1:
+    return Finished(results, *read_ranks(path, ["test_rank_M"], "test_user_M", "test_length_M"))
+
+
+def read_ranks(path: Path, ranks: Sequence[str], user: str, length: str) -> list[Ranks]:
+    """Return what lists of ranks of the same test targets say, one for each name in ``ranks``.
+
+    Args:
+        path: an .npz file.
+        ranks: the lists' names in it.
+        user: the name of the targets' users.
+        length: of their histories' lengths.
+
+    Raises:
+        UserError: they are not there, or damaged.
+    """
+    arrays = read_arrays(path, (*ranks, user, length))
+    lists = [arrays[name] for name in (*ranks, user, length)]
+    smallest = min((arrays[name].min(initial=1) for name in ranks), default=1)
+    if len({one.size for one in lists}) > 1 or smallest < 1:
         raise UserError(f"{path} does not hold ranks of one length; delete it to do without")
-    return Finished(results, Ranks(metrics_of(rank_M), user_M, length_M))
+    return [Ranks(metrics_of(arrays[name]), arrays[user], arrays[length]) for name in ranks]

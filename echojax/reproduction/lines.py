@@ -46,8 +46,8 @@ class Line:
 
     name: str
     model: str
-    seeds: tuple[int, ...]
-    wanted: int
+    seeds: tuple[int, ...] = ()
+    wanted: int = 0
     hr: Estimate | None = None
     ndcg: Estimate | None = None
     valid_ndcg: float | None = None
@@ -72,21 +72,35 @@ def line_of(
     """
     planned = [cell for cell in cells if cell.row == row.name]
     model = planned[0].config.model
-    line = Line(row.name, model, tuple(runs), len(planned), command=planned[0].command)
+    line = Line(row.name, model, wanted=len(planned), command=planned[0].command)
     if not runs:
         return line
+    base = next(cell.config.model for cell in cells if cell.row == suite.reference)
     seeds = tuple(runs.values())
-    hr, ndcg = estimates(seeds)
-    paired = None
-    if row.name != suite.reference:
-        base = next(cell.config.model for cell in cells if cell.row == suite.reference)
-        paired = compare(runs, reference, counted=(model in COUNTED, base in COUNTED))
-    valid = _mean([run.results["valid"]["ndcg@10"] for run in seeds])
-    cost = None if model in COUNTED else _cost(seeds)
     return replace(
-        line, hr=hr, ndcg=ndcg, valid_ndcg=valid, paired=paired, cost=cost,
+        scored(line, runs, None if row.name == suite.reference else base, reference),
+        valid_ndcg=_mean([run.results["valid"]["ndcg@10"] for run in seeds]),
+        cost=None if model in COUNTED else _cost(seeds),
         by_length=by_length(seeds),
-    )  # fmt: skip
+    )
+
+
+def scored(
+    line: Line, runs: dict[int, Finished], base: str | None, reference: dict[int, Finished]
+) -> Line:
+    """Return a line with the test scores of its runs, and their difference to the reference's.
+
+    Args:
+        line: whose name and model they have.
+        runs: finished, by seed; at least one.
+        base: the reference's model; ``None`` where the line is the reference's.
+        reference: its runs.
+    """
+    hr, ndcg = estimates(tuple(runs.values()))
+    paired = None
+    if base is not None:
+        paired = compare(runs, reference, counted=(line.model in COUNTED, base in COUNTED))
+    return replace(line, seeds=tuple(runs), hr=hr, ndcg=ndcg, paired=paired)
 
 
 def corrected(lines: list[Line]) -> list[Line]:
@@ -111,9 +125,8 @@ def beside(run: Finished, lines: list[Line]) -> list[Line]:
             Estimate(parts["test"][metric], tuple(parts["test"]["interval"][metric]))
             for metric in METRICS
         )
-        found.append(
-            Line(name, "", (), 0, hr, ndcg, parts["valid"]["ndcg@10"], "no ranks are kept")
-        )
+        line = Line(name, "", hr=hr, ndcg=ndcg, paired="no ranks are kept")
+        found.append(replace(line, valid_ndcg=parts["valid"]["ndcg@10"]))
     return found
 
 

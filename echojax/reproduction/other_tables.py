@@ -1,11 +1,12 @@
 """Tables of what surrounds the scores: cost, other protocols, published numbers."""
 
+from dataclasses import replace
 from typing import Any
 
-from echojax.reproduction.finished import METRICS
 from echojax.reproduction.lines import Line
+from echojax.reproduction.protocols import Way
 from echojax.reproduction.published import Published, differences, published
-from echojax.reproduction.scores import Estimate
+from echojax.reproduction.scores import Estimate, estimates
 from echojax.reproduction.summary import DataSummary
 from echojax.reproduction.table import NONE, Cell, Table, duration, estimate_cell, number
 
@@ -47,36 +48,43 @@ def cost_table(data: DataSummary) -> Table:
 
 def protocol_table(data: DataSummary) -> Table:
     """Return the same checkpoints, judged in other ways."""
-    ways: dict[tuple[str, str, bool], dict[str, Cell]] = {}
-    examples: dict[tuple[str, str, bool], int] = {}
-    for row, judged in data.judged.items():
-        for one in judged:
-            way = (one["split"], one["ranking"], one["exclude_seen"])
-            ways.setdefault(way, {})[row] = Cell(f"{one['ndcg@10']:.4f}", f"HR {one['hr@10']:.4f}")
-            examples[way] = one["examples"]
-    names = list(data.judged)
+    ways = list(dict.fromkeys(way for judged in data.judged.values() for way in judged))
+    found = {
+        (row, way): estimates(tuple(runs.values()))
+        for row, judged in data.judged.items()
+        for way, runs in judged.items()
+    }
     rows = []
-    for way, cells in ways.items():
-        split, ranking, exclude_seen = way
-        full = ranking == "full"
-        seen = "seen items out" if exclude_seen else "seen items in"
-        how = seen if full else "sampled: not comparable"
-        best = max((cell.text for cell in cells.values()), default="")
-        rows.append(
-            [
-                Cell(f"{split}, {ranking}", f"{how} · {examples[way]:,} examples"),
-                *(c._replace(best=c.text == best) for n in names for c in [cells.get(n, NONE)]),
-            ]
-        )
+    for row, judged in data.judged.items():
+        seeds = max(map(len, judged.values()))
+        rows.append([Cell(row), *(_cell(found, row, way) for way in ways), Cell(str(seeds))])
+    head = ["", *map(_way_words, ways), "seeds"]
     notes = [
-        "NDCG@10 and HR@10 on test, first seed; the best of a line is set off. On one split all "
-        "lines are of one checkpoint, chosen by validation NDCG@10 under full ranking with the "
-        "run's own protocol; the global time split is trained on its own.",
+        "NDCG@10 on test, mean over the seeds that were judged, behind ± its standard deviation "
+        "between them, and HR@10; the best of a column is set off. On one split all columns are of "
+        "the same checkpoints, chosen by validation NDCG@10 under full ranking with the run's own "
+        "protocol; the global time split is trained on its own, first seed.",
         "Sampled metrics rank the target among 100 unseen items, drawn once for all models, "
-        "uniformly or by training popularity. They are several times the full ones, can order "
-        "models differently, and choose nothing here.",
+        "uniformly or by training popularity. They are several times the full ones, not comparable "
+        "with them, can order models differently, and choose nothing here.",
     ]
-    return Table("The same models under other protocols", ["", *names], rows, notes)
+    return Table("The same models under other protocols", head, rows if ways else [], notes)
+
+
+def _cell(found: dict[tuple[str, Way], tuple[Estimate, ...]], row: str, way: Way) -> Cell:
+    """Return the NDCG@10 of a row, the highest of its way set off, with HR@10 beside it."""
+    if (row, way) not in found:
+        return NONE
+    hr, ndcg = found[row, way]
+    best = max(theirs.mean for (_, other), (_, theirs) in found.items() if other == way)
+    cell = estimate_cell(replace(ndcg, interval=None), best)
+    return cell._replace(note=f"{cell.note} HR {hr.mean:.4f}".strip())
+
+
+def _way_words(way: Way) -> str:
+    if way.ranking != "full":
+        return f"{way.split}, {way.ranking}"
+    return f"{way.split}, full, seen items {'out' if way.exclude_seen else 'in'}"
 
 
 def published_table(data: DataSummary) -> Table:
@@ -100,8 +108,7 @@ def published_table(data: DataSummary) -> Table:
     ]  # fmt: skip
     notes = [
         "All published numbers here are by full ranking and leave-one-out. Beside one with seen "
-        "items out stands our first seed, judged so, where it was; of the others some may have "
-        "them out too."
+        "items out stand our seeds that were judged so; of the others some may have them out too."
     ]
     if results is not None:
         config, protocol = results["config"], results["protocol"]
@@ -122,10 +129,10 @@ def _ours(
     if line is None:
         return None, None, protocol
     if one.exclude_seen != protocol["exclude_seen"]:
-        for way in data.judged.get(line.name, []):
-            if all(way[name] == value for name, value in one.protocol.items()):
-                hr, ndcg = (Estimate(way[k], tuple(way["interval"][k])) for k in METRICS)
-                return hr, ndcg, one.protocol
+        runs = data.judged.get(line.name, {}).get(Way(**one.protocol))
+        if runs:
+            hr, ndcg = estimates(tuple(runs.values()))
+            return hr, ndcg, one.protocol
     return line.hr, line.ndcg, protocol
 
 

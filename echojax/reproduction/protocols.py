@@ -8,10 +8,11 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from echojax.arrays import write_arrays
 from echojax.config import Config
 from echojax.data import Dataset, Split
 from echojax.evaluation.baselines import Scorer, rank_by, scorer
@@ -29,63 +30,90 @@ from echojax.files import read_json, write_json
 from echojax.mesh import one_device
 from echojax.models import COUNTED
 from echojax.models.counted import training_counts
-from echojax.reproduction.finished import COLUMNS, METRICS
+from echojax.reproduction.finished import COLUMNS, METRICS, Finished, Ranks, read_ranks
 from echojax.training.best import read_best
 from echojax.training.prepared import encoder_and_items, make_evaluator, read_data
 from echojax.training.run_folder import check_same_data, read_config
 
-_NAME = "protocols.json"
+_NAME, _RANKS = "protocols.json", "protocols.npz"
 
 # exclude_seen -> the rank of every test target among all items
 FullRanker = Callable[[bool], np.ndarray]
 
 
+class Way(NamedTuple):
+    """How the test targets were ranked."""
+
+    split: str
+    ranking: str
+    exclude_seen: bool
+
+
 def judge_if_missing(folder: Path, data_dir: str | None) -> bool:
-    """Write ``protocols.json`` into a run folder, unless it is there for these results.
+    """Write ``protocols.json`` and its ranks into a run folder, if they lack for these results.
 
     Returns:
-        whether it was missing.
+        whether they did.
 
     Raises:
         UserError: the run's data or checkpoint are gone.
     """
     if read_judged(folder):
         return False
-    judged = {"results_sha256": _results_sha256(folder), "judged": _judge(folder, data_dir)}
-    write_json(folder / _NAME, judged)
+    judged, arrays = _judge(folder, data_dir)
+    write_arrays(folder / _RANKS, arrays)
+    write_json(folder / _NAME, {"results_sha256": _results_sha256(folder), "judged": judged})
     return True
 
 
-def read_judged(folder: Path) -> list[dict[str, Any]]:
-    """Return how a run was judged; nothing where it was not, or has other results since.
+def read_judged(folder: Path) -> dict[Way, Finished]:
+    """Return a run's test results by the way it was judged.
 
-    Each entry has ``split``, ``ranking``, ``exclude_seen``, ``examples``, the metrics at 10 and
-    their ``interval``.
+    There is nothing where it was not, or has other results since. Runs that were judged by early
+    versions have kept no ranks.
     """
     if not (folder / _NAME).exists():
-        return []
-    judged = read_json(folder / _NAME)
-    if judged.get("results_sha256") != _results_sha256(folder):
-        return []
-    return list(judged["judged"])
+        return {}
+    kept = read_json(folder / _NAME)
+    if kept.get("results_sha256") != _results_sha256(folder):
+        return {}
+    judged, path = kept["judged"], folder / _RANKS
+    ranks: list[Ranks | None] = [None] * len(judged)
+    if path.exists():
+        names = [_rank_name(place) for place in range(len(judged))]
+        ranks = [*read_ranks(path, names, "user_M", "length_M")]
+    return {
+        Way(one["split"], one["ranking"], one["exclude_seen"]): Finished({"test": one}, its)
+        for one, its in zip(judged, ranks, strict=True)
+    }
 
 
 def _results_sha256(folder: Path) -> str:
     return hashlib.sha256((folder / "results.json").read_bytes()).hexdigest()
 
 
-def _judge(folder: Path, data_dir: str | None) -> list[dict[str, Any]]:
+def _rank_name(place: int) -> str:
+    return f"rank_{place}_M"  # in the order of the entries of protocols.json
+
+
+def _judge(
+    folder: Path, data_dir: str | None
+) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
+    """Return the entries of the file, and the ranks behind them."""
     config = read_config(folder)
     config = dataclasses.replace(config, data_dir=data_dir or config.data_dir)
     dataset, split = read_data(config, lambda line: None)
     check_same_data(folder, dataset)
     kind = _counted if config.model in COUNTED else _learned
     rank_all, score_candidates = kind(folder, config, dataset, split)
-    user_M = split.test.user_M
-    return [
-        {"split": config.split, **how, "examples": user_M.size, **_metrics(rank_M, user_M)}
-        for how, rank_M in _ranks(rank_all, score_candidates, dataset, split)
-    ]
+    test = split.test
+    arrays = {"user_M": test.user_M, "length_M": test.target_M - test.start_M}
+    judged = []
+    for place, (how, rank_M) in enumerate(_ranks(rank_all, score_candidates, dataset, split)):
+        arrays[_rank_name(place)] = rank_M
+        metrics = _metrics(rank_M, test.user_M)
+        judged.append({"split": config.split, **how, "examples": rank_M.size, **metrics})
+    return judged, arrays
 
 
 def _ranks(

@@ -114,8 +114,8 @@ def _make(
                 write_sample(Path(cell.config.data_path), data, data_dir, partial(_say, console))
             _refuse_other_data(cell, cells)
             train(cell, console)
-        if cell.row.removesuffix(GLOBAL_TIME) in suite.protocol_rows:
-            judged = cell.seed == suite.seeds[0] and judge_if_missing(cell.folder, data_dir)
+        if cell.row.removesuffix(GLOBAL_TIME) in {row.name for row in suite.rows}:
+            judged = _judge(cell, data_dir, console)
     except (Interrupted, Stopped):
         raise
     except BusyError as busy:
@@ -128,6 +128,15 @@ def _make(
         why = f"{type(error).__name__}: {' '.join(str(error).split())}"
     note_failure(cell, why)
     return unfinished or judged or why is not None
+
+
+def _judge(cell: Cell, data_dir: str | None, console: Console) -> bool:
+    """Judge a finished run in other ways; without its checkpoint it is as finished as before."""
+    try:
+        return judge_if_missing(cell.folder, data_dir)
+    except UserError as error:
+        _say(console, f"{cell.name} is not judged in other ways: {error}")
+        return False
 
 
 def _refuse_other_data(cell: Cell, cells: list[Cell]) -> None:

@@ -24,6 +24,19 @@ def score_table(data: DataSummary, reference: str) -> Table:
     return Table("Scores", _HEAD, _score_rows(data.lines), notes)
 
 
+def otherwise_table(data: DataSummary, reference: str) -> Table:
+    """Return scores and paired tests of the same checkpoints with seen items on the other side."""
+    notes = [
+        f"The same checkpoints, judged with the items of the history {data.other_side}"
+        f"{' of' * (data.other_side == 'out')} the ranking. {_tested(data.otherwise, reference)}",
+        *_untested(data.otherwise),
+    ]
+    valid = _HEAD.index("validation NDCG@10")  # judged on test alone
+    head = [*_HEAD[:valid], *_HEAD[valid + 1 :]]
+    rows = [[*row[:valid], *row[valid + 1 :]] for row in _score_rows(data.otherwise)]
+    return Table(f"Scores with seen items {data.other_side}", head, rows, notes)
+
+
 def ablation_table(data: DataSummary, reference: str) -> Table:
     """Return scores and differences of the rows that differ from the reference by a switch."""
     notes = [

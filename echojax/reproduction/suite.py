@@ -45,8 +45,8 @@ class Suite:
         datasets: in the order of the page.
         rows: of the main table.
         ablation: rows that differ from the reference by their flags alone.
-        protocol_rows: rows that are judged in other ways too.
-        global_time: names of data sets on which those are trained on a global time split too.
+        timed_rows: rows that are trained on a global time split too.
+        timed_datasets: names of the data sets on which they are.
     """
 
     name: str
@@ -59,8 +59,8 @@ class Suite:
     datasets: tuple[Data, ...]
     rows: tuple[Row, ...]
     ablation: tuple[Row, ...]
-    protocol_rows: tuple[str, ...]
-    global_time: tuple[str, ...]
+    timed_rows: tuple[str, ...]
+    timed_datasets: tuple[str, ...]
 
     def row(self, name: str) -> Row:
         """Return a row, of the ablation too, by its name."""

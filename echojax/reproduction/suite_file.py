@@ -11,7 +11,7 @@ from echojax.reproduction.suite import Data, Flags, Row, Suite
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # it becomes a folder
 _KEYS = (
-    "title", "about", "seeds", "reference", "flags", "datasets", "rows", "ablation", "protocols",
+    "title", "about", "seeds", "reference", "flags", "datasets", "rows", "ablation", "global_time",
 )  # fmt: skip
 
 
@@ -70,7 +70,7 @@ def read_suite(path: Path) -> Suite:
         datasets=datasets,
         rows=rows,
         ablation=ablation,
-        **_protocols(content, path, [row.name for row in rows], [data.name for data in datasets]),
+        **_global_time(content, path, [row.name for row in rows], [data.name for data in datasets]),
     )
 
 
@@ -124,11 +124,11 @@ def _string(content: dict[str, Any], key: str, path: Path, default: str) -> str:
     return " ".join(value.split())
 
 
-def _protocols(
+def _global_time(
     content: dict[str, Any], path: Path, rows: list[str], datasets: list[str]
 ) -> dict[str, tuple[str, ...]]:
-    where, table = f"{path}, [protocols]", content.get("protocols", {})
-    known = {"rows": rows, "global_time": datasets}
+    where, table = f"{path}, [global_time]", content.get("global_time", {})
+    known = {"rows": rows, "datasets": datasets}
     if not isinstance(table, dict):
         raise UserError(f"{where} must be a table")
     for key, names in table.items():
@@ -139,7 +139,4 @@ def _protocols(
         for name in names:
             if name not in known[key]:
                 raise UserError(f"{where}: {unknown_name(f'name in {key}', str(name), known[key])}")
-    return {
-        "protocol_rows": tuple(table.get("rows", ())),
-        "global_time": tuple(table.get("global_time", ())),
-    }
+    return {f"timed_{key}": tuple(table.get(key, ())) for key in known}

@@ -8,8 +8,8 @@ from echojax.errors import UserError
 from echojax.reproduction.cells import GLOBAL_TIME, Cell, state_of
 from echojax.reproduction.failures import failure_of
 from echojax.reproduction.finished import Finished, read_finished
-from echojax.reproduction.lines import Line, beside, corrected, line_of
-from echojax.reproduction.protocols import read_judged
+from echojax.reproduction.lines import Line, beside, corrected, line_of, scored
+from echojax.reproduction.protocols import Way, read_judged
 from echojax.reproduction.suite import Suite
 
 
@@ -22,8 +22,9 @@ class DataSummary:
         source: the named data set it is, whole; "" of a sample or a file.
         results: of one of its runs: fingerprint, protocol; ``None`` before the first.
         lines: of the main table, the suite's rows first.
+        otherwise: of its rows, judged with seen items out of the ranking, or in where they are out.
         ablation: the reference, then the rows that differ from it by a switch.
-        judged: how each of the protocol rows was judged in other ways, by row.
+        judged: the finished runs by seed, judged in other ways, by row of the main table and way.
         ends: date, processor and commit (``None``: unknown) of each finished run that has a date.
         places: devices and versions of the finished runs, each once.
         problems: failures and runs that do not belong here.
@@ -34,12 +35,18 @@ class DataSummary:
     source: str
     results: dict[str, Any] | None
     lines: list[Line]
+    otherwise: list[Line]
     ablation: list[Line]
-    judged: dict[str, list[dict[str, Any]]]
+    judged: dict[str, dict[Way, dict[int, Finished]]]
     ends: list[dict[str, Any]]
     places: list[dict[str, Any]]
     problems: list[str]
     unfinished: list[str]
+
+    @property
+    def other_side(self) -> str:
+        """Where the items of the history are in ``otherwise``, in the ranking or out of it."""
+        return "in" if self.results and self.results["protocol"]["exclude_seen"] else "out"
 
 
 def summarise(suite: Suite, cells: Sequence[Cell], name: str) -> DataSummary:
@@ -63,14 +70,15 @@ def summarise(suite: Suite, cells: Sequence[Cell], name: str) -> DataSummary:
     main = corrected([lines[row.name] for row in suite.rows])
     ablation = corrected([lines[row.name] for row in suite.ablation])
     problems += [f"{c.name} failed: {why}" for c in cells if (why := failure_of(c)) is not None]
-    config = cells[0].config
+    config, judged = cells[0].config, _judged(suite, cells, done)
     return DataSummary(
         name=name,
         source="" if config.data_path else config.dataset,
         results=first.results if first else None,
         lines=main + (beside(first, main) if first else []),
+        otherwise=_otherwise(suite, main, judged, first.results["protocol"]) if first else [],
         ablation=[lines[suite.reference], *ablation] if ablation else [],
-        judged=_judged(suite, cells, done),
+        judged=judged,
         ends=[
             {name: run.results.get(name) for name in ("date", "processor", "commit")}
             for run in done.values()
@@ -109,14 +117,32 @@ def finished_runs(cells: Sequence[Cell]) -> tuple[dict[str, Finished], list[str]
 
 def _judged(
     suite: Suite, cells: Sequence[Cell], done: dict[str, Finished]
-) -> dict[str, list[dict[str, Any]]]:
-    """Return the ways in which protocol rows were judged, on either split, by row."""
-    judged: dict[str, list[dict[str, Any]]] = {}
+) -> dict[str, dict[Way, dict[int, Finished]]]:
+    """Return the main table's runs as they were judged in other ways, on either split."""
+    judged: dict[str, dict[Way, dict[int, Finished]]] = {}
     for cell in cells:
         row = cell.row.removesuffix(GLOBAL_TIME)
-        if row in suite.protocol_rows and cell.seed == suite.seeds[0] and cell.name in done:
-            judged.setdefault(row, []).extend(read_judged(cell.folder))
+        if row in {one.name for one in suite.rows} and cell.name in done:
+            for way, run in read_judged(cell.folder).items():
+                judged.setdefault(row, {}).setdefault(way, {})[cell.seed] = run
     return judged
+
+
+def _otherwise(
+    suite: Suite, lines: list[Line], judged: dict[str, dict[Way, dict[int, Finished]]],
+    protocol: dict[str, Any],
+) -> list[Line]:  # fmt: skip
+    """Return the lines of what was judged with seen items on the other side."""
+    way = Way(protocol["split"], protocol["ranking"], not protocol["exclude_seen"])
+    runs = {row: ways[way] for row, ways in judged.items() if way in ways}
+    base = next(line for line in lines if line.name == suite.reference)
+    return corrected([
+        scored(
+            Line(line.name, line.model, wanted=line.wanted), runs[line.name],
+            None if line is base else base.model, runs.get(base.name, {}),
+        )
+        for line in lines if line.name in runs
+    ])  # fmt: skip
 
 
 def _once(places: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -8,7 +8,12 @@ from echojax.reproduction.cells import Cell
 from echojax.reproduction.csv_files import csv_files
 from echojax.reproduction.other_tables import cost_table, protocol_table, published_table
 from echojax.reproduction.record import Record
-from echojax.reproduction.score_tables import ablation_table, length_table, score_table
+from echojax.reproduction.score_tables import (
+    ablation_table,
+    length_table,
+    otherwise_table,
+    score_table,
+)
 from echojax.reproduction.suite import Suite
 from echojax.reproduction.summary import DataSummary, summarise
 from echojax.reproduction.table import Table
@@ -37,6 +42,7 @@ def tables_of(part: DataSummary, reference: str) -> list[Table]:
     """Return the tables that have something to say, in the order of the page."""
     tables = [
         score_table(part, reference),
+        otherwise_table(part, reference),
         ablation_table(part, reference),
         length_table(part),
         cost_table(part),

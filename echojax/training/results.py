@@ -1,6 +1,5 @@
 """The end of a run: best parameters judged beside the baselines, written, reported."""
 
-import io
 import platform
 from collections.abc import Callable
 from datetime import date
@@ -11,12 +10,13 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from echojax.arrays import write_arrays
 from echojax.config import Config, as_dict
 from echojax.data import Dataset, Examples, Split
 from echojax.evaluation.baselines import evaluate_baselines
 from echojax.evaluation.metrics import summarise
 from echojax.evaluation.ranking import TIES, Ranked
-from echojax.files import write_atomically, write_json
+from echojax.files import write_json
 from echojax.machine import commit, device_name, processor
 from echojax.models.counted import training_counts
 from echojax.reporting import results_table, write_report
@@ -120,9 +120,7 @@ def _write_ranks(path: Path, ranked: dict[str, Ranked], split: Split) -> None:
         arrays[f"{part}_rank_M"] = ranked[part].rank_M
         arrays[f"{part}_user_M"] = examples.user_M
         arrays[f"{part}_length_M"] = (examples.target_M - examples.start_M).astype(np.int32)
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    write_atomically(path, buffer.getvalue())
+    write_arrays(path, arrays)
 
 
 def package_versions() -> dict[str, str]:

@@ -9,7 +9,7 @@ from echojax.errors import UserError
 from echojax.reproduction.cells import only_rows, state_of
 from tests.reproduction.conftest import SUITE, write_run
 
-TIMED = SUITE + '[protocols]\nrows = ["popularity", "ours"]\nglobal_time = ["ring"]\n'
+TIMED = SUITE + '[global_time]\nrows = ["popularity", "ours"]\ndatasets = ["ring"]\n'
 
 
 def test_every_row_has_its_seeds_and_what_counts_has_one(make_suite):

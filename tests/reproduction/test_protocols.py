@@ -14,7 +14,8 @@ from echojax.errors import UserError
 from echojax.evaluation.baselines import rank_by, scorer
 from echojax.evaluation.sampled import draw_negatives
 from echojax.models import COUNTED
-from echojax.reproduction.protocols import judge_if_missing, read_judged
+from echojax.reproduction.finished import COLUMNS, METRICS, read_finished
+from echojax.reproduction.protocols import Way, judge_if_missing, read_judged
 from echojax.training.evaluate import evaluate_run
 from echojax.training.prepared import read_data, resolved
 from echojax.training.run import run
@@ -54,9 +55,7 @@ def runs(data_file, tmp_path_factory):
 
 
 def way(judged, ranking, exclude_seen):
-    return next(
-        one for one in judged if (one["ranking"], one["exclude_seen"]) == (ranking, exclude_seen)
-    )
+    return judged[Way("global-time", ranking, exclude_seen)].results["test"]
 
 
 @pytest.mark.parametrize("model", ["markov", "sasrec"])
@@ -64,7 +63,6 @@ def test_full_ranking_is_what_the_run_says_itself(model, runs):
     judged = read_judged(runs / model)
     results = json.loads((runs / model / "results.json").read_text())["test"]
     same = way(judged, "full", False)
-    assert same["split"] == "global-time"
     assert same["examples"] == results["examples"] > 40
     for metric in ("hr@10", "ndcg@10"):
         assert same[metric] == results[metric]
@@ -111,9 +109,28 @@ def test_it_is_judged_once_until_the_results_change(runs, tmp_path):
     assert not judge_if_missing(folder, None)
     results = json.loads((folder / "results.json").read_text())
     (folder / "results.json").write_text(json.dumps(results))  # other bytes, as of another run
-    assert read_judged(folder) == []
+    assert read_judged(folder) == {}
     assert judge_if_missing(folder, None)
-    assert read_judged(folder) == before
+    after = read_judged(folder)
+    assert {way: one.results for way, one in after.items()} == {
+        way: one.results for way, one in before.items()
+    }
+
+
+@pytest.mark.parametrize("model", ["markov", "sasrec"])
+def test_ranks_are_kept_of_every_way(model, runs, tmp_path):
+    judged = read_judged(runs / model)
+    own = read_finished(runs / model).ranks
+    same = judged[Way("global-time", "full", False)].ranks
+    np.testing.assert_array_equal(same.values_MxF, own.values_MxF)
+    for one in judged.values():
+        assert one.ranks.same_targets(own)
+        means = dict(zip(METRICS, one.ranks.values_MxF.mean(axis=0)[COLUMNS], strict=True))
+        assert means == {metric: one.results["test"][metric] for metric in METRICS}
+    folder = tmp_path / model
+    shutil.copytree(runs / model, folder)
+    (folder / "protocols.npz").unlink()  # as early versions left it
+    assert [one.ranks for one in read_judged(folder).values()] == [None] * 4
 
 
 @pytest.mark.parametrize("lost", ["all", "best"])
@@ -122,10 +139,11 @@ def test_a_lost_checkpoint_is_said(lost, runs, tmp_path):
     shutil.copytree(runs / "sasrec", folder)
     best = json.loads((folder / "results.json").read_text())["train"]["best_step"]
     shutil.rmtree(folder / "checkpoints" / (str(best) if lost == "best" else ""))
-    (folder / "protocols.json").unlink()
+    for file in folder.glob("protocols.*"):
+        file.unlink()
     with pytest.raises(UserError, match="has lost the checkpoint of its best step"):
         judge_if_missing(folder, None)
-    assert not (folder / "protocols.json").exists()
+    assert not list(folder.glob("protocols.*"))
 
 
 def test_ranks_of_the_counted_model_are_the_evaluators(runs):

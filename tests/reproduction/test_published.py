@@ -65,7 +65,6 @@ def test_ours_stand_beside_them(tmp_path, make_suite):
 def test_seen_items_are_out_beside_a_number_that_had_them_out(make_suite):
     suite, cells, _ = make_suite(
         BEAUTY.replace("amazon-beauty", "ml-1m").replace("mamba4rec", "hstu")
-        + '[protocols]\nrows = ["hstu"]\n'
     )
     write_run(cells[0], 3)
     ours = read_finished(cells[0].folder).results["test"]

@@ -1,0 +1,89 @@
+"""Mamba, Mamba4Rec and EchoMamba4Rec for one history in NumPy float64, event after event.
+
+``p`` holds parameters by name, as ``nnx.to_pure_dict`` gives them.
+"""
+
+import numpy as np
+
+from tests.models.float64_layers import feed_forward, layer_norm, linear, sigmoid, silu, standardise
+
+
+def mamba(p, x):
+    """Return Mamba's outputs, (L, D): arXiv 2312.00752, algorithm 2 with its block around it."""
+    u, z = np.split(linear(p["in_proj"], x), 2, axis=1)
+    taps = p["conv_kernel_KxE"]
+    before = np.concatenate([np.zeros((len(taps) - 1, u.shape[1])), u])
+    u = silu(p["conv_bias_E"] + sum(tap * before[k : k + len(u)] for k, tap in enumerate(taps)))
+    A = -np.exp(p["A_log_ExN"])
+    rank, states = p["dt_proj"]["kernel"].shape[0], A.shape[1]
+    dt, B, C = np.split(linear(p["x_proj"], u), [rank, rank + states], axis=1)
+    delta = np.log1p(np.exp(linear(p["dt_proj"], dt) + p["dt_bias_E"]))
+    h, y = np.zeros_like(A), np.zeros_like(u)
+    for l in range(len(x)):
+        h = np.exp(delta[l, :, None] * A) * h + np.outer(delta[l] * u[l], B[l])
+        y[l] = h @ C[l] + p["D_E"] * u[l]
+    return linear(p["out_proj"], y * silu(z))
+
+
+def mamba4rec(p, items):
+    """Return the vector of a history."""
+    x = layer_norm(p["norm"], p["item_embedding"][items])
+    for layer in p["layers"].values():
+        y = mamba(layer["mamba"], x)
+        x = feed_forward(layer["ffn"], layer_norm(layer["norm"], y + x * (len(p["layers"]) > 1)))
+    return x[-1]
+
+
+def echomamba4rec(p, items, window, mends):
+    """Return the vector of a history that is padded with item 0 to ``window`` positions."""
+    length = len(items)
+    x = layer_norm(p["norm"], p["item_embedding"][[*items, *[0] * (window - length)]])
+    for layer in p["layers"].values():
+        x = x * (np.arange(window) < length)[:, None] if mends.mask_padding else x
+        if "filter" in layer:
+            x = spectral_filter(layer["filter"], x)
+        x = x * (np.arange(window) < length)[:, None] if mends.mask_padding else x
+        for bidirectional in layer["mambas"].values():
+            ahead, back = both_directions(bidirectional, x, length, mends)
+            read, x = x[length - 1], ahead + normed(bidirectional, "norm_backward", back, x)
+        # What the scores see of the last layer: forward at the last item, backward there too or
+        # at the first, both added to the last item.
+        back = back[0 if mends.join_both_ends else length - 1] if back is not None else None
+        user = ahead[length - 1] + normed(bidirectional, "norm_backward", back, read)
+        if "glu" in layer:
+            x, user = glu(layer["glu"], x), glu(layer["glu"], user)
+    return user
+
+
+def both_directions(p, x, length, mends):
+    """Return the forward branch and the backward Mamba's outputs (None: there is none)."""
+    ahead = normed(p, "norm_forward", mamba(p["forward"], x), x)
+    if "backward" not in p:
+        return ahead, None
+    stop = length if mends.reverse_from_last else len(x)
+    back = np.zeros_like(x)
+    back[:stop] = mamba(p["backward"], x[:stop][::-1])[::-1]
+    return ahead, back
+
+
+def normed(p, name, y, x):
+    if y is None:
+        return 0
+    return standardise(y + x, 1e-5) * p[name]["scale"] + p[name]["bias"]
+
+
+def spectral_filter(p, x):
+    """The circular convolution by its sums of cosines and sines, no fast transform."""
+    window = len(x)
+    response = p["weight_FxDx2"][..., 0] + 1j * p["weight_FxDx2"][..., 1]
+    turns = np.outer(np.arange(window // 2 + 1), np.arange(window)) / window
+    spectrum = np.exp(-2j * np.pi * turns) @ x * response
+    # A real signal has each frequency twice, but for 0 and that of alternating signs.
+    times = np.where((turns[:, 1] == 0) | (turns[:, 1] == 0.5), 1, 2)[:, None]
+    y = (np.exp(2j * np.pi * turns).T @ (times * spectrum)).real / window
+    return layer_norm(p["norm"], y + x)
+
+
+def glu(p, x):
+    value, gate = np.split(linear(p["fc1"], x), 2, axis=-1)
+    return layer_norm(p["norm"], linear(p["fc2"], value * sigmoid(gate)) + x)
