@@ -23,6 +23,14 @@ _VARIABLES = {
     GREY: "grey",
 }
 
+PAPER = {  # what the page's variables are on a light page
+    "ink": "#1c2024",
+    "faint": "#c9d0d6",
+    "blue": "#0072b2",
+    "orange": "#d55e00",
+    "grey": "#808890",
+}
+
 _STYLE = {
     "svg.fonttype": "none",
     "font.size": 10,
@@ -95,3 +103,11 @@ def to_svg(figure: Figure, name: str, description: str) -> str:
     for colour, variable in _VARIABLES.items():
         svg = svg.replace(colour, f"var(--{variable})")
     return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(description)}" ', 1)
+
+
+def on_paper(svg: str) -> str:
+    """Return what ``to_svg`` returned as a file of its own, on white."""
+    for name, colour in PAPER.items():
+        svg = svg.replace(f"var(--{name})", colour)
+    start = svg.index(">") + 1
+    return f'{svg[:start]}<rect width="100%" height="100%" fill="white"/>{svg[start:]}'

@@ -24,7 +24,13 @@ class Picture(NamedTuple):
 def pictures(run: RunRecord) -> list[Picture]:
     """Draw what the run has so far; what is not there yet is left out."""
     with drawing_style():
-        return [*_scores(run), *_curves(run), *_influence(run), *_filters(run), *_mambas(run)]
+        return [*_scores(run), *_curves(run), *learned_pictures(run)]
+
+
+def learned_pictures(run: RunRecord) -> list[Picture]:
+    """Draw what the model learned: influence of past events, filters, time steps, memory."""
+    with drawing_style():
+        return [*_influence(run), *_filters(run), *_mambas(run)]
 
 
 def _scores(run: RunRecord) -> list[Picture]:

@@ -28,7 +28,7 @@ def markdown_page(
         for table in tables[part.name]:
             words += [f"### {table.title}", _table(table), *table.notes]
         words += [
-            f"![{picture.title}. {picture.caption}]({picture.name}.png)"
+            f"![{picture.title}. {picture.caption}]({picture.name})"
             for picture in pictures[part.name]
         ]
         words += ["### Commands of each row's first seed", f"```bash\n{command_lines(part)}\n```"]

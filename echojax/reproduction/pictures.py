@@ -7,7 +7,18 @@ from typing import NamedTuple
 import matplotlib
 from matplotlib.figure import Figure
 
-from echojax.reporting.drawing import BLUE, FAINT, GREY, INK, ORANGE, drawing_style, to_svg
+from echojax.reporting.drawing import (
+    BLUE,
+    FAINT,
+    GREY,
+    INK,
+    ORANGE,
+    PAPER,
+    drawing_style,
+    on_paper,
+    to_svg,
+)
+from echojax.reporting.pictures import learned_pictures
 from echojax.reproduction.draw import (
     Colours,
     draw_by_length,
@@ -20,17 +31,25 @@ from echojax.reproduction.scores import Paired
 from echojax.reproduction.summary import DataSummary
 
 _PAGE = Colours(INK, FAINT, BLUE, ORANGE, GREY)  # stand-ins for the page's variables
-_PAPER = Colours("#1c2024", "#c9d0d6", "#0072b2", "#d55e00", "#808890")
+_PAPER = Colours(**PAPER)
 
 
 class Picture(NamedTuple):
-    """A picture with the words around it; ``svg`` takes its colours from the page."""
+    """A picture with the words around it.
 
-    name: str
+    Attributes:
+        title: above it.
+        caption: below it.
+        svg: for the page, which gives it its colours.
+        name: of its file.
+        content: of its file.
+    """
+
     title: str
     caption: str
     svg: str
-    png: bytes
+    name: str
+    content: bytes
 
 
 def pictures(data: DataSummary, reference: str) -> list[Picture]:
@@ -53,7 +72,7 @@ def pictures(data: DataSummary, reference: str) -> list[Picture]:
     timed = [line for line in scored if line.cost and line.cost.seconds_to_best]
     if len(timed) > 1:
         drawn.append(_time(data.name, timed, reference))
-    return drawn
+    return drawn + (_learned(data, reference) if data.learned else [])
 
 
 def _tested(lines: list[Line]) -> list[Line]:
@@ -102,6 +121,20 @@ def _time(data: str, lines: list[Line], reference: str) -> Picture:
     )
 
 
+def _learned(data: DataSummary, reference: str) -> list[Picture]:
+    assert data.learned is not None
+    return [
+        Picture(
+            f"{one.title}: {reference} on {data.name}",
+            f"{one.caption} First seed.",
+            one.svg,
+            f"{data.name}-{one.title.lower().replace(' ', '-')}.svg",
+            on_paper(one.svg).encode(),
+        )
+        for one in learned_pictures(data.learned)
+    ]
+
+
 def _picture(name: str, title: str, caption: str, draw: Callable[[Colours], Figure]) -> Picture:
     with drawing_style():
         svg = to_svg(draw(_PAGE), name, f"{title}. {caption}")
@@ -115,4 +148,4 @@ def _picture(name: str, title: str, caption: str, draw: Callable[[Colours], Figu
         figure.savefig(
             buffer, format="png", dpi=150, transparent=False, metadata={"Software": None}
         )
-    return Picture(name, title, caption, svg, buffer.getvalue())
+    return Picture(title, caption, svg, f"{name}.png", buffer.getvalue())

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from echojax.errors import UserError
+from echojax.reporting.run_record import RunRecord, read_run
 from echojax.reproduction.cells import GLOBAL_TIME, Cell, state_of
 from echojax.reproduction.failures import failure_of
 from echojax.reproduction.finished import Finished, read_finished
@@ -25,6 +26,7 @@ class DataSummary:
         otherwise: of its rows, judged with seen items out of the ranking, or in where they are out.
         ablation: the reference, then the rows that differ from it by a switch.
         judged: the finished runs by seed, judged in other ways, by row of the main table and way.
+        learned: the reference's first run, where it has kept what the model learned.
         ends: date, processor and commit (``None``: unknown) of each finished run that has a date.
         places: devices and versions of the finished runs, each once.
         problems: failures and runs that do not belong here.
@@ -38,6 +40,7 @@ class DataSummary:
     otherwise: list[Line]
     ablation: list[Line]
     judged: dict[str, dict[Way, dict[int, Finished]]]
+    learned: RunRecord | None
     ends: list[dict[str, Any]]
     places: list[dict[str, Any]]
     problems: list[str]
@@ -79,6 +82,7 @@ def summarise(suite: Suite, cells: Sequence[Cell], name: str) -> DataSummary:
         otherwise=_otherwise(suite, main, judged, first.results["protocol"]) if first else [],
         ablation=[lines[suite.reference], *ablation] if ablation else [],
         judged=judged,
+        learned=_learned(suite, cells, done, problems),
         ends=[
             {name: run.results.get(name) for name in ("date", "processor", "commit")}
             for run in done.values()
@@ -126,6 +130,17 @@ def _judged(
             for way, run in read_judged(cell.folder).items():
                 judged.setdefault(row, {}).setdefault(way, {})[cell.seed] = run
     return judged
+
+
+def _learned(
+    suite: Suite, cells: Sequence[Cell], done: dict[str, Finished], problems: list[str]
+) -> RunRecord | None:
+    cell = next(cell for cell in cells if cell.row == suite.reference)
+    try:
+        return read_run(cell.folder) if cell.name in done else None
+    except UserError as error:  # damaged: the page goes on without it
+        problems.append(str(error))
+        return None
 
 
 def _otherwise(

@@ -30,7 +30,7 @@ def write_page(out: Path, suite: Suite, cells: Sequence[Cell], record: Record) -
     drawn = {part.name: pictures(part, suite.reference) for part in parts}
     tables = {part.name: tables_of(part, suite.reference) for part in parts}
     for picture in (picture for several in drawn.values() for picture in several):
-        write_atomically(out / f"{picture.name}.png", picture.png)
+        write_atomically(out / picture.name, picture.content)
     for name, text in csv_files(parts).items():
         write_atomically(out / name, text)
     write_atomically(out / "page.md", markdown_page(suite, record, parts, tables, drawn))

@@ -6,6 +6,7 @@ import html
 import io
 import re
 import shutil
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ import pytest
 from echojax.evaluation.statistics import holm, paired_difference
 from echojax.reproduction.failures import note_failure
 from echojax.reproduction.write_page import write_page
-from tests.reproduction.conftest import SKILL, write_run
+from tests.reporting.conftest import insight
+from tests.reproduction.conftest import SKILL, SUITE, write_run
 
 
 def text_of(page):
@@ -46,6 +48,28 @@ def test_it_leaves_page_tables_and_pictures(shown):
     for path in out.glob("*.png"):
         assert path.read_bytes().startswith(b"\x89PNG")
         assert path.name in (out / "page.md").read_text()
+
+
+def test_what_the_reference_learned_is_shown(make_suite, record):
+    suite, cells, out = make_suite(SUITE.replace("[flags]", "[flags]\nmax_len = 10"))
+    ours = next(cell for cell in cells if cell.row == "ours")
+    write_run(ours, 2)
+    folder = ours.folder
+    np.savez(folder / "insight.npz", **insight())
+    write_page(out, suite, cells, record)
+    names = {path.name for path in out.glob("*.svg")}
+    assert {f"ring-{name}.svg" for name in (
+        "influence-of-past-events", "learned-fft-filters", "time-steps", "how-long-states-remember",
+    )} <= names  # fmt: skip
+    for name in names:
+        drawing = ElementTree.fromstring((out / name).read_text())
+        assert "var(" not in (out / name).read_text()
+        assert drawing[0].get("fill") == "white"
+        assert f"({name})" in (out / "page.md").read_text()
+    assert "Learned FFT filters: ours on ring" in (out / "page.html").read_text()
+    (folder / "insight.npz").write_bytes(b"no archive")
+    write_page(out, suite, cells, record)
+    assert "insight.npz cannot be read" in (out / "page.md").read_text()
 
 
 def test_the_numbers_of_the_main_table(shown):
