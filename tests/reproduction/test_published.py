@@ -59,7 +59,8 @@ def test_ours_stand_beside_them(tmp_path, make_suite):
         f"{ours['ndcg@10']:.4f}", "mamba4rec",
     ]  # fmt: skip
     assert bsarec[2].text == bsarec[5].text == "–"
-    assert bsarec[6].text == "not named"
+    assert bsarec[0].note == "seen items out"
+    assert bsarec[6].text.startswith("Shin et al.")
 
 
 def test_seen_items_are_out_beside_a_number_that_had_them_out(make_suite):
@@ -71,6 +72,7 @@ def test_seen_items_are_out_beside_a_number_that_had_them_out(make_suite):
 
     def shown():
         rows = published_table(summarise(suite, cells, "ml-1m")).rows
+        assert next(row[6].text for row in rows if row[0].text == "BERT4Rec") == "not named"
         return {row[0].text: (row[0].note, row[2].text, row[7].text) for row in rows}
 
     note, hr, differs = shown()["HSTU"]

@@ -4,6 +4,7 @@ import io
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
 from rich.console import Console
@@ -11,8 +12,10 @@ from rich.console import Console
 from echojax.config import Config
 from echojax.errors import UserError
 from echojax.evaluation.metrics import metric_names
+from echojax.run_files import read_records
 from echojax.training import results as results_module
 from echojax.training import run as run_module
+from echojax.training.best import read_best
 from echojax.training.run import run
 from echojax.training.run_folder import BusyError, alone_in, read_own_config
 from echojax.training.seed_run import SeedRun
@@ -58,6 +61,18 @@ def results_of(folder):
     return json.loads((folder / "results.json").read_text())
 
 
+def losses_of(folder):
+    return [record["loss"] for record in read_records(folder / "metrics.jsonl")]
+
+
+def weights_of(folder):
+    """Return the parameters of the checkpoint of the best step."""
+    config = read_own_config(folder)
+    items = results_of(folder)["dataset"]["items"] + 1
+    step = results_of(folder)["train"]["best_step"]
+    return jax.tree.leaves(read_best(folder, config, items, print, step=step).params)
+
+
 def test_each_seed_ends_where_it_would_alone(trained, ring, tmp_path):
     folder, _ = trained
     epochs = set()
@@ -73,6 +88,11 @@ def test_each_seed_ends_where_it_would_alone(trained, ring, tmp_path):
         assert ours["train"]["seeds_at_once"] == 2
         for part in ("valid", "test"):
             np.testing.assert_allclose(ours[part]["ndcg@20"], alone[part]["ndcg@20"], rtol=1e-3)
+        losses = [losses_of(one) for one in (folder / f"seed-{seed}", tmp_path / f"{seed}")]
+        np.testing.assert_allclose(*losses, rtol=1e-5)
+        weights = [weights_of(one) for one in (folder / f"seed-{seed}", tmp_path / f"{seed}")]
+        for together, apart in zip(*weights, strict=True):
+            np.testing.assert_allclose(together, apart, rtol=1e-3, atol=1e-4)
         epochs.add(ours["train"]["epochs"])
     assert len(epochs) > 1  # otherwise nobody left the others early
 
