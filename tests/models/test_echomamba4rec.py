@@ -35,6 +35,9 @@ class TestOfficial(Promises):
         return echomamba4rec(p, items, 7, OFFICIAL)
 
     test_padding_and_columns_do_not_matter = None  # it reads what lies behind the end
+    # What does not depend on the mends is the mended model's to promise.
+    test_rows_do_not_meet = test_longer_histories_are_refused = None
+    test_dropout_follows_each_rows_key = None
 
 
 SWITCHES = {
@@ -71,9 +74,8 @@ def influence(**sizes):
     return np.abs(jax.jit(jax.grad(encode))(embedded)).sum(axis=-1)
 
 
-@pytest.mark.parametrize("layers", [1, 2])
-def test_mended_reads_the_whole_history_and_nothing_else(layers):
-    moved = influence(layers=layers)
+def test_mended_reads_the_whole_history_and_nothing_else():
+    moved = influence(layers=2)
     inside = np.arange(7) < LENGTHS[:, None]
     assert (moved[inside] > 1e-6).all()
     assert (moved[~inside] == 0).all()
@@ -96,12 +98,11 @@ def test_official_backward_sees_no_history():
 
 
 @pytest.mark.parametrize("scan", ["fused", "sequential", "associative"])
-@pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("ends", [False, True])
+@pytest.mark.parametrize(("reverse", "ends"), [(False, False), (True, False), (True, True)])
 def test_readout_equals_the_full_pass_at_its_position(scan, reverse, ends):
     mamba = build(EchoMamba4Rec, scan=scan).layers[0].mambas[0].forward
     x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 7, 8)), jnp.float32)
-    lengths = jnp.asarray(LENGTHS) if ends and reverse else None
+    lengths = jnp.asarray(LENGTHS) if ends else None
     everywhere = mamba(x, lengths, reverse=reverse)
     for position in (np.zeros(4, np.int32), LENGTHS - 1):
         one = mamba.readout(x, jnp.asarray(position), lengths, reverse=reverse)
