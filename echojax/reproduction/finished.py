@@ -1,6 +1,5 @@
 """Finished runs read back: results, and each test target's rank where the run has kept them."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,6 +12,7 @@ from echojax.errors import UserError
 from echojax.evaluation.metrics import metric_names, metrics_of
 from echojax.run_files import read_results
 
+RANKS = "ranks.npz"
 METRICS = ("hr@10", "ndcg@10")
 COLUMNS = [metric_names().index(name) for name in METRICS]
 PRIMARY = metric_names().index("ndcg@10")  # what is tested
@@ -52,37 +52,30 @@ class Finished:
 
 def read_finished(folder: Path) -> Finished:
     """Read a finished run; one that has not changed is the same object as last time."""
-    stamps = tuple(
-        path.stat().st_mtime_ns if path.exists() else 0
-        for path in (folder / "results.json", folder / "ranks.npz")
-    )
-    return _read(folder, stamps)
+    return _read(folder, stamps(folder / "results.json", folder / RANKS))
+
+
+def stamps(*paths: Path) -> tuple[int, ...]:
+    """Return when files were last written, 0 for those that are not there."""
+    return tuple(path.stat().st_mtime_ns if path.exists() else 0 for path in paths)
 
 
 @cache
 def _read(folder: Path, stamps: tuple[int, ...]) -> Finished:
-    results = read_results(folder / "results.json")
-    path = folder / "ranks.npz"
-    if not path.exists():
-        return Finished(results, None)
-    return Finished(results, *read_ranks(path, ["test_rank_M"], "test_user_M", "test_length_M"))
+    return Finished(read_results(folder / "results.json"), read_ranks(folder / RANKS))
 
 
-def read_ranks(path: Path, ranks: Sequence[str], user: str, length: str) -> list[Ranks]:
-    """Return what lists of ranks of the same test targets say, one for each name in ``ranks``.
-
-    Args:
-        path: an .npz file.
-        ranks: the lists' names in it.
-        user: the name of the targets' users.
-        length: of their histories' lengths.
+def read_ranks(path: Path) -> Ranks | None:
+    """Return what a file of the test targets' ranks says; ``None`` where there is none.
 
     Raises:
-        UserError: they are not there, or damaged.
+        UserError: it is damaged.
     """
-    arrays = read_arrays(path, (*ranks, user, length))
-    lists = [arrays[name] for name in (*ranks, user, length)]
-    smallest = min((arrays[name].min(initial=1) for name in ranks), default=1)
-    if len({one.size for one in lists}) > 1 or smallest < 1:
+    if not path.exists():
+        return None
+    names = ("test_rank_M", "test_user_M", "test_length_M")
+    arrays = read_arrays(path, names)
+    rank_M, user_M, length_M = (arrays[name] for name in names)
+    if not rank_M.size == user_M.size == length_M.size or rank_M.min(initial=1) < 1:
         raise UserError(f"{path} does not hold ranks of one length; delete it to do without")
-    return [Ranks(metrics_of(arrays[name]), arrays[user], arrays[length]) for name in ranks]
+    return Ranks(metrics_of(rank_M), user_M, length_M)

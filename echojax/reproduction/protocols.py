@@ -7,6 +7,7 @@ protocol chose.
 import dataclasses
 import hashlib
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ import numpy as np
 from echojax.arrays import write_arrays
 from echojax.config import Config
 from echojax.data import Dataset, Split
+from echojax.errors import UserError
 from echojax.evaluation.baselines import Scorer, rank_by, scorer
 from echojax.evaluation.metrics import metrics_of
 from echojax.evaluation.sampled import (
@@ -30,12 +32,25 @@ from echojax.files import read_json, write_json
 from echojax.mesh import one_device
 from echojax.models import COUNTED
 from echojax.models.counted import training_counts
-from echojax.reproduction.finished import COLUMNS, METRICS, Finished, Ranks, read_ranks
+from echojax.reproduction.finished import COLUMNS, METRICS, Finished, read_ranks, stamps
+from echojax.run_files import read_results
+from echojax.shapes import misfit
 from echojax.training.best import read_best
 from echojax.training.prepared import encoder_and_items, make_evaluator, read_data
 from echojax.training.run_folder import check_same_data, read_config
 
 _NAME, _RANKS = "protocols.json", "protocols.npz"
+
+_INTERVAL = (float, float)
+_KEPT = {
+    "results_sha256": str,
+    "judged": [
+        {
+            "split": str, "ranking": str, "exclude_seen": bool, "examples": int,
+            **dict.fromkeys(METRICS, float), "interval": dict.fromkeys(METRICS, _INTERVAL),
+        }
+    ],
+}  # fmt: skip
 
 # exclude_seen -> the rank of every test target among all items
 FullRanker = Callable[[bool], np.ndarray]
@@ -69,37 +84,40 @@ def judge_if_missing(folder: Path, data_dir: str | None) -> bool:
 def read_judged(folder: Path) -> dict[Way, Finished]:
     """Return a run's test results by the way it was judged.
 
-    There is nothing where it was not, or has other results since. Runs that were judged by early
-    versions have kept no ranks.
+    There is nothing where it was not, or has other results since. Ranks are kept of the full
+    ranking with seen items on the other side; runs judged by early versions have none.
     """
-    if not (folder / _NAME).exists():
-        return {}
+    files = (folder / name for name in (_NAME, _RANKS, "results.json"))
+    return _read(folder, stamps(*files)) if (folder / _NAME).exists() else {}
+
+
+@cache
+def _read(folder: Path, stamps: tuple[int, ...]) -> dict[Way, Finished]:
     kept = read_json(folder / _NAME)
-    if kept.get("results_sha256") != _results_sha256(folder):
+    if problem := misfit(kept, _KEPT):
+        raise UserError(
+            f"{folder / _NAME} does not hold how a run was judged ({problem}); delete it to do "
+            "without"
+        )
+    if kept["results_sha256"] != _results_sha256(folder):
         return {}
-    judged, path = kept["judged"], folder / _RANKS
-    ranks: list[Ranks | None] = [None] * len(judged)
-    if path.exists():
-        names = [_rank_name(place) for place in range(len(judged))]
-        ranks = [*read_ranks(path, names, "user_M", "length_M")]
-    return {
-        Way(one["split"], one["ranking"], one["exclude_seen"]): Finished({"test": one}, its)
-        for one, its in zip(judged, ranks, strict=True)
-    }
+    protocol = read_results(folder / "results.json")["protocol"]
+    other_side = Way(protocol["split"], "full", not protocol["exclude_seen"])
+    ranks, judged = read_ranks(folder / _RANKS), {}
+    for one in kept["judged"]:
+        way = Way(one["split"], one["ranking"], one["exclude_seen"])
+        judged[way] = Finished({"test": one}, ranks if way == other_side else None)
+    return judged
 
 
 def _results_sha256(folder: Path) -> str:
     return hashlib.sha256((folder / "results.json").read_bytes()).hexdigest()
 
 
-def _rank_name(place: int) -> str:
-    return f"rank_{place}_M"  # in the order of the entries of protocols.json
-
-
 def _judge(
     folder: Path, data_dir: str | None
 ) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
-    """Return the entries of the file, and the ranks behind them."""
+    """Return the entries of the file, and the ranks with seen items on the other side."""
     config = read_config(folder)
     config = dataclasses.replace(config, data_dir=data_dir or config.data_dir)
     dataset, split = read_data(config, lambda line: None)
@@ -107,12 +125,13 @@ def _judge(
     kind = _counted if config.model in COUNTED else _learned
     rank_all, score_candidates = kind(folder, config, dataset, split)
     test = split.test
-    arrays = {"user_M": test.user_M, "length_M": test.target_M - test.start_M}
+    arrays = {"test_user_M": test.user_M, "test_length_M": test.target_M - test.start_M}
     judged = []
-    for place, (how, rank_M) in enumerate(_ranks(rank_all, score_candidates, dataset, split)):
-        arrays[_rank_name(place)] = rank_M
+    for how, rank_M in _ranks(rank_all, score_candidates, dataset, split):
         metrics = _metrics(rank_M, test.user_M)
         judged.append({"split": config.split, **how, "examples": rank_M.size, **metrics})
+        if how["ranking"] == "full" and how["exclude_seen"] != config.exclude_seen:
+            arrays["test_rank_M"] = rank_M
     return judged, arrays
 
 

@@ -23,11 +23,9 @@ def write_judged(cell, *, ranks=True):
     """Judge a run by hand; return each target's NDCG@10 with seen items out."""
     rng = np.random.default_rng([cell.seed, len(cell.row)])
     shown, judged, found = examples(), [], {}
-    arrays = {"user_M": shown.user_M, "length_M": shown.target_M - shown.start_M}
-    for place, (ranking, exclude_seen) in enumerate(WAYS):
-        rank_M = rng.integers(1, 25, shown.user_M.size)
-        arrays[f"rank_{place}_M"] = rank_M
-        ndcg_M = found[ranking, exclude_seen] = metrics_of(rank_M)[:, PRIMARY]
+    for ranking, exclude_seen in WAYS:
+        rank_M = found[ranking, exclude_seen] = rng.integers(1, 25, shown.user_M.size)
+        ndcg_M = metrics_of(rank_M)[:, PRIMARY]
         judged.append(
             {
                 "split": "leave-one-out", "ranking": ranking, "exclude_seen": exclude_seen,
@@ -40,8 +38,11 @@ def write_judged(cell, *, ranks=True):
     content = {"results_sha256": sha256, "judged": judged}
     (cell.folder / "protocols.json").write_text(json.dumps(content))
     if ranks:
-        np.savez(cell.folder / "protocols.npz", **arrays)
-    return found["full", True]
+        np.savez(
+            cell.folder / "protocols.npz", test_rank_M=found["full", True],
+            test_user_M=shown.user_M, test_length_M=shown.target_M - shown.start_M,
+        )  # fmt: skip
+    return metrics_of(found["full", True])[:, PRIMARY]
 
 
 def test_seen_items_out_is_a_table_with_paired_tests(finished_suite, record):

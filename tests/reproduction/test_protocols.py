@@ -118,19 +118,22 @@ def test_it_is_judged_once_until_the_results_change(runs, tmp_path):
 
 
 @pytest.mark.parametrize("model", ["markov", "sasrec"])
-def test_ranks_are_kept_of_every_way(model, runs, tmp_path):
+def test_ranks_are_kept_with_seen_items_on_the_other_side(model, runs, tmp_path):
+    other_side = Way("global-time", "full", True)
     judged = read_judged(runs / model)
-    own = read_finished(runs / model).ranks
-    same = judged[Way("global-time", "full", False)].ranks
-    np.testing.assert_array_equal(same.values_MxF, own.values_MxF)
-    for one in judged.values():
-        assert one.ranks.same_targets(own)
-        means = dict(zip(METRICS, one.ranks.values_MxF.mean(axis=0)[COLUMNS], strict=True))
-        assert means == {metric: one.results["test"][metric] for metric in METRICS}
+    assert [way for way, one in judged.items() if one.ranks] == [other_side]
+    kept, means = judged[other_side], judged[other_side].ranks.values_MxF.mean(axis=0)[COLUMNS]
+    assert kept.ranks.same_targets(read_finished(runs / model).ranks)
+    assert list(means) == [kept.results["test"][metric] for metric in METRICS]
     folder = tmp_path / model
     shutil.copytree(runs / model, folder)
     (folder / "protocols.npz").unlink()  # as early versions left it
     assert [one.ranks for one in read_judged(folder).values()] == [None] * 4
+    (folder / "protocols.json").write_text(
+        (folder / "protocols.json").read_text().replace('"examples"', '"example"')
+    )
+    with pytest.raises(UserError, match=r"protocols\.json does not hold how a run was judged"):
+        read_judged(folder)
 
 
 @pytest.mark.parametrize("lost", ["all", "best"])
