@@ -20,29 +20,25 @@ _SCORES = (
 
 def score_table(data: DataSummary, reference: str) -> Table:
     """Return scores and paired tests of the main table."""
-    notes = [_SCORES, _tested(data.lines, reference), *_untested(data.lines)]
+    notes = [_SCORES, *_tests(data.lines, reference)]
     return Table("Scores", _HEAD, _score_rows(data.lines), notes)
 
 
 def otherwise_table(data: DataSummary, reference: str) -> Table:
     """Return scores and paired tests of the same checkpoints with seen items on the other side."""
-    notes = [
-        f"The same checkpoints, judged with the items of the history {data.other_side}"
-        f"{' of' * (data.other_side == 'out')} the ranking. {_tested(data.otherwise, reference)}",
-        *_untested(data.otherwise),
-    ]
+    where = "out of" if data.other_side == "out" else "in"
+    how = f"The same checkpoints, judged with the items of the history {where} the ranking."
     valid = _HEAD.index("validation NDCG@10")  # judged on test alone
     head = [*_HEAD[:valid], *_HEAD[valid + 1 :]]
     rows = [[*row[:valid], *row[valid + 1 :]] for row in _score_rows(data.otherwise)]
+    notes = [how, *_tests(data.otherwise, reference)]
     return Table(f"Scores with seen items {data.other_side}", head, rows, notes)
 
 
 def ablation_table(data: DataSummary, reference: str) -> Table:
     """Return scores and differences of the rows that differ from the reference by a switch."""
-    notes = [
-        f"Each row is {reference} but for what its name says. " + _tested(data.ablation, reference),
-        *_untested(data.ablation),
-    ]
+    how = f"Each row is {reference} but for what its name says."
+    notes = [how, *_tests(data.ablation, reference)]
     return Table("Ablation", _HEAD, _score_rows(data.ablation), notes)
 
 
@@ -114,9 +110,10 @@ def _paired(line: Line) -> list[Cell]:
     return [Cell(f"{p.difference:+.4f}", note), Cell(f"{p.p:.4f}"), Cell(f"{p.p_holm:.4f}")]
 
 
-def _tested(lines: Sequence[Line], reference: str) -> str:
+def _tests(lines: Sequence[Line], reference: str) -> list[str]:
+    """Return what the tests of a table are, and which lines are not tested, and why."""
     tests = sum(isinstance(line.paired, Paired) for line in lines)
-    return (
+    how = (
         f"Differences are to {reference}, user by user, over the seeds that both have: 95 % "
         "bootstrap interval over users, two-sided p of a permutation test (10,000 swaps: none is "
         f"below 0.0001), and p after Holm's correction for the {tests} "
@@ -124,14 +121,12 @@ def _tested(lines: Sequence[Line], reference: str) -> str:
         "Interval and p are about users, given these trained models; what other seeds would do is "
         "in ±, the difference's standard deviation between seeds, alone."
     )
-
-
-def _untested(lines: Sequence[Line]) -> list[str]:
     why: dict[str, list[str]] = {}
     for line in lines:
         if isinstance(line.paired, str):
             why.setdefault(line.paired, []).append(line.name)
-    return [f"Not tested: {', '.join(names)}: {reason}." for reason, names in why.items()]
+    untested = [f"Not tested: {', '.join(names)}: {reason}." for reason, names in why.items()]
+    return [how, *untested] if tests else untested
 
 
 def range_words(first: int, last: int | None) -> str:

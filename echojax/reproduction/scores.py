@@ -126,7 +126,7 @@ def compare(
 @cache
 def _compare(ours: tuple[Finished, ...], theirs: tuple[Finished, ...], seeds: int) -> Paired | str:
     if any(run.ranks is None for run in (*ours, *theirs)):
-        return "no ranks.npz"
+        return "no ranks are kept"
     mean, reference = seed_mean(ours), seed_mean(theirs)
     if not mean.same_targets(reference):
         return "judged on other users or histories than the reference"

@@ -84,7 +84,7 @@ def test_runs_without_ranks_keep_what_their_results_say(make_suite):
     assert ndcg.interval is None
     assert estimates(runs[:1])[1].interval == tuple(runs[0].results["test"]["interval"]["ndcg@10"])
     assert by_length(runs)[0].ndcg.interval is None
-    assert compare({0: runs[0]}, {0: runs[1]}, counted=(False, False)) == "no ranks.npz"
+    assert compare({0: runs[0]}, {0: runs[1]}, counted=(False, False)) == "no ranks are kept"
 
 
 def test_a_run_that_was_made_again_is_read_again(make_suite):
