@@ -61,7 +61,7 @@ def stamps(*paths: Path) -> tuple[int, ...]:
 
 
 @cache
-def _read(folder: Path, stamps: tuple[int, ...]) -> Finished:
+def _read(folder: Path, written: tuple[int, ...]) -> Finished:
     return Finished(read_results(folder / "results.json"), read_ranks(folder / RANKS))
 
 

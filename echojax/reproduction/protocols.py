@@ -92,7 +92,7 @@ def read_judged(folder: Path) -> dict[Way, Finished]:
 
 
 @cache
-def _read(folder: Path, stamps: tuple[int, ...]) -> dict[Way, Finished]:
+def _read(folder: Path, written: tuple[int, ...]) -> dict[Way, Finished]:
     kept = read_json(folder / _NAME)
     if problem := misfit(kept, _KEPT):
         raise UserError(
