@@ -17,13 +17,13 @@ _PART = {
     "coverage@10": float,
     "mean_popularity@10": float,
 }
-_BY_LENGTH = {
-    "from": int,
+_AT_10 = {
     "examples": int,
     "hr@10": float,
     "ndcg@10": float,
     "interval": {"hr@10": _INTERVAL, "ndcg@10": _INTERVAL},
 }
+_BY_LENGTH = {"from": int, **_AT_10}
 _JUDGED = {**_PART, "by_length": [_BY_LENGTH]}
 _RESULTS = {
     "config": dict,
@@ -34,6 +34,10 @@ _RESULTS = {
     "train": {"seconds": float},
     "versions": dict,
     "device": str,
+}
+_PROTOCOLS = {
+    "results_sha256": str,
+    "judged": [{"split": str, "ranking": str, "exclude_seen": bool, **_AT_10}],
 }
 _RECORDS = {
     "train": {"step": int, "epoch": float, "loss": float},
@@ -47,12 +51,23 @@ def read_results(path: Path) -> dict[str, Any]:
     Raises:
         UserError: it is missing, damaged, or not the results of a run.
     """
-    results = read_json(path)
-    if problem := misfit(results, _RESULTS):
-        raise UserError(
-            f"{path} does not hold the results of a run ({problem}); restore it from a copy"
-        )
-    return results
+    return _read(path, _RESULTS, "the results of a run", "restore it from a copy")
+
+
+def read_protocols(path: Path) -> dict[str, Any]:
+    """Return what ``protocols.json`` holds.
+
+    Raises:
+        UserError: it is missing, damaged, or does not say how a run was judged.
+    """
+    return _read(path, _PROTOCOLS, "how a run was judged", "delete it to do without")
+
+
+def _read(path: Path, shape: dict[str, Any], what: str, cure: str) -> dict[str, Any]:
+    content = read_json(path)
+    if problem := misfit(content, shape):
+        raise UserError(f"{path} does not hold {what} ({problem}); {cure}")
+    return content
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:

@@ -71,6 +71,11 @@ def plan(suite: Suite, out: Path, data_dir: str | None) -> list[Cell]:
     return cells
 
 
+def in_main_table(cell: Cell, suite: Suite) -> bool:
+    """Return whether it is a run, on either split, of a row of the main table."""
+    return cell.row.removesuffix(GLOBAL_TIME) in {row.name for row in suite.rows}
+
+
 def only_rows(cells: list[Cell], suite: Suite, wanted: Collection[str]) -> list[Cell]:
     """Return the runs of the rows that are wanted; ``UserError`` where there is no such row."""
     known = [row.name for row in (*suite.rows, *suite.ablation)]

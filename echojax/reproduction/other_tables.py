@@ -54,10 +54,15 @@ def protocol_table(data: DataSummary) -> Table:
         for row, judged in data.judged.items()
         for way, runs in judged.items()
     }
+    best = {
+        way: max(ndcg.mean for (_, other), (_, ndcg) in found.items() if other == way)
+        for way in ways
+    }
     rows = []
     for row, judged in data.judged.items():
         seeds = max(map(len, judged.values()))
-        rows.append([Cell(row), *(_cell(found, row, way) for way in ways), Cell(str(seeds))])
+        cells = (_cell(found.get((row, way)), best[way]) for way in ways)
+        rows.append([Cell(row), *cells, Cell(str(seeds))])
     head = ["", *map(_way_words, ways), "seeds"]
     notes = [
         "NDCG@10 on test, mean over the seeds that were judged, behind ± its standard deviation "
@@ -71,12 +76,11 @@ def protocol_table(data: DataSummary) -> Table:
     return Table("The same models under other protocols", head, rows if ways else [], notes)
 
 
-def _cell(found: dict[tuple[str, Way], tuple[Estimate, ...]], row: str, way: Way) -> Cell:
-    """Return the NDCG@10 of a row, the highest of its way set off, with HR@10 beside it."""
-    if (row, way) not in found:
+def _cell(scores: tuple[Estimate, ...] | None, best: float) -> Cell:
+    """Return NDCG@10, set off where it is the best, with HR@10 beside it."""
+    if scores is None:
         return NONE
-    hr, ndcg = found[row, way]
-    best = max(theirs.mean for (_, other), (_, theirs) in found.items() if other == way)
+    hr, ndcg = scores
     cell = estimate_cell(replace(ndcg, interval=None), best)
     return cell._replace(note=f"{cell.note} HR {hr.mean:.4f}".strip())
 

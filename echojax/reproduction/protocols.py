@@ -16,7 +16,6 @@ import numpy as np
 from echojax.arrays import write_arrays
 from echojax.config import Config
 from echojax.data import Dataset, Split
-from echojax.errors import UserError
 from echojax.evaluation.baselines import Scorer, rank_by, scorer
 from echojax.evaluation.metrics import metrics_of
 from echojax.evaluation.sampled import (
@@ -33,24 +32,12 @@ from echojax.mesh import one_device
 from echojax.models import COUNTED
 from echojax.models.counted import training_counts
 from echojax.reproduction.finished import COLUMNS, METRICS, Finished, read_ranks, stamps
-from echojax.run_files import read_results
-from echojax.shapes import misfit
+from echojax.run_files import read_protocols, read_results
 from echojax.training.best import read_best
 from echojax.training.prepared import encoder_and_items, make_evaluator, read_data
 from echojax.training.run_folder import check_same_data, read_config
 
 _NAME, _RANKS = "protocols.json", "protocols.npz"
-
-_INTERVAL = (float, float)
-_KEPT = {
-    "results_sha256": str,
-    "judged": [
-        {
-            "split": str, "ranking": str, "exclude_seen": bool, "examples": int,
-            **dict.fromkeys(METRICS, float), "interval": dict.fromkeys(METRICS, _INTERVAL),
-        }
-    ],
-}  # fmt: skip
 
 # exclude_seen -> the rank of every test target among all items
 FullRanker = Callable[[bool], np.ndarray]
@@ -93,12 +80,7 @@ def read_judged(folder: Path) -> dict[Way, Finished]:
 
 @cache
 def _read(folder: Path, written: tuple[int, ...]) -> dict[Way, Finished]:
-    kept = read_json(folder / _NAME)
-    if problem := misfit(kept, _KEPT):
-        raise UserError(
-            f"{folder / _NAME} does not hold how a run was judged ({problem}); delete it to do "
-            "without"
-        )
+    kept = read_protocols(folder / _NAME)
     if kept["results_sha256"] != _results_sha256(folder):
         return {}
     protocol = read_results(folder / "results.json")["protocol"]

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from echojax.errors import UserError
 from echojax.machine import describe
-from echojax.reproduction.cells import GLOBAL_TIME, Cell, only_rows, plan, state_of
+from echojax.reproduction.cells import Cell, in_main_table, only_rows, plan, state_of
 from echojax.reproduction.failures import failure_of, note_failure
 from echojax.reproduction.protocols import judge_if_missing
 from echojax.reproduction.record import Record, open_record, read_record, write_record
@@ -114,7 +114,7 @@ def _make(
                 write_sample(Path(cell.config.data_path), data, data_dir, partial(_say, console))
             _refuse_other_data(cell, cells)
             train(cell, console)
-        if cell.row.removesuffix(GLOBAL_TIME) in {row.name for row in suite.rows}:
+        if in_main_table(cell, suite):
             judged = _judge(cell, data_dir, console)
     except (Interrupted, Stopped):
         raise

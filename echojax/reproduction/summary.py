@@ -6,7 +6,7 @@ from typing import Any
 
 from echojax.errors import UserError
 from echojax.reporting.run_record import RunRecord, read_run
-from echojax.reproduction.cells import GLOBAL_TIME, Cell, state_of
+from echojax.reproduction.cells import GLOBAL_TIME, Cell, in_main_table, state_of
 from echojax.reproduction.failures import failure_of
 from echojax.reproduction.finished import Finished, read_finished
 from echojax.reproduction.lines import Line, beside, corrected, line_of, scored
@@ -125,8 +125,8 @@ def _judged(
     """Return the main table's runs as they were judged in other ways, on either split."""
     judged: dict[str, dict[Way, dict[int, Finished]]] = {}
     for cell in cells:
-        row = cell.row.removesuffix(GLOBAL_TIME)
-        if row in {one.name for one in suite.rows} and cell.name in done:
+        if in_main_table(cell, suite) and cell.name in done:
+            row = cell.row.removesuffix(GLOBAL_TIME)
             for way, run in read_judged(cell.folder).items():
                 judged.setdefault(row, {}).setdefault(way, {})[cell.seed] = run
     return judged
