@@ -36,7 +36,7 @@ def save_one(folder: Path) -> Saved:
     _, state = create_state(nnx.Linear(3, 4, rngs=nnx.Rngs(0)), optax.adam(1e-3), 0)
     state = jax.device_get(state._replace(step=jnp.int32(7)))
     checkpoints = Checkpoints(folder, print)
-    checkpoints.save(state, _PROGRESS, 0.25)
+    checkpoints.save(state, _PROGRESS)
     checkpoints.close()
     return Saved(folder, state)
 
@@ -58,7 +58,7 @@ def damaged(saved: Saved, folder: Path, rng: random.Random) -> Callable[[], None
         finally:
             checkpoints.close()
         assert found is not None, "no checkpoint, and no line about it"
-        state, progress = found
+        state, progress, _ = found
         assert progress == _PROGRESS, "another progress"
         same = jax.tree.map(np.array_equal, state, saved.state)
         assert all(jax.tree.leaves(same)), "another state"

@@ -1,4 +1,4 @@
-"""Checkpoints: the newest two and the best two, each with a checksum of what it holds."""
+"""Checkpoints: the newest two and the best step of each, with checksums of what they hold."""
 
 import hashlib
 import json
@@ -8,10 +8,10 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -21,6 +21,45 @@ from orbax.checkpoint import checkpoint_managers
 from echojax.errors import UserError
 from echojax.hosts import first_host, on_first, tell
 from echojax.training.state import TrainState
+
+
+class Restored(NamedTuple):
+    """A checkpoint that was read.
+
+    Attributes:
+        state: the state.
+        progress: what was saved beside it.
+        lost: what is wrong with the checkpoint that was asked for, where this is another one.
+    """
+
+    state: TrainState
+    progress: dict[str, Any]
+    lost: str = ""
+
+
+class _NewestAndTheirBest(checkpoint_managers.PreservationPolicy):
+    """Keeps the newest two checkpoints and the best step that the progress of each names.
+
+    From whichever of them a run goes on, its best step so far is there. What is best is read from
+    the progress alone: it outlives the process, and a tie is decided in one place.
+
+    Attributes:
+        best_steps: by step, as far as it is known.
+    """
+
+    def __init__(self) -> None:
+        self.best_steps: dict[int, int | None] = {}
+
+    def should_preserve(
+        self,
+        checkpoints: Sequence[checkpoint_managers.PolicyCheckpointInfo],
+        *,
+        context: checkpoint_managers.PreservationContext,
+    ) -> Sequence[bool]:
+        """Return for each checkpoint, oldest first, whether it is kept."""
+        newest = [info.step for info in checkpoints[-2:]]
+        kept = {*newest, *(self.best_steps.get(step) for step in newest)}
+        return [info.step in kept for info in checkpoints]
 
 
 class Checkpoints:
@@ -42,16 +81,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path, say: Callable[[str], None]):
         self._say = say
-        policy = checkpoint_managers.AnyPreservationPolicy(
-            [
-                checkpoint_managers.LatestN(2),
-                checkpoint_managers.BestN(
-                    n=2,
-                    get_metric_fn=lambda metrics: metrics["ndcg@10"],
-                    keep_checkpoints_without_metrics=False,
-                ),
-            ]
-        )
+        self._policy = _NewestAndTheirBest()
         self._manager: ocp.CheckpointManager | None = None
         if first_host():
             folder.mkdir(parents=True, exist_ok=True)
@@ -59,7 +89,7 @@ class Checkpoints:
                 primary_host=0, active_processes={0}, barrier_sync_key_prefix="checkpoints"
             )
             options = ocp.CheckpointManagerOptions(
-                preservation_policy=policy,
+                preservation_policy=self._policy,
                 enable_async_checkpointing=False,
                 create=False,
                 multiprocessing_options=alone,
@@ -72,16 +102,21 @@ class Checkpoints:
                     "one whose _CHECKPOINT_METADATA is damaged, or restore them from a copy"
                 ) from None
 
-    def save(self, state: TrainState, progress: dict[str, Any], ndcg: float | None = None) -> None:
-        """Write ``state`` and ``progress`` (JSON values) under the state's step.
+    def save(self, state: TrainState, progress: dict[str, Any]) -> None:
+        """Write ``state`` and ``progress`` under the state's step.
 
-        ``ndcg`` is the validation NDCG@10 where this step was validated: the best are kept.
+        ``progress`` holds JSON values; its ``best_step`` names the checkpoint that is kept beside
+        this one, 0 for none.
 
         Raises:
             UserError: the disk is full, or refuses otherwise.
         """
         if self._manager is None:
             return
+        newest = self._manager.latest_step()
+        if newest is not None and newest not in self._policy.best_steps:
+            self._policy.best_steps[newest] = (self._progress(newest) or {}).get("best_step")
+        self._policy.best_steps[int(state.step)] = progress["best_step"]
         arrays = _by_name(state)
         meta = {
             "progress": progress,
@@ -95,7 +130,6 @@ class Checkpoints:
                     args=ocp.args.Composite(
                         state=ocp.args.StandardSave(arrays), meta=ocp.args.JsonSave(meta)
                     ),
-                    metrics=None if ndcg is None else {"ndcg@10": ndcg},
                 )
         except (OSError, ValueError) as error:
             raise UserError(
@@ -105,7 +139,7 @@ class Checkpoints:
 
     def restore(
         self, like: TrainState, first: int | None = None, *, newest: int | None = None
-    ) -> tuple[TrainState, dict[str, Any]] | None:
+    ) -> Restored | None:
         """Return the newest whole checkpoint, or ``None`` where there is no checkpoint at all.
 
         Args:
@@ -117,43 +151,57 @@ class Checkpoints:
             UserError: there are checkpoints and none of them can be read.
         """
         like = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
-        found: tuple[TrainState, dict[str, Any]] | None = None
+        found: Restored | None = None
 
-        def read() -> dict[str, Any] | None:
+        def read() -> tuple[dict[str, Any], str] | None:
             nonlocal found
             found = self._restore(like, first, newest)
-            return found and found[1]
+            return found and (found.progress, found.lost)
 
-        progress = on_first(read)
-        if progress is None:
+        answer = on_first(read)
+        if answer is None:
             return None
-        return tell(found[0] if found else like), progress
+        return Restored(tell(found.state if found else like), *answer)
 
-    def _restore(
-        self, like: TrainState, first: int | None, newest: int | None
-    ) -> tuple[TrainState, dict[str, Any]] | None:
+    def _restore(self, like: TrainState, first: int | None, newest: int | None) -> Restored | None:
         assert self._manager is not None
         steps = sorted(self._manager.all_steps(), reverse=True)
         if newest is not None:
             steps = [step for step in steps if step <= newest]
         if not steps:
             return None
+        lost = ""
         if first in steps:
+            steps.remove(first)
             steps.insert(0, first)
-        for i, step in enumerate(steps):
+        elif first is not None:
+            lost = "missing"
+        damaged: dict[int, str] = {}
+        found: Restored | None = None
+        for step in steps:
             try:
                 with _no_tracebacks():
-                    return self._read(step, like)
+                    found = self._read(step, like)
+                break
             except Exception as error:
                 # Damage shows up as whatever exception the reader happens to meet.
-                reason = _reason(error)
-                last = i + 1 == len(steps)
-                instead = "none is left" if last else f"using step {steps[i + 1]}"
-                self._say(f"checkpoint of step {step} is damaged ({reason}): {instead}")
-        raise UserError(
-            f"no checkpoint in {self._manager.directory} can be read; "
-            "restore the folder from a copy, or train again with another --run-dir"
-        )
+                damaged[step] = f"damaged ({_reason(error)})"
+        if first in damaged and found is not None:
+            lost = damaged.pop(first)
+        instead = "none is left" if found is None else f"using step {step}"
+        for other, reason in damaged.items():
+            self._say(f"checkpoint of step {other} is {reason}: {instead}")
+        if found is None:
+            raise UserError(
+                f"no checkpoint in {self._manager.directory} can be read; "
+                "restore the folder from a copy, or train again with another --run-dir"
+            )
+        return found._replace(lost=lost)
+
+    def newest_progress(self) -> dict[str, Any]:
+        """Return the progress that the newest checkpoint with a whole one holds, or nothing."""
+        steps = [] if self._manager is None else sorted(self._manager.all_steps(), reverse=True)
+        return next(filter(None, map(self._progress, steps)), {})
 
     def drop_after(self, step: int) -> None:
         """Delete what a resumed run writes anew: damaged checkpoints newer than ``step``, parts."""
@@ -168,7 +216,17 @@ class Checkpoints:
         if self._manager is not None:
             self._manager.close()
 
-    def _read(self, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
+    def _progress(self, step: int) -> dict[str, Any] | None:
+        """Return the progress in the checkpoint of ``step``, ``None`` where it is damaged."""
+        assert self._manager is not None
+        args = ocp.args.Composite(meta=ocp.args.JsonRestore())
+        try:
+            with _no_tracebacks():
+                return _checked_progress(self._manager.restore(step, args=args)["meta"])
+        except Exception:  # whatever the reader happens to meet
+            return None
+
+    def _read(self, step: int, like: TrainState) -> Restored:
         assert self._manager is not None
         names = _by_name(like)
         found = self._manager.restore(
@@ -180,12 +238,9 @@ class Checkpoints:
         arrays, meta = found["state"], found["meta"]
         if _checksum(arrays) != meta["sha256"]:
             raise ValueError("its checksum does not match")
-        # Checkpoints of version 0.1 have no checksum of their progress.
-        known = meta.get("progress_sha256")
-        if known is not None and known != _checksum_of_json(meta["progress"]):
-            raise ValueError("its progress has another checksum")
         leaves = [arrays[name] for name in names]
-        return jax.tree.unflatten(jax.tree.structure(like), leaves), meta["progress"]
+        state = jax.tree.unflatten(jax.tree.structure(like), leaves)
+        return Restored(state, _checked_progress(meta))
 
 
 @contextmanager
@@ -221,6 +276,15 @@ def _by_name(state: TrainState) -> dict[str, np.ndarray]:
         jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf)
         for path, leaf in leaves
     }
+
+
+def _checked_progress(meta: dict[str, Any]) -> dict[str, Any]:
+    """Return the progress in a checkpoint's ``meta``; ``ValueError`` where it was changed."""
+    # Checkpoints of version 0.1 have no checksum of their progress.
+    known = meta.get("progress_sha256")
+    if known is not None and known != _checksum_of_json(meta["progress"]):
+        raise ValueError("its progress has another checksum")
+    return meta["progress"]
 
 
 def _checksum_of_json(value: dict[str, Any]) -> str:

@@ -187,15 +187,15 @@ class _Epochs:
         self, run: SeedRun, log: MetricLog, state: TrainState, epoch: int, *, reached: bool
     ) -> None:
         """Validate where it is due, and save."""
-        ndcg, standing, config = None, run.standing, self.trainer.config
+        standing, config = run.standing, self.trainer.config
         whole = run.finite(gather(state, run.state, self.trainer.mesh))
         if epoch % config.eval_every == 0 or epoch == config.epochs or not reached:
-            ndcg = self._validate(run, log, state, epoch)
+            self._validate(run, log, state, epoch)
         if reached:
             standing.epoch_loss, standing.epoch_steps = 0.0, 0
-        run.save(whole, ndcg)
+        run.save(whole)
 
-    def _validate(self, run: SeedRun, log: MetricLog, state: TrainState, epoch: int) -> float:
+    def _validate(self, run: SeedRun, log: MetricLog, state: TrainState, epoch: int) -> None:
         began, standing = time.perf_counter(), run.standing
         metrics = self.trainer.validate(state)
         ndcg, loss = metrics["ndcg@10"], standing.mean_loss
@@ -212,7 +212,6 @@ class _Epochs:
             f"{seed}epoch {epoch}  loss {loss:.4f}  valid HR@10 {metrics['hr@10']:.4f}  "
             f"NDCG@10 {ndcg:.4f}{'  best so far' if best else ''}"
         )
-        return ndcg
 
     def _leave_if_asked(self) -> None:
         if self.asked:

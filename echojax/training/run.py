@@ -182,13 +182,15 @@ def _finish(
     steps_per_epoch: int, console: Console,
 ) -> dict[str, Any]:  # fmt: skip
     """Judge and report one seed by its best parameters, or the newest whole ones."""
-    found = one.checkpoints.restore(one.state, first=one.standing.best_step)
-    judged = found[0] if found else one.state
+    found = one.checkpoints.restore(one.state, first=one.standing.best_step or None)
+    judged, lost = (found.state, found.lost) if found else (one.state, "")
     params = jax.device_get(judged.params)
     one.checkpoints.close()
     step, best = int(judged.step), one.standing.best_step
-    if best and step != best:  # the results must not name another model than they are of
-        one.stopped += f"; the checkpoint of step {best}, the best, is lost: step {step} is judged"
+    if lost:  # the results must not name another model than they are of
+        one.stopped += (
+            f"; the checkpoint of step {best}, the best, is {lost}: step {step} is judged"
+        )
         one.standing.best_step, one.standing.best_epoch = step, step // steps_per_epoch
         console.print(one.stopped, highlight=False, soft_wrap=True)
     placed = place(params, evaluate.mesh)

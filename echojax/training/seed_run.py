@@ -49,9 +49,9 @@ class SeedRun:
         """Return its metrics.jsonl, open, as it was at the step it stands at."""
         return MetricLog(self.folder, self.standing.steps, self.config)
 
-    def save(self, state: TrainState, ndcg: float | None = None) -> None:
-        """Write a checkpoint; ``ndcg`` where it was validated."""
-        self.checkpoints.save(state, asdict(self.standing), ndcg)
+    def save(self, state: TrainState) -> None:
+        """Write a checkpoint of ``state`` and of the standing."""
+        self.checkpoints.save(state, asdict(self.standing))
 
     def finite(self, state: TrainState) -> TrainState:
         """Return the state, on the host, if it is worth keeping.
@@ -81,26 +81,25 @@ class SeedRun:
             newest: the latest step to go back to.
         """
         found = self.checkpoints.restore(start, newest=newest)
-        self.state, progress = found or (start, {})
+        self.state, progress = (found.state, found.progress) if found else (start, {})
         self.standing = Standing(**progress)
         return found is not None
 
 
 def go_back_together(runs: Sequence[SeedRun], starts: Sequence[TrainState], per_epoch: int) -> None:
-    """Resume every seed from its checkpoints, those in training all at one step.
+    """Resume every seed from its checkpoints, none later than the first that is still in training.
 
-    A kill between two seeds' checkpoints leaves the first of them ahead.
+    A kill between two seeds' checkpoints leaves the first of them ahead; one that has ended there
+    was trained beside the others in the steps that they lack, so it goes back with them.
     """
     for run, start in zip(runs, starts, strict=True):
         run.go_back(start)
-    while True:
-        active = [i for i, run in enumerate(runs) if run.stop_reason(per_epoch) is None]
-        steps = [runs[i].standing.steps for i in active]
-        if len(set(steps)) <= 1:
+    while active := [run.standing.steps for run in runs if run.stop_reason(per_epoch) is None]:
+        ahead = [i for i, run in enumerate(runs) if run.standing.steps > min(active)]
+        if not ahead:
             return
-        for i in active:
-            if runs[i].standing.steps > min(steps):
-                runs[i].go_back(starts[i], newest=min(steps))
+        for i in ahead:
+            runs[i].go_back(starts[i], newest=min(active))
 
 
 def stacked(states: Sequence[TrainState]) -> TrainState:

@@ -2,6 +2,8 @@
 
 import errno
 import json
+import shutil
+from dataclasses import asdict
 
 import jax
 import jax.numpy as jnp
@@ -113,3 +115,78 @@ def test_shapes_of_a_state_are_those_of_the_state_made():
     assert jax.tree.structure(state) == jax.tree.structure(shapes)
     for made, shape in zip(jax.tree.leaves(state), jax.tree.leaves(shapes), strict=True):
         assert (made.shape, made.dtype) == (shape.shape, shape.dtype)
+
+
+def progress(step, best_step):
+    return asdict(Standing(steps=step, best_step=best_step))
+
+
+def kept(folder):
+    return sorted(int(path.name) for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("opened_anew", [False, True])
+@pytest.mark.parametrize(
+    ("best_steps", "expected"),
+    [
+        ([1, 2, 2, 2, 2, 2], [2, 5, 6]),
+        ([0, 0, 0, 0, 0, 0], [5, 6]),  # no validation yet
+        ([1, 1, 1, 1, 5, 5], [5, 6]),
+        ([1, 1, 3, 3, 3, 6], [3, 5, 6]),  # where 6 is damaged, 5 goes on, and its best is 3
+    ],
+)
+def test_the_newest_two_are_kept_and_the_best_step_of_each(
+    state, tmp_path, best_steps, expected, opened_anew
+):
+    checkpoints = Checkpoints(tmp_path, print)
+    for step, best in enumerate(best_steps, 1):
+        if opened_anew:
+            checkpoints.close()
+            checkpoints = Checkpoints(tmp_path, print)
+        checkpoints.save(at(state, step), progress(step, best))
+    assert kept(tmp_path) == expected
+    assert checkpoints.newest_progress()["best_step"] == best_steps[-1]
+    checkpoints.close()
+
+
+def test_folders_made_before_have_their_best_in_the_same_progress(state, tmp_path):
+    """Their progress had no checksum of its own."""
+    checkpoints = Checkpoints(tmp_path, print)
+    for step in (1, 2, 3):
+        checkpoints.save(at(state, step), progress(step, 1))
+        path = tmp_path / f"{step}/meta/metadata"
+        meta = json.loads(path.read_text())
+        del meta["progress_sha256"]
+        path.write_text(json.dumps(meta))
+    checkpoints.close()
+    checkpoints = Checkpoints(tmp_path, print)
+    checkpoints.save(at(state, 4), progress(4, 1))
+    checkpoints.close()
+    assert kept(tmp_path) == [1, 3, 4]
+
+
+def test_a_step_that_is_asked_for_and_lost_is_named_with_its_reason(run, state):
+    for step in (1, 2, 3, 4):
+        run.checkpoints.save(at(state, step), progress(step, 1))
+    found = run.checkpoints.restore(state, first=1)
+    assert (int(found.state.step), found.lost) == (1, "")
+    shutil.rmtree(run.folder / "checkpoints/1/state")
+    found = run.checkpoints.restore(state, first=1)
+    assert int(found.state.step) == 4
+    assert found.lost.startswith("damaged (")
+    found = run.checkpoints.restore(state, first=2)
+    assert (int(found.state.step), found.lost) == (4, "missing")
+    assert run.checkpoints.said == []
+
+
+def test_damage_is_said_with_the_step_that_is_used(run, state):
+    for step in (1, 2, 3, 4):
+        run.checkpoints.save(at(state, step), progress(step, 2))
+    for step in (3, 4):
+        shutil.rmtree(run.folder / f"checkpoints/{step}/state")
+    assert int(run.checkpoints.restore(state).state.step) == 2
+    lines = [(line.split(" is damaged")[0], line.split(": ")[-1]) for line in run.checkpoints.said]
+    assert lines == [
+        ("checkpoint of step 4", "using step 2"),
+        ("checkpoint of step 3", "using step 2"),
+    ]

@@ -118,11 +118,11 @@ def test_a_stop_between_two_seeds_checkpoints_costs_nothing(trained, ring, tmp_p
     config = Config(data_path=str(ring), seeds=2, run_dir=str(tmp_path / "cut"), **SIZES)
     saves, save = [], SeedRun.save
 
-    def dies(self, state, ndcg=None):
+    def dies(self, state):
         if len(saves) == 3:  # the second epoch's of the last seed
             raise KeyboardInterrupt
         saves.append(self.config.seed)
-        save(self, state, ndcg)
+        save(self, state)
 
     with monkeypatch.context() as patch:
         patch.setattr(SeedRun, "save", dies)
@@ -170,7 +170,7 @@ def test_where_the_best_checkpoint_is_lost_the_results_say_what_they_are_of(trai
     run(Config(**config | {"run_dir": str(copy), "resume": True}), Console(file=out))
     found = results_of(copy)["train"]
     assert found["best_step"] == found["steps"] == train["steps"]
-    words = f"step {train['best_step']}, the best, is lost: step {train['steps']} is judged"
+    words = f"step {train['best_step']}, the best, is missing: step {train['steps']} is judged"
     assert words in found["stopped"]
     assert words in out.getvalue()
 

@@ -1,0 +1,219 @@
+"""Whatever happens to a run, what it judges and reports in the end is what it would have been."""
+
+import io
+import json
+import shutil
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from echojax.config import Config
+from echojax.explore.runs import read_explored
+from echojax.run_files import read_results
+from echojax.serving import Recommender
+from echojax.serving.export import export_run
+from echojax.serving.trained import read_trained
+from echojax.training import results as results_module
+from echojax.training.evaluate import evaluate_run
+from echojax.training.run import run
+from echojax.training.seed_run import SeedRun
+
+# A large learning rate on noisy data: the best epoch is an early one.
+SIZES = {
+    "model": "gru4rec", "width": 8, "hidden_size": 8, "max_len": 6, "batch_size": 16, "k_core": 2,
+    "learning_rate": 0.3, "epochs": 8, "patience": 8, "checkpoint_every": 7,
+}  # fmt: skip
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_pictures():
+    """Pictures are tested elsewhere and take longer than training here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(results_module, "write_report", lambda folder: folder / "report.html")
+        yield
+
+
+@pytest.fixture(scope="module")
+def ring(tmp_path_factory):
+    """Return a file of 50 users who walk around a ring of 12 items, with much noise."""
+    rng, lines = np.random.default_rng(1), []
+    for user in range(50):
+        item = rng.integers(12)
+        for _ in range(rng.integers(6, 14)):
+            item = (item + 1) % 12 if rng.random() < 0.5 else rng.integers(12)
+            lines.append(f"u{user} i{item}")
+    path = tmp_path_factory.mktemp("data") / "ring.pairs"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def train(ring, folder, **changes):
+    out = io.StringIO()
+    run(Config(data_path=str(ring), run_dir=str(folder), **SIZES | changes), Console(file=out))
+    return out.getvalue()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(ring, tmp_path_factory):
+    """Return the folder of an undisturbed run whose best epoch is long past at its end."""
+    folder = tmp_path_factory.mktemp("runs") / "undisturbed"
+    train(ring, folder)
+    return folder
+
+
+def validated(folder):
+    records = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return {record["step"]: record["ndcg@10"] for record in records if record["kind"] == "valid"}
+
+
+def reported(folder):
+    """Return all that a run says of itself, without what differs from start to start."""
+    results = read_results(folder / "results.json")
+    spent = {"seconds", "examples_per_second", "input_wait_share"}
+    results["train"] = {k: v for k, v in results["train"].items() if k not in spent}
+    results["config"] = {
+        k: v for k, v in results["config"].items() if k not in ("run_dir", "resume")
+    }
+    with np.load(folder / "ranks.npz") as file:
+        ranks = {name: file[name].tolist() for name in file}
+    return results, ranks
+
+
+def killed_after(monkeypatch, step):
+    """Let the process die once the checkpoint of ``step`` is written."""
+    save = SeedRun.save
+
+    def dies(self, state):
+        save(self, state)
+        if int(state.step) == step:
+            raise Killed
+
+    monkeypatch.setattr(SeedRun, "save", dies)
+
+
+@pytest.mark.parametrize("epochs_after_the_best", [0, 2])
+def test_a_kill_after_the_best_step_changes_nothing(
+    undisturbed, ring, tmp_path, monkeypatch, epochs_after_the_best
+):
+    scores = validated(undisturbed)
+    best = read_results(undisturbed / "results.json")["train"]["best_step"]
+    assert scores[best] == max(scores.values())
+    later = [step for step in scores if step >= best]
+    assert len(later) > 4  # epochs remain in which the best could be lost
+    with monkeypatch.context() as patch:
+        killed_after(patch, later[epochs_after_the_best])
+        with pytest.raises(Killed):
+            train(ring, tmp_path / "run")
+    out = train(ring, tmp_path / "run", resume=True)
+    assert f"resumed from step {later[epochs_after_the_best]}" in out
+    assert reported(tmp_path / "run") == reported(undisturbed)
+
+
+def test_a_finished_run_that_is_made_longer_keeps_its_best(undisturbed, ring, tmp_path):
+    train(ring, tmp_path / "run", epochs=5)
+    train(ring, tmp_path / "run", epochs=8, resume=True)
+    assert reported(tmp_path / "run") == reported(undisturbed)
+
+
+def test_a_folder_of_a_run_that_was_damaged_goes_on_to_the_same_end(undisturbed, ring, tmp_path):
+    train(ring, tmp_path / "run", epochs=5)
+    newest = max((tmp_path / "run/checkpoints").iterdir(), key=lambda path: int(path.name))
+    shutil.rmtree(newest / "state")
+    out = train(ring, tmp_path / "run", epochs=8, resume=True)
+    assert f"checkpoint of step {newest.name} is damaged" in out
+    assert reported(tmp_path / "run") == reported(undisturbed)
+
+
+def test_a_kill_between_two_seeds_of_which_one_has_ended(ring, tmp_path, monkeypatch):
+    changes = {"seeds": 2, "patience": 2}
+    train(ring, tmp_path / "whole", **changes)
+    folders = [tmp_path / f"whole/seed-{seed}" for seed in (0, 1)]
+    first, second = (read_results(one / "results.json")["train"]["steps"] for one in folders)
+    assert first < second  # seed 0 has ended, and seed 1 has not saved the step that they shared
+    save = SeedRun.save
+
+    def dies(self, state):
+        if int(state.step) == first and self.config.seed == 1:
+            raise Killed
+        save(self, state)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SeedRun, "save", dies)
+        with pytest.raises(Killed):
+            train(ring, tmp_path / "cut", **changes)
+    out = train(ring, tmp_path / "cut", **changes, resume=True)
+    assert f"seed 0 resumed from step {first - 5}" in out  # its last epoch, beside seed 1 again
+    for seed in (0, 1):
+        assert reported(tmp_path / f"cut/seed-{seed}") == reported(tmp_path / f"whole/seed-{seed}")
+
+
+def lose_the_best(folder):
+    shutil.rmtree(folder / "checkpoints/10")
+    return 40, "missing"
+
+
+def damage_the_best(folder):
+    shutil.rmtree(folder / "checkpoints/10/state")
+    return 40, "damaged ("
+
+
+def lose_all_but_an_early_one(folder):
+    """Leave a checkpoint that knows nothing of the best step; the results do."""
+    config = {
+        "epochs": 1,
+        "data_path": json.loads((folder / "config.json").read_text())["data_path"],
+    }
+    train(config.pop("data_path"), folder.parent / "early", **config)
+    shutil.rmtree(folder / "checkpoints")
+    shutil.copytree(folder.parent / "early/checkpoints", folder / "checkpoints")
+    return 5, "missing"
+
+
+@pytest.mark.parametrize("harm", [lose_the_best, damage_the_best, lose_all_but_an_early_one])
+def test_another_step_than_the_best_is_never_served_without_a_word(undisturbed, tmp_path, harm):
+    folder = tmp_path / "run"
+    shutil.copytree(undisturbed, folder)
+    read_trained(folder, say := Said())
+    assert say == []
+    step, reason = harm(folder)
+    assert read_trained(folder, say).step == step
+    assert len(say) == 1
+    assert say[0].startswith(
+        f"step {step} is served: the checkpoint of step 10, the best, is {reason}"
+    )
+
+
+class Said(list):
+    def __call__(self, line):
+        self.append(line)
+
+
+@pytest.mark.parametrize(
+    "serve",
+    [
+        lambda folder, say: evaluate_run(folder, "test", say=say),
+        lambda folder, say: Recommender.load(folder, say=say),
+        lambda folder, say: export_run(folder, folder.parent / "export", k=3, say=say),
+        lambda folder, say: read_explored(folder, data_dir=None, data_path=None, say=say),
+    ],
+    ids=["evaluate", "recommend", "export", "explore"],
+)
+def test_every_command_says_which_step_it_serves(undisturbed, tmp_path, serve):
+    shutil.copytree(undisturbed, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run/checkpoints/10")
+    serve(tmp_path / "run", say := Said())
+    assert "step 40 is served: the checkpoint of step 10, the best, is missing" in say
+
+
+def test_a_run_before_its_first_validation_says_so(ring, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        killed_after(patch, 3)
+        with pytest.raises(Killed):
+            train(ring, tmp_path / "run", checkpoint_every=3)
+    assert read_trained(tmp_path / "run", say := Said()).step == 3
+    assert say == ["step 3 is served: no validation has said yet which step is the best"]
