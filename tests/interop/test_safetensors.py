@@ -94,43 +94,23 @@ def file(header, data=b"1234"):
 
 DAMAGED = {
     "too short": b"1234567",
-    "a header of 50 bytes in a file of 10": struct.pack("<Q", 50) + b"{}",
-    "a header of 16777217 bytes": file(b" " * (2**24 + 1)),
-    "Expecting": file(b"{"),
-    "no JSON object": file([]),
-    "utf-8": file(b'{"\xff": 1}'),
-    "cannot be read": file(b"[" * 100_000),
-    "name twice": file(b'{"a": 1, "a": 1}'),
-    "metadata is not text": file({"__metadata__": {"a": 1}}),
-    "its metadata": file({"__metadata__": "a"}),
-    "nothing sound of 'a'": file({"a": 1}),
-    "sound of 'a'": file({"a": entry(dtype="F4")}),
-    "header says nothing": file({"a": entry(dtype=[])}),
-    "nothing sound of": file({"a": entry(data_offsets=[0, 2, 4])}),
-    "impossible shape": file({"a": entry(shape=[-4])}),
-    "'a' has an impossible": file({"a": entry(shape=[4.0])}),
-    "impossible shape or": file({"a": entry(shape=[True] * 3 + [4])}),
-    "an impossible shape": file({"a": entry(shape=[1] * 33)}),
-    "shape or place": file({"a": entry(data_offsets=[-4, 0])}),
-    "has 4 bytes, not what its shape": file({"a": entry(shape=[2**40, 2**40])}),
-    "begins at byte 3, the one before it ends at 4": file(
-        {"a": entry(), "b": entry(shape=[1], data_offsets=[3, 4])}
-    ),
-    "begins at byte 1": file({"a": entry(shape=[3], data_offsets=[1, 4])}),
-    "3 bytes of arrays, but its header says 4": file({"a": entry()}, b"123"),
-    "5 bytes of arrays, but its header says 4": file({"a": entry()}, b"12345"),
-    "neither 0 nor 1": file({"a": entry(dtype="BOOL")}),
-    "array is too big|maximum|reshape": file(
-        {"a": entry(shape=[0, 2**62, 2**62], data_offsets=[0, 0])}, b""
-    ),
+    "a header longer than the file": struct.pack("<Q", 50) + b"{}",
+    "no JSON": file(b"{"),
+    "no object": file([]),
+    "an unknown dtype": file({"a": entry(dtype="F4")}),
+    "a negative size": file({"a": entry(shape=[-4])}),
+    "too large a shape": file({"a": entry(shape=[2**40, 2**40])}),
+    "arrays that overlap": file({"a": entry(), "b": entry(shape=[1], data_offsets=[3, 4])}),
+    "bytes of no array": file({"a": entry()}, b"12345"),
+    "a dtype that NumPy lacks": file({"a": entry(dtype="F8_E4M3")}),
 }
 
 
-@pytest.mark.parametrize("words", DAMAGED)
-def test_damage_is_said_in_one_line(tmp_path, words):
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_damage_is_said_in_one_line(tmp_path, damage):
     path = tmp_path / "x.safetensors"
-    path.write_bytes(DAMAGED[words])
-    with pytest.raises(UserError, match=words) as caught:
+    path.write_bytes(DAMAGED[damage])
+    with pytest.raises(UserError, match=r"cannot be read \(.+\); restore it from a copy") as caught:
         read_safetensors(path)
     assert "\n" not in str(caught.value)
     assert str(path) in str(caught.value)
