@@ -1,4 +1,4 @@
-"""Times, memory and errors of the scans at the sizes that the targets are set for."""
+"""Times, memory and errors of the scans at recommender sizes and at one of long rows."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -21,7 +21,7 @@ SHORT = (Shape(2048, 50, 128, 32), Shape(2048, 200, 128, 32))
 LONG = Shape(8, 16384, 2048, 16)
 _TINY = Shape(2, 9, 5, 3)
 _SECONDS = 0.3  # of repeats, a program
-# Those that targets name in front, for time may run out.
+# The first ones first, for time may run out.
 _TIMED = ("pallas_gpu", "associative", CUDA, "fused", "chunked", LOOP)
 
 

@@ -1,4 +1,4 @@
-"""What the terminal shows at the end: times, targets, training, and what failed."""
+"""What the terminal shows at the end: times, training, and what failed."""
 
 from collections import Counter
 from typing import Any
@@ -23,8 +23,6 @@ def print_summary(document: dict[str, Any], console: Console) -> None:
         for problem in document.get(name, []):
             if "programs" in problem:
                 console.print(_times(f"{name}: {problem['name']}", problem["programs"]))
-    if document.get("targets"):
-        console.print(_targets(document["targets"]))
     console.print(_counts(document))
     for row in failures(document):
         console.print(f"failed: {row['name']}: {row['reason']}", highlight=False, markup=False)
@@ -50,15 +48,6 @@ def _times(title: str, programs: list[Row]) -> Table:
                 cells = [row["status"], "", "", ""]
             memory = "" if temporary is None else f"{temporary / 2**20:,.0f}"
             table.add_row(name, *cells, memory, f"{max(errors):.0e}" if errors else "")
-    return table
-
-
-def _targets(rows: list[Row]) -> Table:
-    table = _table("targets", ["", "wanted", "seen", ""])
-    table.columns[0].no_wrap = False
-    for row in rows:
-        seen = "" if row["value"] is None else f"{row['value']:.3g}"
-        table.add_row(row["name"], row["wanted"], seen, row["status"])
     return table
 
 

@@ -1,4 +1,4 @@
-"""Training steps of any size on any of this machine's devices: compiled, costed, timed."""
+"""Training steps of any size on any of this machine's devices: compiled and timed."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -54,15 +54,8 @@ class Step(NamedTuple):
         """Return what the devices exchange."""
         return collectives(self.program.as_text() or "", self.devices)
 
-    def cost(self) -> tuple[float, float]:
-        """Return FLOPs and bytes that one device reads and writes; loops count as one round."""
-        found = self.program.cost_analysis() or {}
-        return float(found["flops"]), float(found["bytes accessed"])
 
-
-def compiled(
-    sizes: Sizes, rows: int, devices: int = 1, *, item_shards: int = 1, whole: bool = False
-) -> Step:
+def compiled(sizes: Sizes, rows: int, devices: int = 1, *, item_shards: int = 1) -> Step:
     """Compile the step that ``train.py`` would run on a batch of ``rows`` prefixes.
 
     Args:
@@ -70,13 +63,11 @@ def compiled(
         rows: of the batch.
         devices: the first so many of this machine.
         item_shards: parts of the item table.
-        whole: a device's rows at once, without the loop over microbatches that a CPU prefers.
     """
     config = resolved(
         Config(
             dataset="ml-1m", model=sizes.model, objective="prefixes", max_len=sizes.events,
             width=sizes.width, batch_size=rows, item_shards=item_shards,
-            microbatch=rows // devices if whole else None,
         )
     )  # fmt: skip
     mesh = make_mesh(jax.devices()[:devices], item_shards=item_shards)
@@ -104,24 +95,8 @@ def compiled(
     return Step(program, arguments, parameters, rows, devices, initial)
 
 
-def uncounted_flops(sizes: Sizes) -> float:
-    """Return the FLOPs of a row that lie in the selective scan's loops, about.
-
-    ``cost_analysis`` counts a loop as one round. A state element (L * E * N of them a direction and
-    layer) takes about 4 forward (two products, an exponential, a sum) and 10 back.
-    """
-    config = resolved(Config(dataset="ml-1m", model=sizes.model, width=sizes.width))
-    if config.state_size is None:
-        return 0.0
-    assert config.expand is not None
-    assert config.layers is not None
-    directions = 2 if sizes.model == "echomamba4rec" else 1
-    states = sizes.events * config.expand * sizes.width * config.state_size
-    return 14.0 * states * directions * config.layers
-
-
 def in_turns(steps: Sequence[Step], repeats: int) -> list[list[float]]:
-    """Return the seconds of each step's runs, all steps taking turns, behind two rounds."""
+    """Return the seconds of each step's runs, all steps taking turns, after two rounds."""
     runs = [_ready(step) for step in steps]
     seconds: list[list[float]] = [[] for _ in steps]
     for _ in range(2 + repeats):

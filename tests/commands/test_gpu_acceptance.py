@@ -37,10 +37,6 @@ def test_a_rehearsed_acceptance_runs_every_section(command, tmp_path):
             assert program["memory"]["arguments"] > 0
     names = {program["implementation"] for program in document["timings"][0]["programs"]}
     assert {"pallas_gpu", "fused", "chunked", "associative"} <= names
-    targets = {row["target"]: row for row in document["targets"]}
-    assert len(targets) == 4
-    for row in document["targets"]:
-        assert (row["status"] == "not measured") == (row["value"] is None)
     (training,) = document["training"]
     assert training["auto_is"] == "pallas_gpu"
     assert training["runs"]["auto"]["steps"] == training["runs"]["fused"]["steps"] == 3
