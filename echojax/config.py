@@ -178,11 +178,11 @@ class Config:
     """Send metrics to Weights & Biases too (pip install 'echojax[wandb]')."""
 
 
-# Flags that a resumed run may change: none alters what a step does.
+# Flags that a resumed run may change: none alters what a step does. Data are compared by checksum.
 RESUMABLE = {
-    "data_dir", "eval_batch_size", "epochs", "max_steps", "patience", "run_dir", "resume",
-    "checkpoint_every", "data_workers", "tensorboard", "wandb", "parallel", "coordinator", "hosts",
-    "host", "item_shards", "time_shards", "profile",
+    "data_dir", "data_path", "eval_batch_size", "epochs", "max_steps", "patience", "run_dir",
+    "resume", "checkpoint_every", "data_workers", "tensorboard", "wandb", "parallel", "coordinator",
+    "hosts", "host", "item_shards", "time_shards", "profile",
 }  # fmt: skip
 
 _POSITIVE = (

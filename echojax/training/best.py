@@ -14,6 +14,7 @@ from echojax.models import build_model
 from echojax.shapes import misfit
 from echojax.training.checkpoints import Checkpoints
 from echojax.training.optimizer import make_optimizer
+from echojax.training.run_folder import identity
 from echojax.training.state import state_shapes
 
 
@@ -59,7 +60,7 @@ def read_best(
     if not (folder / "checkpoints").is_dir():
         raise missing
     graphdef, like = state_shapes(lambda: build_model(config, num_items), make_optimizer(config))
-    checkpoints = Checkpoints(folder / "checkpoints", say)
+    checkpoints = Checkpoints(folder / "checkpoints", say, identity(folder))
     try:
         best = step or _best_step(folder, checkpoints.newest_progress())
         found = checkpoints.restore(like, first=best or None)

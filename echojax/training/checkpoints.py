@@ -8,7 +8,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -74,13 +74,17 @@ class Checkpoints:
     Args:
         folder: where they are.
         say: prints one line to the user.
+        run: what makes them those of one run, JSON values by name; saved with each and compared
+            when it is read.
 
     Raises:
         UserError: they cannot even be listed.
     """
 
-    def __init__(self, folder: Path, say: Callable[[str], None]):
-        self._say = say
+    def __init__(
+        self, folder: Path, say: Callable[[str], None], run: Mapping[str, Any] | None = None
+    ):
+        self._say, self._run = say, dict(run or {})
         self._policy = _NewestAndTheirBest()
         self._manager: ocp.CheckpointManager | None = None
         if first_host():
@@ -118,11 +122,8 @@ class Checkpoints:
             self._policy.best_steps[newest] = (self._progress(newest) or {}).get("best_step")
         self._policy.best_steps[int(state.step)] = progress["best_step"]
         arrays = _by_name(state)
-        meta = {
-            "progress": progress,
-            "progress_sha256": _checksum_of_json(progress),
-            "sha256": _checksum(arrays),
-        }
+        about = {"progress": progress, "run": self._run, "arrays": sorted(arrays)}
+        meta = {**about, "about_sha256": _checksum_of_json(about), "sha256": _checksum(arrays)}
         try:
             with _no_tracebacks():
                 self._manager.save(
@@ -148,7 +149,8 @@ class Checkpoints:
             newest: leave later steps alone.
 
         Raises:
-            UserError: there are checkpoints and none of them can be read.
+            UserError: there are checkpoints and none of them can be read, or one is of another run,
+                of another version's model, or not to be read by this user.
         """
         like = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
         found: Restored | None = None
@@ -183,6 +185,8 @@ class Checkpoints:
                 with _no_tracebacks():
                     found = self._read(step, like)
                 break
+            except UserError:  # whole, and not to be passed over
+                raise
             except Exception as error:
                 # Damage shows up as whatever exception the reader happens to meet.
                 damaged[step] = f"damaged ({_reason(error)})"
@@ -227,20 +231,38 @@ class Checkpoints:
             return None
 
     def _read(self, step: int, like: TrainState) -> Restored:
+        """Return a checkpoint; ``UserError`` where it is whole and not of this run."""
         assert self._manager is not None
-        names = _by_name(like)
-        found = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(names), meta=ocp.args.JsonRestore()
-            ),
-        )
-        arrays, meta = found["state"], found["meta"]
+        where, names = f"the checkpoint in {self._manager.directory / str(step)}", _by_name(like)
+        try:
+            parts = ocp.args.Composite(meta=ocp.args.JsonRestore())
+            meta = self._manager.restore(step, args=parts)["meta"]
+            progress = _checked_progress(meta)
+            self._check_run(where, meta.get("run", {}))
+            if odd := sorted(names.keys() ^ meta.get("arrays", names)):
+                raise UserError(
+                    f"{where} holds other arrays than this version's model has, such as {odd[0]}; "
+                    "go on with the version that wrote it"
+                )
+            parts = ocp.args.Composite(state=ocp.args.StandardRestore(names))
+            arrays = self._manager.restore(step, args=parts)["state"]
+        except Exception as error:
+            if _is_refused(error):
+                raise UserError(f"{where} cannot be read (Permission denied)") from None
+            raise
         if _checksum(arrays) != meta["sha256"]:
             raise ValueError("its checksum does not match")
         leaves = [arrays[name] for name in names]
-        state = jax.tree.unflatten(jax.tree.structure(like), leaves)
-        return Restored(state, _checked_progress(meta))
+        return Restored(jax.tree.unflatten(jax.tree.structure(like), leaves), progress)
+
+    def _check_run(self, where: str, run: dict[str, Any]) -> None:
+        """Raise ``UserError`` where a checkpoint was written by another run."""
+        for name, value in run.items():
+            if name in self._run and value != self._run[name]:
+                raise UserError(
+                    f"{where} is of another run: its {name} is {value}, not {self._run[name]}; put "
+                    "this run's own checkpoints back"
+                )
 
 
 @contextmanager
@@ -280,11 +302,19 @@ def _by_name(state: TrainState) -> dict[str, np.ndarray]:
 
 def _checked_progress(meta: dict[str, Any]) -> dict[str, Any]:
     """Return the progress in a checkpoint's ``meta``; ``ValueError`` where it was changed."""
-    # Checkpoints of version 0.1 have no checksum of their progress.
-    known = meta.get("progress_sha256")
-    if known is not None and known != _checksum_of_json(meta["progress"]):
+    if "about_sha256" in meta:
+        known = meta["about_sha256"]
+        found = {name: meta[name] for name in ("progress", "run", "arrays")}
+    else:  # written before checkpoints named their run, or had a checksum of their progress
+        known, found = meta.get("progress_sha256"), meta["progress"]
+    if known is not None and known != _checksum_of_json(found):
         raise ValueError("its progress has another checksum")
     return meta["progress"]
+
+
+def _is_refused(error: Exception) -> bool:
+    """Say whether this user may not read a file: that is no damage."""
+    return isinstance(error, PermissionError) or "PERMISSION_DENIED" in str(error)
 
 
 def _checksum_of_json(value: dict[str, Any]) -> str:

@@ -33,6 +33,7 @@ from echojax.training.run_folder import (
     alone_in,
     check_same_data,
     claim,
+    identity,
     seed_folders,
     write_start,
 )
@@ -164,7 +165,8 @@ def _open_runs(
     for seed_config, folder in seeds:
         model = build_model(seed_config, dataset.num_items)
         graphdef, start = create_state(model, optimizer, seed_config.seed)
-        checkpoints = Checkpoints(folder / "checkpoints", display.say)
+        run = on_first(identity, folder)
+        checkpoints = Checkpoints(folder / "checkpoints", display.say, run)
         runs.append(SeedRun(seed_config, folder, start, Standing(), checkpoints))
         starts.append(start)
     if config.resume:

@@ -182,6 +182,21 @@ def read_items(path: Path) -> tuple[np.ndarray, dict[str, str]]:
     return np.array(items["item_ids"], dtype=str), {item: title for item, title in pairs if title}
 
 
+def identity(path: Path) -> dict[str, Any]:
+    """Return what makes checkpoints those of the run in a folder, by name.
+
+    Flags that no resumed run may change, and the SHA-256 of the data.
+
+    Raises:
+        UserError: as ``read_config``, or its items.json is missing or damaged.
+    """
+    flags = as_dict(read_config(path))
+    return {
+        **{flag(name): value for name, value in flags.items() if name not in RESUMABLE},
+        "data's sha256": read_json(path / "items.json").get("sha256"),
+    }
+
+
 def check_same_data(path: Path, dataset: Dataset) -> None:
     """Raise ``UserError`` unless the run folder was made on exactly this data."""
     before, now = read_json(path / "items.json").get("sha256"), dataset.fingerprint["sha256"]

@@ -150,19 +150,54 @@ def test_the_newest_two_are_kept_and_the_best_step_of_each(
 
 
 def test_folders_made_before_have_their_best_in_the_same_progress(state, tmp_path):
-    """Their progress had no checksum of its own."""
+    """They did not name their run and their arrays."""
     checkpoints = Checkpoints(tmp_path, print)
     for step in (1, 2, 3):
         checkpoints.save(at(state, step), progress(step, 1))
         path = tmp_path / f"{step}/meta/metadata"
         meta = json.loads(path.read_text())
-        del meta["progress_sha256"]
+        for name in ("about_sha256", "run", "arrays"):
+            del meta[name]
         path.write_text(json.dumps(meta))
     checkpoints.close()
-    checkpoints = Checkpoints(tmp_path, print)
+    checkpoints = Checkpoints(tmp_path, print, {"--seed": 5})
+    assert int(checkpoints.restore(state, first=1).state.step) == 1
     checkpoints.save(at(state, 4), progress(4, 1))
     checkpoints.close()
     assert kept(tmp_path) == [1, 3, 4]
+
+
+def test_a_checkpoint_of_another_run_is_refused(state, tmp_path):
+    checkpoints = Checkpoints(tmp_path, print, {"--model": "gru4rec", "--seed": 0})
+    checkpoints.save(at(state, 1), progress(1, 1))
+    checkpoints.close()
+    checkpoints = Checkpoints(tmp_path, print, {"--model": "gru4rec", "--seed": 1})
+    with pytest.raises(UserError, match="is of another run: its --seed is 0, not 1; put"):
+        checkpoints.restore(state)
+
+
+def test_a_checkpoint_of_another_version_is_no_damage(run, state):
+    run.save(at(state, 2))
+    renamed = create_state(nnx.Conv(2, 3, (1,), rngs=nnx.Rngs(0)), optax.sgd(0.1), 0)[1]
+    with pytest.raises(UserError, match="2 holds other arrays than this version's model has, such"):
+        run.checkpoints.restore(renamed)
+    assert run.checkpoints.said == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [PermissionError(errno.EACCES, "Permission denied"), ValueError("PERMISSION_DENIED: x")],
+)
+def test_a_checkpoint_that_may_not_be_read_is_no_damage(run, state, error, monkeypatch):
+    run.save(at(state, 2))
+
+    def restore(*args, **options):
+        raise error
+
+    monkeypatch.setattr(run.checkpoints._manager, "restore", restore)
+    with pytest.raises(UserError, match=r"2 cannot be read \(Permission denied\)"):
+        run.checkpoints.restore(state)
+    assert run.checkpoints.said == []
 
 
 def test_a_step_that_is_asked_for_and_lost_is_named_with_its_reason(run, state):

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from echojax.config import Config
+from echojax.errors import UserError
 from echojax.explore.runs import read_explored
 from echojax.run_files import read_results
 from echojax.serving import Recommender
@@ -118,6 +119,27 @@ def test_a_finished_run_that_is_made_longer_keeps_its_best(undisturbed, ring, tm
     train(ring, tmp_path / "run", epochs=5)
     train(ring, tmp_path / "run", epochs=8, resume=True)
     assert reported(tmp_path / "run") == reported(undisturbed)
+
+
+def test_the_same_data_elsewhere_go_on(undisturbed, ring, tmp_path):
+    train(ring, tmp_path / "run", epochs=5)
+    moved = tmp_path / "moved.pairs"
+    shutil.copy(ring, moved)
+    train(moved, tmp_path / "run", epochs=8, resume=True)
+    assert validated(tmp_path / "run") == validated(undisturbed)
+    moved.write_text(moved.read_text() + "u0 i0\n")
+    with pytest.raises(UserError, match=r"is not what .* was trained on"):
+        train(moved, tmp_path / "run", epochs=9, resume=True)
+
+
+def test_another_seeds_checkpoints_are_refused(undisturbed, ring, tmp_path):
+    train(ring, tmp_path / "run", epochs=1, seed=1)
+    shutil.rmtree(tmp_path / "run/checkpoints")
+    shutil.copytree(undisturbed / "checkpoints", tmp_path / "run/checkpoints")
+    with pytest.raises(UserError, match="is of another run: its --seed is 0, not 1"):
+        train(ring, tmp_path / "run", epochs=8, seed=1, resume=True)
+    with pytest.raises(UserError, match="is of another run: its --seed is 0, not 1"):
+        read_trained(tmp_path / "run", Said())
 
 
 def test_a_folder_of_a_run_that_was_damaged_goes_on_to_the_same_end(undisturbed, ring, tmp_path):
