@@ -36,8 +36,8 @@ print(json.dumps(recommend(json.load(sys.stdin), 10)))
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory):
-    """Return the README's program as a file."""
-    section = (ROOT / "README.md").read_text(encoding="utf-8").split("\n## Export\n")[1]
+    """Return the program of the documentation as a file."""
+    section = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8").split("\n## Export\n")[1]
     path = tmp_path_factory.mktemp("program") / "program.py"
     path.write_text(section.split("```python\n")[1].split("```")[0], encoding="utf-8")
     return path
