@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from echojax.errors import UserError, full_disk_is_user_error, one_line
+from echojax.errors import UserError, os_failure_is_user_error, one_line
 
 # A host that does not answer for so long is lost, and the others stop.
 HEARTBEAT_SECONDS = 30
@@ -58,7 +58,7 @@ def stop_with_the_others() -> Iterator[None]:
     A process that ended as usual would first wait for the others, and they for it.
     """
     try:
-        with full_disk_is_user_error():
+        with os_failure_is_user_error():
             yield
     except (UserError, jax.errors.JaxRuntimeError) as error:
         if jax.process_count() == 1:
