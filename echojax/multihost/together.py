@@ -23,7 +23,7 @@ from echojax.multihost.place import Place, check_port_is_free
 HEARTBEAT_SECONDS = 30
 
 # How long the first hosts wait for the last: named on the command line, or started by a cluster.
-JOIN_SECONDS, CLUSTER_JOIN_SECONDS = 60, 300
+JOIN_SECONDS, CLUSTER_JOIN_SECONDS = 50, 300
 
 # How long a failed host, maybe the one with the service, stays for the others to hear of it.
 _FAREWELL_SECONDS = 5.0

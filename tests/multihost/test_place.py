@@ -25,6 +25,11 @@ def test_a_place_is_read_from_the_command_line():
     assert place_of(flags("[::1]:1234", "1", "0")) == Place("[::1]:1234", 1, 0)
 
 
+def test_of_a_flag_given_twice_the_last_holds():
+    words = [*flags("10.0.0.1:1234", "4", "3"), "--host", "2", "--hosts=5"]
+    assert place_of(words) == Place("10.0.0.1:1234", 5, 2)
+
+
 def test_a_cluster_finds_the_place(monkeypatch):
     monkeypatch.setenv("SLURM_NTASKS", "2")
     assert place_of([]) == Place()
