@@ -37,13 +37,14 @@ def parse(kind: type[T], *, default: T | None = None, args: list[str]) -> T:
 
 
 def flag_value(name: str, args: list[str]) -> str | None:
-    """Return the value that ``args`` gives to the flag ``name``, before the real parse."""
+    """Return the last value that ``args`` gives to the flag ``name``, before the real parse."""
+    value = None
     for i, word in enumerate(args):
         if word == name and i + 1 < len(args):
-            return args[i + 1]
+            value = args[i + 1]
         if word.startswith(f"{name}="):
-            return word.partition("=")[2]
-    return None
+            value = word.partition("=")[2]
+    return value
 
 
 def _one_line(box: str) -> str:

@@ -10,6 +10,12 @@ from difflib import get_close_matches
 
 _DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
+# What a disk, a file system or its owner refuses. Others, as a missing file, may be a bug here.
+_REFUSED = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE,
+    errno.ENAMETOOLONG, errno.ENOTDIR,
+)  # fmt: skip
+
 
 class UserError(Exception):
     """A mistake that the user can mend.
@@ -25,32 +31,41 @@ def unknown_name(kind: str, name: str, known: list[str]) -> UserError:
     return UserError(f"unknown {kind} {name!r}; {hint}known: {', '.join(known)}")
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """Return its message as one line that shows what no terminal should obey, such as colours."""
     words = " ".join(str(error).split())
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in words)
 
 
 @contextmanager
-def full_disk_is_user_error() -> Iterator[None]:
-    """Turn what a write raises where the disk, or a quota, is full into a ``UserError``."""
+def os_failure_is_user_error() -> Iterator[None]:
+    """Turn what the operating system refuses into a ``UserError``: files, disks and memory."""
     try:
         yield
+    except MemoryError as error:
+        reason = f" ({one_line(error)})" if str(error) else ""
+        raise UserError(f"out of memory{reason}; free some, or ask for less at once") from None
     except OSError as error:
-        if error.errno not in _DISK_IS_FULL:
-            raise
         what = error.filename or "a file"
-        raise UserError(f"cannot write {what}: {error.strerror}; free space, then retry") from None
+        if error.errno in _DISK_IS_FULL:
+            raise UserError(
+                f"cannot write {what}: {error.strerror}; free space, then retry"
+            ) from None
+        if error.errno in _REFUSED:
+            raise UserError(
+                f"cannot use {what}: {error.strerror}; mend that, or name another place"
+            ) from None
+        raise
 
 
 @contextmanager
 def exit_on_user_error() -> Iterator[None]:
-    """Turn a ``UserError``, or a full disk, inside into ``error: ...`` and exit code 2.
+    """Turn a ``UserError``, or what the system refuses, inside into ``error: ...`` and exit code 2.
 
     Where what reads the output has had enough, as ``head`` does, the command ends without a word.
     """
     try:
-        with full_disk_is_user_error():
+        with os_failure_is_user_error():
             yield
     except UserError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)

@@ -1,5 +1,7 @@
 """How a command ends when something outside of it goes wrong."""
 
+import errno
+import os
 import subprocess
 import sys
 
@@ -32,3 +34,27 @@ def test_it_ends_without_a_word_when_its_reader_has_left():
 def test_another_broken_pipe_is_not_hidden():
     with pytest.raises(BrokenPipeError), exit_on_user_error():
         raise BrokenPipeError
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (OSError(errno.EROFS, os.strerror(errno.EROFS), "run"), "cannot use run: Read-only file"),
+        (PermissionError(errno.EACCES, "Permission denied", "run"), "cannot use run: Permission"),
+        (OSError(errno.EIO, "Input/output error"), "cannot use a file: Input/output error; mend"),
+        (OSError(errno.ENOSPC, "No space left", "run"), "cannot write run: No space left; free"),
+        (MemoryError("Unable to allocate 3 GiB"), "out of memory (Unable to allocate 3 GiB); free"),
+    ],
+)
+def test_what_the_system_refuses_is_one_line(error, says, capsys):
+    with pytest.raises(SystemExit) as stopped, exit_on_user_error():
+        raise error
+    assert stopped.value.code == 2
+    line = capsys.readouterr().err
+    assert line.startswith(f"error: {says}")
+    assert line.count("\n") == 1
+
+
+def test_a_missing_file_that_nobody_foresaw_is_not_hidden():
+    with pytest.raises(FileNotFoundError), exit_on_user_error():
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", "run")

@@ -18,6 +18,7 @@ from echojax.hosts import first_host, on_first
 from echojax.insight import write_insight
 from echojax.mesh import axes_of, describe, make_mesh, place
 from echojax.models import COUNTED, build_model
+from echojax.multihost.agreement import agree
 from echojax.training.checkpoints import Checkpoints
 from echojax.training.counting import count
 from echojax.training.interrupts import deferred_interrupts
@@ -68,7 +69,7 @@ def run(config: Config, console: Console) -> Path:
     # Data: read, prepared, split; a resumed run must see what it was started on.
     dataset, split = read_data(config, display.say)
     say_data(display.say, dataset, split)
-    _check_same_everywhere(dataset)
+    agree("data", {"sha256 of the data": dataset.fingerprint["sha256"][:12]})
     titles = cache(partial(_titles, config, display))  # read where a folder is made, and once
     for seed_config, seed_folder in [(config, folder), *seeds]:
         on_first(_open_folder, seed_folder, seed_config, dataset, titles)
@@ -143,16 +144,6 @@ def _open_folder(
         check_same_data(folder, dataset)
     else:
         write_start(folder, config, dataset, titles())
-
-
-def _check_same_everywhere(dataset: Dataset) -> None:
-    """Raise ``UserError`` on a host whose data differ from the first one's."""
-    here, first = dataset.fingerprint["sha256"], on_first(lambda: dataset.fingerprint["sha256"])
-    if here != first:
-        raise UserError(
-            f"{dataset.name} on host {jax.process_index()} is not what the first host has (sha256 "
-            f"{here[:12]}, there {first[:12]}); give all hosts the same files"
-        )
 
 
 def _open_runs(

@@ -1,5 +1,6 @@
-"""Two processes with four simulated devices each train as one does, and survive a loss."""
+"""Two processes with four simulated devices each train as one does, or not at all."""
 
+import importlib.util
 import json
 import signal
 import socket
@@ -7,7 +8,9 @@ import time
 
 import pytest
 
-from tests.commands.conftest import SMALL
+from echojax.config import Config, as_dict
+from echojax.files import write_json
+from tests.commands.conftest import ROOT, SMALL
 
 EPOCHS = 12
 
@@ -32,25 +35,31 @@ def on_four(environment, monkeypatch):
     monkeypatch.setitem(environment, "JAX_PLATFORMS", "cpu")
 
 
-def test_two_hosts_one_lost_and_resumed_on_one(start, command, data_file, on_four, tmp_path):
+@pytest.fixture
+def hosts():
+    """Return the flags that name two hosts, but for the number of one."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    return ["--coordinator", address, "--hosts", 2, "--host"]
+
+
+def test_two_hosts_one_lost_and_resumed_on_one(start, command, data_file, on_four, hosts, tmp_path):
     def flags(folder):
         return ["--data-path", data_file, *SMALL, "--scan", "sequential", "--run-dir", folder,
                 "--epochs", EPOCHS, "--patience", EPOCHS]  # fmt: skip
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
     together, alone = tmp_path / "together", tmp_path / "alone"
-    hosts = ["--coordinator", address, "--hosts", 2, "--host"]
     first, second = (start("train.py", *flags(together), *hosts, host) for host in (0, 1))
     # The second is lost; the first notices and ends.
     wait_for(lambda: (together / "metrics.jsonl").exists() and losses(together), 120)
     second.send_signal(signal.SIGKILL)
     second.communicate()
     said, error = first.communicate(timeout=90)
-    assert first.returncode != 0
+    assert first.returncode == 1
     assert "2 hosts: when one is lost" in said
-    assert "another task died" in error or "lost touch" in error
+    assert "lost touch" in error
+    assert error.count("\n") == 1
     done = losses(together)
 
     # What both had done is what one does alone, and one process goes on from there.
@@ -63,6 +72,35 @@ def test_two_hosts_one_lost_and_resumed_on_one(start, command, data_file, on_fou
     assert 1 <= len(done) <= EPOCHS
     assert found.keys() == expected.keys()
     assert list(found.values()) == pytest.approx(list(expected.values()), rel=1e-3)
+
+
+def test_hosts_with_other_flags_do_not_start(start, data_file, hosts, tmp_path):
+    folder = tmp_path / "run"
+    flags = ["--data-path", data_file, *SMALL, "--run-dir", folder]
+    first = start("train.py", *flags, "--epochs", 3, *hosts, 0)
+    second = start("train.py", *flags, "--epochs", 4, "--learning-rate", 0.05, *hosts, 1)
+    for host in (first, second):
+        _, error = host.communicate(timeout=90)
+        assert host.returncode == 2
+        assert error.endswith(
+            "hosts differ: --learning-rate is 0.01 on host 0 and 0.05 on host 1, --epochs is 3 on "
+            "host 0 and 4 on host 1; make them the same on all hosts\n"
+        )
+        assert error.count("\n") == 1
+    assert not folder.exists()
+
+
+def test_only_the_first_host_needs_the_run_folder(tmp_path):
+    spec = importlib.util.spec_from_file_location("train", ROOT / "experiments/train.py")
+    train = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(train)
+    stored = Config(loss="gbce", width=8)
+    write_json(tmp_path / "config.json", as_dict(stored))
+    flags = ["--resume", "--run-dir", str(tmp_path), "--gbce-t", "0.5"]
+    config = train.read_command_line(flags)
+    assert (config.loss, config.width, config.gbce_t) == ("gbce", 8, 0.5)
+    given = train.read_command_line(flags, stored=False)
+    assert (given.loss, given.width, given.gbce_t) == ("softmax", None, 0.5)
 
 
 def test_half_an_address_is_refused(command):

@@ -1,0 +1,129 @@
+"""What must be alike on all hosts is compared before anything depends on it."""
+
+import hashlib
+import importlib.util
+import json
+import sys
+from collections.abc import Callable, Mapping
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from echojax.config import Config, as_dict, flag
+from echojax.errors import UserError
+from echojax.hosts import on_first
+from echojax.multihost import store
+
+# Each host names its data as it finds them; what it reads there is compared by checksum.
+_LOCAL = ("data_path", "data_dir")
+_PLACE = ("coordinator", "hosts", "host")
+
+# Packages, by the start of their names, that compute, draw numbers or order the data.
+_PACKAGES = ("jax", "flax", "optax", "grain", "numpy", "libtpu")
+
+# Settings of JAX that change what is computed.
+_SETTINGS = (
+    "jax_platforms",
+    "jax_enable_x64",
+    "jax_default_matmul_precision",
+    "jax_default_prng_impl",
+    "jax_threefry_partitionable",
+)
+
+# Hosts that are listed by number; of more there is a count.
+_LISTED = 4
+
+
+def agreed_config(given: Config, read: Callable[[], Config]) -> Config:
+    """Return the first host's configuration on all hosts, but for where each finds the data.
+
+    Args:
+        given: what the command line of this host says.
+        read: returns the configuration. It is called on the first host, which has the run folder
+            that a resumed run goes on from.
+
+    Raises:
+        UserError: on all hosts, where flags, versions or devices differ, or ``read`` raises it.
+    """
+    agree("start", _facts(given))
+    devices = jax.local_devices()
+    agree("devices", {"number of devices": len(devices), "device": devices[0].device_kind})
+    values = on_first(lambda: as_dict(read()))
+    own = {name: value for name in _LOCAL if (value := getattr(given, name)) is not None}
+    # The place is no part of the run: it may go on elsewhere.
+    return Config(**(values | own | dict.fromkeys(_PLACE)))
+
+
+def agree(topic: str, facts: Mapping[str, Any]) -> None:
+    """Compare facts, JSON values by name, with the other hosts'; all must call it.
+
+    Args:
+        topic: the name of this comparison.
+        facts: what must be alike.
+
+    Raises:
+        UserError: on all hosts, with what differs and how.
+    """
+    if store.client() is None:
+        return
+    of_hosts = [json.loads(text) for text in store.gather(topic, json.dumps(facts))]
+    if found := differences(of_hosts):
+        raise UserError(f"hosts differ: {', '.join(found)}; make them the same on all hosts")
+
+
+def differences(facts_of_hosts: list[Mapping[str, Any]]) -> list[str]:
+    """Return "NAME is VALUE on host 0 and OTHER on host 1" for each fact that is not alike."""
+    phrases = []
+    for name in dict.fromkeys(name for facts in facts_of_hosts for name in facts):
+        hosts_by_value: dict[Any, list[int]] = {}
+        for host, facts in enumerate(facts_of_hosts):
+            hosts_by_value.setdefault(facts.get(name), []).append(host)
+        if len(hosts_by_value) > 1:
+            values = (
+                f"{'not given' if value is None else value} on {_listed(hosts)}"
+                for value, hosts in hosts_by_value.items()
+            )
+            phrases.append(f"{name} is {' and '.join(values)}")
+    return phrases
+
+
+def code_digest() -> str:
+    """Return the start of a checksum of the code that runs."""
+    digest = hashlib.sha256()
+    for package in ("echojax", "selective_scan"):
+        spec = importlib.util.find_spec(package)
+        assert spec is not None
+        assert spec.origin is not None
+        root = Path(spec.origin).parent
+        for path in sorted(root.rglob("*.py")):
+            digest.update(f"{path.relative_to(root)}\0".encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _facts(given: Config) -> dict[str, Any]:
+    """Return flags, versions and settings by name."""
+    values = as_dict(given)
+    flags = {flag(name): values[name] for name in values if name not in _LOCAL + _PLACE}
+    installed = ((str(found.metadata["Name"]).lower(), found.version) for found in distributions())
+    return {
+        # Other hosts' files may lie elsewhere, but for a file and a named data set different
+        # defaults hold.
+        "--data-path": "given" if given.data_path else None,
+        "--hosts": store.place()[1],
+        **flags,
+        "the code of echojax": code_digest(),
+        "Python": ".".join(map(str, sys.version_info[:2])),
+        **{name: version for name, version in installed if name.startswith(_PACKAGES)},
+        **{name.upper(): getattr(jax.config, name) for name in _SETTINGS},
+    }
+
+
+def _listed(hosts: list[int]) -> str:
+    if len(hosts) == 1:
+        return f"host {hosts[0]}"
+    if len(hosts) > _LISTED:
+        return f"hosts {', '.join(map(str, hosts[:_LISTED]))} and {len(hosts) - _LISTED} more"
+    return f"hosts {', '.join(map(str, hosts))}"

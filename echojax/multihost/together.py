@@ -1,0 +1,196 @@
+"""Hosts that end together: whatever one dies of, the others end too, each with one line.
+
+A host that fails tells the others through JAX's coordination service, which a thread of each asks
+once a second, whatever the host is at. One that is killed tells nothing: the others notice that a
+connection breaks, or that its heartbeat is missing. JAX then raises, or aborts the process, and a
+handler of that signal has the last word.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import threading
+import traceback
+from contextlib import suppress
+from types import TracebackType
+
+from echojax.errors import UserError, one_line, os_failure_is_user_error
+from echojax.multihost import store
+from echojax.multihost.place import Place, check_port_is_free
+
+# A host that does not answer for so long is lost, and the others stop.
+HEARTBEAT_SECONDS = 30
+
+# How long the first hosts wait for the last: named on the command line, or started by a cluster.
+JOIN_SECONDS, CLUSTER_JOIN_SECONDS = 50, 300
+
+# How long a failed host, maybe the one with the service, stays for the others to hear of it.
+_FAREWELL_SECONDS = 5.0
+
+_POLL_SECONDS = 1.0
+_AGAIN = "start all hosts again with --resume"
+
+
+class Together:
+    """A context in which a failure ends all hosts at once, and success waits for all of them.
+
+    A process that ended as usual would first wait for the others, and they for it. The exit code is
+    2 where the first failure is a ``UserError``, 130 for Ctrl-C, otherwise 1.
+
+    Args:
+        place: this process's; with ``None`` it is the only one, and nothing is done.
+    """
+
+    def __init__(self, place: Place | None):
+        self._place = place
+        self._ending = threading.Lock()  # taken for good by what ends this process: one line is due
+        self._finished = threading.Event()
+        self._watcher: threading.Thread | None = None
+        self._tried_to_join = False
+        self._code: int | None = None  # once it is ending
+        self._last_words = ("JAX has ended this process", 1)  # where JAX aborts
+
+    def __enter__(self) -> "Together":
+        """Take over the abort of JAX, before JAX is imported."""
+        if self._place is not None:
+            # Before it aborts, JAX would print a stack in C++. 1 is what it sets by itself, maybe
+            # in a program that has started this one; another level is somebody's wish.
+            if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "1") == "1":
+                os.environ["TF_CPP_MIN_LOG_LEVEL"] = "4"
+            self._handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(self._on_abort)
+            # A handler of Python's own would only run after JAX has ended the process.
+            ctypes.CDLL(None).signal(int(signal.SIGABRT), self._handler)
+        return self
+
+    def join(self) -> None:
+        """Connect to the other hosts, before JAX is used for anything else.
+
+        Where they do not come in time, this process ends with one line and exit code 2.
+
+        Raises:
+            UserError: the port is taken, or the others cannot be reached.
+        """
+        place = self._place
+        if place is None:
+            return
+        self._tried_to_join = True
+        seconds = CLUSTER_JOIN_SECONDS
+        if place.coordinator is not None:
+            seconds = JOIN_SECONDS
+            if place.host == 0:
+                check_port_is_free(place.coordinator)
+        at = f" at {place.coordinator}" if place.coordinator else ""
+        self._last_words = (
+            f"the hosts did not all meet{at} within {seconds} s, or one came twice; start each "
+            "once, all at the same time, where they can reach host 0 (without a proxy)",
+            2,
+        )
+        import jax
+
+        # Only who does not meet the others needs to hear that proxies are in the way of that.
+        jax.config.update("jax_check_proxy_envs", False)
+        try:
+            jax.distributed.initialize(
+                place.coordinator,
+                place.hosts,
+                place.host,
+                initialization_timeout=seconds,
+                heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+            )
+        except (RuntimeError, ValueError) as error:
+            raise UserError(f"cannot join the other hosts: {one_line(error)}") from None
+        self._last_words = (
+            f"host {store.place()[0]} lost touch with another, killed or cut off",
+            1,
+        )
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
+        self._watcher.start()
+
+    def __exit__(
+        self, kind: type | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End with the others: at once after an error, else when all have come so far."""
+        if self._place is None or (isinstance(error, SystemExit) and not error.code):  # --help
+            return
+        try:
+            with os_failure_is_user_error():
+                if error is not None:
+                    raise error
+                store.gather("finished", "")
+        except BaseException as error:
+            self._fail(error)
+        self._finished.set()
+        if self._watcher is not None:  # a thread inside JAX must not meet the end of Python
+            self._watcher.join()
+
+    def _fail(self, error: BaseException) -> None:
+        """Say an error here, tell it to the others and end."""
+        line, code = _described(error)
+        is_bug = code == 1 and not _is_of_jax(error)
+        trace = "".join(traceback.format_exception(error)) if is_bug else None
+        self._say_last(trace or _sentence(line, code), code)
+        with suppress(Exception):
+            if not self._tried_to_join and isinstance(error, Exception):
+                self.join()
+            store.put("failed", json.dumps([line, code]))
+        self._leave(code)
+
+    def _watch(self) -> None:
+        """End this process when another one tells that it has failed."""
+        while not self._finished.is_set():
+            failed = {}
+            with suppress(Exception):  # where the service is gone, JAX aborts
+                failed = store.texts("failed")
+            for host, text in failed.items():
+                line, code = json.loads(text)
+                self._say_last(_sentence(f"host {host} has ended: {line}", code), code)
+                self._leave(code)
+            self._finished.wait(_POLL_SECONDS)
+
+    def _on_abort(self, signum: int) -> None:
+        """End, in the thread that JAX aborts, before the signal does."""
+        line, code = self._last_words
+        if self._ending.acquire(blocking=False):
+            os.write(2, _sentence(line, code).encode())
+        os._exit(code if self._code is None else self._code)
+
+    def _say_last(self, text: str, code: int) -> None:
+        """Print the only thing that this process says; a second thread waits here for the end."""
+        self._ending.acquire()
+        self._code = code
+        with suppress(OSError):  # nobody may read any more
+            os.write(2, text.encode())
+
+    def _leave(self, code: int) -> None:
+        """End when the others know, without waiting for them any other way."""
+        with suppress(Exception):
+            store.gather("left", "", seconds=_FAREWELL_SECONDS)
+        os._exit(code)
+
+
+def _sentence(line: str, code: int) -> str:
+    """Return a line for the user; what is no mistake of theirs is best tried again."""
+    return f"error: {line}{'' if code == 2 else f'; {_AGAIN}'}\n"
+
+
+def _described(error: BaseException) -> tuple[str, int]:
+    """Return a line about an error, and the exit code that it means."""
+    if isinstance(error, UserError):
+        return one_line(error), 2
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped by Ctrl-C", 130
+    words = one_line(error)[:200]
+    if not _is_of_jax(error):
+        return f"{type(error).__name__}: {words}", 1
+    if words.startswith("RESOURCE_EXHAUSTED"):
+        return f"out of memory on a device ({words}); lower --batch-size or --microbatch", 1
+    return f"a host lost touch with another ({words})", 1
+
+
+def _is_of_jax(error: BaseException) -> bool:
+    """Say whether JAX's runtime raised it, without importing JAX.
+
+    What is wrong with a connection it also raises as ``ValueError``.
+    """
+    return type(error).__name__ == "JaxRuntimeError" or "Gloo" in str(error)

@@ -1,0 +1,63 @@
+import socket
+
+import pytest
+
+from echojax.errors import UserError
+from echojax.multihost.place import Place, check_port_is_free, place_of
+
+
+def flags(coordinator, hosts, host):
+    return ["--epochs", "3", "--coordinator", coordinator, "--hosts", hosts, f"--host={host}"]
+
+
+@pytest.fixture(autouse=True)
+def _no_cluster(monkeypatch):
+    for name in ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "TPU_WORKER_HOSTNAMES"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_one_process_has_no_place():
+    assert place_of(["--epochs", "3"]) is None
+
+
+def test_a_place_is_read_from_the_command_line():
+    assert place_of(flags("10.0.0.1:1234", "4", "3")) == Place("10.0.0.1:1234", 4, 3)
+    assert place_of(flags("[::1]:1234", "1", "0")) == Place("[::1]:1234", 1, 0)
+
+
+def test_of_a_flag_given_twice_the_last_holds():
+    words = [*flags("10.0.0.1:1234", "4", "3"), "--host", "2", "--hosts=5"]
+    assert place_of(words) == Place("10.0.0.1:1234", 5, 2)
+
+
+def test_a_cluster_finds_the_place(monkeypatch):
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    assert place_of([]) == Place()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--hosts", "2"], "--coordinator, --hosts and --host go together"),
+        (flags("10.0.0.1", "2", "0"), "must be HOST:PORT of host 0, such as 10.0.0.1:9876, not"),
+        (flags(":1234", "2", "0"), "must be HOST:PORT"),
+        (flags("10.0.0.1:http", "2", "0"), "must be HOST:PORT"),
+        (flags("10.0.0.1:0", "2", "0"), "a port from 1 to 65535, not 0"),
+        (flags("10.0.0.1:65536", "2", "0"), "a port from 1 to 65535, not 65536"),
+        (flags("10.0.0.1:1234", "two", "0"), "--hosts: INT expected, not 'two'"),
+        (flags("10.0.0.1:1234", "0", "0"), "--hosts must be at least 1, not 0"),
+        (flags("10.0.0.1:1234", "2", "2"), "--host must be from 0 to 1, as --hosts is 2, and not"),
+        (flags("10.0.0.1:1234", "2", "-1"), "--host must be from 0 to 1"),
+    ],
+)
+def test_flags_that_name_no_place_are_refused(words, says):
+    with pytest.raises(UserError, match=says.replace(".", r"\.")):
+        place_of(words)
+
+
+def test_a_taken_port_is_refused():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(UserError, match=r"cannot be opened \(Address already in use\); name"):
+            check_port_is_free(address)
+    check_port_is_free(address)
