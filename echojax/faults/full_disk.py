@@ -1,6 +1,7 @@
-"""A disk that is full: a small one of our own, or a limit on what the process may write."""
+"""A disk that is full: a small one of our own, or a limit on how large files may become."""
 
 import contextlib
+import random
 import resource
 import shutil
 import subprocess
@@ -10,8 +11,9 @@ from pathlib import Path
 from typing import Literal
 
 from echojax.faults.hit import Hit, refused
-from echojax.faults.run_state import newest
+from echojax.faults.run_folder import files_of, left_behind, newest
 from echojax.faults.tiny_run import LostError, TinyRun, ended, wait_for
+from echojax.faults.undisturbed import Undisturbed
 
 Moment = Literal["from the start", "after a checkpoint", "after the last step"]
 
@@ -71,53 +73,67 @@ def small_disk(folder: Path) -> Iterator[SmallDisk | None]:
         # Leaving closes the holder's input, which ends it, and the disk with it.
 
 
-def full_disk(tiny: TinyRun, run: Path, *, moment: Moment, last: int, spare: int = 0) -> Hit:
+def full_disk(
+    tiny: TinyRun, run: Path, *, undisturbed: Undisturbed, rng: random.Random, moment: Moment,
+    spare: int = 0,
+) -> Hit:  # fmt: skip
     """Train until a write fails.
 
     Args:
         tiny: the training.
         run: the run folder.
+        undisturbed: how it would end.
+        rng: chooses the checkpoint after which the disk is full.
         moment: when the disk fills.
-        last: the step that ends training.
         spare: bytes that still fit.
     """
-    with small_disk(tiny.folder / "disk") as disk:
+    step = {"from the start": 0, "after the last step": undisturbed.last}.get(moment)
+    step = undisturbed.draw(rng) if step is None else step
+    with small_disk(run.with_name(f"{run.name}-disk")) as disk:
         if disk is None:
-            return _no_more_bytes(tiny, run, moment, last)
+            return _no_more_bytes(tiny, run, moment, step)
         there, seen = disk.folder / run.name, disk.seen_from_here / run.name
-        if run.exists():
-            shutil.copytree(run, seen)
-        least = newest(seen)
         process = tiny.start(there, prefix=disk.prefix)
-        _reach(process, seen, moment, least, last)
+        _reach(process, seen, step)
         disk.fill(spare)
         end = ended(process)
-        if seen.exists():
-            shutil.copytree(seen, run, dirs_exist_ok=True)
         problems = refused(end, "No space left on device")
-        if left := [path.name for path in disk.seen_from_here.iterdir() if path.name[0] == "."]:
-            problems += (f"left behind: {left}",)
-        return Hit(f"tmpfs without space (ENOSPC) {moment}", newest(run), end, problems)
+        if seen.exists():
+            shutil.copytree(seen, run)
+        problems += tuple(left_behind(seen))
+    return Hit(f"tmpfs without space (ENOSPC) {_when(moment, step)}", newest(run), problems)
 
 
-def _no_more_bytes(tiny: TinyRun, run: Path, moment: Moment, last: int) -> Hit:
+def judge_on_a_full_disk(
+    tiny: TinyRun, run: Path, *, undisturbed: Undisturbed, rng: random.Random
+) -> Hit:
+    """Judge a finished run again where no file can be written: all must stay as they were."""
+    shutil.copytree(undisturbed.run, run)
+    before = {path: path.read_bytes() for path in files_of(run)}
+    hit = _no_more_bytes(tiny, run, "from the start", 0)
+    after = {path: path.read_bytes() for path in files_of(run)}
+    changed = [path.name for path in sorted(before) if after.get(path) != before[path]]
+    problems = (f"{', '.join(changed)} are not as they were",) if changed else ()
+    return hit._replace(problems=hit.problems + problems)
+
+
+def _no_more_bytes(tiny: TinyRun, run: Path, moment: Moment, step: int) -> Hit:
     """Forbid a run to write files of more than a few bytes."""
-    process, least = tiny.start(run), newest(run)
-    _reach(process, run, moment, least, last)
+    process = tiny.start(run)
+    _reach(process, run, step)
     _, hard = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (_LIMIT_BYTES, hard))
-    end = ended(process)
-    what = f"RLIMIT_FSIZE (EFBIG) {moment}; no small disk can be mounted here"
-    return Hit(what, newest(run), end, refused(end, "File too large"))
+    problems = refused(ended(process), "File too large") + tuple(left_behind(run))
+    what = f"no file may have more than {_LIMIT_BYTES} bytes (EFBIG) {_when(moment, step)}"
+    return Hit(what, newest(run), problems)
 
 
-def _reach(
-    process: subprocess.Popen[str], run: Path, moment: Moment, least: int, last: int
-) -> None:
-    """Wait for the moment."""
-    if moment == "from the start":
-        return
-    step = last if moment == "after the last step" else least + 1
+def _when(moment: Moment, step: int) -> str:
+    return f"{moment}, step {step}" if step else moment
+
+
+def _reach(process: subprocess.Popen[str], run: Path, step: int) -> None:
+    """Wait for the checkpoint of a step."""
     wait_for(process, lambda: newest(run) >= step)
     if process.poll() is not None:
         raise LostError("training ended before its disk was full")

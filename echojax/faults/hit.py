@@ -13,16 +13,16 @@ class Hit(NamedTuple):
     Attributes:
         what: where it struck, in words.
         newest: step of the newest checkpoint that it left whole; 0: none.
-        ended: how the start that it struck has ended.
         problems: what training did wrong.
         run: the run folder, where it is another one now.
+        tiny: what resumes it, where that is another training.
     """
 
     what: str
     newest: int
-    ended: Ended
     problems: tuple[str, ...] = ()
     run: Path | None = None
+    tiny: TinyRun | None = None
 
 
 # Starts training in a run folder and disturbs it.

@@ -1,12 +1,20 @@
-"""What became of a run after a fault."""
+"""A fault strikes a run, the run is resumed to its end, and everything is compared."""
 
+import random
 import re
+import time
 from dataclasses import dataclass
+from pathlib import Path
 
-import numpy as np
-
+from echojax.faults.end import differences, far_losses, misjudged, read_ends
 from echojax.faults.hit import Hit
-from echojax.faults.run_state import End
+from echojax.faults.run_folder import broken_files, newest
+from echojax.faults.tiny_run import Ended, LostError
+from echojax.faults.trials import Trial
+from echojax.faults.undisturbed import Undisturbed
+
+# Losses before a host is lost: two devices add up gradients in another order.
+_ROUNDING = 1e-4
 
 
 @dataclass(frozen=True)
@@ -17,90 +25,83 @@ class Outcome:
         fault: its kind.
         what: where it struck.
         newest: step of the newest checkpoint that it left whole.
+        after_best: whether it struck after the best validation.
         resumed_from: step that the next start went on from.
-        difference: the largest between the final state and the undisturbed one's; 0 where every
-            bit of state, losses and scores is the same; ``None``: there is no end.
-        corrupt: a checkpoint that no byte was changed of is not what it should be.
-        silent: the result is wrong, or damage was met, without a word.
-        problems: whatever else went wrong.
+        problems: what went wrong; none where the run ended as if nothing had happened.
         seconds: of all starts.
     """
 
     fault: str
     what: str
     newest: int
+    after_best: bool
     resumed_from: int
-    difference: float | None
-    corrupt: bool
-    silent: bool
     problems: tuple[str, ...]
     seconds: float
 
-    @property
-    def steps_lost(self) -> int:
-        """Steps beyond the last whole checkpoint's that had to be trained again."""
-        return self.newest - self.resumed_from
 
-    @property
-    def passed(self) -> bool:
-        """Whether the run met the fault as it should."""
-        bad = self.corrupt or self.silent or self.problems or self.difference is None
-        return not bad and self.steps_lost == 0
+def nothing_happens(undisturbed: Undisturbed) -> Outcome:
+    """Return what came of the undisturbed run: it can be wrong by itself."""
+    problems = [problem for end in undisturbed.ends for problem in misjudged(end)]
+    problems += broken_files(undisturbed.run)
+    seeds = len(undisturbed.ends)
+    what = f"{seeds} seed{'s' if seeds > 1 else ''}, best at step {undisturbed.best}"
+    return Outcome("none", what, 0, False, 0, tuple(problems), undisturbed.seconds)
 
 
-def resumed_from(said: str) -> int:
-    """Return the step that a start has said it goes on from; 0 where it starts anew."""
-    found = re.search(r"^resumed from step (\d+)$", said, re.MULTILINE)
-    return int(found[1]) if found else 0
-
-
-def difference(end: End, undisturbed: End) -> float:
-    """Return the largest difference of two final states, infinite where they are of other shapes.
-
-    It is 0 only where losses and scores are the same too.
-    """
-    if end.state.keys() != undisturbed.state.keys():
-        return np.inf
-    largest = 0.0
-    for name, theirs in undisturbed.state.items():
-        ours = end.state[name]
-        if (ours.shape, ours.dtype) != (theirs.shape, theirs.dtype):
-            return np.inf
-        if ours.tobytes() != theirs.tobytes():
-            far = np.abs(ours.astype(np.float64) - theirs.astype(np.float64)).max()
-            largest = max(largest, float(far) if np.isfinite(far) else np.inf)
-    # A signal saves, and writes a line, at a step where an undisturbed run does not.
-    same = undisturbed.losses.items() <= end.losses.items() and end.scores == undisturbed.scores
-    return largest if same or largest else np.inf
-
-
-def judge(
-    fault: str, hit: Hit, *, damaged: bool, said: str, far: float | None, tolerance: float,
-    clash: bool, problems: tuple[str, ...], seconds: float,
-) -> Outcome:  # fmt: skip
-    """Return what came of a fault.
+def attempt(trial: Trial, run: Path, undisturbed: Undisturbed, rng: random.Random) -> Outcome:
+    """Let a fault strike a run, resume it to its end and compare it with the undisturbed one.
 
     Args:
-        fault: its kind.
-        hit: what it did.
-        damaged: it left a damaged checkpoint behind the newest whole one.
-        said: what the next start printed.
-        far: from ``difference``; ``None`` where there is no end.
-        tolerance: the largest good one.
-        clash: a checkpoint has another checksum than another run's of the same step.
-        problems: of the resumed run.
-        seconds: of all starts.
+        trial: the fault.
+        run: the run folder, new.
+        undisturbed: what it must end like.
+        rng: chooses when and where.
     """
-    told = "is damaged" in said
-    wrong = far is not None and far > tolerance
+    began, end = time.monotonic(), Ended(0, "", "")
+    problems: list[str] = []
+    try:
+        hit = trial.fault(undisturbed.tiny, run, undisturbed=undisturbed, rng=rng)
+        run = hit.run or run
+        problems += [*hit.problems, *broken_files(run)]
+        damaged = newest(run) > hit.newest
+        end = (hit.tiny or undisturbed.tiny).to_the_end(run)
+        problems += _after(trial, hit, run, end, undisturbed, damaged=damaged)
+    except LostError as error:
+        hit = Hit("did not strike, or did not end", 0)
+        problems.append(str(error))
     return Outcome(
-        fault=fault,
+        fault=trial.name,
         what=hit.what,
         newest=hit.newest,
-        resumed_from=resumed_from(said),
-        difference=far,
-        corrupt=clash or (told and not damaged),
-        silent=wrong or (damaged and not told),
-        problems=hit.problems + problems,
-        seconds=seconds,
+        after_best=hit.newest >= undisturbed.best,
+        resumed_from=_resumed_from(end.out),
+        problems=tuple(dict.fromkeys(problems)),
+        seconds=time.monotonic() - began,
     )
+
+
+def _after(
+    trial: Trial, hit: Hit, run: Path, end: Ended, undisturbed: Undisturbed, *, damaged: bool
+) -> list[str]:
+    """Return what is wrong with a run that was resumed to its end."""
+    if end.code:
+        return [f"resumed: exit code {end.code}, {end.error[-300:]!r}"]
+    problems, resumed = [], _resumed_from(end.out)
+    if resumed != hit.newest:
+        problems.append(f"resumed from step {resumed}: step {hit.newest} was whole")
+    if damaged != ("is damaged" in end.out):
+        problems.append("damage was not said" if damaged else "called damaged, and is not")
+    for ours, theirs in zip(read_ends(run), undisturbed.ends, strict=True):
+        problems += misjudged(ours)
+        if trial.other_devices:
+            problems += far_losses(ours, theirs, hit.newest, _ROUNDING)
+        else:
+            problems += differences(ours, theirs)
+    return problems
+
+
+def _resumed_from(said: str) -> int:
+    """Return the step that a start has said it goes on from; 0 where it starts anew."""
+    found = re.findall(r"^(?:seed \d+ )?resumed from step (\d+)$", said, re.MULTILINE)
+    return min(map(int, found), default=0)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shlex
+from collections.abc import Sequence
 from datetime import date
 from typing import Any
 
@@ -13,63 +14,54 @@ from echojax.training.results import package_versions
 
 
 def said(one: Outcome) -> str:
-    """Return what came of a fault, in a line."""
-    verdict = "passed" if one.passed else f"FAILED: {'; '.join(one.problems) or _ending(one)}"
-    return f"{one.fault}: {one.what}; resumed from step {one.resumed_from}; {verdict}"
+    """Return what came of a fault, in a line and one for each problem."""
+    verdict = "FAILED" if one.problems else "passed"
+    problems = "".join(f"\n  {problem}" for problem in one.problems)
+    resumed = "" if one.fault == "none" else f"; resumed from step {one.resumed_from}"
+    return f"{one.fault}: {one.what}{resumed}; {verdict} ({one.seconds:.1f} s){problems}"
 
 
-def _ending(one: Outcome) -> str:
-    if one.difference is None:
-        return "no end"
-    return f"differs by {one.difference:.1e}" if one.difference else "bit-identical"
-
-
-def report(command: list[str], outcomes: list[Outcome], facts: dict[str, Any]) -> dict[str, Any]:
-    """Return the report, JSON-able; ``facts`` are of the undisturbed run."""
+def report(
+    command: list[str], outcomes: Sequence[Outcome], facts: list[dict[str, int]]
+) -> dict[str, Any]:
+    """Return the report, JSON-able; ``facts`` are of the undisturbed runs."""
     return {
         "command": shlex.join(command),
         "date": date.today().isoformat(),
         "machine": {"processor": processor(), "cores": cores()},
         "versions": package_versions(),
         "undisturbed": facts,
-        "summary": {"faults": len(outcomes), **_totals(outcomes)},
+        "summary": _totals(outcomes),
         "faults": [
-            dataclasses.asdict(one)
-            | {
-                "steps_lost": one.steps_lost,
-                "end": _ending(one),
-                "difference": one.difference if one.difference in (None, 0) else _ending(one),
-                "seconds": round(one.seconds, 2),
-                "passed": one.passed,
-            }
+            dataclasses.asdict(one) | {"seconds": round(one.seconds, 2), "passed": not one.problems}
             for one in outcomes
         ],
     }
 
 
-def _totals(outcomes: list[Outcome]) -> dict[str, int]:
+def _totals(outcomes: Sequence[Outcome]) -> dict[str, int]:
+    faults = [one for one in outcomes if one.fault != "none"]
     return {
-        "failed": sum(not one.passed for one in outcomes),
-        "steps_lost": sum(one.steps_lost for one in outcomes),
-        "corrupt": sum(one.corrupt for one in outcomes),
-        "silent": sum(one.silent for one in outcomes),
+        "faults": len(faults),
+        "after_best": sum(one.after_best for one in faults),
+        "failed": sum(bool(one.problems) for one in outcomes),
     }
 
 
-def table(outcomes: list[Outcome]) -> Table:
+def table(outcomes: Sequence[Outcome]) -> Table:
     """Return the faults by kind."""
-    table = Table("fault", "tried", "failed", "lost", "corrupt", "silent", "end")
+    table = Table("fault", "tried", "after the best step", "failed")
     for kind in dict.fromkeys(one.fault for one in outcomes):
         ours = [one for one in outcomes if one.fault == kind]
-        ends = dict.fromkeys(map(_ending, ours))
-        table.add_row(kind, str(len(ours)), *map(str, _totals(ours).values()), ", ".join(ends))
+        counts = len(ours), sum(one.after_best for one in ours), sum(bool(o.problems) for o in ours)
+        table.add_row(kind, *map(str, counts))
     return table
 
 
-def line(outcomes: list[Outcome]) -> str:
+def line(outcomes: Sequence[Outcome]) -> str:
     """Return all in one line."""
     totals = _totals(outcomes)
     return (
-        f"{len(outcomes)} faults, {totals['failed']} failed; {totals['steps_lost']} steps lost "
-        f"beyond the last checkpoint, {totals['corrupt']} corrupt, {totals['silent']} silent"
+        f"{totals['faults']} faults, {totals['after_best']} of them after the best step, "
+        f"{totals['failed']} failed"
     )

@@ -1,76 +1,80 @@
-"""Which faults are tried."""
+"""Which faults are tried, each on a run of its own."""
 
-import random
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
-from echojax.faults.attempt import Trial
-from echojax.faults.damage import change_data, cut_short, damage_newest, flip_bytes, move_folder
-from echojax.faults.damage import remove as remove_file
-from echojax.faults.full_disk import Moment, full_disk
-from echojax.faults.hit import Fault
+from echojax.faults.damage import (
+    change_data,
+    cut_short,
+    damage_newest,
+    flip_bytes,
+    move_folder,
+    remove,
+    swap_arrays,
+)
+from echojax.faults.full_disk import full_disk, judge_on_a_full_disk
+from echojax.faults.hit import Hit
 from echojax.faults.lost_host import lose_a_host
-from echojax.faults.no_number import nan_batch
-from echojax.faults.signals import (
-    Moments,
+from echojax.faults.stops import (
+    cut_power,
     kill_anywhere,
     kill_in_a_write,
     kill_in_training,
+    nan_batch,
     terminate,
 )
 
-# Two devices add up gradients in another order.
-TOLERANCE_OTHER_DEVICES = 1e-4
-_KILLS = {
-    "SIGKILL in a checkpoint write": kill_in_a_write,
-    "SIGKILL in training": kill_in_training,
-    "SIGKILL at any time": kill_anywhere,
-}
-_PART = 50_000  # bytes that hold some files of a checkpoint, not all
-_FULL: tuple[tuple[Moment, int], ...] = (
-    ("from the start", 0),
-    ("after a checkpoint", 0),
-    ("after a checkpoint", _PART),
-    ("after the last step", 0),
-)
-_HARMS = {"flipped bytes": flip_bytes, "missing bytes": cut_short, "a missing file": remove_file}
 
-
-def all_trials(kills: int, moments: Moments, last: int, rng: random.Random) -> list[Trial]:
-    """Return the long drill: every fault strikes a run of its own.
+@dataclass(frozen=True)
+class Trial:
+    """A fault that is to strike a run.
 
     Args:
-        kills: how many SIGKILLs.
-        moments: of the undisturbed run.
-        last: its last step.
-        rng: chooses when and where.
+        name: its kind.
+        fault: called with the training, a run folder, ``undisturbed`` and ``rng``.
+        seeds: trained at once.
+        other_devices: the end may differ by rounding.
     """
-    kinds = list(_KILLS.items())
-    trials = [
-        Trial([(name, partial(kill, moments=moments, rng=rng))])
-        for name, kill in (kinds[i % len(kinds)] for i in range(kills))
-    ]
-    ask = partial(terminate, moments=moments, rng=rng)
-    trials += [Trial([("SIGTERM with 10 s of grace", ask)])] * 3
-    trials += [
-        Trial([("full disk", partial(full_disk, moment=moment, last=last, spare=spare))])
-        for moment, spare in _FULL
-    ]
-    trials += [
-        Trial([(f"checkpoint with {name}", partial(damage_newest, harm=harm, rng=rng))])
-        for name, harm in _HARMS.items()
-    ]
-    trials += [Trial([("run folder moved", move_folder)]), Trial([("data changed", change_data)])]
-    trials += [Trial([("NaN batch", partial(nan_batch, rng=rng))])] * 3
-    return [*trials, Trial([("host lost", lose_a_host)], TOLERANCE_OTHER_DEVICES)]
+
+    name: str
+    fault: Callable[..., Hit]
+    seeds: int = 1
+    other_devices: bool = False
 
 
-def quick_trials(moments: Moments, last: int, rng: random.Random) -> list[Trial]:
-    """Return the short drill: one run is struck again and again. Arguments as ``all_trials``."""
-    early = Moments(moments.first, moments.last, moments.end, writes=3)
-    faults: list[tuple[str, Fault]] = [
-        ("SIGKILL in a checkpoint write", partial(kill_in_a_write, moments=early, rng=rng)),
-        ("checkpoint with flipped bytes", partial(damage_newest, harm=flip_bytes, rng=rng)),
-        ("NaN batch", partial(nan_batch, rng=rng)),
-        ("full disk", partial(full_disk, moment="after a checkpoint", last=last, spare=_PART)),
+_KILLS = (
+    Trial("SIGKILL in a checkpoint write", kill_in_a_write),
+    Trial("SIGKILL in training", kill_in_training),
+    Trial("SIGKILL at any time", kill_anywhere),
+    Trial("SIGKILL of two seeds at once", kill_in_training, seeds=2),
+)
+_SWAPPED = Trial("checkpoint with another's arrays", partial(damage_newest, harm=swap_arrays))
+_NAN = Trial("NaN batch", nan_batch)
+_POWER = Trial("power cut", cut_power)
+_JUDGED_AGAIN = Trial("full disk, judged again", judge_on_a_full_disk)
+_PART = 50_000  # bytes that hold some files of a checkpoint, not all
+
+QUICK = (_KILLS[0], _SWAPPED, _POWER, _JUDGED_AGAIN)
+
+
+def all_trials(kills: int) -> list[Trial]:
+    """Return the long drill; ``kills`` says how many SIGKILLs."""
+    return [
+        *(_KILLS[i % len(_KILLS)] for i in range(kills)),
+        *[Trial("SIGTERM with 10 s of grace", terminate)] * 3,
+        Trial("full disk", partial(full_disk, moment="from the start")),
+        Trial("full disk", partial(full_disk, moment="after a checkpoint")),
+        Trial("full disk", partial(full_disk, moment="after a checkpoint", spare=_PART)),
+        Trial("full disk", partial(full_disk, moment="after the last step")),
+        _JUDGED_AGAIN,
+        Trial("checkpoint with flipped bytes", partial(damage_newest, harm=flip_bytes)),
+        Trial("checkpoint with missing bytes", partial(damage_newest, harm=cut_short)),
+        Trial("checkpoint with a missing file", partial(damage_newest, harm=remove)),
+        _SWAPPED,
+        *[_POWER] * 2,
+        *[_NAN] * 2,
+        Trial("run folder moved", move_folder),
+        Trial("data changed", change_data),
+        Trial("host lost", lose_a_host, other_devices=True),
     ]
-    return [Trial(faults)]

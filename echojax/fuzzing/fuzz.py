@@ -46,9 +46,8 @@ def fuzz(flags: Flags, console: Console) -> bool:
         UserError: there is no such reader.
     """
     jax.config.update("jax_platforms", "cpu")
-    logging.disable(logging.CRITICAL)  # what orbax says of damage, a thousand times
     began, tallies = time.monotonic(), dict[str, Tally]()
-    with _scratch() as folder, limits():
+    with _scratch() as folder, limits(), _silence():
         for name, inputs in _all_inputs(flags, folder):
             tallies[name] = _try_all(name, inputs, folder, flags.out)
             console.print(
@@ -63,6 +62,17 @@ def fuzz(flags: Flags, console: Console) -> bool:
     console.print(table(tallies))
     console.print(f"report: {path}", highlight=False, soft_wrap=True)
     return not any(tally.failed for tally in tallies.values())
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep orbax from saying of damage what it says, a thousand times."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 @contextmanager

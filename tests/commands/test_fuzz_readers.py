@@ -1,4 +1,4 @@
-"""Every reader with a few hundred inputs that are nearly right."""
+"""Fuzzing as a user runs it, a few hundred inputs a reader; a shorter form is in tests/fuzzing."""
 
 import json
 

@@ -41,6 +41,12 @@ def test_leave_one_out(lengths):
         assert (dataset.offsets[part.user_M] == part.start_M).all()
         assert (part.start_M < part.target_M).all()
         assert (part.target_M < dataset.offsets[part.user_M + 1]).all()
+        # Every earlier item is shown, the test's history with the item that validates.
+        shown = part.gather(np.arange(len(part)))
+        for m, row in enumerate(shown["item_ids"]):
+            history = dataset.items_T[part.start_M[m] : part.target_M[m]]
+            assert row[row > 0].tolist() == history.tolist()
+            assert history[-1] == shown["targets"][m] - 1
 
 
 times_strategy = st.lists(

@@ -96,6 +96,15 @@ def test_tiles_of_every_size_agree_on_real_numbers():
         np.testing.assert_array_equal(result.top_MxK, results[0].top_MxK)
 
 
+@pytest.mark.parametrize("tile", [3, 16])
+def test_rows_after_the_last_item_are_no_candidates(tile):
+    item = np.array([[0], [1], [2], [3], [9], [9]], np.float32)
+    ranker = make_ranker(encode, items, num_items=4, tile=tile)
+    ranked = rank(ranker, np.ones((3, 1), np.float32), item, [1, 2, 3], np.zeros((3, 1), np.int32))
+    assert ranked.rank_M.tolist() == [3, 2, 1]
+    assert ranked.top_MxK.tolist() == [[3, 2, 1] + [0] * 7] * 3
+
+
 def test_low_precision_models_are_ranked_in_float32():
     item = jnp.array([[0, 0], [256, 0], [256, 1], [256, 1]], jnp.bfloat16)
     user = jnp.ones((1, 2), jnp.bfloat16)  # 256 and 257 are one number in bfloat16

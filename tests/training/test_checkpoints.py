@@ -15,7 +15,7 @@ from flax import nnx
 from echojax.config import Config
 from echojax.errors import UserError
 from echojax.models.echomamba4rec import EchoMamba4Rec
-from echojax.training.checkpoints import Checkpoints
+from echojax.training.checkpoints import Checkpoints, _checksum
 from echojax.training.progress import Standing
 from echojax.training.seed_run import SeedRun
 from echojax.training.state import create_state, state_shapes
@@ -85,6 +85,34 @@ def test_progress_that_was_changed_is_not_believed(run, state):
     run.go_back(state)
     assert int(run.state.step) == 2
     assert "step 3 is damaged (its progress has another checksum)" in run.checkpoints.said[0]
+
+
+def test_arrays_that_are_whole_and_not_what_was_saved_are_not_believed(run, state):
+    run.save(at(state, 2))
+    run.save(at(state, 3))
+    arrays = run.folder / "checkpoints/3/state"
+    shutil.rmtree(arrays)
+    shutil.copytree(run.folder / "checkpoints/2/state", arrays)
+    assert run.go_back(state)
+    assert int(run.state.step) == 2
+    assert "step 3 is damaged (its checksum does not match)" in run.checkpoints.said[0]
+
+
+def test_a_checksum_is_of_names_dtypes_shapes_and_values():
+    zeros = np.zeros((2, 3), np.float32)
+    others = [
+        {"y": zeros}, {"x": zeros.T}, {"x": zeros.view(np.int32)}, {"x": zeros + 1},
+        {"x": zeros[:1], "y": zeros[1:]},
+    ]  # fmt: skip
+    assert len({_checksum(arrays) for arrays in [{"x": zeros}, *others]}) == 6
+    assert _checksum({"x": np.zeros((3, 2), np.float32).T}) == _checksum({"x": zeros})
+
+
+def test_a_resumed_run_drops_every_later_checkpoint(run, state):
+    run.save(at(state, 2))
+    run.save(at(state, 3))
+    run.checkpoints.drop_after(2)
+    assert [path.name for path in (run.folder / "checkpoints").iterdir()] == ["2"]
 
 
 def test_parts_of_a_checkpoint_are_cleared_away(run, state):

@@ -1,0 +1,61 @@
+"""Files that are whole or absent, whatever goes wrong while they are written."""
+
+import errno
+import os
+
+import numpy as np
+import pytest
+
+from echojax.arrays import load_arrays, write_arrays
+from echojax.files import read_json, write_atomically, write_json
+
+
+@pytest.mark.parametrize("before", [None, b"old"])
+def test_content_is_on_the_disk_before_it_gets_the_name(tmp_path, monkeypatch, before):
+    path, done = tmp_path / "x.json", []
+    if before is not None:
+        path.write_bytes(before)
+    fsync, replace = os.fsync, os.replace
+
+    def synced(file):
+        done.append(("fsync", os.fstat(file).st_ino, os.fstat(file).st_size))
+        fsync(file)
+
+    def replaced(source, target):
+        assert (path.read_bytes() if path.exists() else None) == before
+        done.append(("replace", os.stat(source).st_ino, os.stat(source).st_size))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", replaced)
+    write_atomically(path, "content")
+    assert path.read_bytes() == b"content"
+    (first, *file), (second, *same) = done
+    assert (first, second) == ("fsync", "replace")
+    assert file == same == [path.stat().st_ino, len("content")]
+
+
+@pytest.mark.parametrize("step", ["fsync", "chmod", "replace"])
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left"), KeyboardInterrupt()])
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, step, error):
+    def fails(*args):
+        raise error
+
+    path = tmp_path / "x.npz"
+    write_arrays(path, {"x": np.arange(3)})
+    monkeypatch.setattr(os, step, fails)
+    with pytest.raises(type(error)) as caught:
+        write_arrays(path, {"x": np.arange(9)})
+    assert caught.value is error
+    if isinstance(error, OSError):
+        assert error.filename == str(path)
+    assert [one.name for one in tmp_path.iterdir()] == ["x.npz"]
+    assert np.array_equal(load_arrays(path)["x"], np.arange(3))
+
+
+def test_what_is_no_json_is_not_written(tmp_path):
+    write_json(tmp_path / "x.json", {"a": 1})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "x.json", {"a": float("nan")})
+    assert read_json(tmp_path / "x.json") == {"a": 1}
+    assert (tmp_path / "x.json").stat().st_mode & 0o777 == 0o644
