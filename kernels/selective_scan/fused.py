@@ -162,8 +162,8 @@ def _backward_rule(reverse: bool, saved: Any, outer: Any) -> tuple[jax.Array, ..
                 position, (g, nothing), (through, in_time), reverse=not reverse
             )
             _, x, B, _, dy = in_time
-            dC = _einsum("prne,pre->prn", through, dy) + B * _einsum("pre,pre->pr", x, dy)[..., None]
-            return (g, dA + more), (*grads, dC)
+            entered = B * _einsum("pre,pre->pr", x, dy)[..., None]
+            return (g, dA + more), (*grads, _einsum("prne,pre->prn", through, dy) + entered)
 
         both = (g_rxNxE, nothing)
         (g, dA), grads = lax.scan(chunk, both, (starts, in_time), reverse=not reverse)
