@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from selective_scan.exponential import exp2
+from selective_scan.missing_derivatives import no_forward_mode
 
 # Elements of a (rows, E) tile. With 32 states and float32 a tile's state has 256 kB.
 _TILE_ELEMENTS = 2048
@@ -74,7 +75,8 @@ def scan(
     reverse: bool,
 ) -> tuple[jax.Array, jax.Array]:
     """Return C . h at every position, (B, L, E), and the last state, (B, E, N)."""
-    return _scan(u_BxLxE, t_BxLxE, A_ExN, B_BxLxN, C_BxLxN, state_BxExN, reverse)
+    inputs = (u_BxLxE, t_BxLxE, A_ExN, B_BxLxN, C_BxLxN, state_BxExN)
+    return _scan(*no_forward_mode("fused", inputs), reverse)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(6,))
