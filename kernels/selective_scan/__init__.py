@@ -12,7 +12,13 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from selective_scan.arguments import ScanInputs, check_shapes, state_dtype, time_steps
+from selective_scan.arguments import (
+    ScanInputs,
+    check_shapes,
+    state_dtype,
+    time_steps,
+    where_visited,
+)
 from selective_scan.bidirectional import directions, scan_both
 from selective_scan.choice import chosen, implementations, scan_named
 from selective_scan.over_time import check_no_state, scan_over_time, time_behind
@@ -195,6 +201,7 @@ def selective_scan_readout(
     if stop_B is not None:
         visited_BxL &= position_L < stop_B[:, None]
     t_BxLxE = time_steps(delta_BxLxE, delta_bias_E, delta_softplus, visited_BxL, dtype)
+    u_BxLxE, B_BxLxN = where_visited(visited_BxL, (u_BxLxE, B_BxLxN))
     behind_BxE = None
     if time_axis is not None:
         check_no_state(initial_state_BxExN)

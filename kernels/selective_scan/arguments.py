@@ -1,12 +1,14 @@
 """The arguments of a scan, their checks, and what is the same around every pure JAX scan."""
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
 
 from selective_scan.activations import softplus
+
+Tree = TypeVar("Tree")
 
 
 class ScanInputs(NamedTuple):
@@ -48,6 +50,9 @@ def surrounded(core: Core) -> Scan:
         dtype = state_dtype(u_BxLxE, delta_BxLxE, A_ExN, B_BxLxN, C_BxLxN)
         visited_BxL = visited(lengths_B, u_BxLxE.shape[1])
         t_BxLxE = time_steps(delta_BxLxE, bias_E, softplus, visited_BxL, dtype)
+        u_BxLxE, B_BxLxN, C_BxLxN, z_BxLxE = where_visited(
+            visited_BxL, (u_BxLxE, B_BxLxN, C_BxLxN, z_BxLxE)
+        )
         state_BxExN = initial(state, len(u_BxLxE), A_ExN, dtype)
         u, A, B, C = (x.astype(dtype) for x in (u_BxLxE, A_ExN, B_BxLxN, C_BxLxN))
         inside = varying_alike(u, t_BxLxE, A, B, C, state_BxExN)
@@ -56,9 +61,8 @@ def surrounded(core: Core) -> Scan:
             y_BxLxE += D_E.astype(dtype) * u
         if z_BxLxE is not None:
             y_BxLxE *= jax.nn.silu(z_BxLxE.astype(dtype))
-        if visited_BxL is not None:
-            y_BxLxE = jnp.where(visited_BxL[..., None], y_BxLxE, 0)
-        return y_BxLxE.astype(u_BxLxE.dtype), last
+        # Also for the gradient of y, which may be anything where nothing is visited.
+        return where_visited(visited_BxL, y_BxLxE).astype(u_BxLxE.dtype), last
 
     return scan
 
@@ -122,12 +126,22 @@ def time_steps(
 
     A time step of 0 decays nothing and adds nothing: the state passes unchanged.
     """
-    t = delta_BxLxE.astype(dtype)
+    t = where_visited(visited_BxL, delta_BxLxE).astype(dtype)
     if delta_bias_E is not None:
         t += delta_bias_E.astype(dtype)
     if softplus:
         t = _softplus(t)
-    return t if visited_BxL is None else jnp.where(visited_BxL[..., None], t, 0)
+    return where_visited(visited_BxL, t)
+
+
+def where_visited(visited_BxL: jax.Array | None, arrays: Tree) -> Tree:
+    """Return (B, L, ...) arrays with 0, and gradients of 0, where a position is not visited.
+
+    There may be anything, NaN too, which no factor of 0 would undo.
+    """
+    if visited_BxL is None:
+        return arrays
+    return jax.tree.map(lambda x: jnp.where(visited_BxL[..., None], x, 0), arrays)
 
 
 _softplus = jax.custom_jvp(softplus)
