@@ -53,7 +53,7 @@ def surrounded(core: Core) -> Scan:
         u_BxLxE, B_BxLxN, C_BxLxN, z_BxLxE = where_visited(
             visited_BxL, (u_BxLxE, B_BxLxN, C_BxLxN, z_BxLxE)
         )
-        state_BxExN = initial(state, len(u_BxLxE), A_ExN, dtype)
+        state_BxExN = initial(state, u_BxLxE.shape[0], A_ExN, dtype)
         u, A, B, C = (x.astype(dtype) for x in (u_BxLxE, A_ExN, B_BxLxN, C_BxLxN))
         inside = varying_alike(u, t_BxLxE, A, B, C, state_BxExN)
         y_BxLxE, last = core(*inside, reverse=reverse)
@@ -67,7 +67,7 @@ def surrounded(core: Core) -> Scan:
     return scan
 
 
-def check_shapes(
+def check_arrays(
     u: jax.Array,
     delta: jax.Array,
     A: jax.Array,
@@ -76,7 +76,7 @@ def check_shapes(
     C_shape: tuple[str, ...] = ("B", "L", "N"),
     **optional: tuple[jax.Array | None, tuple[str, ...]],
 ) -> None:
-    """Raise ``ValueError`` for the first argument whose shape does not fit ``u`` and ``A``.
+    """Raise where an argument's shape does not fit ``u`` and ``A``, or its dtype is of no use.
 
     Args:
         u: (B, L, E); says what B, L and E are.
@@ -86,6 +86,11 @@ def check_shapes(
         C: ``C_shape``.
         C_shape: dimension letters of C.
         optional: further arguments by name, each with its dimension letters; ``None`` is skipped.
+            One value a row is a position, and an integer; everything else is floating point.
+
+    Raises:
+        ValueError: for the first shape.
+        TypeError: for the first dtype.
     """
     if u.ndim != 3:
         raise ValueError(f"u has shape {u.shape}; (batch, length, channels) expected")
@@ -93,6 +98,7 @@ def check_shapes(
         raise ValueError(f"A has shape {A.shape}; (channels, states) expected")
     sizes = {"B": u.shape[0], "L": u.shape[1], "E": u.shape[2], "N": A.shape[1]}
     named = {
+        "u": (u, ("B", "L", "E")),
         "delta": (delta, ("B", "L", "E")),
         "A": (A, ("E", "N")),
         "B": (B, ("B", "L", "N")),
@@ -108,6 +114,25 @@ def check_shapes(
                 f"{name} has shape {array.shape}; {expected} expected ({', '.join(letters)}) "
                 f"beside u {u.shape} and A {A.shape}"
             )
+        if letters == ("B",):
+            if not jnp.issubdtype(array.dtype, jnp.integer):
+                raise TypeError(
+                    f"{name} has dtype {array.dtype}; whole numbers expected: round it, and pass "
+                    f"{name}.astype(jnp.int32)"
+                )
+        elif not jnp.issubdtype(array.dtype, jnp.floating):
+            raise TypeError(
+                f"{name} has dtype {array.dtype}; real floating-point numbers expected: pass "
+                f"{name}.astype(jnp.float32)"
+            )
+
+
+def is_empty(*arrays: jax.Array | None) -> bool:
+    """Return whether there is no row, position, channel or state, and nothing to cut into parts.
+
+    "sequential" cuts nothing, and runs also then.
+    """
+    return any(0 in x.shape for x in arrays if x is not None)
 
 
 def state_dtype(*arrays: jax.Array) -> jnp.dtype:

@@ -34,16 +34,16 @@ class _Parts(NamedTuple):
     @classmethod
     def of(cls, shape: tuple[int, ...]) -> "_Parts":
         batch, length, channels = shape
-        rows = batch
-        if jax.default_backend() == "cpu":  # an accelerator wants few large operations
-            rows = min(batch, max(1, _TILE_ELEMENTS // channels))
-        tiles = -(-batch // rows)
+        tiles = 1
+        # An accelerator wants few large operations, and an exported program's batch has no number.
+        if jax.default_backend() == "cpu" and isinstance(batch, int):
+            tiles = -(-batch // max(1, _TILE_ELEMENTS // channels))
         chunks = -(-length // max(_SHORTEST_CHUNK, isqrt(length)))
         return cls(tiles, -(-batch // tiles), chunks, -(-length // chunks))
 
     def tiled(self, x: jax.Array) -> jax.Array:
         """Return (B, ...) as (tiles, rows, ...), zeros where nothing is."""
-        missing = self.tiles * self.rows - len(x)
+        missing = self.tiles * self.rows - x.shape[0]
         x = jnp.pad(x, ((0, missing), *((0, 0) for _ in x.shape[1:]))) if missing else x
         return x.reshape(self.tiles, self.rows, *x.shape[1:])
 
@@ -114,7 +114,8 @@ def _forward(
         return last.swapaxes(1, 2), parts.joined(y, u.shape[1]), starts
 
     last, y, starts = lax.map(tile, tuple(map(parts.tiled, (state, t, t * u, B, C))))
-    return parts.untiled(y, len(u)), parts.untiled(last, len(u)), starts
+    batch = u.shape[0]
+    return parts.untiled(y, batch), parts.untiled(last, batch), starts
 
 
 def _forward_rule(
@@ -173,7 +174,7 @@ def _backward_rule(reverse: bool, saved: Any, outer: Any) -> tuple[jax.Array, ..
 
     dlast, *in_time = map(parts.tiled, (dlast, t, t * u, B, C, dy))
     dstate, dA, *grads = lax.map(tile, (dlast, starts, *in_time))
-    dstate, dx, dt, dB, dC = (parts.untiled(x, len(u)) for x in (dstate, *grads))
+    dstate, dx, dt, dB, dC = (parts.untiled(x, u.shape[0]) for x in (dstate, *grads))
     return dx * t, dx * u + dt, jnp.sum(dA, axis=(0, 1)).T, dB, dC, dstate
 
 

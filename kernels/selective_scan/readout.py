@@ -168,7 +168,8 @@ def _over_visited(
         A_ExN: handed on.
         arrays: (R, ...).
     """
-    if jax.default_backend() != "cpu":  # an accelerator wants few large kernels
+    # An accelerator wants few large kernels, and an exported program's batch has no number.
+    if jax.default_backend() != "cpu" or not isinstance(visited_R.size, int):
         return tile(A_ExN, *arrays)
     count = jnp.sum(visited_R, dtype=jnp.int32)
 
