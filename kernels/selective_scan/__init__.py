@@ -12,7 +12,14 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from selective_scan.arguments import ScanInputs, check_shapes, state_dtype, time_steps
+from selective_scan.arguments import (
+    ScanInputs,
+    check_arrays,
+    is_empty,
+    state_dtype,
+    time_steps,
+    where_visited,
+)
 from selective_scan.bidirectional import directions, scan_both
 from selective_scan.choice import chosen, implementations, scan_named
 from selective_scan.over_time import check_no_state, scan_over_time, time_behind
@@ -78,8 +85,10 @@ def selective_scan(
     Raises:
         ValueError: a shape does not fit, the implementation is unknown or cannot run here,
             ``chunk`` is not for it, or an initial state is given with ``time_axis``.
+        TypeError: lengths are not integers, or another argument is not real floating point; or
+            the implementation lacks the derivative that is asked for.
     """
-    check_shapes(
+    check_arrays(
         u_BxLxE, delta_BxLxE, A_ExN, B_BxLxN, C_BxLxN,
         D=(D_E, ("E",)), z=(z_BxLxE, ("B", "L", "E")), delta_bias=(delta_bias_E, ("E",)),
         initial_state=(initial_state_BxExN, ("B", "E", "N")), lengths=(lengths_B, ("B",)),
@@ -89,6 +98,8 @@ def selective_scan(
         initial_state_BxExN, lengths_B,
     )  # fmt: skip
     scan = scan_named(chosen(implementation, *inputs), chunk)
+    if is_empty(u_BxLxE, A_ExN):
+        scan = scan_named("sequential")
     if time_axis is not None:
         check_no_state(initial_state_BxExN)
         scan = partial(scan_over_time, scan, axis=time_axis)
@@ -121,6 +132,7 @@ def bidirectional_scan(
 
     Raises:
         ValueError: a shape does not fit, or the implementation is unknown or cannot run here.
+        TypeError: as for ``selective_scan``.
     """
     u, delta, B, C = (directions(x, 3) for x in (u, delta, B, C))
     z, A = directions(z, 3), directions(A, 2)
@@ -130,11 +142,14 @@ def bidirectional_scan(
         if x is not None and len(x) > 2:
             raise ValueError(f"{name} has shape {x.shape}; its first axis is not 2, the directions")
     first = jax.tree.map(lambda x: x[0], inputs)
-    check_shapes(
+    check_arrays(
         *first[:5], D=(first.D_E, ("E",)), z=(first.z_BxLxE, ("B", "L", "E")),
         delta_bias=(first.delta_bias_E, ("E",)), lengths=(lengths_B, ("B",)),
     )  # fmt: skip
-    return scan_both(chosen(implementation, *inputs), inputs, softplus=delta_softplus)[0]
+    name = chosen(implementation, *inputs)
+    if is_empty(u, A):
+        name = "sequential"
+    return scan_both(name, inputs, softplus=delta_softplus)[0]
 
 
 def selective_scan_readout(
@@ -177,8 +192,9 @@ def selective_scan_readout(
     Raises:
         ValueError: a shape does not fit, the implementation is unknown or cannot run here, or an
             initial state is given with ``time_axis``.
+        TypeError: as for ``selective_scan``; start and stop are integers too.
     """
-    check_shapes(
+    check_arrays(
         u_BxLxE, delta_BxLxE, A_ExN, B_BxLxN, C_BxN, C_shape=("B", "N"),
         delta_bias=(delta_bias_E, ("E",)), start=(start_B, ("B",)), stop=(stop_B, ("B",)),
         initial_state=(initial_state_BxExN, ("B", "E", "N")),
@@ -187,6 +203,8 @@ def selective_scan_readout(
         implementation,
         u_BxLxE, delta_BxLxE, A_ExN, B_BxLxN, C_BxN, delta_bias_E, initial_state_BxExN,
     )  # fmt: skip
+    if is_empty(u_BxLxE, A_ExN):
+        name = "sequential"
     dtype = state_dtype(u_BxLxE, delta_BxLxE, A_ExN, B_BxLxN, C_BxN)
     batch, length, _ = u_BxLxE.shape
     position_L, visited_BxL = jnp.arange(length), jnp.ones((batch, length), bool)
@@ -195,6 +213,7 @@ def selective_scan_readout(
     if stop_B is not None:
         visited_BxL &= position_L < stop_B[:, None]
     t_BxLxE = time_steps(delta_BxLxE, delta_bias_E, delta_softplus, visited_BxL, dtype)
+    u_BxLxE, B_BxLxN = where_visited(visited_BxL, (u_BxLxE, B_BxLxN))
     behind_BxE = None
     if time_axis is not None:
         check_no_state(initial_state_BxExN)

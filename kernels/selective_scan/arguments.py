@@ -1,12 +1,14 @@
 """The arguments of a scan, their checks, and what is the same around every pure JAX scan."""
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
 
 from selective_scan.activations import softplus
+
+Tree = TypeVar("Tree")
 
 
 class ScanInputs(NamedTuple):
@@ -48,7 +50,10 @@ def surrounded(core: Core) -> Scan:
         dtype = state_dtype(u_BxLxE, delta_BxLxE, A_ExN, B_BxLxN, C_BxLxN)
         visited_BxL = visited(lengths_B, u_BxLxE.shape[1])
         t_BxLxE = time_steps(delta_BxLxE, bias_E, softplus, visited_BxL, dtype)
-        state_BxExN = initial(state, len(u_BxLxE), A_ExN, dtype)
+        u_BxLxE, B_BxLxN, C_BxLxN, z_BxLxE = where_visited(
+            visited_BxL, (u_BxLxE, B_BxLxN, C_BxLxN, z_BxLxE)
+        )
+        state_BxExN = initial(state, u_BxLxE.shape[0], A_ExN, dtype)
         u, A, B, C = (x.astype(dtype) for x in (u_BxLxE, A_ExN, B_BxLxN, C_BxLxN))
         inside = varying_alike(u, t_BxLxE, A, B, C, state_BxExN)
         y_BxLxE, last = core(*inside, reverse=reverse)
@@ -56,14 +61,13 @@ def surrounded(core: Core) -> Scan:
             y_BxLxE += D_E.astype(dtype) * u
         if z_BxLxE is not None:
             y_BxLxE *= jax.nn.silu(z_BxLxE.astype(dtype))
-        if visited_BxL is not None:
-            y_BxLxE = jnp.where(visited_BxL[..., None], y_BxLxE, 0)
-        return y_BxLxE.astype(u_BxLxE.dtype), last
+        # Also for the gradient of y, which may be anything where nothing is visited.
+        return where_visited(visited_BxL, y_BxLxE).astype(u_BxLxE.dtype), last
 
     return scan
 
 
-def check_shapes(
+def check_arrays(
     u: jax.Array,
     delta: jax.Array,
     A: jax.Array,
@@ -72,7 +76,7 @@ def check_shapes(
     C_shape: tuple[str, ...] = ("B", "L", "N"),
     **optional: tuple[jax.Array | None, tuple[str, ...]],
 ) -> None:
-    """Raise ``ValueError`` for the first argument whose shape does not fit ``u`` and ``A``.
+    """Raise where an argument's shape does not fit ``u`` and ``A``, or its dtype is of no use.
 
     Args:
         u: (B, L, E); says what B, L and E are.
@@ -82,6 +86,11 @@ def check_shapes(
         C: ``C_shape``.
         C_shape: dimension letters of C.
         optional: further arguments by name, each with its dimension letters; ``None`` is skipped.
+            One value a row is a position, and an integer; everything else is floating point.
+
+    Raises:
+        ValueError: for the first shape.
+        TypeError: for the first dtype.
     """
     if u.ndim != 3:
         raise ValueError(f"u has shape {u.shape}; (batch, length, channels) expected")
@@ -89,6 +98,7 @@ def check_shapes(
         raise ValueError(f"A has shape {A.shape}; (channels, states) expected")
     sizes = {"B": u.shape[0], "L": u.shape[1], "E": u.shape[2], "N": A.shape[1]}
     named = {
+        "u": (u, ("B", "L", "E")),
         "delta": (delta, ("B", "L", "E")),
         "A": (A, ("E", "N")),
         "B": (B, ("B", "L", "N")),
@@ -104,6 +114,25 @@ def check_shapes(
                 f"{name} has shape {array.shape}; {expected} expected ({', '.join(letters)}) "
                 f"beside u {u.shape} and A {A.shape}"
             )
+        if letters == ("B",):
+            if not jnp.issubdtype(array.dtype, jnp.integer):
+                raise TypeError(
+                    f"{name} has dtype {array.dtype}; whole numbers expected: round it, and pass "
+                    f"{name}.astype(jnp.int32)"
+                )
+        elif not jnp.issubdtype(array.dtype, jnp.floating):
+            raise TypeError(
+                f"{name} has dtype {array.dtype}; real floating-point numbers expected: pass "
+                f"{name}.astype(jnp.float32)"
+            )
+
+
+def is_empty(*arrays: jax.Array | None) -> bool:
+    """Return whether there is no row, position, channel or state, and nothing to cut into parts.
+
+    "sequential" cuts nothing, and runs also then.
+    """
+    return any(0 in x.shape for x in arrays if x is not None)
 
 
 def state_dtype(*arrays: jax.Array) -> jnp.dtype:
@@ -122,12 +151,22 @@ def time_steps(
 
     A time step of 0 decays nothing and adds nothing: the state passes unchanged.
     """
-    t = delta_BxLxE.astype(dtype)
+    t = where_visited(visited_BxL, delta_BxLxE).astype(dtype)
     if delta_bias_E is not None:
         t += delta_bias_E.astype(dtype)
     if softplus:
         t = _softplus(t)
-    return t if visited_BxL is None else jnp.where(visited_BxL[..., None], t, 0)
+    return where_visited(visited_BxL, t)
+
+
+def where_visited(visited_BxL: jax.Array | None, arrays: Tree) -> Tree:
+    """Return (B, L, ...) arrays with 0, and gradients of 0, where a position is not visited.
+
+    There may be anything, NaN too, which no factor of 0 would undo.
+    """
+    if visited_BxL is None:
+        return arrays
+    return jax.tree.map(lambda x: jnp.where(visited_BxL[..., None], x, 0), arrays)
 
 
 _softplus = jax.custom_jvp(softplus)

@@ -27,10 +27,8 @@ def chosen(implementation: str, *arrays: jax.Array | None) -> str:
     Raises:
         ValueError: the name is unknown, or that implementation cannot run here.
     """
-    reasons = implementations()
-    unfit = _unfit_for_kernels([x for x in arrays if x is not None])
-    if unfit is not None:
-        reasons |= {name: reasons[name] or unfit for name in _NEEDS}
+    unfit = _unfit([x for x in arrays if x is not None])
+    reasons = {name: reason or unfit.get(name) for name, reason in implementations().items()}
     here = [name for name, reason in reasons.items() if reason is None]
     if implementation == "auto":
         return here[0]
@@ -48,13 +46,16 @@ def chosen(implementation: str, *arrays: jax.Array | None) -> str:
     return implementation
 
 
-def _unfit_for_kernels(arrays: list[jax.Array]) -> str | None:
-    """Return why no Pallas kernel takes these arrays, or ``None``."""
+def _unfit(arrays: list[jax.Array]) -> dict[str, str]:
+    """Return the implementations that do not take these arrays, and why."""
     if jnp.result_type(*arrays) == jnp.float64:
-        return "it computes in float32, and an input is float64"
+        return dict.fromkeys(_NEEDS, "it computes in float32, and an input is float64")
     if any(jax.typeof(x).manual_axis_type.varying for x in arrays):
-        return "inside shard_map, Pallas needs check_vma=False"
-    return None
+        return dict.fromkeys(_NEEDS, "inside shard_map, Pallas needs check_vma=False")
+    if not all(isinstance(size, int) for x in arrays for size in x.shape):
+        needs = "it needs a number for every size, and one is symbolic"
+        return dict.fromkeys(("pallas_gpu", "reference"), needs)
+    return {}
 
 
 def scan_named(name: str, chunk: int | None = None) -> Scan:

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from selective_scan.exponential import exp2
+from selective_scan.missing_derivatives import no_forward_mode
 
 # Elements of a (rows, E) tile. With 32 states and float32 a tile's state has 256 kB.
 _TILE_ELEMENTS = 2048
@@ -33,16 +34,16 @@ class _Parts(NamedTuple):
     @classmethod
     def of(cls, shape: tuple[int, ...]) -> "_Parts":
         batch, length, channels = shape
-        rows = batch
-        if jax.default_backend() == "cpu":  # an accelerator wants few large operations
-            rows = min(batch, max(1, _TILE_ELEMENTS // channels))
-        tiles = -(-batch // rows)
+        tiles = 1
+        # An accelerator wants few large operations, and an exported program's batch has no number.
+        if jax.default_backend() == "cpu" and isinstance(batch, int):
+            tiles = -(-batch // max(1, _TILE_ELEMENTS // channels))
         chunks = -(-length // max(_SHORTEST_CHUNK, isqrt(length)))
         return cls(tiles, -(-batch // tiles), chunks, -(-length // chunks))
 
     def tiled(self, x: jax.Array) -> jax.Array:
         """Return (B, ...) as (tiles, rows, ...), zeros where nothing is."""
-        missing = self.tiles * self.rows - len(x)
+        missing = self.tiles * self.rows - x.shape[0]
         x = jnp.pad(x, ((0, missing), *((0, 0) for _ in x.shape[1:]))) if missing else x
         return x.reshape(self.tiles, self.rows, *x.shape[1:])
 
@@ -74,7 +75,8 @@ def scan(
     reverse: bool,
 ) -> tuple[jax.Array, jax.Array]:
     """Return C . h at every position, (B, L, E), and the last state, (B, E, N)."""
-    return _scan(u_BxLxE, t_BxLxE, A_ExN, B_BxLxN, C_BxLxN, state_BxExN, reverse)
+    inputs = (u_BxLxE, t_BxLxE, A_ExN, B_BxLxN, C_BxLxN, state_BxExN)
+    return _scan(*no_forward_mode("fused", inputs), reverse)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(6,))
@@ -112,7 +114,8 @@ def _forward(
         return last.swapaxes(1, 2), parts.joined(y, u.shape[1]), starts
 
     last, y, starts = lax.map(tile, tuple(map(parts.tiled, (state, t, t * u, B, C))))
-    return parts.untiled(y, len(u)), parts.untiled(last, len(u)), starts
+    batch = u.shape[0]
+    return parts.untiled(y, batch), parts.untiled(last, batch), starts
 
 
 def _forward_rule(
@@ -137,15 +140,15 @@ def _backward_rule(reverse: bool, saved: Any, outer: Any) -> tuple[jax.Array, ..
 
         def recompute(h: jax.Array, at: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
             t_rxE, x_rxE, B_rxN, _, _ = at
-            h = _step(h, t_rxE, x_rxE, A2, B_rxN)
-            return h, h
+            through = exp2(t_rxE[:, None] * A2) * h
+            return through + x_rxE[:, None] * B_rxN[..., None], through
 
         def position(carry: tuple[jax.Array, jax.Array], at: Any) -> tuple[Any, Any]:
             g, dA = carry
-            h, (t_rxE, x_rxE, B_rxN, C_rxN, dy_rxE) = at
+            through, (t_rxE, x_rxE, B_rxN, C_rxN, dy_rxE) = at
             g = g + dy_rxE[:, None] * C_rxN[..., None]
-            # Through the decay: g exp(t A) h_before = g (h - x B).
-            q = g * (h - x_rxE[:, None] * B_rxN[..., None])
+            # As h - x B this would cancel where the decay is strong.
+            q = g * through
             grads = (
                 _einsum("rn,rne->re", B_rxN, g),
                 _sum_over_states(q * A_NxE),
@@ -156,10 +159,14 @@ def _backward_rule(reverse: bool, saved: Any, outer: Any) -> tuple[jax.Array, ..
         def chunk(carry: tuple[jax.Array, jax.Array], at: Any) -> tuple[Any, Any]:
             g, dA = carry
             start, in_time = at
-            _, h = lax.scan(recompute, start, in_time, reverse=reverse)
+            _, through = lax.scan(recompute, start, in_time, reverse=reverse)
             # A sum over all positions of a long row, one after the other, would lose digits.
-            (g, more), grads = lax.scan(position, (g, nothing), (h, in_time), reverse=not reverse)
-            return (g, dA + more), (*grads, _einsum("prne,pre->prn", h, in_time[-1]))
+            (g, more), grads = lax.scan(
+                position, (g, nothing), (through, in_time), reverse=not reverse
+            )
+            _, x, B, _, dy = in_time
+            entered = B * _einsum("pre,pre->pr", x, dy)[..., None]
+            return (g, dA + more), (*grads, _einsum("prne,pre->prn", through, dy) + entered)
 
         both = (g_rxNxE, nothing)
         (g, dA), grads = lax.scan(chunk, both, (starts, in_time), reverse=not reverse)
@@ -167,7 +174,7 @@ def _backward_rule(reverse: bool, saved: Any, outer: Any) -> tuple[jax.Array, ..
 
     dlast, *in_time = map(parts.tiled, (dlast, t, t * u, B, C, dy))
     dstate, dA, *grads = lax.map(tile, (dlast, starts, *in_time))
-    dstate, dx, dt, dB, dC = (parts.untiled(x, len(u)) for x in (dstate, *grads))
+    dstate, dx, dt, dB, dC = (parts.untiled(x, u.shape[0]) for x in (dstate, *grads))
     return dx * t, dx * u + dt, jnp.sum(dA, axis=(0, 1)).T, dB, dC, dstate
 
 

@@ -1,10 +1,13 @@
 """The backward kernels: the chunks in the opposite order, each recomputed from the state before it.
 
-With g the gradient of the state behind a position, x = t u, and w the gradient of C . h:
+With g the gradient of the state behind a position, x = t u, w the gradient of C . h, and
+"through" what is left of the state before the position, exp(t A) h_before:
 
-    g += w C        dC_n = sum_e w h        dB_n = sum_e g x        dx_e = sum_n g B
-    q = g (h - x B)                         dt_e = sum_n q A        dA += q t
-    g *= exp(t A)
+    g += w C        dC_n = sum_e w through + B_n sum_e w x
+    q = g through   dB_n = sum_e g x        dx_e = sum_n g B
+    g *= exp(t A)   dA += q t               dt_e = sum_n q A
+
+The recomputation keeps "through" rather than h: as h - x B it would cancel where decays are strong.
 """
 
 from math import log
@@ -33,7 +36,7 @@ def _backward_chunk(
 
     Inputs: lengths, u, delta, A2, B, C, D, bias, starts, dy and where given z, dlast. Outputs: du,
     ddelta, dB, dC (sums over the block's channels), dA, dD, dbias, dinitial (of the row) and where
-    given dz. Scratch: h (chunk, planes, block, plane); t, x, w, dx, dt (chunk, block).
+    given dz. Scratch: states (chunk, planes, block, plane); t, x, w, dx, dt (chunk, block).
     """
     chunk = Chunk(blocks, refs, blocks.chunks - 1 - refs.visit)
     at = chunk.place.states(blocks, chunk.visit)
@@ -48,20 +51,23 @@ def _backward_chunk(
         w = dy * z * gate
     else:
         w = dy
+    x = t * u
     refs.t[...] = t
-    refs.x[...] = t * u
+    refs.x[...] = x
     refs.w[...] = w
+    refs.dt[0, : blocks.chunk] = jnp.sum(w * x, axis=1)  # free until ``_go_back``
     blocks.sync()
 
-    def keep(position: jax.Array, h: jax.Array) -> None:
-        refs.h[position] = h
+    def keep(position: jax.Array, through: jax.Array, h: jax.Array) -> None:
+        refs.states[position] = through
         if gated:
             C = blocks.over_channels(refs.C.at[position])
             refs.dx[position] = blocks.sum_over_states(h * C)  # free until ``_go_back``
 
     visit_chunk(blocks, refs, chunk, carry["A2"], h, keep)
     blocks.sync()
-    refs.dC[...] = blocks.sum_over_channels(refs.w, refs.h)
+    entered = blocks.in_states(refs.dt.at[0, : blocks.chunk], refs.B)
+    refs.dC[...] = blocks.sum_over_channels(refs.w, refs.states) + entered
     D = blocks.over_chunk(carry["D"])
     if gated:
         ungated = blocks.tile_of(refs.dx) + D * u
@@ -70,7 +76,7 @@ def _backward_chunk(
     blocks.sync()
     g, dA = _go_back(blocks, refs, chunk, carry)
     blocks.sync()
-    refs.dB[...] = blocks.sum_over_channels(refs.x, refs.h)
+    refs.dB[...] = blocks.sum_over_channels(refs.x, refs.states)
     dx = jnp.where(chunk.mask, blocks.tile_of(refs.dx), 0.0)
     dt = jnp.where(chunk.mask, blocks.tile_of(refs.dt), 0.0) + dx * u
     if use_softplus:
@@ -87,20 +93,20 @@ def _go_back(
 ) -> tuple[jax.Array, jax.Array]:
     """Walk the chunk's positions from the last visited to the first; return g and dA.
 
-    ``refs.h`` holds the states and then the gradients g in their place.
+    ``refs.states`` holds "through", and then the gradients g in its place.
     """
     A2 = carry["A2"]
 
     def step(back: jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         g, dA = carry
         position = chunk.position(chunk.positions - 1 - back)
-        t, x, w = (blocks.over_states(ref.at[position]) for ref in (refs.t, refs.x, refs.w))
+        t, w = (blocks.over_states(ref.at[position]) for ref in (refs.t, refs.w))
         B, C = (blocks.over_channels(ref.at[position]) for ref in (refs.B, refs.C))
-        h = blocks.place(refs.h[position], blocks.state)
+        through = blocks.place(refs.states[position], blocks.state)
         g = g + w * C
-        refs.h[position] = g
+        refs.states[position] = g
         refs.dx[position] = blocks.sum_over_states(g * B)
-        q = g * (h - x * B)
+        q = g * through
         refs.dt[position] = blocks.sum_over_states(q * A2) * log(2)
         return g * jnp.exp2(t * A2), dA + q * t
 

@@ -176,6 +176,18 @@ class Blocks:
             total += weight * self.place(states[:, :, channels, :], self.stack)
         return jnp.sum(total, axis=2)
 
+    def in_states(self, weights: Any, states: Any) -> jax.Array:
+        """Return (chunk, planes, plane), as ``sum_over_channels``: weights times states.
+
+        Args:
+            weights: reference to (chunk,).
+            states: reference to (chunk, planes, plane).
+        """
+        layout, shape = self.stack.reduce((2,)), (self.chunk, *self.column_shape)
+        weight = self.place(weights[...], self.stack.reduce((1, 2, 3)))
+        weight = self.place(lax.broadcast_in_dim(weight, shape, (0,)), layout)
+        return weight * self.place(states[...], layout).astype(jnp.float32)
+
     def over_chunk(self, x_E: jax.Array) -> jax.Array:
         """Return (chunk, block) from one value a channel, in ``channel`` layout."""
         return self.place(lax.broadcast_in_dim(x_E, self.tile_shape, (1,)), self.tile)

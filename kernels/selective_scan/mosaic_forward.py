@@ -43,15 +43,16 @@ def visit_chunk(
 ) -> jax.Array:
     """Run the recurrence over the chunk's positions; return the state behind them.
 
-    ``refs.t`` and ``refs.x`` hold the time steps and t u. ``behind(position, h)`` is called with
-    every state (planes, block, plane).
+    ``refs.t`` and ``refs.x`` hold the time steps and t u. ``behind(position, through, h)`` is
+    called with every state (planes, block, plane), and what is left of the one before it.
     """
 
     def step(k: jax.Array, h: jax.Array) -> jax.Array:
         position = chunk.position(k)
         t, x = (blocks.over_states(ref.at[position]) for ref in (refs.t, refs.x))
-        h = jnp.exp2(t * A2) * h + x * blocks.over_channels(refs.B.at[position])
-        behind(position, h)
+        through = jnp.exp2(t * A2) * h
+        h = through + x * blocks.over_channels(refs.B.at[position])
+        behind(position, through, h)
         return h
 
     return lax.fori_loop(0, chunk.positions, step, h)
@@ -97,7 +98,7 @@ def _forward_chunk(
     if hasattr(refs, "starts"):
         refs.starts[chunk.place.states(blocks, chunk.visit)] = carry["h"]
 
-    def read(position: jax.Array, h: jax.Array) -> None:
+    def read(position: jax.Array, through: jax.Array, h: jax.Array) -> None:
         C = blocks.over_channels(refs.C.at[position])
         refs.read[position] = blocks.sum_over_states(h * C)
 

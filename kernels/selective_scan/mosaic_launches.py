@@ -79,7 +79,7 @@ def run_backward(
         "dD": cut.channels_shape(),
         "dbias": cut.channels_shape(),
     }
-    scratch: dict[str, tuple[int, ...]] = {"h": (blocks.chunk, *blocks.state_shape)}
+    scratch: dict[str, tuple[int, ...]] = {"states": (blocks.chunk, *blocks.state_shape)}
     scratch |= dict.fromkeys(("t", "x", "w", "dx", "dt"), blocks.tile_shape)
     if inputs.z_BxLxE is not None:
         outputs["dz"] = cut.in_time_shape(inputs.z_BxLxE.dtype, from_end=True)

@@ -10,9 +10,9 @@ class Plan(NamedTuple):
 
     Attributes:
         block: channels a program: 32, 64 or 128.
-        chunk: positions a chunk. In the forward kernel their inputs are in shared memory at a
-            time, in the backward kernel also the states behind them, and a state is kept between
-            chunks. ``chunk * block`` is a multiple of 512.
+        chunk: positions a chunk, at most ``block``; ``chunk * block`` is a multiple of 512. In the
+            forward kernel their inputs are in shared memory at a time, in the backward kernel also
+            one state for each of them. A state is kept between chunks.
         ahead: chunks whose inputs the backward kernel has in shared memory at a time: 2 hides
             the copies, 1 may leave room for one program more on the same multiprocessor.
     """

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
 from selective_scan.arguments import ScanInputs, surrounded
+from selective_scan.missing_derivatives import first_derivatives_only, no_forward_mode
 from selective_scan.mosaic_arrays import Options
 from selective_scan.mosaic_launches import Arrays, run_backward, run_forward
 from selective_scan.mosaic_plans import MOST_STATES
@@ -79,7 +80,7 @@ def scan_sets(inputs: ScanInputs, options: Options) -> tuple[jax.Array, jax.Arra
     Returns:
         y (G, B, L, E) in the dtype of u and the last states (G, B, E, N), float32.
     """
-    return _scan(inputs, options)
+    return _scan(no_forward_mode("pallas_gpu", inputs), options)
 
 
 def mapped_as_sets(function: Callable[..., Arrays]) -> Callable[..., Arrays]:
@@ -113,6 +114,7 @@ def _scan(inputs: ScanInputs, options: Options) -> tuple[jax.Array, jax.Array]:
 
 
 def _forward_rule(inputs: ScanInputs, options: Options) -> tuple[Any, Any]:
+    inputs = first_derivatives_only("pallas_gpu", inputs)
     results = mapped_as_sets(partial(run_forward, options=options, gradient=True))(inputs)
     kept = {name: results[name] for name in ("starts", "total") if name in results}
     return (results["y"], results["last"]), (inputs, kept)
@@ -120,6 +122,7 @@ def _forward_rule(inputs: ScanInputs, options: Options) -> tuple[Any, Any]:
 
 def _backward_rule(options: Options, residuals: Any, outer: Any) -> tuple[ScanInputs]:
     inputs, kept = residuals
+    outer = first_derivatives_only("pallas_gpu", outer)
     grads = mapped_as_sets(partial(run_backward, options=options))(inputs, kept, *outer)
     names = {
         "u_BxLxE": "du", "delta_BxLxE": "ddelta", "A_ExN": "dA", "B_BxLxN": "dB",

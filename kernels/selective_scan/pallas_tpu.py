@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from selective_scan.arguments import ScanInputs, surrounded
+from selective_scan.missing_derivatives import first_derivatives_only, no_forward_mode
 from selective_scan.pallas_tpu_backward import run_backward
 from selective_scan.pallas_tpu_forward import run_forward
 
@@ -32,7 +33,7 @@ def scan(
         return surrounded(partial(_in_parts, interpret=interpret))(
             inputs, softplus=softplus, reverse=reverse
         )
-    return _scan(inputs, softplus, reverse, interpret)
+    return _scan(no_forward_mode("pallas_tpu", inputs), softplus, reverse, interpret)
 
 
 def _in_parts(
@@ -47,7 +48,7 @@ def _in_parts(
         inputs = ScanInputs(
             u, t, A[:, part], B[..., part], C[..., part], initial_state_BxExN=state[..., part]
         )
-        more, last_of_part = _scan(inputs, False, reverse, interpret)
+        more, last_of_part = scan(inputs, softplus=False, reverse=reverse, interpret=interpret)
         y += more
         last.append(last_of_part)
     return y, jnp.concatenate(last, axis=2)
@@ -66,6 +67,7 @@ def _scan(
 def _forward_rule(
     inputs: ScanInputs, softplus: bool, reverse: bool, interpret: bool
 ) -> tuple[Any, Any]:
+    inputs = first_derivatives_only("pallas_tpu", inputs)
     y, last, starts = run_forward(
         inputs, softplus=softplus, reverse=reverse, keep=True, interpret=interpret
     )
@@ -76,7 +78,7 @@ def _backward_rule(
     softplus: bool, reverse: bool, interpret: bool, kept: Any, outer: Any
 ) -> tuple[ScanInputs]:
     inputs, starts = kept
-    dy, dlast = outer
+    dy, dlast = first_derivatives_only("pallas_tpu", outer)
     grads = run_backward(
         inputs, starts, dy, dlast, softplus=softplus, reverse=reverse, interpret=interpret
     )

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 
 from selective_scan.arguments import varying_alike
 from selective_scan.exponential import LOG2_E, exp2
+from selective_scan.missing_derivatives import no_forward_mode
 
 # Elements of a (rows, E) tile: what a tile touches stays in a core's second-level cache.
 _TILE_ELEMENTS = 2**14
@@ -45,6 +46,9 @@ def readout(
     Time steps ``t`` are positive, and 0 at positions that are not visited; all inputs are float32
     or all float64. ``behind``: time that passes behind the last position before h is read.
     """
+    u_BxLxE, t_BxLxE, A_ExN, B_BxLxN, C_BxN, initial_state_BxExN, behind_BxE = no_forward_mode(
+        "fused", (u_BxLxE, t_BxLxE, A_ExN, B_BxLxN, C_BxN, initial_state_BxExN, behind_BxE)
+    )
     batch, length, channels = t_BxLxE.shape
     rows = batch * length
     S_BxLxE = time_after(t_BxLxE, reverse)
@@ -63,8 +67,7 @@ def readout(
     return y_BxE
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1,))
-def time_after(t_BxLxE: jax.Array, reverse: bool) -> jax.Array:
+def _time_after(t_BxLxE: jax.Array, reverse: bool) -> jax.Array:
     """Return the sum of the time steps visited after each position, (B, L, E).
 
     Long rows are summed from the near end, so that what has decayed least is the most exact.
@@ -80,23 +83,22 @@ def time_after(t_BxLxE: jax.Array, reverse: bool) -> jax.Array:
     return jnp.concatenate([nothing, sums] if reverse else [sums, nothing], axis=1)
 
 
+time_after = jax.custom_vjp(_time_after, nondiff_argnums=(1,))
 time_after.defvjp(
-    lambda t_BxLxE, reverse: (time_after(t_BxLxE, reverse), None),
+    lambda t_BxLxE, reverse: (_time_after(t_BxLxE, reverse), None),
     # A position's time step counts for all that were visited before it.
-    lambda reverse, _, dS_BxLxE: (time_after(dS_BxLxE, not reverse),),
+    lambda reverse, _, dS_BxLxE: (_time_after(dS_BxLxE, not reverse),),
 )
 
 
-@jax.custom_vjp
-def decayed_sum(
+def _decayed_sum(
     S_RxE: jax.Array, A_ExN: jax.Array, Q_RxN: jax.Array, visited_R: jax.Array
 ) -> jax.Array:
     """Return sum_n Q_rn exp(A_en S_re) in visited rows and 0 or more in others, (R, E).
 
     One n of one tile is held at a time.
     """
-    w_RxE, _ = _over_visited(_sum, visited_R, A_ExN, (S_RxE, Q_RxN), (jnp.zeros_like(S_RxE), None))
-    return w_RxE
+    return _over_visited(_sum, visited_R, A_ExN, (S_RxE, Q_RxN))[0]
 
 
 Inputs = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
@@ -105,18 +107,17 @@ Inputs = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
 def _forward(
     S_RxE: jax.Array, A_ExN: jax.Array, Q_RxN: jax.Array, visited_R: jax.Array
 ) -> tuple[jax.Array, Inputs]:
-    return decayed_sum(S_RxE, A_ExN, Q_RxN, visited_R), (S_RxE, A_ExN, Q_RxN, visited_R)
+    return _decayed_sum(S_RxE, A_ExN, Q_RxN, visited_R), (S_RxE, A_ExN, Q_RxN, visited_R)
 
 
 def _backward(inputs: Inputs, dw_RxE: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, None]:
     S_RxE, A_ExN, Q_RxN, visited_R = inputs
-    nothing = ((jnp.zeros_like(S_RxE), jnp.zeros_like(Q_RxN)), jnp.zeros_like(A_ExN.T))
-    (dS_RxE, dQ_RxN), dA_NxE = _over_visited(
-        _gradient, visited_R, A_ExN, (S_RxE, Q_RxN, dw_RxE), nothing
-    )
+    arrays = (S_RxE, Q_RxN, dw_RxE)
+    (dS_RxE, dQ_RxN), dA_NxE = _over_visited(_gradient, visited_R, A_ExN, arrays)
     return dS_RxE, dA_NxE.T, dQ_RxN, None
 
 
+decayed_sum = jax.custom_vjp(_decayed_sum)
 decayed_sum.defvjp(_forward, _backward)
 
 
@@ -158,7 +159,6 @@ def _over_visited(
     visited_R: jax.Array,
     A_ExN: jax.Array,
     arrays: tuple[jax.Array, ...],
-    nothing: Any,
 ) -> Any:
     """Return what ``tile`` finds for the visited rows of ``arrays``, and its sum over tiles.
 
@@ -167,20 +167,20 @@ def _over_visited(
         visited_R: whether a row is visited; of the others only some are computed.
         A_ExN: handed on.
         arrays: (R, ...).
-        nothing: the results when no row is visited: zeros.
     """
-    if jax.default_backend() != "cpu":  # an accelerator wants few large kernels
+    # An accelerator wants few large kernels, and an exported program's batch has no number.
+    if jax.default_backend() != "cpu" or not isinstance(visited_R.size, int):
         return tile(A_ExN, *arrays)
     count = jnp.sum(visited_R, dtype=jnp.int32)
 
     def as_they_stand() -> Any:
-        return _over_tiles(tile, count, A_ExN, arrays, nothing)
+        return _over_tiles(tile, count, A_ExN, arrays)
 
     def visited_first() -> Any:
         place_R = _places(visited_R, count)
         order_R = jnp.zeros_like(place_R).at[place_R].set(jnp.arange(place_R.size, dtype=jnp.int32))
         ordered = tuple(x[order_R] for x in arrays)
-        found, total = _over_tiles(tile, count, A_ExN, ordered, nothing)
+        found, total = _over_tiles(tile, count, A_ExN, ordered)
         return jax.tree.map(lambda x: x[place_R], found), total
 
     return jax.lax.cond(count == visited_R.size, as_they_stand, visited_first)
@@ -198,24 +198,29 @@ def _over_tiles(
     count: jax.Array,
     A_ExN: jax.Array,
     arrays: tuple[jax.Array, ...],
-    nothing: Any,
 ) -> Any:
-    """Return what ``tile`` finds in the tiles that hold one of the first ``count`` rows."""
+    """Return what ``tile`` finds in the tiles that hold one of the first ``count`` rows.
+
+    That is a loop over all tiles, not over those alone: JAX can go back through it.
+    """
     rows, channels = arrays[0].shape
     # Equal tiles, so that little is padded.
     size = -(-rows // max(1, round(rows * channels / _TILE_ELEMENTS)))
+    tiles = -(-rows // size)
 
-    def padded(x_RxF: jax.Array) -> jax.Array:
-        return jnp.pad(x_RxF, ((0, -rows % size), (0, 0)))
+    def cut(x_RxF: jax.Array) -> jax.Array:
+        return jnp.pad(x_RxF, ((0, -rows % size), (0, 0))).reshape(tiles, size, -1)
 
-    arrays, (found, total) = jax.tree.map(padded, arrays), nothing
+    compute = partial(tile, A_ExN)
 
-    def step(i: jax.Array, sofar: Any) -> Any:
-        parts = (jax.lax.dynamic_slice_in_dim(x, i * size, size) for x in arrays)
-        new, more = tile(A_ExN, *parts)
-        put = partial(jax.lax.dynamic_update_slice_in_dim, start_index=i * size, axis=0)
-        return jax.tree.map(put, sofar[0], new), jax.tree.map(jnp.add, sofar[1], more)
+    def step(total: Any, at: tuple[jax.Array, ...]) -> Any:
+        first, *parts = at
+        nothing = partial(jax.tree.map, jnp.zeros_like, jax.eval_shape(compute, *parts))
+        found, more = jax.lax.cond(first < count, compute, lambda *_: nothing(), *parts)
+        return jax.tree.map(jnp.add, total, more), found
 
-    start = (jax.tree.map(padded, found), total)
-    found, total = jax.lax.fori_loop(0, -(-count // size), step, start)
-    return jax.tree.map(lambda x: x[:rows], found), total
+    parts = tuple(map(cut, arrays))
+    _, total = jax.eval_shape(compute, *(x[0] for x in parts))
+    first = jnp.arange(tiles, dtype=jnp.int32) * size
+    total, found = jax.lax.scan(step, jax.tree.map(jnp.zeros_like, total), (first, *parts))
+    return jax.tree.map(lambda x: x.reshape(tiles * size, -1)[:rows], found), total

@@ -6,6 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from selective_scan.missing_derivatives import first_derivatives_only, no_forward_mode
+
 Arrays = dict[str, np.ndarray]
 
 
@@ -133,7 +135,8 @@ def scan(
     reverse: bool,
 ) -> tuple[jax.Array, jax.Array]:
     """Call the oracle from JAX: C . h at every position and the last state, in ``t``'s dtype."""
-    return _scan(u_BxLxE, t_BxLxE, A_ExN, B_BxLxN, C_BxLxN, state_BxExN, reverse)
+    inputs = (u_BxLxE, t_BxLxE, A_ExN, B_BxLxN, C_BxLxN, state_BxExN)
+    return _scan(*no_forward_mode("reference", inputs), reverse)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(6,))
@@ -153,7 +156,8 @@ def _scan_forward(
     u: jax.Array, t: jax.Array, A: jax.Array, B: jax.Array, C: jax.Array, h: jax.Array,
     reverse: bool,
 ) -> tuple[Any, Any]:  # fmt: skip
-    return _scan(u, t, A, B, C, h, reverse), (u, t, A, B, C, h)
+    inputs = first_derivatives_only("reference", (u, t, A, B, C, h))
+    return _scan(*inputs, reverse), inputs
 
 
 def _scan_backward(reverse: bool, inputs: Any, outer: Any) -> Any:
@@ -163,6 +167,7 @@ def _scan_backward(reverse: bool, inputs: Any, outer: Any) -> Any:
         names = ("u", "delta", "A", "B", "C", "initial_state")
         return tuple(grads[name].astype(dy.dtype) for name in names)
 
+    outer = first_derivatives_only("reference", outer)
     return jax.pure_callback(call, inputs, *outer, *inputs, vmap_method="sequential")
 
 

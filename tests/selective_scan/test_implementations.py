@@ -229,7 +229,7 @@ def test_chunks_of_any_length_equal_the_oracle(chunk):
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("name", ["associative", "chunked"])
+@pytest.mark.parametrize("name", ["associative", "chunked", "sequential"])
 def test_forward_mode_equals_finite_differences(name, reverse):
     arrays = inputs((2, 5, 3, 2), ("D", "z", "delta_bias", "initial_state"))
     rng = np.random.default_rng(3)
@@ -242,14 +242,6 @@ def test_forward_mode_equals_finite_differences(name, reverse):
     _, dy = jax.jit(lambda at, along: jax.jvp(scan, (at,), (along,)))(arrays, along)
     ahead, behind = (scan({k: arrays[k] + h * along[k] for k in arrays}) for h in (1e-6, -1e-6))
     np.testing.assert_allclose(dy, (ahead - behind) / 2e-6, rtol=1e-6, atol=1e-8)
-
-
-@pytest.mark.parametrize("name", ["sequential", "fused", "reference"])
-def test_forward_mode_is_refused(name):
-    arrays = {k: jnp.asarray(v, jnp.float32) for k, v in inputs((1, 3, 2, 2), ()).items()}
-    scan = lambda u: selective_scan(u, *list(arrays.values())[1:], implementation=name)  # noqa: E731
-    with pytest.raises(TypeError, match="forward-mode"):
-        jax.jvp(scan, (arrays["u"],), (arrays["u"],))
 
 
 @pytest.mark.parametrize("name", NAMES)

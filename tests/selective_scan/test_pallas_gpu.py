@@ -159,13 +159,6 @@ def test_vmap_takes_copies_as_further_sets():
         np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_forward_mode_is_refused():
-    arrays = inputs((1, 3, 2, 2), ())
-    args = ScanInputs(**{JAX_NAMES[k]: jnp.asarray(v, jnp.float32) for k, v in arrays.items()})
-    with pytest.raises(TypeError, match="forward-mode"):
-        jax.jvp(lambda args: interpreted(args, softplus=True, reverse=False), (args,), (args,))
-
-
 @pytest.mark.parametrize("both", [False, True])
 def test_vmap_of_the_backward_pass_alone(both):
     """As ``jax.jacrev`` does; 17 rows of two sets are cut into segments, those of four are not."""

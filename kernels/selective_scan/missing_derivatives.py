@@ -1,0 +1,75 @@
+"""One line where an implementation has no such derivative, which names those that have it.
+
+JAX's own lines speak of ``custom_vjp`` and of primitives inside a kernel.
+"""
+
+from functools import partial
+from typing import Any, NoReturn, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+Tree = TypeVar("Tree")
+
+
+def no_forward_mode(name: str, arrays: Tree) -> Tree:
+    """Return the arrays; where their tangents are computed forwards, ``TypeError`` says it.
+
+    A gradient does not compute tangents, it only passes them; what it leaves to be differentiated
+    once more is free of this, so that forward mode over a gradient goes on.
+    """
+    return _of_floats(partial(_reverse_only, name), arrays)
+
+
+def first_derivatives_only(name: str, arrays: Tree) -> Tree:
+    """Return the arrays; where they are differentiated, ``TypeError`` says it.
+
+    For the inputs of hand-written derivatives that have none themselves.
+    """
+    return _of_floats(partial(_constant, name), arrays)
+
+
+def _of_floats(mark: Any, arrays: Tree) -> Tree:
+    is_float = lambda x: jnp.issubdtype(x.dtype, jnp.floating)  # noqa: E731
+    return jax.tree.map(lambda x: mark(x) if is_float(x) else x, arrays)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _constant(name: str, x: jax.Array) -> jax.Array:
+    return x
+
+
+@_constant.defjvp
+def _no_derivative(name: str, *_: Any) -> NoReturn:
+    raise TypeError(
+        f"implementation {name!r} has first derivatives only; these have second ones: "
+        "'fused', 'chunked', 'associative', 'sequential'"
+    )
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _reverse_only(name: str, x: jax.Array) -> jax.Array:
+    return x
+
+
+@_reverse_only.defjvp
+def _through_tangent(name: str, primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    return primals[0], _tangent_p.bind(tangents[0], name=name)
+
+
+def _no_tangent(*_: Any, name: str) -> NoReturn:
+    raise TypeError(
+        f"implementation {name!r} has no forward-mode derivatives (jvp, jacfwd); these have them: "
+        "'chunked', 'associative', 'sequential'"
+    )
+
+
+# The identity of a tangent: JAX can transpose it, but neither evaluate nor compile it.
+_tangent_p = Primitive("forward_mode")
+_tangent_p.def_abstract_eval(lambda x, name: x)
+_tangent_p.def_impl(_no_tangent)
+mlir.register_lowering(_tangent_p, _no_tangent)
+ad.deflinear2(_tangent_p, lambda cotangent, _, name: [cotangent])
+batching.defvectorized(_tangent_p)

@@ -1,0 +1,108 @@
+"""What lies past a row's length, numbers or not, changes nothing and has gradients of exactly 0."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from selective_scan import (
+    bidirectional_scan,
+    implementations,
+    pallas_gpu,
+    pallas_tpu,
+    selective_scan,
+    selective_scan_readout,
+)
+from selective_scan.arguments import ScanInputs
+from selective_scan.choice import scan_named
+from tests.selective_scan.oracle import JAX_NAMES, inputs
+
+LENGTHS = np.array([0, 5, 19, 12])
+SHAPE = (4, 19, 3, 2)
+DIRT = {"u": np.inf, "delta": np.nan, "B": -np.inf, "C": np.nan, "z": np.inf}
+OUTSIDE = ~(np.arange(SHAPE[1]) < LENGTHS[:, None])
+
+NAMES = [name for name, reason in implementations().items() if reason is None]
+SCANS = {name: scan_named(name) for name in NAMES}
+SCANS |= {
+    "pallas_gpu": partial(pallas_gpu.scan, interpret=True),
+    "pallas_tpu": partial(pallas_tpu.scan, interpret=True),
+}
+
+
+def draw(given):
+    """Return float32 inputs, and those with dirt past each row's length."""
+    clean = {k: np.float32(v) for k, v in inputs(SHAPE, given).items()}
+    spoiled = {k: np.where(OUTSIDE[..., None], DIRT[k], v) for k, v in clean.items() if k in DIRT}
+    return clean, clean | spoiled
+
+
+def check(run, given=("D", "z", "delta_bias", "initial_state")):
+    """Hold results and gradients of both against each other, also under a dirty gradient of y."""
+    clean, dirty = draw(given)
+    results = jax.eval_shape(run, clean)
+    rng = np.random.default_rng(2)
+    outer = jax.tree.map(lambda x: np.float32(rng.normal(size=x.shape)), results)
+    spoil = lambda x: np.where(OUTSIDE[..., None], np.nan, x) if x.shape[-2:] == (19, 3) else x  # noqa: E731
+
+    @jax.jit
+    def both(arrays, outer):
+        results, pull_back = jax.vjp(run, arrays)
+        return results, pull_back(outer)[0]
+
+    expected = both(clean, outer)
+    actual = both(dirty, jax.tree.map(spoil, outer))
+    jax.tree.map(np.testing.assert_array_equal, actual, expected)
+    for name in DIRT.keys() & actual[1].keys():
+        assert np.all(np.asarray(actual[1][name])[OUTSIDE] == 0), name
+
+
+@pytest.mark.parametrize("name", SCANS)
+def test_dirt_past_the_lengths(name):
+    def run(arrays):
+        args = ScanInputs(**{JAX_NAMES[k]: v for k, v in arrays.items()}, lengths_B=LENGTHS)
+        return SCANS[name](args, softplus=True, reverse=name != "chunked")
+
+    check(run)
+
+
+def test_dirt_in_both_directions():
+    def run(arrays):
+        named = {k: v for k, v in arrays.items() if k != "initial_state"}
+        return bidirectional_scan(**named, delta_softplus=True, lengths_B=LENGTHS)
+
+    check(run, given=("D", "z", "delta_bias"))
+
+
+@pytest.mark.parametrize("name", ["fused", "chunked"])
+def test_dirt_outside_of_the_readouts_range(name):
+    """Backwards in time: what is past the length comes before the start."""
+
+    def run(arrays):
+        in_time = {JAX_NAMES[k]: arrays[k][:, ::-1] for k in ("u", "delta", "B")}
+        rest = {JAX_NAMES[k]: arrays[k] for k in ("A", "delta_bias", "initial_state")}
+        return selective_scan_readout(
+            **in_time, **rest, C_BxN=np.ones((4, 2), np.float32), delta_softplus=True,
+            start_B=SHAPE[1] - LENGTHS, reverse=True, implementation=name,
+        )  # fmt: skip
+
+    check(run, given=("delta_bias", "initial_state"))
+
+
+@pytest.mark.parametrize("readout", [False, True])
+def test_dirt_in_a_stretch_of_time(readout):
+    """Both stretches have the same arrays; a mapped axis stands for the devices."""
+
+    def run(arrays):
+        named = {JAX_NAMES[k]: v for k, v in arrays.items()}
+        if readout:
+            named |= {"C_BxN": jnp.ones_like(named.pop("C_BxLxN")[:, 0]), "stop_B": LENGTHS}
+        else:
+            named["lengths_B"] = LENGTHS
+        scan = selective_scan_readout if readout else selective_scan
+        stretch = lambda _: scan(**named, delta_softplus=True, time_axis="time")  # noqa: E731
+        return jax.vmap(stretch, axis_name="time")(jnp.arange(2))
+
+    check(run, given=("delta_bias",))
