@@ -35,7 +35,7 @@ RELATIVE = 2e-5
 FLUSHED = 1e-33
 
 
-def kernel_in_segments(args, *, softplus, reverse):
+def in_segments(args, *, softplus, reverse):
     one = jax.tree.map(lambda x: x[None], args)
     options = Options(softplus, (reverse,), interpret=True, segments=2)
     return jax.tree.map(lambda x: x[0], pallas_gpu.scan_sets(one, options))
@@ -43,8 +43,7 @@ def kernel_in_segments(args, *, softplus, reverse):
 
 SCANS = {name: scan_named(name) for name, reason in implementations().items() if reason is None}
 SCANS |= {
-    "pallas_gpu": partial(pallas_gpu.scan, interpret=True),
-    "pallas_gpu, segments": kernel_in_segments,
+    "pallas_gpu": in_segments,
     "pallas_tpu": partial(pallas_tpu.scan, interpret=True),
 }
 
