@@ -31,7 +31,8 @@ class Flags:
     run_dir: Path
     """The run folder."""
     history: str | None = None
-    """One history: the data's own item ids between commas or spaces, oldest first."""
+    """One history: the data's own item ids between commas or spaces, oldest first; as a JSON list
+    where ids hold such signs: '["a b", "c,d"]'."""
     histories: Path | None = None
     """A file with lines of `user item item ...` instead, plain or .gz; answered into --output."""
     output: Path | None = None

@@ -81,4 +81,6 @@ def _lines(file: TextFile) -> list[str]:
     """Return a small file's lines; MovieLens's are Latin-1, all others UTF-8."""
     data = read_whole(file)
     encoding = "latin-1" if file.name in _SEPARATORS else "utf-8"
-    return data.decode(encoding, errors="replace").splitlines() or [""]
+    # Newlines end lines; U+2028, NEL and form feeds, which splitlines cuts at, belong to titles.
+    lines = data.decode(encoding, errors="replace").removeprefix("\ufeff").split("\n")
+    return [line.rstrip("\r") for line in (lines if lines[-1] else lines[:-1])] or [""]
