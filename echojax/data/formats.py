@@ -129,7 +129,8 @@ def with_roles(file: TextFile, layout: Layout, rows: Fields, columns: Columns) -
     plain = [_plain(name) for name in layout.names]
     if time is None:
         guesses = (plain.index(name) for name in _TIMES if name in plain)
-        time = next((i for i in guesses if i not in (user, item) and is_time(i)), None)
+        told = columns.time_format is not None
+        time = next((i for i in guesses if i not in (user, item) and (told or is_time(i))), None)
     others = [i for i in range(len(plain)) if i not in (user, item, time) and plain[i]]
     unused = [i for i in others if _LIKE_TIME.search(layout.names[i].lower()) or is_time(i)]
     found = replace(layout, user=user, item=item, time=time)

@@ -82,7 +82,7 @@ def read_interactions(
         raise UserError(f"{files[0]}: the file has no interactions")
     error = partial(_error, places)
     times_T = None if layout.time is None else times.finish(error)
-    notes = _time_notes(layout, columns, times, times_T)
+    notes = _notes(layout, columns, times, times_T)
     users.finish(error)
     items.finish(error)
     missing_T = users.missing_T | items.missing_T
@@ -124,20 +124,22 @@ def _error(places: list[Place], row: int, problem: str) -> UserError:
     raise IndexError(row)
 
 
-def _time_notes(
-    layout: Layout, columns: Columns, times: Times, times_T: np.ndarray | None
-) -> list[str]:
-    notes = []
-    if times_T is not None and (words := times.described(times_T)):
-        name = layout.names[layout.time or 0]
-        notes.append(f"time {name!r}: {words}")
+def _notes(layout: Layout, columns: Columns, times: Times, times_T: np.ndarray | None) -> list[str]:
+    """Return what was guessed, a line each."""
     if times_T is None and columns.time_format is not None:
         raise UserError("--time-format is given, and no time column; name it with --time-column")
-    if layout.unused:
-        names = ", ".join(map(repr, layout.unused))
-        order = "the order of lines" if times_T is None else repr(layout.names[layout.time or 0])
+    notes = []
+    if layout.delimiter and not layout.has_header and columns.names is None:
+        notes.append(f"no header: the columns are read as {', '.join(layout.names)}")
+    order = "the order of lines"
+    if times_T is not None:
+        order = f"times are {layout.names[layout.time or 0]!r}"
+        if described := times.described(times_T):
+            notes.append(f"{order}: {described}")
+    for name in layout.unused:
         notes.append(
-            f"warning: {names} may be times and are not used, {order} is; choose with --time-column"
+            f"warning: column {name!r} looks like a time and is not used ({order}); choose with "
+            "--time-column"
         )
     return notes
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import polars as pl
 
 from echojax.data.formats import Layout
@@ -28,7 +29,7 @@ class Place:
     """
 
     file: TextFile
-    numbers: Sequence[int]
+    numbers: Sequence[int] | np.ndarray
     unit: str = "line"
 
     def error(self, row: int, problem: str) -> UserError:
@@ -73,12 +74,29 @@ def _without_header(blocks: Iterator[Block]) -> Iterator[Block]:
 def _delimited(blocks: Iterator[Block], layout: Layout) -> Iterator[Rows]:
     for block in blocks:
         if layout.quoted and b'"' in block.data:
-            # A quoted field may hold delimiters and newlines: this block and all after it.
-            yield from _quoted(itertools.chain([block], blocks), layout)
-            return
+            data = _without_quotes(block.data, layout.delimiter)
+            if data is None:
+                # A quoted field may hold delimiters and newlines: this block and all after it.
+                yield from _quoted(itertools.chain([block], blocks), layout)
+                return
+            block = Block(block.file, data, block.first_line)
         table, numbers = _table(block, layout)
         used = [table[str(i)].fill_null("").str.strip_chars(_BLANKS) for i in layout.used]
         yield _rows(Place(block.file, numbers), used)
+
+
+def _without_quotes(data: bytes, delimiter: str) -> bytes | None:
+    """Return text without its quotes; None where they do more than stand around simple fields."""
+    text = np.frombuffer(data, np.uint8)
+    breaks = (text == ord("\n")) | (text == ord(delimiter))
+    quotes = np.flatnonzero(text == ord('"'))
+    opening, closing = quotes[::2], quotes[1::2]
+    if opening.size != closing.size:
+        return None
+    after_break = breaks[opening - 1] | (opening == 0)
+    passed = np.cumsum(breaks, dtype=np.int32)
+    simple = after_break & breaks[closing + 1] & (passed[opening] == passed[closing])
+    return data.replace(b'"', b"") if simple.all() else None
 
 
 def _table(block: Block, layout: Layout) -> tuple[pl.DataFrame, Sequence[int]]:
@@ -141,7 +159,8 @@ def _quoted(blocks: Iterator[Block], layout: Layout) -> Iterator[Rows]:
             except StopIteration:
                 return
             except csv.Error as error:
-                raise line_error(first.file, number, f"broken CSV ({error})") from None
+                raw = "; --data-format inter takes quotes as they are" * (layout.delimiter == "\t")
+                raise line_error(first.file, number, f"broken CSV ({error}){raw}") from None
             if row and len(row) != len(layout.names):
                 raise line_error(first.file, number, _expected(len(row), layout))
             if row:
@@ -173,7 +192,7 @@ def _json_lines(blocks: Iterator[Block], layout: Layout) -> Iterator[Rows]:
                 value = record.get(name) if isinstance(record, dict) else None
                 if not isinstance(value, str | int | float):
                     raise line_error(first.file, number, f"no {name!r} that is text or a number")
-                row.append(str(value).encode("utf-8", "replace").decode())
+                row.append(str(value))
             yield number, row
 
     return _batched(first.file, rows())
@@ -183,21 +202,28 @@ def _batched(file: TextFile, rows: Iterator[tuple[int, list[str]]]) -> Iterator[
     while batch := list(itertools.islice(rows, _ROWS_AT_ONCE)):
         place = Place(file, [number for number, _ in batch])
         columns = zip(*(row for _, row in batch), strict=True)
-        series = (pl.Series(column, dtype=pl.String) for column in columns)
-        yield _rows(place, [column.str.strip_chars(_BLANKS) for column in series])
+        yield _rows(place, [_text(column).str.strip_chars(_BLANKS) for column in columns])
+
+
+def _text(column: tuple[str, ...]) -> pl.Series:
+    try:
+        return pl.Series(column, dtype=pl.String)
+    except UnicodeEncodeError:  # halves of surrogate pairs, which JSON can write
+        whole = [text.encode("utf-8", "replace").decode() for text in column]
+        return pl.Series(whole, dtype=pl.String)
 
 
 def _words(blocks: Iterator[Block], pairs: bool) -> Iterator[Rows]:
     """Read lines of ``user item``, or of ``user item item ...``."""
     for block in blocks:
-        numbers, users, items = list[int](), list[bytes](), list[bytes]()
-        for number, line in enumerate(block.data.split(b"\n"), block.first_line):
-            user, *history = words(line) or (b"",)
-            if pairs and user and len(history) != 1:
-                problem = f"{len(history) + 1} words where a user and an item are expected"
-                raise line_error(block.file, number, problem)
-            items += history
-            users += [user] * len(history)
-            numbers += [number] * len(history)
-        text = [pl.Series(column, dtype=pl.Binary).cast(pl.String) for column in (users, items)]
-        yield _rows(Place(block.file, numbers), text)
+        lines = block.data.split(b"\n")
+        counts = np.fromiter(map(len, map(words, lines)), np.int64, len(lines))
+        wrong = np.flatnonzero((counts != 2) & (counts != 0))
+        if pairs and wrong.size:
+            problem = f"{counts[wrong[0]]} words where a user and an item are expected"
+            raise line_error(block.file, block.first_line + int(wrong[0]), problem)
+        text = pl.Series(words(block.data), dtype=pl.Binary).cast(pl.String)
+        user, line = np.cumsum(counts) - counts, np.repeat(np.arange(counts.size), counts)
+        items = np.flatnonzero(np.arange(len(text)) != user[line])
+        place = Place(block.file, block.first_line + line[items])
+        yield Rows(place, text.gather(user[line[items]]), text.gather(items), None)

@@ -51,6 +51,10 @@ _KINDS = (
     (b"ORC", "an ORC file", _EXPORT),
     (b"Obj\x01", "an Avro file", _EXPORT),
     (b"%PDF", "a PDF", _EXPORT),
+    (b"<!DOCTYPE", "a web page", "download the file itself"),
+    (b"<html", "a web page", "download the file itself"),
+    (b"version https://git-lfs", "a Git LFS pointer", "fetch the file with git lfs pull"),
+    (b"[{", "a JSON array", "write one object a line, as jq -c '.[]' does"),
 )
 
 
