@@ -4,9 +4,7 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
-from echojax.command_line import flag_value, parse
+from echojax.command_line import Terminal, flag_value, parse
 from echojax.config import PRESETS, Config, check
 from echojax.errors import exit_on_user_error, unknown_name
 from echojax.training.interrupts import Interrupted
@@ -50,7 +48,7 @@ def main() -> None:
         join(config.coordinator, config.hosts, config.host)
         # No part of the run: it may go on elsewhere.
         config = dataclasses.replace(config, coordinator=None, hosts=None, host=None)
-        console = Console(soft_wrap=True, quiet=not first_host())
+        console = Terminal(soft_wrap=True, quiet=not first_host())
         try:
             with stop_with_the_others():
                 run(config, console)

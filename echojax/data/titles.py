@@ -42,7 +42,7 @@ def _places(
     name: str, data_path: Path | str | None, data_dir: Path | str | None
 ) -> Iterator[TextFile]:
     if data_path is not None:
-        path = Path(data_path)
+        path = Path(data_path).absolute()
         stem = path.name.removesuffix(".gz").removesuffix(".inter")
         yield from (TextFile(path.with_name(f"{stem}.item{end}")) for end in ("", ".gz"))
         return
