@@ -26,8 +26,8 @@ class Config:
     data_dir: str | None = None
     """Folder that holds the data sets' files (else $ECHOJAX_DATA, else the user's cache)."""
     data_format: str | None = None
-    """Format of --data-path where it is not recognised: inter, ratings.dat, u.data, csv, tsv,
-    pairs, histories."""
+    """Format of --data-path where it is not recognised: inter, csv, tsv, jsonl, ratings.dat,
+    u.data, ratings.csv, pairs, histories."""
     columns: str | None = None
     """Names of all columns of a file without a header, such as user,time,item,_ (user, item and
     time are used)."""

@@ -18,7 +18,7 @@ from echojax.errors import UserError
 
 MAX_ID_BYTES = 255
 # What stands for no user or no item where programs write tables.
-_MISSING = ["", "NA", "N/A", "NULL", "null", "NaN", "nan", "None", "<NA>", "\\N"]
+_MISSING = ["", "NA", "N/A", "n/a", "#N/A", "NULL", "null", "NaN", "nan", "None", "<NA>", "\\N"]
 
 
 @dataclass(frozen=True)

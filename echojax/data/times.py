@@ -86,7 +86,9 @@ class Times:
         """Return in words what the times are; None for numbers that are no usual times."""
         if self._dates:
             ends = [min(map(np.min, self._numbers)), max(map(np.max, self._numbers))]
-            return f"dates, {_days(*ends)}"
+            days = not any((block % _DAY).any() for block in self._numbers)
+            ties = "; events of one day stay in the order of lines" if days else ""
+            return f"dates, {_days(*ends)}{ties}"
         if pattern := _digit_dates(times_T):
             shown = pattern.replace("%Y", "YYYY").replace("%M", "MM").replace("%S", "SS")
             for letter in "mdH":

@@ -129,13 +129,13 @@ def test_a_time_under_another_name_is_named(write):
 
 
 def test_missing_ids(write):
-    words = ["", "NA", "N/A", "NULL", "null", "NaN", "nan", "None", "<NA>", "\\N"]
+    words = ["", "NA", "N/A", "n/a", "#N/A", "NULL", "null", "NaN", "nan", "None", "<NA>", "\\N"]
     text = "user,item,ts\n" + "".join(f"u{n % 3},{word},{n}\n" for n, word in enumerate(words))
     text += "NA,a,1\nu2,b,2\nu1,a,3\nNa,none,4\n"
     with pytest.raises(UserError) as raised:
         read(write("x.csv", text))
     message = one_line(raised.value)
-    assert "x.csv, line 2: empty item id; 1 of 14 rows have no user id (NA) and 10 of 14" in message
+    assert "x.csv, line 2: empty item id; 1 of 16 rows have no user id (NA) and 12 of 16" in message
     assert message.endswith("leave them out with --missing-ids drop")
     with pytest.raises(UserError, match="line 2: empty item id"):
         read(write("x.csv", text), missing="keep")

@@ -82,6 +82,11 @@ def test_dates_with_fractions_keep_their_order(moments):
     assert np.unique(parsed).size == len(set(moments))
 
 
+def test_days_without_hours_are_said():
+    for texts in (["2020-09-17", "2020-09-16"], ["2020-09-17 00:00"]):
+        assert parse(texts)[1].endswith("(UTC); events of one day stay in the order of lines")
+
+
 def test_nanoseconds_in_dates_keep_their_order():
     parsed, _ = parse([f"2020-09-17T02:37:21.0000000{n:02}Z" for n in (12, 11, 10)])
     assert parsed.dtype == np.int64
