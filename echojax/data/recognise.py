@@ -1,11 +1,19 @@
 """Which layout a file of text has: told by the user, or recognised where only one fits."""
 
-import csv
 import json
-import re
-from collections.abc import Sequence
 from pathlib import PurePath
 
+from echojax.data.evidence import (
+    RATED,
+    looks_like_header,
+    rated,
+    split_lines,
+    split_table,
+    time_columns,
+    typed_delimiter,
+    words_of,
+    words_only,
+)
 from echojax.data.formats import (
     COLUMNAR,
     FORMATS,
@@ -16,13 +24,10 @@ from echojax.data.formats import (
     is_header,
     with_roles,
 )
-from echojax.data.text import Block, TextFile, line_error, words
-from echojax.data.times import plausible
+from echojax.data.text import Block, TextFile, line_error
 from echojax.errors import UserError, unknown_name
 
 _NO_HEADER = {"ratings.dat": "::", "u.data": "\t", "ratings.csv": ","}
-_RATED = ("user", "item", "rating", "time")
-_INTER_FIELD = re.compile(r"[^\s:]+:(token|float)(_seq)?")
 _SAMPLE_LINES = 50
 
 
@@ -94,10 +99,10 @@ def _forced(file: TextFile, lines: list[str], chosen: str) -> tuple[Layout, Fiel
     """Return the layout of a file whose format the user names, and its first rows."""
     if chosen in ("pairs", "histories"):
         return Layout(chosen), []
-    best, rows, _ = _table(lines)
+    best, rows, _ = split_table(lines)
     if chosen in _NO_HEADER:
         usual = best if len(rows[0]) == 4 else _NO_HEADER[chosen]
-        return Layout(chosen, usual, _RATED, 0, 1, 3), rows
+        return Layout(chosen, usual, RATED, 0, 1, 3), rows
     if chosen == "jsonl":
         return _json(file, lines)
     if chosen == "inter":
@@ -112,29 +117,29 @@ def _recognised(file: TextFile, lines: list[str], columns: Columns) -> tuple[Lay
     Raises:
         UserError: It could be none of them, or more than one.
     """
-    if PurePath(file.name).suffix == ".inter" or _typed_delimiter(lines[0]):
+    if PurePath(file.name).suffix == ".inter" or typed_delimiter(lines[0]):
         return _inter(file, lines)
     if lines[0].startswith("{"):
         return _json(file, lines)
-    delimiter, rows, alike = _table(lines)
+    delimiter, rows, alike = split_table(lines)
     kind = "tsv" if delimiter == "\t" else "csv"
-    if delimiter and (is_header(rows[0], columns) or _looks_like_header(rows)):
+    if delimiter and (is_header(rows[0], columns) or looks_like_header(rows)):
         return _with_header(kind, delimiter, rows)
     if is_header(words_of(lines[0]), columns):
         raise line_error(file, 1, "blanks stand between the names of the columns; use tabs")
-    times = _time_columns(rows)
-    if delimiter and (names := _rated(rows, times)):
+    times = time_columns(rows)
+    if delimiter and (names := rated(rows, times)):
         usual = next((name for name, sign in _NO_HEADER.items() if sign == delimiter), kind)
-        if names != _RATED:
+        if names != RATED:
             usual = kind
         elif usual == "csv":
             usual = "ratings.csv"
         return Layout(usual, delimiter, names, 0, 1, names.index("time")), rows
     published = _published(file.name)
     if published and len(rows[0]) == 4 and not times:
-        return Layout(published, delimiter, _RATED, 0, 1, 3), rows
+        return Layout(published, delimiter, RATED, 0, 1, 3), rows
     tabs = len(rows[0]) if alike and delimiter == "\t" else 0
-    if (delimiter in ("", "\t") or not alike) and (chosen := _words_only(lines, tabs)):
+    if (delimiter in ("", "\t") or not alike) and (chosen := words_only(lines, tabs)):
         return Layout(chosen), []
     raise _not_recognised(file, lines, rows, times)
 
@@ -150,7 +155,7 @@ def _not_recognised(file: TextFile, lines: list[str], rows: Fields, times: list[
     width = len(rows[0])
     if width < 2:
         rows = [words_of(line) for line in lines]
-        width, times = len(rows[0]), _time_columns(rows)
+        width, times = len(rows[0]), time_columns(rows)
     others = [i for i in range(width) if i not in times[:1]]
     roles = dict(zip(others, ("user", "item"), strict=False)) | dict.fromkeys(times[:1], "time")
     example = ",".join(roles.get(i, "_") for i in range(width))
@@ -163,17 +168,8 @@ def _not_recognised(file: TextFile, lines: list[str], rows: Fields, times: list[
     )
 
 
-def _typed_delimiter(header: str) -> str | None:
-    """Return what stands between the fields of a header like RecBole's; None where it is not."""
-    for delimiter in "\t,;| ":
-        fields = [field.strip() for field in header.split(delimiter)]
-        if all(map(_INTER_FIELD.fullmatch, fields)):
-            return delimiter
-    return None
-
-
 def _inter(file: TextFile, lines: list[str]) -> tuple[Layout, Fields]:
-    delimiter = _typed_delimiter(lines[0]) or "\t"
+    delimiter = typed_delimiter(lines[0]) or "\t"
     rows = split_lines(lines, delimiter, quoted=False)
     if delimiter not in lines[0]:
         raise line_error(file, 1, f"no tab in the header {lines[0][:60]!r}")
@@ -202,108 +198,3 @@ def _text(value: object) -> str:
 
 def _with_header(kind: str, delimiter: str, rows: Fields) -> tuple[Layout, Fields]:
     return Layout(kind, delimiter, tuple(rows[0]), has_header=True), rows[1:]
-
-
-def _table(lines: list[str]) -> tuple[str, Fields, bool]:
-    """Return what parts lines into most fields, these, and whether all lines have as many."""
-    best, delimiter, rows = (False, 1), "", [[line] for line in lines]
-    for candidate in ("\t", ",", ";", "|", "::"):
-        split = split_lines(lines, candidate)
-        width = len(split[0])
-        alike = 10 * sum(len(row) == width for row in split) >= 9 * len(split)
-        if width > 1 and (alike, width) > best:
-            best, delimiter, rows = (alike, width), candidate, split
-    return delimiter, rows, best[0]
-
-
-def split_lines(lines: list[str], delimiter: str, *, quoted: bool = True) -> Fields:
-    """Return the fields of lines, without the blanks around them."""
-    rows: Sequence[list[str]]
-    if quoted and len(delimiter) == 1:
-        try:
-            rows = list(csv.reader(lines, delimiter=delimiter, skipinitialspace=True))
-        except csv.Error:  # told, with its line, where the rows are read
-            rows = []
-    else:
-        rows = [line.split(delimiter) for line in lines]
-    return [[field.strip(" \t\r") for field in row] for row in rows if row] or [[""]]
-
-
-def _time_columns(rows: Fields) -> list[int]:
-    """Return the columns that hold times, in the first row too."""
-    width = len(rows[0])
-    whole = [row for row in rows if len(row) == width]
-    columns = range(width)
-    return [i for i in columns if plausible([rows[0][i]]) and plausible([row[i] for row in whole])]
-
-
-def _rated(rows: Fields, times: list[int]) -> tuple[str, ...] | None:
-    """Return the names of columns without a header: user, item, one time, perhaps a rating."""
-    width = len(rows[0])
-    if len(times) != 1 or times[0] < 2 or width > 4:
-        return None
-    values = [[row[i] for row in rows if len(row) == width] for i in range(width)]
-    if any(re.fullmatch(r"-?\d*\.\d+", value) for ids in values[:2] for value in ids):
-        return None
-    names = ["user", "item", "rating", "rating"][:width]
-    names[times[0]] = "time"
-    ratings = [value for i in range(2, width) if i != times[0] for value in values[i]]
-    return tuple(names) if all(map(_is_rating, ratings)) else None
-
-
-def _words_only(lines: list[str], tabs: int) -> str | None:
-    """Return ``pairs`` or ``histories`` where lines of words are one of them, and not a table.
-
-    Args:
-        lines: The first lines.
-        tabs: Into how many fields tabs part every line; 0 where they do not.
-    """
-    rows = [words_of(line) for line in lines]
-    counts = [len(row) for row in rows]
-    if 2 * counts.count(2) > len(counts):
-        both = [row for row in rows if len(row) == 2]
-        return None if tabs > 2 or _time_columns(both) else "pairs"
-    if tabs or max(counts) == 1 or plausible([row[-1] for row in rows]):
-        return None
-    if len(counts) > 1 and 10 * max(map(counts.count, counts)) >= 9 * len(counts):
-        # Lines of equal length are rather a table without its header, unless no user comes twice
-        # and all columns draw from one set of items.
-        columns = [set(column) for column in zip(*rows, strict=False)]
-        alone = any(
-            not column & set().union(*columns[1:i], *columns[i + 1 :])
-            for i, column in enumerate(columns)
-            if i
-        )
-        if max(counts) < 5 or len(columns[0]) < len(rows) or alone or _time_columns(rows):
-            return None
-    return "histories"
-
-
-def words_of(line: str) -> list[str]:
-    """Return the words of a line of text."""
-    return [word.decode() for word in words(line.encode())]
-
-
-def _looks_like_header(rows: Fields) -> bool:
-    """Return whether the first row has words where all others have numbers or times."""
-    width = len(rows[0])
-    rest = [row for row in rows[1:] if len(row) == width]
-    return bool(rest) and any(
-        not _is_value(rows[0][i]) and all(_is_value(row[i]) for row in rest) for i in range(width)
-    )
-
-
-def _is_value(text: str) -> bool:
-    return _is_number(text) or plausible([text])
-
-
-def _is_rating(text: str) -> bool:
-    return _is_number(text) and abs(float(text)) <= 100
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
