@@ -1,16 +1,34 @@
-"""The command line: flags by tyro, mistakes in one line."""
+"""The command line: flags by tyro, mistakes in one line, output that changes no text."""
 
 import contextlib
 import io
 import re
 import sys
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import tyro
+from rich.console import Console
+from rich.text import Text
 
 from echojax.errors import UserError
 
 T = TypeVar("T")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+class Terminal(Console):
+    """A console that prints ids, titles and paths as they are: no markup, no emoji.
+
+    Control characters in them are shown, not obeyed.
+    """
+
+    def __init__(self, **options: Any):
+        super().__init__(markup=False, emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Return what is printed for text, also in the cells of tables."""
+        shown = _CONTROL.sub(lambda found: repr(found.group())[1:-1], text)
+        return super().render_str(shown, **options)
 
 
 def parse(kind: type[T], *, default: T | None = None, args: list[str]) -> T:

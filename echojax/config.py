@@ -20,19 +20,28 @@ class Config:
     dataset: str = "synthetic"
     """Name of the data set: synthetic, ml-100k, ml-1m, amazon-beauty, amazon-video-games."""
     data_path: str | None = None
-    """Your own file instead: .inter, ratings.dat, u.data, CSV/TSV with a header, `user item`
-    pairs or one history a line; each also as .gz."""
+    """Your own file instead: Parquet, Arrow (Feather), CSV/TSV, .inter, JSON lines, ratings.dat,
+    u.data, `user item` pairs or one history a line; text also as .gz. A pattern ('log-*.csv') or a
+    folder of parts stands for several."""
     data_dir: str | None = None
     """Folder that holds the data sets' files (else $ECHOJAX_DATA, else the user's cache)."""
     data_format: str | None = None
-    """Format of --data-path where it is not recognised: inter, ratings.dat, u.data, csv, tsv,
-    pairs, histories."""
+    """Format of --data-path where it is not recognised: inter, csv, tsv, jsonl, ratings.dat,
+    u.data, ratings.csv, pairs, histories."""
+    columns: str | None = None
+    """Names of all columns of a file without a header, such as user,time,item,_ (user, item and
+    time are used)."""
     user_column: str | None = None
-    """Header name of the user column in a CSV/TSV file."""
+    """Name of the user column, where the file names its columns."""
     item_column: str | None = None
-    """Header name of the item column in a CSV/TSV file."""
+    """Name of the item column."""
     time_column: str | None = None
-    """Header name of the time column in a CSV/TSV file (file order where there is none)."""
+    """Name of the time column (file order where there is none)."""
+    time_format: str | None = None
+    """How dates are written where they are not ISO 8601, such as '%d.%m.%Y %H:%M'."""
+    missing_ids: Literal["refuse", "drop", "keep"] = "refuse"
+    """What to do with rows whose user or item is empty, NA, NULL, NaN or the like: stop, leave them
+    out, or take the word for an id."""
     k_core: int = 5
     """Keep users and items with at least this many interactions, iterated until stable."""
     duplicates: Literal["keep", "first", "last"] = "keep"

@@ -1,6 +1,7 @@
 """The user's mistakes: one line on standard error and exit code 2, never a traceback."""
 
 import errno
+import io
 import os
 import select
 import sys
@@ -64,6 +65,7 @@ def exit_on_user_error() -> Iterator[None]:
 
     Where what reads the output has had enough, as ``head`` does, the command ends without a word.
     """
+    _print_anything()
     try:
         with os_failure_is_user_error():
             yield
@@ -77,6 +79,19 @@ def exit_on_user_error() -> Iterator[None]:
     finally:
         if _reader_left():  # Python writes once more at its end, and would complain
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _print_anything() -> None:
+    """Let no name end the command: what a terminal cannot show is escaped.
+
+    Where a stream is closed, as by ``>&-``, what is written to it is dropped.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _reader_left() -> bool:

@@ -18,7 +18,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from echojax.command_line import parse
+from echojax.command_line import Terminal, parse
 from echojax.errors import exit_on_user_error
 
 
@@ -82,7 +82,6 @@ def measure(flags: Flags, name: str) -> dict[str, Any]:
     """Return seconds an epoch and an evaluation of one model at its own sizes."""
     import jax
     import jax.numpy as jnp
-    from rich.console import Console
 
     from echojax.config import Config
     from echojax.data import iterate
@@ -111,7 +110,7 @@ def measure(flags: Flags, name: str) -> dict[str, Any]:
             variant="official" if official else "echojax",
         )
     )
-    display = Display(Console(stderr=True))
+    display = Display(Terminal(stderr=True))
     dataset, split = read_data(config, display.say)
     optimizer = make_optimizer(config)
     graphdef, state = create_state(build_model(config, dataset.num_items), optimizer, config.seed)

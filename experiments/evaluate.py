@@ -5,9 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
-
-from echojax.command_line import parse
+from echojax.command_line import Terminal, parse
 from echojax.errors import UserError, exit_on_user_error
 from echojax.files import write_json
 
@@ -32,7 +30,7 @@ class Flags:
 
 def main() -> None:
     """Run the command."""
-    console = Console(soft_wrap=True, highlight=False)
+    console = Terminal(soft_wrap=True, highlight=False)
     with exit_on_user_error():
         flags = parse(Flags, args=sys.argv[1:])
         if flags.output is not None and not flags.output.absolute().parent.is_dir():
@@ -53,7 +51,7 @@ def main() -> None:
         )
         for name in metric_names():
             low, high = results["interval"][name]
-            console.print(f"{name:<8} {results[name]:.6f}  [{low:.6f}, {high:.6f}]", markup=False)
+            console.print(f"{name:<8} {results[name]:.6f}  [{low:.6f}, {high:.6f}]")
         if flags.output is not None:
             write_json(flags.output, results)
 

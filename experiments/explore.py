@@ -4,9 +4,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-
-from echojax.command_line import parse
+from echojax.command_line import Terminal, parse
 from echojax.compilation import use_compilation_cache
 from echojax.errors import UserError, exit_on_user_error
 
@@ -41,7 +39,7 @@ def scans_of(flags: Flags) -> Path | None:
 
 def main() -> None:
     """Run the command."""
-    console = Console(soft_wrap=True, highlight=False)
+    console = Terminal(soft_wrap=True, highlight=False)
     with exit_on_user_error():
         flags = parse(Flags, args=sys.argv[1:])
         if not 1 <= len(flags.run_dir) <= 2:

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 
-from echojax.command_line import parse
+from echojax.command_line import Terminal, parse
 from echojax.compilation import use_compilation_cache
 from echojax.errors import exit_on_user_error
 from echojax.serving.export import MOST, export_run
@@ -33,7 +32,7 @@ class Flags:
 
 def main() -> None:
     """Run the command."""
-    console = Console(soft_wrap=True, highlight=False)
+    console = Terminal(soft_wrap=True, highlight=False)
     with exit_on_user_error():
         flags = parse(Flags, args=sys.argv[1:])
         try:

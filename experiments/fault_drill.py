@@ -3,9 +3,7 @@
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
-from echojax.command_line import parse
+from echojax.command_line import Terminal, parse
 from echojax.errors import exit_on_user_error
 from echojax.faults.drill import Flags, drill
 
@@ -16,7 +14,7 @@ def main() -> None:
     """Run the command."""
     with exit_on_user_error():
         flags = parse(Flags, args=sys.argv[1:])
-        if not drill(flags, TRAIN, Console()):
+        if not drill(flags, TRAIN, Terminal()):
             raise SystemExit(1)
 
 

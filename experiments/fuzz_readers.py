@@ -2,9 +2,7 @@
 
 import sys
 
-from rich.console import Console
-
-from echojax.command_line import parse
+from echojax.command_line import Terminal, parse
 from echojax.errors import exit_on_user_error
 from echojax.fuzzing.fuzz import Flags, fuzz
 
@@ -13,7 +11,7 @@ def main() -> None:
     """Run the command."""
     with exit_on_user_error():
         flags = parse(Flags, args=sys.argv[1:])
-        if not fuzz(flags, Console()):
+        if not fuzz(flags, Terminal()):
             raise SystemExit(1)
 
 

@@ -10,7 +10,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from echojax.command_line import parse
+from echojax.command_line import Terminal, parse
 from echojax.compilation import use_compilation_cache
 from echojax.errors import UserError, exit_on_user_error
 from echojax.serving import Recommender
@@ -31,7 +31,8 @@ class Flags:
     run_dir: Path
     """The run folder."""
     history: str | None = None
-    """One history: the data's own item ids between commas or spaces, oldest first."""
+    """One history: the data's own item ids between commas or spaces, oldest first; as a JSON list
+    where ids hold such signs: '["a b", "c,d"]'."""
     histories: Path | None = None
     """A file with lines of `user item item ...` instead, plain or .gz; answered into --output."""
     output: Path | None = None
@@ -72,7 +73,7 @@ def show(flags: Flags, recommender: Recommender, console: Console) -> None:
     history = typed_ids(flags.history or "")
     if titles and history:  # whoever typed the ids of other data sees it
         named = " · ".join(titles.get(item, item) for item in history[-_NAMED:])
-        console.print(f"history{' ends with' * (len(history) > _NAMED)}: {named}", markup=False)
+        console.print(f"history{' ends with' * (len(history) > _NAMED)}: {named}")
     (answer,) = recommender.recommend([history], flags.k, exclude_seen=flags.exclude_seen)
     known = len(history) - answer.unknown
     if answer.unknown:
@@ -85,7 +86,7 @@ def show(flags: Flags, recommender: Recommender, console: Console) -> None:
     table.add_column("interactions" if answer.by == "popularity" else "score", justify="right")
     for item, score in zip(answer.item_ids, answer.scores, strict=True):
         table.add_row(item, *([titles.get(item, "")] if titles else []), f"{score:.6g}")
-    console.print(table, markup=False)
+    console.print(table)
     if (found := len(answer.item_ids)) < flags.k:
         console.print(f"{found:,} of the {flags.k:,} asked for: no other item is left to recommend")
 
@@ -123,7 +124,7 @@ def answer_all(flags: Flags, recommender: Recommender, console: Console) -> None
 
 def main() -> None:
     """Run the command."""
-    console = Console(soft_wrap=True, highlight=False)
+    console = Terminal(soft_wrap=True, highlight=False)
     with exit_on_user_error():
         flags = parse(Flags, args=sys.argv[1:])
         check(flags)

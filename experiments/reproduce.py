@@ -3,9 +3,7 @@
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
-from echojax.command_line import parse
+from echojax.command_line import Terminal, parse
 from echojax.compilation import use_compilation_cache
 from echojax.errors import exit_on_user_error
 from echojax.reproduction.reproduce import Flags, reproduce
@@ -14,7 +12,7 @@ from echojax.training.interrupts import Interrupted
 
 def main() -> None:
     """Run the command."""
-    console = Console(soft_wrap=True)
+    console = Terminal(soft_wrap=True)
     with exit_on_user_error():
         flags = parse(Flags, args=sys.argv[1:])
         use_compilation_cache()

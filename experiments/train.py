@@ -4,9 +4,7 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
-from echojax.command_line import flag_value, parse
+from echojax.command_line import Terminal, flag_value, parse
 from echojax.config import PRESETS, Config, check
 from echojax.errors import exit_on_user_error, unknown_name
 from echojax.multihost.place import place_of
@@ -60,10 +58,10 @@ def main() -> None:
         if place is not None:
             together.join()
             config = agreed_config(config, read=lambda: read_command_line(words))
-        console = Console(soft_wrap=True, quiet=not first_host())
+        console = Terminal(soft_wrap=True, quiet=not first_host())
         try:
             run(config, console)
-        except Interrupted as stop:  # on all hosts, behind the same step
+        except Interrupted as stop:  # on all hosts, after the same step
             console.print(str(stop), highlight=False)
             code = stop.code
     if code:

@@ -2,9 +2,7 @@
 
 import sys
 
-from rich.console import Console
-
-from echojax.command_line import parse
+from echojax.command_line import Terminal, parse
 from echojax.errors import exit_on_user_error
 from echojax.gpu.tuning import Flags, tune
 from echojax.training.interrupts import Interrupted
@@ -12,7 +10,7 @@ from echojax.training.interrupts import Interrupted
 
 def main() -> None:
     """Run the command."""
-    console = Console()
+    console = Terminal()
     with exit_on_user_error():
         flags = parse(Flags, args=sys.argv[1:])
         try:

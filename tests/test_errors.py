@@ -1,13 +1,14 @@
 """How a command ends when something outside of it goes wrong."""
 
 import errno
+import io
 import os
 import subprocess
 import sys
 
 import pytest
 
-from echojax.errors import exit_on_user_error
+from echojax.errors import UserError, exit_on_user_error
 
 MANY_LINES = """
 from echojax.errors import exit_on_user_error
@@ -58,3 +59,26 @@ def test_what_the_system_refuses_is_one_line(error, says, capsys):
 def test_a_missing_file_that_nobody_foresaw_is_not_hidden():
     with pytest.raises(FileNotFoundError), exit_on_user_error():
         raise FileNotFoundError(errno.ENOENT, "No such file or directory", "run")
+
+
+def test_names_that_a_terminal_cannot_show_are_escaped(monkeypatch):
+    bytes_written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(bytes_written, encoding="ascii"))
+    with exit_on_user_error():
+        print("±", os.fsdecode(b"\xff"))
+    sys.stdout.flush()
+    assert bytes_written.getvalue() == b"\\xb1 \\udcff\n"
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_closed_streams_end_no_command(name, monkeypatch):
+    monkeypatch.setattr(sys, name, None)
+
+    def command():
+        print("fine")
+        raise UserError("wrong")
+
+    with pytest.raises(SystemExit) as stop, exit_on_user_error():
+        command()
+    assert stop.value.code == 2
+    getattr(sys, name).close()

@@ -20,7 +20,8 @@ class Dataset:
     Attributes:
         name: What the data is called in results.
         items_T: int32 item numbers 1..num_items-1, users one after another, in time order.
-        times_T: float64 times in the source's unit; positions where it has none.
+        times_T: times in the source's unit, float64, or int64 where float64 is not exact;
+            positions where it has none.
         offsets: int64 (U+1,); user u's history is ``items_T[offsets[u]:offsets[u+1]]``.
         user_ids: str (U,), the source's own user ids.
         item_ids: str (V,), the source's own item ids; number 0 is padding, its id "".

@@ -72,8 +72,10 @@ def time_order(users_T: np.ndarray, times_T: np.ndarray | None) -> np.ndarray:
         return np.argsort(users_T, kind="stable")
     first, last = times_T.min(), times_T.max()
     span = int(last) - int(first) + 1
-    fits = span < 1 << 53 and (int(users_T.max()) + 1) * span < 1 << 63
-    if fits and np.array_equal(times_T, np.floor(times_T)):
+    whole = times_T.dtype.kind == "i" or (
+        span < 1 << 53 and np.array_equal(times_T, np.floor(times_T))
+    )
+    if whole and (int(users_T.max()) + 1) * span < 1 << 63:
         # One integer key sorts several times faster than two keys do.
         key_T = users_T * np.int64(span) + (times_T - first).astype(np.int64)
         return np.argsort(key_T, kind="stable")

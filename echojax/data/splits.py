@@ -72,7 +72,7 @@ def global_time_split(
     has_history_T, times_T = position_T >= 1, dataset.times_T
     facts: dict[str, object] = {
         "split": "global-time",
-        "thresholds": [float(first), float(second)],
+        "thresholds": [first.item(), second.item()],
         "cold_targets": int(((times_T >= first) & ~has_history_T).sum()),
     }
     return _split(

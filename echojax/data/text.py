@@ -1,9 +1,9 @@
-"""Text files as blocks of whole lines: plain, gzip, or inside a zip; errors name their line."""
+"""Files as blocks of whole lines: plain, gzip, or inside a zip; other kinds are named."""
 
 import gzip
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,44 @@ MAX_EXPANSION = 100
 ALWAYS_ALLOWED_BYTES = 256 << 20
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_UNPACK, _EXPORT = "unpack it", "export it as CSV or Parquet"
+_UTF8 = "convert it to UTF-8, as with iconv -f UTF-16 -t UTF-8"
+# How files that hold no UTF-8 text begin, what they are, and what to do about it.
+_KINDS = (
+    (b"\x1f\x8b", "gzip inside gzip", "unpack it once"),
+    (b"\x1f\x9d", "a compress (.Z) file", _UNPACK),
+    (b"PK\x03\x04", "a zip archive", _UNPACK),
+    (b"PK\x05\x06", "an empty zip archive", _UNPACK),
+    (b"BZh", "a bzip2 file", _UNPACK),
+    (b"\xfd7zXZ\0", "an xz file", _UNPACK),
+    (b"\x5d\0\0", "an lzma file", _UNPACK),
+    (b"\x28\xb5\x2f\xfd", "a Zstandard file", _UNPACK),
+    (b"\x04\x22\x4d\x18", "an lz4 file", _UNPACK),
+    (b"\xff\x06\0\0sNaPpY", "a Snappy file", _UNPACK),
+    (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", _UNPACK),
+    (b"Rar!", "a RAR archive", _UNPACK),
+    (b"\xff\xfe\0\0", "UTF-32 text", _UTF8.replace("16", "32")),
+    (b"\0\0\xfe\xff", "UTF-32 text", _UTF8.replace("16", "32")),
+    (b"\xff\xfe", "UTF-16 text", _UTF8),
+    (b"\xfe\xff", "UTF-16 text", _UTF8),
+    (b"\xd0\xcf\x11\xe0", "an Excel workbook", _EXPORT),
+    (b"SQLite format 3", "an SQLite database", _EXPORT),
+    (b"\x89HDF", "an HDF5 file", _EXPORT),
+    (b"\x93NUMPY", "a NumPy array", _EXPORT),
+    (b"\x80\x04", "a pickle, which is never read", _EXPORT),
+    (b"\x80\x05", "a pickle, which is never read", _EXPORT),
+    (b"PAR1", "a Parquet file inside another", _UNPACK),
+    (b"ARROW1", "an Arrow file inside another", _UNPACK),
+    (b"\xff\xff\xff\xff", "an Arrow stream", "write it as an Arrow file (Feather)"),
+    (b"FEA1", "a Feather file of version 1", "write it again as version 2"),
+    (b"ORC", "an ORC file", _EXPORT),
+    (b"Obj\x01", "an Avro file", _EXPORT),
+    (b"%PDF", "a PDF", _EXPORT),
+    (b"<!DOCTYPE", "a web page", "download the file itself"),
+    (b"<html", "a web page", "download the file itself"),
+    (b"version https://git-lfs", "a Git LFS pointer", "fetch the file with git lfs pull"),
+    (b"[{", "a JSON array", "write one object a line, as jq -c '.[]' does"),
+)
 
 
 @dataclass(frozen=True)
@@ -49,24 +87,39 @@ class Block:
         file: The file, for error messages.
         data: UTF-8 bytes without NUL and CRLF; the last byte is a newline.
         first_line: Number of the block's first line in the file, from 1.
-        line_numbers: Number of each line, where they do not simply follow one another.
     """
 
     file: TextFile
     data: bytes
     first_line: int
-    line_numbers: Sequence[int] | None = None
 
     def error(self, position: int, problem: str) -> UserError:
         """Return the error for ``problem`` at byte ``position``, naming file and line."""
-        line = self.data.count(b"\n", 0, position)
-        number = self.line_numbers[line] if self.line_numbers else self.first_line + line
+        number = self.first_line + self.data.count(b"\n", 0, position)
         return line_error(self.file, number, problem)
 
 
 def line_error(file: TextFile, line: int, problem: str) -> UserError:
     """Return the error for ``problem`` at a line of a file."""
     return UserError(f"{file}, line {line}: {problem}")
+
+
+def words(line: bytes) -> list[bytes]:
+    """Return what stands between the white space of a line.
+
+    Blanks and tabs part words; no-break spaces and other Unicode spaces belong to them.
+    """
+    return line.split()
+
+
+def first_bytes(file: TextFile) -> bytes:
+    """Return how a file itself begins, whatever it holds.
+
+    Raises:
+        UserError: The file is missing or unreadable.
+    """
+    with reading(file), file.path.open("rb") as raw:
+        return raw.read(16)
 
 
 @contextmanager
@@ -91,7 +144,8 @@ def reading(file: TextFile) -> Iterator[None]:
 def read_blocks(file: TextFile, block_bytes: int = BLOCK_BYTES) -> Iterator[Block]:
     """Yield the lines of a text file in blocks of about ``block_bytes``.
 
-    A first byte pair 1f 8b means gzip, whatever the name says. Memory stays bounded by the block
+    A first byte pair 1f 8b means gzip, whatever the name says; other kinds are refused by name.
+    Memory stays bounded by the block
     and ``MAX_LINE_BYTES``.
 
     Raises:
@@ -129,19 +183,36 @@ def read_whole(file: TextFile) -> bytes:
 class _Reads(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
+    def peek(self, size: int, /) -> bytes: ...
+
 
 def _open(file: TextFile, stack: ExitStack) -> tuple[_Reads, int | None]:
     """Return the stream of the text, and how long it may get where it is compressed."""
+    stream: _Reads
     if file.member is not None:
         archive = stack.enter_context(zipfile.ZipFile(file.path))
         size = archive.getinfo(file.member).compress_size
-        return stack.enter_context(archive.open(file.member)), _limit(size)
-    raw = stack.enter_context(file.path.open("rb"))
-    compressed = raw.read(2) == b"\x1f\x8b"
-    raw.seek(0)
-    if not compressed:
-        return raw, None
-    return stack.enter_context(gzip.GzipFile(fileobj=raw)), _limit(file.path.stat().st_size)
+        member = stack.enter_context(archive.open(file.member))
+        assert isinstance(member, zipfile.ZipExtFile)
+        stream, limit = member, _limit(size)
+    else:
+        raw = stack.enter_context(file.path.open("rb"))
+        stream, limit = raw, None
+        if raw.peek(2).startswith(b"\x1f\x8b"):
+            stream = stack.enter_context(gzip.GzipFile(fileobj=raw))
+            limit = _limit(file.path.stat().st_size)
+    _refuse_other_kinds(file, stream.peek(512)[:512])
+    return stream, limit
+
+
+def _refuse_other_kinds(file: TextFile, head: bytes) -> None:
+    for magic, kind, advice in _KINDS:
+        if head.startswith(magic):
+            raise UserError(f"{file}: is {kind}; {advice}")
+    if head[257:262] == b"ustar":
+        raise UserError(f"{file}: is a tar archive; {_UNPACK}")
+    if len(head) >= 8 and 3 * max(head[0::2].count(0), head[1::2].count(0)) > len(head):
+        raise UserError(f"{file}: looks like UTF-16 text; {_UTF8}")
 
 
 def _limit(compressed_bytes: int) -> int:
@@ -179,4 +250,6 @@ def _checked(block: Block) -> Block:
         except UnicodeDecodeError as error:
             problem = f"byte 0x{data[error.start]:02x} is not UTF-8; convert the file with iconv"
             raise block.error(error.start, problem) from None
-    return Block(block.file, data.replace(b"\r\n", b"\n"), block.first_line)
+    if b"\r" in data:  # Windows ends lines by CR LF, and files converted twice by CR CR LF
+        data = data.replace(b"\r\r\n", b"\n").replace(b"\r\n", b"\n")
+    return Block(block.file, data, block.first_line)

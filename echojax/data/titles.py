@@ -42,7 +42,7 @@ def _places(
     name: str, data_path: Path | str | None, data_dir: Path | str | None
 ) -> Iterator[TextFile]:
     if data_path is not None:
-        path = Path(data_path)
+        path = Path(data_path).absolute()
         stem = path.name.removesuffix(".gz").removesuffix(".inter")
         yield from (TextFile(path.with_name(f"{stem}.item{end}")) for end in ("", ".gz"))
         return
@@ -81,4 +81,6 @@ def _lines(file: TextFile) -> list[str]:
     """Return a small file's lines; MovieLens's are Latin-1, all others UTF-8."""
     data = read_whole(file)
     encoding = "latin-1" if file.name in _SEPARATORS else "utf-8"
-    return data.decode(encoding, errors="replace").splitlines() or [""]
+    # Newlines end lines; U+2028, NEL and form feeds, which splitlines cuts at, belong to titles.
+    lines = data.decode(encoding, errors="replace").removeprefix("\ufeff").split("\n")
+    return [line.rstrip("\r") for line in (lines if lines[-1] else lines[:-1])] or [""]

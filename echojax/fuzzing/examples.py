@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from echojax.config import Config
 
@@ -43,6 +44,16 @@ INTERACTIONS = {
         "".join(f"{user} {' '.join(items)}\n" for user, items in _HISTORIES.items()).encode(),
     ),
 }
+
+
+def columnar() -> dict[str, bytes]:
+    """Return the same interactions as Parquet and Arrow files."""
+    table = pl.DataFrame(_EVENTS, schema=["user", "item", "time"], orient="row")
+    parquet, arrow = io.BytesIO(), io.BytesIO()
+    table.write_parquet(parquet)
+    table.write_ipc(arrow)
+    return {"parquet": parquet.getvalue(), "arrow": arrow.getvalue()}
+
 
 TITLES = {
     "x.item": b"item_id:token\tmovie_title:token_seq\trelease_year:token\n1\tToy Story\t1995\n"

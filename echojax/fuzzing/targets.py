@@ -31,6 +31,8 @@ def all_targets(folder: Path) -> dict[str, Target]:
         targets[f"{name}.gz"] = Target(
             f"{file}.gz", [text], in_gzip(mutate_text), partial(_interactions, f"{file}.gz")
         )
+    for name, table in examples.columnar().items():
+        targets[name] = _plain(f"x.{name}", table)
     for archive, member, kind in (
         ("ml-100k.zip", "ml-100k/u.data", "u.data"),
         ("ml-1m.zip", "ml-1m/ratings.dat", "ratings.dat"),

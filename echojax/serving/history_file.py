@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from echojax.data.text import TextFile, read_blocks
+from echojax.data.text import TextFile, read_blocks, words
 from echojax.errors import UserError
 from echojax.serving.recommender import Recommender
 
@@ -31,9 +31,9 @@ def read_histories(path: Path) -> Iterator[UserHistory]:
         UserError: the file cannot be read.
     """
     for block in read_blocks(TextFile(path)):
-        for line in block.data.decode().split("\n"):
-            if words := line.split():
-                yield UserHistory(words[0], words[1:])
+        for line in block.data.split(b"\n"):
+            if found := [word.decode() for word in words(line)]:
+                yield UserHistory(found[0], found[1:])
 
 
 def check_files(histories: Path, output: Path) -> None:

@@ -1,5 +1,6 @@
 """The data's own item ids and the model's item numbers."""
 
+import json
 import re
 from collections.abc import Iterable
 
@@ -15,8 +16,19 @@ def check_list(what: str, items: object) -> None:
 
 
 def typed_ids(text: str) -> list[str]:
-    """Return the item ids that a user typed, between white space, commas and semicolons."""
-    return [word for word in re.split(r"[\s,;]+", text) if word]
+    """Return the item ids that a user typed, between white space, commas and semicolons.
+
+    Ids that hold some of these are typed as a JSON list. No-break spaces belong to ids, as in
+    files.
+    """
+    if text.lstrip().startswith("["):
+        try:
+            found = json.loads(text)
+        except (ValueError, RecursionError):
+            found = None
+        if isinstance(found, list) and all(isinstance(item, str | int) for item in found):
+            return [str(item) for item in found]
+    return [word for word in re.split(r"[\s,;]+", text, flags=re.ASCII) if word]
 
 
 class ItemIds:

@@ -1,6 +1,7 @@
 """Titles of a run's items, and where its data lies now."""
 
 from collections.abc import Callable
+from glob import has_magic
 from pathlib import Path
 
 from echojax.config import Config
@@ -45,5 +46,5 @@ def check_places(data_dir: str | None, data_path: str | None) -> None:
     """Raise ``UserError`` where data is said to lie that does not."""
     if data_dir is not None and not Path(data_dir).is_dir():
         raise UserError(f"--data-dir {data_dir} is no folder; check the path")
-    if data_path is not None and not Path(data_path).is_file():
+    if data_path is not None and not (Path(data_path).exists() or has_magic(data_path)):
         raise UserError(f"--data-path {data_path} is no file; check the path")

@@ -218,3 +218,23 @@ def test_cache_folder_is_the_users(monkeypatch, tmp_path):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache.cache_dir() == tmp_path / ".cache" / "echojax"
+
+
+def test_a_user_without_a_home_is_told_which_variable_to_set(monkeypatch, write):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr("pathlib.Path.home", homeless)
+    with pytest.raises(UserError, match="no home folder; set XDG_CACHE_HOME, or HOME"):
+        load_dataset(data_path=write("a.csv", CSV))
+    assert load_dataset("synthetic").num_users > 0
+
+
+def test_notes_are_said_every_time(write):
+    rows = "".join(f"{u},{i},{t},x\n" for u, i, t in ROWS)
+    path = write("a.csv", f"user,item,ts,update\n{rows}")
+    for _ in range(2):
+        said = []
+        load_dataset(data_path=path, say=said.append)
+        assert "column 'update' looks like a time and is not used" in said[0]

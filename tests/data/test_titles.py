@@ -22,6 +22,15 @@ def test_the_item_file_beside_a_file_of_interactions(tmp_path):
     assert found == {"7": "Dix août (1994)", "8": "B"}
 
 
+def test_only_newlines_end_a_title(tmp_path):
+    spaces = ["\x85", "\u2028", "\u2029", "\x0b", "\x0c", "\x1c", "\x1e"]
+    lines = [f"{n}\tA{space}B {n}" for n, space in enumerate(spaces)]
+    text = "\r\n".join(["\ufeffitem_id:token\ttitle:token_seq", *lines, ""])
+    (tmp_path / "log.item").write_bytes(text.encode())
+    found = item_titles("x", data_path=tmp_path / "log.inter")
+    assert found == {str(n): f"A{space}B {n}" for n, space in enumerate(spaces)}
+
+
 def test_movielens_as_published(tmp_path):
     with zipfile.ZipFile(tmp_path / "ml-1m.zip", "w") as archive:
         archive.writestr("ml-1m/movies.dat", "1::Misérables, Les (1995)::Drama\n".encode("latin-1"))

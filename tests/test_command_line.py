@@ -1,0 +1,20 @@
+import io
+
+from rich.table import Table
+
+from echojax.command_line import Terminal
+
+
+def test_ids_titles_and_paths_are_printed_as_they_are():
+    names = ["urn:book:2", "r[lr=3]", "[/x]", "a\xa0b", "Zoë"]
+    table = Table("item")
+    for name in [*names, "\x1b[31mred\x9b"]:
+        table.add_row(name)
+    out = io.StringIO()
+    terminal = Terminal(file=out, width=80)
+    terminal.print(table)
+    terminal.print("urn:book:2 [bold]\x1b]0;title\x07\n[/x]")
+    printed = out.getvalue()
+    assert all(name in printed for name in names)
+    assert "\\x1b[31mred\\x9b" in printed
+    assert "urn:book:2 [bold]\\x1b]0;title\\x07\n[/x]\n" in printed
