@@ -12,7 +12,7 @@ from difflib import get_close_matches
 _DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 # What a disk, a file system or its owner refuses. Others, as a missing file, may be a bug here.
-_REFUSED = (
+REFUSED = (
     errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE,
     errno.ENAMETOOLONG, errno.ENOTDIR,
 )  # fmt: skip
@@ -52,7 +52,7 @@ def os_failure_is_user_error() -> Iterator[None]:
             raise UserError(
                 f"cannot write {what}: {error.strerror}; free space, then retry"
             ) from None
-        if error.errno in _REFUSED:
+        if error.errno in REFUSED:
             raise UserError(
                 f"cannot use {what}: {error.strerror}; mend that, or name another place"
             ) from None

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from echojax.errors import UserError
 from echojax.faults.end import differences, far_losses, misjudged, read_ends
 from echojax.faults.hit import Hit
 from echojax.faults.run_folder import broken_files, newest
@@ -92,7 +93,11 @@ def _after(
         problems.append(f"resumed from step {resumed}: step {hit.newest} was whole")
     if damaged != ("is damaged" in end.out):
         problems.append("damage was not said" if damaged else "called damaged, and is not")
-    for ours, theirs in zip(read_ends(run), undisturbed.ends, strict=True):
+    try:
+        ends = read_ends(run)
+    except (UserError, IndexError, OSError, ValueError) as error:
+        return [*problems, f"the end cannot be read: {error}"]
+    for ours, theirs in zip(ends, undisturbed.ends, strict=True):
         problems += misjudged(ours)
         if trial.other_devices:
             problems += far_losses(ours, theirs, hit.newest, _ROUNDING)

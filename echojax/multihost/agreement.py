@@ -20,8 +20,8 @@ from echojax.multihost import store
 _LOCAL = ("data_path", "data_dir")
 _PLACE = ("coordinator", "hosts", "host")
 
-# Packages, by the start of their names, that compute, draw numbers or order the data.
-_PACKAGES = ("jax", "flax", "optax", "grain", "numpy", "libtpu")
+# Packages that compute, draw numbers or order the data; JAX's plugins are named jax-cuda13-...
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "grain", "numpy", "libtpu")
 
 # Settings of JAX that change what is computed.
 _SETTINGS = (
@@ -116,9 +116,13 @@ def _facts(given: Config) -> dict[str, Any]:
         **flags,
         "the code of echojax": code_digest(),
         "Python": ".".join(map(str, sys.version_info[:2])),
-        **{name: version for name, version in installed if name.startswith(_PACKAGES)},
+        **{name: version for name, version in installed if _computes(name)},
         **{name.upper(): getattr(jax.config, name) for name in _SETTINGS},
     }
+
+
+def _computes(package: str) -> bool:
+    return package in _PACKAGES or package.startswith(("jax-cuda", "jax-rocm"))
 
 
 def _listed(hosts: list[int]) -> str:

@@ -29,6 +29,10 @@ JOIN_SECONDS, CLUSTER_JOIN_SECONDS = 50, 300
 _FAREWELL_SECONDS = 5.0
 
 _POLL_SECONDS = 1.0
+
+# How errors of JAX's runtime begin that mean a connection, and no bug.
+_LOST = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "CANCELLED", "DATA_LOSS")
+
 _AGAIN = "start all hosts again with --resume"
 
 
@@ -127,10 +131,13 @@ class Together:
     def _fail(self, error: BaseException) -> None:
         """Say an error here, tell it to the others and end."""
         line, code = _described(error)
-        is_bug = code == 1 and not _is_of_jax(error)
-        trace = "".join(traceback.format_exception(error)) if is_bug else None
-        self._say_last(trace or _sentence(line, code), code)
-        with suppress(Exception):
+        text = _sentence(line, code)
+        if isinstance(error, BrokenPipeError):  # what read the output has had enough
+            text = ""
+        elif code == 1 and not _is_lost(error):
+            text = "".join(traceback.format_exception(error))
+        self._say_last(text, code)
+        with suppress(BaseException):  # Ctrl-C too: this process is ending
             if not self._tried_to_join and isinstance(error, Exception):
                 self.join()
             store.put("failed", json.dumps([line, code]))
@@ -181,16 +188,21 @@ def _described(error: BaseException) -> tuple[str, int]:
     if isinstance(error, KeyboardInterrupt):
         return "stopped by Ctrl-C", 130
     words = one_line(error)[:200]
-    if not _is_of_jax(error):
-        return f"{type(error).__name__}: {words}", 1
-    if words.startswith("RESOURCE_EXHAUSTED"):
-        return f"out of memory on a device ({words}); lower --batch-size or --microbatch", 1
-    return f"a host lost touch with another ({words})", 1
+    if _is_lost(error):
+        return f"a host lost touch with another ({words})", 1
+    if "RESOURCE_EXHAUSTED" in words:
+        return (
+            f"out of memory on a device ({words}); train anew with a smaller --microbatch or "
+            "--batch-size, in another --run-dir"
+        ), 2
+    return f"{type(error).__name__}: {words}", 1
 
 
-def _is_of_jax(error: BaseException) -> bool:
-    """Say whether JAX's runtime raised it, without importing JAX.
+def _is_lost(error: BaseException) -> bool:
+    """Say whether JAX's runtime has lost a connection, without importing JAX.
 
-    What is wrong with a connection it also raises as ``ValueError``.
+    It raises that as a ``JaxRuntimeError`` or as a ``ValueError``.
     """
-    return type(error).__name__ == "JaxRuntimeError" or "Gloo" in str(error)
+    text = str(error)
+    of_runtime = type(error).__name__ == "JaxRuntimeError" and text.startswith(_LOST)
+    return of_runtime or "Gloo" in text or "onnection" in text

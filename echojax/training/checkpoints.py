@@ -1,5 +1,6 @@
 """Checkpoints: the newest two and the best step of each, with checksums of what they hold."""
 
+import errno
 import hashlib
 import json
 import logging
@@ -18,7 +19,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from echojax.errors import UserError
+from echojax.errors import REFUSED, UserError
 from echojax.hosts import first_host, on_first, tell
 from echojax.training.state import TrainState
 
@@ -207,8 +208,12 @@ class Checkpoints:
         steps = [] if self._manager is None else sorted(self._manager.all_steps(), reverse=True)
         return next(filter(None, map(self._progress, steps)), {})
 
+    def steps(self) -> list[int]:
+        """Return the steps of all checkpoints, in order, on every host."""
+        return on_first(lambda: sorted(self._manager.all_steps()) if self._manager else [])
+
     def drop_after(self, step: int) -> None:
-        """Delete what a resumed run writes anew: damaged checkpoints newer than ``step``, parts."""
+        """Delete what a run that goes on from ``step`` writes anew: later checkpoints, parts."""
         if self._manager is not None:
             for newer in [s for s in self._manager.all_steps() if s > step]:
                 self._manager.delete(newer)
@@ -248,7 +253,10 @@ class Checkpoints:
             arrays = self._manager.restore(step, args=parts)["state"]
         except Exception as error:
             if _is_refused(error):
-                raise UserError(f"{where} cannot be read (Permission denied)") from None
+                raise UserError(
+                    f"{where} cannot be read ({_reason(error)}); mend that, or delete it to go on "
+                    "from the one before it"
+                ) from None
             raise
         if _checksum(arrays) != meta["sha256"]:
             raise ValueError("its checksum does not match")
@@ -283,12 +291,9 @@ def _no_tracebacks() -> Iterator[None]:
 
 def _reason(error: Exception) -> str:
     """Return what went wrong in a few words."""
-    # Tensorstore tells of the operating system's errors at the end of several lines.
-    code = re.search(r"os_error_code='(\d+)'", str(error))
-    if code:
-        return os.strerror(int(code[1]))
-    words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(words.split())[:200] or type(error).__name__
+    if code := _os_error(error):
+        return os.strerror(code)
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _by_name(state: TrainState) -> dict[str, np.ndarray]:
@@ -313,8 +318,16 @@ def _checked_progress(meta: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_refused(error: Exception) -> bool:
-    """Say whether this user may not read a file: that is no damage."""
-    return isinstance(error, PermissionError) or "PERMISSION_DENIED" in str(error)
+    """Say whether a file could not be read for now, or by this user: that is no damage."""
+    code = _os_error(error)
+    # A folder that is a file, or no folder, is damage.
+    return isinstance(error, MemoryError) or (code in REFUSED and code != errno.ENOTDIR)
+
+
+def _os_error(error: Exception) -> int | None:
+    """Return the operating system's number of an error, which tensorstore gives in its text."""
+    found = re.search(r"os_error_code='(\d+)'", str(error))
+    return int(found[1]) if found else getattr(error, "errno", None)
 
 
 def _checksum_of_json(value: dict[str, Any]) -> str:

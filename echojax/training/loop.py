@@ -53,7 +53,7 @@ class Trainer:
     def train(self, runs: Sequence[SeedRun]) -> None:
         """Train every seed until it has a reason to stop; a finished one leaves the others.
 
-        All that are not finished must stand at the same step.
+        Those that stand at one step are trained side by side, the earliest first.
 
         Raises:
             UserError: a loss or a state is not finite, or the disk is full.
@@ -65,8 +65,10 @@ class Trainer:
             if run.stop_reason(per_epoch) is None:
                 run.standing.note_origin(*origin)
         while active := [run for run in runs if run.stop_reason(per_epoch) is None]:
+            earliest = min(run.standing.steps for run in active)
+            group = [run for run in active if run.standing.steps == earliest]
             with ExitStack() as logs:
-                self._train_together(active, [logs.enter_context(run.open_log()) for run in active])
+                self._train_together(group, [logs.enter_context(run.open_log()) for run in group])
         for run in runs:
             run.stopped = run.stop_reason(per_epoch) or ""
             of = f" of seed {run.config.seed}" if len(runs) > 1 else ""

@@ -1,7 +1,7 @@
 """One seed's training: where it stands, what it saves; and several of them side by side."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -82,24 +82,40 @@ class SeedRun:
         """
         found = self.checkpoints.restore(start, newest=newest)
         self.state, progress = (found.state, found.progress) if found else (start, {})
+        if unknown := sorted(progress.keys() - {field.name for field in fields(Standing)}):
+            raise UserError(
+                f"{self.folder}: the checkpoint of step {self.state.step} was written by a newer "
+                f"version: it has {unknown[0]}; go on with that version"
+            )
         self.standing = Standing(**progress)
         return found is not None
 
 
 def go_back_together(runs: Sequence[SeedRun], starts: Sequence[TrainState], per_epoch: int) -> None:
-    """Resume every seed from its checkpoints, none later than the first that is still in training.
+    """Resume every seed from its checkpoints, as far as they were trained together all at one step.
 
-    A kill between two seeds' checkpoints leaves the first of them ahead; one that has ended there
-    was trained beside the others in the steps that they lack, so it goes back with them.
+    A kill between two seeds' checkpoints leaves the first of them ahead, in training or ended: it
+    goes back to the step that the others stand at, and is trained beside them again. A seed that
+    has no checkpoint of that step ended long before or after; it stays where it is.
     """
     for run, start in zip(runs, starts, strict=True):
         run.go_back(start)
     while active := [run.standing.steps for run in runs if run.stop_reason(per_epoch) is None]:
-        ahead = [i for i, run in enumerate(runs) if run.standing.steps > min(active)]
+        earliest = min(active)
+        ahead = [
+            i
+            for i, run in enumerate(runs)
+            if run.standing.steps > earliest and _was_at(run.checkpoints.steps(), earliest)
+        ]
         if not ahead:
             return
         for i in ahead:
-            runs[i].go_back(starts[i], newest=min(active))
+            runs[i].go_back(starts[i], newest=earliest)
+
+
+def _was_at(steps: list[int], step: int) -> bool:
+    """Say whether a run can go back to ``step``; to the start only from its first checkpoint."""
+    return step in steps or (step == 0 and len(steps) == 1)
 
 
 def stacked(states: Sequence[TrainState]) -> TrainState:

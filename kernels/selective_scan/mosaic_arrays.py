@@ -70,6 +70,8 @@ class Cut:
         self.sets = max(len(x) for x in (*inputs, *beside) if x is not None)
         self.states = inputs.A_ExN.shape[-1]
         plan = options.plan or plan_for(self.states)
+        if plan.chunk > plan.block:  # the backward kernel's sums over a chunk have a block's room
+            raise ValueError(f"{plan}: chunk must be at most block")
         programs = self.sets * self.rows * pl.cdiv(self.channels, plan.block)
         self.segments = options.segments or segments_for(programs, self.length, plan.chunk)
         self.padded_channels = self.channels + -self.channels % 8

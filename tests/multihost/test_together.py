@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from echojax.errors import UserError
+from echojax.multihost.together import _described, _is_lost
 from tests.conftest import ROOT
 
 AGAIN = "; start all hosts again with --resume"
@@ -37,7 +39,7 @@ def start():
 
 
 def ends(process):
-    _, error = process.communicate(timeout=90)
+    _, error = process.communicate(timeout=240)
     return process.returncode, error
 
 
@@ -97,6 +99,25 @@ def test_a_lost_second_host_ends_the_first(start, how):
 
 @pytest.mark.slow
 def test_a_host_that_comes_alone_gives_up(start):
-    code, error = ends(start("wait", 1))
+    code, error = ends(start("alone", 1))
     assert code == 2
     assert error.startswith("error: the hosts did not all meet at 127.0.0.1:")
+
+
+JaxRuntimeError = type("JaxRuntimeError", (RuntimeError,), {})
+
+
+@pytest.mark.parametrize(
+    ("error", "lost", "code", "says"),
+    [
+        (JaxRuntimeError("UNAVAILABLE: no answer"), True, 1, "a host lost touch with another ("),
+        (ValueError("[/gloo/transport] Connection closed by peer"), True, 1, "a host lost touch"),
+        (JaxRuntimeError("INTERNAL: a bug of a kernel"), False, 1, "JaxRuntimeError: INTERNAL"),
+        (JaxRuntimeError("RESOURCE_EXHAUSTED: 3 GiB"), False, 2, "out of memory on a device"),
+        (UserError("a mistake"), False, 2, "a mistake"),
+    ],
+)
+def test_only_a_lost_connection_is_called_one(error, lost, code, says):
+    line, found = _described(error)
+    assert (line[: len(says)], found) == (says, code)
+    assert _is_lost(error) == lost

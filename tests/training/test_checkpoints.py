@@ -213,19 +213,30 @@ def test_a_checkpoint_of_another_version_is_no_damage(run, state):
 
 
 @pytest.mark.parametrize(
-    "error",
-    [PermissionError(errno.EACCES, "Permission denied"), ValueError("PERMISSION_DENIED: x")],
+    ("error", "reason"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied"), "Permission denied"),
+        (OSError(errno.ESTALE, "Stale file handle"), "Stale file handle"),
+        (ValueError(f"UNKNOWN: reading [os_error_code='{errno.EIO}']"), "Input/output error"),
+        (MemoryError(), "MemoryError"),
+    ],
 )
-def test_a_checkpoint_that_may_not_be_read_is_no_damage(run, state, error, monkeypatch):
+def test_a_checkpoint_that_cannot_be_read_now_is_no_damage(run, state, error, reason, monkeypatch):
     run.save(at(state, 2))
 
     def restore(*args, **options):
         raise error
 
     monkeypatch.setattr(run.checkpoints._manager, "restore", restore)
-    with pytest.raises(UserError, match=r"2 cannot be read \(Permission denied\)"):
+    with pytest.raises(UserError, match=rf"2 cannot be read \({reason}\); mend that, or delete it"):
         run.checkpoints.restore(state)
     assert run.checkpoints.said == []
+
+
+def test_progress_of_another_version_is_no_damage(run, state):
+    run.checkpoints.save(at(state, 2), progress(2, 2) | {"unheard_of": 1})
+    with pytest.raises(UserError, match="step 2 was written by a newer version: it has unheard_of"):
+        run.go_back(state)
 
 
 def test_a_step_that_is_asked_for_and_lost_is_named_with_its_reason(run, state):

@@ -174,6 +174,23 @@ def test_a_kill_between_two_seeds_of_which_one_has_ended(ring, tmp_path, monkeyp
         assert reported(tmp_path / f"cut/seed-{seed}") == reported(tmp_path / f"whole/seed-{seed}")
 
 
+def test_more_patience_loses_no_seeds_checkpoints(ring, tmp_path, monkeypatch):
+    """Seeds that ended at different steps go on from there, each as if it were the only one."""
+    train(ring, tmp_path / "run", seeds=2, patience=2)
+    folders = [tmp_path / f"run/seed-{seed}" for seed in (0, 1)]
+    before = [read_results(one / "results.json")["train"]["steps"] for one in folders]
+    assert len(set(before)) == 2
+    out = train(ring, tmp_path / "run", seeds=2, patience=3, resume=True)
+    for seed, (folder, step) in enumerate(zip(folders, before, strict=True)):
+        assert f"seed {seed} resumed from step {step}" in out
+        assert read_results(folder / "results.json")["train"]["steps"] > step
+        alone = tmp_path / f"alone-{seed}"
+        train(ring, alone, seed=seed, patience=3)
+        ours, theirs = (validated(one) for one in (folder, alone))
+        assert ours.keys() == theirs.keys()
+        np.testing.assert_allclose(list(ours.values()), list(theirs.values()), rtol=1e-3)
+
+
 def lose_the_best(folder):
     shutil.rmtree(folder / "checkpoints/10")
     return 40, "missing"
