@@ -140,33 +140,31 @@ def _backward_rule(reverse: bool, saved: Any, outer: Any) -> tuple[jax.Array, ..
 
         def recompute(h: jax.Array, at: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
             t_rxE, x_rxE, B_rxN, _, _ = at
-            through = exp2(t_rxE[:, None] * A2) * h
-            return through + x_rxE[:, None] * B_rxN[..., None], through
+            return _step(h, t_rxE, x_rxE, A2, B_rxN), h
 
         def position(carry: tuple[jax.Array, jax.Array], at: Any) -> tuple[Any, Any]:
             g, dA = carry
-            through, (t_rxE, x_rxE, B_rxN, C_rxN, dy_rxE) = at
+            h_before, (t_rxE, x_rxE, B_rxN, C_rxN, dy_rxE) = at
             g = g + dy_rxE[:, None] * C_rxN[..., None]
-            # As h - x B this would cancel where the decay is strong.
-            q = g * through
+            g_before = g * exp2(t_rxE[:, None] * A2)
+            # As g (h - x B) this would cancel where the decay is strong.
+            q = g_before * h_before
             grads = (
                 _einsum("rn,rne->re", B_rxN, g),
                 _sum_over_states(q * A_NxE),
                 _einsum("rne,re->rn", g, x_rxE),
             )
-            return (g * exp2(t_rxE[:, None] * A2), dA + q * t_rxE[:, None]), grads
+            return (g_before, dA + q * t_rxE[:, None]), grads
 
         def chunk(carry: tuple[jax.Array, jax.Array], at: Any) -> tuple[Any, Any]:
             g, dA = carry
             start, in_time = at
-            _, through = lax.scan(recompute, start, in_time, reverse=reverse)
+            last, h_before = lax.scan(recompute, start, in_time, reverse=reverse)
             # A sum over all positions of a long row, one after the other, would lose digits.
             (g, more), grads = lax.scan(
-                position, (g, nothing), (through, in_time), reverse=not reverse
+                position, (g, nothing), (h_before, in_time), reverse=not reverse
             )
-            _, x, B, _, dy = in_time
-            entered = B * _einsum("pre,pre->pr", x, dy)[..., None]
-            return (g, dA + more), (*grads, _einsum("prne,pre->prn", through, dy) + entered)
+            return (g, dA + more), (*grads, _read_gradient(h_before, last, in_time[-1], reverse))
 
         both = (g_rxNxE, nothing)
         (g, dA), grads = lax.scan(chunk, both, (starts, in_time), reverse=not reverse)
@@ -188,6 +186,24 @@ def _step(
 ) -> jax.Array:
     """Return the state behind one more position."""
     return exp2(t_rxE[:, None] * A2_NxE) * h_rxNxE + x_rxE[:, None] * B_rxN[..., None]
+
+
+def _read_gradient(
+    h_before_prne: jax.Array, last_rne: jax.Array, dy_pre: jax.Array, reverse: bool
+) -> jax.Array:
+    """Return the sum over E of dy h, (positions, r, N).
+
+    The state after a position is the one before the next. It is dy that moves, without states.
+    """
+    nothing = jnp.zeros_like(dy_pre[:1])
+    if reverse:
+        moved, edge = jnp.concatenate([dy_pre[1:], nothing]), dy_pre[0]
+    else:
+        moved, edge = jnp.concatenate([nothing, dy_pre[:-1]]), dy_pre[-1]
+    dC_prn = _einsum("prne,pre->prn", h_before_prne, moved)
+    of_last_1rn = _einsum("rne,re->rn", last_rne, edge)[None]
+    parts = [of_last_1rn, dC_prn[:-1]] if reverse else [dC_prn[1:], of_last_1rn]
+    return jnp.concatenate(parts)
 
 
 def _sum_over_states(q_rxNxE: jax.Array) -> jax.Array:
