@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import logging
 import re
 import sys
 from typing import Any, TypeVar
@@ -29,6 +30,28 @@ class Terminal(Console):
         """Return what is printed for text, also in the cells of tables."""
         shown = _CONTROL.sub(lambda found: repr(found.group())[1:-1], text)
         return super().render_str(shown, **options)
+
+
+def log_to(console: Console) -> None:
+    """Print on ``console`` what the package logs, a line a message; an earlier console gets none.
+
+    Modules log through ``logging.getLogger(__name__)``; used as a library, echojax prints nothing
+    unless its caller configures logging.
+    """
+    logger = logging.getLogger("echojax")
+    logger.setLevel(logging.INFO)
+    for handler in [one for one in logger.handlers if isinstance(one, _ConsoleHandler)]:
+        logger.removeHandler(handler)
+    logger.addHandler(_ConsoleHandler(console))
+
+
+class _ConsoleHandler(logging.Handler):
+    def __init__(self, console: Console):
+        super().__init__()
+        self.console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.console.print(record.getMessage(), highlight=False, soft_wrap=True)
 
 
 def parse(kind: type[T], *, default: T | None = None, args: list[str]) -> T:

@@ -55,7 +55,7 @@ class Config:
     """Name of the model: echomamba4rec, mamba4rec, sasrec, hstu, bert4rec, gru4rec, narm, caser,
     fmlp-rec; popularity, markov, item-knn."""
     variant: Literal["echojax", "official"] = "echojax"
-    """EchoMamba4Rec as mended here, or exactly the authors' function."""
+    """EchoMamba4Rec as corrected here, or exactly the authors' function."""
     mask_padding: bool | None = None
     """Zero padding before and behind the filter (None: as the variant says)."""
     reverse_from_last: bool | None = None
@@ -73,8 +73,8 @@ class Config:
     """EchoMamba4Rec's Mamba from the end to the start."""
     glu: bool = True
     """EchoMamba4Rec's gated linear unit."""
-    width: int | None = None
-    """D, the model width (None, here and below: the model's own, from its paper)."""
+    d_model: int | None = None
+    """D, the size of embeddings and hidden states (None, here and below: as in its paper)."""
     layers: int | None = None
     """How many layers."""
     heads: int | None = None
@@ -83,12 +83,12 @@ class Config:
     """Width of the recurrent state."""
     window: int | None = None
     """How many of the newest items a convolution sees."""
-    state_size: int | None = None
+    d_state: int | None = None
     """N, Mamba's states a channel."""
-    conv_width: int | None = None
+    d_conv: int | None = None
     """Taps of Mamba's convolution."""
     expand: int | None = None
-    """Mamba's inner channels over the width."""
+    """Mamba's inner channels over d_model."""
     mask_rate: float | None = None
     """Share of a sequence's items that the cloze objective hides."""
     dropout: float | None = None
@@ -163,16 +163,16 @@ class Config:
     """Go on from the newest checkpoint in --run-dir; flags not given are taken from there."""
     item_shards: int = 1
     """Parts of the item table, its optimiser state and the softmax, each on devices of its own."""
-    time_shards: int = 1
+    sequence_shards: int = 1
     """Parts of each history, each on a device of its own (echomamba4rec and mamba4rec)."""
     parallel: Literal["shard_map", "pmap"] = "shard_map"
     """What maps the step over several devices (pmap: those of one host)."""
     coordinator: str | None = None
     """Address and port of the first of several processes, HOST:PORT (None: found without help on
     Slurm, Open MPI, Kubernetes jobs and Cloud TPU, or there is one process)."""
-    hosts: int | None = None
+    num_processes: int | None = None
     """How many processes train together (with --coordinator)."""
-    host: int | None = None
+    process_id: int | None = None
     """This process's number among them, from 0 (with --coordinator)."""
     checkpoint_every: int = 500
     """Steps between checkpoints inside an epoch (one is written at each validation anyway)."""
@@ -191,14 +191,14 @@ class Config:
 RESUMABLE = {
     "data_dir", "data_path", "eval_batch_size", "epochs", "max_steps", "patience", "run_dir",
     "resume", "checkpoint_every", "data_workers", "tensorboard", "wandb", "parallel", "coordinator",
-    "hosts", "host", "item_shards", "time_shards", "profile",
+    "num_processes", "process_id", "item_shards", "sequence_shards", "profile",
 }  # fmt: skip
 
 _POSITIVE = (
-    "width", "layers", "heads", "hidden_size", "window", "state_size", "conv_width", "expand",
+    "d_model", "layers", "heads", "hidden_size", "window", "d_state", "d_conv", "expand",
     "max_len", "negatives", "batch_size", "microbatch", "epochs", "max_steps", "patience",
-    "eval_every", "eval_batch_size", "checkpoint_every", "seeds", "decay_steps", "hosts",
-    "item_shards", "time_shards", "profile",
+    "eval_every", "eval_batch_size", "checkpoint_every", "seeds", "decay_steps", "num_processes",
+    "item_shards", "sequence_shards", "profile",
 )  # fmt: skip
 
 
@@ -226,7 +226,7 @@ def check(config: Config) -> None:
             f"--batch-size {config.batch_size} is not a multiple of "
             f"--microbatch {config.microbatch}; change one of them"
         )
-    if config.parallel == "pmap" and config.item_shards * config.time_shards > 1:
+    if config.parallel == "pmap" and config.item_shards * config.sequence_shards > 1:
         raise UserError("--parallel pmap spreads rows alone; leave it out with shards")
     _check_loss(config)
 
@@ -259,7 +259,7 @@ def quickstart() -> Config:
 
 
 def ml_100k() -> Config:
-    """Return the authors' configuration on ml-100k, mended model.
+    """Return the authors' configuration on ml-100k, corrected model.
 
     python experiments/train.py --preset ml-100k
     """
@@ -267,7 +267,7 @@ def ml_100k() -> Config:
 
 
 def ml_1m() -> Config:
-    """Return the authors' configuration on ml-1m, mended model.
+    """Return the authors' configuration on ml-1m, corrected model.
 
     python experiments/train.py --preset ml-1m
     """

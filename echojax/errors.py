@@ -19,7 +19,7 @@ REFUSED = (
 
 
 class UserError(Exception):
-    """A mistake that the user can mend.
+    """A mistake that the user can fix.
 
     The message is one line that names the file, line, flag or value, and says what to do.
     """
@@ -54,7 +54,7 @@ def os_failure_is_user_error() -> Iterator[None]:
             ) from None
         if error.errno in REFUSED:
             raise UserError(
-                f"cannot use {what}: {error.strerror}; mend that, or name another place"
+                f"cannot use {what}: {error.strerror}; fix that, or name another place"
             ) from None
         raise
 

@@ -4,9 +4,13 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import msgspec
 
 from echojax.errors import UserError
+
+T = TypeVar("T")
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -43,3 +47,20 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{path} holds no JSON object; restore it from a copy")
     return value
+
+
+def read_record(path: Path, kind: type[T], *, cure: str = "restore it from a copy") -> T:
+    """Return a JSON file's object as ``kind``: a dataclass, ``TypedDict`` or ``msgspec.Struct``.
+
+    Args:
+        path: the file.
+        kind: what its readers count on; nothing is converted, and further keys are ignored.
+        cure: what the user can do about a file that does not fit.
+
+    Raises:
+        UserError: the file is missing or damaged, or does not fit; the line names file and key.
+    """
+    try:
+        return msgspec.convert(read_json(path), kind)
+    except msgspec.ValidationError as error:
+        raise UserError(f"{path} cannot be used: {error}; {cure}") from None

@@ -15,12 +15,12 @@ from jax.experimental import multihost_utils
 from echojax.errors import UserError
 
 
-def first_host() -> bool:
+def is_main_process() -> bool:
     """Say whether this is the process that writes."""
     return jax.process_index() == 0
 
 
-def on_first(read: Callable[..., Any], *args: Any) -> Any:
+def on_main_process(read: Callable[..., Any], *args: Any) -> Any:
     """Return on every host what ``read(*args)``, JSON values, returns on the first one.
 
     Raises:
@@ -29,7 +29,7 @@ def on_first(read: Callable[..., Any], *args: Any) -> Any:
     if jax.process_count() == 1:
         return read(*args)
     answer: dict[str, Any] = {}
-    if first_host():
+    if is_main_process():
         try:
             answer = {"value": read(*args)}
         except UserError as error:

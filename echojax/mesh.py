@@ -41,7 +41,7 @@ class Axes(NamedTuple):
 
 
 def make_mesh(
-    devices: Sequence[jax.Device] | None = None, *, item_shards: int = 1, time_shards: int = 1
+    devices: Sequence[jax.Device] | None = None, *, item_shards: int = 1, sequence_shards: int = 1
 ) -> Mesh:
     """Return a mesh of all devices of all processes (or of these), ordered by process.
 
@@ -49,18 +49,18 @@ def make_mesh(
         UserError: the devices do not divide into so many shards.
     """
     devices = jax.devices() if devices is None else devices
-    if len(devices) % (item_shards * time_shards):
+    if len(devices) % (item_shards * sequence_shards):
         raise UserError(
-            f"--item-shards {item_shards} times --time-shards {time_shards} must divide the number "
-            f"of devices, {len(devices)}"
+            f"--item-shards {item_shards} times --sequence-shards {sequence_shards} must divide "
+            f"the number of devices, {len(devices)}"
         )
-    if jax.local_device_count() % time_shards:
+    if jax.local_device_count() % sequence_shards:
         raise UserError(
-            f"--time-shards {time_shards} must divide the {jax.local_device_count()} devices of a "
-            "host: a history stays on one host"
+            f"--sequence-shards {sequence_shards} must divide the {jax.local_device_count()} "
+            "devices of a host: a history stays on one host"
         )
     ordered = sorted(devices, key=lambda device: (device.process_index, device.id))
-    shape = (-1, item_shards, time_shards)
+    shape = (-1, item_shards, sequence_shards)
     return Mesh(np.array(ordered).reshape(shape), (DATA, MODEL, TIME))
 
 

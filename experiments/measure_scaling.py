@@ -30,7 +30,7 @@ class Flags:
     """Items of the large one, with padding."""
     events: int = 200
     """Events of each history."""
-    width: int = 64
+    d_model: int = 64
     """D, the model width."""
     devices: int = 8
     """Most simulated devices: 1, 2, 4 and so on; the large item table has as many parts."""
@@ -84,8 +84,8 @@ def measure(flags: Flags) -> dict[str, Any]:
 
     rows, most = flags.rows, flags.devices
     counts = [n for n in (1, 2, 4, 8, 16, 32) if n <= most]
-    small = Sizes(flags.model, flags.items, flags.events, flags.width)
-    large = Sizes(flags.model, flags.large_items, flags.events, flags.width)
+    small = Sizes(flags.model, flags.items, flags.events, flags.d_model)
+    large = Sizes(flags.model, flags.large_items, flags.events, flags.d_model)
     cases = [("the same batch", n, rows, 1) for n in counts]
     cases += [("the same rows a device", n, rows // most * n, 1) for n in counts]
     parts = [("one table", most, rows, 1), ("a table in parts", most, rows, most)]

@@ -34,7 +34,7 @@ class Flags:
     """Events of each history."""
     batch_size: int = 128
     """Histories a step; one prediction each."""
-    width: int = 64
+    d_model: int = 64
     """D, the model width."""
     layers: int = 1
     """How many layers."""
@@ -42,7 +42,7 @@ class Flags:
     """Devices, simulated on a CPU."""
     item_shards: int = 1
     """Parts of the item table."""
-    time_shards: int = 1
+    sequence_shards: int = 1
     """Parts of each history."""
     item_optimizer: Literal["adam", "rowwise"] = "adam"
     """State of the item table's optimiser."""
@@ -87,12 +87,12 @@ def measure(flags: Flags) -> dict[str, Any]:
 
     config = resolved(
         Config(
-            model=flags.model, objective="prefixes", width=flags.width, layers=flags.layers,
+            model=flags.model, objective="prefixes", d_model=flags.d_model, layers=flags.layers,
             max_len=flags.events, batch_size=flags.batch_size, item_shards=flags.item_shards,
-            time_shards=flags.time_shards, item_optimizer=flags.item_optimizer,
+            sequence_shards=flags.sequence_shards, item_optimizer=flags.item_optimizer,
         )
     )  # fmt: skip
-    mesh = make_mesh(item_shards=flags.item_shards, time_shards=flags.time_shards)
+    mesh = make_mesh(item_shards=flags.item_shards, sequence_shards=flags.sequence_shards)
     optimizer = make_optimizer(config, axes_of(mesh).items)
 
     def initial() -> TrainState:
@@ -116,7 +116,7 @@ def measure(flags: Flags) -> dict[str, Any]:
         mesh,
         axis=1,
     )
-    asked_D = spread(np.zeros(mesh.size // flags.time_shards, np.int32), mesh)
+    asked_D = spread(np.zeros(mesh.size // flags.sequence_shards, np.int32), mesh)
     counts_V = np.ones(flags.items, np.int64)
     mapped = make_step(config, counts_V, lengths_B, graphdef, optimizer, mesh)
     step = compile_step(side_by_side(mapped, mesh), states, batch, asked_D, say=print)

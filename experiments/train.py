@@ -50,7 +50,7 @@ def main() -> None:
         config = read_command_line(words, stored=place is None)
         # These take seconds to import; help and mistakes are to be seen before.
         from echojax.compilation import use_compilation_cache
-        from echojax.hosts import first_host
+        from echojax.hosts import is_main_process
         from echojax.multihost.agreement import agreed_config
         from echojax.training.run import run
 
@@ -58,7 +58,7 @@ def main() -> None:
         if place is not None:
             together.join()
             config = agreed_config(config, read=lambda: read_command_line(words))
-        console = Terminal(soft_wrap=True, quiet=not first_host())
+        console = Terminal(soft_wrap=True, quiet=not is_main_process())
         try:
             run(config, console)
         except Interrupted as stop:  # on all hosts, after the same step

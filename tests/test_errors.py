@@ -42,7 +42,7 @@ def test_another_broken_pipe_is_not_hidden():
     [
         (OSError(errno.EROFS, os.strerror(errno.EROFS), "run"), "cannot use run: Read-only file"),
         (PermissionError(errno.EACCES, "Permission denied", "run"), "cannot use run: Permission"),
-        (OSError(errno.EIO, "Input/output error"), "cannot use a file: Input/output error; mend"),
+        (OSError(errno.EIO, "Input/output error"), "cannot use a file: Input/output error; fix"),
         (OSError(errno.ENOSPC, "No space left", "run"), "cannot write run: No space left; free"),
         (MemoryError("Unable to allocate 3 GiB"), "out of memory (Unable to allocate 3 GiB); free"),
     ],

@@ -9,7 +9,7 @@ from echojax.data import Dataset, Examples, Split
 from echojax.evaluation.dense_ranking import rank_in_scores
 from echojax.evaluation.metrics import summarise
 from echojax.evaluation.ranking import Ranked, seen
-from echojax.models.counted import CountedModel, training_counts
+from echojax.models.heuristic import HeuristicModel, training_counts
 from echojax.models.markov import Markov
 from echojax.models.popularity import Popularity
 
@@ -18,8 +18,8 @@ _TILE_SCORES = 2**18  # scores held at once: 2 MB stay in the cache
 Scorer = Callable[[Examples, np.ndarray], np.ndarray]  # (examples, indices) -> (B, V)
 
 
-def scorer(model: CountedModel) -> Scorer:
-    """Return a function that scores examples by a counted model."""
+def scorer(model: HeuristicModel) -> Scorer:
+    """Return a function that scores examples by a heuristic model."""
 
     def score(examples: Examples, indices: np.ndarray) -> np.ndarray:
         shown = examples.gather(indices)

@@ -13,7 +13,7 @@ from echojax.data.dataset import Dataset
 from echojax.errors import UserError
 from echojax.insight.look import look
 from echojax.models import SequenceModel
-from echojax.models.counted import training_counts
+from echojax.models.heuristic import training_counts
 from echojax.serving import Recommender
 from echojax.serving.batches import padded
 from echojax.serving.popularity import read_run_data

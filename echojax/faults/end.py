@@ -14,7 +14,8 @@ from echojax.files import read_json
 # Of results.json what says when, where and how fast.
 _ASIDE = {
     "seconds", "examples_per_second", "input_wait_share", "peak_memory_bytes", "date", "commit",
-    "device", "processor", "run_dir", "data_path", "resume", "coordinator", "hosts", "host",
+    "device", "processor", "run_dir", "data_path", "resume", "coordinator",
+    "num_processes", "process_id",
 }  # fmt: skip
 
 

@@ -19,7 +19,7 @@ def lose_a_host(tiny: TinyRun, run: Path, *, undisturbed: Undisturbed, rng: rand
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    hosts = ["--coordinator", address, "--hosts", "2", "--host"]
+    hosts = ["--coordinator", address, "--num-processes", "2", "--process-id"]
     first, second = (tiny.start(run, *hosts, host) for host in "01")
     try:
         step = undisturbed.draw(rng, spare=5)

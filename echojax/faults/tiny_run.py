@@ -16,7 +16,7 @@ CHECKPOINT_EVERY = 8
 # With this learning rate and noise the validation is best after about half of the epochs: what is
 # killed later has its best checkpoint behind it, not before it.
 SIZES = {
-    "model": "gru4rec", "width": 8, "hidden_size": 16, "max_len": 8, "batch_size": 8, "k_core": 2,
+    "model": "gru4rec", "d_model": 8, "hidden_size": 16, "max_len": 8, "batch_size": 8, "k_core": 2,
     "learning_rate": 0.05, "epochs": 12, "patience": 12, "checkpoint_every": CHECKPOINT_EVERY,
 }  # fmt: skip
 _WAIT_SECONDS = 600.0

@@ -77,7 +77,7 @@ def _part() -> dict[str, Any]:
     }
 
 
-CONFIG = json.dumps(dataclasses.asdict(Config(width=8, max_len=8))).encode()
+CONFIG = json.dumps(dataclasses.asdict(Config(d_model=8, max_len=8))).encode()
 RESULTS = json.dumps(
     {
         "config": {"model": "gru4rec", "seed": 0},

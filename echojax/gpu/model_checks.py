@@ -24,7 +24,7 @@ def model_checks(*, rehearse: bool) -> Iterator[Task]:
     """Return a check of each variant: vectors of users, gradients of all parameters."""
     sizes: dict[str, Any] = {"max_len": 50, "layers": 2}
     if rehearse:
-        sizes = {"max_len": 6, "layers": 1, "width": 8, "state_size": 4}
+        sizes = {"max_len": 6, "layers": 1, "d_model": 8, "d_state": 4}
     variants: tuple[Literal["echojax", "official"], ...] = ("echojax", "official")
     for variant in variants[:1] if rehearse else variants:
         config = with_sizes(Config(dropout=0.0, variant=variant, **sizes))
@@ -34,12 +34,12 @@ def model_checks(*, rehearse: bool) -> Iterator[Task]:
 def check_model(config: Config, rows: int) -> Row:
     """Compare vectors and gradients of the model with either scan."""
     assert config.max_len is not None
-    assert config.width is not None
+    assert config.d_model is not None
     rng = np.random.default_rng(0)
     lengths_B = rng.integers(1, config.max_len + 1, rows)
     ids_BxL = rng.integers(1, _ITEMS, (rows, config.max_len))
     ids_BxL[np.arange(config.max_len) >= lengths_B[:, None]] = 0
-    weights_BxD = rng.normal(size=(rows, config.width)).astype(np.float32)
+    weights_BxD = rng.normal(size=(rows, config.d_model)).astype(np.float32)
     fused, params = nnx.split(build_model(dataclasses.replace(config, scan="fused"), _ITEMS))
     kernels = nnx.graphdef(
         nnx.eval_shape(lambda: build_model(dataclasses.replace(config, scan="pallas_gpu"), _ITEMS))

@@ -58,7 +58,7 @@ def training_runs(
     if (name := dataset_in(data_dir)) is not None:
         real = dataclasses.replace(PRESETS[name](), data_dir=str(data_dir), epochs=_EPOCHS)
         configs.append(real)
-    small = {"width": 8, "state_size": 4, "max_len": 6, "max_steps": 3, "eval_batch_size": 512}
+    small = {"d_model": 8, "d_state": 4, "max_len": 6, "max_steps": 3, "eval_batch_size": 512}
     for config in configs:
         if rehearse:
             config = dataclasses.replace(config, **small)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Parts of a model by their kind, and parts put in their place to look or reach inside.
+"""Components of a model by their kind, and parts put in their place to look or reach inside.
 
 A model that was merged for one traced function may be changed freely there: the models' own code
 needs no hooks, and training never meets the replacements.

@@ -60,16 +60,16 @@ def _sizes(state_dict: Mapping[str, np.ndarray]) -> dict[str, int]:
                 return np.asarray(array)
         raise ValueError(f"missing array: none is named ...{suffix}")
 
-    num_items, width = first("item_embedding.weight", 2).shape
-    channels, state_size = first("A_log", 2).shape
+    num_items, d_model = first("item_embedding.weight", 2).shape
+    channels, d_state = first("A_log", 2).shape
     layers = {name.split(".")[1] for name in state_dict if name.startswith("mamba_layers.")}
     return {
         "num_items": num_items,
-        "width": width,
+        "d_model": d_model,
         "layers": len(layers),
-        "state_size": state_size,
-        "conv_width": first("conv1d.weight", 3).shape[2],
-        "expand": max(1, channels // width),
+        "d_state": d_state,
+        "d_conv": first("conv1d.weight", 3).shape[2],
+        "expand": max(1, channels // d_model),
     }
 
 
@@ -95,7 +95,7 @@ def _converted(name: str, array: np.ndarray, param: nnx.Param, layout: str) -> n
 
 
 def _official(**sizes: Any) -> EchoMamba4Rec:
-    return EchoMamba4Rec(mends=VARIANTS["official"], **sizes)
+    return EchoMamba4Rec(corrections=VARIANTS["official"], **sizes)
 
 
 _BUILDERS: dict[str, tuple[Callable[..., Any], Callable[[Any], Iterator[Entry]]]] = {

@@ -10,12 +10,12 @@ from echojax.config import Config, flag
 from echojax.errors import UserError, unknown_name
 from echojax.models.base import CausalModel, SequenceModel
 from echojax.models.bert4rec import BERT4Rec
-from echojax.models.bidirectional import Mends, Parts
+from echojax.models.bidirectional import Components, Corrections
 from echojax.models.caser import Caser
-from echojax.models.counted import CountedModel
 from echojax.models.echomamba4rec import VARIANTS, EchoMamba4Rec
 from echojax.models.fmlprec import FMLPRec
 from echojax.models.gru4rec import GRU4Rec
+from echojax.models.heuristic import HeuristicModel
 from echojax.models.hstu import HSTU
 from echojax.models.item_knn import ItemKNN
 from echojax.models.mamba4rec import Mamba4Rec
@@ -27,13 +27,13 @@ from echojax.models.self_attention import check_heads
 from selective_scan import implementations
 
 __all__ = [
-    "COUNTED",
+    "HEURISTICS",
     "MODELS",
     "CausalModel",
     "SequenceModel",
     "build_model",
     "check_names",
-    "check_time_shards",
+    "check_sequence_shards",
     "with_sizes",
 ]
 
@@ -50,7 +50,7 @@ MODELS: dict[str, type[SequenceModel]] = {
 }
 
 # Models that count: fitted in one pass, without sizes, objectives or seeds.
-COUNTED: dict[str, type[CountedModel]] = {
+HEURISTICS: dict[str, type[HeuristicModel]] = {
     "popularity": Popularity,
     "markov": Markov,
     "item-knn": ItemKNN,
@@ -58,7 +58,7 @@ COUNTED: dict[str, type[CountedModel]] = {
 
 # Flags that are a model's sizes; a model takes those that its constructor names.
 _SIZES = (
-    "width", "layers", "heads", "hidden_size", "window", "state_size", "conv_width", "expand",
+    "d_model", "layers", "heads", "hidden_size", "window", "d_state", "d_conv", "expand",
     "mask_rate", "dropout",
 )  # fmt: skip
 
@@ -69,8 +69,8 @@ def build_model(config: Config, num_items: int) -> SequenceModel:
     given: dict[str, Any] = {"max_len": config.max_len, "scan": config.scan}
     given |= {name: getattr(config, name) for name in _SIZES}
     if config.model == "echomamba4rec":
-        given["mends"] = mends(config)
-        given["parts"] = Parts(config.filter, config.backward, config.glu)
+        given["corrections"] = corrections(config)
+        given["components"] = Components(config.filter, config.backward, config.glu)
     options = {name: value for name, value in given.items() if name in known and value is not None}
     return MODELS[config.model](num_items, **options, rngs=nnx.Rngs(config.seed))
 
@@ -82,7 +82,7 @@ def with_sizes(config: Config) -> Config:
         UserError: a size is given that the model does not have or that does not fit the others,
             or an objective that it cannot be trained with.
     """
-    if config.model in COUNTED:
+    if config.model in HEURISTICS:
         return config
     known = _parameters(config.model)
     for name in _SIZES:
@@ -98,22 +98,22 @@ def with_sizes(config: Config) -> Config:
         )
     sizes = {name: getattr(config, name) for name in own if getattr(config, name) is not None}
     config = dataclasses.replace(config, objective=objective, **(own | sizes))
-    if config.heads is not None and config.width is not None:
-        check_heads(config.heads, config.width)
+    if config.heads is not None and config.d_model is not None:
+        check_heads(config.heads, config.d_model)
     return config
 
 
-def mends(config: Config) -> Mends:
-    """Return the variant's mends with the switches that ``config`` sets itself."""
-    names = [field.name for field in dataclasses.fields(Mends)]
+def corrections(config: Config) -> Corrections:
+    """Return the variant's corrections with the switches that ``config`` sets itself."""
+    names = [field.name for field in dataclasses.fields(Corrections)]
     switched = {name: getattr(config, name) for name in names if getattr(config, name) is not None}
     return dataclasses.replace(VARIANTS[config.variant], **switched)
 
 
 def check_names(config: Config) -> None:
     """Raise ``UserError`` where model or scan are unknown or cannot run on this machine."""
-    if config.model not in MODELS and config.model not in COUNTED:
-        raise unknown_name("--model", config.model, [*MODELS, *COUNTED])
+    if config.model not in MODELS and config.model not in HEURISTICS:
+        raise unknown_name("--model", config.model, [*MODELS, *HEURISTICS])
     scans = implementations()
     if config.scan != "auto" and config.scan not in scans:
         raise unknown_name("--scan", config.scan, ["auto", *scans])
@@ -121,27 +121,27 @@ def check_names(config: Config) -> None:
         raise UserError(f"--scan {config.scan} cannot run here: {reason}")
 
 
-def check_time_shards(config: Config) -> None:
+def check_sequence_shards(config: Config) -> None:
     """Raise ``UserError`` where each device cannot have a stretch of every history."""
-    if config.time_shards == 1:
+    if config.sequence_shards == 1:
         return
-    if config.model not in MODELS or not MODELS[config.model].in_stretches:
-        able = " and ".join(name for name, model in MODELS.items() if model.in_stretches)
-        raise UserError(f"--time-shards is for {able}, not for --model {config.model}")
+    if config.model not in MODELS or not MODELS[config.model].sequence_parallel:
+        able = " and ".join(name for name, model in MODELS.items() if model.sequence_parallel)
+        raise UserError(f"--sequence-shards is for {able}, not for --model {config.model}")
     if config.loss != "softmax":
-        raise UserError(f"--time-shards is for --loss softmax, not for {config.loss}")
-    assert config.width is not None
-    if config.width % config.time_shards:
+        raise UserError(f"--sequence-shards is for --loss softmax, not for {config.loss}")
+    assert config.d_model is not None
+    if config.d_model % config.sequence_shards:
         raise UserError(
-            f"--time-shards {config.time_shards} must divide --width {config.width}: the filter "
-            "gives each device all positions of some channels"
+            f"--sequence-shards {config.sequence_shards} must divide --d-model {config.d_model}: "
+            "the filter gives each device all positions of some channels"
         )
     assert config.max_len is not None
-    assert config.conv_width is not None
-    if -(-config.max_len // config.time_shards) < config.conv_width - 1:
+    assert config.d_conv is not None
+    if -(-config.max_len // config.sequence_shards) < config.d_conv - 1:
         raise UserError(
-            f"--time-shards {config.time_shards} leaves too little of --max-len {config.max_len}: "
-            f"a device needs {config.conv_width - 1} positions or more"
+            f"--sequence-shards {config.sequence_shards} leaves too little of --max-len "
+            f"{config.max_len}: a device needs {config.d_conv - 1} positions or more"
         )
 
 

@@ -19,11 +19,11 @@ from echojax.models.self_attention import KeyValueCache, SelfAttention
 class TransformerLayer(nnx.Module):
     """Self-attention and a feed-forward network; arguments as for ``SelfAttention``."""
 
-    def __init__(self, width: int, *, heads: int, causal: bool, dropout: float, rngs: nnx.Rngs):
+    def __init__(self, d_model: int, *, heads: int, causal: bool, dropout: float, rngs: nnx.Rngs):
         self.attention = SelfAttention(
-            width, heads=heads, causal=causal, dropout=dropout, rngs=rngs
+            d_model, heads=heads, causal=causal, dropout=dropout, rngs=rngs
         )
-        self.ffn = FeedForward(width, dropout=dropout, inner_dropout=0.0, rngs=rngs)
+        self.ffn = FeedForward(d_model, dropout=dropout, inner_dropout=0.0, rngs=rngs)
 
     def __call__(
         self, x_BxLxD: jax.Array, lengths_B: jax.Array, *, dropout_keys: jax.Array | None = None
@@ -53,9 +53,9 @@ class Transformer(nnx.Module):
     """Positions -> [self-attention -> feed-forward] x layers.
 
     Args:
-        width: D.
+        d_model: D.
         layers: how many layers, at least 1.
-        heads: attention heads; must divide ``width``.
+        heads: attention heads; must divide ``d_model``.
         causal: whether a position sees none behind it.
         dropout: rate, everywhere but on attention probabilities.
         max_len: how many positions there are.
@@ -64,7 +64,7 @@ class Transformer(nnx.Module):
 
     def __init__(
         self,
-        width: int,
+        d_model: int,
         *,
         layers: int,
         heads: int,
@@ -73,10 +73,10 @@ class Transformer(nnx.Module):
         max_len: int,
         rngs: nnx.Rngs,
     ):
-        self.positions = PositionEmbedding(max_len, width, dropout=dropout, rngs=rngs)
+        self.positions = PositionEmbedding(max_len, d_model, dropout=dropout, rngs=rngs)
         shared: dict[str, Any] = {"heads": heads, "causal": causal, "dropout": dropout}
         self.layers = nnx.List(
-            [TransformerLayer(width, **shared, rngs=rngs) for _ in range(layers)]
+            [TransformerLayer(d_model, **shared, rngs=rngs) for _ in range(layers)]
         )
 
     def __call__(

@@ -8,7 +8,7 @@ from flax import nnx
 
 from echojax.models.initializers import normal
 from echojax.models.positions import at_position
-from echojax.models.stretches import NO_AXIS
+from echojax.models.sequence_shards import NO_AXIS
 from echojax.sharded_table import look_up
 
 
@@ -17,25 +17,25 @@ class SequenceModel(nnx.Module):
 
     Args:
         num_items: V, the catalogue with padding as item 0.
-        width: D.
+        d_model: D.
         max_len: L, how many of the newest items are read.
         rngs: streams of random keys for the initial parameters.
 
     ``objectives`` names the training objectives that fit the model, its own first
-    (``echojax.training.objectives``). ``in_stretches`` says whether devices may have a stretch of
-    each history (``echojax.models.stretches``).
+    (``echojax.training.objectives``). ``sequence_parallel`` says whether devices may each have a
+    shard of every history (``echojax.models.sequence_shards``).
     """
 
     objectives: ClassVar[tuple[str, ...]] = ("prefixes",)
-    in_stretches: ClassVar[bool] = False
+    sequence_parallel: ClassVar[bool] = False
 
-    def __init__(self, num_items: int, *, width: int, max_len: int, rngs: nnx.Rngs):
+    def __init__(self, num_items: int, *, d_model: int, max_len: int, rngs: nnx.Rngs):
         self.max_len = max_len
         self.activations: Any = None  # the dtype of what is looked up; None: the table's own
         self.time_axis = NO_AXIS
         self.item_axis: str | None = None  # the mapped axis that the item table is spread over
         self.in_training = False  # whether this is the copy of one training step
-        self.item_embedding = nnx.Param(normal(rngs.params(), (num_items, width)))
+        self.item_embedding = nnx.Param(normal(rngs.params(), (num_items, d_model)))
 
     def encode(
         self,

@@ -21,9 +21,9 @@ class BERT4Rec(SequenceModel):
 
     Args:
         num_items: V, with padding as item 0.
-        width: D.
+        d_model: D.
         layers: how many layers.
-        heads: attention heads; must divide ``width``.
+        heads: attention heads; must divide ``d_model``.
         mask_rate: share of a sequence's items that the cloze objective hides.
         dropout: rate, everywhere but on attention probabilities.
         max_len: L, how many of the newest items are read, the hidden one among them.
@@ -36,7 +36,7 @@ class BERT4Rec(SequenceModel):
         self,
         num_items: int,
         *,
-        width: int = 64,
+        d_model: int = 64,
         layers: int = 2,
         heads: int = 2,
         mask_rate: float = 0.2,
@@ -44,11 +44,11 @@ class BERT4Rec(SequenceModel):
         max_len: int = 50,
         rngs: nnx.Rngs,
     ):
-        super().__init__(num_items, width=width, max_len=max_len, rngs=rngs)
+        super().__init__(num_items, d_model=d_model, max_len=max_len, rngs=rngs)
         self.mask_rate = mask_rate
-        self.hidden_D = nnx.Param(normal(rngs.params(), (width,)))
+        self.hidden_D = nnx.Param(normal(rngs.params(), (d_model,)))
         self.transformer = Transformer(
-            width,
+            d_model,
             layers=layers,
             heads=heads,
             causal=False,
@@ -56,8 +56,8 @@ class BERT4Rec(SequenceModel):
             max_len=max_len,
             rngs=rngs,
         )
-        self.dense = nnx.Linear(width, width, kernel_init=normal, rngs=rngs)
-        self.norm = layer_norm(width, rngs=rngs)
+        self.dense = nnx.Linear(d_model, d_model, kernel_init=normal, rngs=rngs)
+        self.norm = layer_norm(d_model, rngs=rngs)
         self.item_bias_V = nnx.Param(jnp.zeros(num_items))
 
     def encode(

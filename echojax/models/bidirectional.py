@@ -15,12 +15,12 @@ from echojax.models.layer_norm import layer_norm
 from echojax.models.mamba import Mamba
 from echojax.models.mamba_state import MambaState
 from echojax.models.positions import mask
+from echojax.models.sequence_shards import NO_AXIS, at_item, within
 from echojax.models.spectral_filter import SpectralFilter
-from echojax.models.stretches import NO_AXIS, at_item, within
 
 
 @dataclass(frozen=True)
-class Mends:
+class Corrections:
     """What is done differently from the authors' code; with all off it is their exact function."""
 
     mask_padding: bool = True  # padding is zeroed before the filter and behind it
@@ -31,7 +31,7 @@ class Mends:
 
 
 @dataclass(frozen=True)
-class Parts:
+class Components:
     """Which parts of a layer there are, for ablations."""
 
     filter: bool = True  # the FFT filter
@@ -54,15 +54,15 @@ class BidirectionalMamba(nnx.Module):
         forward: Mamba,
         backward: Mamba | None,
         *,
-        width: int,
+        d_model: int,
         dropout: float,
-        mends: Mends,
+        corrections: Corrections,
         rngs: nnx.Rngs,
     ):
         self.forward, self.backward = forward, backward
-        self.dropout, self.mends, self.time_axis = dropout, mends, NO_AXIS
-        self.norm_forward = layer_norm(width, epsilon=1e-5, rngs=rngs)
-        self.norm_backward = layer_norm(width, epsilon=1e-5, rngs=rngs) if backward else None
+        self.dropout, self.corrections, self.time_axis = dropout, corrections, NO_AXIS
+        self.norm_forward = layer_norm(d_model, epsilon=1e-5, rngs=rngs)
+        self.norm_backward = layer_norm(d_model, epsilon=1e-5, rngs=rngs) if backward else None
 
     def __call__(
         self, x_BxLxD: jax.Array, lengths_B: jax.Array, *, dropout_keys: jax.Array | None = None
@@ -92,7 +92,7 @@ class BidirectionalMamba(nnx.Module):
         ahead = self.norm_forward(ahead + last_BxD)
         if self.backward is None or self.norm_backward is None:
             return ahead
-        back_B = jnp.zeros_like(last_B) if self.mends.join_both_ends else last_B
+        back_B = jnp.zeros_like(last_B) if self.corrections.join_both_ends else last_B
         back = self.backward.readout(x_BxLxD, back_B, self._ends(lengths_B), reverse=True)
         back = dropout(back, self.dropout, keys[1])
         return ahead + self.norm_backward(back + last_BxD)
@@ -113,7 +113,7 @@ class BidirectionalMamba(nnx.Module):
         return (ahead_state, back_state), y_BxD
 
     def _ends(self, lengths_B: jax.Array) -> jax.Array | None:
-        return lengths_B if self.mends.reverse_from_last else None
+        return lengths_B if self.corrections.reverse_from_last else None
 
 
 class BidirectionalLayer(nnx.Module):
@@ -125,10 +125,10 @@ class BidirectionalLayer(nnx.Module):
         mambas: list[BidirectionalMamba],
         glu: GatedLinearUnit | None,
         *,
-        mends: Mends,
+        corrections: Corrections,
     ):
         self.filter, self.mambas, self.glu = spectral_filter, nnx.List(mambas), glu
-        self.mends, self.time_axis = mends, NO_AXIS
+        self.corrections, self.time_axis = corrections, NO_AXIS
 
     def __call__(
         self, x_BxLxD: jax.Array, lengths_B: jax.Array, *, dropout_keys: jax.Array | None = None
@@ -154,8 +154,8 @@ class BidirectionalLayer(nnx.Module):
     def _filter(self, x_BxLxD: jax.Array, lengths_B: jax.Array, key: jax.Array | None) -> jax.Array:
         length = x_BxLxD.shape[1]
         item_BxLx1 = mask(within(lengths_B, length, self.time_axis), length)[..., None]
-        if self.mends.mask_padding:
+        if self.corrections.mask_padding:
             x_BxLxD = jnp.where(item_BxLx1, x_BxLxD, 0)
         if self.filter:
             x_BxLxD = self.filter(x_BxLxD, dropout_keys=key)
-        return jnp.where(item_BxLx1, x_BxLxD, 0) if self.mends.mask_padding else x_BxLxD
+        return jnp.where(item_BxLx1, x_BxLxD, 0) if self.corrections.mask_padding else x_BxLxD

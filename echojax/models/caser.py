@@ -21,7 +21,7 @@ class Caser(CausalModel):
 
     Args:
         num_items: V, with padding as item 0.
-        width: D.
+        d_model: D.
         window: the Markov order, items in the image.
         dropout: rate before the dense layer.
         max_len: L, how many of the newest items a history shows.
@@ -32,21 +32,21 @@ class Caser(CausalModel):
         self,
         num_items: int,
         *,
-        width: int = 64,
+        d_model: int = 64,
         window: int = 5,
         dropout: float = 0.5,
         max_len: int = 50,
         rngs: nnx.Rngs,
     ):
-        super().__init__(num_items, width=width, max_len=max_len, rngs=rngs)
+        super().__init__(num_items, d_model=d_model, max_len=max_len, rngs=rngs)
         self.window, self.dropout = window, dropout
         self.heights = nnx.List(
-            [_convolution(height * width, _HORIZONTAL, rngs) for height in range(1, window + 1)]
+            [_convolution(height * d_model, _HORIZONTAL, rngs) for height in range(1, window + 1)]
         )
         self.vertical = _convolution(window, _VERTICAL, rngs)
-        features = _HORIZONTAL * window + _VERTICAL * width
+        features = _HORIZONTAL * window + _VERTICAL * d_model
         self.dense = nnx.Linear(
-            features, width, kernel_init=nnx.initializers.xavier_normal(), rngs=rngs
+            features, d_model, kernel_init=nnx.initializers.xavier_normal(), rngs=rngs
         )
 
     def encode_all(

@@ -7,7 +7,7 @@ beside it: in microbatches, on another number of devices, or among other seeds.
 import jax
 import jax.numpy as jnp
 
-from echojax.models.stretches import whole_length
+from echojax.models.sequence_shards import whole_length
 
 
 def dropout(

@@ -1,4 +1,4 @@
-"""EchoMamba4Rec (arXiv 2406.02638), as published and mended."""
+"""EchoMamba4Rec (arXiv 2406.02638), as published and corrected."""
 
 from typing import Any
 
@@ -10,8 +10,8 @@ from echojax.models.base import SequenceModel
 from echojax.models.bidirectional import (
     BidirectionalLayer,
     BidirectionalMamba,
-    Mends,
-    Parts,
+    Components,
+    Corrections,
     StepState,
 )
 from echojax.models.dropout import dropout, split_keys
@@ -22,10 +22,10 @@ from echojax.models.positions import pad_to
 from echojax.models.spectral_filter import SpectralFilter
 
 VARIANTS = {
-    "echojax": Mends(),
-    "official": Mends(*[False] * 5),
+    "echojax": Corrections(),
+    "official": Corrections(*[False] * 5),
 }
-ALL_PARTS = Parts()
+ALL_COMPONENTS = Components()
 
 
 class EchoMamba4Rec(SequenceModel):
@@ -35,65 +35,70 @@ class EchoMamba4Rec(SequenceModel):
 
     Args:
         num_items: V, with padding as item 0.
-        width: D.
-        layers: how many layers; ``mends.plain_depth`` says how many Mambas each holds.
-        state_size: N, states a channel.
-        conv_width: taps of Mamba's convolution.
+        d_model: D.
+        layers: how many layers; ``corrections.plain_depth`` says how many Mambas each holds.
+        d_state: N, states a channel.
+        d_conv: taps of Mamba's convolution.
         expand: Mamba's inner channels E over D.
         dropout: rate, everywhere.
         max_len: L, how many of the newest items are read.
-        mends: what differs from the authors' code.
-        parts: which parts of a layer there are.
+        corrections: what differs from the authors' code.
+        components: which components of a layer there are.
         scan: implementation of the selective scan.
         rngs: streams of random keys for the initial parameters.
     """
 
-    in_stretches = True
+    sequence_parallel = True
 
     def __init__(
         self,
         num_items: int,
         *,
-        width: int = 64,
+        d_model: int = 64,
         layers: int = 1,
-        state_size: int = 32,
-        conv_width: int = 4,
+        d_state: int = 32,
+        d_conv: int = 4,
         expand: int = 2,
         dropout: float = 0.2,
         max_len: int = 50,
-        mends: Mends = VARIANTS["echojax"],
-        parts: Parts = ALL_PARTS,
+        corrections: Corrections = VARIANTS["echojax"],
+        components: Components = ALL_COMPONENTS,
         scan: str = "auto",
         rngs: nnx.Rngs,
     ):
-        super().__init__(num_items, width=width, max_len=max_len, rngs=rngs)
-        self.dropout, self.norm = dropout, layer_norm(width, rngs=rngs)
-        self.reads_padding = not (mends.mask_padding and mends.reverse_from_last)
-        shared: dict[str, Any] = {"width": width, "dropout": dropout, "mends": mends, "rngs": rngs}
+        super().__init__(num_items, d_model=d_model, max_len=max_len, rngs=rngs)
+        self.dropout, self.norm = dropout, layer_norm(d_model, rngs=rngs)
+        self.reads_padding = not (corrections.mask_padding and corrections.reverse_from_last)
+        shared: dict[str, Any] = {
+            "d_model": d_model,
+            "dropout": dropout,
+            "corrections": corrections,
+            "rngs": rngs,
+        }
 
         def mamba() -> Mamba:
             return Mamba(
-                width,
-                state_size=state_size,
-                conv_width=conv_width,
+                d_model,
+                d_state=d_state,
+                d_conv=d_conv,
                 expand=expand,
-                time_step_init=mends.time_step_init,
+                time_step_init=corrections.time_step_init,
                 scan=scan,
                 rngs=rngs,
             )
 
         def layer() -> BidirectionalLayer:
-            depth = 1 if mends.plain_depth else layers
+            depth = 1 if corrections.plain_depth else layers
             return BidirectionalLayer(
-                SpectralFilter(max_len, width, dropout=dropout, rngs=rngs)
-                if parts.filter
+                SpectralFilter(max_len, d_model, dropout=dropout, rngs=rngs)
+                if components.filter
                 else None,
                 [
-                    BidirectionalMamba(mamba(), mamba() if parts.backward else None, **shared)
+                    BidirectionalMamba(mamba(), mamba() if components.backward else None, **shared)
                     for _ in range(depth)
                 ],
-                GatedLinearUnit(width, dropout=dropout, rngs=rngs) if parts.glu else None,
-                mends=mends,
+                GatedLinearUnit(d_model, dropout=dropout, rngs=rngs) if components.glu else None,
+                corrections=corrections,
             )
 
         self.layers = nnx.List([layer() for _ in range(layers)])
@@ -122,8 +127,8 @@ class EchoMamba4Rec(SequenceModel):
             return None
         if len(mambas) > 1:
             return "its backward Mamba changes every position with every event"
-        mends = mambas[0].mends
-        if not (mends.join_both_ends and mends.reverse_from_last):
+        corrections = mambas[0].corrections
+        if not (corrections.join_both_ends and corrections.reverse_from_last):
             return "its backward Mamba does not run from the last item to the first"
         return None
 

@@ -15,14 +15,14 @@ class FirstItemState(NamedTuple):
 
     A new event is where it starts: with S_l the sum of the time steps before position l, the state
     at the first position is ``sum_l exp(A S_l) t_l B_l u_l``, so one event adds terms and decays
-    none. Of the terms only those of the newest ``conv_width - 1`` positions still change: their
+    none. Of the terms only those of the newest ``d_conv - 1`` positions still change: their
     convolution reads later events.
 
     Attributes:
         h_BxExN: the sum over the positions that are settled, float32 or float64.
         elapsed_BxE: the sum of their time steps.
         tail_BxTxE: the convolution's inputs at the others.
-        first_BxKxE: the convolution's inputs at the first ``conv_width`` positions.
+        first_BxKxE: the convolution's inputs at the first ``d_conv`` positions.
         z_BxE: the gate at the first position.
         count_B: events so far, int32.
     """

@@ -17,9 +17,9 @@ from echojax.models.spectral_filter import SpectralFilter
 class FilterLayer(nnx.Module):
     """Filter and feed-forward network (section 3.2)."""
 
-    def __init__(self, width: int, *, max_len: int, dropout: float, rngs: nnx.Rngs):
-        self.filter = SpectralFilter(max_len, width, dropout=dropout, rngs=rngs)
-        self.ffn = FeedForward(width, dropout=dropout, inner_dropout=0.0, rngs=rngs)
+    def __init__(self, d_model: int, *, max_len: int, dropout: float, rngs: nnx.Rngs):
+        self.filter = SpectralFilter(max_len, d_model, dropout=dropout, rngs=rngs)
+        self.ffn = FeedForward(d_model, dropout=dropout, inner_dropout=0.0, rngs=rngs)
 
     def __call__(self, x_BxLxD: jax.Array, *, dropout_keys: jax.Array | None = None) -> jax.Array:
         """Return the layer's output at every position, (B, L, D)."""
@@ -49,7 +49,7 @@ class FMLPRec(SequenceModel):
 
     Args:
         num_items: V, with padding as item 0.
-        width: D.
+        d_model: D.
         layers: how many layers.
         dropout: rate, everywhere.
         max_len: L, how many of the newest items are read.
@@ -60,16 +60,16 @@ class FMLPRec(SequenceModel):
         self,
         num_items: int,
         *,
-        width: int = 64,
+        d_model: int = 64,
         layers: int = 2,
         dropout: float = 0.5,
         max_len: int = 50,
         rngs: nnx.Rngs,
     ):
-        super().__init__(num_items, width=width, max_len=max_len, rngs=rngs)
-        self.positions = PositionEmbedding(max_len, width, dropout=dropout, rngs=rngs)
+        super().__init__(num_items, d_model=d_model, max_len=max_len, rngs=rngs)
+        self.positions = PositionEmbedding(max_len, d_model, dropout=dropout, rngs=rngs)
         shared: dict[str, Any] = {"max_len": max_len, "dropout": dropout, "rngs": rngs}
-        self.layers = nnx.List([FilterLayer(width, **shared) for _ in range(layers)])
+        self.layers = nnx.List([FilterLayer(d_model, **shared) for _ in range(layers)])
 
     def encode(
         self,

@@ -15,8 +15,8 @@ class GRU(nnx.Module):
     ``n = tanh(xn + r hn)``.
 
     Args:
-        inputs: width of x.
-        hidden_size: H, width of the state.
+        inputs: size of x.
+        hidden_size: H, size of the state.
         use_bias: whether there are ``b_x`` and ``b_h``.
         rngs: streams of random keys for the initial parameters.
     """

@@ -14,12 +14,12 @@ from echojax.models.positions import at_position
 
 
 class GRU4Rec(CausalModel):
-    """Embedding -> recurrent layers -> linear map back to the items' width.
+    """Embedding -> recurrent layers -> linear map back to the items' d_model.
 
     Args:
         num_items: V, with padding as item 0.
-        width: D.
-        hidden_size: H, width of the recurrent state.
+        d_model: D.
+        hidden_size: H, size of the recurrent state.
         layers: recurrent layers.
         dropout: rate behind the embedding.
         max_len: L, how many of the newest items are read.
@@ -30,21 +30,21 @@ class GRU4Rec(CausalModel):
         self,
         num_items: int,
         *,
-        width: int = 64,
+        d_model: int = 64,
         hidden_size: int = 128,
         layers: int = 1,
         dropout: float = 0.3,
         max_len: int = 50,
         rngs: nnx.Rngs,
     ):
-        super().__init__(num_items, width=width, max_len=max_len, rngs=rngs)
+        super().__init__(num_items, d_model=d_model, max_len=max_len, rngs=rngs)
         initial = nnx.initializers.xavier_normal()
-        self.item_embedding.set_value(initial(rngs.params(), (num_items, width)))
+        self.item_embedding.set_value(initial(rngs.params(), (num_items, d_model)))
         self.dropout = dropout
-        inputs = [width] + [hidden_size] * (layers - 1)
+        inputs = [d_model] + [hidden_size] * (layers - 1)
         self.layers = nnx.List([GRU(size, hidden_size, rngs=rngs) for size in inputs])
         self.dense = nnx.Linear(
-            hidden_size, width, kernel_init=nnx.initializers.xavier_uniform(), rngs=rngs
+            hidden_size, d_model, kernel_init=nnx.initializers.xavier_uniform(), rngs=rngs
         )
 
     def encode_all(

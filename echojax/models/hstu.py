@@ -26,28 +26,33 @@ class HSTULayer(nnx.Module):
     the history's.
 
     Args:
-        width: D, the width of U, V, Q and K together over all heads.
-        heads: how many; must divide ``width``.
+        d_model: D, the size of U, V, Q and K together over all heads.
+        heads: how many; must divide ``d_model``.
         dropout: rate.
         max_len: the window's length.
         rngs: streams of random keys for the initial parameters.
     """
 
-    def __init__(self, width: int, *, heads: int, dropout: float, max_len: int, rngs: nnx.Rngs):
-        check_heads(heads, width)
+    def __init__(self, d_model: int, *, heads: int, dropout: float, max_len: int, rngs: nnx.Rngs):
+        check_heads(heads, d_model)
         self.heads, self.dropout, self.max_len = heads, dropout, max_len
         self.norm = nnx.LayerNorm(
-            width, epsilon=1e-6, use_fast_variance=False, use_scale=False, use_bias=False, rngs=rngs
+            d_model,
+            epsilon=1e-6,
+            use_fast_variance=False,
+            use_scale=False,
+            use_bias=False,
+            rngs=rngs,
         )
         # f1 in two halves: a read-out needs U and Q at one position, V and K at all.
         f1: dict[str, Any] = {"use_bias": False, "kernel_init": normal, "rngs": rngs}
-        self.f1_uq = nnx.Linear(width, 2 * width, **f1)
-        self.f1_vk = nnx.Linear(width, 2 * width, **f1)
+        self.f1_uq = nnx.Linear(d_model, 2 * d_model, **f1)
+        self.f1_vk = nnx.Linear(d_model, 2 * d_model, **f1)
         self.f2 = nnx.Linear(
-            width,
-            width,
+            d_model,
+            d_model,
             kernel_init=nnx.initializers.xavier_uniform(),
-            bias_init=uniform_within(width**-0.5),
+            bias_init=uniform_within(d_model**-0.5),
             rngs=rngs,
         )
         self.bias_L = nnx.Param(normal(rngs.params(), (max_len,)))  # by distance into the past
@@ -133,9 +138,9 @@ class HSTU(CausalModel):
 
     Args:
         num_items: V, with padding as item 0.
-        width: D.
+        d_model: D.
         layers: how many layers.
-        heads: attention heads; must divide ``width``.
+        heads: attention heads; must divide ``d_model``.
         dropout: rate, of the embedding and of each layer's gated attention.
         max_len: L, how many of the newest items are read.
         rngs: streams of random keys for the initial parameters.
@@ -145,19 +150,19 @@ class HSTU(CausalModel):
         self,
         num_items: int,
         *,
-        width: int = 64,
+        d_model: int = 64,
         layers: int = 2,
         heads: int = 2,
         dropout: float = 0.2,
         max_len: int = 50,
         rngs: nnx.Rngs,
     ):
-        super().__init__(num_items, width=width, max_len=max_len, rngs=rngs)
+        super().__init__(num_items, d_model=d_model, max_len=max_len, rngs=rngs)
         self.dropout = dropout
-        initial = nnx.initializers.truncated_normal(width**-0.5)
-        self.position_LxD = nnx.Param(initial(rngs.params(), (max_len, width)))
+        initial = nnx.initializers.truncated_normal(d_model**-0.5)
+        self.position_LxD = nnx.Param(initial(rngs.params(), (max_len, d_model)))
         shared: dict[str, Any] = {"heads": heads, "dropout": dropout, "max_len": max_len}
-        self.layers = nnx.List([HSTULayer(width, **shared, rngs=rngs) for _ in range(layers)])
+        self.layers = nnx.List([HSTULayer(d_model, **shared, rngs=rngs) for _ in range(layers)])
 
     def encode_all(
         self,

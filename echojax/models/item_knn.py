@@ -4,13 +4,13 @@ import numpy as np
 from scipy import sparse
 
 from echojax.data import Examples
-from echojax.models.counted import CountedModel, training_positions
+from echojax.models.heuristic import HeuristicModel, training_positions
 
 _NEIGHBOURS = 100
 _ROWS = 1024  # items whose similarities are computed at once
 
 
-class ItemKNN(CountedModel):
+class ItemKNN(HeuristicModel):
     """Scores items by their similarity to those of the history.
 
     Similarity is the cosine between the items' columns of the binary user-item matrix of the
@@ -35,7 +35,7 @@ class ItemKNN(CountedModel):
         self._similarity_VxV = sparse.vstack(blocks).tocsr()
 
     def scores(self, item_ids_BxL: np.ndarray, lengths_B: np.ndarray) -> np.ndarray:
-        """Return (B, V); see ``CountedModel.scores``."""
+        """Return (B, V); see ``HeuristicModel.scores``."""
         age_BxL = lengths_B[:, None] - 1 - np.arange(item_ids_BxL.shape[1])
         row, column = np.nonzero(age_BxL >= 0)
         history_BxV = sparse.csr_matrix(

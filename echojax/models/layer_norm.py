@@ -18,6 +18,6 @@ class LayerNorm(nnx.LayerNorm):
         return super().__call__(jnp.where(is_constant, jax.lax.stop_gradient(x), x))
 
 
-def layer_norm(width: int, *, epsilon: float = 1e-12, rngs: nnx.Rngs) -> LayerNorm:
-    """Return a layer normalisation over ``width`` channels, exact variance, scale and bias."""
-    return LayerNorm(width, epsilon=epsilon, use_fast_variance=False, rngs=rngs)
+def layer_norm(d_model: int, *, epsilon: float = 1e-12, rngs: nnx.Rngs) -> LayerNorm:
+    """Return a layer normalisation over ``d_model`` channels, exact variance, scale and bias."""
+    return LayerNorm(d_model, epsilon=epsilon, use_fast_variance=False, rngs=rngs)

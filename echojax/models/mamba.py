@@ -9,7 +9,7 @@ from flax import nnx
 
 from echojax.models.initializers import normal, time_step_bias, uniform_within
 from echojax.models.positions import mask
-from echojax.models.stretches import NO_AXIS, at_item, neighbours, whole_length, within
+from echojax.models.sequence_shards import NO_AXIS, at_item, neighbours, whole_length, within
 from selective_scan import selective_scan, selective_scan_readout
 
 
@@ -20,9 +20,9 @@ class Mamba(nnx.Module):
     ``delta = dt_proj(dt)`` the output is ``out_proj(scan(x, delta, A, B, C, D) * silu(z))``.
 
     Args:
-        width: D, the model width.
-        state_size: N, states a channel.
-        conv_width: taps of the causal depthwise convolution.
+        d_model: D, the model dimension.
+        d_state: N, states a channel.
+        d_conv: taps of the causal depthwise convolution.
         expand: E = expand * D inner channels.
         time_step_init: start the time steps log-uniform in 0.001..0.1, as Mamba does; otherwise
             at softplus(0) = 0.69, as the authors' global re-initialisation leaves them.
@@ -31,37 +31,33 @@ class Mamba(nnx.Module):
 
     def __init__(
         self,
-        width: int,
+        d_model: int,
         *,
-        state_size: int,
-        conv_width: int,
+        d_state: int,
+        d_conv: int,
         expand: int,
         time_step_init: bool,
         scan: str = "auto",
         rngs: nnx.Rngs,
     ):
-        channels = expand * width
-        rank = math.ceil(width / 16)
+        channels = expand * d_model
+        rank = math.ceil(d_model / 16)
         dense: dict[str, Any] = {"use_bias": False, "kernel_init": normal, "rngs": rngs}
-        self.state_size, self.rank, self.scan = state_size, rank, scan
+        self.d_state, self.rank, self.scan = d_state, rank, scan
         self.time_axis = NO_AXIS
-        self.in_proj = nnx.Linear(width, 2 * channels, **dense)
-        bound = conv_width**-0.5
-        self.conv_kernel_KxE = nnx.Param(
-            uniform_within(bound)(rngs.params(), (conv_width, channels))
-        )
+        self.in_proj = nnx.Linear(d_model, 2 * channels, **dense)
+        bound = d_conv**-0.5
+        self.conv_kernel_KxE = nnx.Param(uniform_within(bound)(rngs.params(), (d_conv, channels)))
         self.conv_bias_E = nnx.Param(uniform_within(bound)(rngs.params(), (channels,)))
-        self.x_proj = nnx.Linear(channels, rank + 2 * state_size, **dense)
+        self.x_proj = nnx.Linear(channels, rank + 2 * d_state, **dense)
         dt_init = uniform_within(rank**-0.5) if time_step_init else normal
         self.dt_proj = nnx.Linear(rank, channels, use_bias=False, kernel_init=dt_init, rngs=rngs)
         self.dt_bias_E = nnx.Param(
             time_step_bias(rngs.params(), (channels,)) if time_step_init else jnp.zeros(channels)
         )
-        self.A_log_ExN = nnx.Param(
-            jnp.log(jnp.tile(jnp.arange(1.0, state_size + 1), (channels, 1)))
-        )
+        self.A_log_ExN = nnx.Param(jnp.log(jnp.tile(jnp.arange(1.0, d_state + 1), (channels, 1))))
         self.D_E = nnx.Param(jnp.ones(channels))
-        self.out_proj = nnx.Linear(channels, width, **dense)
+        self.out_proj = nnx.Linear(channels, d_model, **dense)
 
     def __call__(
         self, x_BxLxD: jax.Array, lengths_B: jax.Array | None = None, *, reverse: bool = False
@@ -108,12 +104,12 @@ class Mamba(nnx.Module):
         Equal to ``self(x, lengths, reverse=reverse)[b, position[b]]``, but everything behind the
         state (C, D, gate, output projection) is computed for that position alone.
         """
-        width, length, axis = x_BxLxD.shape[-1], x_BxLxD.shape[1], self.time_axis
+        d_model, length, axis = x_BxLxD.shape[-1], x_BxLxD.shape[1], self.time_axis
         channels = self.out_proj.kernel[...].shape[0]
         in_kernel = self.in_proj.kernel[...]
         z_BxE = at_item(x_BxLxD, position_B, axis) @ in_kernel[:, channels:]
         # Written as one matrix product: (B, L) are contiguous rows.
-        x_BxLxE = (x_BxLxD.reshape(-1, width) @ in_kernel[:, :channels]).reshape(
+        x_BxLxE = (x_BxLxD.reshape(-1, d_model) @ in_kernel[:, :channels]).reshape(
             -1, length, channels
         )
         start_B, stop_B = _visited(position_B, lengths_B, whole_length(length, axis), reverse)
@@ -121,7 +117,7 @@ class Mamba(nnx.Module):
             lengths_B = within(lengths_B, length, axis)
         u_BxLxE = self._convolve(x_BxLxE, lengths_B, reverse)
         u_BxE = at_item(u_BxLxE, position_B, axis)
-        inputs = self.rank + self.state_size
+        inputs = self.rank + self.d_state
         x_kernel = self.x_proj.kernel[...]
         dt_BxLxR, B_BxLxN = jnp.split(u_BxLxE @ x_kernel[:, :inputs], [self.rank], axis=-1)
         y_BxE = selective_scan_readout(
@@ -157,7 +153,7 @@ class Mamba(nnx.Module):
         return nnx.silu(out)
 
     def _select(self, u_BxLxE: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        splits = [self.rank, self.rank + self.state_size]
+        splits = [self.rank, self.rank + self.d_state]
         dt, B, C = jnp.split(self.x_proj(u_BxLxE), splits, axis=-1)
         return dt, B, C
 

@@ -13,17 +13,19 @@ from echojax.models.feed_forward import FeedForward
 from echojax.models.layer_norm import layer_norm
 from echojax.models.mamba import Mamba
 from echojax.models.mamba_state import MambaState
-from echojax.models.stretches import NO_AXIS, at_item
+from echojax.models.sequence_shards import NO_AXIS, at_item
 
 
 class CausalLayer(nnx.Module):
     """Mamba and a feed-forward network; ``residual`` joins Mamba's input to its output."""
 
-    def __init__(self, mamba: Mamba, *, width: int, dropout: float, residual: bool, rngs: nnx.Rngs):
+    def __init__(
+        self, mamba: Mamba, *, d_model: int, dropout: float, residual: bool, rngs: nnx.Rngs
+    ):
         self.mamba, self.dropout, self.residual = mamba, dropout, residual
         self.time_axis = NO_AXIS
-        self.norm = layer_norm(width, rngs=rngs)
-        self.ffn = FeedForward(width, dropout=dropout, rngs=rngs)
+        self.norm = layer_norm(d_model, rngs=rngs)
+        self.ffn = FeedForward(d_model, dropout=dropout, rngs=rngs)
 
     def __call__(self, x_BxLxD: jax.Array, *, dropout_keys: jax.Array | None = None) -> jax.Array:
         """Return the layer's output at every position, (B, L, D)."""
@@ -55,34 +57,34 @@ class Mamba4Rec(CausalModel):
     ``EchoMamba4Rec``.
     """
 
-    in_stretches = True
+    sequence_parallel = True
 
     def __init__(
         self,
         num_items: int,
         *,
-        width: int = 64,
+        d_model: int = 64,
         layers: int = 1,
-        state_size: int = 32,
-        conv_width: int = 4,
+        d_state: int = 32,
+        d_conv: int = 4,
         expand: int = 2,
         dropout: float = 0.2,
         max_len: int = 50,
         scan: str = "auto",
         rngs: nnx.Rngs,
     ):
-        super().__init__(num_items, width=width, max_len=max_len, rngs=rngs)
-        self.dropout, self.norm = dropout, layer_norm(width, rngs=rngs)
+        super().__init__(num_items, d_model=d_model, max_len=max_len, rngs=rngs)
+        self.dropout, self.norm = dropout, layer_norm(d_model, rngs=rngs)
         mamba: dict[str, Any] = {
-            "state_size": state_size,
-            "conv_width": conv_width,
+            "d_state": d_state,
+            "d_conv": d_conv,
             "expand": expand,
             "time_step_init": False,  # the authors' re-initialisation reaches Mamba here too
             "scan": scan,
         }
-        shared = {"width": width, "dropout": dropout, "residual": layers > 1, "rngs": rngs}
+        shared = {"d_model": d_model, "dropout": dropout, "residual": layers > 1, "rngs": rngs}
         self.layers = nnx.List(
-            [CausalLayer(Mamba(width, **mamba, rngs=rngs), **shared) for _ in range(layers)]
+            [CausalLayer(Mamba(d_model, **mamba, rngs=rngs), **shared) for _ in range(layers)]
         )
 
     def encode_all(

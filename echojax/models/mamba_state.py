@@ -14,7 +14,7 @@ class MambaState(NamedTuple):
     """Of the events so far, in time order.
 
     Attributes:
-        tail_BxTxE: what the convolution reads again, the newest ``conv_width - 1`` inputs.
+        tail_BxTxE: what the convolution reads again, the newest ``d_conv - 1`` inputs.
         h_BxExN: the scan's state, float32 or float64.
     """
 
@@ -54,5 +54,5 @@ def convolved(mamba: Mamba, window_BxKxE: jax.Array) -> jax.Array:
 
 def selected(mamba: Mamba, u: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Return time steps before ``dt_proj``, B and C of the scan's inputs (..., E)."""
-    dt, B, C = jnp.split(mamba.x_proj(u), [mamba.rank, mamba.rank + mamba.state_size], axis=-1)
+    dt, B, C = jnp.split(mamba.x_proj(u), [mamba.rank, mamba.rank + mamba.d_state], axis=-1)
     return dt, B, C

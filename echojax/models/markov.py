@@ -3,10 +3,10 @@
 import numpy as np
 
 from echojax.data import Examples
-from echojax.models.counted import CountedModel, training_counts
+from echojax.models.heuristic import HeuristicModel, training_counts
 
 
-class Markov(CountedModel):
+class Markov(HeuristicModel):
     """Scores items by how often they followed the last one in training; popularity breaks ties."""
 
     def __init__(self, train: Examples, num_items: int):
@@ -19,7 +19,7 @@ class Markov(CountedModel):
         self._backoff_V = counts_V / (counts_V.sum() + 1)  # always below one transition
 
     def scores(self, item_ids_BxL: np.ndarray, lengths_B: np.ndarray) -> np.ndarray:
-        """Return (B, V); see ``CountedModel.scores``."""
+        """Return (B, V); see ``HeuristicModel.scores``."""
         rows_B = np.arange(len(lengths_B))
         scores_BxV = np.tile(self._backoff_V, (rows_B.size, 1))
         last_B = item_ids_BxL[rows_B, lengths_B - 1]

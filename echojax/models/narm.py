@@ -23,8 +23,8 @@ class NARM(CausalModel):
 
     Args:
         num_items: V, with padding as item 0.
-        width: D.
-        hidden_size: H, width of the recurrent state.
+        d_model: D.
+        hidden_size: H, size of the recurrent state.
         dropout: rate before the decoding; half of it behind the embedding, as in the paper (.5
             and .25).
         max_len: L, how many of the newest items are read.
@@ -35,21 +35,21 @@ class NARM(CausalModel):
         self,
         num_items: int,
         *,
-        width: int = 64,
+        d_model: int = 64,
         hidden_size: int = 128,
         dropout: float = 0.5,
         max_len: int = 50,
         rngs: nnx.Rngs,
     ):
-        super().__init__(num_items, width=width, max_len=max_len, rngs=rngs)
-        self.item_embedding.set_value(_xavier(rngs.params(), (num_items, width)))
+        super().__init__(num_items, d_model=d_model, max_len=max_len, rngs=rngs)
+        self.item_embedding.set_value(_xavier(rngs.params(), (num_items, d_model)))
         self.dropout = dropout
         linear = partial(nnx.Linear, use_bias=False, kernel_init=_xavier, rngs=rngs)
-        self.gru = GRU(width, hidden_size, use_bias=False, rngs=rngs)
+        self.gru = GRU(d_model, hidden_size, use_bias=False, rngs=rngs)
         self.a_1 = linear(hidden_size, hidden_size)
         self.a_2 = linear(hidden_size, hidden_size)
         self.v = linear(hidden_size, 1)
-        self.b = linear(2 * hidden_size, width)
+        self.b = linear(2 * hidden_size, d_model)
 
     def encode_all(
         self,

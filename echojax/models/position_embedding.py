@@ -13,15 +13,15 @@ class PositionEmbedding(nnx.Module):
 
     Args:
         max_len: how many positions there are.
-        width: D.
+        d_model: D.
         dropout: rate.
         rngs: streams of random keys for the initial parameters.
     """
 
-    def __init__(self, max_len: int, width: int, *, dropout: float, rngs: nnx.Rngs):
+    def __init__(self, max_len: int, d_model: int, *, dropout: float, rngs: nnx.Rngs):
         self.dropout = dropout
-        self.position_LxD = nnx.Param(normal(rngs.params(), (max_len, width)))
-        self.norm = layer_norm(width, rngs=rngs)
+        self.position_LxD = nnx.Param(normal(rngs.params(), (max_len, d_model)))
+        self.norm = layer_norm(d_model, rngs=rngs)
 
     def __call__(self, x_BxLxD: jax.Array, *, dropout_keys: jax.Array | None = None) -> jax.Array:
         """Return the same shape as ``x``, whose first column is at position 0."""

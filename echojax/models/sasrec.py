@@ -19,9 +19,9 @@ class SASRec(CausalModel):
 
     Args:
         num_items: V, with padding as item 0.
-        width: D.
+        d_model: D.
         layers: how many layers.
-        heads: attention heads; must divide ``width``.
+        heads: attention heads; must divide ``d_model``.
         dropout: rate, everywhere but on attention probabilities.
         max_len: L, how many of the newest items are read.
         rngs: streams of random keys for the initial parameters.
@@ -31,16 +31,16 @@ class SASRec(CausalModel):
         self,
         num_items: int,
         *,
-        width: int = 64,
+        d_model: int = 64,
         layers: int = 2,
         heads: int = 2,
         dropout: float = 0.5,
         max_len: int = 50,
         rngs: nnx.Rngs,
     ):
-        super().__init__(num_items, width=width, max_len=max_len, rngs=rngs)
+        super().__init__(num_items, d_model=d_model, max_len=max_len, rngs=rngs)
         self.transformer = Transformer(
-            width,
+            d_model,
             layers=layers,
             heads=heads,
             causal=True,

@@ -25,22 +25,22 @@ class SelfAttention(nnx.Module):
     """``LayerNorm(dropout(out(softmax(q k^T / sqrt(D / heads)) v)) + x)``.
 
     Args:
-        width: D.
-        heads: how many; must divide ``width``.
+        d_model: D.
+        heads: how many; must divide ``d_model``.
         causal: whether a position sees none behind it.
         dropout: rate.
         rngs: streams of random keys for the initial parameters.
     """
 
-    def __init__(self, width: int, *, heads: int, causal: bool, dropout: float, rngs: nnx.Rngs):
-        check_heads(heads, width)
+    def __init__(self, d_model: int, *, heads: int, causal: bool, dropout: float, rngs: nnx.Rngs):
+        check_heads(heads, d_model)
         self.heads, self.causal, self.dropout = heads, causal, dropout
         dense: dict[str, Any] = {"kernel_init": normal, "rngs": rngs}
-        self.query = nnx.Linear(width, width, **dense)
-        self.key = nnx.Linear(width, width, **dense)
-        self.value = nnx.Linear(width, width, **dense)
-        self.out = nnx.Linear(width, width, **dense)
-        self.norm = layer_norm(width, rngs=rngs)
+        self.query = nnx.Linear(d_model, d_model, **dense)
+        self.key = nnx.Linear(d_model, d_model, **dense)
+        self.value = nnx.Linear(d_model, d_model, **dense)
+        self.out = nnx.Linear(d_model, d_model, **dense)
+        self.norm = layer_norm(d_model, rngs=rngs)
 
     def __call__(
         self, x_BxLxD: jax.Array, lengths_B: jax.Array, *, dropout_keys: jax.Array | None = None
@@ -106,7 +106,7 @@ class SelfAttention(nnx.Module):
         return self.norm(dropout(self.out(y.reshape(x.shape)), self.dropout, keys) + x)
 
 
-def check_heads(heads: int, width: int) -> None:
-    """Raise ``UserError`` where ``heads`` does not divide ``width``."""
-    if width % heads:
-        raise UserError(f"--heads {heads} does not divide --width {width}; change one of them")
+def check_heads(heads: int, d_model: int) -> None:
+    """Raise ``UserError`` where ``heads`` does not divide ``d_model``."""
+    if d_model % heads:
+        raise UserError(f"--heads {heads} does not divide --d-model {d_model}; change one of them")

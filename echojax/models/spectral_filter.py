@@ -6,7 +6,7 @@ from flax import nnx
 
 from echojax.models.dropout import dropout
 from echojax.models.layer_norm import layer_norm
-from echojax.models.stretches import NO_AXIS, channels_of_all, stretch_of_all
+from echojax.models.sequence_shards import NO_AXIS, channels_of_all, stretch_of_all
 
 
 class SpectralFilter(nnx.Module):
@@ -14,15 +14,15 @@ class SpectralFilter(nnx.Module):
 
     Args:
         max_len: the window; shorter inputs are filled up with zeros, and their results cut.
-        width: D.
+        d_model: D.
         dropout: rate.
     """
 
-    def __init__(self, max_len: int, width: int, *, dropout: float, rngs: nnx.Rngs):
+    def __init__(self, max_len: int, d_model: int, *, dropout: float, rngs: nnx.Rngs):
         self.max_len, self.dropout, self.time_axis = max_len, dropout, NO_AXIS
-        shape = (max_len // 2 + 1, width, 2)  # frequencies, channels, (real, imaginary)
+        shape = (max_len // 2 + 1, d_model, 2)  # frequencies, channels, (real, imaginary)
         self.weight_FxDx2 = nnx.Param(0.02 * jax.random.normal(rngs.params(), shape))
-        self.norm = layer_norm(width, rngs=rngs)
+        self.norm = layer_norm(d_model, rngs=rngs)
 
     def __call__(self, x_BxLxD: jax.Array, *, dropout_keys: jax.Array | None = None) -> jax.Array:
         """Return the filtered inputs, (B, L, D)."""

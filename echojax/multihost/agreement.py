@@ -13,12 +13,12 @@ import jax
 
 from echojax.config import Config, as_dict, flag
 from echojax.errors import UserError
-from echojax.hosts import on_first
+from echojax.hosts import on_main_process
 from echojax.multihost import store
 
 # Each host names its data as it finds them; what it reads there is compared by checksum.
 _LOCAL = ("data_path", "data_dir")
-_PLACE = ("coordinator", "hosts", "host")
+_PLACE = ("coordinator", "num_processes", "process_id")
 
 # Packages that compute, draw numbers or order the data; JAX's plugins are named jax-cuda13-...
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "grain", "numpy", "libtpu")
@@ -50,7 +50,7 @@ def agreed_config(given: Config, read: Callable[[], Config]) -> Config:
     agree("start", _facts(given))
     devices = jax.local_devices()
     agree("devices", {"number of devices": len(devices), "device": devices[0].device_kind})
-    values = on_first(lambda: as_dict(read()))
+    values = on_main_process(lambda: as_dict(read()))
     own = {name: value for name in _LOCAL if (value := getattr(given, name)) is not None}
     # The place is no part of the run: it may go on elsewhere.
     return Config(**(values | own | dict.fromkeys(_PLACE)))
@@ -112,7 +112,7 @@ def _facts(given: Config) -> dict[str, Any]:
         # Other hosts' files may lie elsewhere, but for a file and a named data set different
         # defaults hold.
         "--data-path": "given" if given.data_path else None,
-        "--hosts": store.place()[1],
+        "--num-processes": store.place()[1],
         **flags,
         "the code of echojax": code_digest(),
         "Python": ".".join(map(str, sys.version_info[:2])),

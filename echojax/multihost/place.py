@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from echojax.command_line import flag_value
 from echojax.errors import UserError
 
-_FLAGS = ("--coordinator", "--hosts", "--host")
+_FLAGS = ("--coordinator", "--num-processes", "--process-id")
 
 # What the launchers of clusters that JAX knows set where there is more than one process.
 _COUNTS = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
@@ -40,16 +40,19 @@ def place_of(words: list[str]) -> Place | None:
     if coordinator is None and numbers == [None, None]:
         return Place() if _in_cluster() else None
     if coordinator is None or None in numbers:
-        raise UserError("--coordinator, --hosts and --host go together; give all three or none")
+        raise UserError(
+            "--coordinator, --num-processes and --process-id go together; give all three or none"
+        )
     _, port = _split(coordinator)
     if not 0 < port < 65536:
         raise UserError(f"--coordinator must have a port from 1 to 65535, not {port}")
     hosts, host = (_integer(name, str(n)) for name, n in zip(_FLAGS[1:], numbers, strict=True))
     if hosts < 1:
-        raise UserError(f"--hosts must be at least 1, not {hosts}")
+        raise UserError(f"--num-processes must be at least 1, not {hosts}")
     if not 0 <= host < hosts:
         raise UserError(
-            f"--host must be from 0 to {hosts - 1}, as --hosts is {hosts}, and not {host}"
+            f"--process-id must be from 0 to {hosts - 1}, as --num-processes is {hosts}, "
+            f"and not {host}"
         )
     return Place(coordinator, hosts, host)
 

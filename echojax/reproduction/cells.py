@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from echojax.config import RESUMABLE, Config, as_dict, flag
 from echojax.errors import UserError, unknown_name
-from echojax.models import COUNTED
+from echojax.models import HEURISTICS
 from echojax.reproduction.flags import train_command
 from echojax.reproduction.suite import Data, Row, Suite
 from echojax.run_files import read_results
@@ -130,7 +130,7 @@ def _longer(wanted: Any, stored: Any) -> bool:
 def _seeds(suite: Suite, row: Row) -> tuple[int, ...]:
     """Return the seeds of a row: a model that counts has no chance in it."""
     model = {**suite.flags, **row.flags}.get("model")
-    return suite.seeds[:1] if model in COUNTED else suite.seeds
+    return suite.seeds[:1] if model in HEURISTICS else suite.seeds
 
 
 def _cell(suite: Suite, data: Data, row: Row, seed: int, out: Path, data_dir: str | None) -> Cell:

@@ -16,7 +16,9 @@ _NOT_HERE = {
     "run_dir": "use --out",
     "resume": "interrupted runs are resumed anyway",
     "data_dir": "use --data-dir",
-    **dict.fromkeys(("coordinator", "hosts", "host"), "one process makes a suite's runs"),
+    **dict.fromkeys(
+        ("coordinator", "num_processes", "process_id"), "one process makes a suite's runs"
+    ),
 }
 _KINDS = typing.get_type_hints(Config)
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from echojax.evaluation.statistics import holm
-from echojax.models import COUNTED
+from echojax.models import HEURISTICS
 from echojax.reproduction.cells import Cell
 from echojax.reproduction.finished import METRICS, Finished
 from echojax.reproduction.scores import Bucket, Estimate, Paired, by_length, compare, estimates
@@ -80,7 +80,7 @@ def line_of(
     return replace(
         scored(line, runs, None if row.name == suite.reference else base, reference),
         valid_ndcg=_mean([run.results["valid"]["ndcg@10"] for run in seeds]),
-        cost=None if model in COUNTED else _cost(seeds),
+        cost=None if model in HEURISTICS else _cost(seeds),
         by_length=by_length(seeds),
     )
 
@@ -99,7 +99,7 @@ def scored(
     hr, ndcg = estimates(tuple(runs.values()))
     paired = None
     if base is not None:
-        paired = compare(runs, reference, counted=(line.model in COUNTED, base in COUNTED))
+        paired = compare(runs, reference, counted=(line.model in HEURISTICS, base in HEURISTICS))
     return replace(line, seeds=tuple(runs), hr=hr, ndcg=ndcg, paired=paired)
 
 

@@ -29,8 +29,8 @@ from echojax.evaluation.sampled import (
 from echojax.evaluation.statistics import bootstrap_intervals
 from echojax.files import read_json, write_json
 from echojax.mesh import one_device
-from echojax.models import COUNTED
-from echojax.models.counted import training_counts
+from echojax.models import HEURISTICS
+from echojax.models.heuristic import training_counts
 from echojax.reproduction.finished import COLUMNS, METRICS, Finished, read_ranks, stamps
 from echojax.run_files import read_protocols, read_results
 from echojax.training.best import read_best
@@ -104,7 +104,7 @@ def _judge(
     config = dataclasses.replace(config, data_dir=data_dir or config.data_dir)
     dataset, split = read_data(config, lambda line: None)
     check_same_data(folder, dataset)
-    kind = _counted if config.model in COUNTED else _learned
+    kind = _counted if config.model in HEURISTICS else _learned
     rank_all, score_candidates = kind(folder, config, dataset, split)
     test = split.test
     arrays = {"test_user_M": test.user_M, "test_length_M": test.target_M - test.start_M}
@@ -143,7 +143,7 @@ def _metrics(rank_M: np.ndarray, user_M: np.ndarray) -> dict[str, Any]:
 def _counted(
     folder: Path, config: Config, dataset: Dataset, split: Split
 ) -> tuple[FullRanker, CandidateScorer]:
-    score: Scorer = scorer(COUNTED[config.model](split.train, dataset.num_items))
+    score: Scorer = scorer(HEURISTICS[config.model](split.train, dataset.num_items))
 
     def rank_all(exclude_seen: bool) -> np.ndarray:
         return rank_by(score, split.test, dataset.num_items, exclude_seen=exclude_seen).rank_M

@@ -23,12 +23,12 @@ from echojax.training.state import TrainState, create_state
 
 @dataclass(frozen=True)
 class Sizes:
-    """What a step is made for: ``items`` V with padding, ``events`` L, ``width`` D of the model."""
+    """What a step is made for: ``items`` V with padding, ``events`` L, ``d_model`` D."""
 
     model: str
     items: int
     events: int
-    width: int
+    d_model: int
 
 
 class Step(NamedTuple):
@@ -67,7 +67,7 @@ def compiled(sizes: Sizes, rows: int, devices: int = 1, *, item_shards: int = 1)
     config = resolved(
         Config(
             dataset="ml-1m", model=sizes.model, objective="prefixes", max_len=sizes.events,
-            width=sizes.width, batch_size=rows, item_shards=item_shards,
+            d_model=sizes.d_model, batch_size=rows, item_shards=item_shards,
         )
     )  # fmt: skip
     mesh = make_mesh(jax.devices()[:devices], item_shards=item_shards)

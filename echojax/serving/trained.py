@@ -10,7 +10,7 @@ from flax import nnx
 
 from echojax.config import Config
 from echojax.errors import UserError
-from echojax.models import COUNTED
+from echojax.models import HEURISTICS
 from echojax.training.best import read_best
 from echojax.training.run_folder import read_config, read_items
 from selective_scan import implementations
@@ -45,10 +45,10 @@ def read_trained(
         scan: the selective scan's implementation; ``None``: the run's where it runs here.
 
     Raises:
-        UserError: no run, one of several seeds or of a counted model, or no whole checkpoint.
+        UserError: no run, one of several seeds or of a heuristic model, or no whole checkpoint.
     """
     config = read_config(folder)
-    if config.model in COUNTED:
+    if config.model in HEURISTICS:
         raise UserError(
             f"{folder} holds a {config.model} run, which counts and keeps no model; "
             "name the run of a trained one"

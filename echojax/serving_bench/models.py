@@ -7,7 +7,7 @@ from typing import Any
 from flax import nnx
 
 from echojax.models import MODELS, SequenceModel
-from echojax.models.bidirectional import Parts
+from echojax.models.bidirectional import Components
 from echojax.models.echomamba4rec import EchoMamba4Rec
 
 __all__ = ["ITEMS", "MODELS", "STREAMED", "make_model"]
@@ -17,7 +17,7 @@ ITEMS = 10_000  # in the table that is looked up; its size does not matter to en
 # Models that take one event at a time; EchoMamba4Rec can without its filter.
 STREAMED: dict[str, Callable[..., Any]] = {
     **{name: MODELS[name] for name in ("mamba4rec", "gru4rec", "caser", "sasrec", "hstu", "narm")},
-    "echomamba4rec-no-filter": partial(EchoMamba4Rec, parts=Parts(filter=False)),
+    "echomamba4rec-no-filter": partial(EchoMamba4Rec, components=Components(filter=False)),
 }
 
 

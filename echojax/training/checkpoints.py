@@ -20,7 +20,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from echojax.errors import REFUSED, UserError
-from echojax.hosts import first_host, on_first, tell
+from echojax.hosts import is_main_process, on_main_process, tell
 from echojax.training.state import TrainState
 
 
@@ -88,7 +88,7 @@ class Checkpoints:
         self._say, self._run = say, dict(run or {})
         self._policy = _NewestAndTheirBest()
         self._manager: ocp.CheckpointManager | None = None
-        if first_host():
+        if is_main_process():
             folder.mkdir(parents=True, exist_ok=True)
             alone = ocp.options.MultiprocessingOptions(
                 primary_host=0, active_processes={0}, barrier_sync_key_prefix="checkpoints"
@@ -161,7 +161,7 @@ class Checkpoints:
             found = self._restore(like, first, newest)
             return found and (found.progress, found.lost)
 
-        answer = on_first(read)
+        answer = on_main_process(read)
         if answer is None:
             return None
         return Restored(tell(found.state if found else like), *answer)
@@ -210,7 +210,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Return the steps of all checkpoints, in order, on every host."""
-        return on_first(lambda: sorted(self._manager.all_steps()) if self._manager else [])
+        return on_main_process(lambda: sorted(self._manager.all_steps()) if self._manager else [])
 
     def drop_after(self, step: int) -> None:
         """Delete what a run that goes on from ``step`` writes anew: later checkpoints, parts."""
@@ -254,7 +254,7 @@ class Checkpoints:
         except Exception as error:
             if _is_refused(error):
                 raise UserError(
-                    f"{where} cannot be read ({_reason(error)}); mend that, or delete it to go on "
+                    f"{where} cannot be read ({_reason(error)}); fix that, or delete it to go on "
                     "from the one before it"
                 ) from None
             raise

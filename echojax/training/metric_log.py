@@ -9,7 +9,7 @@ from typing import Any, Self
 from echojax.config import Config, as_dict
 from echojax.errors import UserError
 from echojax.files import write_atomically
-from echojax.hosts import first_host
+from echojax.hosts import is_main_process
 
 
 class MetricLog:
@@ -24,7 +24,7 @@ class MetricLog:
     """
 
     def __init__(self, folder: Path, step: int, config: Config):
-        first = first_host()
+        first = is_main_process()
         path = folder / "metrics.jsonl" if first else Path(os.devnull)
         if first:
             write_atomically(path, "".join(_lines_up_to(path, step)))

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from echojax.models.positions import mask
-from echojax.models.stretches import within
+from echojax.models.sequence_shards import within
 
 Batch = dict[str, jax.Array]
 

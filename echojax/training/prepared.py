@@ -23,9 +23,9 @@ from echojax.errors import unknown_name
 from echojax.evaluation.metrics import summarise
 from echojax.evaluation.ranking import Ranked, Ranker, make_ranker, rank_examples
 from echojax.mesh import axes_of
-from echojax.models import check_names, check_time_shards, with_sizes
+from echojax.models import check_names, check_sequence_shards, with_sizes
 from echojax.models.axes import with_axes
-from echojax.models.counted import training_counts
+from echojax.models.heuristic import training_counts
 from echojax.models.precision import with_precision
 
 _SPLITS = {"leave-one-out": leave_one_out, "global-time": global_time_split}
@@ -50,7 +50,7 @@ def resolved(config: Config) -> Config:
         batch_size=config.batch_size or rows[not _is_synthetic(config)],
         eval_batch_size=config.eval_batch_size or (64 if jax.default_backend() == "cpu" else 1024),
     )
-    check_time_shards(config)
+    check_sequence_shards(config)
     return config
 
 

@@ -128,10 +128,10 @@ def choose_microbatch(config: Config, rows: int, num_items: int) -> int | None:
     whole batch from memory), more where adding up the item table's gradient would show.
     """
     assert config.max_len is not None
-    assert config.width is not None
+    assert config.d_model is not None
     if jax.default_backend() != "cpu":
         return None
-    positions = max(4096, num_items * config.width // 300)
+    positions = max(4096, num_items * config.d_model // 300)
     most = max(1, min(rows, positions // config.max_len))
     return next(n for n in range(most, 0, -1) if rows % n == 0)
 

@@ -18,7 +18,7 @@ from echojax.evaluation.metrics import summarise
 from echojax.evaluation.ranking import TIES, Ranked
 from echojax.files import write_json
 from echojax.machine import commit, device_name, processor
-from echojax.models.counted import training_counts
+from echojax.models.heuristic import training_counts
 from echojax.reporting import results_table, write_report
 from echojax.training.progress import Standing
 

@@ -14,13 +14,13 @@ from rich.console import Console
 from echojax.config import Config
 from echojax.data import Dataset, Split, item_titles
 from echojax.errors import UserError
-from echojax.hosts import first_host, on_first
+from echojax.hosts import is_main_process, on_main_process
 from echojax.insight import write_insight
 from echojax.mesh import axes_of, describe, make_mesh, place
-from echojax.models import COUNTED, build_model
+from echojax.models import HEURISTICS, build_model
 from echojax.multihost.agreement import agree
 from echojax.training.checkpoints import Checkpoints
-from echojax.training.counting import count
+from echojax.training.heuristic import count
 from echojax.training.interrupts import deferred_interrupts
 from echojax.training.loop import Trainer
 from echojax.training.metric_log import check_extras
@@ -47,7 +47,7 @@ def run(config: Config, console: Console) -> Path:
     """Train, evaluate and report; return the run folder.
 
     Raises:
-        UserError: something the user can mend.
+        UserError: something the user can fix.
         Interrupted: SIGINT or SIGTERM came; everything is saved.
     """
     display = Display(console)
@@ -55,7 +55,7 @@ def run(config: Config, console: Console) -> Path:
     # Configuration: impossible values and taken folders are refused before any work.
     config = resolved(config)
     check_extras(config)
-    folder = Path(on_first(lambda: str(claim(config))))
+    folder = Path(on_main_process(lambda: str(claim(config))))
     seeds = seed_folders(config, folder)
 
     if (hosts := jax.process_count()) > 1:
@@ -72,12 +72,12 @@ def run(config: Config, console: Console) -> Path:
     agree("data", {"sha256 of the data": dataset.fingerprint["sha256"][:12]})
     titles = cache(partial(_titles, config, display))  # read where a folder is made, and once
     for seed_config, seed_folder in [(config, folder), *seeds]:
-        on_first(_open_folder, seed_folder, seed_config, dataset, titles)
+        on_main_process(_open_folder, seed_folder, seed_config, dataset, titles)
     with ExitStack() as held:
-        on_first(lambda: held.enter_context(alone_in(folder)))
-        if config.model not in COUNTED:
+        on_main_process(lambda: held.enter_context(alone_in(folder)))
+        if config.model not in HEURISTICS:
             _train(config, folder, seeds, dataset, split, console)
-        elif first_host():
+        elif is_main_process():
             count(folder, config, dataset, split, console)
     return folder
 
@@ -90,7 +90,7 @@ def _train(
     display = Display(console)
     with deferred_interrupts() as interrupts:
         # Model: from each seed, or from its newest checkpoint.
-        mesh = make_mesh(item_shards=config.item_shards, time_shards=config.time_shards)
+        mesh = make_mesh(item_shards=config.item_shards, sequence_shards=config.sequence_shards)
         feed = training_batches(config, split, mesh)
         graphdef, runs = _open_runs(config, seeds, dataset, feed.per_epoch, display)
         parameters = number_of(runs[0].state.params)
@@ -102,7 +102,7 @@ def _train(
 
         # Train.
         mapped = side_by_side(step, mesh, config.parallel)
-        traced = config.profile if first_host() else None
+        traced = config.profile if is_main_process() else None
         profile = Profile(traced or 0, folder, display.say)
         trainer = Trainer(
             config=config,
@@ -123,7 +123,7 @@ def _train(
     results = [
         _finish(one, dataset, split, graphdef, evaluate, feed.per_epoch, console) for one in runs
     ]
-    if len(runs) > 1 and first_host():
+    if len(runs) > 1 and is_main_process():
         summarise_seeds(folder, config, results, console)
 
 
@@ -156,7 +156,7 @@ def _open_runs(
     for seed_config, folder in seeds:
         model = build_model(seed_config, dataset.num_items)
         graphdef, start = create_state(model, optimizer, seed_config.seed)
-        run = on_first(identity, folder)
+        run = on_main_process(identity, folder)
         checkpoints = Checkpoints(folder / "checkpoints", display.say, run)
         runs.append(SeedRun(seed_config, folder, start, Standing(), checkpoints))
         starts.append(start)
@@ -188,7 +188,7 @@ def _finish(
         console.print(one.stopped, highlight=False, soft_wrap=True)
     placed = place(params, evaluate.mesh)
     ranked = {part: evaluate.rank(placed, part) for part in PARTS}
-    if not first_host():
+    if not is_main_process():
         return {}
     before = build_model(one.config, dataset.num_items)
     after = nnx.merge(graphdef, params)

@@ -20,6 +20,15 @@ from echojax.kinds import fits, words
 from echojax.shapes import misfit
 
 _KINDS = typing.get_type_hints(Config)
+# Names of fields in the config.json of runs made before 2026-11-28.
+_FORMER_NAMES = {
+    "width": "d_model",
+    "state_size": "d_state",
+    "conv_width": "d_conv",
+    "time_shards": "sequence_shards",
+    "hosts": "num_processes",
+    "host": "process_id",
+}
 
 
 def default_run_dir(config: Config) -> str:
@@ -107,6 +116,7 @@ def read_config(path: Path) -> Config:
         problem = "is a file; name the run folder" if path.exists() else "does not exist"
         raise UserError(f"run folder {path} {problem}")
     values = read_json(path / "config.json")
+    values = {_FORMER_NAMES.get(name, name): value for name, value in values.items()}
     fields = {field.name for field in dataclasses.fields(Config)}
     if not fields.issuperset(values):
         raise UserError(f"{path / 'config.json'} is not the configuration of a run")

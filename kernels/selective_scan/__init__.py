@@ -22,9 +22,9 @@ from selective_scan.arguments import (
 )
 from selective_scan.bidirectional import directions, scan_both
 from selective_scan.choice import chosen, implementations, scan_named
-from selective_scan.over_time import check_no_state, scan_over_time, time_behind
 from selective_scan.readout import readout
 from selective_scan.reference import selective_scan_gradients, selective_scan_reference
+from selective_scan.sequence_parallel import check_no_state, scan_over_time, time_behind
 
 __all__ = [
     "bidirectional_scan",

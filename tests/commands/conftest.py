@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 SMALL = [
-    "--width", "8", "--state-size", "4", "--max-len", "8", "--batch-size", "64",
+    "--d-model", "8", "--d-state", "4", "--max-len", "8", "--batch-size", "64",
     "--k-core", "2", "--learning-rate", "0.01",
 ]  # fmt: skip
 

@@ -42,8 +42,8 @@ FLAGS = {
     ("--loss", "gbce", "--gbce-t", "2"): "--gbce-t must be between 0 and 1",
     ("--loss", "bpr", "--label-smoothing", "0.1"): "--label-smoothing is for --loss softmax",
     ("--label-smoothing", "1"): "--label-smoothing must be at least 0 and below 1",
-    ("--model", "sasrec", "--width", "9"): "--heads 2 does not divide --width 9",
-    ("--width", "wide"): "--width: INT expected, not 'wide'",
+    ("--model", "sasrec", "--d-model", "9"): "--heads 2 does not divide --d-model 9",
+    ("--d-model", "wide"): "--d-model: INT expected, not 'wide'",
     ("--widht", "8"): "--widht",
     ("--dataset", "ml-1n"): "did you mean 'ml-1m'",
     ("--model", "echomamba"): "did you mean 'echomamba4rec'",
@@ -112,9 +112,9 @@ def test_an_existing_run_is_never_overwritten(finished, command, data_file):
     code, _, err = command("train.py", *args)
     assert code == 2
     assert "add --resume" in only_line(err)
-    code, _, err = command("train.py", *args, "--resume", "--width", "16")
+    code, _, err = command("train.py", *args, "--resume", "--d-model", "16")
     assert code == 2
-    assert "--width 8, not 16" in only_line(err)
+    assert "--d-model 8, not 16" in only_line(err)
     assert (folder / "config.json").read_bytes() == before
 
 

@@ -41,7 +41,7 @@ def hosts():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    return ["--coordinator", address, "--hosts", 2, "--host"]
+    return ["--coordinator", address, "--num-processes", 2, "--process-id"]
 
 
 def test_two_hosts_one_lost_and_resumed_on_one(start, command, data_file, on_four, hosts, tmp_path):
@@ -94,16 +94,16 @@ def test_only_the_first_host_needs_the_run_folder(tmp_path):
     spec = importlib.util.spec_from_file_location("train", ROOT / "experiments/train.py")
     train = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(train)
-    stored = Config(loss="gbce", width=8)
+    stored = Config(loss="gbce", d_model=8)
     write_json(tmp_path / "config.json", as_dict(stored))
     flags = ["--resume", "--run-dir", str(tmp_path), "--gbce-t", "0.5"]
     config = train.read_command_line(flags)
-    assert (config.loss, config.width, config.gbce_t) == ("gbce", 8, 0.5)
+    assert (config.loss, config.d_model, config.gbce_t) == ("gbce", 8, 0.5)
     given = train.read_command_line(flags, stored=False)
     assert (given.loss, given.width, given.gbce_t) == ("softmax", None, 0.5)
 
 
 def test_half_an_address_is_refused(command):
-    code, _, error = command("train.py", "--hosts", 2)
+    code, _, error = command("train.py", "--num-processes", 2)
     assert code == 2
-    assert error.startswith("error: --coordinator, --hosts and --host go together")
+    assert error.startswith("error: --coordinator, --num-processes and --process-id go together")

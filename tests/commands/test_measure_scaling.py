@@ -9,7 +9,7 @@ import pytest
 from tests.commands.conftest import ROOT
 
 SMALL = [
-    "--model", "gru4rec", "--items", "31", "--large-items", "16", "--events", "6", "--width", "8",
+    "--model", "gru4rec", "--items", "31", "--large-items", "16", "--events", "6", "--d-model", "8",
     "--devices", "2", "--rows", "16", "--steps", "1",
 ]  # fmt: skip
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SIZE = ["--items", "64", "--events", "16", "--batch-size", "4", "--width", "8", "--steps", "1"]
+SIZE = ["--items", "64", "--events", "16", "--batch-size", "4", "--d-model", "8", "--steps", "1"]
 
 
 def run(*flags):
@@ -24,7 +24,7 @@ def test_losses_are_those_of_one_device(tmp_path):
     found = []
     for name, flags in {
         "one": [],
-        "parts": ["--devices", "4", "--item-shards", "2", "--time-shards", "2"],
+        "components": ["--devices", "4", "--item-shards", "2", "--sequence-shards", "2"],
     }.items():
         process = run("--output", tmp_path / f"{name}.json", *flags)
         assert process.returncode == 0, process.stderr
@@ -41,8 +41,8 @@ def test_losses_are_those_of_one_device(tmp_path):
     ("flags", "named"),
     [
         (["--item-shards", "3"], "--item-shards 3"),
-        (["--devices", "4", "--time-shards", "3"], "--time-shards 3"),
-        (["--devices", "8", "--time-shards", "8"], "--time-shards 8 leaves too little"),
+        (["--devices", "4", "--sequence-shards", "3"], "--sequence-shards 3"),
+        (["--devices", "8", "--sequence-shards", "8"], "--sequence-shards 8 leaves too little"),
     ],
 )
 def test_impossible_shards_are_refused_in_one_line(flags, named, tmp_path):

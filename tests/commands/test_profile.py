@@ -11,7 +11,7 @@ import pytest
 from tests.commands.conftest import ROOT
 
 SMALL = [
-    "--model", "sasrec", "--width", "8", "--heads", "1", "--max-len", "6", "--batch-size", "16",
+    "--model", "sasrec", "--d-model", "8", "--heads", "1", "--max-len", "6", "--batch-size", "16",
     "--k-core", "2", "--dropout", "0",
 ]  # fmt: skip
 

@@ -30,7 +30,7 @@ model = "popularity"
 
 [rows.sasrec]
 model = "sasrec"
-width = 8
+d_model = 8
 layers = 1
 
 [global_time]
@@ -225,7 +225,7 @@ def test_the_page_alone(made, command, suite_file, tmp_path):
 @pytest.mark.parametrize(
     ("change", "flags", "says"),
     [
-        (("width = 8", "widht = 8"), [], "[rows.sasrec]: unknown flag 'widht'; did you mean"),
+        (("d_model = 8", "widht = 8"), [], "[rows.sasrec]: unknown flag 'widht'; did you mean"),
         (("", ""), ["--outt", "x"], "--outt"),
         (("", ""), ["--suite", "ml-10k"], "did you mean 'ml-100k'"),
     ],

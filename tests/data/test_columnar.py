@@ -127,13 +127,13 @@ def test_a_folder_of_parts_and_a_pattern_are_one_file(save, write, tmp_path, exp
         save(FRAME.slice(start, 7), "parquet", f"parts/day={part}/part-{part}.parquet")
         write(f"text/part-{part}.csv", FRAME.slice(start, 7).write_csv())
     write("parts/_SUCCESS", "")
-    folder = load_dataset(data_path=tmp_path / "parts", k_core=0)
+    folder = load_dataset(data_path=tmp_path / "components", k_core=0)
     pattern = load_dataset(data_path=str(tmp_path / "text/part-*.csv"), k_core=0)
     listed = load_dataset(data_path=sorted((tmp_path / "text").iterdir()), k_core=0)
     whole = load_dataset(data_path=write("log.csv", FRAME.write_csv()), k_core=0)
     for dataset in (folder, pattern, listed):
         assert dataset.fingerprint["sha256"] == whole.fingerprint["sha256"]
-    assert (folder.name, pattern.name) == ("parts", "text")
+    assert (folder.name, pattern.name) == ("components", "text")
     write("text/part-4.csv", "item,user\na,b\n")
     with pytest.raises(UserError, match=r"part-4.csv: is read as csv \(user user,.*must have the"):
         load_dataset(data_path=str(tmp_path / "text/part-*.csv"))

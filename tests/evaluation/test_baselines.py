@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from echojax.data import global_time_split, leave_one_out, load_dataset
 from echojax.evaluation import evaluate_baselines, metric_names
 from echojax.evaluation.baselines import rank_by, scorer
-from echojax.models.counted import training_counts
+from echojax.models.heuristic import training_counts
 from echojax.models.markov import Markov
 from echojax.models.popularity import Popularity
 

@@ -7,7 +7,7 @@ from flax import nnx
 from echojax.data import leave_one_out
 from echojax.evaluation import make_ranker, rank_examples
 from echojax.evaluation.baselines import rank_by, scorer
-from echojax.models import COUNTED, MODELS
+from echojax.models import HEURISTICS, MODELS
 from tests.models.promises import ITEMS, build
 
 HISTORIES = np.random.default_rng(0).integers(1, ITEMS, (6, 9))
@@ -15,9 +15,9 @@ HISTORIES = np.random.default_rng(0).integers(1, ITEMS, (6, 9))
 
 def ranking_of(name):
     """Return what ranks a split's test targets, and with them orders the whole catalogue."""
-    if name in COUNTED:
+    if name in HEURISTICS:
         return lambda split: rank_by(
-            scorer(COUNTED[name](split.train, ITEMS)), split.test, ITEMS, exclude_seen=False
+            scorer(HEURISTICS[name](split.train, ITEMS)), split.test, ITEMS, exclude_seen=False
         )
     graphdef, params = nnx.split(build(MODELS[name]))
     ranker = make_ranker(
@@ -27,7 +27,7 @@ def ranking_of(name):
     return lambda split: rank_examples(ranker, params, split.test, batch_size=len(HISTORIES))
 
 
-@pytest.mark.parametrize("name", [*COUNTED, *MODELS])
+@pytest.mark.parametrize("name", [*HEURISTICS, *MODELS])
 def test_other_targets_leave_every_score_as_it_was(name, make_dataset):
     others = HISTORIES.copy()
     others[:, -1] = 1 + others[:, -1] % (ITEMS - 1)
@@ -38,7 +38,7 @@ def test_other_targets_leave_every_score_as_it_was(name, make_dataset):
     )
     np.testing.assert_array_equal(before.top_MxK, after.top_MxK)
     assert (before.rank_M != after.rank_M).any()
-    if name not in COUNTED:  # whose ties are many, and count against the target
+    if name not in HEURISTICS:  # whose ties are many, and count against the target
         places = np.argsort(before.top_MxK[:, : ITEMS - 1], axis=1)
         for ranked, histories in ((before, HISTORIES), (after, others)):
             targets = histories[:, -1] - 1

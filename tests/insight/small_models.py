@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 
 from echojax.models import MODELS
-from echojax.models.bidirectional import Parts
+from echojax.models.bidirectional import Components
 from echojax.models.echomamba4rec import VARIANTS
 
 ITEMS, LENGTH = 12, 7
@@ -33,11 +33,11 @@ def build(name, variant="echojax", noise=0.5, **sizes):
     """Return a model with float64 parameters; initial values would be far too small."""
     kind = MODELS[name]
     if name == "echomamba4rec":
-        sizes["mends"] = VARIANTS[variant]
-        sizes["parts"] = sizes.get("parts", Parts())
+        sizes["corrections"] = VARIANTS[variant]
+        sizes["components"] = sizes.get("components", Components())
     if "scan" in inspect.signature(kind.__init__).parameters:
-        sizes |= {"scan": "sequential", "state_size": 3}  # the quickest to compile
-    model = kind(ITEMS, width=8, max_len=LENGTH, dropout=0.0, **sizes, rngs=nnx.Rngs(0))
+        sizes |= {"scan": "sequential", "d_state": 3}  # the quickest to compile
+    model = kind(ITEMS, d_model=8, max_len=LENGTH, dropout=0.0, **sizes, rngs=nnx.Rngs(0))
     graphdef, params = nnx.split(model)
     rng = np.random.default_rng(1)
     noisy = jax.tree.map(lambda x: jnp.asarray(x + noise * rng.normal(size=x.shape)), params)

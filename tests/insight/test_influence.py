@@ -9,7 +9,7 @@ from flax import nnx
 from echojax.insight.influence import by_age
 from echojax.insight.look import look
 from echojax.models import MODELS
-from echojax.models.bidirectional import Parts
+from echojax.models.bidirectional import Components
 from echojax.models.positions import at_position
 from tests.insight.small_models import BATCH, INSIDE, LENGTH, build
 
@@ -120,7 +120,7 @@ def test_mended_reads_all_of_the_history_both_ways_and_no_padding():
 
 
 def test_directions_stay_apart_in_every_mamba_of_a_deep_model():
-    model = build("echomamba4rec", "official", layers=2, parts=Parts(filter=False))
+    model = build("echomamba4rec", "official", layers=2, components=Components(filter=False))
     seen = look(model, BATCH)
     assert {f"{i}/{way}" for i in range(4) for way in ("forward", "backward")} == {*seen.time_steps}
     moved = seen.influences

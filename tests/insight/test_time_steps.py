@@ -6,7 +6,7 @@ from flax import nnx
 
 from echojax.insight.look import look
 from echojax.insight.memory import effective_memory, memories
-from echojax.models.bidirectional import Parts
+from echojax.models.bidirectional import Components
 from tests.insight.small_models import BATCH, build
 
 
@@ -45,7 +45,7 @@ def expected_steps(name, model, backward):
     [("mamba4rec", "forward"), ("echomamba4rec", "forward"), ("echomamba4rec", "backward")],
 )
 def test_time_steps_are_those_of_numpy(name, where):
-    parts = {"parts": Parts(filter=False)} if name == "echomamba4rec" else {}
+    parts = {"components": Components(filter=False)} if name == "echomamba4rec" else {}
     model = build(name, **parts)
     steps_MxE = expected_steps(name, model, where == "backward")
     found = look(model, BATCH).time_steps[f"0/{where}"]
@@ -66,7 +66,7 @@ def test_steps_beyond_the_scale_are_counted_at_its_ends():
 
 
 def test_models_of_one_direction_and_of_none():
-    one = look(build("echomamba4rec", parts=Parts(backward=False)), BATCH)
+    one = look(build("echomamba4rec", components=Components(backward=False)), BATCH)
     assert set(one.time_steps) == {"0/forward"}
     assert set(one.influences) == {"events"}
     assert look(build("sasrec"), BATCH).time_steps == {}

@@ -30,7 +30,7 @@ class LastItem(CausalModel):
     """The smallest causal model: a linear function of the item read last."""
 
     def __init__(self, *, rngs):
-        super().__init__(ITEMS, width=8, max_len=LENGTH, rngs=rngs)
+        super().__init__(ITEMS, d_model=8, max_len=LENGTH, rngs=rngs)
         self.linear = nnx.Linear(8, 8, rngs=rngs)
 
     def encode_all(self, item_ids_BxL, lengths_B, *, dropout_keys=None):

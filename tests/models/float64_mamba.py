@@ -34,33 +34,33 @@ def mamba4rec(p, items):
     return x[-1]
 
 
-def echomamba4rec(p, items, window, mends):
+def echomamba4rec(p, items, window, corrections):
     """Return the vector of a history that is padded with item 0 to ``window`` positions."""
     length = len(items)
     x = layer_norm(p["norm"], p["item_embedding"][[*items, *[0] * (window - length)]])
     for layer in p["layers"].values():
-        x = x * (np.arange(window) < length)[:, None] if mends.mask_padding else x
+        x = x * (np.arange(window) < length)[:, None] if corrections.mask_padding else x
         if "filter" in layer:
             x = spectral_filter(layer["filter"], x)
-        x = x * (np.arange(window) < length)[:, None] if mends.mask_padding else x
+        x = x * (np.arange(window) < length)[:, None] if corrections.mask_padding else x
         for bidirectional in layer["mambas"].values():
-            ahead, back = both_directions(bidirectional, x, length, mends)
+            ahead, back = both_directions(bidirectional, x, length, corrections)
             read, x = x[length - 1], ahead + normed(bidirectional, "norm_backward", back, x)
         # What the scores see of the last layer: forward at the last item, backward there too or
         # at the first, both added to the last item.
-        back = back[0 if mends.join_both_ends else length - 1] if back is not None else None
+        back = back[0 if corrections.join_both_ends else length - 1] if back is not None else None
         user = ahead[length - 1] + normed(bidirectional, "norm_backward", back, read)
         if "glu" in layer:
             x, user = glu(layer["glu"], x), glu(layer["glu"], user)
     return user
 
 
-def both_directions(p, x, length, mends):
+def both_directions(p, x, length, corrections):
     """Return the forward branch and the backward Mamba's outputs (None: there is none)."""
     ahead = normed(p, "norm_forward", mamba(p["forward"], x), x)
     if "backward" not in p:
         return ahead, None
-    stop = length if mends.reverse_from_last else len(x)
+    stop = length if corrections.reverse_from_last else len(x)
     back = np.zeros_like(x)
     back[:stop] = mamba(p["backward"], x[:stop][::-1])[::-1]
     return ahead, back

@@ -22,7 +22,7 @@ CLOSE = {"rtol": 2e-5, "atol": 2e-6}  # between two computations in float32
 @functools.cache
 def build(kind, dropout=0.0, **sizes):
     """Return a model whose every parameter shows; initial values would be far too small."""
-    make = functools.partial(kind, ITEMS, width=8, dropout=dropout, **{"max_len": 7} | sizes)
+    make = functools.partial(kind, ITEMS, d_model=8, dropout=dropout, **{"max_len": 7} | sizes)
     graphdef, params = nnx.split(nnx.eval_shape(lambda: make(rngs=nnx.Rngs(0))))
     rng = np.random.default_rng(1)
 

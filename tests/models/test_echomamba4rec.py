@@ -1,4 +1,4 @@
-"""EchoMamba4Rec against its equations; what the mended model promises and the official does not."""
+"""EchoMamba4Rec against its equations; what the corrected and the official model promise."""
 
 import functools
 from dataclasses import fields, replace
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from echojax.models.bidirectional import Mends, Parts
+from echojax.models.bidirectional import Components, Corrections
 from echojax.models.echomamba4rec import VARIANTS, EchoMamba4Rec
 from tests.models.float64_mamba import echomamba4rec
 from tests.models.promises import HISTORIES, IDS, LENGTHS, Promises, build, by_name, float64
@@ -18,34 +18,39 @@ OFFICIAL = VARIANTS["official"]
 
 
 class TestEchoMamba4Rec(Promises):
-    """The mended model, one layer."""
+    """The corrected model, one layer."""
 
     kind = EchoMamba4Rec
 
     def encode(self, p, items):
-        return echomamba4rec(p, items, 7, Mends())
+        return echomamba4rec(p, items, 7, Corrections())
 
 
 class TestOfficial(Promises):
     """The authors' function."""
 
-    kind = staticmethod(functools.partial(EchoMamba4Rec, mends=OFFICIAL))
+    kind = staticmethod(functools.partial(EchoMamba4Rec, corrections=OFFICIAL))
 
     def encode(self, p, items):
         return echomamba4rec(p, items, 7, OFFICIAL)
 
     test_padding_and_columns_do_not_matter = None  # it reads what lies behind the end
-    # What does not depend on the mends is the mended model's to promise.
+    # What does not depend on the corrections is the corrected model's to promise.
     test_rows_do_not_meet = test_longer_histories_are_refused = None
     test_dropout_follows_each_rows_key = None
 
 
 SWITCHES = {
     "none": {},
-    **{f.name: {"mends": replace(Mends(), **{f.name: False})} for f in fields(Mends)},
-    **{f.name: {"parts": replace(Parts(), **{f.name: False})} for f in fields(Parts)},
-    "official": {"mends": OFFICIAL},
-    "no part": {"parts": Parts(*[False] * 3)},
+    **{
+        f.name: {"corrections": replace(Corrections(), **{f.name: False})}
+        for f in fields(Corrections)
+    },
+    **{
+        f.name: {"components": replace(Components(), **{f.name: False})} for f in fields(Components)
+    },
+    "official": {"corrections": OFFICIAL},
+    "no part": {"components": Components(*[False] * 3)},
     "none, even window": {"max_len": 8},
 }
 
@@ -53,11 +58,11 @@ SWITCHES = {
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("off", SWITCHES)
 def test_scores_of_two_layers_with_each_switch_off_are_those_of_the_equations(off):
-    sizes = {"layers": 2, "max_len": 7, "state_size": 3, **SWITCHES[off]}
+    sizes = {"layers": 2, "max_len": 7, "d_state": 3, **SWITCHES[off]}
     graphdef, params = float64(EchoMamba4Rec, **sizes)
     ours = jax.jit(lambda params: nnx.merge(graphdef, params).encode(IDS, LENGTHS))(params)
-    p, mends = by_name(params), sizes.get("mends", Mends())
-    expected = [echomamba4rec(p, items, sizes["max_len"], mends) for items in HISTORIES]
+    p, corrections = by_name(params), sizes.get("corrections", Corrections())
+    expected = [echomamba4rec(p, items, sizes["max_len"], corrections) for items in HISTORIES]
     np.testing.assert_allclose(ours, expected, rtol=1e-9, atol=1e-9)
 
 
@@ -82,11 +87,11 @@ def test_mended_reads_the_whole_history_and_nothing_else():
 
 
 def test_official_lets_padding_in():
-    assert influence(mends=OFFICIAL)[0, 5:].max() > 1e-6
+    assert influence(corrections=OFFICIAL)[0, 5:].max() > 1e-6
 
 
 def test_official_backward_sees_no_history():
-    layer = build(EchoMamba4Rec, mends=OFFICIAL).layers[0].mambas[0]
+    layer = build(EchoMamba4Rec, corrections=OFFICIAL).layers[0].mambas[0]
     x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 7, 8)), jnp.float32)
 
     def back(x):
@@ -114,13 +119,13 @@ def test_a_part_left_out_has_no_parameters():
         model = nnx.eval_shape(lambda: EchoMamba4Rec(10, **sizes, rngs=nnx.Rngs(0)))
         return sum(x.size for x in jax.tree.leaves(nnx.state(model)))
 
-    for part in fields(Parts):
-        assert parameters(parts=replace(Parts(), **{part.name: False})) < parameters()
+    for part in fields(Components):
+        assert parameters(components=replace(Components(), **{part.name: False})) < parameters()
 
 
 def test_depth_of_both_variants():
     def mambas(variant):
-        model = EchoMamba4Rec(10, layers=3, mends=VARIANTS[variant], rngs=nnx.Rngs(0))
+        model = EchoMamba4Rec(10, layers=3, corrections=VARIANTS[variant], rngs=nnx.Rngs(0))
         return sum(len(layer.mambas) for layer in model.layers)
 
     assert mambas("echojax") == 3
@@ -129,7 +134,7 @@ def test_depth_of_both_variants():
 
 def test_time_steps_start_where_they_should():
     def steps(variant):
-        model = EchoMamba4Rec(10, mends=VARIANTS[variant], rngs=nnx.Rngs(0))
+        model = EchoMamba4Rec(10, corrections=VARIANTS[variant], rngs=nnx.Rngs(0))
         return np.asarray(jax.nn.softplus(model.layers[0].mambas[0].forward.dt_bias_E[...]))
 
     np.testing.assert_allclose(steps("official"), np.log(2), rtol=1e-6)

@@ -23,7 +23,7 @@ def test_values_and_gradients_are_those_of_flax():
 
 
 def test_a_vector_that_dropout_zeroes_leaves_gradients_small():
-    model = SASRec(50, width=8, max_len=5, dropout=0.5, rngs=nnx.Rngs(0))
+    model = SASRec(50, d_model=8, max_len=5, dropout=0.5, rngs=nnx.Rngs(0))
     graphdef, params = nnx.split(model)
     item_ids = jax.random.randint(jax.random.key(0), (512, 5), 1, 50)
     keys = jax.random.split(jax.random.key(1), 512)

@@ -28,5 +28,5 @@ def test_parameters_are_recboles():
 
 
 def test_heads_must_divide_the_width():
-    with pytest.raises(UserError, match="--heads 3 does not divide --width 8"):
-        SASRec(10, width=8, heads=3, rngs=nnx.Rngs(0))
+    with pytest.raises(UserError, match="--heads 3 does not divide --d-model 8"):
+        SASRec(10, d_model=8, heads=3, rngs=nnx.Rngs(0))

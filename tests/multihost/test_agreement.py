@@ -36,18 +36,18 @@ def test_hosts_that_are_alike_agree(other_host):
 
 
 def test_what_differs_is_named_with_its_values(other_host):
-    other_host |= {"--learning-rate": 0.05, "--width": 32}
+    other_host |= {"--learning-rate": 0.05, "--d-model": 32}
     with pytest.raises(UserError) as caught:
         agreed(Config(learning_rate=0.01))
     assert str(caught.value) == (
-        "hosts differ: --width is not given on host 0 and 32 on host 1, --learning-rate is 0.01 on "
-        "host 0 and 0.05 on host 1; make them the same on all hosts"
+        "hosts differ: --d-model is not given on host 0 and 32 on host 1, --learning-rate is 0.01 "
+        "on host 0 and 0.05 on host 1; make them the same on all hosts"
     )
 
 
 def test_any_difference_is_refused(other_host):
     names = [
-        "--seed", "--epochs", "--batch-size", "--model", "--run-dir", "--resume", "--hosts",
+        "--seed", "--epochs", "--batch-size", "--model", "--run-dir", "--resume", "--num-processes",
         "--data-path", "the code of echojax", "Python", "jaxlib", "flax", "JAX_ENABLE_X64",
     ]  # fmt: skip
     other_host |= dict.fromkeys(names, "other")
@@ -63,16 +63,16 @@ def test_other_devices_are_refused(other_host):
 
 
 def test_each_host_may_have_the_data_where_it_likes(other_host):
-    given = Config(data_path="/here/ring.inter", data_dir="/here", coordinator="a:1", host=0)
-    other_host |= {"--data-dir": "/there", "--coordinator": "b:1", "--host": 1}
+    given = Config(data_path="/here/ring.inter", data_dir="/here", coordinator="a:1", process_id=0)
+    other_host |= {"--data-dir": "/there", "--coordinator": "b:1", "--process-id": 1}
     assert agreed(given) == Config(data_path="/here/ring.inter", data_dir="/here")
 
 
 def test_a_resumed_run_is_what_the_first_hosts_folder_says(other_host):
     given = Config(resume=True, run_dir="run", data_path="/mine")
-    stored = Config(resume=True, run_dir="run", data_path="/theirs", width=8, coordinator="a:1")
+    stored = Config(resume=True, run_dir="run", data_path="/theirs", d_model=8, coordinator="a:1")
     assert agreed(given, stored) == Config(
-        resume=True, run_dir="run", data_path="/mine", width=8
+        resume=True, run_dir="run", data_path="/mine", d_model=8
     )  # fmt: skip
 
 

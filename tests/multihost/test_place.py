@@ -7,7 +7,15 @@ from echojax.multihost.place import Place, check_port_is_free, place_of
 
 
 def flags(coordinator, hosts, host):
-    return ["--epochs", "3", "--coordinator", coordinator, "--hosts", hosts, f"--host={host}"]
+    return [
+        "--epochs",
+        "3",
+        "--coordinator",
+        coordinator,
+        "--num-processes",
+        hosts,
+        f"--process-id={host}",
+    ]
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +34,7 @@ def test_a_place_is_read_from_the_command_line():
 
 
 def test_of_a_flag_given_twice_the_last_holds():
-    words = [*flags("10.0.0.1:1234", "4", "3"), "--host", "2", "--hosts=5"]
+    words = [*flags("10.0.0.1:1234", "4", "3"), "--process-id", "2", "--num-processes=5"]
     assert place_of(words) == Place("10.0.0.1:1234", 5, 2)
 
 
@@ -38,16 +46,19 @@ def test_a_cluster_finds_the_place(monkeypatch):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--hosts", "2"], "--coordinator, --hosts and --host go together"),
+        (["--num-processes", "2"], "--coordinator, --num-processes and --process-id go together"),
         (flags("10.0.0.1", "2", "0"), "must be HOST:PORT of host 0, such as 10.0.0.1:9876, not"),
         (flags(":1234", "2", "0"), "must be HOST:PORT"),
         (flags("10.0.0.1:http", "2", "0"), "must be HOST:PORT"),
         (flags("10.0.0.1:0", "2", "0"), "a port from 1 to 65535, not 0"),
         (flags("10.0.0.1:65536", "2", "0"), "a port from 1 to 65535, not 65536"),
-        (flags("10.0.0.1:1234", "two", "0"), "--hosts: INT expected, not 'two'"),
-        (flags("10.0.0.1:1234", "0", "0"), "--hosts must be at least 1, not 0"),
-        (flags("10.0.0.1:1234", "2", "2"), "--host must be from 0 to 1, as --hosts is 2, and not"),
-        (flags("10.0.0.1:1234", "2", "-1"), "--host must be from 0 to 1"),
+        (flags("10.0.0.1:1234", "two", "0"), "--num-processes: INT expected, not 'two'"),
+        (flags("10.0.0.1:1234", "0", "0"), "--num-processes must be at least 1, not 0"),
+        (
+            flags("10.0.0.1:1234", "2", "2"),
+            "--process-id must be from 0 to 1, as --num-processes is 2, and not",
+        ),
+        (flags("10.0.0.1:1234", "2", "-1"), "--process-id must be from 0 to 1"),
     ],
 )
 def test_flags_that_name_no_place_are_refused(words, says):

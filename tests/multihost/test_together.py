@@ -26,7 +26,7 @@ def start():
         started.append(
             subprocess.Popen(
                 [sys.executable, "-m", "tests.multihost.host", what, "--coordinator", address,
-                 "--hosts", "2", "--host", str(host)],
+                 "--num-processes", "2", "--process-id", str(host)],
                 cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             )
         )  # fmt: skip
@@ -56,7 +56,7 @@ def test_a_mistake_on_one_hosts_command_line_ends_the_other(start):
 
 def test_a_disk_that_fails_the_first_host_ends_the_other(start):
     fails, waits = start("disk", 0), start("wait", 1)
-    line = "cannot use /data/file: Input/output error; mend that, or name another place"
+    line = "cannot use /data/file: Input/output error; fix that, or name another place"
     assert ends(fails) == (2, f"error: {line}\n")
     assert ends(waits) == (2, f"error: host 0 has ended: {line}\n")
 

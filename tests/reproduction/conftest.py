@@ -33,14 +33,14 @@ model = "popularity"
 
 [rows.sasrec]
 model = "sasrec"
-width = 8
+d_model = 8
 
 [rows.hstu]
 model = "hstu"
 
 [rows.ours]
 model = "echomamba4rec"
-width = 8
+d_model = 8
 
 [ablation.no-filter]
 filter = false

@@ -90,8 +90,8 @@ def test_what_alters_no_result_alters_no_state(change, make_suite):
 def test_a_folder_of_another_configuration_is_refused(make_suite):
     _, cells, _ = make_suite()
     write_run(cells[1], 2)
-    other = dataclasses.replace(cells[1].config, width=16)
-    with pytest.raises(UserError, match="made with --width 8, and the suite says 16; delete it"):
+    other = dataclasses.replace(cells[1].config, d_model=16)
+    with pytest.raises(UserError, match="made with --d-model 8, and the suite says 16; delete it"):
         state_of(dataclasses.replace(cells[1], config=other))
 
 

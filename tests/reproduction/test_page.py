@@ -221,11 +221,13 @@ def test_runs_on_other_data_are_left_out_and_named(finished_suite, record):
 
 def test_a_run_of_another_configuration_is_left_out_and_named(finished_suite, record):
     suite, cells, out = finished_suite
-    changed = dataclasses.replace(cells[-1], config=dataclasses.replace(cells[-1].config, width=9))
+    changed = dataclasses.replace(
+        cells[-1], config=dataclasses.replace(cells[-1].config, d_model=9)
+    )
     write_page(out, suite, [*cells[:-1], changed], record)
     page = (out / "page.html").read_text()
     assert table_of(page, "Ablation")["layers-2"][6] == "2 of 3"
-    assert "seed-2 was made with --width 8, and the suite says 9; delete it" in text_of(page)
+    assert "seed-2 was made with --d-model 8, and the suite says 9; delete it" in text_of(page)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from echojax.config import Config
 from echojax.errors import UserError
 from echojax.evaluation.baselines import rank_by, scorer
 from echojax.evaluation.sampled import draw_negatives
-from echojax.models import COUNTED
+from echojax.models import HEURISTICS
 from echojax.reproduction.finished import COLUMNS, METRICS, read_finished
 from echojax.reproduction.protocols import Way, judge_if_missing, read_judged
 from echojax.training.evaluate import evaluate_run
@@ -44,7 +44,7 @@ def runs(data_file, tmp_path_factory):
         data_path=str(data_file), k_core=2, max_len=8, batch_size=16, learning_rate=0.01, epochs=3,
         split="global-time",
     )  # fmt: skip
-    sizes = {"markov": {}, "sasrec": {"width": 8, "layers": 1, "heads": 1, "dropout": 0.0}}
+    sizes = {"markov": {}, "sasrec": {"d_model": 8, "layers": 1, "heads": 1, "dropout": 0.0}}
     for model, size in sizes.items():
         run(
             dataclasses.replace(base, model=model, run_dir=str(folder / model), **size),
@@ -79,7 +79,7 @@ def test_seen_items_out_is_what_evaluate_says(runs):
 def test_sampled_metrics_of_a_counted_model_equal_brute_force(runs):
     config = resolved(Config(**json.loads((runs / "markov" / "config.json").read_text())))
     dataset, split = read_data(config, lambda line: None)
-    score = scorer(COUNTED["markov"](split.train, dataset.num_items))
+    score = scorer(HEURISTICS["markov"](split.train, dataset.num_items))
     negatives = draw_negatives(split.test, dataset.num_items)
     hits = []
     for m in range(len(split.test)):
@@ -153,7 +153,7 @@ def test_ranks_of_the_counted_model_are_the_evaluators(runs):
     """The run's own test ranks and those judged here come from one rule."""
     config = resolved(Config(**json.loads((runs / "markov" / "config.json").read_text())))
     dataset, split = read_data(config, lambda line: None)
-    score = scorer(COUNTED["markov"](split.train, dataset.num_items))
+    score = scorer(HEURISTICS["markov"](split.train, dataset.num_items))
     ranks = rank_by(score, split.test, dataset.num_items, exclude_seen=False).rank_M
     with np.load(runs / "markov" / "ranks.npz") as file:
         np.testing.assert_array_equal(file["test_rank_M"], ranks)

@@ -4,7 +4,7 @@ import hashlib
 import json
 
 from echojax.data import DATASETS
-from echojax.models import COUNTED, MODELS
+from echojax.models import HEURISTICS, MODELS
 from echojax.reproduction.finished import read_finished
 from echojax.reproduction.other_tables import published_table
 from echojax.reproduction.published import differences, published
@@ -37,7 +37,7 @@ def test_every_entry_is_of_a_known_data_set_and_sound():
             assert all(0 < low <= high < 1 for low, high in [
                 (one.ndcg[0], one.hr[0]), (one.hr[0], one.hr[-1]), (one.ndcg[0], one.ndcg[-1]),
             ])  # fmt: skip
-            assert one.model in {*MODELS, *COUNTED, "", "gru4rec"}
+            assert one.model in {*MODELS, *HEURISTICS, "", "gru4rec"}
 
 
 def test_differences_of_protocol_are_named():

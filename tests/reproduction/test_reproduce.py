@@ -102,7 +102,7 @@ def test_what_another_process_saw_fail_stays_until_it_is_made(finished_suite, re
 
 @pytest.fixture
 def counted(tmp_path):
-    """Return (file of data, flags) of a suite of two counted models."""
+    """Return (file of data, flags) of a suite of two heuristic models."""
     data, suite = tmp_path / "ring.inter", tmp_path / "two.toml"
     lines = [f"u{user}\ti{(user + n) % 7}\t{n}\n" for user in range(9) for n in range(5)]
     data.write_text("user_id:token\titem_id:token\ttimestamp:float\n" + "".join(lines))

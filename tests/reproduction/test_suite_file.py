@@ -8,7 +8,7 @@ import pytest
 from echojax.command_line import parse
 from echojax.config import Config
 from echojax.errors import UserError
-from echojax.models import COUNTED, MODELS
+from echojax.models import HEURISTICS, MODELS
 from echojax.reproduction.cells import plan
 from echojax.reproduction.suite_file import find_suite, read_suite
 from echojax.training.prepared import resolved
@@ -27,7 +27,7 @@ def changed(old, new):
 def test_suites_that_come_along_can_be_run(path, tmp_path):
     suite = read_suite(path)
     rows = (*suite.rows, *suite.ablation)
-    if missing := {row.flags["model"] for row in rows} - MODELS.keys() - COUNTED.keys():
+    if missing := {row.flags["model"] for row in rows} - MODELS.keys() - HEURISTICS.keys():
         pytest.skip(f"no such models yet: {', '.join(sorted(missing))}")
     cells = plan(suite, tmp_path / "out", None)
     assert len({cell.folder for cell in cells}) == len(cells)
@@ -45,12 +45,12 @@ def test_smoothing_is_all_that_sets_the_smoothed_suite_apart():
     plain, smoothed = (read_suite(ROOT / f"experiments/suites/ml-100k{end}.toml")
                        for end in ("", "-smoothed"))  # fmt: skip
     assert smoothed.flags == {**plain.flags, "label_smoothing": 0.1}
-    learnt = [row for row in plain.rows if row.flags["model"] not in COUNTED]
+    learnt = [row for row in plain.rows if row.flags["model"] not in HEURISTICS]
     assert list(smoothed.rows) == learnt
 
 
 def test_a_row_outdoes_the_data_set_which_outdoes_the_common_flags(make_suite):
-    text = changed("width = 8", "width = 8\nlearning_rate = 0.5").replace(
+    text = changed("d_model = 8", "d_model = 8\nlearning_rate = 0.5").replace(
         "k_core = 2", "k_core = 2\nlearning_rate = 0.2\nmax_len = 7"
     )
     _, cells, _ = make_suite(text)
@@ -76,7 +76,7 @@ def test_ablations_are_the_reference_with_a_switch(make_suite):
 
 
 def test_the_command_of_a_row_gives_its_configuration(make_suite):
-    text = changed("width = 8", "width = 8\nexclude_seen = true\ndropout = 0")
+    text = changed("d_model = 8", "d_model = 8\nexclude_seen = true\ndropout = 0")
     text = text.replace("filter = false", "filter = false\nmask_padding = false")
     _, cells, _ = make_suite(text)
     for cell in cells:
@@ -88,9 +88,12 @@ def test_the_command_of_a_row_gives_its_configuration(make_suite):
 
 
 BAD = {
-    "flag": (changed("width = 8", "widht = 8"), "[rows.sasrec]: unknown flag 'widht'; did you"),
+    "flag": (changed("d_model = 8", "widht = 8"), "[rows.sasrec]: unknown flag 'widht'; did you"),
     "common flag": (changed("learning_rate", "learning-rate"), "did you mean 'learning_rate'"),
-    "whole number": (changed("width = 8", "width = 8.5"), "width must be a whole number, not 8.5"),
+    "whole number": (
+        changed("d_model = 8", "d_model = 8.5"),
+        "d_model must be a whole number, not 8.5",
+    ),
     "truth": (changed("filter = false", "filter = 0"), "filter must be true or false, not 0"),
     "number": (changed("= 0.01", "= true"), "[flags]: learning_rate must be a number, not True"),
     "choice": (changed("k_core = 2", 'split = "random"'), "'leave-one-out' or 'global-time'"),

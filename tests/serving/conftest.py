@@ -25,7 +25,7 @@ def ring_run(tmp_path_factory):
         "item_id:token\tname:token_seq\trelease_year:token\n" + titles
     )
     config = Config(
-        data_path=str(folder / "ring.inter"), width=8, state_size=4, max_len=8, batch_size=64,
+        data_path=str(folder / "ring.inter"), d_model=8, d_state=4, max_len=8, batch_size=64,
         k_core=2, learning_rate=0.01, epochs=6, run_dir=str(folder / "run"),
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:

@@ -16,7 +16,7 @@ from echojax import Recommender
 from echojax.config import Config
 from echojax.errors import UserError
 from echojax.interop.weights import weights
-from echojax.models import COUNTED, MODELS, build_model, with_sizes
+from echojax.models import HEURISTICS, MODELS, build_model, with_sizes
 from echojax.serving import export as exporting
 from echojax.serving import export_run
 from echojax.serving.export_program import export_program
@@ -124,11 +124,11 @@ def test_the_program_notices_damage(program, copy, name, monkeypatch):
         runpy.run_path(str(program))
 
 
-# EchoMamba4Rec as mended here is what the small run holds.
+# EchoMamba4Rec as corrected here is what the small run holds.
 @pytest.mark.parametrize("name", ["official", *sorted(MODELS.keys() - {"echomamba4rec"})])
 def test_every_model_is_exported_for_every_platform(name):
     chosen = {"variant": "official"} if name == "official" else {"model": name}
-    config = Config(**chosen, max_len=5, width=4, scan="fused")
+    config = Config(**chosen, max_len=5, d_model=4, scan="fused")
     model = build_model(with_sizes(config), 12)
     program = export_program(model, 3)
     assert program.platforms == ("cpu", "cuda", "tpu")
@@ -197,7 +197,10 @@ def test_what_is_no_export_is_not_replaced(copy, ring_run, change, words):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        *(({"model": name}, f"a {name} run, which counts and keeps no model") for name in COUNTED),
+        *(
+            ({"model": name}, f"a {name} run, which counts and keeps no model")
+            for name in HEURISTICS
+        ),
         ({"seeds": 2}, "2 seeds; name one"),
     ],
 )

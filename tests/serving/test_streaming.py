@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from echojax.errors import UserError
 from echojax.models.bert4rec import BERT4Rec
-from echojax.models.bidirectional import Mends, Parts
+from echojax.models.bidirectional import Components, Corrections
 from echojax.models.caser import Caser
 from echojax.models.echomamba4rec import EchoMamba4Rec
 from echojax.models.fmlprec import FMLPRec
@@ -34,19 +34,19 @@ TURNS = np.array(
     ],
     np.int32,
 )
-SMALL = {"state_size": 4}
-NO_FILTER = Parts(filter=False)
+SMALL = {"d_state": 4}
+NO_FILTER = Components(filter=False)
 # Streams that remember everything, and those that read the newest max_len events.
 ENDLESS = {
     "mamba4rec": (Mamba4Rec, SMALL),
     "mamba4rec-2-layers": (Mamba4Rec, SMALL | {"layers": 2}),
     "gru4rec": (GRU4Rec, {"layers": 2}),
     "caser": (Caser, {"window": 3}),
-    "echomamba4rec": (EchoMamba4Rec, SMALL | {"parts": NO_FILTER}),
-    "echomamba4rec-1-tap": (EchoMamba4Rec, SMALL | {"parts": NO_FILTER, "conv_width": 1}),
+    "echomamba4rec": (EchoMamba4Rec, SMALL | {"components": NO_FILTER}),
+    "echomamba4rec-1-tap": (EchoMamba4Rec, SMALL | {"components": NO_FILTER, "d_conv": 1}),
     "echomamba4rec-forward": (
         EchoMamba4Rec,
-        SMALL | {"parts": Parts(filter=False, backward=False), "layers": 2},
+        SMALL | {"components": Components(filter=False, backward=False), "layers": 2},
     ),
 }
 WINDOWED = {"sasrec": (SASRec, {}), "hstu": (HSTU, {}), "narm": (NARM, {})}
@@ -185,15 +185,15 @@ def test_an_old_state_can_be_used_again_unless_it_is_donated():
         (BERT4Rec, {}, "BERT4Rec cannot be streamed: its attention looks both ways"),
         (FMLPRec, {}, "FMLPRec cannot be streamed: its filters change every position"),
         (EchoMamba4Rec, {}, "EchoMamba4Rec cannot be streamed: its filter changes every position"),
-        (EchoMamba4Rec, {"parts": NO_FILTER, "layers": 2}, "its backward Mamba changes every"),
+        (EchoMamba4Rec, {"components": NO_FILTER, "layers": 2}, "its backward Mamba changes every"),
         (
             EchoMamba4Rec,
-            {"parts": NO_FILTER, "mends": Mends(join_both_ends=False)},
+            {"components": NO_FILTER, "corrections": Corrections(join_both_ends=False)},
             "its backward Mamba does not run from the last item to the first",
         ),
         (
             EchoMamba4Rec,
-            {"parts": NO_FILTER, "mends": Mends(reverse_from_last=False)},
+            {"components": NO_FILTER, "corrections": Corrections(reverse_from_last=False)},
             "its backward Mamba does not run from the last item to the first",
         ),
     ],

@@ -32,18 +32,18 @@ from echojax.training.program import make_step, target_counts, training_batches
 from echojax.training.seed_run import side_by_side, stacked, unstacked
 from echojax.training.state import create_state
 
-SIZES = {"width": 8, "max_len": 6, "dropout": 0.3, "layers": 1, "scan": "sequential"}
+SIZES = {"d_model": 8, "max_len": 6, "dropout": 0.3, "layers": 1, "scan": "sequential"}
 CASES = {
     # A batch that 4 and 8 devices cannot share evenly, microbatches, short windows.
     "echomamba4rec": Config(
         model="echomamba4rec",
-        state_size=2,
+        d_state=2,
         batch_size=30,
         clip_norm=0.05,
         label_smoothing=0.1,
         **SIZES,
     ),
-    "mamba4rec": Config(model="mamba4rec", state_size=2, batch_size=8, **SIZES | {"layers": 2}),
+    "mamba4rec": Config(model="mamba4rec", d_state=2, batch_size=8, **SIZES | {"layers": 2}),
     "sasrec": Config(
         model="sasrec",
         heads=1,
@@ -82,9 +82,11 @@ def made_up() -> Dataset:
     )
 
 
-def train(config, devices, item_shards, time_shards, parallel):
+def train(config, devices, item_shards, sequence_shards, parallel):
     """Return the losses of 20 steps, all parameters, and the ranks of the test items."""
-    mesh = make_mesh(jax.devices()[:devices], item_shards=item_shards, time_shards=time_shards)
+    mesh = make_mesh(
+        jax.devices()[:devices], item_shards=item_shards, sequence_shards=sequence_shards
+    )
     dataset = made_up()
     split = leave_one_out(dataset, 6)
     optimizer = make_optimizer(config, axes_of(mesh).items)
@@ -100,7 +102,7 @@ def train(config, devices, item_shards, time_shards, parallel):
     states, losses = place(stacked([state for _, state in made]), mesh, axis=1), []
     onto = {"shard_map": spread, "pmap": stack_shares}[parallel]
     for number in range(20):
-        asked_D = np.arange(number, number - devices // time_shards, -1, np.int32)
+        asked_D = np.arange(number, number - devices // sequence_shards, -1, np.int32)
         states, loss, asked = step(states, onto(feed[number], mesh, axis=1), onto(asked_D, mesh))
         assert int(asked) == number
         losses.append(np.asarray(loss))
@@ -113,7 +115,7 @@ def train(config, devices, item_shards, time_shards, parallel):
 def stretches():
     """Compare two layers over 4 stretches of each history with the whole, values and gradients."""
     model = EchoMamba4Rec(
-        20, width=8, layers=2, state_size=2, max_len=30, dropout=0.3, scan="fused",
+        20, d_model=8, layers=2, d_state=2, max_len=30, dropout=0.3, scan="fused",
         rngs=nnx.Rngs(1),
     )  # fmt: skip
     graphdef, params = nnx.split(model)
@@ -128,7 +130,7 @@ def stretches():
             items, lengths, dropout_keys=keys
         )
 
-    mesh = make_mesh(jax.devices()[:4], time_shards=4)
+    mesh = make_mesh(jax.devices()[:4], sequence_shards=4)
     sharded = over_devices(partial(encode, axes_of(mesh)), mesh, (P(), batch_specs(items)), P())
 
     def value_and_gradient(encode, items):

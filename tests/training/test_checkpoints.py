@@ -134,7 +134,7 @@ def test_notes_that_orbax_cannot_read_are_said_in_one_line(run, state):
 
 def test_shapes_of_a_state_are_those_of_the_state_made():
     def make_model():
-        return EchoMamba4Rec(9, width=4, state_size=2, max_len=5, rngs=nnx.Rngs(0))
+        return EchoMamba4Rec(9, d_model=4, d_state=2, max_len=5, rngs=nnx.Rngs(0))
 
     optimizer = optax.adam(1e-2)
     structure, state = create_state(make_model(), optimizer, 3)
@@ -228,7 +228,7 @@ def test_a_checkpoint_that_cannot_be_read_now_is_no_damage(run, state, error, re
         raise error
 
     monkeypatch.setattr(run.checkpoints._manager, "restore", restore)
-    with pytest.raises(UserError, match=rf"2 cannot be read \({reason}\); mend that, or delete it"):
+    with pytest.raises(UserError, match=rf"2 cannot be read \({reason}\); fix that, or delete it"):
         run.checkpoints.restore(state)
     assert run.checkpoints.said == []
 

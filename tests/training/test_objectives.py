@@ -131,7 +131,7 @@ def test_cloze_follows_each_rows_key():
 
 
 def test_cloze_lets_no_hidden_item_reach_a_vector():
-    sizes = {"width": 8, "max_len": 5, "dropout": 0.5, "mask_rate": 0.4}
+    sizes = {"d_model": 8, "max_len": 5, "dropout": 0.5, "mask_rate": 0.4}
     model = BERT4Rec(12, **sizes, rngs=nnx.Rngs(0))
     hide = jax.jit(lambda batch: cloze(model, batch, keys(3)))
     user, targets, weights = hide(STRETCHES)

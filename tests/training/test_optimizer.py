@@ -36,7 +36,7 @@ def test_constant_warm_up_and_cosine():
 
 
 def test_weight_decay_shrinks_matrices_alone():
-    model = Mamba4Rec(9, width=8, state_size=2, max_len=4, rngs=nnx.Rngs(0))
+    model = Mamba4Rec(9, d_model=8, d_state=2, max_len=4, rngs=nnx.Rngs(0))
     params = nnx.state(model)
     optimizer = make_optimizer(replace(CONFIG, weight_decay=0.5))
     nothing = jax.tree.map(jnp.zeros_like, params)

@@ -23,7 +23,7 @@ def test_an_evaluator_ranks_the_items_by_the_models_scores_without_dropout(exclu
         offsets=np.arange(0, 61, 6), user_ids=np.arange(10).astype(str),
         item_ids=np.arange(KNOWN).astype(str), fingerprint={},
     )  # fmt: skip
-    config = resolved(Config(model="caser", width=8, max_len=7, exclude_seen=exclude_seen))
+    config = resolved(Config(model="caser", d_model=8, max_len=7, exclude_seen=exclude_seen))
     split = leave_one_out(dataset, 7)
     model = build(MODELS["caser"], dropout=0.5)
     evaluate = make_evaluator(config, dataset, split, nnx.graphdef(model), one_device())

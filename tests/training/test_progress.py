@@ -41,7 +41,7 @@ def test_every_device_and_commit_that_trained_is_kept_once():
 
 
 def test_results_name_what_trained_and_what_tested():
-    assert trained_and_tested([], "a CPU") == "a CPU"  # a counted model
+    assert trained_and_tested([], "a CPU") == "a CPU"  # a heuristic model
     assert trained_and_tested(["a CPU"], "a CPU") == "a CPU"
     words = trained_and_tested(["a GPU", "two GPUs"], "a CPU")
     assert words == "a GPU, then two GPUs, tested on a CPU"

@@ -22,7 +22,7 @@ from echojax.training.seed_run import SeedRun
 
 # A large learning rate on noisy data: the best epoch is an early one.
 SIZES = {
-    "model": "gru4rec", "width": 8, "hidden_size": 8, "max_len": 6, "batch_size": 16, "k_core": 2,
+    "model": "gru4rec", "d_model": 8, "hidden_size": 8, "max_len": 6, "batch_size": 16, "k_core": 2,
     "learning_rate": 0.3, "epochs": 8, "patience": 8, "checkpoint_every": 7,
 }  # fmt: skip
 

@@ -28,7 +28,7 @@ def test_rows_are_divided_by_their_root_mean_square():
 
 def test_the_item_table_alone_has_it():
     config = Config(item_optimizer="rowwise", learning_rate=0.1)
-    params = nnx.state(SASRec(9, width=8, heads=1, layers=1, max_len=4, rngs=nnx.Rngs(0)))
+    params = nnx.state(SASRec(9, d_model=8, heads=1, layers=1, max_len=4, rngs=nnx.Rngs(0)))
     rowwise, adam = make_optimizer(config), make_optimizer(replace(config, item_optimizer="adam"))
     numbers = [
         sum(leaf.size for leaf in jax.tree.leaves(made.init(params))) for made in (rowwise, adam)

@@ -21,7 +21,7 @@ from echojax.training.run_folder import BusyError, alone_in, read_own_config
 from echojax.training.seed_run import SeedRun
 
 SIZES = {
-    "model": "mamba4rec", "width": 8, "state_size": 2, "max_len": 6, "batch_size": 16, "k_core": 2,
+    "model": "mamba4rec", "d_model": 8, "d_state": 2, "max_len": 6, "batch_size": 16, "k_core": 2,
     "learning_rate": 0.02, "patience": 2, "epochs": 9, "dropout": 0.3,
     "scan": "sequential",
 }  # fmt: skip

@@ -16,11 +16,11 @@ from echojax.models.sasrec import SASRec
 from echojax.training.state import create_state
 from echojax.training.step import make_train_step
 
-SMALL_ECHOMAMBA = partial(EchoMamba4Rec, state_size=3)
+SMALL_ECHOMAMBA = partial(EchoMamba4Rec, d_state=3)
 
 
 def setup(seed=0, dropout=0.0, kind=SMALL_ECHOMAMBA, **options):
-    model = kind(22, width=8, max_len=6, dropout=dropout, rngs=nnx.Rngs(seed))
+    model = kind(22, d_model=8, max_len=6, dropout=dropout, rngs=nnx.Rngs(seed))
     graphdef, state = create_state(model, optax.adam(1e-2), seed)
     return make_train_step(graphdef, optax.adam(1e-2), **options), state
 

@@ -10,7 +10,7 @@ import numpy as np
 from echojax.data import Examples
 
 
-class CountedModel:
+class HeuristicModel:
     """Fitted by one pass over the training part; every instance is ready to score.
 
     Args:

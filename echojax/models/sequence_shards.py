@@ -43,9 +43,9 @@ def neighbours(x_BxLxD: jax.Array, count: int, axis: str | None, *, reverse: boo
     Raises:
         ValueError: a stretch has fewer positions.
     """
-    batch, length, width = x_BxLxD.shape
+    batch, length, d_model = x_BxLxD.shape
     if axis is None:
-        return jnp.zeros((batch, count, width), x_BxLxD.dtype)
+        return jnp.zeros((batch, count, d_model), x_BxLxD.dtype)
     if length < count:
         raise ValueError(f"a stretch of {length} positions, but a convolution reads {count} more")
     last = jax.lax.axis_size(axis) - 1
