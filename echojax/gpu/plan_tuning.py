@@ -13,10 +13,10 @@ from echojax.gpu.record import Row, Task
 from echojax.scan_comparison.problem import make_problem
 from echojax.scan_comparison.programs import PASSES, Pass, jax_program
 from echojax.scan_comparison.settings import DTYPES, Shape
-from selective_scan import pallas_gpu
+from selective_scan import gpu
 from selective_scan.arguments import ScanInputs
-from selective_scan.mosaic_arrays import Options
-from selective_scan.mosaic_plans import PLANS, Plan, plan_for, segments_for
+from selective_scan.gpu.arrays import Options
+from selective_scan.gpu.plans import PLANS, Plan, plan_for, segments_for
 
 # Sizes that each line of the table is for.
 _SHAPES = {
@@ -135,7 +135,7 @@ def _try(
         def scan(arguments: Arrays) -> jax.Array:
             fixed = Options(softplus=True, reverse=(False,), interpret=interpret, **chosen)
             one = jax.tree.map(lambda x: x[None], ScanInputs(*(arguments[name] for name in ORDER)))
-            return pallas_gpu.scan_sets(one, fixed)[0][0]
+            return gpu.scan_sets(one, fixed)[0][0]
 
         return jax_program(scan, problem.arguments, problem.dy, which)
 

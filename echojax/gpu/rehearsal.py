@@ -8,7 +8,7 @@ from unittest import mock
 import jax
 
 from echojax.errors import UserError
-from selective_scan import choice, implementations, pallas_gpu
+from selective_scan import dispatch, gpu, implementations
 
 
 @contextmanager
@@ -24,10 +24,10 @@ def kernels(*, rehearse: bool) -> Iterator[None]:
         yield
         return
     jax.config.update("jax_disable_most_optimizations", True)  # compiling is nearly all of it
-    scan, both = (partial(f, interpret=True) for f in (pallas_gpu.scan, pallas_gpu.scan_both))
+    scan, both = (partial(f, interpret=True) for f in (gpu.scan, gpu.scan_both))
     with (
-        mock.patch.object(pallas_gpu, "scan", scan),
-        mock.patch.object(pallas_gpu, "scan_both", both),
-        mock.patch.dict(choice._NEEDS, pallas_gpu=lambda: None),
+        mock.patch.object(gpu, "scan", scan),
+        mock.patch.object(gpu, "scan_both", both),
+        mock.patch.dict(dispatch._NEEDS, pallas_gpu=lambda: None),
     ):
         yield

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from echojax.scan_comparison.programs import Pass
 from echojax.scan_comparison.settings import Shape
-from selective_scan.exponential import exp2
+from selective_scan.elementwise import exp2
 
 FORMULA = (
     "floor = max(bytes / bandwidth, exponentials / rate). Forward, bytes: read u, delta, z "

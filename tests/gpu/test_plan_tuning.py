@@ -3,7 +3,7 @@
 import pytest
 
 from echojax.gpu.plan_tuning import best_plans, plans
-from selective_scan.mosaic_plans import PLANS
+from selective_scan.gpu.plans import PLANS
 
 A, B, C = "block 32, chunk 16, ahead 1", "block 64, chunk 8, ahead 1", "block 64, chunk 8, ahead 2"
 

@@ -16,7 +16,7 @@ from selective_scan import (
     selective_scan_reference,
     selective_scan_step,
 )
-from selective_scan.choice import scan_named
+from selective_scan.dispatch import scan_named
 from tests.selective_scan.oracle import JAX_NAMES, OPTIONS, compare, inputs, run
 
 NAMES = [name for name, reason in implementations().items() if reason is None]

@@ -11,10 +11,9 @@ from jax.extend.core import jaxprs_in_params
 from jax.sharding import SingleDeviceSharding
 
 from selective_scan import (
-    pallas_tpu,
-    pallas_tpu_launch,
     selective_scan_gradients,
     selective_scan_reference,
+    tpu,
 )
 from selective_scan.arguments import ScanInputs
 
@@ -42,8 +41,8 @@ QUICK_COMPILE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensiv
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Cut small scans into as many blocks as large ones have."""
-    monkeypatch.setattr(pallas_tpu_launch, "_MOST_POSITIONS", 16)
-    monkeypatch.setattr(pallas_tpu_launch, "_MOST_CHANNELS", 128)
+    monkeypatch.setattr(tpu.blocks, "_MOST_POSITIONS", 16)
+    monkeypatch.setattr(tpu.blocks, "_MOST_CHANNELS", 128)
 
 
 def draw(shape, given=OPTIONS["everything"]):
@@ -69,7 +68,7 @@ def draw(shape, given=OPTIONS["everything"]):
 
 def scan_of(arrays, *, softplus=True, reverse=False, interpret=True):
     inputs = ScanInputs(**{FIELDS[k]: v for k, v in arrays.items()})
-    return pallas_tpu.scan(inputs, softplus=softplus, reverse=reverse, interpret=interpret)
+    return tpu.scan(inputs, softplus=softplus, reverse=reverse, interpret=interpret)
 
 
 def compare_with_the_oracle(arrays, dtype, tolerance, *, reverse, softplus=True):

@@ -9,9 +9,9 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array, lax
 
-from selective_scan.activations import sigmoid, softplus
-from selective_scan.mosaic_blocks import Blocks, Place, flipped
-from selective_scan.mosaic_kernel import Carry, Kernel
+from selective_scan.elementwise import sigmoid, softplus
+from selective_scan.gpu.blocks import Blocks, Place, flipped
+from selective_scan.gpu.kernel import Carry, Kernel
 
 
 class Chunk:

@@ -11,7 +11,7 @@ from jax import Array, lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
-from selective_scan.mosaic_blocks import Blocks, Place
+from selective_scan.gpu.blocks import Blocks, Place
 
 Carry = dict[str, Array]
 

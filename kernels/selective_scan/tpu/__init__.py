@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from selective_scan.arguments import ScanInputs, surrounded
+from selective_scan.arguments import ScanInputs, with_epilogue
 from selective_scan.missing_derivatives import first_derivatives_only, no_forward_mode
-from selective_scan.pallas_tpu_backward import run_backward
-from selective_scan.pallas_tpu_forward import run_forward
+from selective_scan.tpu.backward import run_backward
+from selective_scan.tpu.forward import run_forward
 
 _MOST_STATES = 256  # of a launch: more do not fit in VMEM on every TPU
 
@@ -31,7 +31,7 @@ def scan(
         interpret: run on any backend, slowly.
     """
     if inputs.A_ExN.shape[1] > _MOST_STATES:
-        return surrounded(partial(_in_parts, interpret=interpret))(
+        return with_epilogue(partial(_in_parts, interpret=interpret))(
             inputs, softplus=softplus, reverse=reverse
         )
     return _scan(no_forward_mode("pallas_tpu", inputs), softplus, reverse, interpret)

@@ -16,10 +16,10 @@ from types import SimpleNamespace
 import jax.numpy as jnp
 from jax import Array, lax
 
-from selective_scan.activations import sigmoid
-from selective_scan.mosaic_blocks import Blocks, Place
-from selective_scan.mosaic_forward import Chunk, parameters, start, time_steps, visit_chunk
-from selective_scan.mosaic_kernel import Carry, Kernel
+from selective_scan.elementwise import sigmoid
+from selective_scan.gpu.blocks import Blocks, Place
+from selective_scan.gpu.forward import Chunk, parameters, start, time_steps, visit_chunk
+from selective_scan.gpu.kernel import Carry, Kernel
 
 
 def _backward_first(blocks: Blocks, refs: SimpleNamespace) -> Carry:

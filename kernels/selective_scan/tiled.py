@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from selective_scan.exponential import exp2
+from selective_scan.elementwise import exp2
 from selective_scan.missing_derivatives import no_forward_mode
 
 # Elements of a (rows, E) tile. With 32 states and float32 a tile's state has 256 kB.
