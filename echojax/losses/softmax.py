@@ -152,7 +152,7 @@ def sharded_softmax(axis: str, num_items: int) -> Loss:
 
     Args:
         axis: the mapped axis that the item table is spread over.
-        num_items: of the whole table; rows behind them fill up the last device's part.
+        num_items: of the whole table; rows after them fill up the last device's part.
 
     The loss is given this device's part of the table.
     """

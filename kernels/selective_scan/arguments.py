@@ -39,8 +39,21 @@ class Scan(Protocol):
         """Return y (B, L, E) and the state after the last visited position (B, E, N)."""
 
 
-# What is inside: (u, t, A, B, C, initial state, reverse=...) -> (C . h, last state), all of one
-# dtype, with time steps t that are positive, and 0 where a position is not valid.
+class Recurrence(NamedTuple):
+    """What a plain recurrence reads: h_l = exp(dt_l A) h_{l-1} + dt_l B_l u_l, and C_l . h_l.
+
+    All of one dtype; time steps are positive, and 0 where a position is not valid.
+    """
+
+    u_BxLxE: Array
+    dt_BxLxE: Array
+    A_ExN: Array
+    B_BxLxN: Array
+    C_BxLxN: Array
+    state_BxExN: Array
+
+
+# core(Recurrence, reverse=...) -> (C . h at every position (B, L, E), the last state (B, E, N))
 Core = Callable[..., tuple[Array, Array]]
 
 
@@ -53,14 +66,14 @@ def with_epilogue(core: Core) -> Scan:
         )
         dtype = state_dtype(u_BxLxE, delta_BxLxE, A_ExN, B_BxLxN, C_BxLxN)
         valid_BxL = valid_mask(lengths_B, u_BxLxE.shape[1])
-        t_BxLxE = time_steps(delta_BxLxE, bias_E, softplus, valid_BxL, dtype)
+        dt_BxLxE = time_steps(delta_BxLxE, bias_E, softplus, valid_BxL, dtype)
         u_BxLxE, B_BxLxN, C_BxLxN, z_BxLxE = where_valid(
             valid_BxL, (u_BxLxE, B_BxLxN, C_BxLxN, z_BxLxE)
         )
         state_BxExN = initial(state, u_BxLxE.shape[0], A_ExN, dtype)
         u, A, B, C = (x.astype(dtype) for x in (u_BxLxE, A_ExN, B_BxLxN, C_BxLxN))
-        inside = varying_alike(u, t_BxLxE, A, B, C, state_BxExN)
-        y_BxLxE, last = core(*inside, reverse=reverse)
+        inside = Recurrence(*varying_alike(u, dt_BxLxE, A, B, C, state_BxExN))
+        y_BxLxE, last = core(inside, reverse=reverse)
         if D_E is not None:
             y_BxLxE += D_E.astype(dtype) * u
         if z_BxLxE is not None:

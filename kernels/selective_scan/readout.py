@@ -190,7 +190,7 @@ def _over_tiles(
 ) -> Any:
     """Return what ``tile`` finds in the tiles that hold one of the first ``count`` rows.
 
-    That is a loop over all tiles, not over those alone: JAX can go back through it.
+    That is a loop over all tiles, not only over those: JAX can go back through it.
     """
     rows, channels = arrays[0].shape
     # Equal tiles, so that little is padded.

@@ -1,8 +1,7 @@
 """Scans in plain JAX operations: sequential, associative, and chunked, which is between them.
 
-Each takes u, time steps t that are positive, and 0 where a position is not valid, A, B, C and the
-state before the first position, all of one dtype (``arguments.Core``), and returns C . h at every
-position, (B, L, E), and the last state, (B, E, N).
+Each takes a ``Recurrence`` and returns C . h at every position, (B, L, E), and the last state,
+(B, E, N).
 """
 
 from functools import partial
@@ -11,49 +10,35 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from selective_scan.arguments import Recurrence
+
 CHUNK = 64
 
 _einsum = partial(jnp.einsum, precision="highest")
 
 
-def sequential(
-    u_BxLxE: Array,
-    t_BxLxE: Array,
-    A_ExN: Array,
-    B_BxLxN: Array,
-    C_BxLxN: Array,
-    state_BxExN: Array,
-    *,
-    reverse: bool,
-) -> tuple[Array, Array]:
+def sequential(inputs: Recurrence, *, reverse: bool) -> tuple[Array, Array]:
     """Scan one position after the other, by ``lax.scan``; the gradient keeps every state."""
+    u_BxLxE, dt_BxLxE, A_ExN, B_BxLxN, C_BxLxN, state_BxExN = inputs
 
     # The gradient computes decays again instead of keeping them beside the states.
     @partial(jax.checkpoint, prevent_cse=False)
     def visit(h_BxExN: Array, at: tuple[Array, ...]) -> tuple[Array, Array]:
-        u_BxE, t_BxE, B_BxN, C_BxN = at
-        decay_BxExN = jnp.exp(t_BxE[..., None] * A_ExN)
-        h_BxExN = decay_BxExN * h_BxExN + (t_BxE * u_BxE)[..., None] * B_BxN[:, None]
+        u_BxE, dt_BxE, B_BxN, C_BxN = at
+        decay_BxExN = jnp.exp(dt_BxE[..., None] * A_ExN)
+        h_BxExN = decay_BxExN * h_BxExN + (dt_BxE * u_BxE)[..., None] * B_BxN[:, None]
         return h_BxExN, _einsum("ben,bn->be", h_BxExN, C_BxN)
 
-    in_time = [x.swapaxes(0, 1) for x in (u_BxLxE, t_BxLxE, B_BxLxN, C_BxLxN)]
+    in_time = [x.swapaxes(0, 1) for x in (u_BxLxE, dt_BxLxE, B_BxLxN, C_BxLxN)]
     last, y_LxBxE = jax.lax.scan(visit, state_BxExN, tuple(in_time), reverse=reverse)
     return y_LxBxE.swapaxes(0, 1), last
 
 
-def associative(
-    u_BxLxE: Array,
-    t_BxLxE: Array,
-    A_ExN: Array,
-    B_BxLxN: Array,
-    C_BxLxN: Array,
-    state_BxExN: Array,
-    *,
-    reverse: bool,
-) -> tuple[Array, Array]:
+def associative(inputs: Recurrence, *, reverse: bool) -> tuple[Array, Array]:
     """Scan all positions at once: O(log L) deep, with several (B, L, E, N) arrays."""
-    decay_BxLxExN = jnp.exp(t_BxLxE[..., None] * A_ExN)
-    input_BxLxExN = (t_BxLxE * u_BxLxE)[..., None] * B_BxLxN[:, :, None]
+    u_BxLxE, dt_BxLxE, A_ExN, B_BxLxN, C_BxLxN, state_BxExN = inputs
+    decay_BxLxExN = jnp.exp(dt_BxLxE[..., None] * A_ExN)
+    input_BxLxExN = (dt_BxLxE * u_BxLxE)[..., None] * B_BxLxN[:, :, None]
     first = -1 if reverse else 0
     # The initial state is what the first visited position decays.
     input_BxLxExN = input_BxLxExN.at[:, first].add(decay_BxLxExN[:, first] * state_BxExN)
@@ -93,23 +78,13 @@ def _shifted(x_BxLxExN: Array, by: int, reverse: bool) -> Array:
     return jnp.pad(x_BxLxExN[:, 1:], ((0, 0), (0, 1), (0, 0), (0, 0)))
 
 
-def chunked(
-    u_BxLxE: Array,
-    t_BxLxE: Array,
-    A_ExN: Array,
-    B_BxLxN: Array,
-    C_BxLxN: Array,
-    state_BxExN: Array,
-    *,
-    reverse: bool,
-    chunk: int = CHUNK,
-) -> tuple[Array, Array]:
+def chunked(inputs: Recurrence, *, reverse: bool, chunk: int = CHUNK) -> tuple[Array, Array]:
     """Scan in parallel inside a chunk of time, sequentially from chunk to chunk.
 
     Memory is that of ``associative`` for one chunk, and one state a chunk: the gradient computes a
     chunk again. The last chunk is padded with time steps of 0.
     """
-    batch, length, _ = u_BxLxE.shape
+    batch, length, _ = inputs.u_BxLxE.shape
     chunks = -(-length // chunk)
     chunk = -(-length // chunks)  # equal chunks, so that little is padded
 
@@ -119,10 +94,12 @@ def chunked(
 
     @jax.checkpoint  # the gradient runs a chunk again instead of keeping its states
     def visit(h_BxExN: Array, part: tuple[Array, ...]) -> tuple[Array, Array]:
-        u, t, B, C = part
-        y, h_BxExN = associative(u, t, A_ExN, B, C, h_BxExN, reverse=reverse)
+        u, dt, B, C = part
+        within = Recurrence(u, dt, inputs.A_ExN, B, C, h_BxExN)
+        y, h_BxExN = associative(within, reverse=reverse)
         return h_BxExN, y
 
-    in_time = tuple(map(cut, (u_BxLxE, t_BxLxE, B_BxLxN, C_BxLxN)))
+    u, dt, _, B, C, state_BxExN = inputs
+    in_time = tuple(map(cut, (u, dt, B, C)))
     last, y = jax.lax.scan(visit, state_BxExN, in_time, reverse=reverse)
     return y.swapaxes(0, 1).reshape(batch, chunks * chunk, -1)[:, :length], last

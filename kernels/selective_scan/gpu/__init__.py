@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.custom_batching import custom_vmap
 
-from selective_scan.arguments import ScanInputs, direction_of, with_epilogue
+from selective_scan.arguments import Recurrence, ScanInputs, direction_of, with_epilogue
 from selective_scan.gpu.arrays import Options
 from selective_scan.gpu.launches import Arrays, run_backward, run_forward
 from selective_scan.gpu.plans import MOST_STATES
@@ -50,18 +50,9 @@ def scan_both(
     return jax.tree.map(lambda *x: jnp.stack(x), *each)
 
 
-def _in_parts(
-    u: Array,
-    t: Array,
-    A: Array,
-    B: Array,
-    C: Array,
-    state: Array,
-    *,
-    reverse: bool,
-    interpret: bool,
-) -> tuple[Array, Array]:
+def _in_parts(inputs: Recurrence, *, reverse: bool, interpret: bool) -> tuple[Array, Array]:
     """Run parts of the states as sets of one launch; their outputs add up."""
+    u, t, A, B, C, state = inputs
     states = A.shape[1]
     parts = -(-states // MOST_STATES)
 
@@ -69,8 +60,8 @@ def _in_parts(
         x = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, -states % parts)])
         return jnp.moveaxis(x.reshape(*x.shape[:-1], parts, -1), -2, 0)
 
-    inputs = ScanInputs(u[None], t[None], cut(A), cut(B), cut(C), initial_state_BxExN=cut(state))
-    y, last = scan_sets(inputs, Options(False, (reverse,), interpret))
+    sets = ScanInputs(u[None], t[None], cut(A), cut(B), cut(C), initial_state_BxExN=cut(state))
+    y, last = scan_sets(sets, Options(False, (reverse,), interpret))
     last = jnp.moveaxis(last, 0, -2)
     return jnp.sum(y, axis=0), last.reshape(*last.shape[:-2], -1)[..., :states]
 

@@ -296,8 +296,8 @@ def between_segments(
     def join(near: tuple[Array, Array], far: tuple[Array, Array]) -> tuple[Array, Array]:
         return near[0] * far[0], far[0] * near[1] + far[1]
 
-    _, behind = lax.associative_scan(join, (decays, ends), axis=2)
-    return _in_order(jnp.concatenate([edge[:, :, None], behind[:, :, :-1]], axis=2), backwards)
+    _, after = lax.associative_scan(join, (decays, ends), axis=2)
+    return _in_order(jnp.concatenate([edge[:, :, None], after[:, :, :-1]], axis=2), backwards)
 
 
 def last_segment(x: Array, backwards: Array) -> Array:

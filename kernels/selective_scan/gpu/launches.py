@@ -58,7 +58,7 @@ def run_backward(
     shared = cut.shared("delta", "A2", "C", "bias", "z", from_end=True)
     spec = in_time(blocks, len(dy), from_end=True)
     shared["dy"] = (cut.in_time(dy, cut.padded_channels), spec)
-    behind = None if dlast is None else cut.state_array(dlast)
+    after = None if dlast is None else cut.state_array(dlast)
     if cut.segments > 1:
         arrives = cut.run(
             backward.ARRIVES,
@@ -66,9 +66,9 @@ def run_backward(
             outputs={"dinitial": cut.states_shape()},
             scratch=dict.fromkeys(("t", "w"), blocks.tile_shape),
         )
-        behind = cut.between(arrives["dinitial"], kept["total"], behind, from_end=True)
-    elif behind is not None:
-        behind = cut.in_planes(behind)
+        after = cut.between(arrives["dinitial"], kept["total"], after, from_end=True)
+    elif after is not None:
+        after = cut.in_planes(after)
     outputs = {
         "du": cut.in_time_shape(inputs.u_BxLxE.dtype, from_end=True),
         "ddelta": cut.in_time_shape(inputs.delta_BxLxE.dtype, from_end=True),
@@ -88,7 +88,7 @@ def run_backward(
         shared
         | cut.shared("u", "B", "D", from_end=True)
         | {"starts": (kept["starts"], None)}
-        | _given("dlast", behind),
+        | _given("dlast", after),
         outputs,
         scratch,
     )

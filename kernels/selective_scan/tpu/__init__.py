@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from selective_scan.arguments import ScanInputs, with_epilogue
+from selective_scan.arguments import Recurrence, ScanInputs, with_epilogue
 from selective_scan.missing_derivatives import first_derivatives_only, no_forward_mode
 from selective_scan.tpu.backward import run_backward
 from selective_scan.tpu.forward import run_forward
@@ -37,26 +37,17 @@ def scan(
     return _scan(no_forward_mode("pallas_tpu", inputs), softplus, reverse, interpret)
 
 
-def _in_parts(
-    u: Array,
-    t: Array,
-    A: Array,
-    B: Array,
-    C: Array,
-    state: Array,
-    *,
-    reverse: bool,
-    interpret: bool,
-) -> tuple[Array, Array]:
+def _in_parts(inputs: Recurrence, *, reverse: bool, interpret: bool) -> tuple[Array, Array]:
     """Run one launch for each part of the states; their outputs add up."""
+    u, t, A, B, C, state = inputs
     y = jnp.zeros_like(u)
     last: list[Array] = []
     for first in range(0, A.shape[1], _MOST_STATES):
         part = slice(first, first + _MOST_STATES)
-        inputs = ScanInputs(
+        launch = ScanInputs(
             u, t, A[:, part], B[..., part], C[..., part], initial_state_BxExN=state[..., part]
         )
-        more, last_of_part = scan(inputs, softplus=False, reverse=reverse, interpret=interpret)
+        more, last_of_part = scan(launch, softplus=False, reverse=reverse, interpret=interpret)
         y += more
         last.append(last_of_part)
     return y, jnp.concatenate(last, axis=2)

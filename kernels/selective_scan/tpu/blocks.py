@@ -246,7 +246,7 @@ class Chunk:
         return raw_KxE, jnp.where(self.visited_KxE, t_KxE, 0)
 
     def walk(self, visit: Callable[..., Any], carry: Any, *, descending: bool) -> Any:
-        """Return the carry behind ``carry = visit(position, carry)`` over visited positions.
+        """Return the carry after ``carry = visit(position, carry)`` over visited positions.
 
         Groups of 8 positions without a visited one are left out.
         """
