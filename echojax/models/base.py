@@ -190,6 +190,4 @@ def check_histories(item_ids_BxL: Any, lengths_B: Any, num_items: int) -> None:
         )
     if lengths.size and not 1 <= lengths.min() <= lengths.max() <= items.shape[1]:
         wrong = lengths.min() if lengths.min() < 1 else lengths.max()
-        raise ValueError(
-            f"length {wrong} of a history: expected 1 to {items.shape[1]}, its columns"
-        )
+        raise ValueError(f"a history of length {wrong}: it must be 1 to {items.shape[1]}")
