@@ -14,7 +14,7 @@ from flax import nnx
 
 from echojax.insight.modules import Gate, Shift, modules
 from echojax.models import SequenceModel
-from echojax.models.bidirectional import BidirectionalLayer, BidirectionalMamba
+from echojax.models.echomamba4rec import BidirectionalLayer, BidirectionalMamba
 
 
 def own_items(model: SequenceModel, item_ids_BxL: jax.Array, offset_BxLxD: jax.Array) -> jax.Array:

@@ -11,7 +11,7 @@ import jax
 from flax import nnx
 
 from echojax.models import SequenceModel
-from echojax.models.bidirectional import BidirectionalMamba
+from echojax.models.echomamba4rec import BidirectionalMamba
 from echojax.models.mamba import Mamba
 
 Kind = TypeVar("Kind", bound=nnx.Module)

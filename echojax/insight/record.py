@@ -12,7 +12,7 @@ from echojax.insight.memory import memories
 from echojax.insight.modules import modules
 from echojax.insight.sample import Batch, sample
 from echojax.models import SequenceModel
-from echojax.models.spectral_filter import SpectralFilter
+from echojax.models.layers import SpectralFilter
 
 
 def write_insight(

@@ -12,8 +12,9 @@ from flax import nnx
 
 from echojax.config import Config
 from echojax.hlo import Collective, collectives
-from echojax.mesh import axes_of, is_per_item, make_mesh
+from echojax.mesh import axes_of, make_mesh
 from echojax.models import build_model
+from echojax.parameters import is_per_item, map_with_facts
 from echojax.training.optimizer import make_optimizer
 from echojax.training.prepared import resolved
 from echojax.training.program import CPU_OPTIONS, make_step
@@ -90,8 +91,8 @@ def compiled(sizes: Sizes, rows: int, devices: int = 1, *, item_shards: int = 1)
     step = make_step(config, np.ones(sizes.items, int), lengths_M, graphdef, optimizer, mesh)
     options = CPU_OPTIONS if jax.default_backend() == "cpu" else None
     program = side_by_side(step, mesh).lower(*arguments).compile(compiler_options=options)
-    paths = jax.tree_util.tree_leaves_with_path(states.params)
-    parameters = sum(x.size for _, x in paths), sum(x.size for p, x in paths if is_per_item(p))
+    per_item = map_with_facts(lambda facts, x: x.size * is_per_item(facts), states.params)
+    parameters = sum(x.size for x in jax.tree.leaves(states.params)), sum(jax.tree.leaves(per_item))
     return Step(program, arguments, parameters, rows, devices, initial)
 
 

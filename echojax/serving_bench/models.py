@@ -7,8 +7,7 @@ from typing import Any
 from flax import nnx
 
 from echojax.models import MODELS, SequenceModel
-from echojax.models.bidirectional import Components
-from echojax.models.echomamba4rec import EchoMamba4Rec
+from echojax.models.echomamba4rec import Components, EchoMamba4Rec
 
 __all__ = ["ITEMS", "MODELS", "STREAMED", "make_model"]
 

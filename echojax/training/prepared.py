@@ -24,9 +24,8 @@ from echojax.evaluation.metrics import summarise
 from echojax.evaluation.ranking import Ranked, Ranker, make_ranker, rank_examples
 from echojax.mesh import axes_of
 from echojax.models import check_names, check_sequence_shards, with_sizes
-from echojax.models.axes import with_axes
+from echojax.models.base import with_axes, with_precision
 from echojax.models.heuristic import training_counts
-from echojax.models.precision import with_precision
 
 _SPLITS = {"leave-one-out": leave_one_out, "global-time": global_time_split}
 

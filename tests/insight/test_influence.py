@@ -9,7 +9,7 @@ from flax import nnx
 from echojax.insight.influence import by_age
 from echojax.insight.look import look
 from echojax.models import MODELS
-from echojax.models.bidirectional import Components
+from echojax.models.echomamba4rec import Components
 from echojax.models.positions import at_position
 from tests.insight.small_models import BATCH, INSIDE, LENGTH, build
 

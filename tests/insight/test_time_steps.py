@@ -6,7 +6,7 @@ from flax import nnx
 
 from echojax.insight.look import look
 from echojax.insight.memory import effective_memory, memories
-from echojax.models.bidirectional import Components
+from echojax.models.echomamba4rec import Components
 from tests.insight.small_models import BATCH, build
 
 

@@ -4,17 +4,16 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 
-def first_row(table_CxD: jax.Array, axis: str) -> jax.Array:
+def first_row(table_CxD: Array, axis: str) -> Array:
     """Return which item this device's part begins with."""
     return jax.lax.axis_index(axis) * table_CxD.shape[0]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def look_up(
-    table_CxD: jax.Array, items: jax.Array, axis: str | None
-) -> tuple[jax.Array, jax.Array]:
+def embedding_lookup(table_CxD: Array, items: Array, axis: str | None) -> tuple[Array, Array]:
     """Return the rows of this device's ``items``, (..., D), and the table.
 
     Whoever reads on in the table that is returned, not in the one that was given, has all rows'
@@ -32,7 +31,7 @@ def look_up(
     return _rows(table_CxD, items, axis), table_CxD
 
 
-def _rows(table_CxD: jax.Array, items: jax.Array, axis: str | None) -> jax.Array:
+def _rows(table_CxD: Array, items: Array, axis: str | None) -> Array:
     if axis is None:
         return table_CxD[items]
     row_G, here_G = _asked(table_CxD, items, axis)
@@ -41,21 +40,19 @@ def _rows(table_CxD: jax.Array, items: jax.Array, axis: str | None) -> jax.Array
     return mine_MxD.reshape(*items.shape, table_CxD.shape[1])
 
 
-def _asked(table_CxD: jax.Array, items: jax.Array, axis: str) -> tuple[jax.Array, jax.Array]:
+def _asked(table_CxD: Array, items: Array, axis: str) -> tuple[Array, Array]:
     """Return where the items that all devices ask for are in this part, and which are."""
     row_G = jax.lax.all_gather(items.ravel(), axis, tiled=True) - first_row(table_CxD, axis)
     return row_G, (row_G >= 0) & (row_G < table_CxD.shape[0])
 
 
-def _forward(
-    table_CxD: jax.Array, items: jax.Array, axis: str | None
-) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
-    return look_up(table_CxD, items, axis), items
+def _forward(table_CxD: Array, items: Array, axis: str | None) -> tuple[tuple[Array, Array], Array]:
+    return embedding_lookup(table_CxD, items, axis), items
 
 
 def _backward(
-    axis: str | None, items: jax.Array, by_results: tuple[jax.Array, jax.Array]
-) -> tuple[jax.Array, None]:
+    axis: str | None, items: Array, by_results: tuple[Array, Array]
+) -> tuple[Array, None]:
     by_rows, by_table_CxD = by_results
     by_MxD, row_M = by_rows.reshape(-1, by_rows.shape[-1]), items.ravel()
     if axis is not None:
@@ -65,4 +62,4 @@ def _backward(
     return by_table_CxD.at[row_M].add(by_MxD, mode="drop"), None
 
 
-look_up.defvjp(_forward, _backward)
+embedding_lookup.defvjp(_forward, _backward)
