@@ -6,7 +6,7 @@ from typing import Any
 
 from flax import nnx
 
-from echojax.config import Config, flag
+from echojax.config import MODEL_SIZES, Config, flag
 from echojax.errors import UserError, unknown_name
 from echojax.models.base import CausalModel, SequenceModel
 from echojax.models.bert4rec import BERT4Rec
@@ -56,18 +56,12 @@ HEURISTICS: dict[str, type[HeuristicModel]] = {
     "item-knn": ItemKNN,
 }
 
-# Flags that are a model's sizes; a model takes those that its constructor names.
-_SIZES = (
-    "d_model", "layers", "heads", "hidden_size", "window", "d_state", "d_conv", "expand",
-    "mask_rate", "dropout",
-)  # fmt: skip
-
 
 def build_model(config: Config, num_items: int) -> SequenceModel:
     """Return the model that ``config`` names, with initial values drawn from ``config.seed``."""
     known = _parameters(config.model)
     given: dict[str, Any] = {"max_len": config.max_len, "scan": config.scan}
-    given |= {name: getattr(config, name) for name in _SIZES}
+    given |= {name: getattr(config, name) for name in MODEL_SIZES}
     if config.model == "echomamba4rec":
         given["corrections"] = corrections(config)
         given["components"] = Components(config.filter, config.backward, config.glu)
@@ -85,10 +79,10 @@ def with_sizes(config: Config) -> Config:
     if config.model in HEURISTICS:
         return config
     known = _parameters(config.model)
-    for name in _SIZES:
+    for name in MODEL_SIZES:
         if getattr(config, name) is not None and name not in known:
             raise UserError(f"{flag(name)} has no meaning for --model {config.model}; leave it out")
-    own = {name: known[name].default for name in _SIZES if name in known}
+    own = {name: known[name].default for name in MODEL_SIZES if name in known}
     objectives = MODELS[config.model].objectives
     objective = config.objective or objectives[0]
     if objective not in objectives:
