@@ -11,6 +11,8 @@ from echojax.errors import UserError
 from echojax.files import read_json
 
 _NAMES = [f"{kind}@{k}" for kind in ("hr", "ndcg", "mrr") for k in (5, 10, 20)]
+_list: Any = list
+_dict: Any = dict
 _record: Any = TypedDict  # of keys that are no names of Python; there may be others beside them
 _Number = Annotated[float, Meta(ge=-1e300, le=1e300)]  # finite
 _Interval = tuple[_Number, _Number]
@@ -29,8 +31,8 @@ _PART = {
     "mean_popularity@10": _Number,
 }
 _Part = _record("Part", _PART)
-_ByLength = _record("ByLength", {"from": int, **_AT_10})
-_Evaluated = _record("Evaluated", {**_PART, "by_length": list[_ByLength]})
+_ByLength: Any = _record("ByLength", {"from": int, **_AT_10})
+_Evaluated = _record("Evaluated", {**_PART, "by_length": _list[_ByLength]})
 _Results = _record(
     "Results",
     {
@@ -38,14 +40,14 @@ _Results = _record(
         "dataset": _record("Dataset", {"name": str}),
         "valid": _Evaluated,
         "test": _Evaluated,
-        "baselines": dict[str, _record("Baseline", {"valid": _Part, "test": _Part})],
+        "baselines": _dict[str, _record("Baseline", {"valid": _Part, "test": _Part})],
         "train": _record("Train", {"seconds": _Number}),
         "versions": dict,
         "device": str,
     },
 )
 _Protocol = _record("Protocol", {"split": str, "ranking": str, "exclude_seen": bool, **_AT_10})
-_Protocols = _record("Protocols", {"results_sha256": str, "judged": list[_Protocol]})
+_Protocols = _record("Protocols", {"results_sha256": str, "judged": _list[_Protocol]})
 _POINT = {"step": int, "epoch": _Number, "loss": _Number}
 _RECORDS = {
     "train": _record("TrainRecord", _POINT),

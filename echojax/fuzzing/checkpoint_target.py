@@ -14,7 +14,7 @@ from flax import nnx
 
 from echojax.fuzzing.mutations import mutate_bytes
 from echojax.training.checkpoints import Checkpoints
-from echojax.training.state import TrainState, create_state
+from echojax.training.step import TrainState, create_state
 
 _PROGRESS = {"steps": 7, "best_step": 7, "best_ndcg": 0.25, "seconds": 1.5}
 
@@ -35,7 +35,7 @@ def save_one(folder: Path) -> Saved:
     """Save a small state."""
     _, state = create_state(nnx.Linear(3, 4, rngs=nnx.Rngs(0)), optax.adam(1e-3), 0)
     state = jax.device_get(state._replace(step=jnp.int32(7)))
-    checkpoints = Checkpoints(folder, print)
+    checkpoints = Checkpoints(folder)
     checkpoints.save(state, _PROGRESS)
     checkpoints.close()
     return Saved(folder, state)
@@ -52,7 +52,7 @@ def damaged(saved: Saved, folder: Path, rng: random.Random) -> Callable[[], None
         path.write_bytes(mutate_bytes(path.read_bytes(), rng))
 
     def read() -> None:
-        checkpoints = Checkpoints(folder, lambda line: None)
+        checkpoints = Checkpoints(folder)
         try:
             found = checkpoints.restore(saved.state)
         finally:

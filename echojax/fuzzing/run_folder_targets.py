@@ -9,8 +9,8 @@ from echojax.fuzzing.target import Target
 from echojax.reporting import results_table
 from echojax.reporting.run_record import read_run
 from echojax.reproduction.finished import read_finished
-from echojax.training.metric_log import MetricLog
-from echojax.training.prepared import resolved
+from echojax.training.builders import resolved
+from echojax.training.progress import MetricLog
 from echojax.training.run_folder import read_config, read_items
 
 

@@ -186,7 +186,9 @@ def _described(error: BaseException) -> tuple[str, int]:
     if isinstance(error, UserError):
         return one_line(error), 2
     if isinstance(error, KeyboardInterrupt):
-        return "stopped by Ctrl-C", 130
+        signum = getattr(error, "signum", signal.SIGINT)
+        how = "Ctrl-C" if signum == signal.SIGINT else signal.Signals(signum).name
+        return f"stopped by {how}", 128 + signum
     words = one_line(error)[:200]
     if _is_lost(error):
         return f"a host lost touch with another ({words})", 1

@@ -14,11 +14,9 @@ from echojax.config import Config
 from echojax.hlo import Collective, collectives
 from echojax.mesh import axes_of, is_per_item, make_mesh
 from echojax.models import build_model
+from echojax.training.builders import make_step, resolved
 from echojax.training.optimizer import make_optimizer
-from echojax.training.prepared import resolved
-from echojax.training.program import CPU_OPTIONS, make_step
-from echojax.training.seed_run import side_by_side
-from echojax.training.state import TrainState, create_state
+from echojax.training.step import CPU_OPTIONS, TrainState, create_state, over_seeds
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,7 @@ def compiled(sizes: Sizes, rows: int, devices: int = 1, *, item_shards: int = 1)
     lengths_M = np.full(rows, sizes.events)
     step = make_step(config, np.ones(sizes.items, int), lengths_M, graphdef, optimizer, mesh)
     options = CPU_OPTIONS if jax.default_backend() == "cpu" else None
-    program = side_by_side(step, mesh).lower(*arguments).compile(compiler_options=options)
+    program = over_seeds(step, mesh).lower(*arguments).compile(compiler_options=options)
     paths = jax.tree_util.tree_leaves_with_path(states.params)
     parameters = sum(x.size for _, x in paths), sum(x.size for p, x in paths if is_per_item(p))
     return Step(program, arguments, parameters, rows, devices, initial)

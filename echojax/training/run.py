@@ -42,7 +42,6 @@ from echojax.training.builders import (
 )
 from echojax.training.checkpoints import Checkpoints
 from echojax.training.evaluate import Evaluator, make_evaluator
-from echojax.training.objectives import Batch
 from echojax.training.optimizer import make_optimizer
 from echojax.training.profile import Profile
 from echojax.training.progress import Display, TrainingProgress, check_extras
@@ -134,7 +133,7 @@ def _train(
         resume = ["python", "experiments/train.py", "--run-dir", str(folder), "--resume"]
         stopped_line = f"stopped and saved; go on with: {shlex.join(resume)}"
 
-        def on_devices(batch: Batch, signum: int) -> tuple[Any, Any]:
+        def on_devices(batch: Any, signum: int) -> tuple[Any, Any]:
             """Return a batch, and the signal that this host got, as the step takes them."""
             onto = stack_shares if config.parallel == "pmap" else spread
             signal_D = np.full(local_groups(mesh), signum, np.int32)
@@ -208,9 +207,8 @@ def _train(
             )
 
         # Train: seeds at one step together, the earliest first, until one has a reason to stop.
+        origin = device_name(), commit()
         while group := _earliest(runs, per_epoch):
-            for run in group:
-                run.progress.record_origin(device_name(), commit())
             done = group[0].progress.steps
             batches = StackedBatches(
                 tuple(training_batches(run.config, split, mesh) for run in group)
@@ -223,6 +221,7 @@ def _train(
                     closing(iterate(batches, done, workers=config.data_workers))
                 )
                 for run in group:
+                    run.progress.record_origin(*origin)
                     run.progress.record_program(program.memory_bytes, len(group))
                     files.enter_context(run.open_metrics())
                 while all(run.stop_reason(per_epoch) is None for run in group):

@@ -193,8 +193,8 @@ def read_config(path: Path) -> Config:
         UserError: no such folder, or its config.json is missing or not one of ours.
     """
     if not path.is_dir():
-        problem = "is a file; name the run folder" if path.exists() else "does not exist"
-        raise UserError(f"run folder {path} {problem}")
+        why = "is a file; name the run folder" if path.exists() else "does not exist"
+        raise UserError(f"run folder {path} {why}")
     file = path / "config.json"
     values = {_FORMER_NAMES.get(name, name): value for name, value in read_json(file).items()}
     if not {field.name for field in dataclasses.fields(Config)}.issuperset(values):
