@@ -208,6 +208,8 @@ class Config:
     """How many processes train together (with --coordinator)."""
     process_id: Annotated[int | None, Fact.RESUMABLE, ONE_PROCESS] = None
     """This process's number among them, from 0 (with --coordinator)."""
+    join_seconds: Annotated[Positive | None, Fact.RESUMABLE, ONE_PROCESS] = None
+    """How long the first process waits for the last (None: 50 with --coordinator, else 300)."""
     checkpoint_every: Annotated[Positive, Fact.RESUMABLE] = 500
     """Steps between checkpoints inside an epoch (one is written at each validation anyway)."""
     data_workers: Annotated[NotNegative, Fact.RESUMABLE] = 0

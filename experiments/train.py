@@ -46,6 +46,7 @@ def main() -> None:
 
         use_compilation_cache()
         if place is not None:
+            log_to(Terminal(soft_wrap=True))
             together.join()
             config = agreed_config(config, read=lambda: read_command_line(words))
         console = Terminal(soft_wrap=True, quiet=not is_main_process())

@@ -123,6 +123,18 @@ def test_parts_of_a_checkpoint_are_cleared_away(run, state):
     assert [path.name for path in (run.folder / "checkpoints").iterdir()] == ["2"]
 
 
+def test_a_folder_of_the_users_is_never_deleted(run, state):
+    """Orbax takes any folder for a checkpoint whose name is a number."""
+    mine = run.folder / "checkpoints/7"
+    mine.mkdir(parents=True)
+    (mine / "thesis.txt").write_text("x")
+    for step in (2, 8, 9, 10):
+        run.save(at(state, step))
+    run.checkpoints.drop_after(5)
+    assert (mine / "thesis.txt").exists()
+    assert not (run.folder / "checkpoints/10").exists()
+
+
 def test_notes_that_orbax_cannot_read_are_said_in_one_line(run, state):
     run.save(at(state, 2))
     path = run.folder / "checkpoints/2/_CHECKPOINT_METADATA"

@@ -1,7 +1,9 @@
 """Whatever happens to a run, what it reports in the end is what it would have been."""
 
 import json
+import os
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from echojax.run_files import read_results
 from echojax.serving import Recommender
 from echojax.serving.export import export_run
 from echojax.serving.trained import read_trained
+from echojax.signals import Interrupted
 from echojax.training.evaluate import evaluate_run
 from echojax.training.seed_run import SeedRun
 from tests.training import conftest
@@ -72,6 +75,28 @@ def killed_after(monkeypatch, step):
             raise Killed
 
     monkeypatch.setattr(SeedRun, "save", dies)
+
+
+@pytest.mark.parametrize(("signum", "step"), [(signal.SIGUSR1, 35), (signal.SIGTERM, 40)])
+def test_a_signal_while_a_checkpoint_is_written_stops_the_run_saved(
+    undisturbed, ring, tmp_path, monkeypatch, signum, step
+):
+    """Step 40 is the last one: nothing is evaluated that nobody waits for."""
+    save = SeedRun.save
+
+    def signalled(self, state):
+        if int(state.step) == step:
+            os.kill(os.getpid(), signum)
+        save(self, state)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SeedRun, "save", signalled)
+        with pytest.raises(Interrupted, match=r"saved; go on with: .* --resume") as stop:
+            train(ring, tmp_path / "run")
+    assert stop.value.code == 128 + signum
+    assert not (tmp_path / "run/results.json").exists()
+    train(ring, tmp_path / "run", resume=True)
+    assert reported(tmp_path / "run") == reported(undisturbed)
 
 
 @pytest.mark.parametrize("epochs_after_the_best", [0, 2])
