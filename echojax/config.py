@@ -16,7 +16,9 @@ from echojax.errors import UserError
 _FINITE = 1e300
 Positive = Annotated[int, Meta(ge=1)]
 NotNegative = Annotated[int, Meta(ge=0)]
-Size = Annotated[int, Meta(ge=1, le=2**20)]  # of an array's axis: more is a mistake, not a model
+Size = Annotated[
+    int, Meta(ge=1), Meta(le=2**20)
+]  # of an array's axis: more is a mistake, not a model
 Share = Annotated[float, Meta(ge=0, lt=1)]
 PositiveNumber = Annotated[float, Meta(gt=0, le=_FINITE)]
 
@@ -305,6 +307,8 @@ def _within(value: float, limits: Meta) -> bool:
 
 
 def _range(limits: Meta) -> str:
+    if limits.ge is not None and limits.le is not None:
+        return f"between {limits.ge} and {limits.le}"
     words = {"at least": limits.ge, "above": limits.gt, "at most": limits.le, "below": limits.lt}
     given = [f"{word} {limit}" for word, limit in words.items() if limit is not None]
     return " and ".join(given).replace(f"at most {_FINITE}", "finite")

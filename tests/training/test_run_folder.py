@@ -144,7 +144,7 @@ def test_one_elsewhere_keeps_it_while_its_heart_beats(tmp_path, no_flock, monkey
     ("changes", "says"),
     [
         ({"model": "no-such"}, "unknown --model 'no-such'"),
-        ({"max_len": 10**8}, "--max-len must be at least 1 and at most 1048576, not 100000000"),
+        ({"max_len": 10**8}, "--max-len must be at most 1048576, not 100000000"),
         ({"d_model": "64"}, "d_model must be a whole number, not '64'"),
         ({"loss": "odd"}, "loss must be 'softmax' or 'sampled-softmax'"),
         ({"epochs": 0}, "--epochs must be at least 1"),
