@@ -18,7 +18,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from echojax.command_line import Terminal, parse
+from echojax.command_line import Terminal, log_to, parse
 from echojax.errors import exit_on_user_error
 
 
@@ -88,18 +88,17 @@ def measure(flags: Flags, name: str) -> dict[str, Any]:
     from echojax.machine import device_name
     from echojax.mesh import one_device
     from echojax.models import build_model
-    from echojax.training.optimizer import make_optimizer
-    from echojax.training.prepared import make_evaluator, read_data, resolved
-    from echojax.training.program import (
-        compile_step,
+    from echojax.training.builders import (
         make_step,
-        memory_of,
+        read_data,
+        resolved,
         target_counts,
         training_batches,
-    )  # fmt: skip
-    from echojax.training.progress import Display
+    )
+    from echojax.training.evaluate import make_evaluator
+    from echojax.training.optimizer import make_optimizer
     from echojax.training.results import package_versions
-    from echojax.training.state import create_state
+    from echojax.training.step import compile_step, create_state
 
     config = Config(dataset=flags.dataset, data_dir=flags.data_dir, objective=flags.objective)
     official = name.endswith("-official")
@@ -110,23 +109,23 @@ def measure(flags: Flags, name: str) -> dict[str, Any]:
             variant="official" if official else "echojax",
         )
     )
-    display = Display(Terminal(stderr=True))
-    dataset, split = read_data(config, display.say)
+    log_to(Terminal(stderr=True))
+    dataset, split = read_data(config)
     optimizer = make_optimizer(config)
     graphdef, state = create_state(build_model(config, dataset.num_items), optimizer, config.seed)
     mesh = one_device()
     feed = training_batches(config, split, mesh)
     counts_V, lengths_M = target_counts(dataset, split), feed.examples.lengths_M
     plain = make_step(config, counts_V, lengths_M, graphdef, optimizer, mesh)
-    step = compile_step(plain, state, jax.tree.map(jnp.asarray, feed[0]), say=display.say)
+    step = compile_step(plain, state, jax.tree.map(jnp.asarray, feed[0]))
     rows, seconds, waited = iterate(feed), [], 0.0
-    state, loss = step(state, next(rows))
+    state, loss = step.run(state, next(rows))
     jax.block_until_ready(loss)
     for _ in range(flags.steps):
         began = time.perf_counter()
         batch = next(rows)
         waited += time.perf_counter() - began
-        state, loss = step(state, batch)
+        state, loss = step.run(state, batch)
         jax.block_until_ready(loss)
         seconds.append(time.perf_counter() - began)
     rows.close()
@@ -147,7 +146,7 @@ def measure(flags: Flags, name: str) -> dict[str, Any]:
         "input_wait_share": waited / sum(seconds),
         "evaluation_seconds": time.perf_counter() - began,
         "evaluated_users": len(split.valid),
-        "step_memory_bytes": memory_of(step),
+        "step_memory_bytes": step.memory_bytes,
         "device": device_name(),
         "versions": package_versions(),
     }

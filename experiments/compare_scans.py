@@ -6,7 +6,7 @@ from echojax.command_line import Terminal, parse
 from echojax.errors import exit_on_user_error
 from echojax.scan_comparison.compare import compare
 from echojax.scan_comparison.settings import Flags
-from echojax.training.interrupts import Interrupted
+from echojax.signals import Interrupted
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ import sys
 from echojax.command_line import Terminal, parse
 from echojax.errors import exit_on_user_error
 from echojax.gpu.acceptance import Flags, accept
-from echojax.training.interrupts import Interrupted
+from echojax.signals import Interrupted
 
 
 def main() -> None:

@@ -79,11 +79,9 @@ def measure(flags: Flags) -> dict[str, Any]:
     from echojax.machine import describe as machine
     from echojax.mesh import axes_of, describe, make_mesh, spread, state_specs
     from echojax.models import build_model
+    from echojax.training.builders import make_step, resolved
     from echojax.training.optimizer import make_optimizer
-    from echojax.training.prepared import resolved
-    from echojax.training.program import compile_step, make_step, memory_of
-    from echojax.training.seed_run import side_by_side
-    from echojax.training.state import TrainState, create_state
+    from echojax.training.step import TrainState, compile_step, create_state, over_seeds
 
     config = resolved(
         Config(
@@ -119,11 +117,11 @@ def measure(flags: Flags) -> dict[str, Any]:
     asked_D = spread(np.zeros(mesh.size // flags.sequence_shards, np.int32), mesh)
     counts_V = np.ones(flags.items, np.int64)
     mapped = make_step(config, counts_V, lengths_B, graphdef, optimizer, mesh)
-    step = compile_step(side_by_side(mapped, mesh), states, batch, asked_D, say=print)
+    step = compile_step(over_seeds(mapped, mesh), states, batch, asked_D)
     seconds, losses = [], []
     for _ in range(1 + flags.steps):
         began = time.perf_counter()
-        states, loss, _ = step(states, batch, asked_D)
+        states, loss, _ = step.run(states, batch, asked_D)
         losses.append(float(loss[0]))
         seconds.append(time.perf_counter() - began)
         print(f"step: {seconds[-1]:.2f} s, loss {losses[-1]:.4f}", flush=True)
@@ -138,7 +136,7 @@ def measure(flags: Flags) -> dict[str, Any]:
         "seconds_a_step": sorted(seconds[1:])[len(seconds[1:]) // 2],
         "first_losses": losses,
         "peak_resident_gib": gib(peak),
-        "step_memory_gib": gib(memory_of(step) or 0),
+        "step_memory_gib": gib(step.memory_bytes or 0),
     }
 
 

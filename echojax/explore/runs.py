@@ -124,7 +124,7 @@ class ExploredRun:
 
 
 def read_explored(
-    folder: Path, *, data_dir: str | None, data_path: str | None, say: Callable[[str], None]
+    folder: Path, *, data_dir: str | None, data_path: str | None, say: Callable[[str], None] = print
 ) -> ExploredRun:
     """Read a run, and its data where they are found.
 

@@ -17,7 +17,7 @@ from echojax.gpu.scan_timings import direction_timings, rivals, scan_timings
 from echojax.gpu.summary import failures, print_summary
 from echojax.gpu.training_runs import dataset_in, training_runs
 from echojax.scan_comparison.roofline import Roofline, measure_roofline
-from echojax.training.interrupts import Interrupted, deferred_interrupts
+from echojax.signals import Interrupted, deferred_interrupts
 
 _CHECKS_AT_ONCE = 8  # most of a check is compilation
 # Seconds after the start behind which a section begins nothing more; all of it is to take about

@@ -12,7 +12,7 @@ from echojax.not_measured import not_measured
 from echojax.scan_comparison.memory import budget_bytes
 from echojax.scan_comparison.problem import Problem, error, expected
 from echojax.scan_comparison.programs import Pass, Program, run_first
-from echojax.training.interrupts import Interrupted
+from echojax.signals import Interrupted
 
 Arrays = dict[str, jax.Array]
 

@@ -17,7 +17,7 @@ from echojax.errors import UserError
 from echojax.files import write_json
 from echojax.machine import describe
 from echojax.not_measured import Skipped, not_measured
-from echojax.training.interrupts import Interrupted, Interrupts
+from echojax.signals import Interrupted, Interrupts
 
 Row = dict[str, Any]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import jax.numpy as jnp
 from rich.console import Console
 
-from echojax.config import PRESETS, Config
+from echojax.config import QUICKSTART, Config
 from echojax.data import DATASETS
 from echojax.errors import UserError
 from echojax.gpu.record import Row, Task
@@ -54,9 +54,9 @@ def training_runs(
         now: called before each run with what it is.
         rehearse: a tiny model, a few steps.
     """
-    configs = [PRESETS["quickstart"]()]
+    configs = [QUICKSTART]
     if (name := dataset_in(data_dir)) is not None:
-        real = dataclasses.replace(PRESETS[name](), data_dir=str(data_dir), epochs=_EPOCHS)
+        real = Config(dataset=name, data_dir=str(data_dir), epochs=_EPOCHS)
         configs.append(real)
     small = {"d_model": 8, "d_state": 4, "max_len": 6, "max_steps": 3, "eval_batch_size": 512}
     for config in configs:

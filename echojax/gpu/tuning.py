@@ -10,7 +10,7 @@ from rich.console import Console
 from echojax.gpu.plan_tuning import best_plans, plan_tasks, segment_tasks
 from echojax.gpu.record import Record, Row
 from echojax.gpu.rehearsal import kernels
-from echojax.training.interrupts import Interrupted, deferred_interrupts
+from echojax.signals import Interrupted, deferred_interrupts
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,9 @@ from echojax.hlo import Collective, collectives
 from echojax.mesh import axes_of, make_mesh
 from echojax.models import build_model
 from echojax.parameters import is_per_item, map_with_facts
+from echojax.training.builders import make_step, resolved
 from echojax.training.optimizer import make_optimizer
-from echojax.training.prepared import resolved
-from echojax.training.program import CPU_OPTIONS, make_step
-from echojax.training.seed_run import side_by_side
-from echojax.training.state import TrainState, create_state
+from echojax.training.step import CPU_OPTIONS, TrainState, create_state, over_seeds
 
 
 @dataclass(frozen=True)
@@ -90,7 +88,7 @@ def compiled(sizes: Sizes, rows: int, devices: int = 1, *, item_shards: int = 1)
     lengths_M = np.full(rows, sizes.events)
     step = make_step(config, np.ones(sizes.items, int), lengths_M, graphdef, optimizer, mesh)
     options = CPU_OPTIONS if jax.default_backend() == "cpu" else None
-    program = side_by_side(step, mesh).lower(*arguments).compile(compiler_options=options)
+    program = over_seeds(step, mesh).lower(*arguments).compile(compiler_options=options)
     per_item = map_with_facts(lambda facts, x: x.size * is_per_item(facts), states.params)
     parameters = sum(x.size for x in jax.tree.leaves(states.params)), sum(jax.tree.leaves(per_item))
     return Step(program, arguments, parameters, rows, devices, initial)

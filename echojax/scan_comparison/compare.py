@@ -25,7 +25,7 @@ from echojax.scan_comparison.roofline import Roofline, measure_roofline
 from echojax.scan_comparison.settings import Flags, Settings, command, resolved
 from echojax.scan_comparison.table import terminal_table
 from echojax.scan_comparison.torch_scans import torch_program, torch_scans
-from echojax.training.interrupts import Interrupted, Interrupts, deferred_interrupts
+from echojax.signals import Interrupted, Interrupts, deferred_interrupts
 from selective_scan import implementations
 
 

@@ -21,7 +21,7 @@ from echojax.serving_bench.record import (
 )
 from echojax.serving_bench.settings import Flags, Settings, command, resolved
 from echojax.serving_bench.tables import milliseconds, tables
-from echojax.training.interrupts import Interrupted, Interrupts, deferred_interrupts
+from echojax.signals import Interrupted, Interrupts, deferred_interrupts
 
 
 def run(flags: Flags, console: Console) -> None:

@@ -10,7 +10,7 @@ from rich.console import Console
 from echojax.errors import UserError
 from echojax.gpu.record import Record
 from echojax.not_measured import Skipped
-from echojax.training.interrupts import Interrupted, Interrupts
+from echojax.signals import Interrupted, Interrupts
 
 
 @pytest.fixture

@@ -1,8 +1,7 @@
-"""The compiled training step of a configuration."""
+"""What a configuration stands for: its data, batches, and training step."""
 
-import time
-from collections.abc import Callable
-from typing import Any
+import dataclasses
+import logging
 
 import jax
 import numpy as np
@@ -10,19 +9,72 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
-from echojax.compilation import cache_hits
-from echojax.config import Config
-from echojax.data import Batches, Dataset, Split, batches, windows
-from echojax.errors import UserError
+from echojax.config import Config, check
+from echojax.data import (
+    DATASETS,
+    Batches,
+    Columns,
+    Dataset,
+    Split,
+    batches,
+    global_time_split,
+    leave_one_out,
+    load_dataset,
+    windows,
+)
+from echojax.errors import UserError, unknown_name
 from echojax.losses import make_loss
 from echojax.mesh import axes_of, local_rows, padded_rows, row_groups
+from echojax.models import check_names, check_sequence_shards, with_sizes
 from echojax.training.step import make_train_step
 
-# XLA's CPU compiler halves AVX-512 vectors unless told not to: 10 % of a step.
-CPU_OPTIONS: dict[str, str | bool] = {"xla_cpu_prefer_vector_width": "512"}
+log = logging.getLogger(__name__)
+
+_SPLITS = {"leave-one-out": leave_one_out, "global-time": global_time_split}
 # Positions an epoch that pay for a width's compilation, 3 to 7 seconds on a CPU: a position takes
 # some 5 to 40 microseconds of it.
 WORTH_A_WIDTH = 2**15
+
+
+def resolved(config: Config) -> Config:
+    """Check a configuration and fill in what depends on the data set's name.
+
+    Raises:
+        UserError: a value is impossible or a name unknown.
+    """
+    check(config)
+    check_names(config)
+    if config.data_path is None and config.dataset not in DATASETS:
+        raise unknown_name("--dataset", config.dataset, list(DATASETS))
+    named = DATASETS.get(config.dataset) if config.data_path is None else None
+    config = with_sizes(config)
+    synthetic = config.dataset == "synthetic" and config.data_path is None
+    rows = (256, 2048) if config.objective == "prefixes" else (32, 128)
+    config = dataclasses.replace(
+        config,
+        max_len=config.max_len or (named.max_len if named else 50),
+        batch_size=config.batch_size or rows[not synthetic],
+        eval_batch_size=config.eval_batch_size or (64 if jax.default_backend() == "cpu" else 1024),
+    )
+    check_sequence_shards(config)
+    return config
+
+
+def read_data(config: Config) -> tuple[Dataset, Split]:
+    """Read, prepare and split the data of a resolved configuration."""
+    names = (config.user_column, config.item_column, config.time_column)
+    dataset = load_dataset(
+        config.dataset,
+        data_path=config.data_path,
+        data_dir=config.data_dir,
+        data_format=config.data_format,
+        columns=Columns(*names, config.columns, config.time_format, config.missing_ids),
+        say=log.info,
+        k_core=config.k_core,
+        duplicates=config.duplicates,
+    )
+    assert config.max_len is not None
+    return dataset, _SPLITS[config.split](dataset, config.max_len)
 
 
 def training_batches(config: Config, split: Split, mesh: Mesh) -> Batches:
@@ -82,43 +134,6 @@ def make_step(
         precision=config.precision,
         axes=axes,
     )
-
-
-def compile_step(
-    step: jax.stages.Wrapped,
-    *arguments: Any,
-    say: Callable[[str], None],
-    note: Callable[[jax.stages.Compiled, dict[str, Any]], None] | None = None,
-) -> jax.stages.Compiled:
-    """Compile a step for the shapes of its arguments, announced: it is the one long silence.
-
-    ``note`` gets the program, the seconds of "trace", "lower" and "compile", and whether it came
-    from the cache ("cached").
-    """
-    say("compiling the training step ...")
-    times = [time.perf_counter()]
-    traced = step.trace(*arguments) if hasattr(step, "trace") else None
-    times.append(time.perf_counter())
-    lowered = traced.lower() if traced else step.lower(*arguments)  # pmap traces while it lowers
-    times.append(time.perf_counter())
-    options = CPU_OPTIONS if jax.default_backend() == "cpu" else None
-    with cache_hits() as hits:
-        compiled = lowered.compile(compiler_options=options)
-    times.append(time.perf_counter())
-    say(f"compiled in {times[-1] - times[0]:.1f} s")
-    if note:
-        seconds = dict(zip(("trace", "lower", "compile"), np.diff(times).tolist(), strict=True))
-        note(compiled, {**seconds, "cached": bool(hits)})
-    return compiled
-
-
-def memory_of(step: Any) -> int | None:
-    """Return the bytes that a compiled step holds at once; ``None`` where nobody knows."""
-    stats = step.memory_analysis()
-    if stats is None:
-        return None
-    used = stats.temp_size_in_bytes + stats.argument_size_in_bytes + stats.output_size_in_bytes
-    return int(used - stats.alias_size_in_bytes)
 
 
 def choose_microbatch(config: Config, rows: int, num_items: int) -> int | None:
