@@ -22,8 +22,8 @@ from echojax.data.prepare import prepare
 from echojax.data.readers import read_interactions
 from echojax.data.text import TextFile
 from echojax.errors import UserError
-from echojax.reporting import results_table
-from echojax.reporting.run_record import read_run
+from echojax.report import results_table
+from echojax.report.run_record import read_run
 from echojax.reproduction.finished import read_finished
 from echojax.reproduction.suite_file import read_suite
 from echojax.training.builders import resolved

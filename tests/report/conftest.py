@@ -7,9 +7,9 @@ import pytest
 
 from echojax.data import Examples
 from echojax.evaluation import Ranked, metric_names, summarise
-from echojax.reporting import write_report
+from echojax.report import write_report
 
-NASTY = "<script>alert('1')</script> & \"quotes\" $x_1$ {}"
+NASTY = "<script>alert('1')</script> & \"quotes\" $x_1$ {} {{ 1 }} \x1b[31m"
 
 
 def summary(examples, num_items=30, seed=0):
@@ -62,7 +62,7 @@ def write_run(folder, results):
 
 
 def insight():
-    """Return arrays as ``echojax.insight`` writes them, of a model of two layers."""
+    """Return arrays as ``echojax.analysis`` writes them, of a model of two layers."""
     rng = np.random.default_rng(0)
     arrays = {}
     for when in ("before", "after"):

@@ -3,7 +3,9 @@ import io
 from rich.console import Console
 
 from echojax.evaluation import metric_names
-from echojax.reporting import results_table
+from echojax.report import results_table
+from echojax.report.pages import render
+from echojax.report.tables import Cell, Column, Table, duration, number
 
 
 def printed(results, **console):
@@ -42,3 +44,45 @@ def test_a_terminal_gets_the_same_words(results):
     text = printed(results, width=100, force_terminal=True)
     assert "\x1b[" in text
     assert "Markov" in text
+
+
+TABLE = Table(
+    ["", Column("score", show=".2f"), Column("MiB", show=number), Column("a|b", "left")],
+    [
+        ["<row|1>", Cell("0.50", "±0.1", best=True), 1234.5, "one\ntwo"],
+        ["row 2", 0.25, None, "\x1b[31m"],
+    ],
+    title="T & t",
+    notes=["A note."],
+    highlight="row 2",
+)
+
+
+def test_one_table_as_markdown_and_html():
+    assert TABLE.markdown().splitlines() == [
+        "|  | score | MiB | a\\|b |",
+        "| --- | ---: | ---: | --- |",
+        "| &lt;row\\|1> | **0.50** ±0.1 | 1,234 | one two |",
+        "| row 2 | 0.25 | – | \\x1b[31m |",
+    ]
+    values = {"title": "", "subtitle": "", "tiles": [], "pictures": [], "notes": [], "facts": {}}
+    html = render("page.html", tables=[TABLE], **values)
+    for part in (
+        "<h2>T &amp; t</h2>",
+        '<th class="words">&lt;row|1&gt;</th>',
+        '<td class="best">0.50 <span class="interval">±0.1</span></td>',
+        '<tr class="highlight"><th class="words">row 2</th><td>0.25</td><td>–</td>',
+        r'<td class="words">\x1b[31m</td>',
+        '<p class="note-below">A note.</p>',
+    ):
+        assert part in html
+
+
+def test_numbers_and_times_have_three_digits():
+    assert [number(x) for x in (0.012345, 1.5, 99.96, 12345.6)] == [
+        "0.0123",
+        "1.5",
+        "100",
+        "12,346",
+    ]
+    assert [duration(x) for x in (5.6432, 150, 4321)] == ["5.64 s", "150 s", "1 h 12 min"]
