@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from echojax.config import Config
-from echojax.data.dataset import Dataset
+from echojax.data import Dataset
 from echojax.errors import UserError
 from echojax.insight.look import look
 from echojax.models import SequenceModel

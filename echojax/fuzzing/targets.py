@@ -4,14 +4,11 @@ import gzip
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
-from echojax.data import item_titles
+from echojax.data import FORMATS, Columns, item_titles, prepare
 from echojax.data.cache import load as load_prepared
 from echojax.data.cache import save as save_prepared
-from echojax.data.formats import FORMATS
-from echojax.data.prepare import prepare
-from echojax.data.readers import read_interactions
+from echojax.data.dataset import ids_by_number
+from echojax.data.events import read_events
 from echojax.data.text import TextFile
 from echojax.errors import UserError
 from echojax.fuzzing import examples
@@ -57,16 +54,16 @@ def _plain(file: str, text: bytes | None, data_format: str | None = None) -> Tar
 def _interactions(
     file: str, folder: Path, *, member: str | None = None, data_format: str | None = None
 ) -> None:
-    found, layout = read_interactions(TextFile(folder / file, member), data_format)
-    assert layout.data_format in FORMATS
-    assert found.users_T.size == found.items_T.size > 0
-    for codes_T, ids in ((found.users_T, found.user_ids), (found.items_T, found.item_ids)):
-        assert np.array_equal(np.unique(codes_T), np.arange(ids.size))
-        assert np.unique(ids).size == ids.size
+    found = read_events([TextFile(folder / file, member)], Columns(data_format=data_format))
+    assert found.layout.data_format in FORMATS
+    assert found.frame.height > 0
+    for column in (found.frame["user"], found.frame["item"]):
+        ids = ids_by_number(column)
+        assert column.unique(maintain_order=True).cast(str).to_list() == ids.to_list()
         assert all(ids)
-    assert found.times_T is None or np.isfinite(found.times_T).all()
+    assert "time" not in found.frame.columns or found.frame["time"].is_finite().all()
     for duplicates in ("keep", "last"):
-        dataset = prepare(file, found, k_core=1, duplicates=duplicates)
+        dataset = prepare(file, found.frame, k_core=1, duplicates=duplicates)
         assert dataset.items_T.min() == 1
         assert dataset.items_T.max() == dataset.num_items - 1
 
@@ -94,8 +91,8 @@ def _titles() -> dict[str, Target]:
 def _prepared(folder: Path) -> bytes:
     text = folder / "x.inter"
     text.write_bytes(gzip.compress(examples.INTERACTIONS["inter"][1]))
-    found, _ = read_interactions(TextFile(text))
-    save_prepared(prepare("x", found, k_core=0), folder / "prepared.npz")
+    found = read_events([TextFile(text)])
+    save_prepared(prepare("x", found.frame, k_core=0), folder / "prepared.npz")
     return (folder / "prepared.npz").read_bytes()
 
 

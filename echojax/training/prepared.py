@@ -60,7 +60,6 @@ def read_data(config: Config, say: Callable[[str], None]) -> tuple[Dataset, Spli
         config.dataset,
         data_path=config.data_path,
         data_dir=config.data_dir,
-        data_format=config.data_format,
         columns=Columns(
             config.user_column,
             config.item_column,
@@ -68,8 +67,8 @@ def read_data(config: Config, say: Callable[[str], None]) -> tuple[Dataset, Spli
             config.columns,
             config.time_format,
             config.missing_ids,
+            config.data_format,
         ),
-        say=say,
         k_core=config.k_core,
         duplicates=config.duplicates,
     )
