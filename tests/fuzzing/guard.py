@@ -6,9 +6,6 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from types import FrameType
-from typing import NamedTuple
 
 from echojax.errors import UserError
 
@@ -20,24 +17,9 @@ class Hang(BaseException):  # no reader may catch it
     """An input has had its time."""
 
 
-class Verdict(NamedTuple):
-    """What came of an input.
-
-    Attributes:
-        kind: "parsed", "refused" (one line) or "failed".
-        seconds: how long it took.
-        error: the line, or what escaped.
-    """
-
-    kind: str
-    seconds: float
-    error: str = ""
-
-
-def attempt(read: Callable[[], object]) -> Verdict:
-    """Read one input, for at most ``INPUT_SECONDS``."""
-    began = time.perf_counter()
-    kind, error = "parsed", ""
+def attempt(read):
+    """Read one input; return "parsed", "refused" (one line) or "failed", seconds, and the error."""
+    began, kind, error = time.perf_counter(), "parsed", ""
     signal.setitimer(signal.ITIMER_REAL, INPUT_SECONDS)
     try:
         read()
@@ -47,22 +29,22 @@ def attempt(read: Callable[[], object]) -> Verdict:
         kind, error = "failed", f"{type(escaped).__name__}: {escaped}"[:300]
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-    return Verdict(kind, time.perf_counter() - began, error)
+    return kind, time.perf_counter() - began, error
 
 
 @contextlib.contextmanager
-def limits() -> Iterator[None]:
+def limits():
     """Limit the address space, and turn the alarm of ``attempt`` into ``Hang``."""
 
-    def hang(signum: int, frame: FrameType | None) -> None:
+    def hang(signum, frame):
         raise Hang(f"no end in {INPUT_SECONDS:.0f} s")
 
     before = resource.getrlimit(resource.RLIMIT_AS)
     handler = signal.signal(signal.SIGALRM, hang)
     # What never comes back to Python is shown, and ends everything.
     faulthandler.dump_traceback_later(3600, exit=True)
-    mapped = _mapped_bytes()
-    if mapped is not None:
+    with contextlib.suppress(OSError), open("/proc/self/statm") as file:  # elsewhere no limit
+        mapped = int(file.read().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (mapped + INPUT_BYTES, before[1]))
     try:
         yield
@@ -72,14 +54,7 @@ def limits() -> Iterator[None]:
         signal.signal(signal.SIGALRM, handler)
 
 
-def peak_bytes() -> int:
+def peak_bytes():
     """Return the most memory that this process has held."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _mapped_bytes() -> int | None:
-    """Return how much address space the process has; ``None`` where the system does not say."""
-    with contextlib.suppress(OSError), open("/proc/self/statm") as file:
-        return int(file.read().split()[0]) * resource.getpagesize()
-    return None

@@ -3,7 +3,6 @@
 import dataclasses
 import io
 import json
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -17,21 +16,22 @@ _EVENTS = [
 ]
 
 
-def _lines(pattern: str, header: str = "") -> bytes:
+def _lines(pattern, header=""):
     rows = (pattern.format(u=user, i=item, t=at) for user, item, at in _EVENTS)
     return "".join([header, *(row + "\n" for row in rows)]).encode()
 
 
-_HISTORIES: dict[str, list[str]] = {}
-for _user, _item, _ in _EVENTS:
-    _HISTORIES.setdefault(_user, []).append(_item)
+def _histories():
+    users = dict.fromkeys(user for user, _, _ in _EVENTS)
+    items = ([item for who, item, _ in _EVENTS if who == user] for user in users)
+    rows = (f"{user} {' '.join(of)}\n" for user, of in zip(users, items, strict=True))
+    return "".join(rows).encode()
 
+
+_INTER = "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
 # By format: the file's name, and its text.
 INTERACTIONS = {
-    "inter": (
-        "x.inter",
-        _lines("{u}\t{i}\t5\t{t}", "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"),
-    ),
+    "inter": ("x.inter", _lines("{u}\t{i}\t5\t{t}", _INTER)),
     "csv": ("x.csv", _lines('{u},"{i}",{t}', "user,item,time\n")),
     "tsv": ("x.tsv", _lines("{u}\t{i}\t{t}", "user\titem\ttimestamp\n")),
     "jsonl": ("x.json", _lines('{{"reviewerID": "{u}", "asin": "{i}", "unixReviewTime": {t}}}')),
@@ -39,14 +39,11 @@ INTERACTIONS = {
     "u.data": ("u.data", _lines("{u}\t{i}\t3\t{t}")),
     "ratings.csv": ("x.csv", _lines("{u},{i},4.0,{t}")),
     "pairs": ("x.txt", _lines("{u} {i}")),
-    "histories": (
-        "x.txt",
-        "".join(f"{user} {' '.join(items)}\n" for user, items in _HISTORIES.items()).encode(),
-    ),
+    "histories": ("x.txt", _histories()),
 }
 
 
-def columnar() -> dict[str, bytes]:
+def columnar():
     """Return the same interactions as Parquet and Arrow files."""
     table = pl.DataFrame(_EVENTS, schema=["user", "item", "time"], orient="row")
     parquet, arrow = io.BytesIO(), io.BytesIO()
@@ -63,50 +60,41 @@ TITLES = {
 }
 
 _NAMES = [f"{kind}@{k}" for kind in ("hr", "ndcg", "mrr") for k in (5, 10, 20)]
-
-
-def _part() -> dict[str, Any]:
-    bucket = {"hr@10": 0.2, "ndcg@10": 0.1, "interval": {"hr@10": [0, 1], "ndcg@10": [0, 0.5]}}
-    return {
-        **dict.fromkeys(_NAMES, 0.25),
-        "interval": {name: [0.1, 0.4] for name in _NAMES},
-        "examples": 60,
-        "coverage@10": 0.5,
-        "mean_popularity@10": 12.5,
-        "by_length": [{"from": 1, "to": 4, "examples": 20, **bucket}],
-    }
-
-
+_BIN = {"hr@10": 0.2, "ndcg@10": 0.1, "interval": {"hr@10": [0, 1], "ndcg@10": [0, 0.5]}}
+_PART = {
+    **dict.fromkeys(_NAMES, 0.25),
+    "interval": {name: [0.1, 0.4] for name in _NAMES},
+    "examples": 60,
+    "coverage@10": 0.5,
+    "mean_popularity@10": 12.5,
+    "by_length": [{"from": 1, "to": 4, "examples": 20, **_BIN}],
+}
+_RESULTS = {
+    "config": {"model": "gru4rec", "seed": 0},
+    "seed": 0,
+    "dataset": {"name": "ring", "users": 60, "sha256": "ab"},
+    "protocol": {"split": "leave-one-out", "exclude_seen": False},
+    "valid": _PART,
+    "test": _PART,
+    "baselines": {"markov": {"valid": _PART, "test": _PART}},
+    "train": {"steps": 9, "seconds": 3.5, "examples_per_second": 100.0},
+    "versions": {"jax": "0.10.2"},
+    "device": "2 cores",
+}
 CONFIG = json.dumps(dataclasses.asdict(Config(d_model=8, max_len=8))).encode()
-RESULTS = json.dumps(
-    {
-        "config": {"model": "gru4rec", "seed": 0},
-        "seed": 0,
-        "dataset": {"name": "ring", "users": 60, "sha256": "ab"},
-        "protocol": {"split": "leave-one-out", "exclude_seen": False},
-        "valid": _part(),
-        "test": _part(),
-        "baselines": {"markov": {"valid": _part(), "test": _part()}},
-        "train": {"steps": 9, "seconds": 3.5, "examples_per_second": 100.0},
-        "versions": {"jax": "0.10.2"},
-        "device": "2 cores",
-    }
-).encode()
+RESULTS = json.dumps(_RESULTS).encode()
+_LINE = {"step": 4, "epoch": 1.0, "loss": 3.2, "seconds": 1.0}
 METRICS = b"".join(
-    json.dumps(
-        {"kind": kind, "step": step, "epoch": step / 4, "loss": 3.2, "seconds": 1.0}
-        | (dict.fromkeys(_NAMES, 0.1) if kind == "valid" else {})
-    ).encode()
-    + b"\n"
+    json.dumps({"kind": kind} | _LINE | {"step": step} | scores).encode() + b"\n"
     for step in (4, 8)
-    for kind in ("train", "valid")
+    for kind, scores in (("train", {}), ("valid", dict.fromkeys(_NAMES, 0.1)))
 )
 ITEMS = json.dumps(
     {"dataset": "ring", "sha256": "ab", "item_ids": ["", "a", "b"], "titles": ["", "A", "B"]}
 ).encode()
 
 
-def _npz(**arrays: np.ndarray) -> bytes:
+def _npz(**arrays):
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=True, **arrays)  # some examples are what must be refused
     return buffer.getvalue()

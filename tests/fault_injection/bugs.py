@@ -1,10 +1,13 @@
 """Bugs and faults that are put into a training from outside; the product knows nothing of them.
 
-``BUGS`` are what the drill must see: it is worth nothing where it passes with one of them.
+``BUGS`` are what fault injection must see: it is worth nothing where it passes with one of them.
+
+    python -m tests.fault_injection.bugs NAME[=VALUE],NAME... experiments/train.py FLAGS
 """
 
 import hashlib
 import os
+import runpy
 import shutil
 import signal
 import sys
@@ -14,7 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from echojax.command_line import flag_value
-from echojax.faults.run_folder import files_of, of_seeds, whole_steps
+from tests.fault_injection.training import files_of, folders_of_seeds, whole_steps
 
 Patch = Callable[[Any, str, Any], None]  # setattr, or one that takes it back later
 
@@ -61,7 +64,7 @@ def in_place(patch: Patch) -> None:
 
 
 def best_not_first(patch: Patch) -> None:
-    """The newest checkpoint is judged, not the best one."""
+    """The newest checkpoint is evaluated, not the best one."""
     from echojax.training.checkpoints import Checkpoints
 
     restore = Checkpoints.restore
@@ -74,7 +77,7 @@ def best_not_first(patch: Patch) -> None:
 
 def best_collected(patch: Patch) -> None:
     """A resumed run deletes its best checkpoint: all are deleted but the newest one."""
-    for folder in of_seeds(_run_dir()):
+    for folder in folders_of_seeds(_run_dir()):
         for step in whole_steps(folder)[:-1]:
             shutil.rmtree(folder / "checkpoints" / str(step))
 
@@ -109,8 +112,8 @@ def power_cut(patch: Patch, step: str) -> None:
 
     SIGKILL loses nothing that was written; a machine without power loses what was not synced. File
     systems keep the rename and lose the content then, so each file of the run that got its name
-    without ``os.fsync`` is empty. Checkpoints are left alone: orbax and tensorstore sync theirs in
-    C++, where nobody can watch. Nor are folders: a rename that is lost leaves the old file.
+    without ``os.fsync`` is empty. Checkpoints stay as they are: orbax and tensorstore sync theirs
+    in C++, where nobody can watch. So do folders: a rename that is lost leaves the old file.
     """
     from echojax.training.checkpoints import Checkpoints
 
@@ -118,11 +121,11 @@ def power_cut(patch: Patch, step: str) -> None:
     renamed: set[int] = set()
     fsync, replace, save = os.fsync, os.replace, Checkpoints.save
 
-    def note_sync(file: Any) -> None:
+    def record_sync(file: Any) -> None:
         fsync(file)
         synced.add(os.fstat(file).st_ino)
 
-    def note_name(source: Any, target: Any) -> None:
+    def record_name(source: Any, target: Any) -> None:
         inside = files_of(Path(source)) if os.path.isdir(source) else [Path(source)]
         renamed.update(path.stat().st_ino for path in inside)
         replace(source, target)
@@ -135,8 +138,8 @@ def power_cut(patch: Patch, step: str) -> None:
                     os.truncate(path, 0)
             os.kill(os.getpid(), signal.SIGKILL)
 
-    patch(os, "fsync", note_sync)
-    patch(os, "replace", note_name)
+    patch(os, "fsync", record_sync)
+    patch(os, "replace", record_name)
     patch(Checkpoints, "save", cut)
 
 
@@ -145,3 +148,19 @@ FAULTS = {"nan-batch": nan_batch, "power-cut": power_cut}
 
 def _run_dir() -> Path:
     return Path(flag_value("--run-dir", sys.argv[1:]) or "")
+
+
+def main() -> None:
+    """Put them in, then run the script as if nothing had happened."""
+    words, sys.argv = sys.argv[1], sys.argv[2:]
+    for word in words.split(","):
+        name, _, value = word.partition("=")
+        if name in BUGS:
+            BUGS[name](setattr)
+        else:
+            FAULTS[name](setattr, value)
+    runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()
