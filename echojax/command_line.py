@@ -28,8 +28,12 @@ class Terminal(Console):
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Return what is printed for text, also in the cells of tables."""
-        shown = _CONTROL.sub(lambda found: repr(found.group())[1:-1], text)
-        return super().render_str(shown, **options)
+        return super().render_str(printable(text), **options)
+
+
+def printable(text: str) -> str:
+    """Return text with its control characters, but tabs and line feeds, written as escapes."""
+    return _CONTROL.sub(lambda found: repr(found.group())[1:-1], text)
 
 
 def log_to(console: Console) -> None:

@@ -6,8 +6,8 @@ from echojax.fuzzing import examples
 from echojax.fuzzing.archive_mutations import mutate_npz
 from echojax.fuzzing.json_mutations import mutate_json, mutate_json_lines
 from echojax.fuzzing.target import Target
-from echojax.reporting import results_table
-from echojax.reporting.run_record import read_run
+from echojax.report import results_table
+from echojax.report.run_record import read_run
 from echojax.reproduction.finished import read_finished
 from echojax.training.metric_log import MetricLog
 from echojax.training.prepared import resolved

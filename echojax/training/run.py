@@ -11,11 +11,11 @@ import jax
 from flax import nnx
 from rich.console import Console
 
+from echojax.analysis import write_analysis
 from echojax.config import Config
 from echojax.data import Dataset, Split, item_titles
 from echojax.errors import UserError
 from echojax.hosts import is_main_process, on_main_process
-from echojax.insight import write_insight
 from echojax.mesh import axes_of, describe, make_mesh, place
 from echojax.models import HEURISTICS, build_model
 from echojax.multihost.agreement import agree
@@ -192,7 +192,7 @@ def _finish(
         return {}
     before = build_model(one.config, dataset.num_items)
     after = nnx.merge(graphdef, params)
-    write_insight(one.folder / "insight.npz", before, after, split.valid)
+    write_analysis(one.folder / "insight.npz", before, after, split.valid)
     return finish(
         one.folder, one.config, dataset, split, ranked, one.standing, one.stopped, console,
         steps_per_epoch=steps_per_epoch,

@@ -1,9 +1,12 @@
-"""``report.html``: one self-contained page about a run."""
+"""Tables, figures and pages: of a run, of a suite, of measurements, and to explore a run."""
 
 from pathlib import Path
 
 from echojax.files import write_atomically
-from echojax.reporting.run_record import read_run
+from echojax.report.run_record import read_run
+from echojax.report.run_tables import results_table
+
+__all__ = ["results_table", "write_report"]
 
 
 def write_report(run_dir: Path) -> Path:
@@ -15,8 +18,8 @@ def write_report(run_dir: Path) -> Path:
     Raises:
         UserError: not a run folder, or a file in it is damaged.
     """
-    from echojax.reporting.page import page  # matplotlib: half a second, only at the end of a run
+    from echojax.report.run_page import run_page  # matplotlib: half a second, after a run only
 
     path = Path(run_dir) / "report.html"
-    write_atomically(path, page(read_run(Path(run_dir))))
+    write_atomically(path, run_page(read_run(Path(run_dir))))
     return path

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from echojax.analysis import analyse, write_analysis
+from echojax.analysis.analyse import SAMPLE, sample
 from echojax.data import Examples
-from echojax.insight import write_insight
-from echojax.insight.sample import SIZE, sample
 from echojax.models import MODELS
-from echojax.reporting.pictures import pictures
-from echojax.reporting.run_record import read_run
-from tests.insight.small_models import BATCH, INSIDE, LENGTH, build
+from echojax.report.learned_figures import learned_pictures
+from echojax.report.run_record import read_run
+from tests.analysis.small_models import BATCH, INSIDE, LENGTH, build
 
 MAMBAS = {"echomamba4rec": ("forward", "backward"), "mamba4rec": ("forward",)}
 FILTERS = {"echomamba4rec": 1, "fmlp-rec": 2}
@@ -32,9 +32,11 @@ def examples():
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_every_models_insight_is_written_and_drawn(name, tmp_path):
+def test_every_models_analysis_is_written_and_drawn(name, tmp_path):
     before, after = build(name, noise=0.3), build(name)
-    write_insight(tmp_path / "insight.npz", before, after, examples())
+    write_analysis(tmp_path / "insight.npz", before, after, examples())
+    jax.tree.map(np.testing.assert_array_equal, nnx.state(after), nnx.state(build(name)))
+    assert nnx.graphdef(after) == nnx.graphdef(build(name))
     with np.load(tmp_path / "insight.npz") as file:
         arrays = dict(file)
     directions = MAMBAS.get(name, ())
@@ -46,14 +48,19 @@ def test_every_models_insight_is_written_and_drawn(name, tmp_path):
     assert set(arrays) == {f"{one}/{when}" for one in expected for when in ("before", "after")}
     for one in expected:
         assert not np.array_equal(arrays[f"{one}/before"], arrays[f"{one}/after"])
+    if name == "mamba4rec":
+        rates_ExN = np.exp(np.asarray(after.layers[0].mamba.A_log_ExN[...]))
+        mean_dt_E = analyse(after, BATCH).mean_dt_E["0/forward"]
+        expected_ExN = 1 / (mean_dt_E[:, None] * rates_ExN)
+        np.testing.assert_allclose(arrays["memory/0/forward/after"], expected_ExN)
 
     (tmp_path / "config.json").write_text(json.dumps({"max_len": LENGTH}))
-    drawn = [picture.title for picture in pictures(read_run(tmp_path))]
+    drawn = [picture.title for picture in learned_pictures(read_run(tmp_path))]
     assert drawn == [
-        "Influence of past events",
-        *(["Influence through each direction"] if "backward" in directions else []),
+        "Attribution to past events",
+        *(["Attribution through each direction"] if "backward" in directions else []),
         *(["Learned FFT filters", "Learned FFT filters by channel"] if name in FILTERS else []),
-        *(["Time steps", "How long states remember"] if directions else []),
+        *(["Distribution of dt", "Memory of the states"] if directions else []),
     ]
 
 
@@ -63,16 +70,8 @@ def test_the_sample_is_spread_evenly_and_the_same_every_time():
         np.zeros(2000, np.int64), np.arange(1, 2001), np.zeros(2000, np.int32), 7,
     )  # fmt: skip
     batch = sample(many)
-    assert batch["item_ids"].shape == (SIZE, 7)
-    expected = many.gather(np.arange(SIZE) * 2000 // SIZE)
+    assert batch["item_ids"].shape == (SAMPLE, 7)
+    expected = many.gather(np.arange(SAMPLE) * 2000 // SAMPLE)
     for name, values in sample(many).items():
         np.testing.assert_array_equal(values, expected[name])
     np.testing.assert_array_equal(sample(examples())["item_ids"], BATCH["item_ids"])
-
-
-def test_the_models_are_left_alone(tmp_path):
-    model = build("echomamba4rec")
-    graphdef, params = nnx.split(model)
-    write_insight(tmp_path / "insight.npz", model, model, examples())
-    assert nnx.graphdef(model) == graphdef
-    jax.tree.map(np.testing.assert_array_equal, nnx.state(model), params)

@@ -1,4 +1,4 @@
-"""Influences against finite differences; what each variant's directions have seen."""
+"""Attributions against finite differences; what each variant's directions have found."""
 
 import jax
 import jax.numpy as jnp
@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from echojax.insight.influence import by_age
-from echojax.insight.look import look
+from echojax.analysis import analyse
+from echojax.analysis.attribution import by_age
 from echojax.models import MODELS
 from echojax.models.bidirectional import Components
 from echojax.models.positions import at_position
-from tests.insight.small_models import BATCH, INSIDE, LENGTH, build
+from tests.analysis.small_models import BATCH, INSIDE, LENGTH, build
 
 IDS, LENGTHS, TARGETS = (BATCH[name] for name in ("item_ids", "lengths", "targets"))
 
@@ -30,7 +30,7 @@ def differences(score, x, step):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_influence_of_events_is_that_of_finite_differences(name):
+def test_attribution_to_events_is_that_of_finite_differences(name):
     model = build(name)
     # Attention's softmax is in float32 whatever the inputs: differences must be coarse there.
     step, rtol = (1e-3, 2e-3) if name in ("sasrec", "bert4rec") else (1e-6, 1e-5)
@@ -48,12 +48,12 @@ def test_influence_of_events_is_that_of_finite_differences(name):
     rows = np.arange(len(IDS))[:, None]
     expected = norms(np.moveaxis(slope_VxDxB, -1, 0)[rows, IDS], table_VxD[IDS]) * INSIDE
     np.testing.assert_allclose(
-        look(model, BATCH).influences["events"], expected, rtol=rtol, atol=rtol * expected.max()
+        analyse(model, BATCH).attribution["events"], expected, rtol=rtol, atol=rtol * expected.max()
     )
 
 
 @pytest.mark.parametrize("variant", ["echojax", "official"])
-def test_influence_through_each_direction_is_that_of_finite_differences(variant):
+def test_attribution_through_each_direction_is_that_of_finite_differences(variant):
     model = build("echomamba4rec", variant)
     layer, target_BxD = model.layers[0], model.catalogue()[TARGETS]
     pair, padded = layer.mambas[0], IDS == 0
@@ -91,7 +91,7 @@ def test_influence_through_each_direction_is_that_of_finite_differences(variant)
         "read/backward": expected(lambda r: score(events, events, still, r), x, still),
         "read": expected(lambda r: score(events, events, r, r), x, still),
     }
-    found = look(model, BATCH).influences
+    found = analyse(model, BATCH).attribution
     assert set(found) == {"events", *moved}
     for name, values in moved.items():
         if name.startswith("events"):  # padding's row is no event
@@ -102,7 +102,7 @@ def test_influence_through_each_direction_is_that_of_finite_differences(variant)
 
 
 def test_officials_backward_mamba_has_seen_padding_and_no_history():
-    moved = look(build("echomamba4rec", "official"), BATCH).influences
+    moved = analyse(build("echomamba4rec", "official"), BATCH).attribution
     earlier = np.arange(LENGTH) < LENGTHS[:, None] - 1
     assert (moved["read/backward"][earlier] == 0).all()
     assert (moved["read/backward"][~earlier] > 0).all()
@@ -111,8 +111,8 @@ def test_officials_backward_mamba_has_seen_padding_and_no_history():
     assert (moved["events/backward"][earlier] > 0).all()  # the filter carries them
 
 
-def test_mended_reads_all_of_the_history_both_ways_and_no_padding():
-    moved = look(build("echomamba4rec"), BATCH).influences
+def test_corrected_reads_all_of_the_history_both_ways_and_no_padding():
+    moved = analyse(build("echomamba4rec"), BATCH).attribution
     for level in ("events", "read"):
         for way in ("", "/forward", "/backward"):
             assert (moved[level + way][INSIDE] > 0).all()
@@ -121,9 +121,9 @@ def test_mended_reads_all_of_the_history_both_ways_and_no_padding():
 
 def test_directions_stay_apart_in_every_mamba_of_a_deep_model():
     model = build("echomamba4rec", "official", layers=2, components=Components(filter=False))
-    seen = look(model, BATCH)
-    assert {f"{i}/{way}" for i in range(4) for way in ("forward", "backward")} == {*seen.time_steps}
-    moved = seen.influences
+    found = analyse(model, BATCH)
+    assert {f"{i}/{way}" for i in range(4) for way in ("forward", "backward")} == {*found.dt_Kx2}
+    moved = found.attribution
     earlier = np.arange(LENGTH) < LENGTHS[:, None] - 1
     assert (moved["read"] > 0).all()
     assert (moved["read/forward"][~INSIDE] == 0).all()
@@ -139,7 +139,7 @@ def test_an_item_met_twice_is_two_events():
     once, twice = ([[3, 1, other, 0, 0, 0, 0]] * 4 for other in (10, 3))
     short = {**BATCH, "lengths": np.full(4, 3, np.int32)}
     found = [
-        look(model, {**short, "item_ids": np.array(ids, np.int32)}).influences["events"]
+        analyse(model, {**short, "item_ids": np.array(ids, np.int32)}).attribution["events"]
         for ids in (once, twice)
     ]
     np.testing.assert_allclose(*found, rtol=1e-6)
@@ -162,6 +162,6 @@ def test_shares_by_age():
     np.testing.assert_allclose(shares, [*means, np.nan, np.mean(found["first"])])
 
 
-def test_a_history_without_any_influence_counts_as_nothing():
+def test_a_history_without_any_attribution_counts_as_nothing():
     shares = by_age(np.zeros((1, 2)), np.array([2]), np.zeros((1, 2)))
     np.testing.assert_array_equal(shares, [np.nan, 0, np.nan, 0])
