@@ -19,7 +19,7 @@ from selective_scan import (
     selective_scan_gradients,
     selective_scan_reference,
 )
-from selective_scan.exponential import exp2
+from selective_scan.elementwise import exp2
 
 Arrays = dict[str, jax.Array]
 Pass = Literal["forward", "forward+backward"]

@@ -1,6 +1,6 @@
 """Find the GPU kernels' block sizes on this GPU: python benchmarks/tune_scans.py.
 
-Prints lines for PLANS in kernels/selective_scan/mosaic_plans.py, and what the rule for long rows
+Prints lines for PLANS in kernels/selective_scan.gpu.plans.py, and what the rule for long rows
 gives beside what is best.
 """
 
@@ -19,10 +19,10 @@ from scan_programs import PASSES, Problem, Shape
 from scans import DTYPES
 
 from echojax.errors import UserError
-from selective_scan import implementations, pallas_gpu
+from selective_scan import implementations
 from selective_scan.arguments import ScanInputs
-from selective_scan.mosaic_arrays import Options
-from selective_scan.mosaic_plans import PLANS, Plan, plan_for, segments_for
+from selective_scan.gpu.arrays import Options
+from selective_scan.gpu.plans import PLANS, Plan, plan_for, segments_for
 
 # Sizes that each line of the table is for, and of few long rows.
 _SHAPES = {
@@ -140,7 +140,7 @@ def _program(problem: Problem, which: Any, option: Row, *, interpret: bool) -> P
         inputs = ScanInputs(*(arguments[name] for name in scan_programs.ORDER))
         one = jax.tree.map(lambda x: x[None], inputs)
         options = Options(softplus=True, reverse=(False,), interpret=interpret, **option)
-        return pallas_gpu.scan_sets(one, options)[0][0]
+        return gpu.scan_sets(one, options)[0][0]
 
     return scan_programs.jax_program(scan, problem.arguments, problem.dy, which)
 

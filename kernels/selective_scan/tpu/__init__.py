@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from selective_scan.arguments import ScanInputs, surrounded
+from selective_scan.arguments import Recurrence, ScanInputs, with_epilogue
 from selective_scan.missing_derivatives import first_derivatives_only, no_forward_mode
-from selective_scan.pallas_tpu_backward import run_backward
-from selective_scan.pallas_tpu_forward import run_forward
+from selective_scan.tpu.backward import run_backward
+from selective_scan.tpu.forward import run_forward
 
 _MOST_STATES = 256  # of a launch: more do not fit in VMEM on every TPU
 
@@ -31,32 +31,23 @@ def scan(
         interpret: run on any backend, slowly.
     """
     if inputs.A_ExN.shape[1] > _MOST_STATES:
-        return surrounded(partial(_in_parts, interpret=interpret))(
+        return with_epilogue(partial(_in_parts, interpret=interpret))(
             inputs, softplus=softplus, reverse=reverse
         )
     return _scan(no_forward_mode("pallas_tpu", inputs), softplus, reverse, interpret)
 
 
-def _in_parts(
-    u: Array,
-    t: Array,
-    A: Array,
-    B: Array,
-    C: Array,
-    state: Array,
-    *,
-    reverse: bool,
-    interpret: bool,
-) -> tuple[Array, Array]:
+def _in_parts(inputs: Recurrence, *, reverse: bool, interpret: bool) -> tuple[Array, Array]:
     """Run one launch for each part of the states; their outputs add up."""
+    u, t, A, B, C, state = inputs
     y = jnp.zeros_like(u)
     last: list[Array] = []
     for first in range(0, A.shape[1], _MOST_STATES):
         part = slice(first, first + _MOST_STATES)
-        inputs = ScanInputs(
+        launch = ScanInputs(
             u, t, A[:, part], B[..., part], C[..., part], initial_state_BxExN=state[..., part]
         )
-        more, last_of_part = scan(inputs, softplus=False, reverse=reverse, interpret=interpret)
+        more, last_of_part = scan(launch, softplus=False, reverse=reverse, interpret=interpret)
         y += more
         last.append(last_of_part)
     return y, jnp.concatenate(last, axis=2)

@@ -11,14 +11,14 @@ from jax import Array, lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
-from selective_scan.mosaic_blocks import Blocks, Place
+from selective_scan.gpu.blocks import Blocks, Place
 
 Carry = dict[str, Array]
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """What one program does: before its first chunk of time, at each, and behind its last.
+    """What one program does: before its first chunk of time, at each, and after its last.
 
     ``refs`` has the arrays by name (those with a block: the part in shared memory, at chunks only),
     the scratch, ``program`` and at chunks ``visit``. What is carried is float32, in registers.
@@ -189,7 +189,7 @@ def _interpreted(
         keep(kernel.chunk(blocks, here, softplus, {name: ref[...] for name, ref in kept.items()}))
 
         @pl.when(here.visit == blocks.chunks - 1)
-        def behind() -> None:
+        def after() -> None:
             kernel.last(blocks, here, {name: ref[...] for name, ref in kept.items()})
 
     whole = [

@@ -252,7 +252,7 @@ class Place:
         return pl.ds(self.channel * blocks.block, blocks.block)
 
     def states(self, blocks: Blocks, *chunk: Array) -> tuple[Any, ...]:
-        """Return the place in an array (G, B, planes, E, plane), or one with chunks behind B."""
+        """Return the place in an array (G, B, planes, E, plane), or one with chunks after B."""
         return self.set, self.row, *chunk, slice(None), self.channels(blocks)
 
     def chunk_at(self, blocks: Blocks, visit: Array) -> Array:

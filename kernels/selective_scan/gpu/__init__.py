@@ -16,11 +16,11 @@ import jax.numpy as jnp
 from jax import Array
 from jax.custom_batching import custom_vmap
 
-from selective_scan.arguments import ScanInputs, surrounded
+from selective_scan.arguments import Recurrence, ScanInputs, direction_of, with_epilogue
+from selective_scan.gpu.arrays import Options
+from selective_scan.gpu.launches import Arrays, run_backward, run_forward
+from selective_scan.gpu.plans import MOST_STATES
 from selective_scan.missing_derivatives import first_derivatives_only, no_forward_mode
-from selective_scan.mosaic_arrays import Options
-from selective_scan.mosaic_launches import Arrays, run_backward, run_forward
-from selective_scan.mosaic_plans import MOST_STATES
 
 
 def scan(
@@ -28,7 +28,7 @@ def scan(
 ) -> tuple[Array, Array]:
     """Run the scan; see ``selective_scan``."""
     if inputs.A_ExN.shape[1] > MOST_STATES:
-        return surrounded(partial(_in_parts, interpret=interpret))(
+        return with_epilogue(partial(_in_parts, interpret=interpret))(
             inputs, softplus=softplus, reverse=reverse
         )
     one = jax.tree.map(lambda x: x[None], inputs)
@@ -39,34 +39,20 @@ def scan(
 def scan_both(
     inputs: ScanInputs, *, softplus: bool, interpret: bool = False
 ) -> tuple[Array, Array]:
-    """Run both directions in one launch; see ``bidirectional.scan_both``."""
+    """Run both directions in one launch; see ``api.bidirectional_scan``."""
     if inputs.A_ExN.shape[-1] <= MOST_STATES:
         A = jnp.broadcast_to(inputs.A_ExN, (2, *inputs.A_ExN.shape[1:]))
         return scan_sets(inputs._replace(A_ExN=A), Options(softplus, (False, True), interpret))
     each = [
-        scan(
-            jax.tree.map(lambda x: x[d if len(x) == 2 else 0], inputs),  # noqa: B023
-            softplus=softplus,
-            reverse=bool(d),
-            interpret=interpret,
-        )
+        scan(direction_of(inputs, d), softplus=softplus, reverse=bool(d), interpret=interpret)
         for d in (0, 1)
     ]
     return jax.tree.map(lambda *x: jnp.stack(x), *each)
 
 
-def _in_parts(
-    u: Array,
-    t: Array,
-    A: Array,
-    B: Array,
-    C: Array,
-    state: Array,
-    *,
-    reverse: bool,
-    interpret: bool,
-) -> tuple[Array, Array]:
+def _in_parts(inputs: Recurrence, *, reverse: bool, interpret: bool) -> tuple[Array, Array]:
     """Run parts of the states as sets of one launch; their outputs add up."""
+    u, t, A, B, C, state = inputs
     states = A.shape[1]
     parts = -(-states // MOST_STATES)
 
@@ -74,8 +60,8 @@ def _in_parts(
         x = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, -states % parts)])
         return jnp.moveaxis(x.reshape(*x.shape[:-1], parts, -1), -2, 0)
 
-    inputs = ScanInputs(u[None], t[None], cut(A), cut(B), cut(C), initial_state_BxExN=cut(state))
-    y, last = scan_sets(inputs, Options(False, (reverse,), interpret))
+    sets = ScanInputs(u[None], t[None], cut(A), cut(B), cut(C), initial_state_BxExN=cut(state))
+    y, last = scan_sets(sets, Options(False, (reverse,), interpret))
     last = jnp.moveaxis(last, 0, -2)
     return jnp.sum(y, axis=0), last.reshape(*last.shape[:-2], -1)[..., :states]
 

@@ -8,8 +8,7 @@ from jax import Array
 from jax.experimental import pallas as pl
 
 from selective_scan.arguments import ScanInputs
-from selective_scan.pallas_tpu_chunk import Chunk, column
-from selective_scan.pallas_tpu_launch import Launch, Refs, call, launch_for, operands
+from selective_scan.tpu.blocks import Chunk, Launch, Refs, call, column, launch_for, operands
 
 
 def run_backward(
@@ -96,8 +95,9 @@ def _kernel(launch: Launch, refs: Refs) -> None:
     @pl.when(step == 0)
     def _() -> None:
         refs["dstate"][...] = chunk.inside("dlast")
-        for name in {"dA", "dD", "dbias"} & refs.keys():
-            refs[name][...] = jnp.zeros_like(refs[name])
+        for name in ("dA", "dD", "dbias"):
+            if name in refs:
+                refs[name][...] = jnp.zeros_like(refs[name])
 
     @pl.when((step == 0) | (launch.window_at(step) != launch.window_at(step - 1)))
     def _() -> None:

@@ -1,6 +1,6 @@
 """The backward kernels: the chunks in the opposite order, each recomputed from the state before it.
 
-With g the gradient of the state behind a position, x = t u, w the gradient of C . h, and
+With g the gradient of the state after a position, x = t u, w the gradient of C . h, and
 "through" what is left of the state before the position, exp(t A) h_before:
 
     g += w C        dC_n = sum_e w through + B_n sum_e w x
@@ -16,10 +16,10 @@ from types import SimpleNamespace
 import jax.numpy as jnp
 from jax import Array, lax
 
-from selective_scan.activations import sigmoid
-from selective_scan.mosaic_blocks import Blocks, Place
-from selective_scan.mosaic_forward import Chunk, parameters, start, time_steps, visit_chunk
-from selective_scan.mosaic_kernel import Carry, Kernel
+from selective_scan.elementwise import sigmoid
+from selective_scan.gpu.blocks import Blocks, Place
+from selective_scan.gpu.forward import Chunk, parameters, start, time_steps, visit_chunk
+from selective_scan.gpu.kernel import Carry, Kernel
 
 
 def _backward_first(blocks: Blocks, refs: SimpleNamespace) -> Carry:
@@ -128,7 +128,7 @@ def _arrives_first(blocks: Blocks, refs: SimpleNamespace) -> Carry:
 def _arrives_chunk(
     blocks: Blocks, refs: SimpleNamespace, use_softplus: bool, carry: Carry
 ) -> Carry:
-    """Compute the gradient of a row's initial state when nothing comes from behind its last.
+    """Compute the gradient of a row's initial state when nothing comes from after its last.
 
     Inputs: lengths, delta, A2, C, bias, dy and where given z. Outputs: dinitial. Scratch: t, w.
     """
@@ -148,7 +148,7 @@ def _arrives_chunk(
         return jnp.exp2(t * carry["A2"]) * (g + w * blocks.over_channels(refs.C.at[position]))
 
     g = lax.fori_loop(0, chunk.positions, step, carry["g"])
-    blocks.sync()  # as in ``ENDS``: the next chunk's inputs are copied behind this
+    blocks.sync()  # as in ``ENDS``: the next chunk's inputs are copied after this
     return carry | {"g": g}
 
 

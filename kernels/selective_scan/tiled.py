@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from selective_scan.exponential import exp2
+from selective_scan.arguments import Recurrence
+from selective_scan.elementwise import exp2
 from selective_scan.missing_derivatives import no_forward_mode
 
 # Elements of a (rows, E) tile. With 32 states and float32 a tile's state has 256 kB.
@@ -64,33 +65,20 @@ class _Parts(NamedTuple):
         return x.transpose(2, 0, 1, 3).reshape(rows, -1, x.shape[3])[:, :length]
 
 
-def scan(
-    u_BxLxE: Array,
-    t_BxLxE: Array,
-    A_ExN: Array,
-    B_BxLxN: Array,
-    C_BxLxN: Array,
-    state_BxExN: Array,
-    *,
-    reverse: bool,
-) -> tuple[Array, Array]:
+def scan(inputs: Recurrence, *, reverse: bool) -> tuple[Array, Array]:
     """Return C . h at every position, (B, L, E), and the last state, (B, E, N)."""
-    inputs = (u_BxLxE, t_BxLxE, A_ExN, B_BxLxN, C_BxLxN, state_BxExN)
-    return _scan(*no_forward_mode("fused", inputs), reverse)
+    return _scan(no_forward_mode("fused", inputs), reverse)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(6,))
-def _scan(
-    u: Array, t: Array, A: Array, B: Array, C: Array, state: Array, reverse: bool
-) -> tuple[Array, Array]:
-    y, last, _ = _forward(u, t, A, B, C, state, reverse, keep=False)
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _scan(inputs: Recurrence, reverse: bool) -> tuple[Array, Array]:
+    y, last, _ = _forward(inputs, reverse, keep=False)
     return y, last
 
 
-def _forward(
-    u: Array, t: Array, A: Array, B: Array, C: Array, state: Array, reverse: bool, *, keep: bool
-) -> tuple[Array, Array, Array | None]:
+def _forward(inputs: Recurrence, reverse: bool, *, keep: bool) -> tuple[Array, Array, Array | None]:
     """Return y, the last state and, to keep, the states before each chunk."""
+    u, t, A, B, C, state = inputs
     parts = _Parts.of(u.shape)
     A2 = A.T / log(2)
 
@@ -105,8 +93,8 @@ def _forward(
             return h, _einsum("rn,rne->re", C_rxN, h)
 
         def chunk(h: Array, at: tuple[Array, ...]) -> tuple[Array, Any]:
-            behind, y = lax.scan(position, h, at, reverse=reverse)
-            return behind, (y, h if keep else None)
+            after, y = lax.scan(position, h, at, reverse=reverse)
+            return after, (y, h if keep else None)
 
         last, (y, starts) = lax.scan(chunk, h_rxNxE, in_time, reverse=reverse)
         return last.swapaxes(1, 2), parts.joined(y, u.shape[1]), starts
@@ -116,14 +104,12 @@ def _forward(
     return parts.untiled(y, batch), parts.untiled(last, batch), starts
 
 
-def _forward_rule(
-    u: Array, t: Array, A: Array, B: Array, C: Array, state: Array, reverse: bool
-) -> tuple[Any, Any]:
-    y, last, starts = _forward(u, t, A, B, C, state, reverse, keep=True)
-    return (y, last), (u, t, A, B, C, starts)
+def _forward_rule(inputs: Recurrence, reverse: bool) -> tuple[Any, Any]:
+    y, last, starts = _forward(inputs, reverse, keep=True)
+    return (y, last), (*inputs[:5], starts)
 
 
-def _backward_rule(reverse: bool, saved: Any, outer: Any) -> tuple[Array, ...]:
+def _backward_rule(reverse: bool, saved: Any, outer: Any) -> tuple[Recurrence]:
     u, t, A, B, C, starts = saved
     dy, dlast = outer
     parts = _Parts.of(u.shape)
@@ -170,7 +156,7 @@ def _backward_rule(reverse: bool, saved: Any, outer: Any) -> tuple[Array, ...]:
     dlast, *in_time = map(parts.tiled, (dlast, t, t * u, B, C, dy))
     dstate, dA, *grads = lax.map(tile, (dlast, starts, *in_time))
     dstate, dx, dt, dB, dC = (parts.untiled(x, u.shape[0]) for x in (dstate, *grads))
-    return dx * t, dx * u + dt, jnp.sum(dA, axis=(0, 1)).T, dB, dC, dstate
+    return (Recurrence(dx * t, dx * u + dt, jnp.sum(dA, axis=(0, 1)).T, dB, dC, dstate),)
 
 
 _scan.defvjp(_forward_rule, _backward_rule)
@@ -179,7 +165,7 @@ _einsum = partial(jnp.einsum, precision="highest")
 
 
 def _step(h_rxNxE: Array, t_rxE: Array, x_rxE: Array, A2_NxE: Array, B_rxN: Array) -> Array:
-    """Return the state behind one more position."""
+    """Return the state after one more position."""
     return exp2(t_rxE[:, None] * A2_NxE) * h_rxNxE + x_rxE[:, None] * B_rxN[..., None]
 
 

@@ -5,10 +5,10 @@ import dataclasses
 import jax.numpy as jnp
 from jax import Array
 
-from selective_scan import mosaic_backward, mosaic_forward
 from selective_scan.arguments import ScanInputs
-from selective_scan.mosaic_arrays import Cut, Options
-from selective_scan.mosaic_kernel import Input, in_time
+from selective_scan.gpu import backward, forward
+from selective_scan.gpu.arrays import Cut, Options
+from selective_scan.gpu.kernel import Input, in_time
 
 Arrays = dict[str, Array]
 
@@ -21,7 +21,7 @@ def run_forward(inputs: ScanInputs, options: Options, *, gradient: bool) -> Arra
     shared = cut.shared("u", "delta", "A2", "B", "bias")
     if cut.segments > 1:
         ends = cut.run(
-            mosaic_forward.ENDS,
+            forward.ENDS,
             shared,
             outputs={"last": cut.states_shape(), "total": cut.channels_shape()},
             scratch=dict.fromkeys(("t", "x"), cut.blocks.tile_shape),
@@ -34,7 +34,7 @@ def run_forward(inputs: ScanInputs, options: Options, *, gradient: bool) -> Arra
     if gradient:
         outputs["starts"] = cut.starts_shape()
     results = cut.run(
-        mosaic_forward.FORWARD,
+        forward.FORWARD,
         shared | cut.shared("C", "D", "z") | _given("initial", initial),
         outputs,
         scratch=dict.fromkeys(("t", "x", "read"), cut.blocks.tile_shape),
@@ -58,17 +58,17 @@ def run_backward(
     shared = cut.shared("delta", "A2", "C", "bias", "z", from_end=True)
     spec = in_time(blocks, len(dy), from_end=True)
     shared["dy"] = (cut.in_time(dy, cut.padded_channels), spec)
-    behind = None if dlast is None else cut.state_array(dlast)
+    after = None if dlast is None else cut.state_array(dlast)
     if cut.segments > 1:
         arrives = cut.run(
-            mosaic_backward.ARRIVES,
+            backward.ARRIVES,
             shared,
             outputs={"dinitial": cut.states_shape()},
             scratch=dict.fromkeys(("t", "w"), blocks.tile_shape),
         )
-        behind = cut.between(arrives["dinitial"], kept["total"], behind, from_end=True)
-    elif behind is not None:
-        behind = cut.in_planes(behind)
+        after = cut.between(arrives["dinitial"], kept["total"], after, from_end=True)
+    elif after is not None:
+        after = cut.in_planes(after)
     outputs = {
         "du": cut.in_time_shape(inputs.u_BxLxE.dtype, from_end=True),
         "ddelta": cut.in_time_shape(inputs.delta_BxLxE.dtype, from_end=True),
@@ -84,11 +84,11 @@ def run_backward(
     if inputs.z_BxLxE is not None:
         outputs["dz"] = cut.in_time_shape(inputs.z_BxLxE.dtype, from_end=True)
     grads = cut.run(
-        mosaic_backward.BACKWARD,
+        backward.BACKWARD,
         shared
         | cut.shared("u", "B", "D", from_end=True)
         | {"starts": (kept["starts"], None)}
-        | _given("dlast", behind),
+        | _given("dlast", after),
         outputs,
         scratch,
     )
@@ -99,7 +99,7 @@ def run_backward(
     return (
         {name: cut.whole(grads[name]) for name in ("du", "ddelta", "dz") if name in grads}
         | {
-            name: cut.whole(cut.where_visited(cut.over_channel_blocks(grads[name])), N)
+            name: cut.whole(cut.where_valid(cut.over_channel_blocks(grads[name])), N)
             for name in ("dB", "dC")
         }
         | of_rows

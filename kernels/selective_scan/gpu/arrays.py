@@ -1,6 +1,6 @@
 """A scan's arrays as the kernels see them: padded, cut into segments of time, with their blocks.
 
-Everything here has the set, G or 1, as first axis; see ``mosaic_kernel``.
+Everything here has the set, G or 1, as first axis; see ``gpu.kernel``.
 """
 
 from collections.abc import Iterable
@@ -9,14 +9,13 @@ from math import log
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jax.experimental import pallas as pl
 
-from selective_scan.arguments import ScanInputs, visited
-from selective_scan.mosaic_blocks import Blocks, plane_for
-from selective_scan.mosaic_kernel import Input, Kernel, Output, in_time, launch, partial_in_time
-from selective_scan.mosaic_plans import Plan, plan_for, segments_for
-from selective_scan.mosaic_segments import between_segments, last_segment
+from selective_scan.arguments import ScanInputs, valid_mask
+from selective_scan.gpu.blocks import Blocks, plane_for
+from selective_scan.gpu.kernel import Input, Kernel, Output, in_time, launch, partial_in_time
+from selective_scan.gpu.plans import Plan, plan_for, segments_for
 
 _FIELDS = {
     "u": "u_BxLxE",
@@ -104,7 +103,7 @@ class Cut:
         outputs: dict[str, Output],
         scratch: dict[str, tuple[int, ...]],
     ) -> dict[str, Array]:
-        """Launch a kernel; see ``mosaic_kernel.launch``."""
+        """Launch a kernel; see ``kernel.launch``."""
         return launch(kernel, self.options.softplus, self.blocks, inputs, outputs, scratch)
 
     def shared(self, *names: str, from_end: bool = False) -> dict[str, Input]:
@@ -146,10 +145,10 @@ class Cut:
         """Return the sum of partial sums, (G, B segments, L stored, N padded)."""
         return jnp.sum(x.reshape(-1, self.sets, *x.shape[1:3], self.blocks.states), axis=0)
 
-    def where_visited(self, x: Array) -> Array:
+    def where_valid(self, x: Array) -> Array:
         """Return (G, B segments, L stored, N) with zeros where nothing is visited."""
         given = self.inputs.lengths_B is not None
-        inside = visited(self.lengths() if given else None, x.shape[2])
+        inside = valid_mask(self.lengths() if given else None, x.shape[2])
         return x if inside is None else jnp.where(inside[..., None], x, 0)
 
     def lengths(self) -> Array:
@@ -270,3 +269,42 @@ class Cut:
     @property
     def _backwards(self) -> Array:
         return jnp.resize(jnp.array(self.blocks.reverse), (self.sets,))
+
+
+# Few long rows: segments of time that run side by side, and the states between them. A segment
+# that starts from 0 ends in some state; with another start it ends in that state plus the start,
+# decayed by exp(A times the sum of the segment's time steps). Gradients flow back likewise.
+
+
+def between_segments(
+    ends: Array, totals: Array, A2: Array, edge: Array | None, backwards: Array
+) -> Array:
+    """Return the state with which each segment starts.
+
+    Args:
+        ends: (G, B, T, E, N), what each of T segments ends in when it starts from 0.
+        totals: (G, B, T, E), sums of time steps.
+        A2: (G, E, N), decay rates in base 2.
+        edge: (G, B, E, N), with what the first segment starts; zeros if ``None``.
+        backwards: (G,), whether a set goes from the last segment to the first.
+    """
+    edge = jnp.zeros_like(ends[:, :, 0]) if edge is None else edge
+    ends, totals = (_in_order(x, backwards) for x in (ends, totals))
+    decays = jnp.exp2(totals[..., None] * A2[:, None, None])
+    ends = ends.at[:, :, 0].add(decays[:, :, 0] * edge)
+
+    def join(near: tuple[Array, Array], far: tuple[Array, Array]) -> tuple[Array, Array]:
+        return near[0] * far[0], far[0] * near[1] + far[1]
+
+    _, after = lax.associative_scan(join, (decays, ends), axis=2)
+    return _in_order(jnp.concatenate([edge[:, :, None], after[:, :, :-1]], axis=2), backwards)
+
+
+def last_segment(x: Array, backwards: Array) -> Array:
+    """Return (G, B, ...) of (G, B, T, ...): what the last segment on the way has."""
+    return _in_order(x, backwards)[:, :, -1]
+
+
+def _in_order(x: Array, backwards: Array) -> Array:
+    """Return the segments of (G, B, T, ...) in the order of the way (and back again)."""
+    return jnp.where(backwards.reshape(-1, *[1] * (x.ndim - 1)), jnp.flip(x, axis=2), x)

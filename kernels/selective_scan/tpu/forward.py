@@ -6,8 +6,7 @@ from jax import Array
 from jax.experimental import pallas as pl
 
 from selective_scan.arguments import ScanInputs
-from selective_scan.pallas_tpu_chunk import Chunk, column
-from selective_scan.pallas_tpu_launch import Launch, Refs, call, launch_for, operands
+from selective_scan.tpu.blocks import Chunk, Launch, Refs, call, column, launch_for, operands
 
 
 def run_forward(

@@ -3,13 +3,15 @@
 from collections.abc import Callable
 from difflib import get_close_matches
 from functools import partial
+from importlib import import_module
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from selective_scan import associative, chunked, fused, reference, sequential
-from selective_scan.arguments import Scan, ScanInputs, surrounded
+from selective_scan import reference, tiled, xla
+from selective_scan.arguments import Scan, ScanInputs, with_epilogue
 
 
 def implementations() -> dict[str, str | None]:
@@ -17,7 +19,7 @@ def implementations() -> dict[str, str | None]:
     return {name: _NEEDS[name]() if name in _NEEDS else None for name in _SCANS}
 
 
-def chosen(implementation: str, *arrays: Array | None) -> str:
+def resolve_implementation(implementation: str, *arrays: Array | None) -> str:
     """Return the name of the implementation to run.
 
     Args:
@@ -75,22 +77,17 @@ def scan_named(name: str, chunk: int | None = None) -> Scan:
         raise ValueError(f"chunk={chunk} is for implementation 'chunked', not for {name!r}")
     if chunk < 1:
         raise ValueError(f"chunk={chunk}: a chunk has 1 position or more")
-    return surrounded(partial(chunked.scan, chunk=chunk))
+    return with_epilogue(partial(xla.chunked, chunk=chunk))
 
 
-# The kernels are imported where they are used: that takes a third of a second.
+def _pallas(module: str) -> Scan:
+    """Return the scan of a module of kernels, whose import takes a third of a second, if used."""
 
+    def scan(inputs: ScanInputs, *, softplus: bool, reverse: bool) -> tuple[Array, Array]:
+        kernels: Any = import_module(f"selective_scan.{module}")
+        return kernels.scan(inputs, softplus=softplus, reverse=reverse)
 
-def _pallas_gpu(inputs: ScanInputs, *, softplus: bool, reverse: bool) -> tuple[Array, Array]:
-    from selective_scan import pallas_gpu
-
-    return pallas_gpu.scan(inputs, softplus=softplus, reverse=reverse)
-
-
-def _pallas_tpu(inputs: ScanInputs, *, softplus: bool, reverse: bool) -> tuple[Array, Array]:
-    from selective_scan import pallas_tpu
-
-    return pallas_tpu.scan(inputs, softplus=softplus, reverse=reverse)
+    return scan
 
 
 def _needs_hopper() -> str | None:
@@ -110,13 +107,13 @@ def _needs_tpu() -> str | None:
 
 # In the order of preference.
 _SCANS: dict[str, Scan] = {
-    "pallas_gpu": _pallas_gpu,
-    "pallas_tpu": _pallas_tpu,
-    "fused": surrounded(fused.scan),
-    "chunked": surrounded(chunked.scan),
-    "associative": surrounded(associative.scan),
-    "sequential": surrounded(sequential.scan),
-    "reference": surrounded(reference.scan),
+    "pallas_gpu": _pallas("gpu"),
+    "pallas_tpu": _pallas("tpu"),
+    "fused": with_epilogue(tiled.scan),
+    "chunked": with_epilogue(xla.chunked),
+    "associative": with_epilogue(xla.associative),
+    "sequential": with_epilogue(xla.sequential),
+    "reference": with_epilogue(reference.scan),
 }
 _NEEDS: dict[str, Callable[[], str | None]] = {
     "pallas_gpu": _needs_hopper,

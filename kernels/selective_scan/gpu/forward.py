@@ -9,9 +9,9 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array, lax
 
-from selective_scan.activations import sigmoid, softplus
-from selective_scan.mosaic_blocks import Blocks, Place, flipped
-from selective_scan.mosaic_kernel import Carry, Kernel
+from selective_scan.elementwise import sigmoid, softplus
+from selective_scan.gpu.blocks import Blocks, Place, flipped
+from selective_scan.gpu.kernel import Carry, Kernel
 
 
 class Chunk:
@@ -38,11 +38,11 @@ def time_steps(
 
 
 def visit_chunk(
-    blocks: Blocks, refs: SimpleNamespace, chunk: Chunk, A2: Array, h: Array, behind: Any
+    blocks: Blocks, refs: SimpleNamespace, chunk: Chunk, A2: Array, h: Array, after: Any
 ) -> Array:
-    """Run the recurrence over the chunk's positions; return the state behind them.
+    """Run the recurrence over the chunk's positions; return the state after them.
 
-    ``refs.t`` and ``refs.x`` hold the time steps and t u. ``behind(position, through, h)`` is
+    ``refs.t`` and ``refs.x`` hold the time steps and t u. ``after(position, through, h)`` is
     called with every state (planes, block, plane), and what is left of the one before it.
     """
 
@@ -51,7 +51,7 @@ def visit_chunk(
         t, x = (blocks.over_states(ref.at[position]) for ref in (refs.t, refs.x))
         through = jnp.exp2(t * A2) * h
         h = through + x * blocks.over_channels(refs.B.at[position])
-        behind(position, through, h)
+        after(position, through, h)
         return h
 
     return lax.fori_loop(0, chunk.positions, step, h)
@@ -121,7 +121,7 @@ def _ends_first(blocks: Blocks, refs: SimpleNamespace) -> Carry:
 
 
 def _ends_chunk(blocks: Blocks, refs: SimpleNamespace, use_softplus: bool, carry: Carry) -> Carry:
-    """Compute the state behind a row that starts from 0, and the sum of its time steps.
+    """Compute the state after a row that starts from 0, and the sum of its time steps.
 
     Inputs: lengths, u, delta, A2, B, bias. Outputs: last, total. Scratch: t, x.
     """
@@ -131,7 +131,7 @@ def _ends_chunk(blocks: Blocks, refs: SimpleNamespace, use_softplus: bool, carry
     refs.x[...] = jnp.where(chunk.mask, t * blocks.tile_of(refs.u), 0.0)
     blocks.sync()
     h = visit_chunk(blocks, refs, chunk, carry["A2"], carry["h"], lambda *_: None)
-    # Nothing may read the chunk's inputs behind this: no output is stored from shared memory here,
+    # Nothing may read the chunk's inputs after this: no output is stored from shared memory here,
     # so nothing else holds back the next chunk's copy.
     blocks.sync()
     return carry | {"h": h, "total": carry["total"] + t}
