@@ -44,6 +44,7 @@ def log_to(console: Console) -> None:
     """
     logger = logging.getLogger("echojax")
     logger.setLevel(logging.INFO)
+    logger.propagate = False  # absl, which orbax imports, lets the root logger print on stderr
     for handler in [one for one in logger.handlers if isinstance(one, _ConsoleHandler)]:
         logger.removeHandler(handler)
     logger.addHandler(_ConsoleHandler(console))
