@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from echojax.config import Config
-from echojax.data import Split
-from echojax.data.dataset import Dataset
+from echojax.data import Dataset, Split
 from echojax.models.heuristic import training_counts
 from echojax.training.builders import read_data
 from echojax.training.run_folder import check_same_data

@@ -16,9 +16,8 @@ from echojax.data import Dataset, Split
 from echojax.evaluation.metrics import mean_metrics, summarise
 from echojax.evaluation.ranking import Ranked, Ranker, make_ranker, rank_examples
 from echojax.mesh import axes_of, one_device
-from echojax.models.axes import with_axes
+from echojax.models.base import with_axes, with_precision
 from echojax.models.heuristic import training_counts
-from echojax.models.precision import with_precision
 from echojax.training.builders import read_data
 from echojax.training.checkpoints import load_checkpoint
 from echojax.training.run_folder import check_same_data, read_own_config

@@ -23,7 +23,7 @@ from echojax.files import write_json
 from echojax.machine import commit, device_name, processor
 from echojax.models import HEURISTICS
 from echojax.models.heuristic import training_counts
-from echojax.reporting import results_table, write_report
+from echojax.report import results_table, write_report
 from echojax.training.progress import TrainingProgress
 
 log = logging.getLogger(__name__)

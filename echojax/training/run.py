@@ -15,11 +15,11 @@ from flax import nnx
 from jax.experimental import multihost_utils
 from rich.console import Console
 
+from echojax.analysis import write_analysis
 from echojax.config import Config
 from echojax.data import Dataset, Split, StackedBatches, item_titles, iterate
 from echojax.errors import UserError
 from echojax.hosts import is_main_process, on_main_process
-from echojax.insight import write_insight
 from echojax.machine import commit, device_name
 from echojax.mesh import (
     axes_of,
@@ -355,7 +355,7 @@ def _finish(
         return {}
     before = build_model(run.config, dataset.num_items)
     after = nnx.merge(graphdef, params)
-    write_insight(run.folder / "insight.npz", before, after, split.valid)
+    write_analysis(run.folder / "insight.npz", before, after, split.valid)
     return finish(
         run.folder,
         run.config,

@@ -16,9 +16,9 @@ from jax.sharding import PartitionSpec as P
 
 from echojax.compilation import cache_hits
 from echojax.losses import Loss, full_softmax, pool
-from echojax.mesh import Axes, axes_of, batch_specs, is_per_item, over_devices, state_specs
-from echojax.models.axes import with_axes
-from echojax.models.precision import with_precision
+from echojax.mesh import Axes, axes_of, batch_specs, over_devices, state_specs
+from echojax.models.base import with_axes, with_precision
+from echojax.parameters import is_per_item, map_with_facts
 from echojax.training.objectives import OBJECTIVES, Batch
 
 log = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ def make_train_step(
             sum over microbatches, so it is that of the whole batch.
         columns: how narrow a microbatch's window may be cut where its rows are short.
         loss: of the predictions and their targets (``echojax.losses.make_loss``).
-        precision: of the model's activations (``models.precision``).
+        precision: of the model's activations (``models.base.with_precision``).
         axes: the mapped axes that rows, items and positions are spread over; the result is that of
             all.
 
@@ -105,13 +105,12 @@ def make_train_step(
         pool_M: jax.Array, params: nnx.State, batch: Batch, keys_B: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         model = with_axes(with_precision(nnx.merge(graphdef, params), precision), axes)
-        model.in_training = True
-        user_BxPxD, targets_BxP, weights_BxP = predict(model, batch, keys_B)
+        user_BxPxD, targets_BxP, weights_BxP, item_VxD = predict(model, batch, keys_B)
         if (
             axes.time and objective == "prefixes"
         ):  # every device of the axis has the same: one counts
             weights_BxP *= jax.lax.axis_index(axes.time) == 0
-        items_VxD = model.catalogue()
+        items_VxD = model.catalogue(item_VxD)
         total = loss(user_BxPxD, items_VxD, targets_BxP, weights_BxP, keys_B, pool_M)
         return total, jnp.sum(weights_BxP)
 
@@ -143,11 +142,11 @@ def over_all(sums: Any, axes: Axes) -> Any:
     if not axes.all:
         return sums
 
-    def total(path: Any, x: jax.Array) -> jax.Array:
-        own = axes.items if axes.items and is_per_item(path) else None
+    def total(facts: dict[str, Any], x: jax.Array) -> jax.Array:
+        own = axes.items if axes.items and is_per_item(facts) else None
         return jax.lax.psum(x, tuple(axis for axis in axes.all if axis != own))
 
-    return jax.tree_util.tree_map_with_path(total, sums)
+    return map_with_facts(total, sums)
 
 
 def summed_gradient(

@@ -24,7 +24,7 @@ from echojax.mesh import (
     stack_shares,
 )
 from echojax.models import build_model
-from echojax.models.axes import with_axes
+from echojax.models.base import with_axes
 from echojax.models.echomamba4rec import EchoMamba4Rec
 from echojax.training.builders import make_step, resolved, target_counts, training_batches
 from echojax.training.evaluate import make_evaluator
