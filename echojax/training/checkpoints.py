@@ -178,7 +178,7 @@ class Checkpoints:
         Args:
             like: a state, or what ``state_shapes`` returns: its shapes and dtypes are read.
             first: a step to try before the others (the best one).
-            newest: leave later steps alone.
+            newest: pass over later steps.
 
         Raises:
             UserError: there are checkpoints and none of them can be read, or one is of another run,

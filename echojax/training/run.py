@@ -140,10 +140,6 @@ def _train(
             signal_D = np.full(local_groups(mesh), signum, np.int32)
             return onto(batch, mesh, axis=1), onto(signal_D, mesh)
 
-        def save(states: TrainState) -> None:
-            for run, state in zip(group, unstack_states(states), strict=True):
-                run.save(run.finite(gather(state, run.state, mesh)))
-
         def record_losses(outcome: list[jax.Array], step: int) -> int:
             """Take in what a step returned; return the signal that some host got, known to all."""
             losses, signum = outcome
@@ -188,7 +184,8 @@ def _train(
                     record_speed(done / per_epoch, examples, now - began, waited)
                     began, examples, waited = now, 0, 0.0
                     if done < end:
-                        save(states)
+                        for run, state in zip(group, unstack_states(states), strict=True):
+                            run.save(run.finite(gather(state, run.state, mesh)))
                         if signum:
                             raise Interrupted(stopped_line, signum)
             profile.end_epoch(states)
