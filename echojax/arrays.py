@@ -17,9 +17,20 @@ from echojax.files import write_atomically
 
 # What zipfile and NumPy raise, besides OSError and ValueError, when bytes of an archive are wrong.
 _BROKEN = (
-    KeyError, EOFError, RuntimeError, MemoryError, TypeError, SyntaxError, OverflowError,
-    AttributeError, UserWarning, zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError,
-)  # fmt: skip
+    KeyError,
+    EOFError,
+    RuntimeError,
+    MemoryError,
+    TypeError,
+    SyntaxError,
+    OverflowError,
+    AttributeError,
+    UserWarning,
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    tokenize.TokenError,
+)
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

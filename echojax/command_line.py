@@ -44,6 +44,7 @@ def log_to(console: Console) -> None:
     """
     logger = logging.getLogger("echojax")
     logger.setLevel(logging.INFO)
+    logger.propagate = False  # absl, which orbax imports, lets the root logger print on stderr
     for handler in [one for one in logger.handlers if isinstance(one, _ConsoleHandler)]:
         logger.removeHandler(handler)
     logger.addHandler(_ConsoleHandler(console))
@@ -64,7 +65,7 @@ def parse(kind: type[T], *, default: T | None = None, args: list[str]) -> T:
     Args:
         kind: a dataclass type.
         default: values of the flags that are not given.
-        args: the words behind the program's name.
+        args: the words after the program's name.
 
     Raises:
         UserError: unknown flags, missing or malformed values, in one line.

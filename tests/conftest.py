@@ -1,5 +1,6 @@
 """Where the shared data and golden numbers are; tests that need them skip where they are not."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -16,6 +17,12 @@ if jax.__version_info__ < (0, 11):  # later releases know no such flag, and XLA 
 os.environ["XLA_FLAGS"] = f"{FAST_TO_COMPILE} {os.environ.get('XLA_FLAGS', '')}"
 SHARED = Path(os.environ.get("ECHOJAX_SHARED", ROOT.parent / "shared"))
 GOLDEN = Path(os.environ.get("ECHOJAX_GOLDEN", SHARED / "golden"))
+
+
+@pytest.fixture(autouse=True)
+def _log_reaches_caplog():
+    """Let pytest see what the package logs, although commands print it on a console only."""
+    logging.getLogger("echojax").propagate = True
 
 
 @pytest.fixture
