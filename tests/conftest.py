@@ -20,9 +20,9 @@ GOLDEN = Path(os.environ.get("ECHOJAX_GOLDEN", SHARED / "golden"))
 
 
 @pytest.fixture(autouse=True)
-def _log_reaches_caplog():
-    """Let pytest see what the package logs, although commands print it on a console only."""
-    logging.getLogger("echojax").propagate = True
+def _logs_reach_caplog(monkeypatch):
+    """Undo what a command that ran in this process has set (``log_to``)."""
+    monkeypatch.setattr(logging.getLogger("echojax"), "propagate", True)
 
 
 @pytest.fixture
