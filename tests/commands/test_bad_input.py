@@ -83,6 +83,7 @@ def test_truncated_gzip(call, tmp_path):
 
 
 @pytest.mark.parametrize("flags", FLAGS, ids=" ".join)
+@pytest.mark.smoke
 def test_flags(flags, call, data_file, tmp_path):
     if flags == ("--tensorboard",) and find_spec("tensorboardX"):
         pytest.skip("tensorboardX is installed here")

@@ -14,6 +14,7 @@ def run(finished):
     return finished[0]
 
 
+@pytest.mark.smoke
 def test_one_history(call, run):
     code, out, err = call(
         "recommend.py", "--run-dir", run, "--history", "i3 i4, what,i5", "-k", "4"

@@ -37,6 +37,7 @@ def wait_until(condition, process):
         time.sleep(0.01)
 
 
+@pytest.mark.smoke
 def test_run_folder_holds_everything(finished):
     folder, out = finished
     names = {path.name for path in folder.iterdir()}
@@ -60,11 +61,13 @@ def test_run_folder_holds_everything(finished):
     assert "Markov" in out
 
 
+@pytest.mark.smoke
 def test_it_learns(finished):
     results = json.loads((finished[0] / "results.json").read_text())
     assert results["test"]["hr@10"] > results["baselines"]["popularity"]["test"]["hr@10"] + 0.1
 
 
+@pytest.mark.smoke
 def test_evaluate_gives_the_same_numbers(finished, call, tmp_path):
     folder, _ = finished
     results = json.loads((folder / "results.json").read_text())
@@ -118,6 +121,7 @@ def test_signals_save_and_say_how_to_go_on(finished, start, call, data_file, tmp
     assert checksums(folder)[last] == checksums(finished[0])[last]
 
 
+@pytest.mark.smoke
 def test_a_damaged_checkpoint_is_said_and_passed_over(finished, call, tmp_path):
     folder = tmp_path / "damaged"
     shutil.copytree(finished[0], folder)
