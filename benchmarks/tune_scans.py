@@ -19,7 +19,7 @@ from scan_programs import PASSES, Problem, Shape
 from scans import DTYPES
 
 from echojax.errors import UserError
-from selective_scan import implementations
+from selective_scan import gpu, implementations
 from selective_scan.arguments import ScanInputs
 from selective_scan.gpu.arrays import Options
 from selective_scan.gpu.plans import PLANS, Plan, plan_for, segments_for
