@@ -6,17 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echojax.data.times import Times, plausible
+from echojax.data.times import plausible, read_times
 from echojax.errors import UserError
 
 
 def parse(*blocks, time_format=None):
-    times = Times(time_format)
-    for block in blocks:
-        column = block if isinstance(block, pl.Series) else pl.Series(block, dtype=pl.String)
-        times.add(column, lambda row, problem: UserError(f"row {row}: {problem}"))
-    found = times.finish(lambda row, problem: UserError(f"row {row}: {problem}"))
-    return found, times.described(found)
+    columns = [b if isinstance(b, pl.Series) else pl.Series(b, dtype=pl.String) for b in blocks]
+    return read_times(columns, time_format, lambda row, problem: UserError(f"row {row}: {problem}"))
 
 
 @given(
@@ -138,5 +134,5 @@ def test_dates_and_numbers_as_columns_hold_them():
     assert parse(pl.Series([2, 1], dtype=pl.UInt8))[0].tolist() == [2, 1]
     with pytest.raises(UserError, match="row 1: time nan is not a finite number"):
         parse(pl.Series([2.0, float("nan")]))
-    with pytest.raises(UserError, match="row 0: times are dates in one file and numbers in the"):
+    with pytest.raises(UserError, match="row 1: times are dates in one file and numbers in the"):
         parse(pl.Series([2]), pl.Series([MOMENT.date()]))
