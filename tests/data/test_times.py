@@ -6,13 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echojax.data.times import plausible, read_times
+from echojax.data.times import are_dates, joined_times, parse_times, plausible
 from echojax.errors import UserError
 
 
 def parse(*blocks, time_format=None):
     columns = [b if isinstance(b, pl.Series) else pl.Series(b, dtype=pl.String) for b in blocks]
-    return read_times(columns, time_format, lambda row, problem: UserError(f"row {row}: {problem}"))
+
+    def error(row, problem):
+        return UserError(f"row {row}: {problem}")
+
+    dates = are_dates(columns[0], time_format)
+    moments = [parse_times(column, dates, time_format, error) for column in columns]
+    return joined_times(moments, error)
 
 
 @given(
@@ -134,5 +140,5 @@ def test_dates_and_numbers_as_columns_hold_them():
     assert parse(pl.Series([2, 1], dtype=pl.UInt8))[0].tolist() == [2, 1]
     with pytest.raises(UserError, match="row 1: time nan is not a finite number"):
         parse(pl.Series([2.0, float("nan")]))
-    with pytest.raises(UserError, match="row 1: times are dates in one file and numbers in the"):
+    with pytest.raises(UserError, match="row 0: times are dates in one file and numbers in the"):
         parse(pl.Series([2]), pl.Series([MOMENT.date()]))
