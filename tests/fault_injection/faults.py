@@ -224,7 +224,8 @@ def move_folder(reference: Reference, run: Path, rng: random.Random) -> Hit:
 
 def change_data(reference: Reference, run: Path, rng: random.Random) -> Hit:
     """Kill a run, change one item of its data: it must refuse to go on. The data are restored."""
-    own = run.with_name(f"{run.name}-data.inter")
+    own = run.with_name(f"{run.name}-data") / reference.training.data.name
+    own.parent.mkdir()
     shutil.copy(reference.training.data, own)
     training = dataclasses.replace(reference.training, data=own)
     kill_after(training, run, reference.draw(rng))

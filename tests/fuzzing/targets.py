@@ -21,15 +21,15 @@ from echojax.data.dataset import ids_by_number
 from echojax.data.events import read_events
 from echojax.data.text import TextFile
 from echojax.errors import UserError
-from echojax.reporting import results_table
-from echojax.reporting.run_record import read_run
+from echojax.report import results_table
+from echojax.report.run_record import read_run
 from echojax.reproduction.finished import read_finished
 from echojax.reproduction.suite_file import read_suite
+from echojax.training.builders import resolved
 from echojax.training.checkpoints import Checkpoints
-from echojax.training.metric_log import MetricLog
-from echojax.training.prepared import resolved
+from echojax.training.progress import MetricLog
 from echojax.training.run_folder import read_config, read_items
-from echojax.training.state import create_state
+from echojax.training.step import create_state
 from tests.fuzzing import examples
 from tests.fuzzing.mutations import (
     in_gzip,
@@ -76,7 +76,7 @@ class CheckpointTarget:
         _, state = create_state(nnx.Linear(3, 4, rngs=nnx.Rngs(0)), optax.adam(1e-3), 0)
         self.saved, self.state = folder, jax.device_get(state._replace(step=jnp.int32(7)))
         self.progress = {"steps": 7, "best_step": 7, "best_ndcg": 0.25, "seconds": 1.5}
-        checkpoints = Checkpoints(folder, print)
+        checkpoints = Checkpoints(folder)
         checkpoints.save(self.state, self.progress)
         checkpoints.close()
 
@@ -93,7 +93,7 @@ class CheckpointTarget:
             yield partial(self.read, folder)
 
     def read(self, folder):
-        checkpoints = Checkpoints(folder, lambda line: None)
+        checkpoints = Checkpoints(folder)
         try:
             found = checkpoints.restore(self.state)
         finally:

@@ -11,7 +11,7 @@ from echojax.errors import UserError
 from echojax.models import HEURISTICS, MODELS
 from echojax.reproduction.cells import plan
 from echojax.reproduction.suite_file import find_suite, read_suite
-from echojax.training.prepared import resolved
+from echojax.training.builders import resolved
 from tests.conftest import ROOT
 from tests.reproduction.conftest import SUITE
 
