@@ -1,27 +1,22 @@
 import collections
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echojax.data.prepare import in_core, prepare, time_order
-from echojax.data.readers import Interactions
+from echojax.data import prepare
+from echojax.data.dataset import in_core, time_order
 from echojax.errors import UserError
 
 
 def interactions(rows, timed=True):
     """Rows of (user, item, time), small numbers."""
-    users, items, times = (np.array(column) for column in zip(*rows, strict=True))
-    user_ids, users = np.unique(users, return_inverse=True)
-    item_ids, items = np.unique(items, return_inverse=True)
-    return Interactions(
-        users.astype(np.int32),
-        items.astype(np.int32),
-        times.astype(np.float64) if timed else None,
-        np.char.add("u", user_ids.astype(str)),
-        np.char.add("i", item_ids.astype(str)),
+    frame = pl.DataFrame(rows, schema=["user", "item", "time"], orient="row").with_columns(
+        pl.format("u{}", "user"), pl.format("i{}", "item"), pl.col("time").cast(pl.Float64)
     )
+    return frame if timed else frame.drop("time")
 
 
 def histories(dataset):
@@ -147,3 +142,16 @@ def test_unknown_duplicates_and_nothing_left():
         prepare("x", source, duplicates="frist")
     with pytest.raises(UserError, match="x: 0 users and 0 items are left of 2 users, 2 items"):
         prepare("x", source, k_core=5)
+
+
+def test_any_frame_of_events_is_a_data_set():
+    """Ids may be numbers, categories or text; those of an Enum keep its order."""
+    events = pl.DataFrame(
+        {"user": [7, 3, 7, 3], "item": ["b", "a", "a", "c"], "time": [4, 1, 3, 2]}
+    )
+    expected = {"7": ["a", "b"], "3": ["a", "c"]}
+    for item in (pl.String, pl.Categorical, pl.Enum(["c", "x", "b", "a"])):
+        dataset = prepare("x", events.with_columns(pl.col("item").cast(item)), k_core=0)
+        assert histories(dataset) == expected
+        first = item == pl.Enum(["c", "x", "b", "a"])
+        assert dataset.item_ids.tolist() == ["", *("cba" if first else "bac")]

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from echojax.errors import UserError, one_line
-from tests.data.readable import histories, read
+from tests.data import histories, read
 
 _RNG = random.Random(0)
 ROWS = [
@@ -83,7 +83,7 @@ def test_unclear_layouts_are_asked_for_with_the_first_rows(case, write):
         assert all(repr(line) in str(raised.value) for line in text.split("\n")[:3])
         told = str(raised.value).partition("--columns ")[2].split()[0]
         source = read(write("x.txt", text), names=told)
-        assert source.users_T.size == len(ROWS)
+        assert source.frame.height == len(ROWS)
 
 
 @pytest.mark.parametrize("data_format", [None, "csv"])
@@ -115,14 +115,14 @@ def test_columns_that_are_times_by_name_and_value(name, write):
     text = lines("{u},{i},{t}", f"user,item,{name}")
     assert histories(read(write("x.csv", text))) == right()
     source = read(write("x.csv", lines("{u},{i},{r}", f"user,item,{name}")))
-    assert source.times_T is None
+    assert "time" not in source.frame.columns
     (note,) = source.notes
     assert f"column '{name}' looks like a time and is not used (the order of lines)" in note
 
 
 def test_a_time_under_another_name_is_named(write):
     source = read(write("x.csv", lines("{u},{i},{t}", "user,item,visited")))
-    assert source.times_T is None
+    assert "time" not in source.frame.columns
     assert "column 'visited' looks like a time" in source.notes[0]
     source = read(write("x.csv", lines("{u},{i},{t},{t}", "user,item,timestamp,update\x1bd")))
     assert "warning: column 'update\\x1bd' looks like a time and is not used" in source.notes[1]
@@ -142,14 +142,14 @@ def test_missing_ids(write):
     found = read(write("x.csv", text), missing="drop")
     assert histories(found) == {"u2": ["b"], "u1": ["a"], "Na": ["none"]}
     kept = read(write("x.csv", text.replace("u0,,0", "u0,x,0")), missing="keep")
-    assert "NULL" in kept.item_ids
+    assert "NULL" in kept.frame["item"].cast(str).to_list()
     with pytest.raises(UserError, match="no interactions are left; 2 of 2 rows have no user id"):
         read(write("x.csv", "user,item\n,1\nNA,2\n"), missing="drop")
 
 
 def test_a_format_of_times(write):
     text = lines("{u},{i},17.09.2020 02:37", "user,item,date")
-    assert read(write("x.csv", text), time_format="%d.%m.%Y %H:%M").times_T[0] == 1600310220
+    assert read(write("x.csv", text), time_format="%d.%m.%Y %H:%M").frame["time"][0] == 1600310220
     with pytest.raises(UserError, match=r"line 2: time '17.09.2020 02:37' does not fit"):
         read(write("x.csv", text), time_format="%d.%m.%Y")
     with pytest.raises(UserError, match="no time column; name it with --time-column"):
