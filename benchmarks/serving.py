@@ -21,8 +21,7 @@ from harness import Program, Record, Row, log
 
 from echojax.errors import UserError, unknown_name
 from echojax.models import MODELS
-from echojax.models.bidirectional import Components
-from echojax.models.echomamba4rec import EchoMamba4Rec
+from echojax.models.echomamba4rec import Components, EchoMamba4Rec
 from echojax.report.tables import Table, number
 from echojax.serving.streaming import Stream, StreamState
 from echojax.serving.top_k import top_k

@@ -20,13 +20,12 @@ from jax.sharding import NamedSharding
 
 from echojax.config import Config
 from echojax.errors import UserError
-from echojax.mesh import axes_of, describe, is_per_item, make_mesh, spread, state_specs
+from echojax.mesh import axes_of, describe, make_mesh, spread, state_specs
 from echojax.models import build_model
+from echojax.parameters import is_per_item, map_with_facts
+from echojax.training.builders import make_step, resolved
 from echojax.training.optimizer import make_optimizer
-from echojax.training.prepared import resolved
-from echojax.training.program import compile_step, make_step, memory_of
-from echojax.training.seed_run import side_by_side
-from echojax.training.state import TrainState, create_state
+from echojax.training.step import TrainState, compile_step, create_state, over_seeds
 
 
 @dataclass(frozen=True)
@@ -95,18 +94,19 @@ class RandomStep:
         no_signals = np.zeros(mesh.size // config.sequence_shards, np.int32)
         self._batch = spread(batch, mesh, axis=1), spread(no_signals, mesh)
         counts_V = np.ones(items, np.int64)
-        step = side_by_side(make_step(config, counts_V, lengths_B, graphdef, optimizer, mesh), mesh)
-        self.program = compile_step(step, self.states, *self._batch, say=log.info)
+        step = over_seeds(make_step(config, counts_V, lengths_B, graphdef, optimizer, mesh), mesh)
+        self.program = compile_step(step, self.states, *self._batch)
 
     @property
     def parameters(self) -> tuple[int, int]:
         """How many numbers the model has, and how many of them in rows of items."""
-        leaves = jax.tree_util.tree_leaves_with_path(self.states.params)
-        return sum(x.size for _, x in leaves), sum(x.size for p, x in leaves if is_per_item(p))
+        params = self.states.params
+        per_item = map_with_facts(lambda facts, x: x.size * is_per_item(facts), params)
+        return sum(x.size for x in jax.tree.leaves(params)), sum(jax.tree.leaves(per_item))
 
     def run(self) -> Any:
         """Start the next step."""
-        self.states, self.loss, _ = self.program(self.states, *self._batch)
+        self.states, self.loss, _ = self.program.run(self.states, *self._batch)
         return self.states, self.loss
 
 
@@ -143,7 +143,7 @@ def measure(flags: Flags) -> None:
                 "seconds_a_step": statistics.median_high(seconds[1:]),
                 "first_losses": losses,
                 "peak_resident_gib": gib(peak),
-                "step_memory_gib": gib(memory_of(step.program) or 0),
+                "step_memory_gib": gib(step.program.memory_bytes or 0),
             }
             record.add(case | row)
             log.info("\n".join(f"{name}: {value}" for name, value in row.items()))

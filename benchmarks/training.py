@@ -27,16 +27,16 @@ from echojax.errors import unknown_name
 from echojax.machine import device_name
 from echojax.mesh import one_device
 from echojax.models import MODELS, build_model
-from echojax.training.optimizer import make_optimizer
-from echojax.training.prepared import make_evaluator, read_data, resolved
-from echojax.training.program import (
-    compile_step,
+from echojax.training.builders import (
     make_step,
-    memory_of,
+    read_data,
+    resolved,
     target_counts,
     training_batches,
 )
-from echojax.training.state import create_state
+from echojax.training.evaluate import make_evaluator
+from echojax.training.optimizer import make_optimizer
+from echojax.training.step import compile_step, create_state
 
 _OFFICIAL = "-official"
 _TRAIN = Path(__file__).parent.parent / "experiments" / "train.py"
@@ -109,22 +109,22 @@ def time_epoch(flags: Flags, name: str) -> Row:
         variant="official" if name.endswith(_OFFICIAL) else "echojax",
     )
     config = resolved(config)
-    dataset, split = read_data(config, log.info)
+    dataset, split = read_data(config)
     optimizer = make_optimizer(config)
     graphdef, state = create_state(build_model(config, dataset.num_items), optimizer, config.seed)
     mesh = one_device()
     feed = training_batches(config, split, mesh)
     counts_V, lengths_M = target_counts(dataset, split), feed.examples.lengths_M
     plain = make_step(config, counts_V, lengths_M, graphdef, optimizer, mesh)
-    step = compile_step(plain, state, jax.tree.map(jnp.asarray, feed[0]), say=log.info)
+    step = compile_step(plain, state, jax.tree.map(jnp.asarray, feed[0]))
     rows, seconds, waited = iterate(feed), [], 0.0
-    state, loss = step(state, next(rows))
+    state, loss = step.run(state, next(rows))
     jax.block_until_ready(loss)
     for _ in range(flags.steps):
         began = time.perf_counter()
         batch = next(rows)
         waited += time.perf_counter() - began
-        state, loss = step(state, batch)
+        state, loss = step.run(state, batch)
         jax.block_until_ready(loss)
         seconds.append(time.perf_counter() - began)
     rows.close()
@@ -145,7 +145,7 @@ def time_epoch(flags: Flags, name: str) -> Row:
         "input_wait_share": waited / sum(seconds),
         "evaluation_seconds": time.perf_counter() - began,
         "evaluated_users": len(split.valid),
-        "step_memory_bytes": memory_of(step),
+        "step_memory_bytes": step.memory_bytes,
         "device": device_name(),
     }
 
