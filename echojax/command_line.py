@@ -28,8 +28,12 @@ class Terminal(Console):
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Return what is printed for text, also in the cells of tables."""
-        shown = _CONTROL.sub(lambda found: repr(found.group())[1:-1], text)
-        return super().render_str(shown, **options)
+        return super().render_str(printable(text), **options)
+
+
+def printable(text: str) -> str:
+    """Return text with its control characters, but tabs and line feeds, written as escapes."""
+    return _CONTROL.sub(lambda found: repr(found.group())[1:-1], text)
 
 
 def log_to(console: Console) -> None:
@@ -40,6 +44,8 @@ def log_to(console: Console) -> None:
     """
     logger = logging.getLogger("echojax")
     logger.setLevel(logging.INFO)
+    # On import orbax, through absl, gives the root logger a handler that would print all again.
+    logger.propagate = False
     for handler in [one for one in logger.handlers if isinstance(one, _ConsoleHandler)]:
         logger.removeHandler(handler)
     logger.addHandler(_ConsoleHandler(console))
@@ -60,7 +66,7 @@ def parse(kind: type[T], *, default: T | None = None, args: list[str]) -> T:
     Args:
         kind: a dataclass type.
         default: values of the flags that are not given.
-        args: the words behind the program's name.
+        args: the words after the program's name.
 
     Raises:
         UserError: unknown flags, missing or malformed values, in one line.

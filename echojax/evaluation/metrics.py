@@ -27,9 +27,10 @@ def metrics_of(rank_M: np.ndarray) -> np.ndarray:
     return np.hstack([hits, hits / np.log2(1 + rank), hits / rank])
 
 
-def means(rank_M: np.ndarray) -> dict[str, float]:
-    """Return each metric's mean over the examples: all that a validation needs."""
-    return dict(zip(metric_names(), metrics_of(rank_M).mean(axis=0).tolist(), strict=True))
+def mean_metrics(rank_M: np.ndarray) -> dict[str, float]:
+    """Return the mean of each metric by name: what chooses among a run's checkpoints."""
+    values = metrics_of(rank_M).mean(axis=0).tolist()
+    return dict(zip(metric_names(), values, strict=True))
 
 
 def summarise(
@@ -54,7 +55,7 @@ def summarise(
     intervals = bootstrap_intervals(values, examples.user_M, seed=seed)
     shown = ranked.top_MxK[ranked.top_MxK > 0]
     return {
-        **means(ranked.rank_M),
+        **mean_metrics(ranked.rank_M),
         "interval": dict(zip(names, intervals.tolist(), strict=True)),
         "examples": len(examples),
         f"coverage@{TOP}": np.unique(shown).size / max(1, popularity_V.size - 1),

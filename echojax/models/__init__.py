@@ -6,7 +6,7 @@ from typing import Any
 
 from flax import nnx
 
-from echojax.config import Config, flag
+from echojax.config import MODEL_SIZES, Config, flag
 from echojax.errors import UserError, unknown_name
 from echojax.models.attention import check_heads
 from echojax.models.base import CausalModel, SequenceModel
@@ -73,10 +73,10 @@ def with_sizes(config: Config) -> Config:
     if config.model in HEURISTICS:
         return config
     known = _parameters(config.model)
-    own = {name: known[name].default for name in _sizes() if name in known}
-    for name in _sizes():
+    for name in MODEL_SIZES:
         if getattr(config, name) is not None and name not in known:
             raise UserError(f"{flag(name)} has no meaning for --model {config.model}; leave it out")
+    own = {name: known[name].default for name in MODEL_SIZES if name in known}
     objectives = MODELS[config.model].objectives
     objective = config.objective or objectives[0]
     if objective not in objectives:
@@ -135,13 +135,3 @@ def check_sequence_shards(config: Config) -> None:
 
 def _parameters(model: str) -> dict[str, inspect.Parameter]:
     return dict(inspect.signature(MODELS[model].__init__).parameters)
-
-
-def _sizes() -> list[str]:
-    """Return the flags that are some model's sizes: its constructor takes them, Config leaves them.
-
-    The window's length is the data set's.
-    """
-    taken = {name for model in MODELS for name in _parameters(model)} - {"max_len"}
-    fields = dataclasses.fields(Config)
-    return [field.name for field in fields if field.name in taken and field.default is None]

@@ -23,7 +23,7 @@ class Plan(NamedTuple):
 
 
 # By the largest number of states that a line is for; more states are run in parts.
-# ``experiments/tune_scans.py`` measures the choices on a GPU and prints the lines.
+# ``benchmarks/tune_scans.py`` measures the choices on a GPU and prints the lines.
 PLANS: dict[int, Plan] = {
     16: Plan(block=64, chunk=8, ahead=1),
     32: Plan(block=64, chunk=8, ahead=2),

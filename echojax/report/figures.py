@@ -1,0 +1,200 @@
+"""One style for all figures, their forms (inline SVG, SVG and PNG files), and what they share.
+
+Figures are drawn in the colours of a light page. In inline SVG these become the page's CSS
+variables, so that one figure suits a light and a dark page; text stays text, in the page's font.
+"""
+
+import io
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from html import escape
+
+import matplotlib
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from echojax.command_line import printable
+from echojax.report.pages import COLOURS
+from echojax.report.tables import length_range
+
+_LIGHT = {name: light for name, (light, _) in COLOURS.items()}
+INK, FAINT, GREY = _LIGHT["ink"], _LIGHT["faint"], _LIGHT["grey"]
+BLUE, ORANGE = _LIGHT["blue"], _LIGHT["orange"]
+# Of many lines in one figure: colour and marker both tell them apart.
+LINE_COLOURS = [BLUE, ORANGE, *list(_LIGHT.values())[-7:]]
+LINE_MARKERS = "os^Dv<>PX"
+
+_STYLE = {
+    "svg.fonttype": "none",
+    "font.size": 10,
+    "font.family": "DejaVu Sans",  # always there; wider than the page's font, so labels fit
+    "text.parse_math": False,  # names are no formulas
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": FAINT,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "grid.color": FAINT,
+    "grid.linewidth": 0.6,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "lines.linewidth": 1.8,
+    "legend.frameon": False,
+    "legend.borderpad": 0,
+    "legend.handlelength": 1.2,
+    "legend.columnspacing": 1.4,
+    "figure.constrained_layout.use": True,
+}
+
+
+@contextmanager
+def drawing_style() -> Iterator[None]:
+    """Draw in the pages' style inside; leave matplotlib's settings as they were."""
+    with matplotlib.rc_context(), warnings.catch_warnings(), np.errstate(invalid="ignore"):
+        # Of letters that the font has not, and of names too long to fit: it is drawn all the same.
+        warnings.simplefilter("ignore", UserWarning)
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_STYLE)
+        yield
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure with the words around it.
+
+    Attributes:
+        name: of its file, without a suffix; also keeps the ids of several on one page apart.
+        title: above it.
+        caption: below it; with the title what is to be seen, for those who cannot see it.
+        figure: drawn within ``drawing_style``.
+    """
+
+    name: str
+    title: str
+    caption: str
+    figure: Figure
+
+    def inline(self) -> Markup:
+        """Return SVG for a page, in the page's colours."""
+        svg = self._svg()
+        for name, colour in _LIGHT.items():
+            svg = svg.replace(colour, f"var(--{name})")
+        return Markup(svg)
+
+    def svg(self) -> bytes:
+        """Return the content of an SVG file, on white."""
+        svg = self._svg()
+        start = svg.index(">") + 1
+        return f'{svg[:start]}<rect width="100%" height="100%" fill="white"/>{svg[start:]}'.encode()
+
+    def png(self) -> bytes:
+        """Return the content of a PNG file, on white, under the title."""
+        with drawing_style():
+            self.figure.suptitle(self.title, x=0.01, ha="left")
+            buffer = io.BytesIO()
+            self.figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
+            self.figure.suptitle("")
+        return buffer.getvalue()
+
+    def _svg(self) -> str:
+        buffer = io.StringIO()
+        metadata = {"Date": None, "Creator": None}
+        with drawing_style(), matplotlib.rc_context({"svg.hashsalt": self.name}):
+            self.figure.savefig(buffer, format="svg", dpi=150, metadata=metadata, transparent=True)
+        svg = buffer.getvalue()
+        svg = printable(svg[svg.index("<svg") :])
+        svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+        svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # the only ids that pictures could share
+        label = escape(printable(f"{self.title}. {self.caption}"))
+        return svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
+
+
+def new_figure(height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, list[Axes]]:
+    """Return a figure as wide as a column of a page, ``height`` inches high, and its axes.
+
+    Axes of one column share x, axes of one row share y.
+    """
+    figure = Figure(figsize=(5.2, height))
+    axes = figure.subplots(rows, columns, squeeze=False, sharex="col", sharey="row")
+    return figure, axes.ravel().tolist()
+
+
+def legend_above(axes: Axes) -> None:
+    """Put the legend over the axes, where it hides nothing."""
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, ncols=2)
+
+
+def draw_dots(
+    axes: Axes,
+    names: Sequence[str],
+    values: Sequence[float],
+    intervals: Sequence[tuple[float, float] | None],
+    colours: Sequence[str],
+    *,
+    filled: Sequence[bool] | None = None,
+    labels: Sequence[str] | None = None,
+) -> None:
+    """Draw a row a name, the first on top: a dot at its value, over its interval.
+
+    Args:
+        axes: get the names as labels of the y axis.
+        names: of the rows.
+        values: of each row, as are the following.
+        intervals: low and high; ``None``: none is drawn.
+        colours: of dot and interval.
+        filled: whether the dot is; ``None``: all are.
+        labels: stand to the right of the intervals, for which x then begins at 0.
+    """
+    rows = range(len(names))
+    ends = [one or (value, value) for value, one in zip(values, intervals, strict=True)]
+    for row, value, (low, high), colour in zip(rows, values, ends, colours, strict=True):
+        axes.plot([low, high], [row, row], color=colour, linewidth=2, clip_on=False)
+        face = colour if filled is None or filled[row] else "none"
+        axes.plot(
+            value,
+            row,
+            "o",
+            color=colour,
+            markerfacecolor=face,
+            markersize=6,
+            clip_on=False,
+            zorder=3,
+        )
+        if labels is not None:
+            axes.annotate(
+                labels[row],
+                (high, row),
+                (6, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=9,
+            )
+    if labels is not None:
+        axes.set_xlim(0, 1.32 * max(high for _, high in ends) or 1)
+    axes.locator_params(axis="x", nbins=4)
+    axes.grid(axis="x")
+    axes.grid(visible=False, axis="y")
+    axes.set_yticks(rows, names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+
+
+def name_lengths(axes: Axes, bins: Sequence[tuple[int, int | None, int]]) -> None:
+    """Label x at 0, 1, ... with bins of history lengths: first, last and number of examples."""
+    labels = [f"{length_range(first, last)}\n{examples:,}" for first, last, examples in bins]
+    axes.set_xticks(range(len(bins)), labels)
+    middle, half = (len(bins) - 1) / 2, max(len(bins), 4) / 2 + 0.1
+    axes.set_xlim(middle - half, middle + half)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("items in the history, and how many examples")

@@ -1,0 +1,61 @@
+"""Pages of HTML from the templates in ``templates/``; they ask for nothing from outside."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from echojax.command_line import printable
+from echojax.report.tables import fact_name, words
+
+# By the name of its CSS variable, each colour on a light and on a dark page.
+COLOURS: Mapping[str, tuple[str, str]] = {
+    "ink": ("#1c2024", "#e4e8eb"),
+    "soft": ("#5b6570", "#98a3ad"),
+    "faint": ("#c9d0d6", "#3d464e"),
+    "paper": ("#ffffff", "#14181b"),
+    "card": ("#f5f7f8", "#1d2327"),
+    "blue": ("#0072b2", "#56b4e9"),
+    "orange": ("#d55e00", "#f0944d"),
+    "grey": ("#808890", "#8b959e"),
+    "green": ("#00805c", "#2fbf8f"),
+    "purple": ("#a8508a", "#d98bbd"),
+    "ochre": ("#8a6d00", "#e0c04a"),
+    "indigo": ("#5b5fc7", "#9ea2f2"),
+    "brown": ("#7a4a2b", "#c99872"),
+    "slate": ("#606970", "#a3adb5"),
+    "red": ("#b0203c", "#ff7f93"),
+}
+
+
+def render(template: str, **values: Any) -> str:
+    """Return a page.
+
+    Values are escaped, and control characters in them shown, but for ``Markup``; a value that the
+    template names and that is not given is an error.
+
+    Args:
+        template: its file's name in ``templates/``.
+        values: what the template names.
+    """
+    return _ENVIRONMENT.get_template(template).render(values)
+
+
+def _shown(value: Any) -> Any:
+    """Return what the templates print for a value."""
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return printable(value.replace("\r\n", "\n"))
+
+
+_ENVIRONMENT = Environment(
+    loader=PackageLoader("echojax.report"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    finalize=_shown,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_ENVIRONMENT.filters |= {"words": words, "fact_name": fact_name}
+_ENVIRONMENT.globals["colours"] = COLOURS

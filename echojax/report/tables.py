@@ -1,0 +1,149 @@
+"""One kind of table, printed alike as HTML, as Markdown and on a terminal."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import rich.table
+
+from echojax.command_line import printable
+
+
+class Cell(NamedTuple):
+    """A value in words, what stands smaller beside it, and whether it is the best of its kind."""
+
+    text: str
+    note: str = ""
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table.
+
+    Attributes:
+        header: above it.
+        align: numbers stand to the right, words to the left.
+        show: how values that are neither ``Cell`` nor text are written: a format such as ".4f",
+            or a function.
+    """
+
+    header: str = ""
+    align: Literal["left", "right"] = "right"
+    show: str | Callable[[Any], str] = ""
+
+    def cell(self, value: Any) -> Cell:
+        """Return a value as a cell; ``None`` becomes a dash."""
+        if isinstance(value, Cell):
+            return value
+        if value is None or isinstance(value, str):
+            return Cell("–" if value is None else value)
+        return Cell(self.show(value) if callable(self.show) else format(value, self.show))
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table whose rows begin with their name.
+
+    Attributes:
+        columns: the first is that of the names; text is the header of a column of numbers.
+        rows: values of every column: ``Cell``, text, ``None``, or what the column's ``show`` takes.
+        title: above it.
+        notes: sentences below it.
+        highlight: the name of a row that is set off.
+    """
+
+    columns: Sequence[Column | str]
+    rows: Sequence[Sequence[Any]]
+    title: str = ""
+    notes: Sequence[str] = ()
+    highlight: str | None = None
+
+    @property
+    def head(self) -> list[Column]:
+        """All columns; the names' is aligned left."""
+        first, *others = (Column(c) if isinstance(c, str) else c for c in self.columns)
+        return [Column(first.header, "left", first.show), *others]
+
+    @property
+    def cells(self) -> list[list[Cell]]:
+        """All rows."""
+        head = self.head
+        return [
+            [column.cell(value) for column, value in zip(head, row, strict=True)]
+            for row in self.rows
+        ]
+
+    def markdown(self) -> str:
+        """Return header and rows as GitHub's Markdown, without title and notes."""
+        head = self.head
+        lines = [[_escaped(column.header) for column in head]]
+        lines.append(["---" if column.align == "left" else "---:" for column in head])
+        lines += [[_markdown(cell) for cell in row] for row in self.cells]
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+    def terminal(self) -> rich.table.Table:
+        """Return the table for a rich console; notes are left out."""
+        table = rich.table.Table(
+            title=self.title or None,
+            title_justify="left",
+            title_style="bold",
+            box=None,
+            pad_edge=False,
+        )
+        for column in self.head:
+            table.add_column(column.header, justify=column.align, no_wrap=column.align == "right")
+        for row in self.cells:
+            table.add_row(*(f"{cell.text} {cell.note}".strip() for cell in row))
+        return table
+
+
+def _markdown(cell: Cell) -> str:
+    text = f"**{_escaped(cell.text)}**" if cell.best else _escaped(cell.text)
+    return f"{text} {_escaped(cell.note)}" if cell.note else text
+
+
+def _escaped(text: str) -> str:
+    text = printable(text).replace("|", "\\|").replace("<", "&lt;")
+    return " ".join(text.splitlines())
+
+
+def number(value: float) -> str:
+    """Return a number with three digits or so."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def duration(seconds: float) -> str:
+    """Return a time with three digits or so."""
+    if seconds < 100:
+        return f"{seconds:.3g} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{seconds:,.0f} s"
+
+
+def length_range(first: int, last: int | None) -> str:
+    """Return a range of history lengths."""
+    return f"{first}+" if last is None else f"{first}–{last}"
+
+
+def words(value: Any) -> str:
+    """Return a JSON value as one would write it, for tables of facts."""
+    match value:
+        case None:
+            return "–"
+        case bool():
+            return "yes" if value else "no"
+        case int():
+            return f"{value:,}"
+        case float():
+            return f"{value:,.6g}"
+        case dict():
+            return ", ".join(f"{fact_name(key)}: {words(part)}" for key, part in value.items())
+        case list() | tuple():
+            return ", ".join(map(words, value))
+    return str(value)
+
+
+def fact_name(key: str) -> str:
+    """Return a JSON key in words; quantiles are named by their per cent."""
+    return f"{key} %" if key.isdigit() else key.replace("_", " ")
