@@ -11,7 +11,7 @@ import numpy as np
 
 from echojax.analysis import analyse
 from echojax.config import Config
-from echojax.data.dataset import Dataset
+from echojax.data import Dataset
 from echojax.errors import UserError
 from echojax.explore.question import QuestionError
 from echojax.files import read_json

@@ -62,14 +62,20 @@ def resolved(config: Config) -> Config:
 
 def read_data(config: Config) -> tuple[Dataset, Split]:
     """Read, prepare and split the data of a resolved configuration."""
-    names = (config.user_column, config.item_column, config.time_column)
+    columns = Columns(
+        config.user_column,
+        config.item_column,
+        config.time_column,
+        config.columns,
+        config.time_format,
+        config.missing_ids,
+        config.data_format,
+    )
     dataset = load_dataset(
         config.dataset,
         data_path=config.data_path,
         data_dir=config.data_dir,
-        data_format=config.data_format,
-        columns=Columns(*names, config.columns, config.time_format, config.missing_ids),
-        say=log.info,
+        columns=columns,
         k_core=config.k_core,
         duplicates=config.duplicates,
     )

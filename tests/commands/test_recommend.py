@@ -3,12 +3,9 @@
 import json
 import re
 import signal
-import sys
 import time
 
 import pytest
-
-from experiments import recommend
 
 
 @pytest.fixture(scope="module")
@@ -16,27 +13,11 @@ def run(finished):
     return finished[0]
 
 
-@pytest.fixture
-def ask(run, monkeypatch, capsys):
-    """Return a function that runs the command in this process: (exit code, stdout, stderr)."""
-    monkeypatch.setattr(recommend, "use_compilation_cache", lambda: None)
-    monkeypatch.setenv("COLUMNS", "100")
-
-    def ask(*flags):
-        words = ["recommend.py", "--run-dir", run, *flags]
-        monkeypatch.setattr(sys, "argv", list(map(str, words)))
-        code = 0
-        try:
-            recommend.main()
-        except SystemExit as stop:
-            code = stop.code
-        return code, *capsys.readouterr()
-
-    return ask
-
-
-def test_one_history(ask, run):
-    code, out, err = ask("--history", "i3 i4, what,i5", "-k", "4")
+@pytest.mark.smoke
+def test_one_history(call, run):
+    code, out, err = call(
+        "recommend.py", "--run-dir", run, "--history", "i3 i4, what,i5", "-k", "4"
+    )
     assert code == 0, err
     step = json.loads((run / "results.json").read_text())["train"]["best_step"]
     assert out.splitlines()[0] == f"step {step} of {run}"
@@ -47,41 +28,55 @@ def test_one_history(ask, run):
     assert float(score) > float(out.splitlines()[-1].split()[-1])
 
 
-def test_more_than_there_are(ask):
-    code, out, err = ask("--history", "i3", "-k", 10**12)
+def test_more_than_there_are(call, run):
+    code, out, err = call("recommend.py", "--run-dir", run, "--history", "i3", "-k", 10**12)
     assert code == 0, err
     assert "29 of the 1,000,000,000,000 asked for: no other item is left" in out.splitlines()[-1]
 
 
-def test_a_file_of_histories(ask, tmp_path):
-    (tmp_path / "histories").write_text("".join(f"u{n} i{n % 30}\n" for n in range(1500)))
-    files = ["--histories", tmp_path / "histories", "--output", tmp_path / "out"]
-    code, out, err = ask(*files)
+def test_a_file_of_histories_goes_on_where_it_was_interrupted(call, start, run, tmp_path):
+    users, whole, cut = 20_000, tmp_path / "whole.jsonl", tmp_path / "cut.jsonl"
+    (tmp_path / "histories").write_text("".join(f"u{n} i{n % 30}\n" for n in range(users)))
+    asked = ["recommend.py", "--run-dir", run, "--histories", tmp_path / "histories"]
+    asked += ["--batch-size", "512"]
+    code, out, err = call(*asked, "--output", whole)
     assert code == 0, err
-    assert out.splitlines()[-1] == f"1,500 histories answered: {tmp_path / 'out'}"
-    assert len((tmp_path / "out").read_text().splitlines()) == 1500
-    code, _, err = ask(*files)
-    assert (code, err) == (
-        2,
-        f"error: --output {tmp_path / 'out'} exists; delete it or name another file\n",
-    )
+    assert out.splitlines()[-1] == f"{users:,} histories answered: {whole}"
+    assert len(whole.read_text().splitlines()) == users
+
+    kept = interrupted(start(*asked, "--output", cut), tmp_path, "cut.jsonl", signal.SIGINT)
+    assert not cut.exists()
+    assert 0 < kept < whole.stat().st_size
+    code, _, err = call(*asked, "--output", cut)
+    assert code == 0, err
+    assert cut.read_bytes() == whole.read_bytes()
+    assert not list(tmp_path.glob(".cut*"))
 
 
-def test_an_interrupt_is_one_line_and_leaves_no_empty_file(start, run, tmp_path):
-    histories = tmp_path / "histories.txt"
-    histories.write_text("u1 i3\n" * 200_000)
-    process = start(
-        "recommend.py", "--run-dir", run, "--histories", histories, "--output", tmp_path / "out"
-    )
-    while not list(tmp_path.glob(".out.*.partial")):
+def interrupted(process, folder, name, kind):
+    """Send a signal once the first answers are there; return how many bytes of them remain."""
+    while not (parts := list(folder.glob(f".{name}.*.partial"))) or not parts[0].stat().st_size:
         assert process.poll() is None
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(kind)
     out, err = process.communicate()
-    assert (process.returncode, err) == (130, "")
-    last = out.splitlines()[-1]
-    assert re.fullmatch(r"stopped after [\d,]+ histories; the same command goes on", last)
-    assert all(part.stat().st_size for part in tmp_path.glob(".out*"))
+    if kind == signal.SIGINT:
+        assert (process.returncode, err) == (130, "")
+        last = out.splitlines()[-1]
+        assert re.fullmatch(r"stopped after [\d,]+ histories; the same command goes on", last)
+    return parts[0].stat().st_size
+
+
+@pytest.mark.slow
+def test_a_file_of_histories_goes_on_where_it_was_killed(call, start, run, tmp_path):
+    histories = tmp_path / "histories.txt"
+    histories.write_text("u1 i3\n" * 200_000)
+    asked = ["recommend.py", "--run-dir", run, "--histories", histories]
+    interrupted(start(*asked, "--output", tmp_path / "cut"), tmp_path, "cut", signal.SIGKILL)
+    for name in ("cut", "whole"):
+        code, _, err = call(*asked, "--output", tmp_path / name)
+        assert code == 0, err
+    assert (tmp_path / "cut").read_bytes() == (tmp_path / "whole").read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -95,9 +90,8 @@ def test_an_interrupt_is_one_line_and_leaves_no_empty_file(start, run, tmp_path)
         (["--histories", "nowhere.txt", "--output", "out.jsonl"], "nowhere.txt"),
     ],
 )
-def test_mistakes_are_one_line(ask, tmp_path, monkeypatch, flags, named):
-    monkeypatch.chdir(tmp_path)
-    code, _, err = ask(*flags)
+def test_mistakes_are_one_line(call, run, tmp_path, flags, named):
+    code, _, err = call("recommend.py", "--run-dir", run, *flags, cwd=tmp_path)
     assert code == 2
     assert named in err
     assert err.count("\n") == 1
