@@ -110,6 +110,8 @@ class Stream:
             ValueError: an item's number is not in the table, or users and events differ in number.
         """
         self._check(state, item_B)
+        if not len(item_B):
+            return state, state.user_BxD
         return self._add(self._params, state, jnp.asarray(item_B, jnp.int32))
 
     def read(self, state: StreamState, item_ids_BxL: jax.Array) -> StreamState:
@@ -121,6 +123,8 @@ class Stream:
             ValueError: as ``add``.
         """
         self._check(state, item_ids_BxL)
+        if not len(item_ids_BxL):
+            return state
         return self._read(self._params, state, jnp.asarray(item_ids_BxL, jnp.int32))
 
     def _check(self, state: StreamState, items: jax.Array) -> None:
