@@ -18,10 +18,8 @@ from echojax.files import read_json
 from echojax.models import SequenceModel
 from echojax.models.heuristic import training_counts
 from echojax.serving import Recommender
-from echojax.serving.batches import padded
-from echojax.serving.popularity import read_run_data
-from echojax.serving.titles import check_places, run_titles
-from echojax.serving.trained import read_trained
+from echojax.serving.recommender import padded
+from echojax.serving.trained import check_places, read_run_data, read_trained, run_titles
 
 log = logging.getLogger(__name__)
 
@@ -133,11 +131,11 @@ def read_explored(
             that is not where it is said to be.
     """
     check_places(data_dir, data_path)
-    trained = read_trained(folder, log.info)
+    trained = read_trained(folder)
     config, places = trained.config, {"data_dir": data_dir, "data_path": data_path}
     dataset, counts = None, None
     try:
-        dataset, split = read_run_data(folder, config, **places, say=log.info)
+        dataset, split = read_run_data(folder, config, **places)
         counts = training_counts(split.train, dataset.num_items)
     except UserError as error:
         log.info("no users to pick from, no answer by popularity: %s", error)
@@ -149,9 +147,10 @@ def read_explored(
         recommender=Recommender(
             trained.model,
             trained.item_ids,
+            step=trained.step,
             popularity=None if counts is None else lambda: counts,
         ),
-        titles=run_titles(trained.titles, config, **places, say=log.info),
+        titles=run_titles(trained.titles, config, **places),
         dataset=dataset,
     )
 

@@ -65,11 +65,13 @@ class LoadedCheckpoint(NamedTuple):
         graphdef: its structure.
         params: its parameters.
         step: after how many steps they were.
+        best_step: the best one of validation; 0 where none has named it yet.
     """
 
     graphdef: nnx.GraphDef
     params: nnx.State
     step: int
+    best_step: int
 
 
 class _NewestAndTheirBest(checkpoint_managers.PreservationPolicy):
@@ -348,7 +350,7 @@ def load_checkpoint(
         )
     elif not best:
         log.info(f"step {served} is served: no validation has said yet which step is the best")
-    return LoadedCheckpoint(graphdef, found.state.params, served)
+    return LoadedCheckpoint(graphdef, found.state.params, served, best)
 
 
 def _best_step(folder: Path, progress: dict[str, Any]) -> int:
