@@ -44,7 +44,8 @@ def log_to(console: Console) -> None:
     """
     logger = logging.getLogger("echojax")
     logger.setLevel(logging.INFO)
-    logger.propagate = False  # absl, which orbax imports, lets the root logger print on stderr
+    # On import orbax, through absl, gives the root logger a handler that would print all again.
+    logger.propagate = False
     for handler in [one for one in logger.handlers if isinstance(one, _ConsoleHandler)]:
         logger.removeHandler(handler)
     logger.addHandler(_ConsoleHandler(console))

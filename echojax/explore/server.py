@@ -33,7 +33,7 @@ from echojax.report.run_record import RunRecord, read_run
 log = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
-REQUEST_SECONDS = 10  # for a client to send a request
+REQUEST_SECONDS = 5  # for a client to send a request
 _EXAMPLES = 12  # users to pick from
 # Nothing comes from outside, nothing runs in the browser, no other site shows the page in its own.
 _HEADERS = {
