@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import harness
-import pages
 import scan_programs
 import scans
 from harness import NO_TIME, Record, Row, Skipped, log
@@ -129,18 +128,7 @@ def run_scans(section: str, flags: Flags, path: Path, torch: bool) -> list[Row]:
         return [{"section": section, "status": "failed", "reason": f"scans.py ended with {code}"}]
     rows = read_record(out, harness.Document).rows
     out.unlink()
-    return [{"section": section} | judged(row) for row in rows]
-
-
-def judged(row: Row) -> Row:
-    """Return a row of ``scans.py``, failed where a scan of ours is off by too much."""
-    tolerance = {"float32": 1e-5, "bfloat16": 2e-2}[row["dtype"]]
-    off = {name: e for name, e in (row["errors"] or {}).items() if not e <= tolerance}
-    theirs = row["implementation"] in (scan_programs.TORCH_LOOP, scan_programs.MAMBA_SSM)
-    if off and not theirs:
-        words = "; ".join(f"{name} is off by {value:.1e}" for name, value in off.items())
-        return row | {"status": "failed", "reason": words}
-    return row
+    return [{"section": section} | scans.judged(row) for row in rows]
 
 
 def compare_training(dataset: str, flags: Flags) -> Row:
@@ -187,10 +175,8 @@ def train(dataset: str, scan: str, flags: Flags) -> Row:
 
 def summary(rows: Sequence[Row]) -> bool:
     """Print the times, the counts and what failed; return whether anything did."""
-    for case in dict.fromkeys((r["section"], r["length"], r["dtype"]) for r in rows if "pass" in r):
-        own = [r for r in rows if (r["section"], r.get("length"), r.get("dtype")) == case]
-        log.info("{}, length {}, {}".format(*case))
-        log.info(pages.table(scans.HEADINGS, scans.cells_of(own)))
+    for table in scans.tables([row for row in rows if "pass" in row]):
+        harness.console.print(table.terminal())
     counts = Counter((row["section"], row["status"]) for row in rows)
     log.info("\n".join(f"{section} {status}: {n}" for (section, status), n in counts.items()))
     failed = [row for row in rows if row["status"] == "failed"]

@@ -28,8 +28,10 @@ from echojax.command_line import Terminal, log_to, parse
 from echojax.errors import UserError, exit_on_user_error
 from echojax.files import read_record, write_atomically, write_json
 from echojax.machine import commit, describe
+from echojax.report.tables import Table
 
 log = logging.getLogger("echojax.benchmarks")
+console = Terminal()
 
 Row = dict[str, Any]
 T = TypeVar("T")
@@ -341,7 +343,9 @@ class Record:
         except OSError as error:
             raise UserError(f"--out {self.path} cannot be written ({error.strerror})") from None
 
-    def write_page(self, heading: str, *parts: str, pictures: dict[str, bytes | None]) -> None:
+    def write_page(
+        self, heading: str, *parts: str | Table, pictures: dict[str, bytes | None]
+    ) -> None:
         """Write the page about the record, and the pictures by name, beside the JSON."""
         shown = []
         for name, png in pictures.items():
@@ -361,7 +365,7 @@ def title(case: Row) -> str:
 def run(flags: type[T], measure: Callable[[T], None]) -> None:
     """Run a command: measure with the flags of the command line, mistakes in one line."""
     with exit_on_user_error():
-        log_to(Terminal())
+        log_to(console)
         measure(parse(flags, args=sys.argv[1:]))
 
 

@@ -17,6 +17,7 @@ from step import RandomStep
 from echojax.config import Config
 from echojax.errors import UserError
 from echojax.hlo import Collective, collectives
+from echojax.report.tables import Column, Table, number
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def scale(flags: Flags) -> None:
             record.add(*measure(flags, case["items"], groups[case["items"]]))
         rows = record.document.rows
         cores = record.document.machine["cores"]
-        parts = [_METHOD.format(cores=cores), *tables(rows), _SHARDS]
+        parts: list[str | Table] = [_METHOD.format(cores=cores), *tables(rows)]
         record.write_page(
             f"Scaling of {flags.model} over devices", *parts,
             pictures={"steps": picture(rows, flags)},
@@ -154,33 +155,33 @@ _SHARDS = (
 )
 
 
-def tables(rows: Sequence[Row]) -> list[str]:
+def tables(rows: Sequence[Row]) -> list[Table]:
     """Return the measured times and the exchanged bytes."""
     kinds = list(dict.fromkeys(kind for row in rows for kind in row["kinds"]))
-    sizes = [[f"{row['items']:,}", row["devices"], row["item_shards"], row["rows"]] for row in rows]
-    times = [
-        [row["rows"] // row["devices"], pages.digits(1e3 * row["median_seconds"]),
-         pages.digits(1e3 * row["median_seconds"] / row["rows"])]
-        for row in rows
-    ]  # fmt: skip
-    moved = [
-        [f"{row['parameters']:,}", f"{row['arithmetic_bytes']:,}",
-         *(_cell(row["kinds"].get(kind)) for kind in kinds)]
-        for row in rows
-    ]  # fmt: skip
-    head = ["items", "devices", "item shards", "rows a step"]
+    head: list[Column | str] = [
+        "items",
+        *(Column(name) for name in ("devices", "item shards", "rows a step")),
+    ]
+    times, moved = [], []
+    for row in rows:
+        size = [f"{row['items']:,}", row["devices"], row["item_shards"], row["rows"]]
+        seconds = row["median_seconds"]
+        each = row["rows"] // row["devices"]
+        times.append([*size, each, 1e3 * seconds, 1e3 * seconds / row["rows"]])
+        if row["devices"] > 1:
+            cells = [_cell(row["kinds"].get(kind)) for kind in kinds]
+            moved.append([*size, row["parameters"], row["arithmetic_bytes"], *cells])
+    ms = [Column(name, show=number) for name in ("ms a step", "ms a row")]
+    whole = [Column(name, show=",") for name in ("parameters", "arithmetic")]
     return [
-        pages.table([*head, "rows a device", "ms a step", "ms a row"],
-                    [size + time for size, time in zip(sizes, times, strict=True)]),
-        f"## Exchanged\n\n{_EXCHANGED}",
-        pages.table([*head, "parameters", "arithmetic", *kinds],
-                    [size + one for size, one in zip(sizes, moved, strict=True) if size[1] > 1]),
-    ]  # fmt: skip
+        Table([*head, "rows a device", *ms], times, "Measured"),
+        Table([*head, *whole, *kinds], moved, "Exchanged", [_EXCHANGED, _SHARDS]),
+    ]
 
 
 def _cell(found: Row | None) -> str:
     if found is None:
-        return ""
+        return "–"
     if found["bytes"] is None:
         return "unknown"
     return f"{found['bytes']:,} ({found['wire_bytes']:,.0f})"
@@ -200,7 +201,7 @@ def picture(rows: Sequence[Row], flags: Flags) -> bytes | None:
         for label, own in kept.items()
     }
     panel = pages.Panel("", "simulated devices", "ms a step", lines)
-    return pages.figure([panel], columns=1, log_y=False)
+    return pages.picture([panel], columns=1, log_y=False)
 
 
 if __name__ == "__main__":

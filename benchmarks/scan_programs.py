@@ -15,17 +15,20 @@ from harness import Program, compiled
 
 from selective_scan import (
     bidirectional_scan,
+    gpu,
     selective_scan,
     selective_scan_gradients,
     selective_scan_reference,
 )
-from selective_scan.exponential import exp2
+from selective_scan.arguments import ScanInputs
+from selective_scan.elementwise import exp2
+from selective_scan.gpu.arrays import Options
 
 Arrays = dict[str, jax.Array]
 Pass = Literal["forward", "forward+backward"]
 PASSES: tuple[Pass, ...] = ("forward", "forward+backward")
 
-TORCH_LOOP, MAMBA_SSM = "torch loop", "mamba_ssm"
+TORCH_LOOP, MAMBA_SSM = OTHERS = "torch loop", "mamba_ssm"
 # Both directions of a layer: by bidirectional_scan, and by two scans.
 ONE_LAUNCH, TWO_LAUNCHES = "both directions", "two directions"
 
@@ -144,21 +147,27 @@ def error(actual: np.ndarray, wanted: np.ndarray) -> float:
     return float(np.abs(actual - wanted).max(initial=0.0)) / (largest or 1.0)
 
 
-def make_program(name: str, problem: Problem, which: Pass) -> tuple[Program, int]:
+def make_program(
+    name: str, problem: Problem, which: Pass, option: dict[str, Any] | None = None
+) -> tuple[Program, int]:
     """Return the program of an implementation, and the bytes that it needs as far as is known.
 
-    It gives "y" and, with the backward pass, the gradients by argument.
+    It gives "y" and, with the backward pass, the gradients by argument. ``option``: of the GPU
+    kernels, which then run whatever the name.
     """
-    if name in (TORCH_LOOP, MAMBA_SSM):
+    if name in OTHERS:
         # The loop makes the decays and the inputs of all states; autograd keeps them.
         states = {"forward": 3, "forward+backward": 8}[which] if name == TORCH_LOOP else 0
         return _torch_program(name, problem, which), 4 * states * problem.shape.elements
     arguments, dy = problem.arguments, problem.dy
+    if option is not None:
+        program = _jax_program(partial(_kernels, option), arguments, dy, which)
+        return program, sum(program.memory.values())
     if name in (ONE_LAUNCH, TWO_LAUNCHES):
         # As in a bidirectional layer: all parameters of their own, u and z shared.
         arguments = {k: x if k in ("u", "z") else jnp.stack([x, x]) for k, x in arguments.items()}
         dy = jnp.stack([dy, dy])
-    program = jax_program(partial(_scan, name), arguments, dy, which)
+    program = _jax_program(partial(_scan, name), arguments, dy, which)
     # NumPy, unseen by the compiler, keeps all states in float64.
     unseen = 8 * problem.shape.elements if name == "reference" else 0
     return program, sum(program.memory.values()) + unseen
@@ -177,7 +186,13 @@ def _scan(name: str, arguments: Arrays) -> jax.Array:
     return selective_scan(*in_order, delta_softplus=True, implementation=name)  # type: ignore[return-value]
 
 
-def jax_program(
+def _kernels(option: dict[str, Any], arguments: Arrays) -> jax.Array:
+    inputs = ScanInputs(*(arguments[name] for name in ORDER))
+    one = jax.tree.map(lambda x: x[None], inputs)
+    return gpu.scan_sets(one, Options(True, (False,), **option))[0][0]
+
+
+def _jax_program(
     scan: Callable[[Arrays], jax.Array], arguments: Arrays, dy: jax.Array, which: Pass
 ) -> Program:
     """Compile ``scan(arguments) -> y``, with its gradients for the weights ``dy`` if asked for."""

@@ -6,20 +6,22 @@ and the share of what the device's copy bandwidth and exponentials allow.
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 import harness
 import jax
 import pages
 import scan_programs
-from harness import Program, Record, Row, log
+from harness import Program, Record, Row
 from scan_programs import ONE_LAUNCH, PASSES, TWO_LAUNCHES, Problem, Roofline, Shape
 from tyro.conf import UseAppendAction
 
 from echojax.errors import UserError, unknown_name
+from echojax.report.tables import Column, Table, number
 from selective_scan import implementations
 
 DTYPES = ("float32", "bfloat16")
@@ -150,17 +152,35 @@ def compare(flags: Flags) -> None:
                 facts["roofline"] = scan_programs.measure_roofline()._asdict()
             for case in record.missing(cases):
                 record.add(*measure(case, settings, Roofline(**facts["roofline"]), record))
-                log.info(pages.table(HEADINGS, cells_of(record.of(case))))
-                log.info("\n".join([*notes_of(record.of(case)), ""]))
+                for table in tables(record.of(case)):
+                    harness.console.print(table.terminal(), *table.notes, sep="\n")
     finally:
         if rows := record.document.rows:
             record.write_page(
-                "Selective scans compared", *page_parts(rows), pictures=pictures(rows)
+                "Selective scans compared",
+                *tables(rows),
+                _METHOD,
+                scan_programs.FORMULA,
+                pictures=pictures(rows),
             )
 
 
-def measure(case: Row, settings: Settings, roofline: Roofline, record: Record) -> list[Row]:
-    """Return a row for each implementation and pass; one that fails is recorded, never raised."""
+def measure(
+    case: Row,
+    settings: Settings,
+    roofline: Roofline,
+    record: Record,
+    options: Mapping[str, Row] = MappingProxyType({}),
+) -> list[Row]:
+    """Return a row for each implementation and pass; one that fails is recorded, never raised.
+
+    Args:
+        case: size and dtype.
+        settings: what else to measure.
+        roofline: what the device can do.
+        record: tells whether there is time.
+        options: of the GPU kernels, by the name that stands in the place of an implementation.
+    """
     shape = Shape(*(case[name] for name in Shape._fields))
     rows: list[Row] = [
         case | {"implementation": name, "pass": which, "status": "measured", "reason": None}
@@ -180,7 +200,7 @@ def measure(case: Row, settings: Settings, roofline: Roofline, record: Record) -
     for row in rows:
         try:
             record.check_time()
-            ready.append((row, _prepare(row, problem, wanted, settings.max_memory_gib)))
+            ready.append((row, _prepare(row, problem, wanted, settings, options)))
         except Exception as failure:
             row |= harness.not_measured(failure)
     timed = harness.time_in_turns([program for _, program in ready], settings.seconds)
@@ -205,13 +225,15 @@ _MEASURED = (
 )  # fmt: skip
 
 
-def _prepare(row: Row, problem: Problem, wanted: Row, max_memory_gib: float | None) -> Program:
+def _prepare(
+    row: Row, problem: Problem, wanted: Row, settings: Settings, options: Mapping[str, Row]
+) -> Program:
     """Compile a program and run it for the first time, if it has room; record what that tells."""
     name, which = row["implementation"], row["pass"]
-    program, needed = scan_programs.make_program(name, problem, which)
+    program, needed = scan_programs.make_program(name, problem, which, options.get(name))
     row["compile_seconds"] = program.compile_seconds
     row["memory"], row["memory_bytes"] = program.memory or None, program.memory_bytes
-    harness.check_memory(needed, max_memory_gib)
+    harness.check_memory(needed, settings.max_memory_gib)
     before = harness.device_peak_bytes()
     results = program.run()
     # The device tells the highest use ever: it is this program's only where it has risen.
@@ -228,9 +250,12 @@ def _prepare(row: Row, problem: Problem, wanted: Row, max_memory_gib: float | No
     return program
 
 
-HEADINGS = (
-    "", "forward ms", "ns each", "of floor", "with backward ms", "ns each", "of floor", "MiB",
-    "compile s", "value error", "gradient error",
+COLUMNS: tuple[Column | str, ...] = (
+    "", *(Column(header, show=number) for header in (
+        "forward ms", "ns each", "% of floor", "with backward ms", "ns each", "% of floor", "MiB",
+        "compile s",
+    )),
+    Column("value error", show=".1e"), Column("gradient error", show=".1e"),
 )  # fmt: skip
 _METHOD = (
     "Times are medians of runs of compiled programs until their results are there, on an "
@@ -243,50 +268,47 @@ _METHOD = (
 )
 
 
-def cells_of(rows: Sequence[Row]) -> list[list[str]]:
-    """Return a line an implementation: its name and what ``HEADINGS`` names."""
-    lines = []
-    for name in dict.fromkeys(row["implementation"] for row in rows):
-        own: dict[str, Row] = {row["pass"]: row for row in rows if row["implementation"] == name}
-        line = [name]
-        for row in (own[which] for which in PASSES):
-            if row["status"] != "measured":
-                line += [row["status"], "–", "–"]
-                continue
-            seconds = device_seconds(row)
-            share = f"{pages.digits(100 * row['floor_share'])} %"
-            line += [pages.digits(1e3 * seconds), pages.digits(row["ns_per_element"]), share]
-        row = own["forward+backward"]
-        errors = dict(row["errors"] or {})
-        value = errors.pop("y", None)
-        line += [pages.digits(row["memory_bytes"] and row["memory_bytes"] / 2**20)]
-        line += [pages.digits(row["compile_seconds"])]
-        line += [
-            "–" if x is None else f"{x:.1e}" for x in (value, max(errors.values(), default=None))
-        ]
-        lines.append(line)
-    return lines
+def judged(row: Row) -> Row:
+    """Return a row, failed where a scan of ours is off by too much."""
+    tolerance = {"float32": 1e-5, "bfloat16": 2e-2}[row["dtype"]]
+    # Not "error > tolerance": an error that is not a number has failed.
+    off = [(name, e) for name, e in (row["errors"] or {}).items() if not e <= tolerance]
+    if not off or row["implementation"] in scan_programs.OTHERS:
+        return row
+    words = "; ".join(f"{name} is off by {value:.1e}" for name, value in off)
+    return row | {"status": "failed", "reason": words}
 
 
-def notes_of(rows: Sequence[Row]) -> list[str]:
-    """Return why programs have no times, one a line."""
-    notes: dict[str, list[str]] = {}
-    for row in rows:
-        if row["status"] != "measured":
-            key = f"{row['implementation']}: {row['status']}: {row['reason']}"
-            notes.setdefault(key, []).append(row["pass"])
-    return [f"{note} ({', '.join(passes)})" for note, passes in notes.items()]
-
-
-def page_parts(rows: Sequence[Row]) -> list[str]:
-    """Return the tables of a comparison, a size and dtype each, and how they were measured."""
-    parts = []
+def tables(rows: Sequence[Row]) -> list[Table]:
+    """Return the tables of a comparison, a size and dtype each, a line an implementation."""
+    found = []
     keys = (*Shape._fields, "dtype")
     for case in dict.fromkeys(tuple(row[key] for key in keys) for row in rows):
         own = [row for row in rows if tuple(row[key] for key in keys) == case]
-        parts.append("## B {}, L {}, E {}, N {}, {}".format(*case))
-        parts += [pages.table(HEADINGS, cells_of(own)), *notes_of(own)]
-    return [*parts, _METHOD, scan_programs.FORMULA]
+        names = dict.fromkeys(row["implementation"] for row in own)
+        lines = [_line(name, [r for r in own if r["implementation"] == name]) for name in names]
+        title = "B {}, L {}, E {}, N {}, {}".format(*case)
+        notes = [
+            f"{row['implementation']}, {row['pass']}: {row['status']}: {row['reason']}"
+            for row in own
+            if row["status"] != "measured"
+        ]
+        found.append(Table(COLUMNS, lines, title, notes))
+    return found
+
+
+def _line(name: str, rows: Sequence[Row]) -> list[Any]:
+    line: list[Any] = [name]
+    for row in rows:  # forward, then with the backward pass
+        if row["status"] != "measured":
+            line += [row["status"], None, None]
+        else:
+            share = 100 * row["floor_share"]
+            line += [1e3 * device_seconds(row), row["ns_per_element"], share]
+    errors = dict(row["errors"] or {})
+    memory, value = row["memory_bytes"], errors.pop("y", None)
+    line += [memory and memory / 2**20, row["compile_seconds"]]
+    return [*line, value, max(errors.values(), default=None)]
 
 
 def pictures(rows: Sequence[Row]) -> dict[str, bytes | None]:
@@ -325,7 +347,7 @@ def _picture(rows: Sequence[Row], axis: str) -> bytes | None:
             lines = {label: line for label, line in lines.items() if line}
             unit_name = "ms" if key == "median_seconds" else "MiB"
             panels.append(pages.Panel(f"{which}, {dtype}, {unit_name}", axis, unit_name, lines))
-    return pages.figure(panels, columns=3)
+    return pages.picture(panels, columns=3)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from harness import Program, Record, Row, log
 from echojax.errors import UserError, unknown_name
 from echojax.models import MODELS
 from echojax.models.echomamba4rec import Components, EchoMamba4Rec
+from echojax.report.tables import Table, number
 from echojax.serving.streaming import Stream, StreamState
 from echojax.serving.top_k import top_k
 
@@ -197,25 +198,21 @@ def measure(row: Row, settings: Settings) -> None:
     row["min_seconds"], row["repeats"] = min(samples.alone), len(samples.alone)
 
 
-def tables(rows: Sequence[Row]) -> list[str]:
+def tables(rows: Sequence[Row]) -> list[Table]:
     """Return p50 and p99 in ms, a table for each kind and batch."""
-    parts = []
+    found = []
     for kind, batch in dict.fromkeys((row["kind"], row["batch"]) for row in rows):
         axis = "catalogue" if kind == "top-k" else "length"
         own = [row for row in rows if (row["kind"], row["batch"]) == (kind, batch)]
-        columns = sorted({row[axis] for row in own})
+        columns = ["", *(f"{value:,}" for value in sorted({row[axis] for row in own}))]
         lines = []
         for model in dict.fromkeys(row["model"] for row in own):
-            cells = {row[axis]: row for row in own if row["model"] == model}
-            line = [model or "best of all items", *(_cell(cells.get(column)) for column in columns)]
-            lines.append([*line, *([growth(list(cells.values()))] if axis == "length" else [])])
-        head = [
-            "",
-            *(f"{column:,}" for column in columns),
-            *(["grows as"] if lines and axis == "length" else []),
-        ]
-        parts += [f"## {_TITLES[kind]}, batch {batch}: ms, p50 / p99", pages.table(head, lines)]
-    return parts
+            cells = {f"{row[axis]:,}": row for row in own if row["model"] == model}
+            line = [model or "best of all items", *(_cell(cells.get(c)) for c in columns[1:])]
+            lines.append(line if kind == "top-k" else [*line, growth(list(cells.values()))])
+        columns += [] if kind == "top-k" else ["grows as"]
+        found.append(Table(columns, lines, f"{_TITLES[kind]}, batch {batch}: ms, p50 / p99"))
+    return found
 
 
 def growth(rows: Sequence[Row]) -> str:
@@ -232,7 +229,7 @@ def _cell(row: Row | None) -> str:
         return "–"
     if row["status"] != "measured":
         return str(row["status"])
-    return f"{pages.digits(1e3 * row['p50_seconds'])} / {pages.digits(1e3 * row['p99_seconds'])}"
+    return f"{number(1e3 * row['p50_seconds'])} / {number(1e3 * row['p99_seconds'])}"
 
 
 def picture(rows: Sequence[Row]) -> bytes | None:
@@ -245,7 +242,7 @@ def picture(rows: Sequence[Row]) -> bytes | None:
                 label = f"{row['model']}{', event*' if row['kind'] == 'event' else ''}"
                 lines.setdefault(label, []).append((row["length"], 1e3 * row["p50_seconds"]))
         panels.append(pages.Panel(f"batch {batch}", "items of a history", "ms, median", lines))
-    return pages.figure(panels, columns=len(panels))
+    return pages.picture(panels, columns=len(panels))
 
 
 def bench(flags: Flags) -> None:
@@ -264,7 +261,8 @@ def bench(flags: Flags) -> None:
             "How long recommendations take", *tables(rows),
             pictures={"against-length": picture(rows)},
         )  # fmt: skip
-        log.info("\n\n".join(tables(rows)))
+        for table in tables(rows):
+            harness.console.print(table.terminal())
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Find the GPU kernels' block sizes on this GPU: python benchmarks/tune_scans.py.
 
-Prints lines for PLANS in kernels/selective_scan/mosaic_plans.py, and what the rule for long rows
+Prints lines for PLANS in kernels/selective_scan.gpu.plans.py, and what the rule for long rows
 gives beside what is best.
 """
 
@@ -12,28 +12,24 @@ from pathlib import Path
 from typing import Any
 
 import harness
-import jax
-import scan_programs
-from harness import Program, Record, Row, log
-from scan_programs import PASSES, Problem, Shape
-from scans import DTYPES
+from harness import Record, Row, command_of, default_path, log
+from scan_programs import PASSES, Roofline, Shape
+from scans import DTYPES, Settings, device_seconds, judged, measure
 
 from echojax.errors import UserError
-from selective_scan import implementations, pallas_gpu
-from selective_scan.arguments import ScanInputs
-from selective_scan.mosaic_arrays import Options
-from selective_scan.mosaic_plans import PLANS, Plan, plan_for, segments_for
+from selective_scan import implementations
+from selective_scan.gpu.plans import PLANS, Plan, plan_for, segments_for
 
-# Sizes that each line of the table is for, and of few long rows.
+# Sizes that the table's lines are for, and of few long rows.
 _SHAPES = {
-    16: (Shape(2048, 50, 128, 16), Shape(8, 2048, 2048, 16)),
-    32: (Shape(2048, 50, 128, 32), Shape(2048, 200, 128, 32)),
-    64: (Shape(2048, 50, 128, 64),),
-}
-_LONG = (Shape(1, 16384, 256, 16), Shape(1, 16384, 1024, 16), Shape(4, 4096, 128, 32))
+    "plan": (
+        Shape(2048, 50, 128, 16), Shape(8, 2048, 2048, 16), Shape(2048, 50, 128, 32),
+        Shape(2048, 200, 128, 32), Shape(2048, 50, 128, 64),
+    ),
+    "segments": (Shape(1, 16384, 256, 16), Shape(1, 16384, 1024, 16), Shape(4, 4096, 128, 32)),
+}  # fmt: skip
+Case = tuple[Any, ...]  # B, L, E, N and dtype
 _TINY = Shape(2, 9, 5, 3)
-# Largest error relative to the largest value.
-_TOLERANCES = {"float32": 1e-5, "bfloat16": 2e-2}
 
 
 @dataclass(frozen=True)
@@ -68,81 +64,41 @@ def tune(flags: Flags) -> None:
     """
     if not flags.dry_run and (reason := implementations()["pallas_gpu"]) is not None:
         raise UserError(f"pallas_gpu {reason}; --dry-run tries little, interpreted")
-    shapes = {16: (_TINY,)} if flags.dry_run else _SHAPES
+    tiny = {"plan": (_TINY,), "segments": (_TINY,)}
     cases: list[Row] = [
-        {"what": "plan", "states": states, "dtype": dtype, "shape": list(shape)}
-        for states, sizes in shapes.items()
-        for shape in sizes
-        for dtype in (DTYPES[:1] if flags.dry_run else DTYPES)
+        {"what": what} | shape._asdict() | {"dtype": dtype}
+        for what, shapes in (tiny if flags.dry_run else _SHAPES).items()
+        for shape in shapes
+        for dtype in (DTYPES if what == "plan" and not flags.dry_run else DTYPES[:1])
     ]
-    cases += [
-        {"what": "segments", "dtype": DTYPES[0], "shape": list(shape)}
-        for shape in ((_TINY,) if flags.dry_run else _LONG)
-    ]
-    path = flags.out or harness.default_path("scan-plans")
-    command = harness.command_of("tune_scans.py", flags)
+    path, command = flags.out or default_path("scan-plans"), command_of("tune_scans.py", flags)
+    seconds = 0.01 if flags.dry_run else 0.1
     with Record(path, command, {"dry_run": flags.dry_run}) as record:
         for case in record.missing(cases):
-            with record.row(case) as row:
-                row["programs"] = measure(case, dry_run=flags.dry_run)
+            options = options_of(case, dry_run=flags.dry_run)
+            settings = Settings((), (), tuple(options), seconds, None)
+            rows = measure(case, settings, Roofline(math.inf, math.inf), record, options)
+            record.add(*map(judged, rows))
         rows = record.document.rows
-        for line in (*failures(rows), *plan_lines(rows), *segment_lines(rows)):
-            log.info(line)
+        log.info("\n".join([*failures(rows), *plan_lines(rows), *segment_lines(rows)]))
 
 
 def options_of(case: Row, *, dry_run: bool) -> dict[str, Row]:
     """Return what to try, by name: plans, or numbers of segments."""
     if case["what"] == "plan":
         tried = [Plan(32, 16, 1), Plan(64, 8, 2)] if dry_run else plans()
-        return {name_of(plan): {"plan": plan} for plan in tried}
-    counts = {1, rule_of(case)} | {2**k for k in range(1, 2 if dry_run else 9)}
-    return {str(n): {"segments": n} for n in sorted(counts)}
+        options: dict[str, Row] = {name_of(plan): {"plan": plan} for plan in tried}
+    else:
+        counts = {1, rule_of(case)} | {2**k for k in range(1, 2 if dry_run else 9)}
+        options = {str(n): {"segments": n} for n in sorted(counts)}
+    return {name: option | {"interpret": dry_run} for name, option in options.items()}
 
 
 def rule_of(case: Row) -> int:
     """Return into how many segments the rule cuts the rows of a case."""
-    shape = Shape(*case["shape"])
-    plan = plan_for(shape.states)
-    programs = shape.batch * math.ceil(shape.channels / plan.block)
-    return segments_for(programs, shape.length, plan.chunk)
-
-
-def measure(case: Row, *, dry_run: bool) -> list[Row]:
-    """Time the kernels with each option; what does not run, or runs wrong, is recorded."""
-    problem = scan_programs.make_problem(Shape(*case["shape"]), case["dtype"])
-    wanted = problem.expected()
-    rows, ready = [], []
-    for name, option in options_of(case, dry_run=dry_run).items():
-        # The forward kernel has nothing of ``ahead``.
-        only_backward = case["what"] == "plan" and option["plan"].ahead > 1
-        for which in PASSES[1:] if only_backward else PASSES:
-            row: Row = {"option": name, "pass": which, "status": "measured"}
-            rows.append(row)
-            try:
-                program = _program(problem, which, option, interpret=dry_run)
-                row["memory"], results = program.memory, program.run()
-                for key, x in results.items():
-                    error = scan_programs.error(problem.cut(key, x), wanted[key])
-                    if not error <= _TOLERANCES[case["dtype"]]:  # not a number is wrong too
-                        raise ArithmeticError(f"{key} is off by {error:.1e}")
-                ready.append((row, program))
-            except Exception as failure:
-                row |= harness.not_measured(failure)
-    seconds = 0.01 if dry_run else 0.1
-    timed = harness.time_in_turns([program for _, program in ready], seconds)
-    for (row, _), samples in zip(ready, timed, strict=True):
-        row |= samples.row()
-    return rows
-
-
-def _program(problem: Problem, which: Any, option: Row, *, interpret: bool) -> Program:
-    def scan(arguments: dict[str, jax.Array]) -> jax.Array:
-        inputs = ScanInputs(*(arguments[name] for name in scan_programs.ORDER))
-        one = jax.tree.map(lambda x: x[None], inputs)
-        options = Options(softplus=True, reverse=(False,), interpret=interpret, **option)
-        return pallas_gpu.scan_sets(one, options)[0][0]
-
-    return scan_programs.jax_program(scan, problem.arguments, problem.dy, which)
+    plan = plan_for(case["states"])
+    programs = case["batch"] * math.ceil(case["channels"] / plan.block)
+    return segments_for(programs, case["length"], plan.chunk)
 
 
 def name_of(plan: Plan) -> str:
@@ -150,47 +106,50 @@ def name_of(plan: Plan) -> str:
     return "block {}, chunk {}, ahead {}".format(*plan)
 
 
-def seconds_of(row: Row, *passes: str) -> dict[str, dict[str, float]]:
-    """Return the seconds of a case's options that ran, by pass."""
-    seconds: dict[str, dict[str, float]] = {which: {} for which in passes}
-    for program in row.get("programs", []):
-        if program["status"] == "measured" and program["pass"] in passes:
-            best = program.get("queued_seconds") or program["median_seconds"]
-            seconds[program["pass"]][program["option"]] = best
+def seconds_of(rows: Sequence[Row], which: str) -> dict[Case, dict[str, float]]:
+    """Return the seconds of a pass of each option that ran, by case."""
+    seconds: dict[Case, dict[str, float]] = {}
+    for row in rows:
+        case = tuple(row[name] for name in (*Shape._fields, "dtype"))
+        own = seconds.setdefault(case, {})
+        if row["status"] == "measured" and row["pass"] == which:
+            own[row["implementation"]] = device_seconds(row)
     return seconds
 
 
 def slowness(rows: Sequence[Row]) -> dict[str, float]:
-    """Return each plan's time over the best one's at the same size and dtype, both passes.
+    """Return each plan's time, with the backward pass, over the best one's in the same case.
 
     It is the geometric mean over the cases, of plans that ran in all of them; 1 at the least.
     """
+    cases = seconds_of(rows, PASSES[1])
     relative: dict[str, list[float]] = {}
-    for row in rows:
-        seconds = seconds_of(row, PASSES[1])[PASSES[1]]
+    for seconds in cases.values():
         for name, value in seconds.items():
             relative.setdefault(name, []).append(value / min(seconds.values()))
     return {
         name: statistics.geometric_mean(values)
         for name, values in relative.items()
-        if len(values) == len(rows)
+        if len(values) == len(cases)
     }
 
 
 def plan_lines(rows: Sequence[Row]) -> list[str]:
     """Return the table's lines, each with what it gains."""
     lines = []
-    for states in dict.fromkeys(row["states"] for row in rows if row["what"] == "plan"):
-        found = slowness([row for row in rows if row.get("states") == states])
+    tried = [row for row in rows if row["what"] == "plan"]
+    for most in PLANS:
+        own = [row for row in tried if most == next(n for n in PLANS if row["states"] <= n)]
+        found = slowness(own)
         if not found:
-            lines.append(f"    # {states}: no plan ran at all sizes; see the file")
+            lines += [f"    # {most}: no plan ran at all sizes; see the file"] if own else []
             continue
         best = min(found, key=found.__getitem__)
         plan = next(plan for plan in plans() if name_of(plan) == best)
-        present = name_of(PLANS[states])
+        present = name_of(PLANS[most])
         gain = f"{found[present]:.3f}" if present in found else "does not run"
         lines.append(
-            f"    {states}: {plan},  # {found[best]:.3f} of the best at each size; "
+            f"    {most}: {plan},  # {found[best]:.3f} of the best at each size; "
             f"the present line: {gain}"
         )
     return lines
@@ -199,29 +158,27 @@ def plan_lines(rows: Sequence[Row]) -> list[str]:
 def segment_lines(rows: Sequence[Row]) -> list[str]:
     """Return for each size and pass the best number of segments beside the rule's."""
     lines = []
-    for row in (row for row in rows if row["what"] == "segments"):
-        rule = str(rule_of(row))
-        for which, seconds in seconds_of(row, *PASSES).items():
+    for which in PASSES:
+        found = seconds_of([row for row in rows if row["what"] == "segments"], which)
+        for case, seconds in found.items():
+            rule = str(rule_of(dict(zip(Shape._fields, case, strict=False))))
             if seconds:
                 best = min(seconds, key=seconds.__getitem__)
-                ratio = (
-                    f"{seconds[rule] / seconds[best]:.3f}" if rule in seconds else "does not run"
-                )
+                beside = f"{seconds[rule] / seconds[best]:.3f}" if rule in seconds else "no time"
                 lines.append(
-                    f"{row['shape']} {which}: best in {best} segments, {seconds[best] * 1e3:.3g} "
-                    f"ms; the rule's {rule}: {ratio} of that"
+                    f"{case} {which}: best in {best} segments, {seconds[best] * 1e3:.3g} ms; "
+                    f"the rule's {rule}: {beside} of that"
                 )
     return lines
 
 
 def failures(rows: Sequence[Row]) -> list[str]:
     """Return what did not run, or ran wrong, and why."""
+    named = (*Shape._fields, "dtype", "implementation", "pass", "status", "reason")
     return [
-        f"{row['shape']} {one.get('option', '')} {one.get('pass', '')} {one['status']}: "
-        f"{one['reason']}"
+        harness.title({name: row[name] for name in named})
         for row in rows
-        for one in (row, *row.get("programs", []))
-        if one["status"] != "measured"
+        if row["status"] != "measured"
     ]
 
 

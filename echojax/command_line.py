@@ -66,7 +66,7 @@ def parse(kind: type[T], *, default: T | None = None, args: list[str]) -> T:
     Args:
         kind: a dataclass type.
         default: values of the flags that are not given.
-        args: the words behind the program's name.
+        args: the words after the program's name.
 
     Raises:
         UserError: unknown flags, missing or malformed values, in one line.

@@ -8,7 +8,7 @@ from echojax.command_line import Terminal, log_to, parse
 from echojax.compilation import use_compilation_cache
 from echojax.errors import UserError, exit_on_user_error
 
-_SCANS = Path(__file__).parent.parent / "benchmarks" / "scans-cpu" / "results.json"
+_SCANS = Path(__file__).parent.parent / "benchmarks" / "results" / "scans-cpu.json"
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,7 @@ def _coded(column: pl.Series) -> tuple[np.ndarray, np.ndarray]:
     if column.dtype != pl.Enum:
         column = ids_in_order(column)
     ids = np.array(ids_by_number(column).to_list(), np.str_)
-    return column.to_physical().to_numpy().astype(np.int32), ids
+    return column.to_physical().cast(pl.UInt32).to_numpy().view(np.int32), ids
 
 
 def time_order(users_T: np.ndarray, times_T: np.ndarray | None) -> np.ndarray:

@@ -1,7 +1,6 @@
 """Files as blocks of whole lines: plain, gzip, or inside a zip; other kinds are named."""
 
 import gzip
-import stat
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from echojax.errors import UserError
+from echojax.files import is_special
 
 BLOCK_BYTES = 8 << 20
 MAX_LINE_BYTES = 16 << 20
@@ -130,8 +130,7 @@ def reading(file: TextFile) -> Iterator[None]:
     Pipes and devices, which may never end or never begin, are not opened.
     """
     try:
-        mode = file.path.stat().st_mode
-        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        if is_special(file.path):
             raise UserError(f"{file}: is no regular file; copy what it gives to one")
         yield
     except FileNotFoundError:

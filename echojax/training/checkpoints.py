@@ -150,8 +150,7 @@ class Checkpoints:
         """
         if self._manager is None:
             return
-        newest = self._manager.latest_step()
-        if newest is not None and newest not in self._policy.best_steps:
+        for newest in set(self._steps()[-1:]) - self._policy.best_steps.keys():
             self._policy.best_steps[newest] = (self._progress(newest) or {}).get("best_step")
         self._policy.best_steps[int(state.step)] = progress["best_step"]
         arrays = _by_name(state)
@@ -179,7 +178,7 @@ class Checkpoints:
         Args:
             like: a state, or what ``state_shapes`` returns: its shapes and dtypes are read.
             first: a step to try before the others (the best one).
-            newest: leave later steps alone.
+            newest: pass over later steps.
 
         Raises:
             UserError: there are checkpoints and none of them can be read, or one is of another run,
@@ -200,9 +199,7 @@ class Checkpoints:
 
     def _restore(self, like: TrainState, first: int | None, newest: int | None) -> Restored | None:
         assert self._manager is not None
-        steps = sorted(self._manager.all_steps(), reverse=True)
-        if newest is not None:
-            steps = [step for step in steps if step <= newest]
+        steps = [step for step in self._steps()[::-1] if newest is None or step <= newest]
         if not steps:
             return None
         lost = ""
@@ -237,27 +234,30 @@ class Checkpoints:
 
     def newest_progress(self) -> dict[str, Any]:
         """Return the progress that the newest checkpoint with a whole one holds, or nothing."""
-        steps = [] if self._manager is None else sorted(self._manager.all_steps(), reverse=True)
-        return next(filter(None, map(self._progress, steps)), {})
+        return next(filter(None, map(self._progress, self._steps()[::-1])), {})
 
     def steps(self) -> list[int]:
         """Return the steps of all checkpoints, in order, on every host."""
-        return on_main_process(lambda: sorted(self._manager.all_steps()) if self._manager else [])
+        return on_main_process(self._steps)
 
     def drop_after(self, step: int) -> None:
         """Delete what a run that goes on from ``step`` writes anew: later checkpoints, parts."""
         if self._manager is not None:
-            folder = Path(self._manager.directory)
-            for newer in [s for s in self._manager.all_steps() if s > step]:
-                if _is_ours(folder / str(newer)):
-                    self._manager.delete(newer)
-            for part in folder.glob("*.orbax-checkpoint-tmp*"):
+            for newer in [found for found in self._steps() if found > step]:
+                self._manager.delete(newer)
+            for part in Path(self._manager.directory).glob("*.orbax-checkpoint-tmp*"):
                 shutil.rmtree(part)
 
     def close(self) -> None:
         """Release orbax's threads."""
         if self._manager is not None:
             self._manager.close()
+
+    def _steps(self) -> list[int]:
+        if self._manager is None:
+            return []
+        folder = Path(self._manager.directory)
+        return sorted(s for s in self._manager.all_steps() if _is_ours(folder / str(s)))
 
     def _progress(self, step: int) -> dict[str, Any] | None:
         """Return the progress in the checkpoint of ``step``, ``None`` where it is damaged."""

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from selective_scan.exponential import exp2
+from selective_scan.elementwise import exp2
 
 
 def test_float32_is_within_its_bound():

@@ -68,6 +68,7 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+@pytest.mark.smoke
 def test_the_program_of_the_readme_answers_as_the_recommender_does(
     program, exported, ring_run, tmp_path
 ):
