@@ -13,7 +13,6 @@ from echojax.analysis import analyse
 from echojax.config import Config
 from echojax.data import Dataset
 from echojax.errors import UserError
-from echojax.explore.question import QuestionError
 from echojax.files import read_json
 from echojax.models import SequenceModel
 from echojax.models.heuristic import training_counts
@@ -82,13 +81,13 @@ class ExploredRun:
         """Return the items of a user but the last, oldest first; and the last, the test's target.
 
         Raises:
-            QuestionError: there is no such user, or the data set is not there.
+            UserError: there is no such user, or the data set is not there.
         """
         if self.dataset is None:
-            raise QuestionError(f"the data of {self.name} is not here; type a history instead")
+            raise UserError(f"the data of {self.name} is not here; type a history instead")
         number = self._user_number.get(user)
         if number is None:
-            raise QuestionError(f"user {user!r} is not in the data of this run; pick another")
+            raise UserError(f"user {user!r} is not in the data of this run; pick another")
         start, end = self.dataset.offsets[number : number + 2]
         items = self.dataset.item_ids[self.dataset.items_T[start:end]].tolist()
         return items[:-1], items[-1]
