@@ -13,13 +13,24 @@ from pathlib import Path
 import numpy as np
 
 from echojax.errors import UserError
-from echojax.files import write_atomically
+from echojax.files import is_special, write_atomically
 
 # What zipfile and NumPy raise, besides OSError and ValueError, when bytes of an archive are wrong.
 _BROKEN = (
-    KeyError, EOFError, RuntimeError, MemoryError, TypeError, SyntaxError, OverflowError,
-    AttributeError, UserWarning, zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError,
-)  # fmt: skip
+    KeyError,
+    EOFError,
+    RuntimeError,
+    MemoryError,
+    TypeError,
+    SyntaxError,
+    OverflowError,
+    AttributeError,
+    UserWarning,
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    tokenize.TokenError,
+)
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -36,6 +47,8 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
         OSError: the file does not exist or cannot be read.
         ValueError: it is not what ``np.savez`` writes.
     """
+    if is_special(path):
+        raise ValueError("no regular file")
     with path.open("rb") as file:
         try:
             with zipfile.ZipFile(file) as archive:

@@ -14,15 +14,22 @@ T = TypeVar("T")
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write ``content`` so that ``path`` holds it whole or is as it was before."""
+    """Write ``content`` so that ``path`` holds it whole or is as it was before.
+
+    What is no regular file, as a device or a pipe, is written to; a link stays one.
+    """
     data = content.encode() if isinstance(content, str) else content
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    if path.exists() and not path.is_file():
+        path.write_bytes(data)
+        return
+    path = Path(os.path.realpath(path))
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:200]}.")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
+        os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except BaseException as error:
         os.unlink(temporary)
@@ -31,14 +38,28 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         raise
 
 
+def _umask() -> int:
+    """Return which permissions the user takes from new files; it is only read by being set."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as indented JSON, atomically."""
     write_atomically(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
+def is_special(path: Path) -> bool:
+    """Return whether ``path`` is a pipe, socket or device, which readers could wait for forever."""
+    return path.exists() and not (path.is_file() or path.is_dir())
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Return a JSON file's object; ``UserError`` where it is missing or damaged."""
     try:
+        if is_special(path):
+            raise ValueError("no regular file")
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} is missing; is this a run folder?") from None

@@ -7,7 +7,7 @@ from echojax.command_line import Terminal, parse
 from echojax.compilation import use_compilation_cache
 from echojax.errors import exit_on_user_error
 from echojax.reproduction.reproduce import Flags, reproduce
-from echojax.training.interrupts import Interrupted
+from echojax.signals import Interrupted
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """Where the shared data and golden numbers are; tests that need them skip where they are not."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -17,6 +18,12 @@ if jax.__version_info__ < (0, 11):  # later releases know no such flag, and XLA 
 os.environ["XLA_FLAGS"] = f"{FAST_TO_COMPILE} {os.environ.get('XLA_FLAGS', '')}"
 SHARED = Path(os.environ.get("ECHOJAX_SHARED", ROOT.parent / "shared"))
 GOLDEN = Path(os.environ.get("ECHOJAX_GOLDEN", SHARED / "golden"))
+
+
+@pytest.fixture(autouse=True)
+def _logs_reach_caplog(monkeypatch):
+    """Undo what a command that ran in this process has set (``log_to``)."""
+    monkeypatch.setattr(logging.getLogger("echojax"), "propagate", True)
 
 
 @pytest.fixture(scope="session")

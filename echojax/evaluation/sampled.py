@@ -2,7 +2,7 @@
 
 Much of the literature ranks the target among 100 drawn items. Such numbers are several times the
 full ones and can put models in another order (Krichene and Rendle 2020), so they are computed for
-comparison with that literature alone and never choose anything.
+comparison with that literature only and never choose anything.
 
 Dimension letters of this module: C candidates of an example, the target and its negatives.
 """
@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from echojax.data import Examples
 from echojax.evaluation.baselines import Scorer
@@ -37,7 +38,7 @@ def draw_negatives(
 
     Neither the target nor an item of the history is drawn; where fewer than ``count`` items are
     left, the rest is 0. The draws depend on nothing but the arguments, so that every model is
-    judged on the same ones.
+    evaluated on the same ones.
 
     Args:
         examples: what is to be ranked.
@@ -94,9 +95,7 @@ def candidate_scorer(encode: Encode, items: Items, params: Any) -> CandidateScor
     """Return the scorer of a model given as for ``make_ranker``."""
 
     @jax.jit
-    def dot(
-        params: Any, item_ids_BxL: jax.Array, lengths_B: jax.Array, candidates_BxC: jax.Array
-    ) -> jax.Array:
+    def dot(params: Any, item_ids_BxL: Array, lengths_B: Array, candidates_BxC: Array) -> Array:
         user_BxD = encode(params, item_ids_BxL, lengths_B).astype(jnp.float32)
         item_BxCxD = items(params)[candidates_BxC].astype(jnp.float32)
         return jnp.einsum("bd,bcd->bc", user_BxD, item_BxCxD, precision=jax.lax.Precision.HIGHEST)

@@ -1,1 +1,1 @@
-"""A page on this machine alone that asks trained runs and shows what they answer by."""
+"""A page on this machine only that asks trained runs and shows what their answers rest on."""

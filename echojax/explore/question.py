@@ -1,5 +1,6 @@
 """What the page is asked: the parameters of its address, checked."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlencode
@@ -10,6 +11,10 @@ from echojax.serving.item_ids import typed_ids
 MOST = 100  # recommendations
 CHARACTERS = 20_000  # of a value
 _ITEMS = 2_000
+
+
+class QuestionError(UserError):
+    """A mistake in what was asked, in words that the page may show."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,10 @@ class Question:
 
     def about(self, item: str) -> str:
         """Return the address of the same question with this item explained."""
-        asked = {"user": self.user, "history": " ".join(self.history), "k": self.k, "item": item}
+        history = " ".join(self.history)
+        if tuple(typed_ids(history)) != self.history:  # ids with blanks or commas
+            history = json.dumps(self.history)
+        asked = {"user": self.user, "history": history, "k": self.k, "item": item}
         return "/?" + urlencode({name: value for name, value in asked.items() if value})
 
 
@@ -43,18 +51,18 @@ def read_question(values: Mapping[str, str]) -> Question:
     """Return the question of an address.
 
     Raises:
-        UserError: a value is empty or too long, or k is no number from 1 to 100.
+        QuestionError: a value is empty or too long, or k is no number from 1 to 100.
     """
     for name in ("user", "history", "k", "item"):
         if len(values.get(name, "")) > CHARACTERS:
-            raise UserError(f"{name} is longer than {CHARACTERS:,} characters; shorten it")
+            raise QuestionError(f"{name} is longer than {CHARACTERS:,} characters; shorten it")
     history = tuple(typed_ids(values.get("history", "")))
     if len(history) > _ITEMS:
-        raise UserError(f"a history of {len(history):,} items; give the newest {_ITEMS:,}")
+        raise QuestionError(f"a history of {len(history):,} items; give the newest {_ITEMS:,}")
     k = values.get("k", "").strip() or "10"
     if not (k.isascii() and k.isdigit() and len(k) < 4 and 1 <= int(k) <= MOST):
-        raise UserError(f"k must be a whole number from 1 to {MOST}, not {k[:20]!r}")
+        raise QuestionError(f"k must be a whole number from 1 to {MOST}, not {k[:20]!r}")
     user = values.get("user", "").strip()
     if not user and not history and ("user" in values or "history" in values):
-        raise UserError("nothing was asked; type a user, or the ids of some items")
+        raise QuestionError("nothing was asked; type a user, or the ids of some items")
     return Question(user, () if user else history, int(k), values.get("item", "").strip())

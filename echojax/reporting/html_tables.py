@@ -3,36 +3,6 @@
 from html import escape
 from typing import Any
 
-from echojax.reporting.run_record import rows_of_metrics, systems_of
-
-
-def score_table(results: dict[str, Any], part: str) -> str:
-    """Return all metrics of model, baselines and optimum, with their intervals.
-
-    Args:
-        results: what ``results.json`` holds.
-        part: "valid" or "test".
-    """
-    systems = systems_of(results, part)
-    head = "".join(f"<th>{escape(name)}</th>" for name in systems)
-    rows = "\n".join(
-        f"<tr><th>{escape(row.label)}</th>"
-        + "".join(_score_cell(mean, interval, row.digits) for mean, interval in row.values)
-        + "</tr>"
-        for row in rows_of_metrics(systems)
-    )
-    return (
-        f'<div class="scroll"><table class="numbers"><thead><tr><th></th>{head}</tr></thead>\n'
-        f"<tbody>\n{rows}\n</tbody></table></div>"
-    )
-
-
-def _score_cell(mean: float, interval: tuple[float, float] | None, digits: int) -> str:
-    if interval is None:
-        return f"<td>{mean:,.{digits}f}</td>"
-    low, high = (f"{bound:.{digits}f}" for bound in interval)
-    return f'<td>{mean:.{digits}f} <span class="interval">{low}–{high}</span></td>'
-
 
 def fact_table(facts: dict[str, Any]) -> str:
     """Return names and values, one a row."""

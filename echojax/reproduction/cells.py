@@ -11,7 +11,7 @@ from echojax.models import HEURISTICS
 from echojax.reproduction.flags import train_command
 from echojax.reproduction.suite import Data, Row, Suite
 from echojax.run_files import read_results
-from echojax.training.prepared import resolved
+from echojax.training.builders import resolved
 from echojax.training.run_folder import read_config
 
 GLOBAL_TIME = "@global-time"  # what a row's folder is called on that split

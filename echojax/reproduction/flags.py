@@ -4,22 +4,10 @@ import shlex
 import typing
 from typing import Any
 
-from echojax.config import Config, flag
+from echojax.config import NOT_IN_SUITES, Config, flag, misfit
 from echojax.errors import UserError, unknown_name
-from echojax.kinds import fits, words
 from echojax.reproduction.suite import Flags
 
-# What the suite says elsewhere, or the command line of reproduce.py.
-_NOT_HERE = {
-    "seed": "list the seeds under `seeds`",
-    "seeds": "list the seeds under `seeds`",
-    "run_dir": "use --out",
-    "resume": "interrupted runs are resumed anyway",
-    "data_dir": "use --data-dir",
-    **dict.fromkeys(
-        ("coordinator", "num_processes", "process_id"), "one process makes a suite's runs"
-    ),
-}
 _KINDS = typing.get_type_hints(Config)
 
 
@@ -38,10 +26,10 @@ def check_flags(table: Any, where: str) -> dict[str, Any]:
     for name, value in table.items():
         if name not in _KINDS:
             raise UserError(f"{where}: {unknown_name('flag', name, list(_KINDS))}")
-        if name in _NOT_HERE:
-            raise UserError(f"{where}: {name} has no place in a suite; {_NOT_HERE[name]}")
-        if not fits(value, _KINDS[name]):
-            raise UserError(f"{where}: {name} must be {words(_KINDS[name])}, not {value!r}")
+        if name in NOT_IN_SUITES:
+            raise UserError(f"{where}: {name} has no place in a suite; {NOT_IN_SUITES[name]}")
+        if problem := misfit(name, value):
+            raise UserError(f"{where}: {name} {problem}")
     return dict(table)
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import matplotlib
 from matplotlib.figure import Figure
 
+from echojax.report.learned_figures import learned_pictures
 from echojax.reporting.drawing import (
     BLUE,
     FAINT,
@@ -15,10 +16,8 @@ from echojax.reporting.drawing import (
     ORANGE,
     PAPER,
     drawing_style,
-    on_paper,
     to_svg,
 )
-from echojax.reporting.pictures import learned_pictures
 from echojax.reproduction.draw import (
     Colours,
     draw_by_length,
@@ -127,9 +126,9 @@ def _learned(data: DataSummary, reference: str) -> list[Picture]:
         Picture(
             f"{one.title}: {reference} on {data.name}",
             f"{one.caption} First seed.",
-            one.svg,
-            f"{data.name}-{one.title.lower().replace(' ', '-')}.svg",
-            on_paper(one.svg).encode(),
+            one.inline(),
+            f"{data.name}-{one.name}.svg",
+            one.svg(),
         )
         for one in learned_pictures(data.learned)
     ]

@@ -33,8 +33,9 @@ from echojax.models import HEURISTICS
 from echojax.models.heuristic import training_counts
 from echojax.reproduction.finished import COLUMNS, METRICS, Finished, read_ranks, stamps
 from echojax.run_files import read_protocols, read_results
-from echojax.training.best import read_best
-from echojax.training.prepared import encoder_and_items, make_evaluator, read_data
+from echojax.training.builders import read_data
+from echojax.training.checkpoints import load_checkpoint
+from echojax.training.evaluate import encoder_and_items, make_evaluator
 from echojax.training.run_folder import check_same_data, read_config
 
 _NAME, _RANKS = "protocols.json", "protocols.npz"
@@ -102,7 +103,7 @@ def _judge(
     """Return the entries of the file, and the ranks with seen items on the other side."""
     config = read_config(folder)
     config = dataclasses.replace(config, data_dir=data_dir or config.data_dir)
-    dataset, split = read_data(config, lambda line: None)
+    dataset, split = read_data(config)
     check_same_data(folder, dataset)
     kind = _counted if config.model in HEURISTICS else _learned
     rank_all, score_candidates = kind(folder, config, dataset, split)
@@ -156,9 +157,7 @@ def _learned(
 ) -> tuple[FullRanker, CandidateScorer]:
     """Return how the best checkpoint of a run ranks."""
     best_step = read_json(folder / "results.json")["train"]["best_step"]
-    graphdef, params, _ = read_best(
-        folder, config, dataset.num_items, lambda line: None, step=best_step
-    )
+    graphdef, params, _ = load_checkpoint(folder, config, dataset.num_items, step=best_step)
     evaluator = make_evaluator(config, dataset, split, graphdef, one_device())
 
     def rank_all(exclude_seen: bool) -> np.ndarray:

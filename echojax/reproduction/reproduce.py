@@ -20,9 +20,8 @@ from echojax.reproduction.suite import Suite
 from echojax.reproduction.suite_file import find_suite, read_suite
 from echojax.reproduction.summary import finished_runs
 from echojax.reproduction.write_page import write_page
-from echojax.signals import Stopped, stopping_at_once
-from echojax.training.interrupts import Interrupted
-from echojax.training.prepared import read_data, resolved
+from echojax.signals import Interrupted, Stopped, stopping_at_once
+from echojax.training.builders import read_data, resolved
 from echojax.training.run import run
 from echojax.training.run_folder import BusyError
 
@@ -145,7 +144,7 @@ def _refuse_other_data(cell: Cell, cells: list[Cell]) -> None:
     if not done:
         return
     name, first = next(iter(done.items()))  # the others are on the same data
-    dataset, _ = read_data(resolved(cell.config), lambda line: None)
+    dataset, _ = read_data(resolved(cell.config))
     theirs, here = (facts["sha256"] for facts in (first.results["dataset"], dataset.fingerprint))
     if theirs != here:
         raise UserError(

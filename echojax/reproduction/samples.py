@@ -28,7 +28,7 @@ def write_sample(path: Path, data: Data, data_dir: str | None, say: Callable[[st
     if path.exists():
         return
     assert data.sample_users is not None
-    whole = load_dataset(data.flags["dataset"], data_dir=data_dir, k_core=0, say=say)
+    whole = load_dataset(data.flags["dataset"], data_dir=data_dir, k_core=0)
     count = min(data.sample_users, whole.num_users)
     users = np.sort(np.random.default_rng(0).choice(whole.num_users, count, replace=False))
     lines = ["user_id:token\titem_id:token\ttimestamp:float"]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from echojax.errors import UserError
-from echojax.reporting.run_record import RunRecord, read_run
+from echojax.report.run_record import RunRecord, read_run
 from echojax.reproduction.cells import GLOBAL_TIME, Cell, in_main_table, state_of
 from echojax.reproduction.failures import failure_of
 from echojax.reproduction.finished import Finished, read_finished

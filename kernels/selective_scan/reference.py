@@ -5,7 +5,9 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax import Array
 
+from selective_scan.arguments import Recurrence
 from selective_scan.missing_derivatives import first_derivatives_only, no_forward_mode
 
 Arrays = dict[str, np.ndarray]
@@ -66,7 +68,7 @@ def selective_scan_gradients(
         du += dread * np.asarray(D, np.float64)
         grads["D"] = np.sum(dread * u, axis=(0, 1))
     dA, dB, dC = np.zeros_like(A), np.zeros_like(B), np.zeros_like(C)
-    dh = np.array(dlast, np.float64)  # of the state behind the position
+    dh = np.array(dlast, np.float64)  # of the state after the position
     for position in reversed(run["order"]):
         t, before, after = run["t"][:, position], run["before"][position], run["after"][position]
         dC[:, position] = np.einsum("be,ben->bn", dread[:, position], after)
@@ -89,9 +91,19 @@ def selective_scan_gradients(
 
 
 def _run(
-    u: Any, delta: Any, A: Any, B: Any, C: Any, D: Any, z: Any, delta_bias: Any,
-    delta_softplus: bool, initial_state: Any, lengths: Any, reverse: bool,
-) -> dict[str, Any]:  # fmt: skip
+    u: Any,
+    delta: Any,
+    A: Any,
+    B: Any,
+    C: Any,
+    D: Any,
+    z: Any,
+    delta_bias: Any,
+    delta_softplus: bool,
+    initial_state: Any,
+    lengths: Any,
+    reverse: bool,
+) -> dict[str, Any]:
     """Run the loop and keep everything that the gradients need."""
     u, delta, A, B, C = (np.asarray(x, np.float64) for x in (u, delta, A, B, C))
     batch, length, channels = u.shape
@@ -118,57 +130,56 @@ def _run(
         z = np.asarray(z, np.float64)
         y = ungated * z / (1 + np.exp(-z))
     return {
-        "u": u, "A": A, "B": B, "C": C, "z": z, "raw": raw, "t": t, "visited": visited,
-        "order": order, "before": before, "after": after, "ungated": ungated,
-        "y": np.where(visited, y, 0), "last_state": h,
-    }  # fmt: skip
+        "u": u,
+        "A": A,
+        "B": B,
+        "C": C,
+        "z": z,
+        "raw": raw,
+        "t": t,
+        "visited": visited,
+        "order": order,
+        "before": before,
+        "after": after,
+        "ungated": ungated,
+        "y": np.where(visited, y, 0),
+        "last_state": h,
+    }
 
 
-def scan(
-    u_BxLxE: jax.Array,
-    t_BxLxE: jax.Array,
-    A_ExN: jax.Array,
-    B_BxLxN: jax.Array,
-    C_BxLxN: jax.Array,
-    state_BxExN: jax.Array,
-    *,
-    reverse: bool,
-) -> tuple[jax.Array, jax.Array]:
-    """Call the oracle from JAX: C . h at every position and the last state, in ``t``'s dtype."""
-    inputs = (u_BxLxE, t_BxLxE, A_ExN, B_BxLxN, C_BxLxN, state_BxExN)
-    return _scan(*no_forward_mode("reference", inputs), reverse)
+def scan(inputs: Recurrence, *, reverse: bool) -> tuple[Array, Array]:
+    """Call the oracle from JAX: C . h at each position and the last state, in the inputs' dtype."""
+    return _scan(no_forward_mode("reference", inputs), reverse)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(6,))
-def _scan(
-    u: jax.Array, t: jax.Array, A: jax.Array, B: jax.Array, C: jax.Array, h: jax.Array,
-    reverse: bool,
-) -> tuple[jax.Array, jax.Array]:  # fmt: skip
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _scan(inputs: Recurrence, reverse: bool) -> tuple[Array, Array]:
+    dtype, like = inputs.dt_BxLxE.dtype, (inputs.u_BxLxE, inputs.state_BxExN)
+
     def call(*args: np.ndarray) -> tuple[np.ndarray, ...]:
-        *inputs, h = args
-        results = selective_scan_reference(*inputs, initial_state=h, reverse=reverse)
-        return tuple(x.astype(t.dtype) for x in results)
+        *arrays, h = args
+        results = selective_scan_reference(*arrays, initial_state=h, reverse=reverse)
+        return tuple(x.astype(dtype) for x in results)
 
-    return jax.pure_callback(call, (u, h), u, t, A, B, C, h, vmap_method="sequential")
+    return jax.pure_callback(call, like, *inputs, vmap_method="sequential")
 
 
-def _scan_forward(
-    u: jax.Array, t: jax.Array, A: jax.Array, B: jax.Array, C: jax.Array, h: jax.Array,
-    reverse: bool,
-) -> tuple[Any, Any]:  # fmt: skip
-    inputs = first_derivatives_only("reference", (u, t, A, B, C, h))
-    return _scan(*inputs, reverse), inputs
+def _scan_forward(inputs: Recurrence, reverse: bool) -> tuple[Any, Any]:
+    inputs = first_derivatives_only("reference", inputs)
+    return _scan(inputs, reverse), inputs
 
 
 def _scan_backward(reverse: bool, inputs: Any, outer: Any) -> Any:
     def call(*args: np.ndarray) -> tuple[np.ndarray, ...]:
-        dy, dlast, *inputs, h = args
-        grads = selective_scan_gradients(dy, dlast, *inputs, initial_state=h, reverse=reverse)
+        dy, dlast, *arrays, h = args
+        grads = selective_scan_gradients(dy, dlast, *arrays, initial_state=h, reverse=reverse)
         names = ("u", "delta", "A", "B", "C", "initial_state")
         return tuple(grads[name].astype(dy.dtype) for name in names)
 
     outer = first_derivatives_only("reference", outer)
-    return jax.pure_callback(call, inputs, *outer, *inputs, vmap_method="sequential")
+    like = tuple(inputs)
+    gradients = jax.pure_callback(call, like, *outer, *inputs, vmap_method="sequential")
+    return (Recurrence(*gradients),)
 
 
 _scan.defvjp(_scan_forward, _scan_backward)

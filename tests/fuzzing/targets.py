@@ -14,23 +14,22 @@ import numpy as np
 import optax
 from flax import nnx
 
-from echojax.data import item_titles
+from echojax.data import FORMATS, Columns, item_titles, prepare
 from echojax.data.cache import load as load_prepared
 from echojax.data.cache import save as save_prepared
-from echojax.data.formats import FORMATS
-from echojax.data.prepare import prepare
-from echojax.data.readers import read_interactions
+from echojax.data.dataset import ids_by_number
+from echojax.data.events import read_events
 from echojax.data.text import TextFile
 from echojax.errors import UserError
-from echojax.reporting import results_table
-from echojax.reporting.run_record import read_run
+from echojax.report import results_table
+from echojax.report.run_record import read_run
 from echojax.reproduction.finished import read_finished
 from echojax.reproduction.suite_file import read_suite
+from echojax.training.builders import resolved
 from echojax.training.checkpoints import Checkpoints
-from echojax.training.metric_log import MetricLog
-from echojax.training.prepared import resolved
+from echojax.training.progress import MetricLog
 from echojax.training.run_folder import read_config, read_items
-from echojax.training.state import create_state
+from echojax.training.step import create_state
 from tests.fuzzing import examples
 from tests.fuzzing.mutations import (
     in_gzip,
@@ -77,7 +76,7 @@ class CheckpointTarget:
         _, state = create_state(nnx.Linear(3, 4, rngs=nnx.Rngs(0)), optax.adam(1e-3), 0)
         self.saved, self.state = folder, jax.device_get(state._replace(step=jnp.int32(7)))
         self.progress = {"steps": 7, "best_step": 7, "best_ndcg": 0.25, "seconds": 1.5}
-        checkpoints = Checkpoints(folder, print)
+        checkpoints = Checkpoints(folder)
         checkpoints.save(self.state, self.progress)
         checkpoints.close()
 
@@ -94,7 +93,7 @@ class CheckpointTarget:
             yield partial(self.read, folder)
 
     def read(self, folder):
-        checkpoints = Checkpoints(folder, lambda line: None)
+        checkpoints = Checkpoints(folder)
         try:
             found = checkpoints.restore(self.state)
         finally:
@@ -144,16 +143,16 @@ def _interaction_targets():
 
 def _reads(file, data_format=None, member=None):
     def read(folder):
-        found, layout = read_interactions(TextFile(folder / file, member), data_format)
-        assert layout.data_format in FORMATS
-        assert found.users_T.size == found.items_T.size > 0
-        for codes_T, ids in ((found.users_T, found.user_ids), (found.items_T, found.item_ids)):
-            assert np.array_equal(np.unique(codes_T), np.arange(ids.size))
-            assert np.unique(ids).size == ids.size
+        found = read_events([TextFile(folder / file, member)], Columns(data_format=data_format))
+        assert found.layout.data_format in FORMATS
+        assert found.frame.height > 0
+        for column in (found.frame["user"], found.frame["item"]):
+            ids = ids_by_number(column)
+            assert np.array_equal(column.to_physical().unique(), np.arange(ids.len()))
             assert all(ids)
-        assert found.times_T is None or np.isfinite(found.times_T).all()
+        assert "time" not in found.frame.columns or found.frame["time"].is_finite().all()
         for duplicates in ("keep", "last"):
-            dataset = prepare(file, found, k_core=1, duplicates=duplicates)
+            dataset = prepare(file, found.frame, k_core=1, duplicates=duplicates)
             assert dataset.items_T.min() == 1
             assert dataset.items_T.max() == dataset.num_items - 1
 
@@ -213,8 +212,8 @@ def _run_folder_targets():
 def _prepared(folder):
     text = folder / "x.inter"
     text.write_bytes(gzip.compress(examples.INTERACTIONS["inter"][1]))
-    found, _ = read_interactions(TextFile(text))
-    save_prepared(prepare("x", found, k_core=0), folder / "prepared.npz")
+    found = read_events([TextFile(text)])
+    save_prepared(prepare("x", found.frame, k_core=0), folder / "prepared.npz")
     return (folder / "prepared.npz").read_bytes()
 
 

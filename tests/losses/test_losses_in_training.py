@@ -12,8 +12,7 @@ from flax import nnx
 from echojax.losses import make_loss
 from echojax.losses import softmax as softmax_module
 from echojax.models.base import CausalModel
-from echojax.training.state import create_state
-from echojax.training.step import make_train_step
+from echojax.training.step import create_state, make_train_step
 
 ITEMS, ROWS, LENGTH = 12, 8, 5
 COUNTS = np.append(0, np.arange(ITEMS - 1) + 1)
@@ -33,8 +32,8 @@ class LastItem(CausalModel):
         super().__init__(ITEMS, d_model=8, max_len=LENGTH, rngs=rngs)
         self.linear = nnx.Linear(8, 8, rngs=rngs)
 
-    def encode_all(self, item_ids_BxL, lengths_B, *, dropout_keys=None):
-        return self.linear(self.lookup(item_ids_BxL))
+    def read_all(self, x_BxLxD, lengths_B, *, dropout_keys=None):
+        return self.linear(x_BxLxD)
 
 
 def setup(name, seed=0, microbatch=None):

@@ -12,7 +12,7 @@ from echojax.evaluation import Ranked, summarise
 from echojax.reproduction.cells import plan
 from echojax.reproduction.suite_file import read_suite
 from echojax.reproduction.write_page import write_page
-from echojax.training.prepared import resolved
+from echojax.training.builders import resolved
 
 USERS = 60
 SUITE = """

@@ -14,7 +14,7 @@ import pytest
 from echojax.evaluation.statistics import holm, paired_difference
 from echojax.reproduction.failures import note_failure
 from echojax.reproduction.write_page import write_page
-from tests.reporting.conftest import insight
+from tests.report.conftest import insight
 from tests.reproduction.conftest import SKILL, SUITE, write_run
 
 

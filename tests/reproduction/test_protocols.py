@@ -16,8 +16,8 @@ from echojax.evaluation.sampled import draw_negatives
 from echojax.models import HEURISTICS
 from echojax.reproduction.finished import COLUMNS, METRICS, read_finished
 from echojax.reproduction.protocols import Way, judge_if_missing, read_judged
+from echojax.training.builders import read_data, resolved
 from echojax.training.evaluate import evaluate_run
-from echojax.training.prepared import read_data, resolved
 from echojax.training.run import run
 
 

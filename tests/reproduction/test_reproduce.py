@@ -10,7 +10,7 @@ from rich.console import Console
 from echojax.errors import UserError
 from echojax.reproduction.failures import failure_of, note_failure
 from echojax.reproduction.reproduce import Flags, reproduce
-from echojax.training.run_folder import alone_in
+from echojax.training.run_folder import lock
 from tests.reproduction.conftest import SUITE, write_run
 
 
@@ -122,7 +122,7 @@ def test_what_another_process_is_making_is_left_to_it(counted, tmp_path):
     busy, other = (tmp_path / "out/ring" / row / "seed-0" for row in ("markov", "popularity"))
     for folder in (busy, other):
         (folder / "results.json").unlink()
-    with alone_in(busy):
+    with lock(busy):
         assert not reproduce(flags, tmp_path, console)
     assert f"another process trains in {busy}" in said.getvalue()
     assert "failed" not in said.getvalue()

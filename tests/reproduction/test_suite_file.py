@@ -11,7 +11,7 @@ from echojax.errors import UserError
 from echojax.models import HEURISTICS, MODELS
 from echojax.reproduction.cells import plan
 from echojax.reproduction.suite_file import find_suite, read_suite
-from echojax.training.prepared import resolved
+from echojax.training.builders import resolved
 from tests.conftest import ROOT
 from tests.reproduction.conftest import SUITE
 
@@ -88,7 +88,10 @@ def test_the_command_of_a_row_gives_its_configuration(make_suite):
 
 
 BAD = {
-    "flag": (changed("d_model = 8", "d_modle = 8"), "[rows.sasrec]: unknown flag 'd_modle'; did you"),
+    "flag": (
+        changed("d_model = 8", "d_modle = 8"),
+        "[rows.sasrec]: unknown flag 'd_modle'; did you",
+    ),
     "common flag": (changed("learning_rate", "learning-rate"), "did you mean 'learning_rate'"),
     "whole number": (
         changed("d_model = 8", "d_model = 8.5"),

@@ -9,12 +9,12 @@ import numpy as np
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
-from selective_scan import pallas_gpu, pallas_tpu, selective_scan, selective_scan_readout
+from selective_scan import gpu, selective_scan, selective_scan_readout, tpu
 from tests.selective_scan.oracle import JAX_NAMES, inputs
 
 INTERPRETED = {
-    "pallas_gpu": partial(pallas_gpu.scan, interpret=True),
-    "pallas_tpu": partial(pallas_tpu.scan, interpret=True),
+    "pallas_gpu": partial(gpu.scan, interpret=True),
+    "pallas_tpu": partial(tpu.scan, interpret=True),
 }
 # How the inputs are cut; what is not named is on every device.
 CUTS = {
@@ -28,7 +28,7 @@ CUTS = {
 def scan(name, arrays, lengths):
     named = {JAX_NAMES[k]: v for k, v in arrays.items()}
     if name in INTERPRETED:
-        whole = pallas_gpu.ScanInputs(**named, lengths_B=lengths)
+        whole = gpu.ScanInputs(**named, lengths_B=lengths)
         return INTERPRETED[name](whole, softplus=True, reverse=False)[0]
     if name == "readout":
         used = {k: v for k, v in named.items() if k not in ("C_BxLxN", "D_E", "z_BxLxE")}
@@ -53,13 +53,22 @@ def over_time(name):
             used = {k: v for k, v in floats.items() if k not in ("C_BxLxN", "D_E", "z_BxLxE")}
             C_BxN = floats["A_ExN"][:3] + 1  # any numbers that all devices have
             return selective_scan_readout(
-                **used, C_BxN=C_BxN, stop_B=stop_B, delta_softplus=True, reverse=reverse,
+                **used,
+                C_BxN=C_BxN,
+                stop_B=stop_B,
+                delta_softplus=True,
+                reverse=reverse,
                 time_axis=axis,
-            )  # fmt: skip
+            )
         return selective_scan(
-            **floats, lengths_B=stop_B, delta_softplus=True, implementation=name, reverse=reverse,
-            time_axis=axis, return_last_state=True,
-        )  # fmt: skip
+            **floats,
+            lengths_B=stop_B,
+            delta_softplus=True,
+            implementation=name,
+            reverse=reverse,
+            time_axis=axis,
+            return_last_state=True,
+        )
 
     def stretch(reverse, floats):
         size = length // 8
@@ -69,9 +78,12 @@ def over_time(name):
     for reverse in (False, True):
         out = P() if name == "readout" else (P(None, "time"), P())
         sharded = jax.shard_map(
-            partial(stretch, reverse), mesh=mesh, in_specs=(in_time,), out_specs=out,
+            partial(stretch, reverse),
+            mesh=mesh,
+            in_specs=(in_time,),
+            out_specs=out,
             check_vma=False,
-        )  # fmt: skip
+        )
 
         def gradients(run):
             loss = lambda floats: sum(jnp.sum(x**2) for x in jax.tree.leaves(run(floats)))  # noqa: E731

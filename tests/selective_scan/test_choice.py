@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from selective_scan import bidirectional_scan, choice, implementations, selective_scan
-from selective_scan.choice import chosen
+from selective_scan import bidirectional_scan, dispatch, implementations, selective_scan
+from selective_scan.dispatch import resolve_implementation
 from tests.selective_scan.oracle import inputs
 
 
@@ -18,7 +18,7 @@ def arguments():
 
 @pytest.fixture
 def kernel_runs(monkeypatch):
-    monkeypatch.setitem(choice._NEEDS, "pallas_gpu", lambda: None)
+    monkeypatch.setitem(dispatch._NEEDS, "pallas_gpu", lambda: None)
 
 
 def test_mistakes_are_named(arguments):
@@ -46,19 +46,22 @@ def test_why_one_cannot_run_and_which_can(arguments):
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="about a CPU")
 def test_auto_takes_fused_on_a_cpu(arguments):
-    assert chosen("auto", *arguments, None) == "fused"
+    assert resolve_implementation("auto", *arguments, None) == "fused"
     assert implementations()["pallas_gpu"] == "needs an NVIDIA GPU; this is cpu"
 
 
 @pytest.mark.usefixtures("kernel_runs")
 def test_auto_takes_the_kernel_where_it_runs_and_takes_the_arrays(arguments):
-    assert chosen("auto", *arguments, None) == "pallas_gpu"
-    assert chosen("auto", *(np.asarray(x, np.float64) for x in arguments)) == "pallas_gpu"
+    assert resolve_implementation("auto", *arguments, None) == "pallas_gpu"
+    assert (
+        resolve_implementation("auto", *(np.asarray(x, np.float64) for x in arguments))
+        == "pallas_gpu"
+    )
     with jax.enable_x64(True):
         wide = [jnp.asarray(np.asarray(x, np.float64)) for x in arguments]
-        assert chosen("auto", *wide) == "fused"
+        assert resolve_implementation("auto", *wide) == "fused"
         with pytest.raises(ValueError, match="computes in float32, and an input is float64"):
-            chosen("pallas_gpu", *wide)
+            resolve_implementation("pallas_gpu", *wide)
 
 
 @pytest.mark.usefixtures("kernel_runs")
@@ -68,7 +71,7 @@ def test_auto_takes_fused_where_shards_are_checked(arguments):
     names = []
 
     def note(u):
-        names.append(chosen("auto", u, *arguments[1:]))
+        names.append(resolve_implementation("auto", u, *arguments[1:]))
         return u
 
     for check in (True, False):

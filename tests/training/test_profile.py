@@ -5,10 +5,13 @@ import time
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from echojax.training.profile import Profile
-from echojax.training.profile_report import lines, shown_bytes
+from echojax.training.profile import Profile, _Device, lines, shown_bytes, split
+from echojax.training.step import CompiledStep
 
 WAIT, THINK = 0.02, 0.03  # seconds of a step: for a batch, and in the host's own code
 SECONDS = {"trace": 0.1, "lower": 0.2, "compile": 0.3, "cached": True}
@@ -32,10 +35,14 @@ def program():
     return jax.jit(step).lower(jnp.eye(200)).compile()
 
 
+@pytest.fixture(autouse=True)
+def _logged(caplog):
+    caplog.set_level("INFO", "echojax")
+
+
 def run(folder, program, shown, steps, epochs):
-    said = []
-    profile = Profile(steps, folder, said.append)
-    profile.note_program(shown, SECONDS)
+    profile = Profile(steps, folder)
+    profile.record_program(CompiledStep(shown, SECONDS))
     x = jnp.eye(200)
     for length in epochs:
         for _ in range(length):
@@ -48,12 +55,12 @@ def run(folder, program, shown, steps, epochs):
         time.sleep(0.2)  # a validation, no part of any step
     profile.end_run()
     file = folder / "profile.json"
-    return said, json.loads(file.read_text()) if file.exists() else None
+    return json.loads(file.read_text()) if file.exists() else None
 
 
 @pytest.mark.parametrize("epochs", [(9,), (7, 2), (3, 3, 3)])
-def test_waits_are_found_where_they_were(tmp_path, program, epochs):
-    said, found = run(tmp_path, program, program, 3, epochs)
+def test_waits_are_found_where_they_were(tmp_path, program, epochs, caplog):
+    found = run(tmp_path, program, program, 3, epochs)
     assert found["steps"] == 3
     assert found["seconds"]["input"] >= 3 * WAIT
     assert found["seconds"]["host"] >= 3 * THINK
@@ -61,31 +68,33 @@ def test_waits_are_found_where_they_were(tmp_path, program, epochs):
     assert found["seconds"]["collectives"] == 0
     assert sum(found["seconds"].values()) == pytest.approx(found["wall_seconds"])
     assert found["seconds_a_step_before_the_trace"] >= WAIT + THINK
-    assert "program: trace 0.10 s, lower 0.20 s, compile 0.30 s (from the cache)" in said
+    assert "program: trace 0.10 s, lower 0.20 s, compile 0.30 s (from the cache)" in caplog.messages
 
 
-def test_no_part_is_guessed(tmp_path, program):
-    said, found = run(tmp_path, program, Unreadable(), 1, (8,))
+def test_no_part_is_guessed(tmp_path, program, caplog):
+    found = run(tmp_path, program, Unreadable(), 1, (8,))
     assert set(found["seconds"].values()) == {"unknown"}
     assert found["waited_for_input_seconds"] >= WAIT
     assert found["memory"]["step"] == "unknown"
-    assert "  compute     unknown" in said
+    assert "  compute     unknown" in caplog.messages
 
 
 def test_a_run_that_ends_early_reports_what_there_is(tmp_path, program):
-    _, found = run(tmp_path, program, program, 10, (7,))
+    found = run(tmp_path, program, program, 10, (7,))
     assert found["steps"] == 2
 
 
-def test_a_run_without_a_step_to_trace_says_so(tmp_path, program):
-    said, found = run(tmp_path, program, program, 10, (5,))
+def test_a_run_without_a_step_to_trace_says_so(tmp_path, program, caplog):
+    found = run(tmp_path, program, program, 10, (5,))
     assert found is None
-    assert said == ["profile: no trace; the first 5 steps are left out, and there were 5"]
+    assert caplog.messages == [
+        "profile: no trace; the first 5 steps are left out, and there were 5"
+    ]
 
 
-def test_without_steps_it_does_nothing(tmp_path, program):
-    said, found = run(tmp_path, program, program, 0, (7,))
-    assert (said, found, list(tmp_path.iterdir())) == ([], None, [])
+def test_without_steps_it_does_nothing(tmp_path, program, caplog):
+    found = run(tmp_path, program, program, 0, (7,))
+    assert (caplog.messages, found, list(tmp_path.iterdir())) == ([], None, [])
 
 
 def test_sizes_are_shown_in_units_that_suit_them():
@@ -106,3 +115,55 @@ def test_the_table_has_a_line_a_part():
         ["compute", "50.00", "ms", "a", "step", "50.0", "%"],
         ["collectives", "25.00", "ms", "a", "step", "25.0", "%"],
     ]
+
+
+spans = st.lists(
+    st.tuples(st.integers(0, 60), st.integers(1, 20)).map(lambda s: (s[0], s[0] + s[1])), max_size=6
+)
+SECOND = 1e9
+
+
+def seconds(spans):
+    return [(SECOND * start, SECOND * end) for start, end in spans]
+
+
+def test_each_moment_counts_once():
+    # A loop (0-10) holds a collective (2-5), behind which a kernel runs from 4 on.
+    device = _Device(
+        any=seconds([(0, 10), (2, 5), (4, 6)]),
+        collectives=seconds([(2, 5)]),
+        compute=seconds([(4, 6)]),
+    )
+    found = split(seconds([(1, 8), (8, 20)]), seconds([(9, 12)]), [device])
+    assert found.parts is not None
+    assert found.parts._asdict() == pytest.approx(
+        {"compute": 7, "collectives": 2, "input": 2, "host": 8}
+    )
+    assert (found.steps, found.wall, found.waited, found.hidden) == (2, 19, 3, 1)
+
+
+def test_devices_are_averaged():
+    devices = [_Device(seconds([(0, end)]), [], seconds([(0, end)])) for end in (2, 4)]
+    found = split(seconds([(0, 10)]), [], devices)
+    assert found.parts is not None
+    assert found.parts == pytest.approx((3, 0, 0, 7))
+
+
+def test_without_events_of_the_program_nothing_is_guessed():
+    found = split(seconds([(0, 3)]), seconds([(0, 1)]), [])
+    assert found.parts is None
+    assert (found.wall, found.waited) == (3, 1)
+
+
+@given(st.lists(st.tuples(spans, spans), min_size=1, max_size=3), spans)
+def test_parts_sum_to_the_wall_time(devices, inputs):
+    steps = [(10, 25), (25, 50)]
+    made = [_Device(a + b, a, b) for a, b in devices]
+    found = split(seconds(steps), seconds(inputs), [_Device(*map(seconds, d)) for d in made])
+    inside = np.arange(10, 50) + 0.5
+    busy = [[any(a < x < b for a, b in device.any) for x in inside] for device in made]
+    assert found.parts is not None
+    assert sum(found.parts) == pytest.approx(40)
+    assert found.parts.compute + found.parts.collectives == pytest.approx(
+        np.mean(np.sum(busy, axis=1))
+    )

@@ -1,0 +1,74 @@
+"""The page of a benchmark, in Markdown, and its picture: lines on a logarithmic axis."""
+
+import io
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from matplotlib.figure import Figure
+
+from echojax.report.figures import LINE_COLOURS, LINE_MARKERS, drawing_style
+from echojax.report.tables import Table
+
+
+def page(document: Any, file: str, heading: str, *parts: str | Table) -> str:
+    """Return a Markdown page: where the numbers of a ``Document`` come from, then the parts."""
+    machine = document.machine
+    packages = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    text = [
+        f"# {heading}",
+        f"`{document.command}`, {document.date}, {machine['device']} ({machine['platform']}), "
+        f"{machine['cores']} cores of {machine['processor']}, {packages}. The numbers are in "
+        f"[{file}]({file}){'' if document.finished else '; not finished'}.",
+    ]
+    for part in parts:
+        if isinstance(part, str):
+            text.append(part)
+        else:
+            text += [f"## {part.title}", part.markdown(), *part.notes]
+    return "\n\n".join(text) + "\n"
+
+
+class Panel(NamedTuple):
+    """Lines of one panel of a picture: points by label, and the axes' names."""
+
+    title: str
+    x: str
+    y: str
+    lines: dict[str, list[tuple[float, float]]]
+
+
+def picture(panels: Sequence[Panel], *, columns: int, log_y: bool = True) -> bytes | None:
+    """Return a PNG of lines on a logarithmic x axis; ``None`` where no line has two points.
+
+    Labels have the same colour in all panels; a line whose label ends with "*" is dashed.
+    """
+    if not any(len(line) > 1 for panel in panels for line in panel.lines.values()):
+        return None
+    labels = list(dict.fromkeys(label for panel in panels for label in panel.lines))
+    handles: dict[str, Any] = {}
+    with drawing_style():
+        rows = math.ceil(len(panels) / columns)
+        figure = Figure(figsize=(1.5 + 3.0 * columns, 0.6 + 2.6 * rows))
+        grid = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axes, panel in zip(grid, panels, strict=True):
+            for label, line in panel.lines.items():
+                style = labels.index(label) % len(LINE_COLOURS)
+                dashes = "--" if label.endswith("*") else "-"
+                (handles[label.removesuffix("*")],) = axes.plot(
+                    *zip(*sorted(line), strict=True), LINE_MARKERS[style] + dashes,
+                    color=LINE_COLOURS[style], markersize=4,
+                )  # fmt: skip
+            axes.set(title=panel.title, xlabel=panel.x, ylabel=panel.y, xscale="log")
+            ticks = sorted({x for line in panel.lines.values() for x, _ in line})
+            axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+            axes.set_xticks([], minor=True)
+            if log_y:
+                axes.set_yscale("log")
+                axes.yaxis.set_major_formatter(lambda y, _: f"{y:g}")
+            else:
+                axes.set_ylim(bottom=0)
+        figure.legend(handles.values(), handles.keys(), loc="outside right center")
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
+    return buffer.getvalue()

@@ -1,0 +1,186 @@
+"""Find the GPU kernels' block sizes on this GPU: python benchmarks/tune_scans.py.
+
+Prints lines for PLANS in kernels/selective_scan.gpu.plans.py, and what the rule for long rows
+gives beside what is best.
+"""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import harness
+from harness import Record, Row, command_of, default_path, log
+from scan_programs import PASSES, Roofline, Shape
+from scans import DTYPES, Settings, device_seconds, judged, measure
+
+from echojax.errors import UserError
+from selective_scan import implementations
+from selective_scan.gpu.plans import PLANS, Plan, plan_for, segments_for
+
+# Sizes that the table's lines are for, and of few long rows.
+_SHAPES = {
+    "plan": (
+        Shape(2048, 50, 128, 16), Shape(8, 2048, 2048, 16), Shape(2048, 50, 128, 32),
+        Shape(2048, 200, 128, 32), Shape(2048, 50, 128, 64),
+    ),
+    "segments": (Shape(1, 16384, 256, 16), Shape(1, 16384, 1024, 16), Shape(4, 4096, 128, 32)),
+}  # fmt: skip
+Case = tuple[Any, ...]  # B, L, E, N and dtype
+_TINY = Shape(2, 9, 5, 3)
+
+
+@dataclass(frozen=True)
+class Flags:
+    """Find the block sizes of the GPU kernels on this machine's GPU; about fifteen minutes.
+
+    A file that holds a part of the same search is continued.
+    """
+
+    out: Path | None = None
+    """The JSON file with all times (runs/scan-plans-DATE-TIME.json)."""
+    dry_run: bool = False
+    """Try two plans on a tiny size with the kernels interpreted, on any machine."""
+
+
+def plans() -> list[Plan]:
+    """Return the plans that the kernels can have."""
+    return [
+        Plan(block, chunk, ahead)
+        for block in (32, 64, 128)
+        for chunk in (4, 8, 16, 32)
+        if block * chunk % 512 == 0
+        for ahead in (1, 2)
+    ]
+
+
+def tune(flags: Flags) -> None:
+    """Try what is missing, write the file and print the lines.
+
+    Raises:
+        UserError: there is no GPU for the kernels.
+    """
+    if not flags.dry_run and (reason := implementations()["pallas_gpu"]) is not None:
+        raise UserError(f"pallas_gpu {reason}; --dry-run tries little, interpreted")
+    tiny = {"plan": (_TINY,), "segments": (_TINY,)}
+    cases: list[Row] = [
+        {"what": what} | shape._asdict() | {"dtype": dtype}
+        for what, shapes in (tiny if flags.dry_run else _SHAPES).items()
+        for shape in shapes
+        for dtype in (DTYPES if what == "plan" and not flags.dry_run else DTYPES[:1])
+    ]
+    path, command = flags.out or default_path("scan-plans"), command_of("tune_scans.py", flags)
+    seconds = 0.01 if flags.dry_run else 0.1
+    with Record(path, command, {"dry_run": flags.dry_run}) as record:
+        for case in record.missing(cases):
+            options = options_of(case, dry_run=flags.dry_run)
+            settings = Settings((), (), tuple(options), seconds, None)
+            rows = measure(case, settings, Roofline(math.inf, math.inf), record, options)
+            record.add(*map(judged, rows))
+        rows = record.document.rows
+        log.info("\n".join([*failures(rows), *plan_lines(rows), *segment_lines(rows)]))
+
+
+def options_of(case: Row, *, dry_run: bool) -> dict[str, Row]:
+    """Return what to try, by name: plans, or numbers of segments."""
+    if case["what"] == "plan":
+        tried = [Plan(32, 16, 1), Plan(64, 8, 2)] if dry_run else plans()
+        options: dict[str, Row] = {name_of(plan): {"plan": plan} for plan in tried}
+    else:
+        counts = {1, rule_of(case)} | {2**k for k in range(1, 2 if dry_run else 9)}
+        options = {str(n): {"segments": n} for n in sorted(counts)}
+    return {name: option | {"interpret": dry_run} for name, option in options.items()}
+
+
+def rule_of(case: Row) -> int:
+    """Return into how many segments the rule cuts the rows of a case."""
+    plan = plan_for(case["states"])
+    programs = case["batch"] * math.ceil(case["channels"] / plan.block)
+    return segments_for(programs, case["length"], plan.chunk)
+
+
+def name_of(plan: Plan) -> str:
+    """Return a plan in words."""
+    return "block {}, chunk {}, ahead {}".format(*plan)
+
+
+def seconds_of(rows: Sequence[Row], which: str) -> dict[Case, dict[str, float]]:
+    """Return the seconds of a pass of each option that ran, by case."""
+    seconds: dict[Case, dict[str, float]] = {}
+    for row in rows:
+        case = tuple(row[name] for name in (*Shape._fields, "dtype"))
+        own = seconds.setdefault(case, {})
+        if row["status"] == "measured" and row["pass"] == which:
+            own[row["implementation"]] = device_seconds(row)
+    return seconds
+
+
+def slowness(rows: Sequence[Row]) -> dict[str, float]:
+    """Return each plan's time, with the backward pass, over the best one's in the same case.
+
+    It is the geometric mean over the cases, of plans that ran in all of them; 1 at the least.
+    """
+    cases = seconds_of(rows, PASSES[1])
+    relative: dict[str, list[float]] = {}
+    for seconds in cases.values():
+        for name, value in seconds.items():
+            relative.setdefault(name, []).append(value / min(seconds.values()))
+    return {
+        name: statistics.geometric_mean(values)
+        for name, values in relative.items()
+        if len(values) == len(cases)
+    }
+
+
+def plan_lines(rows: Sequence[Row]) -> list[str]:
+    """Return the table's lines, each with what it gains."""
+    lines = []
+    tried = [row for row in rows if row["what"] == "plan"]
+    for most in PLANS:
+        own = [row for row in tried if most == next(n for n in PLANS if row["states"] <= n)]
+        found = slowness(own)
+        if not found:
+            lines += [f"    # {most}: no plan ran at all sizes; see the file"] if own else []
+            continue
+        best = min(found, key=found.__getitem__)
+        plan = next(plan for plan in plans() if name_of(plan) == best)
+        present = name_of(PLANS[most])
+        gain = f"{found[present]:.3f}" if present in found else "does not run"
+        lines.append(
+            f"    {most}: {plan},  # {found[best]:.3f} of the best at each size; "
+            f"the present line: {gain}"
+        )
+    return lines
+
+
+def segment_lines(rows: Sequence[Row]) -> list[str]:
+    """Return for each size and pass the best number of segments beside the rule's."""
+    lines = []
+    for which in PASSES:
+        found = seconds_of([row for row in rows if row["what"] == "segments"], which)
+        for case, seconds in found.items():
+            rule = str(rule_of(dict(zip(Shape._fields, case, strict=False))))
+            if seconds:
+                best = min(seconds, key=seconds.__getitem__)
+                beside = f"{seconds[rule] / seconds[best]:.3f}" if rule in seconds else "no time"
+                lines.append(
+                    f"{case} {which}: best in {best} segments, {seconds[best] * 1e3:.3g} ms; "
+                    f"the rule's {rule}: {beside} of that"
+                )
+    return lines
+
+
+def failures(rows: Sequence[Row]) -> list[str]:
+    """Return what did not run, or ran wrong, and why."""
+    named = (*Shape._fields, "dtype", "implementation", "pass", "status", "reason")
+    return [
+        harness.title({name: row[name] for name in named})
+        for row in rows
+        if row["status"] != "measured"
+    ]
+
+
+if __name__ == "__main__":
+    harness.run(Flags, tune)

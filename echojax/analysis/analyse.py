@@ -1,0 +1,157 @@
+"""A model observed while it scores a sample: its dt and the attribution of its scores.
+
+Compiling costs ten times as much as running here, so there is one program for all of it, before
+and after training.
+"""
+
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from echojax.analysis.attribution import (
+    attribution,
+    by_age,
+    gate_directions,
+    is_bidirectional,
+    own_items,
+)
+from echojax.analysis.dt import DtCounts, count_dt, effective_memory, mambas
+from echojax.arrays import write_arrays
+from echojax.data import Examples
+from echojax.models import SequenceModel
+from echojax.models.layers import SpectralFilter
+
+SAMPLE = 128  # histories
+# Which gradients pass: those through the (forward, backward) Mambas.
+_WHOLE = (1.0, 1.0)
+_DIRECTIONS = {"/forward": (1.0, 0.0), "/backward": (0.0, 1.0)}
+
+
+class Analysis(NamedTuple):
+    """What is observed.
+
+    Attributes:
+        dt_Kx2: the distribution of each Mamba's dt (``DtCounts.distribution``) by its name
+            ("0/forward", ...); empty for other models.
+        mean_dt_E: likewise the mean dt of each channel.
+        attribution: of the target's score to each position. "events" (B, L): to each event's item
+            vector. Of bidirectional models also "events/forward" and "events/backward", where all
+            gradients pass through the forward or the backward Mambas only (with more than one layer
+            some paths take both in turn and are in neither), and all three for "read": what the
+            first layer's Mambas read, after its filter, (B, max_len). There padding may have a
+            share.
+    """
+
+    dt_Kx2: dict[str, np.ndarray]
+    mean_dt_E: dict[str, np.ndarray]
+    attribution: dict[str, np.ndarray]
+
+
+def analyse(model: SequenceModel, batch: dict[str, np.ndarray]) -> Analysis:
+    """Return what happens in ``model`` when it scores the targets of ``batch``.
+
+    Args:
+        model: any model.
+        batch: ``item_ids`` (B, L), right padded with 0, ``lengths`` and ``targets`` (B,).
+    """
+    graphdef, params = nnx.split(model)
+    found, counts = _observe(graphdef, params, batch, _WHOLE)
+    found = dict(found)
+    if is_bidirectional(model):
+        for name, gates in _DIRECTIONS.items():
+            gated, _ = _observe(graphdef, params, batch, gates)
+            found |= {level + name: one for level, one in gated.items()}
+    items = int(batch["lengths"].sum())
+    return Analysis(
+        {name: one.distribution() for name, one in counts.items()},
+        {name: np.asarray(one.sum_E) / items for name, one in counts.items()},
+        {name: np.asarray(one_BxL) for name, one_BxL in found.items()},
+    )
+
+
+@partial(jax.jit, static_argnums=0)
+def _observe(
+    graphdef: nnx.GraphDef, params: nnx.State, batch: Any, gates: tuple[float, float]
+) -> tuple[dict[str, jax.Array], dict[str, DtCounts]]:
+    model = nnx.merge(graphdef, params)
+    event_BxLxD = model.item_embedding[batch["item_ids"]]
+    offsets = {"events": jnp.zeros_like(event_BxLxD)}
+    if is_bidirectional(model):
+        rows, _, d_model = event_BxLxD.shape
+        offsets["read"] = jnp.zeros((rows, model.max_len, d_model), event_BxLxD.dtype)
+    score = partial(_score, graphdef, params, batch, gates)
+    gradients, (read, counts) = jax.grad(score, has_aux=True)(offsets)
+    vectors = {"events": event_BxLxD, **({"read": read[0]} if read else {})}
+    return {level: attribution(gradients[level], x) for level, x in vectors.items()}, counts
+
+
+def _score(
+    graphdef: nnx.GraphDef,
+    params: nnx.State,
+    batch: Any,
+    gates: tuple[float, float],
+    offsets: dict[str, jax.Array],
+) -> tuple[jax.Array, tuple[list[jax.Array], dict[str, DtCounts]]]:
+    """Return the sum of the targets' scores; and what the Mambas read, and their dt."""
+    model = nnx.merge(graphdef, params)
+    target_BxD = model.catalogue()[batch["targets"]]
+    items_BxL = own_items(model, batch["item_ids"], offsets["events"])
+    read = gate_directions(model, gates, offsets["read"]) if "read" in offsets else []
+    counts = count_dt(model, batch["lengths"])
+    user_BxD = model.encode(items_BxL, batch["lengths"])
+    return jnp.sum(user_BxD * target_BxD), (read, counts)
+
+
+def write_analysis(
+    path: Path, before: SequenceModel, after: SequenceModel, examples: Examples
+) -> None:
+    """Write what a model is like before and after training; what it lacks is left out.
+
+    The file holds arrays by name, ``.../before`` and ``.../after``:
+
+    - ``filter/0``, of each layer with an FFT filter: its frequency response, complex
+      (max_len // 2 + 1, D);
+    - ``time_steps/0/forward``, of each Mamba: dt and their shares, (K, 2);
+    - ``memory/0/forward``, of each Mamba: events until a state decays to 1/e, (E, N)
+      (``effective_memory``);
+    - ``influence/events``, ``influence/events/forward``, ``influence/read/backward`` and so on:
+      the attribution by age of the event, (L + 2,) (``Analysis`` and ``by_age``).
+
+    Args:
+        path: the file, written whole or not at all.
+        before: the model with its initial values.
+        after: the same model, trained.
+        examples: a sample of them is scored.
+    """
+    batch = sample(examples)
+    arrays = {
+        f"{name}/{when}": value
+        for when, model in (("before", before), ("after", after))
+        for name, value in _arrays(model, batch).items()
+    }
+    write_arrays(path, arrays)
+
+
+def sample(examples: Examples) -> dict[str, np.ndarray]:
+    """Return up to ``SAMPLE`` examples, evenly spaced by number, as ``Examples.gather`` does."""
+    size = min(SAMPLE, len(examples))
+    return examples.gather(np.arange(size) * len(examples) // size)
+
+
+def _arrays(model: SequenceModel, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    found = analyse(model, batch)
+    filters = [m for _, m in nnx.iter_modules(model) if isinstance(m, SpectralFilter)]
+    arrays = {f"filter/{i}": np.asarray(one.response()) for i, one in enumerate(filters)}
+    for name, mamba in mambas(model):
+        A_ExN = -np.exp(np.asarray(mamba.A_log_ExN[...]))
+        arrays[f"time_steps/{name}"] = found.dt_Kx2[name]
+        arrays[f"memory/{name}"] = effective_memory(found.mean_dt_E[name], A_ExN)
+    for name, values_BxL in found.attribution.items():
+        whole_BxL = found.attribution[name.split("/")[0]]
+        arrays[f"influence/{name}"] = by_age(values_BxL, batch["lengths"], whole_BxL)
+    return arrays

@@ -1,0 +1,102 @@
+"""dt of a model's Mambas: how far their states move at each event, and how long they remember.
+
+``dt = softplus(dt_proj(...) + bias)`` is the time that an event lasts for a channel: states decay
+by ``exp(dt A)`` and take in ``dt B u`` (EchoMamba4Rec section 3.3). A small dt keeps what was
+known, a large one replaces it.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from echojax.models import SequenceModel
+from echojax.models.echomamba4rec import BidirectionalMamba
+from echojax.models.mamba import Mamba
+from echojax.models.positions import mask
+
+# Bins of log10(dt); what lies outside is counted in the first or the last.
+_LOWEST, _HIGHEST, _A_DECADE = -6, 3, 10
+_BINS = (_HIGHEST - _LOWEST) * _A_DECADE
+
+
+class DtCounts(NamedTuple):
+    """dt counted by bin, int32 (K,), and summed by channel, (E,); padding is left out."""
+
+    count_K: jax.Array
+    sum_E: jax.Array
+
+    def distribution(self) -> np.ndarray:
+        """Return dt in rising order, evenly spaced by logarithm, and the share closest to each."""
+        count_K = np.asarray(self.count_K)
+        dt_K = 10 ** (_LOWEST + (np.arange(_BINS) + 0.5) / _A_DECADE)
+        return np.stack([dt_K, count_K / count_K.sum()], axis=1)
+
+
+def mambas(model: SequenceModel) -> Iterator[tuple[str, Mamba]]:
+    """Yield each Mamba with its name: "0/forward", "0/backward", "1/forward" and so on.
+
+    The number counts those of one direction, the first layer's first; a model that runs in one
+    direction only has forward ones.
+    """
+    modules = [module for _, module in nnx.iter_modules(model)]
+    pairs = [module for module in modules if isinstance(module, BidirectionalMamba)]
+    if not pairs:
+        found = (module for module in modules if isinstance(module, Mamba))
+        yield from ((f"{i}/forward", mamba) for i, mamba in enumerate(found))
+    for i, pair in enumerate(pairs):
+        yield f"{i}/forward", pair.forward
+        if pair.backward is not None:
+            yield f"{i}/backward", pair.backward
+
+
+def count_dt(model: SequenceModel, lengths_B: jax.Array) -> dict[str, DtCounts]:
+    """Return a dictionary that gets each Mamba's dt, by its name, when ``model`` encodes.
+
+    Args:
+        model: merged for the traced function at hand; it is changed.
+        lengths_B: of the histories that it will encode, right padded.
+    """
+    counts: dict[str, DtCounts] = {}
+
+    def counted(name: str, mamba: Mamba) -> Callable[[jax.Array], jax.Array]:
+        dt_proj, bias_E = mamba.dt_proj, mamba.dt_bias_E[...]
+
+        def project(x: jax.Array) -> jax.Array:
+            y = dt_proj(x)
+            counts[name] = _count(jax.nn.softplus(y + bias_E), lengths_B)
+            return y
+
+        return project
+
+    for name, mamba in mambas(model):
+        mamba.dt_proj = counted(name, mamba)
+    return counts
+
+
+def _count(dt_BxLxE: jax.Array, lengths_B: jax.Array) -> DtCounts:
+    inside_BxLx1 = mask(lengths_B, dt_BxLxE.shape[1])[..., None]
+    bin_BxLxE = jnp.floor((jnp.log10(dt_BxLxE) - _LOWEST) * _A_DECADE)
+    bin_BxLxE = jnp.clip(bin_BxLxE, 0, _BINS - 1).astype(jnp.int32)
+    inside_BxLxE = jnp.broadcast_to(inside_BxLx1, dt_BxLxE.shape).astype(jnp.int32)
+    return DtCounts(
+        jnp.zeros(_BINS, jnp.int32).at[bin_BxLxE].add(inside_BxLxE),
+        jnp.sum(jnp.where(inside_BxLx1, dt_BxLxE, 0), axis=(0, 1)),
+    )
+
+
+def effective_memory(mean_dt_E: np.ndarray, A_ExN: np.ndarray) -> np.ndarray:
+    """Return the events until what a state holds has decayed to 1/e, (E, N).
+
+    Between two events k and l a state decays by ``exp(A (dt_{k+1} + ... + dt_l))``. With the
+    channel's mean dt in place of each, that is 1/e after ``1 / (mean dt x |A|)`` events. Below 1
+    the state holds little more than the newest event.
+
+    Args:
+        mean_dt_E: mean dt of each channel.
+        A_ExN: negative decay rates.
+    """
+    return -1 / (mean_dt_E[:, None] * A_ExN)

@@ -1,0 +1,73 @@
+"""``report.html``: one self-contained page about a run."""
+
+from typing import Any
+
+from echojax.report.pages import render
+from echojax.report.run_figures import run_pictures
+from echojax.report.run_record import RunRecord
+from echojax.report.run_tables import score_table
+from echojax.report.tables import duration
+
+_HEADLINE = ("ndcg@10", "hr@10", "mrr@10")
+_NOTE = (
+    "Beside each score stands its 95 % bootstrap interval over users. Coverage@10 is the share of "
+    "the item set that is recommended to anybody, Popularity@10 the mean number of training "
+    "interactions of what is recommended."
+)
+
+
+def run_page(run: RunRecord, **navigation: Any) -> str:
+    """Return the whole page; ``navigation``: links to others (``links`` and ``here``)."""
+    results = run.results or {}
+    data = results["dataset"]["name"] if results else run.config.get("data_path")
+    return render(
+        "page.html",
+        title=f"{run.config.get('model')} on {data or run.config.get('dataset')}",
+        subtitle=_subtitle(run),
+        tiles=_tiles(run),
+        pictures=run_pictures(run),
+        tables=[score_table(results, part) for part in ("test", "valid") if results],
+        notes=[_NOTE] if results else [],
+        facts={
+            "Data": results.get("dataset"),
+            "Protocol": results.get("protocol"),
+            "Training": results.get("train"),
+            "Machine and versions": results and _origin(results),
+            "Configuration": run.config,
+        },
+        **navigation,
+    )
+
+
+def _subtitle(run: RunRecord) -> str:
+    words = [f"run {run.name}", f"seed {run.config.get('seed')}"]
+    if run.config.get("model") == "echomamba4rec":
+        words.append(f"variant {run.config.get('variant')}")
+    if run.results is None:
+        words.append("not finished: test results appear here when the run is over")
+    else:
+        words.append(f"{run.results['test']['examples']:,} test examples, every item ranked")
+    return " · ".join(words)
+
+
+def _tiles(run: RunRecord) -> list[tuple[str, str, str]]:
+    """Return what is asked for first: label, value, note."""
+    if run.results is not None:
+        test, train = run.results["test"], run.results["train"]
+        tiles = []
+        for name in _HEADLINE:
+            low, high = test["interval"][name]
+            note = f"95 %: {low:.4f}–{high:.4f}"
+            tiles.append((f"Test {name.upper()}", f"{test[name]:.4f}", note))
+        rate = f"{train['examples_per_second']:,.0f} examples/s"
+        return [*tiles, ("Training time", duration(train["seconds"]), rate)]
+    if run.best is not None:
+        note = f"epoch {run.best['epoch']}, the best so far"
+        return [(f"Validation {m.upper()}", f"{run.best[m]:.4f}", note) for m in _HEADLINE]
+    return []
+
+
+def _origin(results: dict[str, Any]) -> dict[str, Any]:
+    """Return device, versions and commit, which runs of older versions do not name."""
+    commit = {"commit": results["commit"]} if results.get("commit") else {}
+    return {"device": results["device"], **results["versions"], **commit}

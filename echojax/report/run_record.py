@@ -1,0 +1,108 @@
+"""A run folder read back, whole or as far as the run has come."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from echojax.arrays import read_arrays
+from echojax.errors import UserError
+from echojax.files import read_json
+from echojax.run_files import read_records, read_results
+
+# What was found where: name -> (before training, after).
+Pairs = dict[str, tuple[np.ndarray, np.ndarray]]
+
+_MAMBA = r"\d{1,2}/(forward|backward)"
+_NAMES = {  # of the arrays of insight.npz, by kind
+    "filter": r"\d{1,2}",
+    "time_steps": _MAMBA,
+    "memory": _MAMBA,
+    "influence": r"(events|read)(/forward|/backward)?",
+}
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What a run folder holds.
+
+    Attributes:
+        name: the folder's name.
+        config: the configuration.
+        train: records of training steps, in order.
+        valid: records of validations, in order.
+        results: ``results.json``; ``None`` while the run is not over.
+        analysis: what ``insight.npz`` holds (``echojax.analysis.write_analysis``), by its first
+            word: "filter", "time_steps", "memory", "influence".
+    """
+
+    name: str
+    config: dict[str, Any]
+    train: list[dict[str, Any]]
+    valid: list[dict[str, Any]]
+    results: dict[str, Any] | None
+    analysis: dict[str, Pairs]
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """The validation with the highest NDCG@10, the first of equal ones."""
+        return max(self.valid, key=lambda record: record["ndcg@10"], default=None)
+
+
+def read_run(folder: Path) -> RunRecord:
+    """Read a run folder.
+
+    Raises:
+        UserError: it is not a run folder, or one of its files is damaged.
+    """
+    if not (folder / "config.json").exists():
+        raise UserError(f"{folder} is not a run folder (it has no config.json)")
+    config = read_json(folder / "config.json")
+    log = read_records(folder / "metrics.jsonl")
+    results, analysis = folder / "results.json", folder / "insight.npz"
+    return RunRecord(
+        name=folder.resolve().name,
+        config=config,
+        train=[record for record in log if record["kind"] == "train"],
+        valid=[record for record in log if record["kind"] == "valid"],
+        results=read_results(results) if results.exists() else None,
+        analysis=_read_analysis(analysis, config.get("max_len")) if analysis.exists() else {},
+    )
+
+
+def _read_analysis(path: Path, max_len: object) -> dict[str, Pairs]:
+    arrays = read_arrays(path)
+    found: dict[str, Pairs] = {}
+    for name, after in arrays.items():
+        where, _, when = name.rpartition("/")
+        kind, _, part = where.partition("/")
+        if when != "after" or kind not in _NAMES:
+            continue
+        before = arrays.get(f"{where}/before", np.array(None))
+        if not (
+            re.fullmatch(_NAMES[kind], part)
+            and before.shape == after.shape
+            and _can_be_drawn(kind, before, max_len)
+            and _can_be_drawn(kind, after, max_len)
+        ):
+            raise UserError(
+                f"{path}: {where} is not what an analysis of this run holds; delete the file to do "
+                "without"
+            )
+        found.setdefault(kind, {})[part] = before, after
+    return found
+
+
+def _can_be_drawn(kind: str, array: np.ndarray, max_len: object) -> bool:
+    """Return whether an array is such that its figures can be drawn, well trained or not."""
+    if array.dtype.kind not in ("fc" if kind == "filter" else "f") or not isinstance(max_len, int):
+        return False
+    if kind == "influence":
+        return array.shape == (max_len + 2,)
+    if array.ndim != 2 or not array.size:
+        return False
+    if kind == "time_steps":
+        return array.shape[1] == 2 and bool((array[:, 0] > 0).all() and array[:, 1].max() > 0)
+    return kind == "memory" or array.shape[0] == max_len // 2 + 1

@@ -1,0 +1,58 @@
+"""A run's scores beside those of its baselines, for its page and for the terminal."""
+
+from typing import Any
+
+import rich.table
+
+from echojax.report.tables import Cell, Table
+
+_WITHOUT_INTERVAL = (
+    ("coverage@10", "Coverage@10", ".4f"),
+    ("mean_popularity@10", "Popularity@10", ",.1f"),
+)
+
+
+def systems_of(results: dict[str, Any], part: str) -> dict[str, dict[str, Any]]:
+    """Return name -> results of one part: the model, the baselines, the optimum if known."""
+    baselines = results.get("baselines", {})
+    named = {"Markov" if name == "markov" else name: baselines[name][part] for name in baselines}
+    return {"model": results[part], **named}
+
+
+def score_table(results: dict[str, Any], part: str, *, half_intervals: bool = False) -> Table:
+    """Return all metrics of the systems, those with intervals first.
+
+    Args:
+        results: what ``results.json`` holds.
+        part: "valid" or "test".
+        half_intervals: give ± half of an interval in place of its ends.
+    """
+    systems = systems_of(results, part)
+    rows: list[list[Any]] = []
+    for metric in results[part]["interval"]:
+        row: list[Any] = [metric.upper()]
+        for name, one in systems.items():
+            low, high = one["interval"][metric]
+            note = f"±{(high - low) / 2:.4f}" if half_intervals else f"{low:.4f}–{high:.4f}"
+            row.append(Cell(f"{one[metric]:.4f}", note, best=name == "model"))
+        rows.append(row)
+    for metric, label, form in _WITHOUT_INTERVAL:
+        if metric in results[part]:
+            rows.append(
+                [
+                    label,
+                    *(
+                        Cell(format(one[metric], form), best=name == "model")
+                        for name, one in systems.items()
+                    ),
+                ]
+            )
+    title = "Validation scores" if part == "valid" else "Test scores"
+    if half_intervals:
+        title = f"{part}: {results[part]['examples']:,} examples, ± half of the 95 % interval"
+    return Table(["", *systems], rows, title)
+
+
+def results_table(results: dict[str, Any], part: str = "test") -> rich.table.Table:
+    """Return model, baselines and optimum side by side for the terminal."""
+    return score_table(results, part, half_intervals=True).terminal()
