@@ -9,13 +9,10 @@ import numpy as np
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
-from selective_scan import gpu, selective_scan, selective_scan_readout, tpu
-from tests.selective_scan.oracle import JAX_NAMES, inputs
+from selective_scan import selective_scan, selective_scan_readout
+from selective_scan.arguments import ScanInputs
+from tests.selective_scan.oracle import INTERPRETED, JAX_NAMES, inputs
 
-INTERPRETED = {
-    "pallas_gpu": partial(gpu.scan, interpret=True),
-    "pallas_tpu": partial(tpu.scan, interpret=True),
-}
 # How the inputs are cut; what is not named is on every device.
 CUTS = {
     "rows": dict.fromkeys(("u", "delta", "B", "C", "z", "initial_state", "lengths"), P("shards")),
@@ -28,7 +25,7 @@ CUTS = {
 def scan(name, arrays, lengths):
     named = {JAX_NAMES[k]: v for k, v in arrays.items()}
     if name in INTERPRETED:
-        whole = gpu.ScanInputs(**named, lengths_B=lengths)
+        whole = ScanInputs(**named, lengths_B=lengths)
         return INTERPRETED[name](whole, softplus=True, reverse=False)[0]
     if name == "readout":
         used = {k: v for k, v in named.items() if k not in ("C_BxLxN", "D_E", "z_BxLxE")}

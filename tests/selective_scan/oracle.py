@@ -1,11 +1,20 @@
 """Random inputs, and implementations side by side with the float64 oracle."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from selective_scan import selective_scan_gradients, selective_scan_reference
+from selective_scan import (
+    gpu,
+    implementations,
+    selective_scan_gradients,
+    selective_scan_reference,
+    tpu,
+)
 from selective_scan.arguments import ScanInputs
+from selective_scan.dispatch import scan_named
 
 OPTIONS = {
     "plain": (),
@@ -24,6 +33,27 @@ JAX_NAMES = {
     "initial_state": "initial_state_BxExN",
     "lengths": "lengths_B",
 }
+
+
+# The kernels as plain JAX, and every implementation that can be run on this machine.
+INTERPRETED = {
+    "pallas_gpu": partial(gpu.scan, interpret=True),
+    "pallas_tpu": partial(tpu.scan, interpret=True),
+}
+NAMES = [name for name, reason in implementations().items() if reason is None]
+SCANS = {name: scan_named(name) for name in NAMES} | INTERPRETED
+
+
+def named(arrays):
+    """Return arrays by the names that ``selective_scan`` gives them."""
+    return {JAX_NAMES[k]: v for k, v in arrays.items()}
+
+
+def float32(arrays):
+    """Return arrays as JAX's, whole numbers as int32."""
+    return {
+        k: jnp.asarray(v, jnp.int32 if k == "lengths" else jnp.float32) for k, v in arrays.items()
+    }
 
 
 def inputs(shape, given=OPTIONS["everything"], seed=0):
@@ -59,8 +89,9 @@ def run(scan, arrays, dtype, reverse, softplus=True):
     dlast = rng.normal(size=(len(dy), *arrays["A"].shape))
 
     def call(floats):
-        named = {JAX_NAMES[k]: v for k, v in floats.items()}
-        whole = ScanInputs(**named, lengths_B=None if lengths is None else jnp.asarray(lengths))
+        whole = ScanInputs(
+            **named(floats), lengths_B=None if lengths is None else jnp.asarray(lengths)
+        )
         return scan(whole, softplus=softplus, reverse=reverse)
 
     def loss(floats):

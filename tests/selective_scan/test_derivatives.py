@@ -8,18 +8,13 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from selective_scan import gpu, selective_scan_readout, tpu
+from selective_scan import selective_scan_readout
 from selective_scan.arguments import ScanInputs
-from selective_scan.dispatch import scan_named
-from tests.selective_scan.oracle import JAX_NAMES, inputs
+from tests.selective_scan.oracle import INTERPRETED, JAX_NAMES, SCANS, float32, inputs, named
 
 SHAPE = (2, 18, 2, 2)  # "fused" has two chunks, the last of them padded
 GIVEN = ("D", "z", "delta_bias", "initial_state")
 LENGTHS = np.array([18, 11])
-KERNELS = {
-    "pallas_gpu": partial(gpu.scan, interpret=True),
-    "pallas_tpu": partial(tpu.scan, interpret=True),
-}
 MODES = {
     "forward over reverse": lambda loss: jax.jacfwd(jax.grad(loss)),
     "reverse over reverse": lambda loss: jax.jacrev(jax.grad(loss)),
@@ -27,9 +22,8 @@ MODES = {
 
 
 def scan_loss(name, arrays):
-    args = ScanInputs(**{JAX_NAMES[k]: v for k, v in arrays.items()}, lengths_B=LENGTHS)
-    scan = KERNELS.get(name) or scan_named(name)
-    y, last = scan(args, softplus=True, reverse=True)
+    args = ScanInputs(**named(arrays), lengths_B=LENGTHS)
+    y, last = SCANS[name](args, softplus=True, reverse=True)
     return jnp.sum(jnp.sin(y)) + jnp.sum(last**2)
 
 
@@ -72,10 +66,10 @@ def test_hessian(exact, kind, name, mode):
 
 
 def arrays_of(names=GIVEN):
-    return {k: jnp.asarray(v, jnp.float32) for k, v in inputs(SHAPE, names).items()}
+    return float32(inputs(SHAPE, names))
 
 
-@pytest.mark.parametrize("name", ["reference", *KERNELS])
+@pytest.mark.parametrize("name", ["reference", *INTERPRETED])
 def test_second_derivatives_are_refused(name):
     arrays = arrays_of()
     loss = partial(scan_loss, name)
@@ -87,7 +81,7 @@ def test_second_derivatives_are_refused(name):
 
 @pytest.mark.parametrize(
     ("kind", "name"),
-    [("readout", "fused"), *(("scan", name) for name in ("fused", "reference", *KERNELS))],
+    [("readout", "fused"), *(("scan", name) for name in ("fused", "reference", *INTERPRETED))],
 )
 def test_forward_mode_is_refused(kind, name):
     arrays = arrays_of()

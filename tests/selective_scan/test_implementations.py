@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from selective_scan import (
     bidirectional_scan,
-    implementations,
     selective_scan,
     selective_scan_gradients,
     selective_scan_readout,
@@ -17,13 +16,7 @@ from selective_scan import (
     selective_scan_step,
 )
 from selective_scan.dispatch import scan_named
-from tests.selective_scan.oracle import JAX_NAMES, OPTIONS, compare, inputs, run
-
-NAMES = [name for name, reason in implementations().items() if reason is None]
-
-
-def run_named(name, arrays, dtype, reverse):
-    return run(scan_named(name), arrays, dtype, reverse)
+from tests.selective_scan.oracle import JAX_NAMES, NAMES, OPTIONS, SCANS, compare, inputs, run
 
 
 @pytest.mark.parametrize(
@@ -32,12 +25,12 @@ def run_named(name, arrays, dtype, reverse):
 )
 @pytest.mark.parametrize("name", NAMES)
 def test_float32_equals_the_oracle(name, options, reverse):
-    compare(run_named(name, inputs((2, 37, 5, 3), OPTIONS[options]), jnp.float32, reverse), 1e-5)
+    compare(run(SCANS[name], inputs((2, 37, 5, 3), OPTIONS[options]), jnp.float32, reverse), 1e-5)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_bfloat16_inputs_keep_float32_states(name):
-    pairs = run_named(name, inputs((2, 9, 4, 3)), jnp.bfloat16, reverse=True)
+    pairs = run(SCANS[name], inputs((2, 9, 4, 3)), jnp.bfloat16, reverse=True)
     assert pairs["y"][0].dtype == jnp.bfloat16
     assert pairs["last_state"][0].dtype == jnp.float32
     compare(pairs, 2e-2)
@@ -46,7 +39,7 @@ def test_bfloat16_inputs_keep_float32_states(name):
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", NAMES)
 def test_float64_stays_float64(name):
-    pairs = run_named(name, inputs((2, 19, 3, 4)), jnp.float64, reverse=True)
+    pairs = run(SCANS[name], inputs((2, 19, 3, 4)), jnp.float64, reverse=True)
     assert all(actual.dtype == jnp.float64 for actual, _ in pairs.values())
     compare(pairs, 1e-12)
 
@@ -59,7 +52,7 @@ def test_float64_stays_float64(name):
     seed=st.integers(0, 9),
 )
 def test_any_shape(shape, name, reverse, seed):
-    compare(run_named(name, inputs(shape, seed=seed), jnp.float32, reverse), 1e-5)
+    compare(run(SCANS[name], inputs(shape, seed=seed), jnp.float32, reverse), 1e-5)
 
 
 @pytest.mark.usefixtures("x64")

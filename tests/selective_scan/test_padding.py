@@ -1,7 +1,5 @@
 """What lies past a row's length, numbers or not, changes nothing and has gradients of exactly 0."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,27 +7,16 @@ import pytest
 
 from selective_scan import (
     bidirectional_scan,
-    gpu,
-    implementations,
     selective_scan,
     selective_scan_readout,
-    tpu,
 )
 from selective_scan.arguments import ScanInputs
-from selective_scan.dispatch import scan_named
-from tests.selective_scan.oracle import JAX_NAMES, inputs
+from tests.selective_scan.oracle import JAX_NAMES, SCANS, inputs, named
 
 LENGTHS = np.array([0, 5, 19, 12])
 SHAPE = (4, 19, 3, 2)
 DIRT = {"u": np.inf, "delta": np.nan, "B": -np.inf, "C": np.nan, "z": np.inf}
 OUTSIDE = ~(np.arange(SHAPE[1]) < LENGTHS[:, None])
-
-NAMES = [name for name, reason in implementations().items() if reason is None]
-SCANS = {name: scan_named(name) for name in NAMES}
-SCANS |= {
-    "pallas_gpu": partial(gpu.scan, interpret=True),
-    "pallas_tpu": partial(tpu.scan, interpret=True),
-}
 
 
 def draw(given):
@@ -62,7 +49,7 @@ def check(run, given=("D", "z", "delta_bias", "initial_state")):
 @pytest.mark.parametrize("name", SCANS)
 def test_dirt_past_the_lengths(name):
     def run(arrays):
-        args = ScanInputs(**{JAX_NAMES[k]: v for k, v in arrays.items()}, lengths_B=LENGTHS)
+        args = ScanInputs(**named(arrays), lengths_B=LENGTHS)
         return SCANS[name](args, softplus=True, reverse=name != "chunked")
 
     check(run)

@@ -4,8 +4,6 @@ A float32 sum is as exact as its terms are large: the bound of an element's erro
 the sum of its terms' absolute values, which the oracle computes from the inputs' absolute values.
 """
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,16 +11,14 @@ import pytest
 
 from selective_scan import (
     gpu,
-    implementations,
     selective_scan_gradients,
     selective_scan_readout,
     selective_scan_reference,
-    tpu,
 )
 from selective_scan.arguments import ScanInputs
-from selective_scan.dispatch import scan_named
 from selective_scan.gpu.arrays import Options
-from tests.selective_scan.oracle import JAX_NAMES, inputs
+from tests.selective_scan import oracle
+from tests.selective_scan.oracle import JAX_NAMES, inputs, named
 
 SHAPE = (2, 37, 3, 4)  # chunks of "fused" and of the kernels end in padding
 TIME_STEPS = [1e-4, 1e-2, 0.69, 2.0, 50.0]  # softplus(0) = .69 is the official model's start
@@ -41,8 +37,7 @@ def in_segments(args, *, softplus, reverse):
     return jax.tree.map(lambda x: x[0], gpu.scan_sets(one, options))
 
 
-SCANS = {name: scan_named(name) for name, reason in implementations().items() if reason is None}
-SCANS |= {"pallas_gpu": in_segments, "pallas_tpu": partial(tpu.scan, interpret=True)}
+SCANS = oracle.SCANS | {"pallas_gpu": in_segments}
 
 
 def draw(time_step):
@@ -90,7 +85,7 @@ def test_every_element_of_every_gradient(name):
     @jax.jit
     def run(arrays):
         def loss(arrays):
-            args = ScanInputs(**{JAX_NAMES[k]: v for k, v in arrays.items()})
+            args = ScanInputs(**named(arrays))
             y, last = SCANS[name](args, softplus=True, reverse=reverse)
             return jnp.sum(y * dy) + jnp.sum(last * dlast), {"y": y, "last": last}
 
