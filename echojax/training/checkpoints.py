@@ -325,11 +325,11 @@ def load_checkpoint(
         raise missing
     served = int(found.state.step)
     if found.lost:
-        log.info(
+        log.warning(
             f"step {served} is served: the checkpoint of step {best}, the best, is {found.lost}"
         )
     elif not best:
-        log.info(f"step {served} is served: no validation has said yet which step is the best")
+        log.warning(f"step {served} is served: no validation has said yet which step is the best")
     return LoadedCheckpoint(graphdef, found.state.params, served, best)
 
 
