@@ -54,7 +54,7 @@ def scan_page(path: Path, **navigation: Any) -> str:
         subtitle=f"{machine.get('device')} · {machine.get('processor')} · {comparison.date}",
         figures={
             file.stem: _as_url(file)
-            for file in sorted(path.parent.glob(f"{escape(path.stem)}-*.png"))
+            for file in sorted(path.parent.glob(f"{escape(path.stem)}-against-*.png"))
         },
         table=_table(comparison.rows),
         facts={"Machine and versions": {"command": comparison.command, **machine}},
