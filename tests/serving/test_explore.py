@@ -25,7 +25,7 @@ from echojax.explore.server import listen, make_app
 from echojax.serving import Recommender
 
 ROOT = Path(__file__).parent.parent.parent
-SCANS = ROOT / "benchmarks/scans-cpu/results.json"
+SCANS = ROOT / "benchmarks/results/scans-cpu.json"
 TITLE = '<script>document.title = "taken"</script>\x1b[31m'
 
 
@@ -115,7 +115,7 @@ def test_a_run_whose_data_is_not_here(run):
     status, body, _ = get("/?history=nowhere")
     assert status == 400
     assert "there is no popularity to answer by" in body
-    assert 'name="user"' not in body
+    assert '<input name="user"' not in body
     status, body, _ = get("/?user=u3")
     assert status == 400
     assert f"the data of {run.name} is not here; type a history instead" in body
@@ -163,7 +163,10 @@ def test_mistakes_are_named_in_one_line(get, address, words):
 
 
 def test_only_the_pages_are_served(get, folder):
-    for address, words in (("/runs/1", "Learned FFT filters"), ("/scans", "associative")):
+    for address, words in (
+        ("/runs/1", "Learned FFT filters"),
+        ("/scans", "data:image/png;base64,"),
+    ):
         status, body, _ = get(address)
         assert status == 200
         assert words in body
