@@ -67,7 +67,8 @@ def interrupted(process, folder, name, kind):
     out, err = process.communicate()
     if kind == signal.SIGINT:
         assert (process.returncode, err) == (130, "")
-        assert re.fullmatch(r"stopped after [\d,]+ histories; the same command goes on\n", out)
+        last = out.splitlines()[-1]  # a busy machine tells on the way how far it is
+        assert re.fullmatch(r"stopped after [\d,]+ histories; the same command goes on", last)
     return parts[0].stat().st_size
 
 
