@@ -1,6 +1,6 @@
 """Find the GPU kernels' block sizes on this GPU: python benchmarks/tune_scans.py.
 
-Prints lines for PLANS in kernels/selective_scan.gpu.plans.py, and what the rule for long rows
+Prints lines for PLANS in kernels/selective_scan/gpu/plans.py, and what the rule for long rows
 gives beside what is best.
 """
 

@@ -29,7 +29,7 @@ from echojax.command_line import parse
 from echojax.errors import UserError
 from echojax.files import read_record
 from selective_scan import selective_scan_gradients, selective_scan_reference
-from selective_scan.mosaic_plans import PLANS
+from selective_scan.gpu.plans import PLANS
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"

@@ -79,9 +79,12 @@ def run(scan, arrays, dtype, reverse, softplus=True):
 
 
 def compare(pairs, tolerance):
-    """Assert that every actual value is near the expected one, relative to the largest."""
+    """Assert that every actual value is near the expected one, relative to the largest.
+
+    A sum that cancels to less than 1e-2 keeps the rounding of its terms, whose size is about 1.
+    """
     for name, (actual, expected) in pairs.items():
         actual = np.asarray(actual, np.float64)
         assert actual.shape == expected.shape, name
         error = np.max(np.abs(actual - expected), initial=0)
-        assert error <= tolerance * max(np.max(np.abs(expected), initial=0), 1e-3), (name, error)
+        assert error <= tolerance * max(np.max(np.abs(expected), initial=0), 1e-2), (name, error)
