@@ -15,14 +15,14 @@ import numpy as np
 from harness import Program, compiled
 from selective_scan import (
     bidirectional_scan,
-    pallas_gpu,
+    gpu,
     selective_scan,
     selective_scan_gradients,
     selective_scan_reference,
 )
 from selective_scan.arguments import ScanInputs
-from selective_scan.exponential import exp2
-from selective_scan.mosaic_arrays import Options
+from selective_scan.elementwise import exp2
+from selective_scan.gpu.arrays import Options
 
 Arrays = dict[str, jax.Array]
 Pass = Literal["forward", "forward+backward"]
@@ -189,7 +189,7 @@ def _scan(name: str, arguments: Arrays) -> jax.Array:
 def _kernels(option: dict[str, Any], arguments: Arrays) -> jax.Array:
     inputs = ScanInputs(*(arguments[name] for name in ORDER))
     one = jax.tree.map(lambda x: x[None], inputs)
-    return pallas_gpu.scan_sets(one, Options(True, (False,), **option))[0][0]
+    return gpu.scan_sets(one, Options(True, (False,), **option))[0][0]
 
 
 def _jax_program(

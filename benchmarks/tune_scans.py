@@ -1,6 +1,6 @@
 """Find the GPU kernels' block sizes on this GPU: python benchmarks/tune_scans.py.
 
-Prints lines for PLANS in kernels/selective_scan/mosaic_plans.py, and what the rule for long rows
+Prints lines for PLANS in kernels/selective_scan/gpu/plans.py, and what the rule for long rows
 gives beside what is best.
 """
 
@@ -17,7 +17,7 @@ from harness import Record, Row, command_of, default_path, log
 from scan_programs import PASSES, Roofline, Shape
 from scans import DTYPES, Settings, device_seconds, judged, measure
 from selective_scan import implementations
-from selective_scan.mosaic_plans import PLANS, Plan, plan_for, segments_for
+from selective_scan.gpu.plans import PLANS, Plan, plan_for, segments_for
 
 # Sizes that the table's lines are for, and of few long rows.
 _SIZES = {

@@ -13,13 +13,24 @@ from pathlib import Path
 import numpy as np
 
 from echojax.errors import UserError
-from echojax.files import write_atomically
+from echojax.files import is_special, write_atomically
 
 # What zipfile and NumPy raise, besides OSError and ValueError, when bytes of an archive are wrong.
 _BROKEN = (
-    KeyError, EOFError, RuntimeError, MemoryError, TypeError, SyntaxError, OverflowError,
-    AttributeError, UserWarning, zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError,
-)  # fmt: skip
+    KeyError,
+    EOFError,
+    RuntimeError,
+    MemoryError,
+    TypeError,
+    SyntaxError,
+    OverflowError,
+    AttributeError,
+    UserWarning,
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    tokenize.TokenError,
+)
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -36,6 +47,8 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
         OSError: the file does not exist or cannot be read.
         ValueError: it is not what ``np.savez`` writes.
     """
+    if is_special(path):
+        raise ValueError("no regular file")
     with path.open("rb") as file:
         try:
             with zipfile.ZipFile(file) as archive:
@@ -60,7 +73,8 @@ def _sound(array: object) -> bool:
         return False
     if array.dtype.kind != "U" or not array.nbytes:
         return True
-    return bool(np.ascontiguousarray(array).reshape(-1).view(np.uint32).max() <= sys.maxunicode)
+    codes = np.ascontiguousarray(array).reshape(-1).view(np.uint32)
+    return int(np.max(codes)) <= sys.maxunicode
 
 
 def read_arrays(path: Path, names: tuple[str, ...] = ()) -> dict[str, np.ndarray]:

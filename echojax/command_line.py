@@ -44,6 +44,8 @@ def log_to(console: Console) -> None:
     """
     logger = logging.getLogger("echojax")
     logger.setLevel(logging.INFO)
+    # On import orbax, through absl, gives the root logger a handler that would print all again.
+    logger.propagate = False
     for handler in [one for one in logger.handlers if isinstance(one, _ConsoleHandler)]:
         logger.removeHandler(handler)
     logger.addHandler(_ConsoleHandler(console))
@@ -64,7 +66,7 @@ def parse(kind: type[T], *, default: T | None = None, args: list[str]) -> T:
     Args:
         kind: a dataclass type.
         default: values of the flags that are not given.
-        args: the words behind the program's name.
+        args: the words after the program's name.
 
     Raises:
         UserError: unknown flags, missing or malformed values, in one line.

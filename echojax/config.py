@@ -91,7 +91,7 @@ class Config:
     variant: Literal["echojax", "official"] = "echojax"
     """EchoMamba4Rec as corrected here, or exactly the authors' function."""
     mask_padding: bool | None = None
-    """Zero padding before and behind the filter (None: as the variant says)."""
+    """Zero padding before and after the filter (None: as the variant says)."""
     reverse_from_last: bool | None = None
     """Start the backward scan at the last item, not at the padding (None: as the variant)."""
     join_both_ends: bool | None = None
@@ -137,10 +137,10 @@ class Config:
     """Of activations. With bf16 parameters, optimiser, time steps, decays, states, softmax and loss
     stay float32."""
     objective: str | None = None
-    """What one row predicts: prefixes (the item behind a prefix), all-positions (behind each
-    position of one pass: causal models alone) or cloze (hidden items) (None: the model's own)."""
+    """What one row predicts: prefixes (the item after a prefix), all-positions (after each position
+    of one pass: causal models only) or cloze (hidden items) (None: the model's own)."""
     loss: Literal["softmax", "sampled-softmax", "gbce", "bce", "bpr"] = "softmax"
-    """Training loss: exact cross entropy over the whole catalogue (softmax), estimated from drawn
+    """Training loss: exact cross entropy over all items (softmax), estimated from drawn
     items (sampled-softmax, corrected by logQ), or (generalised) binary cross entropy or Bayesian
     personalised ranking against drawn items (gbce, bce, bpr)."""
     negatives: Positive | None = None
@@ -153,13 +153,13 @@ class Config:
     label_smoothing: Share = 0.0
     """Share of each target that is spread over all items alike (softmax)."""
     learning_rate: PositiveNumber = 1e-3
-    """Adam's step size."""
+    """Adam's learning rate."""
     warmup_steps: NotNegative = 0
     """Steps in which it rises from 0."""
     decay_steps: Positive | None = None
-    """Steps behind the warm-up in which it falls to 0 along a cosine (None: it stays)."""
+    """Steps after the warm-up in which it falls to 0 along a cosine (None: it stays)."""
     weight_decay: Share = 0.0
-    """Share of each weight matrix that is taken away a step, times the step size (AdamW)."""
+    """Share of each weight matrix that is taken away a step, times the learning rate (AdamW)."""
     clip_norm: PositiveNumber | None = None
     """Longest gradient, over all parameters; a longer one is shortened (None: any)."""
     item_optimizer: Literal["adam", "rowwise"] = "adam"
@@ -184,7 +184,7 @@ class Config:
     """Train this many seeds, from --seed on, as one program; each leaves its own run folder,
     seed-N, in --run-dir."""
 
-    # How to judge it.
+    # How to evaluate it.
     exclude_seen: bool = False
     """Leave items of the history out of the ranking (the target always stays in)."""
     eval_batch_size: Annotated[Positive | None, Fact.RESUMABLE] = None

@@ -50,9 +50,16 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
+def is_special(path: Path) -> bool:
+    """Return whether ``path`` is a pipe, socket or device, which readers could wait for forever."""
+    return path.exists() and not (path.is_file() or path.is_dir())
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Return a JSON file's object; ``UserError`` where it is missing or damaged."""
     try:
+        if is_special(path):
+            raise ValueError("no regular file")
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} is missing; is this a run folder?") from None

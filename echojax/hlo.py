@@ -10,9 +10,14 @@ from math import prod
 from typing import NamedTuple
 
 COLLECTIVES = (
-    "all-reduce", "all-gather", "reduce-scatter", "all-to-all", "ragged-all-to-all",
-    "collective-permute", "collective-broadcast",
-)  # fmt: skip
+    "all-reduce",
+    "all-gather",
+    "reduce-scatter",
+    "all-to-all",
+    "ragged-all-to-all",
+    "collective-permute",
+    "collective-broadcast",
+)
 # Instructions that only run others: their time is that of what they hold.
 CONTAINERS = ("while", "conditional", "call")
 
@@ -25,7 +30,7 @@ _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 
 
 class Instruction(NamedTuple):
-    """One line: ``bytes`` of its result, ``rest`` behind the bracket that opens the operands."""
+    """One line: ``bytes`` of its result, ``rest`` after the bracket that opens the operands."""
 
     name: str
     opcode: str
@@ -132,7 +137,7 @@ def _group(one: Instruction, devices: int) -> int:
 
 
 def _type_and_rest(text: str) -> tuple[str, str]:
-    """Split ``f32[2]{0} add(...)`` or ``(f32[2], s32[]) while(...)`` behind the type."""
+    """Split ``f32[2]{0} add(...)`` or ``(f32[2], s32[]) while(...)`` after the type."""
     if not text.startswith("("):
         shape, _, rest = text.partition(" ")
         return shape, rest

@@ -36,6 +36,8 @@ def main() -> None:
         flags = parse(Flags, args=sys.argv[1:])
         if flags.output is not None and not flags.output.absolute().parent.is_dir():
             raise UserError(f"--output {flags.output}: its folder does not exist")
+        if flags.output is not None and flags.output.is_dir():
+            raise UserError(f"--output {flags.output} is a folder; name a file")
         # These take seconds to import; help and mistakes are to be seen before.
         from echojax.compilation import use_compilation_cache
         from echojax.evaluation.metrics import metric_names

@@ -1,11 +1,13 @@
 """Where the shared data and golden numbers are; tests that need them skip where they are not."""
 
+import logging
 import os
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 ROOT = Path(__file__).parent.parent
 # Most of the tests' time is compilation, which takes a fraction of it without LLVM's optimisations
@@ -16,6 +18,30 @@ if jax.__version_info__ < (0, 11):  # later releases know no such flag, and XLA 
 os.environ["XLA_FLAGS"] = f"{FAST_TO_COMPILE} {os.environ.get('XLA_FLAGS', '')}"
 SHARED = Path(os.environ.get("ECHOJAX_SHARED", ROOT.parent / "shared"))
 GOLDEN = Path(os.environ.get("ECHOJAX_GOLDEN", SHARED / "golden"))
+
+
+@pytest.fixture(autouse=True)
+def _logs_reach_caplog(monkeypatch):
+    """Undo what a command that ran in this process has set (``log_to``)."""
+    monkeypatch.setattr(logging.getLogger("echojax"), "propagate", True)
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory):
+    """Return a folder that all workers of a test run share."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_programs(shared_folder):
+    """Share compiled programs between tests, workers and the processes that tests start."""
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(shared_folder / "programs")
+    jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+    compilation_cache.reset_cache()
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ from echojax.files import read_record
 from harness import Program, Record, Skipped
 from scan_programs import Roofline, Shape
 from selective_scan import selective_scan_gradients, selective_scan_reference
-from selective_scan.mosaic_plans import PLANS
+from selective_scan.gpu.plans import PLANS
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"

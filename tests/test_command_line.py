@@ -1,8 +1,9 @@
 import io
+import logging
 
 from rich.table import Table
 
-from echojax.command_line import Terminal
+from echojax.command_line import Terminal, log_to
 
 
 def test_ids_titles_and_paths_are_printed_as_they_are():
@@ -18,3 +19,17 @@ def test_ids_titles_and_paths_are_printed_as_they_are():
     assert all(name in printed for name in names)
     assert "\\x1b[31mred\\x9b" in printed
     assert "urn:book:2 [bold]\\x1b]0;title\\x07\n[/x]\n" in printed
+
+
+def test_a_log_line_is_printed_once(capsys):
+    """Libraries give the root logger a handler of its own when they are imported."""
+    root = logging.StreamHandler()
+    logging.root.addHandler(root)
+    try:
+        for _ in range(2):
+            log_to(Terminal(file=(out := io.StringIO()), width=80))
+        logging.getLogger("echojax.data").info("data: [/x] 100 %")
+    finally:
+        logging.root.removeHandler(root)
+    assert out.getvalue() == "data: [/x] 100 %\n"
+    assert capsys.readouterr().err == ""

@@ -1,5 +1,6 @@
 """Files to events: rows of (user, item, time), read a block at a time into one polars frame."""
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -7,9 +8,9 @@ import polars as pl
 
 from echojax.data.dataset import ids_by_number, ids_in_order
 from echojax.data.layouts import Columns, Layout
-from echojax.data.tables import Rows, read_rows
+from echojax.data.tables import Place, read_rows
 from echojax.data.text import TextFile
-from echojax.data.times import Error, read_times
+from echojax.data.times import Error, Moments, are_dates, joined_times, parse_times
 from echojax.errors import UserError
 
 MAX_ID_BYTES = 255
@@ -39,45 +40,43 @@ def read_events(files: Sequence[TextFile], columns: Columns = Columns()) -> Even
     Raises:
         UserError: A file cannot be read in its format; names file, line and value.
     """
-    layouts, blocks = list[Layout](), list[Rows]()
+    layouts, places, times, dates = list[Layout](), list[Place](), list[Moments](), False
+    users, items = _Ids("user"), _Ids("item")
     for file in files:
-        layout, rows = read_rows(file, columns)
+        layout, blocks = read_rows(file, columns)
         layouts.append(layout)
         if str(layout) != str(layouts[0]):
             raise UserError(
                 f"{file}: is read as {layout}, and {files[0]} as {layouts[0]}; files that are read "
                 "together must have the same columns"
             )
-        # Equal ids are kept once a block, so that 25 million rows fit into memory.
-        blocks += (
-            block._replace(user=ids_in_order(block.user), item=ids_in_order(block.item))
-            for block in rows
-            if len(block.numbers)
-        )
-    if not blocks:
+        for rows in blocks:
+            if not len(rows.place.numbers):
+                continue
+            places.append(rows.place)
+            users.add(rows.user)
+            items.add(rows.item)
+            if rows.time is not None:
+                if not times:
+                    dates = are_dates(rows.time, columns.time_format)
+                times.append(parse_times(rows.time, dates, columns.time_format, rows.place.error))
+    if not places:
         raise UserError(f"{files[0]}: the file has no interactions")
 
     def error(row: int, problem: str) -> UserError:
-        for block in blocks:
-            if row < len(block.numbers):
-                return block.error(row, problem)
-            row -= len(block.numbers)
+        for place in places:
+            if row < len(place.numbers):
+                return place.error(row, problem)
+            row -= len(place.numbers)
         raise IndexError(row)
 
-    times_T, described = None, None
-    times = [block.time for block in blocks if block.time is not None]
-    if times:
-        times_T, described = read_times(times, columns.time_format, error)
-    elif columns.time_format is not None:
+    times_T, described = joined_times(times, error) if times else (None, None)
+    if times_T is None and columns.time_format is not None:
         raise UserError("--time-format is given, and no time column; name it with --time-column")
     notes = _notes(layout, columns, described)
-    frame = pl.DataFrame(
-        {
-            "user": _joined([block.user for block in blocks], "user", error),
-            "item": _joined([block.item for block in blocks], "item", error),
-            **({} if times_T is None else {"time": times_T}),
-        }
-    )
+    frame = pl.DataFrame({"user": users.joined(error), "item": items.joined(error)})
+    if times_T is not None:
+        frame = frame.with_columns(time=times_T)
     lacking, note = _missing(frame, columns.missing, error)
     if note:
         notes.append(note)
@@ -107,25 +106,43 @@ def _notes(layout: Layout, columns: Columns, times: str | None) -> list[str]:
     return notes
 
 
-def _joined(blocks: list[pl.Series], role: str, error: Error) -> pl.Series:
-    """Return the ids of all blocks, in order of first appearance.
+class _Ids:
+    """Takes ids a block at a time; in memory are each block's distinct ids, and numbers of them."""
 
-    Raises:
-        UserError: An id is longer than ``MAX_ID_BYTES``, or holds a tab, newline or NUL.
-    """
-    ids = pl.concat([ids_by_number(block) for block in blocks]).unique(maintain_order=True)
-    kind = pl.Enum(ids)
-    column = pl.concat([block.cast(pl.String).cast(kind) for block in blocks])
-    lengths = ids.str.len_bytes()
-    split = ids.str.contains("[\\t\\n\\r\\x00]")
-    if lengths.max() > MAX_ID_BYTES:  # type: ignore[operator]
+    def __init__(self, role: str):
+        self.role = role
+        self._blocks: list[tuple[pl.Series, pl.Series]] = []
+
+    def add(self, column: pl.Series) -> None:
+        """Take the ids of a block, text."""
+        ids = column.unique(maintain_order=True)
+        self._blocks.append((ids, column.cast(pl.Enum(ids)).to_physical()))
+
+    def joined(self, error: Error) -> pl.Series:
+        """Return all ids, an Enum in order of first appearance.
+
+        Raises:
+            UserError: An id is longer than ``MAX_ID_BYTES``, or holds a tab, newline or NUL.
+        """
+        merged = ids_in_order(pl.concat([ids for ids, _ in self._blocks]))
+        starts = itertools.accumulate((ids.len() for ids, _ in self._blocks), initial=0)
+        column = pl.concat(
+            (
+                merged.slice(start, ids.len()).gather(numbers)
+                for start, (ids, numbers) in zip(starts, self._blocks, strict=False)
+            ),
+            rechunk=True,
+        )
+        ids = ids_by_number(column)
+        lengths = ids.str.len_bytes()
+        split = ids.str.contains("[\\t\\n\\r\\x00]")
         bad = int(lengths.arg_max() or 0)
-        problem = f"{role} id of {lengths[bad]} bytes; at most {MAX_ID_BYTES}"
-    elif split.any():
-        bad, problem = int(split.arg_max() or 0), "an id holds a tab or newline"
-    else:
-        return column
-    raise error(int((column.to_physical() == bad).arg_max() or 0), problem)
+        problem = f"{self.role} id of {lengths[bad]} bytes; at most {MAX_ID_BYTES}"
+        if lengths[bad] <= MAX_ID_BYTES:
+            if not split.any():
+                return column
+            bad, problem = int(split.arg_max() or 0), "an id holds a tab or newline"
+        raise error(int((column.to_physical() == bad).arg_max() or 0), problem)
 
 
 def _missing(frame: pl.DataFrame, handling: str, error: Error) -> tuple[pl.Series, str]:

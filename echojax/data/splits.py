@@ -10,19 +10,12 @@ from echojax.errors import UserError
 
 
 class Split(NamedTuple):
-    """Examples by purpose, and what the split had to leave out.
-
-    Attributes:
-        train: Training examples.
-        valid: Validation examples, for the choice of the best epoch.
-        test: Test examples.
-        facts: JSON-able description of the split for results.
-    """
+    """Examples by purpose, and what the split had to leave out."""
 
     train: Examples
-    valid: Examples
+    valid: Examples  # for the choice of the best epoch
     test: Examples
-    facts: dict[str, object]
+    facts: dict[str, object]  # JSON-able, for results
 
 
 def leave_one_out(dataset: Dataset, max_len: int) -> Split:

@@ -32,22 +32,25 @@ _ROW_BYTES = 24  # of a user, an item and a time
 _BLANKS = " \t\r"
 
 
-class Rows(NamedTuple):
-    """Rows of a file: ids as text, times as they are (None: there are none).
-
-    ``numbers`` are those of their lines, from 1; of a file without lines, of the rows.
-    """
+class Place(NamedTuple):
+    """Where rows stand: the numbers of their lines, from 1, or of the rows of a columnar file."""
 
     file: TextFile
-    unit: str  # "line" or "row"
     numbers: Sequence[int] | np.ndarray
-    user: pl.Series
-    item: pl.Series
-    time: pl.Series | None = None
+    unit: str = "line"
 
     def error(self, row: int, problem: str) -> UserError:
         """Return the error for ``problem`` in a row, naming file and line."""
         return UserError(f"{self.file}, {self.unit} {self.numbers[row]}: {problem}")
+
+
+class Rows(NamedTuple):
+    """A block of rows: ids as text, times as they are (None: there are none)."""
+
+    place: Place
+    user: pl.Series
+    item: pl.Series
+    time: pl.Series | None = None
 
 
 def read_rows(file: TextFile, columns: Columns) -> tuple[Layout, Iterator[Rows]]:
@@ -93,7 +96,7 @@ def _delimited(blocks: Iterator[Block], layout: Layout) -> Iterator[Rows]:
             block = Block(block.file, data, block.first_line)
         table, numbers = _table(block, layout)
         used = (table[str(i)].fill_null("").str.strip_chars(_BLANKS) for i in layout.used)
-        yield Rows(block.file, "line", numbers, *used)
+        yield Rows(Place(block.file, numbers), *used)
 
 
 def _without_quotes(data: bytes, delimiter: str) -> bytes | None:
@@ -197,7 +200,7 @@ def _batched(file: TextFile, rows: Iterator[tuple[int, list[str]]]) -> Iterator[
     while batch := list(itertools.islice(rows, _ROWS_AT_ONCE)):
         columns = zip(*(row for _, row in batch), strict=True)
         used = (_text(column).str.strip_chars(_BLANKS) for column in columns)
-        yield Rows(file, "line", [number for number, _ in batch], *used)
+        yield Rows(Place(file, [number for number, _ in batch]), *used)
 
 
 def _text(column: tuple[str, ...]) -> pl.Series:
@@ -222,7 +225,7 @@ def _words(blocks: Iterator[Block], layout: Layout) -> Iterator[Rows]:
         items = np.flatnonzero(np.arange(len(text)) != user[line])
         numbers = block.first_line + line[items]
         users = text.gather(user[line[items]])
-        yield Rows(block.file, "line", numbers, users, text.gather(items))
+        yield Rows(Place(block.file, numbers), users, text.gather(items))
 
 
 def _columnar(file: TextFile, kind: str, columns: Columns) -> tuple[Layout, Iterator[Rows]]:
@@ -270,15 +273,15 @@ def _frames(file: TextFile, layout: Layout, height: int) -> Iterator[Rows]:
     for start in range(0, height, _FRAME_ROWS):
         with _scanned(file, layout.data_format) as scan:
             frame = scan.select(names).slice(start, _FRAME_ROWS).collect()
-        rows = Rows(file, "row", range(start + 1, start + 1 + frame.height), *frame)
+        rows = Rows(Place(file, range(start + 1, start + 1 + frame.height), "row"), *frame)
         if rows.time is not None and rows.time.null_count():
-            raise rows.error(int(rows.time.is_null().arg_max() or 0), "the time is missing")
+            raise rows.place.error(int(rows.time.is_null().arg_max() or 0), "the time is missing")
         if rows.time is not None and rows.time.dtype in (pl.Categorical, pl.Enum):
             rows = rows._replace(time=rows.time.cast(pl.String))
-        yield rows._replace(user=_ids(rows.user, rows), item=_ids(rows.item, rows))
+        yield rows._replace(user=_ids(rows.user, rows.place), item=_ids(rows.item, rows.place))
 
 
-def _ids(column: pl.Series, rows: Rows) -> pl.Series:
+def _ids(column: pl.Series, place: Place) -> pl.Series:
     """Return ids as text; whole numbers that gaps made floats are written without a point."""
     if column.dtype.is_float():
         column = column.fill_nan(None)
@@ -287,7 +290,7 @@ def _ids(column: pl.Series, rows: Rows) -> pl.Series:
         if odd.any():
             bad = int(odd.arg_max() or 0)
             problem = f"{column.name} {column[bad]} is no id; text or whole numbers wanted"
-            raise rows.error(bad, problem)
+            raise place.error(bad, problem)
         column = whole
     return column.cast(pl.String).fill_null("").str.strip_chars(_BLANKS)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -26,41 +27,51 @@ _DAY = 86_400
 Error = Callable[[int, str], UserError]
 
 
-def read_times(
-    blocks: Sequence[pl.Series], time_format: str | None, error: Error
-) -> tuple[np.ndarray, str | None]:
-    """Return times as numbers, and in words what they are (None: no usual times).
+class Moments(NamedTuple):
+    """Times of a block: numbers; of dates, whole epoch seconds and the nanoseconds after them."""
+
+    numbers: np.ndarray
+    nanos: np.ndarray | None = None
+
+
+def are_dates(first: pl.Series, time_format: str | None) -> bool:
+    """Return whether the times that begin so are dates, and not numbers."""
+    if time_format is not None or first.dtype.is_temporal():
+        return True
+    return first.dtype == pl.String and not _dates(first.head(1), None)[0].null_count()
+
+
+def parse_times(column: pl.Series, dates: bool, time_format: str | None, error: Error) -> Moments:
+    """Return a block's times.
 
     Args:
-        blocks: Text, numbers or dates, none of them empty; the first value says whether they are
-            dates.
-        time_format: How dates are written, as strftime has it; None for numbers and ISO 8601.
-        error: Makes the error of a row and what is wrong with it; rows count over all blocks.
-
-    Returns:
-        float64, or int64 where float64 would make some times equal.
+        column: Text, numbers or dates, without nulls.
+        dates: Whether the first block holds dates.
+        time_format: How dates are written, as strftime has it; None for ISO 8601.
+        error: Makes the error of a row and what is wrong with it.
 
     Raises:
         UserError: A time is no finite number and no date, or not of the first one's kind.
     """
-    first = blocks[0]
-    dates = time_format is not None or first.dtype.is_temporal()
-    if first.dtype == pl.String:
-        dates = dates or not _dates(first.head(1), None)[0].null_count()
-    row, numbers, nanos = 0, list[np.ndarray](), list[np.ndarray]()
-    for column in blocks:
-        if column.dtype != pl.String and column.dtype.is_temporal() != dates:
-            raise error(row, "times are dates in one file and numbers in the other")
-        found, after = _dates(column, time_format) if dates else (_numbers(column), None)
-        if found.null_count():
-            bad = int(found.is_null().arg_max() or 0)
-            value = column[bad][:40] if column.dtype == pl.String else column[bad]
-            raise error(row + bad, f"time {value!r} {_wanted(dates, time_format)}")
-        numbers.append(found.to_numpy())
-        if after is not None:
-            nanos.append(after.to_numpy())
-        row += column.len()
-    if not dates:
+    text = column.dtype == pl.String
+    if not text and column.dtype.is_temporal() != dates:
+        raise error(0, "times are dates in one file and numbers in the other")
+    found, nanos = _dates(column, time_format) if dates else (_numbers(column), None)
+    if found.null_count():
+        bad = int(found.is_null().arg_max() or 0)
+        value = column[bad][:40] if text else column[bad]
+        raise error(bad, f"time {value!r} {_wanted(dates, time_format)}")
+    return Moments(found.to_numpy(), None if nanos is None else nanos.to_numpy())
+
+
+def joined_times(blocks: Sequence[Moments], error: Error) -> tuple[np.ndarray, str | None]:
+    """Return the times of all blocks, and in words what they are (None: no usual times).
+
+    They are float64, or int64 where float64 would make some of them equal.
+    """
+    numbers = [block.numbers for block in blocks]
+    nanos = [block.nanos for block in blocks if block.nanos is not None]
+    if not nanos:
         whole = all(block.dtype == np.int64 for block in numbers)
         times_T = np.concatenate(numbers, dtype=None if whole else np.float64)
         times_T = _exact(times_T) if whole else times_T

@@ -1,7 +1,6 @@
 """Evaluation by full ranking: ranks, metrics, intervals, baselines."""
 
-from echojax.evaluation.baselines import evaluate_baselines
-from echojax.evaluation.dense_ranking import rank_in_scores
+from echojax.evaluation.baselines import evaluate_baselines, rank_in_scores
 from echojax.evaluation.metrics import CUTOFFS, metric_names, summarise
 from echojax.evaluation.ranking import Ranked, make_ranker, rank_examples
 from echojax.evaluation.statistics import bootstrap_intervals, paired_difference

@@ -29,8 +29,8 @@ def metrics_of(rank_M: np.ndarray) -> np.ndarray:
 
 def mean_metrics(rank_M: np.ndarray) -> dict[str, float]:
     """Return the mean of each metric by name: what chooses among a run's checkpoints."""
-    means = metrics_of(rank_M).mean(axis=0).tolist()
-    return dict(zip(metric_names(), means, strict=True))
+    values = metrics_of(rank_M).mean(axis=0).tolist()
+    return dict(zip(metric_names(), values, strict=True))
 
 
 def summarise(
@@ -55,7 +55,7 @@ def summarise(
     intervals = bootstrap_intervals(values, examples.user_M, seed=seed)
     shown = ranked.top_MxK[ranked.top_MxK > 0]
     return {
-        **dict(zip(names, values.mean(axis=0).tolist(), strict=True)),
+        **mean_metrics(ranked.rank_M),
         "interval": dict(zip(names, intervals.tolist(), strict=True)),
         "examples": len(examples),
         f"coverage@{TOP}": np.unique(shown).size / max(1, popularity_V.size - 1),
@@ -68,8 +68,8 @@ def _by_length(values: np.ndarray, examples: Examples, seed: int) -> list[dict[s
     length_M = examples.target_M - examples.start_M
     columns = [metric_names().index(name) for name in ("hr@10", "ndcg@10")]
     buckets = []
-    for first, behind in zip(_LENGTHS, (*_LENGTHS[1:], None), strict=True):
-        inside = (length_M >= first) & (length_M < (behind or np.inf))
+    for first, after in zip(_LENGTHS, (*_LENGTHS[1:], None), strict=True):
+        inside = (length_M >= first) & (length_M < (after or np.inf))
         if not inside.any():
             continue
         part = values[inside][:, columns]
@@ -78,7 +78,7 @@ def _by_length(values: np.ndarray, examples: Examples, seed: int) -> list[dict[s
         buckets.append(
             {
                 "from": first,
-                "to": None if behind is None else behind - 1,
+                "to": None if after is None else after - 1,
                 "examples": int(inside.sum()),
                 "hr@10": hr,
                 "ndcg@10": ndcg,

@@ -2,7 +2,7 @@
 
 Much of the literature ranks the target among 100 drawn items. Such numbers are several times the
 full ones and can put models in another order (Krichene and Rendle 2020), so they are computed for
-comparison with that literature alone and never choose anything.
+comparison with that literature only and never choose anything.
 
 Dimension letters of this module: C candidates of an example, the target and its negatives.
 """
@@ -38,7 +38,7 @@ def draw_negatives(
 
     Neither the target nor an item of the history is drawn; where fewer than ``count`` items are
     left, the rest is 0. The draws depend on nothing but the arguments, so that every model is
-    judged on the same ones.
+    evaluated on the same ones.
 
     Args:
         examples: what is to be ranked.

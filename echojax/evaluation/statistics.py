@@ -55,7 +55,7 @@ def paired_difference(
     gain_M = np.asarray(ours_M, np.float64) - theirs_M
     low, high = bootstrap_intervals(gain_M[:, None], user_M, resamples=resamples, seed=seed)[0]
     sums_Ux1, _ = _per_user(gain_M[:, None], user_M)
-    # Swapping turns a user's gain around, so users differ by its size alone.
+    # Swapping turns a user's gain around, so users differ only by its size.
     gain_G, users_G = np.unique(np.abs(sums_Ux1), return_counts=True)
     rng = np.random.default_rng(seed)
     totals = np.concatenate(

@@ -5,11 +5,15 @@ P is the number of predictions a row makes, K the number of negatives of each.
 
 import numpy as np
 
-from echojax.losses.label_smoothing import smoothed
 from echojax.losses.negatives import NEGATIVES, pool
-from echojax.losses.sampled import Formula, Loss, bpr, gbce, sampled_loss, sampled_softmax
-from echojax.losses.sharded_softmax import sharded_softmax
-from echojax.losses.softmax import full_softmax, softmax_cross_entropy
+from echojax.losses.sampled import Formula, bpr, gbce, sampled_loss, sampled_softmax
+from echojax.losses.softmax import (
+    Loss,
+    full_softmax,
+    sharded_softmax,
+    smoothed,
+    softmax_cross_entropy,
+)
 
 __all__ = ["Loss", "full_softmax", "make_loss", "pool", "softmax_cross_entropy"]
 

@@ -51,7 +51,7 @@ def in_batch(counts_V: np.ndarray) -> Draw:
     The batch itself is drawn, from shuffled examples: over batches an item comes in proportion to
     how often it is a training target. That is the probability given (as Yi et al. 2019 estimate
     it): with the shares in this one batch the correction would stand for the sum over the batch's
-    items alone, and rare items would hardly count.
+    items only, and rare items would hardly count.
     """
     log_q_V = log_shares(counts_V)
 

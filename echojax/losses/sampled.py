@@ -1,14 +1,14 @@
-"""Losses that compare a target with a few drawn items instead of the whole catalogue."""
+"""Losses that compare a target with a few drawn items instead of the item set."""
 
 import math
 from collections.abc import Callable
-from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from echojax.losses.negatives import Draw
+from echojax.losses.softmax import Loss
 from echojax.sharded_embedding import embedding_lookup
 
 Formula = Callable[[Array, Array, Array], Array]
@@ -19,30 +19,6 @@ probabilities with which negatives are drawn and broadcasts against them.
 """
 
 _NEGATIVES = 2**32 - 1  # dropout splits the same keys; it never comes this far
-
-
-class Loss(Protocol):
-    """What a training step minimises."""
-
-    def __call__(
-        self,
-        user_BxPxD: Array,
-        item_VxD: Array,
-        targets_BxP: Array,
-        weights_BxP: Array,
-        keys_B: Array,
-        pool_M: Array,
-    ) -> Array:
-        """Return the weighted sum of the predictions' losses, a scalar, float32 at least.
-
-        Args:
-            user_BxPxD: the model's vectors, any floating dtype.
-            item_VxD: the item table, padding in row 0.
-            targets_BxP: the next items.
-            weights_BxP: 0 where there is nothing to predict.
-            keys_B: a random key a row.
-            pool_M: the whole batch's targets, 0 where there is none (``negatives.pool``).
-        """
 
 
 def sampled_loss(formula: Formula, draw: Draw, num: int, axis: str | None = None) -> Loss:

@@ -1,16 +1,31 @@
-"""Full softmax: exact cross entropy over the catalogue, without (predictions, V) logits."""
+"""Full softmax: exact cross entropy over all items, without (predictions, V) logits.
 
+The item table is whole, or each device has a part of it (vocabulary-parallel).
+"""
+
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from echojax.losses.chunked_logsumexp import chunked_logsumexp
-from echojax.sharded_embedding import embedding_lookup
+from echojax.sharded_embedding import embedding_lookup, first_row
 
 # Never more logits at once than 256 MB of float32.
 MOST_LOGITS = 2**26
+
+
+Loss = Callable[..., Array]
+"""What a training step minimises, ``loss(user, item, targets, weights, keys, pool)``.
+
+It returns the weighted sum of the predictions' losses, a scalar, float32 at least. ``user``
+(B, P, D) are the model's vectors, ``item`` (V, D) is the item table with padding in row 0,
+``targets`` (B, P) the next items, and ``weights`` (B, P) 0 where there is nothing to predict. Only
+losses that draw negatives read ``keys`` (B,), a random key a row, and ``pool`` (M,), the whole
+batch's targets, 0 where there is none (``negatives.pool``).
+"""
 
 
 def full_softmax(
@@ -18,8 +33,7 @@ def full_softmax(
     item_VxD: Array,
     targets_BxP: Array,
     weights_BxP: Array,
-    keys_B: Array | None = None,
-    pool_M: Array | None = None,
+    *_: Array,
 ) -> Array:
     """Return the weighted sum of ``softmax_cross_entropy``, as a ``Loss`` (nothing is drawn).
 
@@ -127,3 +141,153 @@ def _most(count: Array) -> Array:
 @_most.def_vmap
 def _(axis_size: int, batched: list[bool], counts: Array) -> tuple[Array, bool]:
     return jnp.max(counts), False
+
+
+def sharded_softmax(axis: str, num_items: int) -> Loss:
+    """Return the exact cross entropy of a device's predictions over all devices' items.
+
+    Each device takes the predictions of all to its own items, some items at a time, and tells each
+    its part of the softmax's denominator: what is exchanged is the vectors of the predictions and
+    one number a prediction and device. Nothing of size (predictions, V) is anywhere.
+
+    Args:
+        axis: the mapped axis that the item table is spread over.
+        num_items: of the whole table; rows after them fill up the last device's part.
+
+    The loss is given this device's part of the table.
+    """
+
+    def loss(
+        user_BxPxD: Array, item_VxD: Array, targets_BxP: Array, weights_BxP: Array, *_: Array
+    ) -> Array:
+        dtype = jnp.promote_types(user_BxPxD.dtype, jnp.float32)
+        targets_M, weights_M = targets_BxP.ravel(), jax.lax.stop_gradient(weights_BxP.ravel())
+        user_MxD = user_BxPxD.reshape(targets_M.size, -1).astype(dtype)
+        user_MxD = jnp.where(weights_M[:, None] == 0, 0, user_MxD)
+        item_VxD = item_VxD.astype(dtype)
+        target_MxD, item_VxD = embedding_lookup(item_VxD, targets_M, axis)
+        user_GxD = jax.lax.all_gather(user_MxD, axis, tiled=True)  # of all devices of the axis
+        chunk = min(item_VxD.shape[0], max(1024, MOST_LOGITS // user_GxD.shape[0]))
+        valid = num_items - first_row(item_VxD, axis)
+        part_G = chunked_logsumexp(user_GxD, item_VxD, valid, chunk)
+        part_SxM = jax.lax.all_to_all(part_G, axis, 0, 0, tiled=True).reshape(-1, targets_M.size)
+        target_M = jnp.sum(user_MxD * target_MxD, axis=-1)
+        return jnp.sum((jax.nn.logsumexp(part_SxM, axis=0) - target_M) * weights_M)
+
+    return loss
+
+
+def smoothed(loss: Loss, share: float, num_items: int, axis: str | None = None) -> Loss:
+    """Return the cross entropy with targets of which a ``share`` is spread over all items alike.
+
+    Label smoothing (Szegedy et al. 2016, section 7, arXiv 1512.00567).
+
+    With logits s it is ``logsumexp(s) - (1 - share) s_target - share mean(s)``, that is the exact
+    ``loss`` and ``share (s_target - mean(s))``: the mean is the user's product with the mean item,
+    so that no further logits are made. Padding is no item.
+
+    Args:
+        loss: the exact cross entropy, of the whole table or of the axis's.
+        share: from 0 to below 1.
+        num_items: V, with padding; rows after it only fill up.
+        axis: the mapped axis that the item table is spread over.
+    """
+
+    def with_smoothing(
+        user_BxPxD: Array, item_VxD: Array, targets_BxP: Array, weights_BxP: Array, *drawn: Array
+    ) -> Array:
+        dtype = jnp.promote_types(user_BxPxD.dtype, jnp.float32)
+        user_BxPxD, item_VxD = user_BxPxD.astype(dtype), item_VxD.astype(dtype)
+        weights_BxP = jax.lax.stop_gradient(weights_BxP)
+        target_BxPxD, item_VxD = embedding_lookup(item_VxD, targets_BxP, axis)
+        mean_D = _mean_item(item_VxD, num_items, axis)
+        # What stands where nothing is predicted may be no number.
+        counted_BxPxD = jnp.where(weights_BxP[..., None] == 0, 0, user_BxPxD)
+        user_BxPxD = counted_BxPxD * weights_BxP[..., None]
+        gap = jnp.sum(user_BxPxD * target_BxPxD) - jnp.sum(user_BxPxD, axis=(0, 1)) @ mean_D
+        exact = loss(counted_BxPxD, item_VxD, targets_BxP, weights_BxP, *drawn)
+        return exact + share * gap
+
+    return with_smoothing
+
+
+def _mean_item(item_VxD: Array, num_items: int, axis: str | None) -> Array:
+    """Return the mean vector of items 1 to V - 1, (D,)."""
+    number_V = jnp.arange(item_VxD.shape[0]) + (first_row(item_VxD, axis) if axis else 0)
+    real_V = (number_V > 0) & (number_V < num_items)
+    sum_D = jnp.sum(jnp.where(real_V[:, None], item_VxD, 0), axis=0)
+    return (jax.lax.psum(sum_D, axis) if axis else sum_D) / (num_items - 1)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def chunked_logsumexp(user_MxD: Array, item_VxD: Array, valid: Array | int, chunk: int) -> Array:
+    """Return ``logsumexp(user @ item[:valid].T)``, (M,); minus infinity where no item is valid.
+
+    No (M, V) array is made. The gradient by the items is written chunk by chunk into the one array
+    that it is: by JAX's own differentiation each chunk would add a whole table of zeros to it.
+
+    Args:
+        user_MxD: one vector a prediction, float32 or float64.
+        item_VxD: the item table, of the same dtype.
+        valid: how many of its rows are items; those after them only fill up.
+        chunk: items whose logits are held at once, at most V.
+    """
+    return _forward_chunks(user_MxD, item_VxD, valid, chunk)[0]
+
+
+Kept = tuple[Array, Array, Array | int, Array]
+
+
+def _forward_chunks(
+    user_MxD: Array, item_VxD: Array, valid: Array | int, chunk: int
+) -> tuple[Array, Kept]:
+    def add(first: Array, total_M: Array) -> Array:
+        logits_MxK, _ = _logits(user_MxD, item_VxD, valid, first, chunk)
+        return jnp.logaddexp(total_M, jax.nn.logsumexp(logits_MxK, axis=-1))
+
+    nothing_M = jnp.full(user_MxD.shape[0], -jnp.inf, user_MxD.dtype)
+    total_M = _each_chunk(item_VxD, chunk, add, nothing_M)
+    return total_M, (user_MxD, item_VxD, valid, total_M)
+
+
+def _backward_chunks(chunk: int, kept: Kept, by_total_M: Array) -> tuple[Array, Array, None]:
+    user_MxD, item_VxD, valid, total_M = kept
+
+    def add(first: Array, grads: tuple[Array, Array]) -> tuple[Array, Array]:
+        by_user_MxD, by_item_VxD = grads
+        logits_MxK, start = _logits(user_MxD, item_VxD, valid, first, chunk)
+        share_MxK = jnp.exp(logits_MxK - total_M[:, None])
+        # Without a valid item this would be the exponential of infinity less infinity.
+        by_logits_MxK = jnp.where(logits_MxK > -jnp.inf, share_MxK * by_total_M[:, None], 0)
+        items_KxD = jax.lax.dynamic_slice_in_dim(item_VxD, start, chunk)
+        old_KxD = jax.lax.dynamic_slice_in_dim(by_item_VxD, start, chunk)
+        new_KxD = old_KxD + by_logits_MxK.T @ user_MxD
+        by_item_VxD = jax.lax.dynamic_update_slice_in_dim(by_item_VxD, new_KxD, start, 0)
+        return by_user_MxD + by_logits_MxK @ items_KxD, by_item_VxD
+
+    nothing = jnp.zeros_like(user_MxD), jnp.zeros_like(item_VxD)
+    by_user_MxD, by_item_VxD = _each_chunk(item_VxD, chunk, add, nothing)
+    return by_user_MxD, by_item_VxD, None
+
+
+chunked_logsumexp.defvjp(_forward_chunks, _backward_chunks)
+
+
+def _each_chunk(item_VxD: Array, chunk: int, add: Callable[[Array, Any], Any], total: Any) -> Any:
+    chunks = -(-item_VxD.shape[0] // chunk)
+    return jax.lax.fori_loop(0, chunks, lambda i, total: add(i * chunk, total), total)
+
+
+def _logits(
+    user_MxD: Array, item_VxD: Array, valid: Array | int, first: Array, chunk: int
+) -> tuple[Array, Array]:
+    """Return the logits of the chunk from item ``first`` on, (M, K), and the row it starts at.
+
+    The last chunk starts early enough to be full; what it shares with the one before it is minus
+    infinity, so that the table is never padded or copied.
+    """
+    start = jnp.minimum(first, item_VxD.shape[0] - chunk)
+    item_K = start + jnp.arange(chunk)
+    items_KxD = jax.lax.dynamic_slice_in_dim(item_VxD, start, chunk)
+    counted_K = (item_K >= first) & (item_K < valid)
+    return jnp.where(counted_K, user_MxD @ items_KxD.T, -jnp.inf), start

@@ -47,7 +47,7 @@ class FMLPRec(SequenceModel):
 
     As in the paper histories end at the window's end (they are rolled there), so that a filter's
     taps and the positions count from the last item. What stands before a history is zero in front
-    of each filter; in the authors' code it is a vector made of the position alone, which would
+    of each filter; in the authors' code it is a vector made only of the position, which would
     tell the filter nothing but the history's length. Of the last layer only the last position is
     computed.
     """

@@ -25,7 +25,7 @@ class HSTULayer(nnx.Module):
 
     ``A = silu(Q K^T + bias) / max_len`` for the items read so far and 0 for later ones; the bias is
     that of the distance between two positions, the same for all heads. (The authors add a bias of
-    the time between them; here it is by position alone.) As in their code both layer
+    the time between them; here it is only by position.) As in their code both layer
     normalisations are without scale and bias, and A is divided by the window's length whatever
     the history's.
 

@@ -36,7 +36,7 @@ Objective = Callable[[Any, Batch, jax.Array], Predictions]
 
 
 def prefixes(model: Any, batch: Batch, keys_B: jax.Array) -> Predictions:
-    """Predict the item behind each prefix, one a row: any model may be trained so."""
+    """Predict the item after each prefix, one a row: any model may be trained so."""
     items_BxL, lengths_B = model.arranged(batch["item_ids"], batch["lengths"])
     x_BxLxD, item_VxD = model.lookup(items_BxL)
     user_BxD = model.read_out(x_BxLxD, lengths_B, dropout_keys=keys_B)
@@ -45,7 +45,7 @@ def prefixes(model: Any, batch: Batch, keys_B: jax.Array) -> Predictions:
 
 
 def all_positions(model: Any, batch: Batch, keys_B: jax.Array) -> Predictions:
-    """Predict the next item at each position of a pass: for causal models alone.
+    """Predict the next item at each position of a pass: for causal models only.
 
     ``batch["targets"]`` is (B, L): what follows each item.
     """
@@ -61,7 +61,7 @@ def cloze(model: Any, batch: Batch, keys_B: jax.Array) -> Predictions:
     """Predict hidden items from what stands on both sides (BERT4Rec, section 3.6).
 
     The sequence is a row's items and its last target, the newest L of them. A share of
-    ``model.mask_rate`` is hidden, rounded, at least one; in one row of ten it is the last alone,
+    ``model.mask_rate`` is hidden, rounded, at least one; in one row of ten it is only the last,
     which is what evaluation asks.
     """
     items_BxL, lengths_B = _with_last_target(batch)

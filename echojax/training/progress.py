@@ -208,6 +208,10 @@ def _wandb(folder: Path, config: Config) -> Any:
     import wandb
 
     return wandb.init(
-        project="echojax", name=folder.name, dir=str(folder), config=as_dict(config),
-        id=folder.name, resume="allow",
-    )  # fmt: skip
+        project="echojax",
+        name=folder.name,
+        dir=str(folder),
+        config=as_dict(config),
+        id=folder.name,
+        resume="allow",
+    )

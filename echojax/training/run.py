@@ -4,6 +4,7 @@ import logging
 import math
 import shlex
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -139,10 +140,6 @@ def _train(
             signal_D = np.full(local_groups(mesh), signum, np.int32)
             return onto(batch, mesh, axis=1), onto(signal_D, mesh)
 
-        def save(states: TrainState) -> None:
-            for run, state in zip(group, unstack_states(states), strict=True):
-                run.save(run.finite(gather(state, run.state, mesh)))
-
         def record_losses(outcome: list[jax.Array], step: int) -> int:
             """Take in what a step returned; return the signal that some host got, known to all."""
             losses, signum = outcome
@@ -171,7 +168,7 @@ def _train(
                 began += profile.next_step(states)
                 wanted = time.perf_counter()
                 with profile.waiting():
-                    batch = next(rows)
+                    batch = _next_batch(rows)
                 waited += time.perf_counter() - wanted
                 examples += batches.count(number)
                 states, *outcome = program.run(states, *on_devices(batch, interrupts.signum or 0))
@@ -187,7 +184,8 @@ def _train(
                     record_speed(done / per_epoch, examples, now - began, waited)
                     began, examples, waited = now, 0, 0.0
                     if done < end:
-                        save(states)
+                        for run, state in zip(group, unstack_states(states), strict=True):
+                            run.save(run.finite(gather(state, run.state, mesh)))
                         if signum:
                             raise Interrupted(stopped_line, signum)
             profile.end_epoch(states)
@@ -257,6 +255,19 @@ def _train(
     results = [_finish(run, dataset, split, graphdef, evaluate, per_epoch, console) for run in runs]
     if len(runs) > 1 and is_main_process():
         summarise_seeds(folder, config, results, console)
+
+
+def _next_batch(rows: Iterator[Any]) -> Any:
+    """Return the next batch; ``UserError`` where a process that prepares them was killed."""
+    try:
+        return next(rows)
+    except RuntimeError as error:
+        if "Worker process was terminated" not in str(error):
+            raise
+        raise UserError(
+            "a process of --data-workers was killed, maybe for lack of memory; go on with --resume "
+            "and fewer --data-workers"
+        ) from None
 
 
 def _earliest(runs: list[SeedRun], per_epoch: int) -> list[SeedRun]:

@@ -76,6 +76,7 @@ def create_or_resume_run_dir(config: Config) -> Iterator[Path]:
     try:
         _check_content(path, config)
         with lock(path):
+            _check_content(path, config)  # another start may have come and gone meanwhile
             yield path
     finally:
         if new:

@@ -177,7 +177,7 @@ def summed_gradient(
         return value_and_grad(params, narrow, keys)
 
     def add(total: Any, part: tuple[Batch, jax.Array]) -> Any:
-        # One column more than the items: the cloze objective puts the last target behind them.
+        # One column more than the items: the cloze objective puts the last target after them.
         needed = part[0]["lengths"].max() + 1
         choice = jnp.searchsorted(jnp.array(widths[:-1], int), needed)
         new = jax.lax.switch(choice, [partial(gradient, width) for width in widths], *part)

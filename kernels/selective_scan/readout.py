@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from selective_scan.arguments import varying_alike
-from selective_scan.exponential import LOG2_E, exp2
+from selective_scan.elementwise import LOG2_E, exp2
 from selective_scan.missing_derivatives import no_forward_mode
 
 # Elements of a (rows, E) tile: what a tile touches stays in a core's second-level cache.
@@ -37,27 +37,27 @@ def readout(
     B_BxLxN: Array,
     C_BxN: Array,
     initial_state_BxExN: Array | None,
-    visited_BxL: Array,
-    behind_BxE: Array | None = None,
+    valid_BxL: Array,
+    later_BxE: Array | None = None,
     *,
     reverse: bool,
 ) -> Array:
-    """Return C . h behind the last visited position, (B, E).
+    """Return C . h after the last visited position, (B, E).
 
-    Time steps ``t`` are positive, and 0 at positions that are not visited; all inputs are float32
-    or all float64. ``behind``: time that passes behind the last position before h is read.
+    Time steps ``t`` are positive, and 0 at positions that are not valid; all inputs are float32
+    or all float64. ``later``: time that passes after the last position before h is read.
     """
-    u_BxLxE, t_BxLxE, A_ExN, B_BxLxN, C_BxN, initial_state_BxExN, behind_BxE = no_forward_mode(
-        "fused", (u_BxLxE, t_BxLxE, A_ExN, B_BxLxN, C_BxN, initial_state_BxExN, behind_BxE)
+    u_BxLxE, t_BxLxE, A_ExN, B_BxLxN, C_BxN, initial_state_BxExN, later_BxE = no_forward_mode(
+        "fused", (u_BxLxE, t_BxLxE, A_ExN, B_BxLxN, C_BxN, initial_state_BxExN, later_BxE)
     )
     batch, length, channels = t_BxLxE.shape
     rows = batch * length
     S_BxLxE = time_after(t_BxLxE, reverse)
-    if behind_BxE is not None:
-        S_BxLxE += behind_BxE[:, None]
+    if later_BxE is not None:
+        S_BxLxE += later_BxE[:, None]
     S_RxE = S_BxLxE.reshape(rows, channels)
     Q_RxN = (C_BxN[:, None] * B_BxLxN).reshape(rows, -1)
-    inputs = varying_alike(S_RxE, A_ExN, Q_RxN, visited_BxL.reshape(rows))
+    inputs = varying_alike(S_RxE, A_ExN, Q_RxN, valid_BxL.reshape(rows))
     w_RxE = decayed_sum(*inputs)
     y_BxE = jnp.sum(t_BxLxE * u_BxLxE * w_RxE.reshape(batch, length, channels), axis=1)
     if initial_state_BxExN is not None:
@@ -92,25 +92,25 @@ time_after.defvjp(
 )
 
 
-def _decayed_sum(S_RxE: Array, A_ExN: Array, Q_RxN: Array, visited_R: Array) -> Array:
+def _decayed_sum(S_RxE: Array, A_ExN: Array, Q_RxN: Array, valid_R: Array) -> Array:
     """Return sum_n Q_rn exp(A_en S_re) in visited rows and 0 or more in others, (R, E).
 
     One n of one tile is held at a time.
     """
-    return _over_visited(_sum, visited_R, A_ExN, (S_RxE, Q_RxN))[0]
+    return _over_valid(_sum, valid_R, A_ExN, (S_RxE, Q_RxN))[0]
 
 
 Inputs = tuple[Array, Array, Array, Array]
 
 
-def _forward(S_RxE: Array, A_ExN: Array, Q_RxN: Array, visited_R: Array) -> tuple[Array, Inputs]:
-    return _decayed_sum(S_RxE, A_ExN, Q_RxN, visited_R), (S_RxE, A_ExN, Q_RxN, visited_R)
+def _forward(S_RxE: Array, A_ExN: Array, Q_RxN: Array, valid_R: Array) -> tuple[Array, Inputs]:
+    return _decayed_sum(S_RxE, A_ExN, Q_RxN, valid_R), (S_RxE, A_ExN, Q_RxN, valid_R)
 
 
 def _backward(inputs: Inputs, dw_RxE: Array) -> tuple[Array, Array, Array, None]:
-    S_RxE, A_ExN, Q_RxN, visited_R = inputs
+    S_RxE, A_ExN, Q_RxN, valid_R = inputs
     arrays = (S_RxE, Q_RxN, dw_RxE)
-    (dS_RxE, dQ_RxN), dA_NxE = _over_visited(_gradient, visited_R, A_ExN, arrays)
+    (dS_RxE, dQ_RxN), dA_NxE = _over_valid(_gradient, valid_R, A_ExN, arrays)
     return dS_RxE, dA_NxE.T, dQ_RxN, None
 
 
@@ -149,40 +149,40 @@ def _gradient(
 _matmul = partial(jnp.matmul, precision="highest")
 
 
-def _over_visited(
-    tile: Callable[..., Any], visited_R: Array, A_ExN: Array, arrays: tuple[Array, ...]
+def _over_valid(
+    tile: Callable[..., Any], valid_R: Array, A_ExN: Array, arrays: tuple[Array, ...]
 ) -> Any:
     """Return what ``tile`` finds for the visited rows of ``arrays``, and its sum over tiles.
 
     Args:
         tile: of A and a few rows of each array, returns arrays of as many rows, and a sum.
-        visited_R: whether a row is visited; of the others only some are computed.
+        valid_R: whether a row is visited; of the others only some are computed.
         A_ExN: handed on.
         arrays: (R, ...).
     """
     # An accelerator wants few large kernels, and an exported program's batch has no number.
-    if jax.default_backend() != "cpu" or not isinstance(visited_R.size, int):
+    if jax.default_backend() != "cpu" or not isinstance(valid_R.size, int):
         return tile(A_ExN, *arrays)
-    count = jnp.sum(visited_R, dtype=jnp.int32)
+    count = jnp.sum(valid_R, dtype=jnp.int32)
 
     def as_they_stand() -> Any:
         return _over_tiles(tile, count, A_ExN, arrays)
 
-    def visited_first() -> Any:
-        place_R = _places(visited_R, count)
+    def valid_first() -> Any:
+        place_R = _places(valid_R, count)
         order_R = jnp.zeros_like(place_R).at[place_R].set(jnp.arange(place_R.size, dtype=jnp.int32))
         ordered = tuple(x[order_R] for x in arrays)
         found, total = _over_tiles(tile, count, A_ExN, ordered)
         return jax.tree.map(lambda x: x[place_R], found), total
 
-    return jax.lax.cond(count == visited_R.size, as_they_stand, visited_first)
+    return jax.lax.cond(count == valid_R.size, as_they_stand, valid_first)
 
 
-def _places(visited_R: Array, count: Array) -> Array:
+def _places(valid_R: Array, count: Array) -> Array:
     """Return each row's place when the ``count`` visited rows come first."""
-    before = jnp.cumsum(visited_R, dtype=jnp.int32) - visited_R
-    unvisited_before = jnp.arange(visited_R.size, dtype=jnp.int32) - before
-    return jnp.where(visited_R, before, count + unvisited_before)
+    before = jnp.cumsum(valid_R, dtype=jnp.int32) - valid_R
+    invalid_before = jnp.arange(valid_R.size, dtype=jnp.int32) - before
+    return jnp.where(valid_R, before, count + invalid_before)
 
 
 def _over_tiles(
@@ -190,7 +190,7 @@ def _over_tiles(
 ) -> Any:
     """Return what ``tile`` finds in the tiles that hold one of the first ``count`` rows.
 
-    That is a loop over all tiles, not over those alone: JAX can go back through it.
+    That is a loop over all tiles, not only over those: JAX can go back through it.
     """
     rows, channels = arrays[0].shape
     # Equal tiles, so that little is padded.

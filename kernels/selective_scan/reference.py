@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from jax import Array
 
+from selective_scan.arguments import Recurrence
 from selective_scan.missing_derivatives import first_derivatives_only, no_forward_mode
 
 Arrays = dict[str, np.ndarray]
@@ -67,7 +68,7 @@ def selective_scan_gradients(
         du += dread * np.asarray(D, np.float64)
         grads["D"] = np.sum(dread * u, axis=(0, 1))
     dA, dB, dC = np.zeros_like(A), np.zeros_like(B), np.zeros_like(C)
-    dh = np.array(dlast, np.float64)  # of the state behind the position
+    dh = np.array(dlast, np.float64)  # of the state after the position
     for position in reversed(run["order"]):
         t, before, after = run["t"][:, position], run["before"][position], run["after"][position]
         dC[:, position] = np.einsum("be,ben->bn", dread[:, position], after)
@@ -146,49 +147,39 @@ def _run(
     }
 
 
-def scan(
-    u_BxLxE: Array,
-    t_BxLxE: Array,
-    A_ExN: Array,
-    B_BxLxN: Array,
-    C_BxLxN: Array,
-    state_BxExN: Array,
-    *,
-    reverse: bool,
-) -> tuple[Array, Array]:
-    """Call the oracle from JAX: C . h at every position and the last state, in ``t``'s dtype."""
-    inputs = (u_BxLxE, t_BxLxE, A_ExN, B_BxLxN, C_BxLxN, state_BxExN)
-    return _scan(*no_forward_mode("reference", inputs), reverse)
+def scan(inputs: Recurrence, *, reverse: bool) -> tuple[Array, Array]:
+    """Call the oracle from JAX: C . h at each position and the last state, in the inputs' dtype."""
+    return _scan(no_forward_mode("reference", inputs), reverse)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(6,))
-def _scan(
-    u: Array, t: Array, A: Array, B: Array, C: Array, h: Array, reverse: bool
-) -> tuple[Array, Array]:
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _scan(inputs: Recurrence, reverse: bool) -> tuple[Array, Array]:
+    dtype, like = inputs.dt_BxLxE.dtype, (inputs.u_BxLxE, inputs.state_BxExN)
+
     def call(*args: np.ndarray) -> tuple[np.ndarray, ...]:
-        *inputs, h = args
-        results = selective_scan_reference(*inputs, initial_state=h, reverse=reverse)
-        return tuple(x.astype(t.dtype) for x in results)
+        *arrays, h = args
+        results = selective_scan_reference(*arrays, initial_state=h, reverse=reverse)
+        return tuple(x.astype(dtype) for x in results)
 
-    return jax.pure_callback(call, (u, h), u, t, A, B, C, h, vmap_method="sequential")
+    return jax.pure_callback(call, like, *inputs, vmap_method="sequential")
 
 
-def _scan_forward(
-    u: Array, t: Array, A: Array, B: Array, C: Array, h: Array, reverse: bool
-) -> tuple[Any, Any]:
-    inputs = first_derivatives_only("reference", (u, t, A, B, C, h))
-    return _scan(*inputs, reverse), inputs
+def _scan_forward(inputs: Recurrence, reverse: bool) -> tuple[Any, Any]:
+    inputs = first_derivatives_only("reference", inputs)
+    return _scan(inputs, reverse), inputs
 
 
 def _scan_backward(reverse: bool, inputs: Any, outer: Any) -> Any:
     def call(*args: np.ndarray) -> tuple[np.ndarray, ...]:
-        dy, dlast, *inputs, h = args
-        grads = selective_scan_gradients(dy, dlast, *inputs, initial_state=h, reverse=reverse)
+        dy, dlast, *arrays, h = args
+        grads = selective_scan_gradients(dy, dlast, *arrays, initial_state=h, reverse=reverse)
         names = ("u", "delta", "A", "B", "C", "initial_state")
         return tuple(grads[name].astype(dy.dtype) for name in names)
 
     outer = first_derivatives_only("reference", outer)
-    return jax.pure_callback(call, inputs, *outer, *inputs, vmap_method="sequential")
+    like = tuple(inputs)
+    gradients = jax.pure_callback(call, like, *outer, *inputs, vmap_method="sequential")
+    return (Recurrence(*gradients),)
 
 
 _scan.defvjp(_scan_forward, _scan_backward)

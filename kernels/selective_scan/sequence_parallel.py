@@ -1,8 +1,8 @@
-"""The scan of sequences of which each device of a mapped axis has a stretch of time.
+"""The scan of sequences of which each device of a mapped axis has a shard of time.
 
-A stretch is scanned from a state of zero; its last state and the sum of its time steps are the one
+A shard is scanned from a state of zero; its last state and the sum of its time steps are the one
 carry that the devices exchange. Time S turns a state h into exp(A S) h plus what is added in it, so
-each device finds the state in which its stretch begins from the carries of those before it, and
+each device finds the state in which its shard begins from the carries of those before it, and
 scans again from there.
 """
 
@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from selective_scan.arguments import Scan, ScanInputs, state_dtype, time_steps, visited
+from selective_scan.arguments import Scan, ScanInputs, state_dtype, time_steps, valid_mask
 
 
 def check_no_state(initial_state_BxExN: Array | None) -> None:
@@ -24,21 +24,21 @@ def check_no_state(initial_state_BxExN: Array | None) -> None:
 def scan_over_time(
     scan: Scan, inputs: ScanInputs, *, softplus: bool, reverse: bool, axis: str
 ) -> tuple[Array, Array]:
-    """Return y of this device's stretch, (B, L, E), and the state behind all of them, (B, E, N).
+    """Return y of this device's shard, (B, L, E), and the state after all of them, (B, E, N).
 
     Args:
         scan: an implementation.
-        inputs: this stretch's; no initial state.
+        inputs: this shard's; no initial state.
         softplus: whether softplus makes the time steps positive.
-        reverse: whether time is read from the last stretch to the first.
-        axis: the mapped axis; its devices have stretches in the order of time.
+        reverse: whether time is read from the last shard to the first.
+        axis: the mapped axis; its devices have shards in the order of time.
     """
     _, last = scan(inputs._replace(D_E=None, z_BxLxE=None), softplus=softplus, reverse=reverse)
     t_BxLxE = time_steps(
         inputs.delta_BxLxE,
         inputs.delta_bias_E,
         softplus,
-        visited(inputs.lengths_B, inputs.u_BxLxE.shape[1]),
+        valid_mask(inputs.lengths_B, inputs.u_BxLxE.shape[1]),
         state_dtype(*inputs[:5]),
     )
     state = _entering(last, jnp.sum(t_BxLxE, axis=1), inputs.A_ExN, axis, reverse)
@@ -49,20 +49,20 @@ def scan_over_time(
     return y_BxLxE, jax.lax.psum(jnp.where(jax.lax.axis_index(axis) == final, last, 0), axis)
 
 
-def time_behind(t_BxLxE: Array, axis: str, *, reverse: bool) -> Array:
-    """Return the sum of the time steps of the stretches read after this device's, (B, E)."""
+def time_after_shard(t_BxLxE: Array, axis: str, *, reverse: bool) -> Array:
+    """Return the sum of the time steps of the shards read after this device's, (B, E)."""
     passed_SxBxE = jax.lax.all_gather(jnp.sum(t_BxLxE, axis=1), axis)
-    here, stretch_S = jax.lax.axis_index(axis), jnp.arange(passed_SxBxE.shape[0])
-    behind_S = stretch_S < here if reverse else stretch_S > here
-    return jnp.sum(jnp.where(behind_S[:, None, None], passed_SxBxE, 0), axis=0)
+    here, shard_S = jax.lax.axis_index(axis), jnp.arange(passed_SxBxE.shape[0])
+    later_S = shard_S < here if reverse else shard_S > here
+    return jnp.sum(jnp.where(later_S[:, None, None], passed_SxBxE, 0), axis=0)
 
 
 def _entering(
     last_BxExN: Array, passed_BxE: Array, A_ExN: Array, axis: str, reverse: bool
 ) -> Array:
-    """Return the state in which this device's stretch begins, (B, E, N).
+    """Return the state in which this device's shard begins, (B, E, N).
 
-    ``last``: the state behind the stretch, begun at zero; ``passed``: the sum of its time steps.
+    ``last``: the state after the shard, begun at zero; ``passed``: the sum of its time steps.
     """
     carries = jax.lax.all_gather((last_BxExN, passed_BxE), axis)
 

@@ -1,10 +1,16 @@
-"""Commands as a user runs them: in a subprocess, on a small file of their own."""
+"""Commands as a user gives them, in this process or in one of their own, on a small file."""
 
+import contextlib
+import fcntl
+import functools
+import importlib.util
+import io
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -14,29 +20,52 @@ SMALL = [
     "--k-core", "2", "--learning-rate", "0.01",
 ]  # fmt: skip
 
+# As in pyproject.toml.
+WARNINGS = [
+    "-W", "error::UserWarning",
+    "-W", "ignore:Error reading persistent compilation cache entry:UserWarning",
+]  # fmt: skip
+
 # The run that others, disturbed, must end like.
 WHOLE = [*SMALL, "--epochs", "8", "--checkpoint-every", "8"]
 
 
 @pytest.fixture(scope="session")
-def environment(tmp_path_factory):
-    """Return an environment with caches of its own and no way to a network.
-
-    Compiled programs are shared with the tests that run in other processes at the same time.
-    """
-    base = tmp_path_factory.getbasetemp()
-    programs = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "programs"
+def environment(compiled_programs, tmp_path_factory):
+    """Return an environment with caches of its own and no way to a network."""
     nowhere = "http://127.0.0.1:9"
     return os.environ | {
         "XDG_CACHE_HOME": str(tmp_path_factory.mktemp("caches")),
-        "JAX_COMPILATION_CACHE_DIR": str(programs),
         "PIP_INDEX_URL": nowhere, "PIP_NO_INDEX": "1", "HTTPS_PROXY": nowhere, "COLUMNS": "100",
     }  # fmt: skip
 
 
+@contextlib.contextmanager
+def made_once(folder):
+    """Let one worker make what is to be in a shared folder; the others wait for it.
+
+    Gives whether it is still to be made.
+    """
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = folder / "done"
+        yield not done.exists()
+        done.touch()
+
+
 @pytest.fixture(scope="session")
-def data_file(tmp_path_factory):
+def data_file(shared_folder):
     """Return a file of 60 users who walk around a ring of 30 items, with some noise; titles too."""
+    folder = shared_folder / "ring"
+    folder.mkdir(exist_ok=True)
+    path = folder / "ring.inter"
+    with made_once(folder) as wanted:
+        if wanted:
+            write_ring(path)
+    return path
+
+
+def write_ring(path):
     rng = np.random.default_rng(0)
     lines = ["user_id:token\titem_id:token\ttimestamp:float"]
     for user in range(60):
@@ -44,11 +73,45 @@ def data_file(tmp_path_factory):
         for time in range(rng.integers(8, 20)):
             item = (item + 1) % 30 if rng.random() < 0.9 else rng.integers(30)
             lines.append(f"u{user}\ti{item}\t{time}")
-    path = tmp_path_factory.mktemp("data") / "ring.inter"
     path.write_text("\n".join(lines) + "\n")
     titles = "".join(f"i{n}\tStop {n}\n" for n in range(30))
     path.with_suffix(".item").write_text(f"item_id:token\ttitle:token_seq\n{titles}")
-    return path
+
+
+@functools.cache
+def experiment(name):
+    """Return the module of a file in experiments/."""
+    spec = importlib.util.spec_from_file_location(Path(name).stem, ROOT / "experiments" / name)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where tyro looks for the docstrings of flags
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def call(environment):
+    """Return a function that calls a command's main in this process: (exit code, stdout, stderr).
+
+    Of the environment only the caches and the network differ, as for a command that is started.
+    """
+
+    def call(name, *args, cwd=None):
+        main, out, err, code = experiment(name).main, io.StringIO(), io.StringIO(), 0
+        seconds = jax.config.jax_persistent_cache_min_compile_time_secs
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", [name, *map(str, args)])
+            for key, value in environment.items():
+                patch.setenv(key, value)
+            patch.chdir(cwd or ROOT)
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                try:
+                    main()
+                except SystemExit as stop:
+                    code = stop.code or 0
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", seconds)
+        return code, out.getvalue(), err.getvalue()
+
+    return call
 
 
 @pytest.fixture(scope="session")
@@ -58,7 +121,7 @@ def start(environment):
     def start(command, *args, cwd=None):
         script = str(ROOT / "experiments" / command)
         return subprocess.Popen(
-            [sys.executable, "-W", "error::UserWarning", script, *map(str, args)],
+            [sys.executable, *WARNINGS, script, *map(str, args)],
             env=environment, cwd=cwd or ROOT, text=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
@@ -79,9 +142,14 @@ def command(start):
 
 
 @pytest.fixture(scope="session")
-def finished(command, data_file, tmp_path_factory):
+def finished(call, data_file, shared_folder):
     """Return the folder of a run that ended undisturbed, and what it printed."""
-    folder = tmp_path_factory.mktemp("runs") / "whole"
-    code, out, err = command("train.py", "--data-path", data_file, *WHOLE, "--run-dir", folder)
-    assert code == 0, err
-    return folder, out
+    folder = shared_folder / "finished"
+    folder.mkdir(exist_ok=True)
+    run, printed = folder / "run", folder / "out.txt"
+    with made_once(folder) as wanted:
+        if wanted:
+            code, out, err = call("train.py", "--data-path", data_file, *WHOLE, "--run-dir", run)
+            assert code == 0, err
+            printed.write_text(out)
+    return run, printed.read_text()

@@ -1,6 +1,5 @@
 """Two processes with four simulated devices each train as one does, or not at all."""
 
-import importlib.util
 import json
 import signal
 import socket
@@ -10,7 +9,7 @@ import pytest
 
 from echojax.config import Config, as_dict
 from echojax.files import write_json
-from tests.commands.conftest import ROOT, SMALL
+from tests.commands.conftest import SMALL, experiment
 
 EPOCHS = 12
 
@@ -44,6 +43,7 @@ def hosts():
     return ["--coordinator", address, "--num-processes", 2, "--process-id"]
 
 
+@pytest.mark.slow
 def test_two_hosts_one_lost_and_resumed_on_one(start, command, data_file, on_four, hosts, tmp_path):
     def flags(folder):
         return ["--data-path", data_file, *SMALL, "--scan", "sequential", "--run-dir", folder,
@@ -62,7 +62,7 @@ def test_two_hosts_one_lost_and_resumed_on_one(start, command, data_file, on_fou
     assert error.count("\n") == 1
     done = losses(together)
 
-    # What both had done is what one does alone, and one process goes on from there.
+    # What both had done is what one process does, and one process goes on from there.
     code, said, error = command("train.py", *flags(alone))
     assert code == 0, error
     code, said, error = command("train.py", "--resume", "--run-dir", together)
@@ -91,9 +91,7 @@ def test_hosts_with_other_flags_do_not_start(start, data_file, hosts, tmp_path):
 
 
 def test_only_the_first_host_needs_the_run_folder(tmp_path):
-    spec = importlib.util.spec_from_file_location("train", ROOT / "experiments/train.py")
-    train = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(train)
+    train = experiment("train.py")
     stored = Config(loss="gbce", d_model=8)
     write_json(tmp_path / "config.json", as_dict(stored))
     flags = ["--resume", "--run-dir", str(tmp_path), "--gbce-t", "0.5"]
@@ -103,7 +101,7 @@ def test_only_the_first_host_needs_the_run_folder(tmp_path):
     assert (given.loss, given.d_model, given.gbce_t) == ("softmax", None, 0.5)
 
 
-def test_half_an_address_is_refused(command):
-    code, _, error = command("train.py", "--num-processes", 2)
+def test_half_an_address_is_refused(call):
+    code, _, error = call("train.py", "--num-processes", 2)
     assert code == 2
     assert error.startswith("error: --coordinator, --num-processes and --process-id go together")

@@ -1,6 +1,5 @@
 """``train.py --profile N`` on two simulated devices: the split, the program's cost, the trace."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -8,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.commands.conftest import ROOT
+from tests.commands.conftest import ROOT, experiment
 
 SMALL = [
     "--model", "sasrec", "--d-model", "8", "--heads", "1", "--max-len", "6", "--batch-size", "16",
@@ -65,9 +64,7 @@ def test_it_is_printed_and_the_trace_is_there(profiled):
 
 
 def test_a_resumed_run_profiles_only_where_asked(profiled):
-    spec = importlib.util.spec_from_file_location("train", ROOT / "experiments/train.py")
-    train = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(train)
+    train = experiment("train.py")
     resume = ["--run-dir", str(profiled[0]), "--resume"]
     assert train.read_command_line(resume).profile is None
     assert train.read_command_line([*resume, "--profile", "2"]).profile == 2

@@ -1,6 +1,5 @@
-"""experiments/recommend.py as a user runs it."""
+"""experiments/recommend.py as a user runs it; what it does to files is in tests/serving."""
 
-import gzip
 import json
 import re
 import signal
@@ -14,11 +13,14 @@ def run(finished):
     return finished[0]
 
 
-def test_one_history(command, run):
-    code, out, err = command(
+@pytest.mark.smoke
+def test_one_history(call, run):
+    code, out, err = call(
         "recommend.py", "--run-dir", run, "--history", "i3 i4, what,i5", "-k", "4"
     )
     assert code == 0, err
+    step = json.loads((run / "results.json").read_text())["train"]["best_step"]
+    assert out.splitlines()[0] == f"step {step} of {run}"
     assert "1 of 4 items unknown to this model: skipped" in out
     assert "history: Stop 3 · Stop 4 · what · Stop 5" in out
     item, *title, score = out.splitlines()[-4].split()
@@ -26,67 +28,55 @@ def test_one_history(command, run):
     assert float(score) > float(out.splitlines()[-1].split()[-1])
 
 
-def test_more_than_there_are(command, run):
-    code, out, err = command("recommend.py", "--run-dir", run, "--history", "i3", "-k", 10**12)
+def test_more_than_there_are(call, run):
+    code, out, err = call("recommend.py", "--run-dir", run, "--history", "i3", "-k", 10**12)
     assert code == 0, err
     assert "29 of the 1,000,000,000,000 asked for: no other item is left" in out.splitlines()[-1]
 
 
-def test_a_file_of_histories_goes_on_where_it_was_killed(command, start, run, tmp_path):
+def test_a_file_of_histories_goes_on_where_it_was_interrupted(call, start, run, tmp_path):
     users, whole, cut = 20_000, tmp_path / "whole.jsonl", tmp_path / "cut.jsonl"
-    lines = [f"u{n} i{n % 30} i{(n + 1) % 30}" for n in range(users)]
-    lines[7] = "\nu7"  # nothing yet, and a blank line
-    histories = tmp_path / "histories.txt.gz"
-    histories.write_bytes(gzip.compress("\n".join(lines).encode()))
-    asked = ["recommend.py", "--run-dir", run, "--histories", histories, "-k", "3"]
+    (tmp_path / "histories").write_text("".join(f"u{n} i{n % 30}\n" for n in range(users)))
+    asked = ["recommend.py", "--run-dir", run, "--histories", tmp_path / "histories"]
     asked += ["--batch-size", "512"]
-    code, out, err = command(*asked, "--output", whole)
+    code, out, err = call(*asked, "--output", whole)
     assert code == 0, err
-    assert f"{users:,} histories answered" in out
-    answers = [json.loads(line) for line in whole.read_text().splitlines()]
-    assert [answer["user"] for answer in answers] == [f"u{n}" for n in range(users)]
-    assert answers[7]["by"] == "popularity"
-    assert answers[3]["items"][0] == "i5"
+    assert out.splitlines()[-1] == f"{users:,} histories answered: {whole}"
+    assert len(whole.read_text().splitlines()) == users
 
-    process = start(*asked, "--output", cut)
-    while not (parts := list(tmp_path.glob(".cut.jsonl.*.partial"))) or not parts[0].stat().st_size:
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    kept = interrupted(start(*asked, "--output", cut), tmp_path, "cut.jsonl", signal.SIGINT)
     assert not cut.exists()
-    kept = parts[0].stat().st_size
     assert 0 < kept < whole.stat().st_size
-    code, _, err = command(*asked, "--output", cut)
+    code, _, err = call(*asked, "--output", cut)
     assert code == 0, err
     assert cut.read_bytes() == whole.read_bytes()
     assert not list(tmp_path.glob(".cut*"))
 
 
-def test_an_interrupt_is_one_line_and_leaves_no_empty_file(start, run, tmp_path):
-    histories = tmp_path / "histories.txt"
-    histories.write_text("u1 i3\n" * 200_000)
-    process = start(
-        "recommend.py", "--run-dir", run, "--histories", histories, "--output", tmp_path / "out"
-    )
-    while not list(tmp_path.glob(".out.*.partial")):
+def interrupted(process, folder, name, kind):
+    """Send a signal once the first answers are there; return how many bytes of them remain."""
+    while not (parts := list(folder.glob(f".{name}.*.partial"))) or not parts[0].stat().st_size:
         assert process.poll() is None
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(kind)
     out, err = process.communicate()
-    assert (process.returncode, err) == (130, "")
-    assert re.fullmatch(r"stopped after [\d,]+ histories; the same command goes on\n", out)
-    assert all(part.stat().st_size for part in tmp_path.glob(".out*"))
+    if kind == signal.SIGINT:
+        assert (process.returncode, err) == (130, "")
+        last = out.splitlines()[-1]
+        assert re.fullmatch(r"stopped after [\d,]+ histories; the same command goes on", last)
+    return parts[0].stat().st_size
 
 
-def test_a_failed_request_leaves_nothing(command, run, tmp_path):
-    (tmp_path / "bad.txt").write_bytes(b"u1 i3\nu2 \xff\n")
-    code, _, err = command(
-        "recommend.py", "--run-dir", run, "--histories", "bad.txt", "--output", "out", cwd=tmp_path
-    )
-    assert code == 2
-    assert "is not UTF-8" in err
-    assert [path.name for path in tmp_path.iterdir()] == ["bad.txt"]
+@pytest.mark.slow
+def test_a_file_of_histories_goes_on_where_it_was_killed(call, start, run, tmp_path):
+    histories = tmp_path / "histories.txt"
+    histories.write_text("u1 i3\n" * 200_000)
+    asked = ["recommend.py", "--run-dir", run, "--histories", histories]
+    interrupted(start(*asked, "--output", tmp_path / "cut"), tmp_path, "cut", signal.SIGKILL)
+    for name in ("cut", "whole"):
+        code, _, err = call(*asked, "--output", tmp_path / name)
+        assert code == 0, err
+    assert (tmp_path / "cut").read_bytes() == (tmp_path / "whole").read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -100,8 +90,8 @@ def test_a_failed_request_leaves_nothing(command, run, tmp_path):
         (["--histories", "nowhere.txt", "--output", "out.jsonl"], "nowhere.txt"),
     ],
 )
-def test_mistakes_are_one_line(command, run, tmp_path, flags, named):
-    code, _, err = command("recommend.py", "--run-dir", run, *flags, cwd=tmp_path)
+def test_mistakes_are_one_line(call, run, tmp_path, flags, named):
+    code, _, err = call("recommend.py", "--run-dir", run, *flags, cwd=tmp_path)
     assert code == 2
     assert named in err
     assert err.count("\n") == 1

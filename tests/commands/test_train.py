@@ -1,9 +1,11 @@
-"""One run from the command line: what it leaves, how it resumes, how it is judged again."""
+"""One run from the command line: what it leaves, how it resumes, how it is evaluated again."""
 
 import json
 import shutil
 import signal
 import time
+
+import pytest
 
 from echojax.machine import commit
 from tests.commands.conftest import SMALL, WHOLE
@@ -17,7 +19,7 @@ def steps(folder):
 
 
 def checksums(folder):
-    """Return the checksum of the state behind each step that has a checkpoint."""
+    """Return the checksum of the state of each step that has a checkpoint."""
     metadata = {step: folder / f"checkpoints/{step}/meta/metadata" for step in steps(folder)}
     return {step: json.loads(path.read_text())["sha256"] for step, path in metadata.items()}
 
@@ -35,6 +37,7 @@ def wait_until(condition, process):
         time.sleep(0.01)
 
 
+@pytest.mark.smoke
 def test_run_folder_holds_everything(finished):
     folder, out = finished
     names = {path.name for path in folder.iterdir()}
@@ -58,35 +61,39 @@ def test_run_folder_holds_everything(finished):
     assert "Markov" in out
 
 
+@pytest.mark.smoke
 def test_it_learns(finished):
     results = json.loads((finished[0] / "results.json").read_text())
     assert results["test"]["hr@10"] > results["baselines"]["popularity"]["test"]["hr@10"] + 0.1
 
 
-def test_evaluate_gives_the_same_numbers(finished, command, tmp_path):
+@pytest.mark.smoke
+def test_evaluate_gives_the_same_numbers(finished, call, tmp_path):
     folder, _ = finished
     results = json.loads((folder / "results.json").read_text())
     for part in ("valid", "test"):
         output = tmp_path / f"{part}.json"
-        code, out, err = command(
+        code, out, err = call(
             "evaluate.py", "--run-dir", folder, "--split", part, "--output", output
         )
         assert code == 0, err
-        assert json.loads(output.read_text()) == results[part]
+        step = results["train"]["best_step"]
+        assert json.loads(output.read_text()) == {"step": step, **results[part]}
         assert f"hr@10    {results[part]['hr@10']:.6f}" in out
 
 
-def test_killed_runs_end_in_the_same_bits(finished, start, command, data_file, tmp_path):
+@pytest.mark.slow
+def test_killed_runs_end_in_the_same_bits(finished, start, call, data_file, tmp_path):
     folder = tmp_path / "killed"
     args = ["--data-path", data_file, *WHOLE]
     args += ["--run-dir", folder, "--resume"]
-    # Killed as soon as the folder is there, then behind some checkpoints.
+    # Killed as soon as the folder is there, then after some checkpoints.
     for least in (-1, 20):
         process = start("train.py", *args)
         wait_until(lambda: folder.exists() and max(steps(folder), default=0) > least, process)  # noqa: B023
         process.send_signal(signal.SIGKILL)
         process.communicate()
-    code, out, err = command("train.py", *args)
+    code, out, err = call("train.py", *args)
     assert code == 0, err
     assert "resumed from step" in out
     whole = finished[0]
@@ -97,25 +104,26 @@ def test_killed_runs_end_in_the_same_bits(finished, start, command, data_file, t
     assert ours["test"] == theirs["test"]
 
 
-def test_signals_save_and_say_how_to_go_on(finished, start, command, data_file, tmp_path):
+@pytest.mark.parametrize(
+    "kind", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
+def test_signals_save_and_say_how_to_go_on(finished, start, call, data_file, tmp_path, kind):
     folder = tmp_path / "asked"
-    args = ["--data-path", data_file, *WHOLE]
-    for kind, flags in ((signal.SIGINT, args), (signal.SIGTERM, ["--resume"])):
-        before = max(steps(folder), default=0)
-        process = start("train.py", *flags, "--run-dir", folder)
-        wait_until(lambda: max(steps(folder), default=0) > before, process)  # noqa: B023
-        process.send_signal(kind)
-        out, err = process.communicate(timeout=60)
-        assert process.returncode == 128 + kind, err
-        assert f"--run-dir {folder} --resume" in out
-        assert "Traceback" not in err
-    code, out, err = command("train.py", "--run-dir", folder, "--resume")
+    process = start("train.py", "--data-path", data_file, *WHOLE, "--run-dir", folder)
+    wait_until(lambda: steps(folder), process)
+    process.send_signal(kind)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + kind, err
+    assert f"--run-dir {folder} --resume" in out
+    assert "Traceback" not in err
+    code, out, err = call("train.py", "--run-dir", folder, "--resume")
     assert code == 0, err
     last = max(checksums(finished[0]))
     assert checksums(folder)[last] == checksums(finished[0])[last]
 
 
-def test_a_damaged_checkpoint_is_said_and_passed_over(finished, command, tmp_path):
+@pytest.mark.smoke
+def test_a_damaged_checkpoint_is_said_and_passed_over(finished, call, tmp_path):
     folder = tmp_path / "damaged"
     shutil.copytree(finished[0], folder)
     newest = max(checksums(folder))
@@ -125,27 +133,27 @@ def test_a_damaged_checkpoint_is_said_and_passed_over(finished, command, tmp_pat
             for place in range(100, len(content), 97):
                 content[place] ^= 0xFF
             path.write_bytes(content)
-    code, out, err = command("train.py", "--run-dir", folder, "--resume")
+    code, out, err = call("train.py", "--run-dir", folder, "--resume")
     assert code == 0, err
     assert f"checkpoint of step {newest} is damaged" in out
     assert checksums(folder)[newest] == checksums(finished[0])[newest]  # trained again
 
 
-def test_without_any_whole_checkpoint_it_says_so(finished, command, tmp_path):
+def test_without_any_whole_checkpoint_it_says_so(finished, call, tmp_path):
     folder = tmp_path / "lost"
     shutil.copytree(finished[0], folder)
     for path in (folder / "checkpoints").glob("*/meta/metadata"):
         path.write_text("{")
     before = (folder / "results.json").read_bytes()
-    code, _, err = command("train.py", "--run-dir", folder, "--resume")
+    code, _, err = call("train.py", "--run-dir", folder, "--resume")
     assert code == 2
     assert "no checkpoint in" in err
     assert (folder / "results.json").read_bytes() == before
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(command, data_file, tmp_path):
+def test_a_loss_that_is_not_finite_stops_the_run(call, data_file, tmp_path):
     args = ["--data-path", data_file, *SMALL, "--epochs", "3", "--run-dir", tmp_path / "run"]
-    code, _, err = command("train.py", *args, "--learning-rate", "1e30")
+    code, _, err = call("train.py", *args, "--learning-rate", "1e30")
     assert code == 2
     assert "the loss of step" in err
     assert "--learning-rate" in err

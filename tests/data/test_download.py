@@ -1,19 +1,17 @@
 import hashlib
 import http.server
 import os
-import socket
-import ssl
 import subprocess
 import threading
-import urllib.error
-import urllib.request
+import types
 from pathlib import Path
 
 import pytest
+import requests
 
-from echojax.data.download import StaysOnTls, download
-from echojax.data.fetch import check, fetch
-from echojax.data.sources import DATASETS, Origin
+from echojax.data import DATASETS, download
+from echojax.data.download import fetch, stay_on_tls
+from echojax.data.sources import Origin
 from echojax.errors import UserError
 
 CONTENT = os.urandom(1 << 20)
@@ -23,46 +21,40 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 class Server(http.server.ThreadingHTTPServer):
     """Serves CONTENT; ``plan`` says, request by request, what goes wrong."""
 
-    plan: list[str]
-    ranges: list[str | None]
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.plan, self.requests = [], 0
 
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self.server_port}/file.bin"
+    def origin(self, **known):
+        url = f"http://127.0.0.1:{self.server_port}/file.bin"
+        return Origin(**{"file": "file.bin", "url": url, "sha256": SHA256, **known})
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        self.server.ranges.append(self.headers["Range"])
+        self.server.requests += 1
         fault = self.server.plan.pop(0) if self.server.plan else "none"
         if fault.isdigit():
             self.send_error(int(fault))
             return
-        start = 0
-        if self.headers["Range"] and fault != "ignores range":
-            start = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
-        if start >= len(CONTENT):
-            self.send_error(416)
-            return
-        self.send_response(206 if start else 200)
-        if start:
-            first = start + 1 if fault == "other place" else start
-            end = len(CONTENT) - 1
-            self.send_header("Content-Range", f"bytes {first}-{end}/{len(CONTENT)}")
+        self.send_response(200)
         if fault != "no length":
-            self.send_header("Content-Length", str(len(CONTENT) - start))
+            self.send_header("Content-Length", str(len(CONTENT)))
         self.end_headers()
-        stop = len(CONTENT) // 2 if fault == "breaks" else len(CONTENT)
-        self.wfile.write(CONTENT[start:stop])
+        self.wfile.write(CONTENT[: len(CONTENT) // 2] if fault == "breaks" else CONTENT)
 
     def log_message(self, *args):
         pass
 
 
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch):
+    monkeypatch.setattr("pooch.core.time.sleep", lambda seconds: None)
+
+
 @pytest.fixture
 def server():
-    with Server(("127.0.0.1", 0), Handler) as serving:
-        serving.plan, serving.ranges = [], []
+    with Server() as serving:
         thread = threading.Thread(target=serving.serve_forever, args=(0.01,))
         thread.start()
         yield serving
@@ -70,122 +62,106 @@ def server():
         thread.join()
 
 
-def verify(path):
-    check(path, Origin(file="file.bin", size=len(CONTENT), sha256=SHA256))
+def anything(part):
+    assert part.exists()
 
 
-def get(server, target, **options):
-    download(server.url, target, verify, pause=0.001, **options)
-
-
-@pytest.mark.parametrize(
-    "plan",
-    [
-        [],
-        ["no length"],
-        ["503", "429"],
-        ["breaks"],
-        ["breaks", "503"],
-        ["breaks", "ignores range"],
-        ["breaks", "other place"],
-    ],
-)
+@pytest.mark.parametrize("plan", [[], ["no length"], ["503", "429"], ["breaks", "503", "breaks"]])
 def test_arrives_whole_whatever_goes_wrong(plan, server, tmp_path):
     server.plan = list(plan)
-    target = tmp_path / "file.bin"
-    get(server, target)
-    assert target.read_bytes() == CONTENT
-    assert os.listdir(tmp_path) == ["file.bin"]
-    if "breaks" in plan:
-        assert server.ranges[1] == f"bytes={len(CONTENT) // 2}-"
+    folder = tmp_path / "new" / "folder"
+    assert fetch(server.origin(), folder, anything).read_bytes() == CONTENT
+    assert os.listdir(folder) == ["file.bin"]
 
 
-def test_a_later_call_resumes_where_an_earlier_one_broke(server, tmp_path):
-    server.plan = ["breaks", "404"]
-    target = tmp_path / "file.bin"
-    with pytest.raises(UserError, match=r"cannot download http.*\(404"):
-        get(server, target)
-    assert os.listdir(tmp_path) == ["file.bin.part"]
-    get(server, target)
-    assert server.ranges[-1] == f"bytes={len(CONTENT) // 2}-"
-    assert target.read_bytes() == CONTENT
+WRONG = {
+    "size": ({"size": 7, "sha256": None}, "longer than the expected 7 bytes"),
+    "short": ({"size": 1 << 21}, f"{len(CONTENT)} bytes where {1 << 21} are expected"),
+    "checksum": ({"sha256": "0" * 64}, "file.bin: wrong checksum"),
+}
 
 
-@pytest.mark.parametrize("stale", [b"of an older version", CONTENT + b"too much", CONTENT])
-def test_a_part_that_does_not_fit_is_thrown_away(stale, server, tmp_path):
-    target = tmp_path / "file.bin"
-    (tmp_path / "file.bin.part").write_bytes(stale)
-    get(server, target)
-    assert target.read_bytes() == CONTENT
-
-
-@pytest.mark.parametrize(
-    ("origin", "message"),
-    [
-        (Origin(file="f", size=7), f"{len(CONTENT)} bytes where 7 are expected"),
-        (Origin(file="f", sha256="0" * 64), "wrong checksum"),
-    ],
-)
-def test_wrong_content_leaves_nothing(origin, message, server, tmp_path):
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_content_leaves_nothing_and_is_not_asked_for_again(case, server, tmp_path):
+    known, message = WRONG[case]
     with pytest.raises(UserError, match=message):
-        download(server.url, tmp_path / "f", lambda part: check(part, origin), pause=0.001)
+        fetch(server.origin(**known), tmp_path, anything)
+    assert os.listdir(tmp_path) == []
+    assert server.requests == 1
+
+
+def test_what_the_caller_refuses_never_gets_its_name(server, tmp_path):
+    def refuse(part):
+        assert part.read_bytes() == CONTENT
+        raise UserError("not the published numbers")
+
+    with pytest.raises(UserError, match="not the published numbers"):
+        fetch(server.origin(sha256=None), tmp_path, refuse)
     assert os.listdir(tmp_path) == []
 
 
-def test_gives_up_after_some_attempts(server, tmp_path):
-    server.plan = ["503"] * 9
-    with pytest.raises(UserError, match="503"):
-        get(server, tmp_path / "f", attempts=3)
-    assert len(server.ranges) == 3
+@pytest.mark.parametrize(("status", "attempts"), [("503", 4), ("404", 1)])
+def test_gives_up_at_once_or_after_some_attempts(status, attempts, server, tmp_path):
+    server.plan = [status] * 9
+    with pytest.raises(UserError, match=rf"cannot download http.*/file.bin \({status} "):
+        fetch(server.origin(), tmp_path, anything)
+    assert server.requests == attempts
+    assert os.listdir(tmp_path) == []
 
 
-def test_endless_content_is_cut(server, tmp_path):
+def test_endless_content_is_cut(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "MAX_BYTES", 1000)
+    server.plan = ["no length"]
     with pytest.raises(UserError, match="longer than the expected 1000 bytes"):
-        get(server, tmp_path / "f", max_bytes=1000)
+        fetch(server.origin(), tmp_path, anything)
 
 
 def test_no_connection_is_one_line(tmp_path):
-    with pytest.raises(UserError, match=r"cannot download .* \(Connection refused\)"):
-        download("http://127.0.0.1:9/x", tmp_path / "f", verify, attempts=2, pause=0.001)
+    origin = Origin(file="f", url="http://127.0.0.1:9/f")
+    with pytest.raises(UserError, match=r"^cannot download http://.*/f \(Connection refused\)$"):
+        fetch(origin, tmp_path, anything)
 
 
 @pytest.mark.parametrize(
-    "reason", [ssl.SSLCertVerificationError(1, "self-signed"), socket.gaierror(-2, "no name")]
+    "error",
+    [
+        requests.exceptions.SSLError("certificate verify failed: self-signed"),
+        requests.ConnectionError("Failed to resolve 'x' ([Errno -2] Name or service not known)"),
+    ],
 )
-def test_what_will_not_get_better_is_not_tried_again(reason, tmp_path, monkeypatch):
+def test_what_will_not_get_better_is_not_tried_again(error, tmp_path, monkeypatch):
     calls = []
 
-    def open_url(request):
-        calls.append(request)
-        raise urllib.error.URLError(reason)
+    def get(url, **options):
+        calls.append(url)
+        assert options["hooks"] == {"response": stay_on_tls}
+        raise error
 
-    monkeypatch.setattr("echojax.data.download.open_url", open_url)
-    with pytest.raises(UserError, match="cannot download"):
-        download("https://example.invalid/f", tmp_path / "f", verify)
+    monkeypatch.setattr(requests, "get", get)
+    with pytest.raises(UserError, match=r"\((certificate verify failed|Name or service not known)"):
+        fetch(Origin(file="f", url="https://example.invalid/f"), tmp_path, anything)
     assert len(calls) == 1
 
 
-def test_fetch_finds_what_another_process_fetched(server, tmp_path):
-    origin = Origin(file="file.bin", url=server.url, size=len(CONTENT), sha256=SHA256)
-    folder = tmp_path / "new" / "folder"
+def test_several_at_once_all_end_with_the_whole_file(server, tmp_path):
     found = []
     threads = [
-        threading.Thread(target=lambda: found.append(fetch(origin, folder, verify)))
+        threading.Thread(target=lambda: found.append(fetch(server.origin(), tmp_path, anything)))
         for _ in range(4)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert found == [folder / "file.bin"] * 4
-    assert len(server.ranges) == 1
-    assert os.listdir(folder) == ["file.bin"]
+    assert found == [tmp_path / "file.bin"] * 4
+    assert found[0].read_bytes() == CONTENT
+    assert os.listdir(tmp_path) == ["file.bin"]
 
 
 def test_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be written"):
-        fetch(Origin(file="f", url="http://127.0.0.1:9/f"), tmp_path / "file", verify)
+        fetch(Origin(file="f", url="http://127.0.0.1:9/f"), tmp_path / "file", anything)
 
 
 def test_pip_downloads_a_wheel_and_installs_nothing(tmp_path, monkeypatch):
@@ -193,24 +169,19 @@ def test_pip_downloads_a_wheel_and_installs_nothing(tmp_path, monkeypatch):
 
     def run(command, **options):
         commands.append(command)
-        folder = Path(command[command.index("--dest") + 1])
-        (folder / "thing-1.0.whl").write_bytes(CONTENT)
+        if command[-1] == "missing==1.0":
+            return subprocess.CompletedProcess(command, 1, "", "WARNING\nERROR: No matching x\n")
+        (Path(command[command.index("--dest") + 1]) / "thing-1.0.whl").write_bytes(CONTENT)
         return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr(subprocess, "run", run)
-    origin = Origin(file="thing-1.0.whl", requirement="thing==1.0")
-    assert fetch(origin, tmp_path, verify).read_bytes() == CONTENT
+    origin = Origin(file="thing-1.0.whl", requirement="thing==1.0", sha256=SHA256)
+    assert fetch(origin, tmp_path / "a", anything).read_bytes() == CONTENT
     assert commands[0][1:5] == ["-m", "pip", "download", "--no-deps"]
-    assert commands[0][-1] == "thing==1.0"
-    assert os.listdir(tmp_path) == ["thing-1.0.whl"]
-
-
-def test_pip_that_fails_is_one_line(tmp_path, monkeypatch):
-    failed = subprocess.CompletedProcess([], 1, "", "WARNING: slow\nERROR: No matching thing\n")
-    monkeypatch.setattr(subprocess, "run", lambda *args, **options: failed)
-    with pytest.raises(UserError, match=r"pip cannot download thing==1.0 \(ERROR: No matching"):
-        fetch(Origin(file="thing.whl", requirement="thing==1.0"), tmp_path, verify)
-    assert os.listdir(tmp_path) == []
+    assert os.listdir(tmp_path / "a") == ["thing-1.0.whl"]
+    with pytest.raises(UserError, match=r"pip cannot download missing==1.0 \(ERROR: No matching x"):
+        fetch(Origin(file="thing.whl", requirement="missing==1.0"), tmp_path / "b", anything)
+    assert os.listdir(tmp_path / "b") == []
 
 
 def test_every_url_uses_tls_and_every_origin_says_how():
@@ -222,11 +193,17 @@ def test_every_url_uses_tls_and_every_origin_says_how():
         assert origin.sha256 is None or len(bytes.fromhex(origin.sha256)) == 32
 
 
-def test_redirects_stay_on_tls():
-    request, answer = urllib.request.Request("https://a.example/f"), (None, 302, "Found", {})
-    follows = StaysOnTls()
-    same = follows.redirect_request(request, *answer, "https://b.example/f")
-    assert same.full_url == "https://b.example/f"
-    for elsewhere in ("http://b.example/f", "ftp://b.example/f"):
+@pytest.mark.parametrize(
+    ("target", "refused"),
+    [
+        *[("https://b.example/f", False), ("//b.example/f", False), ("/g", False)],
+        *[("http://b.example/f", True), ("ftp://b.example/f", True)],
+    ],
+)
+def test_redirects_stay_on_tls(target, refused):
+    response = types.SimpleNamespace(url="https://a.example/f", headers={"Location": target})
+    if refused:
         with pytest.raises(UserError, match="without TLS"):
-            follows.redirect_request(request, *answer, elsewhere)
+            stay_on_tls(response)
+    else:
+        stay_on_tls(response)

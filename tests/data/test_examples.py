@@ -1,10 +1,12 @@
 import itertools
 
 import numpy as np
-from hypothesis import given
+import pytest
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from echojax.data import Examples
+from echojax.data import Dataset, Examples, global_time_split, leave_one_out, windows
+from echojax.errors import UserError
 
 LENGTHS = [1, 3, 7, 2, 12]
 OFFSETS = np.cumsum([0, *LENGTHS])
@@ -44,3 +46,80 @@ def test_histories_are_whole(indices):
 
 def test_length_is_the_number_of_examples():
     assert len(examples(5)) == sum(LENGTHS) - len(LENGTHS)
+
+
+SPLITS = {"leave-one-out": leave_one_out, "global-time": global_time_split}
+
+# Users' times; few distinct ones, so that some users have no training target at all.
+users_times = st.lists(
+    st.lists(st.integers(0, 30), min_size=1, max_size=12).map(sorted), min_size=1, max_size=8
+)
+
+
+def dataset_of(times):
+    lengths = [len(user) for user in times]
+    total = sum(lengths)
+    return Dataset(
+        name="x",
+        items_T=np.arange(1, total + 1, dtype=np.int32),  # an item's number tells its place
+        times_T=np.array(list(itertools.chain(*times)), float),
+        offsets=np.cumsum([0, *lengths]),
+        user_ids=np.arange(len(lengths)).astype(str),
+        item_ids=np.arange(total + 1).astype(str),
+        fingerprint={"time": "source"},
+    )
+
+
+def training_examples(times, split, max_len):
+    try:
+        return SPLITS[split](dataset_of(times), max_len).train
+    except UserError:  # a part without examples
+        assume(False)
+
+
+def plain(train, max_len):
+    """Return the rows of items and of targets, users in order, the newest stretch first."""
+    rows = []
+    for user in np.unique(train.user_M):
+        targets = train.items_T[train.target_M[train.user_M == user]].tolist()
+        for stop in range(len(targets), 0, -max_len):
+            shown = targets[max(0, stop - max_len) : stop]
+            rows.append(([target - 1 for target in shown], shown))
+    return rows
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@given(users_times, st.integers(1, 6))
+def test_every_training_target_is_asked_for_exactly_once(split, times, max_len):
+    train = training_examples(times, split, max_len)
+    stretches = windows(train)
+    batch = stretches.gather(np.arange(len(stretches)))
+    asked = batch["targets"][batch["targets"] != 0]
+    assert sorted(asked.tolist()) == train.items_T[train.target_M].tolist()
+    assert stretches.targets == len(train)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@given(users_times, st.integers(1, 6))
+def test_stretches_are_cut_from_the_newest_target_on(split, times, max_len):
+    train = training_examples(times, split, max_len)
+    stretches = windows(train)
+    batch = stretches.gather(np.arange(len(stretches)))
+    assert {name: array.dtype for name, array in batch.items()} == dict.fromkeys(
+        ("item_ids", "lengths", "targets"), np.dtype(np.int32)
+    )
+    assert batch["item_ids"].shape == batch["targets"].shape == (len(stretches), max_len)
+    for row, (items, targets) in enumerate(plain(train, max_len)):
+        padding = [0] * (max_len - len(items))
+        assert batch["lengths"][row] == len(items)
+        assert batch["item_ids"][row].tolist() == items + padding
+        assert batch["targets"][row].tolist() == targets + padding
+    assert row == len(stretches) - 1
+
+
+def test_rows_come_in_the_order_asked_for():
+    stretches = windows(leave_one_out(dataset_of([range(9), range(5), range(12)]), 4).train)
+    indices = np.array([3, 0, 3])
+    batch, every = stretches.gather(indices), stretches.gather(np.arange(len(stretches)))
+    for name, array in batch.items():
+        np.testing.assert_array_equal(array, every[name][indices])

@@ -1,19 +1,36 @@
 import gzip
 import json
+import logging
 import os
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from echojax.data import DATASETS, Columns, cache, load, load_dataset
+from echojax.data import DATASETS, Columns, cache, item_titles, load, load_dataset
 from echojax.data.sources import Origin, Source, Statistics
 from echojax.errors import UserError
+from echojax.files import read_json
+from echojax.serving.history_file import read_histories
 
 # Six users who each met the same five items, in orders of their own.
 ROWS = [(u, (u * 7 + i * 3) % 5, 100 * u + i) for u in range(6) for i in range(5)]
 CSV = "user,item,time\n" + "".join(f"{u},{i},{t}\n" for u, i, t in ROWS)
 INTER = "user_id:token\titem_id:token\ttimestamp:float\n" + CSV.split("\n", 1)[1].replace(",", "\t")
+
+
+@pytest.fixture
+def said(caplog):
+    """Return a function that returns the lines logged since it was last called."""
+    caplog.set_level(logging.INFO, "echojax")
+
+    def lines():
+        found = caplog.messages.copy()
+        caplog.clear()
+        return found
+
+    return lines
 
 
 def test_own_file(write):
@@ -31,7 +48,7 @@ def test_own_file(write):
 def test_second_load_reads_the_cache_and_nothing_else(write, monkeypatch):
     path = write("a.csv", CSV)
     first = load_dataset(data_path=path)
-    monkeypatch.setattr(load, "read_interactions", None)
+    monkeypatch.setattr(load, "read_events", None)
     second = load_dataset(data_path=path)
     assert second.fingerprint == first.fingerprint
     for name in ("items_T", "times_T", "offsets", "user_ids", "item_ids"):
@@ -51,8 +68,23 @@ def test_changed_files_and_options_are_prepared_again(write):
     assert load_dataset(data_path=path).fingerprint["sha256"] != first.fingerprint["sha256"]
 
 
-@pytest.mark.parametrize("damage", ["cut", "flip", "empty", "text", "folder"])
-def test_damaged_cache_is_prepared_again_and_said(damage, write, tmp_path):
+def test_a_change_that_keeps_size_and_time_is_noticed(write):
+    path = write("a.csv", CSV)
+    info, first = path.stat(), load_dataset(data_path=path)
+    path.write_text(CSV.replace("\n0,0,0\n", "\n0,1,0\n"))
+    os.utime(path, ns=(info.st_atime_ns, info.st_mtime_ns))
+    assert (path.stat().st_mtime_ns, path.stat().st_size) == (info.st_mtime_ns, info.st_size)
+    assert load_dataset(data_path=path).fingerprint["sha256"] != first.fingerprint["sha256"]
+
+
+def test_the_same_content_elsewhere_is_read_from_the_cache(write, monkeypatch):
+    first = load_dataset(data_path=write("a.csv", CSV))
+    monkeypatch.setattr(load, "read_events", None)
+    assert load_dataset(data_path=write("moved/a.csv", CSV)).fingerprint == first.fingerprint
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "empty", "text", "folder", "pipe"])
+def test_damaged_cache_is_prepared_again_and_said(damage, write, tmp_path, said):
     path = write("a.csv", CSV)
     first = load_dataset(data_path=path)
     (kept,) = (tmp_path / "xdg/echojax/prepared").iterdir()
@@ -62,18 +94,19 @@ def test_damaged_cache_is_prepared_again_and_said(damage, write, tmp_path):
     elif damage == "flip":
         data[len(data) // 3] ^= 1
         kept.write_bytes(data)
-    elif damage == "folder":
+    elif damage in ("folder", "pipe"):
         kept.unlink()
-        kept.mkdir()
+        kept.mkdir() if damage == "folder" else os.mkfifo(kept)
     else:
         kept.write_bytes(b"" if damage == "empty" else b"no archive")
-    said = []
-    assert load_dataset(data_path=path, say=said.append).fingerprint == first.fingerprint
-    assert "prepared again" in said[0]
-    assert len(said) == (2 if damage == "folder" else 1)
+    said()
+    assert load_dataset(data_path=path).fingerprint == first.fingerprint
+    lines = said()
+    assert "prepared again" in lines[0]
+    assert len(lines) == (2 if damage == "folder" else 1)
     if damage != "folder":
-        assert load_dataset(data_path=path, say=said.append).fingerprint == first.fingerprint
-        assert len(said) == 1
+        assert load_dataset(data_path=path).fingerprint == first.fingerprint
+        assert said() == []
 
 
 def test_cache_holds_no_pickle(write, tmp_path):
@@ -94,13 +127,11 @@ def test_interrupted_save_leaves_nothing(write, tmp_path, monkeypatch):
     assert os.listdir(tmp_path / "xdg/echojax/prepared") == []
 
 
-def test_cache_that_cannot_be_written_is_said(write, tmp_path, monkeypatch):
+def test_cache_that_cannot_be_written_is_said(write, tmp_path, monkeypatch, said):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    said = []
-    dataset = load_dataset(data_path=write("a.csv", CSV), say=said.append)
-    assert dataset.num_users == 6
-    assert "the next run prepares again" in said[-1]
+    assert load_dataset(data_path=write("a.csv", CSV)).num_users == 6
+    assert "the next run prepares again" in said()[-1]
 
 
 @pytest.fixture
@@ -110,7 +141,7 @@ def toy(monkeypatch):
     files = ("toy.inter.gz", "toy.inter", "toy/toy.inter.gz", "toy/toy.inter")
     source = Source(max_len=5, files=files, origins=(origin,), five_core=Statistics(6, 5, 30))
     monkeypatch.setitem(DATASETS, "toy", source)
-    monkeypatch.setattr("echojax.data.download.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("pooch.core.time.sleep", lambda seconds: None)
     return origin
 
 
@@ -146,15 +177,14 @@ def test_archive_in_place_with_a_wrong_checksum_is_refused(tmp_path):
         load_dataset("ml-1m", data_dir=tmp_path)
 
 
-def test_without_network_one_line_says_what_to_put_where(toy, tmp_path):
-    said = []
+def test_without_network_one_line_says_what_to_put_where(toy, tmp_path, said):
     with pytest.raises(UserError) as raised:
-        load_dataset("toy", data_dir=tmp_path / "data", say=said.append)
+        load_dataset("toy", data_dir=tmp_path / "data")
     message = str(raised.value)
     assert "(Connection refused). Put toy.zip (from http://127.0.0.1:9/toy.zip) or" in message
     assert message.endswith(f"toy.inter.gz into {tmp_path / 'data'}")
     assert "\n" not in message
-    assert said == [f"toy: fetching http://127.0.0.1:9/toy.zip into {tmp_path / 'data'}"]
+    assert said() == [f"toy: fetching http://127.0.0.1:9/toy.zip into {tmp_path / 'data'}"]
     assert os.listdir(tmp_path / "data") == []
 
 
@@ -165,13 +195,10 @@ def test_downloads_without_a_checksum_must_have_the_published_numbers(
     rows = ROWS if right else ROWS[:-1]
     lines = "".join(json.dumps({"user": u, "item": i, "time": t}) + "\n" for u, i, t in rows)
 
-    def download(url, target, verify, **options):
-        part = tmp_path / "part"
-        part.write_bytes(gzip.compress(lines.encode()))
-        verify(part)
-        os.replace(part, target)
+    def download(url, part, origin):
+        Path(part).write_bytes(gzip.compress(lines.encode()))
 
-    monkeypatch.setattr("echojax.data.fetch.download", download)
+    monkeypatch.setattr("echojax.data.download._by_https", download)
     origin = Origin(file="toy.json.gz", url="https://example.invalid/toy.json.gz")
     source = Source(5, ("toy.inter",), (origin,), five_core=Statistics(6, 5, 30))
     monkeypatch.setitem(DATASETS, "toy", source)
@@ -183,11 +210,10 @@ def test_downloads_without_a_checksum_must_have_the_published_numbers(
         assert os.listdir(tmp_path / "d") == []
 
 
-def test_named_file_with_other_numbers_is_said(toy, write, tmp_path):
+def test_named_file_with_other_numbers_is_said(toy, write, tmp_path, said):
     write("toy.inter", INTER + "".join(f"9\t{i}\t1\n" for i in range(5)))
-    said = []
-    load_dataset("toy", data_dir=tmp_path, say=said.append)
-    assert "is not the published Statistics(users=6, items=5, interactions=30)" in said[0]
+    load_dataset("toy", data_dir=tmp_path)
+    assert "is not the published Statistics(users=6, items=5, interactions=30)" in said()[0]
 
 
 @pytest.mark.parametrize(
@@ -195,7 +221,7 @@ def test_named_file_with_other_numbers_is_said(toy, write, tmp_path):
     [
         ({"name": "ml1m"}, "unknown --dataset 'ml1m'; did you mean 'ml-1m'"),
         ({"k_core": -1}, "--k-core -1: must not be negative"),
-        ({"name": "ml-1m", "data_format": "csv"}, "describe a --data-path"),
+        ({"name": "ml-1m", "columns": Columns(data_format="csv")}, "describe a --data-path"),
         ({"name": "ml-1m", "columns": Columns(user="u")}, "describe a --data-path"),
         ({"data_path": "absent.csv"}, "absent.csv: no such file"),
         ({"data_path": "."}, "is a folder"),
@@ -231,10 +257,26 @@ def test_a_user_without_a_home_is_told_which_variable_to_set(monkeypatch, write)
     assert load_dataset("synthetic").num_users > 0
 
 
-def test_notes_are_said_every_time(write):
+def test_notes_are_said_every_time(write, said):
     rows = "".join(f"{u},{i},{t},x\n" for u, i, t in ROWS)
     path = write("a.csv", f"user,item,ts,update\n{rows}")
     for _ in range(2):
-        said = []
-        load_dataset(data_path=path, say=said.append)
-        assert "column 'update' looks like a time and is not used" in said[0]
+        load_dataset(data_path=path)
+        assert "column 'update' looks like a time and is not used" in said()[0]
+
+
+READERS = {
+    "data": lambda folder: load_dataset(data_path=folder / "a.csv"),
+    "pattern": lambda folder: load_dataset(data_path=folder / "*.csv"),
+    "histories": lambda folder: list(read_histories(folder / "a.csv")),
+    "JSON": lambda folder: read_json(folder / "a.csv"),
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_pipes_are_named_and_never_waited_for(reader, tmp_path):
+    os.mkfifo(tmp_path / "a.csv")
+    with pytest.raises(UserError, match=r"a\.csv.*no regular file"):
+        READERS[reader](tmp_path)
+    os.mkfifo(tmp_path / "b.item")
+    assert item_titles("x", data_path=tmp_path / "b.inter") == {}

@@ -1,5 +1,7 @@
 """The published numbers of the real data sets, where the files are at hand."""
 
+import logging
+
 import numpy as np
 import pytest
 
@@ -10,10 +12,10 @@ EXAMPLES = {"ml-100k": 96_458, "ml-1m": 981_491, "amazon-beauty": 131_413}
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_published_numbers(name, real_data):
-    said = []
-    dataset = load_dataset(name, data_dir=real_data, say=said.append)
-    assert said == []
+def test_published_numbers(name, real_data, caplog):
+    caplog.set_level(logging.INFO, "echojax")
+    dataset = load_dataset(name, data_dir=real_data)
+    assert caplog.messages == []
     assert statistics_of(dataset) == DATASETS[name].five_core
     split = leave_one_out(dataset, DATASETS[name].max_len)
     assert len(split.train) == EXAMPLES[name]

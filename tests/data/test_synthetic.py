@@ -76,8 +76,8 @@ def test_optimum_is_bayes_rule_by_enumeration():
 def test_sequences_occur_as_often_as_they_should():
     """Chi-square of the first three events of many users against their exact probabilities."""
     generator = tiny(num_users=200_000, min_length=4, max_length=4, far_lag=2)
-    source = generator.generate()
-    events = source.items_T.reshape(-1, 4)[:, :3].astype(np.int64)
+    items = generator.generate()["item"].to_physical().to_numpy()
+    events = items.reshape(-1, 4)[:, :3].astype(np.int64)
     size = generator.catalogue
     counts = np.bincount(events @ [size * size, size, 1], minlength=size**3)
     expected = np.array(

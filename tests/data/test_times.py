@@ -6,17 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echojax.data.times import Times, plausible
+from echojax.data.times import are_dates, joined_times, parse_times, plausible
 from echojax.errors import UserError
 
 
 def parse(*blocks, time_format=None):
-    times = Times(time_format)
-    for block in blocks:
-        column = block if isinstance(block, pl.Series) else pl.Series(block, dtype=pl.String)
-        times.add(column, lambda row, problem: UserError(f"row {row}: {problem}"))
-    found = times.finish(lambda row, problem: UserError(f"row {row}: {problem}"))
-    return found, times.described(found)
+    columns = [b if isinstance(b, pl.Series) else pl.Series(b, dtype=pl.String) for b in blocks]
+
+    def error(row, problem):
+        return UserError(f"row {row}: {problem}")
+
+    dates = are_dates(columns[0], time_format)
+    moments = [parse_times(column, dates, time_format, error) for column in columns]
+    return joined_times(moments, error)
 
 
 @given(

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from echojax.data import global_time_split, leave_one_out, load_dataset
 from echojax.evaluation import evaluate_baselines, metric_names
 from echojax.evaluation.baselines import rank_by, scorer
+from echojax.models import HEURISTICS
 from echojax.models.heuristic import Markov, Popularity, training_counts
+from tests.models.promises import ITEMS, refuses_and_answers_nothing
 
 HISTORIES = st.lists(st.lists(st.integers(1, 7), min_size=3, max_size=9), min_size=1, max_size=6)
 
@@ -39,6 +41,12 @@ def test_scores_equal_counts_of_the_training_part(make_dataset, histories):
         by_score = sorted(range(8), key=lambda v: row[v])
         assert [keys[v] for v in by_score] == [keys[v] for v in expected]
         np.testing.assert_array_equal(np.floor(row), [pairs[last, v] for v in range(8)])
+
+
+@pytest.mark.parametrize("name", HEURISTICS)
+def test_scores_of_what_means_nothing_are_refused_and_of_nothing_are_none(make_dataset, name):
+    split = leave_one_out(make_dataset([[1, 2, 1, 3, 4, 5]], ITEMS), max_len=9)
+    refuses_and_answers_nothing(HEURISTICS[name](split.train, ITEMS).scores)
 
 
 def test_equal_counts_are_equal_scores(make_dataset):

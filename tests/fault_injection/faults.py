@@ -62,38 +62,25 @@ def refused(end: Ended, *words: str) -> tuple[str, ...]:
 # Processes that end before they are done.
 
 
-def kill_in_a_write(reference: Reference, run: Path, rng: random.Random) -> Hit:
-    step, after = reference.draw(rng), rng.uniform(0, 0.06)
+def kill(reference: Reference, run: Path, rng: random.Random, *, moment: str) -> Hit:
+    """Kill within milliseconds of a checkpoint's temporary name, of its name, or at any time."""
+    step = 0 if moment == "start" else reference.draw(rng)
+    after = rng.uniform(0, {"start": reference.seconds, "write": 0.06, "checkpoint": 0.1}[moment])
 
-    def began() -> bool:
-        return newest(run) > step or (newest(run) == step and is_writing(run))
+    def reached() -> bool:
+        if moment == "write":
+            return newest(run) > step or (newest(run) == step and is_writing(run))
+        return newest(run) >= step
 
-    when = f"{1000 * after:.0f} ms into the write after step {step}"
-    return _kill(reference, run, began, after, when)
-
-
-def kill_in_training(reference: Reference, run: Path, rng: random.Random) -> Hit:
-    step, after = reference.draw(rng), rng.uniform(0, 0.1)
-    when = f"{1000 * after:.0f} ms after the checkpoint of step {step}"
-    return _kill(reference, run, lambda: newest(run) >= step, after, when)
-
-
-def kill_anywhere(reference: Reference, run: Path, rng: random.Random) -> Hit:
-    after = rng.uniform(0, reference.seconds)
-    return _kill(reference, run, lambda: True, after, f"{after:.2f} s after the start")
-
-
-def _kill(
-    reference: Reference, run: Path, began: Callable[[], bool], after: float, when: str
-) -> Hit:
     process = reference.training.start(run)
-    wait_for(process, began)
+    wait_for(process, reached)
     try:  # a busy machine may have sped up since the undisturbed run
         process.wait(after)
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGKILL)
     end = ended(process)
     state = "mid-write" if is_writing(run) else "between writes"
+    when = f"{after:.3f} s after the {moment} (step {step})"
     what = f"{when}, {state}" if end.code < 0 else f"{when}: it had ended by itself"
     return Hit(what, newest(run))
 
@@ -330,10 +317,10 @@ class Trial(NamedTuple):
 
 
 KILLS = (
-    Trial("SIGKILL in a checkpoint write", kill_in_a_write),
-    Trial("SIGKILL in training", kill_in_training),
-    Trial("SIGKILL at any time", kill_anywhere),
-    Trial("SIGKILL of two seeds at once", kill_in_training, seeds=2),
+    Trial("SIGKILL in a checkpoint write", partial(kill, moment="write")),
+    Trial("SIGKILL in training", partial(kill, moment="checkpoint")),
+    Trial("SIGKILL at any time", partial(kill, moment="start")),
+    Trial("SIGKILL of two seeds at once", partial(kill, moment="checkpoint"), seeds=2),
 )
 # None of the bugs survives these.
 QUICK = (

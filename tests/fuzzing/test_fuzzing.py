@@ -57,6 +57,7 @@ def test_a_hang_is_cut_short(monkeypatch):
         assert attempt(lambda: time.sleep(0.001))[0] == "parsed"
 
 
+@pytest.mark.smoke
 def test_inputs_are_chosen_by_the_seed_and_made_from_what_is_valid(tmp_path):
     for number, target in enumerate(targets.all_targets(tmp_path).values()):
         folder = tmp_path / str(number)

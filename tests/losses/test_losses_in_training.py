@@ -32,8 +32,8 @@ class LastItem(CausalModel):
         super().__init__(ITEMS, d_model=8, max_len=LENGTH, rngs=rngs)
         self.linear = nnx.Linear(8, 8, rngs=rngs)
 
-    def encode_all(self, item_ids_BxL, lengths_B, *, dropout_keys=None):
-        return self.linear(self.lookup(item_ids_BxL))
+    def read_all(self, x_BxLxD, lengths_B, *, dropout_keys=None):
+        return self.linear(x_BxLxD)
 
 
 def setup(name, seed=0, microbatch=None):

@@ -83,27 +83,24 @@ class Promises:
         return np.stack([self.catalogue(p) @ self.encode(p, items) for items in HISTORIES])
 
     @pytest.mark.usefixtures("x64")
-    def test_scores_are_those_of_the_equations(self):
-        graphdef, params = float64(self.kind, max_len=self.max_len)
-        ours = jax.jit(lambda params: nnx.merge(graphdef, params).scores(IDS, LENGTHS))(params)
-        assert ours.dtype == jnp.float64
-        np.testing.assert_allclose(ours, self.scores(params), rtol=self.rtol, atol=self.rtol)
-
-    @pytest.mark.usefixtures("x64")
-    def test_gradient_is_that_of_the_equations(self):
+    def test_scores_and_their_gradient_are_those_of_the_equations(self):
         graphdef, params = float64(self.kind, max_len=self.max_len)
         weights = np.random.default_rng(2).normal(size=(len(IDS), ITEMS))
 
         @jax.jit
-        @jax.grad
+        @functools.partial(jax.grad, has_aux=True)
         def gradient(params):
-            return jnp.sum(weights * nnx.merge(graphdef, params).scores(IDS, LENGTHS))
+            scores = nnx.merge(graphdef, params).scores(IDS, LENGTHS)
+            return jnp.sum(weights * scores), scores
 
+        slopes, ours = gradient(params)
+        assert ours.dtype == jnp.float64
+        np.testing.assert_allclose(ours, self.scores(params), rtol=self.rtol, atol=self.rtol)
         leaves, structure = jax.tree.flatten(params)
         names = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(params)]
         tolerance = max(10 * self.rtol, 1e-6)
         # One direction for each parameter, so that none can hide behind the others.
-        for i, slope in enumerate(jax.tree.leaves(gradient(params))):
+        for i, slope in enumerate(jax.tree.leaves(slopes)):
             direction = np.random.default_rng(i).normal(size=leaves[i].shape)
             if "item_embedding" in names[i]:
                 direction[0] = 0  # a lookup never trains padding's row
@@ -115,6 +112,9 @@ class Promises:
             difference = (value(1e-5) - value(-1e-5)) / 2e-5
             found = np.vdot(slope, direction)
             np.testing.assert_allclose(found, difference, tolerance, tolerance, err_msg=names[i])
+
+    def test_scores_of_what_means_nothing_are_refused_and_of_nothing_are_none(self):
+        refuses_and_answers_nothing(build(self.kind).scores)
 
     def test_rows_do_not_meet(self):
         encode = compiled(self.kind)
@@ -166,6 +166,18 @@ class CausalPromises(Promises):
         follows_keys(
             compiled(self.kind, "encode_all", dropout=0.5), compiled(self.kind, "encode_all")
         )
+
+
+def refuses_and_answers_nothing(scores):
+    """Check the scores of a model of ITEMS items for numbers that mean nothing, and no rows."""
+    row = np.array([[1, 2, 0]], np.int32)
+    for item in (ITEMS, -1, 10**6):
+        with pytest.raises(ValueError, match=rf"^item {item} is not in the table: .* 1 to 9"):
+            scores(np.array([[1, item, 0]], np.int32), np.array([2]))
+    for length in (0, 4, -1):
+        with pytest.raises(ValueError, match=rf"^a history of length {length}: it must be 1 to 3"):
+            scores(row, np.array([length]))
+    assert scores(row[:0], np.array([], int)).shape == (0, ITEMS)
 
 
 def follows_keys(encode, without):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from echojax.models import blocked_attention
+from echojax.models import attention
 from echojax.models.hstu import HSTU
 from echojax.models.sasrec import SASRec
 from tests.models.promises import build
@@ -33,7 +33,7 @@ def test_values_and_gradients_are_those_of_the_equation(causal):
         return jnp.einsum("bhqs,bshk->bqhk", jax.nn.softmax(jnp.where(see, score, -jnp.inf)), v)
 
     def blocked(q, k, v):
-        return blocked_attention.blocked_attention(q, k, v, LENGTHS, causal=causal)
+        return attention.blocked_attention(q, k, v, LENGTHS, causal=causal)
 
     def with_gradients(attend):
         out, pull = jax.vjp(jax.jit(attend), q, k, v)
@@ -51,7 +51,7 @@ def test_hstu_of_long_histories_is_the_same(monkeypatch):
         return jnp.mean(jnp.sin(nnx.merge(graphdef, params).encode(*HISTORIES)))
 
     found = jax.jit(jax.value_and_grad(value))(params)
-    monkeypatch.setattr("echojax.models.hstu.is_better", lambda queries: False)
+    monkeypatch.setattr("echojax.models.hstu.blocks_are_better", lambda queries: False)
     expected = jax.jit(jax.value_and_grad(lambda params: value(params)))(params)
     largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(expected))
     for ours, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
@@ -61,6 +61,6 @@ def test_hstu_of_long_histories_is_the_same(monkeypatch):
 def test_sasrec_of_long_histories_is_the_same(monkeypatch):
     model = build(SASRec, max_len=140)
     found = jax.jit(model.encode)(*HISTORIES)
-    monkeypatch.setattr("echojax.models.attention.is_better", lambda queries: False)
+    monkeypatch.setattr("echojax.models.attention.blocks_are_better", lambda queries: False)
     expected = jax.jit(lambda *histories: model.encode(*histories))(*HISTORIES)
     np.testing.assert_allclose(found, expected, atol=2e-5)

@@ -68,7 +68,7 @@ def test_scores_of_two_layers_with_each_switch_off_are_those_of_the_equations(of
 def influence(**sizes):
     """Return how much each position's embedding moves the read-out, (B, L)."""
     model = build(EchoMamba4Rec, **sizes)
-    embedded = model.embed(IDS, None)
+    embedded = model.norm(model.lookup(model.arranged(IDS, LENGTHS)[0])[0])
 
     def encode(x):
         for layer in model.layers[:-1]:
@@ -78,7 +78,7 @@ def influence(**sizes):
     return np.abs(jax.jit(jax.grad(encode))(embedded)).sum(axis=-1)
 
 
-def test_mended_reads_the_whole_history_and_nothing_else():
+def test_corrected_reads_the_whole_history_and_nothing_else():
     moved = influence(layers=2)
     inside = np.arange(7) < LENGTHS[:, None]
     assert (moved[inside] > 1e-6).all()

@@ -25,8 +25,7 @@ class TestFMLPRec(Promises):
 def test_even_windows_have_a_frequency_that_mirrors_itself():
     promises = TestFMLPRec()
     promises.max_len = 8
-    promises.test_scores_are_those_of_the_equations()
-    promises.test_gradient_is_that_of_the_equations()
+    promises.test_scores_and_their_gradient_are_those_of_the_equations()
 
 
 def filtered(p, x):
@@ -44,5 +43,5 @@ def filtered(p, x):
 
 
 def test_histories_end_where_the_window_ends():
-    rolled = np.asarray(build(FMLPRec)._at_window_end(IDS, LENGTHS))
+    rolled = np.asarray(build(FMLPRec).arranged(IDS, LENGTHS)[0])
     assert rolled.tolist() == [[0] * (7 - len(items)) + items for items in HISTORIES]

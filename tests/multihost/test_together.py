@@ -43,6 +43,7 @@ def ends(process):
     return process.returncode, error
 
 
+@pytest.mark.slow
 def test_both_end_well(start):
     hosts = [start("nothing", host) for host in (0, 1)]
     assert [ends(host) for host in hosts] == [(0, ""), (0, "")]
@@ -54,6 +55,7 @@ def test_a_mistake_on_one_hosts_command_line_ends_the_other(start):
     assert ends(waits) == (2, "error: host 1 has ended: a mistake\n")
 
 
+@pytest.mark.slow
 def test_a_disk_that_fails_the_first_host_ends_the_other(start):
     fails, waits = start("disk", 0), start("wait", 1)
     line = "cannot use /data/file: Input/output error; fix that, or name another place"

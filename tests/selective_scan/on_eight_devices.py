@@ -9,12 +9,12 @@ import numpy as np
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
-from selective_scan import pallas_gpu, pallas_tpu, selective_scan, selective_scan_readout
+from selective_scan import gpu, selective_scan, selective_scan_readout, tpu
 from tests.selective_scan.oracle import JAX_NAMES, inputs
 
 INTERPRETED = {
-    "pallas_gpu": partial(pallas_gpu.scan, interpret=True),
-    "pallas_tpu": partial(pallas_tpu.scan, interpret=True),
+    "pallas_gpu": partial(gpu.scan, interpret=True),
+    "pallas_tpu": partial(tpu.scan, interpret=True),
 }
 # How the inputs are cut; what is not named is on every device.
 CUTS = {
@@ -28,7 +28,7 @@ CUTS = {
 def scan(name, arrays, lengths):
     named = {JAX_NAMES[k]: v for k, v in arrays.items()}
     if name in INTERPRETED:
-        whole = pallas_gpu.ScanInputs(**named, lengths_B=lengths)
+        whole = gpu.ScanInputs(**named, lengths_B=lengths)
         return INTERPRETED[name](whole, softplus=True, reverse=False)[0]
     if name == "readout":
         used = {k: v for k, v in named.items() if k not in ("C_BxLxN", "D_E", "z_BxLxE")}

@@ -46,10 +46,11 @@ def inputs(shape, given=OPTIONS["everything"], seed=0):
     return {k: v for k, v in arrays.items() if k in ("u", "delta", "A", "B", "C", *given)}
 
 
-def run(scan, arrays, dtype, reverse):
-    """Return (actual, expected) for y, the last state and all gradients, jitted.
+def run(scan, arrays, dtype, reverse, softplus=True):
+    """Return (actual, expected) for y, the last state and all gradients, of one compiled program.
 
-    ``scan`` is called as ``scan(ScanInputs, softplus=True, reverse=reverse)``.
+    ``scan`` is called as ``scan(ScanInputs, softplus=softplus, reverse=reverse)``. Values are there
+    twice: as computed for themselves, and with what the gradient needs kept.
     """
     floats = {k: jnp.asarray(v, dtype) for k, v in arrays.items() if k != "lengths"}
     lengths = arrays.get("lengths")
@@ -60,27 +61,30 @@ def run(scan, arrays, dtype, reverse):
     def call(floats):
         named = {JAX_NAMES[k]: v for k, v in floats.items()}
         whole = ScanInputs(**named, lengths_B=None if lengths is None else jnp.asarray(lengths))
-        return scan(whole, softplus=True, reverse=reverse)
+        return scan(whole, softplus=softplus, reverse=reverse)
 
     def loss(floats):
         y, last = call(floats)
         return jnp.sum(y * dy) + jnp.sum(last * dlast), (y, last)
 
-    y, last = jax.jit(call)(floats)
-    grads, (y_again, last_again) = jax.jit(jax.grad(loss, has_aux=True))(floats)
+    both = jax.jit(lambda floats: (call(floats), jax.grad(loss, has_aux=True)(floats)))
+    (y, last), (grads, (y_kept, last_kept)) = both(floats)
     rounded = {k: np.asarray(v, np.float64) for k, v in floats.items()}
-    options = {"delta_softplus": True, "lengths": lengths, "reverse": reverse}
+    options = {"delta_softplus": softplus, "lengths": lengths, "reverse": reverse}
     expected_y, expected_last = selective_scan_reference(**rounded, **options)
     expected = selective_scan_gradients(dy, dlast, **rounded, **options)
     pairs = {"y": (y, expected_y), "last_state": (last, expected_last)}
-    pairs |= {"y, kept": (y_again, expected_y), "last_state, kept": (last_again, expected_last)}
+    pairs |= {"y, kept": (y_kept, expected_y), "last_state, kept": (last_kept, expected_last)}
     return pairs | {k: (grads[k], expected[k]) for k in grads}
 
 
 def compare(pairs, tolerance):
-    """Assert that every actual value is near the expected one, relative to the largest."""
+    """Assert that every actual value is near the expected one, relative to the largest.
+
+    A sum that cancels to less than 1e-2 keeps the rounding of its terms, whose size is about 1.
+    """
     for name, (actual, expected) in pairs.items():
         actual = np.asarray(actual, np.float64)
         assert actual.shape == expected.shape, name
         error = np.max(np.abs(actual - expected), initial=0)
-        assert error <= tolerance * max(np.max(np.abs(expected), initial=0), 1e-3), (name, error)
+        assert error <= tolerance * max(np.max(np.abs(expected), initial=0), 1e-2), (name, error)

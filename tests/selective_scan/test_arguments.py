@@ -10,10 +10,10 @@ from jax import export
 
 from selective_scan import (
     bidirectional_scan,
-    choice,
-    pallas_tpu,
+    dispatch,
     selective_scan,
     selective_scan_readout,
+    tpu,
 )
 from selective_scan.arguments import ScanInputs
 from tests.selective_scan.oracle import JAX_NAMES, inputs
@@ -142,13 +142,13 @@ def test_export_with_a_symbolic_batch(name):
 
 
 def test_export_of_the_tpu_kernel_with_a_symbolic_batch():
-    scan = lambda arrays: pallas_tpu.scan(ScanInputs(**arrays), softplus=True, reverse=False)  # noqa: E731
+    scan = lambda arrays: tpu.scan(ScanInputs(**arrays), softplus=True, reverse=False)  # noqa: E731
     function = jax.jit(partial(with_gradients, scan))
     export.export(function, platforms=["tpu"])(symbolic(arrays_of())).serialize()
 
 
 def test_a_symbolic_batch_is_refused_where_sizes_must_be_numbers(monkeypatch):
-    monkeypatch.setitem(choice._NEEDS, "pallas_gpu", lambda: None)
+    monkeypatch.setitem(dispatch._NEEDS, "pallas_gpu", lambda: None)
     shapes = symbolic(arrays_of())
     for name in ("pallas_gpu", "reference"):
         scan = lambda arrays: selective_scan(**arrays, implementation=name)  # noqa: B023, E731

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from selective_scan import pallas_gpu, pallas_tpu, selective_scan_readout
+from selective_scan import gpu, selective_scan_readout, tpu
 from selective_scan.arguments import ScanInputs
-from selective_scan.choice import scan_named
+from selective_scan.dispatch import scan_named
 from tests.selective_scan.oracle import JAX_NAMES, inputs
 
 SHAPE = (2, 18, 2, 2)  # "fused" has two chunks, the last of them padded
 GIVEN = ("D", "z", "delta_bias", "initial_state")
 LENGTHS = np.array([18, 11])
 KERNELS = {
-    "pallas_gpu": partial(pallas_gpu.scan, interpret=True),
-    "pallas_tpu": partial(pallas_tpu.scan, interpret=True),
+    "pallas_gpu": partial(gpu.scan, interpret=True),
+    "pallas_tpu": partial(tpu.scan, interpret=True),
 }
 MODES = {
     "forward over reverse": lambda loss: jax.jacfwd(jax.grad(loss)),

@@ -16,7 +16,7 @@ from flax import nnx
 
 from echojax.config import Config
 from echojax.models import build_model, with_sizes
-from selective_scan import bidirectional_scan, implementations, pallas_gpu, selective_scan
+from selective_scan import bidirectional_scan, gpu, implementations, selective_scan
 from tests.selective_scan import test_strong_decays as strong
 from tests.selective_scan.oracle import JAX_NAMES, OPTIONS, compare, inputs, run
 
@@ -34,7 +34,7 @@ def mixed(inputs, *, softplus, reverse):
     """Run the kernels with A, D, bias and states in float32, as a Mamba layer gives them."""
     small = ("A_ExN", "D_E", "delta_bias_E", "initial_state_BxExN")
     wide = {k: x.astype(jnp.float32) for k in small if (x := getattr(inputs, k)) is not None}
-    return pallas_gpu.scan(inputs._replace(**wide), softplus=softplus, reverse=reverse)
+    return gpu.scan(inputs._replace(**wide), softplus=softplus, reverse=reverse)
 
 
 @pytest.mark.parametrize(

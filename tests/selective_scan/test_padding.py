@@ -9,14 +9,14 @@ import pytest
 
 from selective_scan import (
     bidirectional_scan,
+    gpu,
     implementations,
-    pallas_gpu,
-    pallas_tpu,
     selective_scan,
     selective_scan_readout,
+    tpu,
 )
 from selective_scan.arguments import ScanInputs
-from selective_scan.choice import scan_named
+from selective_scan.dispatch import scan_named
 from tests.selective_scan.oracle import JAX_NAMES, inputs
 
 LENGTHS = np.array([0, 5, 19, 12])
@@ -27,8 +27,8 @@ OUTSIDE = ~(np.arange(SHAPE[1]) < LENGTHS[:, None])
 NAMES = [name for name, reason in implementations().items() if reason is None]
 SCANS = {name: scan_named(name) for name in NAMES}
 SCANS |= {
-    "pallas_gpu": partial(pallas_gpu.scan, interpret=True),
-    "pallas_tpu": partial(pallas_tpu.scan, interpret=True),
+    "pallas_gpu": partial(gpu.scan, interpret=True),
+    "pallas_tpu": partial(tpu.scan, interpret=True),
 }
 
 

@@ -1,6 +1,7 @@
 """The TPU kernels: interpreted against the oracle, and lowered as they are for a TPU."""
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -10,31 +11,10 @@ from jax.experimental.topologies import get_topology_desc
 from jax.extend.core import jaxprs_in_params
 from jax.sharding import SingleDeviceSharding
 
-from selective_scan import (
-    pallas_tpu,
-    pallas_tpu_launch,
-    selective_scan_gradients,
-    selective_scan_reference,
-)
+from selective_scan import tpu
 from selective_scan.arguments import ScanInputs
+from tests.selective_scan.oracle import JAX_NAMES, OPTIONS, compare, inputs, run
 
-FIELDS = {
-    "u": "u_BxLxE",
-    "delta": "delta_BxLxE",
-    "A": "A_ExN",
-    "B": "B_BxLxN",
-    "C": "C_BxLxN",
-    "D": "D_E",
-    "z": "z_BxLxE",
-    "delta_bias": "delta_bias_E",
-    "initial_state": "initial_state_BxExN",
-    "lengths": "lengths_B",
-}
-OPTIONS = {
-    "plain": (),
-    "mamba": ("D", "z", "delta_bias"),
-    "everything": ("D", "z", "delta_bias", "initial_state", "lengths"),
-}
 # The interpreted kernels are large to compile and quick to run.
 QUICK_COMPILE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
@@ -42,64 +22,34 @@ QUICK_COMPILE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensiv
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Cut small scans into as many blocks as large ones have."""
-    monkeypatch.setattr(pallas_tpu_launch, "_MOST_POSITIONS", 16)
-    monkeypatch.setattr(pallas_tpu_launch, "_MOST_CHANNELS", 128)
+    monkeypatch.setattr(tpu.blocks, "_MOST_POSITIONS", 16)
+    monkeypatch.setattr(tpu.blocks, "_MOST_CHANNELS", 128)
 
 
 def draw(shape, given=OPTIONS["everything"]):
-    batch, length, channels, states = shape
-    rng = np.random.default_rng(3)
-    arrays = {
-        "u": rng.normal(size=(batch, length, channels)),
-        "delta": rng.normal(size=(batch, length, channels)),
-        "A": -np.exp(rng.normal(size=(channels, states))),
-        "B": rng.normal(size=(batch, length, states)),
-        "C": rng.normal(size=(batch, length, states)),
-        "D": rng.normal(size=channels),
-        "z": rng.normal(size=(batch, length, channels)),
-        "delta_bias": rng.normal(size=channels),
-        "initial_state": rng.normal(size=(batch, channels, states)),
-        # A row without any position, one with all, others in between.
-        "lengths": np.linspace(0, length, batch).astype(np.int32)
-        if batch > 1
-        else np.array([length], np.int32),
-    }
-    return {k: v for k, v in arrays.items() if k in ("u", "delta", "A", "B", "C", *given)}
+    """Return inputs of which a row has no position, one has all, others are in between."""
+    arrays = inputs(shape, given)
+    if "lengths" in arrays and shape[0] > 1:
+        arrays["lengths"] = np.linspace(0, shape[1], shape[0]).astype(np.int32)
+    return arrays
 
 
 def scan_of(arrays, *, softplus=True, reverse=False, interpret=True):
-    inputs = ScanInputs(**{FIELDS[k]: v for k, v in arrays.items()})
-    return pallas_tpu.scan(inputs, softplus=softplus, reverse=reverse, interpret=interpret)
+    args = ScanInputs(**{JAX_NAMES[k]: v for k, v in arrays.items()})
+    return tpu.scan(args, softplus=softplus, reverse=reverse, interpret=interpret)
 
 
 def compare_with_the_oracle(arrays, dtype, tolerance, *, reverse, softplus=True):
-    """Compare y, the last state and the gradient of every input."""
-    floats = {k: jnp.asarray(v, dtype) for k, v in arrays.items() if k != "lengths"}
-    lengths = {k: v for k, v in arrays.items() if k == "lengths"}
-    rng = np.random.default_rng(9)
-    dy = rng.normal(size=arrays["u"].shape)
-    dlast = rng.normal(size=(len(dy), *arrays["A"].shape))
-
-    def loss(floats):
-        y, last = scan_of(floats | lengths, softplus=softplus, reverse=reverse)
-        return jnp.sum(y * dy) + jnp.sum(last * dlast), (y, last)
-
-    both = jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=QUICK_COMPILE)
-    (_, (y, last)), grads = both(floats)
-    assert (y.dtype, last.dtype) == (dtype, jnp.float32)
-    rounded = {k: np.asarray(v, np.float64) for k, v in floats.items()}
-    options = {"delta_softplus": softplus, "reverse": reverse} | lengths
-    expected = selective_scan_gradients(dy, dlast, **rounded, **options)
-    expected["y"], expected["last"] = selective_scan_reference(**rounded, **options)
-    for name, actual in (grads | {"y": y, "last": last}).items():
-        assert actual.shape == expected[name].shape, name
-        error = np.max(np.abs(np.asarray(actual, np.float64) - expected[name]))
-        assert error <= tolerance * max(np.max(np.abs(expected[name])), 1e-3), (name, error)
+    pairs = run(partial(tpu.scan, interpret=True), arrays, dtype, reverse, softplus)
+    assert (pairs["y"][0].dtype, pairs["last_state"][0].dtype) == (dtype, jnp.float32)
+    compare(pairs, tolerance)
 
 
 @pytest.mark.usefixtures("small_blocks")
-@pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize(
+    ("options", "reverse"),
+    [("plain", False), ("mamba", True), ("everything", False), ("everything", True)],
+)
 def test_equals_the_oracle(options, reverse):
     arrays = draw((3, 37, 5, 3), OPTIONS[options])
     compare_with_the_oracle(arrays, jnp.float32, 1e-5, reverse=reverse)

@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 
 from selective_scan import (
+    gpu,
     implementations,
-    pallas_gpu,
-    pallas_tpu,
     selective_scan_gradients,
     selective_scan_readout,
     selective_scan_reference,
+    tpu,
 )
 from selective_scan.arguments import ScanInputs
-from selective_scan.choice import scan_named
-from selective_scan.mosaic_arrays import Options
+from selective_scan.dispatch import scan_named
+from selective_scan.gpu.arrays import Options
 from tests.selective_scan.oracle import JAX_NAMES, inputs
 
 SHAPE = (2, 37, 3, 4)  # chunks of "fused" and of the kernels end in padding
@@ -38,11 +38,11 @@ FLUSHED = 1e-33
 def in_segments(args, *, softplus, reverse):
     one = jax.tree.map(lambda x: x[None], args)
     options = Options(softplus, (reverse,), interpret=True, segments=2)
-    return jax.tree.map(lambda x: x[0], pallas_gpu.scan_sets(one, options))
+    return jax.tree.map(lambda x: x[0], gpu.scan_sets(one, options))
 
 
 SCANS = {name: scan_named(name) for name, reason in implementations().items() if reason is None}
-SCANS |= {"pallas_gpu": in_segments, "pallas_tpu": partial(pallas_tpu.scan, interpret=True)}
+SCANS |= {"pallas_gpu": in_segments, "pallas_tpu": partial(tpu.scan, interpret=True)}
 
 
 def draw(time_step):

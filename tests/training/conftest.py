@@ -1,6 +1,7 @@
 """Small runs in this process: users who walk around a ring of 12 items, with some noise."""
 
 import io
+import logging
 
 import numpy as np
 import pytest
@@ -42,5 +43,6 @@ def train(data, folder, **options):
     """Train on a file; return what is printed."""
     out = io.StringIO()
     log_to(console := Console(file=out))
+    logging.getLogger("echojax").propagate = True  # to caplog, too
     run(Config(data_path=str(data), run_dir=str(folder), **options), console)
     return out.getvalue()

@@ -36,14 +36,20 @@ def stretches(rows, lengths, length=50):
     }
 
 
+def fake(**methods):
+    """Return a model that reads item numbers in the place of vectors."""
+    looked_up = {"arranged": lambda *given: given, "lookup": lambda items_BxL: (items_BxL, None)}
+    return SimpleNamespace(**looked_up, **methods)
+
+
 def recorder(mask_rate=0.2):
     """Return a model whose vectors are what it was told: its items and which are hidden."""
 
-    def encode_hidden(items_BxL, lengths_B, hidden_BxL, *, dropout_keys):
+    def read_hidden(items_BxL, lengths_B, hidden_BxL, *, dropout_keys):
         assert dropout_keys is not None
         return jnp.stack([items_BxL, hidden_BxL * 1, 0 * items_BxL + lengths_B[:, None]], axis=-1)
 
-    return SimpleNamespace(mask_rate=mask_rate, encode_hidden=encode_hidden)
+    return fake(mask_rate=mask_rate, read_hidden=read_hidden)
 
 
 def told(batch, mask_rate=0.2, seed=0):
@@ -53,7 +59,7 @@ def told(batch, mask_rate=0.2, seed=0):
     return items, hidden.astype(bool), lengths[:, 0], predictions
 
 
-def encode_all(item_ids_BxL, lengths_B, *, dropout_keys):
+def read_all(item_ids_BxL, lengths_B, *, dropout_keys):
     """Return vectors that tell all that the model was given: items, length, keys."""
     key_B = jax.random.key_data(dropout_keys)[:, :1].astype(jnp.int32)
     given = [item_ids_BxL, 0 * item_ids_BxL + lengths_B[:, None], 0 * item_ids_BxL + key_B]
@@ -61,21 +67,21 @@ def encode_all(item_ids_BxL, lengths_B, *, dropout_keys):
 
 
 def test_prefixes_are_the_encoded_histories_and_the_items_behind_them():
-    def encode(item_ids_BxL, lengths_B, *, dropout_keys):
-        return encode_all(item_ids_BxL, lengths_B, dropout_keys=dropout_keys).sum(axis=1)
+    def read_out(item_ids_BxL, lengths_B, *, dropout_keys):
+        return read_all(item_ids_BxL, lengths_B, dropout_keys=dropout_keys).sum(axis=1)
 
     batch = STRETCHES | {"targets": np.array([9, 4, 7], np.int32)}
-    user, targets, weights = prefixes(SimpleNamespace(encode=encode), batch, keys(3))
-    expected = encode(batch["item_ids"], batch["lengths"], dropout_keys=keys(3))
+    user, targets, weights, _ = prefixes(fake(read_out=read_out), batch, keys(3))
+    expected = read_out(batch["item_ids"], batch["lengths"], dropout_keys=keys(3))
     np.testing.assert_array_equal(user, expected[:, None])
     assert targets.tolist() == [[9], [4], [7]]
     assert weights.tolist() == [[1], [1], [0]]
 
 
 def test_all_positions_weigh_targets_and_no_padding():
-    model = SimpleNamespace(encode_all=encode_all, time_axis=None)
-    user, targets, weights = all_positions(model, STRETCHES, keys(3))
-    expected = encode_all(STRETCHES["item_ids"], STRETCHES["lengths"], dropout_keys=keys(3))
+    model = fake(read_all=read_all, time_axis=None)
+    user, targets, weights, _ = all_positions(model, STRETCHES, keys(3))
+    expected = read_all(STRETCHES["item_ids"], STRETCHES["lengths"], dropout_keys=keys(3))
     np.testing.assert_array_equal(user, expected)
     np.testing.assert_array_equal(targets, STRETCHES["targets"])
     assert weights.tolist() == [[1] * 5, [1, 1, 1, 0, 0], [0] * 5]
@@ -134,7 +140,7 @@ def test_cloze_lets_no_hidden_item_reach_a_vector():
     sizes = {"d_model": 8, "max_len": 5, "dropout": 0.5, "mask_rate": 0.4}
     model = BERT4Rec(12, **sizes, rngs=nnx.Rngs(0))
     hide = jax.jit(lambda batch: cloze(model, batch, keys(3)))
-    user, targets, weights = hide(STRETCHES)
+    user, targets, weights, _ = hide(STRETCHES)
     hidden = told(STRETCHES, mask_rate=0.4)[1]
     np.testing.assert_array_equal(weights, hidden * STRETCHES["weights"][:, None])
     changed = {name: array.copy() for name, array in STRETCHES.items()}

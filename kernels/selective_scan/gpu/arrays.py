@@ -1,0 +1,310 @@
+"""A scan's arrays as the kernels see them: padded, cut into segments of time, with their blocks.
+
+Everything here has the set, G or 1, as first axis; see ``gpu.kernel``.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import log
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.experimental import pallas as pl
+
+from selective_scan.arguments import ScanInputs, valid_mask
+from selective_scan.gpu.blocks import Blocks, plane_for
+from selective_scan.gpu.kernel import Input, Kernel, Output, in_time, launch, partial_in_time
+from selective_scan.gpu.plans import Plan, plan_for, segments_for
+
+_FIELDS = {
+    "u": "u_BxLxE",
+    "delta": "delta_BxLxE",
+    "A2": "A_ExN",
+    "B": "B_BxLxN",
+    "C": "C_BxLxN",
+    "D": "D_E",
+    "z": "z_BxLxE",
+    "bias": "delta_bias_E",
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is fixed when a scan is compiled.
+
+    Attributes:
+        softplus: whether softplus makes the time steps positive.
+        reverse: for each direction whether it starts at the last position; set g is of direction
+            g modulo the number of directions.
+        interpret: run the kernels as plain JAX, on any machine.
+        plan: block sizes; by default those of the table.
+        segments: parts of time that run side by side; by default by the shape.
+    """
+
+    softplus: bool
+    reverse: tuple[bool, ...]
+    interpret: bool = False
+    plan: Plan | None = None
+    segments: int | None = None
+
+
+class Cut:
+    """One launch's sizes, and its arrays as the kernels see them.
+
+    Channels are padded to whole blocks in arrays without time, which kernels access as they lie in
+    memory, and to 16 bytes in arrays with time: the hardware copies those, and leaves out what is
+    past their end.
+
+    Args:
+        inputs: of the scan.
+        options: of the scan.
+        ahead: as in the plan, unless given here.
+        beside: further arrays with the set as first axis; there are as many sets as any array has.
+    """
+
+    def __init__(
+        self,
+        inputs: ScanInputs,
+        options: Options,
+        *,
+        ahead: int | None = None,
+        beside: Iterable[Array | None] = (),
+    ):
+        self.inputs, self.options = inputs, options
+        _, self.rows, self.length, self.channels = inputs.u_BxLxE.shape
+        self.sets = max(len(x) for x in (*inputs, *beside) if x is not None)
+        self.states = inputs.A_ExN.shape[-1]
+        plan = options.plan or plan_for(self.states)
+        if plan.chunk > plan.block:  # the backward kernel's sums over a chunk have a block's room
+            raise ValueError(f"{plan}: chunk must be at most block")
+        programs = self.sets * self.rows * pl.cdiv(self.channels, plan.block)
+        self.segments = options.segments or segments_for(programs, self.length, plan.chunk)
+        self.padded_channels = self.channels + -self.channels % 8
+        self.blocks = Blocks(
+            sets=self.sets,
+            rows=self.rows * self.segments,
+            length=pl.cdiv(self.length, self.segments),
+            channels=self.channels,
+            # Two planes at the least, though up to 8 states would fit into one: JAX 0.10 cannot
+            # take one plane's block of channels.
+            states=self.states + -self.states % (2 * plane_for(plan.block)),
+            block=plan.block,
+            chunk=plan.chunk,
+            ahead=ahead or plan.ahead,
+            reverse=options.reverse,
+            interpret=options.interpret,
+        )
+
+    def run(
+        self,
+        kernel: Kernel,
+        inputs: dict[str, Input],
+        outputs: dict[str, Output],
+        scratch: dict[str, tuple[int, ...]],
+    ) -> dict[str, Array]:
+        """Launch a kernel; see ``kernel.launch``."""
+        return launch(kernel, self.options.softplus, self.blocks, inputs, outputs, scratch)
+
+    def shared(self, *names: str, from_end: bool = False) -> dict[str, Input]:
+        """Return inputs by name, and the lengths, each with its blocks; without what is not given.
+
+        D and bias are zeros where not given: a kernel without them would save nothing.
+        """
+        arrays: dict[str, Input] = {"lengths": (self.lengths(), None)}
+        for name in names:
+            x = getattr(self.inputs, _FIELDS[name])
+            if name in ("B", "C"):
+                spec = in_time(self.blocks, len(x), states=True, from_end=from_end)
+                x = self.in_time(x, self.blocks.states)
+                arrays[name] = (x.reshape(*x.shape[:-1], *self.blocks.column_shape), spec)
+            elif name in ("D", "bias"):
+                arrays[name] = (self.per_channel(x), None)
+            elif name == "A2":
+                arrays[name] = (self.in_planes(self.decay_rates()), None)
+            elif x is not None:
+                spec = in_time(self.blocks, len(x), from_end=from_end)
+                arrays[name] = (self.in_time(x, self.padded_channels), spec)
+        return arrays
+
+    # Arrays as the kernels see them.
+
+    def in_time(self, x: Array, width: int) -> Array:
+        """Return (S, B, L, F) as (S, B segments, L / segments, width)."""
+        time = self.segments * self.blocks.length - self.length
+        x = jnp.pad(x, ((0, 0), (0, 0), (0, time), (0, width - x.shape[-1])))
+        return x.reshape(len(x), self.blocks.rows, self.blocks.length, width)
+
+    def whole(self, x: Array, width: int | None = None) -> Array:
+        """Return what the kernels see as (G, B, L, E), or (G, B, L, width)."""
+        x = x[:, :, : self.blocks.length]
+        x = x.reshape(self.sets, self.rows, -1, x.shape[-1])
+        return x[:, :, : self.length, : width or self.channels]
+
+    def over_channel_blocks(self, x: Array) -> Array:
+        """Return the sum of partial sums, (G, B segments, L stored, N padded)."""
+        return jnp.sum(x.reshape(-1, self.sets, *x.shape[1:3], self.blocks.states), axis=0)
+
+    def where_valid(self, x: Array) -> Array:
+        """Return (G, B segments, L stored, N) with zeros where nothing is visited."""
+        given = self.inputs.lengths_B is not None
+        inside = valid_mask(self.lengths() if given else None, x.shape[2])
+        return x if inside is None else jnp.where(inside[..., None], x, 0)
+
+    def lengths(self) -> Array:
+        """Return the positions that each row and segment visits, (G, B segments), int32."""
+        given = self.inputs.lengths_B
+        lengths = jnp.full((1, self.rows), self.length) if given is None else given
+        first = jnp.arange(self.segments) * self.blocks.length
+        here = jnp.clip(lengths[..., None] - first, 0, self.blocks.length).astype(jnp.int32)
+        sets = (self.sets, self.rows, self.segments)
+        here = jnp.broadcast_to(jnp.repeat(here, self.sets // len(here), axis=0), sets)
+        return here.reshape(self.sets, -1)
+
+    def decay_rates(self) -> Array:
+        """Return A log2(e), (G, E padded, N padded), float32."""
+        x = self.inputs.A_ExN.astype(jnp.float32) / log(2)
+        x = jnp.repeat(x, self.sets // len(x), axis=0)
+        return self._pad_states(x)
+
+    def per_channel(self, x: Array | None) -> Array:
+        """Return D or the bias, (G, E padded), float32."""
+        if x is None:
+            return jnp.zeros((self.sets, self._block_channels), jnp.float32)
+        x = jnp.repeat(x.astype(jnp.float32), self.sets // len(x), axis=0)
+        return jnp.pad(x, ((0, 0), (0, self._block_channels - self.channels)))
+
+    def state_array(self, x: Array) -> Array:
+        """Return states (S, B, E, N) as (G, B, E padded, N padded), float32."""
+        x = jnp.repeat(x.astype(jnp.float32), self.sets // len(x), axis=0)
+        return self._pad_states(x)
+
+    def initial(self) -> Array | None:
+        """Return the initial states, or ``None`` for zeros."""
+        state = self.inputs.initial_state_BxExN
+        return None if state is None else self.state_array(state)
+
+    def in_planes(self, x: Array) -> Array:
+        """Return states (..., E padded, N padded) as (..., planes, E padded, plane)."""
+        x = x.reshape(*x.shape[:-1], *self.blocks.column_shape)
+        return jnp.moveaxis(x, -2, -3)
+
+    def from_planes(self, x: Array) -> Array:
+        """Return (..., planes, E padded, plane) as (..., E padded, N padded)."""
+        x = jnp.moveaxis(x, -3, -2)
+        return x.reshape(*x.shape[:-2], -1)
+
+    def _pad_states(self, x: Array) -> Array:
+        channels = self._block_channels - self.channels
+        padding = [(0, 0)] * (x.ndim - 2) + [(0, channels), (0, self.blocks.states - self.states)]
+        return jnp.pad(x, padding)
+
+    @property
+    def _block_channels(self) -> int:
+        return self.blocks.channel_blocks * self.blocks.block
+
+    @property
+    def _state(self) -> tuple[int, int, int]:
+        return self.blocks.planes, self._block_channels, self.blocks.plane
+
+    # Outputs.
+
+    def in_time_shape(self, dtype: jnp.dtype, *, from_end: bool = False) -> Output:
+        """Output y and gradients of u, delta and z: (G, B segments, L stored, E padded)."""
+        blocks = self.blocks
+        length = self._stored_length(self.padded_channels, blocks.block)
+        shape = (self.sets, blocks.rows, length, self.padded_channels)
+        return jax.ShapeDtypeStruct(shape, dtype), in_time(blocks, self.sets, from_end=from_end)
+
+    def partial_shape(self) -> Output:
+        """Gradients of B and C, sums over one block of channels each: (blocks G, ...)."""
+        blocks = self.blocks
+        length = self._stored_length(blocks.states, blocks.states)
+        parts = blocks.channel_blocks * self.sets
+        shape = (parts, blocks.rows, length, *blocks.column_shape)
+        return jax.ShapeDtypeStruct(shape, jnp.float32), partial_in_time(blocks)
+
+    def _stored_length(self, width: int, part: int) -> int:
+        """Return how many positions an output has for each row and segment.
+
+        Where a program's part of a chunk is one piece of memory, JAX stores it as that, heedless of
+        the end of the row: its last chunk would lie over the next row's first positions.
+        """
+        whole_chunks = self.blocks.chunks * self.blocks.chunk
+        return whole_chunks if width == part else self.blocks.length
+
+    def states_shape(self) -> Output:
+        """States: (G, B segments, planes, E padded, plane)."""
+        shape = (self.sets, self.blocks.rows, *self._state)
+        return jax.ShapeDtypeStruct(shape, jnp.float32), None
+
+    def starts_shape(self) -> Output:
+        """The states before each chunk: (G, B segments, chunks, planes, E padded, plane)."""
+        shape = (self.sets, self.blocks.rows, self.blocks.chunks, *self._state)
+        return jax.ShapeDtypeStruct(shape, jnp.float32), None
+
+    def channels_shape(self) -> Output:
+        """One value a row and channel: (G, B segments, E padded)."""
+        shape = (self.sets, self.blocks.rows, self._block_channels)
+        return jax.ShapeDtypeStruct(shape, jnp.float32), None
+
+    # Segments.
+
+    def between(self, ends: Array, totals: Array, edge: Array | None, *, from_end: bool) -> Array:
+        """Return the states between segments, (G, B segments, planes, E padded, plane)."""
+        ends, totals = self._by_segment(self.from_planes(ends)), self._by_segment(totals)
+        backwards = self._backwards ^ from_end
+        states = between_segments(ends, totals, self.decay_rates(), edge, backwards)
+        return self.in_planes(states.reshape(self.sets, self.blocks.rows, *states.shape[3:]))
+
+    def outermost(self, x: Array, *, from_end: bool) -> Array:
+        """Return (G, B, E, N): what a row's last segment on the way has."""
+        x = self.from_planes(x)
+        x = last_segment(self._by_segment(x), self._backwards ^ from_end)
+        return x[:, :, : self.channels, : self.states]
+
+    def _by_segment(self, x: Array) -> Array:
+        return x.reshape(self.sets, self.rows, self.segments, *x.shape[2:])
+
+    @property
+    def _backwards(self) -> Array:
+        return jnp.resize(jnp.array(self.blocks.reverse), (self.sets,))
+
+
+# Few long rows: segments of time that run side by side, and the states between them. A segment
+# that starts from 0 ends in some state; with another start it ends in that state plus the start,
+# decayed by exp(A times the sum of the segment's time steps). Gradients flow back likewise.
+
+
+def between_segments(
+    ends: Array, totals: Array, A2: Array, edge: Array | None, backwards: Array
+) -> Array:
+    """Return the state with which each segment starts.
+
+    Args:
+        ends: (G, B, T, E, N), what each of T segments ends in when it starts from 0.
+        totals: (G, B, T, E), sums of time steps.
+        A2: (G, E, N), decay rates in base 2.
+        edge: (G, B, E, N), with what the first segment starts; zeros if ``None``.
+        backwards: (G,), whether a set goes from the last segment to the first.
+    """
+    edge = jnp.zeros_like(ends[:, :, 0]) if edge is None else edge
+    ends, totals = (_in_order(x, backwards) for x in (ends, totals))
+    decays = jnp.exp2(totals[..., None] * A2[:, None, None])
+    ends = ends.at[:, :, 0].add(decays[:, :, 0] * edge)
+
+    def join(near: tuple[Array, Array], far: tuple[Array, Array]) -> tuple[Array, Array]:
+        return near[0] * far[0], far[0] * near[1] + far[1]
+
+    _, after = lax.associative_scan(join, (decays, ends), axis=2)
+    return _in_order(jnp.concatenate([edge[:, :, None], after[:, :, :-1]], axis=2), backwards)
+
+
+def last_segment(x: Array, backwards: Array) -> Array:
+    """Return (G, B, ...) of (G, B, T, ...): what the last segment on the way has."""
+    return _in_order(x, backwards)[:, :, -1]
+
+
+def _in_order(x: Array, backwards: Array) -> Array:
+    """Return the segments of (G, B, T, ...) in the order of the way (and back again)."""
+    return jnp.where(backwards.reshape(-1, *[1] * (x.ndim - 1)), jnp.flip(x, axis=2), x)

@@ -1,0 +1,286 @@
+"""How the Mosaic GPU kernels cut arrays into blocks, and which thread holds what.
+
+Arrays have the axes G, B, L, E, N: G sets of parameters (the two directions of a layer, or mapped
+copies), B rows. One warpgroup works on one row, one set and a block of channels, and walks over
+time a chunk after the other; the chunks' inputs come into shared memory, ahead of the work where
+the plan says so.
+
+States are kept in planes, (N / S, E, S), so that a plane's block of channels covers the 128 threads
+once or twice: a thread has four neighbouring states of a channel in each plane. Loads and stores
+of states are then 16 bytes a thread and free of bank conflicts, and a sum over states is mostly
+inside a thread. Sums over channels would go across warps for every position; they are made for a
+chunk at a time, from shared memory, with each warp at positions of its own.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import mosaic_gpu as plgpu
+
+# Before 0.11 a load must have an index, later it must have none.
+_ALL: tuple[Any, ...] = ((),) if jax.__version_info__ < (0, 11) else ()
+_VECTOR = 4  # neighbouring elements a thread: 16 bytes of float32
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """The sizes of one launch.
+
+    Attributes:
+        sets: G.
+        rows: B.
+        length: L.
+        channels: E.
+        states: N, in planes of ``plane``, an even number of them.
+        block: channels a block: 32, 64 or 128.
+        chunk: positions a chunk; ``chunk * block`` is a multiple of 512.
+        ahead: chunks in shared memory at a time.
+        reverse: for each direction whether it goes from the last position to the first; set g
+            belongs to direction ``g % len(reverse)``.
+        interpret: run the kernel as plain JAX, on any machine.
+    """
+
+    sets: int
+    rows: int
+    length: int
+    channels: int
+    states: int
+    block: int
+    chunk: int
+    ahead: int
+    reverse: tuple[bool, ...]
+    interpret: bool
+
+    @property
+    def chunks(self) -> int:
+        """Chunks of time."""
+        return pl.cdiv(self.length, self.chunk)
+
+    @property
+    def channel_blocks(self) -> int:
+        """Blocks of channels."""
+        return pl.cdiv(self.channels, self.block)
+
+    @property
+    def programs(self) -> int:
+        """Programs of a launch."""
+        return self.rows * self.sets * self.channel_blocks
+
+    @property
+    def plane(self) -> int:
+        """S, the states of a plane."""
+        return plane_for(self.block)
+
+    @property
+    def planes(self) -> int:
+        """Planes of states."""
+        return self.states // self.plane
+
+    @property
+    def state_shape(self) -> tuple[int, int, int]:
+        """The shape of a block's states."""
+        return self.planes, self.block, self.plane
+
+    @property
+    def column_shape(self) -> tuple[int, int]:
+        """The shape of one value a state."""
+        return self.planes, self.plane
+
+    @property
+    def tile_shape(self) -> tuple[int, int]:
+        """The shape of one value a position of a chunk and channel of a block."""
+        return self.chunk, self.block
+
+    @cached_property
+    def state(self) -> Any:
+        """The layout of (planes, block, plane) arrays."""
+        return _layout(self.plane, (self.planes,))
+
+    @cached_property
+    def row(self) -> Any:
+        """Their rows: one value a channel."""
+        return self.state.reduce((0, 2))
+
+    @cached_property
+    def column(self) -> Any:
+        """Their columns: one value a state, (planes, plane)."""
+        return self.state.reduce((1,))
+
+    @cached_property
+    def stack(self) -> Any:
+        """The layout of (chunk, planes, channels, plane) arrays: each warp at its own positions."""
+        planes, rows = self._stacked
+        tiling = plgpu.Tiling(((4, planes, rows, self.plane), (_VECTOR,)))
+        return plgpu.Layout.TILED(tiling, warp_dims=(-5,), lane_dims=(-4, -3, -2), vector_dim=-1)
+
+    @property
+    def _stacked(self) -> tuple[int, int]:
+        """Planes and channels that a warp covers in a stack; few channels are soon summed over."""
+        planes = 2 if self.planes % 4 else 4
+        return planes, 32 * _VECTOR // self.plane // planes
+
+    @cached_property
+    def tile(self) -> Any:
+        """The layout of (chunk, block) tiles."""
+        return _layout(self.block)
+
+    @cached_property
+    def channel(self) -> Any:
+        """One value a channel, as the tiles have it."""
+        return self.tile.reduce((0,))
+
+    def place(self, x: Array, layout: Any) -> Array:
+        """Return ``x`` in a layout; of a part of shared memory, read that way."""
+        return x if self.interpret else plgpu.layout_cast(x, layout)
+
+    def load(self, ref: Any, at: tuple[Any, ...], layout: Any) -> Array:
+        """Return a part of an array in the GPU's memory."""
+        # "optimized" is about bank conflicts, which only shared memory has.
+        if self.interpret:
+            return ref[at]
+        return plgpu.load(ref.at[at], *_ALL, layout=layout, optimized=False)
+
+    def over_states(self, ref: Any) -> Array:
+        """Return (planes, block, plane) from a reference to one value a channel."""
+        x_E = self.place(ref[...], self.row)
+        return self.place(lax.broadcast_in_dim(x_E, self.state_shape, (1,)), self.state)
+
+    def over_channels(self, ref: Any) -> Array:
+        """Return (planes, block, plane), float32, from a reference to one value a state."""
+        x_PxS = self.place(ref[...], self.column).astype(jnp.float32)
+        return self.place(lax.broadcast_in_dim(x_PxS, self.state_shape, (0, 2)), self.state)
+
+    def sum_over_states(self, x: Array) -> Array:
+        """Return one value a channel from (planes, block, plane)."""
+        return jnp.sum(jnp.sum(x, axis=0), axis=1)
+
+    def sum_over_channels(self, weights: Any, states: Any) -> Array:
+        """Return (chunk, planes, plane): sums of weights times states over the block's channels.
+
+        Args:
+            weights: reference to (chunk, block).
+            states: reference to (chunk, planes, block, plane).
+        """
+        rows = self._stacked[1]
+        shape = (self.chunk, self.planes, rows, self.plane)
+        total: Any = 0.0
+        for first in range(0, self.block, rows):
+            channels = pl.ds(first, rows)
+            weight = self.place(weights[:, channels], self.stack.reduce((1, 3)))
+            weight = self.place(lax.broadcast_in_dim(weight, shape, (0, 2)), self.stack)
+            total += weight * self.place(states[:, :, channels, :], self.stack)
+        return jnp.sum(total, axis=2)
+
+    def in_states(self, weights: Any, states: Any) -> Array:
+        """Return (chunk, planes, plane), as ``sum_over_channels``: weights times states.
+
+        Args:
+            weights: reference to (chunk,).
+            states: reference to (chunk, planes, plane).
+        """
+        layout, shape = self.stack.reduce((2,)), (self.chunk, *self.column_shape)
+        weight = self.place(weights[...], self.stack.reduce((1, 2, 3)))
+        weight = self.place(lax.broadcast_in_dim(weight, shape, (0,)), layout)
+        return weight * self.place(states[...], layout).astype(jnp.float32)
+
+    def over_chunk(self, x_E: Array) -> Array:
+        """Return (chunk, block) from one value a channel, in ``channel`` layout."""
+        return self.place(lax.broadcast_in_dim(x_E, self.tile_shape, (1,)), self.tile)
+
+    def no_states(self) -> Array:
+        """Return zeros, (planes, block, plane)."""
+        return self.place(jnp.zeros(self.state_shape, jnp.float32), self.state)
+
+    def no_tile(self) -> Array:
+        """Return zeros, (chunk, block)."""
+        return self.place(jnp.zeros(self.tile_shape, jnp.float32), self.tile)
+
+    def tile_of(self, ref: Any) -> Array:
+        """Return a (chunk, block) reference's content in float32."""
+        return self.place(ref[...], self.tile).astype(jnp.float32)
+
+    def sync(self) -> None:
+        """Wait for all threads: what was written to shared memory may be read, and vice versa.
+
+        Not needed where a thread reads back only what it wrote itself.
+        """
+        if not self.interpret:
+            plgpu.commit_smem()
+
+    def mask(self, positions: Array, place: "Place") -> Array:
+        """Return which of a tile's elements are there: (chunk, block)."""
+        shape = self.tile_shape
+        if self.interpret:
+            at = [lax.broadcasted_iota(jnp.int32, shape, axis) for axis in (0, 1)]
+        else:
+            at = [
+                plgpu.broadcasted_iota(jnp.int32, shape, axis, layout=self.tile) for axis in (0, 1)
+            ]
+        return (at[0] < positions) & (at[1] < self.channels - place.channel * self.block)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a program is: its set, row and block of channels."""
+
+    set: Array
+    row: Array
+    channel: Array
+    backwards: bool | Array
+
+    @classmethod
+    def of(cls, blocks: Blocks, program: Array) -> "Place":
+        """Decode a program's number: blocks of channels fastest, then sets, then rows.
+
+        The sets of one row are neighbours, so that what they share is read from memory once.
+        """
+        sets, channel_blocks = jnp.int32(blocks.sets), jnp.int32(blocks.channel_blocks)
+        program, channel = lax.div(program, channel_blocks), lax.rem(program, channel_blocks)
+        row, g = lax.div(program, sets), lax.rem(program, sets)
+        backwards: bool | Array = blocks.reverse[0]
+        if len(set(blocks.reverse)) > 1:
+            backwards = lax.rem(g, jnp.int32(2)) == int(blocks.reverse[1])
+        return cls(g, row, channel, backwards)
+
+    def channels(self, blocks: Blocks) -> Any:
+        """Return the slice of the channels."""
+        return pl.ds(self.channel * blocks.block, blocks.block)
+
+    def states(self, blocks: Blocks, *chunk: Array) -> tuple[Any, ...]:
+        """Return the place in an array (G, B, planes, E, plane), or one with chunks after B."""
+        return self.set, self.row, *chunk, slice(None), self.channels(blocks)
+
+    def chunk_at(self, blocks: Blocks, visit: Array) -> Array:
+        """Return which chunk of time is the ``visit``-th on the way."""
+        return flipped(self.backwards, visit, jnp.int32(blocks.chunks))
+
+
+def flipped(backwards: bool | Array, k: Array, count: Array) -> Array:
+    """Return ``k``, counted from the end where the way goes backwards."""
+    if isinstance(backwards, bool):
+        return count - 1 - k if backwards else k
+    return lax.select(backwards, count - 1 - k, k)
+
+
+def plane_for(block: int) -> int:
+    """Return how many states a plane has, so that a block of channels covers 128 threads."""
+    return max(8, 128 * _VECTOR // block)
+
+
+def _layout(columns: int, planes: tuple[int, ...] = ()) -> Any:
+    """Return the layout of a block with so many columns, and planes (see above)."""
+    groups = 1  # threads on one row
+    while groups < 32 and columns % (2 * groups * _VECTOR) == 0:
+        groups *= 2
+    rows, width = 32 // groups, groups * _VECTOR
+    tiled = partial(plgpu.Layout.TILED, vector_dim=-1)
+    if rows == 1:
+        tiling = plgpu.Tiling(((*planes, 4, width), (_VECTOR,)))
+        return tiled(tiling, warp_dims=(-3,), lane_dims=(-2,))
+    tiling = plgpu.Tiling(((*planes, 4 * rows, width), (rows, width), (_VECTOR,)))
+    return tiled(tiling, warp_dims=(-5,), lane_dims=(-3, -2))

@@ -1,0 +1,192 @@
+"""One position after the other in plain JAX, with a hand-written gradient that recomputes.
+
+Rows go in tiles whose state stays in a core's second-level cache; time goes in chunks of about
+sqrt(L) positions, and only the states between chunks are kept: O(sqrt(L)) states, forward and back.
+XLA's CPU code is fast where an expression's last axis is long and elementwise, and where a sum is a
+matrix product; sums that are neither are scalar loops, so they are written out term by term.
+"""
+
+from functools import partial
+from math import isqrt, log
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from selective_scan.arguments import Recurrence
+from selective_scan.elementwise import exp2
+from selective_scan.missing_derivatives import no_forward_mode
+
+# Elements of a (rows, E) tile. With 32 states and float32 a tile's state has 256 kB.
+_TILE_ELEMENTS = 2048
+_SHORTEST_CHUNK = 16
+_MOST_TERMS = 64  # written out
+
+
+class _Parts(NamedTuple):
+    """How (B, L, ...) is cut into tiles of rows and chunks of time."""
+
+    tiles: int
+    rows: int
+    chunks: int
+    positions: int
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...]) -> "_Parts":
+        batch, length, channels = shape
+        tiles = 1
+        # An accelerator wants few large operations, and an exported program's batch has no number.
+        if jax.default_backend() == "cpu" and isinstance(batch, int):
+            tiles = -(-batch // max(1, _TILE_ELEMENTS // channels))
+        chunks = -(-length // max(_SHORTEST_CHUNK, isqrt(length)))
+        return cls(tiles, -(-batch // tiles), chunks, -(-length // chunks))
+
+    def tiled(self, x: Array) -> Array:
+        """Return (B, ...) as (tiles, rows, ...), zeros where nothing is."""
+        missing = self.tiles * self.rows - x.shape[0]
+        x = jnp.pad(x, ((0, missing), *((0, 0) for _ in x.shape[1:]))) if missing else x
+        return x.reshape(self.tiles, self.rows, *x.shape[1:])
+
+    @staticmethod
+    def untiled(x: Array, batch: int) -> Array:
+        """Return (tiles, rows, ...) as (B, ...)."""
+        return x.reshape(-1, *x.shape[2:])[:batch]
+
+    def cut(self, x: Array) -> Array:
+        """Return (rows, L, F) as (chunks, positions, rows, F), zeros where nothing is."""
+        rows, length, _ = x.shape
+        x = jnp.pad(x, ((0, 0), (0, self.chunks * self.positions - length), (0, 0)))
+        return x.reshape(rows, self.chunks, self.positions, -1).transpose(1, 2, 0, 3)
+
+    def joined(self, x: Array, length: int) -> Array:
+        """Return (chunks, positions, rows, F) as (rows, L, F)."""
+        rows = x.shape[2]
+        return x.transpose(2, 0, 1, 3).reshape(rows, -1, x.shape[3])[:, :length]
+
+
+def scan(inputs: Recurrence, *, reverse: bool) -> tuple[Array, Array]:
+    """Return C . h at every position, (B, L, E), and the last state, (B, E, N)."""
+    return _scan(no_forward_mode("fused", inputs), reverse)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _scan(inputs: Recurrence, reverse: bool) -> tuple[Array, Array]:
+    y, last, _ = _forward(inputs, reverse, keep=False)
+    return y, last
+
+
+def _forward(inputs: Recurrence, reverse: bool, *, keep: bool) -> tuple[Array, Array, Array | None]:
+    """Return y, the last state and, to keep, the states before each chunk."""
+    u, t, A, B, C, state = inputs
+    parts = _Parts.of(u.shape)
+    A2 = A.T / log(2)
+
+    def tile(part: tuple[Array, ...]) -> tuple[Array, ...]:
+        h_rxExN, *whole = part
+        h_rxNxE = h_rxExN.swapaxes(1, 2)
+        in_time = tuple(map(parts.cut, whole))
+
+        def position(h: Array, at: tuple[Array, ...]) -> tuple[Array, Array]:
+            t_rxE, x_rxE, B_rxN, C_rxN = at
+            h = _step(h, t_rxE, x_rxE, A2, B_rxN)
+            return h, _einsum("rn,rne->re", C_rxN, h)
+
+        def chunk(h: Array, at: tuple[Array, ...]) -> tuple[Array, Any]:
+            after, y = lax.scan(position, h, at, reverse=reverse)
+            return after, (y, h if keep else None)
+
+        last, (y, starts) = lax.scan(chunk, h_rxNxE, in_time, reverse=reverse)
+        return last.swapaxes(1, 2), parts.joined(y, u.shape[1]), starts
+
+    last, y, starts = lax.map(tile, tuple(map(parts.tiled, (state, t, t * u, B, C))))
+    batch = u.shape[0]
+    return parts.untiled(y, batch), parts.untiled(last, batch), starts
+
+
+def _forward_rule(inputs: Recurrence, reverse: bool) -> tuple[Any, Any]:
+    y, last, starts = _forward(inputs, reverse, keep=True)
+    return (y, last), (*inputs[:5], starts)
+
+
+def _backward_rule(reverse: bool, saved: Any, outer: Any) -> tuple[Recurrence]:
+    u, t, A, B, C, starts = saved
+    dy, dlast = outer
+    parts = _Parts.of(u.shape)
+    A_NxE, A2 = A.T, A.T / log(2)
+
+    def tile(part: tuple[Array, ...]) -> tuple[Array, ...]:
+        g_rxExN, starts, *whole = part
+        g_rxNxE = g_rxExN.swapaxes(1, 2)
+        in_time = tuple(map(parts.cut, whole))
+        nothing = jnp.zeros_like(g_rxNxE)
+
+        def recompute(h: Array, at: tuple[Array, ...]) -> tuple[Array, Array]:
+            t_rxE, x_rxE, B_rxN, _, _ = at
+            return _step(h, t_rxE, x_rxE, A2, B_rxN), h
+
+        def position(carry: tuple[Array, Array], at: Any) -> tuple[Any, Any]:
+            g, dA = carry
+            h_before, (t_rxE, x_rxE, B_rxN, C_rxN, dy_rxE) = at
+            g = g + dy_rxE[:, None] * C_rxN[..., None]
+            g_before = g * exp2(t_rxE[:, None] * A2)
+            # As g (h - x B) this would cancel where the decay is strong.
+            q = g_before * h_before
+            grads = (
+                _einsum("rn,rne->re", B_rxN, g),
+                _sum_over_states(q * A_NxE),
+                _einsum("rne,re->rn", g, x_rxE),
+            )
+            return (g_before, dA + q * t_rxE[:, None]), grads
+
+        def chunk(carry: tuple[Array, Array], at: Any) -> tuple[Any, Any]:
+            g, dA = carry
+            start, in_time = at
+            last, h_before = lax.scan(recompute, start, in_time, reverse=reverse)
+            # A sum over all positions of a long row, one after the other, would lose digits.
+            (g, more), grads = lax.scan(
+                position, (g, nothing), (h_before, in_time), reverse=not reverse
+            )
+            return (g, dA + more), (*grads, _read_gradient(h_before, last, in_time[-1], reverse))
+
+        both = (g_rxNxE, nothing)
+        (g, dA), grads = lax.scan(chunk, both, (starts, in_time), reverse=not reverse)
+        return g.swapaxes(1, 2), dA, *(parts.joined(x, u.shape[1]) for x in grads)
+
+    dlast, *in_time = map(parts.tiled, (dlast, t, t * u, B, C, dy))
+    dstate, dA, *grads = lax.map(tile, (dlast, starts, *in_time))
+    dstate, dx, dt, dB, dC = (parts.untiled(x, u.shape[0]) for x in (dstate, *grads))
+    return (Recurrence(dx * t, dx * u + dt, jnp.sum(dA, axis=(0, 1)).T, dB, dC, dstate),)
+
+
+_scan.defvjp(_forward_rule, _backward_rule)
+
+_einsum = partial(jnp.einsum, precision="highest")
+
+
+def _step(h_rxNxE: Array, t_rxE: Array, x_rxE: Array, A2_NxE: Array, B_rxN: Array) -> Array:
+    """Return the state after one more position."""
+    return exp2(t_rxE[:, None] * A2_NxE) * h_rxNxE + x_rxE[:, None] * B_rxN[..., None]
+
+
+def _read_gradient(h_before_prne: Array, last_rne: Array, dy_pre: Array, reverse: bool) -> Array:
+    """Return the sum over E of dy h, (positions, r, N).
+
+    The state after a position is the one before the next. It is dy that moves, without states.
+    """
+    nothing = jnp.zeros_like(dy_pre[:1])
+    if reverse:
+        moved, edge = jnp.concatenate([dy_pre[1:], nothing]), dy_pre[0]
+    else:
+        moved, edge = jnp.concatenate([nothing, dy_pre[:-1]]), dy_pre[-1]
+    dC_prn = _einsum("prne,pre->prn", h_before_prne, moved)
+    of_last_1rn = _einsum("rne,re->rn", last_rne, edge)[None]
+    parts = [of_last_1rn, dC_prn[:-1]] if reverse else [dC_prn[1:], of_last_1rn]
+    return jnp.concatenate(parts)
+
+
+def _sum_over_states(q_rxNxE: Array) -> Array:
+    """Return the sum over N."""
+    if q_rxNxE.shape[1] > _MOST_TERMS:
+        return jnp.sum(q_rxNxE, axis=1)
+    return sum(q_rxNxE[:, n] for n in range(1, q_rxNxE.shape[1])) + q_rxNxE[:, 0]

@@ -1,0 +1,87 @@
+"""The whole scan as one Pallas kernel for TPUs: nothing of size (B, L, E, N) leaves the chip.
+
+The forward kernel keeps the state before every chunk of time, (B, L / chunk, N, E), when there is
+a gradient to come; the backward kernel recomputes a chunk's states from it in VMEM.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from selective_scan.arguments import Recurrence, ScanInputs, with_epilogue
+from selective_scan.missing_derivatives import first_derivatives_only, no_forward_mode
+from selective_scan.tpu.backward import run_backward
+from selective_scan.tpu.forward import run_forward
+
+_MOST_STATES = 256  # of a launch: more do not fit in VMEM on every TPU
+
+
+def scan(
+    inputs: ScanInputs, *, softplus: bool, reverse: bool, interpret: bool = False
+) -> tuple[Array, Array]:
+    """Run the scan; see ``selective_scan``.
+
+    Args:
+        inputs: float32 or bfloat16; time steps, decays and states are float32 in any case.
+        softplus: whether softplus makes the time steps.
+        reverse: whether positions are visited from the last to the first.
+        interpret: run on any backend, slowly.
+    """
+    if inputs.A_ExN.shape[1] > _MOST_STATES:
+        return with_epilogue(partial(_in_parts, interpret=interpret))(
+            inputs, softplus=softplus, reverse=reverse
+        )
+    return _scan(no_forward_mode("pallas_tpu", inputs), softplus, reverse, interpret)
+
+
+def _in_parts(inputs: Recurrence, *, reverse: bool, interpret: bool) -> tuple[Array, Array]:
+    """Run one launch for each part of the states; their outputs add up."""
+    u, t, A, B, C, state = inputs
+    y = jnp.zeros_like(u)
+    last: list[Array] = []
+    for first in range(0, A.shape[1], _MOST_STATES):
+        part = slice(first, first + _MOST_STATES)
+        launch = ScanInputs(
+            u, t, A[:, part], B[..., part], C[..., part], initial_state_BxExN=state[..., part]
+        )
+        more, last_of_part = scan(launch, softplus=False, reverse=reverse, interpret=interpret)
+        y += more
+        last.append(last_of_part)
+    return y, jnp.concatenate(last, axis=2)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _scan(
+    inputs: ScanInputs, softplus: bool, reverse: bool, interpret: bool
+) -> tuple[Array, Array]:
+    y, last, _ = run_forward(
+        inputs, softplus=softplus, reverse=reverse, keep=False, interpret=interpret
+    )
+    return y, last
+
+
+def _forward_rule(
+    inputs: ScanInputs, softplus: bool, reverse: bool, interpret: bool
+) -> tuple[Any, Any]:
+    inputs = first_derivatives_only("pallas_tpu", inputs)
+    y, last, starts = run_forward(
+        inputs, softplus=softplus, reverse=reverse, keep=True, interpret=interpret
+    )
+    return (y, last), (inputs, starts)
+
+
+def _backward_rule(
+    softplus: bool, reverse: bool, interpret: bool, kept: Any, outer: Any
+) -> tuple[ScanInputs]:
+    inputs, starts = kept
+    dy, dlast = first_derivatives_only("pallas_tpu", outer)
+    grads = run_backward(
+        inputs, starts, dy, dlast, softplus=softplus, reverse=reverse, interpret=interpret
+    )
+    return (grads,)
+
+
+_scan.defvjp(_forward_rule, _backward_rule)

@@ -1,0 +1,268 @@
+"""How the TPU kernels cut a scan into blocks, and the one place that calls Pallas.
+
+A program has one row, a block of channels and a chunk of time; channels are lanes and states are
+sublanes. Blocks may reach beyond the arrays, in time and in channels: what they read there is
+masked and what they write there is dropped, so no array is padded.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+
+from selective_scan.arguments import ScanInputs
+
+# exp(t A) = exp2(t (A log2 e)): a TPU raises 2 to a power, so the factor goes into A, once.
+LOG2_E = math.log2(math.e)
+LANES = 128
+GROUP = 8  # the sublanes of a register: positions of one turn of a loop
+# Wide blocks share what is done once a position for all channels, above all turning B and C from
+# lanes to sublanes; a state of 16 registers (of 64) is about as wide as still pays.
+_MOST_CHANNELS = 512
+_MOST_STATE_REGISTERS = 16
+_MOST_POSITIONS = 128  # of a chunk
+_MOST_CHUNK_BYTES = 4 * 2**20  # the states of a chunk, which the gradient holds in VMEM
+
+Refs = dict[str, Any]
+
+
+class Launch(NamedTuple):
+    """The sizes of a scan and how it is cut.
+
+    Attributes:
+        batch: rows.
+        length: positions.
+        channels: E.
+        states: N.
+        block: channels a program.
+        chunk: positions a chunk.
+        softplus: whether softplus makes the time steps.
+        reverse: whether positions are visited from the last to the first.
+        backward: whether the grid walks the chunks against the order of visits.
+        interpret: run on any backend, slowly.
+    """
+
+    batch: int
+    length: int
+    channels: int
+    states: int
+    block: int
+    chunk: int
+    softplus: bool
+    reverse: bool
+    backward: bool
+    interpret: bool
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """Rows, blocks of channels, chunks."""
+        blocks = pl.cdiv(self.channels, self.block)
+        return self.batch, blocks, pl.cdiv(self.length, self.chunk)
+
+    @property
+    def window(self) -> int:
+        """Positions of a block of B or C, whose lanes they are; a multiple of the chunk, or all."""
+        return min(self.length, LANES)
+
+    def chunk_at(self, step: Any) -> Any:
+        """Return which chunk of time a step of the grid has."""
+        return self.grid[2] - 1 - step if self.reverse != self.backward else step
+
+    def window_at(self, step: Any) -> Any:
+        """Return which window of B and C a step of the grid has."""
+        if self.length <= LANES:
+            return 0
+        # A shift: floor division asks JAX which TPU is there, and on most machines none is.
+        return self.chunk_at(step) * self.chunk >> (LANES.bit_length() - 1)
+
+
+def launch_for(
+    inputs: ScanInputs, *, softplus: bool, reverse: bool, backward: bool, interpret: bool
+) -> Launch:
+    """Return the launch for these inputs; both directions of the gradient cut alike."""
+    batch, length, channels = inputs.u_BxLxE.shape
+    states = inputs.A_ExN.shape[1]
+    registers = pl.cdiv(states, GROUP)  # of a state, for 128 channels
+    most = min(LANES * max(1, _MOST_STATE_REGISTERS // registers), _MOST_CHANNELS)
+    blocks = pl.cdiv(channels, most)
+    block = channels if blocks == 1 else pl.cdiv(pl.cdiv(channels, blocks), LANES) * LANES
+    sequences = (inputs.u_BxLxE, inputs.delta_BxLxE, inputs.z_BxLxE)
+    tile = max(32 // x.dtype.itemsize for x in sequences if x is not None)
+    position_bytes = registers * pl.cdiv(block, LANES) * 4 * GROUP * LANES
+    most = max(tile, min(_MOST_POSITIONS, _MOST_CHUNK_BYTES // position_bytes))
+    if length > LANES:
+        chunk = 1 << (most.bit_length() - 1)  # divides the window
+    else:
+        chunk = pl.cdiv(pl.cdiv(length, pl.cdiv(length, most)), tile) * tile
+    return Launch(
+        batch, length, channels, states, block, chunk, softplus, reverse, backward, interpret
+    )
+
+
+def operands(inputs: ScanInputs) -> dict[str, Array]:
+    """Return what the kernels read, by name."""
+    batch, length, _ = inputs.u_BxLxE.shape
+    lengths_B = jnp.full(batch, length) if inputs.lengths_B is None else inputs.lengths_B
+    named = {
+        "lengths": jnp.minimum(lengths_B, length).astype(jnp.int32)[:, None, None],
+        "u": inputs.u_BxLxE,
+        "delta": inputs.delta_BxLxE,
+        "A": (inputs.A_ExN.astype(jnp.float32) * LOG2_E).T,
+        # Positions as lanes: so few states would leave most of a tile empty, in HBM too.
+        "B": inputs.B_BxLxN.swapaxes(1, 2),
+        "C": inputs.C_BxLxN.swapaxes(1, 2),
+    }
+    if inputs.D_E is not None:
+        named["D"] = inputs.D_E.astype(jnp.float32)[None]
+    if inputs.z_BxLxE is not None:
+        named["z"] = inputs.z_BxLxE
+    if inputs.delta_bias_E is not None:
+        named["bias"] = inputs.delta_bias_E.astype(jnp.float32)[None]
+    if inputs.initial_state_BxExN is not None:
+        named["initial"] = inputs.initial_state_BxExN.astype(jnp.float32).swapaxes(1, 2)
+    return named
+
+
+def call(
+    kernel: Callable[[Launch, Refs], None],
+    launch: Launch,
+    arrays: Mapping[str, Array],
+    results: Mapping[str, jax.ShapeDtypeStruct],
+    scratch: Mapping[str, tuple[int, ...]],
+) -> dict[str, Array]:
+    """Run a kernel that gets its blocks by name.
+
+    Args:
+        kernel: called as ``kernel(launch, refs)``; ``refs`` holds inputs, results and scratch.
+        launch: how the scan is cut.
+        arrays: inputs by name.
+        results: results by name.
+        scratch: shapes of float32 VMEM by name.
+    """
+    names = [*arrays, *results, *scratch]
+    run = pl.pallas_call(
+        lambda *refs: kernel(launch, dict(zip(names, refs, strict=True))),
+        grid=launch.grid,
+        in_specs=[_spec(name, launch) for name in arrays],
+        out_specs=[_spec(name, launch) for name in results],
+        out_shape=list(results.values()),
+        scratch_shapes=[pltpu.VMEM(shape, jnp.float32) for shape in scratch.values()],
+        compiler_params=pltpu.CompilerParams(
+            dimension_semantics=("parallel", "parallel", "arbitrary")
+        ),
+        interpret=launch.interpret,
+        name="selective_scan_backward" if launch.backward else "selective_scan",
+    )
+    # Nothing here is of 64 bits, and Mosaic takes no indices of 64 bits.
+    with jax.enable_x64(False):
+        values = run(*arrays.values())
+    return dict(zip(results, values, strict=True))
+
+
+def _spec(name: str, launch: Launch) -> pl.BlockSpec:
+    """Return which block of the named array a program has; axes of ``None`` are left out."""
+    chunk, states, block, window = launch.chunk, launch.states, launch.block, launch.window
+    at, window_at = launch.chunk_at, launch.window_at
+    if name == "lengths":  # (B, 1, 1), scalars
+        return pl.BlockSpec((None, 1, 1), lambda b, e, i: (b, 0, 0), memory_space=pltpu.SMEM)
+    if name in ("u", "delta", "z", "y", "dy", "du", "ddelta", "dz"):  # (B, L, E)
+        return pl.BlockSpec((None, chunk, block), lambda b, e, i: (b, at(i), e))
+    if name in ("B", "C"):  # (B, N, L)
+        return pl.BlockSpec((None, states, window), lambda b, e, i: (b, 0, window_at(i)))
+    if name in ("dB", "dC"):  # (blocks of channels, B, N, L)
+        return pl.BlockSpec((None, None, states, window), lambda b, e, i: (e, b, 0, window_at(i)))
+    if name == "A":  # (N, E)
+        return pl.BlockSpec((states, block), lambda b, e, i: (0, e))
+    if name in ("D", "bias"):  # (1, E)
+        return pl.BlockSpec((1, block), lambda b, e, i: (0, e))
+    if name in ("dD", "dbias"):  # (B, 1, E)
+        return pl.BlockSpec((None, 1, block), lambda b, e, i: (b, 0, e))
+    if name == "starts":  # (B, chunks, N, E)
+        return pl.BlockSpec((None, None, states, block), lambda b, e, i: (b, at(i), 0, e))
+    return pl.BlockSpec((None, states, block), lambda b, e, i: (b, 0, e))  # a state, (B, N, E)
+
+
+class Chunk:
+    """The inputs of a chunk in float32, 0 where nothing is visited, and the walk over it.
+
+    Attributes:
+        visited_KxE: visited positions, and channels inside the arrays.
+    """
+
+    def __init__(self, launch: Launch, refs: Refs):
+        self._launch, self._refs = launch, refs
+        start = launch.chunk_at(pl.program_id(2)) * launch.chunk
+        self._length = refs["lengths"][0, 0]
+        # Groups of positions that hold a visited one; they are the first of the chunk.
+        visited = jnp.clip(self._length - start, 0, launch.chunk)
+        self._groups = (visited + GROUP - 1) >> (GROUP.bit_length() - 1)
+
+        channel_1xE = jax.lax.broadcasted_iota(jnp.int32, (1, launch.block), 1)
+        self._inside_1xE = channel_1xE < launch.channels - pl.program_id(1) * launch.block
+        position_KxE = jax.lax.broadcasted_iota(jnp.int32, (launch.chunk, launch.block), 0)
+        self.visited_KxE = (position_KxE < visited) & self._inside_1xE
+
+        self._lane_1xW = jax.lax.broadcasted_iota(jnp.int32, (1, launch.window), 1)
+        self._window_start = launch.window_at(pl.program_id(2)) * launch.window
+        self._first_lane = start - self._window_start
+
+    def channels(self, name: str) -> Array:
+        """Return a (K, E) input."""
+        return jnp.where(self.visited_KxE, self._refs[name][...].astype(jnp.float32), 0)
+
+    def collected(self, name: str) -> Array:
+        """Return what a walk wrote, (K, E); it writes nothing where it does not come by."""
+        return jnp.where(self.visited_KxE, self._refs[name][...], 0)
+
+    def states(self, name: str) -> Array:
+        """Return B or C in the whole window, (N, W)."""
+        visited_1xW = self._window_start + self._lane_1xW < self._length
+        return jnp.where(visited_1xW, self._refs[name][...].astype(jnp.float32), 0)
+
+    def lane_of(self, position: Array) -> Array:
+        """Return where in the window a position of the chunk is, (1, W)."""
+        return self._lane_1xW == self._first_lane + position
+
+    def inside(self, name: str) -> Array:
+        """Return a state, or A, with 0 beyond the last channel, (N, E)."""
+        x_NxE = self._refs[name][...]
+        if self._launch.channels % self._launch.block == 0:
+            return x_NxE
+        return jnp.where(self._inside_1xE, x_NxE, 0)
+
+    def time_steps(self) -> tuple[Array, Array]:
+        """Return delta + bias and t, (K, E)."""
+        raw_KxE = self.channels("delta")
+        if "bias" in self._refs:
+            raw_KxE += self._refs["bias"][...]
+        t_KxE = raw_KxE
+        if self._launch.softplus:
+            t_KxE = jnp.maximum(raw_KxE, 0) + jnp.log1p(jnp.exp(-jnp.abs(raw_KxE)))
+        return raw_KxE, jnp.where(self.visited_KxE, t_KxE, 0)
+
+    def walk(self, visit: Callable[..., Any], carry: Any, *, descending: bool) -> Any:
+        """Return the carry after ``carry = visit(position, carry)`` over visited positions.
+
+        Groups of 8 positions without a visited one are left out.
+        """
+
+        def group(i: Array, carry: Any) -> Any:
+            first = pl.multiple_of(GROUP * (self._groups - 1 - i if descending else i), GROUP)
+
+            def one(j: Array, carry: Any) -> Any:
+                return visit(first + (GROUP - 1 - j if descending else j), carry)
+
+            # Unrolled, an interpreted kernel takes long to compile.
+            return jax.lax.fori_loop(0, GROUP, one, carry, unroll=not self._launch.interpret)
+
+        return jax.lax.fori_loop(0, self._groups, group, carry)
+
+
+def column(x_NxW: Array, lane_1xW: Array) -> Array:
+    """Return one position's column of B or C, (N, 1)."""
+    return jnp.sum(jnp.where(lane_1xW, x_NxW, 0), axis=1, keepdims=True)

@@ -1,0 +1,76 @@
+"""The forward kernel for TPUs: the state stays in VMEM while the grid walks over time."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.experimental import pallas as pl
+
+from selective_scan.arguments import ScanInputs
+from selective_scan.tpu.blocks import Chunk, Launch, Refs, call, column, launch_for, operands
+
+
+def run_forward(
+    inputs: ScanInputs, *, softplus: bool, reverse: bool, keep: bool, interpret: bool
+) -> tuple[Array, Array, Array | None]:
+    """Return y, the last state, and with ``keep`` the state before each chunk, (B, chunks, N, E).
+
+    Args:
+        inputs: the scan's inputs.
+        softplus: whether softplus makes the time steps.
+        reverse: whether positions are visited from the last to the first.
+        keep: whether a gradient is to come.
+        interpret: run on any backend, slowly.
+    """
+    launch = launch_for(
+        inputs, softplus=softplus, reverse=reverse, backward=False, interpret=interpret
+    )
+    batch, _, chunks = launch.grid
+    state = (batch, launch.states, launch.channels)
+    results = {
+        "y": jax.ShapeDtypeStruct(inputs.u_BxLxE.shape, inputs.u_BxLxE.dtype),
+        "last": jax.ShapeDtypeStruct(state, jnp.float32),
+    }
+    if keep:
+        results["starts"] = jax.ShapeDtypeStruct((batch, chunks, *state[1:]), jnp.float32)
+    wide = (launch.chunk, launch.block)
+    scratch = {"state": (launch.states, launch.block), "t32": wide, "x32": wide, "read": wide}
+    values = call(_kernel, launch, operands(inputs), results, scratch)
+    return values["y"], values["last"].swapaxes(1, 2), values.get("starts")
+
+
+def _kernel(launch: Launch, refs: Refs) -> None:
+    step = pl.program_id(2)
+    chunk = Chunk(launch, refs)
+
+    @pl.when(step == 0)
+    def _() -> None:
+        state = refs["state"]
+        state[...] = refs["initial"][...] if "initial" in refs else jnp.zeros_like(state)
+
+    if "starts" in refs:
+        refs["starts"][...] = refs["state"][...]
+    u_KxE = chunk.channels("u")
+    t_KxE = chunk.time_steps()[1]
+    refs["t32"][...], refs["x32"][...] = t_KxE, t_KxE * u_KxE
+    A_NxE, B_NxW, C_NxW = refs["A"][...], chunk.states("B"), chunk.states("C")
+
+    def visit(position: Array, h_NxE: Array) -> Array:
+        at, lane_1xW = pl.ds(position, 1), chunk.lane_of(position)
+        enter_NxE = refs["x32"][at] * column(B_NxW, lane_1xW)
+        h_NxE = jnp.exp2(refs["t32"][at] * A_NxE) * h_NxE + enter_NxE
+        read_NxE = h_NxE * column(C_NxW, lane_1xW)
+        refs["read"][at] = jnp.sum(read_NxE, axis=0, keepdims=True)
+        return h_NxE
+
+    refs["state"][...] = chunk.walk(visit, refs["state"][...], descending=launch.reverse)
+    y_KxE = refs["read"][...]
+    if "D" in refs:
+        y_KxE += refs["D"][...] * u_KxE
+    if "z" in refs:
+        y_KxE *= jax.nn.silu(chunk.channels("z"))
+    # Positions that are not visited were not written.
+    refs["y"][...] = jnp.where(chunk.visited_KxE, y_KxE, 0).astype(refs["y"].dtype)
+
+    @pl.when(step == launch.grid[2] - 1)
+    def _() -> None:
+        refs["last"][...] = refs["state"][...]

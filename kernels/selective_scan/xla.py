@@ -1,0 +1,105 @@
+"""Scans in plain JAX operations: sequential, associative, and chunked, which is between them.
+
+Each takes a ``Recurrence`` and returns C . h at every position, (B, L, E), and the last state,
+(B, E, N).
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from selective_scan.arguments import Recurrence
+
+CHUNK = 64
+
+_einsum = partial(jnp.einsum, precision="highest")
+
+
+def sequential(inputs: Recurrence, *, reverse: bool) -> tuple[Array, Array]:
+    """Scan one position after the other, by ``lax.scan``; the gradient keeps every state."""
+    u_BxLxE, dt_BxLxE, A_ExN, B_BxLxN, C_BxLxN, state_BxExN = inputs
+
+    # The gradient computes decays again instead of keeping them beside the states.
+    @partial(jax.checkpoint, prevent_cse=False)
+    def visit(h_BxExN: Array, at: tuple[Array, ...]) -> tuple[Array, Array]:
+        u_BxE, dt_BxE, B_BxN, C_BxN = at
+        decay_BxExN = jnp.exp(dt_BxE[..., None] * A_ExN)
+        h_BxExN = decay_BxExN * h_BxExN + (dt_BxE * u_BxE)[..., None] * B_BxN[:, None]
+        return h_BxExN, _einsum("ben,bn->be", h_BxExN, C_BxN)
+
+    in_time = [x.swapaxes(0, 1) for x in (u_BxLxE, dt_BxLxE, B_BxLxN, C_BxLxN)]
+    last, y_LxBxE = jax.lax.scan(visit, state_BxExN, tuple(in_time), reverse=reverse)
+    return y_LxBxE.swapaxes(0, 1), last
+
+
+def associative(inputs: Recurrence, *, reverse: bool) -> tuple[Array, Array]:
+    """Scan all positions at once: O(log L) deep, with several (B, L, E, N) arrays."""
+    u_BxLxE, dt_BxLxE, A_ExN, B_BxLxN, C_BxLxN, state_BxExN = inputs
+    decay_BxLxExN = jnp.exp(dt_BxLxE[..., None] * A_ExN)
+    input_BxLxExN = (dt_BxLxE * u_BxLxE)[..., None] * B_BxLxN[:, :, None]
+    first = -1 if reverse else 0
+    # The initial state is what the first visited position decays.
+    input_BxLxExN = input_BxLxExN.at[:, first].add(decay_BxLxExN[:, first] * state_BxExN)
+    h_BxLxExN = _states(reverse, decay_BxLxExN, input_BxLxExN)
+    y_BxLxE = jnp.einsum("blen,bln->ble", h_BxLxExN, C_BxLxN, precision="highest")
+    return y_BxLxE, h_BxLxExN[:, 0 if reverse else -1]
+
+
+def _states(reverse: bool, decay_BxLxExN: Array, input_BxLxExN: Array) -> Array:
+    """Return h_l = decay_l h_before + input_l at every position, (B, L, E, N), from a state of 0.
+
+    As the solution of a linear system it has derivatives of its own: forward mode is the same
+    recurrence once more, the gradient that recurrence the other way round. JAX's own gradient
+    would go back through every level of the tree and keep them all.
+    """
+
+    def solve(reverse: bool, decay: Array, inputs: Array) -> Array:
+        return jax.lax.associative_scan(_join, (decay, inputs), axis=1, reverse=reverse)[1]
+
+    return jax.lax.custom_linear_solve(
+        lambda h: h - decay_BxLxExN * _shifted(h, 1, reverse),
+        input_BxLxExN,
+        lambda _, inputs: solve(reverse, decay_BxLxExN, inputs),
+        # Going back, a position's state is decayed by the position that was visited after it.
+        lambda _, dh: solve(not reverse, _shifted(decay_BxLxExN, -1, reverse), dh),
+    )
+
+
+def _join(near: tuple[Array, Array], far: tuple[Array, Array]) -> tuple[Array, Array]:
+    return near[0] * far[0], far[0] * near[1] + far[1]
+
+
+def _shifted(x_BxLxExN: Array, by: int, reverse: bool) -> Array:
+    """Return what the position visited one earlier (``by`` = 1) or one later (-1) has, or 0."""
+    if (by == 1) != reverse:
+        return jnp.pad(x_BxLxExN[:, :-1], ((0, 0), (1, 0), (0, 0), (0, 0)))
+    return jnp.pad(x_BxLxExN[:, 1:], ((0, 0), (0, 1), (0, 0), (0, 0)))
+
+
+def chunked(inputs: Recurrence, *, reverse: bool, chunk: int = CHUNK) -> tuple[Array, Array]:
+    """Scan in parallel inside a chunk of time, sequentially from chunk to chunk.
+
+    Memory is that of ``associative`` for one chunk, and one state a chunk: the gradient computes a
+    chunk again. The last chunk is padded with time steps of 0.
+    """
+    batch, length, _ = inputs.u_BxLxE.shape
+    chunks = -(-length // chunk)
+    chunk = -(-length // chunks)  # equal chunks, so that little is padded
+
+    def cut(x_BxLxF: Array) -> Array:
+        padded = jnp.pad(x_BxLxF, ((0, 0), (0, chunks * chunk - length), (0, 0)))
+        return padded.reshape(batch, chunks, chunk, -1).swapaxes(0, 1)
+
+    @jax.checkpoint  # the gradient runs a chunk again instead of keeping its states
+    def visit(h_BxExN: Array, part: tuple[Array, ...]) -> tuple[Array, Array]:
+        u, dt, B, C = part
+        within = Recurrence(u, dt, inputs.A_ExN, B, C, h_BxExN)
+        y, h_BxExN = associative(within, reverse=reverse)
+        return h_BxExN, y
+
+    u, dt, _, B, C, state_BxExN = inputs
+    in_time = tuple(map(cut, (u, dt, B, C)))
+    last, y = jax.lax.scan(visit, state_BxExN, in_time, reverse=reverse)
+    return y.swapaxes(0, 1).reshape(batch, chunks * chunk, -1)[:, :length], last

@@ -1,0 +1,156 @@
+"""A layout is recognised where every column fits its role, and asked for where it does not."""
+
+import random
+
+import pytest
+
+from echojax.errors import UserError, one_line
+from tests.data import histories, read
+
+_RNG = random.Random(0)
+ROWS = [
+    (_RNG.randrange(9), _RNG.randrange(7), _RNG.randrange(1, 6), 16 * 10**8 + _RNG.randrange(10**7))
+    for _ in range(60)
+]
+
+
+def lines(pattern, header=""):
+    rows = "".join(pattern.format(u=u, i=i, r=r, t=t) + "\n" for u, i, r, t in ROWS)
+    return header + "\n" * bool(header) + rows
+
+
+def right():
+    found = {}
+    for user, item, _, _ in sorted(ROWS, key=lambda row: row[3]):
+        found.setdefault(str(user), []).append(str(item))
+    return found
+
+
+CLEAR = {
+    "three columns": ("a.csv", lines("{u},{i},{t}")),
+    "time before rating": ("a.txt", lines("{u}|{i}|{t}|{r}")),
+    "milliseconds": ("a.csv", lines("{u};{i};{r};{t}000")),
+    "tabs": ("log", lines("{u}\t{i}\t{r}.0\t{t}")),
+    "colons": ("log", lines("{u}::{i}::{t}::{r}")),
+    "a header with other columns": ("a.csv", lines("x,{t},{i},{u}", "note,when,item,user")),
+    "a title that looks like nothing": (
+        "a.tsv",
+        lines("{u}\tA {r}, b\t{i}\t{t}", "uid\tt\tsku\tts"),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CLEAR)
+def test_clear_layouts_are_read(case, write):
+    source = read(write(*CLEAR[case]))
+    assert histories(source) == right()
+    headless = not case.startswith("a ")
+    assert headless == any("no header: the columns are read as user" in n for n in source.notes)
+
+
+UNCLEAR = {
+    "time second": (lines("{u},{t},{i},{r}"), "--columns user,time,item,_"),
+    "time first": (lines("{t},{u},{i}"), "--columns time,user,item"),
+    "two times": (lines("{u},{i},{t},{t}"), "not recognised from"),
+    "no time": (lines("{u},{i},{r}"), "--columns user,item,_"),
+    "five columns": (lines("{u},{i},{r},{r},{t}"), "--columns user,item,_,_,time"),
+    "five by tabs": (lines("{u}\t{i}\t{r}\t{r}\t{t}"), "--columns user,item,_,_,time"),
+    "five by blanks": (lines("{u} {i} {r} {r} {t}"), "--columns user,item,_,_,time"),
+    "four by blanks": (lines("{u} {i} {r} {t}"), "--columns user,item,_,time"),
+    "words and a time": (lines("{u} the film {i} {t}").replace("film 3", "3"), "not recognised"),
+    "a title in two columns": (lines("{u}\tfilm {i}").replace("film 3", "3"), "not recognised"),
+    "an item that is no rating": (lines("{u},{r},2145300{i},{t}"), "--columns user,item,_,time"),
+    "a number with a point first": (lines("{r}.5,{u},{t}"), "not recognised from"),
+    "baskets": (lines("{u},{i}").replace("3\n", "3,4\n"), "not recognised from"),
+    "another header": (lines("{u},{i},{t}", "who,what,day"), "no user column among who, what, day"),
+    "header of blanks": (lines("{u} {i}", "user_id item_id"), "blanks stand between the names"),
+    "a page": ("<html>\n<a>\n", "is a web page; download the file itself"),
+    "an array": ('[{"user": 1}]\n', "is a JSON array; write one object a line"),
+    "old Macintosh": (lines("{u},{i},{t}", "user,item,time").replace("\n", "\r"), "mac2unix"),
+    "UTF-16": (lines("{u},{i},{t}").encode("utf-16-be"), "looks like UTF-16 text"),
+    "one name twice": (lines("{u},{i},{i}", "user,item,item"), "two columns are named 'item'"),
+    "untyped": (lines("{u},{i}", "user_id,item_id"), "no tab in the header"),
+}
+
+
+@pytest.mark.parametrize("case", UNCLEAR)
+def test_unclear_layouts_are_asked_for_with_the_first_rows(case, write):
+    text, message = UNCLEAR[case]
+    with pytest.raises(UserError) as raised:
+        read(write("x.inter" if case == "untyped" else "x.txt", text))
+    assert message in str(raised.value)
+    if "--columns" in message:
+        assert all(repr(line) in str(raised.value) for line in text.split("\n")[:3])
+        told = str(raised.value).partition("--columns ")[2].split()[0]
+        source = read(write("x.txt", text), names=told)
+        assert source.frame.height == len(ROWS)
+
+
+@pytest.mark.parametrize("data_format", [None, "csv"])
+def test_columns_told_for_a_file_without_a_header(data_format, write):
+    path = write("x.dat", lines("{t},{i},x,{u}"))
+    assert histories(read(path, data_format, names="time, item,_, user")) == right()
+    other = read(path, data_format, names="a,b,c,d", user="d", item="b", time="a")
+    assert histories(other) == right()
+
+
+BAD_FLAGS = {
+    "user,item": "--columns names 2 columns and the first row has 4: '",
+    "who,item,_,time": "no user column among who, item, _, time",
+    "user,user,item,time": "two columns are named 'user'",
+}
+
+
+@pytest.mark.parametrize("names", BAD_FLAGS)
+def test_columns_told_wrongly(names, write):
+    with pytest.raises(UserError) as raised:
+        read(write("x.csv", lines("{u},{i},{r},{t}")), names=names)
+    assert BAD_FLAGS[names] in str(raised.value)
+    with pytest.raises(UserError, match="--columns is for tables, not for --data-format jsonl"):
+        read(write("x.csv", lines("{u},{i},{r},{t}")), "jsonl", names=names)
+
+
+@pytest.mark.parametrize("name", ["date", "datetime", "created_at", "event_time", "t_dat", "when"])
+def test_columns_that_are_times_by_name_and_value(name, write):
+    text = lines("{u},{i},{t}", f"user,item,{name}")
+    assert histories(read(write("x.csv", text))) == right()
+    source = read(write("x.csv", lines("{u},{i},{r}", f"user,item,{name}")))
+    assert "time" not in source.frame.columns
+    (note,) = source.notes
+    assert f"column '{name}' looks like a time and is not used (the order of lines)" in note
+
+
+def test_a_time_under_another_name_is_named(write):
+    source = read(write("x.csv", lines("{u},{i},{t}", "user,item,visited")))
+    assert "time" not in source.frame.columns
+    assert "column 'visited' looks like a time" in source.notes[0]
+    source = read(write("x.csv", lines("{u},{i},{t},{t}", "user,item,timestamp,update\x1bd")))
+    assert "warning: column 'update\\x1bd' looks like a time and is not used" in source.notes[1]
+
+
+def test_missing_ids(write):
+    words = ["", "NA", "N/A", "n/a", "#N/A", "NULL", "null", "NaN", "nan", "None", "<NA>", "\\N"]
+    text = "user,item,ts\n" + "".join(f"u{n % 3},{word},{n}\n" for n, word in enumerate(words))
+    text += "NA,a,1\nu2,b,2\nu1,a,3\nNa,none,4\n"
+    with pytest.raises(UserError) as raised:
+        read(write("x.csv", text))
+    message = one_line(raised.value)
+    assert "x.csv, line 2: empty item id; 1 of 16 rows have no user id (NA) and 12 of 16" in message
+    assert message.endswith("leave them out with --missing-ids drop")
+    with pytest.raises(UserError, match="line 2: empty item id"):
+        read(write("x.csv", text), missing="keep")
+    found = read(write("x.csv", text), missing="drop")
+    assert histories(found) == {"u2": ["b"], "u1": ["a"], "Na": ["none"]}
+    kept = read(write("x.csv", text.replace("u0,,0", "u0,x,0")), missing="keep")
+    assert "NULL" in kept.frame["item"].cast(str).to_list()
+    with pytest.raises(UserError, match="no interactions are left; 2 of 2 rows have no user id"):
+        read(write("x.csv", "user,item\n,1\nNA,2\n"), missing="drop")
+
+
+def test_a_format_of_times(write):
+    text = lines("{u},{i},17.09.2020 02:37", "user,item,date")
+    assert read(write("x.csv", text), time_format="%d.%m.%Y %H:%M").frame["time"][0] == 1600310220
+    with pytest.raises(UserError, match=r"line 2: time '17.09.2020 02:37' does not fit"):
+        read(write("x.csv", text), time_format="%d.%m.%Y")
+    with pytest.raises(UserError, match="no time column; name it with --time-column"):
+        read(write("x.csv", lines("{u},{i}", "user,item")), time_format="%d.%m.%Y")

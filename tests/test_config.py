@@ -1,0 +1,81 @@
+"""What is known about a field stands at the field, and is all that is needed to check it."""
+
+import importlib.util
+
+import pytest
+
+from echojax import config as module
+from echojax.config import MODEL_SIZES, NOT_IN_SUITES, QUICKSTART, RESUMABLE, Config, check, misfit
+from echojax.errors import UserError
+from tests.conftest import ROOT
+
+
+def test_facts_are_found_inside_unions_too():
+    assert {"d_model", "dropout", "mask_rate"} <= MODEL_SIZES
+    assert "max_len" not in MODEL_SIZES
+    assert {"data_path", "epochs", "item_shards", "max_steps"} <= RESUMABLE
+    assert not RESUMABLE & {"seed", "batch_size", "microbatch", "k_core", *MODEL_SIZES}
+    assert NOT_IN_SUITES["seed"] == NOT_IN_SUITES["seeds"] == "list the seeds under `seeds`"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"epochs": 0}, "--epochs must be at least 1, not 0"),
+        ({"d_model": 0}, "--d-model must be at least 1, not 0"),
+        ({"d_model": 10**8}, "--d-model must be at most 1048576, not 100000000"),
+        ({"decay_steps": 0}, "--decay-steps must be at least 1"),
+        ({"warmup_steps": -1}, "--warmup-steps must be at least 0"),
+        ({"dropout": 1.0}, "--dropout must be at least 0 and below 1, not 1.0"),
+        ({"weight_decay": 1.0}, "--weight-decay must be at least 0 and below 1"),
+        ({"mask_rate": 0.0}, "--mask-rate must be above 0 and below 1"),
+        ({"clip_norm": 0.0}, "--clip-norm must be above 0 and finite, not 0.0"),
+        ({"learning_rate": float("nan")}, "--learning-rate must be above 0 and finite, not nan"),
+        ({"learning_rate": float("inf")}, "--learning-rate must be above 0 and finite, not inf"),
+        ({"loss": "gbce", "gbce_t": 2.0}, "--gbce-t must be between 0 and 1, not 2.0"),
+        ({"parallel": "pmap", "item_shards": 2}, "--parallel pmap spreads rows only"),
+    ],
+)
+def test_values_that_no_run_can_have_are_refused(wrong, says):
+    check(Config())
+    with pytest.raises(UserError) as caught:
+        check(Config(**wrong))
+    assert str(caught.value).startswith(says)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("d_model", 8.5, "must be a whole number, not 8.5"),
+        ("d_model", None, None),
+        ("dropout", 1, None),
+        ("learning_rate", True, "must be a number, not True"),
+        ("filter", 0, "must be true or false, not 0"),
+        ("negative_sampling", "odd", "must be 'uniform' or 'popularity' or 'in-batch', not 'odd'"),
+    ],
+)
+def test_values_of_another_kind_are_named(name, value, says):
+    assert misfit(name, value) == says
+
+
+@pytest.fixture
+def read_command_line():
+    spec = importlib.util.spec_from_file_location("train", ROOT / "experiments/train.py")
+    train = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(train)
+    return train.read_command_line
+
+
+def test_without_data_it_is_the_quickstart(read_command_line):
+    assert read_command_line([]) == QUICKSTART != Config()
+    assert read_command_line(["--dataset", "ml-1m"]) == Config(dataset="ml-1m")
+
+
+def test_help_shows_the_defaults_and_what_is_known(read_command_line, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit):
+        read_command_line(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "Adam's learning rate. (default: 0.001)" in text
+    assert "How many layers. (default: None)" in text
+    assert module.Config.__doc__.splitlines()[0] in text
