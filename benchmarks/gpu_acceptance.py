@@ -89,7 +89,19 @@ def accept(flags: Flags) -> None:
 
 def run_tests(passed: set[str]) -> Iterator[Row]:
     """Run the tests that have not passed yet, several at a time; yield a row as each ends."""
-    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-v", "-n", "8", _TESTS]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-m",
+        "gpu",
+        "-v",
+        "-n",
+        "8",
+        "--dist",
+        "load",
+        _TESTS,
+    ]
     command += [word for name in sorted(passed) for word in ("--deselect", name)]
     # The suite's own flags are for fast compilation.
     environment = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=3"}
