@@ -70,7 +70,7 @@ def accept(flags: Flags) -> None:
     with Record(path, command, settings, others=others) as record:
         if not record.of({"section": "tests", "name": "all"}):
             passed = {r["name"] for r in record.of({"section": "tests", "status": "passed"})}
-            for row in run_tests(passed):
+            for row in run_tests(passed, limit_of("tests", flags)):
                 record.add({"section": "tests"} | row)
         for section in ("scans", "directions"):
             if not record.of({"section": section, "name": "all"}):
@@ -87,7 +87,12 @@ def accept(flags: Flags) -> None:
         raise SystemExit(1)
 
 
-def run_tests(passed: set[str]) -> Iterator[Row]:
+def limit_of(section: str, flags: Flags) -> int:
+    """Return the seconds that a section may take; a dry run may be on a slow machine."""
+    return _LIMITS[section] * (10 if flags.dry_run else 1)
+
+
+def run_tests(passed: set[str], limit: int) -> Iterator[Row]:
     """Run the tests that have not passed yet, several at a time; yield a row as each ends."""
     command = [
         sys.executable,
@@ -106,7 +111,7 @@ def run_tests(passed: set[str]) -> Iterator[Row]:
     # The suite's own flags are for fast compilation.
     environment = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=3"}
     began = time.monotonic()
-    command = ["timeout", str(_LIMITS["tests"]), *command]
+    command = ["timeout", str(limit), *command]
     out, err = subprocess.PIPE, subprocess.STDOUT
     process = subprocess.Popen(
         command, cwd=_ROOT, env=environment, text=True, stdout=out, stderr=err
@@ -139,7 +144,7 @@ def run_scans(section: str, flags: Flags, path: Path, torch: bool) -> list[Row]:
         words += ["--against", "torch"]
     out = path.with_name(f"{path.stem}-{section}.json")
     command = [sys.executable, str(_ROOT / "benchmarks" / "scans.py"), *words]
-    command += ["--out", str(out), "--time-limit", str(_LIMITS[section])]
+    command += ["--out", str(out), "--time-limit", str(limit_of(section, flags))]
     code = subprocess.run(command, check=False).returncode
     if code:
         reason = f"scans.py ended with {code}"
@@ -177,7 +182,7 @@ def train(dataset: str, scan: str, flags: Flags) -> Row:
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, str(_ROOT / "experiments" / "train.py"), *words]
         command += ["--run-dir", f"{folder}/run"]
-        limit = _LIMITS["training"]
+        limit = limit_of("training", flags)
         try:
             subprocess.run(command, check=True, timeout=limit, capture_output=True, text=True)
         except subprocess.TimeoutExpired:
