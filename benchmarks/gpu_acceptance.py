@@ -70,7 +70,7 @@ def accept(flags: Flags) -> None:
     with Record(path, command, settings, others=others) as record:
         if not record.of({"section": "tests", "name": "all"}):
             passed = {r["name"] for r in record.of({"section": "tests", "status": "passed"})}
-            for row in run_tests(passed, limit_of("tests", flags)):
+            for row in run_tests(passed, flags):
                 record.add({"section": "tests"} | row)
         for section in ("scans", "directions"):
             if not record.of({"section": section, "name": "all"}):
@@ -92,26 +92,15 @@ def limit_of(section: str, flags: Flags) -> int:
     return _LIMITS[section] * (10 if flags.dry_run else 1)
 
 
-def run_tests(passed: set[str], limit: int) -> Iterator[Row]:
+def run_tests(passed: set[str], flags: Flags) -> Iterator[Row]:
     """Run the tests that have not passed yet, several at a time; yield a row as each ends."""
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-m",
-        "gpu",
-        "-v",
-        "-n",
-        "8",
-        "--dist",
-        "load",
-        _TESTS,
-    ]
+    workers = ["-n", "1" if flags.dry_run else "8", "--dist", "load"]
+    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-v", *workers, _TESTS]
     command += [word for name in sorted(passed) for word in ("--deselect", name)]
     # The suite's own flags are for fast compilation.
     environment = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=3"}
     began = time.monotonic()
-    command = ["timeout", str(limit), *command]
+    command = ["timeout", str(limit_of("tests", flags)), *command]
     out, err = subprocess.PIPE, subprocess.STDOUT
     process = subprocess.Popen(
         command, cwd=_ROOT, env=environment, text=True, stdout=out, stderr=err
