@@ -225,7 +225,7 @@ def test_the_page_alone(made, command, suite_file, tmp_path):
 @pytest.mark.parametrize(
     ("change", "flags", "says"),
     [
-        (("d_model = 8", "widht = 8"), [], "[rows.sasrec]: unknown flag 'widht'; did you mean"),
+        (("d_model = 8", "d_modle = 8"), [], "[rows.sasrec]: unknown flag 'd_modle'; did you mean"),
         (("", ""), ["--outt", "x"], "--outt"),
         (("", ""), ["--suite", "ml-10k"], "did you mean 'ml-100k'"),
     ],

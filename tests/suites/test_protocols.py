@@ -1,4 +1,4 @@
-"""Real runs judged in other ways, against what the runs themselves and brute force say."""
+"""Real runs under alternative protocols, against the runs' own results and brute force."""
 
 import dataclasses
 import io
@@ -14,8 +14,9 @@ from echojax.errors import UserError
 from echojax.evaluation.baselines import rank_by, scorer
 from echojax.evaluation.sampled import draw_negatives
 from echojax.models import HEURISTICS
-from echojax.reproduction.finished import COLUMNS, METRICS, read_finished
-from echojax.reproduction.protocols import Way, judge_if_missing, read_judged
+from echojax.suites.protocols import evaluate_if_missing
+from echojax.suites.results import Protocol, read_alternatives, read_run_folder
+from echojax.suites.scores import COLUMNS, METRICS
 from echojax.training.evaluate import evaluate_run
 from echojax.training.prepared import read_data, resolved
 from echojax.training.run import run
@@ -38,7 +39,7 @@ def data_file(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def runs(data_file, tmp_path_factory):
-    """Return the folders of a run that counts and of one that learns."""
+    """Return the folders of a heuristic and of a learned model."""
     folder = tmp_path_factory.mktemp("runs")
     base = Config(
         data_path=str(data_file), k_core=2, max_len=8, batch_size=16, learning_rate=0.01, epochs=3,
@@ -50,33 +51,39 @@ def runs(data_file, tmp_path_factory):
             dataclasses.replace(base, model=model, run_dir=str(folder / model), **size),
             Console(file=io.StringIO()),
         )
-        assert judge_if_missing(folder / model, None)
+        assert evaluate_if_missing(folder / model, None)
     return folder
 
 
-def way(judged, ranking, exclude_seen):
-    return judged[Way("global-time", ranking, exclude_seen)].results["test"]
+def alternative(folder, ranking, exclude_seen):
+    found = read_run_folder(folder).alternatives
+    return found[Protocol("global-time", ranking, exclude_seen)].test
 
 
 @pytest.mark.parametrize("model", ["markov", "sasrec"])
-def test_full_ranking_is_what_the_run_says_itself(model, runs):
-    judged = read_judged(runs / model)
+def test_rankings_agree_with_the_run_and_a_few_negatives_flatter(model, runs):
     results = json.loads((runs / model / "results.json").read_text())["test"]
-    same = way(judged, "full", False)
+    same = alternative(runs / model, "full", False)
     assert same["examples"] == results["examples"] > 40
-    for metric in ("hr@10", "ndcg@10"):
+    for metric in METRICS:
         assert same[metric] == results[metric]
         assert same["interval"][metric] == results["interval"][metric]
+    filtered = alternative(runs / model, "full", True)
+    for name in ("uniform", "popularity"):
+        sampled = alternative(runs / model, f"100 sampled, {name}", True)
+        assert sampled["hr@10"] >= filtered["hr@10"]
+        low, high = sampled["interval"]["hr@10"]
+        assert low <= sampled["hr@10"] <= high
 
 
-def test_seen_items_out_is_what_evaluate_says(runs):
-    judged = way(read_judged(runs / "sasrec"), "full", True)
+def test_seen_items_filtered_is_what_evaluate_prints(runs):
+    filtered = alternative(runs / "sasrec", "full", True)
     again = evaluate_run(runs / "sasrec", "test", exclude_seen=True, say=lambda line: None)
-    assert judged["ndcg@10"] == again["ndcg@10"]
-    assert judged["hr@10"] == again["hr@10"]
+    assert filtered["ndcg@10"] == again["ndcg@10"]
+    assert filtered["hr@10"] == again["hr@10"]
 
 
-def test_sampled_metrics_of_a_counted_model_equal_brute_force(runs):
+def test_ranks_of_a_heuristic_model_equal_brute_force(runs):
     config = resolved(Config(**json.loads((runs / "markov" / "config.json").read_text())))
     dataset, split = read_data(config, lambda line: None)
     score = scorer(HEURISTICS["markov"](split.train, dataset.num_items))
@@ -87,53 +94,44 @@ def test_sampled_metrics_of_a_counted_model_equal_brute_force(runs):
         target = split.test.items_T[split.test.target_M[m]]
         drawn = [v for v in negatives[m] if v]
         hits.append(1 + sum(not scores[v] < scores[target] for v in drawn) <= 10)
-    judged = read_judged(runs / "markov")
-    assert way(judged, "100 sampled, uniform", True)["hr@10"] == pytest.approx(np.mean(hits))
+    sampled = alternative(runs / "markov", "100 sampled, uniform", True)
+    assert sampled["hr@10"] == pytest.approx(np.mean(hits))
+    # The run's own test ranks come from the same rule.
+    ranks = rank_by(score, split.test, dataset.num_items, exclude_seen=False).rank_M
+    own = read_run_folder(runs / "markov").evaluation.ranks.rank_M
+    np.testing.assert_array_equal(own, ranks)
 
 
-@pytest.mark.parametrize("model", ["markov", "sasrec"])
-def test_a_few_negatives_flatter(model, runs):
-    judged = read_judged(runs / model)
-    full = way(judged, "full", True)
-    for name in ("uniform", "popularity"):
-        sampled = way(judged, f"100 sampled, {name}", True)
-        assert sampled["hr@10"] >= full["hr@10"]
-        low, high = sampled["interval"]["hr@10"]
-        assert low <= sampled["hr@10"] <= high
-
-
-def test_it_is_judged_once_until_the_results_change(runs, tmp_path):
+def test_it_is_evaluated_once_until_the_results_change(runs, tmp_path):
     folder = tmp_path / "markov"
     shutil.copytree(runs / "markov", folder)
-    before = read_judged(folder)
-    assert not judge_if_missing(folder, None)
+    before = read_alternatives(folder)
+    assert len(before) == 4
+    assert not evaluate_if_missing(folder, None)
     results = json.loads((folder / "results.json").read_text())
     (folder / "results.json").write_text(json.dumps(results))  # other bytes, as of another run
-    assert read_judged(folder) == {}
-    assert judge_if_missing(folder, None)
-    after = read_judged(folder)
-    assert {way: one.results for way, one in after.items()} == {
-        way: one.results for way, one in before.items()
-    }
+    assert read_alternatives(folder) == []
+    assert evaluate_if_missing(folder, None)
+    assert read_alternatives(folder) == before
 
 
 @pytest.mark.parametrize("model", ["markov", "sasrec"])
-def test_ranks_are_kept_with_seen_items_on_the_other_side(model, runs, tmp_path):
-    other_side = Way("global-time", "full", True)
-    judged = read_judged(runs / model)
-    assert [way for way, one in judged.items() if one.ranks] == [other_side]
-    kept, means = judged[other_side], judged[other_side].ranks.values_MxF.mean(axis=0)[COLUMNS]
-    assert kept.ranks.same_targets(read_finished(runs / model).ranks)
-    assert list(means) == [kept.results["test"][metric] for metric in METRICS]
+def test_ranks_are_kept_with_seen_items_treated_the_other_way(model, runs, tmp_path):
+    other = Protocol("global-time", "full", True)
+    run = read_run_folder(runs / model)
+    assert [one for one, found in run.alternatives.items() if found.ranks] == [other]
+    kept = run.alternatives[other]
+    means = kept.ranks.metrics().mean(axis=0)[COLUMNS]
+    assert kept.ranks.same_targets(run.evaluation.ranks)
+    assert list(means) == [kept.test[metric] for metric in METRICS]
     folder = tmp_path / model
     shutil.copytree(runs / model, folder)
     (folder / "protocols.npz").unlink()  # as early versions left it
-    assert [one.ranks for one in read_judged(folder).values()] == [None] * 4
-    (folder / "protocols.json").write_text(
-        (folder / "protocols.json").read_text().replace('"examples"', '"example"')
-    )
-    with pytest.raises(UserError, match=r"protocols\.json does not hold how a run was judged"):
-        read_judged(folder)
+    assert [one.ranks for one in read_run_folder(folder).alternatives.values()] == [None] * 4
+    path = folder / "protocols.json"
+    path.write_text(path.read_text().replace('"examples"', '"example"'))
+    with pytest.raises(UserError, match=r"protocols\.json does not hold how a run was"):
+        read_run_folder(folder)
 
 
 @pytest.mark.parametrize("lost", ["all", "best"])
@@ -145,15 +143,5 @@ def test_a_lost_checkpoint_is_said(lost, runs, tmp_path):
     for file in folder.glob("protocols.*"):
         file.unlink()
     with pytest.raises(UserError, match="has lost the checkpoint of its best step"):
-        judge_if_missing(folder, None)
+        evaluate_if_missing(folder, None)
     assert not list(folder.glob("protocols.*"))
-
-
-def test_ranks_of_the_counted_model_are_the_evaluators(runs):
-    """The run's own test ranks and those judged here come from one rule."""
-    config = resolved(Config(**json.loads((runs / "markov" / "config.json").read_text())))
-    dataset, split = read_data(config, lambda line: None)
-    score = scorer(HEURISTICS["markov"](split.train, dataset.num_items))
-    ranks = rank_by(score, split.test, dataset.num_items, exclude_seen=False).rank_M
-    with np.load(runs / "markov" / "ranks.npz") as file:
-        np.testing.assert_array_equal(file["test_rank_M"], ranks)

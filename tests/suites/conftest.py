@@ -9,9 +9,10 @@ import pytest
 from echojax.config import as_dict
 from echojax.data import Examples
 from echojax.evaluation import Ranked, summarise
-from echojax.reproduction.cells import plan
-from echojax.reproduction.suite_file import read_suite
-from echojax.reproduction.write_page import write_page
+from echojax.suites.page import write_page
+from echojax.suites.results import Results
+from echojax.suites.runs import plan
+from echojax.suites.suite_file import read_suite
 from echojax.training.prepared import resolved
 
 USERS = 60
@@ -28,17 +29,17 @@ learning_rate = 0.01
 data_path = "ring.inter"
 k_core = 2
 
-[rows.popularity]
+[variants.popularity]
 model = "popularity"
 
-[rows.sasrec]
+[variants.sasrec]
 model = "sasrec"
 d_model = 8
 
-[rows.hstu]
+[variants.hstu]
 model = "hstu"
 
-[rows.ours]
+[variants.ours]
 model = "echomamba4rec"
 d_model = 8
 
@@ -57,10 +58,10 @@ def examples():
     return Examples(np.ones(6100, np.int32), start, target, np.arange(USERS, dtype=np.int32), 10)
 
 
-def write_run(cell, skill, *, ranks=True, sha256="5" * 64, memory=2**20):
+def write_run(run, skill, *, ranks=True, sha256="5" * 64, memory=2**20):
     """Write a finished run whose targets stand the higher the larger ``skill`` is."""
-    rng = np.random.default_rng([cell.seed, len(cell.row), round(100 * skill)])
-    shown, config = examples(), as_dict(resolved(cell.config))
+    rng = np.random.default_rng([run.seed, len(run.name.split("/")[1]), round(100 * skill)])
+    shown, config = examples(), as_dict(resolved(run.config))
     parts, arrays = {}, {}
     for part in ("valid", "test"):
         rank_M = (1 + rng.exponential(30 / skill, USERS)).astype(np.int32)
@@ -70,7 +71,7 @@ def write_run(cell, skill, *, ranks=True, sha256="5" * 64, memory=2**20):
         arrays |= {f"{part}_rank_M": rank_M, f"{part}_user_M": shown.user_M,
                    f"{part}_length_M": lengths}  # fmt: skip
     results = {
-        "config": config, "seed": cell.seed,
+        "config": config, "seed": run.seed,
         "dataset": {"name": "ring", "users": USERS, "items": 29, "interactions": 999,
                     "sha256": sha256},
         "protocol": {"split": "leave-one-out", "ranking": "full", "exclude_seen": False},
@@ -81,18 +82,18 @@ def write_run(cell, skill, *, ranks=True, sha256="5" * 64, memory=2**20):
         "versions": {"python": "3.11", "jax": "0.10.2"}, "device": "2 cores of x86_64 (cpu)",
         "processor": "A <fast> CPU", "date": "2026-01-02", "commit": "abc123",
     }  # fmt: skip
-    cell.folder.mkdir(parents=True, exist_ok=True)
-    (cell.folder / "config.json").write_text(json.dumps(config))
-    (cell.folder / "results.json").write_text(json.dumps(results))
+    run.folder.mkdir(parents=True, exist_ok=True)
+    (run.folder / "config.json").write_text(json.dumps(config))
+    (run.folder / "results.json").write_text(json.dumps(results))
     if ranks:
-        np.savez(cell.folder / "ranks.npz", **arrays)
+        np.savez(run.folder / "ranks.npz", **arrays)
 
 
 SKILL = {"popularity": 1, "sasrec": 2, "hstu": 6, "ours": 8, "no-filter": 7, "layers-2": 8.5}
 
 
 def suite_in(folder, text=SUITE, name="byhand"):
-    """Write a suite's file; return (suite, cells, folder of its runs)."""
+    """Write a suite's file; return (suite, runs, folder of its runs)."""
     path = folder / f"{name}.toml"
     path.write_text(text)
     suite, out = read_suite(path), folder / "out"
@@ -100,18 +101,26 @@ def suite_in(folder, text=SUITE, name="byhand"):
 
 
 def finished_in(folder):
-    """Return (suite, cells, folder) with every run finished."""
-    suite, cells, out = suite_in(folder)
-    for cell in cells:
-        write_run(cell, SKILL[cell.row])
-    return suite, cells, out
+    """Return (suite, runs, folder) with every run finished."""
+    suite, runs, out = suite_in(folder)
+    for run in runs:
+        write_run(run, SKILL[run.variant])
+    return suite, runs, out
 
 
-def new_record():
-    """Return what a suite's folder remembers."""
-    machine = {"processor": "A <fast> CPU", "cores": 2, "versions": {"jax": "0.10.2"}}
-    return {"suite": "byhand", "command": "python experiments/reproduce.py --suite byhand",
-            "machine": machine}  # fmt: skip
+def packed(suite, runs, out):
+    """Return the results of the run folders, and what is damaged."""
+    results = Results(out, suite.name)
+    return results, results.pack(runs)
+
+
+def page_of(suite, runs, out):
+    """Write the page of what is in the run folders; return it."""
+    results, damaged = packed(suite, runs, out)
+    out.mkdir(exist_ok=True)
+    command = f"python experiments/reproduce.py --suite {suite.name}"
+    write_page(suite, runs, results, command=command, damaged=damaged)
+    return (out / "page.html").read_text()
 
 
 @pytest.fixture
@@ -122,19 +131,13 @@ def make_suite(tmp_path):
 
 @pytest.fixture
 def finished_suite(tmp_path):
-    """Return (suite, cells, folder) with every run finished; tests may change it."""
+    """Return (suite, runs, folder) with every run finished; tests may change it."""
     return finished_in(tmp_path)
-
-
-@pytest.fixture
-def record():
-    """Return what a suite's folder remembers."""
-    return new_record()
 
 
 @pytest.fixture(scope="session")
 def shown(tmp_path_factory):
-    """Return (folder, cells) of a finished suite with its page."""
-    suite, cells, out = finished_in(tmp_path_factory.mktemp("shown"))
-    write_page(out, suite, cells, new_record())
-    return out, cells
+    """Return (folder, runs) of a finished suite with its page."""
+    suite, runs, out = finished_in(tmp_path_factory.mktemp("shown"))
+    page_of(suite, runs, out)
+    return out, runs

@@ -1,13 +1,12 @@
 """Published numbers to stand beside ours (``published.toml``)."""
 
 import tomllib
-from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any
+
+import msgspec
 
 
-@dataclass(frozen=True)
-class Published:
+class Published(msgspec.Struct, forbid_unknown_fields=True):
     """What somebody published about a model on a data set.
 
     Attributes:
@@ -16,7 +15,7 @@ class Published:
         hr: HR@10, or the lowest and the highest of several publications.
         ndcg: NDCG@10, likewise.
         model: our name of the model; "" where we have none.
-        exclude_seen: whether items of the history are out of the ranking.
+        exclude_seen: whether items of the history are filtered from the ranking.
         source: where it was published; "" where that is not known here.
         differs: what else its source says that we do otherwise.
     """
@@ -31,27 +30,24 @@ class Published:
     differs: str = ""
 
     @property
-    def protocol(self) -> dict[str, Any]:
-        """How it was judged, in the words of our results."""
+    def protocol(self) -> dict[str, str | bool]:
+        """How it was evaluated, in the words of our results."""
         return {"split": "leave-one-out", "ranking": "full", "exclude_seen": self.exclude_seen}
+
+    def differences(self, protocol: dict[str, str | bool]) -> str:
+        """Return how it differs from what stands beside it, evaluated by ``protocol``."""
+        words = [
+            f"ours: {name} {protocol.get(name)}"
+            for name, theirs in self.protocol.items()
+            if protocol.get(name) != theirs
+        ]
+        words += [self.differs] if self.differs else []
+        words.append("range over publications" if len(self.hr) > 1 else "one number, without interval")
+        return "; ".join(words)
 
 
 def published(dataset: str) -> list[Published]:
     """Return what is known of a named data set."""
-    text = files("echojax.reproduction").joinpath("published.toml").read_text(encoding="utf-8")
-    known = (Published(**entry) for entry in tomllib.loads(text)["published"])
+    text = files("echojax.suites").joinpath("published.toml").read_text(encoding="utf-8")
+    known = msgspec.convert(tomllib.loads(text)["published"], list[Published])
     return [one for one in known if one.dataset == dataset]
-
-
-def differences(one: Published, protocol: dict[str, Any]) -> str:
-    """Return how a published number's protocol differs from ours, in words.
-
-    Args:
-        one: the published number.
-        protocol: of what stands beside it.
-    """
-    words = [f"ours: {name} {protocol.get(name)}" for name, theirs in one.protocol.items()
-             if protocol.get(name) != theirs]  # fmt: skip
-    words += [one.differs] if one.differs else []
-    words += ["range over publications" if len(one.hr) > 1 else "one number, without interval"]
-    return "; ".join(words)
