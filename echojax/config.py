@@ -1,29 +1,63 @@
-"""Everything a run can be told, one field a flag, and the named recipes."""
+"""Everything a run can be told, one field a flag, each with what is known about it."""
 
 import dataclasses
-import math
-from collections.abc import Callable
+import types
+import typing
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from enum import Enum
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
 
 from echojax.errors import UserError
+
+_FINITE = 1e300
+Positive = Annotated[int, Meta(ge=1)]
+NotNegative = Annotated[int, Meta(ge=0)]
+Size = Annotated[
+    int, Meta(ge=1), Meta(le=2**20)
+]  # of an array's axis: more is a mistake, not a model
+Share = Annotated[float, Meta(ge=0, lt=1)]
+PositiveNumber = Annotated[float, Meta(gt=0, le=_FINITE)]
+
+
+class Fact(Enum):
+    """What is known about a field."""
+
+    MODEL_SIZE = "a size of the model; a model takes those that its constructor names"
+    # None of these alters what a step does; data are compared by checksum.
+    RESUMABLE = "a resumed run may change it"
+
+
+@dataclass(frozen=True)
+class NotInSuites:
+    """The field has no place in the file of a suite of runs; ``instead`` says what has."""
+
+    instead: str
+
+
+ModelSize = Annotated[Size | None, Fact.MODEL_SIZE]
+ONE_PROCESS = NotInSuites("one process makes a suite's runs")
 
 
 @dataclass(frozen=True)
 class Config:
     """Train a sequential recommender, evaluate it by full ranking, leave a run folder.
 
-    --preset NAME starts from a named recipe (quickstart, ml-100k, ml-1m); other flags change it.
+    Without --dataset and --data-path it is the quickstart: made-up data, learning rate 0.003, no
+    dropout, 2 epochs.
     """
 
     # What to learn from.
     dataset: str = "synthetic"
     """Name of the data set: synthetic, ml-100k, ml-1m, amazon-beauty, amazon-video-games."""
-    data_path: str | None = None
+    data_path: Annotated[str | None, Fact.RESUMABLE] = None
     """Your own file instead: Parquet, Arrow (Feather), CSV/TSV, .inter, JSON lines, ratings.dat,
     u.data, `user item` pairs or one history a line; text also as .gz. A pattern ('log-*.csv') or a
     folder of parts stands for several."""
-    data_dir: str | None = None
+    data_dir: Annotated[str | None, Fact.RESUMABLE, NotInSuites("use --data-dir")] = None
     """Folder that holds the data sets' files (else $ECHOJAX_DATA, else the user's cache)."""
     data_format: str | None = None
     """Format of --data-path where it is not recognised: inter, csv, tsv, jsonl, ratings.dat,
@@ -42,7 +76,7 @@ class Config:
     missing_ids: Literal["refuse", "drop", "keep"] = "refuse"
     """What to do with rows whose user or item is empty, NA, NULL, NaN or the like: stop, leave them
     out, or take the word for an id."""
-    k_core: int = 5
+    k_core: NotNegative = 5
     """Keep users and items with at least this many interactions, iterated until stable."""
     duplicates: Literal["keep", "first", "last"] = "keep"
     """What to do with a user's repeated interactions with one item."""
@@ -73,27 +107,27 @@ class Config:
     """EchoMamba4Rec's Mamba from the end to the start."""
     glu: bool = True
     """EchoMamba4Rec's gated linear unit."""
-    d_model: int | None = None
+    d_model: ModelSize = None
     """D, the size of embeddings and hidden states (None, here and below: as in its paper)."""
-    layers: int | None = None
+    layers: ModelSize = None
     """How many layers."""
-    heads: int | None = None
+    heads: ModelSize = None
     """Attention heads."""
-    hidden_size: int | None = None
+    hidden_size: ModelSize = None
     """Width of the recurrent state."""
-    window: int | None = None
+    window: ModelSize = None
     """How many of the newest items a convolution sees."""
-    d_state: int | None = None
+    d_state: ModelSize = None
     """N, Mamba's states a channel."""
-    d_conv: int | None = None
+    d_conv: ModelSize = None
     """Taps of Mamba's convolution."""
-    expand: int | None = None
+    expand: ModelSize = None
     """Mamba's inner channels over d_model."""
-    mask_rate: float | None = None
+    mask_rate: Annotated[Annotated[float, Meta(gt=0, lt=1)] | None, Fact.MODEL_SIZE] = None
     """Share of a sequence's items that the cloze objective hides."""
-    dropout: float | None = None
+    dropout: Annotated[Share | None, Fact.MODEL_SIZE] = None
     """Dropout rate."""
-    max_len: int | None = None
+    max_len: Size | None = None
     """How many of the newest items are read (None: 200 for ml-1m, the data set's own elsewhere)."""
     scan: str = "auto"
     """Selective scan: auto, pallas_gpu, pallas_tpu, fused, chunked, associative, sequential."""
@@ -109,130 +143,132 @@ class Config:
     """Training loss: exact cross entropy over the whole catalogue (softmax), estimated from drawn
     items (sampled-softmax, corrected by logQ), or (generalised) binary cross entropy or Bayesian
     personalised ranking against drawn items (gbce, bce, bpr)."""
-    negatives: int | None = None
+    negatives: Positive | None = None
     """Items drawn against each target (None: 256; bce and bpr 1)."""
     negative_sampling: Literal["uniform", "popularity", "in-batch"] | None = None
     """Where they come from: all items alike (None), as often as each is a training target, or the
     targets of the batch."""
-    gbce_t: float | None = None
+    gbce_t: Annotated[float, Meta(ge=0, le=1)] | None = None
     """gBCE's calibration: 0 is bce, 1 leaves no overconfidence (None: 0.75, as published)."""
-    label_smoothing: float = 0.0
+    label_smoothing: Share = 0.0
     """Share of each target that is spread over all items alike (softmax)."""
-    learning_rate: float = 1e-3
+    learning_rate: PositiveNumber = 1e-3
     """Adam's step size."""
-    warmup_steps: int = 0
+    warmup_steps: NotNegative = 0
     """Steps in which it rises from 0."""
-    decay_steps: int | None = None
+    decay_steps: Positive | None = None
     """Steps behind the warm-up in which it falls to 0 along a cosine (None: it stays)."""
-    weight_decay: float = 0.0
+    weight_decay: Share = 0.0
     """Share of each weight matrix that is taken away a step, times the step size (AdamW)."""
-    clip_norm: float | None = None
+    clip_norm: PositiveNumber | None = None
     """Longest gradient, over all parameters; a longer one is shortened (None: any)."""
     item_optimizer: Literal["adam", "rowwise"] = "adam"
     """Of the item table: Adam's two numbers a weight, or one a row (the running root mean square of
     its gradient, no momentum), for tables that fill the memory."""
-    batch_size: int | None = None
+    batch_size: Positive | None = None
     """Rows a step (None: 2048 prefixes, 256 on synthetic; 128 sequences, 32 on synthetic)."""
-    microbatch: int | None = None
+    microbatch: Positive | None = None
     """Examples held in memory at once; gradients are summed (None: chosen by device)."""
-    epochs: int = 200
+    epochs: Annotated[Positive, Fact.RESUMABLE] = 200
     """Most passes over the training examples."""
-    max_steps: int | None = None
+    max_steps: Annotated[Positive | None, Fact.RESUMABLE] = None
     """Most steps in all (None: no limit)."""
-    patience: int = 10
+    patience: Annotated[Positive, Fact.RESUMABLE] = 10
     """Stop after this many validations without a better NDCG@10, not before --decay-steps are
     spent."""
-    eval_every: int = 1
+    eval_every: Positive = 1
     """Epochs between validations."""
-    seed: int = 0
+    seed: Annotated[NotNegative, NotInSuites("list the seeds under `seeds`")] = 0
     """Seed of initial values, dropout and data order."""
-    seeds: int = 1
+    seeds: Annotated[Positive, NotInSuites("list the seeds under `seeds`")] = 1
     """Train this many seeds, from --seed on, as one program; each leaves its own run folder,
     seed-N, in --run-dir."""
 
     # How to judge it.
     exclude_seen: bool = False
     """Leave items of the history out of the ranking (the target always stays in)."""
-    eval_batch_size: int | None = None
+    eval_batch_size: Annotated[Positive | None, Fact.RESUMABLE] = None
     """Histories ranked at once (None: 64 on a CPU, 1024 elsewhere)."""
 
     # Where it runs and what it leaves.
-    run_dir: str | None = None
+    run_dir: Annotated[str | None, Fact.RESUMABLE, NotInSuites("use --out")] = None
     """The run folder (None: runs/DATASET-MODEL-VARIANT-seedN, or -seedsN for several)."""
-    resume: bool = False
+    resume: Annotated[bool, Fact.RESUMABLE, NotInSuites("interrupted runs are resumed anyway")] = (
+        False
+    )
     """Go on from the newest checkpoint in --run-dir; flags not given are taken from there."""
-    item_shards: int = 1
+    item_shards: Annotated[Positive, Fact.RESUMABLE] = 1
     """Parts of the item table, its optimiser state and the softmax, each on devices of its own."""
-    sequence_shards: int = 1
+    sequence_shards: Annotated[Positive, Fact.RESUMABLE] = 1
     """Parts of each history, each on a device of its own (echomamba4rec and mamba4rec)."""
-    parallel: Literal["shard_map", "pmap"] = "shard_map"
+    parallel: Annotated[Literal["shard_map", "pmap"], Fact.RESUMABLE] = "shard_map"
     """What maps the step over several devices (pmap: those of one host)."""
-    coordinator: str | None = None
+    coordinator: Annotated[str | None, Fact.RESUMABLE, ONE_PROCESS] = None
     """Address and port of the first of several processes, HOST:PORT (None: found without help on
     Slurm, Open MPI, Kubernetes jobs and Cloud TPU, or there is one process)."""
-    num_processes: int | None = None
+    num_processes: Annotated[Positive | None, Fact.RESUMABLE, ONE_PROCESS] = None
     """How many processes train together (with --coordinator)."""
-    process_id: int | None = None
+    process_id: Annotated[int | None, Fact.RESUMABLE, ONE_PROCESS] = None
     """This process's number among them, from 0 (with --coordinator)."""
-    checkpoint_every: int = 500
+    join_seconds: Annotated[Positive | None, Fact.RESUMABLE, ONE_PROCESS] = None
+    """How long the first process waits for the last (None: 50 with --coordinator, else 300)."""
+    checkpoint_every: Annotated[Positive, Fact.RESUMABLE] = 500
     """Steps between checkpoints inside an epoch (one is written at each validation anyway)."""
-    data_workers: int = 0
+    data_workers: Annotated[NotNegative, Fact.RESUMABLE] = 0
     """Processes that prepare batches (0: background threads of this process)."""
-    profile: int | None = None
+    profile: Annotated[Positive | None, Fact.RESUMABLE] = None
     """Trace this many steps into RUN/profile and tell what their time went to: input, compute,
     collectives or host (of a resumed run: give it again)."""
-    tensorboard: bool = False
+    tensorboard: Annotated[bool, Fact.RESUMABLE] = False
     """Write metrics for TensorBoard too (pip install 'echojax[tensorboard]')."""
-    wandb: bool = False
+    wandb: Annotated[bool, Fact.RESUMABLE] = False
     """Send metrics to Weights & Biases too (pip install 'echojax[wandb]')."""
 
 
-# Flags that a resumed run may change: none alters what a step does. Data are compared by checksum.
-RESUMABLE = {
-    "data_dir", "data_path", "eval_batch_size", "epochs", "max_steps", "patience", "run_dir",
-    "resume", "checkpoint_every", "data_workers", "tensorboard", "wandb", "parallel", "coordinator",
-    "num_processes", "process_id", "item_shards", "sequence_shards", "profile",
-}  # fmt: skip
+def _facts_of(kind: Any) -> Iterator[Any]:
+    """Yield what stands in ``Annotated`` at a field, inside a union too."""
+    yield from getattr(kind, "__metadata__", ())
+    if typing.get_origin(kind) is Annotated:
+        kind = kind.__origin__
+        yield from getattr(kind, "__metadata__", ())
+    for one in typing.get_args(kind):
+        if typing.get_origin(one) is Annotated:
+            yield from _facts_of(one)
 
-_POSITIVE = (
-    "d_model", "layers", "heads", "hidden_size", "window", "d_state", "d_conv", "expand",
-    "max_len", "negatives", "batch_size", "microbatch", "epochs", "max_steps", "patience",
-    "eval_every", "eval_batch_size", "checkpoint_every", "seeds", "decay_steps", "num_processes",
-    "item_shards", "sequence_shards", "profile",
-)  # fmt: skip
+
+QUICKSTART = Config(learning_rate=3e-3, dropout=0.0, epochs=2)
+
+_KINDS: dict[str, Any] = typing.get_type_hints(Config)
+_FACTS: dict[str, list[Any]] = {
+    name: list(_facts_of(kind))
+    for name, kind in typing.get_type_hints(Config, include_extras=True).items()
+}
+MODEL_SIZES, RESUMABLE = (
+    {name for name, facts in _FACTS.items() if fact in facts}
+    for fact in (Fact.MODEL_SIZE, Fact.RESUMABLE)
+)
+NOT_IN_SUITES: dict[str, str] = {
+    name: fact.instead
+    for name, facts in _FACTS.items()
+    for fact in facts
+    if isinstance(fact, NotInSuites)
+}
 
 
 def check(config: Config) -> None:
     """Raise ``UserError`` for a value that no run can have, naming the flag."""
-    for name in _POSITIVE:
+    for name, facts in _FACTS.items():
         value = getattr(config, name)
-        if value is not None and value < 1:
-            raise UserError(f"{flag(name)} must be at least 1, not {value}")
-    for name in ("k_core", "seed", "data_workers", "warmup_steps"):
-        if getattr(config, name) < 0:
-            raise UserError(f"{flag(name)} must be at least 0, not {getattr(config, name)}")
-    for name in ("dropout", "weight_decay", "label_smoothing"):
-        value = getattr(config, name)
-        if value is not None and not 0 <= value < 1:
-            raise UserError(f"{flag(name)} must be at least 0 and below 1, not {value}")
-    if config.mask_rate is not None and not 0 < config.mask_rate < 1:
-        raise UserError(f"--mask-rate must be above 0 and below 1, not {config.mask_rate}")
-    for name in ("learning_rate", "clip_norm"):
-        value = getattr(config, name)
-        if value is not None and not (value > 0 and math.isfinite(value)):
-            raise UserError(f"{flag(name)} must be above 0 and finite, not {value}")
+        for limits in facts if value is not None else []:
+            if isinstance(limits, Meta) and not _within(value, limits):
+                raise UserError(f"{flag(name)} must be {_range(limits)}, not {value}")
     if config.batch_size and config.microbatch and config.batch_size % config.microbatch:
         raise UserError(
             f"--batch-size {config.batch_size} is not a multiple of "
             f"--microbatch {config.microbatch}; change one of them"
         )
     if config.parallel == "pmap" and config.item_shards * config.sequence_shards > 1:
-        raise UserError("--parallel pmap spreads rows alone; leave it out with shards")
-    _check_loss(config)
-
-
-def _check_loss(config: Config) -> None:
-    """Raise ``UserError`` for a flag that the loss would not read, or an impossible value."""
+        raise UserError("--parallel pmap spreads rows only; leave it out with shards")
     meaningless = ["gbce_t"] if config.loss != "gbce" else []
     meaningless += ["negatives", "negative_sampling"] if config.loss == "softmax" else []
     for name in meaningless:
@@ -240,8 +276,15 @@ def _check_loss(config: Config) -> None:
             raise UserError(f"{flag(name)} has no meaning for --loss {config.loss}; leave it out")
     if config.label_smoothing and config.loss != "softmax":
         raise UserError(f"--label-smoothing is for --loss softmax, not for {config.loss}")
-    if config.gbce_t is not None and not 0 <= config.gbce_t <= 1:
-        raise UserError(f"--gbce-t must be between 0 and 1, not {config.gbce_t}")
+
+
+def misfit(name: str, value: Any) -> str | None:
+    """Return "must be a number, not 'x'" for a JSON or TOML value that a field cannot hold."""
+    try:
+        msgspec.convert(value, _KINDS[name])
+    except msgspec.ValidationError:
+        return f"must be {_words(_KINDS[name])}, not {value!r:.80}"
+    return None
 
 
 def flag(name: str) -> str:
@@ -249,38 +292,32 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def quickstart() -> Config:
-    """Return what runs when nothing is asked for: made-up data, known optimum, no download.
-
-    python experiments/train.py, about 2 minutes on 2 cores; test HR@10 about .61 (+-.02), where
-    first-order Markov has .40 and the best possible predictor .90.
-    """
-    return Config(learning_rate=3e-3, dropout=0.0, epochs=2)
-
-
-def ml_100k() -> Config:
-    """Return the authors' configuration on ml-100k, corrected model.
-
-    python experiments/train.py --preset ml-100k
-    """
-    return Config(dataset="ml-100k")
-
-
-def ml_1m() -> Config:
-    """Return the authors' configuration on ml-1m, corrected model.
-
-    python experiments/train.py --preset ml-1m
-    """
-    return Config(dataset="ml-1m")
-
-
-PRESETS: dict[str, Callable[[], Config]] = {
-    "quickstart": quickstart,
-    "ml-100k": ml_100k,
-    "ml-1m": ml_1m,
-}
-
-
 def as_dict(config: Config) -> dict[str, object]:
     """Return the fields as plain JSON values."""
     return dataclasses.asdict(config)
+
+
+def _within(value: float, limits: Meta) -> bool:
+    return (
+        (limits.ge is None or value >= limits.ge)
+        and (limits.gt is None or value > limits.gt)
+        and (limits.le is None or value <= limits.le)
+        and (limits.lt is None or value < limits.lt)
+    )
+
+
+def _range(limits: Meta) -> str:
+    if limits.ge is not None and limits.le is not None:
+        return f"between {limits.ge} and {limits.le}"
+    words = {"at least": limits.ge, "above": limits.gt, "at most": limits.le, "below": limits.lt}
+    given = [f"{word} {limit}" for word, limit in words.items() if limit is not None]
+    return " and ".join(given).replace(f"at most {_FINITE}", "finite")
+
+
+def _words(kind: Any) -> str:
+    """Return what values a kind has."""
+    if typing.get_origin(kind) is Literal:
+        return " or ".join(map(repr, typing.get_args(kind)))
+    if plain := [one for one in typing.get_args(kind) if one is not types.NoneType]:
+        return " or ".join(map(_words, plain))
+    return {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}[kind]

@@ -4,18 +4,13 @@ import errno
 import io
 import os
 import select
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 
 _DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-# What a disk, a file system or its owner refuses. Others, as a missing file, may be a bug here.
-REFUSED = (
-    errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE,
-    errno.ENAMETOOLONG, errno.ENOTDIR,
-)  # fmt: skip
 
 
 class UserError(Exception):
@@ -46,24 +41,21 @@ def os_failure_is_user_error() -> Iterator[None]:
     except MemoryError as error:
         reason = f" ({one_line(error)})" if str(error) else ""
         raise UserError(f"out of memory{reason}; free some, or ask for less at once") from None
-    except OSError as error:
-        what = error.filename or "a file"
-        if error.errno in _DISK_IS_FULL:
-            raise UserError(
-                f"cannot write {what}: {error.strerror}; free space, then retry"
-            ) from None
-        if error.errno in REFUSED:
-            raise UserError(
-                f"cannot use {what}: {error.strerror}; fix that, or name another place"
-            ) from None
+    except ConnectionError:  # another process, not a file
         raise
+    except OSError as error:
+        what, why = error.filename or "a file", error.strerror or one_line(error)
+        if error.errno in _DISK_IS_FULL:
+            raise UserError(f"cannot write {what}: {why}; free space, then retry") from None
+        raise UserError(f"cannot use {what}: {why}; fix that, or name another place") from None
 
 
 @contextmanager
 def exit_on_user_error() -> Iterator[None]:
     """Turn a ``UserError``, or what the system refuses, inside into ``error: ...`` and exit code 2.
 
-    Where what reads the output has had enough, as ``head`` does, the command ends without a word.
+    A signal to stop ends in one line too; where what reads the output has had enough, as ``head``
+    does, the command ends without a word.
     """
     _print_anything()
     try:
@@ -72,6 +64,9 @@ def exit_on_user_error() -> Iterator[None]:
     except UserError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         raise SystemExit(2) from None
+    except KeyboardInterrupt as stop:
+        print("stopped", file=sys.stderr)
+        raise SystemExit(128 + getattr(stop, "signum", signal.SIGINT)) from None
     except BrokenPipeError:
         if not _reader_left():
             raise

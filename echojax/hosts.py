@@ -1,6 +1,6 @@
 """Several processes as one program: what the first one tells the rest.
 
-Every process runs the same code on its own devices. The first one alone reads and writes run
+Every process runs the same code on its own devices. Only the first one reads and writes run
 folders and speaks to the user; what it reads there, it tells the others.
 """
 
@@ -34,21 +34,21 @@ def on_main_process(read: Callable[..., Any], *args: Any) -> Any:
             answer = {"value": read(*args)}
         except UserError as error:
             answer = {"error": str(error)}
-    answer = json.loads(_tell(json.dumps(answer).encode()))
+    answer = json.loads(_broadcast_text(json.dumps(answer).encode()))
     if "error" in answer:
         raise UserError(answer["error"])
     return answer["value"]
 
 
-def tell(tree: Any) -> Any:
+def broadcast(tree: Any) -> Any:
     """Return the first host's arrays on every host; all give arrays of the same shapes."""
     if jax.process_count() == 1:
         return tree
     return multihost_utils.broadcast_one_to_all(tree)
 
 
-def _tell(text: bytes) -> bytes:
-    size = int(tell(np.int32(len(text))))
+def _broadcast_text(text: bytes) -> bytes:
+    size = int(broadcast(np.int32(len(text))))
     padded = np.zeros(size, np.uint8)
     padded[: len(text)] = np.frombuffer(text, np.uint8)[:size]
-    return np.asarray(tell(padded)).tobytes()
+    return np.asarray(broadcast(padded)).tobytes()

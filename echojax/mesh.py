@@ -9,16 +9,15 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax import Array
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from echojax.errors import UserError
+from echojax.parameters import is_per_item, map_with_facts
 
 DATA, MODEL, TIME = "data", "model", "time"
-
-# Parameters (and what an optimiser keeps of them) with one row an item.
-_PER_ITEM = ("item_embedding", "item_bias_V")
 
 
 class Axes(NamedTuple):
@@ -75,7 +74,7 @@ def describe(mesh: Mesh) -> str:
 
 
 def one_device() -> Mesh:
-    """Return a mesh of this process's first device alone."""
+    """Return a mesh of this process's first device only."""
     return Mesh(np.array(jax.local_devices()[:1]).reshape(1, 1, 1), (DATA, MODEL, TIME))
 
 
@@ -123,7 +122,7 @@ def local_groups(mesh: Mesh) -> int:
 
 
 def batch_specs(batch: Any, axis: int = 0) -> Any:
-    """Return how a batch is spread: rows, the axis ``axis``; positions, the axis behind it."""
+    """Return how a batch is spread: rows, the axis ``axis``; positions, the axis after it."""
     rows = [None] * axis + [(DATA, MODEL)]
     return jax.tree.map(lambda x: P(*rows, TIME) if x.ndim == axis + 2 else P(*rows), batch)
 
@@ -134,16 +133,10 @@ def state_specs(state: Any, axis: int = 0) -> Any:
     ``axis`` is the axis of the items.
     """
 
-    def spec(path: Any, x: Any) -> P:
-        return P(*[None] * axis, MODEL) if is_per_item(path) else P()
+    def spec(facts: dict[str, Any], _: Any) -> P:
+        return P(*[None] * axis, MODEL) if is_per_item(facts) else P()
 
-    return jax.tree_util.tree_map_with_path(spec, state)
-
-
-def is_per_item(path: Any) -> bool:
-    """Say whether a leaf of parameters, by its path, has one row an item."""
-    name = jax.tree_util.keystr(path)
-    return any(part in name for part in _PER_ITEM)
+    return map_with_facts(spec, state)
 
 
 def place(state: Any, mesh: Mesh, axis: int = 0) -> Any:
@@ -154,15 +147,15 @@ def place(state: Any, mesh: Mesh, axis: int = 0) -> Any:
     if mesh.size == 1:
         return state
 
-    def put(path: Any, x: Any, spec: P) -> jax.Array:
+    def put(facts: dict[str, Any], x: Any, spec: P) -> Array:
         x = np.asarray(x)
-        if is_per_item(path):
+        if is_per_item(facts):
             x = np.pad(
                 x, [(0, -n % mesh.shape[MODEL] * (i == axis)) for i, n in enumerate(x.shape)]
             )
         return jax.make_array_from_callback(x.shape, NamedSharding(mesh, spec), x.__getitem__)
 
-    return jax.tree_util.tree_map_with_path(put, state, state_specs(state, axis))
+    return map_with_facts(put, state, state_specs(state, axis))
 
 
 def gather(state: Any, like: Any, mesh: Mesh) -> Any:
@@ -173,7 +166,7 @@ def gather(state: Any, like: Any, mesh: Mesh) -> Any:
     if mesh.size == 1:
         return state
 
-    def get(x: jax.Array, like: Any) -> np.ndarray:
+    def get(x: Array, like: Any) -> np.ndarray:
         if not (x.is_fully_addressable or x.is_fully_replicated):
             x = multihost_utils.process_allgather(x, tiled=True)
         return np.asarray(x)[: len(like)] if x.ndim else np.asarray(x)
@@ -190,7 +183,7 @@ def spread(tree: Any, mesh: Mesh, axis: int = 0) -> Any:
     if mesh.size == 1:
         return tree
 
-    def put(x: Any, spec: P) -> jax.Array:
+    def put(x: Any, spec: P) -> Array:
         if x.ndim == axis + 2:
             x = np.pad(x, [(0, 0)] * (axis + 1) + [(0, -x.shape[-1] % mesh.shape[TIME])])
         return jax.make_array_from_process_local_data(NamedSharding(mesh, spec), x)

@@ -2,46 +2,56 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict
+
+import msgspec
+from msgspec import Meta
 
 from echojax.errors import UserError
 from echojax.files import read_json
-from echojax.shapes import misfit
 
 _NAMES = [f"{kind}@{k}" for kind in ("hr", "ndcg", "mrr") for k in (5, 10, 20)]
-_INTERVAL = (float, float)
-_PART = {
-    **dict.fromkeys(_NAMES, float),
-    "interval": dict.fromkeys(_NAMES, _INTERVAL),
-    "examples": int,
-    "coverage@10": float,
-    "mean_popularity@10": float,
-}
+_list: Any = list
+_dict: Any = dict
+_record: Any = TypedDict  # of keys that are no names of Python; there may be others beside them
+_Number = Annotated[float, Meta(ge=-1e300, le=1e300)]  # finite
+_Interval = tuple[_Number, _Number]
+_METRICS = dict.fromkeys(_NAMES, _Number)
 _AT_10 = {
     "examples": int,
-    "hr@10": float,
-    "ndcg@10": float,
-    "interval": {"hr@10": _INTERVAL, "ndcg@10": _INTERVAL},
+    "hr@10": _Number,
+    "ndcg@10": _Number,
+    "interval": _record("Intervals", {"hr@10": _Interval, "ndcg@10": _Interval}),
 }
-_BY_LENGTH = {"from": int, **_AT_10}
-_JUDGED = {**_PART, "by_length": [_BY_LENGTH]}
-_RESULTS = {
-    "config": dict,
-    "dataset": {"name": str},
-    "valid": _JUDGED,
-    "test": _JUDGED,
-    "baselines": {...: {"valid": _PART, "test": _PART}},
-    "train": {"seconds": float},
-    "versions": dict,
-    "device": str,
+_PART = {
+    **_METRICS,
+    "interval": _record("Intervals", dict.fromkeys(_NAMES, _Interval)),
+    "examples": int,
+    "coverage@10": _Number,
+    "mean_popularity@10": _Number,
 }
-_PROTOCOLS = {
-    "results_sha256": str,
-    "judged": [{"split": str, "ranking": str, "exclude_seen": bool, **_AT_10}],
-}
+_Part = _record("Part", _PART)
+_ByLength: Any = _record("ByLength", {"from": int, **_AT_10})
+_Evaluated = _record("Evaluated", {**_PART, "by_length": _list[_ByLength]})
+_Results = _record(
+    "Results",
+    {
+        "config": dict,
+        "dataset": _record("Dataset", {"name": str}),
+        "valid": _Evaluated,
+        "test": _Evaluated,
+        "baselines": _dict[str, _record("Baseline", {"valid": _Part, "test": _Part})],
+        "train": _record("Train", {"seconds": _Number}),
+        "versions": dict,
+        "device": str,
+    },
+)
+_Protocol = _record("Protocol", {"split": str, "ranking": str, "exclude_seen": bool, **_AT_10})
+_Protocols = _record("Protocols", {"results_sha256": str, "judged": _list[_Protocol]})
+_POINT = {"step": int, "epoch": _Number, "loss": _Number}
 _RECORDS = {
-    "train": {"step": int, "epoch": float, "loss": float},
-    "valid": {"step": int, "epoch": float, "loss": float, **dict.fromkeys(_NAMES, float)},
+    "train": _record("TrainRecord", _POINT),
+    "valid": _record("ValidRecord", {**_POINT, **_METRICS}),
 }
 
 
@@ -51,23 +61,16 @@ def read_results(path: Path) -> dict[str, Any]:
     Raises:
         UserError: it is missing, damaged, or not the results of a run.
     """
-    return _read(path, _RESULTS, "the results of a run", "restore it from a copy")
+    return _read(path, _Results, "the results of a run", "restore it from a copy")
 
 
 def read_protocols(path: Path) -> dict[str, Any]:
     """Return what ``protocols.json`` holds.
 
     Raises:
-        UserError: it is missing, damaged, or does not say how a run was judged.
+        UserError: it is missing, damaged, or does not say how a run was evaluated.
     """
-    return _read(path, _PROTOCOLS, "how a run was judged", "delete it to do without")
-
-
-def _read(path: Path, shape: dict[str, Any], what: str, cure: str) -> dict[str, Any]:
-    content = read_json(path)
-    if problem := misfit(content, shape):
-        raise UserError(f"{path} does not hold {what} ({problem}); {cure}")
-    return content
+    return _read(path, _Protocols, "how a run was evaluated", "delete it to do without")
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
@@ -80,9 +83,17 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     for line in text.splitlines():
         try:
             record = json.loads(line)
-        except (ValueError, RecursionError):
+            msgspec.convert(record, _RECORDS[record["kind"]])
+        except (ValueError, RecursionError, LookupError, TypeError):
             continue
-        kind = record.get("kind") if isinstance(record, dict) else None
-        if isinstance(kind, str) and kind in _RECORDS and not misfit(record, _RECORDS[kind]):
-            records.append(record)
+        records.append(record)
     return records
+
+
+def _read(path: Path, kind: Any, what: str, cure: str) -> dict[str, Any]:
+    content = read_json(path)
+    try:
+        msgspec.convert(content, kind)  # of what it returns other keys are left out
+    except msgspec.ValidationError as error:
+        raise UserError(f"{path} does not hold {what} ({error}); {cure}") from None
+    return content

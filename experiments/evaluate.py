@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from echojax.command_line import Terminal, parse
+from echojax.command_line import Terminal, log_to, parse
 from echojax.errors import UserError, exit_on_user_error
 from echojax.files import write_json
 
@@ -31,6 +31,7 @@ class Flags:
 def main() -> None:
     """Run the command."""
     console = Terminal(soft_wrap=True, highlight=False)
+    log_to(console)
     with exit_on_user_error():
         flags = parse(Flags, args=sys.argv[1:])
         if flags.output is not None and not flags.output.absolute().parent.is_dir():
@@ -47,7 +48,6 @@ def main() -> None:
             exclude_seen=flags.exclude_seen,
             data_dir=flags.data_dir,
             data_path=flags.data_path,
-            say=console.print,
         )
         for name in metric_names():
             low, high = results["interval"][name]

@@ -6,8 +6,8 @@ from pathlib import Path
 from echojax.command_line import Terminal, log_to, parse
 from echojax.compilation import use_compilation_cache
 from echojax.errors import exit_on_user_error
+from echojax.signals import Interrupted
 from echojax.suites.reproduce import Flags, reproduce
-from echojax.training.interrupts import Interrupted
 
 
 def main() -> None:

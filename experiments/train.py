@@ -4,49 +4,39 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from echojax.command_line import Terminal, flag_value, parse
-from echojax.config import PRESETS, Config, check
-from echojax.errors import exit_on_user_error, unknown_name
+from echojax.command_line import Terminal, flag_value, log_to, parse
+from echojax.config import QUICKSTART, Config
+from echojax.errors import exit_on_user_error
 from echojax.multihost.place import place_of
 from echojax.multihost.together import Together
-from echojax.training.interrupts import Interrupted
+from echojax.signals import Interrupted, stopping_at_once
 
 
 def read_command_line(args: list[str], *, stored: bool = True) -> Config:
-    """Return the configuration: flags over the run folder's (--resume) or a preset's values.
+    """Return the configuration: flags over the run folder's (--resume), the quickstart's or none.
 
     Args:
         args: the words of the command line.
-        stored: read the run folder of a run that goes on. Without its values, only the first host
-            has them, the configuration of such a run is not checked.
+        stored: read the run folder of a run that goes on; only the first host has it.
 
     Raises:
-        UserError: flags that no run can have.
+        UserError: no such flag, or a value of another kind.
     """
+    shows_help = not {"-h", "--help"}.isdisjoint(args)
     named = any(flag_value(name, args) for name in ("--dataset", "--data-path"))
-    default = Config() if named else PRESETS["quickstart"]()
+    default = Config() if named or shows_help else QUICKSTART
     folder = flag_value("--run-dir", args)
     if stored and "--resume" in args and folder and (Path(folder) / "config.json").exists():
         from echojax.training.run_folder import read_config
 
         default = dataclasses.replace(read_config(Path(folder)), profile=None)
-    preset = flag_value("--preset", args)
-    if preset is not None:
-        if preset not in PRESETS:
-            raise unknown_name("--preset", preset, list(PRESETS))
-        default = PRESETS[preset]()
-        place = next(i for i, word in enumerate(args) if word.startswith("--preset"))
-        args = args[:place] + args[place + (1 if "=" in args[place] else 2) :]
-    config = parse(Config, default=default, args=args)
-    if stored or not config.resume:
-        check(config)
-    return config
+    return parse(Config, default=default, args=args)
 
 
 def main() -> None:
     """Run the command."""
     words, code = sys.argv[1:], 0
-    with exit_on_user_error(), Together(place := place_of(words)) as together:
+    with exit_on_user_error(), stopping_at_once(), Together(place := place_of(words)) as together:
         config = read_command_line(words, stored=place is None)
         # These take seconds to import; help and mistakes are to be seen before.
         from echojax.compilation import use_compilation_cache
@@ -56,9 +46,13 @@ def main() -> None:
 
         use_compilation_cache()
         if place is not None:
+            log_to(Terminal(soft_wrap=True))
             together.join()
             config = agreed_config(config, read=lambda: read_command_line(words))
         console = Terminal(soft_wrap=True, quiet=not is_main_process())
+        log_to(console)
+        if config == QUICKSTART:
+            console.print("quickstart: made-up data, learning rate 0.003, no dropout, 2 epochs")
         try:
             run(config, console)
         except Interrupted as stop:  # on all hosts, after the same step

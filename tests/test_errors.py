@@ -3,12 +3,14 @@
 import errno
 import io
 import os
+import signal
 import subprocess
 import sys
 
 import pytest
 
 from echojax.errors import UserError, exit_on_user_error
+from echojax.signals import Stopped
 
 MANY_LINES = """
 from echojax.errors import exit_on_user_error
@@ -44,6 +46,11 @@ def test_another_broken_pipe_is_not_hidden():
         (PermissionError(errno.EACCES, "Permission denied", "run"), "cannot use run: Permission"),
         (OSError(errno.EIO, "Input/output error"), "cannot use a file: Input/output error; fix"),
         (OSError(errno.ENOSPC, "No space left", "run"), "cannot write run: No space left; free"),
+        (
+            FileNotFoundError(errno.ENOENT, "No such file", "run"),
+            "cannot use run: No such file; fix",
+        ),
+        (OSError(errno.EBUSY, "Device or resource busy", "run"), "cannot use run: Device or"),
         (MemoryError("Unable to allocate 3 GiB"), "out of memory (Unable to allocate 3 GiB); free"),
     ],
 )
@@ -56,9 +63,12 @@ def test_what_the_system_refuses_is_one_line(error, says, capsys):
     assert line.count("\n") == 1
 
 
-def test_a_missing_file_that_nobody_foresaw_is_not_hidden():
-    with pytest.raises(FileNotFoundError), exit_on_user_error():
-        raise FileNotFoundError(errno.ENOENT, "No such file or directory", "run")
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), Stopped(signal.SIGHUP)])
+def test_a_signal_ends_in_one_line(stop, capsys):
+    with pytest.raises(SystemExit) as stopped, exit_on_user_error():
+        raise stop
+    assert stopped.value.code == 128 + getattr(stop, "signum", signal.SIGINT)
+    assert capsys.readouterr().err == "stopped\n"
 
 
 def test_names_that_a_terminal_cannot_show_are_escaped(monkeypatch):

@@ -53,6 +53,28 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
     assert np.array_equal(load_arrays(path)["x"], np.arange(3))
 
 
+def test_what_is_no_regular_file_is_written_to(tmp_path):
+    os.mkfifo(pipe := tmp_path / "pipe")
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_atomically(pipe, "content")
+    assert os.read(reader, 99) == b"content"
+    os.close(reader)
+    assert pipe.is_fifo()
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    write_atomically(tmp_path / "link", "content")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "target").read_text() == "content"
+
+
+def test_new_files_have_the_permissions_that_the_user_wants(tmp_path):
+    before = os.umask(0o077)
+    try:
+        write_atomically(tmp_path / "x", "content")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "x").stat().st_mode & 0o777 == 0o600
+
+
 def test_what_is_no_json_is_not_written(tmp_path):
     write_json(tmp_path / "x.json", {"a": 1})
     with pytest.raises(ValueError, match="not JSON compliant"):

@@ -1,6 +1,8 @@
-"""Shapes of JSON, arrays in archives: what readers of a run folder count on."""
+"""Records of JSON, arrays in archives: what readers of a run folder count on."""
 
 import io
+import json
+import math
 import zipfile
 
 import numpy as np
@@ -8,28 +10,46 @@ import pytest
 
 from echojax.arrays import load_arrays, read_arrays
 from echojax.errors import UserError
-from echojax.run_files import read_records
-from echojax.shapes import misfit
+from echojax.run_files import read_records, read_results
+
+NAMES = [f"{kind}@{k}" for kind in ("hr", "ndcg", "mrr") for k in (5, 10, 20)]
+PART = {
+    **dict.fromkeys(NAMES, 0.5), "interval": {name: [0, 1.0] for name in NAMES}, "examples": 3,
+    "coverage@10": 0.1, "mean_popularity@10": 2.0,
+}  # fmt: skip
+LENGTH = {"from": 1, "examples": 3, "hr@10": 0.1, "ndcg@10": 0.1}
+LENGTH["interval"] = {"hr@10": [0, 1], "ndcg@10": [0, 1]}
+RESULTS = {
+    "config": {}, "dataset": {"name": "x"}, "train": {"seconds": 1}, "versions": {},
+    "valid": PART | {"by_length": [LENGTH]}, "test": PART | {"by_length": []}, "device": "a CPU",
+    "baselines": {"markov": {"valid": PART, "test": PART}}, "more": "is ignored",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("value", "shape", "problem"),
+    ("changes", "problem"),
     [
-        ({"a": 1, "b": 2}, {"a": int}, None),
-        ({}, {"a": int}, "has no 'a'"),
-        ({"a": True}, {"a": int}, "'a' must be a whole number"),
-        ({"a": float("nan")}, {"a": float}, "'a' must be a finite number"),
-        ({"a": 10**400}, {"a": float}, "'a' must be a finite number"),
-        ([0.1, 2], (float, float), None),
-        ([0.1], (float, float), "must have 2 values"),
-        (["x", 1], [str], "must be a string"),
-        ({"x": 1, "y": "z"}, {...: int}, "'y' must be a whole number"),
-        (None, {"a": int}, "must be an object"),
+        ({}, None),
+        ({"device": 3}, "got `int` - at `$.device`"),
+        ({"train": {}}, "missing required field `seconds` - at `$.train`"),
+        ({"train": {"seconds": True}}, "got `bool` - at `$.train.seconds`"),
+        ({"train": {"seconds": math.nan}}, "at `$.train.seconds`"),
+        ({"train": {"seconds": 10**400}}, "at `$.train.seconds`"),
+        ({"test": PART | {"interval": []}}, "at `$.test"),
+        ({"test": PART | {"by_length": [LENGTH | {"from": "x"}]}}, "at `$.test.by_length[0].from`"),
+        ({"baselines": {"markov": None}}, "at `$.baselines[...]`"),
     ],
 )
-def test_shapes(value, shape, problem):
-    found = misfit(value, shape)
-    assert found is None if problem is None else problem in found
+def test_results_are_validated(tmp_path, changes, problem):
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(RESULTS | changes))
+    if problem is None:
+        assert read_results(path) == json.loads(path.read_text())
+        return
+    with pytest.raises(UserError) as caught:
+        read_results(path)
+    assert str(caught.value).startswith(f"{path} does not hold the results of a run (")
+    assert problem in str(caught.value)
 
 
 def test_arrays_come_back(tmp_path):

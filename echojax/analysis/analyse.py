@@ -24,7 +24,7 @@ from echojax.analysis.dt import DtCounts, count_dt, effective_memory, mambas
 from echojax.arrays import write_arrays
 from echojax.data import Examples
 from echojax.models import SequenceModel
-from echojax.models.spectral_filter import SpectralFilter
+from echojax.models.layers import SpectralFilter
 
 SAMPLE = 128  # histories
 # Which gradients pass: those through the (forward, backward) Mambas.

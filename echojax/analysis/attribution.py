@@ -14,7 +14,7 @@ import numpy as np
 from flax import nnx
 
 from echojax.models import SequenceModel
-from echojax.models.bidirectional import BidirectionalLayer, BidirectionalMamba
+from echojax.models.echomamba4rec import BidirectionalLayer, BidirectionalMamba
 
 
 def attribution(gradient_BxLxD: jax.Array, x_BxLxD: jax.Array) -> jax.Array:

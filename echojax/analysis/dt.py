@@ -14,7 +14,7 @@ import numpy as np
 from flax import nnx
 
 from echojax.models import SequenceModel
-from echojax.models.bidirectional import BidirectionalMamba
+from echojax.models.echomamba4rec import BidirectionalMamba
 from echojax.models.mamba import Mamba
 from echojax.models.positions import mask
 

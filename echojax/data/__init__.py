@@ -1,14 +1,13 @@
-"""Interaction data: sources, preparation, splits, batches. Knows nothing of models."""
+"""Interaction data: files and names to prepared data sets, splits, batches. Knows no models."""
 
 from echojax.data.batching import Batches, StackedBatches, batches, iterate
-from echojax.data.dataset import Dataset
-from echojax.data.examples import Examples
-from echojax.data.formats import FORMATS, Columns
+from echojax.data.dataset import Dataset, prepare
+from echojax.data.examples import Examples, Windows, windows
+from echojax.data.layouts import FORMATS, Columns
 from echojax.data.load import load_dataset
 from echojax.data.sources import DATASETS, Source
 from echojax.data.splits import Split, global_time_split, leave_one_out
 from echojax.data.titles import item_titles
-from echojax.data.windows import Windows, windows
 
 __all__ = [
     "DATASETS",
@@ -27,5 +26,6 @@ __all__ = [
     "iterate",
     "leave_one_out",
     "load_dataset",
+    "prepare",
     "windows",
 ]

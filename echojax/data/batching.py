@@ -10,9 +10,7 @@ import grain
 import numpy as np
 from absl import flags
 
-from echojax.data.examples import Examples
-from echojax.data.mixing import mix64
-from echojax.data.windows import Windows
+from echojax.data.examples import Examples, Windows
 from echojax.errors import UserError
 
 _ROUNDS = 6
@@ -42,11 +40,21 @@ def shuffled(positions: np.ndarray, size: int, seed: int, epoch: int) -> np.ndar
     while outside.size:
         high, low = result[outside] >> low_bits, result[outside] & low_mask
         for key_high, key_low in keys.reshape(-1, 2):
-            high ^= mix64(low ^ key_high) & high_mask
-            low ^= mix64(high ^ key_low) & low_mask
+            high ^= _mix64(low ^ key_high) & high_mask
+            low ^= _mix64(high ^ key_low) & low_mask
         result[outside] = (high << low_bits) | low
         outside = outside[result[outside] >= size]
     return result.astype(np.int64)
+
+
+def _mix64(x: np.ndarray) -> np.ndarray:
+    """Return the finaliser of SplitMix64, uint64: every output bit depends on every input bit.
+
+    A bijection (Steele, Lea and Flood 2014, doi:10.1145/2660193.2660195).
+    """
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
 
 
 @dataclass(frozen=True)
@@ -123,9 +131,13 @@ class StackedBatches:
 
 
 def iterate(
-    source: Batches | StackedBatches, start_step: int = 0, stop_step: int = 1 << 62, *,
-    workers: int = 0, prefetch: int = 4,
-) -> grain.DatasetIterator:  # fmt: skip
+    source: Batches | StackedBatches,
+    start_step: int = 0,
+    stop_step: int = 1 << 62,
+    *,
+    workers: int = 0,
+    prefetch: int = 4,
+) -> grain.DatasetIterator:
     """Return an iterator over batches from ``start_step`` on, prepared in the background.
 
     Args:

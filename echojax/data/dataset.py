@@ -1,4 +1,4 @@
-"""A prepared data set: every user's history in time order, and its fingerprint."""
+"""From events to a data set: duplicates, k-core, order, numbering, and a fingerprint of them."""
 
 import hashlib
 from collections.abc import Callable
@@ -6,10 +6,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import polars as pl
+
+from echojax.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
     from echojax.data.examples import Examples
 
+DUPLICATES = ("keep", "first", "last")
 Predictor = Callable[["Examples", np.ndarray], np.ndarray]
 
 
@@ -50,7 +54,138 @@ class Dataset:
         return len(self.offsets) - 1
 
 
-def describe(
+def prepare(
+    name: str, events: pl.DataFrame, *, k_core: int = 5, duplicates: str = "keep"
+) -> Dataset:
+    """Order events by user and time, drop what the k-core drops, number the rest.
+
+    Args:
+        name: The data set's name.
+        events: Columns ``user`` and ``item``, and ``time`` (numbers) unless the order of rows is
+            the order of events; equal times of a user keep that order. Ids are numbered by first
+            appearance, those of an Enum in its order.
+        k_core: Keep users and items with at least this many events each, iterated until nothing
+            changes; 0 or 1 keeps all.
+        duplicates: What to do when a user meets an item again: ``keep`` all events, as RecBole
+            does, or only the ``first`` or ``last``.
+
+    Raises:
+        UserError: Fewer than two users or items are left.
+    """
+    if duplicates not in DUPLICATES:
+        raise unknown_name("--duplicates", duplicates, list(DUPLICATES))
+    users_T, user_ids = _coded(events["user"])
+    items_T, item_ids = _coded(events["item"])
+    times_T = events["time"].to_numpy() if "time" in events.columns else None
+    order = time_order(users_T, times_T)
+    users_T, items_T = users_T[order], items_T[order]
+    positions_T = _positions(users_T)
+    positional = times_T is None or bool(np.array_equal(times_T[order], positions_T))
+    times_T = positions_T if times_T is None else times_T[order]
+    repeated = repeated_pairs(users_T, items_T, duplicates)
+    raw = {"users": len(user_ids), "items": len(item_ids), "interactions": int(users_T.size)}
+    facts = {
+        "raw": raw,
+        "k_core": k_core,
+        "duplicates": {"pairs": int(repeated.sum()), "handling": duplicates},
+        "time": "position" if positional else "source",
+    }
+    keep = np.ones(users_T.size, bool) if duplicates == "keep" else ~repeated
+    keep &= in_core(users_T, items_T, keep, k_core)
+    user_numbers, users_T = _renumbered(users_T[keep])
+    item_numbers, items_T = _renumbered(items_T[keep])
+    if user_numbers.size < 2 or item_numbers.size < 2:
+        raise UserError(
+            f"{name}: {user_numbers.size} users and {item_numbers.size} items are left of "
+            f"{raw['users']} users, {raw['items']} items and {raw['interactions']} interactions "
+            f"after --k-core {k_core}; at least two of each are needed, try a smaller --k-core"
+        )
+    arrays = {
+        "items_T": (items_T + 1).astype(np.int32),
+        "times_T": times_T[keep],
+        "offsets": np.concatenate([[0], np.cumsum(np.bincount(users_T))]),
+        "user_ids": user_ids[user_numbers],
+        "item_ids": np.concatenate([[""], item_ids[item_numbers]]),
+    }
+    return Dataset(name=name, **arrays, fingerprint=_describe(**arrays) | facts)
+
+
+def ids_in_order(column: pl.Series) -> pl.Series:
+    """Return ids as an Enum, whose order is that of their first appearance."""
+    text = column.cast(pl.String)
+    return text.cast(pl.Enum(text.unique(maintain_order=True)))
+
+
+def ids_by_number(column: pl.Series) -> pl.Series:
+    """Return the ids of an Enum."""
+    assert isinstance(column.dtype, pl.Enum)
+    return column.dtype.categories
+
+
+def _coded(column: pl.Series) -> tuple[np.ndarray, np.ndarray]:
+    """Return the number of each row's id, from 0, and the ids by number."""
+    if column.dtype != pl.Enum:
+        column = ids_in_order(column)
+    ids = np.array(ids_by_number(column).to_list(), np.str_)
+    return column.to_physical().to_numpy().astype(np.int32), ids
+
+
+def time_order(users_T: np.ndarray, times_T: np.ndarray | None) -> np.ndarray:
+    """Return the order by user, then time; ties stay in file order (stable sort)."""
+    if times_T is None:
+        return np.argsort(users_T, kind="stable")
+    first, last = times_T.min(), times_T.max()
+    span = int(last) - int(first) + 1
+    whole = times_T.dtype.kind == "i" or (
+        span < 1 << 53 and np.array_equal(times_T, np.floor(times_T))
+    )
+    if whole and (int(users_T.max()) + 1) * span < 1 << 63:
+        # One integer key sorts several times faster than two keys do.
+        key_T = users_T * np.int64(span) + (times_T - first).astype(np.int64)
+        return np.argsort(key_T, kind="stable")
+    return np.lexsort((times_T, users_T))
+
+
+def _renumbered(codes_T: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the codes that occur, in order, and for each event the index of its code there."""
+    occurs = np.bincount(codes_T) > 0
+    return np.flatnonzero(occurs), (np.cumsum(occurs, dtype=np.int32) - 1)[codes_T]
+
+
+def _positions(users_T: np.ndarray) -> np.ndarray:
+    """Return each event's position in its user's history, float64; users must be grouped."""
+    first = np.flatnonzero(np.diff(users_T, prepend=-1))
+    return np.arange(users_T.size) - np.repeat(
+        first.astype(np.float64), np.diff(np.append(first, users_T.size))
+    )
+
+
+def repeated_pairs(users_T: np.ndarray, items_T: np.ndarray, handling: str) -> np.ndarray:
+    """Return which events repeat a (user, item) pair: all but its first, or last, event."""
+    pairs = users_T.astype(np.int64) * (int(items_T.max()) + 1) + items_T
+    if handling == "last":
+        pairs = pairs[::-1]
+    order = np.argsort(pairs, kind="stable")
+    repeated = np.zeros(pairs.size, bool)
+    repeated[order[1:]] = pairs[order[1:]] == pairs[order[:-1]]
+    return repeated[::-1] if handling == "last" else repeated
+
+
+def in_core(users_T: np.ndarray, items_T: np.ndarray, keep: np.ndarray, k: int) -> np.ndarray:
+    """Return which events lie in the k-core of the user-item graph of the kept events.
+
+    The k-core is unique: users and items with fewer than ``k`` events are removed until none is
+    left.
+    """
+    keep, kept = keep.copy(), -1
+    while kept != (kept := int(keep.sum())):
+        for codes in (users_T, items_T):
+            counts = np.bincount(codes[keep], minlength=int(codes.max()) + 1)
+            keep &= counts[codes] >= k
+    return keep
+
+
+def _describe(
     items_T: np.ndarray,
     times_T: np.ndarray,
     offsets: np.ndarray,
@@ -59,9 +194,7 @@ def describe(
 ) -> dict[str, Any]:
     """Return the part of the fingerprint that the prepared arrays determine.
 
-    Keys: ``users``, ``items``, ``interactions``; ``history_length`` (min, 25, 50, 75, 95 per
-    cent and max); ``tie_share`` (share of adjacent events of a user with equal times);
-    ``sha256`` of the arrays.
+    ``tie_share`` is the share of adjacent events of a user with equal times.
     """
     lengths = np.diff(offsets)
     users_T = np.repeat(np.arange(lengths.size), lengths)

@@ -1,140 +1,146 @@
-"""Download a file: resumed, retried, verified, and renamed into place only when it is right."""
+"""Bring a published file into a data folder: by HTTPS or by pip, verified before it gets its name.
 
-import http.client
+pooch writes to a temporary file, compares checksums, tries again and renames; two processes at once
+both end with the whole file.
+"""
+
+import hashlib
 import os
-import socket
-import ssl
-import time
-import urllib.error
-import urllib.request
+import re
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable
-from http.client import HTTPMessage
+from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
+from urllib.parse import urljoin
 
+import pooch  # type: ignore[import-untyped]
+import requests
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
+from echojax.data.sources import Origin
 from echojax.errors import UserError
 
 # Files without a known size: far above any of them, far below a full disk.
 MAX_BYTES = 1 << 30
 _CHUNK = 1 << 18
+_ATTEMPTS = 4
 _WORTH_A_RETRY = (408, 425, 429, 500, 502, 503, 504)
 
 
-def download(
-    url: str,
-    target: Path,
-    verify: Callable[[Path], None],
-    *,
-    max_bytes: int = MAX_BYTES,
-    attempts: int = 4,
-    pause: float = 1.0,
-) -> None:
-    """Download ``url`` to ``target``, by way of ``target`` + ``.part``.
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check(path: Path, origin: Origin) -> None:
+    """Raise ``UserError`` unless the file has the size and checksum known of ``origin``."""
+    size = path.stat().st_size
+    if origin.size is not None and size != origin.size:
+        problem = f"{size} bytes where {origin.size} are expected"
+    elif origin.sha256 is not None and sha256_of(path) != origin.sha256:
+        problem = f"wrong checksum (SHA-256 is not {origin.sha256})"
+    else:
+        return
+    raise UserError(f"{path.with_name(origin.file)}: {problem}; delete it to fetch it again")
+
+
+def fetch(origin: Origin, folder: Path, verify: Callable[[Path], None]) -> Path:
+    """Fetch ``origin`` into ``folder``, which is made where it is missing.
 
     Args:
-        url: Address; a redirect may not leave TLS.
-        target: Where the verified file goes.
-        verify: Raises ``UserError`` when the content is wrong.
-        max_bytes: Longest content accepted.
-        attempts: How often to try before giving up.
-        pause: Seconds before the second attempt, doubled each time.
+        origin: What to fetch.
+        folder: Where to.
+        verify: Raises ``UserError`` when content of known checksum or none, under a temporary
+            name, is not what is wanted.
 
     Raises:
-        UserError: No connection, refused, or wrong content.
+        UserError: The file cannot be fetched or is not what it should be; nothing is left of it.
     """
-    part = target.with_name(target.name + ".part")
-    resumed = part.exists()
-    with _progress_bar() as bar:
-        _complete(url, part, bar, max_bytes, attempts, pause)
-        try:
-            verify(part)
-        except UserError:
-            part.unlink()
-            if not resumed:
-                raise
-            # The part may have been of another version of the file.
-            _complete(url, part, bar, max_bytes, attempts, pause)
-            try:
-                verify(part)
-            except UserError:
-                part.unlink()
-                raise
-    os.replace(part, target)
+    pooch.get_logger().setLevel("WARNING")  # one line is logged by who asks for the file
 
+    def download(address: str, part: str, manager: object) -> None:
+        (_by_https if origin.url else _by_pip)(address, Path(part), origin)
+        check(Path(part), origin)
+        verify(Path(part))
 
-def _complete(
-    url: str, part: Path, bar: Progress, max_bytes: int, attempts: int, pause: float
-) -> None:
-    """Append to ``part`` until it holds everything."""
-    for attempt in range(attempts):
-        try:
-            return _append(url, part, bar, max_bytes)
-        except urllib.error.HTTPError as error:
-            problem = f"{error.code} {error.reason}"
-            hopeless = error.code not in _WORTH_A_RETRY
-        except (OSError, http.client.HTTPException) as error:
-            reason = getattr(error, "reason", error)
-            problem = str(getattr(reason, "strerror", None) or reason)
-            hopeless = isinstance(reason, socket.gaierror | ssl.SSLCertVerificationError)
-        if hopeless:
-            break
-        if attempt + 1 < attempts:
-            time.sleep(pause * 2**attempt)
-    raise UserError(f"cannot download {url} ({problem})")
-
-
-def _append(url: str, part: Path, bar: Progress, max_bytes: int) -> None:
-    """Make one request for what is missing of ``part``."""
-    have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"User-Agent": "echojax"})
-    if have:
-        request.add_header("Range", f"bytes={have}-")
+    address = origin.url or origin.requirement or ""
+    files = pooch.create(
+        folder,
+        base_url="",
+        registry={origin.file: origin.sha256},
+        urls={origin.file: address},
+        retry_if_failed=_ATTEMPTS - 1,
+    )
     try:
-        response = open_url(request)
-    except urllib.error.HTTPError as error:
-        if error.code == 416 and have:  # nothing is missing; verification decides
-            error.close()
-            return
+        return Path(files.fetch(origin.file, downloader=download))
+    except requests.RequestException as error:
+        raise UserError(f"cannot download {address} ({_reason(error)})") from None
+    except OSError as error:
+        why = error.strerror or error
+        raise UserError(f"{folder / origin.file}: cannot be written ({why})") from None
+
+
+def _by_https(url: str, part: Path, origin: Origin) -> None:
+    """Download ``url``; the server's certificate and name are verified, as requests does."""
+    most = origin.size or MAX_BYTES
+    headers = {"User-Agent": "echojax", "Accept-Encoding": "identity"}
+    get = partial(requests.get, stream=True, timeout=20, headers=headers)
+    try:
+        with get(url, hooks={"response": stay_on_tls}) as response, _progress_bar() as bar:
+            response.raise_for_status()
+            length = response.headers.get("Content-Length")
+            task = bar.add_task(origin.file, total=int(length) if length else None)
+            with part.open("wb") as file:
+                for chunk in response.iter_content(_CHUNK):
+                    file.write(chunk)
+                    bar.advance(task, len(chunk))
+                    if file.tell() > most:
+                        raise UserError(f"{url}: longer than the expected {most} bytes")
+            if length and part.stat().st_size < int(length):
+                raise requests.ConnectionError("the connection closed early")
+    except requests.RequestException as error:
+        if _is_hopeless(error):  # pooch does not try again after a ``UserError``
+            raise UserError(f"cannot download {url} ({_reason(error)})") from None
         raise
-    with response:
-        resumes = response.status == 206
-        if resumes and not (response.headers["Content-Range"] or "").startswith(f"bytes {have}-"):
-            raise http.client.HTTPException("the server resumed at another place")
-        have = have if resumes else 0
-        length = response.headers["Content-Length"]
-        total = have + int(length) if length else None
-        task = bar.add_task(part.stem, total=total, completed=have)
-        with open(part, "ab" if resumes else "wb") as file:
-            while chunk := response.read(_CHUNK):
-                have += len(chunk)
-                if have > max_bytes:
-                    raise UserError(f"{url}: longer than the expected {max_bytes} bytes")
-                file.write(chunk)
-                bar.update(task, completed=have)
-        if total is not None and have < total:
-            raise http.client.HTTPException("the connection closed early")
 
 
-class StaysOnTls(urllib.request.HTTPRedirectHandler):
-    """Follows redirects, but from TLS to TLS alone, each step of them."""
-
-    def redirect_request(
-        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage,
-        newurl: str,
-    ) -> urllib.request.Request | None:  # fmt: skip
-        """Return the request for where the server points; ``UserError`` where TLS ends."""
-        if req.full_url.startswith("https:") and not newurl.startswith("https:"):
-            raise UserError(f"{req.full_url}: redirects to a server without TLS; not followed")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
+def stay_on_tls(response: requests.Response, *args: Any, **options: Any) -> None:
+    """Raise ``UserError`` where a server with TLS redirects to one without."""
+    target = urljoin(response.url, response.headers.get("Location", ""))
+    if response.url.startswith("https:") and not target.startswith("https:"):
+        raise UserError(f"{response.url}: redirects to a server without TLS; not followed")
 
 
-def open_url(request: urllib.request.Request) -> Any:
-    """Return the response to a request; of TLS the certificate and the host name are verified."""
-    tls = urllib.request.HTTPSHandler(context=ssl.create_default_context())
-    return urllib.request.build_opener(StaysOnTls, tls).open(request, timeout=20)
+def _is_hopeless(error: requests.RequestException) -> bool:
+    """Return whether another attempt would fail as well."""
+    if error.response is not None:
+        return error.response.status_code not in _WORTH_A_RETRY
+    return isinstance(error, requests.exceptions.SSLError) or "resolve" in str(error)
+
+
+def _reason(error: requests.RequestException) -> str:
+    if error.response is not None:
+        return f"{error.response.status_code} {error.response.reason}"
+    found = re.search(r"\[Errno -?\d+\] ([^'\")]+)", str(error))
+    return found.group(1) if found else str(error)
+
+
+def _by_pip(requirement: str, part: Path, origin: Origin) -> None:
+    """Let pip, with whatever mirror it is set up for, download a wheel; nothing is installed."""
+    with tempfile.TemporaryDirectory(dir=part.parent) as folder:
+        options = ["--no-deps", "--only-binary", ":all:", "--disable-pip-version-check"]
+        command = [sys.executable, "-m", "pip", "download", *options, "--dest", folder]
+        done = subprocess.run([*command, requirement], capture_output=True, text=True)
+        wheel = Path(folder) / origin.file
+        if done.returncode or not wheel.exists():
+            lines = done.stderr.strip().splitlines() or ["no such file"]
+            raise UserError(f"pip cannot download {requirement} ({lines[-1]})")
+        os.replace(wheel, part)
 
 
 def _progress_bar() -> Progress:

@@ -1,42 +1,39 @@
-"""One call from a name or a file to a prepared data set."""
+"""One call from a name or a file to a prepared data set: find, read, prepare, keep."""
 
 import dataclasses
-import functools
 import glob
 import hashlib
-import stat
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from echojax.data import cache
-from echojax.data.dataset import Dataset
-from echojax.data.fetch import check, fetch, sha256_of
-from echojax.data.formats import Columns
-from echojax.data.prepare import prepare
-from echojax.data.readers import read_interactions
-from echojax.data.sources import DATASETS, Origin, Source, Statistics
+from echojax.data.dataset import Dataset, prepare
+from echojax.data.download import check, fetch, sha256_of
+from echojax.data.events import read_events
+from echojax.data.layouts import Columns
+from echojax.data.sources import DATASETS, Source, Statistics
 from echojax.data.synthetic import Synthetic
 from echojax.data.text import TextFile, reading
 from echojax.errors import UserError, unknown_name
 
 # Part of the cache's key: raise it when the same file would be prepared differently.
-_PREPARATION = 2
+_PREPARATION = 3
 _PARTS = (".parquet", ".arrow", ".feather", ".csv", ".tsv", ".inter", ".gz", ".jsonl", ".json")
 
-Say = Callable[[str], None]
+DataPath = Path | str | Sequence[Path | str]
+log = logging.getLogger(__name__)
 
 
 def load_dataset(
     name: str = "synthetic",
     *,
-    data_path: Path | str | Sequence[Path | str] | None = None,
+    data_path: DataPath | None = None,
     data_dir: Path | str | None = None,
-    data_format: str | None = None,
-    columns: Columns | None = None,
+    columns: Columns = Columns(),  # noqa: B008
     k_core: int = 5,
     duplicates: str = "keep",
     seed: int = 0,
-    say: Say = lambda line: None,
 ) -> Dataset:
     """Find or fetch, read and prepare a data set; what was prepared once is read from a cache.
 
@@ -46,12 +43,10 @@ def load_dataset(
             one layout, a pattern such as ``log-*.csv``, or a folder of such files.
         data_dir: Where named data sets are looked for first, and downloaded to; then
             ``$ECHOJAX_DATA``, then the user's cache folder.
-        data_format: Format of ``data_path``; None recognises it.
-        columns: Which columns of ``data_path`` are used, and how they are read.
+        columns: The format of ``data_path``, which columns are used, and how they are read.
         k_core: Keep users and items with at least this many interactions each (iterated).
         duplicates: ``keep``, ``first`` or ``last``: what to do with repeated items of a user.
         seed: Determines the generated data set.
-        say: Told, a line at a time, what is worth knowing on the way.
 
     Raises:
         UserError: Anything wrong with names, files or what is in them.
@@ -60,12 +55,11 @@ def load_dataset(
         raise UserError(f"--k-core {k_core}: must not be negative")
     if data_path is not None:
         files = _own_files(data_path)
-        name = _name(data_path, files)
-        dataset = _prepared(name, files, data_format, columns, k_core, duplicates, say)
+        dataset = _prepared(_name(data_path, files), files, columns, k_core, duplicates)
         for note in dataset.fingerprint["source"].get("notes", []):
-            say(note)
+            log.info("%s", note)
         return dataset
-    if data_format is not None or columns not in (None, Columns()):
+    if columns != Columns():
         raise UserError(
             "--data-format, --columns, --time-format, --missing-ids and the --...-column flags "
             "describe a --data-path; give one"
@@ -75,10 +69,10 @@ def load_dataset(
     if name == "synthetic":
         return _synthetic(seed, k_core, duplicates)
     source = DATASETS[name]
-    file = _find_or_fetch(name, source, data_dir, say)
-    dataset = _prepared(name, [file], None, None, k_core, duplicates, say)
+    file = _find(source, cache.data_folders(data_dir)) or _fetch(name, source, data_dir)
+    dataset = _prepared(name, [file], columns, k_core, duplicates)
     if (k_core, duplicates) == (5, "keep") and statistics_of(dataset) != source.five_core:
-        say(f"{file}: {statistics_of(dataset)} is not the published {source.five_core}")
+        log.info("%s: %s is not the published %s", file, statistics_of(dataset), source.five_core)
     return dataset
 
 
@@ -89,9 +83,9 @@ def statistics_of(dataset: Dataset) -> Statistics:
 
 def _synthetic(seed: int, k_core: int, duplicates: str) -> Dataset:
     generator = Synthetic(seed)
-    source = generator.generate()
-    dataset = prepare("synthetic", source, k_core=k_core, duplicates=duplicates)
-    if dataset.items_T.size < source.items_T.size or dataset.num_items <= generator.catalogue:
+    events = generator.generate()
+    dataset = prepare("synthetic", events, k_core=k_core, duplicates=duplicates)
+    if dataset.items_T.size < events.height or dataset.num_items <= generator.catalogue:
         raise UserError(
             f"--dataset synthetic: --k-core {k_core} and --duplicates {duplicates} drop events, "
             "but its optimum is known for whole histories only; use the defaults"
@@ -99,7 +93,7 @@ def _synthetic(seed: int, k_core: int, duplicates: str) -> Dataset:
     return dataclasses.replace(dataset, optimum=generator.optimum)
 
 
-def _own_files(data_path: Path | str | Sequence[Path | str]) -> list[TextFile]:
+def _own_files(data_path: DataPath) -> list[TextFile]:
     """Return the files that a path, a pattern, a folder or a list of paths stands for."""
     if not isinstance(data_path, Path | str):
         return [file for path in data_path for file in _own_files(path)]
@@ -123,64 +117,15 @@ def _own_files(data_path: Path | str | Sequence[Path | str]) -> list[TextFile]:
     return [TextFile(path)]
 
 
-def _prepared(
-    name: str,
-    files: list[TextFile],
-    data_format: str | None,
-    columns: Columns | None,
-    k_core: int,
-    duplicates: str,
-    say: Say,
-) -> Dataset:
-    """Return the data set from the cache, or prepare it and keep it there."""
-    options = {"data_format": data_format, "k_core": k_core, "duplicates": duplicates}
-    kept = cache.cache_path(
-        name,
-        file=[_identity(file) for file in files],
-        columns=dataclasses.astuple(columns or Columns()),
-        preparation=_PREPARATION,
-        **options,
-    )
-    try:
-        return cache.load(name, kept)
-    except FileNotFoundError:
-        pass
-    except (OSError, ValueError) as error:
-        say(f"{kept}: {error}; prepared again")
-    source, layout = read_interactions(files, data_format, columns)
-    dataset = prepare(name, source, k_core=k_core, duplicates=duplicates)
-    sums = [sha256_of(file.path) for file in files]
-    dataset.fingerprint["source"] = {
-        "file": files[0].path.name if len(files) == 1 else f"{len(files)} files, {files[0].path}",
-        "format": str(layout),
-        "sha256": sums[0] if len(sums) == 1 else hashlib.sha256("".join(sums).encode()).hexdigest(),
-        **({"notes": list(source.notes)} if source.notes else {}),
-    }
-    try:
-        cache.save(dataset, kept)
-    except OSError as error:
-        say(f"{kept}: cannot be written ({error.strerror}); the next run prepares again")
-    return dataset
-
-
-def _name(data_path: Path | str | Sequence[Path | str], files: list[TextFile]) -> str:
+def _name(data_path: DataPath, files: list[TextFile]) -> str:
     """Return what a data set of the user's own is called: its file, or its folder."""
     if isinstance(data_path, Path | str) and Path(data_path).is_dir():
         return Path(data_path).resolve().name
     return files[0].path.resolve().parent.name if len(files) > 1 else files[0].name.split(".")[0]
 
 
-def _identity(file: TextFile) -> list[object]:
-    """Return what the cache tells versions of a file by."""
-    with reading(file):
-        info = file.path.stat()
-    if not (stat.S_ISREG(info.st_mode) or stat.S_ISDIR(info.st_mode)):
-        raise UserError(f"{file}: is no regular file; copy what it gives to one")
-    return [str(file.path.resolve()), file.member, info.st_size, info.st_mtime_ns]
-
-
-def _find_or_fetch(name: str, source: Source, data_dir: Path | str | None, say: Say) -> TextFile:
-    folders = cache.data_folders(data_dir)
+def _find(source: Source, folders: list[Path]) -> TextFile | None:
+    """Return where a named data set lies, as text or as its publisher's archive."""
     for folder in folders:
         for file in source.files:
             if (folder / file).is_file():
@@ -189,27 +134,72 @@ def _find_or_fetch(name: str, source: Source, data_dir: Path | str | None, say: 
             if (folder / origin.file).is_file():
                 check(folder / origin.file, origin)
                 return TextFile(folder / origin.file, origin.member)
-    problems = []
+    return None
+
+
+def _fetch(name: str, source: Source, data_dir: Path | str | None) -> TextFile:
+    """Fetch a named data set from the first of its origins that has it."""
+    folder, problems = cache.data_folders(data_dir)[0], []
     for origin in source.origins:
-        say(f"{name}: fetching {origin.url or origin.requirement} into {folders[0]}")
+
+        def verify(part: Path, member: str | None = origin.member, file: str = origin.file) -> None:
+            found = statistics_of(prepare(file, read_events([TextFile(part, member)]).frame))
+            if found != source.five_core:
+                raise UserError(f"{file}: {found} is not the published {source.five_core}")
+
+        log.info("%s: fetching %s into %s", name, origin.url or origin.requirement, folder)
         try:
-            accept = functools.partial(_accept, origin=origin, source=source)
-            path = fetch(origin, folders[0], accept)
-            return TextFile(path, origin.member)
+            return TextFile(fetch(origin, folder, verify), origin.member)
         except UserError as error:
             problems.append(str(error))
     first = source.origins[0]
     raise UserError(
         f"{name}: {'; '.join(problems)}. Put {first.file} (from {first.url}) or "
-        f"{source.files[0]} into {folders[0]}"
+        f"{source.files[0]} into {folder}"
     )
 
 
-def _accept(part: Path, origin: Origin, source: Source) -> None:
-    """Raise ``UserError`` unless a fetched file is the right one."""
-    check(part, origin)
-    if origin.sha256 is None:
-        interactions, _ = read_interactions(TextFile(part, origin.member))
-        found = statistics_of(prepare(origin.file, interactions))
-        if found != source.five_core:
-            raise UserError(f"{origin.file}: {found} is not the published {source.five_core}")
+def _prepared(
+    name: str, files: list[TextFile], columns: Columns, k_core: int, duplicates: str
+) -> Dataset:
+    """Return the data set from the cache, or prepare it and keep it there.
+
+    What was prepared is known by the content of its files, wherever they lie and whenever they were
+    written.
+    """
+    sums = [_sha256(file) for file in files]
+    shown = files[0].path.name if len(files) == 1 else f"{len(files)} files, {files[0].path}"
+    kept = cache.cache_path(
+        name,
+        files=[
+            shown,
+            *([file.name, file.member, sha] for file, sha in zip(files, sums, strict=True)),
+        ],
+        columns=dataclasses.astuple(columns),
+        options=[k_core, duplicates],
+        preparation=_PREPARATION,
+    )
+    try:
+        return cache.load(name, kept)
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:
+        log.info("%s: %s; prepared again", kept, error)
+    events = read_events(files, columns)
+    dataset = prepare(name, events.frame, k_core=k_core, duplicates=duplicates)
+    dataset.fingerprint["source"] = {
+        "file": shown,
+        "format": str(events.layout),
+        "sha256": sums[0] if len(sums) == 1 else hashlib.sha256("".join(sums).encode()).hexdigest(),
+        **({"notes": list(events.notes)} if events.notes else {}),
+    }
+    try:
+        cache.save(dataset, kept)
+    except OSError as error:
+        log.info("%s: cannot be written (%s); the next run prepares again", kept, error.strerror)
+    return dataset
+
+
+def _sha256(file: TextFile) -> str:
+    with reading(file):
+        return sha256_of(file.path)

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import polars as pl
 
 from echojax.data.examples import Examples
-from echojax.data.readers import Interactions
 
 # Equal probabilities are told apart by item number, so that a tie rule that counts ties against
 # the predictor does not push the optimum below what it reaches. Far below any true difference.
@@ -77,7 +77,7 @@ class Synthetic:
         follows = _random_cycle(rng, self.num_genres)
         return {"successor": successor, "follows": follows, "turn": turn_PxG}
 
-    def generate(self) -> Interactions:
+    def generate(self) -> pl.DataFrame:
         """Return all users' histories; the time of an event is its position."""
         rng = np.random.default_rng([self.seed, 1])
         span = self.max_length - self.min_length + 1
@@ -88,12 +88,14 @@ class Synthetic:
             items_UxL[:, t] = self._draw(rng, items_UxL[:, :t], hidden_U)
         positions_UxL = np.broadcast_to(np.arange(self.max_length), items_UxL.shape)
         inside_UxL = positions_UxL < lengths_U[:, None]
-        return Interactions(
-            users_T=np.repeat(np.arange(self.num_users, dtype=np.int32), lengths_U),
-            items_T=items_UxL[inside_UxL].astype(np.int32),
-            times_T=positions_UxL[inside_UxL].astype(np.float64),
-            user_ids=np.arange(1, self.num_users + 1).astype(str),
-            item_ids=np.arange(1, self.catalogue + 1).astype(str),
+        users_T = np.repeat(np.arange(self.num_users, dtype=np.uint32), lengths_U)
+        items_T = items_UxL[inside_UxL].astype(np.uint32)
+        return pl.DataFrame(
+            {
+                "user": _ids(self.num_users).gather(users_T),
+                "item": _ids(self.catalogue).gather(items_T),
+                "time": positions_UxL[inside_UxL].astype(np.float64),
+            }
         )
 
     def _draw(
@@ -168,6 +170,12 @@ class Synthetic:
         turn_BxG = self.rules["turn"][t_B % self.period]
         genres_BxG[rows[:, None], turn_BxG] += self.taste / size * hidden_BxG[..., None]
         return next_BxV
+
+
+def _ids(n: int) -> pl.Series:
+    """Return the ids 1..n, an Enum, which keeps its order where it is numbered."""
+    text = [str(number) for number in range(1, n + 1)]
+    return pl.Series(text, dtype=pl.Enum(text))
 
 
 def _random_cycle(rng: np.random.Generator, n: int) -> np.ndarray:

@@ -1,88 +1,99 @@
-"""Rows of files of text: each reader yields blocks of columns, with the lines they stand in."""
+"""Rows of a file, a block at a time: tables, JSON lines, words, Parquet and Arrow files."""
 
 import csv
 import io
 import itertools
 import json
+import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
-from echojax.data.formats import Layout
-from echojax.data.text import Block, TextFile, line_error, words
+from echojax.data.layouts import COLUMNAR, Columns, Layout, find_layout, with_roles
+from echojax.data.text import (
+    Block,
+    TextFile,
+    first_bytes,
+    line_error,
+    most_bytes,
+    read_blocks,
+    reading,
+    words,
+)
 from echojax.errors import UserError
 
-_ROWS_AT_ONCE = 1 << 17
+_SAMPLE_LINES = 50
+_ROWS_AT_ONCE = 1 << 17  # of readers that go line by line
+_FRAME_ROWS = 1 << 21  # of Parquet and Arrow files
+_ROW_BYTES = 24  # of a user, an item and a time
 _BLANKS = " \t\r"
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where rows stand in a file.
+class Rows(NamedTuple):
+    """Rows of a file: ids as text, times as they are (None: there are none).
 
-    Attributes:
-        file: The file.
-        numbers: Number of each row's line, from 1; of a file without lines, of the row.
-        unit: "line" or "row".
+    ``numbers`` are those of their lines, from 1; of a file without lines, of the rows.
     """
 
     file: TextFile
+    unit: str  # "line" or "row"
     numbers: Sequence[int] | np.ndarray
-    unit: str = "line"
+    user: pl.Series
+    item: pl.Series
+    time: pl.Series | None = None
 
     def error(self, row: int, problem: str) -> UserError:
-        """Return the error for ``problem`` in a row of the block."""
+        """Return the error for ``problem`` in a row, naming file and line."""
         return UserError(f"{self.file}, {self.unit} {self.numbers[row]}: {problem}")
 
 
-@dataclass(frozen=True)
-class Rows:
-    """A block of rows: users and items as text, times as they are; None where there are none."""
-
-    place: Place
-    users: pl.Series
-    items: pl.Series
-    times: pl.Series | None
-
-
-def read_rows(blocks: Iterator[Block], layout: Layout) -> Iterator[Rows]:
-    """Yield the rows of a file's blocks in file order.
+def read_rows(file: TextFile, columns: Columns) -> tuple[Layout, Iterator[Rows]]:
+    """Return the layout of a file, and its rows, a block at a time.
 
     Raises:
-        UserError: A line does not fit the layout; names the line.
+        UserError: The file is no such table; the rows raise it where a line does not fit.
     """
-    if layout.has_header:
-        blocks = _without_header(blocks)
-    if layout.data_format in ("pairs", "histories"):
-        return _words(blocks, layout.data_format == "pairs")
-    if layout.data_format == "jsonl":
-        return _json_lines(blocks, layout)
-    return _delimited(blocks, layout)
-
-
-def _without_header(blocks: Iterator[Block]) -> Iterator[Block]:
+    head = b"" if file.member else first_bytes(file)
+    kind = next((name for magic, name in COLUMNAR.items() if head.startswith(magic)), None)
+    if kind is not None:
+        if columns.data_format not in (None, kind):
+            raise UserError(
+                f"{file}: is a file of format {kind}; drop --data-format {columns.data_format}"
+            )
+        return _columnar(file, kind, columns)
+    blocks = read_blocks(file)
     first = next(blocks)
-    lines = first.data.split(b"\n")
-    header = next(number for number, line in enumerate(lines) if line.strip())
-    if rest := b"\n".join(lines[header + 1 :]):
-        yield Block(first.file, rest, first.first_line + header + 1)
-    yield from blocks
+    sample = first.data[: 1 << 20].decode("utf-8", "ignore").split("\n")[:_SAMPLE_LINES]
+    lines = [line for line in sample if line.strip()]
+    if not lines:
+        raise UserError(f"{file}: the file has no interactions")
+    layout = find_layout(file, lines, columns)
+    if layout.has_header:
+        start = first.data.index(lines[0].encode())
+        start = first.data.index(b"\n", start) + 1
+        number = first.first_line + first.data.count(b"\n", 0, start)
+        first = Block(file, first.data[start:], number)
+    readers = {"jsonl": _json_lines, "pairs": _words, "histories": _words}
+    read = readers.get(layout.data_format, _delimited)
+    return layout, read(itertools.chain([first] if first.data else [], blocks), layout)
 
 
 def _delimited(blocks: Iterator[Block], layout: Layout) -> Iterator[Rows]:
+    quoted = layout.data_format in ("csv", "tsv", "ratings.csv") and len(layout.delimiter) == 1
     for block in blocks:
-        if layout.quoted and b'"' in block.data:
+        if quoted and b'"' in block.data:
             data = _without_quotes(block.data, layout.delimiter)
             if data is None:
                 # A quoted field may hold delimiters and newlines: this block and all after it.
-                yield from _quoted(itertools.chain([block], blocks), layout)
+                yield from _quoted(block, blocks, layout)
                 return
             block = Block(block.file, data, block.first_line)
         table, numbers = _table(block, layout)
-        used = [table[str(i)].fill_null("").str.strip_chars(_BLANKS) for i in layout.used]
-        yield _rows(Place(block.file, numbers), used)
+        used = (table[str(i)].fill_null("").str.strip_chars(_BLANKS) for i in layout.used)
+        yield Rows(block.file, "line", numbers, *used)
 
 
 def _without_quotes(data: bytes, delimiter: str) -> bytes | None:
@@ -122,34 +133,22 @@ def _table(block: Block, layout: Layout) -> tuple[pl.DataFrame, Sequence[int]]:
         )
     except pl.exceptions.PolarsError:
         wrong = True
-    if wrong or table.height != len(numbers):
-        raise _ragged(block, layout)
-    return table, numbers
-
-
-def _ragged(block: Block, layout: Layout) -> UserError:
+    if not wrong and table.height == len(numbers):
+        return table, numbers
     for number, line in enumerate(block.data.split(b"\n"), block.first_line):
         found = line.count(layout.delimiter.encode()) + 1
-        if line and found != len(layout.names):
-            return line_error(block.file, number, _expected(found, layout))
-    return line_error(block.file, block.first_line, "this and the next lines cannot be read")
+        if line and found != count:
+            raise line_error(block.file, number, f"{found} fields where {count} are expected")
+    raise line_error(block.file, block.first_line, "this and the next lines cannot be read")
 
 
-def _expected(found: int, layout: Layout) -> str:
-    return f"{found} fields where {len(layout.names)} are expected"
-
-
-def _rows(place: Place, used: list[pl.Series]) -> Rows:
-    return Rows(place, used[0], used[1], used[2] if len(used) == 3 else None)
-
-
-def _quoted(blocks: Iterator[Block], layout: Layout) -> Iterator[Rows]:
+def _quoted(first: Block, blocks: Iterator[Block], layout: Layout) -> Iterator[Rows]:
     """Read tables with quoted fields, one row at a time."""
-    first = next(blocks)
     blocks = itertools.chain([first], blocks)
     # Unlike splitlines, StringIO breaks lines at newlines only.
     lines = (line for block in blocks for line in io.StringIO(block.data.decode(), newline="\n"))
     reader = csv.reader(lines, delimiter=layout.delimiter, strict=True, skipinitialspace=True)
+    count = len(layout.names)
 
     def rows() -> Iterator[tuple[int, list[str]]]:
         while True:
@@ -161,8 +160,9 @@ def _quoted(blocks: Iterator[Block], layout: Layout) -> Iterator[Rows]:
             except csv.Error as error:
                 raw = "; --data-format inter takes quotes as they are" * (layout.delimiter == "\t")
                 raise line_error(first.file, number, f"broken CSV ({error}){raw}") from None
-            if row and len(row) != len(layout.names):
-                raise line_error(first.file, number, _expected(len(row), layout))
+            if row and len(row) != count:
+                problem = f"{len(row)} fields where {count} are expected"
+                raise line_error(first.file, number, problem)
             if row:
                 yield number, [row[i] for i in layout.used]
 
@@ -171,38 +171,33 @@ def _quoted(blocks: Iterator[Block], layout: Layout) -> Iterator[Rows]:
 
 def _json_lines(blocks: Iterator[Block], layout: Layout) -> Iterator[Rows]:
     """Read one JSON object a line."""
-    first = next(blocks)
     wanted = [layout.names[i] for i in layout.used]
 
-    def rows() -> Iterator[tuple[int, list[str]]]:
-        lines = (
-            line
-            for block in itertools.chain([first], blocks)
-            for line in block.data.removesuffix(b"\n").split(b"\n")
-        )
-        for number, line in enumerate(lines, first.first_line):
+    def rows(block: Block) -> Iterator[tuple[int, list[str]]]:
+        for number, line in enumerate(block.data.split(b"\n"), block.first_line):
             if not line.strip():
                 continue
             try:
                 record = json.loads(line)
             except (ValueError, RecursionError):
-                raise line_error(first.file, number, "is not JSON") from None
+                raise line_error(block.file, number, "is not JSON") from None
             row = []
             for name in wanted:
                 value = record.get(name) if isinstance(record, dict) else None
                 if not isinstance(value, str | int | float):
-                    raise line_error(first.file, number, f"no {name!r} that is text or a number")
+                    problem = f"no {name!r} that is text or a number"
+                    raise line_error(block.file, number, problem)
                 row.append(str(value))
             yield number, row
 
-    return _batched(first.file, rows())
+    return (batch for block in blocks for batch in _batched(block.file, rows(block)))
 
 
 def _batched(file: TextFile, rows: Iterator[tuple[int, list[str]]]) -> Iterator[Rows]:
     while batch := list(itertools.islice(rows, _ROWS_AT_ONCE)):
-        place = Place(file, [number for number, _ in batch])
         columns = zip(*(row for _, row in batch), strict=True)
-        yield _rows(place, [_text(column).str.strip_chars(_BLANKS) for column in columns])
+        used = (_text(column).str.strip_chars(_BLANKS) for column in columns)
+        yield Rows(file, "line", [number for number, _ in batch], *used)
 
 
 def _text(column: tuple[str, ...]) -> pl.Series:
@@ -213,17 +208,109 @@ def _text(column: tuple[str, ...]) -> pl.Series:
         return pl.Series(whole, dtype=pl.String)
 
 
-def _words(blocks: Iterator[Block], pairs: bool) -> Iterator[Rows]:
+def _words(blocks: Iterator[Block], layout: Layout) -> Iterator[Rows]:
     """Read lines of ``user item``, or of ``user item item ...``."""
     for block in blocks:
         lines = block.data.split(b"\n")
         counts = np.fromiter(map(len, map(words, lines)), np.int64, len(lines))
         wrong = np.flatnonzero((counts != 2) & (counts != 0))
-        if pairs and wrong.size:
+        if layout.data_format == "pairs" and wrong.size:
             problem = f"{counts[wrong[0]]} words where a user and an item are expected"
             raise line_error(block.file, block.first_line + int(wrong[0]), problem)
         text = pl.Series(words(block.data), dtype=pl.Binary).cast(pl.String)
         user, line = np.cumsum(counts) - counts, np.repeat(np.arange(counts.size), counts)
         items = np.flatnonzero(np.arange(len(text)) != user[line])
-        place = Place(block.file, block.first_line + line[items])
-        yield Rows(place, text.gather(user[line[items]]), text.gather(items), None)
+        numbers = block.first_line + line[items]
+        users = text.gather(user[line[items]])
+        yield Rows(block.file, "line", numbers, users, text.gather(items))
+
+
+def _columnar(file: TextFile, kind: str, columns: Columns) -> tuple[Layout, Iterator[Rows]]:
+    """Return the layout of a Parquet or Arrow file, and its rows, a block at a time.
+
+    Raises:
+        UserError: The file is damaged, has too many rows for its size, or no such columns.
+    """
+    if columns.names is not None:
+        raise UserError(f"{file}: has names of its own; drop --columns")
+    with _scanned(file, kind) as scan:
+        schema = scan.collect_schema()
+        height = scan.select(pl.len()).collect().item()
+        head = scan.select(name for name in schema if _is_plain(schema[name])).head(50).collect()
+    size = file.path.stat().st_size
+    if height * _ROW_BYTES > most_bytes(size):
+        raise UserError(f"{file}: claims {height:,} rows in {size:,} bytes; not read")
+    nothing = pl.lit("")
+    shown = head.select(
+        (pl.col(name).cast(pl.String).fill_null("") if name in head.columns else nothing).alias(
+            name
+        )
+        for name in schema
+    )
+    names = tuple(schema.names())
+    layout = with_roles(file, Layout(kind, names=names), [[*row] for row in shown.rows()], columns)
+    for index in layout.used:
+        found = schema[names[index]]
+        dates = index == layout.time and found in (pl.Date, pl.Datetime)
+        if not (dates or _is_plain(found)) or (index != layout.time and found.is_temporal()):
+            raise UserError(
+                f"{file}: column {names[index]!r} holds {found}; text or numbers wanted"
+            )
+    return layout, _frames(file, layout, height)
+
+
+def _is_plain(kind: pl.DataType) -> bool:
+    """Return whether values are text or numbers, or times that look like them as text."""
+    named = kind in (pl.String, pl.Categorical, pl.Enum, pl.Date, pl.Datetime)
+    return named or kind.is_integer() or kind.is_float()
+
+
+def _frames(file: TextFile, layout: Layout, height: int) -> Iterator[Rows]:
+    names = [layout.names[i] for i in layout.used]
+    for start in range(0, height, _FRAME_ROWS):
+        with _scanned(file, layout.data_format) as scan:
+            frame = scan.select(names).slice(start, _FRAME_ROWS).collect()
+        rows = Rows(file, "row", range(start + 1, start + 1 + frame.height), *frame)
+        if rows.time is not None and rows.time.null_count():
+            raise rows.error(int(rows.time.is_null().arg_max() or 0), "the time is missing")
+        if rows.time is not None and rows.time.dtype in (pl.Categorical, pl.Enum):
+            rows = rows._replace(time=rows.time.cast(pl.String))
+        yield rows._replace(user=_ids(rows.user, rows), item=_ids(rows.item, rows))
+
+
+def _ids(column: pl.Series, rows: Rows) -> pl.Series:
+    """Return ids as text; whole numbers that gaps made floats are written without a point."""
+    if column.dtype.is_float():
+        column = column.fill_nan(None)
+        whole = column.cast(pl.Int64, strict=False)
+        odd = column.is_not_null() & (column != whole.cast(column.dtype)).fill_null(True)
+        if odd.any():
+            bad = int(odd.arg_max() or 0)
+            problem = f"{column.name} {column[bad]} is no id; text or whole numbers wanted"
+            raise rows.error(bad, problem)
+        column = whole
+    return column.cast(pl.String).fill_null("").str.strip_chars(_BLANKS)
+
+
+@contextmanager
+def _scanned(file: TextFile, kind: str) -> Iterator[pl.LazyFrame]:
+    """Give a file to read, and turn what polars raises, or dies of, into a ``UserError``."""
+    with reading(file), file.path.open("rb") as raw, _no_panic_report():
+        try:
+            yield pl.scan_parquet(raw) if kind == "parquet" else pl.scan_ipc(raw)
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+            why = " ".join(str(error).split())[:200] or type(error).__name__
+            raise UserError(f"{file}: damaged {kind} file ({why})") from None
+
+
+@contextmanager
+def _no_panic_report() -> Iterator[None]:
+    """Drop what polars itself writes to standard error before it raises: pages of its stack."""
+    kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(null, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(null)

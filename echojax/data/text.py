@@ -1,6 +1,7 @@
 """Files as blocks of whole lines: plain, gzip, or inside a zip; other kinds are named."""
 
 import gzip
+import stat
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -124,8 +125,14 @@ def first_bytes(file: TextFile) -> bytes:
 
 @contextmanager
 def reading(file: TextFile) -> Iterator[None]:
-    """Turn what can go wrong while ``file`` is read into a ``UserError``."""
+    """Turn what can go wrong while ``file`` is read into a ``UserError``.
+
+    Pipes and devices, which may never end or never begin, are not opened.
+    """
     try:
+        mode = file.path.stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise UserError(f"{file}: is no regular file; copy what it gives to one")
         yield
     except FileNotFoundError:
         raise UserError(f"{file}: no such file; check the path") from None
@@ -145,8 +152,7 @@ def read_blocks(file: TextFile, block_bytes: int = BLOCK_BYTES) -> Iterator[Bloc
     """Yield the lines of a text file in blocks of about ``block_bytes``.
 
     A first byte pair 1f 8b means gzip, whatever the name says; other kinds are refused by name.
-    Memory stays bounded by the block
-    and ``MAX_LINE_BYTES``.
+    Memory stays bounded by the block and ``MAX_LINE_BYTES``.
 
     Raises:
         UserError: The file is missing, unreadable, empty, a broken archive, no UTF-8 text, or
@@ -191,16 +197,15 @@ def _open(file: TextFile, stack: ExitStack) -> tuple[_Reads, int | None]:
     stream: _Reads
     if file.member is not None:
         archive = stack.enter_context(zipfile.ZipFile(file.path))
-        size = archive.getinfo(file.member).compress_size
         member = stack.enter_context(archive.open(file.member))
         assert isinstance(member, zipfile.ZipExtFile)
-        stream, limit = member, _limit(size)
+        stream, limit = member, most_bytes(archive.getinfo(file.member).compress_size)
     else:
         raw = stack.enter_context(file.path.open("rb"))
         stream, limit = raw, None
         if raw.peek(2).startswith(b"\x1f\x8b"):
             stream = stack.enter_context(gzip.GzipFile(fileobj=raw))
-            limit = _limit(file.path.stat().st_size)
+            limit = most_bytes(file.path.stat().st_size)
     _refuse_other_kinds(file, stream.peek(512)[:512])
     return stream, limit
 
@@ -215,7 +220,8 @@ def _refuse_other_kinds(file: TextFile, head: bytes) -> None:
         raise UserError(f"{file}: looks like UTF-16 text; {_UTF8}")
 
 
-def _limit(compressed_bytes: int) -> int:
+def most_bytes(compressed_bytes: int) -> int:
+    """Return how much a compressed file may hold before it is taken for a decompression bomb."""
     return compressed_bytes * MAX_EXPANSION + ALWAYS_ALLOWED_BYTES
 
 

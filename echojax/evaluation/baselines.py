@@ -9,9 +9,7 @@ from echojax.data import Dataset, Examples, Split
 from echojax.evaluation.dense_ranking import rank_in_scores
 from echojax.evaluation.metrics import summarise
 from echojax.evaluation.ranking import Ranked, seen
-from echojax.models.heuristic import HeuristicModel, training_counts
-from echojax.models.markov import Markov
-from echojax.models.popularity import Popularity
+from echojax.models.heuristic import HeuristicModel, Markov, Popularity, training_counts
 
 _TILE_SCORES = 2**18  # scores held at once: 2 MB stay in the cache
 

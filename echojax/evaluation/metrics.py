@@ -27,6 +27,12 @@ def metrics_of(rank_M: np.ndarray) -> np.ndarray:
     return np.hstack([hits, hits / np.log2(1 + rank), hits / rank])
 
 
+def mean_metrics(rank_M: np.ndarray) -> dict[str, float]:
+    """Return the mean of each metric by name: what chooses among a run's checkpoints."""
+    means = metrics_of(rank_M).mean(axis=0).tolist()
+    return dict(zip(metric_names(), means, strict=True))
+
+
 def summarise(
     ranked: Ranked, examples: Examples, popularity_V: np.ndarray, *, seed: int = 0
 ) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
@@ -31,14 +32,14 @@ from echojax.mesh import (
     spread,
     state_specs,
 )
-from echojax.sharded_table import first_row
+from echojax.sharded_embedding import first_row
 
 TOP = 10  # how many recommended items are kept an example, for coverage and popularity
 TIES = "an item with the target's score, or NaN, is ranked before the target"
 
-Encode = Callable[[Any, jax.Array, jax.Array], jax.Array]
-Items = Callable[[Any], jax.Array]
-Ranker = Callable[..., tuple[jax.Array, jax.Array]]
+Encode = Callable[[Any, Array, Array], Array]
+Items = Callable[[Any], Array]
+Ranker = Callable[..., tuple[Array, Array]]
 
 
 class Ranked(NamedTuple):
@@ -79,9 +80,8 @@ def make_ranker(
     data = tuple(axis for axis in axes.rows if axis != axes.items)
 
     def rank(
-        params: Any, item_ids_BxL: jax.Array, lengths_B: jax.Array, targets_B: jax.Array,
-        excluded_BxS: jax.Array,
-    ) -> tuple[jax.Array, jax.Array]:  # fmt: skip
+        params: Any, item_ids_BxL: Array, lengths_B: Array, targets_B: Array, excluded_BxS: Array
+    ) -> tuple[Array, Array]:
         user_BxD = encode(params, item_ids_BxL, lengths_B)
         # The target itself always stays a candidate.
         excluded_BxS = jnp.where(excluded_BxS == targets_B[:, None], 0, excluded_BxS)
@@ -91,7 +91,7 @@ def make_ranker(
         ranked = _rank_tiles(*rows, items(params), num_items, tile, axes.items)
         return jax.lax.all_gather(ranked, data, tiled=True) if data else ranked
 
-    def mapped(params: Any, item_ids_BxL: jax.Array, *rows: jax.Array) -> Any:
+    def mapped(params: Any, item_ids_BxL: Array, *rows: Array) -> Any:
         in_specs = (state_specs(params), batch_specs(item_ids_BxL), *[P((DATA, MODEL))] * 3)
         return over_devices(rank, mesh, in_specs, P())(params, item_ids_BxL, *rows)
 
@@ -99,15 +99,20 @@ def make_ranker(
 
 
 def _rank_tiles(
-    user_BxD: jax.Array, targets_B: jax.Array, excluded_BxS: jax.Array, item_VxD: jax.Array,
-    num_items: int | None, tile: int, axis: str | None,
-) -> tuple[jax.Array, jax.Array]:  # fmt: skip
+    user_BxD: Array,
+    targets_B: Array,
+    excluded_BxS: Array,
+    item_VxD: Array,
+    num_items: int | None,
+    tile: int,
+    axis: str | None,
+) -> tuple[Array, Array]:
     rows, batch = item_VxD.shape[0], user_BxD.shape[0]
     tile = min(tile, rows)
     firsts = jnp.arange(0, rows, tile, dtype=jnp.int32)
     before = first_row(item_VxD, axis) if axis else 0
 
-    def scores(first: jax.Array) -> Tile:
+    def scores(first: Array) -> Tile:
         scored = score_tile(user_BxD, item_VxD, first, tile, before)
         if num_items is None:
             return scored
@@ -115,7 +120,7 @@ def _rank_tiles(
 
     # The target's score comes from the same product as all others: a score computed in another
     # way could differ in its last bit, and win or lose against an equal one.
-    def find_target(found_B: jax.Array, first: jax.Array) -> tuple[jax.Array, None]:
+    def find_target(found_B: Array, first: Array) -> tuple[Array, None]:
         item_C, candidate_C, score_BxC = scores(first)
         column_B = jnp.clip(targets_B - item_C[0], 0, tile - 1)
         score_B = jnp.take_along_axis(score_BxC, column_B[:, None], axis=1)[:, 0]
@@ -126,7 +131,7 @@ def _rank_tiles(
     if axis:  # it is 0 where the target is another device's
         target_B = jax.lax.psum(target_B, axis)
 
-    def count(found: tuple[jax.Array, Top], first: jax.Array) -> tuple[tuple[jax.Array, Top], None]:
+    def count(found: tuple[Array, Top], first: Array) -> tuple[tuple[Array, Top], None]:
         rivals_B, top = found
         scored = scores(first)
         candidate_BxC = without(excluded_BxS, scored)
@@ -144,9 +149,14 @@ def _rank_tiles(
 
 
 def rank_examples(
-    ranker: Ranker, params: Any, examples: Examples, *, batch_size: int,
-    exclude_seen: bool = False, mesh: Mesh | None = None,
-) -> Ranked:  # fmt: skip
+    ranker: Ranker,
+    params: Any,
+    examples: Examples,
+    *,
+    batch_size: int,
+    exclude_seen: bool = False,
+    mesh: Mesh | None = None,
+) -> Ranked:
     """Rank every example's target with a function from ``make_ranker``.
 
     Args:

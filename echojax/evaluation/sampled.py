@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from echojax.data import Examples
 from echojax.evaluation.baselines import Scorer
@@ -94,9 +95,7 @@ def candidate_scorer(encode: Encode, items: Items, params: Any) -> CandidateScor
     """Return the scorer of a model given as for ``make_ranker``."""
 
     @jax.jit
-    def dot(
-        params: Any, item_ids_BxL: jax.Array, lengths_B: jax.Array, candidates_BxC: jax.Array
-    ) -> jax.Array:
+    def dot(params: Any, item_ids_BxL: Array, lengths_B: Array, candidates_BxC: Array) -> Array:
         user_BxD = encode(params, item_ids_BxL, lengths_B).astype(jnp.float32)
         item_BxCxD = items(params)[candidates_BxC].astype(jnp.float32)
         return jnp.einsum("bd,bcd->bc", user_BxD, item_BxCxD, precision=jax.lax.Precision.HIGHEST)

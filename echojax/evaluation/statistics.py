@@ -31,9 +31,13 @@ def bootstrap_intervals(
 
 
 def paired_difference(
-    ours_M: np.ndarray, theirs_M: np.ndarray, user_M: np.ndarray, *, resamples: int = 10_000,
+    ours_M: np.ndarray,
+    theirs_M: np.ndarray,
+    user_M: np.ndarray,
+    *,
+    resamples: int = 10_000,
     seed: int = 0,
-) -> dict[str, float]:  # fmt: skip
+) -> dict[str, float]:
     """Compare one metric of two models on the same examples.
 
     Args:

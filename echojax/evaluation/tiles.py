@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 
 class Tile(NamedTuple):
@@ -18,17 +19,13 @@ class Tile(NamedTuple):
         score_BxC: float32.
     """
 
-    item_C: jax.Array
-    candidate_C: jax.Array
-    score_BxC: jax.Array
+    item_C: Array
+    candidate_C: Array
+    score_BxC: Array
 
 
 def score_tile(
-    user_BxD: jax.Array,
-    item_VxD: jax.Array,
-    first: jax.Array,
-    tile: int,
-    before: jax.Array | int = 0,
+    user_BxD: Array, item_VxD: Array, first: Array, tile: int, before: Array | int = 0
 ) -> Tile:
     """Score the items from row ``first`` on; all tiles have one size, the last overlaps another.
 
@@ -46,7 +43,7 @@ def score_tile(
     return Tile(item_C, (row_C >= first) & (item_C != 0), score_BxC)
 
 
-def without(excluded_BxS: jax.Array, tile: Tile) -> jax.Array:
+def without(excluded_BxS: Array, tile: Tile) -> Array:
     """Return which columns are candidates for each user, (B, C); 0 excludes nothing."""
     columns = tile.item_C.size
     candidate_BxC = jnp.broadcast_to(tile.candidate_C, tile.score_BxC.shape)
@@ -65,8 +62,8 @@ class Top(NamedTuple):
         item_BxK: int32; 0 there.
     """
 
-    score_BxK: jax.Array
-    item_BxK: jax.Array
+    score_BxK: Array
+    item_BxK: Array
 
 
 def no_top(batch: int, k: int) -> Top:
@@ -74,7 +71,7 @@ def no_top(batch: int, k: int) -> Top:
     return Top(jnp.full((batch, k), -jnp.inf, jnp.float32), jnp.zeros((batch, k), jnp.int32))
 
 
-def merge_top(top: Top, tile: Tile, candidate_BxC: jax.Array, recall: float | None = None) -> Top:
+def merge_top(top: Top, tile: Tile, candidate_BxC: Array, recall: float | None = None) -> Top:
     """Return the best of those so far and a later tile's candidates.
 
     A score of NaN or minus infinity is never among them. ``recall`` takes a tile's best by

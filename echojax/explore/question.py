@@ -1,5 +1,6 @@
 """What the page is asked: the parameters of its address, checked."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlencode
@@ -39,7 +40,10 @@ class Question:
 
     def about(self, item: str) -> str:
         """Return the address of the same question with this item explained."""
-        asked = {"user": self.user, "history": " ".join(self.history), "k": self.k, "item": item}
+        history = " ".join(self.history)
+        if tuple(typed_ids(history)) != self.history:  # ids with blanks or commas
+            history = json.dumps(self.history)
+        asked = {"user": self.user, "history": history, "k": self.k, "item": item}
         return "/?" + urlencode({name: value for name, value in asked.items() if value})
 
 

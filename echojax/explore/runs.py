@@ -1,6 +1,7 @@
 """A trained run as the page asks it: users, recommendations, and what moved a score."""
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -8,10 +9,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from echojax.analysis import analyse
 from echojax.config import Config
-from echojax.data.dataset import Dataset
+from echojax.data import Dataset
 from echojax.errors import UserError
-from echojax.insight.look import look
+from echojax.explore.question import QuestionError
+from echojax.files import read_json
 from echojax.models import SequenceModel
 from echojax.models.heuristic import training_counts
 from echojax.serving import Recommender
@@ -20,6 +23,8 @@ from echojax.serving.popularity import read_run_data
 from echojax.serving.titles import check_places, run_titles
 from echojax.serving.trained import read_trained
 
+log = logging.getLogger(__name__)
+
 
 class Event(NamedTuple):
     """A past event's part in a score.
@@ -27,15 +32,13 @@ class Event(NamedTuple):
     Attributes:
         item: its id.
         ago: 1 for the last event.
-        share: of the influence of all events.
-        through: the shares through the forward and the backward Mambas, by direction; empty for
-            a model without two directions.
+        shares: of the attribution to all events, in whole ("share") and, of bidirectional models,
+            through the "forward" and the "backward" Mambas.
     """
 
     item: str
     ago: int
-    share: float
-    through: dict[str, float]
+    shares: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class ExploredRun:
     Attributes:
         folder: the run folder.
         config: what it was trained with.
+        data_sha256: of the prepared data.
         model: with the parameters of the best validation.
         recommender: answers by them.
         titles: by item id; empty where the data has none.
@@ -53,6 +57,7 @@ class ExploredRun:
 
     folder: Path
     config: Config
+    data_sha256: str
     model: SequenceModel
     recommender: Recommender
     titles: dict[str, str]
@@ -79,13 +84,13 @@ class ExploredRun:
         """Return the items of a user but the last, oldest first; and the last, the test's target.
 
         Raises:
-            UserError: there is no such user, or the data set is not there.
+            QuestionError: there is no such user, or the data set is not there.
         """
         if self.dataset is None:
-            raise UserError(f"the data of {self.folder} is not here; type a history instead")
+            raise QuestionError(f"the data of {self.name} is not here; type a history instead")
         number = self._user_number.get(user)
         if number is None:
-            raise UserError(f"user {user!r} is not in the data of this run; pick another")
+            raise QuestionError(f"user {user!r} is not in the data of this run; pick another")
         start, end = self.dataset.offsets[number : number + 2]
         items = self.dataset.item_ids[self.dataset.items_T[start:end]].tolist()
         return items[:-1], items[-1]
@@ -93,38 +98,33 @@ class ExploredRun:
     def events(self, history: Sequence[str], item: str) -> list[Event]:
         """Return the events that the model reads, newest first, and how they moved a score.
 
-        Raises:
-            UserError: the item is not in the catalogue.
+        Args:
+            history: item ids, oldest first; those unknown to the run are skipped.
+            item: whose score; known to the run.
         """
         ids = self.recommender.item_ids
-        numbers, _ = ids.numbers(history)
-        numbers = numbers[-self.model.max_len :]
-        if not (target := ids.number(item)):
-            raise UserError(f"item {item!r} is not in the catalogue of {self.folder}; pick another")
+        numbers = ids.numbers(history)[0][-self.model.max_len :]
         batch = {
             "item_ids": padded([numbers], 1, self.model.max_len),
             "lengths": np.array([numbers.size], np.int32),
-            "targets": np.array([target], np.int32),
+            "targets": np.array([ids.number(item)], np.int32),
         }
-        found = look(self.model, batch).influences
+        found = analyse(self.model, batch).attribution
         total = float(found["events"][0, : numbers.size].sum()) or 1.0
+        levels = {"share": "events", "forward": "events/forward", "backward": "events/backward"}
+        shares = {name: found[key][0] / total for name, key in levels.items() if key in found}
         return [
             Event(
                 item=str(ids.item_ids_V[numbers[place]]),
                 ago=numbers.size - place,
-                share=float(found["events"][0, place]) / total,
-                through={
-                    name: float(found[f"events/{name}"][0, place]) / total
-                    for name in ("forward", "backward")
-                    if f"events/{name}" in found
-                },
+                shares={name: float(share_L[place]) for name, share_L in shares.items()},
             )
             for place in reversed(range(numbers.size))
         ]
 
 
 def read_explored(
-    folder: Path, *, data_dir: str | None, data_path: str | None, say: Callable[[str], None]
+    folder: Path, *, data_dir: str | None = None, data_path: str | None = None
 ) -> ExploredRun:
     """Read a run, and its data where they are found.
 
@@ -133,25 +133,36 @@ def read_explored(
             that is not where it is said to be.
     """
     check_places(data_dir, data_path)
-    trained = read_trained(folder, say)
-    config = trained.config
+    trained = read_trained(folder, log.info)
+    config, places = trained.config, {"data_dir": data_dir, "data_path": data_path}
+    dataset, counts = None, None
     try:
-        dataset, split = read_run_data(
-            folder, config, data_dir=data_dir, data_path=data_path, say=say
-        )
+        dataset, split = read_run_data(folder, config, **places, say=log.info)
         counts = training_counts(split.train, dataset.num_items)
     except UserError as error:
-        say(f"no users to pick from, no answer by popularity: {error}")
-        dataset, counts = None, None
+        log.info("no users to pick from, no answer by popularity: %s", error)
     return ExploredRun(
         folder=folder,
         config=config,
+        data_sha256=str(read_json(folder / "items.json").get("sha256")),
         model=trained.model,
         recommender=Recommender(
             trained.model,
             trained.item_ids,
             popularity=None if counts is None else lambda: counts,
         ),
-        titles=run_titles(trained.titles, config, data_dir=data_dir, data_path=data_path, say=say),
+        titles=run_titles(trained.titles, config, **places, say=log.info),
         dataset=dataset,
     )
+
+
+def check_same_items(runs: Sequence[ExploredRun]) -> None:
+    """Raise ``UserError`` where an id can be one item to one run and another to another."""
+    first = runs[0]
+    for other in runs[1:]:
+        places = {(run.config.dataset, run.config.data_path) for run in (first, other)}
+        if first.data_sha256 != other.data_sha256 and len(places) > 1:
+            raise UserError(
+                f"{first.folder} and {other.folder} were trained on different data, where an id "
+                "can be another item; explore them one at a time"
+            )

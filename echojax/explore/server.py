@@ -1,13 +1,14 @@
 """The page's addresses, and the server on the loopback interface."""
 
 import contextlib
+import dataclasses
+import logging
 import os
 import socket
 from collections.abc import Sequence
-from html import escape
-from importlib.resources import files
-from pathlib import Path
+from pathlib import Path, PurePath
 from threading import Lock
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -17,19 +18,23 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 from starlette.routing import Route
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from echojax.errors import UserError, one_line
 from echojax.explore.answers import answers
-from echojax.explore.form import form
-from echojax.explore.question import read_question
+from echojax.explore.question import CHARACTERS, MOST, QuestionError, read_question
 from echojax.explore.runs import ExploredRun
-from echojax.files import read_json
-from echojax.reporting.page import page as report_page
-from echojax.reporting.run_record import read_run
-from echojax.scan_comparison.page import page as scan_page
-from echojax.scan_comparison.pictures import pictures as scan_pictures
+from echojax.explore.scans import scan_page
+from echojax.report.learned_figures import WHY_DIRECTIONS_EXCEED
+from echojax.report.pages import render
+from echojax.report.run_page import run_page
+from echojax.report.run_record import RunRecord, read_run
+
+log = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
+REQUEST_SECONDS = 10  # for a client to send a request
+_EXAMPLES = 12  # users to pick from
 # Nothing comes from outside, nothing runs in the browser, no other site shows the page in its own.
 _HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
@@ -39,62 +44,83 @@ _HEADERS = {
     "cache-control": "no-store",
 }
 
-_CURRENT = ' aria-current="page"'
-
 
 def make_app(runs: Sequence[ExploredRun], scans: Path | None) -> Starlette:
     """Return the page as an ASGI application.
 
+    What it shows names no folder of this machine: errors in files go to the log.
+
     Args:
         runs: one or two; a user is picked from the data of the first.
-        scans: the folder of a comparison of scans, read anew for each visit; ``None``: no such
+        scans: the JSON file of a comparison of scans, read anew for each visit; ``None``: no such
             page.
     """
-    links = {"/": "Ask", **{f"/runs/{n}": run.name for n, run in enumerate(runs, 1)}}
+    reports = {f"/runs/{number}": run for number, run in enumerate(runs, 1)}
+    links = {"/": "Ask", **{address: run.name for address, run in reports.items()}}
     if scans is not None:
         links["/scans"] = "Scans"
     one_at_a_time = Lock()  # a question takes all cores anyway
 
+    def page(status: int = 200, problem: str = "", here: str = "", **values: Any) -> HTMLResponse:
+        html = render(
+            "explore.html",
+            title="Ask a trained run",
+            subtitle="What it recommends next, and which past events moved the scores.",
+            links=links,
+            here=here,
+            problem=problem,
+            **{"form": None, "answers": [], "explained": "", **values},
+        )
+        return HTMLResponse(html, status, headers=_HEADERS)
+
+    def form(request: Request) -> dict[str, Any]:
+        """Return what the forms show: what was typed, be it a question or a mistake."""
+        typed = {n: request.query_params.get(n, "")[:CHARACTERS] for n in ("user", "history", "k")}
+        example = ", ".join(runs[0].recommender.item_ids.item_ids_V[1:4].tolist())
+        return {**typed, "most": MOST, "users": runs[0].users(_EXAMPLES), "example": example}
+
     def ask(request: Request) -> HTMLResponse:
         question = read_question(request.query_params)
         with one_at_a_time:
-            said = "" if question.is_empty else answers(question, runs)
-        return _answer(_page(_nav(links, "/"), form(request.query_params, runs[0]) + said))
+            found = answers(question, runs)
+        why = WHY_DIRECTIONS_EXCEED
+        return page(here="/", form=form(request), why_directions_exceed=why, **found)
 
-    def run(request: Request) -> HTMLResponse:
-        number = request.path_params["number"]
-        if not 1 <= number <= len(runs):
+    def report(request: Request) -> HTMLResponse:
+        if request.url.path not in reports:
             raise HTTPException(404)
         with one_at_a_time:
-            report = report_page(read_run(runs[number - 1].folder))
-        return _answer(_with_nav(report, _nav(links, f"/runs/{number}")))
-
-    def scan_comparison(request: Request) -> HTMLResponse:
-        if scans is None:
-            raise HTTPException(404)
-        with one_at_a_time:
-            results = read_json(scans / "results.json")
-            comparison = scan_page(results, scan_pictures(results))
-        return _answer(_with_nav(comparison, _nav(links, "/scans")))
+            run = _without_folders(read_run(reports[request.url.path].folder))
+            html = run_page(run, links=links, here=request.url.path)
+        return HTMLResponse(html, headers=_HEADERS)
 
     def mistake(request: Request, error: Exception) -> HTMLResponse:
-        said = form(request.query_params, runs[0]) + _alert(one_line(error))
-        return _answer(_page(_nav(links, ""), said), 400)
+        return page(400, one_line(error), form=form(request))
+
+    def damaged(request: Request, error: Exception) -> HTMLResponse:
+        log.error("%s", one_line(error))
+        return page(500, "This cannot be shown: a file cannot be read. The terminal names it.")
 
     def absent(request: Request, error: Exception) -> HTMLResponse:
         status = error.status_code if isinstance(error, HTTPException) else 404
-        words = "There is no such page." if status == 404 else "This page can only be read."
-        return _answer(_page(_nav(links, ""), _alert(words)), status)
+        missing = status == 404
+        return page(status, "There is no such page." if missing else "This page can only be read.")
 
     def broken(request: Request, error: Exception) -> HTMLResponse:
-        words = "This question cannot be answered: an error in echojax, which the terminal shows."
-        return _answer(_page(_nav(links, ""), _alert(words)), 500)
+        return page(500, "This cannot be answered: an error in echojax, which the terminal shows.")
+
+    def comparison(request: Request) -> HTMLResponse:
+        if scans is None:
+            raise HTTPException(404)
+        with one_at_a_time:
+            html = scan_page(scans, links=links, here="/scans")
+        return HTMLResponse(html, headers=_HEADERS)
 
     return Starlette(
         routes=[
             Route("/", ask),
-            Route("/runs/{number:int}", run),
-            Route("/scans", scan_comparison),
+            Route("/runs/{number}", report),
+            Route("/scans", comparison),
         ],
         # A page elsewhere must not reach this one under a name of its own (DNS rebinding).
         middleware=[
@@ -102,8 +128,41 @@ def make_app(runs: Sequence[ExploredRun], scans: Path | None) -> Starlette:
                 TrustedHostMiddleware, allowed_hosts=[LOOPBACK, "localhost"], www_redirect=False
             )
         ],
-        exception_handlers={UserError: mistake, HTTPException: absent, Exception: broken},
+        exception_handlers={
+            QuestionError: mistake,
+            UserError: damaged,
+            HTTPException: absent,
+            Exception: broken,
+        },
     )
+
+
+def _without_folders(run: RunRecord) -> RunRecord:
+    """Return a run whose configuration names files without the folders of this machine."""
+    config = {
+        name: PurePath(value).name if isinstance(value, str) and os.sep in value else value
+        for name, value in run.config.items()
+    }
+    return dataclasses.replace(run, config=config)
+
+
+class _Protocol(H11Protocol):
+    """HTTP that closes a connection whose client sends no whole request in time."""
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._await_request()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._await_request()
+
+    def _await_request(self) -> None:
+        self.loop.call_later(REQUEST_SECONDS, self._close_unless_answering)
+
+    def _close_unless_answering(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.close()
 
 
 def listen(port: int) -> socket.socket:
@@ -124,57 +183,10 @@ def listen(port: int) -> socket.socket:
 
 def serve(app: Starlette, listening: socket.socket) -> None:
     """Serve until Ctrl-C."""
-    config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
+    config = uvicorn.Config(
+        app, http=_Protocol, log_level="warning", access_log=False, server_header=False
+    )
     # Where Ctrl-C was ignored before, uvicorn stops without passing it on.
     with contextlib.suppress(KeyboardInterrupt):
         uvicorn.Server(config).run(sockets=[listening])
-    print("stopped")
-
-
-def _alert(words: str) -> str:
-    return f'<p class="error" role="alert">{escape(words)}</p>'
-
-
-def _answer(html: str, status: int = 200) -> HTMLResponse:
-    return HTMLResponse(html, status, headers=_HEADERS)
-
-
-def _nav(links: dict[str, str], here: str) -> str:
-    shown = "\n".join(
-        f'<a href="{address}"{_CURRENT if address == here else ""}>{escape(name)}</a>'
-        for address, name in links.items()
-    )
-    return f"<nav>\n{shown}\n</nav>"
-
-
-def _page(nav: str, content: str) -> str:
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>Ask a trained run</title>
-<style>
-{files("echojax.reporting").joinpath("page.css").read_text()}{_css()}</style>
-</head>
-<body>
-<main>
-{nav}
-<h1>Ask a trained run</h1>
-<p class="subtitle">What it recommends next, and which past events moved the scores.</p>
-{content}
-</main>
-</body>
-</html>
-"""
-
-
-def _with_nav(page: str, nav: str) -> str:
-    """Return a page that is whole in itself with links to the others."""
-    page = page.replace("</style>", f"{_css()}</style>", 1)
-    return page.replace("<main>", f"<main>\n{nav}", 1)
-
-
-def _css() -> str:
-    return files("echojax.explore").joinpath("page.css").read_text()
+    log.info("stopped")

@@ -6,12 +6,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
-def chunked_logsumexp(
-    user_MxD: jax.Array, item_VxD: jax.Array, valid: jax.Array | int, chunk: int
-) -> jax.Array:
+def chunked_logsumexp(user_MxD: Array, item_VxD: Array, valid: Array | int, chunk: int) -> Array:
     """Return ``logsumexp(user @ item[:valid].T)``, (M,); minus infinity where no item is valid.
 
     No (M, V) array is made. The gradient by the items is written chunk by chunk into the one array
@@ -26,13 +25,13 @@ def chunked_logsumexp(
     return _forward(user_MxD, item_VxD, valid, chunk)[0]
 
 
-Kept = tuple[jax.Array, jax.Array, jax.Array | int, jax.Array]
+Kept = tuple[Array, Array, Array | int, Array]
 
 
 def _forward(
-    user_MxD: jax.Array, item_VxD: jax.Array, valid: jax.Array | int, chunk: int
-) -> tuple[jax.Array, Kept]:
-    def add(first: jax.Array, total_M: jax.Array) -> jax.Array:
+    user_MxD: Array, item_VxD: Array, valid: Array | int, chunk: int
+) -> tuple[Array, Kept]:
+    def add(first: Array, total_M: Array) -> Array:
         logits_MxK, _ = _logits(user_MxD, item_VxD, valid, first, chunk)
         return jnp.logaddexp(total_M, jax.nn.logsumexp(logits_MxK, axis=-1))
 
@@ -41,10 +40,10 @@ def _forward(
     return total_M, (user_MxD, item_VxD, valid, total_M)
 
 
-def _backward(chunk: int, kept: Kept, by_total_M: jax.Array) -> tuple[jax.Array, jax.Array, None]:
+def _backward(chunk: int, kept: Kept, by_total_M: Array) -> tuple[Array, Array, None]:
     user_MxD, item_VxD, valid, total_M = kept
 
-    def add(first: jax.Array, grads: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    def add(first: Array, grads: tuple[Array, Array]) -> tuple[Array, Array]:
         by_user_MxD, by_item_VxD = grads
         logits_MxK, start = _logits(user_MxD, item_VxD, valid, first, chunk)
         share_MxK = jnp.exp(logits_MxK - total_M[:, None])
@@ -64,16 +63,14 @@ def _backward(chunk: int, kept: Kept, by_total_M: jax.Array) -> tuple[jax.Array,
 chunked_logsumexp.defvjp(_forward, _backward)
 
 
-def _each_chunk(
-    item_VxD: jax.Array, chunk: int, add: Callable[[jax.Array, Any], Any], total: Any
-) -> Any:
+def _each_chunk(item_VxD: Array, chunk: int, add: Callable[[Array, Any], Any], total: Any) -> Any:
     chunks = -(-item_VxD.shape[0] // chunk)
     return jax.lax.fori_loop(0, chunks, lambda i, total: add(i * chunk, total), total)
 
 
 def _logits(
-    user_MxD: jax.Array, item_VxD: jax.Array, valid: jax.Array | int, first: jax.Array, chunk: int
-) -> tuple[jax.Array, jax.Array]:
+    user_MxD: Array, item_VxD: Array, valid: Array | int, first: Array, chunk: int
+) -> tuple[Array, Array]:
     """Return the logits of the chunk from item ``first`` on, (M, K), and the row it starts at.
 
     The last chunk starts early enough to be full; what it shares with the one before it is minus

@@ -2,9 +2,10 @@
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from echojax.losses.sampled import Loss
-from echojax.sharded_table import first_row, look_up
+from echojax.sharded_embedding import embedding_lookup, first_row
 
 
 def smoothed(loss: Loss, share: float, num_items: int, axis: str | None = None) -> Loss:
@@ -22,17 +23,17 @@ def smoothed(loss: Loss, share: float, num_items: int, axis: str | None = None) 
     """
 
     def with_smoothing(
-        user_BxPxD: jax.Array,
-        item_VxD: jax.Array,
-        targets_BxP: jax.Array,
-        weights_BxP: jax.Array,
-        keys_B: jax.Array,
-        pool_M: jax.Array,
-    ) -> jax.Array:
+        user_BxPxD: Array,
+        item_VxD: Array,
+        targets_BxP: Array,
+        weights_BxP: Array,
+        keys_B: Array,
+        pool_M: Array,
+    ) -> Array:
         dtype = jnp.promote_types(user_BxPxD.dtype, jnp.float32)
         user_BxPxD, item_VxD = user_BxPxD.astype(dtype), item_VxD.astype(dtype)
         weights_BxP = jax.lax.stop_gradient(weights_BxP)
-        target_BxPxD, item_VxD = look_up(item_VxD, targets_BxP, axis)
+        target_BxPxD, item_VxD = embedding_lookup(item_VxD, targets_BxP, axis)
         mean_D = _mean_item(item_VxD, num_items, axis)
         # What stands where nothing is predicted may be no number.
         counted_BxPxD = jnp.where(weights_BxP[..., None] == 0, 0, user_BxPxD)
@@ -44,7 +45,7 @@ def smoothed(loss: Loss, share: float, num_items: int, axis: str | None = None) 
     return with_smoothing
 
 
-def _mean_item(item_VxD: jax.Array, num_items: int, axis: str | None) -> jax.Array:
+def _mean_item(item_VxD: Array, num_items: int, axis: str | None) -> Array:
     """Return the mean vector of items 1 to V - 1, (D,)."""
     number_V = jnp.arange(item_VxD.shape[0]) + (first_row(item_VxD, axis) if axis else 0)
     real_V = (number_V > 0) & (number_V < num_items)

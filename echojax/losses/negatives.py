@@ -9,8 +9,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
-Draw = Callable[[jax.Array, tuple[int, ...], jax.Array], tuple[jax.Array, jax.Array]]
+Draw = Callable[[Array, tuple[int, ...], Array], tuple[Array, Array]]
 """``draw(keys_B, shape, pool_M) -> (items (B, *shape), log of each one's probability)``."""
 
 
@@ -19,9 +20,7 @@ def uniform(counts_V: np.ndarray) -> Draw:
     num_items = len(counts_V)
     log_q = jnp.float32(-np.log(num_items - 1))
 
-    def draw(
-        keys_B: jax.Array, shape: tuple[int, ...], pool_M: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
+    def draw(keys_B: Array, shape: tuple[int, ...], pool_M: Array) -> tuple[Array, Array]:
         items = jax.vmap(lambda key: jax.random.randint(key, shape, 1, num_items))(keys_B)
         return items, log_q
 
@@ -34,14 +33,12 @@ def popularity(counts_V: np.ndarray) -> Draw:
     keep_V, alias_V = (jnp.asarray(table) for table in alias_tables(counts_V))
     log_q_V = log_shares(counts_V)
 
-    def of_row(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    def of_row(key: Array, shape: tuple[int, ...]) -> Array:
         first, second = jax.random.split(key)
         items = jax.random.randint(first, shape, 1, num_items)
         return jnp.where(jax.random.uniform(second, shape) < keep_V[items], items, alias_V[items])
 
-    def draw(
-        keys_B: jax.Array, shape: tuple[int, ...], pool_M: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
+    def draw(keys_B: Array, shape: tuple[int, ...], pool_M: Array) -> tuple[Array, Array]:
         items = jax.vmap(lambda key: of_row(key, shape))(keys_B)
         return items, log_q_V[items]
 
@@ -58,9 +55,7 @@ def in_batch(counts_V: np.ndarray) -> Draw:
     """
     log_q_V = log_shares(counts_V)
 
-    def draw(
-        keys_B: jax.Array, shape: tuple[int, ...], pool_M: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
+    def draw(keys_B: Array, shape: tuple[int, ...], pool_M: Array) -> tuple[Array, Array]:
         targets_M = pool_M[jnp.flatnonzero(pool_M, size=pool_M.size)]
         many = jnp.maximum(jnp.count_nonzero(pool_M), 1)
         chosen = jax.vmap(lambda key: jax.random.randint(key, shape, 0, many))(keys_B)
@@ -77,7 +72,7 @@ NEGATIVES: dict[str, Callable[[np.ndarray], Draw]] = {
 }
 
 
-def pool(targets: jax.Array, weights_B: jax.Array) -> jax.Array:
+def pool(targets: Array, weights_B: Array) -> Array:
     """Return a whole batch's targets, (M,), 0 where there is none to draw.
 
     Args:
@@ -88,7 +83,7 @@ def pool(targets: jax.Array, weights_B: jax.Array) -> jax.Array:
     return jnp.where(real_B if targets.ndim == 1 else real_B[:, None], targets, 0).ravel()
 
 
-def log_shares(counts_V: np.ndarray) -> jax.Array:
+def log_shares(counts_V: np.ndarray) -> Array:
     """Return the log of each item's share of all ``counts_V``, (V,); no item counts less than 1."""
     return jnp.asarray(np.log(np.maximum(counts_V, 1) / counts_V.sum()), jnp.float32)
 

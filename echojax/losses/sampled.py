@@ -6,11 +6,12 @@ from typing import Protocol
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from echojax.losses.negatives import Draw
-from echojax.sharded_table import look_up
+from echojax.sharded_embedding import embedding_lookup
 
-Formula = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+Formula = Callable[[Array, Array, Array], Array]
 """``formula(target_BxP, negative_BxPxK, log_q) -> (B, P)``: losses from logits.
 
 A negative that does not count has the logit minus infinity. ``log_q`` holds the logs of the
@@ -25,13 +26,13 @@ class Loss(Protocol):
 
     def __call__(
         self,
-        user_BxPxD: jax.Array,
-        item_VxD: jax.Array,
-        targets_BxP: jax.Array,
-        weights_BxP: jax.Array,
-        keys_B: jax.Array,
-        pool_M: jax.Array,
-    ) -> jax.Array:
+        user_BxPxD: Array,
+        item_VxD: Array,
+        targets_BxP: Array,
+        weights_BxP: Array,
+        keys_B: Array,
+        pool_M: Array,
+    ) -> Array:
         """Return the weighted sum of the predictions' losses, a scalar, float32 at least.
 
         Args:
@@ -54,22 +55,22 @@ def sampled_loss(formula: Formula, draw: Draw, num: int, axis: str | None = None
     """
 
     def loss(
-        user_BxPxD: jax.Array,
-        item_VxD: jax.Array,
-        targets_BxP: jax.Array,
-        weights_BxP: jax.Array,
-        keys_B: jax.Array,
-        pool_M: jax.Array,
-    ) -> jax.Array:
+        user_BxPxD: Array,
+        item_VxD: Array,
+        targets_BxP: Array,
+        weights_BxP: Array,
+        keys_B: Array,
+        pool_M: Array,
+    ) -> Array:
         dtype = jnp.promote_types(user_BxPxD.dtype, jnp.float32)
         user_BxPxD, item_VxD = user_BxPxD.astype(dtype), item_VxD.astype(dtype)
         keys_B = jax.vmap(lambda key: jax.random.fold_in(key, _NEGATIVES))(keys_B)
         own = num == 1
         shape = (targets_BxP.shape[1] if own else 1, num)
         drawn, log_q = draw(keys_B, shape, pool_M)  # (B, P, 1) or (B, 1, K)
-        target_BxPxD, item_VxD = look_up(item_VxD, targets_BxP, axis)
+        target_BxPxD, item_VxD = embedding_lookup(item_VxD, targets_BxP, axis)
         target_BxP = jnp.sum(user_BxPxD * target_BxPxD, axis=-1)
-        negative, _ = look_up(item_VxD, drawn[..., 0] if own else drawn[:, 0], axis)
+        negative, _ = embedding_lookup(item_VxD, drawn[..., 0] if own else drawn[:, 0], axis)
         if own:
             negative_BxPxK = jnp.sum(user_BxPxD * negative, axis=-1)[..., None]
         else:
@@ -82,9 +83,7 @@ def sampled_loss(formula: Formula, draw: Draw, num: int, axis: str | None = None
     return loss
 
 
-def sampled_softmax(
-    target_BxP: jax.Array, negative_BxPxK: jax.Array, log_q: jax.Array
-) -> jax.Array:
+def sampled_softmax(target_BxP: Array, negative_BxPxK: Array, log_q: Array) -> Array:
     """Return the cross entropy with the sum over all other items estimated from K draws.
 
     A negative j stands for ``1 / (K q_j)`` items: its logit is corrected by ``-log(K q_j)`` (Bengio
@@ -112,13 +111,13 @@ def gbce(t: float, num: int, num_items: int) -> Formula:
     alpha = min(1.0, num / max(1, num_items - 2))  # neither padding nor the target
     beta = 1 - t * (1 - alpha)
 
-    def formula(target_BxP: jax.Array, negative_BxPxK: jax.Array, log_q: jax.Array) -> jax.Array:
+    def formula(target_BxP: Array, negative_BxPxK: Array, log_q: Array) -> Array:
         against_BxP = jnp.sum(jax.nn.softplus(negative_BxPxK), axis=-1)
         return (beta * jax.nn.softplus(-target_BxP) + against_BxP) / (num + 1)
 
     return formula
 
 
-def bpr(target_BxP: jax.Array, negative_BxPxK: jax.Array, log_q: jax.Array) -> jax.Array:
+def bpr(target_BxP: Array, negative_BxPxK: Array, log_q: Array) -> Array:
     """Return ``-log sigma(s+ - s_j)``, the mean over negatives (Rendle et al. 2009)."""
     return jnp.mean(jax.nn.softplus(negative_BxPxK - target_BxP[..., None]), axis=-1)

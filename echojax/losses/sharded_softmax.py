@@ -2,11 +2,12 @@
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from echojax.losses.chunked_logsumexp import chunked_logsumexp
 from echojax.losses.sampled import Loss
 from echojax.losses.softmax import MOST_LOGITS
-from echojax.sharded_table import first_row, look_up
+from echojax.sharded_embedding import embedding_lookup, first_row
 
 
 def sharded_softmax(axis: str, num_items: int) -> Loss:
@@ -24,19 +25,19 @@ def sharded_softmax(axis: str, num_items: int) -> Loss:
     """
 
     def loss(
-        user_BxPxD: jax.Array,
-        item_VxD: jax.Array,
-        targets_BxP: jax.Array,
-        weights_BxP: jax.Array,
-        keys_B: jax.Array,
-        pool_M: jax.Array,
-    ) -> jax.Array:
+        user_BxPxD: Array,
+        item_VxD: Array,
+        targets_BxP: Array,
+        weights_BxP: Array,
+        keys_B: Array,
+        pool_M: Array,
+    ) -> Array:
         dtype = jnp.promote_types(user_BxPxD.dtype, jnp.float32)
         targets_M, weights_M = targets_BxP.ravel(), jax.lax.stop_gradient(weights_BxP.ravel())
         user_MxD = user_BxPxD.reshape(targets_M.size, -1).astype(dtype)
         user_MxD = jnp.where(weights_M[:, None] == 0, 0, user_MxD)
         item_VxD = item_VxD.astype(dtype)
-        target_MxD, item_VxD = look_up(item_VxD, targets_M, axis)
+        target_MxD, item_VxD = embedding_lookup(item_VxD, targets_M, axis)
         user_GxD = jax.lax.all_gather(user_MxD, axis, tiled=True)  # of all devices of the axis
         chunk = min(item_VxD.shape[0], max(1024, MOST_LOGITS // user_GxD.shape[0]))
         valid = num_items - first_row(item_VxD, axis)

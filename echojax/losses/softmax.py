@@ -4,22 +4,23 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from echojax.losses.chunked_logsumexp import chunked_logsumexp
-from echojax.sharded_table import look_up
+from echojax.sharded_embedding import embedding_lookup
 
 # Never more logits at once than 256 MB of float32.
 MOST_LOGITS = 2**26
 
 
 def full_softmax(
-    user_BxPxD: jax.Array,
-    item_VxD: jax.Array,
-    targets_BxP: jax.Array,
-    weights_BxP: jax.Array,
-    keys_B: jax.Array | None = None,
-    pool_M: jax.Array | None = None,
-) -> jax.Array:
+    user_BxPxD: Array,
+    item_VxD: Array,
+    targets_BxP: Array,
+    weights_BxP: Array,
+    keys_B: Array | None = None,
+    pool_M: Array | None = None,
+) -> Array:
     """Return the weighted sum of ``softmax_cross_entropy``, as a ``Loss`` (nothing is drawn).
 
     The gradient of a few predictions is computed as soon as their logits are there and nothing
@@ -40,8 +41,8 @@ def full_softmax(
 
 
 def softmax_cross_entropy(
-    user_MxD: jax.Array, item_VxD: jax.Array, targets_M: jax.Array, *, chunk: int | None = None
-) -> jax.Array:
+    user_MxD: Array, item_VxD: Array, targets_M: Array, *, chunk: int | None = None
+) -> Array:
     """Return minus the log of the target's softmax probability over the whole catalogue, (M,).
 
     Args:
@@ -53,7 +54,7 @@ def softmax_cross_entropy(
     """
     dtype = jnp.promote_types(user_MxD.dtype, jnp.float32)
     user_MxD, item_VxD = user_MxD.astype(dtype), item_VxD.astype(dtype)
-    target_MxD, item_VxD = look_up(item_VxD, targets_M, None)
+    target_MxD, item_VxD = embedding_lookup(item_VxD, targets_M, None)
     target_M = jnp.sum(user_MxD * target_MxD, axis=-1)
     if chunk is None or chunk >= item_VxD.shape[0]:
         return jax.nn.logsumexp(user_MxD @ item_VxD.T, axis=-1) - target_M
@@ -72,29 +73,21 @@ def _rows_at_once(num_items: int) -> int:
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _by_rows(
-    rows: int,
-    user_MxD: jax.Array,
-    item_VxD: jax.Array,
-    targets_M: jax.Array,
-    weights_M: jax.Array,
-) -> jax.Array:
+    rows: int, user_MxD: Array, item_VxD: Array, targets_M: Array, weights_M: Array
+) -> Array:
     """Return the weighted sum of cross entropies; its gradient is ready with its value."""
     return _with_gradient(rows, user_MxD, item_VxD, targets_M, weights_M)[0]
 
 
 def _with_gradient(
-    rows: int,
-    user_MxD: jax.Array,
-    item_VxD: jax.Array,
-    targets_M: jax.Array,
-    weights_M: jax.Array,
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    rows: int, user_MxD: Array, item_VxD: Array, targets_M: Array, weights_M: Array
+) -> tuple[Array, tuple[Array, Array]]:
     """Return the weighted sum and its gradients by users and items, ``rows`` users at a time."""
     size = targets_M.size
     chunks = -(-size // rows)
     counted_M = jnp.flatnonzero(weights_M, size=chunks * rows, fill_value=size)
 
-    def add_chunk(chunk: jax.Array, total: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    def add_chunk(chunk: Array, total: tuple[Array, ...]) -> tuple[Array, ...]:
         loss, user_grad_MxD, item_grad_VxD = total
         at_K = jax.lax.dynamic_slice_in_dim(counted_M, chunk * rows, rows)
         user_KxD, targets_K, weights_K = (
@@ -102,7 +95,7 @@ def _with_gradient(
             for x in (user_MxD, targets_M, weights_M)
         )
 
-        def weighted(user_KxD: jax.Array, item_VxD: jax.Array) -> jax.Array:
+        def weighted(user_KxD: Array, item_VxD: Array) -> Array:
             return jnp.sum(softmax_cross_entropy(user_KxD, item_VxD, targets_K) * weights_K)
 
         part, (by_user, by_item) = jax.value_and_grad(weighted, (0, 1))(user_KxD, item_VxD)
@@ -116,8 +109,8 @@ def _with_gradient(
 
 
 def _backward(
-    rows: int, gradients: tuple[jax.Array, jax.Array], by_loss: jax.Array
-) -> tuple[jax.Array, jax.Array, None, None]:
+    rows: int, gradients: tuple[Array, Array], by_loss: Array
+) -> tuple[Array, Array, None, None]:
     by_user_MxD, by_item_VxD = gradients
     return by_user_MxD * by_loss, by_item_VxD * by_loss, None, None
 
@@ -126,11 +119,11 @@ _by_rows.defvjp(_with_gradient, _backward)
 
 
 @jax.custom_batching.custom_vmap
-def _most(count: jax.Array) -> jax.Array:
+def _most(count: Array) -> Array:
     """Return ``count``; under vmap the largest, so that all go through one loop together."""
     return count
 
 
 @_most.def_vmap
-def _(axis_size: int, batched: list[bool], counts: jax.Array) -> tuple[jax.Array, bool]:
+def _(axis_size: int, batched: list[bool], counts: Array) -> tuple[Array, bool]:
     return jnp.max(counts), False

@@ -1,4 +1,4 @@
-"""Models, one file each, behind one interface (``SequenceModel``)."""
+"""Models, one file each, with one interface (``SequenceModel``)."""
 
 import dataclasses
 import inspect
@@ -6,24 +6,20 @@ from typing import Any
 
 from flax import nnx
 
-from echojax.config import Config, flag
+from echojax.config import MODEL_SIZES, Config, flag
 from echojax.errors import UserError, unknown_name
+from echojax.models.attention import check_heads
 from echojax.models.base import CausalModel, SequenceModel
 from echojax.models.bert4rec import BERT4Rec
-from echojax.models.bidirectional import Components, Corrections
 from echojax.models.caser import Caser
-from echojax.models.echomamba4rec import VARIANTS, EchoMamba4Rec
+from echojax.models.echomamba4rec import VARIANTS, Components, Corrections, EchoMamba4Rec
 from echojax.models.fmlprec import FMLPRec
 from echojax.models.gru4rec import GRU4Rec
-from echojax.models.heuristic import HeuristicModel
+from echojax.models.heuristic import HeuristicModel, ItemKNN, Markov, Popularity
 from echojax.models.hstu import HSTU
-from echojax.models.item_knn import ItemKNN
 from echojax.models.mamba4rec import Mamba4Rec
-from echojax.models.markov import Markov
 from echojax.models.narm import NARM
-from echojax.models.popularity import Popularity
 from echojax.models.sasrec import SASRec
-from echojax.models.self_attention import check_heads
 from selective_scan import implementations
 
 __all__ = [
@@ -49,29 +45,21 @@ MODELS: dict[str, type[SequenceModel]] = {
     "caser": Caser,
 }
 
-# Models that count: fitted in one pass, without sizes, objectives or seeds.
+# Non-learned baselines: fitted in one pass, without sizes, objectives or seeds.
 HEURISTICS: dict[str, type[HeuristicModel]] = {
     "popularity": Popularity,
     "markov": Markov,
     "item-knn": ItemKNN,
 }
 
-# Flags that are a model's sizes; a model takes those that its constructor names.
-_SIZES = (
-    "d_model", "layers", "heads", "hidden_size", "window", "d_state", "d_conv", "expand",
-    "mask_rate", "dropout",
-)  # fmt: skip
-
 
 def build_model(config: Config, num_items: int) -> SequenceModel:
     """Return the model that ``config`` names, with initial values drawn from ``config.seed``."""
-    known = _parameters(config.model)
-    given: dict[str, Any] = {"max_len": config.max_len, "scan": config.scan}
-    given |= {name: getattr(config, name) for name in _SIZES}
-    if config.model == "echomamba4rec":
-        given["corrections"] = corrections(config)
-        given["components"] = Components(config.filter, config.backward, config.glu)
-    options = {name: value for name, value in given.items() if name in known and value is not None}
+    given: dict[str, Any] = dataclasses.asdict(config)
+    given["corrections"] = corrections(config)
+    given["components"] = Components(config.filter, config.backward, config.glu)
+    names = _parameters(config.model)
+    options = {name: given[name] for name in names if given.get(name) is not None}
     return MODELS[config.model](num_items, **options, rngs=nnx.Rngs(config.seed))
 
 
@@ -85,10 +73,10 @@ def with_sizes(config: Config) -> Config:
     if config.model in HEURISTICS:
         return config
     known = _parameters(config.model)
-    for name in _SIZES:
+    for name in MODEL_SIZES:
         if getattr(config, name) is not None and name not in known:
             raise UserError(f"{flag(name)} has no meaning for --model {config.model}; leave it out")
-    own = {name: known[name].default for name in _SIZES if name in known}
+    own = {name: known[name].default for name in MODEL_SIZES if name in known}
     objectives = MODELS[config.model].objectives
     objective = config.objective or objectives[0]
     if objective not in objectives:
@@ -122,7 +110,7 @@ def check_names(config: Config) -> None:
 
 
 def check_sequence_shards(config: Config) -> None:
-    """Raise ``UserError`` where each device cannot have a stretch of every history."""
+    """Raise ``UserError`` where each device cannot have a shard of every history."""
     if config.sequence_shards == 1:
         return
     if config.model not in MODELS or not MODELS[config.model].sequence_parallel:

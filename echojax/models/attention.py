@@ -1,19 +1,143 @@
-"""The transformer that SASRec and BERT4Rec share, as RecBole builds it.
+"""Self-attention and the transformer that SASRec and BERT4Rec share, as RecBole builds it.
 
 RecBole drops attention probabilities too. ``jax.nn.dot_product_attention``, which has fused kernels
 on accelerators, cannot, so only the layers' outputs are dropped here.
+
+XLA has no fused attention for CPUs: (B, heads, L, L) scores go to memory several times, 16 GB of
+them at 128 rows of 4,000. In blocks of queries a row's scores stay in a core's cache, and what lies
+after a causal block is not computed. The gradient computes a row's scores again.
+
+Dimension letters: H heads, K = D / H, Q the queries of a block, S the keys it sees.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import Array
 
-from echojax.models.dropout import split_keys
-from echojax.models.feed_forward import FeedForward
-from echojax.models.position_embedding import PositionEmbedding
-from echojax.models.self_attention import KeyValueCache, SelfAttention
+from echojax.errors import UserError
+from echojax.models.layers import (
+    FeedForward,
+    Keys,
+    PositionEmbedding,
+    dropout,
+    layer_norm,
+    normal,
+    split_keys,
+)
+from echojax.models.positions import at_position, mask
+
+_LEAST_QUERIES = 64  # that a row has before blocks are worth it
+_LEAST_BLOCK = 128  # queries
+_MOST_BLOCKS = 16  # each is a piece of program to compile
+
+# (score_HxQxS, positions of the queries, length of the row) -> weights of the values.
+Weigh = Callable[[Array, Array, Any], Array]
+
+
+class KeyValueCache(NamedTuple):
+    """Keys and values of the positions so far, each (B, H, L, K): H heads, K = D / H."""
+
+    key_BxHxLxK: Array
+    value_BxHxLxK: Array
+
+    @classmethod
+    def empty(cls, batch: int, max_len: int, heads: int, kernel_DxD: Array) -> "KeyValueCache":
+        """Return a cache with room for ``max_len`` positions."""
+        shape = (batch, heads, max_len, kernel_DxD.shape[0] // heads)
+        # Two arrays: one that is changed in place must not be the other as well.
+        return cls(jnp.zeros(shape, kernel_DxD.dtype), jnp.zeros(shape, kernel_DxD.dtype))
+
+    def put(self, position_B: Array, key_BxHxK: Array, value_BxHxK: Array) -> "KeyValueCache":
+        """Return the cache with row b's key and value at position[b]."""
+        at = (jnp.arange(len(position_B)), slice(None), position_B)
+        return KeyValueCache(
+            self.key_BxHxLxK.at[at].set(key_BxHxK), self.value_BxHxLxK.at[at].set(value_BxHxK)
+        )
+
+
+class SelfAttention(nnx.Module):
+    """``LayerNorm(dropout(out(softmax(q k^T / sqrt(D / heads)) v)) + x)``.
+
+    Args:
+        d_model: D.
+        heads: how many; must divide ``d_model``.
+        causal: whether a position sees none after it.
+        dropout: rate.
+        rngs: streams of random keys for the initial parameters.
+    """
+
+    def __init__(self, d_model: int, *, heads: int, causal: bool, dropout: float, rngs: nnx.Rngs):
+        check_heads(heads, d_model)
+        self.heads, self.causal, self.dropout = heads, causal, dropout
+        dense: dict[str, Any] = {"kernel_init": normal, "rngs": rngs}
+        self.query = nnx.Linear(d_model, d_model, **dense)
+        self.key = nnx.Linear(d_model, d_model, **dense)
+        self.value = nnx.Linear(d_model, d_model, **dense)
+        self.out = nnx.Linear(d_model, d_model, **dense)
+        self.norm = layer_norm(d_model, rngs=rngs)
+
+    def __call__(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
+        """Return the output at every position, (B, L, D)."""
+        q, k, v = (self._split(linear(x_BxLxD)) for linear in (self.query, self.key, self.value))
+        if blocks_are_better(x_BxLxD.shape[1]):
+            y_BxLxHxK = blocked_attention(q, k, v, lengths_B, causal=self.causal)
+        else:
+            y_BxLxHxK = jax.nn.dot_product_attention(
+                q,
+                k,
+                v,
+                is_causal=self.causal,
+                key_value_seq_lengths=jnp.asarray(lengths_B, jnp.int32),
+            )
+        return self._with_residual(y_BxLxHxK, x_BxLxD, dropout_keys)
+
+    def readout(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
+        """Return the output at the last item only, (B, D): it sees all items in either case."""
+        last_BxD = at_position(x_BxLxD, lengths_B - 1)
+        by_position = (self._split(linear(x_BxLxD)) for linear in (self.key, self.value))
+        cache = KeyValueCache(*(jnp.swapaxes(x_BxLxHxK, 1, 2) for x_BxLxHxK in by_position))
+        return self._at_newest(cache, last_BxD, lengths_B, dropout_keys)
+
+    def step(
+        self, cache: KeyValueCache, x_BxD: Array, position_B: Array
+    ) -> tuple[KeyValueCache, Array]:
+        """Take in row b's next position, position[b]; return the cache and its output, (B, D)."""
+        key_BxHxK, value_BxHxK = self._split(self.key(x_BxD)), self._split(self.value(x_BxD))
+        cache = cache.put(position_B, key_BxHxK, value_BxHxK)
+        return cache, self._at_newest(cache, x_BxD, position_B + 1, None)
+
+    def _at_newest(self, cache: KeyValueCache, x_BxD: Array, lengths_B: Array, keys: Keys) -> Array:
+        """Return the output at the newest position, whose input is x.
+
+        On a CPU it is a twentieth of what ``jax.nn.dot_product_attention`` takes for one query.
+        """
+        q_BxHxK = self._split(self.query(x_BxD))
+        score_BxHxL = jnp.einsum(
+            "bhk,bhlk->bhl",
+            q_BxHxK * q_BxHxK.shape[-1] ** -0.5,
+            cache.key_BxHxLxK,
+            preferred_element_type=jnp.promote_types(x_BxD.dtype, jnp.float32),
+        )
+        seen_Bx1xL = mask(lengths_B, score_BxHxL.shape[-1])[:, None]
+        weight_BxHxL = jax.nn.softmax(jnp.where(seen_Bx1xL, score_BxHxL, -jnp.inf), axis=-1)
+        y_BxHxK = jnp.einsum("bhl,bhlk->bhk", weight_BxHxL.astype(x_BxD.dtype), cache.value_BxHxLxK)
+        return self._with_residual(y_BxHxK, x_BxD, keys)
+
+    def _split(self, x: Array) -> Array:
+        return x.reshape(*x.shape[:-1], self.heads, -1)
+
+    def _with_residual(self, y: Array, x: Array, keys: Keys) -> Array:
+        return self.norm(dropout(self.out(y.reshape(x.shape)), self.dropout, keys) + x)
+
+
+def check_heads(heads: int, d_model: int) -> None:
+    """Raise ``UserError`` where ``heads`` does not divide ``d_model``."""
+    if d_model % heads:
+        raise UserError(f"--heads {heads} does not divide --d-model {d_model}; change one of them")
 
 
 class TransformerLayer(nnx.Module):
@@ -25,41 +149,30 @@ class TransformerLayer(nnx.Module):
         )
         self.ffn = FeedForward(d_model, dropout=dropout, inner_dropout=0.0, rngs=rngs)
 
-    def __call__(
-        self, x_BxLxD: jax.Array, lengths_B: jax.Array, *, dropout_keys: jax.Array | None = None
-    ) -> jax.Array:
+    def __call__(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
         """Return the layer's output at every position, (B, L, D)."""
         keys = split_keys(dropout_keys, 2)
         y_BxLxD = self.attention(x_BxLxD, lengths_B, dropout_keys=keys[0])
         return self.ffn(y_BxLxD, dropout_keys=keys[1])
 
-    def readout(
-        self, x_BxLxD: jax.Array, lengths_B: jax.Array, *, dropout_keys: jax.Array | None = None
-    ) -> jax.Array:
-        """Return the layer's output at the last item alone, (B, D)."""
+    def readout(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
+        """Return the layer's output at the last item only, (B, D)."""
         keys = split_keys(dropout_keys, 2)
         y_BxD = self.attention.readout(x_BxLxD, lengths_B, dropout_keys=keys[0])
         return self.ffn(y_BxD, dropout_keys=keys[1])
 
     def step(
-        self, cache: KeyValueCache, x_BxD: jax.Array, position_B: jax.Array
-    ) -> tuple[KeyValueCache, jax.Array]:
+        self, cache: KeyValueCache, x_BxD: Array, position_B: Array
+    ) -> tuple[KeyValueCache, Array]:
         """Take in one more position; see ``SelfAttention.step``."""
         cache, y_BxD = self.attention.step(cache, x_BxD, position_B)
         return cache, self.ffn(y_BxD)
 
 
 class Transformer(nnx.Module):
-    """Positions -> [self-attention -> feed-forward] x layers.
+    """Positions -> [self-attention -> feed-forward] x layers; arguments as for ``SelfAttention``.
 
-    Args:
-        d_model: D.
-        layers: how many layers, at least 1.
-        heads: attention heads; must divide ``d_model``.
-        causal: whether a position sees none behind it.
-        dropout: rate, everywhere but on attention probabilities.
-        max_len: how many positions there are.
-        rngs: streams of random keys for the initial parameters.
+    ``dropout`` is everywhere but on attention probabilities.
     """
 
     def __init__(
@@ -79,46 +192,111 @@ class Transformer(nnx.Module):
             [TransformerLayer(d_model, **shared, rngs=rngs) for _ in range(layers)]
         )
 
-    def __call__(
-        self, x_BxLxD: jax.Array, lengths_B: jax.Array, *, dropout_keys: jax.Array | None = None
-    ) -> jax.Array:
+    def __call__(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
         """Return the output at every position, (B, L, D); past the lengths it means nothing."""
-        lengths_B = jnp.asarray(lengths_B, jnp.int32)
         x_BxLxD, last = self._below_last(x_BxLxD, lengths_B, dropout_keys)
         return self.layers[-1](x_BxLxD, lengths_B, dropout_keys=last)
 
-    def readout(
-        self, x_BxLxD: jax.Array, lengths_B: jax.Array, *, dropout_keys: jax.Array | None = None
-    ) -> jax.Array:
+    def readout(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
         """Return the output at position ``lengths - 1``, (B, D); only that of the last layer."""
-        lengths_B = jnp.asarray(lengths_B, jnp.int32)
         x_BxLxD, last = self._below_last(x_BxLxD, lengths_B, dropout_keys)
         return self.layers[-1].readout(x_BxLxD, lengths_B, dropout_keys=last)
 
     def start(self, batch: int) -> list[KeyValueCache]:
         """Return each layer's cache before the first position."""
         max_len = self.positions.position_LxD[...].shape[0]
-        return [layer.attention.start(batch, max_len) for layer in self.layers]
+        of_layers = [layer.attention for layer in self.layers]
+        return [
+            KeyValueCache.empty(batch, max_len, one.heads, one.key.kernel[...]) for one in of_layers
+        ]
 
     def step(
-        self, caches: list[KeyValueCache], x_BxD: jax.Array, position_B: jax.Array
-    ) -> tuple[list[KeyValueCache], jax.Array]:
+        self, caches: list[KeyValueCache], x_BxD: Array, position_B: Array
+    ) -> tuple[list[KeyValueCache], Array]:
         """Take in row b's next position, position[b]; return the output there, (B, D).
 
         Only causal attention gives what ``readout`` would.
         """
-        x_BxD, behind = self.positions.at(x_BxD, position_B), []
+        x_BxD, after = self.positions.at(x_BxD, position_B), []
         for layer, cache in zip(self.layers, caches, strict=True):
             cache, x_BxD = layer.step(cache, x_BxD, position_B)
-            behind.append(cache)
-        return behind, x_BxD
+            after.append(cache)
+        return after, x_BxD
 
     def _below_last(
-        self, x_BxLxD: jax.Array, lengths_B: jax.Array, dropout_keys: jax.Array | None
-    ) -> tuple[jax.Array, jax.Array | None]:
+        self, x_BxLxD: Array, lengths_B: Array, dropout_keys: Keys
+    ) -> tuple[Array, Array | None]:
         """Return what the last layer reads, and its keys."""
         keys = split_keys(dropout_keys, len(self.layers) + 1)
         x_BxLxD = self.positions(x_BxLxD, dropout_keys=keys[0])
         for layer, key in zip(self.layers[:-1], keys[1:-1], strict=True):
             x_BxLxD = layer(x_BxLxD, lengths_B, dropout_keys=key)
         return x_BxLxD, keys[-1]
+
+
+def blocks_are_better(queries: int) -> bool:
+    """Return whether blocks are faster here, by the number of queries."""
+    return queries > _LEAST_QUERIES and jax.default_backend() == "cpu"
+
+
+def blocked_attention(
+    query_BxLxHxK: Array,
+    key_BxLxHxK: Array,
+    value_BxLxHxK: Array,
+    lengths_B: Array,
+    *,
+    causal: bool,
+) -> Array:
+    """Return ``softmax(q k^T / sqrt(K)) v`` at every position, (B, L, H, K).
+
+    Keys at and past ``lengths``, at least 1, are not seen; with ``causal`` none after a query.
+    """
+
+    def weigh(score_HxQxS: Array, position_Q: Array, length: Any) -> Array:
+        key_S = jnp.arange(score_HxQxS.shape[2])
+        see_QxS = key_S < length
+        if causal:
+            see_QxS &= key_S <= position_Q[:, None]
+        return jax.nn.softmax(jnp.where(see_QxS, score_HxQxS, -jnp.inf), axis=-1)
+
+    q, k, v = (jnp.swapaxes(x, 1, 2) for x in (query_BxLxHxK, key_BxLxHxK, value_BxLxHxK))
+    y_BxHxLxK = attend_in_blocks(q * q.shape[-1] ** -0.5, k, v, lengths_B, weigh, causal=causal)
+    return jnp.swapaxes(y_BxHxLxK, 1, 2)
+
+
+def attend_in_blocks(
+    query_BxHxLxK: Array,
+    key_BxHxLxK: Array,
+    value_BxHxLxK: Array,
+    lengths_B: Array | None,
+    weigh: Weigh,
+    *,
+    causal: bool,
+) -> Array:
+    """Return ``weigh(q k^T) v`` at every position, (B, H, L, K); queries are scaled.
+
+    ``weigh`` gives the weights of a block, from scores that are float32 (float64 where the queries
+    are) and a row's length. With ``causal`` blocks of keys after the queries are left out.
+    """
+
+    @jax.checkpoint
+    def row(query_HxLxK: Array, key_HxLxK: Array, value_HxLxK: Array, length: Any) -> Array:
+        positions = query_HxLxK.shape[1]
+        exact = jnp.promote_types(query_HxLxK.dtype, jnp.float32)
+        block = max(_LEAST_BLOCK, -(-positions // _MOST_BLOCKS))
+        found = []
+        for first in range(0, positions, block):
+            stop = min(first + block, positions)
+            seen = stop if causal else positions
+            score_HxQxS = jnp.einsum(
+                "hqk,hsk->hqs",
+                query_HxLxK[:, first:stop],
+                key_HxLxK[:, :seen],
+                preferred_element_type=exact,
+            )
+            weight_HxQxS = weigh(score_HxQxS, jnp.arange(first, stop), length)
+            found.append(weight_HxQxS.astype(value_HxLxK.dtype) @ value_HxLxK[:, :seen])
+        return jnp.concatenate(found, axis=1)
+
+    rows = (query_BxHxLxK, key_BxHxLxK, value_BxHxLxK, lengths_B)
+    return jax.lax.map(lambda one: row(*one), rows)

@@ -4,26 +4,32 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
+from jax import Array
 
-from echojax.models.initializers import normal
-from echojax.models.positions import at_position
-from echojax.models.sequence_shards import NO_AXIS
-from echojax.sharded_table import look_up
+from echojax.mesh import Axes
+from echojax.models.layers import Keys, normal
+from echojax.models.positions import TimeSharded, at_position
+from echojax.parameters import map_with_facts
+from echojax.sharded_embedding import embedding_lookup
 
 
-class SequenceModel(nnx.Module):
-    """Embeds items and scores the catalogue; subclasses turn a history into one vector.
+class SequenceModel(TimeSharded):
+    """Embeds items and scores all of them; subclasses turn a history into one vector.
+
+    A subclass has ``read_out``, and ``arranged`` where its window is not simply the history.
 
     Args:
-        num_items: V, the catalogue with padding as item 0.
+        num_items: V, the items with padding as item 0.
         d_model: D.
         max_len: L, how many of the newest items are read.
         rngs: streams of random keys for the initial parameters.
 
     ``objectives`` names the training objectives that fit the model, its own first
     (``echojax.training.objectives``). ``sequence_parallel`` says whether devices may each have a
-    shard of every history (``echojax.models.sequence_shards``).
+    shard of every history (``echojax.models.positions``). Subclasses have further sizes, which
+    ``Config`` describes; their defaults are those of the paper.
     """
 
     objectives: ClassVar[tuple[str, ...]] = ("prefixes",)
@@ -32,18 +38,12 @@ class SequenceModel(nnx.Module):
     def __init__(self, num_items: int, *, d_model: int, max_len: int, rngs: nnx.Rngs):
         self.max_len = max_len
         self.activations: Any = None  # the dtype of what is looked up; None: the table's own
-        self.time_axis = NO_AXIS
         self.item_axis: str | None = None  # the mapped axis that the item table is spread over
-        self.in_training = False  # whether this is the copy of one training step
-        self.item_embedding = nnx.Param(normal(rngs.params(), (num_items, d_model)))
+        table_VxD = normal(rngs.params(), (num_items, d_model))
+        # Its gradient sums over a batch.
+        self.item_embedding = nnx.Param(table_VxD, per_item=True, keep_float32=True)
 
-    def encode(
-        self,
-        item_ids_BxL: jax.Array,
-        lengths_B: jax.Array,
-        *,
-        dropout_keys: jax.Array | None = None,
-    ) -> jax.Array:
+    def encode(self, item_ids_BxL: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
         """Return one vector a history, (B, D).
 
         Args:
@@ -51,19 +51,48 @@ class SequenceModel(nnx.Module):
                 ``max_len``.
             lengths_B: items in each row, at least 1.
             dropout_keys: a random key a row while training, (B,); ``None`` switches dropout off.
+
+        Raises:
+            ValueError: the histories are longer than ``max_len``.
         """
+        items_BxL, lengths_B = self.arranged(jnp.asarray(item_ids_BxL), jnp.asarray(lengths_B))
+        x_BxLxD, _ = self.lookup(items_BxL)
+        return self.read_out(x_BxLxD, lengths_B, dropout_keys=dropout_keys)
+
+    def arranged(self, item_ids_BxL: Array, lengths_B: Array) -> tuple[Array, Array]:
+        """Return the items as the model has them in its window, and the lengths there."""
+        return item_ids_BxL, lengths_B
+
+    def read_out(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
+        """Return ``encode``'s vectors, (B, D), from those of the arranged items."""
         raise NotImplementedError
 
-    def catalogue(self) -> jax.Array:
-        """Return the vectors that histories are compared with, one an item, (V, D)."""
-        return self.item_embedding[...]
+    def catalogue(self, item_VxD: Array | None = None) -> Array:
+        """Return the vectors that histories are compared with, one an item, (V, D).
 
-    def scores(self, item_ids_BxL: jax.Array, lengths_B: jax.Array) -> jax.Array:
-        """Return the logits of every item as the next one, (B, V); column 0 is padding."""
-        return self.encode(item_ids_BxL, lengths_B) @ self.catalogue().T
+        ``item_VxD``: the item table, where it is not the model's own but what ``lookup`` returned.
+        """
+        return self.item_embedding[...] if item_VxD is None else item_VxD
 
-    def lookup(self, item_ids_BxL: jax.Array) -> jax.Array:
-        """Return the items' vectors, (B, L, D).
+    def scores(self, item_ids_BxL: Array, lengths_B: Array) -> Array:
+        """Return the logits of every item as the next one, (B, V); column 0 is padding.
+
+        Raises:
+            ValueError: an item's number is not in the table, a length is not among 1..L, or the
+                histories are longer than ``max_len``. (Inside ``jax.jit`` there are no numbers to
+                check.)
+        """
+        items_VxD = self.catalogue()
+        check_histories(item_ids_BxL, lengths_B, items_VxD.shape[0])
+        if len(item_ids_BxL) == 0:
+            return jnp.zeros((0, items_VxD.shape[0]), items_VxD.dtype)
+        return self.encode(item_ids_BxL, lengths_B) @ items_VxD.T
+
+    def lookup(self, item_ids_BxL: Array) -> tuple[Array, Array]:
+        """Return the items' vectors, (B, L, D), and the item table.
+
+        Whoever reads the table next, reading what is returned, adds to the same gradient
+        (``embedding_lookup``).
 
         Raises:
             ValueError: the histories are longer than ``max_len``.
@@ -71,39 +100,96 @@ class SequenceModel(nnx.Module):
         item_ids_BxL = jnp.asarray(item_ids_BxL)
         if (length := item_ids_BxL.shape[1]) > self.max_len:
             raise ValueError(f"histories of {length} items, but max_len is {self.max_len}")
-        x_BxLxD, table_VxD = look_up(self.item_embedding[...], item_ids_BxL, self.item_axis)
-        if self.in_training:  # what reads the table next adds to the same gradient
-            self.item_embedding.set_value(table_VxD)
+        x_BxLxD, table_VxD = embedding_lookup(
+            self.item_embedding[...], item_ids_BxL, self.item_axis
+        )
         x_BxLxD = x_BxLxD if self.activations is None else x_BxLxD.astype(self.activations)
         # Padding's row is read but never trained by the lookup (PyTorch's padding_idx).
-        return jnp.where((item_ids_BxL == 0)[..., None], jax.lax.stop_gradient(x_BxLxD), x_BxLxD)
+        x_BxLxD = jnp.where((item_ids_BxL == 0)[..., None], jax.lax.stop_gradient(x_BxLxD), x_BxLxD)
+        return x_BxLxD, table_VxD
+
+    def lookup_one(self, item_B: Array) -> Array:
+        """Return the vectors of one item a row, (B, D)."""
+        return self.lookup(item_B[:, None])[0][:, 0]
 
 
 class CausalModel(SequenceModel):
-    """A model whose vector at a position depends on no later one: trainable on all positions."""
+    """A model whose vector at a position depends on no later one: trainable on all positions.
+
+    A subclass has ``read_all``, and its own ``read_out`` where that is cheaper.
+    """
 
     objectives = ("all-positions", "prefixes")
 
     def encode_all(
-        self,
-        item_ids_BxL: jax.Array,
-        lengths_B: jax.Array,
-        *,
-        dropout_keys: jax.Array | None = None,
-    ) -> jax.Array:
+        self, item_ids_BxL: Array, lengths_B: Array, *, dropout_keys: Keys = None
+    ) -> Array:
         """Return one vector a position, (B, L, D): what is known once its item has been read.
 
         Arguments as for ``encode``; what stands at and past ``lengths_B`` means nothing.
         """
+        x_BxLxD, _ = self.lookup(item_ids_BxL)
+        return self.read_all(x_BxLxD, lengths_B, dropout_keys=dropout_keys)
+
+    def read_all(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
+        """Return ``encode_all``'s vectors, (B, L, D), from those of the items."""
         raise NotImplementedError
 
-    def encode(
-        self,
-        item_ids_BxL: jax.Array,
-        lengths_B: jax.Array,
-        *,
-        dropout_keys: jax.Array | None = None,
-    ) -> jax.Array:
-        """Return the vector at the last item, (B, D); see ``SequenceModel.encode``."""
-        all_BxLxD = self.encode_all(item_ids_BxL, lengths_B, dropout_keys=dropout_keys)
-        return at_position(all_BxLxD, jnp.asarray(lengths_B) - 1)
+    def read_out(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
+        """Return the vector at the last item, (B, D); see ``SequenceModel.read_out``."""
+        all_BxLxD = self.read_all(x_BxLxD, lengths_B, dropout_keys=dropout_keys)
+        return at_position(all_BxLxD, lengths_B - 1)
+
+
+PRECISIONS = {"float32": None, "bf16": jnp.bfloat16}
+
+
+def with_precision(model: SequenceModel, precision: str) -> SequenceModel:
+    """Return a model that computes with activations of the named precision.
+
+    Parameters with ``keep_float32`` are not cast, so that what is computed with them is float32;
+    normalisations take their moments in float32 whatever they are given. Gradients with respect to
+    what ``model`` was merged from are of the parameters' own dtype.
+    """
+    dtype = PRECISIONS[precision]
+    if dtype is None:
+        return model
+    graphdef, params = nnx.split(model)
+    model = nnx.merge(
+        graphdef,
+        map_with_facts(
+            lambda facts, x: x if facts.get("keep_float32") else x.astype(dtype), params
+        ),
+    )
+    model.activations = dtype
+    return model
+
+
+def with_axes(model: SequenceModel, axes: Axes) -> SequenceModel:
+    """Return a model that computes this device's part inside a function mapped over ``axes``.
+
+    ``model`` is one that was merged for the traced function at hand: it is changed.
+    """
+    model.item_axis = axes.items
+    for _, module in nnx.iter_modules(model):
+        if isinstance(module, TimeSharded):
+            module.time_axis = axes.time
+    return model
+
+
+def check_histories(item_ids_BxL: Any, lengths_B: Any, num_items: int) -> None:
+    """Raise ``ValueError`` for numbers that mean nothing; of traced arrays nothing is known."""
+    if isinstance(item_ids_BxL, jax.core.Tracer) or isinstance(lengths_B, jax.core.Tracer):
+        return
+    items, lengths = np.asarray(item_ids_BxL), np.asarray(lengths_B)
+    if items.size and not 0 <= items.min() <= items.max() < num_items:
+        wrong = items.min() if items.min() < 0 else items.max()
+        raise ValueError(
+            f"item {wrong} is not in the table: items are numbered 1 to {num_items - 1}, "
+            "and 0 is padding"
+        )
+    if lengths.size and not 1 <= lengths.min() <= lengths.max() <= items.shape[1]:
+        wrong = lengths.min() if lengths.min() < 1 else lengths.max()
+        raise ValueError(
+            f"length {wrong} of a history: expected 1 to {items.shape[1]}, its columns"
+        )

@@ -1,30 +1,161 @@
 """EchoMamba4Rec (arXiv 2406.02638), as published and corrected."""
 
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import Array
 
 from echojax.models.base import SequenceModel
-from echojax.models.bidirectional import (
-    BidirectionalLayer,
-    BidirectionalMamba,
-    Components,
-    Corrections,
-    StepState,
+from echojax.models.layers import (
+    GatedLinearUnit,
+    Keys,
+    SpectralFilter,
+    dropout,
+    layer_norm,
+    split_keys,
 )
-from echojax.models.dropout import dropout, split_keys
-from echojax.models.glu import GatedLinearUnit
-from echojax.models.layer_norm import layer_norm
-from echojax.models.mamba import Mamba
-from echojax.models.positions import pad_to
-from echojax.models.spectral_filter import SpectralFilter
+from echojax.models.mamba import Mamba, MambaState, ReverseScanState
+from echojax.models.positions import TimeSharded, at_position, mask, pad_to, within
 
-VARIANTS = {
-    "echojax": Corrections(),
-    "official": Corrections(*[False] * 5),
-}
+
+@dataclass(frozen=True)
+class Corrections:
+    """What is done differently from the authors' code; with all off it is their exact function."""
+
+    mask_padding: bool = True  # padding is zeroed before the filter and after it
+    reverse_from_last: bool = True  # the backward scan starts at the last item, not at the padding
+    join_both_ends: bool = True  # read forward at the last item and backward at the first
+    time_step_init: bool = True  # time steps start at 0.001..0.1, not all at 0.69
+    plain_depth: bool = True  # k layers hold k Mambas a direction, not k * k
+
+
+@dataclass(frozen=True)
+class Components:
+    """Which parts of a layer there are, for ablations."""
+
+    filter: bool = True  # the FFT filter
+    backward: bool = True  # the Mamba that reads from the end to the start
+    glu: bool = True  # the gated linear unit
+
+
+# Of the forward Mamba and of the backward one, where there is one.
+StepState = tuple[MambaState, ReverseScanState | None]
+
+
+class BidirectionalMamba(TimeSharded):
+    """``LN(mamba_f(x) + x) + LN(mamba_b(x) + x)``, the second from the end to the start.
+
+    Without a backward Mamba only the first term is there.
+    """
+
+    def __init__(
+        self,
+        forward: Mamba,
+        backward: Mamba | None,
+        *,
+        d_model: int,
+        dropout: float,
+        corrections: Corrections,
+        rngs: nnx.Rngs,
+    ):
+        self.forward, self.backward = forward, backward
+        self.dropout, self.corrections = dropout, corrections
+        self.norm_forward = layer_norm(d_model, epsilon=1e-5, rngs=rngs)
+        self.norm_backward = layer_norm(d_model, epsilon=1e-5, rngs=rngs) if backward else None
+
+    def __call__(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
+        """Return the sum of both directions at every position, (B, L, D)."""
+        keys = split_keys(dropout_keys, 2)
+        drop = partial(dropout, rate=self.dropout, time_axis=self.time_axis)
+        ahead = self.norm_forward(drop(self.forward(x_BxLxD), keys_B=keys[0]) + x_BxLxD)
+        if self.backward is None or self.norm_backward is None:
+            return ahead
+        back = self.backward(x_BxLxD, self._ends(lengths_B), reverse=True)
+        return ahead + self.norm_backward(drop(back, keys_B=keys[1]) + x_BxLxD)
+
+    def readout(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
+        """Return one vector a history, (B, D).
+
+        Forward is read at the last item; backward there too, as the authors do, or at the first
+        item (``join_both_ends``), where it has read the whole history as well. Both are added to
+        the last item: the oldest one says little about the next.
+        """
+        keys = split_keys(dropout_keys, 2)
+        last_B = lengths_B - 1
+        ahead = dropout(self.forward.readout(x_BxLxD, last_B), self.dropout, keys[0])
+        last_BxD = at_position(x_BxLxD, last_B, self.time_axis)
+        ahead = self.norm_forward(ahead + last_BxD)
+        if self.backward is None or self.norm_backward is None:
+            return ahead
+        back_B = jnp.zeros_like(last_B) if self.corrections.join_both_ends else last_B
+        back = self.backward.readout(x_BxLxD, back_B, self._ends(lengths_B), reverse=True)
+        back = dropout(back, self.dropout, keys[1])
+        return ahead + self.norm_backward(back + last_BxD)
+
+    def start(self, batch: int, dtype: jnp.dtype) -> StepState:
+        """Return both directions' states before the first event."""
+        back = self.backward and self.backward.start_reverse(batch, dtype)
+        return self.forward.start(batch, dtype), back
+
+    def step(self, state: StepState, x_BxD: Array) -> tuple[StepState, Array]:
+        """Take in one more item; return the states and what ``readout`` gives after it, (B, D)."""
+        ahead_state, back_state = state
+        ahead_state, ahead_BxD = self.forward.step(ahead_state, x_BxD)
+        y_BxD = self.norm_forward(ahead_BxD + x_BxD)
+        if self.backward and self.norm_backward and back_state:
+            back_state, back_BxD = self.backward.step_reverse(back_state, x_BxD)
+            y_BxD = y_BxD + self.norm_backward(back_BxD + x_BxD)
+        return (ahead_state, back_state), y_BxD
+
+    def _ends(self, lengths_B: Array) -> Array | None:
+        return lengths_B if self.corrections.reverse_from_last else None
+
+
+class BidirectionalLayer(TimeSharded):
+    """Filter -> one or more bidirectional Mambas -> gated linear unit; ``None`` leaves one out."""
+
+    def __init__(
+        self,
+        spectral_filter: SpectralFilter | None,
+        mambas: list[BidirectionalMamba],
+        glu: GatedLinearUnit | None,
+        *,
+        corrections: Corrections,
+    ):
+        self.filter, self.mambas, self.glu = spectral_filter, nnx.List(mambas), glu
+        self.corrections = corrections
+
+    def __call__(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
+        """Return the layer's output at every position, (B, L, D)."""
+        keys = split_keys(dropout_keys, len(self.mambas) + 2)
+        x_BxLxD = self._filter(x_BxLxD, lengths_B, keys[0])
+        for mamba, key in zip(self.mambas, keys[1:-1], strict=True):
+            x_BxLxD = mamba(x_BxLxD, lengths_B, dropout_keys=key)
+        return self.glu(x_BxLxD, dropout_keys=keys[-1]) if self.glu else x_BxLxD
+
+    def readout(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
+        """Return the layer's output at the read-out only, (B, D)."""
+        keys = split_keys(dropout_keys, len(self.mambas) + 2)
+        x_BxLxD = self._filter(x_BxLxD, lengths_B, keys[0])
+        for mamba, key in zip(self.mambas[:-1], keys[1:-2], strict=True):
+            x_BxLxD = mamba(x_BxLxD, lengths_B, dropout_keys=key)
+        user_BxD = self.mambas[-1].readout(x_BxLxD, lengths_B, dropout_keys=keys[-2])
+        return self.glu(user_BxD, dropout_keys=keys[-1]) if self.glu else user_BxD
+
+    def _filter(self, x_BxLxD: Array, lengths_B: Array, key: Keys) -> Array:
+        length = x_BxLxD.shape[1]
+        item_BxLx1 = mask(within(lengths_B, length, self.time_axis), length)[..., None]
+        if self.corrections.mask_padding:
+            x_BxLxD = jnp.where(item_BxLx1, x_BxLxD, 0)
+        if self.filter:
+            x_BxLxD = self.filter(x_BxLxD, dropout_keys=key)
+        return jnp.where(item_BxLx1, x_BxLxD, 0) if self.corrections.mask_padding else x_BxLxD
+
+
+VARIANTS = {"echojax": Corrections(), "official": Corrections(*[False] * 5)}
 ALL_COMPONENTS = Components()
 
 
@@ -33,19 +164,7 @@ class EchoMamba4Rec(SequenceModel):
 
     Of the last layer only the read-out position is computed: nothing else reaches the scores.
 
-    Args:
-        num_items: V, with padding as item 0.
-        d_model: D.
-        layers: how many layers; ``corrections.plain_depth`` says how many Mambas each holds.
-        d_state: N, states a channel.
-        d_conv: taps of Mamba's convolution.
-        expand: Mamba's inner channels E over D.
-        dropout: rate, everywhere.
-        max_len: L, how many of the newest items are read.
-        corrections: what differs from the authors' code.
-        components: which components of a layer there are.
-        scan: implementation of the selective scan.
-        rngs: streams of random keys for the initial parameters.
+    Dropout is everywhere; ``corrections.plain_depth`` says how many Mambas each layer holds.
     """
 
     sequence_parallel = True
@@ -103,17 +222,14 @@ class EchoMamba4Rec(SequenceModel):
 
         self.layers = nnx.List([layer() for _ in range(layers)])
 
-    def encode(
-        self,
-        item_ids_BxL: jax.Array,
-        lengths_B: jax.Array,
-        *,
-        dropout_keys: jax.Array | None = None,
-    ) -> jax.Array:
-        """Return one vector a history, (B, D); see ``SequenceModel.encode``."""
-        lengths_B = jnp.asarray(lengths_B)
+    def arranged(self, item_ids_BxL: Array, lengths_B: Array) -> tuple[Array, Array]:
+        """Return windows of all ``max_len`` positions if padding is read."""
+        return pad_to(item_ids_BxL, self.max_len) if self.reads_padding else item_ids_BxL, lengths_B
+
+    def read_out(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
+        """Return one vector a history, (B, D); see ``SequenceModel.read_out``."""
         keys = split_keys(dropout_keys, len(self.layers) + 1)
-        x_BxLxD = self.embed(item_ids_BxL, keys[0])
+        x_BxLxD = self.norm(dropout(x_BxLxD, self.dropout, keys[0], self.time_axis))
         for layer, key in zip(self.layers[:-1], keys[1:-1], strict=True):
             x_BxLxD = layer(x_BxLxD, lengths_B, dropout_keys=key)
         return self.layers[-1].readout(x_BxLxD, lengths_B, dropout_keys=keys[-1])
@@ -137,20 +253,13 @@ class EchoMamba4Rec(SequenceModel):
         dtype = self.item_embedding[...].dtype
         return [mamba.start(batch, dtype) for layer in self.layers for mamba in layer.mambas]
 
-    def step(self, states: list[StepState], item_B: jax.Array) -> tuple[list[StepState], jax.Array]:
-        """Take in one more item; return the states and the vector behind it, (B, D)."""
-        x_BxD = self.norm(self.lookup(item_B[:, None])[:, 0])
-        before, behind = iter(states), []
+    def step(self, states: list[StepState], item_B: Array) -> tuple[list[StepState], Array]:
+        """Take in one more item; return the states and the vector after it, (B, D)."""
+        x_BxD = self.norm(self.lookup_one(item_B))
+        before, after = iter(states), []
         for layer in self.layers:
             for mamba in layer.mambas:
                 state, x_BxD = mamba.step(next(before), x_BxD)
-                behind.append(state)
+                after.append(state)
             x_BxD = layer.glu(x_BxD) if layer.glu else x_BxD
-        return behind, x_BxD
-
-    def embed(self, item_ids_BxL: jax.Array, dropout_keys: jax.Array | None) -> jax.Array:
-        """Return LayerNorm(dropout(embedding)), (B, L, D), of all max_len if padding is read."""
-        if self.reads_padding:
-            item_ids_BxL = pad_to(item_ids_BxL, self.max_len)
-        x_BxLxD = self.lookup(item_ids_BxL)
-        return self.norm(dropout(x_BxLxD, self.dropout, dropout_keys, self.time_axis))
+        return after, x_BxD

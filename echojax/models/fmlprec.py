@@ -2,16 +2,20 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import Array
 
 from echojax.models.base import SequenceModel
-from echojax.models.dropout import dropout, split_keys
-from echojax.models.feed_forward import FeedForward
-from echojax.models.position_embedding import PositionEmbedding
+from echojax.models.layers import (
+    FeedForward,
+    Keys,
+    PositionEmbedding,
+    SpectralFilter,
+    dropout,
+    split_keys,
+)
 from echojax.models.positions import pad_to
-from echojax.models.spectral_filter import SpectralFilter
 
 
 class FilterLayer(nnx.Module):
@@ -21,12 +25,12 @@ class FilterLayer(nnx.Module):
         self.filter = SpectralFilter(max_len, d_model, dropout=dropout, rngs=rngs)
         self.ffn = FeedForward(d_model, dropout=dropout, inner_dropout=0.0, rngs=rngs)
 
-    def __call__(self, x_BxLxD: jax.Array, *, dropout_keys: jax.Array | None = None) -> jax.Array:
+    def __call__(self, x_BxLxD: Array, *, dropout_keys: Keys = None) -> Array:
         """Return the layer's output at every position, (B, L, D)."""
         keys = split_keys(dropout_keys, 2)
         return self.ffn(self.filter(x_BxLxD, dropout_keys=keys[0]), dropout_keys=keys[1])
 
-    def readout(self, x_BxLxD: jax.Array, *, dropout_keys: jax.Array | None = None) -> jax.Array:
+    def readout(self, x_BxLxD: Array, *, dropout_keys: Keys = None) -> Array:
         """Return the layer's output at the window's end, (B, D).
 
         There the circular convolution is one weighted sum: no transform of the rows is needed.
@@ -46,14 +50,6 @@ class FMLPRec(SequenceModel):
     of each filter; in the authors' code it is a vector made of the position alone, which would
     tell the filter nothing but the history's length. Of the last layer only the last position is
     computed.
-
-    Args:
-        num_items: V, with padding as item 0.
-        d_model: D.
-        layers: how many layers.
-        dropout: rate, everywhere.
-        max_len: L, how many of the newest items are read.
-        rngs: streams of random keys for the initial parameters.
     """
 
     def __init__(
@@ -71,26 +67,19 @@ class FMLPRec(SequenceModel):
         shared: dict[str, Any] = {"max_len": max_len, "dropout": dropout, "rngs": rngs}
         self.layers = nnx.List([FilterLayer(d_model, **shared) for _ in range(layers)])
 
-    def encode(
-        self,
-        item_ids_BxL: jax.Array,
-        lengths_B: jax.Array,
-        *,
-        dropout_keys: jax.Array | None = None,
-    ) -> jax.Array:
-        """Return one vector a history, (B, D); see ``SequenceModel.encode``."""
+    def arranged(self, item_ids_BxL: Array, lengths_B: Array) -> tuple[Array, Array]:
+        """Return the histories padded on the left, (B, max_len), and their lengths."""
+        items_BxL = pad_to(item_ids_BxL, self.max_len)
+        columns_BxL = jnp.arange(items_BxL.shape[1]) + lengths_B[:, None]
+        columns_BxL %= items_BxL.shape[1]
+        return jnp.take_along_axis(items_BxL, columns_BxL, axis=1), lengths_B
+
+    def read_out(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
+        """Return one vector a history, (B, D); see ``SequenceModel.read_out``."""
         keys = split_keys(dropout_keys, len(self.layers) + 1)
-        lengths_B = jnp.asarray(lengths_B)
-        items_BxL = self._at_window_end(item_ids_BxL, lengths_B)
-        x_BxLxD = self.positions(self.lookup(items_BxL), dropout_keys=keys[0])
+        x_BxLxD = self.positions(x_BxLxD, dropout_keys=keys[0])
         first_B = self.max_len - lengths_B
         item_BxLx1 = (jnp.arange(self.max_len) >= first_B[:, None])[..., None]
         for layer, key in zip(self.layers[:-1], keys[1:-1], strict=True):
             x_BxLxD = layer(jnp.where(item_BxLx1, x_BxLxD, 0), dropout_keys=key)
         return self.layers[-1].readout(jnp.where(item_BxLx1, x_BxLxD, 0), dropout_keys=keys[-1])
-
-    def _at_window_end(self, item_ids_BxL: jax.Array, lengths_B: jax.Array) -> jax.Array:
-        """Return the histories padded on the left, (B, max_len)."""
-        items_BxL = pad_to(item_ids_BxL, self.max_len)
-        columns_BxL = jnp.arange(items_BxL.shape[1]) + lengths_B[:, None]
-        return jnp.take_along_axis(items_BxL, columns_BxL % items_BxL.shape[1], axis=1)

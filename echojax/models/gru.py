@@ -3,8 +3,9 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import Array
 
-from echojax.models.initializers import uniform_within
+from echojax.models.layers import uniform_within
 
 
 class GRU(nnx.Module):
@@ -23,21 +24,27 @@ class GRU(nnx.Module):
 
     def __init__(self, inputs: int, hidden_size: int, *, use_bias: bool = True, rngs: nnx.Rngs):
         weights = nnx.initializers.xavier_uniform()
-        self.x_kernel_Dx3H = nnx.Param(weights(rngs.params(), (inputs, 3 * hidden_size)))
-        self.h_kernel_Hx3H = nnx.Param(weights(rngs.params(), (hidden_size, 3 * hidden_size)))
+        self.x_kernel_Dx3H = nnx.Param(
+            weights(rngs.params(), (inputs, 3 * hidden_size)), keep_float32=True
+        )
+        self.h_kernel_Hx3H = nnx.Param(
+            weights(rngs.params(), (hidden_size, 3 * hidden_size)), keep_float32=True
+        )
         bias = uniform_within(hidden_size**-0.5)
         shape = (2, 3 * hidden_size)  # b_x and b_h
-        self.bias_2x3H = nnx.Param(bias(rngs.params(), shape)) if use_bias else None
+        self.bias_2x3H = (
+            nnx.Param(bias(rngs.params(), shape), keep_float32=True) if use_bias else None
+        )
 
-    def step(self, h_BxH: jax.Array, x_BxD: jax.Array) -> jax.Array:
-        """Return the state behind one more position, (B, H)."""
+    def step(self, h_BxH: Array, x_BxD: Array) -> Array:
+        """Return the state after one more position, (B, H)."""
         x_Bx3H, bias_3H = x_BxD @ self.x_kernel_Dx3H[...], jnp.zeros((), x_BxD.dtype)
         if self.bias_2x3H is not None:
             x_Bx3H, bias_3H = x_Bx3H + self.bias_2x3H[0], self.bias_2x3H[1]
         return _cell(h_BxH, x_Bx3H, self.h_kernel_Hx3H[...], bias_3H)[0]
 
-    def __call__(self, x_BxLxD: jax.Array) -> jax.Array:
-        """Return the state behind each position, (B, L, H)."""
+    def __call__(self, x_BxLxD: Array) -> Array:
+        """Return the state after each position, (B, L, H)."""
         batch, length, inputs = x_BxLxD.shape
         # Written as one product of contiguous rows: otherwise XLA keeps rows of the batch together
         # and every step of the loop gathers its position from all of them.
@@ -52,12 +59,12 @@ class GRU(nnx.Module):
 
 
 @jax.custom_vjp
-def recurrence(x_LxBx3H: jax.Array, kernel_Hx3H: jax.Array, bias_3H: jax.Array) -> jax.Array:
+def recurrence(x_LxBx3H: Array, kernel_Hx3H: Array, bias_3H: Array) -> Array:
     """Return the states, (L, B, H), from what the inputs add to the gates."""
     return _forward(x_LxBx3H, kernel_Hx3H, bias_3H)[0]
 
 
-def _cell(h_BxH: jax.Array, x_Bx3H: jax.Array, kernel_Hx3H: jax.Array, bias_3H: jax.Array) -> tuple:
+def _cell(h_BxH: Array, x_Bx3H: Array, kernel_Hx3H: Array, bias_3H: Array) -> tuple:
     """Return the next state and what its gradient needs."""
     size = kernel_Hx3H.shape[0]
     g_Bx3H = h_BxH @ kernel_Hx3H + bias_3H
@@ -68,8 +75,8 @@ def _cell(h_BxH: jax.Array, x_Bx3H: jax.Array, kernel_Hx3H: jax.Array, bias_3H: 
     return n + z * (h_BxH - n), r, z, n, hn
 
 
-def _forward(x_LxBx3H: jax.Array, kernel_Hx3H: jax.Array, bias_3H: jax.Array) -> tuple:
-    def step(h_BxH: jax.Array, x_Bx3H: jax.Array) -> tuple[jax.Array, tuple]:
+def _forward(x_LxBx3H: Array, kernel_Hx3H: Array, bias_3H: Array) -> tuple:
+    def step(h_BxH: Array, x_Bx3H: Array) -> tuple[Array, tuple]:
         kept = _cell(h_BxH, x_Bx3H, kernel_Hx3H, bias_3H)
         return kept[0], kept
 
@@ -77,18 +84,16 @@ def _forward(x_LxBx3H: jax.Array, kernel_Hx3H: jax.Array, bias_3H: jax.Array) ->
     return jax.lax.scan(step, start_BxH, x_LxBx3H)[1]
 
 
-def _recurrence_fwd(
-    x_LxBx3H: jax.Array, kernel_Hx3H: jax.Array, bias_3H: jax.Array
-) -> tuple[jax.Array, tuple]:
+def _recurrence_fwd(x_LxBx3H: Array, kernel_Hx3H: Array, bias_3H: Array) -> tuple[Array, tuple]:
     kept = _forward(x_LxBx3H, kernel_Hx3H, bias_3H)
     return kept[0], (kernel_Hx3H, *kept)
 
 
-def _recurrence_bwd(kept: tuple, dy_LxBxH: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _recurrence_bwd(kept: tuple, dy_LxBxH: Array) -> tuple[Array, Array, Array]:
     kernel_Hx3H, h, *gates = kept
     before_LxBxH = jnp.concatenate([jnp.zeros_like(h[:1]), h[:-1]])
 
-    def step(carry_BxH: jax.Array, at: tuple) -> tuple[jax.Array, tuple]:
+    def step(carry_BxH: Array, at: tuple) -> tuple[Array, tuple]:
         dy, before, r, z, n, hn = at
         dh = dy + carry_BxH
         dn = dh * (1 - z) * (1 - n * n)

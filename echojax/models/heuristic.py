@@ -1,16 +1,21 @@
-"""Models that count instead of learning by gradient: what all others must beat.
+"""Non-learned baselines: fitted in one pass over the training part, what all others must beat.
 
 They score like the others, in NumPy: ``scores(item_ids_BxL, lengths_B) -> (B, V)``.
 """
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 
 import numpy as np
+from scipy import sparse
 
 from echojax.data import Examples
+from echojax.models.base import check_histories
+
+_NEIGHBOURS = 100
+_ROWS = 1024  # items whose similarities are computed at once
 
 
-class HeuristicModel:
+class HeuristicModel(ABC):
     """Fitted by one pass over the training part; every instance is ready to score.
 
     Args:
@@ -18,18 +23,24 @@ class HeuristicModel:
         num_items: V, with padding as item 0.
     """
 
-    @abstractmethod
     def __init__(self, train: Examples, num_items: int):
-        raise NotImplementedError
+        self.num_items = num_items
 
-    @abstractmethod
     def scores(self, item_ids_BxL: np.ndarray, lengths_B: np.ndarray) -> np.ndarray:
         """Return the scores of every item as the next one, float64 (B, V).
 
         Args:
             item_ids_BxL: histories, oldest item first, right padded with 0.
             lengths_B: items in each row, at least 1.
+
+        Raises:
+            ValueError: an item's number is not below V, or a length is not among 1..L.
         """
+        check_histories(item_ids_BxL, lengths_B, self.num_items)
+        return self._scores(item_ids_BxL, lengths_B)
+
+    @abstractmethod
+    def _scores(self, item_ids_BxL: np.ndarray, lengths_B: np.ndarray) -> np.ndarray:
         raise NotImplementedError
 
 
@@ -42,3 +53,84 @@ def training_positions(train: Examples) -> np.ndarray:
     """Return the places in ``items_T`` that belong to training, in order."""
     # All training targets, and the first item of each user, which is no one's target.
     return np.union1d(train.start_M, train.target_M)
+
+
+class Popularity(HeuristicModel):
+    """Scores every item by how often it occurs in training."""
+
+    def __init__(self, train: Examples, num_items: int):
+        super().__init__(train, num_items)
+        self._counts_V = training_counts(train, num_items).astype(np.float64)
+
+    def _scores(self, item_ids_BxL: np.ndarray, lengths_B: np.ndarray) -> np.ndarray:
+        return np.broadcast_to(self._counts_V, (len(lengths_B), self._counts_V.size))
+
+
+class Markov(HeuristicModel):
+    """Scores items by how often they followed the last one in training; popularity breaks ties."""
+
+    def __init__(self, train: Examples, num_items: int):
+        super().__init__(train, num_items)
+        before, after = train.items_T[train.target_M - 1], train.items_T[train.target_M]
+        self._pairs, self._times = np.unique(
+            before.astype(np.int64) * num_items + after, return_counts=True
+        )
+        self._starts = np.searchsorted(self._pairs, np.arange(num_items + 1) * num_items)
+        counts_V = training_counts(train, num_items)
+        self._backoff_V = counts_V / (counts_V.sum() + 1)  # always below one transition
+
+    def _scores(self, item_ids_BxL: np.ndarray, lengths_B: np.ndarray) -> np.ndarray:
+        rows_B = np.arange(len(lengths_B))
+        scores_BxV = np.tile(self._backoff_V, (rows_B.size, 1))
+        last_B = item_ids_BxL[rows_B, lengths_B - 1]
+        followers_B = self._starts[last_B + 1] - self._starts[last_B]
+        offsets_B = np.cumsum(followers_B) - followers_B
+        row = np.repeat(rows_B, followers_B)
+        entry = np.arange(row.size) + (self._starts[last_B] - offsets_B)[row]
+        scores_BxV[row, self._pairs[entry] % scores_BxV.shape[1]] += self._times[entry]
+        return scores_BxV
+
+
+class ItemKNN(HeuristicModel):
+    """Scores items by their similarity to those of the history.
+
+    Similarity is the cosine between the items' columns of the binary user-item matrix of the
+    training part; each item keeps its 100 nearest. A history's item counts 1 / (1 + age), age 0
+    being the newest: that makes a model of sets one of sequences.
+    """
+
+    def __init__(self, train: Examples, num_items: int):
+        super().__init__(train, num_items)
+        positions = training_positions(train)
+        user = np.searchsorted(np.unique(train.start_M), positions, side="right") - 1
+        seen_UxV = sparse.csr_matrix(
+            (np.ones(positions.size), (user, train.items_T[positions])),
+            shape=(int(user.max()) + 1, num_items),
+        )
+        seen_UxV.data[:] = 1.0  # a repeated item counts once
+        norm_V = np.sqrt(np.maximum(1, np.asarray(seen_UxV.sum(axis=0)).ravel()))
+        unit_UxV = (seen_UxV @ sparse.diags(1 / norm_V)).tocsc()
+        blocks = [
+            _nearest((unit_UxV[:, first : first + _ROWS].T @ unit_UxV).toarray(), first)
+            for first in range(0, num_items, _ROWS)
+        ]
+        self._similarity_VxV = sparse.vstack(blocks).tocsr()
+
+    def _scores(self, item_ids_BxL: np.ndarray, lengths_B: np.ndarray) -> np.ndarray:
+        age_BxL = lengths_B[:, None] - 1 - np.arange(item_ids_BxL.shape[1])
+        row, column = np.nonzero(age_BxL >= 0)
+        history_BxV = sparse.csr_matrix(
+            (1 / (1.0 + age_BxL[row, column]), (row, item_ids_BxL[row, column])),
+            shape=(len(lengths_B), self._similarity_VxV.shape[0]),
+        )
+        return (history_BxV @ self._similarity_VxV).toarray()
+
+
+def _nearest(similarity_RxV: np.ndarray, first: int) -> sparse.csr_matrix:
+    """Keep each row's largest similarities to other items."""
+    rows = np.arange(len(similarity_RxV))
+    similarity_RxV[rows, first + rows] = 0
+    if similarity_RxV.shape[1] > _NEIGHBOURS:
+        far = np.argpartition(-similarity_RxV, _NEIGHBOURS, axis=1)[:, _NEIGHBOURS:]
+        np.put_along_axis(similarity_RxV, far, 0, axis=1)
+    return sparse.csr_matrix(similarity_RxV)

@@ -5,13 +5,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import Array
 
+from echojax.models.attention import (
+    KeyValueCache,
+    attend_in_blocks,
+    blocks_are_better,
+    check_heads,
+)
 from echojax.models.base import CausalModel
-from echojax.models.blocked_attention import in_blocks, is_better
-from echojax.models.dropout import dropout, split_keys
-from echojax.models.initializers import normal, uniform_within
+from echojax.models.layers import Keys, dropout, normal, split_keys, uniform_within
 from echojax.models.positions import at_position
-from echojax.models.self_attention import KeyValueCache, check_heads
 
 _TEMPERATURE = 0.05  # of the cosine scores, in all of the authors' configurations
 
@@ -57,52 +61,38 @@ class HSTULayer(nnx.Module):
         )
         self.bias_L = nnx.Param(normal(rngs.params(), (max_len,)))  # by distance into the past
 
-    def __call__(self, x_BxLxD: jax.Array, *, dropout_keys: jax.Array | None = None) -> jax.Array:
+    def __call__(self, x_BxLxD: Array, *, dropout_keys: Keys = None) -> Array:
         """Return the layer's output at every position, (B, L, D)."""
         positions_1xL = jnp.arange(x_BxLxD.shape[1])[None]
         cache = self._by_head(self._keys_and_values(x_BxLxD))
         return self._attend(x_BxLxD, cache, positions_1xL, dropout_keys)
 
-    def readout(
-        self, x_BxLxD: jax.Array, last_B: jax.Array, *, dropout_keys: jax.Array | None = None
-    ) -> jax.Array:
-        """Return the layer's output at position ``last_B`` alone, (B, D)."""
+    def readout(self, x_BxLxD: Array, last_B: Array, *, dropout_keys: Keys = None) -> Array:
+        """Return the layer's output at position ``last_B`` only, (B, D)."""
         last_Bx1xD = at_position(x_BxLxD, last_B)[:, None]
         cache = self._by_head(self._keys_and_values(x_BxLxD))
         return self._attend(last_Bx1xD, cache, last_B[:, None], dropout_keys)[:, 0]
 
-    def start(self, batch: int) -> KeyValueCache:
-        """Return a cache with room for ``max_len`` positions."""
-        kernel = self.f2.kernel[...]
-        shape = (batch, self.heads, self.max_len, kernel.shape[0] // self.heads)
-        # Two arrays: one that is changed in place must not be the other as well.
-        return KeyValueCache(jnp.zeros(shape, kernel.dtype), jnp.zeros(shape, kernel.dtype))
-
     def step(
-        self, cache: KeyValueCache, x_BxD: jax.Array, position_B: jax.Array
-    ) -> tuple[KeyValueCache, jax.Array]:
+        self, cache: KeyValueCache, x_BxD: Array, position_B: Array
+    ) -> tuple[KeyValueCache, Array]:
         """Take in row b's next position, position[b]; return the cache and its output, (B, D)."""
-        row_B = jnp.arange(len(x_BxD))
-        new = self._keys_and_values(x_BxD)
-        cache = KeyValueCache(
-            *(old.at[row_B, :, position_B].set(x) for old, x in zip(cache, new, strict=True))
-        )
+        cache = cache.put(position_B, *self._keys_and_values(x_BxD))
         return cache, self._attend(x_BxD[:, None], cache, position_B[:, None], None)[:, 0]
 
     def _attend(
-        self,
-        x_BxQxD: jax.Array,
-        cache: KeyValueCache,
-        positions_BxQ: jax.Array,
-        keys: jax.Array | None,
-    ) -> jax.Array:
+        self, x_BxQxD: Array, cache: KeyValueCache, positions_BxQ: Array, keys: Keys
+    ) -> Array:
         u_BxQxD, q_BxQxD = jnp.split(nnx.silu(self.f1_uq(self.norm(x_BxQxD))), 2, axis=-1)
         q_BxHxQxK = jnp.swapaxes(self._split(q_BxQxD), 1, 2)
-        if is_better(q_BxHxQxK.shape[2]):  # all positions, of long rows
-            av_BxHxQxK = in_blocks(
-                q_BxHxQxK, *cache, None,
-                lambda logits, position_Q, _: self._weights(logits, position_Q), causal=True,
-            )  # fmt: skip
+        if blocks_are_better(q_BxHxQxK.shape[2]):  # all positions, of long rows
+            av_BxHxQxK = attend_in_blocks(
+                q_BxHxQxK,
+                *cache,
+                None,
+                lambda logits, position_Q, _: self._weights(logits, position_Q),
+                causal=True,
+            )
         else:
             logits_BxHxQxL = jnp.einsum("bhqk,bhlk->bhql", q_BxHxQxK, cache.key_BxHxLxK)
             a_BxHxQxL = self._weights(logits_BxHxQxL, positions_BxQ[:, None])
@@ -111,22 +101,22 @@ class HSTULayer(nnx.Module):
         gated_BxQxD = self.norm(av_BxQxD) * u_BxQxD
         return self.f2(dropout(gated_BxQxD, self.dropout, keys)) + x_BxQxD
 
-    def _weights(self, logits: jax.Array, positions: jax.Array) -> jax.Array:
+    def _weights(self, logits: Array, positions: Array) -> Array:
         """Return A of logits (..., Q, L), the queries being at ``positions`` (..., Q)."""
         past = positions[..., None] - jnp.arange(logits.shape[-1])
         a = nnx.silu(logits + self.bias_L[jnp.maximum(past, 0)]) / self.max_len
         return jnp.where(past >= 0, a, 0)
 
-    def _keys_and_values(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def _keys_and_values(self, x: Array) -> tuple[Array, Array]:
         """Return K and V of inputs x (..., D), each (..., H, D / H)."""
         v, k = jnp.split(nnx.silu(self.f1_vk(self.norm(x))), 2, axis=-1)
         return self._split(k), self._split(v)
 
-    def _split(self, x: jax.Array) -> jax.Array:
+    def _split(self, x: Array) -> Array:
         return x.reshape(*x.shape[:-1], self.heads, -1)
 
     @staticmethod
-    def _by_head(keys_and_values: tuple[jax.Array, jax.Array]) -> KeyValueCache:
+    def _by_head(keys_and_values: tuple[Array, Array]) -> KeyValueCache:
         return KeyValueCache(*(jnp.swapaxes(x_BxLxHxK, 1, 2) for x_BxLxHxK in keys_and_values))
 
 
@@ -135,15 +125,6 @@ class HSTU(CausalModel):
 
     Items are scaled by ``sqrt(D)`` before positions are added. Scores are cosines over a
     temperature of 0.05, as in the authors' code. The oldest item shown is at position 0.
-
-    Args:
-        num_items: V, with padding as item 0.
-        d_model: D.
-        layers: how many layers.
-        heads: attention heads; must divide ``d_model``.
-        dropout: rate, of the embedding and of each layer's gated attention.
-        max_len: L, how many of the newest items are read.
-        rngs: streams of random keys for the initial parameters.
     """
 
     def __init__(
@@ -164,54 +145,42 @@ class HSTU(CausalModel):
         shared: dict[str, Any] = {"heads": heads, "dropout": dropout, "max_len": max_len}
         self.layers = nnx.List([HSTULayer(d_model, **shared, rngs=rngs) for _ in range(layers)])
 
-    def encode_all(
-        self,
-        item_ids_BxL: jax.Array,
-        lengths_B: jax.Array,
-        *,
-        dropout_keys: jax.Array | None = None,
-    ) -> jax.Array:
-        """Return one vector a position, (B, L, D); see ``CausalModel.encode_all``."""
-        x_BxLxD, last = self._below_last(item_ids_BxL, dropout_keys)
+    def read_all(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
+        """Return one vector a position, (B, L, D); see ``CausalModel.read_all``."""
+        x_BxLxD, last = self._below_last(x_BxLxD, dropout_keys)
         return _on_sphere(self.layers[-1](x_BxLxD, dropout_keys=last)) / _TEMPERATURE
 
-    def encode(
-        self,
-        item_ids_BxL: jax.Array,
-        lengths_B: jax.Array,
-        *,
-        dropout_keys: jax.Array | None = None,
-    ) -> jax.Array:
+    def read_out(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
         """Return one vector a history, (B, D); of the last layer only its position is computed."""
-        x_BxLxD, last = self._below_last(item_ids_BxL, dropout_keys)
-        user_BxD = self.layers[-1].readout(x_BxLxD, jnp.asarray(lengths_B) - 1, dropout_keys=last)
+        x_BxLxD, last = self._below_last(x_BxLxD, dropout_keys)
+        user_BxD = self.layers[-1].readout(x_BxLxD, lengths_B - 1, dropout_keys=last)
         return _on_sphere(user_BxD) / _TEMPERATURE
 
-    def catalogue(self) -> jax.Array:
+    def catalogue(self, item_VxD: Array | None = None) -> Array:
         """Return the items' vectors, of length 1, (V, D)."""
-        return _on_sphere(self.item_embedding[...])
+        return _on_sphere(super().catalogue(item_VxD))
 
     def start(self, batch: int) -> list[KeyValueCache]:
         """Return each layer's keys and values before the first event, with room for ``max_len``."""
-        return [layer.start(batch) for layer in self.layers]
+        return [
+            KeyValueCache.empty(batch, self.max_len, layer.heads, layer.f2.kernel[...])
+            for layer in self.layers
+        ]
 
     def step(
-        self, caches: list[KeyValueCache], item_B: jax.Array, position_B: jax.Array
-    ) -> tuple[list[KeyValueCache], jax.Array]:
-        """Take in an item at row b's next position; return the vector behind it, (B, D)."""
-        x_BxD, behind = self.lookup(item_B[:, None])[:, 0], []
+        self, caches: list[KeyValueCache], item_B: Array, position_B: Array
+    ) -> tuple[list[KeyValueCache], Array]:
+        """Take in an item at row b's next position; return the vector after it, (B, D)."""
+        x_BxD, after = self.lookup_one(item_B), []
         x_BxD = x_BxD * x_BxD.shape[-1] ** 0.5 + self.position_LxD[position_B]
         for layer, cache in zip(self.layers, caches, strict=True):
             cache, x_BxD = layer.step(cache, x_BxD, position_B)
-            behind.append(cache)
-        return behind, _on_sphere(x_BxD) / _TEMPERATURE
+            after.append(cache)
+        return after, _on_sphere(x_BxD) / _TEMPERATURE
 
-    def _below_last(
-        self, item_ids_BxL: jax.Array, dropout_keys: jax.Array | None
-    ) -> tuple[jax.Array, jax.Array | None]:
+    def _below_last(self, x_BxLxD: Array, dropout_keys: Keys) -> tuple[Array, Array | None]:
         """Return what the last layer reads, and its keys."""
         keys = split_keys(dropout_keys, len(self.layers) + 1)
-        x_BxLxD = self.lookup(item_ids_BxL)
         x_BxLxD = x_BxLxD * x_BxLxD.shape[-1] ** 0.5 + self.position_LxD[: x_BxLxD.shape[1]]
         x_BxLxD = dropout(x_BxLxD, self.dropout, keys[0])
         for layer, key in zip(self.layers[:-1], keys[1:-1], strict=True):
@@ -219,7 +188,7 @@ class HSTU(CausalModel):
         return x_BxLxD, keys[-1]
 
 
-def _on_sphere(x: jax.Array) -> jax.Array:
+def _on_sphere(x: Array) -> Array:
     """Scale vectors along the last axis to length 1 (shorter ones than 1e-6 less)."""
     x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), 1e-12))

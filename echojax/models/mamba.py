@@ -1,19 +1,66 @@
-"""One Mamba block: the selective state space model of EchoMamba4Rec's section 3.3."""
+"""One Mamba block: the selective state space model of EchoMamba4Rec's section 3.3.
+
+It computes all positions, the read-out at one, or one more event from the state before it.
+"""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import Array
 
-from echojax.models.initializers import normal, time_step_bias, uniform_within
-from echojax.models.positions import mask
-from echojax.models.sequence_shards import NO_AXIS, at_item, neighbours, whole_length, within
-from selective_scan import selective_scan, selective_scan_readout
+from echojax.models.layers import normal, uniform_within
+from echojax.models.positions import (
+    TimeSharded,
+    at_position,
+    mask,
+    neighbours,
+    whole_length,
+    within,
+)
+from selective_scan import selective_scan, selective_scan_readout, selective_scan_step
 
 
-class Mamba(nnx.Module):
+class MambaState(NamedTuple):
+    """Of the events so far, in time order.
+
+    Attributes:
+        conv_state_BxTxE: what the convolution reads again, the newest ``d_conv - 1`` inputs.
+        ssm_state_BxExN: the scan's state, float32 or float64.
+    """
+
+    conv_state_BxTxE: Array
+    ssm_state_BxExN: Array
+
+
+class ReverseScanState(NamedTuple):
+    """Of a Mamba that runs from the newest event to the first, and is read there.
+
+    A new event is where it starts: with S_l the sum of the time steps before position l, the state
+    at the first position is ``sum_l exp(A S_l) dt_l B_l u_l``, so one event adds terms and decays
+    none. Of the terms only those of the newest ``d_conv - 1`` positions still change: their
+    convolution reads later events.
+
+    Attributes:
+        ssm_state_BxExN: the sum over the positions that are settled, float32 or float64.
+        elapsed_BxE: the sum of their time steps.
+        conv_state_BxTxE: the convolution's inputs at the others.
+        first_BxKxE: the convolution's inputs at the first ``d_conv`` positions.
+        z_BxE: the gate at the first position.
+        count_B: events so far, int32.
+    """
+
+    ssm_state_BxExN: Array
+    elapsed_BxE: Array
+    conv_state_BxTxE: Array
+    first_BxKxE: Array
+    z_BxE: Array
+    count_B: Array
+
+
+class Mamba(TimeSharded):
     """Project in, convolve over time, scan, gate, project out.
 
     With ``[x, z] = in_proj(input)``, ``x = silu(conv(x))``, ``[dt, B, C] = x_proj(x)`` and
@@ -44,24 +91,26 @@ class Mamba(nnx.Module):
         rank = math.ceil(d_model / 16)
         dense: dict[str, Any] = {"use_bias": False, "kernel_init": normal, "rngs": rngs}
         self.d_state, self.rank, self.scan = d_state, rank, scan
-        self.time_axis = NO_AXIS
         self.in_proj = nnx.Linear(d_model, 2 * channels, **dense)
         bound = d_conv**-0.5
         self.conv_kernel_KxE = nnx.Param(uniform_within(bound)(rngs.params(), (d_conv, channels)))
         self.conv_bias_E = nnx.Param(uniform_within(bound)(rngs.params(), (channels,)))
         self.x_proj = nnx.Linear(channels, rank + 2 * d_state, **dense)
         dt_init = uniform_within(rank**-0.5) if time_step_init else normal
+        dt_init = nnx.with_metadata(dt_init, keep_float32=True)
         self.dt_proj = nnx.Linear(rank, channels, use_bias=False, kernel_init=dt_init, rngs=rngs)
-        self.dt_bias_E = nnx.Param(
+        dt_bias_E = (
             time_step_bias(rngs.params(), (channels,)) if time_step_init else jnp.zeros(channels)
         )
-        self.A_log_ExN = nnx.Param(jnp.log(jnp.tile(jnp.arange(1.0, d_state + 1), (channels, 1))))
-        self.D_E = nnx.Param(jnp.ones(channels))
+        self.dt_bias_E = nnx.Param(dt_bias_E, keep_float32=True)
+        A_log_ExN = jnp.log(jnp.tile(jnp.arange(1.0, d_state + 1), (channels, 1)))
+        self.A_log_ExN = nnx.Param(A_log_ExN, keep_float32=True, no_weight_decay=True)
+        self.D_E = nnx.Param(jnp.ones(channels), keep_float32=True)
         self.out_proj = nnx.Linear(channels, d_model, **dense)
 
     def __call__(
-        self, x_BxLxD: jax.Array, lengths_B: jax.Array | None = None, *, reverse: bool = False
-    ) -> jax.Array:
+        self, x_BxLxD: Array, lengths_B: Array | None = None, *, reverse: bool = False
+    ) -> Array:
         """Return the block's output at every position, (B, L, D).
 
         Args:
@@ -73,7 +122,7 @@ class Mamba(nnx.Module):
             lengths_B = within(lengths_B, x_BxLxD.shape[1], self.time_axis)
         x_BxLxE, z_BxLxE = jnp.split(self.in_proj(x_BxLxD), 2, axis=-1)
         u_BxLxE = self._convolve(x_BxLxE, lengths_B, reverse)
-        dt_BxLxR, B_BxLxN, C_BxLxN = self._select(u_BxLxE)
+        dt_BxLxR, B_BxLxN, C_BxLxN = self._selected(u_BxLxE)
         y_BxLxE = selective_scan(
             u_BxLxE,
             self.dt_proj(dt_BxLxR),
@@ -93,30 +142,35 @@ class Mamba(nnx.Module):
 
     def readout(
         self,
-        x_BxLxD: jax.Array,
-        position_B: jax.Array,
-        lengths_B: jax.Array | None = None,
+        x_BxLxD: Array,
+        position_B: Array,
+        lengths_B: Array | None = None,
         *,
         reverse: bool = False,
-    ) -> jax.Array:
+    ) -> Array:
         """Return the block's output at one position a row, (B, D).
 
-        Equal to ``self(x, lengths, reverse=reverse)[b, position[b]]``, but everything behind the
-        state (C, D, gate, output projection) is computed for that position alone.
+        Equal to ``self(x, lengths, reverse=reverse)[b, position[b]]``, but everything after the
+        state (C, D, gate, output projection) is computed for that position only.
         """
         d_model, length, axis = x_BxLxD.shape[-1], x_BxLxD.shape[1], self.time_axis
         channels = self.out_proj.kernel[...].shape[0]
         in_kernel = self.in_proj.kernel[...]
-        z_BxE = at_item(x_BxLxD, position_B, axis) @ in_kernel[:, channels:]
+        z_BxE = at_position(x_BxLxD, position_B, axis) @ in_kernel[:, channels:]
         # Written as one matrix product: (B, L) are contiguous rows.
         x_BxLxE = (x_BxLxD.reshape(-1, d_model) @ in_kernel[:, :channels]).reshape(
             -1, length, channels
         )
-        start_B, stop_B = _visited(position_B, lengths_B, whole_length(length, axis), reverse)
+        if not reverse:
+            start_B, stop_B = jnp.zeros_like(position_B), position_B + 1
+        elif lengths_B is None:
+            start_B, stop_B = position_B, jnp.full_like(position_B, whole_length(length, axis))
+        else:
+            start_B, stop_B = position_B, lengths_B
         if lengths_B is not None:
             lengths_B = within(lengths_B, length, axis)
         u_BxLxE = self._convolve(x_BxLxE, lengths_B, reverse)
-        u_BxE = at_item(u_BxLxE, position_B, axis)
+        u_BxE = at_position(u_BxLxE, position_B, axis)
         inputs = self.rank + self.d_state
         x_kernel = self.x_proj.kernel[...]
         dt_BxLxR, B_BxLxN = jnp.split(u_BxLxE @ x_kernel[:, :inputs], [self.rank], axis=-1)
@@ -136,12 +190,10 @@ class Mamba(nnx.Module):
         )
         return self.out_proj((y_BxE + self.D_E[...] * u_BxE) * nnx.silu(z_BxE))
 
-    def _convolve(
-        self, x_BxLxE: jax.Array, lengths_B: jax.Array | None, reverse: bool
-    ) -> jax.Array:
+    def _convolve(self, x_BxLxE: Array, lengths_B: Array | None, reverse: bool) -> Array:
         """Return silu of the depthwise convolution over the positions visited so far."""
         length = x_BxLxE.shape[1]
-        if reverse and lengths_B is not None:  # what lies behind the end is not read
+        if reverse and lengths_B is not None:  # what lies after the end is not read
             x_BxLxE = jnp.where(mask(lengths_B, length)[..., None], x_BxLxE, 0)
         taps = self.conv_kernel_KxE[...].shape[0]
         more = neighbours(x_BxLxE, taps - 1, self.time_axis, reverse=reverse)
@@ -152,16 +204,103 @@ class Mamba(nnx.Module):
             out = out + padded[:, first : first + length] * self.conv_kernel_KxE[tap]
         return nnx.silu(out)
 
-    def _select(self, u_BxLxE: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        splits = [self.rank, self.rank + self.d_state]
-        dt, B, C = jnp.split(self.x_proj(u_BxLxE), splits, axis=-1)
+    def start(self, batch: int, dtype: jnp.dtype) -> MambaState:
+        """Return the state before the first event; ``dtype`` is that of the block's inputs."""
+        taps, channels = self.conv_kernel_KxE[...].shape
+        conv_state_BxTxE = jnp.zeros((batch, taps - 1, channels), dtype)
+        return MambaState(conv_state_BxTxE, self._no_ssm_state(batch, dtype))
+
+    def step(self, state: MambaState, x_BxD: Array) -> tuple[MambaState, Array]:
+        """Take in one event; return its output, (B, D): that of ``self(x)`` at its position."""
+        x_BxE, z_BxE = jnp.split(self.in_proj(x_BxD), 2, axis=-1)
+        window_BxKxE = jnp.concatenate([state.conv_state_BxTxE, x_BxE[:, None]], axis=1)
+        u_BxE = self._convolved(window_BxKxE)
+        dt_BxR, B_BxN, C_BxN = self._selected(u_BxE)
+        y_BxE, ssm_state_BxExN = selective_scan_step(
+            state.ssm_state_BxExN,
+            u_BxE,
+            self.dt_proj(dt_BxR),
+            -jnp.exp(self.A_log_ExN[...]),
+            B_BxN,
+            C_BxN,
+            self.D_E[...],
+            z_BxE,
+            self.dt_bias_E[...],
+            delta_softplus=True,
+        )
+        return MambaState(window_BxKxE[:, 1:], ssm_state_BxExN), self.out_proj(y_BxE)
+
+    def start_reverse(self, batch: int, dtype: jnp.dtype) -> ReverseScanState:
+        """Return the state of a reverse scan before the first event; see ``start``."""
+        taps, channels = self.conv_kernel_KxE[...].shape
+        ssm_state_BxExN = self._no_ssm_state(batch, dtype)
+        return ReverseScanState(
+            ssm_state_BxExN,
+            ssm_state_BxExN[..., 0],
+            jnp.zeros((batch, taps - 1, channels), dtype),
+            jnp.zeros((batch, taps, channels), dtype),
+            jnp.zeros((batch, channels), dtype),
+            jnp.zeros(batch, jnp.int32),
+        )
+
+    def step_reverse(self, state: ReverseScanState, x_BxD: Array) -> tuple[ReverseScanState, Array]:
+        """Take in one event; return the output at the first item, (B, D).
+
+        It is that of ``self(x_BxLxD, reverse=True)`` at position 0.
+        """
+        x_BxE, z_BxE = jnp.split(self.in_proj(x_BxD), 2, axis=-1)
+        open_BxKxE = jnp.concatenate([state.conv_state_BxTxE, x_BxE[:, None]], axis=1)
+        taps = open_BxKxE.shape[1]
+        padded_Bx2KxE = jnp.pad(open_BxKxE, ((0, 0), (0, taps - 1), (0, 0)))
+        # The taps of a reversed convolution stand the other way round: the last meets the position.
+        u_BxKxE = jnp.stack(
+            [self._convolved(padded_Bx2KxE[:, i : i + taps][:, ::-1]) for i in range(taps)], axis=1
+        )
+        dt_BxKxR, B_BxKxN, _ = self._selected(u_BxKxE)
+        dt_BxKxE = nnx.softplus(self.dt_proj(dt_BxKxR) + self.dt_bias_E[...])
+        real_BxK = jnp.arange(taps) >= taps - 1 - state.count_B[:, None]
+        dt_BxKxE = jnp.where(real_BxK[..., None], dt_BxKxE, 0).astype(state.ssm_state_BxExN.dtype)
+        S_BxKxE = state.elapsed_BxE[:, None] + jnp.cumsum(dt_BxKxE, axis=1) - dt_BxKxE
+        decay_BxKxExN = jnp.exp(S_BxKxE[..., None] * -jnp.exp(self.A_log_ExN[...]))
+        term_BxKxExN = decay_BxKxExN * (dt_BxKxE * u_BxKxE)[..., None] * B_BxKxN[:, :, None]
+        fresh_BxK = jnp.arange(taps) == state.count_B[:, None]
+        first_BxKxE = jnp.where(fresh_BxK[..., None], x_BxE[:, None], state.first_BxKxE)
+        z_BxE = jnp.where(state.count_B[:, None] == 0, z_BxE, state.z_BxE)
+        ssm_state_BxExN = state.ssm_state_BxExN + term_BxKxExN.sum(1)
+        state = ReverseScanState(
+            state.ssm_state_BxExN + term_BxKxExN[:, 0],
+            state.elapsed_BxE + dt_BxKxE[:, 0],
+            open_BxKxE[:, 1:],
+            first_BxKxE,
+            z_BxE,
+            state.count_B + 1,
+        )
+        u_BxE = self._convolved(first_BxKxE[:, ::-1])
+        C_BxN = self._selected(u_BxE)[2]
+        y_BxE = jnp.einsum("ben,bn->be", ssm_state_BxExN, C_BxN, precision="highest")
+        y_BxE = y_BxE.astype(u_BxE.dtype) + self.D_E[...] * u_BxE
+        return state, self.out_proj(y_BxE * nnx.silu(z_BxE))
+
+    def _no_ssm_state(self, batch: int, dtype: jnp.dtype) -> Array:
+        shape = (batch, *self.A_log_ExN[...].shape)
+        return jnp.zeros(shape, jnp.promote_types(dtype, jnp.float32))
+
+    def _convolved(self, window_BxKxE: Array) -> Array:
+        """Return what the scan reads, (B, E): silu of the convolution of its newest inputs."""
+        return nnx.silu(
+            self.conv_bias_E[...] + jnp.sum(window_BxKxE * self.conv_kernel_KxE[...], 1)
+        )
+
+    def _selected(self, u: Array) -> tuple[Array, Array, Array]:
+        """Return dt before ``dt_proj``, B and C of the scan's inputs (..., E)."""
+        dt, B, C = jnp.split(self.x_proj(u), [self.rank, self.rank + self.d_state], axis=-1)
         return dt, B, C
 
 
-def _visited(
-    position_B: jax.Array, lengths_B: jax.Array | None, length: int, reverse: bool
-) -> tuple[jax.Array, jax.Array]:
-    """Return start and stop of what a scan has visited when it arrives at ``position_B``."""
-    if not reverse:
-        return jnp.zeros_like(position_B), position_B + 1
-    return position_B, jnp.full_like(position_B, length) if lengths_B is None else lengths_B
+def time_step_bias(
+    key: Array, shape: tuple[int, ...], smallest: float = 1e-3, largest: float = 0.1
+) -> Array:
+    """Draw biases whose softplus is log-uniform in [smallest, largest] (Mamba's own choice)."""
+    log_dt = jax.random.uniform(key, shape, jnp.float32, jnp.log(smallest), jnp.log(largest))
+    dt = jnp.exp(log_dt)
+    return dt + jnp.log(-jnp.expm1(-dt))  # the inverse of softplus

@@ -2,49 +2,41 @@
 
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 from flax import nnx
+from jax import Array
 
-from echojax.models import mamba_state
 from echojax.models.base import CausalModel
-from echojax.models.dropout import dropout, split_keys
-from echojax.models.feed_forward import FeedForward
-from echojax.models.layer_norm import layer_norm
-from echojax.models.mamba import Mamba
-from echojax.models.mamba_state import MambaState
-from echojax.models.sequence_shards import NO_AXIS, at_item
+from echojax.models.layers import FeedForward, Keys, dropout, layer_norm, split_keys
+from echojax.models.mamba import Mamba, MambaState
+from echojax.models.positions import TimeSharded, at_position
 
 
-class CausalLayer(nnx.Module):
+class CausalLayer(TimeSharded):
     """Mamba and a feed-forward network; ``residual`` joins Mamba's input to its output."""
 
     def __init__(
         self, mamba: Mamba, *, d_model: int, dropout: float, residual: bool, rngs: nnx.Rngs
     ):
         self.mamba, self.dropout, self.residual = mamba, dropout, residual
-        self.time_axis = NO_AXIS
         self.norm = layer_norm(d_model, rngs=rngs)
         self.ffn = FeedForward(d_model, dropout=dropout, rngs=rngs)
 
-    def __call__(self, x_BxLxD: jax.Array, *, dropout_keys: jax.Array | None = None) -> jax.Array:
+    def __call__(self, x_BxLxD: Array, *, dropout_keys: Keys = None) -> Array:
         """Return the layer's output at every position, (B, L, D)."""
-        return self._behind_mamba(self.mamba(x_BxLxD), x_BxLxD, dropout_keys)
+        return self._after_mamba(self.mamba(x_BxLxD), x_BxLxD, dropout_keys)
 
-    def readout(
-        self, x_BxLxD: jax.Array, last_B: jax.Array, *, dropout_keys: jax.Array | None = None
-    ) -> jax.Array:
-        """Return the layer's output at the last item alone, (B, D)."""
+    def readout(self, x_BxLxD: Array, last_B: Array, *, dropout_keys: Keys = None) -> Array:
+        """Return the layer's output at the last item only, (B, D)."""
         y_BxD = self.mamba.readout(x_BxLxD, last_B)
-        x_BxD = at_item(x_BxLxD, last_B, self.time_axis)
-        return self._behind_mamba(y_BxD, x_BxD, dropout_keys)
+        x_BxD = at_position(x_BxLxD, last_B, self.time_axis)
+        return self._after_mamba(y_BxD, x_BxD, dropout_keys)
 
-    def step(self, state: MambaState, x_BxD: jax.Array) -> tuple[MambaState, jax.Array]:
+    def step(self, state: MambaState, x_BxD: Array) -> tuple[MambaState, Array]:
         """Take in one more position; return Mamba's state and the output there, (B, D)."""
-        state, y_BxD = mamba_state.step(self.mamba, state, x_BxD)
-        return state, self._behind_mamba(y_BxD, x_BxD, None)
+        state, y_BxD = self.mamba.step(state, x_BxD)
+        return state, self._after_mamba(y_BxD, x_BxD, None)
 
-    def _behind_mamba(self, y: jax.Array, x: jax.Array, key: jax.Array | None) -> jax.Array:
+    def _after_mamba(self, y: Array, x: Array, key: Keys) -> Array:
         keys = split_keys(key, 2)
         y = dropout(y, self.dropout, keys[0], self.time_axis)
         return self.ffn(self.norm(y + x if self.residual else y), dropout_keys=keys[1])
@@ -53,7 +45,7 @@ class CausalLayer(nnx.Module):
 class Mamba4Rec(CausalModel):
     """Embedding -> [Mamba -> feed-forward] x layers -> the vector at the last item.
 
-    A single layer has no residual around Mamba, as in the authors' code. Arguments as for
+    A single layer has no residual around Mamba, as in the authors' code. Sizes as for
     ``EchoMamba4Rec``.
     """
 
@@ -87,50 +79,34 @@ class Mamba4Rec(CausalModel):
             [CausalLayer(Mamba(d_model, **mamba, rngs=rngs), **shared) for _ in range(layers)]
         )
 
-    def encode_all(
-        self,
-        item_ids_BxL: jax.Array,
-        lengths_B: jax.Array,
-        *,
-        dropout_keys: jax.Array | None = None,
-    ) -> jax.Array:
-        """Return one vector a position, (B, L, D); see ``CausalModel.encode_all``."""
+    def read_all(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
+        """Return one vector a position, (B, L, D); see ``CausalModel.read_all``."""
         keys = split_keys(dropout_keys, len(self.layers) + 1)
-        x_BxLxD = self._embed(item_ids_BxL, keys[0])
+        x_BxLxD = self._embed(x_BxLxD, keys[0])
         for layer, key in zip(self.layers, keys[1:], strict=True):
             x_BxLxD = layer(x_BxLxD, dropout_keys=key)
         return x_BxLxD
 
-    def encode(
-        self,
-        item_ids_BxL: jax.Array,
-        lengths_B: jax.Array,
-        *,
-        dropout_keys: jax.Array | None = None,
-    ) -> jax.Array:
+    def read_out(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
         """Return one vector a history, (B, D); of the last layer only its position is computed."""
         keys = split_keys(dropout_keys, len(self.layers) + 1)
-        x_BxLxD = self._embed(item_ids_BxL, keys[0])
+        x_BxLxD = self._embed(x_BxLxD, keys[0])
         for layer, key in zip(self.layers[:-1], keys[1:-1], strict=True):
             x_BxLxD = layer(x_BxLxD, dropout_keys=key)
-        last_B = jnp.asarray(lengths_B) - 1
-        return self.layers[-1].readout(x_BxLxD, last_B, dropout_keys=keys[-1])
+        return self.layers[-1].readout(x_BxLxD, lengths_B - 1, dropout_keys=keys[-1])
 
     def start(self, batch: int) -> list[MambaState]:
         """Return each layer's state before the first event."""
         dtype = self.item_embedding[...].dtype
-        return [mamba_state.start(layer.mamba, batch, dtype) for layer in self.layers]
+        return [layer.mamba.start(batch, dtype) for layer in self.layers]
 
-    def step(
-        self, states: list[MambaState], item_B: jax.Array
-    ) -> tuple[list[MambaState], jax.Array]:
-        """Take in one more item; return the states and the vector behind it, (B, D)."""
-        x_BxD, behind = self._embed(item_B[:, None], None)[:, 0], []
+    def step(self, states: list[MambaState], item_B: Array) -> tuple[list[MambaState], Array]:
+        """Take in one more item; return the states and the vector after it, (B, D)."""
+        x_BxD, after = self.norm(self.lookup_one(item_B)), []
         for layer, state in zip(self.layers, states, strict=True):
             state, x_BxD = layer.step(state, x_BxD)
-            behind.append(state)
-        return behind, x_BxD
+            after.append(state)
+        return after, x_BxD
 
-    def _embed(self, item_ids_BxL: jax.Array, keys: jax.Array | None) -> jax.Array:
-        x_BxLxD = dropout(self.lookup(item_ids_BxL), self.dropout, keys, self.time_axis)
-        return self.norm(x_BxLxD)
+    def _embed(self, x_BxLxD: Array, keys: Keys) -> Array:
+        return self.norm(dropout(x_BxLxD, self.dropout, keys, self.time_axis))

@@ -5,10 +5,11 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import Array
 
 from echojax.models.base import CausalModel
-from echojax.models.dropout import dropout, split_keys
 from echojax.models.gru import GRU
+from echojax.models.layers import Keys, dropout, split_keys
 from echojax.models.positions import at_position
 
 _xavier = nnx.initializers.xavier_normal()
@@ -17,18 +18,12 @@ _xavier = nnx.initializers.xavier_normal()
 class NARM(CausalModel):
     """Embedding -> GRU -> [local, global] -> bilinear decoding.
 
-    Behind position t the global part is the state ``h_t``, the local one
+    After position t the global part is the state ``h_t``, the local one
     ``sum_j v' sigmoid(A_1 h_t + A_2 h_j) h_j`` over the states read so far (equations 5 to 8), and
     an item's score ``item' B [local, global]`` (equation 9).
 
-    Args:
-        num_items: V, with padding as item 0.
-        d_model: D.
-        hidden_size: H, size of the recurrent state.
-        dropout: rate before the decoding; half of it behind the embedding, as in the paper (.5
-            and .25).
-        max_len: L, how many of the newest items are read.
-        rngs: streams of random keys for the initial parameters.
+    Dropout of ``dropout`` is before the decoding, and of half of it after the embedding, as in the
+    paper (.5 and .25).
     """
 
     def __init__(
@@ -51,71 +46,57 @@ class NARM(CausalModel):
         self.v = linear(hidden_size, 1)
         self.b = linear(2 * hidden_size, d_model)
 
-    def encode_all(
-        self,
-        item_ids_BxL: jax.Array,
-        lengths_B: jax.Array,
-        *,
-        dropout_keys: jax.Array | None = None,
-    ) -> jax.Array:
-        """Return one vector a position, (B, L, D); see ``CausalModel.encode_all``."""
+    def read_all(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
+        """Return one vector a position, (B, L, D); see ``CausalModel.read_all``."""
         keys = split_keys(dropout_keys, 2)
-        h_BxLxH = self._states(item_ids_BxL, keys[0])
+        h_BxLxH = self._states(x_BxLxD, keys[0])
         keys_BxLxH = self.a_2(h_BxLxH)
 
         # One position after the other: energies of all pairs would be (B, L, L, H).
         @jax.checkpoint
-        def local_at(query: tuple[jax.Array, jax.Array]) -> jax.Array:
+        def local_at(query: tuple[Array, Array]) -> Array:
             return self._local(h_BxLxH, keys_BxLxH, *query)
 
         queries = (jnp.arange(h_BxLxH.shape[1]), jnp.swapaxes(h_BxLxH, 0, 1))
         local_BxLxH = jnp.swapaxes(jax.lax.map(local_at, queries), 0, 1)
         return self._decode(local_BxLxH, h_BxLxH, keys[1])
 
-    def encode(
-        self,
-        item_ids_BxL: jax.Array,
-        lengths_B: jax.Array,
-        *,
-        dropout_keys: jax.Array | None = None,
-    ) -> jax.Array:
-        """Return one vector a history, (B, D); attention is computed at its end alone."""
+    def read_out(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
+        """Return one vector a history, (B, D); attention is computed at its end only."""
         keys = split_keys(dropout_keys, 2)
-        last_B = jnp.asarray(lengths_B) - 1
-        h_BxLxH = self._states(item_ids_BxL, keys[0])
+        last_B = lengths_B - 1
+        h_BxLxH = self._states(x_BxLxD, keys[0])
         last_BxH = at_position(h_BxLxH, last_B)
         local_BxH = self._local(h_BxLxH, self.a_2(h_BxLxH), last_B[:, None], last_BxH)
         return self._decode(local_BxH, last_BxH, keys[1])
 
-    def start(self, batch: int) -> tuple[jax.Array, jax.Array]:
+    def start(self, batch: int) -> tuple[Array, Array]:
         """Return states and their maps by ``A_2`` before the first event, (B, L, H) each."""
         size = self.a_1.kernel[...].shape[0]
         shape, dtype = (batch, self.max_len, size), self.item_embedding[...].dtype
         return jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)
 
     def step(
-        self, kept: tuple[jax.Array, jax.Array], item_B: jax.Array, position_B: jax.Array
-    ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
-        """Take in an item at row b's next position; return the vector behind it, (B, D)."""
+        self, kept: tuple[Array, Array], item_B: Array, position_B: Array
+    ) -> tuple[tuple[Array, Array], Array]:
+        """Take in an item at row b's next position; return the vector after it, (B, D)."""
         h_BxLxH, keys_BxLxH = kept
         row_B, first_Bx1 = jnp.arange(len(item_B)), position_B[:, None] == 0
         before_BxH = jnp.where(first_Bx1, 0, h_BxLxH[row_B, position_B - 1])
-        h_BxH = self.gru.step(before_BxH, self.lookup(item_B[:, None])[:, 0])
+        h_BxH = self.gru.step(before_BxH, self.lookup_one(item_B))
         h_BxLxH = h_BxLxH.at[row_B, position_B].set(h_BxH)
         keys_BxLxH = keys_BxLxH.at[row_B, position_B].set(self.a_2(h_BxH))
         local_BxH = self._local(h_BxLxH, keys_BxLxH, position_B[:, None], h_BxH)
         return (h_BxLxH, keys_BxLxH), self._decode(local_BxH, h_BxH, None)
 
-    def _states(self, item_ids_BxL: jax.Array, keys: jax.Array | None) -> jax.Array:
-        return self.gru(dropout(self.lookup(item_ids_BxL), self.dropout / 2, keys))
+    def _states(self, x_BxLxD: Array, keys: Keys) -> Array:
+        return self.gru(dropout(x_BxLxD, self.dropout / 2, keys))
 
-    def _local(
-        self, h_BxLxH: jax.Array, keys_BxLxH: jax.Array, position: jax.Array, query_BxH: jax.Array
-    ) -> jax.Array:
+    def _local(self, h_BxLxH: Array, keys_BxLxH: Array, position: Array, query_BxH: Array) -> Array:
         energy_BxLxH = nnx.sigmoid(keys_BxLxH + self.a_1(query_BxH)[:, None])
         read_BxL = jnp.arange(h_BxLxH.shape[1]) <= position
         alpha_BxL = jnp.where(read_BxL, self.v(energy_BxLxH)[..., 0], 0)
         return jnp.einsum("bl,blh->bh", alpha_BxL, h_BxLxH)
 
-    def _decode(self, local: jax.Array, last: jax.Array, keys: jax.Array | None) -> jax.Array:
+    def _decode(self, local: Array, last: Array, keys: Keys) -> Array:
         return self.b(dropout(jnp.concatenate([local, last], axis=-1), self.dropout, keys))

@@ -1,20 +1,79 @@
-"""Which positions of a window hold items, and the vector at one of them."""
+"""Positions of histories, and what devices exchange that each have a shard of every history.
+
+Lengths and positions are those of whole histories. Devices that a mapped axis names have their
+shards in the order of time; without an axis a shard is the whole.
+"""
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
+from jax import Array
 
 
-def mask(lengths_B: jax.Array, length: int) -> jax.Array:
+class TimeSharded(nnx.Module):
+    """A module that exchanges something over positions where ``time_axis`` names a mapped axis."""
+
+    time_axis: str | None = None
+
+
+def mask(lengths_B: Array, length: int) -> Array:
     """Return (B, L) booleans: is the position an item (and not padding)?"""
     return jnp.arange(length) < lengths_B[:, None]
 
 
-def at_position(x_BxLxD: jax.Array, position_B: jax.Array) -> jax.Array:
-    """Return row b's vector at position[b], (B, D)."""
-    return jnp.take_along_axis(x_BxLxD, position_B[:, None, None], axis=1)[:, 0]
-
-
-def pad_to(item_ids_BxL: jax.Array, length: int) -> jax.Array:
+def pad_to(item_ids_BxL: Array, length: int) -> Array:
     """Fill up (B, L) item numbers with padding, to (B, length); longer ones stay as they are."""
     item_ids_BxL = jnp.asarray(item_ids_BxL)
     return jnp.pad(item_ids_BxL, ((0, 0), (0, max(0, length - item_ids_BxL.shape[1]))))
+
+
+def at_position(x_BxLxD: Array, position_B: Array, axis: str | None = None) -> Array:
+    """Return row b's vector at position[b] of the whole, (B, D), on every device."""
+    if axis is None:
+        return jnp.take_along_axis(x_BxLxD, position_B[:, None, None], axis=1)[:, 0]
+    length = x_BxLxD.shape[1]
+    here_B = position_B // length == jax.lax.axis_index(axis)
+    return jax.lax.psum(
+        jnp.where(here_B[:, None], at_position(x_BxLxD, position_B % length), 0), axis
+    )
+
+
+def within(position_B: Array, length: int, axis: str | None) -> Array:
+    """Return where a position (or an end) of the whole falls in this shard of L, in 0..L."""
+    if axis is None:
+        return position_B
+    return jnp.clip(position_B - jax.lax.axis_index(axis) * length, 0, length)
+
+
+def whole_length(length: int, axis: str | None) -> int:
+    """Return how many positions all shards have."""
+    return length if axis is None else length * jax.lax.axis_size(axis)
+
+
+def neighbours(x_BxLxD: Array, count: int, axis: str | None, *, reverse: bool) -> Array:
+    """Return the ``count`` positions before this shard (after it if reverse), (B, count, D).
+
+    Where there are none they are 0.
+
+    Raises:
+        ValueError: a shard has fewer positions.
+    """
+    batch, length, d_model = x_BxLxD.shape
+    if axis is None:
+        return jnp.zeros((batch, count, d_model), x_BxLxD.dtype)
+    if length < count:
+        raise ValueError(f"a shard of {length} positions, but a convolution reads {count} more")
+    last = jax.lax.axis_size(axis) - 1
+    if reverse:
+        return jax.lax.ppermute(x_BxLxD[:, :count], axis, [(i + 1, i) for i in range(last)])
+    return jax.lax.ppermute(x_BxLxD[:, -count:], axis, [(i, i + 1) for i in range(last)])
+
+
+def channels_of_all(x_BxLxD: Array, axis: str) -> Array:
+    """Return all positions of this device's share of the channels, (B, T L, D / T)."""
+    return jax.lax.all_to_all(x_BxLxD, axis, 2, 1, tiled=True)
+
+
+def shard_of_all(x_BxTLxd: Array, axis: str) -> Array:
+    """Undo ``channels_of_all``."""
+    return jax.lax.all_to_all(x_BxTLxd, axis, 1, 2, tiled=True)

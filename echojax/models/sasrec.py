@@ -1,30 +1,21 @@
 """SASRec (arXiv 1808.09781): causal self-attention over the history."""
 
-import jax
 from flax import nnx
+from jax import Array
 
-from echojax.models.attention import Transformer
+from echojax.models.attention import KeyValueCache, Transformer
 from echojax.models.base import CausalModel
-from echojax.models.self_attention import KeyValueCache
+from echojax.models.layers import Keys
 
 
 class SASRec(CausalModel):
     """Embedding -> positions -> [causal self-attention -> feed-forward] x layers.
 
     It is RecBole's variant, which the published numbers with a full softmax come from: layer
-    normalisation behind each residual, GELU, four times as wide inside. (The paper normalises
+    normalisation after each residual, GELU, four times as wide inside. (The paper normalises
     before, with ReLU and as wide inside as out, and trains on one negative a position.) The oldest
     item shown is at position 0. Attention probabilities are not dropped; see
     ``echojax.models.attention``.
-
-    Args:
-        num_items: V, with padding as item 0.
-        d_model: D.
-        layers: how many layers.
-        heads: attention heads; must divide ``d_model``.
-        dropout: rate, everywhere but on attention probabilities.
-        max_len: L, how many of the newest items are read.
-        rngs: streams of random keys for the initial parameters.
     """
 
     def __init__(
@@ -49,25 +40,12 @@ class SASRec(CausalModel):
             rngs=rngs,
         )
 
-    def encode_all(
-        self,
-        item_ids_BxL: jax.Array,
-        lengths_B: jax.Array,
-        *,
-        dropout_keys: jax.Array | None = None,
-    ) -> jax.Array:
-        """Return one vector a position, (B, L, D); see ``CausalModel.encode_all``."""
-        return self.transformer(self.lookup(item_ids_BxL), lengths_B, dropout_keys=dropout_keys)
+    def read_all(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
+        """Return one vector a position, (B, L, D); see ``CausalModel.read_all``."""
+        return self.transformer(x_BxLxD, lengths_B, dropout_keys=dropout_keys)
 
-    def encode(
-        self,
-        item_ids_BxL: jax.Array,
-        lengths_B: jax.Array,
-        *,
-        dropout_keys: jax.Array | None = None,
-    ) -> jax.Array:
+    def read_out(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
         """Return one vector a history, (B, D); of the last layer only its position is computed."""
-        x_BxLxD = self.lookup(item_ids_BxL)
         return self.transformer.readout(x_BxLxD, lengths_B, dropout_keys=dropout_keys)
 
     def start(self, batch: int) -> list[KeyValueCache]:
@@ -75,8 +53,8 @@ class SASRec(CausalModel):
         return self.transformer.start(batch)
 
     def step(
-        self, caches: list[KeyValueCache], item_B: jax.Array, position_B: jax.Array
-    ) -> tuple[list[KeyValueCache], jax.Array]:
-        """Take in an item at row b's next position; return the vector behind it, (B, D)."""
-        x_BxD = self.lookup(item_B[:, None])[:, 0]
+        self, caches: list[KeyValueCache], item_B: Array, position_B: Array
+    ) -> tuple[list[KeyValueCache], Array]:
+        """Take in an item at row b's next position; return the vector after it, (B, D)."""
+        x_BxD = self.lookup_one(item_B)
         return self.transformer.step(caches, x_BxD, position_B)

@@ -18,7 +18,7 @@ from echojax.multihost import store
 
 # Each host names its data as it finds them; what it reads there is compared by checksum.
 _LOCAL = ("data_path", "data_dir")
-_PLACE = ("coordinator", "num_processes", "process_id")
+_PLACE = ("coordinator", "num_processes", "process_id", "join_seconds")
 
 # Packages that compute, draw numbers or order the data; JAX's plugins are named jax-cuda13-...
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "grain", "numpy", "libtpu")

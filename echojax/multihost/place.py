@@ -9,8 +9,8 @@ from echojax.errors import UserError
 
 _FLAGS = ("--coordinator", "--num-processes", "--process-id")
 
-# What the launchers of clusters that JAX knows set where there is more than one process.
-_COUNTS = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
+# How long the first processes wait for the last: named on the command line, or by a cluster.
+_JOIN_SECONDS, _CLUSTER_JOIN_SECONDS = 50, 300
 
 
 @dataclass(frozen=True)
@@ -21,11 +21,13 @@ class Place:
         coordinator: address and port of the first process, HOST:PORT.
         hosts: how many processes there are.
         host: this one's number, from 0.
+        seconds: how long the first of them wait for the last.
     """
 
     coordinator: str | None = None
     hosts: int | None = None
     host: int | None = None
+    seconds: int = _CLUSTER_JOIN_SECONDS
 
 
 def place_of(words: list[str]) -> Place | None:
@@ -37,8 +39,12 @@ def place_of(words: list[str]) -> Place | None:
         UserError: flags that name no place.
     """
     coordinator, *numbers = (flag_value(name, words) for name in _FLAGS)
+    given = flag_value("--join-seconds", words)
+    seconds = _integer("--join-seconds", given) if given else None
+    if seconds is not None and seconds < 1:
+        raise UserError(f"--join-seconds must be at least 1, not {seconds}")
     if coordinator is None and numbers == [None, None]:
-        return Place() if _in_cluster() else None
+        return Place(seconds=seconds or _CLUSTER_JOIN_SECONDS) if _in_cluster() else None
     if coordinator is None or None in numbers:
         raise UserError(
             "--coordinator, --num-processes and --process-id go together; give all three or none"
@@ -54,7 +60,7 @@ def place_of(words: list[str]) -> Place | None:
             f"--process-id must be from 0 to {hosts - 1}, as --num-processes is {hosts}, "
             f"and not {host}"
         )
-    return Place(coordinator, hosts, host)
+    return Place(coordinator, hosts, host, seconds or _JOIN_SECONDS)
 
 
 def check_port_is_free(coordinator: str) -> None:
@@ -90,8 +96,26 @@ def _integer(name: str, word: str) -> int:
 
 
 def _in_cluster() -> bool:
-    """Say whether a launcher has started several processes in a way that JAX recognises."""
-    several = any(int(os.environ.get(name, "1")) > 1 for name in _COUNTS)
+    """Say whether a launcher has started several processes in a way that JAX recognises.
+
+    Raises:
+        UserError: Slurm has room for several tasks, and nobody has started them.
+    """
+    several = _count("OMPI_COMM_WORLD_SIZE") > 1 or _count("SLURM_STEP_NUM_TASKS") > 1
+    if not several and _count("SLURM_NTASKS") > 1 and "SLURM_STEP_NUM_TASKS" not in os.environ:
+        tasks = os.environ["SLURM_NTASKS"]
+        raise UserError(
+            f"Slurm has {tasks} tasks (SLURM_NTASKS) and this process was started without srun: "
+            f"{tasks} processes would be awaited, and one came; start it by srun, or unset "
+            "SLURM_NTASKS to train with one process"
+        )
     pod = "," in os.environ.get("TPU_WORKER_HOSTNAMES", "")
+    # The pods of a job that is an array of trainings have no service through which to meet.
     job = {"KUBERNETES_SERVICE_HOST", "JOB_COMPLETION_INDEX"} <= os.environ.keys()
-    return several or pod or job
+    return several or pod or (job and ".svc." in socket.getfqdn())
+
+
+def _count(name: str) -> int:
+    """Return how many processes a variable of the environment says there are; 0 where it is odd."""
+    value = os.environ.get(name, "")
+    return int(value) if value.isdecimal() else 0

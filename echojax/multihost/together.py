@@ -8,6 +8,7 @@ handler of that signal has the last word.
 
 import ctypes
 import json
+import logging
 import os
 import signal
 import threading
@@ -19,11 +20,10 @@ from echojax.errors import UserError, one_line, os_failure_is_user_error
 from echojax.multihost import store
 from echojax.multihost.place import Place, check_port_is_free
 
+log = logging.getLogger(__name__)
+
 # A host that does not answer for so long is lost, and the others stop.
 HEARTBEAT_SECONDS = 30
-
-# How long the first hosts wait for the last: named on the command line, or started by a cluster.
-JOIN_SECONDS, CLUSTER_JOIN_SECONDS = 50, 300
 
 # How long a failed host, maybe the one with the service, stays for the others to hear of it.
 _FAREWELL_SECONDS = 5.0
@@ -79,16 +79,17 @@ class Together:
         if place is None:
             return
         self._tried_to_join = True
-        seconds = CLUSTER_JOIN_SECONDS
-        if place.coordinator is not None:
-            seconds = JOIN_SECONDS
-            if place.host == 0:
-                check_port_is_free(place.coordinator)
+        if place.coordinator is not None and place.host == 0:
+            check_port_is_free(place.coordinator)
         at = f" at {place.coordinator}" if place.coordinator else ""
+        here = "a host" if place.host is None else f"host {place.host}"
         self._last_words = (
-            f"the hosts did not all meet{at} within {seconds} s, or one came twice; start each "
-            "once, all at the same time, where they can reach host 0 (without a proxy)",
+            f"the hosts did not all meet{at} within {place.seconds} s, or one came twice; start "
+            "each once, all at the same time, where they can reach host 0 (without a proxy)",
             2,
+        )
+        log.info(
+            f"{here} has come; waiting up to {place.seconds} s for all {place.hosts or 'others'}"
         )
         import jax
 
@@ -99,7 +100,7 @@ class Together:
                 place.coordinator,
                 place.hosts,
                 place.host,
-                initialization_timeout=seconds,
+                initialization_timeout=place.seconds,
                 heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
             )
         except (RuntimeError, ValueError) as error:
@@ -186,7 +187,9 @@ def _described(error: BaseException) -> tuple[str, int]:
     if isinstance(error, UserError):
         return one_line(error), 2
     if isinstance(error, KeyboardInterrupt):
-        return "stopped by Ctrl-C", 130
+        signum = getattr(error, "signum", signal.SIGINT)
+        how = "Ctrl-C" if signum == signal.SIGINT else signal.Signals(signum).name
+        return f"stopped by {how}", 128 + signum
     words = one_line(error)[:200]
     if _is_lost(error):
         return f"a host lost touch with another ({words})", 1

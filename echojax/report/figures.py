@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from html import escape
 
 import matplotlib
+import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -61,7 +62,7 @@ _STYLE = {
 @contextmanager
 def drawing_style() -> Iterator[None]:
     """Draw in the pages' style inside; leave matplotlib's settings as they were."""
-    with matplotlib.rc_context(), warnings.catch_warnings():
+    with matplotlib.rc_context(), warnings.catch_warnings(), np.errstate(invalid="ignore"):
         # Of letters that the font has not, and of names too long to fit: it is drawn all the same.
         warnings.simplefilter("ignore", UserWarning)
         matplotlib.rcdefaults()

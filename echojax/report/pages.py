@@ -44,7 +44,9 @@ def render(template: str, **values: Any) -> str:
 
 def _shown(value: Any) -> Any:
     """Return what the templates print for a value."""
-    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return printable(value.replace("\r\n", "\n"))
 
 
 _ENVIRONMENT = Environment(

@@ -9,6 +9,11 @@ from echojax.report.run_tables import score_table
 from echojax.report.tables import duration
 
 _HEADLINE = ("ndcg@10", "hr@10", "mrr@10")
+_NOTE = (
+    "Beside each score stands its 95 % bootstrap interval over users. Coverage@10 is the share of "
+    "the item set that is recommended to anybody, Popularity@10 the mean number of training "
+    "interactions of what is recommended."
+)
 
 
 def run_page(run: RunRecord, **navigation: Any) -> str:
@@ -16,12 +21,13 @@ def run_page(run: RunRecord, **navigation: Any) -> str:
     results = run.results or {}
     data = results["dataset"]["name"] if results else run.config.get("data_path")
     return render(
-        "run.html",
+        "page.html",
         title=f"{run.config.get('model')} on {data or run.config.get('dataset')}",
         subtitle=_subtitle(run),
         tiles=_tiles(run),
         pictures=run_pictures(run),
         tables=[score_table(results, part) for part in ("test", "valid") if results],
+        notes=[_NOTE] if results else [],
         facts={
             "Data": results.get("dataset"),
             "Protocol": results.get("protocol"),

@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from echojax.config import Config
-from echojax.data import Split
-from echojax.data.dataset import Dataset
+from echojax.data import Dataset, Split
 from echojax.models.heuristic import training_counts
-from echojax.training.prepared import read_data
+from echojax.training.builders import read_data
 from echojax.training.run_folder import check_same_data
 
 
@@ -37,7 +36,7 @@ def read_run_data(
     config = dataclasses.replace(
         config, data_dir=data_dir or config.data_dir, data_path=data_path or config.data_path
     )
-    dataset, split = read_data(config, say)
+    dataset, split = read_data(config)
     check_same_data(folder, dataset)
     return dataset, split
 

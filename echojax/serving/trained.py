@@ -11,7 +11,7 @@ from flax import nnx
 from echojax.config import Config
 from echojax.errors import UserError
 from echojax.models import HEURISTICS
-from echojax.training.best import read_best
+from echojax.training.checkpoints import load_checkpoint
 from echojax.training.run_folder import read_config, read_items
 from selective_scan import implementations
 
@@ -58,5 +58,5 @@ def read_trained(
     runs_here = implementations().get(config.scan) is None
     config = dataclasses.replace(config, scan=scan or (config.scan if runs_here else "auto"))
     item_ids, titles = read_items(folder)
-    best = read_best(folder, config, len(item_ids), say)
+    best = load_checkpoint(folder, config, len(item_ids))
     return Trained(config, nnx.merge(best.graphdef, best.params), best.step, item_ids, titles)

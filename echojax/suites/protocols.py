@@ -36,8 +36,9 @@ from echojax.suites.results import (
     results_sha256,
 )
 from echojax.suites.scores import COLUMNS, METRICS
-from echojax.training.best import read_best
-from echojax.training.prepared import encoder_and_items, make_evaluator, read_data
+from echojax.training.builders import read_data
+from echojax.training.checkpoints import load_checkpoint
+from echojax.training.evaluate import encoder_and_items, make_evaluator
 from echojax.training.run_folder import check_same_data, read_config
 
 # exclude_seen -> the rank of every test target among all items
@@ -57,7 +58,7 @@ def evaluate_if_missing(folder: Path, data_dir: str | None) -> bool:
         return False
     config = read_config(folder)
     config = dataclasses.replace(config, data_dir=data_dir or config.data_dir)
-    dataset, split = read_data(config, lambda line: None)
+    dataset, split = read_data(config)
     check_same_data(folder, dataset)
     rankers = _heuristic if config.model in HEURISTICS else _learned
     rank_all, score_candidates = rankers(folder, config, dataset, split)
@@ -112,9 +113,7 @@ def _learned(
 ) -> tuple[FullRanker, CandidateScorer]:
     """Return how the best checkpoint of a run ranks."""
     best_step = read_json(folder / "results.json")["train"]["best_step"]
-    graphdef, params, _ = read_best(
-        folder, config, dataset.num_items, lambda line: None, step=best_step
-    )
+    graphdef, params, _ = load_checkpoint(folder, config, dataset.num_items, step=best_step)
     evaluator = make_evaluator(config, dataset, split, graphdef, one_device())
 
     def rank_all(exclude_seen: bool) -> np.ndarray:

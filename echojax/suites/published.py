@@ -42,7 +42,9 @@ class Published(msgspec.Struct, forbid_unknown_fields=True):
             if protocol.get(name) != theirs
         ]
         words += [self.differs] if self.differs else []
-        words.append("range over publications" if len(self.hr) > 1 else "one number, without interval")
+        words.append(
+            "range over publications" if len(self.hr) > 1 else "one number, without interval"
+        )
         return "; ".join(words)
 
 

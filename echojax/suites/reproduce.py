@@ -12,15 +12,14 @@ from rich.console import Console
 
 from echojax.errors import UserError
 from echojax.report.tables import duration
-from echojax.signals import Stopped, stopping_at_once
+from echojax.signals import Interrupted, Stopped, stopping_at_once
 from echojax.suites.page import write_page
 from echojax.suites.protocols import evaluate_if_missing
 from echojax.suites.results import RUNS, Results, read
 from echojax.suites.runs import Run, only_variants, plan, write_failure, write_sample
 from echojax.suites.suite_file import Suite, find_suite, read_suite
 from echojax.suites.summary import finished_runs
-from echojax.training.interrupts import Interrupted
-from echojax.training.prepared import read_data, resolved
+from echojax.training.builders import read_data, resolved
 from echojax.training.run import run as train
 from echojax.training.run_folder import BusyError
 
@@ -176,7 +175,7 @@ def _refuse_other_data(run: Run, runs: list[Run], results: Results) -> None:
     if not finished:
         return
     name, first = next(iter(finished.items()))  # the others are on the same data
-    dataset, _ = read_data(resolved(run.config), lambda line: None)
+    dataset, _ = read_data(resolved(run.config))
     theirs, here = first.results["dataset"]["sha256"], dataset.fingerprint["sha256"]
     if theirs != here:
         raise UserError(

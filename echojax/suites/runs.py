@@ -14,7 +14,7 @@ from echojax.errors import UserError, unknown_name
 from echojax.files import write_atomically
 from echojax.models import HEURISTICS
 from echojax.suites.suite_file import Suite, train_command
-from echojax.training.prepared import resolved
+from echojax.training.builders import resolved
 from echojax.training.run_folder import read_config
 
 log = logging.getLogger(__name__)
@@ -177,7 +177,7 @@ def write_sample(path: Path, dataset: str, users: int, data_dir: str | None) -> 
     """
     if path.exists():
         return
-    whole = load_dataset(dataset, data_dir=data_dir, k_core=0, say=log.info)
+    whole = load_dataset(dataset, data_dir=data_dir, k_core=0)
     count = min(users, whole.num_users)
     drawn = np.sort(np.random.default_rng(0).choice(whole.num_users, count, replace=False))
     lines = ["user_id:token\titem_id:token\ttimestamp:float"]

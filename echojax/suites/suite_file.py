@@ -9,23 +9,12 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
-from echojax.config import Config, flag
+from echojax.config import NOT_IN_SUITES, Config, flag, misfit
 from echojax.errors import UserError, unknown_name
 
 Flags = dict[str, Any]  # of train.py
 
 _KINDS = typing.get_type_hints(Config)
-# What the suite says elsewhere, or the command line of reproduce.py.
-_NOT_HERE = {
-    "seed": "list the seeds under `seeds`",
-    "seeds": "list the seeds under `seeds`",
-    "run_dir": "use --out",
-    "resume": "interrupted runs are resumed anyway",
-    "data_dir": "use --data-dir",
-    "coordinator": "one process makes a suite's runs",
-    "num_processes": "one process makes a suite's runs",
-    "process_id": "one process makes a suite's runs",
-}
 # A name becomes a folder.
 _Tables = dict[Annotated[str, Meta(pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$")], Flags]
 
@@ -59,7 +48,9 @@ class Suite(Struct, kw_only=True):
     text: str = ""
     title: str = ""
     about: str = ""
-    seeds: Annotated[list[Annotated[int, Meta(ge=0)]], Meta(min_length=1)] = msgspec.field(default_factory=lambda: [0])
+    seeds: Annotated[list[Annotated[int, Meta(ge=0)]], Meta(min_length=1)] = msgspec.field(
+        default_factory=lambda: [0]
+    )
     reference: str
     flags: Flags = {}
     datasets: Annotated[_Tables, Meta(min_length=1)]
@@ -145,12 +136,10 @@ def _check_flags(table: Flags, where: str) -> None:
     for name, value in table.items():
         if name not in _KINDS:
             raise UserError(f"{where}: {unknown_name('flag', name, list(_KINDS))}")
-        if name in _NOT_HERE:
-            raise UserError(f"{where}: {name} has no place in a suite; {_NOT_HERE[name]}")
-        try:
-            msgspec.convert(value, _KINDS[name])
-        except msgspec.ValidationError as error:
-            raise UserError(f"{where}: {name} = {value!r} does not fit: {error}") from None
+        if name in NOT_IN_SUITES:
+            raise UserError(f"{where}: {name} has no place in a suite; {NOT_IN_SUITES[name]}")
+        if problem := misfit(name, value):
+            raise UserError(f"{where}: {name} {problem}")
 
 
 def _check_names(suite: Suite, path: Path) -> None:

@@ -9,19 +9,39 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from flax import nnx
 from orbax.checkpoint import checkpoint_managers
 
-from echojax.errors import REFUSED, UserError
-from echojax.hosts import is_main_process, on_main_process, tell
-from echojax.training.state import TrainState
+from echojax.config import Config
+from echojax.errors import UserError
+from echojax.files import read_json
+from echojax.hosts import broadcast, is_main_process, on_main_process
+from echojax.models import build_model
+from echojax.training.optimizer import make_optimizer
+from echojax.training.run_folder import identity
+from echojax.training.step import TrainState, state_shapes
+
+log = logging.getLogger(__name__)
+
+# What a disk, a file system or its owner refuses for now: no damage of a checkpoint.
+_REFUSED = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.EIO,
+    errno.ESTALE,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENAMETOOLONG,
+)
 
 
 class Restored(NamedTuple):
@@ -38,6 +58,20 @@ class Restored(NamedTuple):
     lost: str = ""
 
 
+class LoadedCheckpoint(NamedTuple):
+    """The model of a run's best step, or of the one that stands in for it.
+
+    Attributes:
+        graphdef: its structure.
+        params: its parameters.
+        step: after how many steps they were.
+    """
+
+    graphdef: nnx.GraphDef
+    params: nnx.State
+    step: int
+
+
 class _NewestAndTheirBest(checkpoint_managers.PreservationPolicy):
     """Keeps the newest two checkpoints and the best step that the progress of each names.
 
@@ -48,7 +82,8 @@ class _NewestAndTheirBest(checkpoint_managers.PreservationPolicy):
         best_steps: by step, as far as it is known.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self.best_steps: dict[int, int | None] = {}
 
     def should_preserve(
@@ -58,9 +93,9 @@ class _NewestAndTheirBest(checkpoint_managers.PreservationPolicy):
         context: checkpoint_managers.PreservationContext,
     ) -> Sequence[bool]:
         """Return for each checkpoint, oldest first, whether it is kept."""
-        newest = [info.step for info in checkpoints[-2:]]
-        kept = {*newest, *(self.best_steps.get(step) for step in newest)}
-        return [info.step in kept for info in checkpoints]
+        ours = [info.step for info in checkpoints if _is_ours(self._folder / str(info.step))]
+        kept = {*ours[-2:], *(self.best_steps.get(step) for step in ours[-2:])}
+        return [info.step in kept or info.step not in ours for info in checkpoints]
 
 
 class Checkpoints:
@@ -70,11 +105,10 @@ class Checkpoints:
     checkpoint or none. The checksum finds bytes that changed afterwards.
 
     The arrays are saved whole, so it does not matter how many devices and hosts go on from them.
-    The first host alone reads and writes, and tells the others what it has read.
+    Only the first host reads and writes, and tells the others what it has read.
 
     Args:
         folder: where they are.
-        say: prints one line to the user.
         run: what makes them those of one run, JSON values by name; saved with each and compared
             when it is read.
 
@@ -82,22 +116,20 @@ class Checkpoints:
         UserError: they cannot even be listed.
     """
 
-    def __init__(
-        self, folder: Path, say: Callable[[str], None], run: Mapping[str, Any] | None = None
-    ):
-        self._say, self._run = say, dict(run or {})
-        self._policy = _NewestAndTheirBest()
+    def __init__(self, folder: Path, run: Mapping[str, Any] | None = None):
+        self._run = dict(run or {})
+        self._policy = _NewestAndTheirBest(folder)
         self._manager: ocp.CheckpointManager | None = None
         if is_main_process():
             folder.mkdir(parents=True, exist_ok=True)
-            alone = ocp.options.MultiprocessingOptions(
+            this_process = ocp.options.MultiprocessingOptions(
                 primary_host=0, active_processes={0}, barrier_sync_key_prefix="checkpoints"
             )
             options = ocp.CheckpointManagerOptions(
                 preservation_policy=self._policy,
                 enable_async_checkpointing=False,
                 create=False,
-                multiprocessing_options=alone,
+                multiprocessing_options=this_process,
             )
             try:
                 self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
@@ -164,7 +196,7 @@ class Checkpoints:
         answer = on_main_process(read)
         if answer is None:
             return None
-        return Restored(tell(found.state if found else like), *answer)
+        return Restored(broadcast(found.state if found else like), *answer)
 
     def _restore(self, like: TrainState, first: int | None, newest: int | None) -> Restored | None:
         assert self._manager is not None
@@ -195,7 +227,7 @@ class Checkpoints:
             lost = damaged.pop(first)
         instead = "none is left" if found is None else f"using step {step}"
         for other, reason in damaged.items():
-            self._say(f"checkpoint of step {other} is {reason}: {instead}")
+            log.info(f"checkpoint of step {other} is {reason}: {instead}")
         if found is None:
             raise UserError(
                 f"no checkpoint in {self._manager.directory} can be read; "
@@ -215,9 +247,11 @@ class Checkpoints:
     def drop_after(self, step: int) -> None:
         """Delete what a run that goes on from ``step`` writes anew: later checkpoints, parts."""
         if self._manager is not None:
+            folder = Path(self._manager.directory)
             for newer in [s for s in self._manager.all_steps() if s > step]:
-                self._manager.delete(newer)
-            for part in Path(self._manager.directory).glob("*.orbax-checkpoint-tmp*"):
+                if _is_ours(folder / str(newer)):
+                    self._manager.delete(newer)
+            for part in folder.glob("*.orbax-checkpoint-tmp*"):
                 shutil.rmtree(part)
 
     def close(self) -> None:
@@ -273,6 +307,67 @@ class Checkpoints:
                 )
 
 
+def load_checkpoint(
+    folder: Path,
+    config: Config,
+    num_items: int,
+    *,
+    step: int | None = None,
+) -> LoadedCheckpoint:
+    """Read the checkpoint of a run's best step, or the newest whole one and say why.
+
+    Args:
+        folder: the run folder.
+        config: the run's resolved configuration, of one seed.
+        num_items: V, padding included.
+        step: the best one where the caller knows it: no other will do then.
+
+    Raises:
+        UserError: there is no checkpoint (of ``step``), or none that can be read.
+    """
+    missing = UserError(
+        f"{folder} has no checkpoint yet; train until the first one is written"
+        if step is None
+        else f"{folder} has lost the checkpoint of its best step {step}"
+    )
+    if not (folder / "checkpoints").is_dir():
+        raise missing
+    graphdef, like = state_shapes(lambda: build_model(config, num_items), make_optimizer(config))
+    checkpoints = Checkpoints(folder / "checkpoints", identity(folder))
+    try:
+        best = step or _best_step(folder, checkpoints.newest_progress())
+        found = checkpoints.restore(like, first=best or None)
+    finally:
+        checkpoints.close()
+    if found is None or (step is not None and found.lost):
+        raise missing
+    served = int(found.state.step)
+    if found.lost:
+        log.info(
+            f"step {served} is served: the checkpoint of step {best}, the best, is {found.lost}"
+        )
+    elif not best:
+        log.info(f"step {served} is served: no validation has said yet which step is the best")
+    return LoadedCheckpoint(graphdef, found.state.params, served)
+
+
+def _best_step(folder: Path, progress: dict[str, Any]) -> int:
+    """Return a run's best step, 0 where there is none yet.
+
+    The newest checkpoint names it, or the results where that is no longer the run's last one.
+    """
+    with suppress(UserError, LookupError, TypeError):  # no results yet, or damaged ones
+        train = read_json(folder / "results.json")["train"]
+        if train["steps"] > progress.get("steps", 0):
+            return int(train["best_step"])
+    return int(progress.get("best_step", 0))
+
+
+def _is_ours(path: Path) -> bool:
+    """Say whether a folder is a checkpoint; orbax takes any for one whose name is a number."""
+    return any((path / name).exists() for name in ("_CHECKPOINT_METADATA", "meta", "state"))
+
+
 @contextmanager
 def _no_tracebacks() -> Iterator[None]:
     """Keep orbax's and tensorstore's threads from printing what is raised here anyway."""
@@ -319,9 +414,7 @@ def _checked_progress(meta: dict[str, Any]) -> dict[str, Any]:
 
 def _is_refused(error: Exception) -> bool:
     """Say whether a file could not be read for now, or by this user: that is no damage."""
-    code = _os_error(error)
-    # A folder that is a file, or no folder, is damage.
-    return isinstance(error, MemoryError) or (code in REFUSED and code != errno.ENOTDIR)
+    return isinstance(error, MemoryError) or _os_error(error) in _REFUSED
 
 
 def _os_error(error: Exception) -> int | None:

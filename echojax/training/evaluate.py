@@ -1,14 +1,96 @@
-"""A finished or running run's best checkpoint, judged again."""
+"""Parameters evaluated on a part of the data: in training, and a run's best checkpoint again."""
 
 import dataclasses
+import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from echojax.mesh import one_device
-from echojax.training.best import read_best
-from echojax.training.prepared import make_evaluator, read_data
+import jax
+from flax import nnx
+from jax.sharding import Mesh
+
+from echojax.config import Config
+from echojax.data import Dataset, Split
+from echojax.evaluation.metrics import mean_metrics, summarise
+from echojax.evaluation.ranking import Ranked, Ranker, make_ranker, rank_examples
+from echojax.mesh import axes_of, one_device
+from echojax.models.base import with_axes, with_precision
+from echojax.models.heuristic import training_counts
+from echojax.training.builders import read_data
+from echojax.training.checkpoints import load_checkpoint
 from echojax.training.run_folder import check_same_data, read_own_config
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Evaluates parameters on the parts of a split.
+
+    Args:
+        config: batch size and ``exclude_seen``.
+        split: the examples.
+        ranker: from ``make_ranker``.
+        popularity_V: training interactions of each item.
+        mesh: the devices that users are spread over.
+    """
+
+    config: Config
+    split: Split
+    ranker: Ranker
+    popularity_V: Any
+    mesh: Mesh
+
+    def __call__(self, params: nnx.State, part: str) -> dict[str, Any]:
+        """Return the results of ``part`` ("train", "valid" or "test") as ``summarise`` does."""
+        return summarise(self.rank(params, part), getattr(self.split, part), self.popularity_V)
+
+    def means(self, params: nnx.State, part: str) -> dict[str, float]:
+        """Return the mean of each metric, without the intervals, which take longer."""
+        return mean_metrics(self.rank(params, part).rank_M)
+
+    def rank(self, params: nnx.State, part: str) -> Ranked:
+        """Return the rank of each target of ``part``."""
+        examples = getattr(self.split, part)
+        return rank_examples(
+            self.ranker,
+            params,
+            examples,
+            batch_size=min(self.config.eval_batch_size or 1024, len(examples)),
+            exclude_seen=self.config.exclude_seen,
+            mesh=self.mesh,
+        )
+
+
+def encoder_and_items(
+    config: Config, graphdef: nnx.GraphDef, mesh: Mesh
+) -> tuple[Callable[..., jax.Array], Callable[[nnx.State], jax.Array]]:
+    """Return how models with this structure encode histories, and give their catalogue.
+
+    ``encode(params, item_ids_BxL, lengths_B)`` is user_BxD, in the precision that ``config`` asks
+    for, and ``items(params)`` item_VxD.
+    """
+
+    def encode(params: nnx.State, item_ids_BxL: jax.Array, lengths_B: jax.Array) -> jax.Array:
+        model = with_precision(nnx.merge(graphdef, params), config.precision)
+        return with_axes(model, axes_of(mesh)).encode(item_ids_BxL, lengths_B)
+
+    def items(params: nnx.State) -> jax.Array:
+        return nnx.merge(graphdef, params).catalogue()
+
+    return encode, items
+
+
+def make_evaluator(
+    config: Config, dataset: Dataset, split: Split, graphdef: nnx.GraphDef, mesh: Mesh
+) -> Evaluator:
+    """Return the evaluator of models with this structure, users spread over ``mesh``."""
+    encode, items = encoder_and_items(config, graphdef, mesh)
+    ranker = make_ranker(encode, items, num_items=dataset.num_items, mesh=mesh)
+    counts_V = training_counts(split.train, dataset.num_items)
+    return Evaluator(config, split, ranker, counts_V, mesh)
 
 
 def evaluate_run(
@@ -18,7 +100,6 @@ def evaluate_run(
     exclude_seen: bool | None = None,
     data_dir: str | None = None,
     data_path: str | None = None,
-    say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Return the results of one part as ``summarise`` gives them.
 
@@ -28,7 +109,6 @@ def evaluate_run(
         exclude_seen: overrides the run's.
         data_dir: where the data lies now.
         data_path: where the run's own file lies now.
-        say: prints one line.
 
     Raises:
         UserError: no run, no checkpoint that can be read, or other data than the run's.
@@ -40,9 +120,9 @@ def evaluate_run(
         "data_path": data_path,
     }
     config = dataclasses.replace(config, **{k: v for k, v in given.items() if v is not None})
-    dataset, split = read_data(config, say)
+    dataset, split = read_data(config)
     check_same_data(folder, dataset)
-    best = read_best(folder, config, dataset.num_items, say)
-    say(f"step {best.step} of {folder}")
+    best = load_checkpoint(folder, config, dataset.num_items)
+    log.info(f"step {best.step} of {folder}")
     evaluate = make_evaluator(config, dataset, split, best.graphdef, one_device())
     return evaluate(best.params, part)

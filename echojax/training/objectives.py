@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from echojax.models.positions import mask
-from echojax.models.sequence_shards import within
+from echojax.models.positions import mask, within
 
 Batch = dict[str, jax.Array]
 
@@ -24,11 +23,13 @@ class Predictions(NamedTuple):
         user_BxPxD: the model's vectors.
         targets_BxP: item numbers.
         weights_BxP: float32, 0 where there is nothing to predict.
+        item_VxD: the item table as the model's lookup returned it.
     """
 
     user_BxPxD: jax.Array
     targets_BxP: jax.Array
     weights_BxP: jax.Array
+    item_VxD: jax.Array
 
 
 Objective = Callable[[Any, Batch, jax.Array], Predictions]
@@ -36,8 +37,11 @@ Objective = Callable[[Any, Batch, jax.Array], Predictions]
 
 def prefixes(model: Any, batch: Batch, keys_B: jax.Array) -> Predictions:
     """Predict the item behind each prefix, one a row: any model may be trained so."""
-    user_BxD = model.encode(batch["item_ids"], batch["lengths"], dropout_keys=keys_B)
-    return Predictions(user_BxD[:, None], batch["targets"][:, None], batch["weights"][:, None])
+    items_BxL, lengths_B = model.arranged(batch["item_ids"], batch["lengths"])
+    x_BxLxD, item_VxD = model.lookup(items_BxL)
+    user_BxD = model.read_out(x_BxLxD, lengths_B, dropout_keys=keys_B)
+    targets_Bx1, weights_Bx1 = batch["targets"][:, None], batch["weights"][:, None]
+    return Predictions(user_BxD[:, None], targets_Bx1, weights_Bx1, item_VxD)
 
 
 def all_positions(model: Any, batch: Batch, keys_B: jax.Array) -> Predictions:
@@ -45,10 +49,12 @@ def all_positions(model: Any, batch: Batch, keys_B: jax.Array) -> Predictions:
 
     ``batch["targets"]`` is (B, L): what follows each item.
     """
-    user_BxLxD = model.encode_all(batch["item_ids"], batch["lengths"], dropout_keys=keys_B)
+    x_BxLxD, item_VxD = model.lookup(batch["item_ids"])
+    user_BxLxD = model.read_all(x_BxLxD, batch["lengths"], dropout_keys=keys_B)
     length = batch["item_ids"].shape[1]
     inside_BxL = mask(within(batch["lengths"], length, model.time_axis), length)
-    return Predictions(user_BxLxD, batch["targets"], inside_BxL * batch["weights"][:, None])
+    weights_BxL = inside_BxL * batch["weights"][:, None]
+    return Predictions(user_BxLxD, batch["targets"], weights_BxL, item_VxD)
 
 
 def cloze(model: Any, batch: Batch, keys_B: jax.Array) -> Predictions:
@@ -76,8 +82,10 @@ def cloze(model: Any, batch: Batch, keys_B: jax.Array) -> Predictions:
     count_B = jnp.maximum(1, jnp.round(model.mask_rate * lengths_B))
     hidden_BxL = place_BxL < count_B[:, None]
     hidden_BxL = jnp.where(kind_B[:, None] < 0.1, last_BxL, hidden_BxL)
-    user_BxLxD = model.encode_hidden(items_BxL, lengths_B, hidden_BxL, dropout_keys=keys_B)
-    return Predictions(user_BxLxD, items_BxL, hidden_BxL * batch["weights"][:, None])
+    x_BxLxD, item_VxD = model.lookup(items_BxL)
+    user_BxLxD = model.read_hidden(x_BxLxD, lengths_B, hidden_BxL, dropout_keys=keys_B)
+    weights_BxL = hidden_BxL * batch["weights"][:, None]
+    return Predictions(user_BxLxD, items_BxL, weights_BxL, item_VxD)
 
 
 def _with_last_target(batch: Batch) -> tuple[jax.Array, jax.Array]:

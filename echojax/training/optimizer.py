@@ -2,11 +2,10 @@
 
 from typing import Any
 
-import jax
 import optax
 
 from echojax.config import Config
-from echojax.mesh import is_per_item
+from echojax.parameters import is_per_item, map_with_facts
 from echojax.training.rowwise import clip_by_norm, scale_by_row_rms
 
 
@@ -37,9 +36,7 @@ def _scaled(
 
 def item_or_other(params: Any) -> Any:
     """Say of each parameter whether it has rows of items."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: "item" if is_per_item(path) else "other", params
-    )
+    return map_with_facts(lambda facts, _: "item" if is_per_item(facts) else "other", params)
 
 
 def learning_rate(config: Config) -> optax.ScalarOrSchedule:
@@ -59,8 +56,4 @@ def learning_rate(config: Config) -> optax.ScalarOrSchedule:
 
 def decayed(params: Any) -> Any:
     """Say which parameters shrink: matrices and tables; no bias, norm or Mamba's ``A_log``."""
-
-    def shrinks(path: Any, x: jax.Array) -> bool:
-        return x.ndim >= 2 and "A_log" not in jax.tree_util.keystr(path)
-
-    return jax.tree_util.tree_map_with_path(shrinks, params)
+    return map_with_facts(lambda facts, x: x.ndim >= 2 and not facts.get("no_weight_decay"), params)

@@ -1,19 +1,34 @@
-"""``--profile N``: a trace of N steps, where their time went, what the program cost to make."""
+"""``--profile N``: a trace of N steps, where their time went, what the program cost to make.
 
+XLA names what it runs by the instruction of the compiled program, on a CPU as on an accelerator:
+those that are collectives in the program's text are collectives in the trace. The trace is read
+from the profiler's ``.xplane.pb``: its ``.trace.json.gz`` leaves out all events beyond a million,
+which a few steps on a CPU exceed.
+"""
+
+import logging
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from echojax.files import write_json
-from echojax.training.profile_report import bytes_of, figures, lines
-from echojax.training.trace import INPUT, STEP, Split, read_split, total
+from echojax.hlo import CONTAINERS, computations, kind_of
+from echojax.training.step import CompiledStep
 
+log = logging.getLogger(__name__)
+
+# What the loop marks in the trace: a step, and in it the wait for a batch.
+STEP, INPUT = "echojax step", "echojax input"
 # Steps before the trace: the first ones fill caches and buffers, the others are timed.
 _WARM, _TIMED = 2, 3
+
+Spans = list[tuple[float, float]]  # [start, end] in ns
 
 
 class Profile:
@@ -24,25 +39,24 @@ class Profile:
     Args:
         steps: to trace.
         folder: the run folder; gets ``profile/`` and ``profile.json``.
-        say: prints a line.
     """
 
-    def __init__(self, steps: int, folder: Path, say: Callable[[str], None]):
-        self._left, self._folder, self._say = steps, folder, say
+    def __init__(self, steps: int, folder: Path):
+        self._left, self._folder = steps, folder
         self._program: dict[str, Any] = {}
         self._text = ""
         self._done = 0  # steps of this start
         self._untraced = 0.0  # seconds of those that are timed
         self._began: float | None = None  # these, where one is running
         self._step: jax.profiler.TraceAnnotation | None = None  # the traced one that is running
-        self._splits: list[Split] = []
+        self._splits: list[TraceTimes] = []
 
-    def note_program(self, compiled: jax.stages.Compiled, seconds: dict[str, Any]) -> None:
+    def record_program(self, program: CompiledStep) -> None:
         """Take in the step's program, and what it took to make it."""
         if self._left:
-            self._text = compiled.as_text() or ""
-            memory = compiled.memory_analysis()
-            self._program = {"compile": seconds, "memory": memory and bytes_of(memory)}
+            self._text = program.run.as_text() or ""
+            memory = program.run.memory_analysis()
+            self._program = {"compile": program.seconds, "memory": memory and bytes_of(memory)}
 
     def next_step(self, states: Any) -> float:
         """Begin a step from ``states``; return the seconds that profiling itself took."""
@@ -75,7 +89,7 @@ class Profile:
         if self._step is not None:
             self._close()
             jax.profiler.stop_trace()
-            self._splits.append(read_split(self._folder / "profile", self._text))
+            self._splits.append(read_trace(self._folder / "profile", self._text))
             if not self._left:
                 self._report()
 
@@ -84,7 +98,7 @@ class Profile:
         if self._splits and self._left:
             self._report()
         elif self._left:
-            self._say(
+            log.info(
                 f"profile: no trace; the first {_WARM + _TIMED} steps are left out, and there were "
                 f"{self._done}"
             )
@@ -110,5 +124,198 @@ class Profile:
         found = figures(total(self._splits), self._untraced / _TIMED, self._program)
         write_json(self._folder / "profile.json", found)
         for line in lines(found):
-            self._say(line)
-        self._say(f"trace: {self._folder / 'profile'} (its .trace.json.gz opens in Perfetto)")
+            log.info(line)
+        log.info(f"trace: {self._folder / 'profile'} (its .trace.json.gz opens in Perfetto)")
+
+
+class StepBreakdown(NamedTuple):
+    """Seconds of all traced steps, the mean over this host's devices; together the wall time.
+
+    Attributes:
+        compute: a device computes.
+        collectives: it exchanges, or waits for others to, and does nothing else meanwhile.
+        input: it is idle, and the loop waits for a batch.
+        host: it is idle, for any other reason.
+    """
+
+    compute: float
+    collectives: float
+    input: float
+    host: float
+
+
+class TraceTimes(NamedTuple):
+    """Where the time of traced steps went.
+
+    Attributes:
+        steps: how many.
+        wall: their seconds.
+        waited: of these, how long the loop waited for batches, devices idle or not.
+        parts: ``None`` where the backend's trace has no events of the program.
+        devices: of this host that the trace shows.
+        hidden: seconds of collectives while a device computed something else.
+    """
+
+    steps: int
+    wall: float
+    waited: float
+    parts: StepBreakdown | None
+    devices: int
+    hidden: float
+
+
+class _Device(NamedTuple):
+    """Spans of what one device ran."""
+
+    any: Spans
+    collectives: Spans
+    compute: Spans
+
+
+def read_trace(folder: Path, program: str) -> TraceTimes:
+    """Return the times of the newest trace under ``folder``, of a program with this HLO text."""
+    newest = max(
+        folder.glob("plugins/profile/*/*.xplane.pb"), key=lambda path: path.stat().st_mtime
+    )
+    opcodes = {i.name: i.opcode for lines in computations(program)[0].values() for i in lines}
+    marks: dict[str, Spans] = {STEP: [], INPUT: []}
+    devices: dict[str, _Device] = defaultdict(lambda: _Device([], [], []))
+    for plane in jax.profiler.ProfileData.from_file(str(newest)).planes:
+        on_device = plane.name.startswith("/device:")
+        for line in plane.lines:
+            for event in line.events:
+                if event.name in marks:
+                    marks[event.name].append((event.start_ns, event.end_ns))
+                elif on_device or event.name in opcodes:
+                    device, name = _ran(event, plane.name, line.name)
+                    if name in opcodes:
+                        _add(devices[device], opcodes[name], (event.start_ns, event.end_ns))
+    return split(marks[STEP], marks[INPUT], list(devices.values()))
+
+
+def _ran(event: jax.profiler.ProfileEvent, plane: str, line: str) -> tuple[str, str]:
+    """Return on which device an event is, and the instruction's name, if it is of one."""
+    stats = dict(event.stats)
+    name = stats.get("hlo_op") or (event.name if line == "XLA Ops" else "")
+    return f"{plane} {stats.get('device_ordinal', '')}", name.partition(" = ")[0].lstrip("%")
+
+
+def _add(device: _Device, opcode: str, span: tuple[float, float]) -> None:
+    device.any.append(span)
+    if kind_of(opcode):
+        device.collectives.append(span)
+    elif opcode not in CONTAINERS:
+        device.compute.append(span)
+
+
+def split(steps: Spans, inputs: Spans, devices: list[_Device]) -> TraceTimes:
+    """Share every moment of the steps (spans in ns) among the parts, device by device."""
+    wall, waited = (sum(end - start for start, end in spans) / 1e9 for spans in (steps, inputs))
+    shares = [_of_one_device(steps, inputs, device) for device in devices]
+    if not shares:
+        return TraceTimes(len(steps), wall, waited, None, 0, 0.0)
+    *parts, hidden = np.mean(shares, axis=0).tolist()
+    return TraceTimes(len(steps), wall, waited, StepBreakdown(*parts), len(devices), hidden)
+
+
+def total(splits: Sequence[TraceTimes]) -> TraceTimes:
+    """Return the times of several traces together."""
+    known = [split.parts for split in splits if split.parts]
+    return TraceTimes(
+        steps=sum(split.steps for split in splits),
+        wall=sum(split.wall for split in splits),
+        waited=sum(split.waited for split in splits),
+        parts=StepBreakdown(*map(sum, zip(*known, strict=True)))
+        if len(known) == len(splits)
+        else None,
+        devices=splits[0].devices,
+        hidden=sum(split.hidden for split in splits),
+    )
+
+
+def _of_one_device(steps: Spans, inputs: Spans, device: _Device) -> list[float]:
+    """Return the seconds of each of ``StepBreakdown``, and of hidden collectives, on one device."""
+    edges_N = np.unique(np.concatenate([np.ravel(x) for x in (steps, inputs, *device)]))
+    middles_N = (edges_N[1:] + edges_N[:-1]) / 2
+    in_step, waiting, busy, exchanging, computing = (
+        _covered(spans, middles_N) for spans in (steps, inputs, *device)
+    )
+    exposed = exchanging & ~computing
+    masks = (busy & ~exposed, exposed, ~busy & waiting, ~busy & ~waiting, exchanging & computing)
+    seconds_N = np.diff(edges_N) / 1e9
+    return [float(seconds_N[mask & in_step].sum()) for mask in masks]
+
+
+def _covered(spans: Spans, points_N: np.ndarray) -> np.ndarray:
+    """Say of each point whether some span holds it."""
+    starts_S, ends_S = np.sort(np.reshape(spans, (-1, 2)), axis=0).T
+    return np.searchsorted(starts_S, points_N) > np.searchsorted(ends_S, points_N)
+
+
+def figures(split: TraceTimes, untraced: float, program: dict[str, Any]) -> dict[str, Any]:
+    """Return what ``profile.json`` holds; "unknown" where the backend does not tell.
+
+    Args:
+        split: of the traced steps.
+        untraced: seconds of a step before the trace.
+        program: "compile" and "memory" of the step.
+    """
+    live = sum(s.data.nbytes for x in jax.live_arrays() for s in x.addressable_shards)
+    stats = jax.local_devices()[0].memory_stats() or {}
+    parts = (
+        split.parts._asdict() if split.parts else dict.fromkeys(StepBreakdown._fields, "unknown")
+    )
+    return {
+        "steps": split.steps,
+        "wall_seconds": split.wall,
+        "seconds_a_step_before_the_trace": untraced,
+        "seconds": parts,
+        "waited_for_input_seconds": split.waited,
+        "collectives_behind_compute_seconds": split.hidden if split.parts else "unknown",
+        "devices": split.devices,
+        "compile": program["compile"],
+        "memory": {
+            "step": program["memory"] or "unknown",
+            "live_array_bytes": live,
+            "device_bytes_in_use": stats.get("bytes_in_use", "unknown"),
+            "device_peak_bytes": stats.get("peak_bytes_in_use", "unknown"),
+        },
+    }
+
+
+def bytes_of(memory: Any) -> dict[str, int]:
+    """Return the bytes of a compiled step on one device; aliased outputs lie in arguments."""
+    kinds = ("argument", "output", "temp", "alias")
+    return {kind: int(getattr(memory, f"{kind}_size_in_bytes")) for kind in kinds}
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    """Return what ``profile.json`` holds as a small table."""
+    steps, wall = found["steps"], found["wall_seconds"]
+    before = found["seconds_a_step_before_the_trace"]
+    table = [
+        f"profile: {steps} steps of {1e3 * wall / steps:.2f} ms ({1e3 * before:.2f} ms before the "
+        "trace was on)"
+    ]
+    for name, seconds in found["seconds"].items():
+        shown = "unknown"
+        if not isinstance(seconds, str):
+            shown = f"{1e3 * seconds / steps:10.2f} ms a step  {100 * seconds / wall:5.1f} %"
+        table.append(f"  {name:<12}{shown}")
+    waited = 1e3 * found["waited_for_input_seconds"] / steps
+    table.append(f"  the loop waited {waited:.2f} ms a step for a batch, with devices idle or not")
+    times, memory = found["compile"], found["memory"]
+    made = ", ".join(f"{k} {times[k]:.2f} s" for k in ("trace", "lower", "compile"))
+    table.append(f"program: {made} ({'from the cache' if times['cached'] else 'not cached'})")
+    step = memory["step"]
+    if not isinstance(step, str):
+        step = ", ".join(f"{kind} {shown_bytes(size)}" for kind, size in step.items())
+    table.append(f"memory: the step on a device: {step}")
+    table.append(f"        arrays alive on this host: {shown_bytes(memory['live_array_bytes'])}")
+    return table
+
+
+def shown_bytes(size: float) -> str:
+    """Return a size in the unit that suits it."""
+    power = min(3, (int(max(size, 1)).bit_length() - 1) // 10)
+    return f"{size / 2 ** (10 * power):,.4g} {('bytes', 'KiB', 'MiB', 'GiB')[power]}"

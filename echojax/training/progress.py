@@ -1,19 +1,30 @@
-"""Where a run stands: what is saved beside the state, and what the user sees."""
+"""How far a run has come: what is saved beside its state, logged, and shown to the user."""
 
+import importlib.util
+import json
+import logging
 import math
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from echojax.config import Config
+from echojax.config import Config, as_dict
+from echojax.errors import UserError
+from echojax.files import write_atomically
+from echojax.hosts import is_main_process
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
-class Standing:
+class TrainingProgress:
     """What the loop must know beside the state to go on exactly; saved with each checkpoint."""
 
     steps: int = 0  # done
@@ -45,13 +56,13 @@ class Standing:
         self.without_gain += 1
         return False
 
-    def note_program(self, memory_bytes: int | None, seeds: int) -> None:
+    def record_program(self, memory_bytes: int | None, seeds: int) -> None:
         """Take in what the first program needs; later ones hold fewer seeds."""
         self.seeds_at_once = max(self.seeds_at_once, seeds)
         if self.memory_bytes is None and memory_bytes is not None:
             self.memory_bytes = memory_bytes // seeds
 
-    def note_origin(self, device: str, commit: str | None) -> None:
+    def record_origin(self, device: str, commit: str | None) -> None:
         """Take in what trains from here on; another start may be elsewhere, by other code."""
         for known, new in ((self.devices, device), (self.commits, commit)):
             if new is not None and new not in known:
@@ -59,7 +70,7 @@ class Standing:
 
     def stop_reason(self, config: Config, step: int, steps_per_epoch: int) -> str | None:
         """Return why the run is over, or ``None`` while it is not."""
-        # A falling step size brings its gains late: patience would cut them off.
+        # A falling learning rate brings its gains late: patience would cut them off.
         falls = config.decay_steps is not None and step < config.warmup_steps + config.decay_steps
         if self.without_gain >= config.patience and not falls:
             return f"no better validation NDCG@10 in {config.patience} validations"
@@ -71,21 +82,17 @@ class Standing:
 
 
 class Display:
-    """A progress bar on a terminal, a plain line now and then elsewhere.
+    """A progress bar on a terminal, a logged line now and then elsewhere.
 
     Args:
-        console: where to print.
-        seconds: between plain lines.
+        console: where to draw the bar.
+        seconds: between lines.
     """
 
     def __init__(self, console: Console, seconds: float = 20.0):
         self._console, self._seconds = console, seconds
         self._bar: Progress | None = None
-        self._said = time.monotonic()
-
-    def say(self, line: str) -> None:
-        """Print one line (above the bar, where there is one)."""
-        self._console.print(line, highlight=False, soft_wrap=True, markup=False)
+        self._logged = time.monotonic()
 
     @contextmanager
     def epoch(self, epoch: int, steps: int, done: int) -> Iterator[None]:
@@ -110,6 +117,97 @@ class Display:
         text = f"loss {loss:.4f}  {rate:,.0f} examples/s" if math.isfinite(rate) else ""
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=done, text=text)
-        elif time.monotonic() - self._said >= self._seconds and text:
-            self._said = time.monotonic()
-            self.say(f"epoch {epoch}  step {done}/{steps}  {text}")
+        elif time.monotonic() - self._logged >= self._seconds and text:
+            self._logged = time.monotonic()
+            log.info(f"epoch {epoch}  step {done}/{steps}  {text}")
+
+
+class MetricLog:
+    """Appends to ``metrics.jsonl``; lines newer than a resumed step are taken back first.
+
+    Only the first host writes.
+
+    Args:
+        folder: the run folder.
+        step: the step the run goes on from (0 for a new run).
+        config: says whether TensorBoard and W&B are wanted.
+    """
+
+    def __init__(self, folder: Path, step: int, config: Config):
+        first = is_main_process()
+        path = folder / "metrics.jsonl" if first else Path(os.devnull)
+        if first:
+            write_atomically(path, "".join(_lines_up_to(path, step)))
+        self._file = path.open("a", buffering=1)
+        self._tensorboard = _tensorboard(folder) if first and config.tensorboard else None
+        self._wandb = _wandb(folder, config) if first and config.wandb else None
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Write one record; it has ``kind`` and ``step``."""
+        self._file.write(json.dumps(record, allow_nan=False) + "\n")
+        kind, step = record["kind"], record["step"]
+        numbers = {
+            f"{kind}/{name}": value
+            for name, value in record.items()
+            if isinstance(value, int | float) and name != "step"
+        }
+        if self._tensorboard is not None:
+            for name, value in numbers.items():
+                self._tensorboard.add_scalar(name, value, step)
+        if self._wandb is not None:
+            self._wandb.log(numbers, step=step)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file and the extras."""
+        self._file.close()
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+        if self._wandb is not None:
+            self._wandb.finish()
+
+
+def check_extras(config: Config) -> None:
+    """Raise ``UserError`` where TensorBoard or W&B are wanted and not installed."""
+    for wanted, module, extra in (
+        (config.tensorboard, "tensorboardX", "tensorboard"),
+        (config.wandb, "wandb", "wandb"),
+    ):
+        if wanted and importlib.util.find_spec(module) is None:
+            raise UserError(f"--{extra} needs: pip install 'echojax[{extra}]'")
+
+
+def _lines_up_to(path: Path, step: int) -> list[str]:
+    """Return the whole lines whose step is at most ``step`` (a killed run leaves half a line)."""
+    kept = []
+    for line in (
+        path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+        if path.exists()
+        else []
+    ):
+        try:
+            if json.loads(line)["step"] <= step and line.endswith("\n"):
+                kept.append(line)
+        except (ValueError, KeyError, TypeError, RecursionError):
+            continue
+    return kept
+
+
+def _tensorboard(folder: Path) -> Any:
+    from tensorboardX import SummaryWriter
+
+    return SummaryWriter(str(folder / "tensorboard"))
+
+
+def _wandb(folder: Path, config: Config) -> Any:
+    import wandb
+
+    return wandb.init(
+        project="echojax", name=folder.name, dir=str(folder), config=as_dict(config),
+        id=folder.name, resume="allow",
+    )  # fmt: skip

@@ -1,7 +1,8 @@
-"""The end of a run: best parameters judged beside the baselines, written, reported."""
+"""The end of a run: its best parameters evaluated beside the baselines, written, reported."""
 
+import logging
 import platform
-from collections.abc import Callable
+import time
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -9,42 +10,49 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.table import Table
 
-from echojax.arrays import write_arrays
+from echojax.arrays import read_arrays, write_arrays
 from echojax.config import Config, as_dict
 from echojax.data import Dataset, Examples, Split
-from echojax.evaluation.baselines import evaluate_baselines
-from echojax.evaluation.metrics import summarise
+from echojax.evaluation.baselines import evaluate_baselines, rank_by, scorer
+from echojax.evaluation.metrics import metric_names, metrics_of, summarise
 from echojax.evaluation.ranking import TIES, Ranked
+from echojax.evaluation.statistics import bootstrap_intervals
 from echojax.files import write_json
 from echojax.machine import commit, device_name, processor
+from echojax.models import HEURISTICS
 from echojax.models.heuristic import training_counts
 from echojax.report import results_table, write_report
-from echojax.training.progress import Standing
+from echojax.training.progress import TrainingProgress
+
+log = logging.getLogger(__name__)
 
 PARTS = ("valid", "test")
 PACKAGES = ("echojax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
-def say_data(say: Callable[[str], None], dataset: Dataset, split: Split) -> None:
-    """Print the data's fingerprint and the size of each part."""
+def log_data(dataset: Dataset, split: Split) -> None:
+    """Log the data's fingerprint and the size of each part."""
     facts = dataset.fingerprint
     if source := facts.get("source"):
-        say(f"file: {source['file']}  format {source['format']}  sha256 {source['sha256'][:12]}")
+        log.info(
+            f"file: {source['file']}  format {source['format']}  sha256 {source['sha256'][:12]}"
+        )
     known = facts.get("time") != "position"
     ties = f"tie share {facts['tie_share']:.2f}" if known else "no times: order as in the file"
     lengths = "/".join(str(n) for n in facts["history_length"].values())
-    say(
+    log.info(
         f"data: {dataset.name}  {facts['users']:,} users  {facts['items']:,} items  "
         f"{facts['interactions']:,} interactions  {ties}"
     )
-    say(f"      history length min/25/50/75/95/max {lengths}  sha256 {facts['sha256'][:12]}")
+    log.info(f"      history length min/25/50/75/95/max {lengths}  sha256 {facts['sha256'][:12]}")
     raw, repeated = facts["raw"], facts["duplicates"]
-    say(
+    log.info(
         f"      {raw['interactions']:,} interactions before {facts['k_core']}-core, "
         f"{repeated['pairs']:,} repeated user-item pairs ({repeated['handling']})"
     )
-    say(
+    log.info(
         f"      {len(split.train):,} training, {len(split.valid):,} validation, "
         f"{len(split.test):,} test examples"
     )
@@ -56,7 +64,7 @@ def finish(
     dataset: Dataset,
     split: Split,
     ranked: dict[str, Ranked],
-    standing: Standing,
+    progress: TrainingProgress,
     reason: str,
     console: Console,
     *,
@@ -69,7 +77,7 @@ def finish(
     training ended, ``parameters`` how many numbers the model has learned.
     """
     counts_V = training_counts(split.train, dataset.num_items)
-    seconds = standing.seconds
+    seconds = progress.seconds
     results = {
         "config": as_dict(config),
         "seed": config.seed,
@@ -84,22 +92,22 @@ def finish(
         **{part: summarise(ranked[part], getattr(split, part), counts_V) for part in PARTS},
         "baselines": evaluate_baselines(dataset, split, exclude_seen=config.exclude_seen),
         "train": {
-            "steps": standing.steps,
-            "epochs": standing.steps / steps_per_epoch,
-            "best_epoch": standing.best_epoch,
-            "best_step": standing.best_step,
+            "steps": progress.steps,
+            "epochs": progress.steps / steps_per_epoch,
+            "best_epoch": progress.best_epoch,
+            "best_step": progress.best_step,
             "seconds": seconds,
-            "examples_per_second": standing.examples / seconds if seconds else 0.0,
-            "input_wait_share": standing.waited / seconds if seconds else 0.0,
+            "examples_per_second": progress.examples / seconds if seconds else 0.0,
+            "input_wait_share": progress.waited / seconds if seconds else 0.0,
             "examples": len(split.train),
-            "seeds_at_once": standing.seeds_at_once,
-            "peak_memory_bytes": standing.memory_bytes,
+            "seeds_at_once": progress.seeds_at_once,
+            "peak_memory_bytes": progress.memory_bytes,
             "stopped": reason,
             "parameters": parameters,
         },
         "versions": package_versions(),
-        "commit": ", then ".join(standing.commits) or commit(),
-        "device": trained_and_tested(standing.devices, device_name()),
+        "commit": ", then ".join(progress.commits) or commit(),
+        "device": trained_and_tested(progress.devices, device_name()),
         "processor": processor(),
         "date": date.today().isoformat(),
     }
@@ -112,15 +120,20 @@ def finish(
     return results
 
 
-def _write_ranks(path: Path, ranked: dict[str, Ranked], split: Split) -> None:
-    """Write each target's rank, user and history length, for paired comparisons."""
-    arrays: dict[str, Any] = {}
-    for part in PARTS:
-        examples: Examples = getattr(split, part)
-        arrays[f"{part}_rank_M"] = ranked[part].rank_M
-        arrays[f"{part}_user_M"] = examples.user_M
-        arrays[f"{part}_length_M"] = (examples.target_M - examples.start_M).astype(np.int32)
-    write_arrays(path, arrays)
+def run_heuristic(
+    folder: Path, config: Config, dataset: Dataset, split: Split, console: Console
+) -> None:
+    """Fit, evaluate and report a heuristic model."""
+    began = time.perf_counter()
+    score = scorer(HEURISTICS[config.model](split.train, dataset.num_items))
+    progress = TrainingProgress(seconds=time.perf_counter() - began, examples=len(split.train))
+    ranked = {
+        part: rank_by(
+            score, getattr(split, part), dataset.num_items, exclude_seen=config.exclude_seen
+        )
+        for part in PARTS
+    }
+    finish(folder, config, dataset, split, ranked, progress, "counted", console)
 
 
 def package_versions() -> dict[str, str]:
@@ -134,3 +147,70 @@ def trained_and_tested(trained: list[str], here: str) -> str:
         return here
     tested = "" if here == trained[-1] else f", tested on {here}"
     return f"{', then '.join(trained)}{tested}"
+
+
+def summarise_seeds(
+    folder: Path, config: Config, results: list[dict[str, Any]], console: Console
+) -> None:
+    """Write ``seeds.json`` into the folder that holds the seeds' run folders, and print it.
+
+    Its entry for each part and metric has the ``mean`` over seeds, their standard deviation
+    (``spread``, n - 1), each seed's ``values``, and the 95 % bootstrap ``interval`` of the mean
+    over users.
+    """
+    folders = [folder / f"seed-{one['seed']}" for one in results]
+    summary = {
+        "config": as_dict(config),
+        "seeds": [one["seed"] for one in results],
+        **{part: _seeds_part(part, folders, results) for part in PARTS},
+        "seconds": max(one["train"]["seconds"] for one in results),
+    }
+    write_json(folder / "seeds.json", summary)
+    console.print(_seeds_table(summary))
+    console.print(f"seeds: {folder / 'seeds.json'}", highlight=False, soft_wrap=True)
+
+
+def _seeds_part(part: str, folders: list[Path], results: list[dict[str, Any]]) -> dict[str, Any]:
+    ranks = []
+    for folder in folders:
+        arrays = read_arrays(folder / "ranks.npz", (f"{part}_rank_M", f"{part}_user_M"))
+        ranks.append(arrays[f"{part}_rank_M"])
+        user_M = arrays[f"{part}_user_M"]
+    mean_MxF = np.mean([metrics_of(rank_M) for rank_M in ranks], axis=0)
+    intervals = bootstrap_intervals(mean_MxF, user_M)
+    summary = {}
+    for name, interval in zip(metric_names(), intervals.tolist(), strict=True):
+        values = [one[part][name] for one in results]
+        summary[name] = {
+            "mean": float(np.mean(values)),
+            "spread": float(np.std(values, ddof=1)),
+            "values": values,
+            "interval": interval,
+        }
+    return summary
+
+
+def _seeds_table(summary: dict[str, Any]) -> Table:
+    table = Table(title=f"{len(summary['seeds'])} seeds: mean +- spread [95 % over users]")
+    table.add_column("")
+    for part in PARTS:
+        table.add_column(part)
+    for name in metric_names():
+        cells = []
+        for part in PARTS:
+            one = summary[part][name]
+            low, high = one["interval"]
+            cells.append(f"{one['mean']:.4f} +- {one['spread']:.4f} [{low:.4f}, {high:.4f}]")
+        table.add_row(name.upper(), *cells)
+    return table
+
+
+def _write_ranks(path: Path, ranked: dict[str, Ranked], split: Split) -> None:
+    """Write each target's rank, user and history length, for paired comparisons."""
+    arrays: dict[str, Any] = {}
+    for part in PARTS:
+        examples: Examples = getattr(split, part)
+        arrays[f"{part}_rank_M"] = ranked[part].rank_M
+        arrays[f"{part}_user_M"] = examples.user_M
+        arrays[f"{part}_length_M"] = (examples.target_M - examples.start_M).astype(np.int32)
+    write_arrays(path, arrays)

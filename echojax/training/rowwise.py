@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from echojax.mesh import is_per_item
+from echojax.parameters import is_per_item, map_with_facts
 
 
 class RowState(NamedTuple):
@@ -56,12 +56,12 @@ def clip_by_norm(limit: float, item_axis: str | None) -> optax.GradientTransform
     if item_axis is None:
         return optax.clip_by_global_norm(limit)
 
-    def square(path: Any, grad: jax.Array) -> jax.Array:
+    def square(facts: dict[str, Any], grad: jax.Array) -> jax.Array:
         own = jnp.sum(jnp.square(grad))
-        return jax.lax.psum(own, item_axis) if is_per_item(path) else own
+        return jax.lax.psum(own, item_axis) if is_per_item(facts) else own
 
     def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        squares = jax.tree_util.tree_map_with_path(square, grads)
+        squares = map_with_facts(square, grads)
         shorter = jnp.minimum(1.0, limit / jnp.sqrt(sum(jax.tree.leaves(squares))))
         return jax.tree.map(lambda grad: grad * shorter, grads), state
 

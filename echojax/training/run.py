@@ -1,46 +1,69 @@
-"""One training run from configuration to report, in named stages."""
+"""One training run, from configuration to report, to be read from top to bottom."""
 
+import logging
+import math
 import shlex
-from collections.abc import Callable
-from contextlib import ExitStack
-from functools import cache, partial
+import time
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from flax import nnx
+from jax.experimental import multihost_utils
 from rich.console import Console
 
 from echojax.analysis import write_analysis
 from echojax.config import Config
-from echojax.data import Dataset, Split, item_titles
+from echojax.data import Dataset, Split, StackedBatches, item_titles, iterate
 from echojax.errors import UserError
 from echojax.hosts import is_main_process, on_main_process
-from echojax.mesh import axes_of, describe, make_mesh, place
+from echojax.machine import commit, device_name
+from echojax.mesh import (
+    axes_of,
+    describe,
+    gather,
+    local_groups,
+    make_mesh,
+    place,
+    spread,
+    stack_shares,
+)
 from echojax.models import HEURISTICS, build_model
 from echojax.multihost.agreement import agree
+from echojax.signals import Interrupted, deferred_interrupts
+from echojax.training.builders import (
+    make_step,
+    read_data,
+    resolved,
+    target_counts,
+    training_batches,
+)
 from echojax.training.checkpoints import Checkpoints
-from echojax.training.heuristic import count
-from echojax.training.interrupts import deferred_interrupts
-from echojax.training.loop import Trainer
-from echojax.training.metric_log import check_extras
+from echojax.training.evaluate import Evaluator, make_evaluator
 from echojax.training.optimizer import make_optimizer
-from echojax.training.prepared import Evaluator, make_evaluator, read_data, resolved
 from echojax.training.profile import Profile
-from echojax.training.program import compile_step, make_step, target_counts, training_batches
-from echojax.training.progress import Display, Standing
-from echojax.training.results import PARTS, finish, say_data
+from echojax.training.progress import Display, TrainingProgress, check_extras
+from echojax.training.results import PARTS, finish, log_data, run_heuristic, summarise_seeds
 from echojax.training.run_folder import (
-    alone_in,
     check_same_data,
-    claim,
+    create_or_resume_run_dir,
     identity,
     seed_folders,
     write_start,
 )
-from echojax.training.seed_run import SeedRun, go_back_together, side_by_side
-from echojax.training.seed_summary import summarise_seeds
-from echojax.training.state import create_state
+from echojax.training.seed_run import SeedRun, go_back_together
+from echojax.training.step import (
+    TrainState,
+    compile_step,
+    create_state,
+    over_seeds,
+    stack_states,
+    unstack_states,
+)
+
+log = logging.getLogger(__name__)
 
 
 def run(config: Config, console: Console) -> Path:
@@ -48,156 +71,289 @@ def run(config: Config, console: Console) -> Path:
 
     Raises:
         UserError: something the user can fix.
-        Interrupted: SIGINT or SIGTERM came; everything is saved.
+        Interrupted: a signal to stop came; everything is saved.
     """
-    display = Display(console)
-
-    # Configuration: impossible values and taken folders are refused before any work.
+    # Impossible values and folders that are taken or read-only are refused before any work.
     config = resolved(config)
     check_extras(config)
-    folder = Path(on_main_process(lambda: str(claim(config))))
-    seeds = seed_folders(config, folder)
-
     if (hosts := jax.process_count()) > 1:
         if config.parallel == "pmap":
             raise UserError("--parallel pmap is for the devices of one host; leave it out")
-        display.say(
+        log.info(
             f"{hosts} hosts: when one is lost the others end within a minute; then start all again "
             "with --resume"
         )
-
-    # Data: read, prepared, split; a resumed run must see what it was started on.
-    dataset, split = read_data(config, display.say)
-    say_data(display.say, dataset, split)
-    agree("data", {"sha256 of the data": dataset.fingerprint["sha256"][:12]})
-    titles = cache(partial(_titles, config, display))  # read where a folder is made, and once
-    for seed_config, seed_folder in [(config, folder), *seeds]:
-        on_main_process(_open_folder, seed_folder, seed_config, dataset, titles)
     with ExitStack() as held:
-        on_main_process(lambda: held.enter_context(alone_in(folder)))
-        if config.model not in HEURISTICS:
+        opened = create_or_resume_run_dir(config)
+        folder = Path(on_main_process(lambda: str(held.enter_context(opened))))
+        seeds = seed_folders(config, folder)
+
+        # Data: read, prepared, split; a resumed run must see what it was started on.
+        dataset, split = read_data(config)
+        log_data(dataset, split)
+        agree("data", {"sha256 of the data": dataset.fingerprint["sha256"][:12]})
+        on_main_process(
+            _fill_folders, dict([(folder, config), *((f, c) for c, f in seeds)]), dataset
+        )
+
+        if config.model in HEURISTICS:
+            if is_main_process():
+                run_heuristic(folder, config, dataset, split, console)
+        else:
             _train(config, folder, seeds, dataset, split, console)
-        elif is_main_process():
-            count(folder, config, dataset, split, console)
     return folder
 
 
 def _train(
-    config: Config, folder: Path, seeds: list[tuple[Config, Path]], dataset: Dataset, split: Split,
+    config: Config,
+    folder: Path,
+    seeds: list[tuple[Config, Path]],
+    dataset: Dataset,
+    split: Split,
     console: Console,
-) -> None:  # fmt: skip
-    """Train the seeds of a resolved configuration in their open folders, judge and report them."""
-    display = Display(console)
+) -> None:
+    """Train the seeds of a resolved configuration in their open folders; evaluate and report."""
     with deferred_interrupts() as interrupts:
         # Model: from each seed, or from its newest checkpoint.
         mesh = make_mesh(item_shards=config.item_shards, sequence_shards=config.sequence_shards)
         feed = training_batches(config, split, mesh)
-        graphdef, runs = _open_runs(config, seeds, dataset, feed.per_epoch, display)
+        per_epoch = feed.per_epoch
+        graphdef, runs = _open_runs(config, seeds, dataset, per_epoch)
         parameters = number_of(runs[0].state.params)
-        display.say(f"model: {config.model}, {parameters:,} parameters, on {describe(mesh)}")
-        counts_V, lengths_M = target_counts(dataset, split), feed.examples.lengths_M
+        log.info(f"model: {config.model}, {parameters:,} parameters, on {describe(mesh)}")
+
+        # Step: forward, backward, update, for all seeds that stand at one step.
         optimizer = make_optimizer(config, axes_of(mesh).items)
+        counts_V, lengths_M = target_counts(dataset, split), feed.examples.lengths_M
         step = make_step(config, counts_V, lengths_M, graphdef, optimizer, mesh)
+        steps = over_seeds(step, mesh, config.parallel)
         evaluate = make_evaluator(config, dataset, split, graphdef, mesh)
+        profile = Profile((config.profile or 0) * is_main_process(), folder)
+        display = Display(console)
+        resume = ["python", "experiments/train.py", "--run-dir", str(folder), "--resume"]
+        stopped_line = f"stopped and saved; go on with: {shlex.join(resume)}"
 
-        # Train.
-        mapped = side_by_side(step, mesh, config.parallel)
-        traced = config.profile if is_main_process() else None
-        profile = Profile(traced or 0, folder, display.say)
-        trainer = Trainer(
-            config=config,
-            compile=partial(compile_step, mapped, say=display.say, note=profile.note_program),
-            feed=partial(training_batches, split=split, mesh=mesh),
-            mesh=mesh,
-            validate=lambda state: evaluate(state.params, "valid"),
-            display=display,
-            interrupts=interrupts,
-            resume_line=shlex.join(
-                ["python", "experiments/train.py", "--run-dir", str(folder), "--resume"]
-            ),
-            profile=profile,
-        )
-        trainer.train(runs)
+        def on_devices(batch: Any, signum: int) -> tuple[Any, Any]:
+            """Return a batch, and the signal that this host got, as the step takes them."""
+            onto = stack_shares if config.parallel == "pmap" else spread
+            signal_D = np.full(local_groups(mesh), signum, np.int32)
+            return onto(batch, mesh, axis=1), onto(signal_D, mesh)
 
-    # The best parameters of each seed, judged; the report.
-    results = [
-        _finish(one, dataset, split, graphdef, evaluate, feed.per_epoch, console) for one in runs
-    ]
+        def save(states: TrainState) -> None:
+            for run, state in zip(group, unstack_states(states), strict=True):
+                run.save(run.finite(gather(state, run.state, mesh)))
+
+        def record_losses(outcome: list[jax.Array], step: int) -> int:
+            """Take in what a step returned; return the signal that some host got, known to all."""
+            losses, signum = outcome
+            for run, loss in zip(group, np.asarray(losses).tolist(), strict=True):
+                run.record_loss(loss, step)
+            return int(signum)
+
+        def record_speed(epoch: float, examples: int, seconds: float, waited: float) -> None:
+            for run in group:
+                run.progress.seconds += seconds
+                run.progress.waited += waited
+                run.progress.examples += examples
+                run.write_metrics(
+                    "train",
+                    epoch,
+                    loss=run.progress.mean_loss,
+                    examples_per_second=examples / seconds,
+                    seconds=seconds,
+                )
+
+        def train_epoch(states: TrainState, first: int, end: int) -> tuple[TrainState, int]:
+            """Train from step ``first`` to ``end``, of one epoch; return the signal that came."""
+            epoch, last, signum = first // per_epoch + 1, None, 0
+            began, examples, waited = time.perf_counter(), 0, 0.0
+            for number in range(first, end):
+                began += profile.next_step(states)
+                wanted = time.perf_counter()
+                with profile.waiting():
+                    batch = next(rows)
+                waited += time.perf_counter() - wanted
+                examples += batches.count(number)
+                states, *outcome = program.run(states, *on_devices(batch, interrupts.signum or 0))
+                if last is not None:  # read one step late: the device is never idle
+                    signum = record_losses(last, number)
+                last = outcome
+                rate = examples / (time.perf_counter() - began) if number > first else math.nan
+                loss = float(np.mean([run.progress.mean_loss for run in group]))
+                display.step(epoch, number % per_epoch + 1, per_epoch, loss, rate * len(group))
+                done = number + 1
+                if done == end or signum or done % config.checkpoint_every == 0:
+                    signum, last, now = record_losses(last, done), None, time.perf_counter()
+                    record_speed(done / per_epoch, examples, now - began, waited)
+                    began, examples, waited = now, 0, 0.0
+                    if done < end:
+                        save(states)
+                        if signum:
+                            raise Interrupted(stopped_line, signum)
+            profile.end_epoch(states)
+            return states, signum
+
+        def validate(run: SeedRun, state: TrainState, epoch: int) -> None:
+            began, progress = time.perf_counter(), run.progress
+            metrics = evaluate.means(state.params, "valid")
+            ndcg, loss = metrics["ndcg@10"], progress.mean_loss
+            best = progress.add_validation(ndcg, progress.steps, epoch)
+            seconds = time.perf_counter() - began
+            run.write_metrics("valid", epoch, loss=loss, **metrics, seconds=seconds)
+            seed = f"seed {run.config.seed}  " if config.seeds > 1 else ""
+            log.info(
+                f"{seed}epoch {epoch}  loss {loss:.4f}  valid HR@10 {metrics['hr@10']:.4f}  "
+                f"NDCG@10 {ndcg:.4f}{'  best so far' if best else ''}"
+            )
+
+        # Train: seeds at one step together, the earliest first, until one has a reason to stop.
+        origin = device_name(), commit()
+        while group := _earliest(runs, per_epoch):
+            done = group[0].progress.steps
+            batches = StackedBatches(
+                tuple(training_batches(run.config, split, mesh) for run in group)
+            )
+            states = place(stack_states([run.state for run in group]), mesh, axis=1)
+            program = compile_step(steps, states, *on_devices(batches[0], 0))
+            profile.record_program(program)
+            with ExitStack() as files:
+                rows = files.enter_context(
+                    closing(iterate(batches, done, workers=config.data_workers))
+                )
+                for run in group:
+                    run.progress.record_origin(*origin)
+                    run.progress.record_program(program.memory_bytes, len(group))
+                    files.enter_context(run.open_metrics())
+                while all(run.stop_reason(per_epoch) is None for run in group):
+                    epoch = done // per_epoch + 1
+                    end = min(epoch * per_epoch, config.max_steps or epoch * per_epoch)
+                    with display.epoch(epoch, per_epoch, done % per_epoch):
+                        states, signum = train_epoch(states, done, end)
+                    whole_epoch, done = end == epoch * per_epoch, end
+                    for run, state in zip(group, unstack_states(states), strict=True):
+                        whole = run.finite(gather(state, run.state, mesh))
+                        if (
+                            not epoch % config.eval_every
+                            or epoch == config.epochs
+                            or not whole_epoch
+                        ):
+                            validate(run, state, epoch)
+                        if whole_epoch:
+                            run.progress.epoch_loss, run.progress.epoch_steps = 0.0, 0
+                        run.save(whole)
+                    if signum:
+                        raise Interrupted(stopped_line, signum)
+            for run, state in zip(group, unstack_states(states), strict=True):
+                run.state = gather(state, run.state, mesh)
+        for run in runs:
+            run.stopped = run.stop_reason(per_epoch) or ""
+            of = f" of seed {run.config.seed}" if len(runs) > 1 else ""
+            log.info(f"training{of} ended: {run.stopped}")
+        profile.end_run()
+        if signum := _of_any_host(interrupts.signum or 0):  # it came after the last step
+            raise Interrupted(stopped_line, signum)
+
+    # The best parameters of each seed, evaluated; the report.
+    results = [_finish(run, dataset, split, graphdef, evaluate, per_epoch, console) for run in runs]
     if len(runs) > 1 and is_main_process():
         summarise_seeds(folder, config, results, console)
 
 
-def _titles(config: Config, display: Display) -> dict[str, str]:
+def _earliest(runs: list[SeedRun], per_epoch: int) -> list[SeedRun]:
+    """Return which of the runs that have no reason to stop have done the fewest steps."""
+    active = [run for run in runs if run.stop_reason(per_epoch) is None]
+    return [run for run in active if run.progress.steps == min(a.progress.steps for a in active)]
+
+
+def _of_any_host(signum: int) -> int:
+    """Return the signal that some host got, the same on all."""
+    if jax.process_count() == 1:
+        return signum
+    return int(np.max(multihost_utils.process_allgather(np.int32(signum))))
+
+
+def _fill_folders(folders: dict[Path, Config], dataset: Dataset) -> None:
+    """Fill run folders that are new; check that the others were made on this data."""
+    titles: dict[str, str] | None = None
+    for folder, config in folders.items():
+        if (folder / "config.json").exists():
+            check_same_data(folder, dataset)
+            continue
+        if titles is None:
+            titles = _titles(config)
+        write_start(folder, config, dataset, titles)
+
+
+def _titles(config: Config) -> dict[str, str]:
     """Return titles by item id; none where they are damaged, which stops no training."""
     try:
         return item_titles(config.dataset, data_path=config.data_path, data_dir=config.data_dir)
     except UserError as error:
-        display.say(f"no titles: {error}")
+        log.info(f"no titles: {error}")
         return {}
 
 
-def _open_folder(
-    folder: Path, config: Config, dataset: Dataset, titles: Callable[[], dict[str, str]]
-) -> None:
-    """Make a run folder, or check that the one there was made on this data."""
-    if (folder / "config.json").exists():
-        check_same_data(folder, dataset)
-    else:
-        write_start(folder, config, dataset, titles())
-
-
 def _open_runs(
-    config: Config, seeds: list[tuple[Config, Path]], dataset: Dataset, steps_per_epoch: int,
-    display: Display,
-) -> tuple[nnx.GraphDef, list[SeedRun]]:  # fmt: skip
+    config: Config, seeds: list[tuple[Config, Path]], dataset: Dataset, steps_per_epoch: int
+) -> tuple[nnx.GraphDef, list[SeedRun]]:
     """Return the model's structure and each seed where it stands."""
     optimizer = make_optimizer(config)
     runs, starts = [], []
     for seed_config, folder in seeds:
         model = build_model(seed_config, dataset.num_items)
         graphdef, start = create_state(model, optimizer, seed_config.seed)
-        run = on_main_process(identity, folder)
-        checkpoints = Checkpoints(folder / "checkpoints", display.say, run)
-        runs.append(SeedRun(seed_config, folder, start, Standing(), checkpoints))
+        checkpoints = Checkpoints(folder / "checkpoints", on_main_process(identity, folder))
+        runs.append(SeedRun(seed_config, folder, start, TrainingProgress(), checkpoints))
         starts.append(start)
     if config.resume:
         go_back_together(runs, starts, steps_per_epoch)
-    for one in runs:
-        one.checkpoints.drop_after(one.standing.steps)
-        if config.resume and one.standing.steps:
-            which = f"seed {one.config.seed} " if len(runs) > 1 else ""
-            display.say(f"{which}resumed from step {one.standing.steps}")
+    for run in runs:
+        run.checkpoints.drop_after(run.progress.steps)
+        if config.resume and run.progress.steps:
+            which = f"seed {run.config.seed} " if len(runs) > 1 else ""
+            log.info(f"{which}resumed from step {run.progress.steps}")
     return graphdef, runs
 
 
 def _finish(
-    one: SeedRun, dataset: Dataset, split: Split, graphdef: nnx.GraphDef, evaluate: Evaluator,
-    steps_per_epoch: int, console: Console,
-) -> dict[str, Any]:  # fmt: skip
-    """Judge and report one seed by its best parameters, or the newest whole ones."""
-    found = one.checkpoints.restore(one.state, first=one.standing.best_step or None)
-    judged, lost = (found.state, found.lost) if found else (one.state, "")
-    params = jax.device_get(judged.params)
-    one.checkpoints.close()
-    step, best = int(judged.step), one.standing.best_step
+    run: SeedRun,
+    dataset: Dataset,
+    split: Split,
+    graphdef: nnx.GraphDef,
+    evaluate: Evaluator,
+    steps_per_epoch: int,
+    console: Console,
+) -> dict[str, Any]:
+    """Evaluate and report one seed by its best parameters, or the newest whole ones."""
+    found = run.checkpoints.restore(run.state, first=run.progress.best_step or None)
+    state, lost = (found.state, found.lost) if found else (run.state, "")
+    params = jax.device_get(state.params)
+    run.checkpoints.close()
+    step, best = int(state.step), run.progress.best_step
     if lost:  # the results must not name another model than they are of
-        one.stopped += (
-            f"; the checkpoint of step {best}, the best, is {lost}: step {step} is judged"
-        )
-        one.standing.best_step, one.standing.best_epoch = step, step // steps_per_epoch
-        console.print(one.stopped, highlight=False, soft_wrap=True)
+        why = f"the checkpoint of step {best}, the best, is {lost}: step {step} is evaluated"
+        run.stopped += f"; {why}"
+        run.progress.best_step, run.progress.best_epoch = step, step // steps_per_epoch
+        log.info(run.stopped)
     placed = place(params, evaluate.mesh)
     ranked = {part: evaluate.rank(placed, part) for part in PARTS}
     if not is_main_process():
         return {}
-    before = build_model(one.config, dataset.num_items)
+    before = build_model(run.config, dataset.num_items)
     after = nnx.merge(graphdef, params)
-    write_analysis(one.folder / "insight.npz", before, after, split.valid)
+    write_analysis(run.folder / "insight.npz", before, after, split.valid)
     return finish(
-        one.folder, one.config, dataset, split, ranked, one.standing, one.stopped, console,
+        run.folder,
+        run.config,
+        dataset,
+        split,
+        ranked,
+        run.progress,
+        run.stopped,
+        console,
         steps_per_epoch=steps_per_epoch,
         parameters=number_of(params),
-    )  # fmt: skip
+    )
 
 
 def number_of(params: nnx.State) -> int:

@@ -1,25 +1,27 @@
-"""The run folder: made once, never overwritten, resumed only by the configuration that made it."""
+"""The run folder: never overwritten, resumed only by the configuration that made it."""
 
-import contextlib
 import dataclasses
+import json
+import logging
 import os
-import shutil
-import tempfile
-import typing
+import socket
+import threading
+import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
-from echojax.config import RESUMABLE, Config, as_dict, flag
+from echojax.config import RESUMABLE, Config, as_dict, check, flag, misfit
 from echojax.data import Dataset
-from echojax.errors import UserError
-from echojax.files import read_json, write_json
-from echojax.kinds import fits, words
-from echojax.shapes import misfit
+from echojax.errors import UserError, unknown_name
+from echojax.files import read_json, read_record, write_json
+from echojax.models import HEURISTICS, MODELS
 
-_KINDS = typing.get_type_hints(Config)
+log = logging.getLogger(__name__)
+
 # Names of fields in the config.json of runs made before 2026-11-28.
 _FORMER_NAMES = {
     "width": "d_model",
@@ -29,6 +31,11 @@ _FORMER_NAMES = {
     "hosts": "num_processes",
     "host": "process_id",
 }
+
+# What a start that was killed, or an empty disk, has in a folder without a run.
+_NO_RUN = ("items.json", ".items.json.", ".config.json.", ".lock", "lost+found")
+
+_HEARTBEAT_SECONDS = 10.0
 
 
 def default_run_dir(config: Config) -> str:
@@ -49,61 +56,134 @@ def seed_folders(config: Config, folder: Path) -> list[tuple[Config, Path]]:
     ]
 
 
-def claim(config: Config) -> Path:
-    """Return the run folder's path if this configuration may write there.
+@contextmanager
+def create_or_resume_run_dir(config: Config) -> Iterator[Path]:
+    """Give the run folder, made where it is not there, with no other process training in it.
+
+    It is taken back where it is new and nothing came of the run.
 
     Raises:
         UserError: the folder holds something and ``resume`` is off, or holds a run of another
             configuration.
+        BusyError: another process trains in it.
+        OSError: it cannot be made, or written.
     """
     path = Path(config.run_dir or default_run_dir(config))
     if path.exists() and not path.is_dir():
         raise UserError(f"--run-dir {path} is a file; name a folder")
-    if not path.exists() or not any(path.iterdir()):
-        return path
+    new = not path.exists()
+    path.mkdir(parents=True, exist_ok=True)
+    try:
+        _check_content(path, config)
+        with lock(path):
+            yield path
+    finally:
+        if new:
+            with suppress(OSError):  # it holds a run
+                path.rmdir()
+
+
+def _check_content(path: Path, config: Config) -> None:
+    """Raise ``UserError`` unless a folder is empty, or holds the run of this configuration."""
+    if all(entry.name.startswith(_NO_RUN) for entry in path.iterdir()):
+        return
     if not config.resume:
         raise UserError(
             f"run folder {path} exists; add --resume to go on, or name another --run-dir"
         )
     if not (path / "config.json").exists():
         raise UserError(f"{path} has files but no config.json of a run; name another --run-dir")
-    stored = dataclasses.asdict(read_config(path))
+    stored = as_dict(read_config(path))
     for name, value in as_dict(config).items():
         if name not in RESUMABLE and stored[name] != value:
             raise UserError(
                 f"run folder {path} was made with {flag(name)} {stored[name]}, not {value}; "
                 f"leave {flag(name)} out, or name another --run-dir"
             )
-    return path
 
 
 class BusyError(UserError):
     """Another process trains in the run folder."""
 
 
-@contextlib.contextmanager
-def alone_in(path: Path) -> Iterator[None]:
-    """Let no other process of this machine train in a run folder meanwhile.
+class _Owner(TypedDict):
+    host: str
+    pid: int
+
+
+@contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Let no other process train in a run folder, on this machine or another that shares it.
+
+    On one machine the operating system knows who holds the folder. Others, and file systems
+    without such locks, see ``.lock``, which its owner touches every few seconds.
 
     Raises:
-        BusyError: one does already.
+        BusyError: a process trains in it already.
     """
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
+    file, mine = path / ".lock", _Owner(host=socket.gethostname(), pid=os.getpid())
     folder = os.open(path, os.O_RDONLY)
     try:
+        locked = _try_flock(folder, path)
+        _wait_for_heartbeat(file, mine, locked)
+        with file.open("x") as created:
+            json.dump(mine, created)
+        released = threading.Event()
+        beat = threading.Thread(target=_keep_alive, args=(file, released), daemon=True)
+        beat.start()
         try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BusyError(f"another process trains in {path}; wait for it, or stop it") from None
-        except OSError:  # a file system without locks
-            pass
-        yield
+            yield
+        finally:
+            released.set()
+            beat.join()
+            file.unlink(missing_ok=True)
     finally:
         os.close(folder)
+
+
+def _try_flock(folder: int, path: Path) -> bool:
+    """Lock an open folder; return whether its file system can."""
+    try:
+        import fcntl
+
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise BusyError(f"another process trains in {path}; wait for it, or stop it") from None
+    except (ImportError, OSError):  # Windows, or a file system without locks
+        return False
+    return True
+
+
+def _wait_for_heartbeat(file: Path, mine: _Owner, locked: bool) -> None:
+    """Remove the lock file of an owner that is gone; one elsewhere has time for a sign of life."""
+    try:
+        owner = read_record(file, _Owner)
+    except UserError:  # there is none, or half of one
+        file.unlink(missing_ok=True)
+        return
+    alive = False
+    if owner["host"] != mine["host"]:
+        log.info(f"waiting to see whether {owner['host']} still trains in {file.parent} ...")
+        touched, until = file.stat().st_mtime_ns, time.monotonic() + 2.5 * _HEARTBEAT_SECONDS
+        while not alive and time.monotonic() < until:
+            time.sleep(_HEARTBEAT_SECONDS / 10)
+            alive = file.exists() and file.stat().st_mtime_ns != touched
+    elif not locked and owner["pid"] != mine["pid"]:
+        with suppress(ProcessLookupError):
+            os.kill(owner["pid"], 0)
+            alive = True
+    if alive:
+        raise BusyError(
+            f"process {owner['pid']} of {owner['host']} trains in {file.parent}; wait for it, or "
+            "stop it"
+        )
+    file.unlink(missing_ok=True)
+
+
+def _keep_alive(file: Path, released: threading.Event) -> None:
+    while not released.wait(_HEARTBEAT_SECONDS):
+        with suppress(OSError):
+            os.utime(file)
 
 
 def read_config(path: Path) -> Config:
@@ -113,20 +193,23 @@ def read_config(path: Path) -> Config:
         UserError: no such folder, or its config.json is missing or not one of ours.
     """
     if not path.is_dir():
-        problem = "is a file; name the run folder" if path.exists() else "does not exist"
-        raise UserError(f"run folder {path} {problem}")
-    values = read_json(path / "config.json")
-    values = {_FORMER_NAMES.get(name, name): value for name, value in values.items()}
-    fields = {field.name for field in dataclasses.fields(Config)}
-    if not fields.issuperset(values):
-        raise UserError(f"{path / 'config.json'} is not the configuration of a run")
+        why = "is a file; name the run folder" if path.exists() else "does not exist"
+        raise UserError(f"run folder {path} {why}")
+    file = path / "config.json"
+    values = {_FORMER_NAMES.get(name, name): value for name, value in read_json(file).items()}
+    if not {field.name for field in dataclasses.fields(Config)}.issuperset(values):
+        raise UserError(f"{file} is not the configuration of a run")
     for name, value in values.items():
-        if not fits(value, _KINDS[name]):
-            raise UserError(
-                f"{path / 'config.json'}: {name} must be {words(_KINDS[name])}, not {value!r:.80}; "
-                "restore it from a copy"
-            )
-    return Config(**values)
+        if problem := misfit(name, value):
+            raise UserError(f"{file}: {name} {problem}; restore it from a copy")
+    config = Config(**values)
+    try:
+        check(config)
+        if config.model not in (known := [*MODELS, *HEURISTICS]):
+            raise unknown_name("--model", config.model, known)
+    except UserError as error:
+        raise UserError(f"{file}: {error}; restore it from a copy") from None
+    return config
 
 
 def read_own_config(path: Path) -> Config:
@@ -143,7 +226,7 @@ def read_own_config(path: Path) -> Config:
 
 
 def write_start(path: Path, config: Config, dataset: Dataset, titles: Mapping[str, str]) -> None:
-    """Make the folder, whole or not at all: filled under another name, then renamed.
+    """Fill a new run folder; what makes it one, ``config.json``, comes last.
 
     Args:
         path: the folder.
@@ -151,8 +234,7 @@ def write_start(path: Path, config: Config, dataset: Dataset, titles: Mapping[st
         dataset: what it is made on.
         titles: by item id, kept for whoever asks the run without the data; maybe none.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    path.mkdir(parents=True, exist_ok=True)
     item_ids = dataset.item_ids.tolist()
     items: dict[str, Any] = {
         "dataset": dataset.name,
@@ -161,14 +243,13 @@ def write_start(path: Path, config: Config, dataset: Dataset, titles: Mapping[st
     }
     if titles:
         items["titles"] = [titles.get(item, "") for item in item_ids]
-    try:
-        write_json(temporary / "items.json", items)
-        write_json(temporary / "config.json", as_dict(config))
-        temporary.chmod(0o755)
-        os.replace(temporary, path)  # an empty folder may be there already
-    except BaseException:
-        shutil.rmtree(temporary)
-        raise
+    write_json(path / "items.json", items)
+    write_json(path / "config.json", as_dict(config))
+
+
+class _Items(TypedDict):
+    item_ids: list[str]
+    titles: NotRequired[list[str]]
 
 
 def read_items(path: Path) -> tuple[np.ndarray, dict[str, str]]:
@@ -181,15 +262,15 @@ def read_items(path: Path) -> tuple[np.ndarray, dict[str, str]]:
     Raises:
         UserError: its items.json is missing or damaged.
     """
-    items = read_json(path / "items.json")
-    titled = "titles" in items
-    problem = misfit(items, {"item_ids": [str]} | ({"titles": [str]} if titled else {}))
-    if titled and not problem and len(items["titles"]) != len(items["item_ids"]):
-        problem = "'titles' and 'item_ids' differ in length"
-    if problem:
-        raise UserError(f"{path / 'items.json'} is damaged ({problem}); restore it from a copy")
-    pairs = zip(items["item_ids"], items.get("titles", ()), strict=titled)
-    return np.array(items["item_ids"], dtype=str), {item: title for item, title in pairs if title}
+    items = read_record(path / "items.json", _Items)
+    item_ids, titles = items["item_ids"], items.get("titles", [])
+    if "titles" in items and len(titles) != len(item_ids):
+        raise UserError(
+            f"{path / 'items.json'} cannot be used: 'titles' and 'item_ids' differ in length; "
+            "restore it from a copy"
+        )
+    pairs = zip(item_ids, titles, strict=False)
+    return np.array(item_ids, dtype=str), {item: title for item, title in pairs if title}
 
 
 def identity(path: Path) -> dict[str, Any]:

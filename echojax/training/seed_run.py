@@ -1,24 +1,19 @@
-"""One seed's training: where it stands, what it saves; and several of them side by side."""
+"""One seed's run: where it stands, what it saves and logs; several of them resumed together."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
-from jax.sharding import PartitionSpec as P
 
 from echojax.config import Config
 from echojax.errors import UserError
-from echojax.mesh import axes_of, batch_specs, over_devices, state_specs
 from echojax.training.checkpoints import Checkpoints
-from echojax.training.metric_log import MetricLog
-from echojax.training.progress import Standing
-from echojax.training.state import TrainState
-from echojax.training.step import StepFunction
+from echojax.training.progress import MetricLog, TrainingProgress
+from echojax.training.step import TrainState
 
 
 @dataclass
@@ -29,29 +24,46 @@ class SeedRun:
         config: with this seed.
         folder: its run folder.
         state: its state when it was last out of the stack of those in training.
-        standing: its progress.
+        progress: its progress.
         checkpoints: in its folder.
+        metrics: its metrics.jsonl, while it is open.
         stopped: why it was done, once it is.
     """
 
     config: Config
     folder: Path
     state: TrainState
-    standing: Standing
+    progress: TrainingProgress
     checkpoints: Checkpoints
+    metrics: MetricLog | None = None
     stopped: str = ""
 
     def stop_reason(self, steps_per_epoch: int) -> str | None:
         """Return why this seed is done, or ``None`` while it is not."""
-        return self.standing.stop_reason(self.config, self.standing.steps, steps_per_epoch)
+        return self.progress.stop_reason(self.config, self.progress.steps, steps_per_epoch)
 
-    def open_log(self) -> MetricLog:
-        """Return its metrics.jsonl, open, as it was at the step it stands at."""
-        return MetricLog(self.folder, self.standing.steps, self.config)
+    @contextmanager
+    def open_metrics(self) -> Iterator[None]:
+        """Open its metrics.jsonl, as it was at the step it stands at."""
+        with MetricLog(self.folder, self.progress.steps, self.config) as self.metrics:
+            yield
+
+    def write_metrics(self, kind: str, epoch: float, **values: float) -> None:
+        """Write a record of the step that it stands at to metrics.jsonl."""
+        assert self.metrics is not None
+        self.metrics.write({"kind": kind, "step": self.progress.steps, "epoch": epoch, **values})
+
+    def record_loss(self, loss: float, step: int) -> None:
+        """Take in the loss of a step that is done."""
+        if not math.isfinite(loss):
+            raise self.diverged(f"the loss of step {step}")
+        self.progress.epoch_loss += loss
+        self.progress.epoch_steps += 1
+        self.progress.steps = step
 
     def save(self, state: TrainState) -> None:
-        """Write a checkpoint of ``state`` and of the standing."""
-        self.checkpoints.save(state, asdict(self.standing))
+        """Write a checkpoint of ``state`` and of the progress."""
+        self.checkpoints.save(state, asdict(self.progress))
 
     def finite(self, state: TrainState) -> TrainState:
         """Return the state, on the host, if it is worth keeping.
@@ -74,20 +86,20 @@ class SeedRun:
         )
 
     def go_back(self, start: TrainState, newest: int | None = None) -> bool:
-        """Take state and standing from the last checkpoint; return whether there was one.
+        """Take state and progress from the last checkpoint; return whether there was one.
 
         Args:
             start: the state before the first step.
             newest: the latest step to go back to.
         """
         found = self.checkpoints.restore(start, newest=newest)
-        self.state, progress = (found.state, found.progress) if found else (start, {})
-        if unknown := sorted(progress.keys() - {field.name for field in fields(Standing)}):
+        self.state, saved = (found.state, found.progress) if found else (start, {})
+        if unknown := sorted(saved.keys() - {field.name for field in fields(TrainingProgress)}):
             raise UserError(
                 f"{self.folder}: the checkpoint of step {self.state.step} was written by a newer "
                 f"version: it has {unknown[0]}; go on with that version"
             )
-        self.standing = Standing(**progress)
+        self.progress = TrainingProgress(**saved)
         return found is not None
 
 
@@ -100,69 +112,19 @@ def go_back_together(runs: Sequence[SeedRun], starts: Sequence[TrainState], per_
     """
     for run, start in zip(runs, starts, strict=True):
         run.go_back(start)
-    while active := [run.standing.steps for run in runs if run.stop_reason(per_epoch) is None]:
+    while active := [run.progress.steps for run in runs if run.stop_reason(per_epoch) is None]:
         earliest = min(active)
         ahead = [
-            i
-            for i, run in enumerate(runs)
-            if run.standing.steps > earliest and _was_at(run.checkpoints.steps(), earliest)
+            (run, start)
+            for run, start in zip(runs, starts, strict=True)
+            if run.progress.steps > earliest and _was_at(run.checkpoints.steps(), earliest)
         ]
         if not ahead:
             return
-        for i in ahead:
-            runs[i].go_back(starts[i], newest=earliest)
+        for run, start in ahead:
+            run.go_back(start, newest=earliest)
 
 
 def _was_at(steps: list[int], step: int) -> bool:
     """Say whether a run can go back to ``step``; to the start only from its first checkpoint."""
     return step in steps or (step == 0 and len(steps) == 1)
-
-
-def stacked(states: Sequence[TrainState]) -> TrainState:
-    """Return the states side by side: every array has a leading axis S."""
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
-
-
-def unstacked(states: TrainState) -> list[TrainState]:
-    """Return each seed's own state."""
-    return [jax.tree.map(lambda leaf, i=i: leaf[i], states) for i in range(states.step.shape[0])]
-
-
-def side_by_side(step: StepFunction, mesh: Mesh, parallel: str = "shard_map") -> Any:
-    """Return ``step`` for stacked states and batches, mapped over ``mesh``, jitted.
-
-    ``steps(states, batches, asked)`` returns states, losses and the largest of what the devices'
-    hosts ask, (devices,) int32, the same on all hosts. The rows of every batch are spread over the
-    devices (``mesh.spread``, for ``pmap`` ``mesh.stack_shares``); ``shard_map`` donates the old
-    states.
-
-    An accelerator computes the seeds at once. A CPU's cores are busy with one, and the arrays of
-    several leave its caches: there they follow each other inside the program, 1.5 times faster.
-    """
-    axes = axes_of(mesh)
-
-    def steps(
-        states: TrainState, batches: Any, asked: jax.Array
-    ) -> tuple[TrainState, jax.Array, jax.Array]:
-        seeds = (states, batches)
-        if states.step.shape[0] == 1:  # a loop would copy its state
-            alone = step(*jax.tree.map(lambda x: x[0], seeds))
-            states, losses = jax.tree.map(lambda x: x[None], alone)
-        elif jax.default_backend() == "cpu":
-            states, losses = jax.lax.map(lambda seed: step(*seed), seeds)
-        else:
-            states, losses = jax.vmap(step)(*seeds)
-        asked = jnp.max(asked)
-        return states, losses, jax.lax.pmax(asked, axes.rows) if axes.rows else asked
-
-    if axes.rows and parallel == "pmap":
-        (axis,), devices = axes.rows, list(mesh.devices.flat)
-        return jax.pmap(steps, axis, in_axes=(None, 1, 0), out_axes=None, devices=devices)
-
-    def mapped(states: TrainState, batches: Any, asked: jax.Array) -> Any:
-        spread, rows = state_specs(states, 1), (batch_specs(batches, 1), batch_specs(asked))
-        return over_devices(steps, mesh, (spread, *rows), (spread, P(), P()))(
-            states, batches, asked
-        )
-
-    return jax.jit(mapped, donate_argnums=0)

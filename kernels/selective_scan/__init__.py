@@ -11,6 +11,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from selective_scan.arguments import (
     ScanInputs,
@@ -38,24 +39,24 @@ __all__ = [
 
 
 def selective_scan(
-    u_BxLxE: jax.Array,
-    delta_BxLxE: jax.Array,
-    A_ExN: jax.Array,
-    B_BxLxN: jax.Array,
-    C_BxLxN: jax.Array,
-    D_E: jax.Array | None = None,
-    z_BxLxE: jax.Array | None = None,
-    delta_bias_E: jax.Array | None = None,
+    u_BxLxE: Array,
+    delta_BxLxE: Array,
+    A_ExN: Array,
+    B_BxLxN: Array,
+    C_BxLxN: Array,
+    D_E: Array | None = None,
+    z_BxLxE: Array | None = None,
+    delta_bias_E: Array | None = None,
     *,
     delta_softplus: bool = False,
-    initial_state_BxExN: jax.Array | None = None,
-    lengths_B: jax.Array | None = None,
+    initial_state_BxExN: Array | None = None,
+    lengths_B: Array | None = None,
     reverse: bool = False,
     return_last_state: bool = False,
     time_axis: str | None = None,
     implementation: str = "auto",
     chunk: int | None = None,
-) -> jax.Array | tuple[jax.Array, jax.Array]:
+) -> Array | tuple[Array, Array]:
     """Run the selective scan.
 
     Args:
@@ -89,14 +90,29 @@ def selective_scan(
             the implementation lacks the derivative that is asked for.
     """
     check_arrays(
-        u_BxLxE, delta_BxLxE, A_ExN, B_BxLxN, C_BxLxN,
-        D=(D_E, ("E",)), z=(z_BxLxE, ("B", "L", "E")), delta_bias=(delta_bias_E, ("E",)),
-        initial_state=(initial_state_BxExN, ("B", "E", "N")), lengths=(lengths_B, ("B",)),
-    )  # fmt: skip
+        u_BxLxE,
+        delta_BxLxE,
+        A_ExN,
+        B_BxLxN,
+        C_BxLxN,
+        D=(D_E, ("E",)),
+        z=(z_BxLxE, ("B", "L", "E")),
+        delta_bias=(delta_bias_E, ("E",)),
+        initial_state=(initial_state_BxExN, ("B", "E", "N")),
+        lengths=(lengths_B, ("B",)),
+    )
     inputs = ScanInputs(
-        u_BxLxE, delta_BxLxE, A_ExN, B_BxLxN, C_BxLxN, D_E, z_BxLxE, delta_bias_E,
-        initial_state_BxExN, lengths_B,
-    )  # fmt: skip
+        u_BxLxE,
+        delta_BxLxE,
+        A_ExN,
+        B_BxLxN,
+        C_BxLxN,
+        D_E,
+        z_BxLxE,
+        delta_bias_E,
+        initial_state_BxExN,
+        lengths_B,
+    )
     scan = scan_named(chosen(implementation, *inputs), chunk)
     if is_empty(u_BxLxE, A_ExN):
         scan = scan_named("sequential")
@@ -108,19 +124,19 @@ def selective_scan(
 
 
 def bidirectional_scan(
-    u: jax.Array,
-    delta: jax.Array,
-    A: jax.Array,
-    B: jax.Array,
-    C: jax.Array,
-    D: jax.Array | None = None,
-    z: jax.Array | None = None,
-    delta_bias: jax.Array | None = None,
+    u: Array,
+    delta: Array,
+    A: Array,
+    B: Array,
+    C: Array,
+    D: Array | None = None,
+    z: Array | None = None,
+    delta_bias: Array | None = None,
     *,
     delta_softplus: bool = False,
-    lengths_B: jax.Array | None = None,
+    lengths_B: Array | None = None,
     implementation: str = "auto",
-) -> jax.Array:
+) -> Array:
     """Run the scan from the first position to the last and from the last to the first.
 
     Each argument but ``lengths_B`` has the shape that ``selective_scan`` takes, or that shape with
@@ -143,9 +159,12 @@ def bidirectional_scan(
             raise ValueError(f"{name} has shape {x.shape}; its first axis is not 2, the directions")
     first = jax.tree.map(lambda x: x[0], inputs)
     check_arrays(
-        *first[:5], D=(first.D_E, ("E",)), z=(first.z_BxLxE, ("B", "L", "E")),
-        delta_bias=(first.delta_bias_E, ("E",)), lengths=(lengths_B, ("B",)),
-    )  # fmt: skip
+        *first[:5],
+        D=(first.D_E, ("E",)),
+        z=(first.z_BxLxE, ("B", "L", "E")),
+        delta_bias=(first.delta_bias_E, ("E",)),
+        lengths=(lengths_B, ("B",)),
+    )
     name = chosen(implementation, *inputs)
     if is_empty(u, A):
         name = "sequential"
@@ -153,21 +172,21 @@ def bidirectional_scan(
 
 
 def selective_scan_readout(
-    u_BxLxE: jax.Array,
-    delta_BxLxE: jax.Array,
-    A_ExN: jax.Array,
-    B_BxLxN: jax.Array,
-    C_BxN: jax.Array,
+    u_BxLxE: Array,
+    delta_BxLxE: Array,
+    A_ExN: Array,
+    B_BxLxN: Array,
+    C_BxN: Array,
     *,
-    delta_bias_E: jax.Array | None = None,
+    delta_bias_E: Array | None = None,
     delta_softplus: bool = False,
-    start_B: jax.Array | None = None,
-    stop_B: jax.Array | None = None,
+    start_B: Array | None = None,
+    stop_B: Array | None = None,
     reverse: bool = False,
-    initial_state_BxExN: jax.Array | None = None,
+    initial_state_BxExN: Array | None = None,
     time_axis: str | None = None,
     implementation: str = "auto",
-) -> jax.Array:
+) -> Array:
     """Return C . h behind the last visited position alone, (B, E), without D and gate.
 
     A sequence encoder needs no more of its last layer, and it is far cheaper: "fused" computes it
@@ -195,14 +214,27 @@ def selective_scan_readout(
         TypeError: as for ``selective_scan``; start and stop are integers too.
     """
     check_arrays(
-        u_BxLxE, delta_BxLxE, A_ExN, B_BxLxN, C_BxN, C_shape=("B", "N"),
-        delta_bias=(delta_bias_E, ("E",)), start=(start_B, ("B",)), stop=(stop_B, ("B",)),
+        u_BxLxE,
+        delta_BxLxE,
+        A_ExN,
+        B_BxLxN,
+        C_BxN,
+        C_shape=("B", "N"),
+        delta_bias=(delta_bias_E, ("E",)),
+        start=(start_B, ("B",)),
+        stop=(stop_B, ("B",)),
         initial_state=(initial_state_BxExN, ("B", "E", "N")),
-    )  # fmt: skip
+    )
     name = chosen(
         implementation,
-        u_BxLxE, delta_BxLxE, A_ExN, B_BxLxN, C_BxN, delta_bias_E, initial_state_BxExN,
-    )  # fmt: skip
+        u_BxLxE,
+        delta_BxLxE,
+        A_ExN,
+        B_BxLxN,
+        C_BxN,
+        delta_bias_E,
+        initial_state_BxExN,
+    )
     if is_empty(u_BxLxE, A_ExN):
         name = "sequential"
     dtype = state_dtype(u_BxLxE, delta_BxLxE, A_ExN, B_BxLxN, C_BxN)
@@ -237,27 +269,35 @@ def selective_scan_readout(
 
 
 def selective_scan_step(
-    state_BxExN: jax.Array,
-    u_BxE: jax.Array,
-    delta_BxE: jax.Array,
-    A_ExN: jax.Array,
-    B_BxN: jax.Array,
-    C_BxN: jax.Array,
-    D_E: jax.Array | None = None,
-    z_BxE: jax.Array | None = None,
-    delta_bias_E: jax.Array | None = None,
+    state_BxExN: Array,
+    u_BxE: Array,
+    delta_BxE: Array,
+    A_ExN: Array,
+    B_BxN: Array,
+    C_BxN: Array,
+    D_E: Array | None = None,
+    z_BxE: Array | None = None,
+    delta_bias_E: Array | None = None,
     *,
     delta_softplus: bool = False,
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[Array, Array]:
     """Take in one more event; return its output, (B, E), and the state behind it, (B, E, N).
 
     Arguments are those of ``selective_scan`` at one position; the state is what
     ``return_last_state`` gives, or zeros.
     """
     y_Bx1xE, state = selective_scan(
-        u_BxE[:, None], delta_BxE[:, None], A_ExN, B_BxN[:, None], C_BxN[:, None], D_E,
-        None if z_BxE is None else z_BxE[:, None], delta_bias_E,
-        delta_softplus=delta_softplus, initial_state_BxExN=state_BxExN, return_last_state=True,
+        u_BxE[:, None],
+        delta_BxE[:, None],
+        A_ExN,
+        B_BxN[:, None],
+        C_BxN[:, None],
+        D_E,
+        None if z_BxE is None else z_BxE[:, None],
+        delta_bias_E,
+        delta_softplus=delta_softplus,
+        initial_state_BxExN=state_BxExN,
+        return_last_state=True,
         implementation="sequential",
-    )  # fmt: skip
+    )
     return y_Bx1xE[:, 0], state

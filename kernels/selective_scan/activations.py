@@ -2,9 +2,10 @@
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 
-def softplus(x: jax.Array) -> jax.Array:
+def softplus(x: Array) -> Array:
     """Return log(1 + exp(x)) to its dtype's precision, also where it is tiny.
 
     In float32 log(1 + y) = 2 artanh(s) with s = y / (2 + y), y = exp(-|x|): s is at most 1/3, and
@@ -22,6 +23,6 @@ def softplus(x: jax.Array) -> jax.Array:
     return jnp.maximum(x, 0.0) + 2 * s * series
 
 
-def sigmoid(x: jax.Array) -> jax.Array:
+def sigmoid(x: Array) -> Array:
     """Return 1 / (1 + exp(-x))."""
     return 1 / (1 + jnp.exp(-x))

@@ -5,6 +5,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from selective_scan.activations import softplus
 
@@ -14,36 +15,34 @@ Tree = TypeVar("Tree")
 class ScanInputs(NamedTuple):
     """The arrays of one selective scan; see ``selective_scan``. ``None`` where not given."""
 
-    u_BxLxE: jax.Array
-    delta_BxLxE: jax.Array
-    A_ExN: jax.Array
-    B_BxLxN: jax.Array
-    C_BxLxN: jax.Array
-    D_E: jax.Array | None = None
-    z_BxLxE: jax.Array | None = None
-    delta_bias_E: jax.Array | None = None
-    initial_state_BxExN: jax.Array | None = None
-    lengths_B: jax.Array | None = None
+    u_BxLxE: Array
+    delta_BxLxE: Array
+    A_ExN: Array
+    B_BxLxN: Array
+    C_BxLxN: Array
+    D_E: Array | None = None
+    z_BxLxE: Array | None = None
+    delta_bias_E: Array | None = None
+    initial_state_BxExN: Array | None = None
+    lengths_B: Array | None = None
 
 
 class Scan(Protocol):
     """An implementation: y in the dtype of u, and the last state in float32 or float64."""
 
-    def __call__(
-        self, inputs: ScanInputs, *, softplus: bool, reverse: bool
-    ) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, inputs: ScanInputs, *, softplus: bool, reverse: bool) -> tuple[Array, Array]:
         """Return y (B, L, E) and the state behind the last visited position (B, E, N)."""
 
 
 # What is inside: (u, t, A, B, C, initial state, reverse=...) -> (C . h, last state), all of one
 # dtype, with time steps t that are positive, and 0 where a position is not visited.
-Core = Callable[..., tuple[jax.Array, jax.Array]]
+Core = Callable[..., tuple[Array, Array]]
 
 
 def surrounded(core: Core) -> Scan:
     """Return the scan whose recurrence is ``core``: time steps before it, D and the gate behind."""
 
-    def scan(inputs: ScanInputs, *, softplus: bool, reverse: bool) -> tuple[jax.Array, jax.Array]:
+    def scan(inputs: ScanInputs, *, softplus: bool, reverse: bool) -> tuple[Array, Array]:
         u_BxLxE, delta_BxLxE, A_ExN, B_BxLxN, C_BxLxN, D_E, z_BxLxE, bias_E, state, lengths_B = (
             inputs
         )
@@ -68,13 +67,13 @@ def surrounded(core: Core) -> Scan:
 
 
 def check_arrays(
-    u: jax.Array,
-    delta: jax.Array,
-    A: jax.Array,
-    B: jax.Array,
-    C: jax.Array,
+    u: Array,
+    delta: Array,
+    A: Array,
+    B: Array,
+    C: Array,
     C_shape: tuple[str, ...] = ("B", "L", "N"),
-    **optional: tuple[jax.Array | None, tuple[str, ...]],
+    **optional: tuple[Array | None, tuple[str, ...]],
 ) -> None:
     """Raise where an argument's shape does not fit ``u`` and ``A``, or its dtype is of no use.
 
@@ -127,7 +126,7 @@ def check_arrays(
             )
 
 
-def is_empty(*arrays: jax.Array | None) -> bool:
+def is_empty(*arrays: Array | None) -> bool:
     """Return whether there is no row, position, channel or state, and nothing to cut into parts.
 
     "sequential" cuts nothing, and runs also then.
@@ -135,18 +134,18 @@ def is_empty(*arrays: jax.Array | None) -> bool:
     return any(0 in x.shape for x in arrays if x is not None)
 
 
-def state_dtype(*arrays: jax.Array) -> jnp.dtype:
+def state_dtype(*arrays: Array) -> jnp.dtype:
     """Return the dtype of time steps, decays and states: float64 if any input is, else float32."""
     return jnp.result_type(jnp.float32, *arrays)
 
 
 def time_steps(
-    delta_BxLxE: jax.Array,
-    delta_bias_E: jax.Array | None,
+    delta_BxLxE: Array,
+    delta_bias_E: Array | None,
     softplus: bool,
-    visited_BxL: jax.Array | None,
+    visited_BxL: Array | None,
     dtype: jnp.dtype,
-) -> jax.Array:
+) -> Array:
     """Return t = softplus(delta + bias), and 0 where a position is not visited.
 
     A time step of 0 decays nothing and adds nothing: the state passes unchanged.
@@ -159,7 +158,7 @@ def time_steps(
     return where_visited(visited_BxL, t)
 
 
-def where_visited(visited_BxL: jax.Array | None, arrays: Tree) -> Tree:
+def where_visited(visited_BxL: Array | None, arrays: Tree) -> Tree:
     """Return (B, L, ...) arrays with 0, and gradients of 0, where a position is not visited.
 
     There may be anything, NaN too, which no factor of 0 would undo.
@@ -173,7 +172,7 @@ _softplus = jax.custom_jvp(softplus)
 _softplus.defjvps(lambda dx, _, x: dx * jax.nn.sigmoid(x))
 
 
-def varying_alike(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+def varying_alike(*arrays: Array) -> tuple[Array, ...]:
     """Return the arrays with one type inside ``shard_map``, unchanged elsewhere.
 
     Hand-written gradients and carries of loops need it: there a parameter that all devices share
@@ -187,14 +186,12 @@ def varying_alike(*arrays: jax.Array) -> tuple[jax.Array, ...]:
     )
 
 
-def visited(lengths_B: jax.Array | None, length: int) -> jax.Array | None:
+def visited(lengths_B: Array | None, length: int) -> Array | None:
     """Return which positions are visited, (B, L) or (..., B, L); ``None`` stands for all."""
     return None if lengths_B is None else jnp.arange(length) < lengths_B[..., None]
 
 
-def initial(
-    state_BxExN: jax.Array | None, batch: int, A_ExN: jax.Array, dtype: jnp.dtype
-) -> jax.Array:
+def initial(state_BxExN: Array | None, batch: int, A_ExN: Array, dtype: jnp.dtype) -> Array:
     """Return the state before the first visited position, zeros where none is given."""
     if state_BxExN is None:
         return jnp.zeros((batch, *A_ExN.shape), dtype)

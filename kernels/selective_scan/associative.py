@@ -2,18 +2,19 @@
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 
 def scan(
-    u_BxLxE: jax.Array,
-    t_BxLxE: jax.Array,
-    A_ExN: jax.Array,
-    B_BxLxN: jax.Array,
-    C_BxLxN: jax.Array,
-    state_BxExN: jax.Array,
+    u_BxLxE: Array,
+    t_BxLxE: Array,
+    A_ExN: Array,
+    B_BxLxN: Array,
+    C_BxLxN: Array,
+    state_BxExN: Array,
     *,
     reverse: bool,
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[Array, Array]:
     """Return C . h at every position, (B, L, E), and the last state, (B, E, N)."""
     decay_BxLxExN = jnp.exp(t_BxLxE[..., None] * A_ExN)
     input_BxLxExN = (t_BxLxE * u_BxLxE)[..., None] * B_BxLxN[:, :, None]
@@ -25,7 +26,7 @@ def scan(
     return y_BxLxE, h_BxLxExN[:, 0 if reverse else -1]
 
 
-def states(reverse: bool, decay_BxLxExN: jax.Array, input_BxLxExN: jax.Array) -> jax.Array:
+def states(reverse: bool, decay_BxLxExN: Array, input_BxLxExN: Array) -> Array:
     """Return h_l = decay_l h_before + input_l at every position, (B, L, E, N), from a state of 0.
 
     As the solution of a linear system it has derivatives of its own: forward mode is the same
@@ -33,7 +34,7 @@ def states(reverse: bool, decay_BxLxExN: jax.Array, input_BxLxExN: jax.Array) ->
     would go back through every level of the tree and keep them all.
     """
 
-    def solve(reverse: bool, decay: jax.Array, inputs: jax.Array) -> jax.Array:
+    def solve(reverse: bool, decay: Array, inputs: Array) -> Array:
         return jax.lax.associative_scan(_join, (decay, inputs), axis=1, reverse=reverse)[1]
 
     return jax.lax.custom_linear_solve(
@@ -45,13 +46,11 @@ def states(reverse: bool, decay_BxLxExN: jax.Array, input_BxLxExN: jax.Array) ->
     )
 
 
-def _join(
-    near: tuple[jax.Array, jax.Array], far: tuple[jax.Array, jax.Array]
-) -> tuple[jax.Array, jax.Array]:
+def _join(near: tuple[Array, Array], far: tuple[Array, Array]) -> tuple[Array, Array]:
     return near[0] * far[0], far[0] * near[1] + far[1]
 
 
-def _shifted(x_BxLxExN: jax.Array, by: int, reverse: bool) -> jax.Array:
+def _shifted(x_BxLxExN: Array, by: int, reverse: bool) -> Array:
     """Return what the position visited one earlier (``by`` = 1) or one later (-1) has, or 0."""
     if (by == 1) != reverse:
         return jnp.pad(x_BxLxExN[:, :-1], ((0, 0), (1, 0), (0, 0), (0, 0)))

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from selective_scan.arguments import ScanInputs
 from selective_scan.choice import scan_named
@@ -14,7 +15,7 @@ def directions(x: Any, ndim: int) -> Any:
     return x[None] if x is not None and x.ndim == ndim else x
 
 
-def scan_both(name: str, inputs: ScanInputs, *, softplus: bool) -> tuple[jax.Array, jax.Array]:
+def scan_both(name: str, inputs: ScanInputs, *, softplus: bool) -> tuple[Array, Array]:
     """Return y (2, B, L, E) and the last states (2, B, E, N).
 
     Args:
@@ -28,7 +29,7 @@ def scan_both(name: str, inputs: ScanInputs, *, softplus: bool) -> tuple[jax.Arr
         return pallas_gpu.scan_both(inputs, softplus=softplus)
     scan = scan_named(name)
 
-    def one(direction: int) -> tuple[jax.Array, jax.Array]:
+    def one(direction: int) -> tuple[Array, Array]:
         own = jax.tree.map(lambda x: x[direction if len(x) == 2 else 0], inputs)
         return scan(own, softplus=softplus, reverse=bool(direction))
 

@@ -6,6 +6,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from selective_scan import associative, chunked, fused, reference, sequential
 from selective_scan.arguments import Scan, ScanInputs, surrounded
@@ -16,7 +17,7 @@ def implementations() -> dict[str, str | None]:
     return {name: _NEEDS[name]() if name in _NEEDS else None for name in _SCANS}
 
 
-def chosen(implementation: str, *arrays: jax.Array | None) -> str:
+def chosen(implementation: str, *arrays: Array | None) -> str:
     """Return the name of the implementation to run.
 
     Args:
@@ -46,7 +47,7 @@ def chosen(implementation: str, *arrays: jax.Array | None) -> str:
     return implementation
 
 
-def _unfit(arrays: list[jax.Array]) -> dict[str, str]:
+def _unfit(arrays: list[Array]) -> dict[str, str]:
     """Return the implementations that do not take these arrays, and why."""
     if jnp.result_type(*arrays) == jnp.float64:
         return dict.fromkeys(_NEEDS, "it computes in float32, and an input is float64")
@@ -80,17 +81,13 @@ def scan_named(name: str, chunk: int | None = None) -> Scan:
 # The kernels are imported where they are used: that takes a third of a second.
 
 
-def _pallas_gpu(
-    inputs: ScanInputs, *, softplus: bool, reverse: bool
-) -> tuple[jax.Array, jax.Array]:
+def _pallas_gpu(inputs: ScanInputs, *, softplus: bool, reverse: bool) -> tuple[Array, Array]:
     from selective_scan import pallas_gpu
 
     return pallas_gpu.scan(inputs, softplus=softplus, reverse=reverse)
 
 
-def _pallas_tpu(
-    inputs: ScanInputs, *, softplus: bool, reverse: bool
-) -> tuple[jax.Array, jax.Array]:
+def _pallas_tpu(inputs: ScanInputs, *, softplus: bool, reverse: bool) -> tuple[Array, Array]:
     from selective_scan import pallas_tpu
 
     return pallas_tpu.scan(inputs, softplus=softplus, reverse=reverse)

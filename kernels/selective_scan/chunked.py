@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from selective_scan import associative
 
@@ -9,16 +10,16 @@ CHUNK = 64
 
 
 def scan(
-    u_BxLxE: jax.Array,
-    t_BxLxE: jax.Array,
-    A_ExN: jax.Array,
-    B_BxLxN: jax.Array,
-    C_BxLxN: jax.Array,
-    state_BxExN: jax.Array,
+    u_BxLxE: Array,
+    t_BxLxE: Array,
+    A_ExN: Array,
+    B_BxLxN: Array,
+    C_BxLxN: Array,
+    state_BxExN: Array,
     *,
     reverse: bool,
     chunk: int = CHUNK,
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[Array, Array]:
     """Return C . h at every position, (B, L, E), and the last state, (B, E, N).
 
     Memory is that of ``associative`` for one chunk, and one state a chunk.
@@ -37,12 +38,12 @@ def scan(
     chunks = -(-length // chunk)
     chunk = -(-length // chunks)  # equal chunks, so that little is padded
 
-    def cut(x_BxLxF: jax.Array) -> jax.Array:
+    def cut(x_BxLxF: Array) -> Array:
         padded = jnp.pad(x_BxLxF, ((0, 0), (0, chunks * chunk - length), (0, 0)))
         return padded.reshape(batch, chunks, chunk, -1).swapaxes(0, 1)
 
     @jax.checkpoint  # the gradient runs a chunk again instead of keeping its states
-    def visit(h_BxExN: jax.Array, part: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
+    def visit(h_BxExN: Array, part: tuple[Array, ...]) -> tuple[Array, Array]:
         u, t, B, C = part
         y, h_BxExN = associative.scan(u, t, A_ExN, B, C, h_BxExN, reverse=reverse)
         return h_BxExN, y

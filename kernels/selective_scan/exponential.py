@@ -4,6 +4,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 LOG2_E = 1 / math.log(2)
 
@@ -15,7 +16,7 @@ _WHOLE_NUMBER_IN_LOW_BITS = 1.5 * 2**23
 
 
 @jax.custom_jvp
-def exp2(x: jax.Array) -> jax.Array:
+def exp2(x: Array) -> Array:
     """Return 2^x; in float32 within 2e-7 of it, 0 below 2^-126, infinite from 2^128 on."""
     if x.dtype != jnp.float32:
         return jnp.exp2(x)

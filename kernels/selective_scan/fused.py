@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+from jax import Array, lax
 
 from selective_scan.exponential import exp2
 from selective_scan.missing_derivatives import no_forward_mode
@@ -41,39 +41,39 @@ class _Parts(NamedTuple):
         chunks = -(-length // max(_SHORTEST_CHUNK, isqrt(length)))
         return cls(tiles, -(-batch // tiles), chunks, -(-length // chunks))
 
-    def tiled(self, x: jax.Array) -> jax.Array:
+    def tiled(self, x: Array) -> Array:
         """Return (B, ...) as (tiles, rows, ...), zeros where nothing is."""
         missing = self.tiles * self.rows - x.shape[0]
         x = jnp.pad(x, ((0, missing), *((0, 0) for _ in x.shape[1:]))) if missing else x
         return x.reshape(self.tiles, self.rows, *x.shape[1:])
 
     @staticmethod
-    def untiled(x: jax.Array, batch: int) -> jax.Array:
+    def untiled(x: Array, batch: int) -> Array:
         """Return (tiles, rows, ...) as (B, ...)."""
         return x.reshape(-1, *x.shape[2:])[:batch]
 
-    def cut(self, x: jax.Array) -> jax.Array:
+    def cut(self, x: Array) -> Array:
         """Return (rows, L, F) as (chunks, positions, rows, F), zeros where nothing is."""
         rows, length, _ = x.shape
         x = jnp.pad(x, ((0, 0), (0, self.chunks * self.positions - length), (0, 0)))
         return x.reshape(rows, self.chunks, self.positions, -1).transpose(1, 2, 0, 3)
 
-    def joined(self, x: jax.Array, length: int) -> jax.Array:
+    def joined(self, x: Array, length: int) -> Array:
         """Return (chunks, positions, rows, F) as (rows, L, F)."""
         rows = x.shape[2]
         return x.transpose(2, 0, 1, 3).reshape(rows, -1, x.shape[3])[:, :length]
 
 
 def scan(
-    u_BxLxE: jax.Array,
-    t_BxLxE: jax.Array,
-    A_ExN: jax.Array,
-    B_BxLxN: jax.Array,
-    C_BxLxN: jax.Array,
-    state_BxExN: jax.Array,
+    u_BxLxE: Array,
+    t_BxLxE: Array,
+    A_ExN: Array,
+    B_BxLxN: Array,
+    C_BxLxN: Array,
+    state_BxExN: Array,
     *,
     reverse: bool,
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[Array, Array]:
     """Return C . h at every position, (B, L, E), and the last state, (B, E, N)."""
     inputs = (u_BxLxE, t_BxLxE, A_ExN, B_BxLxN, C_BxLxN, state_BxExN)
     return _scan(*no_forward_mode("fused", inputs), reverse)
@@ -81,32 +81,30 @@ def scan(
 
 @partial(jax.custom_vjp, nondiff_argnums=(6,))
 def _scan(
-    u: jax.Array, t: jax.Array, A: jax.Array, B: jax.Array, C: jax.Array, state: jax.Array,
-    reverse: bool,
-) -> tuple[jax.Array, jax.Array]:  # fmt: skip
+    u: Array, t: Array, A: Array, B: Array, C: Array, state: Array, reverse: bool
+) -> tuple[Array, Array]:
     y, last, _ = _forward(u, t, A, B, C, state, reverse, keep=False)
     return y, last
 
 
 def _forward(
-    u: jax.Array, t: jax.Array, A: jax.Array, B: jax.Array, C: jax.Array, state: jax.Array,
-    reverse: bool, *, keep: bool,
-) -> tuple[jax.Array, jax.Array, jax.Array | None]:  # fmt: skip
+    u: Array, t: Array, A: Array, B: Array, C: Array, state: Array, reverse: bool, *, keep: bool
+) -> tuple[Array, Array, Array | None]:
     """Return y, the last state and, to keep, the states before each chunk."""
     parts = _Parts.of(u.shape)
     A2 = A.T / log(2)
 
-    def tile(part: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    def tile(part: tuple[Array, ...]) -> tuple[Array, ...]:
         h_rxExN, *whole = part
         h_rxNxE = h_rxExN.swapaxes(1, 2)
         in_time = tuple(map(parts.cut, whole))
 
-        def position(h: jax.Array, at: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
+        def position(h: Array, at: tuple[Array, ...]) -> tuple[Array, Array]:
             t_rxE, x_rxE, B_rxN, C_rxN = at
             h = _step(h, t_rxE, x_rxE, A2, B_rxN)
             return h, _einsum("rn,rne->re", C_rxN, h)
 
-        def chunk(h: jax.Array, at: tuple[jax.Array, ...]) -> tuple[jax.Array, Any]:
+        def chunk(h: Array, at: tuple[Array, ...]) -> tuple[Array, Any]:
             behind, y = lax.scan(position, h, at, reverse=reverse)
             return behind, (y, h if keep else None)
 
@@ -119,30 +117,29 @@ def _forward(
 
 
 def _forward_rule(
-    u: jax.Array, t: jax.Array, A: jax.Array, B: jax.Array, C: jax.Array, state: jax.Array,
-    reverse: bool,
-) -> tuple[Any, Any]:  # fmt: skip
+    u: Array, t: Array, A: Array, B: Array, C: Array, state: Array, reverse: bool
+) -> tuple[Any, Any]:
     y, last, starts = _forward(u, t, A, B, C, state, reverse, keep=True)
     return (y, last), (u, t, A, B, C, starts)
 
 
-def _backward_rule(reverse: bool, saved: Any, outer: Any) -> tuple[jax.Array, ...]:
+def _backward_rule(reverse: bool, saved: Any, outer: Any) -> tuple[Array, ...]:
     u, t, A, B, C, starts = saved
     dy, dlast = outer
     parts = _Parts.of(u.shape)
     A_NxE, A2 = A.T, A.T / log(2)
 
-    def tile(part: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    def tile(part: tuple[Array, ...]) -> tuple[Array, ...]:
         g_rxExN, starts, *whole = part
         g_rxNxE = g_rxExN.swapaxes(1, 2)
         in_time = tuple(map(parts.cut, whole))
         nothing = jnp.zeros_like(g_rxNxE)
 
-        def recompute(h: jax.Array, at: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
+        def recompute(h: Array, at: tuple[Array, ...]) -> tuple[Array, Array]:
             t_rxE, x_rxE, B_rxN, _, _ = at
             return _step(h, t_rxE, x_rxE, A2, B_rxN), h
 
-        def position(carry: tuple[jax.Array, jax.Array], at: Any) -> tuple[Any, Any]:
+        def position(carry: tuple[Array, Array], at: Any) -> tuple[Any, Any]:
             g, dA = carry
             h_before, (t_rxE, x_rxE, B_rxN, C_rxN, dy_rxE) = at
             g = g + dy_rxE[:, None] * C_rxN[..., None]
@@ -156,7 +153,7 @@ def _backward_rule(reverse: bool, saved: Any, outer: Any) -> tuple[jax.Array, ..
             )
             return (g_before, dA + q * t_rxE[:, None]), grads
 
-        def chunk(carry: tuple[jax.Array, jax.Array], at: Any) -> tuple[Any, Any]:
+        def chunk(carry: tuple[Array, Array], at: Any) -> tuple[Any, Any]:
             g, dA = carry
             start, in_time = at
             last, h_before = lax.scan(recompute, start, in_time, reverse=reverse)
@@ -181,16 +178,12 @@ _scan.defvjp(_forward_rule, _backward_rule)
 _einsum = partial(jnp.einsum, precision="highest")
 
 
-def _step(
-    h_rxNxE: jax.Array, t_rxE: jax.Array, x_rxE: jax.Array, A2_NxE: jax.Array, B_rxN: jax.Array
-) -> jax.Array:
+def _step(h_rxNxE: Array, t_rxE: Array, x_rxE: Array, A2_NxE: Array, B_rxN: Array) -> Array:
     """Return the state behind one more position."""
     return exp2(t_rxE[:, None] * A2_NxE) * h_rxNxE + x_rxE[:, None] * B_rxN[..., None]
 
 
-def _read_gradient(
-    h_before_prne: jax.Array, last_rne: jax.Array, dy_pre: jax.Array, reverse: bool
-) -> jax.Array:
+def _read_gradient(h_before_prne: Array, last_rne: Array, dy_pre: Array, reverse: bool) -> Array:
     """Return the sum over E of dy h, (positions, r, N).
 
     The state after a position is the one before the next. It is dy that moves, without states.
@@ -206,7 +199,7 @@ def _read_gradient(
     return jnp.concatenate(parts)
 
 
-def _sum_over_states(q_rxNxE: jax.Array) -> jax.Array:
+def _sum_over_states(q_rxNxE: Array) -> Array:
     """Return the sum over N."""
     if q_rxNxE.shape[1] > _MOST_TERMS:
         return jnp.sum(q_rxNxE, axis=1)

@@ -8,6 +8,7 @@ from typing import Any, NoReturn, TypeVar
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
@@ -37,7 +38,7 @@ def _of_floats(mark: Any, arrays: Tree) -> Tree:
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _constant(name: str, x: jax.Array) -> jax.Array:
+def _constant(name: str, x: Array) -> Array:
     return x
 
 
@@ -50,12 +51,12 @@ def _no_derivative(name: str, *_: Any) -> NoReturn:
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _reverse_only(name: str, x: jax.Array) -> jax.Array:
+def _reverse_only(name: str, x: Array) -> Array:
     return x
 
 
 @_reverse_only.defjvp
-def _through_tangent(name: str, primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+def _through_tangent(name: str, primals: Any, tangents: Any) -> tuple[Array, Array]:
     return primals[0], _tangent_p.bind(tangents[0], name=name)
 
 

@@ -9,6 +9,7 @@ from math import log
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 from jax.experimental import pallas as pl
 
 from selective_scan.arguments import ScanInputs, visited
@@ -18,9 +19,15 @@ from selective_scan.mosaic_plans import Plan, plan_for, segments_for
 from selective_scan.mosaic_segments import between_segments, last_segment
 
 _FIELDS = {
-    "u": "u_BxLxE", "delta": "delta_BxLxE", "A2": "A_ExN", "B": "B_BxLxN", "C": "C_BxLxN",
-    "D": "D_E", "z": "z_BxLxE", "bias": "delta_bias_E",
-}  # fmt: skip
+    "u": "u_BxLxE",
+    "delta": "delta_BxLxE",
+    "A2": "A_ExN",
+    "B": "B_BxLxN",
+    "C": "C_BxLxN",
+    "D": "D_E",
+    "z": "z_BxLxE",
+    "bias": "delta_bias_E",
+}
 
 
 @dataclass(frozen=True)
@@ -63,7 +70,7 @@ class Cut:
         options: Options,
         *,
         ahead: int | None = None,
-        beside: Iterable[jax.Array | None] = (),
+        beside: Iterable[Array | None] = (),
     ):
         self.inputs, self.options = inputs, options
         _, self.rows, self.length, self.channels = inputs.u_BxLxE.shape
@@ -96,7 +103,7 @@ class Cut:
         inputs: dict[str, Input],
         outputs: dict[str, Output],
         scratch: dict[str, tuple[int, ...]],
-    ) -> dict[str, jax.Array]:
+    ) -> dict[str, Array]:
         """Launch a kernel; see ``mosaic_kernel.launch``."""
         return launch(kernel, self.options.softplus, self.blocks, inputs, outputs, scratch)
 
@@ -123,29 +130,29 @@ class Cut:
 
     # Arrays as the kernels see them.
 
-    def in_time(self, x: jax.Array, width: int) -> jax.Array:
+    def in_time(self, x: Array, width: int) -> Array:
         """Return (S, B, L, F) as (S, B segments, L / segments, width)."""
         time = self.segments * self.blocks.length - self.length
         x = jnp.pad(x, ((0, 0), (0, 0), (0, time), (0, width - x.shape[-1])))
         return x.reshape(len(x), self.blocks.rows, self.blocks.length, width)
 
-    def whole(self, x: jax.Array, width: int | None = None) -> jax.Array:
+    def whole(self, x: Array, width: int | None = None) -> Array:
         """Return what the kernels see as (G, B, L, E), or (G, B, L, width)."""
         x = x[:, :, : self.blocks.length]
         x = x.reshape(self.sets, self.rows, -1, x.shape[-1])
         return x[:, :, : self.length, : width or self.channels]
 
-    def over_channel_blocks(self, x: jax.Array) -> jax.Array:
+    def over_channel_blocks(self, x: Array) -> Array:
         """Return the sum of partial sums, (G, B segments, L stored, N padded)."""
         return jnp.sum(x.reshape(-1, self.sets, *x.shape[1:3], self.blocks.states), axis=0)
 
-    def where_visited(self, x: jax.Array) -> jax.Array:
+    def where_visited(self, x: Array) -> Array:
         """Return (G, B segments, L stored, N) with zeros where nothing is visited."""
         given = self.inputs.lengths_B is not None
         inside = visited(self.lengths() if given else None, x.shape[2])
         return x if inside is None else jnp.where(inside[..., None], x, 0)
 
-    def lengths(self) -> jax.Array:
+    def lengths(self) -> Array:
         """Return the positions that each row and segment visits, (G, B segments), int32."""
         given = self.inputs.lengths_B
         lengths = jnp.full((1, self.rows), self.length) if given is None else given
@@ -155,40 +162,40 @@ class Cut:
         here = jnp.broadcast_to(jnp.repeat(here, self.sets // len(here), axis=0), sets)
         return here.reshape(self.sets, -1)
 
-    def decay_rates(self) -> jax.Array:
+    def decay_rates(self) -> Array:
         """Return A log2(e), (G, E padded, N padded), float32."""
         x = self.inputs.A_ExN.astype(jnp.float32) / log(2)
         x = jnp.repeat(x, self.sets // len(x), axis=0)
         return self._pad_states(x)
 
-    def per_channel(self, x: jax.Array | None) -> jax.Array:
+    def per_channel(self, x: Array | None) -> Array:
         """Return D or the bias, (G, E padded), float32."""
         if x is None:
             return jnp.zeros((self.sets, self._block_channels), jnp.float32)
         x = jnp.repeat(x.astype(jnp.float32), self.sets // len(x), axis=0)
         return jnp.pad(x, ((0, 0), (0, self._block_channels - self.channels)))
 
-    def state_array(self, x: jax.Array) -> jax.Array:
+    def state_array(self, x: Array) -> Array:
         """Return states (S, B, E, N) as (G, B, E padded, N padded), float32."""
         x = jnp.repeat(x.astype(jnp.float32), self.sets // len(x), axis=0)
         return self._pad_states(x)
 
-    def initial(self) -> jax.Array | None:
+    def initial(self) -> Array | None:
         """Return the initial states, or ``None`` for zeros."""
         state = self.inputs.initial_state_BxExN
         return None if state is None else self.state_array(state)
 
-    def in_planes(self, x: jax.Array) -> jax.Array:
+    def in_planes(self, x: Array) -> Array:
         """Return states (..., E padded, N padded) as (..., planes, E padded, plane)."""
         x = x.reshape(*x.shape[:-1], *self.blocks.column_shape)
         return jnp.moveaxis(x, -2, -3)
 
-    def from_planes(self, x: jax.Array) -> jax.Array:
+    def from_planes(self, x: Array) -> Array:
         """Return (..., planes, E padded, plane) as (..., E padded, N padded)."""
         x = jnp.moveaxis(x, -3, -2)
         return x.reshape(*x.shape[:-2], -1)
 
-    def _pad_states(self, x: jax.Array) -> jax.Array:
+    def _pad_states(self, x: Array) -> Array:
         channels = self._block_channels - self.channels
         padding = [(0, 0)] * (x.ndim - 2) + [(0, channels), (0, self.blocks.states - self.states)]
         return jnp.pad(x, padding)
@@ -244,24 +251,22 @@ class Cut:
 
     # Segments.
 
-    def between(
-        self, ends: jax.Array, totals: jax.Array, edge: jax.Array | None, *, from_end: bool
-    ) -> jax.Array:
+    def between(self, ends: Array, totals: Array, edge: Array | None, *, from_end: bool) -> Array:
         """Return the states between segments, (G, B segments, planes, E padded, plane)."""
         ends, totals = self._by_segment(self.from_planes(ends)), self._by_segment(totals)
         backwards = self._backwards ^ from_end
         states = between_segments(ends, totals, self.decay_rates(), edge, backwards)
         return self.in_planes(states.reshape(self.sets, self.blocks.rows, *states.shape[3:]))
 
-    def outermost(self, x: jax.Array, *, from_end: bool) -> jax.Array:
+    def outermost(self, x: Array, *, from_end: bool) -> Array:
         """Return (G, B, E, N): what a row's last segment on the way has."""
         x = self.from_planes(x)
         x = last_segment(self._by_segment(x), self._backwards ^ from_end)
         return x[:, :, : self.channels, : self.states]
 
-    def _by_segment(self, x: jax.Array) -> jax.Array:
+    def _by_segment(self, x: Array) -> Array:
         return x.reshape(self.sets, self.rows, self.segments, *x.shape[2:])
 
     @property
-    def _backwards(self) -> jax.Array:
+    def _backwards(self) -> Array:
         return jnp.resize(jnp.array(self.blocks.reverse), (self.sets,))

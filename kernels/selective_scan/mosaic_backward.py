@@ -13,9 +13,8 @@ The recomputation keeps "through" rather than h: as h - x B it would cancel wher
 from math import log
 from types import SimpleNamespace
 
-import jax
 import jax.numpy as jnp
-from jax import lax
+from jax import Array, lax
 
 from selective_scan.activations import sigmoid
 from selective_scan.mosaic_blocks import Blocks, Place
@@ -58,7 +57,7 @@ def _backward_chunk(
     refs.dt[0, : blocks.chunk] = jnp.sum(w * x, axis=1)  # free until ``_go_back``
     blocks.sync()
 
-    def keep(position: jax.Array, through: jax.Array, h: jax.Array) -> None:
+    def keep(position: Array, through: Array, h: Array) -> None:
         refs.states[position] = through
         if gated:
             C = blocks.over_channels(refs.C.at[position])
@@ -90,14 +89,14 @@ def _backward_chunk(
 
 def _go_back(
     blocks: Blocks, refs: SimpleNamespace, chunk: Chunk, carry: Carry
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[Array, Array]:
     """Walk the chunk's positions from the last visited to the first; return g and dA.
 
     ``refs.states`` holds "through", and then the gradients g in its place.
     """
     A2 = carry["A2"]
 
-    def step(back: jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    def step(back: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         g, dA = carry
         position = chunk.position(chunk.positions - 1 - back)
         t, w = (blocks.over_states(ref.at[position]) for ref in (refs.t, refs.w))
@@ -143,7 +142,7 @@ def _arrives_chunk(
     refs.w[...] = w
     blocks.sync()
 
-    def step(back: jax.Array, g: jax.Array) -> jax.Array:
+    def step(back: Array, g: Array) -> Array:
         position = chunk.position(chunk.positions - 1 - back)
         t, w = (blocks.over_states(ref.at[position]) for ref in (refs.t, refs.w))
         return jnp.exp2(t * carry["A2"]) * (g + w * blocks.over_channels(refs.C.at[position]))

@@ -18,7 +18,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+from jax import Array, lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
@@ -134,32 +134,32 @@ class Blocks:
         """One value a channel, as the tiles have it."""
         return self.tile.reduce((0,))
 
-    def place(self, x: jax.Array, layout: Any) -> jax.Array:
+    def place(self, x: Array, layout: Any) -> Array:
         """Return ``x`` in a layout; of a part of shared memory, read that way."""
         return x if self.interpret else plgpu.layout_cast(x, layout)
 
-    def load(self, ref: Any, at: tuple[Any, ...], layout: Any) -> jax.Array:
+    def load(self, ref: Any, at: tuple[Any, ...], layout: Any) -> Array:
         """Return a part of an array in the GPU's memory."""
         # "optimized" is about bank conflicts, which only shared memory has.
         if self.interpret:
             return ref[at]
         return plgpu.load(ref.at[at], *_ALL, layout=layout, optimized=False)
 
-    def over_states(self, ref: Any) -> jax.Array:
+    def over_states(self, ref: Any) -> Array:
         """Return (planes, block, plane) from a reference to one value a channel."""
         x_E = self.place(ref[...], self.row)
         return self.place(lax.broadcast_in_dim(x_E, self.state_shape, (1,)), self.state)
 
-    def over_channels(self, ref: Any) -> jax.Array:
+    def over_channels(self, ref: Any) -> Array:
         """Return (planes, block, plane), float32, from a reference to one value a state."""
         x_PxS = self.place(ref[...], self.column).astype(jnp.float32)
         return self.place(lax.broadcast_in_dim(x_PxS, self.state_shape, (0, 2)), self.state)
 
-    def sum_over_states(self, x: jax.Array) -> jax.Array:
+    def sum_over_states(self, x: Array) -> Array:
         """Return one value a channel from (planes, block, plane)."""
         return jnp.sum(jnp.sum(x, axis=0), axis=1)
 
-    def sum_over_channels(self, weights: Any, states: Any) -> jax.Array:
+    def sum_over_channels(self, weights: Any, states: Any) -> Array:
         """Return (chunk, planes, plane): sums of weights times states over the block's channels.
 
         Args:
@@ -176,7 +176,7 @@ class Blocks:
             total += weight * self.place(states[:, :, channels, :], self.stack)
         return jnp.sum(total, axis=2)
 
-    def in_states(self, weights: Any, states: Any) -> jax.Array:
+    def in_states(self, weights: Any, states: Any) -> Array:
         """Return (chunk, planes, plane), as ``sum_over_channels``: weights times states.
 
         Args:
@@ -188,19 +188,19 @@ class Blocks:
         weight = self.place(lax.broadcast_in_dim(weight, shape, (0,)), layout)
         return weight * self.place(states[...], layout).astype(jnp.float32)
 
-    def over_chunk(self, x_E: jax.Array) -> jax.Array:
+    def over_chunk(self, x_E: Array) -> Array:
         """Return (chunk, block) from one value a channel, in ``channel`` layout."""
         return self.place(lax.broadcast_in_dim(x_E, self.tile_shape, (1,)), self.tile)
 
-    def no_states(self) -> jax.Array:
+    def no_states(self) -> Array:
         """Return zeros, (planes, block, plane)."""
         return self.place(jnp.zeros(self.state_shape, jnp.float32), self.state)
 
-    def no_tile(self) -> jax.Array:
+    def no_tile(self) -> Array:
         """Return zeros, (chunk, block)."""
         return self.place(jnp.zeros(self.tile_shape, jnp.float32), self.tile)
 
-    def tile_of(self, ref: Any) -> jax.Array:
+    def tile_of(self, ref: Any) -> Array:
         """Return a (chunk, block) reference's content in float32."""
         return self.place(ref[...], self.tile).astype(jnp.float32)
 
@@ -212,7 +212,7 @@ class Blocks:
         if not self.interpret:
             plgpu.commit_smem()
 
-    def mask(self, positions: jax.Array, place: "Place") -> jax.Array:
+    def mask(self, positions: Array, place: "Place") -> Array:
         """Return which of a tile's elements are there: (chunk, block)."""
         shape = self.tile_shape
         if self.interpret:
@@ -228,13 +228,13 @@ class Blocks:
 class Place:
     """Where a program is: its set, row and block of channels."""
 
-    set: jax.Array
-    row: jax.Array
-    channel: jax.Array
-    backwards: bool | jax.Array
+    set: Array
+    row: Array
+    channel: Array
+    backwards: bool | Array
 
     @classmethod
-    def of(cls, blocks: Blocks, program: jax.Array) -> "Place":
+    def of(cls, blocks: Blocks, program: Array) -> "Place":
         """Decode a program's number: blocks of channels fastest, then sets, then rows.
 
         The sets of one row are neighbours, so that what they share is read from memory once.
@@ -242,7 +242,7 @@ class Place:
         sets, channel_blocks = jnp.int32(blocks.sets), jnp.int32(blocks.channel_blocks)
         program, channel = lax.div(program, channel_blocks), lax.rem(program, channel_blocks)
         row, g = lax.div(program, sets), lax.rem(program, sets)
-        backwards: bool | jax.Array = blocks.reverse[0]
+        backwards: bool | Array = blocks.reverse[0]
         if len(set(blocks.reverse)) > 1:
             backwards = lax.rem(g, jnp.int32(2)) == int(blocks.reverse[1])
         return cls(g, row, channel, backwards)
@@ -251,16 +251,16 @@ class Place:
         """Return the slice of the channels."""
         return pl.ds(self.channel * blocks.block, blocks.block)
 
-    def states(self, blocks: Blocks, *chunk: jax.Array) -> tuple[Any, ...]:
+    def states(self, blocks: Blocks, *chunk: Array) -> tuple[Any, ...]:
         """Return the place in an array (G, B, planes, E, plane), or one with chunks behind B."""
         return self.set, self.row, *chunk, slice(None), self.channels(blocks)
 
-    def chunk_at(self, blocks: Blocks, visit: jax.Array) -> jax.Array:
+    def chunk_at(self, blocks: Blocks, visit: Array) -> Array:
         """Return which chunk of time is the ``visit``-th on the way."""
         return flipped(self.backwards, visit, jnp.int32(blocks.chunks))
 
 
-def flipped(backwards: bool | jax.Array, k: jax.Array, count: jax.Array) -> jax.Array:
+def flipped(backwards: bool | Array, k: Array, count: Array) -> Array:
     """Return ``k``, counted from the end where the way goes backwards."""
     if isinstance(backwards, bool):
         return count - 1 - k if backwards else k

@@ -6,9 +6,8 @@ The recurrence runs in base 2 (the hardware's exponential): decays are exp2(t A2
 from types import SimpleNamespace
 from typing import Any
 
-import jax
 import jax.numpy as jnp
-from jax import lax
+from jax import Array, lax
 
 from selective_scan.activations import sigmoid, softplus
 from selective_scan.mosaic_blocks import Blocks, Place, flipped
@@ -18,36 +17,36 @@ from selective_scan.mosaic_kernel import Carry, Kernel
 class Chunk:
     """Where a program is in time and channels, and how many positions of its chunk are visited."""
 
-    def __init__(self, blocks: Blocks, refs: SimpleNamespace, visit: jax.Array):
+    def __init__(self, blocks: Blocks, refs: SimpleNamespace, visit: Array):
         self.place = place = Place.of(blocks, refs.program)
         self.visit = visit
         first = place.chunk_at(blocks, visit) * blocks.chunk
         self.positions = lax.clamp(0, refs.lengths[place.set, place.row] - first, blocks.chunk)
         self.mask = blocks.mask(self.positions, place)
 
-    def position(self, k: jax.Array) -> jax.Array:
+    def position(self, k: Array) -> Array:
         """Return which position of the chunk is the ``k``-th on the way."""
         return flipped(self.place.backwards, k, self.positions)
 
 
 def time_steps(
-    blocks: Blocks, refs: SimpleNamespace, chunk: Chunk, use_softplus: bool, bias_E: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+    blocks: Blocks, refs: SimpleNamespace, chunk: Chunk, use_softplus: bool, bias_E: Array
+) -> tuple[Array, Array]:
     """Return delta + bias and the time steps, (chunk, block); steps are 0 where nothing is."""
     raw = blocks.tile_of(refs.delta) + blocks.over_chunk(bias_E)
     return raw, jnp.where(chunk.mask, softplus(raw) if use_softplus else raw, 0.0)
 
 
 def visit_chunk(
-    blocks: Blocks, refs: SimpleNamespace, chunk: Chunk, A2: jax.Array, h: jax.Array, behind: Any
-) -> jax.Array:
+    blocks: Blocks, refs: SimpleNamespace, chunk: Chunk, A2: Array, h: Array, behind: Any
+) -> Array:
     """Run the recurrence over the chunk's positions; return the state behind them.
 
     ``refs.t`` and ``refs.x`` hold the time steps and t u. ``behind(position, through, h)`` is
     called with every state (planes, block, plane), and what is left of the one before it.
     """
 
-    def step(k: jax.Array, h: jax.Array) -> jax.Array:
+    def step(k: Array, h: Array) -> Array:
         position = chunk.position(k)
         t, x = (blocks.over_states(ref.at[position]) for ref in (refs.t, refs.x))
         through = jnp.exp2(t * A2) * h
@@ -69,7 +68,7 @@ def parameters(blocks: Blocks, refs: SimpleNamespace, *names: str) -> Carry:
     }
 
 
-def start(blocks: Blocks, refs: SimpleNamespace, name: str) -> jax.Array:
+def start(blocks: Blocks, refs: SimpleNamespace, name: str) -> Array:
     """Return the state that a row starts with, by the name of its array; zeros without one."""
     if not hasattr(refs, name):
         return blocks.no_states()
@@ -98,7 +97,7 @@ def _forward_chunk(
     if hasattr(refs, "starts"):
         refs.starts[chunk.place.states(blocks, chunk.visit)] = carry["h"]
 
-    def read(position: jax.Array, through: jax.Array, h: jax.Array) -> None:
+    def read(position: Array, through: Array, h: Array) -> None:
         C = blocks.over_channels(refs.C.at[position])
         refs.read[position] = blocks.sum_over_states(h * C)
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+from jax import Array, lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from selective_scan.mosaic_blocks import Blocks, Place
 
-Carry = dict[str, jax.Array]
+Carry = dict[str, Array]
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,11 @@ class Block:
     """
 
     shape: tuple[int | None, ...]
-    index: Callable[[jax.Array, jax.Array], tuple[Any, ...]]
+    index: Callable[[Array, Array], tuple[Any, ...]]
 
 
 # A kernel's array with its block; without one it stays in the GPU's memory.
-Input = tuple[jax.Array, Block | None]
+Input = tuple[Array, Block | None]
 Output = tuple[jax.ShapeDtypeStruct, Block | None]
 
 
@@ -70,7 +70,7 @@ def in_time(blocks: Blocks, sets: int, *, states: bool = False, from_end: bool =
         from_end: the gradient visits the chunks in the opposite order.
     """
 
-    def index(program: jax.Array, visit: jax.Array) -> tuple[Any, ...]:
+    def index(program: Array, visit: Array) -> tuple[Any, ...]:
         place = Place.of(blocks, program)
         visit = jnp.int32(blocks.chunks) - 1 - visit if from_end else visit
         g = lax.div(place.set, jnp.int32(blocks.sets // sets))
@@ -84,7 +84,7 @@ def in_time(blocks: Blocks, sets: int, *, states: bool = False, from_end: bool =
 def partial_in_time(blocks: Blocks) -> Block:
     """Return the block of a gradient's partial sums, (channel blocks G, B, L, planes, plane)."""
 
-    def index(program: jax.Array, visit: jax.Array) -> tuple[Any, ...]:
+    def index(program: Array, visit: Array) -> tuple[Any, ...]:
         place = Place.of(blocks, program)
         chunk = place.chunk_at(blocks, jnp.int32(blocks.chunks) - 1 - visit)
         part = place.channel * blocks.sets + place.set
@@ -100,7 +100,7 @@ def launch(
     inputs: dict[str, Input],
     outputs: dict[str, Output],
     scratch: dict[str, tuple[int, ...]],
-) -> dict[str, jax.Array]:
+) -> dict[str, Array]:
     """Run a kernel for each row, set and block of channels, over all chunks of time.
 
     Scratch is float32 in shared memory, for one chunk: what lasts is carried.
@@ -119,7 +119,7 @@ def _compiled(
     specs: dict[str, Block | None],
     shapes: list[jax.ShapeDtypeStruct],
     scratch: dict[str, tuple[int, ...]],
-) -> Callable[..., list[jax.Array]]:
+) -> Callable[..., list[Array]]:
     moving = {name: block for name, block in specs.items() if block is not None}
     reads = [name for name in list(specs)[: len(specs) - len(shapes)] if name in moving]
 
@@ -132,7 +132,7 @@ def _compiled(
             block = moving[name]
             return plgpu.BlockSpec(block.shape, lambda visit: block.index(number, visit))
 
-        def visit(at: tuple[jax.Array], *parts_and_carry: Any) -> Carry:
+        def visit(at: tuple[Array], *parts_and_carry: Any) -> Carry:
             *parts, carry = parts_and_carry
             here = named | dict(zip(moving, parts, strict=True)) | {"visit": at[0]}
             return kernel.chunk(blocks, SimpleNamespace(**here), softplus, carry)
@@ -173,7 +173,7 @@ def _interpreted(
     specs: dict[str, Block | None],
     shapes: list[jax.ShapeDtypeStruct],
     scratch: dict[str, tuple[int, ...]],
-) -> Callable[..., list[jax.Array]]:
+) -> Callable[..., list[Array]]:
     """Return the kernel with a grid over chunks too; the carry is in memory between them."""
 
     def program(*refs: Any) -> None:

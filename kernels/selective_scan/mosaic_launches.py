@@ -2,15 +2,15 @@
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
+from jax import Array
 
 from selective_scan import mosaic_backward, mosaic_forward
 from selective_scan.arguments import ScanInputs
 from selective_scan.mosaic_arrays import Cut, Options
 from selective_scan.mosaic_kernel import Input, in_time
 
-Arrays = dict[str, jax.Array]
+Arrays = dict[str, Array]
 
 
 def run_forward(inputs: ScanInputs, options: Options, *, gradient: bool) -> Arrays:
@@ -46,7 +46,7 @@ def run_forward(inputs: ScanInputs, options: Options, *, gradient: bool) -> Arra
 
 
 def run_backward(
-    inputs: ScanInputs, kept: Arrays, dy: jax.Array, dlast: jax.Array | None, options: Options
+    inputs: ScanInputs, kept: Arrays, dy: Array, dlast: Array | None, options: Options
 ) -> Arrays:
     """Return the gradients, each with the axis G, sums over rows done where the input has none."""
     # Under ``jax.vmap`` there may be more sets here than in the forward pass, whose segments stay.
@@ -107,5 +107,5 @@ def run_backward(
     )
 
 
-def _given(name: str, array: jax.Array | None) -> dict[str, Input]:
+def _given(name: str, array: Array | None) -> dict[str, Input]:
     return {} if array is None else {name: (array, None)}

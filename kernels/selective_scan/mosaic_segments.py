@@ -4,18 +4,13 @@ A segment that starts from 0 ends in some state; with another start it ends in t
 start, decayed by exp(A times the sum of the segment's time steps). Gradients flow back likewise.
 """
 
-import jax
 import jax.numpy as jnp
-from jax import lax
+from jax import Array, lax
 
 
 def between_segments(
-    ends: jax.Array,
-    totals: jax.Array,
-    A2: jax.Array,
-    edge: jax.Array | None,
-    backwards: jax.Array,
-) -> jax.Array:
+    ends: Array, totals: Array, A2: Array, edge: Array | None, backwards: Array
+) -> Array:
     """Return the state with which each segment starts.
 
     Args:
@@ -30,20 +25,18 @@ def between_segments(
     decays = jnp.exp2(totals[..., None] * A2[:, None, None])
     ends = ends.at[:, :, 0].add(decays[:, :, 0] * edge)
 
-    def join(
-        near: tuple[jax.Array, jax.Array], far: tuple[jax.Array, jax.Array]
-    ) -> tuple[jax.Array, jax.Array]:
+    def join(near: tuple[Array, Array], far: tuple[Array, Array]) -> tuple[Array, Array]:
         return near[0] * far[0], far[0] * near[1] + far[1]
 
     _, behind = lax.associative_scan(join, (decays, ends), axis=2)
     return _in_order(jnp.concatenate([edge[:, :, None], behind[:, :, :-1]], axis=2), backwards)
 
 
-def last_segment(x: jax.Array, backwards: jax.Array) -> jax.Array:
+def last_segment(x: Array, backwards: Array) -> Array:
     """Return (G, B, ...) of (G, B, T, ...): what the last segment on the way has."""
     return _in_order(x, backwards)[:, :, -1]
 
 
-def _in_order(x: jax.Array, backwards: jax.Array) -> jax.Array:
+def _in_order(x: Array, backwards: Array) -> Array:
     """Return the segments of (G, B, T, ...) in the order of the way (and back again)."""
     return jnp.where(backwards.reshape(-1, *[1] * (x.ndim - 1)), jnp.flip(x, axis=2), x)

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 from jax.custom_batching import custom_vmap
 
 from selective_scan.arguments import ScanInputs, surrounded
@@ -24,7 +25,7 @@ from selective_scan.mosaic_plans import MOST_STATES
 
 def scan(
     inputs: ScanInputs, *, softplus: bool, reverse: bool, interpret: bool = False
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[Array, Array]:
     """Run the scan; see ``selective_scan``."""
     if inputs.A_ExN.shape[1] > MOST_STATES:
         return surrounded(partial(_in_parts, interpret=interpret))(
@@ -37,7 +38,7 @@ def scan(
 
 def scan_both(
     inputs: ScanInputs, *, softplus: bool, interpret: bool = False
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[Array, Array]:
     """Run both directions in one launch; see ``bidirectional.scan_both``."""
     if inputs.A_ExN.shape[-1] <= MOST_STATES:
         A = jnp.broadcast_to(inputs.A_ExN, (2, *inputs.A_ExN.shape[1:]))
@@ -45,22 +46,31 @@ def scan_both(
     each = [
         scan(
             jax.tree.map(lambda x: x[d if len(x) == 2 else 0], inputs),  # noqa: B023
-            softplus=softplus, reverse=bool(d), interpret=interpret,
+            softplus=softplus,
+            reverse=bool(d),
+            interpret=interpret,
         )
         for d in (0, 1)
-    ]  # fmt: skip
+    ]
     return jax.tree.map(lambda *x: jnp.stack(x), *each)
 
 
 def _in_parts(
-    u: jax.Array, t: jax.Array, A: jax.Array, B: jax.Array, C: jax.Array, state: jax.Array,
-    *, reverse: bool, interpret: bool,
-) -> tuple[jax.Array, jax.Array]:  # fmt: skip
+    u: Array,
+    t: Array,
+    A: Array,
+    B: Array,
+    C: Array,
+    state: Array,
+    *,
+    reverse: bool,
+    interpret: bool,
+) -> tuple[Array, Array]:
     """Run parts of the states as sets of one launch; their outputs add up."""
     states = A.shape[1]
     parts = -(-states // MOST_STATES)
 
-    def cut(x: jax.Array) -> jax.Array:  # (..., N) -> (parts, ..., N / parts)
+    def cut(x: Array) -> Array:  # (..., N) -> (parts, ..., N / parts)
         x = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, -states % parts)])
         return jnp.moveaxis(x.reshape(*x.shape[:-1], parts, -1), -2, 0)
 
@@ -70,7 +80,7 @@ def _in_parts(
     return jnp.sum(y, axis=0), last.reshape(*last.shape[:-2], -1)[..., :states]
 
 
-def scan_sets(inputs: ScanInputs, options: Options) -> tuple[jax.Array, jax.Array]:
+def scan_sets(inputs: ScanInputs, options: Options) -> tuple[Array, Array]:
     """Run several scans in one launch.
 
     Args:
@@ -92,7 +102,7 @@ def mapped_as_sets(function: Callable[..., Arrays]) -> Callable[..., Arrays]:
 
     @call.def_vmap
     def rule(size: int, mapped: Any, *arrays: Any) -> tuple[Arrays, Any]:
-        def fold(x: jax.Array, is_mapped: bool) -> jax.Array:
+        def fold(x: Array, is_mapped: bool) -> Array:
             if not is_mapped:
                 if len(x) == 1:
                     return x  # shared by all
@@ -107,7 +117,7 @@ def mapped_as_sets(function: Callable[..., Arrays]) -> Callable[..., Arrays]:
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _scan(inputs: ScanInputs, options: Options) -> tuple[jax.Array, jax.Array]:
+def _scan(inputs: ScanInputs, options: Options) -> tuple[Array, Array]:
     run = mapped_as_sets(partial(run_forward, options=options, gradient=False))
     results = run(inputs)
     return results["y"], results["last"]
@@ -125,10 +135,16 @@ def _backward_rule(options: Options, residuals: Any, outer: Any) -> tuple[ScanIn
     outer = first_derivatives_only("pallas_gpu", outer)
     grads = mapped_as_sets(partial(run_backward, options=options))(inputs, kept, *outer)
     names = {
-        "u_BxLxE": "du", "delta_BxLxE": "ddelta", "A_ExN": "dA", "B_BxLxN": "dB",
-        "C_BxLxN": "dC", "D_E": "dD", "z_BxLxE": "dz", "delta_bias_E": "dbias",
+        "u_BxLxE": "du",
+        "delta_BxLxE": "ddelta",
+        "A_ExN": "dA",
+        "B_BxLxN": "dB",
+        "C_BxLxN": "dC",
+        "D_E": "dD",
+        "z_BxLxE": "dz",
+        "delta_bias_E": "dbias",
         "initial_state_BxExN": "dinitial",
-    }  # fmt: skip
+    }
     sums = {}
     for field, name in names.items():
         x = getattr(inputs, field)

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from selective_scan.arguments import ScanInputs, surrounded
 from selective_scan.missing_derivatives import first_derivatives_only, no_forward_mode
@@ -20,7 +21,7 @@ _MOST_STATES = 256  # of a launch: more do not fit in VMEM on every TPU
 
 def scan(
     inputs: ScanInputs, *, softplus: bool, reverse: bool, interpret: bool = False
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[Array, Array]:
     """Run the scan; see ``selective_scan``.
 
     Args:
@@ -37,12 +38,19 @@ def scan(
 
 
 def _in_parts(
-    u: jax.Array, t: jax.Array, A: jax.Array, B: jax.Array, C: jax.Array, state: jax.Array,
-    *, reverse: bool, interpret: bool,
-) -> tuple[jax.Array, jax.Array]:  # fmt: skip
+    u: Array,
+    t: Array,
+    A: Array,
+    B: Array,
+    C: Array,
+    state: Array,
+    *,
+    reverse: bool,
+    interpret: bool,
+) -> tuple[Array, Array]:
     """Run one launch for each part of the states; their outputs add up."""
     y = jnp.zeros_like(u)
-    last: list[jax.Array] = []
+    last: list[Array] = []
     for first in range(0, A.shape[1], _MOST_STATES):
         part = slice(first, first + _MOST_STATES)
         inputs = ScanInputs(
@@ -57,7 +65,7 @@ def _in_parts(
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def _scan(
     inputs: ScanInputs, softplus: bool, reverse: bool, interpret: bool
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[Array, Array]:
     y, last, _ = run_forward(
         inputs, softplus=softplus, reverse=reverse, keep=False, interpret=interpret
     )

@@ -4,6 +4,7 @@ from math import log
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 from jax.experimental import pallas as pl
 
 from selective_scan.arguments import ScanInputs
@@ -13,9 +14,9 @@ from selective_scan.pallas_tpu_launch import Launch, Refs, call, launch_for, ope
 
 def run_backward(
     inputs: ScanInputs,
-    starts: jax.Array,
-    dy_BxLxE: jax.Array,
-    dlast_BxExN: jax.Array,
+    starts: Array,
+    dy_BxLxE: Array,
+    dlast_BxExN: Array,
     *,
     softplus: bool,
     reverse: bool,
@@ -42,14 +43,16 @@ def run_backward(
     state, row = (batch, launch.states, launch.channels), (batch, 1, launch.channels)
     in_blocks = (blocks, batch, launch.states, launch.length)
     results = {
-        "du": inputs.u_BxLxE, "ddelta": inputs.delta_BxLxE, "dz": inputs.z_BxLxE,
+        "du": inputs.u_BxLxE,
+        "ddelta": inputs.delta_BxLxE,
+        "dz": inputs.z_BxLxE,
         "dA": jax.ShapeDtypeStruct(state, jnp.float32),
         "dB": jax.ShapeDtypeStruct(in_blocks, jnp.float32),
         "dC": jax.ShapeDtypeStruct(in_blocks, jnp.float32),
         "dD": None if inputs.D_E is None else jax.ShapeDtypeStruct(row, jnp.float32),
         "dbias": None if inputs.delta_bias_E is None else jax.ShapeDtypeStruct(row, jnp.float32),
         "dinitial": initial,
-    }  # fmt: skip
+    }
     shapes = {
         name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in results.items() if x is not None
     }
@@ -57,12 +60,17 @@ def run_backward(
     scratch = {
         "dstate": (launch.states, launch.block),
         "before": (launch.chunk, launch.states, launch.block),
-        "t32": wide, "x32": wide, "dread": wide, "read": wide, "into": wide, "rate": wide,
-    }  # fmt: skip
+        "t32": wide,
+        "x32": wide,
+        "dread": wide,
+        "read": wide,
+        "into": wide,
+        "rate": wide,
+    }
     return _summed(inputs, call(_kernel, launch, arrays, shapes, scratch))
 
 
-def _summed(inputs: ScanInputs, grads: dict[str, jax.Array]) -> ScanInputs:
+def _summed(inputs: ScanInputs, grads: dict[str, Array]) -> ScanInputs:
     """Add up what rows and blocks of channels have for themselves, in a fixed order."""
     return ScanInputs(
         u_BxLxE=grads["du"],
@@ -116,7 +124,7 @@ def _recompute(launch: Launch, refs: Refs, chunk: Chunk) -> None:
     """Fill the states before every visited position, and C . h where a gate asks for it."""
     A_NxE, B_NxW, C_NxW = chunk.inside("A"), chunk.states("B"), chunk.states("C")
 
-    def visit(position: jax.Array, h_NxE: jax.Array) -> jax.Array:
+    def visit(position: Array, h_NxE: Array) -> Array:
         at, lane_1xW = pl.ds(position, 1), chunk.lane_of(position)
         refs["before"][position] = h_NxE
         enter_NxE = refs["x32"][at] * column(B_NxW, lane_1xW)
@@ -133,7 +141,7 @@ def _walk_back(launch: Launch, refs: Refs, chunk: Chunk) -> None:
     """Carry the gradient of the state against the order of visits, and collect all others."""
     A_NxE, B_NxW, C_NxW = chunk.inside("A"), chunk.states("B"), chunk.states("C")
 
-    def visit(position: jax.Array, carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    def visit(position: Array, carry: tuple[Array, ...]) -> tuple[Array, ...]:
         dh_NxE, dA_NxE, dB_NxW, dC_NxW = carry
         at, lane_1xW = pl.ds(position, 1), chunk.lane_of(position)
         t_1xE, x_1xE, dread_1xE = refs["t32"][at], refs["x32"][at], refs["dread"][at]
@@ -161,9 +169,14 @@ def _walk_back(launch: Launch, refs: Refs, chunk: Chunk) -> None:
 
 
 def _write_gradients(
-    launch: Launch, refs: Refs, chunk: Chunk, u_KxE: jax.Array, raw_KxE: jax.Array,
-    t_KxE: jax.Array, dread_KxE: jax.Array,
-) -> None:  # fmt: skip
+    launch: Launch,
+    refs: Refs,
+    chunk: Chunk,
+    u_KxE: Array,
+    raw_KxE: Array,
+    t_KxE: Array,
+    dread_KxE: Array,
+) -> None:
     """Turn what the loops collected at each position into the gradients of the inputs."""
     into_KxE = chunk.collected("into")
     du_KxE, ddelta_KxE = into_KxE * t_KxE, into_KxE * u_KxE + log(2) * chunk.collected("rate")

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 from jax.experimental import pallas as pl
 
 from selective_scan.pallas_tpu_launch import GROUP, Launch, Refs
@@ -34,31 +35,31 @@ class Chunk:
         self._window_start = launch.window_at(pl.program_id(2)) * launch.window
         self._first_lane = start - self._window_start
 
-    def channels(self, name: str) -> jax.Array:
+    def channels(self, name: str) -> Array:
         """Return a (K, E) input."""
         return jnp.where(self.visited_KxE, self._refs[name][...].astype(jnp.float32), 0)
 
-    def collected(self, name: str) -> jax.Array:
+    def collected(self, name: str) -> Array:
         """Return what a walk wrote, (K, E); it writes nothing where it does not come by."""
         return jnp.where(self.visited_KxE, self._refs[name][...], 0)
 
-    def states(self, name: str) -> jax.Array:
+    def states(self, name: str) -> Array:
         """Return B or C in the whole window, (N, W)."""
         visited_1xW = self._window_start + self._lane_1xW < self._length
         return jnp.where(visited_1xW, self._refs[name][...].astype(jnp.float32), 0)
 
-    def lane_of(self, position: jax.Array) -> jax.Array:
+    def lane_of(self, position: Array) -> Array:
         """Return where in the window a position of the chunk is, (1, W)."""
         return self._lane_1xW == self._first_lane + position
 
-    def inside(self, name: str) -> jax.Array:
+    def inside(self, name: str) -> Array:
         """Return a state, or A, with 0 beyond the last channel, (N, E)."""
         x_NxE = self._refs[name][...]
         if self._launch.channels % self._launch.block == 0:
             return x_NxE
         return jnp.where(self._inside_1xE, x_NxE, 0)
 
-    def time_steps(self) -> tuple[jax.Array, jax.Array]:
+    def time_steps(self) -> tuple[Array, Array]:
         """Return delta + bias and t, (K, E)."""
         raw_KxE = self.channels("delta")
         if "bias" in self._refs:
@@ -74,10 +75,10 @@ class Chunk:
         Groups of 8 positions without a visited one are left out.
         """
 
-        def group(i: jax.Array, carry: Any) -> Any:
+        def group(i: Array, carry: Any) -> Any:
             first = pl.multiple_of(GROUP * (self._groups - 1 - i if descending else i), GROUP)
 
-            def one(j: jax.Array, carry: Any) -> Any:
+            def one(j: Array, carry: Any) -> Any:
                 return visit(first + (GROUP - 1 - j if descending else j), carry)
 
             # Unrolled, an interpreted kernel takes long to compile.
@@ -86,6 +87,6 @@ class Chunk:
         return jax.lax.fori_loop(0, self._groups, group, carry)
 
 
-def column(x_NxW: jax.Array, lane_1xW: jax.Array) -> jax.Array:
+def column(x_NxW: Array, lane_1xW: Array) -> Array:
     """Return one position's column of B or C, (N, 1)."""
     return jnp.sum(jnp.where(lane_1xW, x_NxW, 0), axis=1, keepdims=True)

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 from jax.experimental import pallas as pl
 
 from selective_scan.arguments import ScanInputs
@@ -11,7 +12,7 @@ from selective_scan.pallas_tpu_launch import Launch, Refs, call, launch_for, ope
 
 def run_forward(
     inputs: ScanInputs, *, softplus: bool, reverse: bool, keep: bool, interpret: bool
-) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+) -> tuple[Array, Array, Array | None]:
     """Return y, the last state, and with ``keep`` the state before each chunk, (B, chunks, N, E).
 
     Args:
@@ -33,10 +34,7 @@ def run_forward(
     if keep:
         results["starts"] = jax.ShapeDtypeStruct((batch, chunks, *state[1:]), jnp.float32)
     wide = (launch.chunk, launch.block)
-    scratch = {
-        "state": (launch.states, launch.block),
-        "t32": wide, "x32": wide, "read": wide,
-    }  # fmt: skip
+    scratch = {"state": (launch.states, launch.block), "t32": wide, "x32": wide, "read": wide}
     values = call(_kernel, launch, operands(inputs), results, scratch)
     return values["y"], values["last"].swapaxes(1, 2), values.get("starts")
 
@@ -57,7 +55,7 @@ def _kernel(launch: Launch, refs: Refs) -> None:
     refs["t32"][...], refs["x32"][...] = t_KxE, t_KxE * u_KxE
     A_NxE, B_NxW, C_NxW = refs["A"][...], chunk.states("B"), chunk.states("C")
 
-    def visit(position: jax.Array, h_NxE: jax.Array) -> jax.Array:
+    def visit(position: Array, h_NxE: Array) -> Array:
         at, lane_1xW = pl.ds(position, 1), chunk.lane_of(position)
         enter_NxE = refs["x32"][at] * column(B_NxW, lane_1xW)
         h_NxE = jnp.exp2(refs["t32"][at] * A_NxE) * h_NxE + enter_NxE

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
@@ -103,7 +104,7 @@ def launch_for(
     )
 
 
-def operands(inputs: ScanInputs) -> dict[str, jax.Array]:
+def operands(inputs: ScanInputs) -> dict[str, Array]:
     """Return what the kernels read, by name."""
     batch, length, _ = inputs.u_BxLxE.shape
     lengths_B = jnp.full(batch, length) if inputs.lengths_B is None else inputs.lengths_B
@@ -130,10 +131,10 @@ def operands(inputs: ScanInputs) -> dict[str, jax.Array]:
 def call(
     kernel: Callable[[Launch, Refs], None],
     launch: Launch,
-    arrays: Mapping[str, jax.Array],
+    arrays: Mapping[str, Array],
     results: Mapping[str, jax.ShapeDtypeStruct],
     scratch: Mapping[str, tuple[int, ...]],
-) -> dict[str, jax.Array]:
+) -> dict[str, Array]:
     """Run a kernel that gets its blocks by name.
 
     Args:

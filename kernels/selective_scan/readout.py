@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from selective_scan.arguments import varying_alike
 from selective_scan.exponential import LOG2_E, exp2
@@ -30,17 +31,17 @@ _LONGEST_PRODUCT = 256
 
 
 def readout(
-    u_BxLxE: jax.Array,
-    t_BxLxE: jax.Array,
-    A_ExN: jax.Array,
-    B_BxLxN: jax.Array,
-    C_BxN: jax.Array,
-    initial_state_BxExN: jax.Array | None,
-    visited_BxL: jax.Array,
-    behind_BxE: jax.Array | None = None,
+    u_BxLxE: Array,
+    t_BxLxE: Array,
+    A_ExN: Array,
+    B_BxLxN: Array,
+    C_BxN: Array,
+    initial_state_BxExN: Array | None,
+    visited_BxL: Array,
+    behind_BxE: Array | None = None,
     *,
     reverse: bool,
-) -> jax.Array:
+) -> Array:
     """Return C . h behind the last visited position, (B, E).
 
     Time steps ``t`` are positive, and 0 at positions that are not visited; all inputs are float32
@@ -67,7 +68,7 @@ def readout(
     return y_BxE
 
 
-def _time_after(t_BxLxE: jax.Array, reverse: bool) -> jax.Array:
+def _time_after(t_BxLxE: Array, reverse: bool) -> Array:
     """Return the sum of the time steps visited after each position, (B, L, E).
 
     Long rows are summed from the near end, so that what has decayed least is the most exact.
@@ -91,9 +92,7 @@ time_after.defvjp(
 )
 
 
-def _decayed_sum(
-    S_RxE: jax.Array, A_ExN: jax.Array, Q_RxN: jax.Array, visited_R: jax.Array
-) -> jax.Array:
+def _decayed_sum(S_RxE: Array, A_ExN: Array, Q_RxN: Array, visited_R: Array) -> Array:
     """Return sum_n Q_rn exp(A_en S_re) in visited rows and 0 or more in others, (R, E).
 
     One n of one tile is held at a time.
@@ -101,16 +100,14 @@ def _decayed_sum(
     return _over_visited(_sum, visited_R, A_ExN, (S_RxE, Q_RxN))[0]
 
 
-Inputs = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
+Inputs = tuple[Array, Array, Array, Array]
 
 
-def _forward(
-    S_RxE: jax.Array, A_ExN: jax.Array, Q_RxN: jax.Array, visited_R: jax.Array
-) -> tuple[jax.Array, Inputs]:
+def _forward(S_RxE: Array, A_ExN: Array, Q_RxN: Array, visited_R: Array) -> tuple[Array, Inputs]:
     return _decayed_sum(S_RxE, A_ExN, Q_RxN, visited_R), (S_RxE, A_ExN, Q_RxN, visited_R)
 
 
-def _backward(inputs: Inputs, dw_RxE: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, None]:
+def _backward(inputs: Inputs, dw_RxE: Array) -> tuple[Array, Array, Array, None]:
     S_RxE, A_ExN, Q_RxN, visited_R = inputs
     arrays = (S_RxE, Q_RxN, dw_RxE)
     (dS_RxE, dQ_RxN), dA_NxE = _over_visited(_gradient, visited_R, A_ExN, arrays)
@@ -121,10 +118,10 @@ decayed_sum = jax.custom_vjp(_decayed_sum)
 decayed_sum.defvjp(_forward, _backward)
 
 
-def _sum(A_ExN: jax.Array, S_rxE: jax.Array, Q_rxN: jax.Array) -> tuple[jax.Array, None]:
+def _sum(A_ExN: Array, S_rxE: Array, Q_rxN: Array) -> tuple[Array, None]:
     """Return the weighted sum of decays of each row, (r, E)."""
 
-    def add(w_rxE: jax.Array, n: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+    def add(w_rxE: Array, n: tuple[Array, Array]) -> tuple[Array, None]:
         A_E, Q_r = n
         return w_rxE + Q_r[:, None] * exp2(S_rxE * A_E), None
 
@@ -132,14 +129,12 @@ def _sum(A_ExN: jax.Array, S_rxE: jax.Array, Q_rxN: jax.Array) -> tuple[jax.Arra
 
 
 def _gradient(
-    A_ExN: jax.Array, S_rxE: jax.Array, Q_rxN: jax.Array, dw_rxE: jax.Array
-) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
+    A_ExN: Array, S_rxE: Array, Q_rxN: Array, dw_rxE: Array
+) -> tuple[tuple[Array, Array], Array]:
     """Return the gradients of S (r, E) and Q (r, N), and what the rows add to that of A, (N, E)."""
     ones_E = jnp.ones(S_rxE.shape[1], S_rxE.dtype)
 
-    def add(
-        sum_rxE: jax.Array, n: tuple[jax.Array, jax.Array]
-    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    def add(sum_rxE: Array, n: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
         A_E, Q_r = n
         # Without the barrier each of its three readers computes the exponential anew.
         G_rxE = jax.lax.optimization_barrier(exp2(S_rxE * (A_E * LOG2_E)) * dw_rxE)
@@ -155,10 +150,7 @@ _matmul = partial(jnp.matmul, precision="highest")
 
 
 def _over_visited(
-    tile: Callable[..., Any],
-    visited_R: jax.Array,
-    A_ExN: jax.Array,
-    arrays: tuple[jax.Array, ...],
+    tile: Callable[..., Any], visited_R: Array, A_ExN: Array, arrays: tuple[Array, ...]
 ) -> Any:
     """Return what ``tile`` finds for the visited rows of ``arrays``, and its sum over tiles.
 
@@ -186,7 +178,7 @@ def _over_visited(
     return jax.lax.cond(count == visited_R.size, as_they_stand, visited_first)
 
 
-def _places(visited_R: jax.Array, count: jax.Array) -> jax.Array:
+def _places(visited_R: Array, count: Array) -> Array:
     """Return each row's place when the ``count`` visited rows come first."""
     before = jnp.cumsum(visited_R, dtype=jnp.int32) - visited_R
     unvisited_before = jnp.arange(visited_R.size, dtype=jnp.int32) - before
@@ -194,10 +186,7 @@ def _places(visited_R: jax.Array, count: jax.Array) -> jax.Array:
 
 
 def _over_tiles(
-    tile: Callable[..., Any],
-    count: jax.Array,
-    A_ExN: jax.Array,
-    arrays: tuple[jax.Array, ...],
+    tile: Callable[..., Any], count: Array, A_ExN: Array, arrays: tuple[Array, ...]
 ) -> Any:
     """Return what ``tile`` finds in the tiles that hold one of the first ``count`` rows.
 
@@ -208,12 +197,12 @@ def _over_tiles(
     size = -(-rows // max(1, round(rows * channels / _TILE_ELEMENTS)))
     tiles = -(-rows // size)
 
-    def cut(x_RxF: jax.Array) -> jax.Array:
+    def cut(x_RxF: Array) -> Array:
         return jnp.pad(x_RxF, ((0, -rows % size), (0, 0))).reshape(tiles, size, -1)
 
     compute = partial(tile, A_ExN)
 
-    def step(total: Any, at: tuple[jax.Array, ...]) -> Any:
+    def step(total: Any, at: tuple[Array, ...]) -> Any:
         first, *parts = at
         nothing = partial(jax.tree.map, jnp.zeros_like, jax.eval_shape(compute, *parts))
         found, more = jax.lax.cond(first < count, compute, lambda *_: nothing(), *parts)

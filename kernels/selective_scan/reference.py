@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax import Array
 
 from selective_scan.missing_derivatives import first_derivatives_only, no_forward_mode
 
@@ -89,9 +90,19 @@ def selective_scan_gradients(
 
 
 def _run(
-    u: Any, delta: Any, A: Any, B: Any, C: Any, D: Any, z: Any, delta_bias: Any,
-    delta_softplus: bool, initial_state: Any, lengths: Any, reverse: bool,
-) -> dict[str, Any]:  # fmt: skip
+    u: Any,
+    delta: Any,
+    A: Any,
+    B: Any,
+    C: Any,
+    D: Any,
+    z: Any,
+    delta_bias: Any,
+    delta_softplus: bool,
+    initial_state: Any,
+    lengths: Any,
+    reverse: bool,
+) -> dict[str, Any]:
     """Run the loop and keep everything that the gradients need."""
     u, delta, A, B, C = (np.asarray(x, np.float64) for x in (u, delta, A, B, C))
     batch, length, channels = u.shape
@@ -118,22 +129,33 @@ def _run(
         z = np.asarray(z, np.float64)
         y = ungated * z / (1 + np.exp(-z))
     return {
-        "u": u, "A": A, "B": B, "C": C, "z": z, "raw": raw, "t": t, "visited": visited,
-        "order": order, "before": before, "after": after, "ungated": ungated,
-        "y": np.where(visited, y, 0), "last_state": h,
-    }  # fmt: skip
+        "u": u,
+        "A": A,
+        "B": B,
+        "C": C,
+        "z": z,
+        "raw": raw,
+        "t": t,
+        "visited": visited,
+        "order": order,
+        "before": before,
+        "after": after,
+        "ungated": ungated,
+        "y": np.where(visited, y, 0),
+        "last_state": h,
+    }
 
 
 def scan(
-    u_BxLxE: jax.Array,
-    t_BxLxE: jax.Array,
-    A_ExN: jax.Array,
-    B_BxLxN: jax.Array,
-    C_BxLxN: jax.Array,
-    state_BxExN: jax.Array,
+    u_BxLxE: Array,
+    t_BxLxE: Array,
+    A_ExN: Array,
+    B_BxLxN: Array,
+    C_BxLxN: Array,
+    state_BxExN: Array,
     *,
     reverse: bool,
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[Array, Array]:
     """Call the oracle from JAX: C . h at every position and the last state, in ``t``'s dtype."""
     inputs = (u_BxLxE, t_BxLxE, A_ExN, B_BxLxN, C_BxLxN, state_BxExN)
     return _scan(*no_forward_mode("reference", inputs), reverse)
@@ -141,9 +163,8 @@ def scan(
 
 @partial(jax.custom_vjp, nondiff_argnums=(6,))
 def _scan(
-    u: jax.Array, t: jax.Array, A: jax.Array, B: jax.Array, C: jax.Array, h: jax.Array,
-    reverse: bool,
-) -> tuple[jax.Array, jax.Array]:  # fmt: skip
+    u: Array, t: Array, A: Array, B: Array, C: Array, h: Array, reverse: bool
+) -> tuple[Array, Array]:
     def call(*args: np.ndarray) -> tuple[np.ndarray, ...]:
         *inputs, h = args
         results = selective_scan_reference(*inputs, initial_state=h, reverse=reverse)
@@ -153,9 +174,8 @@ def _scan(
 
 
 def _scan_forward(
-    u: jax.Array, t: jax.Array, A: jax.Array, B: jax.Array, C: jax.Array, h: jax.Array,
-    reverse: bool,
-) -> tuple[Any, Any]:  # fmt: skip
+    u: Array, t: Array, A: Array, B: Array, C: Array, h: Array, reverse: bool
+) -> tuple[Any, Any]:
     inputs = first_derivatives_only("reference", (u, t, A, B, C, h))
     return _scan(*inputs, reverse), inputs
 

@@ -10,11 +10,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from selective_scan.arguments import Scan, ScanInputs, state_dtype, time_steps, visited
 
 
-def check_no_state(initial_state_BxExN: jax.Array | None) -> None:
+def check_no_state(initial_state_BxExN: Array | None) -> None:
     """Raise ``ValueError`` where there is an initial state."""
     if initial_state_BxExN is not None:
         raise ValueError("initial_state and time_axis do not go together; leave one out")
@@ -22,7 +23,7 @@ def check_no_state(initial_state_BxExN: jax.Array | None) -> None:
 
 def scan_over_time(
     scan: Scan, inputs: ScanInputs, *, softplus: bool, reverse: bool, axis: str
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[Array, Array]:
     """Return y of this device's stretch, (B, L, E), and the state behind all of them, (B, E, N).
 
     Args:
@@ -48,7 +49,7 @@ def scan_over_time(
     return y_BxLxE, jax.lax.psum(jnp.where(jax.lax.axis_index(axis) == final, last, 0), axis)
 
 
-def time_behind(t_BxLxE: jax.Array, axis: str, *, reverse: bool) -> jax.Array:
+def time_behind(t_BxLxE: Array, axis: str, *, reverse: bool) -> Array:
     """Return the sum of the time steps of the stretches read after this device's, (B, E)."""
     passed_SxBxE = jax.lax.all_gather(jnp.sum(t_BxLxE, axis=1), axis)
     here, stretch_S = jax.lax.axis_index(axis), jnp.arange(passed_SxBxE.shape[0])
@@ -57,15 +58,15 @@ def time_behind(t_BxLxE: jax.Array, axis: str, *, reverse: bool) -> jax.Array:
 
 
 def _entering(
-    last_BxExN: jax.Array, passed_BxE: jax.Array, A_ExN: jax.Array, axis: str, reverse: bool
-) -> jax.Array:
+    last_BxExN: Array, passed_BxE: Array, A_ExN: Array, axis: str, reverse: bool
+) -> Array:
     """Return the state in which this device's stretch begins, (B, E, N).
 
     ``last``: the state behind the stretch, begun at zero; ``passed``: the sum of its time steps.
     """
     carries = jax.lax.all_gather((last_BxExN, passed_BxE), axis)
 
-    def add(state: jax.Array, carry: Any) -> tuple[jax.Array, jax.Array]:
+    def add(state: Array, carry: Any) -> tuple[Array, Array]:
         last, passed = carry
         return jnp.exp(passed[..., None] * A_ExN) * state + last, state
 

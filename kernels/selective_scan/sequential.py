@@ -4,25 +4,26 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 _einsum = partial(jnp.einsum, precision="highest")
 
 
 def scan(
-    u_BxLxE: jax.Array,
-    t_BxLxE: jax.Array,
-    A_ExN: jax.Array,
-    B_BxLxN: jax.Array,
-    C_BxLxN: jax.Array,
-    state_BxExN: jax.Array,
+    u_BxLxE: Array,
+    t_BxLxE: Array,
+    A_ExN: Array,
+    B_BxLxN: Array,
+    C_BxLxN: Array,
+    state_BxExN: Array,
     *,
     reverse: bool,
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[Array, Array]:
     """Return C . h at every position, (B, L, E), and the last state, (B, E, N)."""
 
     # The gradient computes decays again instead of keeping them beside the states.
     @partial(jax.checkpoint, prevent_cse=False)
-    def visit(h_BxExN: jax.Array, at: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
+    def visit(h_BxExN: Array, at: tuple[Array, ...]) -> tuple[Array, Array]:
         u_BxE, t_BxE, B_BxN, C_BxN = at
         decay_BxExN = jnp.exp(t_BxE[..., None] * A_ExN)
         h_BxExN = decay_BxExN * h_BxExN + (t_BxE * u_BxE)[..., None] * B_BxN[:, None]

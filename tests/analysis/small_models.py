@@ -8,8 +8,7 @@ import numpy as np
 from flax import nnx
 
 from echojax.models import MODELS
-from echojax.models.bidirectional import Components
-from echojax.models.echomamba4rec import VARIANTS
+from echojax.models.echomamba4rec import VARIANTS, Components
 
 ITEMS, LENGTH = 12, 7
 # No item twice in a history, so that moving an item's vector moves one event.

@@ -9,7 +9,7 @@ from flax import nnx
 from echojax.analysis import analyse
 from echojax.analysis.attribution import by_age
 from echojax.models import MODELS
-from echojax.models.bidirectional import Components
+from echojax.models.echomamba4rec import Components
 from echojax.models.positions import at_position
 from tests.analysis.small_models import BATCH, INSIDE, LENGTH, build
 

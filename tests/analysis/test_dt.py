@@ -6,7 +6,7 @@ from flax import nnx
 
 from echojax.analysis import analyse
 from echojax.analysis.dt import effective_memory
-from echojax.models.bidirectional import Components
+from echojax.models.echomamba4rec import Components
 from tests.analysis.small_models import BATCH, build
 
 

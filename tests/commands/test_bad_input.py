@@ -48,7 +48,7 @@ FLAGS = {
     ("--dataset", "ml-1n"): "did you mean 'ml-1m'",
     ("--model", "echomamba"): "did you mean 'echomamba4rec'",
     ("--scan", "fussed"): "did you mean 'fused'",
-    ("--preset", "ml-100"): "did you mean 'ml-100k'",
+    ("--preset", "ml-100k"): "--preset",
     ("--tensorboard",): "pip install 'echojax[tensorboard]'",
     ("--data-format", "parquet", "--data-path", "FILE"): "parquet",
     ("--split", "global-time", "--data-path", "ORDER"): "--split",

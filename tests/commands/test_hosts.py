@@ -100,7 +100,7 @@ def test_only_the_first_host_needs_the_run_folder(tmp_path):
     config = train.read_command_line(flags)
     assert (config.loss, config.d_model, config.gbce_t) == ("gbce", 8, 0.5)
     given = train.read_command_line(flags, stored=False)
-    assert (given.loss, given.width, given.gbce_t) == ("softmax", None, 0.5)
+    assert (given.loss, given.d_model, given.gbce_t) == ("softmax", None, 0.5)
 
 
 def test_half_an_address_is_refused(command):

@@ -10,9 +10,7 @@ from hypothesis import strategies as st
 from echojax.data import global_time_split, leave_one_out, load_dataset
 from echojax.evaluation import evaluate_baselines, metric_names
 from echojax.evaluation.baselines import rank_by, scorer
-from echojax.models.heuristic import training_counts
-from echojax.models.markov import Markov
-from echojax.models.popularity import Popularity
+from echojax.models.heuristic import Markov, Popularity, training_counts
 
 HISTORIES = st.lists(st.lists(st.integers(1, 7), min_size=3, max_size=9), min_size=1, max_size=6)
 

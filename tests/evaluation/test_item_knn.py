@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from echojax.data import leave_one_out
-from echojax.models.item_knn import ItemKNN
+from echojax.models.heuristic import ItemKNN
 
 ITEMS = 9
 HISTORIES = st.lists(
@@ -43,8 +43,8 @@ def test_scores_are_cosines_that_fade_with_age(make_dataset, histories, history)
 
 @pytest.mark.parametrize("rows", [1, 4, 100])
 def test_each_item_keeps_its_nearest(make_dataset, monkeypatch, rows):
-    monkeypatch.setattr("echojax.models.item_knn._ROWS", rows)
-    monkeypatch.setattr("echojax.models.item_knn._NEIGHBOURS", 3)
+    monkeypatch.setattr("echojax.models.heuristic._ROWS", rows)
+    monkeypatch.setattr("echojax.models.heuristic._NEIGHBOURS", 3)
     rng = np.random.default_rng(0)
     histories = [rng.integers(1, ITEMS, rng.integers(5, 12)).tolist() for _ in range(7)]
     model = ItemKNN(leave_one_out(make_dataset(histories, ITEMS), max_len=4).train, ITEMS)

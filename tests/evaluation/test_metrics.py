@@ -23,8 +23,16 @@ def test_metrics_follow_their_formulas(ranks):
 
 def test_names_stand_in_order():
     assert metric_names() == [
-        "hr@5", "hr@10", "hr@20", "ndcg@5", "ndcg@10", "ndcg@20", "mrr@5", "mrr@10", "mrr@20",
-    ]  # fmt: skip
+        "hr@5",
+        "hr@10",
+        "hr@20",
+        "ndcg@5",
+        "ndcg@10",
+        "ndcg@20",
+        "mrr@5",
+        "mrr@10",
+        "mrr@20",
+    ]
 
 
 @pytest.fixture
@@ -64,8 +72,12 @@ def test_buckets_of_length_part_the_examples(examples):
     result = summarise(Ranked(RANKS, shown(*[[1]] * 8)), examples, np.ones(41, np.int64))
     buckets = result["by_length"]
     assert [(b["from"], b["to"], b["examples"]) for b in buckets] == [
-        (1, 4, 2), (5, 9, 1), (10, 19, 2), (100, 199, 1), (200, None, 2),
-    ]  # fmt: skip
+        (1, 4, 2),
+        (5, 9, 1),
+        (10, 19, 2),
+        (100, 199, 1),
+        (200, None, 2),
+    ]
     assert [b["hr@10"] for b in buckets] == [1, 0, 0.5, 1, 0.5]
     assert buckets[4]["ndcg@10"] == pytest.approx(1 / math.log2(4) / 2)
     weighted = sum(b["examples"] * b["ndcg@10"] for b in buckets)

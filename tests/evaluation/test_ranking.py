@@ -44,8 +44,9 @@ def catalogues(draw):
     target = st.lists(st.integers(1, num_items - 1), min_size=USERS, max_size=USERS)
     excluded = st.lists(
         st.lists(st.integers(0, num_items - 1), min_size=4, max_size=4),
-        min_size=USERS, max_size=USERS,
-    )  # fmt: skip
+        min_size=USERS,
+        max_size=USERS,
+    )
     item = np.array(draw(rows), np.float32)
     return user, item, np.array(draw(target), np.int32), np.array(draw(excluded), np.int32)
 

@@ -8,12 +8,7 @@ import pytest
 
 from echojax.data import leave_one_out
 from echojax.evaluation.ranking import make_ranker, rank_examples
-from echojax.evaluation.sampled import (
-    candidate_scorer,
-    candidates_of,
-    draw_negatives,
-    rank_sampled,
-)
+from echojax.evaluation.sampled import candidate_scorer, candidates_of, draw_negatives, rank_sampled
 
 V, D = 40, 3
 
@@ -105,8 +100,9 @@ def test_nothing_forbidden_is_drawn(examples):
 def test_the_draws_depend_on_the_seed_alone(examples, monkeypatch):
     once = draw_negatives(examples, V, count=10, seed=5)
     monkeypatch.setattr("echojax.evaluation.sampled._TILE_KEYS", 3 * V)
-    np.testing.assert_array_equal(np.sort(draw_negatives(examples, V, count=10, seed=5)),
-                                  np.sort(once))  # fmt: skip
+    np.testing.assert_array_equal(
+        np.sort(draw_negatives(examples, V, count=10, seed=5)), np.sort(once)
+    )
     assert np.any(np.sort(draw_negatives(examples, V, count=10, seed=6)) != np.sort(once))
 
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from echojax.errors import UserError
-from echojax.fuzzing.mutations import mutate_bytes
 from echojax.interop import read_safetensors, write_safetensors
+from tests.fuzzing.mutations import mutate_bytes
 
 KINDS = [
     "float64",

@@ -50,9 +50,7 @@ def by_definition(share, user, item, targets, weights):
 @pytest.mark.usefixtures("x64")
 @settings(max_examples=12, deadline=None)
 @given(
-    st.sampled_from([(1, 1, 2), (3, 4, 9)]),
-    st.sampled_from([0.0, 0.1, 0.9]),
-    st.integers(0, 99),
+    st.sampled_from([(1, 1, 2), (3, 4, 9)]), st.sampled_from([0.0, 0.1, 0.9]), st.integers(0, 99)
 )
 def test_value_and_gradient_equal_the_definition(shape, share, seed):
     given = predictions(*shape, seed)

@@ -12,8 +12,7 @@ from flax import nnx
 from echojax.losses import make_loss
 from echojax.losses import softmax as softmax_module
 from echojax.models.base import CausalModel
-from echojax.training.state import create_state
-from echojax.training.step import make_train_step
+from echojax.training.step import create_state, make_train_step
 
 ITEMS, ROWS, LENGTH = 12, 8, 5
 COUNTS = np.append(0, np.arange(ITEMS - 1) + 1)

@@ -102,9 +102,13 @@ def test_values_equal_the_definition(name, num, shape, share, seed):
 def test_gradient_equals_finite_differences(name, num):
     user, item, *others = problem((2, 4), num, 4)
     check_grads(
-        lambda user, item: jitted(name, num)(user, item, *others), (user, item), order=1,
-        modes=["rev"], eps=1e-6, rtol=1e-7,
-    )  # fmt: skip
+        lambda user, item: jitted(name, num)(user, item, *others),
+        (user, item),
+        order=1,
+        modes=["rev"],
+        eps=1e-6,
+        rtol=1e-7,
+    )
 
 
 @pytest.mark.parametrize(("name", "num"), FORMULAS)

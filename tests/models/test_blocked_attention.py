@@ -61,6 +61,6 @@ def test_hstu_of_long_histories_is_the_same(monkeypatch):
 def test_sasrec_of_long_histories_is_the_same(monkeypatch):
     model = build(SASRec, max_len=140)
     found = jax.jit(model.encode)(*HISTORIES)
-    monkeypatch.setattr("echojax.models.self_attention.is_better", lambda queries: False)
+    monkeypatch.setattr("echojax.models.attention.is_better", lambda queries: False)
     expected = jax.jit(lambda *histories: model.encode(*histories))(*HISTORIES)
     np.testing.assert_allclose(found, expected, atol=2e-5)

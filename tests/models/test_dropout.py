@@ -5,7 +5,7 @@ import pytest
 from flax import nnx
 
 from echojax.models import MODELS
-from echojax.models.dropout import dropout
+from echojax.models.layers import dropout
 from tests.models.promises import IDS, KEYS, LENGTHS, build
 
 

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from echojax.models.bidirectional import Components, Corrections
-from echojax.models.echomamba4rec import VARIANTS, EchoMamba4Rec
+from echojax.models.echomamba4rec import VARIANTS, Components, Corrections, EchoMamba4Rec
 from tests.models.float64_mamba import echomamba4rec
 from tests.models.promises import HISTORIES, IDS, LENGTHS, Promises, build, by_name, float64
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from echojax.models.layer_norm import layer_norm
+from echojax.models.layers import layer_norm
 from echojax.models.sasrec import SASRec
 
 

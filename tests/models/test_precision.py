@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from echojax.models import MODELS, mamba
-from echojax.models.precision import with_precision
+from echojax.models.base import with_precision
 from tests.models.promises import IDS, KEYS, LENGTHS, build
 
 

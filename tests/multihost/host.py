@@ -6,7 +6,6 @@ import sys
 import time
 
 from echojax.errors import UserError, exit_on_user_error
-from echojax.multihost import together as together_module
 from echojax.multihost.place import place_of
 from echojax.multihost.together import Together
 
@@ -23,7 +22,7 @@ def main() -> None:
     """Meet the others; wait for them, or fail."""
     what, *words = sys.argv[1:]
     if what != "alone":  # a busy machine may need long to import JAX
-        together_module.JOIN_SECONDS = 200
+        words += ["--join-seconds", "200"]
     with exit_on_user_error(), Together(place_of(words)) as together:
         if what == "mistake":  # on the command line, say
             raise ERRORS[what]

@@ -53,13 +53,22 @@ def over_time(name):
             used = {k: v for k, v in floats.items() if k not in ("C_BxLxN", "D_E", "z_BxLxE")}
             C_BxN = floats["A_ExN"][:3] + 1  # any numbers that all devices have
             return selective_scan_readout(
-                **used, C_BxN=C_BxN, stop_B=stop_B, delta_softplus=True, reverse=reverse,
+                **used,
+                C_BxN=C_BxN,
+                stop_B=stop_B,
+                delta_softplus=True,
+                reverse=reverse,
                 time_axis=axis,
-            )  # fmt: skip
+            )
         return selective_scan(
-            **floats, lengths_B=stop_B, delta_softplus=True, implementation=name, reverse=reverse,
-            time_axis=axis, return_last_state=True,
-        )  # fmt: skip
+            **floats,
+            lengths_B=stop_B,
+            delta_softplus=True,
+            implementation=name,
+            reverse=reverse,
+            time_axis=axis,
+            return_last_state=True,
+        )
 
     def stretch(reverse, floats):
         size = length // 8
@@ -69,9 +78,12 @@ def over_time(name):
     for reverse in (False, True):
         out = P() if name == "readout" else (P(None, "time"), P())
         sharded = jax.shard_map(
-            partial(stretch, reverse), mesh=mesh, in_specs=(in_time,), out_specs=out,
+            partial(stretch, reverse),
+            mesh=mesh,
+            in_specs=(in_time,),
+            out_specs=out,
             check_vma=False,
-        )  # fmt: skip
+        )
 
         def gradients(run):
             loss = lambda floats: sum(jnp.sum(x**2) for x in jax.tree.leaves(run(floats)))  # noqa: E731

@@ -13,10 +13,17 @@ OPTIONS = {
     "everything": ("D", "z", "delta_bias", "initial_state", "lengths"),
 }
 JAX_NAMES = {
-    "u": "u_BxLxE", "delta": "delta_BxLxE", "A": "A_ExN", "B": "B_BxLxN", "C": "C_BxLxN",
-    "D": "D_E", "z": "z_BxLxE", "delta_bias": "delta_bias_E",
-    "initial_state": "initial_state_BxExN", "lengths": "lengths_B",
-}  # fmt: skip
+    "u": "u_BxLxE",
+    "delta": "delta_BxLxE",
+    "A": "A_ExN",
+    "B": "B_BxLxN",
+    "C": "C_BxLxN",
+    "D": "D_E",
+    "z": "z_BxLxE",
+    "delta_bias": "delta_bias_E",
+    "initial_state": "initial_state_BxExN",
+    "lengths": "lengths_B",
+}
 
 
 def inputs(shape, given=OPTIONS["everything"], seed=0):

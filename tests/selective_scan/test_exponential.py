@@ -8,10 +8,17 @@ from selective_scan.exponential import exp2
 
 
 def test_float32_is_within_its_bound():
-    x = np.float32(np.concatenate([
-        np.linspace(-126, 127.9, 400_001), np.linspace(-1, 1, 100_001), np.arange(-126, 128),
-        np.arange(-126, 127) + 0.5, [1e-30, -1e-30, 0.0, -0.0],
-    ]))  # fmt: skip
+    x = np.float32(
+        np.concatenate(
+            [
+                np.linspace(-126, 127.9, 400_001),
+                np.linspace(-1, 1, 100_001),
+                np.arange(-126, 128),
+                np.arange(-126, 127) + 0.5,
+                [1e-30, -1e-30, 0.0, -0.0],
+            ]
+        )
+    )
     expected = np.exp2(x.astype(np.float64))
     assert np.max(np.abs(np.asarray(exp2(x), np.float64) / expected - 1)) < 2e-7
     np.testing.assert_array_equal(exp2(np.float32([0, 1, -1, 10])), [1, 2, 0.5, 1024])

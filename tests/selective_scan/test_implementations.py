@@ -135,9 +135,14 @@ def check_readout(name, reverse, shape, start, stop):
     def loss(floats, C):
         named = {JAX_NAMES[k]: v for k, v in floats.items()}
         y = selective_scan_readout(
-            **named, C_BxN=C, delta_softplus=True, start_B=start, stop_B=stop, reverse=reverse,
+            **named,
+            C_BxN=C,
+            delta_softplus=True,
+            start_B=start,
+            stop_B=stop,
+            reverse=reverse,
             implementation=name,
-        )  # fmt: skip
+        )
         return jnp.sum(y * dy), y
 
     (_, y), (grads, dC) = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(floats, C)
@@ -250,12 +255,23 @@ def test_both_directions_equal_one_after_the_other(name):
     lengths = jnp.array([7, 4])
     own = {k: jnp.stack([floats[k], 1.5 * floats[k]]) for k in ("delta", "A", "B", "C", "D")}
     both = bidirectional_scan(
-        floats["u"], *own.values(), floats["z"], floats["delta_bias"],
-        delta_softplus=True, lengths_B=lengths, implementation=name,
-    )  # fmt: skip
+        floats["u"],
+        *own.values(),
+        floats["z"],
+        floats["delta_bias"],
+        delta_softplus=True,
+        lengths_B=lengths,
+        implementation=name,
+    )
     for direction in (0, 1):
         alone = selective_scan(
-            floats["u"], *(x[direction] for x in own.values()), floats["z"], floats["delta_bias"],
-            delta_softplus=True, lengths_B=lengths, reverse=bool(direction), implementation=name,
-        )  # fmt: skip
+            floats["u"],
+            *(x[direction] for x in own.values()),
+            floats["z"],
+            floats["delta_bias"],
+            delta_softplus=True,
+            lengths_B=lengths,
+            reverse=bool(direction),
+            implementation=name,
+        )
         np.testing.assert_allclose(both[direction], alone, rtol=1e-6, atol=1e-7)

@@ -84,9 +84,14 @@ def test_dirt_outside_of_the_readouts_range(name):
         in_time = {JAX_NAMES[k]: arrays[k][:, ::-1] for k in ("u", "delta", "B")}
         rest = {JAX_NAMES[k]: arrays[k] for k in ("A", "delta_bias", "initial_state")}
         return selective_scan_readout(
-            **in_time, **rest, C_BxN=np.ones((4, 2), np.float32), delta_softplus=True,
-            start_B=SHAPE[1] - LENGTHS, reverse=True, implementation=name,
-        )  # fmt: skip
+            **in_time,
+            **rest,
+            C_BxN=np.ones((4, 2), np.float32),
+            delta_softplus=True,
+            start_B=SHAPE[1] - LENGTHS,
+            reverse=True,
+            implementation=name,
+        )
 
     check(run, given=("delta_bias", "initial_state"))
 

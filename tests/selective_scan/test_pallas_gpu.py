@@ -113,10 +113,11 @@ def test_both_directions_in_one_launch():
         runs = [
             interpreted(
                 jax.tree.map(lambda x: x[d if len(x) == 2 else 0], both),  # noqa: B023
-                softplus=True, reverse=bool(d),
+                softplus=True,
+                reverse=bool(d),
             )
             for d in (0, 1)
-        ]  # fmt: skip
+        ]
         return jax.tree.map(lambda *x: jnp.stack(x), *runs)
 
     kernel = partial(pallas_gpu.scan_both, softplus=True, interpret=True)

@@ -19,10 +19,17 @@ from selective_scan import (
 from selective_scan.arguments import ScanInputs
 
 FIELDS = {
-    "u": "u_BxLxE", "delta": "delta_BxLxE", "A": "A_ExN", "B": "B_BxLxN", "C": "C_BxLxN",
-    "D": "D_E", "z": "z_BxLxE", "delta_bias": "delta_bias_E",
-    "initial_state": "initial_state_BxExN", "lengths": "lengths_B",
-}  # fmt: skip
+    "u": "u_BxLxE",
+    "delta": "delta_BxLxE",
+    "A": "A_ExN",
+    "B": "B_BxLxN",
+    "C": "C_BxLxN",
+    "D": "D_E",
+    "z": "z_BxLxE",
+    "delta_bias": "delta_bias_E",
+    "initial_state": "initial_state_BxExN",
+    "lengths": "lengths_B",
+}
 OPTIONS = {
     "plain": (),
     "mamba": ("D", "z", "delta_bias"),

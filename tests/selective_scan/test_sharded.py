@@ -20,7 +20,11 @@ def test_shard_map_equals_one_device(names):
     process = subprocess.run(
         [sys.executable, "-m", "tests.selective_scan.on_eight_devices", *names],
         cwd=ROOT,
-        env=environment, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
     assert process.returncode == 0, process.stderr
     assert process.stdout.split() == names

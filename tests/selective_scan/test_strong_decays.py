@@ -42,10 +42,7 @@ def in_segments(args, *, softplus, reverse):
 
 
 SCANS = {name: scan_named(name) for name, reason in implementations().items() if reason is None}
-SCANS |= {
-    "pallas_gpu": in_segments,
-    "pallas_tpu": partial(pallas_tpu.scan, interpret=True),
-}
+SCANS |= {"pallas_gpu": in_segments, "pallas_tpu": partial(pallas_tpu.scan, interpret=True)}
 
 
 def draw(time_step):

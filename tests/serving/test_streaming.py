@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 
 from echojax.errors import UserError
 from echojax.models.bert4rec import BERT4Rec
-from echojax.models.bidirectional import Components, Corrections
 from echojax.models.caser import Caser
-from echojax.models.echomamba4rec import EchoMamba4Rec
+from echojax.models.echomamba4rec import Components, Corrections, EchoMamba4Rec
 from echojax.models.fmlprec import FMLPRec
 from echojax.models.gru4rec import GRU4Rec
 from echojax.models.hstu import HSTU

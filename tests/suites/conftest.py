@@ -13,7 +13,7 @@ from echojax.suites.page import write_page
 from echojax.suites.results import Results
 from echojax.suites.runs import plan
 from echojax.suites.suite_file import read_suite
-from echojax.training.prepared import resolved
+from echojax.training.builders import resolved
 
 USERS = 60
 SUITE = """

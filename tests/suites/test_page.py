@@ -11,7 +11,7 @@ import pytest
 
 from echojax.evaluation.statistics import holm, paired_difference
 from echojax.suites.runs import write_failure
-from tests.reporting.conftest import insight
+from tests.report.conftest import insight
 from tests.suites.conftest import SKILL, SUITE, page_of, write_run
 
 

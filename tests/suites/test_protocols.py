@@ -17,8 +17,8 @@ from echojax.models import HEURISTICS
 from echojax.suites.protocols import evaluate_if_missing
 from echojax.suites.results import Protocol, read_alternatives, read_run_folder
 from echojax.suites.scores import COLUMNS, METRICS
+from echojax.training.builders import read_data, resolved
 from echojax.training.evaluate import evaluate_run
-from echojax.training.prepared import read_data, resolved
 from echojax.training.run import run
 
 
@@ -78,7 +78,7 @@ def test_rankings_agree_with_the_run_and_a_few_negatives_flatter(model, runs):
 
 def test_seen_items_filtered_is_what_evaluate_prints(runs):
     filtered = alternative(runs / "sasrec", "full", True)
-    again = evaluate_run(runs / "sasrec", "test", exclude_seen=True, say=lambda line: None)
+    again = evaluate_run(runs / "sasrec", "test", exclude_seen=True)
     assert filtered["ndcg@10"] == again["ndcg@10"]
     assert filtered["hr@10"] == again["hr@10"]
 

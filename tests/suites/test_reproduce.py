@@ -13,7 +13,7 @@ from echojax.errors import UserError
 from echojax.suites.reproduce import Flags, reproduce
 from echojax.suites.results import read
 from echojax.suites.runs import write_failure
-from echojax.training.run_folder import alone_in
+from echojax.training.run_folder import lock
 from tests.suites.conftest import SUITE, packed, write_run
 
 
@@ -158,7 +158,7 @@ def test_what_another_process_is_making_is_left_to_it(two_heuristics, command, t
     busy, other = (out / "ring" / variant / "seed-0" for variant in ("markov", "popularity"))
     for path in (busy / "results.json", other / "results.json", out / "runs.parquet"):
         path.unlink()
-    with alone_in(busy):
+    with lock(busy):
         well, logged = command(flags)
     assert not well
     assert f"another process trains in {busy}" in logged

@@ -11,7 +11,7 @@ from echojax.errors import UserError
 from echojax.models import HEURISTICS
 from echojax.suites.runs import plan
 from echojax.suites.suite_file import find_suite, read_suite
-from echojax.training.prepared import resolved
+from echojax.training.builders import resolved
 from tests.conftest import ROOT
 from tests.suites.conftest import SUITE
 
@@ -82,11 +82,11 @@ BAD = {
     "common flag": (changed("learning_rate", "learning-rate"), "did you mean 'learning_rate'"),
     "whole number": (
         changed("d_model = 8", "d_model = 8.5"),
-        "[variants.sasrec]: d_model = 8.5 does not fit: Expected `int | null`, got `float`",
+        "[variants.sasrec]: d_model must be a whole number, not 8.5",
     ),
-    "truth": (changed("filter = false", "filter = 0"), "filter = 0 does not fit: Expected `bool`"),
-    "number": (changed("= 0.01", "= true"), "[flags]: learning_rate = True does not fit"),
-    "choice": (changed("k_core = 2", 'split = "random"'), "split = 'random' does not fit"),
+    "truth": (changed("filter = false", "filter = 0"), "filter must be true or false, not 0"),
+    "number": (changed("= 0.01", "= true"), "[flags]: learning_rate must be a number, not True"),
+    "choice": (changed("k_core = 2", 'split = "random"'), "'leave-one-out' or 'global-time'"),
     "seed": (changed("k_core = 2", "seed = 2"), "seed has no place in a suite"),
     "data_dir": (changed("k_core = 2", 'data_dir = "."'), "use --data-dir"),
     "key": (changed("[ablation.", "[abaltion."), "unknown key 'abaltion'; did you mean 'ablation'"),

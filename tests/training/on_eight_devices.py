@@ -24,13 +24,12 @@ from echojax.mesh import (
     stack_shares,
 )
 from echojax.models import build_model
-from echojax.models.axes import with_axes
+from echojax.models.base import with_axes
 from echojax.models.echomamba4rec import EchoMamba4Rec
+from echojax.training.builders import make_step, resolved, target_counts, training_batches
+from echojax.training.evaluate import make_evaluator
 from echojax.training.optimizer import make_optimizer
-from echojax.training.prepared import make_evaluator, resolved
-from echojax.training.program import make_step, target_counts, training_batches
-from echojax.training.seed_run import side_by_side, stacked, unstacked
-from echojax.training.state import create_state
+from echojax.training.step import create_state, over_seeds, stack_states, unstack_states
 
 SIZES = {"d_model": 8, "max_len": 6, "dropout": 0.3, "layers": 1, "scan": "sequential"}
 CASES = {
@@ -98,15 +97,15 @@ def train(config, devices, item_shards, sequence_shards, parallel):
     lengths_M = np.repeat(feed.parts[0].examples.lengths_M, 2000)
     counts_V = target_counts(dataset, split)
     step = make_step(config, counts_V, lengths_M, graphdef, optimizer, mesh)
-    step = side_by_side(step, mesh, parallel)
-    states, losses = place(stacked([state for _, state in made]), mesh, axis=1), []
+    step = over_seeds(step, mesh, parallel)
+    states, losses = place(stack_states([state for _, state in made]), mesh, axis=1), []
     onto = {"shard_map": spread, "pmap": stack_shares}[parallel]
     for number in range(20):
-        asked_D = np.arange(number, number - devices // sequence_shards, -1, np.int32)
-        states, loss, asked = step(states, onto(feed[number], mesh, axis=1), onto(asked_D, mesh))
-        assert int(asked) == number
+        signal_D = np.arange(number, number - devices // sequence_shards, -1, np.int32)
+        states, loss, signum = step(states, onto(feed[number], mesh, axis=1), onto(signal_D, mesh))
+        assert int(signum) == number
         losses.append(np.asarray(loss))
-    state = unstacked(states)[1]
+    state = unstack_states(states)[1]
     ranked = make_evaluator(config, dataset, split, graphdef, mesh).rank(state.params, "test")
     params = gather(state, made[1][1], mesh).params
     return np.array(losses), list(map(np.asarray, jax.tree.leaves(params))), ranked

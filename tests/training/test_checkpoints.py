@@ -16,9 +16,9 @@ from echojax.config import Config
 from echojax.errors import UserError
 from echojax.models.echomamba4rec import EchoMamba4Rec
 from echojax.training.checkpoints import Checkpoints, _checksum
-from echojax.training.progress import Standing
+from echojax.training.progress import TrainingProgress
 from echojax.training.seed_run import SeedRun
-from echojax.training.state import create_state, state_shapes
+from echojax.training.step import create_state, state_shapes
 
 
 @pytest.fixture(scope="module")
@@ -27,11 +27,10 @@ def state():
 
 
 @pytest.fixture
-def run(state, tmp_path):
-    said = []
-    checkpoints = Checkpoints(tmp_path / "checkpoints", said.append)
-    checkpoints.said = said
-    yield SeedRun(Config(seed=5), tmp_path, state, Standing(steps=3), checkpoints)
+def run(state, tmp_path, caplog):
+    caplog.set_level("INFO", "echojax")
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    yield SeedRun(Config(seed=5), tmp_path, state, TrainingProgress(steps=3), checkpoints)
     checkpoints.close()
 
 
@@ -44,7 +43,7 @@ def test_a_state_that_is_finite_comes_back_as_it_is(run, state):
     assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(kept))
     run.save(kept)
     assert run.go_back(state)
-    assert run.standing == Standing(steps=3)
+    assert run.progress == TrainingProgress(steps=3)
     assert jax.tree.all(jax.tree.map(np.array_equal, run.state, kept))
 
 
@@ -75,7 +74,7 @@ def test_a_full_disk_is_said_in_one_line(run, state, error, monkeypatch):
     assert int(run.state.step) == 2
 
 
-def test_progress_that_was_changed_is_not_believed(run, state):
+def test_progress_that_was_changed_is_not_believed(run, state, caplog):
     run.save(at(state, 2))
     run.save(at(state, 3))
     path = run.folder / "checkpoints/3/meta/metadata"
@@ -84,10 +83,10 @@ def test_progress_that_was_changed_is_not_believed(run, state):
     path.write_text(json.dumps(meta))
     run.go_back(state)
     assert int(run.state.step) == 2
-    assert "step 3 is damaged (its progress has another checksum)" in run.checkpoints.said[0]
+    assert "step 3 is damaged (its progress has another checksum)" in caplog.messages[0]
 
 
-def test_arrays_that_are_whole_and_not_what_was_saved_are_not_believed(run, state):
+def test_arrays_that_are_whole_and_not_what_was_saved_are_not_believed(run, state, caplog):
     run.save(at(state, 2))
     run.save(at(state, 3))
     arrays = run.folder / "checkpoints/3/state"
@@ -95,7 +94,7 @@ def test_arrays_that_are_whole_and_not_what_was_saved_are_not_believed(run, stat
     shutil.copytree(run.folder / "checkpoints/2/state", arrays)
     assert run.go_back(state)
     assert int(run.state.step) == 2
-    assert "step 3 is damaged (its checksum does not match)" in run.checkpoints.said[0]
+    assert "step 3 is damaged (its checksum does not match)" in caplog.messages[0]
 
 
 def test_a_checksum_is_of_names_dtypes_shapes_and_values():
@@ -124,12 +123,24 @@ def test_parts_of_a_checkpoint_are_cleared_away(run, state):
     assert [path.name for path in (run.folder / "checkpoints").iterdir()] == ["2"]
 
 
+def test_a_folder_of_the_users_is_never_deleted(run, state):
+    """Orbax takes any folder for a checkpoint whose name is a number."""
+    mine = run.folder / "checkpoints/7"
+    mine.mkdir(parents=True)
+    (mine / "thesis.txt").write_text("x")
+    for step in (2, 8, 9, 10):
+        run.save(at(state, step))
+    run.checkpoints.drop_after(5)
+    assert (mine / "thesis.txt").exists()
+    assert not (run.folder / "checkpoints/10").exists()
+
+
 def test_notes_that_orbax_cannot_read_are_said_in_one_line(run, state):
     run.save(at(state, 2))
     path = run.folder / "checkpoints/2/_CHECKPOINT_METADATA"
     path.write_text(json.dumps({"one": 1, "two": 2} | json.loads(path.read_text())))
     with pytest.raises(UserError, match="cannot be listed"):
-        Checkpoints(run.folder / "checkpoints", print)
+        Checkpoints(run.folder / "checkpoints")
 
 
 def test_shapes_of_a_state_are_those_of_the_state_made():
@@ -146,7 +157,7 @@ def test_shapes_of_a_state_are_those_of_the_state_made():
 
 
 def progress(step, best_step):
-    return asdict(Standing(steps=step, best_step=best_step))
+    return asdict(TrainingProgress(steps=step, best_step=best_step))
 
 
 def kept(folder):
@@ -166,11 +177,11 @@ def kept(folder):
 def test_the_newest_two_are_kept_and_the_best_step_of_each(
     state, tmp_path, best_steps, expected, opened_anew
 ):
-    checkpoints = Checkpoints(tmp_path, print)
+    checkpoints = Checkpoints(tmp_path)
     for step, best in enumerate(best_steps, 1):
         if opened_anew:
             checkpoints.close()
-            checkpoints = Checkpoints(tmp_path, print)
+            checkpoints = Checkpoints(tmp_path)
         checkpoints.save(at(state, step), progress(step, best))
     assert kept(tmp_path) == expected
     assert checkpoints.newest_progress()["best_step"] == best_steps[-1]
@@ -179,7 +190,7 @@ def test_the_newest_two_are_kept_and_the_best_step_of_each(
 
 def test_folders_made_before_have_their_best_in_the_same_progress(state, tmp_path):
     """They did not name their run and their arrays."""
-    checkpoints = Checkpoints(tmp_path, print)
+    checkpoints = Checkpoints(tmp_path)
     for step in (1, 2, 3):
         checkpoints.save(at(state, step), progress(step, 1))
         path = tmp_path / f"{step}/meta/metadata"
@@ -188,7 +199,7 @@ def test_folders_made_before_have_their_best_in_the_same_progress(state, tmp_pat
             del meta[name]
         path.write_text(json.dumps(meta))
     checkpoints.close()
-    checkpoints = Checkpoints(tmp_path, print, {"--seed": 5})
+    checkpoints = Checkpoints(tmp_path, {"--seed": 5})
     assert int(checkpoints.restore(state, first=1).state.step) == 1
     checkpoints.save(at(state, 4), progress(4, 1))
     checkpoints.close()
@@ -196,20 +207,20 @@ def test_folders_made_before_have_their_best_in_the_same_progress(state, tmp_pat
 
 
 def test_a_checkpoint_of_another_run_is_refused(state, tmp_path):
-    checkpoints = Checkpoints(tmp_path, print, {"--model": "gru4rec", "--seed": 0})
+    checkpoints = Checkpoints(tmp_path, {"--model": "gru4rec", "--seed": 0})
     checkpoints.save(at(state, 1), progress(1, 1))
     checkpoints.close()
-    checkpoints = Checkpoints(tmp_path, print, {"--model": "gru4rec", "--seed": 1})
+    checkpoints = Checkpoints(tmp_path, {"--model": "gru4rec", "--seed": 1})
     with pytest.raises(UserError, match="is of another run: its --seed is 0, not 1; put"):
         checkpoints.restore(state)
 
 
-def test_a_checkpoint_of_another_version_is_no_damage(run, state):
+def test_a_checkpoint_of_another_version_is_no_damage(run, state, caplog):
     run.save(at(state, 2))
     renamed = create_state(nnx.Conv(2, 3, (1,), rngs=nnx.Rngs(0)), optax.sgd(0.1), 0)[1]
     with pytest.raises(UserError, match="2 holds other arrays than this version's model has, such"):
         run.checkpoints.restore(renamed)
-    assert run.checkpoints.said == []
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize(
@@ -221,7 +232,9 @@ def test_a_checkpoint_of_another_version_is_no_damage(run, state):
         (MemoryError(), "MemoryError"),
     ],
 )
-def test_a_checkpoint_that_cannot_be_read_now_is_no_damage(run, state, error, reason, monkeypatch):
+def test_a_checkpoint_that_cannot_be_read_now_is_no_damage(
+    run, state, error, reason, monkeypatch, caplog
+):
     run.save(at(state, 2))
 
     def restore(*args, **options):
@@ -230,7 +243,7 @@ def test_a_checkpoint_that_cannot_be_read_now_is_no_damage(run, state, error, re
     monkeypatch.setattr(run.checkpoints._manager, "restore", restore)
     with pytest.raises(UserError, match=rf"2 cannot be read \({reason}\); fix that, or delete it"):
         run.checkpoints.restore(state)
-    assert run.checkpoints.said == []
+    assert caplog.messages == []
 
 
 def test_progress_of_another_version_is_no_damage(run, state):
@@ -239,7 +252,7 @@ def test_progress_of_another_version_is_no_damage(run, state):
         run.go_back(state)
 
 
-def test_a_step_that_is_asked_for_and_lost_is_named_with_its_reason(run, state):
+def test_a_step_that_is_asked_for_and_lost_is_named_with_its_reason(run, state, caplog):
     for step in (1, 2, 3, 4):
         run.checkpoints.save(at(state, step), progress(step, 1))
     found = run.checkpoints.restore(state, first=1)
@@ -250,16 +263,16 @@ def test_a_step_that_is_asked_for_and_lost_is_named_with_its_reason(run, state):
     assert found.lost.startswith("damaged (")
     found = run.checkpoints.restore(state, first=2)
     assert (int(found.state.step), found.lost) == (4, "missing")
-    assert run.checkpoints.said == []
+    assert caplog.messages == []
 
 
-def test_damage_is_said_with_the_step_that_is_used(run, state):
+def test_damage_is_said_with_the_step_that_is_used(run, state, caplog):
     for step in (1, 2, 3, 4):
         run.checkpoints.save(at(state, step), progress(step, 2))
     for step in (3, 4):
         shutil.rmtree(run.folder / f"checkpoints/{step}/state")
     assert int(run.checkpoints.restore(state).state.step) == 2
-    lines = [(line.split(" is damaged")[0], line.split(": ")[-1]) for line in run.checkpoints.said]
+    lines = [(line.split(" is damaged")[0], line.split(": ")[-1]) for line in caplog.messages]
     assert lines == [
         ("checkpoint of step 4", "using step 2"),
         ("checkpoint of step 3", "using step 2"),

@@ -1,7 +1,7 @@
 import json
 
 from echojax.config import Config
-from echojax.training.metric_log import MetricLog
+from echojax.training.progress import MetricLog
 
 
 def test_resume_takes_newer_and_broken_lines_back(tmp_path):

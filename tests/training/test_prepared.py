@@ -9,7 +9,8 @@ from echojax.data import Dataset, leave_one_out
 from echojax.evaluation import rank_in_scores
 from echojax.mesh import one_device
 from echojax.models import MODELS
-from echojax.training.prepared import make_evaluator, resolved
+from echojax.training.builders import resolved
+from echojax.training.evaluate import make_evaluator
 from tests.models.promises import ITEMS, build
 
 KNOWN = ITEMS - 3  # rows of the table after these only fill it up

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from echojax.training.profile import Profile
-from echojax.training.profile_report import lines, shown_bytes
+from echojax.training.profile import Profile, lines, shown_bytes
+from echojax.training.step import CompiledStep
 
 WAIT, THINK = 0.02, 0.03  # seconds of a step: for a batch, and in the host's own code
 SECONDS = {"trace": 0.1, "lower": 0.2, "compile": 0.3, "cached": True}
@@ -32,10 +32,14 @@ def program():
     return jax.jit(step).lower(jnp.eye(200)).compile()
 
 
+@pytest.fixture(autouse=True)
+def _logged(caplog):
+    caplog.set_level("INFO", "echojax")
+
+
 def run(folder, program, shown, steps, epochs):
-    said = []
-    profile = Profile(steps, folder, said.append)
-    profile.note_program(shown, SECONDS)
+    profile = Profile(steps, folder)
+    profile.record_program(CompiledStep(shown, SECONDS))
     x = jnp.eye(200)
     for length in epochs:
         for _ in range(length):
@@ -48,12 +52,12 @@ def run(folder, program, shown, steps, epochs):
         time.sleep(0.2)  # a validation, no part of any step
     profile.end_run()
     file = folder / "profile.json"
-    return said, json.loads(file.read_text()) if file.exists() else None
+    return json.loads(file.read_text()) if file.exists() else None
 
 
 @pytest.mark.parametrize("epochs", [(9,), (7, 2), (3, 3, 3)])
-def test_waits_are_found_where_they_were(tmp_path, program, epochs):
-    said, found = run(tmp_path, program, program, 3, epochs)
+def test_waits_are_found_where_they_were(tmp_path, program, epochs, caplog):
+    found = run(tmp_path, program, program, 3, epochs)
     assert found["steps"] == 3
     assert found["seconds"]["input"] >= 3 * WAIT
     assert found["seconds"]["host"] >= 3 * THINK
@@ -61,31 +65,33 @@ def test_waits_are_found_where_they_were(tmp_path, program, epochs):
     assert found["seconds"]["collectives"] == 0
     assert sum(found["seconds"].values()) == pytest.approx(found["wall_seconds"])
     assert found["seconds_a_step_before_the_trace"] >= WAIT + THINK
-    assert "program: trace 0.10 s, lower 0.20 s, compile 0.30 s (from the cache)" in said
+    assert "program: trace 0.10 s, lower 0.20 s, compile 0.30 s (from the cache)" in caplog.messages
 
 
-def test_no_part_is_guessed(tmp_path, program):
-    said, found = run(tmp_path, program, Unreadable(), 1, (8,))
+def test_no_part_is_guessed(tmp_path, program, caplog):
+    found = run(tmp_path, program, Unreadable(), 1, (8,))
     assert set(found["seconds"].values()) == {"unknown"}
     assert found["waited_for_input_seconds"] >= WAIT
     assert found["memory"]["step"] == "unknown"
-    assert "  compute     unknown" in said
+    assert "  compute     unknown" in caplog.messages
 
 
 def test_a_run_that_ends_early_reports_what_there_is(tmp_path, program):
-    _, found = run(tmp_path, program, program, 10, (7,))
+    found = run(tmp_path, program, program, 10, (7,))
     assert found["steps"] == 2
 
 
-def test_a_run_without_a_step_to_trace_says_so(tmp_path, program):
-    said, found = run(tmp_path, program, program, 10, (5,))
+def test_a_run_without_a_step_to_trace_says_so(tmp_path, program, caplog):
+    found = run(tmp_path, program, program, 10, (5,))
     assert found is None
-    assert said == ["profile: no trace; the first 5 steps are left out, and there were 5"]
+    assert caplog.messages == [
+        "profile: no trace; the first 5 steps are left out, and there were 5"
+    ]
 
 
-def test_without_steps_it_does_nothing(tmp_path, program):
-    said, found = run(tmp_path, program, program, 0, (7,))
-    assert (said, found, list(tmp_path.iterdir())) == ([], None, [])
+def test_without_steps_it_does_nothing(tmp_path, program, caplog):
+    found = run(tmp_path, program, program, 0, (7,))
+    assert (caplog.messages, found, list(tmp_path.iterdir())) == ([], None, [])
 
 
 def test_sizes_are_shown_in_units_that_suit_them():

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from echojax.training.program import choose_columns
+from echojax.training.builders import choose_columns
 
 
 def positions(lengths, widths):

@@ -5,39 +5,39 @@ from dataclasses import replace
 from rich.console import Console
 
 from echojax.config import Config
-from echojax.training.progress import Display, Standing
+from echojax.training.progress import Display, TrainingProgress
 from echojax.training.results import trained_and_tested
 
 
 def test_early_stopping_counts_validations_without_gain():
-    standing, config = Standing(), Config(patience=2, epochs=100)
-    assert standing.add_validation(0.1, step=5, epoch=1)
-    assert not standing.add_validation(0.1, step=10, epoch=2)  # equal is no gain
-    assert standing.stop_reason(config, 10, 5) is None
-    assert not standing.add_validation(0.05, step=15, epoch=3)
-    assert "2 validations" in standing.stop_reason(config, 15, 5)
-    assert (standing.best_step, standing.best_epoch) == (5, 1)
+    progress, config = TrainingProgress(), Config(patience=2, epochs=100)
+    assert progress.add_validation(0.1, step=5, epoch=1)
+    assert not progress.add_validation(0.1, step=10, epoch=2)  # equal is no gain
+    assert progress.stop_reason(config, 10, 5) is None
+    assert not progress.add_validation(0.05, step=15, epoch=3)
+    assert "2 validations" in progress.stop_reason(config, 15, 5)
+    assert (progress.best_step, progress.best_epoch) == (5, 1)
 
 
 def test_patience_waits_until_the_step_size_has_fallen():
     falling = Config(patience=2, epochs=100, warmup_steps=10, decay_steps=90)
-    standing = Standing(without_gain=2)
-    assert standing.stop_reason(falling, 99, 5) is None
-    assert "2 validations" in standing.stop_reason(falling, 100, 5)
-    assert "9 epochs" in standing.stop_reason(replace(falling, epochs=9), 45, 5)
+    progress = TrainingProgress(without_gain=2)
+    assert progress.stop_reason(falling, 99, 5) is None
+    assert "2 validations" in progress.stop_reason(falling, 100, 5)
+    assert "9 epochs" in progress.stop_reason(replace(falling, epochs=9), 45, 5)
 
 
 def test_limits_of_epochs_and_steps():
-    assert "3 epochs" in Standing().stop_reason(Config(epochs=3), 15, 5)
-    assert "7 steps" in Standing().stop_reason(Config(max_steps=7), 7, 5)
-    assert Standing().stop_reason(Config(max_steps=7), 6, 5) is None
+    assert "3 epochs" in TrainingProgress().stop_reason(Config(epochs=3), 15, 5)
+    assert "7 steps" in TrainingProgress().stop_reason(Config(max_steps=7), 7, 5)
+    assert TrainingProgress().stop_reason(Config(max_steps=7), 6, 5) is None
 
 
 def test_every_device_and_commit_that_trained_is_kept_once():
-    standing = Standing()
+    progress = TrainingProgress()
     for device, commit in (("a GPU", "12ab"), ("a GPU", "34cd"), ("a CPU", None)):
-        standing.note_origin(device, commit)
-    assert (standing.devices, standing.commits) == (["a GPU", "a CPU"], ["12ab", "34cd"])
+        progress.record_origin(device, commit)
+    assert (progress.devices, progress.commits) == (["a GPU", "a CPU"], ["12ab", "34cd"])
 
 
 def test_results_name_what_trained_and_what_tested():
@@ -47,12 +47,12 @@ def test_results_name_what_trained_and_what_tested():
     assert words == "a GPU, then two GPUs, tested on a CPU"
 
 
-def test_plain_lines_off_a_terminal_and_a_bar_on_one():
-    plain = io.StringIO()
-    display = Display(Console(file=plain), seconds=0)
+def test_lines_off_a_terminal_and_a_bar_on_one(caplog):
+    caplog.set_level("INFO")
+    display = Display(Console(file=io.StringIO()), seconds=0)
     with display.epoch(1, 10, 0):
         display.step(1, 4, 10, loss=2.5, rate=100.0)
-    assert plain.getvalue() == "epoch 1  step 4/10  loss 2.5000  100 examples/s\n"
+    assert caplog.messages == ["epoch 1  step 4/10  loss 2.5000  100 examples/s"]
     terminal = io.StringIO()
     display = Display(Console(file=terminal, force_terminal=True, width=100), seconds=0)
     with display.epoch(1, 10, 3):
@@ -60,11 +60,11 @@ def test_plain_lines_off_a_terminal_and_a_bar_on_one():
     assert "4/10" in terminal.getvalue()
 
 
-def test_a_rate_not_yet_known_shows_no_numbers():
+def test_a_rate_not_yet_known_shows_no_numbers(caplog):
     for terminal in (True, False):
         out = io.StringIO()
         console = Console(file=out, force_terminal=terminal, width=100)
         display = Display(console, seconds=0)
         with display.epoch(1, 10, 0):
             display.step(1, 1, 10, loss=math.nan, rate=math.nan)
-        assert "nan" not in out.getvalue()
+        assert "nan" not in out.getvalue() + caplog.text

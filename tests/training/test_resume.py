@@ -1,24 +1,23 @@
-"""Whatever happens to a run, what it judges and reports in the end is what it would have been."""
+"""Whatever happens to a run, what it reports in the end is what it would have been."""
 
-import io
 import json
+import os
 import shutil
+import signal
 
 import numpy as np
 import pytest
-from rich.console import Console
 
-from echojax.config import Config
 from echojax.errors import UserError
 from echojax.explore.runs import read_explored
 from echojax.run_files import read_results
 from echojax.serving import Recommender
 from echojax.serving.export import export_run
 from echojax.serving.trained import read_trained
-from echojax.training import results as results_module
+from echojax.signals import Interrupted
 from echojax.training.evaluate import evaluate_run
-from echojax.training.run import run
 from echojax.training.seed_run import SeedRun
+from tests.training import conftest
 
 # A large learning rate on noisy data: the best epoch is an early one.
 SIZES = {
@@ -31,32 +30,13 @@ class Killed(BaseException):
     """The process is gone."""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def no_pictures():
-    """Pictures are tested elsewhere and take longer than training here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(results_module, "write_report", lambda folder: folder / "report.html")
-        yield
-
-
 @pytest.fixture(scope="module")
-def ring(tmp_path_factory):
-    """Return a file of 50 users who walk around a ring of 12 items, with much noise."""
-    rng, lines = np.random.default_rng(1), []
-    for user in range(50):
-        item = rng.integers(12)
-        for _ in range(rng.integers(6, 14)):
-            item = (item + 1) % 12 if rng.random() < 0.5 else rng.integers(12)
-            lines.append(f"u{user} i{item}")
-    path = tmp_path_factory.mktemp("data") / "ring.pairs"
-    path.write_text("\n".join(lines) + "\n")
-    return path
+def ring(make_ring):
+    return make_ring(users=50, in_order=0.5, seed=1)
 
 
 def train(ring, folder, **changes):
-    out = io.StringIO()
-    run(Config(data_path=str(ring), run_dir=str(folder), **SIZES | changes), Console(file=out))
-    return out.getvalue()
+    return conftest.train(ring, folder, **SIZES | changes)
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +75,28 @@ def killed_after(monkeypatch, step):
             raise Killed
 
     monkeypatch.setattr(SeedRun, "save", dies)
+
+
+@pytest.mark.parametrize(("signum", "step"), [(signal.SIGUSR1, 35), (signal.SIGTERM, 40)])
+def test_a_signal_while_a_checkpoint_is_written_stops_the_run_saved(
+    undisturbed, ring, tmp_path, monkeypatch, signum, step
+):
+    """Step 40 is the last one: nothing is evaluated that nobody waits for."""
+    save = SeedRun.save
+
+    def signalled(self, state):
+        if int(state.step) == step:
+            os.kill(os.getpid(), signum)
+        save(self, state)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SeedRun, "save", signalled)
+        with pytest.raises(Interrupted, match=r"saved; go on with: .* --resume") as stop:
+            train(ring, tmp_path / "run")
+    assert stop.value.code == 128 + signum
+    assert not (tmp_path / "run/results.json").exists()
+    train(ring, tmp_path / "run", resume=True)
+    assert reported(tmp_path / "run") == reported(undisturbed)
 
 
 @pytest.mark.parametrize("epochs_after_the_best", [0, 2])
@@ -139,7 +141,7 @@ def test_another_seeds_checkpoints_are_refused(undisturbed, ring, tmp_path):
     with pytest.raises(UserError, match="is of another run: its --seed is 0, not 1"):
         train(ring, tmp_path / "run", epochs=8, seed=1, resume=True)
     with pytest.raises(UserError, match="is of another run: its --seed is 0, not 1"):
-        read_trained(tmp_path / "run", Said())
+        read_trained(tmp_path / "run")
 
 
 def test_a_folder_of_a_run_that_was_damaged_goes_on_to_the_same_end(undisturbed, ring, tmp_path):
@@ -214,45 +216,46 @@ def lose_all_but_an_early_one(folder):
 
 
 @pytest.mark.parametrize("harm", [lose_the_best, damage_the_best, lose_all_but_an_early_one])
-def test_another_step_than_the_best_is_never_served_without_a_word(undisturbed, tmp_path, harm):
+def test_another_step_than_the_best_is_never_served_without_a_word(
+    undisturbed, tmp_path, harm, caplog
+):
     folder = tmp_path / "run"
     shutil.copytree(undisturbed, folder)
-    read_trained(folder, say := Said())
-    assert say == []
+    read_trained(folder)
+    assert caplog.messages == []
     step, reason = harm(folder)
-    assert read_trained(folder, say).step == step
-    assert len(say) == 1
-    assert say[0].startswith(
+    caplog.clear()
+    assert read_trained(folder).step == step
+    assert len(caplog.messages) == 1
+    assert caplog.messages[0].startswith(
         f"step {step} is served: the checkpoint of step 10, the best, is {reason}"
     )
-
-
-class Said(list):
-    def __call__(self, line):
-        self.append(line)
 
 
 @pytest.mark.parametrize(
     "serve",
     [
-        lambda folder, say: evaluate_run(folder, "test", say=say),
-        lambda folder, say: Recommender.load(folder, say=say),
-        lambda folder, say: export_run(folder, folder.parent / "export", k=3, say=say),
-        lambda folder, say: read_explored(folder, data_dir=None, data_path=None, say=say),
+        lambda folder: evaluate_run(folder, "test"),
+        lambda folder: Recommender.load(folder),
+        lambda folder: export_run(folder, folder.parent / "export", k=3),
+        lambda folder: read_explored(folder, data_dir=None, data_path=None),
     ],
     ids=["evaluate", "recommend", "export", "explore"],
 )
-def test_every_command_says_which_step_it_serves(undisturbed, tmp_path, serve):
+def test_every_command_says_which_step_it_serves(undisturbed, tmp_path, serve, caplog):
     shutil.copytree(undisturbed, tmp_path / "run")
     shutil.rmtree(tmp_path / "run/checkpoints/10")
-    serve(tmp_path / "run", say := Said())
-    assert "step 40 is served: the checkpoint of step 10, the best, is missing" in say
+    serve(tmp_path / "run")
+    assert "step 40 is served: the checkpoint of step 10, the best, is missing" in caplog.messages
 
 
-def test_a_run_before_its_first_validation_says_so(ring, tmp_path, monkeypatch):
+def test_a_run_before_its_first_validation_says_so(ring, tmp_path, monkeypatch, caplog):
     with monkeypatch.context() as patch:
         killed_after(patch, 3)
         with pytest.raises(Killed):
             train(ring, tmp_path / "run", checkpoint_every=3)
-    assert read_trained(tmp_path / "run", say := Said()).step == 3
-    assert say == ["step 3 is served: no validation has said yet which step is the best"]
+    caplog.clear()
+    assert read_trained(tmp_path / "run").step == 3
+    assert caplog.messages == [
+        "step 3 is served: no validation has said yet which step is the best"
+    ]

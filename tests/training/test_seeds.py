@@ -1,24 +1,20 @@
 """Several seeds as one program: each as if it had been trained alone."""
 
-import io
 import json
 import shutil
 
 import jax
 import numpy as np
 import pytest
-from rich.console import Console
 
-from echojax.config import Config
 from echojax.errors import UserError
 from echojax.evaluation.metrics import metric_names
 from echojax.run_files import read_records
-from echojax.training import results as results_module
 from echojax.training import run as run_module
-from echojax.training.best import read_best
-from echojax.training.run import run
-from echojax.training.run_folder import BusyError, alone_in, read_own_config
+from echojax.training.checkpoints import load_checkpoint
+from echojax.training.run_folder import BusyError, lock, read_own_config
 from echojax.training.seed_run import SeedRun
+from tests.training.conftest import train
 
 SIZES = {
     "model": "mamba4rec", "d_model": 8, "d_state": 2, "max_len": 6, "batch_size": 16, "k_core": 2,
@@ -27,34 +23,26 @@ SIZES = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module", autouse=True)
-def no_pictures():
-    """Pictures are tested elsewhere and take longer than training here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(results_module, "write_report", lambda folder: folder / "report.html")
-        yield
-
-
 @pytest.fixture(scope="module")
-def ring(tmp_path_factory):
-    """Return a file of 40 users who walk around a ring of 12 items, with some noise."""
-    rng, lines = np.random.default_rng(0), []
-    for user in range(40):
-        item = rng.integers(12)
-        for _ in range(rng.integers(6, 14)):
-            item = (item + 1) % 12 if rng.random() < 0.7 else rng.integers(12)
-            lines.append(f"u{user} i{item}")
-    path = tmp_path_factory.mktemp("data") / "ring.pairs"
-    path.write_text("\n".join(lines) + "\n")
-    return path
+def ring(make_ring):
+    return make_ring(users=40, in_order=0.7, seed=0)
 
 
 @pytest.fixture(scope="module")
 def trained(ring, tmp_path_factory):
     """Return the folder of two seeds trained at once, and what was printed."""
-    folder, out = tmp_path_factory.mktemp("runs") / "two", io.StringIO()
-    run(Config(data_path=str(ring), seeds=2, run_dir=str(folder), **SIZES), Console(file=out))
-    return folder, out.getvalue()
+    folder = tmp_path_factory.mktemp("runs") / "two"
+    return folder, train(ring, folder, seeds=2, **SIZES)
+
+
+def resume(folder, **changes):
+    """Go on with a run, or a copy of it; return what is printed."""
+    config = json.loads((folder / "config.json").read_text())
+    own = {"run_dir", "resume", "data_path"}
+    return train(
+        config["data_path"], folder, resume=True,
+        **{name: value for name, value in config.items() if name not in own} | changes,
+    )  # fmt: skip
 
 
 def results_of(folder):
@@ -70,17 +58,14 @@ def weights_of(folder):
     config = read_own_config(folder)
     items = results_of(folder)["dataset"]["items"] + 1
     step = results_of(folder)["train"]["best_step"]
-    return jax.tree.leaves(read_best(folder, config, items, print, step=step).params)
+    return jax.tree.leaves(load_checkpoint(folder, config, items, step=step).params)
 
 
 def test_each_seed_ends_where_it_would_alone(trained, ring, tmp_path):
     folder, _ = trained
     epochs = set()
     for seed in range(2):
-        run(
-            Config(data_path=str(ring), seed=seed, run_dir=str(tmp_path / f"{seed}"), **SIZES),
-            Console(file=io.StringIO()),
-        )
+        train(ring, tmp_path / f"{seed}", seed=seed, **SIZES)
         ours, alone = results_of(folder / f"seed-{seed}"), results_of(tmp_path / f"{seed}")
         assert ours["train"]["steps"] == alone["train"]["steps"]
         assert ours["train"]["best_step"] == alone["train"]["best_step"]
@@ -115,7 +100,6 @@ def test_seeds_differ_and_are_summed_up(trained):
 
 def test_a_stop_between_two_seeds_checkpoints_costs_nothing(trained, ring, tmp_path, monkeypatch):
     folder, _ = trained
-    config = Config(data_path=str(ring), seeds=2, run_dir=str(tmp_path / "cut"), **SIZES)
     saves, save = [], SeedRun.save
 
     def dies(self, state):
@@ -127,14 +111,9 @@ def test_a_stop_between_two_seeds_checkpoints_costs_nothing(trained, ring, tmp_p
     with monkeypatch.context() as patch:
         patch.setattr(SeedRun, "save", dies)
         with pytest.raises(KeyboardInterrupt):
-            run(config, Console(file=io.StringIO()))
+            train(ring, tmp_path / "cut", seeds=2, **SIZES)
     assert saves == [0, 1, 0]
-    out = io.StringIO()
-    run(
-        Config(data_path=str(ring), seeds=2, run_dir=str(tmp_path / "cut"), resume=True, **SIZES),
-        Console(file=out),
-    )
-    assert "seed 1 resumed from step" in out.getvalue()
+    assert "seed 1 resumed from step" in resume(tmp_path / "cut")
     for seed in range(2):
         once, cut = results_of(folder / f"seed-{seed}"), results_of(tmp_path / f"cut/seed-{seed}")
         assert once["test"] == cut["test"]
@@ -153,9 +132,8 @@ def test_a_finished_run_only_judges_again(trained, tmp_path, monkeypatch):
     folder, _ = trained
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
-    config = json.loads((copy / "config.json").read_text())
-    monkeypatch.setattr(run_module.Trainer, "_train_together", None)  # must not be called
-    run(Config(**config | {"run_dir": str(copy), "resume": True}), Console(file=io.StringIO()))
+    monkeypatch.setattr(run_module, "compile_step", None)  # must not be called
+    resume(copy)
     assert results_of(copy / "seed-1")["test"] == results_of(folder / "seed-1")["test"]
 
 
@@ -165,35 +143,29 @@ def test_where_the_best_checkpoint_is_lost_the_results_say_what_they_are_of(trai
     train = results_of(copy)["train"]
     assert 0 < train["best_step"] < train["steps"]  # ended by patience
     shutil.rmtree(copy / "checkpoints" / str(train["best_step"]))
-    config = json.loads((copy / "config.json").read_text())
-    out = io.StringIO()
-    run(Config(**config | {"run_dir": str(copy), "resume": True}), Console(file=out))
+    out = resume(copy)
     found = results_of(copy)["train"]
     assert found["best_step"] == found["steps"] == train["steps"]
-    words = f"step {train['best_step']}, the best, is missing: step {train['steps']} is judged"
+    words = f"step {train['best_step']}, the best, is missing: step {train['steps']} is evaluated"
     assert words in found["stopped"]
-    assert words in out.getvalue()
+    assert words in out
 
 
 def test_a_second_process_does_not_train_in_the_same_folder(trained, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(trained[0] / "seed-1", copy)
     before = sorted(path.stat().st_mtime for path in copy.rglob("*"))
-    config = json.loads((copy / "config.json").read_text())
-    with alone_in(copy), pytest.raises(BusyError, match="another process trains in"):
-        run(Config(**config | {"run_dir": str(copy), "resume": True}), Console(file=io.StringIO()))
+    with lock(copy), pytest.raises(BusyError, match="another process trains in"):
+        resume(copy)
     assert sorted(path.stat().st_mtime for path in copy.rglob("*")) == before
-    run(Config(**config | {"run_dir": str(copy), "resume": True}), Console(file=io.StringIO()))
+    resume(copy)
 
 
 def test_one_seed_of_several_goes_on_alone(ring, tmp_path, monkeypatch):
     folder = tmp_path / "two"
-    common = {"data_path": str(ring), "max_steps": 8, **SIZES}
     monkeypatch.setattr(run_module, "summarise_seeds", lambda *args: None)
-    run(Config(seeds=2, run_dir=str(folder), **common), Console(file=io.StringIO()))
-    alone = json.loads((folder / "seed-1/config.json").read_text())
-    changed = {"run_dir": str(folder / "seed-1"), "resume": True, "max_steps": 12}
-    run(Config(**alone | changed), Console(file=io.StringIO()))
+    train(ring, folder, seeds=2, **SIZES, max_steps=8)
+    resume(folder / "seed-1", max_steps=12)
     assert results_of(folder / "seed-1")["train"]["steps"] == 12
     assert results_of(folder / "seed-0")["train"]["steps"] == 8
 

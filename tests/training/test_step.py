@@ -13,8 +13,7 @@ from echojax.models.bert4rec import BERT4Rec
 from echojax.models.caser import Caser
 from echojax.models.echomamba4rec import EchoMamba4Rec
 from echojax.models.sasrec import SASRec
-from echojax.training.state import create_state
-from echojax.training.step import make_train_step
+from echojax.training.step import create_state, make_train_step
 
 SMALL_ECHOMAMBA = partial(EchoMamba4Rec, d_state=3)
 

@@ -1,0 +1,203 @@
+"""Accept the GPU path on an H100 or H200: python benchmarks/gpu_acceptance.py.
+
+Runs `pytest -m gpu` (correctness), `benchmarks/scans.py` beside mamba_ssm (times and memory) and
+trainings with the scan that "auto" takes beside "fused", each in processes of its own, and writes
+one JSON file about all of it. About nine minutes; a file that is not finished is continued.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import harness
+import pages
+import scan_programs
+import scans
+from harness import NO_TIME, Record, Row, Skipped, log
+
+from echojax.errors import UserError
+from echojax.files import read_json, read_record
+from selective_scan import implementations
+
+_ROOT = Path(__file__).parent.parent
+_TESTS = "tests/selective_scan/test_gpu.py"
+_SHAPES = ("2048,50,128,32", "2048,200,128,32", "8,16384,2048,16")
+# Seconds that a section may take.
+_LIMITS = {"tests": 220, "scans": 180, "directions": 30, "training": 120}
+_METRICS = ("hr@10", "ndcg@10")
+
+
+@dataclass(frozen=True)
+class Flags:
+    """Check, time and use the GPU scan on this machine's GPU; leave one JSON file.
+
+    Exit code 1 where something failed, 2 where nothing could be run.
+    """
+
+    out: Path | None = None
+    """The JSON file (runs/gpu-DATE-TIME.json); the page of the timings is written beside it."""
+    data_dir: Path | None = None
+    """Folder that holds ml-1m, to train on it too."""
+    dry_run: bool = False
+    """Run every section on tiny sizes, on any machine; without a GPU the tests are skipped."""
+
+
+def accept(flags: Flags) -> None:
+    """Run the sections that have no rows yet.
+
+    Raises:
+        UserError: there is no GPU, or the folder of the data has none.
+    """
+    if not flags.dry_run and (reason := implementations()["pallas_gpu"]) is not None:
+        raise UserError(f"pallas_gpu {reason}; --dry-run runs every section, tiny")
+    if flags.data_dir is not None and not any(flags.data_dir.glob("ml-1m*")):
+        raise UserError(f"--data-dir {flags.data_dir} holds no ml-1m; put ml-1m.zip there")
+    # Processes side by side share the GPU's memory.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    path = flags.out or harness.default_path("gpu")
+    settings = {"dry_run": flags.dry_run, "data": flags.data_dir is not None}
+    others = scan_programs.torch_scans()
+    command = harness.command_of("gpu_acceptance.py", flags)
+    with Record(path, command, settings, others=others) as record:
+        if not record.of({"section": "tests", "name": "all"}):
+            passed = {r["name"] for r in record.of({"section": "tests", "status": "passed"})}
+            for row in run_tests(passed):
+                record.add({"section": "tests"} | row)
+        for section in ("scans", "directions"):
+            if not record.of({"section": section}):
+                record.add(*run_scans(section, flags, path, bool(others)))
+        cases: list[Row] = [{"section": "training", "dataset": "synthetic"}]
+        cases += [{"section": "training", "dataset": "ml-1m"}] if flags.data_dir else []
+        for case in record.missing(cases):
+            with record.row(case) as row:
+                row |= compare_training(case["dataset"], flags)
+        failed = summary(record.document.rows)
+    if failed:
+        raise SystemExit(1)
+
+
+def run_tests(passed: set[str]) -> Iterator[Row]:
+    """Run the tests that have not passed yet, several at a time; yield a row as each ends."""
+    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-v", "-n", "8", _TESTS]
+    command += [word for name in sorted(passed) for word in ("--deselect", name)]
+    # The suite's own flags are for fast compilation.
+    environment = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=3"}
+    began = time.monotonic()
+    process = subprocess.Popen(
+        ["timeout", str(_LIMITS["tests"]), *command], cwd=_ROOT, env=environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line.rstrip())
+        if found := re.search(r"\] (PASSED|FAILED|ERROR|SKIPPED) (\S+::.+)", line):
+            log.info(line.rstrip())
+            status = {"ERROR": "failed"}.get(found[1], found[1].lower())
+            yield {"name": found[2].strip(), "status": status, "reason": None}
+    code, seconds = process.wait(), round(time.monotonic() - began, 1)
+    failures = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
+    if code == 124:  # of ``timeout``
+        yield {"name": "all", "status": "skipped", "reason": NO_TIME, "seconds": seconds}
+        return
+    status, words = ("passed", None) if not code else ("failed", "; ".join(failures or lines[-3:]))
+    yield {"name": "all", "status": status, "reason": words, "seconds": seconds}
+
+
+def run_scans(section: str, flags: Flags, path: Path, torch: bool) -> list[Row]:
+    """Return the rows of ``scans.py`` at recommender sizes and at long rows, or of directions."""
+    shapes = ("2,9,5,3",) if flags.dry_run else _SHAPES[: 1 if section == "directions" else None]
+    words = [word for shape in shapes for word in ("--shape", shape)]
+    words += ["--seconds", "0.01" if flags.dry_run else "0.3"]
+    if section == "directions":
+        words += ["--implementations", scan_programs.ONE_LAUNCH, scan_programs.TWO_LAUNCHES]
+    elif torch:
+        words += ["--against", "torch"]
+    out = path.with_name(f"{path.stem}-{section}.json")
+    command = [sys.executable, str(_ROOT / "benchmarks" / "scans.py"), *words]
+    command += ["--out", str(out), "--time-limit", str(_LIMITS[section])]
+    code = subprocess.run(command, check=False).returncode
+    if code:
+        return [{"section": section, "status": "failed", "reason": f"scans.py ended with {code}"}]
+    rows = read_record(out, harness.Document).rows
+    out.unlink()
+    return [{"section": section} | judged(row) for row in rows]
+
+
+def judged(row: Row) -> Row:
+    """Return a row of ``scans.py``, failed where a scan of ours is off by too much."""
+    tolerance = {"float32": 1e-5, "bfloat16": 2e-2}[row["dtype"]]
+    off = {name: e for name, e in (row["errors"] or {}).items() if not e <= tolerance}
+    theirs = row["implementation"] in (scan_programs.TORCH_LOOP, scan_programs.MAMBA_SSM)
+    if off and not theirs:
+        words = "; ".join(f"{name} is off by {value:.1e}" for name, value in off.items())
+        return row | {"status": "failed", "reason": words}
+    return row
+
+
+def compare_training(dataset: str, flags: Flags) -> Row:
+    """Train with either scan; what "auto" learns must lie in the interval of "fused"."""
+    runs = {scan: train(dataset, scan, flags) for scan in ("auto", "fused")}
+    auto, fused = runs["auto"], runs["fused"]
+    row: Row = {
+        "speed_of_auto_over_fused": auto["steps_per_second"] / fused["steps_per_second"],
+        "runs": runs,
+    }
+    outside = []
+    for name in _METRICS:
+        low, high = fused["test"]["interval"][name]
+        if not low <= auto["test"][name] <= high:
+            outside.append(f"{name} {auto['test'][name]:.4f} not in [{low:.4f}, {high:.4f}]")
+    return row | ({"status": "failed", "reason": "; ".join(outside)} if outside else {})
+
+
+def train(dataset: str, scan: str, flags: Flags) -> Row:
+    """Return the speed and the results of one run of ``train.py``."""
+    words = ["--dataset", dataset, "--scan", scan, "--epochs", "2"]
+    words += ["--data-dir", str(flags.data_dir)] if flags.data_dir and dataset == "ml-1m" else []
+    if flags.dry_run:
+        words += ["--d-model", "8", "--d-state", "4", "--max-len", "6", "--max-steps", "3"]
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, str(_ROOT / "experiments" / "train.py"), *words]
+        command += ["--run-dir", f"{folder}/run"]
+        limit = _LIMITS["training"]
+        try:
+            subprocess.run(command, check=True, timeout=limit, capture_output=True, text=True)
+        except subprocess.TimeoutExpired:
+            raise Skipped(f"{NO_TIME} after {limit} s") from None
+        except subprocess.CalledProcessError as error:
+            raise RuntimeError(f"train.py: {error.stderr.strip()}") from None
+        results = read_json(Path(folder) / "run" / "results.json")
+    run = results["train"]
+    return {name: run[name] for name in ("steps", "epochs", "seconds", "examples_per_second")} | {
+        "steps_per_second": run["steps"] / run["seconds"],
+        "epoch_seconds": run["examples"] / run["examples_per_second"],
+        "input_wait_share": run["input_wait_share"],
+        "test": {name: results["test"][name] for name in (*_METRICS, "interval")},
+    }
+
+
+def summary(rows: Sequence[Row]) -> bool:
+    """Print the times, the counts and what failed; return whether anything did."""
+    for case in dict.fromkeys((r["section"], r["length"], r["dtype"]) for r in rows if "pass" in r):
+        own = [r for r in rows if (r["section"], r.get("length"), r.get("dtype")) == case]
+        log.info("{}, length {}, {}".format(*case))
+        log.info(pages.table(scans.HEADINGS, scans.cells_of(own)))
+    counts = Counter((row["section"], row["status"]) for row in rows)
+    log.info("\n".join(f"{section} {status}: {n}" for (section, status), n in counts.items()))
+    failed = [row for row in rows if row["status"] == "failed"]
+    for row in failed:
+        log.info(f"failed: {json.dumps({k: v for k, v in row.items() if isinstance(v, str)})}")
+    return bool(failed)
+
+
+if __name__ == "__main__":
+    harness.run(Flags, accept)

@@ -1,0 +1,207 @@
+"""Measure how a training step scales over devices: python benchmarks/scaling.py.
+
+Times steps on simulated devices of this machine's CPU, and reads from the compiled programs what
+the devices exchange.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import harness
+import jax
+import pages
+from harness import Program, Record, Row
+from step import RandomStep
+
+from echojax.config import Config
+from echojax.errors import UserError
+from echojax.hlo import Collective, collectives
+
+
+@dataclass(frozen=True)
+class Flags:
+    """Measure how training steps scale over simulated devices."""
+
+    out: Path | None = None
+    """The JSON file (runs/scaling-DATE-TIME.json); a page and a picture are written beside it."""
+    model: str = "echomamba4rec"
+    """Name of the model."""
+    items: int = 3_417
+    """Items of the small item set, with padding (ml-1m's)."""
+    large_items: int = 250_000
+    """Items of the large one, with padding."""
+    events: int = 200
+    """Events of each history."""
+    d_model: int = 64
+    """D, the model width."""
+    devices: int = 8
+    """Most simulated devices: 1, 2, 4 and so on; the large item table has as many shards."""
+    rows: int = 64
+    """Rows of a step."""
+    steps: int = 9
+    """Steps to time, a case."""
+
+
+def check(flags: Flags) -> None:
+    """Raise ``UserError`` for sizes that no step can have."""
+    for name, value in asdict(flags).items():
+        if isinstance(value, int) and value < 1:
+            raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
+    if flags.devices & (flags.devices - 1):
+        raise UserError(f"--devices must be a power of two, not {flags.devices}")
+    for name in ("rows", "large_items"):
+        if getattr(flags, name) % flags.devices:
+            raise UserError(
+                f"--{name.replace('_', '-')} {getattr(flags, name)} is not a multiple of "
+                f"--devices {flags.devices}"
+            )
+
+
+def scale(flags: Flags) -> None:
+    """Measure the steps of one item set after the other, and write the page."""
+    check(flags)
+    jax.config.update("jax_platforms", "cpu")
+    harness.use_devices(flags.devices)
+    most = flags.devices
+    counts = [2**n for n in range(most.bit_length())]
+    sizes = [(n, rows, 1) for n in counts for rows in (flags.rows, flags.rows // most * n)]
+    groups = {
+        flags.items: list(dict.fromkeys(sizes)),
+        flags.large_items: [(most, flags.rows, 1), (most, flags.rows, most)],
+    }
+    settings = {name: value for name, value in asdict(flags).items() if name != "out"}
+    path = flags.out or harness.default_path("scaling")
+    with Record(path, harness.command_of("scaling.py", flags), settings) as record:
+        for case in record.missing([{"items": items} for items in groups]):
+            record.add(*measure(flags, case["items"], groups[case["items"]]))
+        rows = record.document.rows
+        cores = record.document.machine["cores"]
+        parts = [_METHOD.format(cores=cores), *tables(rows), _SHARDS]
+        record.write_page(
+            f"Scaling of {flags.model} over devices", *parts,
+            pictures={"steps": picture(rows, flags)},
+        )  # fmt: skip
+
+
+def measure(flags: Flags, items: int, sizes: Sequence[tuple[int, int, int]]) -> list[Row]:
+    """Return a row for each of (devices, rows, shards of the item table), all taking turns."""
+    steps = [
+        RandomStep(
+            Config(
+                dataset="ml-1m", model=flags.model, objective="prefixes", max_len=flags.events,
+                d_model=flags.d_model, batch_size=rows, item_shards=shards,
+            ),
+            items, devices,
+        )
+        for devices, rows, shards in sizes
+    ]  # fmt: skip
+    programs = [Program(step.run) for step in steps]
+    harness.time_in_turns(programs, 0.0, least=2)  # not counted
+    timed = harness.time_in_turns(programs, 0.0, least=flags.steps)
+    return [
+        {"items": items, "devices": devices, "rows": rows, "item_shards": shards}
+        | samples.row()
+        | exchanged(step, devices, shards)
+        for (devices, rows, shards), step, samples in zip(sizes, steps, timed, strict=True)
+    ]
+
+
+def exchanged(step: RandomStep, devices: int, shards: int) -> Row:
+    """Return what a step's devices exchange, by kind, beside what arithmetic says."""
+    found = collectives(step.program.run.as_text() or "", devices)
+    everything, per_item = step.parameters
+    own = everything - per_item + per_item // shards
+    return {
+        "parameters": everything,
+        # Gradients of what a device shares with others; loss and weight; the hosts' signals.
+        "arithmetic_bytes": 4 * (own if shards < devices else everything - per_item) + 8 + 4,
+        "kinds": {
+            kind: {name: _total(found, kind, name) for name in ("bytes", "wire_bytes")}
+            for kind in dict.fromkeys(one.kind for one in found)
+        },
+    }
+
+
+def _total(found: Sequence[Collective], kind: str, name: str) -> float | None:
+    """Return bytes of a run of a program; ``None`` where a loop does not tell its rounds."""
+    own = [one for one in found if one.kind == kind]
+    if any(one.times is None for one in own):
+        return None
+    return sum(getattr(one, name) * (one.times or 0) for one in own)
+
+
+_METHOD = (
+    "**The devices are simulated and share these {cores} cores**: more devices than cores cannot "
+    "make a step faster, and what they make it slower is what dividing it costs (smaller matrices, "
+    "the exchange, the update of every copy of the parameters, threads in each other's way). "
+    "Medians of a few steps, those of one item set taking turns."
+)
+_EXCHANGED = (
+    "Bytes of the operands of every collective in the compiled program's HLO text, of one device "
+    "and one step, and in brackets what a ring sends: 2(n-1)/n times an all-reduce, (n-1)/n a "
+    "reduce-scatter or all-to-all, n-1 times an all-gather's part. Arithmetic: 4 bytes for each "
+    "parameter that all devices share, 8 for loss and weight, 4 for the hosts' signals. Parameters "
+    "that are added at one place (biases of both directions) have one gradient, which the compiler "
+    "exchanges once where no loop over microbatches sums it: a few bytes less. Shards of the item "
+    "table exchange rows of items and users instead of its gradient."
+)
+_SHARDS = (
+    "Under a full softmax the gradient of the item table is dense, so the devices sum all of it. "
+    "With `--item-shards` a device updates only its part: the devices exchange the rows of the "
+    "items and users that the others ask for, bytes that grow with the rows of a batch and not "
+    "with the item set."
+)
+
+
+def tables(rows: Sequence[Row]) -> list[str]:
+    """Return the measured times and the exchanged bytes."""
+    kinds = list(dict.fromkeys(kind for row in rows for kind in row["kinds"]))
+    sizes = [[f"{row['items']:,}", row["devices"], row["item_shards"], row["rows"]] for row in rows]
+    times = [
+        [row["rows"] // row["devices"], pages.digits(1e3 * row["median_seconds"]),
+         pages.digits(1e3 * row["median_seconds"] / row["rows"])]
+        for row in rows
+    ]  # fmt: skip
+    moved = [
+        [f"{row['parameters']:,}", f"{row['arithmetic_bytes']:,}",
+         *(_cell(row["kinds"].get(kind)) for kind in kinds)]
+        for row in rows
+    ]  # fmt: skip
+    head = ["items", "devices", "item shards", "rows a step"]
+    return [
+        pages.table([*head, "rows a device", "ms a step", "ms a row"],
+                    [size + time for size, time in zip(sizes, times, strict=True)]),
+        f"## Exchanged\n\n{_EXCHANGED}",
+        pages.table([*head, "parameters", "arithmetic", *kinds],
+                    [size + one for size, one in zip(sizes, moved, strict=True) if size[1] > 1]),
+    ]  # fmt: skip
+
+
+def _cell(found: Row | None) -> str:
+    if found is None:
+        return ""
+    if found["bytes"] is None:
+        return "unknown"
+    return f"{found['bytes']:,} ({found['wire_bytes']:,.0f})"
+
+
+def picture(rows: Sequence[Row], flags: Flags) -> bytes | None:
+    """Return the step time against the devices, of the same batch and of the same rows a device."""
+    small = [row for row in rows if row["items"] == flags.items]
+    kept = {
+        "the same batch": [row for row in small if row["rows"] == flags.rows],
+        "the same rows a device": [
+            row for row in small if row["rows"] * flags.devices == flags.rows * row["devices"]
+        ],
+    }
+    lines: dict[str, list[tuple[float, float]]] = {
+        label: [(row["devices"], 1e3 * row["median_seconds"]) for row in own]
+        for label, own in kept.items()
+    }
+    panel = pages.Panel("", "simulated devices", "ms a step", lines)
+    return pages.figure([panel], columns=1, log_y=False)
+
+
+if __name__ == "__main__":
+    harness.run(Flags, scale)

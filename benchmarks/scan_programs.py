@@ -1,0 +1,322 @@
+"""Selective scans made ready to be timed: inputs, programs, what is right, and the least time."""
+
+import math
+import time
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from harness import Program, compiled
+
+from selective_scan import (
+    bidirectional_scan,
+    selective_scan,
+    selective_scan_gradients,
+    selective_scan_reference,
+)
+from selective_scan.exponential import exp2
+
+Arrays = dict[str, jax.Array]
+Pass = Literal["forward", "forward+backward"]
+PASSES: tuple[Pass, ...] = ("forward", "forward+backward")
+
+TORCH_LOOP, MAMBA_SSM = "torch loop", "mamba_ssm"
+# Both directions of a layer: by bidirectional_scan, and by two scans.
+ONE_LAUNCH, TWO_LAUNCHES = "both directions", "two directions"
+
+# The order in which selective_scan takes a problem's arguments.
+ORDER = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
+_IN_TIME = ("u", "delta", "B", "C", "z", "y", "dy")  # (B, L, ...)
+# What the oracle may take: its Python loop costs time, and it keeps all states in float64.
+_ORACLE_ELEMENTS = 2_000_000
+
+
+class Shape(NamedTuple):
+    """The size of a scan: batch B, length L, channels E, states a channel N."""
+
+    batch: int
+    length: int
+    channels: int
+    states: int
+
+    @property
+    def elements(self) -> int:
+        """State elements, B * L * E * N."""
+        return math.prod(self)
+
+
+class Problem(NamedTuple):
+    """One shape and dtype with random inputs on the device.
+
+    Attributes:
+        arguments: by the oracle's names; large arrays in the dtype, A, D and bias float32.
+        dy: weights of y (B, L, E), 0 outside the cut: the gradients of the cut are then those of
+            the cut alone, and so are exact for A, B, C, D and bias, which sum over others.
+        rows: the batch entries that are held against the oracle, evenly spread.
+        channels: the channels that are.
+    """
+
+    shape: Shape
+    arguments: Arrays
+    dy: jax.Array
+    rows: np.ndarray
+    channels: np.ndarray
+
+    def cut(self, name: str, x: Any) -> np.ndarray:
+        """Return the cut of an argument, of y or of a gradient, by its name, in float64."""
+        if name in ("u", "delta", "z", "y", "dy"):
+            x = x[self.rows][:, :, self.channels]
+        elif name in ("B", "C"):
+            x = x[self.rows]
+        else:  # A, D, delta_bias
+            x = x[self.channels]
+        return np.asarray(x).astype(np.float64)
+
+    def expected(self) -> dict[str, np.ndarray]:
+        """Return the oracle's y and gradients on the cut: "y" and the arguments' names."""
+        cut: dict[str, Any] = {name: self.cut(name, x) for name, x in self.arguments.items()}
+        y, last = selective_scan_reference(**cut, delta_softplus=True)
+        gradients = selective_scan_gradients(
+            self.cut("dy", self.dy), np.zeros_like(last), **cut, delta_softplus=True
+        )
+        return {"y": y, **{name: gradients[name] for name in cut}}
+
+
+def make_problem(shape: Shape, dtype: str) -> Problem:
+    """Return random inputs as a Mamba layer has them: time steps 0.001 to 0.1, A = -1 ... -N.
+
+    Length and states of what the oracle sees stay whole, and so does the program that is checked;
+    of the batch entries and channels it sees as many as it has time for, first and last too.
+    """
+    room = max(1, _ORACLE_ELEMENTS // (shape.length * shape.states))
+    batch = min(shape.batch, 4, room)
+    channels = min(shape.channels, 32, max(1, room // batch))
+    rows, columns = (
+        np.unique(np.linspace(0, size - 1, count).round().astype(int))
+        for size, count in ((shape.batch, batch), (shape.channels, channels))
+    )
+    inside_B = np.isin(np.arange(shape.batch), rows)
+    inside_E = np.isin(np.arange(shape.channels), columns)
+    arguments, dy = _draw(jax.random.key(0), inside_B, inside_E, shape, dtype)
+    return Problem(shape, arguments, dy, rows, columns)
+
+
+@partial(jax.jit, static_argnums=(3, 4))
+def _draw(
+    key: jax.Array, inside_B: jax.Array, inside_E: jax.Array, shape: Shape, dtype: str
+) -> tuple[Arrays, jax.Array]:
+    B, L, E, N = shape
+    keys = iter(jax.random.split(key, 8))
+
+    def normal(*sizes: int) -> jax.Array:
+        return jax.random.normal(next(keys), sizes)
+
+    low, high = jnp.log(1e-3), jnp.log(0.1)
+    step_E = jnp.exp(jax.random.uniform(next(keys), (E,), minval=low, maxval=high))
+    arguments = {
+        "u": normal(B, L, E).astype(dtype),
+        "delta": (0.5 * normal(B, L, E)).astype(dtype),
+        "A": -jnp.broadcast_to(jnp.arange(1.0, N + 1), (E, N)),
+        "B": normal(B, L, N).astype(dtype),
+        "C": normal(B, L, N).astype(dtype),
+        "D": jnp.ones(E),
+        "z": normal(B, L, E).astype(dtype),
+        "delta_bias": jnp.log(jnp.expm1(step_E)),  # softplus(bias) is the time step
+    }
+    dy_BxLxE = jnp.where(inside_B[:, None, None] & inside_E, normal(B, L, E), 0)
+    return arguments, dy_BxLxE.astype(dtype)
+
+
+def input_bytes(shape: Shape, dtype: str) -> int:
+    """Return the memory of the inputs and the weights of y."""
+    B, L, E, N = shape
+    return (4 * B * L * E + 2 * B * L * N) * jnp.dtype(dtype).itemsize + 4 * (E * N + 2 * E)
+
+
+def error(actual: np.ndarray, wanted: np.ndarray) -> float:
+    """Return the largest absolute error relative to the largest absolute expected value."""
+    largest = float(np.abs(wanted).max(initial=0.0))
+    return float(np.abs(actual - wanted).max(initial=0.0)) / (largest or 1.0)
+
+
+def make_program(name: str, problem: Problem, which: Pass) -> tuple[Program, int]:
+    """Return the program of an implementation, and the bytes that it needs as far as is known.
+
+    It gives "y" and, with the backward pass, the gradients by argument.
+    """
+    if name in (TORCH_LOOP, MAMBA_SSM):
+        # The loop makes the decays and the inputs of all states; autograd keeps them.
+        states = {"forward": 3, "forward+backward": 8}[which] if name == TORCH_LOOP else 0
+        return _torch_program(name, problem, which), 4 * states * problem.shape.elements
+    arguments, dy = problem.arguments, problem.dy
+    if name in (ONE_LAUNCH, TWO_LAUNCHES):
+        # As in a bidirectional layer: all parameters of their own, u and z shared.
+        arguments = {k: x if k in ("u", "z") else jnp.stack([x, x]) for k, x in arguments.items()}
+        dy = jnp.stack([dy, dy])
+    program = jax_program(partial(_scan, name), arguments, dy, which)
+    # NumPy, unseen by the compiler, keeps all states in float64.
+    unseen = 8 * problem.shape.elements if name == "reference" else 0
+    return program, sum(program.memory.values()) + unseen
+
+
+def _scan(name: str, arguments: Arrays) -> jax.Array:
+    in_order = [arguments[key] for key in ORDER]
+    if name == ONE_LAUNCH:
+        return bidirectional_scan(*in_order, delta_softplus=True)
+    if name == TWO_LAUNCHES:
+        each = [
+            [arguments[k] if k in ("u", "z") else arguments[k][d] for k in ORDER] for d in (0, 1)
+        ]
+        y = [selective_scan(*each[d], delta_softplus=True, reverse=bool(d)) for d in (0, 1)]
+        return jnp.stack(y)  # type: ignore[arg-type]
+    return selective_scan(*in_order, delta_softplus=True, implementation=name)  # type: ignore[return-value]
+
+
+def jax_program(
+    scan: Callable[[Arrays], jax.Array], arguments: Arrays, dy: jax.Array, which: Pass
+) -> Program:
+    """Compile ``scan(arguments) -> y``, with its gradients for the weights ``dy`` if asked for."""
+
+    def both(arguments: Arrays, dy: jax.Array) -> Arrays:
+        y, pull_back = jax.vjp(scan, arguments)
+        return {"y": y, **pull_back(dy)[0]}
+
+    if which == "forward":
+        return compiled(jax.jit(lambda arguments: {"y": scan(arguments)}), lambda: (arguments,))
+    return compiled(jax.jit(both), lambda: (arguments, dy))
+
+
+def torch_scans() -> list[str]:
+    """Return the names of the scans by others that are installed; none of them is imported."""
+    if find_spec("torch") is None:
+        return []
+    return [TORCH_LOOP, *([MAMBA_SSM] if find_spec("mamba_ssm") else [])]
+
+
+def _torch_program(name: str, problem: Problem, which: Pass) -> Program:
+    """Return a PyTorch scan over the same inputs, on the GPU where PyTorch has one.
+
+    Each scan has its inputs in memory as it wants them, which costs it nothing when it runs; its
+    results by name are views with the axes of ours.
+    """
+    torch: Any = import_module("torch")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    scan: Callable[..., Any] = _torch_loop
+    if name == MAMBA_SSM:
+        interface: Any = import_module("mamba_ssm.ops.selective_scan_interface")
+        scan = partial(interface.selective_scan_fn, delta_softplus=True)
+
+    def theirs(key: str, x: Any) -> Any:  # mamba_ssm wants time last
+        return x.transpose(1, 2) if name == MAMBA_SSM and key in _IN_TIME else x
+
+    def tensor(key: str, x: jax.Array) -> Any:
+        return theirs(key, torch.from_dlpack(x).clone().to(device)).contiguous()
+
+    arrays = {key: tensor(key, x) for key, x in problem.arguments.items()}
+    dy, backward = tensor("dy", problem.dy), which != "forward"
+
+    def start() -> dict[str, Any]:
+        with torch.set_grad_enabled(backward):
+            leaves = {key: x.detach().requires_grad_(backward) for key, x in arrays.items()}
+            results = {"y": scan(**leaves)}
+            if backward:
+                gradients = torch.autograd.grad(results["y"], list(leaves.values()), dy)
+                results |= dict(zip(leaves, gradients, strict=True))
+        return {key: theirs(key, x.detach()) for key, x in results.items()}
+
+    def wait(results: Any) -> None:
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return Program(start, wait=wait)
+
+
+def _torch_loop(u: Any, delta: Any, A: Any, B: Any, C: Any, D: Any, z: Any, delta_bias: Any) -> Any:
+    """Return y of the plain scan: all decays at once, then one step after the other."""
+    torch: Any = import_module("torch")
+    functional = torch.nn.functional
+    dt = functional.softplus(delta.float() + delta_bias)
+    decay = torch.exp(dt[..., None] * A)
+    enter = (dt * u.float())[..., None] * B.float()[:, :, None]
+    state = torch.zeros_like(decay[:, 0])
+    read = []
+    for position in range(u.shape[1]):
+        state = decay[:, position] * state + enter[:, position]
+        read.append(torch.einsum("ben,bn->be", state, C[:, position].float()))
+    y = torch.stack(read, dim=1) + D * u.float()
+    return (y * functional.silu(z.float())).to(u.dtype)
+
+
+def as_array(x: Any) -> Any:
+    """Return a result, which may be a tensor, as something that NumPy can index."""
+    return x if isinstance(x, jax.Array) else x.float().cpu().numpy()
+
+
+class Roofline(NamedTuple):
+    """What the device was seen to do in a second: bytes read and written, float32 exponentials.
+
+    A scan must read its inputs and write its outputs once, and compute one exponential for each
+    state element (B * L * E * N), two more on the way back: one to rebuild the states, one for the
+    decay of their gradients.
+    """
+
+    bytes_per_second: float
+    exps_per_second: float
+
+    def floor_seconds(self, shape: Shape, dtype: str, which: Pass) -> float:
+        """Return the least time of a scan; A, D and bias are too small to count."""
+        B, L, E, N = shape
+        forward = which == "forward"
+        values = 4 * B * L * E + 2 * B * L * N if forward else 11 * B * L * E + 6 * B * L * N
+        exps = shape.elements if forward else 3 * shape.elements
+        return max(
+            values * jnp.dtype(dtype).itemsize / self.bytes_per_second, exps / self.exps_per_second
+        )
+
+
+FORMULA = (
+    "The floor is the larger of bytes / copy bandwidth and exponentials / rate, both as measured "
+    "here. Forward it counts 4·B·L·E + 2·B·L·N values (u, delta, z, B and C read, y written) and "
+    "B·L·E·N exponentials; with the backward pass 11·B·L·E + 6·B·L·N values and 3·B·L·E·N "
+    "exponentials."
+)
+_EXPS = 64  # for each element that is read and written
+
+
+def measure_roofline() -> Roofline:
+    """Measure both with loops that are large enough for the device: the best of a few runs.
+
+    The copy reads and writes an array past every cache, in place: fresh pages cost time on a CPU.
+    The exponentials wait for no others; they are XLA's or those of the "fused" scan, which are the
+    faster ones on a CPU.
+    """
+    cpu = jax.default_backend() == "cpu"
+    copied = jnp.zeros((2**27 if cpu else 2**28,), jnp.float32)
+    copied_bytes = 2 * copied.nbytes
+    copy_seconds = _fastest(jax.jit(lambda x: x + 1, donate_argnums=0), copied)
+    raised = jnp.linspace(0, 1, 2**20 if cpu else 2**26, dtype=jnp.float32)
+    exp_seconds = min(_fastest(jax.jit(partial(_exps, exp)), raised) for exp in (jnp.exp, exp2))
+    return Roofline(copied_bytes / copy_seconds, _EXPS * raised.size / exp_seconds)
+
+
+def _exps(exponential: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
+    total = jnp.zeros_like(x)
+    for place in range(_EXPS):
+        total += exponential(x * -(1 + place / _EXPS))
+    return total
+
+
+def _fastest(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> float:
+    """Return the seconds of the fastest run; each takes what the one before gave."""
+    seconds = []
+    for repeat in range(8):
+        began = time.perf_counter()
+        x = jax.block_until_ready(function(x))
+        if repeat:  # the first run compiles
+            seconds.append(time.perf_counter() - began)
+    return min(seconds)

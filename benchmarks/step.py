@@ -1,0 +1,158 @@
+"""Measure a training step of any size: python benchmarks/step.py --items 10000000.
+
+The data are random and the state is made in place on the devices, as large as it is: what an item
+set of millions or a history of 100,000 events costs, in time and memory. On a CPU --devices
+simulates several devices, which share its cores and its memory.
+"""
+
+import resource
+import statistics
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import harness
+import jax
+import numpy as np
+from flax import nnx
+from harness import Program, Record, log
+from jax.sharding import NamedSharding
+
+from echojax.config import Config
+from echojax.errors import UserError
+from echojax.mesh import axes_of, describe, make_mesh, spread, state_specs
+from echojax.models import build_model
+from echojax.parameters import is_per_item, map_with_facts
+from echojax.training.builders import make_step, resolved
+from echojax.training.optimizer import make_optimizer
+from echojax.training.step import TrainState, compile_step, create_state, over_seeds
+
+
+@dataclass(frozen=True)
+class Flags:
+    """Time training steps on random data and tell their memory."""
+
+    out: Path | None = None
+    """The JSON file (runs/step-DATE-TIME.json)."""
+    model: str = "echomamba4rec"
+    """Name of the model."""
+    items: int = 100_000
+    """Items, with padding."""
+    events: int = 50
+    """Events of each history."""
+    batch_size: int = 128
+    """Histories a step; one prediction each."""
+    d_model: int = 64
+    """D, the model width."""
+    layers: int = 1
+    """How many layers."""
+    devices: int = 1
+    """Devices, simulated on a CPU."""
+    item_shards: int = 1
+    """Shards of the item table."""
+    sequence_shards: int = 1
+    """Shards of each history."""
+    item_optimizer: Literal["adam", "rowwise"] = "adam"
+    """State of the item table's optimizer."""
+    steps: int = 3
+    """Steps to time, after one that is not counted."""
+
+
+class RandomStep:
+    """The step that ``train.py`` would run, compiled, with random full histories and a state.
+
+    Args:
+        config: sizes and shards; ``max_len`` is the length of each history.
+        items: of the table, with padding.
+        devices: the first so many of this machine.
+    """
+
+    def __init__(self, config: Config, items: int, devices: int = 1):
+        config = resolved(config)
+        assert config.max_len is not None
+        assert config.batch_size is not None
+        shards = {"item_shards": config.item_shards, "sequence_shards": config.sequence_shards}
+        self.mesh = mesh = make_mesh(jax.devices()[:devices], **shards)
+        optimizer = make_optimizer(config, axes_of(mesh).items)
+        graphdef = nnx.split(nnx.eval_shape(lambda: build_model(config, items)))[0]
+
+        def initial() -> TrainState:
+            _, state = create_state(build_model(config, items), optimizer, config.seed)
+            return jax.tree.map(lambda x: x[None], state)
+
+        shapes = jax.eval_shape(initial)
+        places = jax.tree.map(lambda spec: NamedSharding(mesh, spec), state_specs(shapes, axis=1))
+        self.states = jax.jit(initial, out_shardings=places)()
+        rng, rows = np.random.default_rng(0), (1, config.batch_size)
+        lengths_B = np.full(config.batch_size, config.max_len, np.int32)
+        batch = {
+            "item_ids": rng.integers(1, items, (*rows, config.max_len), np.int32),
+            "lengths": lengths_B[None],
+            "targets": rng.integers(1, items, rows, np.int32),
+            "weights": np.ones(rows, np.float32),
+        }
+        no_signals = np.zeros(mesh.size // config.sequence_shards, np.int32)
+        self._batch = spread(batch, mesh, axis=1), spread(no_signals, mesh)
+        counts_V = np.ones(items, np.int64)
+        step = over_seeds(make_step(config, counts_V, lengths_B, graphdef, optimizer, mesh), mesh)
+        self.program = compile_step(step, self.states, *self._batch)
+
+    @property
+    def parameters(self) -> tuple[int, int]:
+        """How many numbers the model has, and how many of them in rows of items."""
+        params = self.states.params
+        per_item = map_with_facts(lambda facts, x: x.size * is_per_item(facts), params)
+        return sum(x.size for x in jax.tree.leaves(params)), sum(jax.tree.leaves(per_item))
+
+    def run(self) -> Any:
+        """Start the next step."""
+        self.states, self.loss, _ = self.program.run(self.states, *self._batch)
+        return self.states, self.loss
+
+
+def measure(flags: Flags) -> None:
+    """Time the steps and write the file.
+
+    Raises:
+        UserError: a size that no step can have.
+    """
+    if flags.items % flags.item_shards:
+        raise UserError(
+            f"--items {flags.items} is not a multiple of --item-shards {flags.item_shards}; "
+            "change one of them"
+        )
+    harness.use_devices(flags.devices)
+    config = Config(
+        model=flags.model, objective="prefixes", d_model=flags.d_model, layers=flags.layers,
+        max_len=flags.events, batch_size=flags.batch_size, item_shards=flags.item_shards,
+        sequence_shards=flags.sequence_shards, item_optimizer=flags.item_optimizer,
+    )  # fmt: skip
+    step = RandomStep(config, flags.items, flags.devices)
+    settings = {name: value for name, value in asdict(flags).items() if name != "out"}
+    path = flags.out or harness.default_path("step")
+    with Record(path, harness.command_of("step.py", flags), settings) as record:
+        for case in record.missing([{"devices": describe(step.mesh)}]):
+            program, seconds, losses = Program(step.run), [], []
+            for _ in range(1 + flags.steps):
+                seconds.append(program.seconds())
+                losses.append(float(step.loss[0]))
+                log.info(f"step: {seconds[-1]:.2f} s, loss {losses[-1]:.4f}")
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            row = {
+                "parameters": step.parameters[0],
+                "seconds_a_step": statistics.median_high(seconds[1:]),
+                "first_losses": losses,
+                "peak_resident_gib": gib(peak),
+                "step_memory_gib": gib(step.program.memory_bytes or 0),
+            }
+            record.add(case | row)
+            log.info("\n".join(f"{name}: {value}" for name, value in row.items()))
+
+
+def gib(size: int) -> float:
+    """Return bytes as GiB, to three digits."""
+    return float(f"{size / 2**30:.3g}")
+
+
+if __name__ == "__main__":
+    harness.run(Flags, measure)

@@ -1,0 +1,205 @@
+"""Measure training, evaluation and start-up on real data: python benchmarks/training.py.
+
+Everything runs on the given number of CPU cores (or the accelerator), so that the figures of one
+file can be compared with each other. Whole commands run in processes of their own.
+"""
+
+import dataclasses
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import harness
+import jax
+import jax.numpy as jnp
+from harness import Record, Row, log
+
+from echojax.config import Config
+from echojax.data import iterate
+from echojax.errors import unknown_name
+from echojax.machine import device_name
+from echojax.mesh import one_device
+from echojax.models import MODELS, build_model
+from echojax.training.builders import (
+    make_step,
+    read_data,
+    resolved,
+    target_counts,
+    training_batches,
+)
+from echojax.training.evaluate import make_evaluator
+from echojax.training.optimizer import make_optimizer
+from echojax.training.step import compile_step, create_state
+
+_OFFICIAL = "-official"
+_TRAIN = Path(__file__).parent.parent / "experiments" / "train.py"
+
+
+@dataclass(frozen=True)
+class Flags:
+    """Time training steps and an evaluation of each model, and whole commands if asked for.
+
+    A file that holds a part of the same benchmark is continued.
+    """
+
+    out: Path | None = None
+    """The JSON file (runs/training-DATE-TIME.json)."""
+    dataset: str = "ml-100k"
+    """Name of the data set."""
+    data_dir: Path | None = None
+    """Folder that holds the data sets' files."""
+    cores: int = 1
+    """CPU cores to use."""
+    steps: int = 12
+    """Training steps to time, a model."""
+    models: tuple[str, ...] = ("echomamba4rec", "echomamba4rec-official")
+    """Models; with "-official" in the variant of the published code."""
+    objective: str | None = None
+    """What a row predicts (None: each model's own)."""
+    start: bool = False
+    """Time the start of training too, with empty and with filled caches."""
+    seeds: int | None = None
+    """Time whole commands too: this many seeds at once, and one after the other."""
+    epochs: int = 5
+    """Epochs of these commands."""
+
+
+def bench(flags: Flags) -> None:
+    """Measure what is missing and write the file."""
+    for name in flags.models:
+        if name.removesuffix(_OFFICIAL) not in MODELS:
+            raise unknown_name("model in --models", name, list(MODELS))
+    harness.check_positive(steps=flags.steps, epochs=flags.epochs, seeds=flags.seeds)
+    harness.use_cores(flags.cores)
+    cases: list[Row] = [{"what": "epoch", "model": name} for name in flags.models]
+    cases += [{"what": "start"}] if flags.start else []
+    cases += [{"what": "seeds", "model": name} for name in flags.models] if flags.seeds else []
+    settings = {
+        name: value
+        for name, value in dataclasses.asdict(flags).items()
+        if name not in ("out", "data_dir")
+    }
+    path = flags.out or harness.default_path("training")
+    with Record(path, harness.command_of("training.py", flags), settings) as record:
+        for case in record.missing(cases):
+            with record.row(case) as row:
+                if case["what"] == "epoch":
+                    row |= time_epoch(flags, case["model"])
+                elif case["what"] == "start":
+                    row |= time_start(flags)
+                else:
+                    row |= time_seeds(flags, case["model"])
+                log.info("\n".join(f"{name}: {value}" for name, value in row.items()))
+
+
+def time_epoch(flags: Flags, name: str) -> Row:
+    """Return seconds an epoch and an evaluation of one model at its own sizes."""
+    config = Config(
+        dataset=flags.dataset,
+        data_dir=None if flags.data_dir is None else str(flags.data_dir),
+        objective=flags.objective,
+        model=name.removesuffix(_OFFICIAL),
+        variant="official" if name.endswith(_OFFICIAL) else "echojax",
+    )
+    config = resolved(config)
+    dataset, split = read_data(config)
+    optimizer = make_optimizer(config)
+    graphdef, state = create_state(build_model(config, dataset.num_items), optimizer, config.seed)
+    mesh = one_device()
+    feed = training_batches(config, split, mesh)
+    counts_V, lengths_M = target_counts(dataset, split), feed.examples.lengths_M
+    plain = make_step(config, counts_V, lengths_M, graphdef, optimizer, mesh)
+    step = compile_step(plain, state, jax.tree.map(jnp.asarray, feed[0]))
+    rows, seconds, waited = iterate(feed), [], 0.0
+    state, loss = step.run(state, next(rows))
+    jax.block_until_ready(loss)
+    for _ in range(flags.steps):
+        began = time.perf_counter()
+        batch = next(rows)
+        waited += time.perf_counter() - began
+        state, loss = step.run(state, batch)
+        jax.block_until_ready(loss)
+        seconds.append(time.perf_counter() - began)
+    rows.close()
+    evaluate = make_evaluator(config, dataset, split, graphdef, mesh)
+    evaluate(state.params, "valid")
+    began = time.perf_counter()
+    evaluate(state.params, "valid")
+    full_batches = len(feed.examples) / feed.batch_size
+    return {
+        # The median step: a shared machine holds single steps up.
+        "seconds_per_epoch": statistics.median(seconds) * full_batches,
+        "seconds_per_epoch_fastest_step": min(seconds) * full_batches,
+        "objective": config.objective,
+        "rows": len(feed.examples),
+        "targets": len(split.train),
+        "batch_size": feed.batch_size,
+        "max_len": config.max_len,
+        "input_wait_share": waited / sum(seconds),
+        "evaluation_seconds": time.perf_counter() - began,
+        "evaluated_users": len(split.valid),
+        "step_memory_bytes": step.memory_bytes,
+        "device": device_name(),
+    }
+
+
+def time_start(flags: Flags) -> Row:
+    """Return seconds from the command to a compiled first step, first and second start."""
+    seconds = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("first", "second"):
+            began = time.perf_counter()
+            for line in _train(flags, folder, name, "--max-steps", "1"):
+                if line.startswith("compiled"):
+                    seconds[f"{name}_seconds"] = time.perf_counter() - began
+    return seconds
+
+
+def time_seeds(flags: Flags, model: str) -> Row:
+    """Return the seconds of whole commands: all seeds at once, and a command for each.
+
+    Both begin without compiled programs; of several commands the later ones find those of the
+    first.
+    """
+    assert flags.seeds is not None
+    own = ["--model", model.removesuffix(_OFFICIAL), "--epochs", str(flags.epochs)]
+    own += ["--variant", "official"] if model.endswith(_OFFICIAL) else []
+    seconds: dict[str, Any] = {}
+    each = [("--seed", seed) for seed in range(flags.seeds)]
+    for name, commands in (("at_once", [("--seeds", flags.seeds)]), ("one_by_one", each)):
+        with tempfile.TemporaryDirectory() as folder:
+            began = time.perf_counter()
+            for flag, number in commands:
+                for _ in _train(flags, folder, f"{flag}-{number}", *own, flag, str(number)):
+                    pass
+            seconds[f"{name}_seconds"] = time.perf_counter() - began
+    return {**seconds, "speed_up": seconds["one_by_one_seconds"] / seconds["at_once_seconds"]}
+
+
+def _train(flags: Flags, folder: str, name: str, *own: str) -> Iterator[str]:
+    """Run train.py in a folder that has its caches too; yield the lines that it prints.
+
+    Raises:
+        subprocess.CalledProcessError: it failed.
+    """
+    command = [sys.executable, str(_TRAIN), "--dataset", flags.dataset]
+    command += ["--run-dir", str(Path(folder) / name), *own]
+    command += ["--data-dir", str(flags.data_dir)] if flags.data_dir else []
+    command += ["--objective", flags.objective] if flags.objective else []
+    environment = os.environ | {"XDG_CACHE_HOME": folder}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    yield from process.stdout
+    if process.wait():
+        raise subprocess.CalledProcessError(process.returncode, command)
+
+
+if __name__ == "__main__":
+    harness.run(Flags, bench)

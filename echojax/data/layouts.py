@@ -1,0 +1,424 @@
+"""Which layout a file has: told by the user, or recognised where every column fits its role."""
+
+import csv
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import PurePath
+from typing import Literal
+
+from echojax.data.text import TextFile, line_error, words
+from echojax.data.times import plausible
+from echojax.errors import UserError, unknown_name
+
+FORMATS = {
+    "inter": "RecBole atomic file: tabs, header of name:type",
+    "csv": "header, then fields between commas (or ; or |), quoted or not",
+    "tsv": "header, then fields between tabs",
+    "jsonl": "one JSON object a line, such as Amazon reviews",
+    "ratings.dat": "MovieLens: user::item::rating::time",
+    "u.data": "MovieLens: user, item, rating, time between tabs, no header",
+    "ratings.csv": "Amazon: user,item,rating,time without a header",
+    "pairs": "user item, in time order",
+    "histories": "user item item ..., one history a line, in time order",
+    "parquet": "Parquet file",
+    "arrow": "Arrow file (Feather)",
+}
+COLUMNAR = {b"PAR1": "parquet", b"ARROW1": "arrow"}  # by their first bytes
+_RATED = {"ratings.dat": "::", "u.data": "\t", "ratings.csv": ","}  # and their delimiters
+_ROLES = ("user", "item", "rating", "time")
+_UNNAMED = (*_RATED, "pairs", "histories")
+
+# Column names by meaning, best first; compared in lower case, letters and digits only.
+_GUESSES = {
+    "user": ("userid", "user", "uid", "reviewerid", "customerid", "visitorid", "memberid"),
+    "item": (
+        *("itemid", "item", "iid", "movieid", "parentasin", "asin", "productid", "sku"),
+        *("trackid", "songid", "artistid", "bookid", "videoid", "articleid", "businessid"),
+    ),
+    "time": ("timestamp", "time", "ts", "unixtimestamp", "unixtime", "unixreviewtime"),
+}
+# Names that mean a time where their values are times.
+_TIMES = (
+    *("datetime", "eventtime", "createdat", "date", "eventdate", "tdat", "when", "utc", "created"),
+    *("eventtimestamp", "timestampms", "timestamps", "dateadded", "addedat", "reviewtime"),
+)
+_LIKE_TIME = re.compile(r"time|date|stamp|(^|[^a-z])(at|when|dat|ts)$")
+_INTER_FIELD = re.compile(r"[^\s:]+:(token|float)(_seq)?")
+
+Fields = list[list[str]]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """How a file is to be read; None means the format's own, or a sensible guess.
+
+    Attributes:
+        user: Name of the user's column.
+        item: Name of the item's column.
+        time: Name of the time's column.
+        names: Names of all columns between commas, of a file that has no header.
+        time_format: How dates are written, as strftime has it; None for ISO 8601.
+        missing: What is done with rows whose user or item is empty, NA, NULL or the like.
+        data_format: A name in ``FORMATS``; None recognises it.
+    """
+
+    user: str | None = None
+    item: str | None = None
+    time: str | None = None
+    names: str | None = None
+    time_format: str | None = None
+    missing: Literal["refuse", "drop", "keep"] = "refuse"
+    data_format: str | None = None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How to read a file.
+
+    Attributes:
+        data_format: A name in ``FORMATS``.
+        delimiter: What stands between fields; "" where any white space does, or there is no text.
+        names: Names of all fields (for JSON, of the first object's).
+        user: Index of the user's field.
+        item: Index of the item's field.
+        time: Index of the time's field; None means file order.
+        has_header: The first line is a header.
+        unused: Names of other columns that look like times.
+    """
+
+    data_format: str
+    delimiter: str = ""
+    names: tuple[str, ...] = ()
+    user: int = 0
+    item: int = 1
+    time: int | None = None
+    has_header: bool = False
+    unused: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        if self.data_format in _UNNAMED:
+            return self.data_format
+        time = "file order" if self.time is None else self.names[self.time]
+        used = f"user {self.names[self.user]}, item {self.names[self.item]}, time {time}"
+        return f"{self.data_format} ({used})"
+
+    @property
+    def used(self) -> list[int]:
+        """Indices of the user's, the item's and, where there is one, the time's field."""
+        return [i for i in (self.user, self.item, self.time) if i is not None]
+
+
+def find_layout(file: TextFile, lines: list[str], columns: Columns) -> Layout:
+    """Return the layout of a file of text that begins with ``lines``, none of them blank.
+
+    Raises:
+        UserError: The format is unknown or not recognised, or a column is missing.
+    """
+    chosen = columns.data_format
+    if chosen is not None and chosen not in FORMATS:
+        raise unknown_name("--data-format", chosen, list(FORMATS))
+    if chosen in COLUMNAR.values():
+        raise UserError(f"{file}: is no {chosen} file; drop --data-format")
+    named = (columns.user, columns.item, columns.time, columns.names) != (None,) * 4
+    if chosen in _UNNAMED and named:
+        raise UserError(
+            f"{file}: {chosen} has no column names; drop the flags that name columns, or "
+            "choose another --data-format"
+        )
+    if "\r" in lines[0].strip():
+        raise line_error(
+            file, 1, "carriage returns without line feeds; convert the file (mac2unix)"
+        )
+    if columns.names is not None:
+        layout, rows = _told(file, lines, columns.names, chosen)
+    elif chosen is not None:
+        layout, rows = _forced(file, lines, chosen)
+    else:
+        layout, rows = _recognised(file, lines, columns)
+    if layout.data_format in _UNNAMED or not layout.names:
+        return layout
+    return with_roles(file, layout, rows, columns)
+
+
+def with_roles(file: TextFile, layout: Layout, rows: Fields, columns: Columns) -> Layout:
+    """Return a layout with the user's, item's and time's column, by name and first rows.
+
+    Raises:
+        UserError: There is no such column, or two of that name.
+    """
+    user, item, time = (_column(file, layout.names, columns, role) for role in _GUESSES)
+    if user is None or item is None:
+        missing = "user" if user is None else "item"
+        raise UserError(
+            f"{file}: no {missing} column among {', '.join(layout.names)}; name it with "
+            f"--{missing}-column, or the format with --data-format"
+        )
+
+    def is_time(index: int) -> bool:
+        values = [row[index] for row in rows if index < len(row)]
+        return bool(values) and plausible(values)
+
+    plain = [_plain(name) for name in layout.names]
+    if time is None:
+        guesses = (plain.index(name) for name in _TIMES if name in plain)
+        told = columns.time_format is not None
+        time = next((i for i in guesses if i not in (user, item) and (told or is_time(i))), None)
+    others = [i for i in range(len(plain)) if i not in (user, item, time) and plain[i]]
+    unused = [i for i in others if _LIKE_TIME.search(layout.names[i].lower()) or is_time(i)]
+    found = replace(layout, user=user, item=item, time=time)
+    for index in found.used:
+        if layout.names.count(layout.names[index]) > 1:
+            raise UserError(
+                f"{file}: two columns are named {layout.names[index]!r}; rename one of them"
+            )
+    return replace(found, unused=tuple(layout.names[i] for i in unused))
+
+
+def _column(file: TextFile, names: tuple[str, ...], columns: Columns, role: str) -> int | None:
+    wanted = getattr(columns, role)
+    if wanted is None:
+        plain = [_plain(name) for name in names]
+        return next((plain.index(guess) for guess in _GUESSES[role] if guess in plain), None)
+    if wanted not in names:
+        raise UserError(
+            f"{file}: no column {wanted!r} for --{role}-column; the file has {', '.join(names)}"
+        )
+    return names.index(wanted)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _told(
+    file: TextFile, lines: list[str], names: str, data_format: str | None
+) -> tuple[Layout, Fields]:
+    """Return the layout of a table whose columns the user names, and its first rows."""
+    columns = tuple(name.strip() for name in names.split(","))
+    if data_format not in (None, "csv", "tsv"):
+        raise UserError(f"--columns is for tables, not for --data-format {data_format}")
+    tables = {delimiter: _split(lines, delimiter) for delimiter in ("\t", *",;|", "::", " ")}
+    for delimiter, rows in tables.items():
+        if len(rows[0]) == len(columns):
+            return Layout("tsv" if delimiter == "\t" else "csv", delimiter, columns), rows
+    most = max(tables.values(), key=lambda rows: len(rows[0]))[0]
+    raise UserError(
+        f"{file}: --columns names {len(columns)} columns and the first row has {len(most)}: "
+        f"{lines[0][:60]!r}"
+    )
+
+
+def _forced(file: TextFile, lines: list[str], chosen: str) -> tuple[Layout, Fields]:
+    """Return the layout of a file whose format the user names, and its first rows."""
+    if chosen in ("pairs", "histories"):
+        return Layout(chosen), []
+    if chosen == "jsonl":
+        return _json(file, lines)
+    if chosen == "inter":
+        return _inter(file, lines)
+    delimiter, rows, _ = _table(lines)
+    if chosen in _RATED:
+        usual = delimiter if len(rows[0]) == len(_ROLES) else _RATED[chosen]
+        return Layout(chosen, usual, _ROLES, 0, 1, 3), rows
+    delimiter = "\t" if chosen == "tsv" else delimiter or ","
+    return _with_header(chosen, delimiter, _split(lines, delimiter))
+
+
+def _recognised(file: TextFile, lines: list[str], columns: Columns) -> tuple[Layout, Fields]:
+    """Return the layout that every column of the first rows fits, and these rows.
+
+    Raises:
+        UserError: It could be none of them, or more than one.
+    """
+    if PurePath(file.name).suffix == ".inter" or _typed_delimiter(lines[0]):
+        return _inter(file, lines)
+    if lines[0].startswith("{"):
+        return _json(file, lines)
+    delimiter, rows, alike = _table(lines)
+    kind = "tsv" if delimiter == "\t" else "csv"
+    if delimiter and (_is_header(rows[0], columns) or _looks_like_header(rows)):
+        return _with_header(kind, delimiter, rows)
+    if _is_header(_words(lines[0]), columns):
+        raise line_error(file, 1, "blanks stand between the names of the columns; use tabs")
+    times = _time_columns(rows)
+    if delimiter and (names := _rated(rows, times)):
+        if names == _ROLES:
+            kind = {"::": "ratings.dat", "\t": "u.data"}.get(delimiter, "ratings.csv")
+        return Layout(kind, delimiter, names, 0, 1, names.index("time")), rows
+    published = file.name if file.name in _RATED else None
+    if file.name.startswith("ratings") and file.name.endswith(".csv"):
+        published = "ratings.csv"
+    if published and len(rows[0]) == len(_ROLES) and not times:
+        return Layout(published, delimiter, _ROLES, 0, 1, 3), rows
+    tabs = len(rows[0]) if alike and delimiter == "\t" else 0
+    if (delimiter in ("", "\t") or not alike) and (chosen := _words_only(lines, tabs)):
+        return Layout(chosen), []
+    raise _not_recognised(file, lines, rows, times)
+
+
+def _not_recognised(file: TextFile, lines: list[str], rows: Fields, times: list[int]) -> UserError:
+    width = len(rows[0])
+    if width < 2:
+        rows = [_words(line) for line in lines]
+        width, times = len(rows[0]), _time_columns(rows)
+    others = [i for i in range(width) if i not in times[:1]]
+    roles = dict(zip(others, ("user", "item"), strict=False)) | dict.fromkeys(times[:1], "time")
+    example = ",".join(roles.get(i, "_") for i in range(width))
+    more = ", ".join(repr(line[:60]) for line in lines[1:3])
+    return UserError(
+        f"{file}: format not recognised from {lines[0][:60]!r}; choose --data-format "
+        f"{', '.join(FORMATS)}; or name a header's columns with --user-column and --item-column, "
+        f"or say what the {width} columns are, as in --columns {example}"
+        + (f" (next rows: {more})" if more else "")
+    )
+
+
+def _inter(file: TextFile, lines: list[str]) -> tuple[Layout, Fields]:
+    delimiter = _typed_delimiter(lines[0]) or "\t"
+    rows = _split(lines, delimiter, quoted=False)
+    if delimiter not in lines[0]:
+        raise line_error(file, 1, f"no tab in the header {lines[0][:60]!r}")
+    rows[0] = [name.split(":")[0].strip() for name in rows[0]]
+    return _with_header("inter", delimiter, rows)
+
+
+def _json(file: TextFile, lines: list[str]) -> tuple[Layout, Fields]:
+    records = []
+    for line in lines:
+        try:
+            records.append(json.loads(line))
+        except (ValueError, RecursionError):
+            records.append(None)
+    if not isinstance(records[0], dict):
+        raise line_error(file, 1, "is not a JSON object (one a line is read)")
+    names = tuple(records[0])
+    values = [[record.get(n) for n in names] for record in records if isinstance(record, dict)]
+    rows = [[str(v) if isinstance(v, str | int | float) else "" for v in row] for row in values]
+    return Layout("jsonl", "", names), rows
+
+
+def _with_header(kind: str, delimiter: str, rows: Fields) -> tuple[Layout, Fields]:
+    return Layout(kind, delimiter, tuple(rows[0]), has_header=True), rows[1:]
+
+
+def _is_header(fields: list[str], columns: Columns) -> bool:
+    """Return whether fields name a user's or item's column, or one that is asked for."""
+    named = {columns.user, columns.item, columns.time} - {None}
+    plain = {_plain(field) for field in fields}
+    return bool(named & set(fields) or plain & {*_GUESSES["user"], *_GUESSES["item"]})
+
+
+def _typed_delimiter(header: str) -> str | None:
+    """Return what stands between the fields of a header like RecBole's; None where it is not."""
+    for delimiter in "\t,;| ":
+        fields = [field.strip() for field in header.split(delimiter)]
+        if all(map(_INTER_FIELD.fullmatch, fields)):
+            return delimiter
+    return None
+
+
+def _table(lines: list[str]) -> tuple[str, Fields, bool]:
+    """Return what parts lines into most fields, these, and whether all lines have as many."""
+    best, delimiter, rows = (False, 1), "", [[line] for line in lines]
+    for candidate in ("\t", ",", ";", "|", "::"):
+        split = _split(lines, candidate)
+        width = len(split[0])
+        alike = 10 * sum(len(row) == width for row in split) >= 9 * len(split)
+        if width > 1 and (alike, width) > best:
+            best, delimiter, rows = (alike, width), candidate, split
+    return delimiter, rows, best[0]
+
+
+def _split(lines: list[str], delimiter: str, *, quoted: bool = True) -> Fields:
+    """Return the fields of lines, without the blanks around them."""
+    rows: Sequence[list[str]]
+    if quoted and len(delimiter) == 1:
+        try:
+            rows = list(csv.reader(lines, delimiter=delimiter, skipinitialspace=True))
+        except csv.Error:  # raised again, with its line, where the rows are read
+            rows = []
+    else:
+        rows = [line.split(delimiter) for line in lines]
+    return [[field.strip(" \t\r") for field in row] for row in rows if row] or [[""]]
+
+
+def _time_columns(rows: Fields) -> list[int]:
+    """Return the columns that hold times, in the first row too."""
+    columns = _whole_columns(rows)
+    return [i for i, column in enumerate(columns) if plausible(column[:1]) and plausible(column)]
+
+
+def _whole_columns(rows: Fields) -> list[list[str]]:
+    """Return the columns of the rows that are as wide as the first."""
+    return [
+        list(column) for column in zip(*(r for r in rows if len(r) == len(rows[0])), strict=True)
+    ]
+
+
+def _rated(rows: Fields, times: list[int]) -> tuple[str, ...] | None:
+    """Return the names of columns without a header: user, item, one time, perhaps a rating."""
+    columns = _whole_columns(rows)
+    if len(times) != 1 or times[0] < 2 or len(columns) > len(_ROLES):
+        return None
+    if any(re.fullmatch(r"-?\d*\.\d+", value) for ids in columns[:2] for value in ids):
+        return None
+    names = ["user", "item", "rating", "rating"][: len(columns)]
+    names[times[0]] = "time"
+    others = (column for name, column in zip(names, columns, strict=True) if name == "rating")
+    if not all(_is_number(r) and abs(float(r)) <= 100 for column in others for r in column):
+        return None
+    return tuple(names)
+
+
+def _words_only(lines: list[str], tabs: int) -> str | None:
+    """Return ``pairs`` or ``histories`` where lines of words are one of them, and not a table.
+
+    Args:
+        lines: The first lines.
+        tabs: Into how many fields tabs part every line; 0 where they do not.
+    """
+    rows = [_words(line) for line in lines]
+    counts = [len(row) for row in rows]
+    if 2 * counts.count(2) > len(counts):
+        both = [row for row in rows if len(row) == 2]
+        return None if tabs > 2 or _time_columns(both) else "pairs"
+    if tabs or max(counts) == 1 or plausible([row[-1] for row in rows]):
+        return None
+    if len(counts) > 1 and 10 * max(map(counts.count, counts)) >= 9 * len(counts):
+        # Lines of equal length are rather a table without its header, unless no user comes twice
+        # and all columns draw from one set of items.
+        columns = [set(column) for column in zip(*rows, strict=False)]
+        apart = any(
+            not column & set().union(*columns[1:i], *columns[i + 1 :])
+            for i, column in enumerate(columns)
+            if i
+        )
+        if max(counts) < 5 or len(columns[0]) < len(rows) or apart or _time_columns(rows):
+            return None
+    return "histories"
+
+
+def _words(line: str) -> list[str]:
+    return [word.decode() for word in words(line.encode())]
+
+
+def _looks_like_header(rows: Fields) -> bool:
+    """Return whether the first row has words where all others have numbers or times."""
+    return any(
+        len(column) > 1 and not _is_value(column[0]) and all(map(_is_value, column[1:]))
+        for column in _whole_columns(rows)
+    )
+
+
+def _is_value(text: str) -> bool:
+    return _is_number(text) or plausible([text])
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,177 @@
+"""The layers that models share; their initial values are those of the authors' PyTorch code."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from echojax.models.positions import TimeSharded, channels_of_all, shard_of_all, whole_length
+
+# A random key for each row of the batch, (B,); ``None`` switches dropout off (evaluation).
+Keys = Array | None
+
+# Every linear layer and the item table: N(0, 0.02), the authors' `_init_weights`.
+normal = nnx.initializers.normal(0.02)
+
+
+def uniform_within(bound: float) -> nnx.Initializer:
+    """Return an initializer that draws uniformly from (-bound, bound)."""
+
+    def init(key: Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return init
+
+
+def dropout(x: Array, rate: float, keys_B: Keys, time_axis: str | None = None) -> Array:
+    """Zero each element with probability ``rate`` and scale the rest by ``1 / (1 - rate)``.
+
+    A row's mask depends on its own key only, so it is the same whatever other rows are computed
+    with it: in microbatches, on another number of devices, or among other seeds.
+
+    Args:
+        x: (B, ...), any floating dtype (kept).
+        rate: probability in [0, 1) that an element is dropped, to 16 bits.
+        keys_B: a JAX random key a row, or ``None`` for none.
+        time_axis: the mapped axis of whose positions x (B, L, D) has this device's shard: it gets
+            its part of the whole's mask.
+    """
+    if keys_B is None or rate == 0.0:
+        return x
+    # 16 random bits decide as well as 32 do and cost half as much.
+    threshold = round(rate * 2**16)
+    shape = x.shape[1:]
+    if time_axis and x.ndim == 3:
+        shape = (whole_length(shape[0], time_axis), *shape[1:])
+    bits = jax.vmap(lambda key: jax.random.bits(key, shape, jnp.uint16))(keys_B)
+    if time_axis and x.ndim == 3:
+        first = jax.lax.axis_index(time_axis) * x.shape[1]
+        bits = jax.lax.dynamic_slice_in_dim(bits, first, x.shape[1], axis=1)
+    return jnp.where(bits >= threshold, x / (1 - threshold / 2**16), 0).astype(x.dtype)
+
+
+def split_keys(keys_B: Keys, num: int) -> list[Keys]:
+    """Split every row's key into ``num``; without keys there is nothing to split."""
+    if keys_B is None:
+        return [None] * num
+    return list(jax.vmap(lambda key: jax.random.split(key, num), out_axes=1)(keys_B))
+
+
+class LayerNorm(nnx.LayerNorm):
+    """Layer normalisation that passes no gradient on to a vector whose channels are all equal.
+
+    Dropout zeroes all of a narrow vector now and then. Its normalised value is 0 whatever happens,
+    but the derivative there, ``1 / sqrt(epsilon)`` a normalisation, would overflow after a few.
+    """
+
+    def __call__(self, x: Array) -> Array:
+        """Return the normalised vectors, of the shape and dtype of x (..., D)."""
+        is_constant = jnp.all(x == x[..., :1], axis=-1, keepdims=True)
+        return super().__call__(jnp.where(is_constant, jax.lax.stop_gradient(x), x))
+
+
+def layer_norm(d_model: int, *, epsilon: float = 1e-12, rngs: nnx.Rngs) -> LayerNorm:
+    """Return a layer normalisation over ``d_model`` channels, exact variance, scale and bias."""
+    return LayerNorm(d_model, epsilon=epsilon, use_fast_variance=False, rngs=rngs)
+
+
+class PositionEmbedding(nnx.Module):
+    """``dropout(LayerNorm(x_l + position_l))``, of ``max_len`` learned position vectors."""
+
+    def __init__(self, max_len: int, d_model: int, *, dropout: float, rngs: nnx.Rngs):
+        self.dropout = dropout
+        self.position_LxD = nnx.Param(normal(rngs.params(), (max_len, d_model)))
+        self.norm = layer_norm(d_model, rngs=rngs)
+
+    def __call__(self, x_BxLxD: Array, *, dropout_keys: Keys = None) -> Array:
+        """Return the same shape as ``x``, whose first column is at position 0."""
+        y_BxLxD = self.norm(x_BxLxD + self.position_LxD[: x_BxLxD.shape[1]])
+        return dropout(y_BxLxD, self.dropout, dropout_keys)
+
+    def at(self, x_BxD: Array, position_B: Array) -> Array:
+        """Return the same for one position a row, (B, D)."""
+        return self.norm(x_BxD + self.position_LxD[position_B])
+
+
+class FeedForward(TimeSharded):
+    """``LayerNorm(dropout(w_2(dropout(gelu(w_1 x)))) + x)``, four times as wide inside.
+
+    Args:
+        d_model: D.
+        dropout: rate after the residual branch.
+        inner_dropout: rate between the two linear maps (None: ``dropout``).
+        rngs: streams of random keys for the initial parameters.
+    """
+
+    def __init__(
+        self, d_model: int, *, dropout: float, inner_dropout: float | None = None, rngs: nnx.Rngs
+    ):
+        self.dropout = dropout
+        self.inner_dropout = dropout if inner_dropout is None else inner_dropout
+        self.w_1 = nnx.Linear(d_model, 4 * d_model, kernel_init=normal, rngs=rngs)
+        self.w_2 = nnx.Linear(4 * d_model, d_model, kernel_init=normal, rngs=rngs)
+        self.norm = layer_norm(d_model, rngs=rngs)
+
+    def __call__(self, x: Array, *, dropout_keys: Keys = None) -> Array:
+        """Return the same shape as ``x`` (B, ..., D)."""
+        keys = split_keys(dropout_keys, 2)
+        inner = nnx.gelu(self.w_1(x), approximate=False)
+        inner = dropout(inner, self.inner_dropout, keys[0], self.time_axis)
+        return self.norm(dropout(self.w_2(inner), self.dropout, keys[1], self.time_axis) + x)
+
+
+class GatedLinearUnit(TimeSharded):
+    """``LayerNorm(dropout(fc2(value * sigmoid(gate)) + x))`` with ``[value, gate] = fc1(x)``.
+
+    EchoMamba4Rec section 3.4.
+    """
+
+    def __init__(self, d_model: int, *, dropout: float, rngs: nnx.Rngs):
+        self.dropout = dropout
+        self.fc1 = nnx.Linear(d_model, 2 * d_model, kernel_init=normal, rngs=rngs)
+        self.fc2 = nnx.Linear(d_model, d_model, kernel_init=normal, rngs=rngs)
+        self.norm = layer_norm(d_model, rngs=rngs)
+
+    def __call__(self, x: Array, *, dropout_keys: Keys = None) -> Array:
+        """Return the same shape as ``x`` (..., D)."""
+        value, gate = jnp.split(self.fc1(x), 2, axis=-1)
+        y = self.fc2(value * nnx.sigmoid(gate)) + x
+        return self.norm(dropout(y, self.dropout, dropout_keys, self.time_axis))
+
+
+class SpectralFilter(TimeSharded):
+    """``LayerNorm(dropout(irfft(rfft(x) * W)) + x)``, a circular convolution as long as the window.
+
+    The learnable FFT filter of EchoMamba4Rec section 3.2, after FMLP-Rec. Inputs shorter than the
+    window, ``max_len``, are filled up with zeros, and their results cut.
+    """
+
+    def __init__(self, max_len: int, d_model: int, *, dropout: float, rngs: nnx.Rngs):
+        self.max_len, self.dropout = max_len, dropout
+        shape = (max_len // 2 + 1, d_model, 2)  # frequencies, channels, (real, imaginary)
+        weight = 0.02 * jax.random.normal(rngs.params(), shape)
+        self.weight_FxDx2 = nnx.Param(weight, keep_float32=True)
+        self.norm = layer_norm(d_model, rngs=rngs)
+
+    def __call__(self, x_BxLxD: Array, *, dropout_keys: Keys = None) -> Array:
+        """Return the filtered inputs, (B, L, D)."""
+        axis = self.time_axis
+        x = channels_of_all(x_BxLxD, axis) if axis else x_BxLxD  # the filter needs all positions
+        length, channels = x.shape[1:]
+        response_FxD = self.response()
+        if axis:
+            first = jax.lax.axis_index(axis) * channels
+            response_FxD = jax.lax.dynamic_slice_in_dim(response_FxD, first, channels, axis=1)
+        exact = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        spectrum_BxFxD = jnp.fft.rfft(exact, n=self.max_len, axis=1, norm="ortho")
+        filtered = jnp.fft.irfft(
+            spectrum_BxFxD * response_FxD, n=self.max_len, axis=1, norm="ortho"
+        )[:, :length].astype(x.dtype)
+        if axis:  # a window that does not divide by the devices was filled up for them
+            rest = length - filtered.shape[1]
+            filtered = shard_of_all(jnp.pad(filtered, ((0, 0), (0, rest), (0, 0))), axis)
+        return self.norm(dropout(filtered, self.dropout, dropout_keys, axis) + x_BxLxD)
+
+    def response(self) -> Array:
+        """Return the complex frequency response, (L // 2 + 1, D)."""
+        return jax.lax.complex(self.weight_FxDx2[..., 0], self.weight_FxDx2[..., 1])

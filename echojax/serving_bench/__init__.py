@@ -1,1 +1,0 @@
-"""How long answers take: a history encoded, one event taken in, the catalogue searched."""

@@ -1,0 +1,176 @@
+"""What a configuration stands for: its data, batches, and training step."""
+
+import dataclasses
+import logging
+
+import jax
+import numpy as np
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+
+from echojax.config import Config, check
+from echojax.data import (
+    DATASETS,
+    Batches,
+    Columns,
+    Dataset,
+    Split,
+    batches,
+    global_time_split,
+    leave_one_out,
+    load_dataset,
+    windows,
+)
+from echojax.errors import UserError, unknown_name
+from echojax.losses import make_loss
+from echojax.mesh import axes_of, local_rows, padded_rows, row_groups
+from echojax.models import check_names, check_sequence_shards, with_sizes
+from echojax.training.step import make_train_step
+
+log = logging.getLogger(__name__)
+
+_SPLITS = {"leave-one-out": leave_one_out, "global-time": global_time_split}
+# Positions an epoch that pay for a width's compilation, 3 to 7 seconds on a CPU: a position takes
+# some 5 to 40 microseconds of it.
+WORTH_A_WIDTH = 2**15
+
+
+def resolved(config: Config) -> Config:
+    """Check a configuration and fill in what depends on the data set's name.
+
+    Raises:
+        UserError: a value is impossible or a name unknown.
+    """
+    check(config)
+    check_names(config)
+    if config.data_path is None and config.dataset not in DATASETS:
+        raise unknown_name("--dataset", config.dataset, list(DATASETS))
+    named = DATASETS.get(config.dataset) if config.data_path is None else None
+    config = with_sizes(config)
+    synthetic = config.dataset == "synthetic" and config.data_path is None
+    rows = (256, 2048) if config.objective == "prefixes" else (32, 128)
+    config = dataclasses.replace(
+        config,
+        max_len=config.max_len or (named.max_len if named else 50),
+        batch_size=config.batch_size or rows[not synthetic],
+        eval_batch_size=config.eval_batch_size or (64 if jax.default_backend() == "cpu" else 1024),
+    )
+    check_sequence_shards(config)
+    return config
+
+
+def read_data(config: Config) -> tuple[Dataset, Split]:
+    """Read, prepare and split the data of a resolved configuration."""
+    columns = Columns(
+        config.user_column,
+        config.item_column,
+        config.time_column,
+        config.columns,
+        config.time_format,
+        config.missing_ids,
+        config.data_format,
+    )
+    dataset = load_dataset(
+        config.dataset,
+        data_path=config.data_path,
+        data_dir=config.data_dir,
+        columns=columns,
+        k_core=config.k_core,
+        duplicates=config.duplicates,
+    )
+    assert config.max_len is not None
+    return dataset, _SPLITS[config.split](dataset, config.max_len)
+
+
+def training_batches(config: Config, split: Split, mesh: Mesh) -> Batches:
+    """Return all batches of a resolved configuration's seed, as its objective shows them.
+
+    Of each batch this process makes the rows that its devices of ``mesh`` compute.
+    """
+    assert config.batch_size is not None
+    shown = split.train if config.objective == "prefixes" else windows(split.train)
+    rows = local_rows(config.batch_size, mesh)
+    return batches(shown, config.batch_size, config.seed, rows=rows)
+
+
+def target_counts(dataset: Dataset, split: Split) -> np.ndarray:
+    """Return how often each item is a training target, (V,)."""
+    return np.bincount(split.train.items_T[split.train.target_M], minlength=dataset.num_items)
+
+
+def make_step(
+    config: Config,
+    counts_V: np.ndarray,
+    lengths_M: np.ndarray,
+    graphdef: nnx.GraphDef,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+) -> jax.stages.Wrapped:
+    """Return the training step of a resolved configuration, to be mapped over ``mesh``.
+
+    ``counts_V``: how often each item is a training target; ``lengths_M``: items of each example.
+    """
+    assert config.objective is not None
+    assert config.max_len is not None
+    assert config.batch_size is not None
+    rows = padded_rows(config.batch_size, mesh) // row_groups(mesh)
+    if config.microbatch and rows % config.microbatch:
+        raise UserError(
+            f"--microbatch {config.microbatch} does not divide the {rows} rows of a device; "
+            "change it or --batch-size"
+        )
+    axes = axes_of(mesh)
+    loss = make_loss(
+        config.loss,
+        counts_V=counts_V,
+        negatives=config.negatives,
+        negative_sampling=config.negative_sampling,
+        gbce_t=config.gbce_t,
+        label_smoothing=config.label_smoothing,
+        axis=axes.items,
+    )
+    return make_train_step(
+        graphdef,
+        optimizer,
+        objective=config.objective,
+        microbatch=config.microbatch or choose_microbatch(config, rows, counts_V.size),
+        columns=() if axes.time else choose_columns(lengths_M, config.max_len),
+        loss=loss,
+        precision=config.precision,
+        axes=axes,
+    )
+
+
+def choose_microbatch(config: Config, rows: int, num_items: int) -> int | None:
+    """Return how many of ``rows`` examples a CPU's caches hold at once; an accelerator takes all.
+
+    About 4096 positions keep a step's activations in the last-level cache (twice as fast as the
+    whole batch from memory), more where adding up the item table's gradient would show.
+    """
+    assert config.max_len is not None
+    assert config.d_model is not None
+    if jax.default_backend() != "cpu":
+        return None
+    positions = max(4096, num_items * config.d_model // 300)
+    most = max(1, min(rows, positions // config.max_len))
+    return next(n for n in range(most, 0, -1) if rows % n == 0)
+
+
+def choose_columns(lengths_M: np.ndarray, max_len: int, worth: int = WORTH_A_WIDTH) -> list[int]:
+    """Return how narrow the windows of short examples may be cut, beside ``max_len``.
+
+    Each width is compiled for itself, several seconds, so it is chosen only where it spares a
+    tenth of the positions that the others leave, and ``worth`` of them an epoch.
+    """
+    # One column more than the items, as in ``summed_gradient``.
+    fits_W = np.cumsum(np.bincount(np.minimum(lengths_M + 1, max_len), minlength=max_len + 1))
+    candidates, chosen = np.arange(1, max_len + 1), np.array([0, max_len])
+    while True:
+        place = np.searchsorted(chosen, candidates)
+        below, above = chosen[place - 1], chosen[place]
+        spared = (fits_W[candidates] - fits_W[below]) * (above - candidates)
+        left = np.sum(np.diff(fits_W[chosen]) * chosen[1:])
+        if spared.max() < max(left / 10, worth):
+            return chosen[1:-1].tolist()
+        chosen = np.sort(np.append(chosen, candidates[spared.argmax()]))

@@ -1,0 +1,32 @@
+"""Signals that stop a command: deferred while something is at work, else at once."""
+
+import os
+import signal
+
+import pytest
+
+from echojax.signals import Stopped, deferred_interrupts, stopping_at_once
+
+KINDS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_deferred_signal_is_remembered_and_one_outside_stops(kind):
+    before = signal.getsignal(kind)
+    with stopping_at_once():
+        with deferred_interrupts() as interrupts:
+            os.kill(os.getpid(), kind)
+        assert interrupts.signum == kind
+        with pytest.raises(Stopped) as stop:
+            os.kill(os.getpid(), kind)
+    assert stop.value.signum == kind
+    assert signal.getsignal(kind) == before
+
+
+def test_what_nohup_ignores_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stopping_at_once():
+            os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
