@@ -69,7 +69,7 @@ def pictures(data: Summary, reference: str) -> list[Picture]:
                 _draw_by_length(rows, reference),
             )
         )
-    timed = [row for row in scored if row.cost and row.cost.seconds_to_best]
+    timed = [row for row in scored if row.cost and row.cost["seconds_to_best"]]
     if len(timed) > 1:
         drawn.append(
             Picture(
@@ -176,9 +176,8 @@ def _draw_time(rows: list[ResultRow], reference: str) -> Figure:
         figure, (axes,) = new_figure(3.4)
         for row in rows:
             assert row.cost is not None
-            assert row.cost.seconds_to_best is not None
             assert row.ndcg is not None
-            x, y = points[row.name] = row.cost.seconds_to_best, row.ndcg.mean
+            x, y = points[row.name] = row.cost["seconds_to_best"], row.ndcg.mean
             colour = BLUE if row.name == reference else GREY
             if row.ndcg.interval:
                 axes.plot([x, x], row.ndcg.interval, color=colour, linewidth=1)

@@ -190,7 +190,7 @@ def _line(row: ResultRow) -> dict[str, Any]:
         "variant": row.name, "model": row.model, "seeds": " ".join(map(str, row.seeds)),
         **_scores(row.hr, row.ndcg), "validation_ndcg@10": row.valid_ndcg,
         **{f"difference_{name}": getattr(difference, name, None) for name in names},
-        **{name: getattr(row.cost, name, None) for name in costs}, "command": row.command or None,
+        **{name: (row.cost or {}).get(name) for name in costs}, "command": row.command or None,
     }  # fmt: skip
 
 

@@ -29,12 +29,7 @@ from echojax.files import read_json, write_json
 from echojax.mesh import one_device
 from echojax.models import HEURISTICS
 from echojax.models.heuristic import training_counts
-from echojax.suites.results import (
-    PROTOCOLS_JSON,
-    PROTOCOLS_NPZ,
-    read_alternatives,
-    results_sha256,
-)
+from echojax.suites.results import PROTOCOLS_JSON, PROTOCOLS_NPZ, read_alternatives, results_sha256
 from echojax.suites.scores import COLUMNS, METRICS
 from echojax.training.builders import read_data
 from echojax.training.checkpoints import load_checkpoint

@@ -7,16 +7,17 @@ files and the pages are all that needs to be kept of a suite.
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 import polars as pl
 
 from echojax.arrays import read_arrays
-from echojax.config import as_dict
+from echojax.config import Config, as_dict
 from echojax.errors import UserError
 from echojax.evaluation.metrics import metric_names, metrics_of
 from echojax.files import write_atomically
@@ -28,38 +29,27 @@ from echojax.training.run_folder import read_config
 RUNS, RANKS = "runs.parquet", "ranks.parquet"
 PROTOCOLS_JSON, PROTOCOLS_NPZ = "protocols.json", "protocols.npz"
 _ANALYSIS = "insight.npz"
-_MACHINE_PATHS = ("data_dir", "run_dir")
+# What reading a damaged file raises.
+_BROKEN = (
+    OSError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    pl.exceptions.PolarsError,
+    pl.exceptions.PanicException,
+)
 
-_RUN_COLUMNS = {
-    "suite": pl.String,
-    "run": pl.String,
-    "dataset": pl.String,
-    "variant": pl.String,
-    "seed": pl.Int64,
-    "split": pl.String,
-    "model": pl.String,
-    "failure": pl.String,
-    "date": pl.String,
-    "device": pl.String,
-    "processor": pl.String,
-    "commit": pl.String,
-    "train_seconds": pl.Float64,
-    "epochs": pl.Float64,
-    "best_epoch": pl.Int64,
-    "parameters": pl.Int64,
-    **{f"{part}_{name}": pl.Float64 for part in ("valid", "test") for name in metric_names()},
-    "results": pl.String,
-    "protocols": pl.String,
-    "analysis": pl.Binary,
-    "digest": pl.String,
-}
-_RANK_COLUMNS = {
-    "run": pl.String,
-    "exclude_seen": pl.Boolean,
-    "user": pl.List(pl.Int32),
-    "length": pl.List(pl.Int32),
-    "rank": pl.List(pl.UInt32),
-}
+
+class _Row(msgspec.Struct):
+    """What is read back of a row of ``runs.parquet``; its other columns are for people."""
+
+    suite: str
+    run: str
+    failure: str | None
+    results: str | None
+    protocols: str | None
+    analysis: bytes | None
+    digest: str | None
 
 
 class Protocol(NamedTuple):
@@ -157,18 +147,56 @@ class Results:
 
     def write(self) -> None:
         """Write both files, each atomically; a run whose ranks were not written has none."""
-        ranks = [
-            _rank_row(name, evaluation, exclude_seen)
+        ranked = [
+            (name, evaluation, exclude_seen)
             for name, run in self.runs.items()
-            for exclude_seen, evaluation in _ranked(run).items()
+            for evaluation, exclude_seen in (
+                (run.evaluation, not run.other_protocol.exclude_seen),
+                (run.alternatives.get(run.other_protocol), run.other_protocol.exclude_seen),
+            )
+            if evaluation is not None and evaluation.ranks is not None
         ]
+        ranks = [evaluation.ranks for _, evaluation, _ in ranked if evaluation.ranks is not None]
+        columns = {
+            "run": [name for name, _, _ in ranked],
+            "exclude_seen": [exclude_seen for _, _, exclude_seen in ranked],
+            "user": [one.user_M.astype(np.int32) for one in ranks],
+            "length": [one.length_M.astype(np.int32) for one in ranks],
+            "rank": [one.rank_M.astype(np.uint32) for one in ranks],
+        }
+        _write(self.out / RANKS, pl.DataFrame(columns))
         names = dict.fromkeys((*self.runs, *self.failures))
-        rows = [
-            {"suite": self.suite, **_run_row(name, self.runs.get(name), self.failures.get(name))}
-            for name in names
-        ]
-        _write(self.out / RANKS, ranks, _RANK_COLUMNS)
-        _write(self.out / RUNS, rows, _RUN_COLUMNS)
+        rows = [{"suite": self.suite, **self._row(name)} for name in names]
+        _write(self.out / RUNS, pl.DataFrame(rows, infer_schema_length=None))
+
+    def _row(self, name: str) -> dict[str, Any]:
+        dataset, variant, seed = name.split("/")
+        run = self.runs.get(name)
+        results = run.results if run else {}
+        config, train = results.get("config", {}), results.get("train", {})
+        of_run = ("date", "device", "processor", "commit")
+        of_training = ("seconds", "epochs", "best_epoch", "parameters")
+        return {
+            "run": name,
+            "dataset": dataset,
+            "variant": variant.partition("@")[0],
+            "seed": int(seed.removeprefix("seed-")),
+            **{key: config.get(key) for key in ("split", "model")},
+            "failure": self.failures.get(name),
+            **{key: results.get(key) for key in of_run},
+            **{f"train_{key}": train.get(key) for key in of_training},
+            **{
+                f"{part}_{metric}": results.get(part, {}).get(metric)
+                for part in ("valid", "test")
+                for metric in metric_names()
+            },
+            "results": json.dumps(results) if run else None,
+            "protocols": json.dumps([one.test for one in run.alternatives.values()])
+            if run
+            else None,
+            "analysis": run.analysis if run else None,
+            "digest": run.digest if run else None,
+        }
 
 
 def read(out: Path, suite: str) -> Results:
@@ -178,29 +206,48 @@ def read(out: Path, suite: str) -> Results:
         UserError: one is damaged, or they are another suite's.
     """
     results = Results(out, suite)
-    if not (out / RUNS).exists():
-        return results
     ranks: dict[tuple[str, bool], Ranks] = {}
-    for row in _rows(out / RANKS, _RANK_COLUMNS) if (out / RANKS).exists() else ():
-        arrays = (row[name].to_numpy() for name in ("rank", "user", "length"))
-        ranks[row["run"], row["exclude_seen"]] = Ranks(*arrays)
-    for row in _rows(out / RUNS, _RUN_COLUMNS):
-        name = row["run"]
-        if row["suite"] != suite:
-            raise UserError(f"--out {out} holds suite {row['suite']}, not {suite}")
-        if row["failure"] is not None:
-            results.failures[name] = row["failure"]
-        if row["results"] is not None:
-            try:
-                own, protocols = (json.loads(row[key]) for key in ("results", "protocols"))
+    path = out / RANKS
+    try:
+        for run, exclude_seen, *arrays in _rows(path, "run exclude_seen rank user length"):
+            ranks[run, exclude_seen] = Ranks(*(series.to_numpy() for series in arrays))
+        path = out / RUNS
+        for values in _rows(path, " ".join(_Row.__struct_fields__)):
+            row = msgspec.convert(dict(zip(_Row.__struct_fields__, values, strict=True)), _Row)
+            if row.suite != suite:
+                raise UserError(f"--out {out} holds suite {row.suite}, not {suite}")
+            if row.failure is not None:
+                results.failures[row.run] = row.failure
+            if row.results is not None:
+                own, protocols = json.loads(row.results), json.loads(row.protocols or "[]")
+                own["config"] = as_dict(Config()) | own["config"]  # flags may be newer than the run
                 excluded = own["protocol"]["exclude_seen"]
-                results.runs[name] = _run_result(
-                    own, ranks.get((name, excluded)), protocols, ranks.get((name, not excluded)),
-                    row["analysis"], row["digest"],
-                )  # fmt: skip
-            except (ValueError, TypeError, KeyError) as error:
-                raise _damaged(out / RUNS, f"{name}: {error!r}") from None
+                pair = ranks.get((row.run, excluded)), ranks.get((row.run, not excluded))
+                results.runs[row.run] = _run_result(
+                    own, pair[0], protocols, pair[1], row.analysis, row.digest or ""
+                )
+    except _BROKEN as error:
+        raise UserError(
+            f"{path} cannot be used ({error}); restore it from a copy, or delete it: the run "
+            "folders that are there are packed again"
+        ) from None
     return results
+
+
+def _rows(path: Path, columns: str) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows of some columns; lists are series. Nothing where there is no file or row."""
+    frame = pl.read_parquet(path) if path.exists() else pl.DataFrame()
+    return zip(*frame.select(columns.split()), strict=True) if frame.height else iter(())
+
+
+def _write(path: Path, frame: pl.DataFrame) -> None:
+    buffer = io.BytesIO()
+    # One page a column: targets, which repeat from run to run, then take hardly any place.
+    frame.write_parquet(
+        buffer, compression="zstd", compression_level=9, statistics=False, data_page_size=2**26
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, buffer.getvalue())
 
 
 def read_run_folder(folder: Path) -> RunResult:
@@ -212,7 +259,7 @@ def read_run_folder(folder: Path) -> RunResult:
     results, digest = read_results(folder / "results.json"), digest_of(folder)
     limits = {name: results["config"][name] for name in LIMITS if name in results["config"]}
     # config.json has the limits of the first start, the results those of the last.
-    config = as_dict(read_config(folder)) | limits | dict.fromkeys(_MACHINE_PATHS)
+    config = as_dict(read_config(folder)) | limits | {"data_dir": None, "run_dir": None}
     analysis = folder / _ANALYSIS
     if analysis.exists():
         read_run(folder)  # refuses a damaged one
@@ -262,14 +309,6 @@ def _run_result(
     return run
 
 
-def _ranked(run: RunResult) -> dict[bool, Evaluation]:
-    """Return the evaluations whose ranks are kept, by whether seen items are filtered."""
-    other = run.alternatives.get(run.other_protocol)
-    found = {run.results["protocol"]["exclude_seen"]: run.evaluation}
-    found |= {} if other is None else {run.other_protocol.exclude_seen: other}
-    return {key: one for key, one in found.items() if one.ranks is not None}
-
-
 def _read_ranks(path: Path) -> Ranks | None:
     """Return the test targets' ranks in a run folder; ``None`` where it has none."""
     if not path.exists():
@@ -280,78 +319,3 @@ def _read_ranks(path: Path) -> Ranks | None:
     if not rank_M.size == user_M.size == length_M.size or rank_M.min(initial=1) < 1:
         raise UserError(f"{path} does not hold ranks of one length; delete it to do without")
     return Ranks(rank_M, user_M, length_M)
-
-
-def _run_row(name: str, run: RunResult | None, failure: str | None) -> dict[str, Any]:
-    dataset, variant, seed = name.split("/")
-    row: dict[str, Any] = {
-        "run": name,
-        "dataset": dataset,
-        "variant": variant.partition("@")[0],
-        "seed": int(seed.removeprefix("seed-")),
-        "failure": failure,
-    }
-    if run is None:
-        return row
-    results, train = run.results, run.results["train"]
-    row |= {key: results["config"][key] for key in ("split", "model")}
-    row |= {key: results.get(key) for key in ("date", "device", "processor", "commit")}
-    row |= {key: train.get(key) for key in ("epochs", "best_epoch", "parameters")}
-    row |= {
-        f"{part}_{metric}": results[part][metric]
-        for part in ("valid", "test")
-        for metric in metric_names()
-    }
-    return row | {
-        "train_seconds": train["seconds"],
-        "results": json.dumps(results),
-        "protocols": json.dumps([one.test for one in run.alternatives.values()]),
-        "analysis": run.analysis,
-        "digest": run.digest,
-    }
-
-
-def _rank_row(name: str, evaluation: Evaluation, exclude_seen: bool) -> dict[str, Any]:
-    ranks = evaluation.ranks
-    assert ranks is not None
-    return {
-        "run": name,
-        "exclude_seen": exclude_seen,
-        "user": ranks.user_M.astype(np.int32),
-        "length": ranks.length_M.astype(np.int32),
-        "rank": ranks.rank_M.astype(np.uint32),
-    }
-
-
-def _write(path: Path, rows: list[dict[str, Any]], columns: dict[str, Any]) -> None:
-    frame = pl.DataFrame(
-        {
-            name: pl.Series(name, [row.get(name) for row in rows], dtype=kind)
-            for name, kind in columns.items()
-        }
-    )
-    buffer = io.BytesIO()
-    # One page a column: targets, which repeat from run to run, then take hardly any place.
-    frame.write_parquet(
-        buffer, compression="zstd", compression_level=9, statistics=False, data_page_size=2**26
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, buffer.getvalue())
-
-
-def _rows(path: Path, columns: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the rows of a file of ours; lists are series."""
-    try:
-        frame = pl.read_parquet(path)
-        if frame.schema != pl.Schema(columns):
-            raise ValueError(f"its columns are not {', '.join(columns)}")
-        return [dict(zip(columns, row, strict=True)) for row in zip(*frame, strict=True)]
-    except (OSError, ValueError, pl.exceptions.PolarsError) as error:
-        raise _damaged(path, error) from None
-
-
-def _damaged(path: Path, error: object) -> UserError:
-    return UserError(
-        f"{path} cannot be used ({error}); restore it from a copy, or delete it: the run folders "
-        "that are there are packed again"
-    )

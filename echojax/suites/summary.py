@@ -22,21 +22,6 @@ from echojax.suites.suite_file import Suite
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What a variant was trained on and took; means over its seeds, ``None`` where unknown."""
-
-    objective: str
-    batch_size: int
-    seconds_to_best: float | None
-    seconds_per_epoch: float | None
-    best_epoch: float | None
-    epochs: float | None
-    parameters: float | None
-    memory_bytes: float | None
-    seeds_at_once: int  # trained as one program, whose time is that of all of them
-
-
-@dataclass(frozen=True)
 class ResultRow:
     """One row of a table.
 
@@ -49,7 +34,7 @@ class ResultRow:
         ndcg: NDCG@10 on test.
         valid_ndcg: mean NDCG@10 on validation.
         difference: to the reference, or why there is none; ``None`` of the reference itself.
-        cost: of training.
+        cost: what its training was and took, means over seeds; ``None`` where unknown.
         by_length: test metrics by length of the history.
         command: makes the first seed's run by itself.
     """
@@ -62,7 +47,7 @@ class ResultRow:
     ndcg: Estimate | None = None
     valid_ndcg: float | None = None
     difference: Difference | str | None = None
-    cost: Cost | None = None
+    cost: dict[str, Any] | None = None
     by_length: tuple[LengthBin, ...] = ()
     command: str = ""
 
@@ -119,18 +104,19 @@ def summarise(
     ]
     first = next(iter(finished.values()), None)
     rows = _rows(suite, suite.variants, runs, finished)
-    protocols = _protocols(suite, runs, finished)
     config = runs[0].config
     return Summary(
         name=name,
         source="" if config.data_path else config.dataset,
         results=first.results if first else None,
         rows=rows + (_baselines(first, rows) if first else []),
-        other_rows=_other_rows(suite, rows, protocols, first) if first else [],
+        other_rows=_rows(suite, suite.variants, runs, finished, first.other_protocol)
+        if first
+        else [],
         ablation=_rows(suite, [suite.reference, *suite.ablation], runs, finished)
         if suite.ablation
         else [],
-        protocols=protocols,
+        protocols=_protocols(suite, runs, finished),
         reference_run=next(
             (finished.get(run.name) for run in runs if run.variant == suite.reference), None
         ),
@@ -170,55 +156,61 @@ def finished_runs(
 
 
 def _rows(
-    suite: Suite, names: Iterable[str], runs: Sequence[Run], finished: Mapping[str, RunResult]
+    suite: Suite,
+    names: Iterable[str],
+    runs: Sequence[Run],
+    finished: Mapping[str, RunResult],
+    protocol: Protocol | None = None,
 ) -> list[ResultRow]:
-    """Return the rows of a table of variants."""
-    rows = []
-    base = {seed: run.evaluation for seed, run in _by_seed(runs, finished, suite.reference).items()}
-    base_model = next(run.config.model for run in runs if run.variant == suite.reference)
-    for name in names:
-        planned = [run for run in runs if run.variant == name and not run.global_time]
-        seeds = _by_seed(runs, finished, name)
-        row = ResultRow(name, planned[0].config.model, len(planned), command=planned[0].command)
-        if seeds:
-            evaluations = {seed: result.evaluation for seed, result in seeds.items()}
-            tested = base_model if name != suite.reference else None
-            row = replace(
-                _scored(row, evaluations, base, tested),
-                valid_ndcg=_mean([one.results["valid"]["ndcg@10"] for one in seeds.values()]),
-                cost=None if row.model in HEURISTICS else _cost(list(seeds.values())),
-                by_length=by_length(tuple(evaluations.values())),
-            )
-        rows.append(row)
-    return _corrected(rows)
+    """Return the rows of a table of variants.
 
-
-def _by_seed(
-    runs: Sequence[Run], finished: Mapping[str, RunResult], variant: str
-) -> dict[int, RunResult]:
-    return {
-        run.seed: finished[run.name]
-        for run in runs
-        if run.variant == variant and not run.global_time and run.name in finished
+    Args:
+        suite: whose reference they are compared with.
+        names: of the variants.
+        runs: on the data set.
+        finished: results of the runs.
+        protocol: by which they are compared, without those that were not evaluated by it; ``None``:
+            the runs' own.
+    """
+    planned = {
+        name: [run for run in runs if run.variant == name and not run.global_time]
+        for name in (suite.reference, *names)
     }
-
-
-def _scored(
-    row: ResultRow,
-    seeds: dict[int, Evaluation],
-    reference: dict[int, Evaluation],
-    base_model: str | None,
-) -> ResultRow:
-    """Return a row with the scores of its seeds; ``base_model`` is ``None`` of the reference."""
-    hr, ndcg = estimates(tuple(seeds.values()))
-    difference = None
-    if base_model is not None:
-        heuristic = row.model in HEURISTICS, base_model in HEURISTICS
-        difference = compare(seeds, reference, heuristic=heuristic)
-    return replace(row, seeds=tuple(seeds), hr=hr, ndcg=ndcg, difference=difference)
-
-
-def _corrected(rows: list[ResultRow]) -> list[ResultRow]:
+    results = {
+        name: {run.seed: finished[run.name] for run in of_name if run.name in finished}
+        for name, of_name in planned.items()
+    }
+    evaluations = {
+        name: {
+            seed: run.alternatives[protocol] if protocol else run.evaluation
+            for seed, run in seeds.items()
+            if protocol is None or protocol in run.alternatives
+        }
+        for name, seeds in results.items()
+    }
+    heuristic = {name: of[0].config.model in HEURISTICS for name, of in planned.items()}
+    reference, rows = suite.reference, []
+    for name in names:
+        first, seeds = planned[name][0], evaluations[name]
+        row = ResultRow(name, first.config.model, len(planned[name]))
+        if seeds:
+            hr, ndcg = estimates(tuple(seeds.values()))
+            row = replace(row, seeds=tuple(seeds), hr=hr, ndcg=ndcg)
+        if seeds and name != reference:
+            pair = heuristic[name], heuristic[reference]
+            row = replace(row, difference=compare(seeds, evaluations[reference], heuristic=pair))
+        if seeds and protocol is None:
+            of_runs = list(results[name].values())
+            row = replace(
+                row,
+                valid_ndcg=_mean([run.results["valid"]["ndcg@10"] for run in of_runs]),
+                cost=None if heuristic[name] else _cost(of_runs),
+                by_length=by_length(tuple(seeds.values())),
+            )
+        if protocol is None:
+            rows.append(replace(row, command=first.command))
+        elif seeds:
+            rows.append(row)
     found = corrected([row.difference for row in rows])
     return [replace(row, difference=one) for row, one in zip(rows, found, strict=True)]
 
@@ -248,50 +240,22 @@ def _protocols(
     return found
 
 
-def _other_rows(
-    suite: Suite,
-    rows: list[ResultRow],
-    protocols: dict[str, dict[Protocol, dict[int, Evaluation]]],
-    first: RunResult,
-) -> list[ResultRow]:
-    """Return the rows of what was evaluated with seen items treated the other way."""
-    protocol = first.other_protocol
-    seeds = {name: found[protocol] for name, found in protocols.items() if protocol in found}
-    base = next(row for row in rows if row.name == suite.reference)
-    return _corrected(
-        [
-            _scored(
-                ResultRow(row.name, row.model, row.planned),
-                seeds[row.name],
-                seeds.get(base.name, {}),
-                base.model if row is not base else None,
-            )
-            for row in rows
-            if row.name in seeds
-        ]
-    )
-
-
-def _cost(seeds: list[RunResult]) -> Cost:
+def _cost(seeds: list[RunResult]) -> dict[str, Any]:
     config = seeds[0].results["config"]
     train = [run.results["train"] for run in seeds]
-    best_epoch, epochs, parameters, memory = (
-        _mean([one.get(name) for one in train])
-        for name in ("best_epoch", "epochs", "parameters", "peak_memory_bytes")
-    )
-    return Cost(
-        objective=config["objective"],
-        batch_size=config["batch_size"],
-        seconds_to_best=_mean(
-            [one["seconds"] * one["best_step"] / one["steps"] for one in train if one["steps"]]
-        ),
-        seconds_per_epoch=_mean([one["seconds"] / one["epochs"] for one in train if one["epochs"]]),
-        best_epoch=best_epoch,
-        epochs=epochs,
-        parameters=parameters,
-        memory_bytes=memory,
-        seeds_at_once=max(one.get("seeds_at_once", 1) for one in train),
-    )
+    to_best = [one["seconds"] * one["best_step"] / one["steps"] for one in train if one["steps"]]
+    return {
+        "objective": config["objective"],
+        "batch_size": config["batch_size"],
+        "seconds_to_best": _mean(to_best),
+        "seconds_per_epoch": _mean([t["seconds"] / t["epochs"] for t in train if t["epochs"]]),
+        "best_epoch": _mean([one.get("best_epoch") for one in train]),
+        "epochs": _mean([one.get("epochs") for one in train]),
+        "parameters": _mean([one.get("parameters") for one in train]),
+        "memory_bytes": _mean([one.get("peak_memory_bytes") for one in train]),
+        # Seeds of one program have the time of all of them.
+        "seeds_at_once": max(one.get("seeds_at_once", 1) for one in train),
+    }
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

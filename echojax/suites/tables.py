@@ -140,28 +140,26 @@ def _of_length(
 
 
 def _cost_table(data: Summary, reference: str) -> Table:
-    columns: list[Column | str] = [
-        "", Column("trained on"), Column("batch", show=number),
-        Column("time to best epoch", show=duration), Column("time per epoch", show=duration),
-        Column("best epoch", show=number), Column("epochs", show=number),
-        Column("parameters", show=number), Column("MiB", show=lambda b: number(b / 2**20)),
-    ]  # fmt: skip
+    columns = {
+        "objective": Column("trained on"),
+        "batch_size": Column("batch", show=number),
+        "seconds_to_best": Column("time to best epoch", show=duration),
+        "seconds_per_epoch": Column("time per epoch", show=duration),
+        "best_epoch": Column("best epoch", show=number),
+        "epochs": Column("epochs", show=number),
+        "parameters": Column("parameters", show=number),
+        "memory_bytes": Column("MiB", show=lambda size: number(size / 2**20)),
+    }
     costs = {row.name: row.cost for row in (*data.rows, *data.ablation) if row.cost is not None}
+    body = [[name, *(cost[key] for key in columns)] for name, cost in costs.items()]
     note = (
         "Means over seeds. A row of a batch has one prediction where prefixes are trained on, else "
         "up to a whole window's. Time is spent in training steps; validations and compilation come "
         "on top. Memory is what the compiled training step holds at once."
     )
-    if together := [name for name, cost in costs.items() if cost.seeds_at_once > 1]:
+    if together := [name for name, cost in costs.items() if cost["seeds_at_once"] > 1]:
         note += f" The seeds of {', '.join(together)} are one program: its time is that of all."
-    body = [
-        [
-            name, cost.objective, cost.batch_size, cost.seconds_to_best, cost.seconds_per_epoch,
-            cost.best_epoch, cost.epochs, cost.parameters, cost.memory_bytes,
-        ]
-        for name, cost in costs.items()
-    ]  # fmt: skip
-    return Table(columns, body, "Cost of training", [note], reference)
+    return Table(["", *columns.values()], body, "Cost of training", [note], reference)
 
 
 def _protocol_table(data: Summary, reference: str) -> Table:

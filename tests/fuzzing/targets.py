@@ -204,7 +204,9 @@ def _run_folder_targets():
             "metrics.jsonl", [examples.METRICS], mutate_json_lines, log, config
         ),
         "results.json": target("results.json", [results[1]], mutate_json, whole, config, share=2),
-        "ranks.npz": target("ranks.npz", examples.RANKS, mutate_npz, read_run_folder, results),
+        "ranks.npz": target(
+            "ranks.npz", examples.RANKS, mutate_npz, read_run_folder, config, results
+        ),
         "insight.npz": target("insight.npz", insight, mutate_npz, read_run, config),
     }
 

@@ -47,7 +47,7 @@ def test_it_leaves_page_tables_and_figures(shown):
 
 
 def test_what_the_reference_learned_is_shown(make_suite):
-    suite, runs, out = make_suite(SUITE.replace("[flags]", "[flags]\nmax_len = 10"))
+    suite, runs, out = make_suite(SUITE.replace("[flags]", "[flags]\nmax_len = 11"))
     ours = next(run for run in runs if run.variant == "ours")
     write_run(ours, 2)
     np.savez(ours.folder / "insight.npz", **insight())

@@ -84,6 +84,10 @@ def test_what_is_finished_is_not_run(finished_suite, command):
     # The packed results stand for the run folders.
     for folder in out.glob("*/*"):
         shutil.rmtree(folder)
+    # They may be older than a flag, which then has its default.
+    frame = pl.read_parquet(out / "runs.parquet")
+    older = pl.col("results").str.replace('"glu": true, ', "", literal=True)
+    frame.with_columns(older).write_parquet(out / "runs.parquet")
     well, logged = command()
     assert well
     assert "16 runs, 16 of them finished" in logged

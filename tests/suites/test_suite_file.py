@@ -92,10 +92,7 @@ BAD = {
     "key": (changed("[ablation.", "[abaltion."), "unknown key 'abaltion'; did you mean 'ablation'"),
     "seeds": (changed("[0, 1, 2]", "[0, 0]"), "seeds must differ"),
     "no seeds": (changed("[0, 1, 2]", "[]"), "of length >= 1 - at `$.seeds`"),
-    "seed words": (
-        changed("[0, 1, 2]", '["one"]'),
-        "Expected `int`, got `str` - at `$.seeds[...]`",
-    ),
+    "seed words": (changed("[0, 1, 2]", '["one"]'), "Expected `int`, got `str` - at `$.seeds["),
     "reference": (changed('"ours"', '"hers"'), "unknown reference 'hers'; "),
     "variant name": (changed("[variants.hstu]", '[variants."../hstu"]'), "matching regex"),
     "not a table": (
