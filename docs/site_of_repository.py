@@ -22,6 +22,7 @@ SHOWN = (
     "experiments/suites/*.toml",
     *(f"benchmarks/{kind}" for kind in ("*.md", "*.json", "*.png")),
     *(f"benchmarks/*/{kind}" for kind in ("*.md", "*.json", "*.csv", "*.png", "*.svg")),
+    *(f"benchmarks/results/*/{kind}" for kind in ("*.md", "*.html", "*.png", "*.svg")),
 )
 
 

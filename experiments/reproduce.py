@@ -3,11 +3,11 @@
 import sys
 from pathlib import Path
 
-from echojax.command_line import Terminal, parse
+from echojax.command_line import Terminal, log_to, parse
 from echojax.compilation import use_compilation_cache
 from echojax.errors import exit_on_user_error
-from echojax.reproduction.reproduce import Flags, reproduce
 from echojax.signals import Interrupted
+from echojax.suites.reproduce import Flags, reproduce
 
 
 def main() -> None:
@@ -15,6 +15,7 @@ def main() -> None:
     console = Terminal(soft_wrap=True)
     with exit_on_user_error():
         flags = parse(Flags, args=sys.argv[1:])
+        log_to(console)
         use_compilation_cache()
         try:
             all_well = reproduce(flags, Path(__file__).parent / "suites", console)

@@ -23,8 +23,8 @@ from echojax.data.text import TextFile
 from echojax.errors import UserError
 from echojax.report import results_table
 from echojax.report.run_record import read_run
-from echojax.reproduction.finished import read_finished
-from echojax.reproduction.suite_file import read_suite
+from echojax.suites.results import read_run_folder
+from echojax.suites.suite_file import read_suite
 from echojax.training.builders import resolved
 from echojax.training.checkpoints import Checkpoints
 from echojax.training.progress import MetricLog
@@ -204,7 +204,9 @@ def _run_folder_targets():
             "metrics.jsonl", [examples.METRICS], mutate_json_lines, log, config
         ),
         "results.json": target("results.json", [results[1]], mutate_json, whole, config, share=2),
-        "ranks.npz": target("ranks.npz", examples.RANKS, mutate_npz, read_finished, results),
+        "ranks.npz": target(
+            "ranks.npz", examples.RANKS, mutate_npz, read_run_folder, config, results
+        ),
         "insight.npz": target("insight.npz", insight, mutate_npz, read_run, config),
     }
 

@@ -1,0 +1,118 @@
+"""A finished run under alternative protocols: seen items kept or filtered, full or sampled ranking.
+
+None of this chooses anything: the checkpoint is the one that validation NDCG@10 of the run's own
+protocol chose.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from echojax.arrays import write_arrays
+from echojax.config import Config
+from echojax.data import Dataset, Split
+from echojax.evaluation.baselines import rank_by, scorer
+from echojax.evaluation.metrics import metrics_of
+from echojax.evaluation.sampled import (
+    NEGATIVES,
+    CandidateScorer,
+    candidate_scorer,
+    candidates_of,
+    draw_negatives,
+    rank_sampled,
+)
+from echojax.evaluation.statistics import bootstrap_intervals
+from echojax.files import read_json, write_json
+from echojax.mesh import one_device
+from echojax.models import HEURISTICS
+from echojax.models.heuristic import training_counts
+from echojax.suites.results import PROTOCOLS_JSON, PROTOCOLS_NPZ, read_alternatives, results_sha256
+from echojax.suites.scores import COLUMNS, METRICS
+from echojax.training.builders import read_data
+from echojax.training.checkpoints import load_checkpoint
+from echojax.training.evaluate import encoder_and_items, make_evaluator
+from echojax.training.run_folder import check_same_data, read_config
+
+# exclude_seen -> the rank of every test target among all items
+FullRanker = Callable[[bool], np.ndarray]
+
+
+def evaluate_if_missing(folder: Path, data_dir: str | None) -> bool:
+    """Write ``protocols.json`` and its ranks into a run folder that lacks them for its results.
+
+    Returns:
+        whether it did.
+
+    Raises:
+        UserError: the run's data or checkpoint are gone.
+    """
+    if read_alternatives(folder):
+        return False
+    config = read_config(folder)
+    config = dataclasses.replace(config, data_dir=data_dir or config.data_dir)
+    dataset, split = read_data(config)
+    check_same_data(folder, dataset)
+    rankers = _heuristic if config.model in HEURISTICS else _learned
+    rank_all, score_candidates = rankers(folder, config, dataset, split)
+    test, entries = split.test, []
+    arrays = {"test_user_M": test.user_M, "test_length_M": test.target_M - test.start_M}
+    for exclude_seen in (False, True):
+        rank_M = rank_all(exclude_seen)
+        entries.append(_entry(config.split, "full", exclude_seen, rank_M, test.user_M))
+        if exclude_seen != config.exclude_seen:
+            arrays["test_rank_M"] = rank_M
+    counts_V = training_counts(split.train, dataset.num_items)
+    for name, weights_V in (("uniform", None), ("popularity", counts_V)):
+        drawn_MxC = draw_negatives(test, dataset.num_items, weights_V=weights_V)
+        rank_M = rank_sampled(score_candidates, test, drawn_MxC)
+        ranking = f"{NEGATIVES} sampled, {name}"
+        entries.append(_entry(config.split, ranking, True, rank_M, test.user_M))
+    write_arrays(folder / PROTOCOLS_NPZ, arrays)
+    content = {"results_sha256": results_sha256(folder), "judged": entries}
+    write_json(folder / PROTOCOLS_JSON, content)
+    return True
+
+
+def _entry(
+    split: str, ranking: str, exclude_seen: bool, rank_M: np.ndarray, user_M: np.ndarray
+) -> dict[str, Any]:
+    # All metrics together, as for results.json: the same ranks give the same numbers.
+    values_MxF = metrics_of(rank_M)
+    intervals = bootstrap_intervals(values_MxF, user_M)[COLUMNS].tolist()
+    return {
+        "split": split,
+        "ranking": ranking,
+        "exclude_seen": exclude_seen,
+        "examples": rank_M.size,
+        **dict(zip(METRICS, values_MxF.mean(axis=0)[COLUMNS].tolist(), strict=True)),
+        "interval": dict(zip(METRICS, intervals, strict=True)),
+    }
+
+
+def _heuristic(
+    folder: Path, config: Config, dataset: Dataset, split: Split
+) -> tuple[FullRanker, CandidateScorer]:
+    score = scorer(HEURISTICS[config.model](split.train, dataset.num_items))
+
+    def rank_all(exclude_seen: bool) -> np.ndarray:
+        return rank_by(score, split.test, dataset.num_items, exclude_seen=exclude_seen).rank_M
+
+    return rank_all, candidates_of(score)
+
+
+def _learned(
+    folder: Path, config: Config, dataset: Dataset, split: Split
+) -> tuple[FullRanker, CandidateScorer]:
+    """Return how the best checkpoint of a run ranks."""
+    best_step = read_json(folder / "results.json")["train"]["best_step"]
+    graphdef, params, *_ = load_checkpoint(folder, config, dataset.num_items, step=best_step)
+    evaluator = make_evaluator(config, dataset, split, graphdef, one_device())
+
+    def rank_all(exclude_seen: bool) -> np.ndarray:
+        changed = dataclasses.replace(config, exclude_seen=exclude_seen)
+        return dataclasses.replace(evaluator, config=changed).rank(params, "test").rank_M
+
+    return rank_all, candidate_scorer(*encoder_and_items(config, graphdef, one_device()), params)

@@ -1,0 +1,321 @@
+"""The results of a suite's runs, in two Parquet files: a row a run, and each test target's rank.
+
+A finished run folder is packed into them, and its results are read from there ever after: the two
+files and the pages are all that needs to be kept of a suite.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import polars as pl
+
+from echojax.arrays import read_arrays
+from echojax.config import Config, as_dict
+from echojax.errors import UserError
+from echojax.evaluation.metrics import metric_names, metrics_of
+from echojax.files import write_atomically
+from echojax.report.run_record import read_run
+from echojax.run_files import read_protocols, read_results
+from echojax.suites.runs import LIMITS, Run, State, state_of
+from echojax.training.run_folder import read_config
+
+RUNS, RANKS = "runs.parquet", "ranks.parquet"
+PROTOCOLS_JSON, PROTOCOLS_NPZ = "protocols.json", "protocols.npz"
+_ANALYSIS = "insight.npz"
+# What reading a damaged file raises.
+_BROKEN = (
+    OSError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    pl.exceptions.PolarsError,
+    pl.exceptions.PanicException,
+)
+
+
+class _Row(msgspec.Struct):
+    """What is read back of a row of ``runs.parquet``; its other columns are for people."""
+
+    suite: str
+    run: str
+    failure: str | None
+    results: str | None
+    protocols: str | None
+    analysis: bytes | None
+    digest: str | None
+
+
+class Protocol(NamedTuple):
+    """How test targets were ranked."""
+
+    split: str
+    ranking: str
+    exclude_seen: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Ranks:
+    """The test targets of a run: each one's rank, its user, and the items in its history."""
+
+    rank_M: np.ndarray
+    user_M: np.ndarray
+    length_M: np.ndarray
+
+    def metrics(self) -> np.ndarray:
+        """Return each target's metrics in the order of ``metric_names``, (M, F) float64."""
+        return metrics_of(self.rank_M)
+
+    def same_targets(self, other: "Ranks") -> bool:
+        """Return whether both are about the same users and histories."""
+        return np.array_equal(self.user_M, other.user_M) and np.array_equal(
+            self.length_M, other.length_M
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Test metrics under one protocol, as JSON has them, and the ranks where they are kept."""
+
+    test: dict[str, Any]
+    ranks: Ranks | None
+
+
+@dataclass(frozen=True, eq=False)
+class RunResult:
+    """A finished run.
+
+    Attributes:
+        results: ``results.json``; ``config`` has all flags, under their names of today.
+        evaluation: on test, under the run's own protocol.
+        alternatives: the same checkpoint under other protocols; ranks are kept of the full
+            ranking with seen items treated the other way.
+        analysis: the bytes of ``insight.npz``, where there is one.
+        digest: tells whether the files of the folder have changed.
+    """
+
+    results: dict[str, Any]
+    evaluation: Evaluation
+    alternatives: dict[Protocol, Evaluation]
+    analysis: bytes | None
+    digest: str
+
+    @property
+    def other_protocol(self) -> Protocol:
+        """The full ranking that treats seen items the other way than the run does itself."""
+        own = self.results["protocol"]
+        return Protocol(own["split"], "full", not own["exclude_seen"])
+
+
+@dataclass
+class Results:
+    """What is known of a suite's runs, by their names."""
+
+    out: Path
+    suite: str
+    runs: dict[str, RunResult] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+
+    def pack(self, runs: Sequence[Run]) -> dict[str, str]:
+        """Take in what run folders hold that is not here yet; return by name what is damaged."""
+        damaged = {}
+        for run in runs:
+            if run.failure_file.exists():
+                text = run.failure_file.read_text(encoding="utf-8")
+                self.failures[run.name] = text.strip()
+            elif run.folder.exists():
+                self.failures.pop(run.name, None)
+            known = self.runs.get(run.name)
+            try:
+                digest = digest_of(run.folder)
+                if digest and (known is None or known.digest != digest):
+                    self.runs[run.name] = read_run_folder(run.folder)
+            except UserError as error:
+                damaged[run.name] = str(error)
+        return damaged
+
+    def state_of(self, run: Run) -> State:
+        """Return how far a run has come; ``UserError`` where it is of another configuration."""
+        result = self.runs.get(run.name)
+        return state_of(run, result.results["config"] if result else None)
+
+    def write(self) -> None:
+        """Write both files, each atomically; a run whose ranks were not written has none."""
+        ranked = [
+            (name, evaluation, exclude_seen)
+            for name, run in self.runs.items()
+            for evaluation, exclude_seen in (
+                (run.evaluation, not run.other_protocol.exclude_seen),
+                (run.alternatives.get(run.other_protocol), run.other_protocol.exclude_seen),
+            )
+            if evaluation is not None and evaluation.ranks is not None
+        ]
+        ranks = [evaluation.ranks for _, evaluation, _ in ranked if evaluation.ranks is not None]
+        columns = {
+            "run": [name for name, _, _ in ranked],
+            "exclude_seen": [exclude_seen for _, _, exclude_seen in ranked],
+            "user": [one.user_M.astype(np.int32) for one in ranks],
+            "length": [one.length_M.astype(np.int32) for one in ranks],
+            "rank": [one.rank_M.astype(np.uint32) for one in ranks],
+        }
+        _write(self.out / RANKS, pl.DataFrame(columns))
+        names = dict.fromkeys((*self.runs, *self.failures))
+        rows = [{"suite": self.suite, **self._row(name)} for name in names]
+        _write(self.out / RUNS, pl.DataFrame(rows, infer_schema_length=None))
+
+    def _row(self, name: str) -> dict[str, Any]:
+        dataset, variant, seed = name.split("/")
+        run = self.runs.get(name)
+        results = run.results if run else {}
+        config, train = results.get("config", {}), results.get("train", {})
+        of_run = ("date", "device", "processor", "commit")
+        of_training = ("seconds", "epochs", "best_epoch", "parameters")
+        return {
+            "run": name,
+            "dataset": dataset,
+            "variant": variant.partition("@")[0],
+            "seed": int(seed.removeprefix("seed-")),
+            **{key: config.get(key) for key in ("split", "model")},
+            "failure": self.failures.get(name),
+            **{key: results.get(key) for key in of_run},
+            **{f"train_{key}": train.get(key) for key in of_training},
+            **{
+                f"{part}_{metric}": results.get(part, {}).get(metric)
+                for part in ("valid", "test")
+                for metric in metric_names()
+            },
+            "results": json.dumps(results) if run else None,
+            "protocols": json.dumps([one.test for one in run.alternatives.values()])
+            if run
+            else None,
+            "analysis": run.analysis if run else None,
+            "digest": run.digest if run else None,
+        }
+
+
+def read(out: Path, suite: str) -> Results:
+    """Return what the two files of a suite hold, nothing where there are none yet.
+
+    Raises:
+        UserError: one is damaged, or they are another suite's.
+    """
+    results = Results(out, suite)
+    ranks: dict[tuple[str, bool], Ranks] = {}
+    path = out / RANKS
+    try:
+        for run, exclude_seen, *arrays in _rows(path, "run exclude_seen rank user length"):
+            ranks[run, exclude_seen] = Ranks(*(series.to_numpy() for series in arrays))
+        path = out / RUNS
+        for values in _rows(path, " ".join(_Row.__struct_fields__)):
+            row = msgspec.convert(dict(zip(_Row.__struct_fields__, values, strict=True)), _Row)
+            if row.suite != suite:
+                raise UserError(f"--out {out} holds suite {row.suite}, not {suite}")
+            if row.failure is not None:
+                results.failures[row.run] = row.failure
+            if row.results is not None:
+                own, protocols = json.loads(row.results), json.loads(row.protocols or "[]")
+                own["config"] = as_dict(Config()) | own["config"]  # flags may be newer than the run
+                excluded = own["protocol"]["exclude_seen"]
+                pair = ranks.get((row.run, excluded)), ranks.get((row.run, not excluded))
+                results.runs[row.run] = _run_result(
+                    own, pair[0], protocols, pair[1], row.analysis, row.digest or ""
+                )
+    except _BROKEN as error:
+        raise UserError(
+            f"{path} cannot be used ({error}); restore it from a copy, or delete it: the run "
+            "folders that are there are packed again"
+        ) from None
+    return results
+
+
+def _rows(path: Path, columns: str) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows of some columns; lists are series. Nothing where there is no file or row."""
+    frame = pl.read_parquet(path) if path.exists() else pl.DataFrame()
+    return zip(*frame.select(columns.split()), strict=True) if frame.height else iter(())
+
+
+def _write(path: Path, frame: pl.DataFrame) -> None:
+    buffer = io.BytesIO()
+    # One page a column: targets, which repeat from run to run, then take hardly any place.
+    frame.write_parquet(
+        buffer, compression="zstd", compression_level=9, statistics=False, data_page_size=2**26
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, buffer.getvalue())
+
+
+def read_run_folder(folder: Path) -> RunResult:
+    """Return the result of a finished run.
+
+    Raises:
+        UserError: a file of its folder is missing or damaged.
+    """
+    results, digest = read_results(folder / "results.json"), digest_of(folder)
+    limits = {name: results["config"][name] for name in LIMITS if name in results["config"]}
+    # config.json has the limits of the first start, the results those of the last.
+    config = as_dict(read_config(folder)) | limits | {"data_dir": None, "run_dir": None}
+    analysis = folder / _ANALYSIS
+    if analysis.exists():
+        read_run(folder)  # refuses a damaged one
+    protocols = read_alternatives(folder)
+    return _run_result(
+        results | {"config": config}, _read_ranks(folder / "ranks.npz"), protocols,
+        _read_ranks(folder / PROTOCOLS_NPZ) if protocols else None,
+        analysis.read_bytes() if analysis.exists() else None, digest,
+    )  # fmt: skip
+
+
+def read_alternatives(folder: Path) -> list[dict[str, Any]]:
+    """Return how a run did under other protocols, nothing if its results have changed since."""
+    if not (folder / PROTOCOLS_JSON).exists():
+        return []
+    kept = read_protocols(folder / PROTOCOLS_JSON)
+    current = kept["results_sha256"] == results_sha256(folder)
+    return kept["judged"] if current else []
+
+
+def results_sha256(folder: Path) -> str:
+    """Return the hash of ``results.json`` by which other files of the folder refer to it."""
+    return hashlib.sha256((folder / "results.json").read_bytes()).hexdigest()
+
+
+def digest_of(folder: Path) -> str:
+    """Return what changes when a run folder's results do; "" where it has none."""
+    if not (folder / "results.json").exists():
+        return ""
+    digest = hashlib.sha256()
+    for name in ("results.json", PROTOCOLS_JSON, "ranks.npz", PROTOCOLS_NPZ, _ANALYSIS):
+        path = folder / name
+        content = b"" if not path.exists() else path.read_bytes() if "json" in name else b"there"
+        digest.update(hashlib.sha256(content).digest())
+    return digest.hexdigest()
+
+
+def _run_result(
+    results: dict[str, Any], ranks: Ranks | None, protocols: list[dict[str, Any]],
+    other_ranks: Ranks | None, analysis: bytes | None, digest: str,
+) -> RunResult:  # fmt: skip
+    run = RunResult(results, Evaluation(results["test"], ranks), {}, analysis, digest)
+    for one in protocols:
+        protocol = Protocol(one["split"], one["ranking"], one["exclude_seen"])
+        kept = other_ranks if protocol == run.other_protocol else None
+        run.alternatives[protocol] = Evaluation(one, kept)
+    return run
+
+
+def _read_ranks(path: Path) -> Ranks | None:
+    """Return the test targets' ranks in a run folder; ``None`` where it has none."""
+    if not path.exists():
+        return None
+    names = ("test_rank_M", "test_user_M", "test_length_M")
+    arrays = read_arrays(path, names)
+    rank_M, user_M, length_M = (arrays[name] for name in names)
+    if not rank_M.size == user_M.size == length_M.size or rank_M.min(initial=1) < 1:
+        raise UserError(f"{path} does not hold ranks of one length; delete it to do without")
+    return Ranks(rank_M, user_M, length_M)

@@ -1,0 +1,190 @@
+"""The runs of a suite: which there are, how far each has come, and why one failed."""
+
+import logging
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from echojax.config import RESUMABLE, Config, as_dict, flag
+from echojax.data import load_dataset
+from echojax.errors import UserError, unknown_name
+from echojax.files import write_atomically
+from echojax.models import HEURISTICS
+from echojax.suites.suite_file import Suite, train_command
+from echojax.training.builders import resolved
+from echojax.training.run_folder import read_config
+
+log = logging.getLogger(__name__)
+
+# How long a run trains: one that is finished can only go on, not be cut.
+LIMITS = ("epochs", "max_steps", "patience")
+
+State = Literal["new", "interrupted", "finished"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A variant on a data set with a seed.
+
+    Attributes:
+        dataset: the data set's name in the suite.
+        variant: the variant's.
+        seed: of the run.
+        name: the path of its run folder in the suite's.
+        folder: its run folder.
+        config: its configuration, whose ``resume`` is off.
+        command: makes the same run by itself.
+    """
+
+    dataset: str
+    variant: str
+    seed: int
+    name: str
+    folder: Path
+    config: Config
+    command: str
+
+    @property
+    def global_time(self) -> bool:
+        """Whether it is the run on the global time split that stands beside the table's."""
+        return "@" in self.name
+
+    @property
+    def failure_file(self) -> Path:
+        """Say why the run failed: beside its folder, so that processes of a suite agree."""
+        return self.folder.with_name(f"{self.folder.name}.failed")
+
+
+def plan(suite: Suite, out: Path, data_dir: str | None) -> list[Run]:
+    """Return all runs of a suite in the order in which they are made.
+
+    Raises:
+        UserError: a variant's flags do not go together, or its model is unknown.
+    """
+    runs = []
+    for dataset in suite.datasets:
+        for variant, flags in (suite.variants | suite.ablation).items():
+            heuristic = (suite.flags | flags).get("model") in HEURISTICS  # no seed changes it
+            for seed in suite.seeds[:1] if heuristic else suite.seeds:
+                runs.append(_run(suite, dataset, variant, seed, out, data_dir))
+        if dataset in suite.global_time.datasets:
+            runs += [
+                _run(suite, dataset, variant, suite.seeds[0], out, data_dir, global_time=True)
+                for variant in suite.global_time.variants
+            ]
+    return runs
+
+
+def _run(
+    suite: Suite,
+    dataset: str,
+    variant: str,
+    seed: int,
+    out: Path,
+    data_dir: str | None,
+    *,
+    global_time: bool = False,
+) -> Run:
+    flags = suite.flags | suite.datasets[dataset] | (suite.variants | suite.ablation)[variant]
+    if global_time:
+        flags = flags | {"split": "global-time"}
+    if dataset in suite.sample_users:
+        users = suite.sample_users[dataset]
+        flags = flags | {"data_path": str(out / "data" / f"{dataset}-{users}.inter")}
+    name = f"{dataset}/{variant}{'@global-time' if global_time else ''}/seed-{seed}"
+    config = Config(**flags, seed=seed, run_dir=str(out / name), data_dir=data_dir)
+    try:
+        resolved(config)
+    except UserError as error:
+        where = f"{suite.name}.toml, variant {variant} on {dataset}"
+        raise UserError(f"{where}: {error}") from None
+    return Run(dataset, variant, seed, name, out / name, config, train_command(flags, seed))
+
+
+def only_variants(runs: list[Run], suite: Suite, wanted: Collection[str]) -> list[Run]:
+    """Return the runs of some variants; ``UserError`` where there is no such variant."""
+    known = [*suite.variants, *suite.ablation]
+    for name in wanted:
+        if name not in known:
+            raise unknown_name("variant in --only", name, known)
+    return [run for run in runs if run.variant in wanted]
+
+
+def state_of(run: Run, finished: dict[str, Any] | None) -> State:
+    """Return how far a run has come.
+
+    Args:
+        run: of a suite.
+        finished: the configuration of its result, with the limits of its last start; ``None``: it
+            has none.
+
+    Raises:
+        UserError: its result or its folder is of another configuration.
+    """
+    has_folder = (run.folder / "config.json").exists()
+    if finished is None and not has_folder:
+        return "new"
+    stored = as_dict(read_config(run.folder)) if finished is None else finished
+    state: State = "interrupted" if finished is None else "finished"
+    for name, wanted in sorted(as_dict(resolved(run.config)).items()):
+        same = stored[name] == wanted or name in RESUMABLE.difference(LIMITS)
+        if not same and name in LIMITS and (finished is None or _longer(wanted, stored[name])):
+            state = "interrupted" if has_folder else "new"
+        elif not same:
+            again = (
+                f"to run it anew, delete {run.folder} and the suite's runs.parquet, into which the "
+                "other folders are packed again"
+            )
+            raise UserError(
+                f"{run.folder} was made with {flag(name)} {stored[name]}, and the suite says "
+                f"{wanted}; {again if has_folder else 'the suite may be wrong'}, or name another "
+                "--out"
+            )
+    return state
+
+
+def _longer(wanted: Any, stored: Any) -> bool:
+    """Return whether a limit has grown; ``None`` is no limit."""
+    return stored is not None and (wanted is None or wanted >= stored)
+
+
+def write_failure(run: Run, reason: str | None) -> None:
+    """Write down why a run failed, in one line; ``None``: it did not."""
+    if reason is None:
+        run.failure_file.unlink(missing_ok=True)
+        return
+    run.failure_file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(run.failure_file, reason + "\n")
+
+
+def write_sample(path: Path, dataset: str, users: int, data_dir: str | None) -> None:
+    """Draw users of a data set and write all their interactions, unless that has been done.
+
+    The same users are drawn every time; 5-core and the rest of the preparation happen when the
+    file is read.
+
+    Args:
+        path: the file, in RecBole's format.
+        dataset: the data set's name.
+        users: how many are drawn.
+        data_dir: where the data set lies.
+
+    Raises:
+        UserError: the data set cannot be read.
+    """
+    if path.exists():
+        return
+    whole = load_dataset(dataset, data_dir=data_dir, k_core=0)
+    count = min(users, whole.num_users)
+    drawn = np.sort(np.random.default_rng(0).choice(whole.num_users, count, replace=False))
+    lines = ["user_id:token\titem_id:token\ttimestamp:float"]
+    for user in drawn:
+        events = slice(whole.offsets[user], whole.offsets[user + 1])
+        for item, time in zip(whole.items_T[events], whole.times_T[events], strict=True):
+            lines.append(f"{whole.user_ids[user]}\t{whole.item_ids[item]}\t{float(time)!r}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, "\n".join(lines) + "\n")
+    log.info("%d users of %s, in %s", count, dataset, path)

@@ -1,0 +1,173 @@
+"""The TOML file of a suite (data sets x variants x seeds), checked before anything runs."""
+
+import shlex
+import tomllib
+import typing
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct
+
+from echojax.config import NOT_IN_SUITES, Config, flag, misfit
+from echojax.errors import UserError, unknown_name
+
+Flags = dict[str, Any]  # of train.py
+
+_KINDS = typing.get_type_hints(Config)
+# A name becomes a folder.
+_Tables = dict[Annotated[str, Meta(pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$")], Flags]
+
+
+class GlobalTime(Struct, forbid_unknown_fields=True):
+    """Which variants are trained on a global time split too, and on which data sets."""
+
+    datasets: list[str] = []
+    variants: list[str] = []
+
+
+class Suite(Struct, kw_only=True):
+    """What a file describes.
+
+    Attributes:
+        name: the file's, without its ending.
+        text: the file itself, for the page.
+        title: of the page.
+        about: a sentence or two below it.
+        seeds: each variant is trained with each.
+        reference: the variant that all others are tested against.
+        flags: of every run, below those of data set and variant.
+        datasets: flags of every run on a data set, which say what data it is, by its name.
+        sample_users: so many users are drawn from these data sets, the others are whole.
+        variants: of the main table: a model with its flags, which override the data set's.
+        ablation: flags of variants that differ from the reference only by what the file lists.
+        global_time: what is trained on that split too, with the first seed.
+    """
+
+    name: str = ""
+    text: str = ""
+    title: str = ""
+    about: str = ""
+    seeds: Annotated[list[Annotated[int, Meta(ge=0)]], Meta(min_length=1)] = msgspec.field(
+        default_factory=lambda: [0]
+    )
+    reference: str
+    flags: Flags = {}
+    datasets: Annotated[_Tables, Meta(min_length=1)]
+    sample_users: dict[str, Annotated[int, Meta(ge=2)]] = {}
+    variants: Annotated[_Tables, Meta(min_length=1)]
+    ablation: _Tables = {}
+    global_time: GlobalTime = msgspec.field(default_factory=GlobalTime)
+
+
+_KEYS = [one for one in Suite.__struct_fields__ if one not in ("name", "text", "sample_users")]
+
+
+def find_suite(given: str, folder: Path) -> Path:
+    """Return the file of a suite.
+
+    Args:
+        given: a file, or the name of one in ``folder``.
+        folder: where the suites that come along are.
+
+    Raises:
+        UserError: there is neither.
+    """
+    if given.endswith(".toml") or "/" in given:
+        return Path(given)
+    names = sorted(path.stem for path in folder.glob("*.toml"))
+    if given not in names:
+        raise unknown_name("suite in --suite", given, names)
+    return folder / f"{given}.toml"
+
+
+def read_suite(path: Path) -> Suite:
+    """Read a suite.
+
+    Raises:
+        UserError: in one line, with file and key, whatever is wrong in it.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = tomllib.loads(text)
+    except FileNotFoundError:
+        raise UserError(f"--suite {path}: no such file") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read as TOML: {error}") from None
+    for key in content:
+        if key not in _KEYS:
+            raise UserError(f"{path}: {unknown_name('key', key, _KEYS)}")
+    content["sample_users"] = {
+        name: table.pop("sample_users")
+        for name, table in _tables(content, "datasets")
+        if "sample_users" in table
+    }
+    try:
+        suite = msgspec.convert(content, Suite)
+    except msgspec.ValidationError as error:
+        raise UserError(f"{path}: {error} (the file is $)") from None
+    suite.name, suite.text = path.stem, text
+    suite.title = " ".join(suite.title.split()) or suite.name
+    suite.about = " ".join(suite.about.split())
+    _check_flags(suite.flags, f"{path}, [flags]")
+    for key in ("datasets", "variants", "ablation"):
+        for name, table in _tables(content, key):
+            _check_flags(table, f"{path}, [{key}.{name}]")
+    _check_names(suite, path)
+    for name, flags in suite.datasets.items():
+        if "data_path" not in flags:
+            flags.setdefault("dataset", name)
+        elif name in suite.sample_users:
+            where = f"{path}, [datasets.{name}]"
+            raise UserError(f"{where}: sample_users is for a named data set, not for a data_path")
+    base = suite.variants[suite.reference]
+    suite.ablation = {name: base | flags for name, flags in suite.ablation.items()}
+    return suite
+
+
+def _tables(content: dict[str, Any], key: str) -> list[tuple[str, Flags]]:
+    tables = content.get(key)
+    found = tables.items() if isinstance(tables, dict) else ()
+    return [(name, table) for name, table in found if isinstance(table, dict)]
+
+
+def _check_flags(table: Flags, where: str) -> None:
+    """Raise ``UserError`` for a flag that is unknown, not for a suite or of another kind."""
+    for name, value in table.items():
+        if name not in _KINDS:
+            raise UserError(f"{where}: {unknown_name('flag', name, list(_KINDS))}")
+        if name in NOT_IN_SUITES:
+            raise UserError(f"{where}: {name} has no place in a suite; {NOT_IN_SUITES[name]}")
+        if problem := misfit(name, value):
+            raise UserError(f"{where}: {name} {problem}")
+
+
+def _check_names(suite: Suite, path: Path) -> None:
+    """Raise ``UserError`` where a name is given twice, or is that of nothing."""
+    if len(set(suite.seeds)) < len(suite.seeds):
+        raise UserError(f"{path}: seeds must differ, not {suite.seeds}")
+    for name in suite.ablation.keys() & suite.variants.keys():
+        raise UserError(f"{path}: [ablation.{name}] has the name of one of [variants]")
+    variants, timed = list(suite.variants), f"{path}, [global_time]: name in"
+    for what, names, known in (
+        (f"{path}: reference", [suite.reference], variants),
+        (f"{timed} variants", suite.global_time.variants, variants),
+        (f"{timed} datasets", suite.global_time.datasets, list(suite.datasets)),
+    ):
+        for name in names:
+            if name not in known:
+                where, _, kind = what.rpartition(": ")
+                raise UserError(f"{where}: {unknown_name(kind, name, known)}")
+
+
+def train_command(flags: Flags, seed: int) -> str:
+    """Return the command that makes the same run by itself."""
+    line = ["python", "experiments/train.py"]
+    for name, value in {**flags, "seed": seed}.items():
+        if name == "dataset" and "data_path" in flags:
+            continue
+        if _KINDS[name] is bool:
+            line.append(flag(name) if value else flag(f"no_{name}"))
+        else:
+            line += [flag(name), str(value)]
+    return shlex.join(line)

@@ -1,0 +1,182 @@
+"""The command in-process: what it refuses, packs, and leaves to others."""
+
+import dataclasses
+import io
+import shutil
+
+import numpy as np
+import polars as pl
+import pytest
+from rich.console import Console
+
+from echojax.errors import UserError
+from echojax.suites.reproduce import Flags, reproduce
+from echojax.suites.results import read
+from echojax.suites.runs import write_failure
+from echojax.training.run_folder import lock
+from tests.suites.conftest import SUITE, packed, write_run
+
+
+@pytest.fixture
+def refused(tmp_path):
+    """Return a function that runs the command on a suite and returns why it was refused."""
+
+    def run(text=SUITE, name="byhand", **flags):
+        path = tmp_path / f"{name}.toml"
+        path.write_text(text)
+        flags = {"suite": str(path), "out": tmp_path / "out"} | flags
+        with pytest.raises(UserError) as error:
+            reproduce(Flags(**flags), tmp_path, Console(file=io.StringIO()))
+        return str(error.value)
+
+    return run
+
+
+def test_flags_and_folders_of_no_use(refused, tmp_path):
+    assert "--quick is the suite named quick" in refused(quick=True)
+    assert "did you mean 'sasrec'" in refused(only=("sasrek",))
+    assert "no such file" in refused(suite="none.toml")
+    assert "has no runs.parquet" in refused(report_only=True)
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "file").write_text("")
+    assert "is a file" in refused(out=tmp_path / "file")
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "one.txt").write_text("mine")
+    assert "has no runs.parquet" in refused(out=tmp_path / "letters")
+    assert [path.name for path in (tmp_path / "letters").iterdir()] == ["one.txt"]
+
+
+def test_results_of_another_suite_or_of_other_flags(refused, finished_suite):
+    suite, runs, out = finished_suite
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    other_flags = SUITE.replace("layers = 2", "layers = 3")
+    says = "layers-2/seed-0 was made with --layers 2, and the suite says 3; to run it anew, delete"
+    assert says in refused(other_flags)
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+    packed(suite, runs, out)[0].write()
+    assert "holds suite byhand, not other" in refused(name="other")
+    for folder in out.glob("*/*/seed-*"):
+        shutil.rmtree(folder)
+    assert "and the suite says 3; the suite may be wrong" in refused(other_flags)
+    (out / "runs.parquet").write_bytes(b"PAR1 nonsense")
+    assert "runs.parquet cannot be used" in refused()
+
+
+@pytest.fixture
+def command(tmp_path, caplog):
+    """Return a function that runs the command; it returns success and what was logged."""
+    caplog.set_level("INFO")
+
+    def command(flags=None, **given):
+        caplog.clear()
+        flags = flags or Flags(suite=str(tmp_path / "byhand.toml"), out=tmp_path / "out", **given)
+        return reproduce(flags, tmp_path, Console(file=io.StringIO())), caplog.text
+
+    return command
+
+
+def test_what_is_finished_is_not_run(finished_suite, command):
+    _, _, out = finished_suite
+    well, logged = command()
+    assert well
+    assert "16 runs, 16 of them finished" in logged
+    page = (out / "page.html").read_bytes()
+    # The packed results stand for the run folders.
+    for folder in out.glob("*/*"):
+        shutil.rmtree(folder)
+    # They may be older than a flag, which then has its default.
+    frame = pl.read_parquet(out / "runs.parquet")
+    older = pl.col("results").str.replace('"glu": true, ', "", literal=True)
+    frame.with_columns(older).write_parquet(out / "runs.parquet")
+    well, logged = command()
+    assert well
+    assert "16 runs, 16 of them finished" in logged
+    assert (out / "page.html").read_bytes() == page
+
+
+def test_packed_results_are_those_of_the_folders(finished_suite):
+    suite, runs, out = finished_suite
+    write_failure(runs[0], "the disk was full")
+    before, _ = packed(suite, runs, out)
+    before.write()
+    after = read(out, suite.name)
+    assert after.failures == {runs[0].name: "the disk was full"}
+    assert after.runs.keys() == {run.name for run in runs}
+    for name, run in after.runs.items():
+        assert run.results == before.runs[name].results
+        ours, theirs = run.evaluation.ranks, before.runs[name].evaluation.ranks
+        for array in ("rank_M", "user_M", "length_M"):
+            np.testing.assert_array_equal(getattr(ours, array), getattr(theirs, array))
+    frame = pl.read_parquet(out / "runs.parquet")
+    row = frame.row(by_predicate=pl.col("run") == runs[3].name, named=True)
+    assert (row["variant"], row["seed"]) == (runs[3].variant, runs[3].seed)
+    assert row["test_ndcg@10"] == before.runs[runs[3].name].results["test"]["ndcg@10"]
+    # A run that was made again is packed again, others are the same objects.
+    write_run(runs[1], 9)
+    kept = dict(after.runs)
+    assert after.pack(runs) == {}
+    changed = [name for name in kept if after.runs[name] is not kept[name]]
+    assert changed == [runs[1].name]
+
+
+def test_a_run_that_cannot_even_start_is_recorded(finished_suite, command):
+    """The data set's file is gone; what was finished before stays on the page."""
+    _, runs, out = finished_suite
+    (runs[0].folder / "results.json").unlink()
+    well, logged = command()
+    assert not well
+    assert "failed: ring/popularity/seed-0: ring.inter: no such file" in logged
+    assert "ring/popularity/seed-0 failed" in (out / "page.html").read_text()
+
+
+def test_what_another_process_saw_fail_stays_until_it_is_made(finished_suite, command):
+    _, runs, out = finished_suite
+    ours = next(run for run in runs if run.variant == "ours")
+    write_failure(ours, "the disk is full")
+    assert command(only=("sasrec",))[0]
+    assert ours.failure_file.exists()
+    assert "ring/ours/seed-0 failed: the disk" in (out / "page.html").read_text()
+    assert command()[0]
+    assert not ours.failure_file.exists()
+    assert "failed" not in (out / "page.html").read_text()
+
+
+@pytest.fixture
+def two_heuristics(tmp_path):
+    """Return (file of data, flags) of a suite of two heuristic models."""
+    data, suite = tmp_path / "ring.inter", tmp_path / "two.toml"
+    lines = [f"u{user}\ti{(user + n) % 7}\t{n}\n" for user in range(9) for n in range(5)]
+    data.write_text("user_id:token\titem_id:token\ttimestamp:float\n" + "".join(lines))
+    suite.write_text(
+        f'''title = "Two"\nabout = "Heuristics."\nseeds = [0]\nreference = "markov"
+[datasets.ring]\ndata_path = "{data}"\nk_core = 2
+[variants.markov]\nmodel = "markov"\n[variants.popularity]\nmodel = "popularity"\n'''
+    )
+    return data, Flags(suite=str(suite), out=tmp_path / "out")
+
+
+def test_what_another_process_is_making_is_left_to_it(two_heuristics, command, tmp_path):
+    _, flags = two_heuristics
+    assert command(flags)[0]
+    out = tmp_path / "out"
+    busy, other = (out / "ring" / variant / "seed-0" for variant in ("markov", "popularity"))
+    for path in (busy / "results.json", other / "results.json", out / "runs.parquet"):
+        path.unlink()
+    with lock(busy):
+        well, logged = command(flags)
+    assert not well
+    assert f"another process trains in {busy}" in logged
+    assert "failed" not in logged
+    assert not (busy / "results.json").exists()
+    assert (other / "results.json").exists()
+    assert command(flags)[0]
+
+
+def test_other_data_are_refused_before_anything_is_trained(two_heuristics, command, tmp_path):
+    data, flags = two_heuristics
+    assert command(dataclasses.replace(flags, only=("markov",)))[0]
+    data.write_text(data.read_text().replace("u3\ti4", "u3\ti5"))
+    well, logged = command(flags)
+    assert not well
+    assert "ring/markov/seed-0 was made on other data (sha256 " in logged
+    assert not (tmp_path / "out" / "ring" / "popularity" / "seed-0").exists()
