@@ -88,8 +88,9 @@ class Config:
     model: str = "echomamba4rec"
     """Name of the model: echomamba4rec, mamba4rec, sasrec, hstu, bert4rec, gru4rec, narm, caser,
     fmlp-rec; popularity, markov, item-knn."""
-    variant: Literal["echojax", "official"] = "echojax"
-    """EchoMamba4Rec as corrected here, or exactly the authors' function."""
+    variant: Literal["echojax", "causal", "official"] = "echojax"
+    """EchoMamba4Rec as corrected here, the same with a causal filter (all prefixes of a history
+    train in one pass), or exactly the authors' function."""
     mask_padding: bool | None = None
     """Zero padding before and after the filter (None: as the variant says)."""
     reverse_from_last: bool | None = None
@@ -101,6 +102,8 @@ class Config:
     """Start time steps at 0.001..0.1, not all at 0.69 (None: as the variant)."""
     plain_depth: bool | None = None
     """k layers hold k Mambas a direction, not k * k (None: as the variant)."""
+    causal_filter: bool | None = None
+    """No position of the filter reads a later one (None: as the variant)."""
     filter: bool = True
     """EchoMamba4Rec's FFT filter (False leaves it out, for ablations)."""
     backward: bool = True

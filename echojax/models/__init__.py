@@ -12,7 +12,13 @@ from echojax.models.attention import check_heads
 from echojax.models.base import CausalModel, SequenceModel
 from echojax.models.bert4rec import BERT4Rec
 from echojax.models.caser import Caser
-from echojax.models.echomamba4rec import VARIANTS, Components, Corrections, EchoMamba4Rec
+from echojax.models.echomamba4rec import (
+    VARIANTS,
+    Components,
+    Corrections,
+    EchoMamba4Rec,
+    not_causal,
+)
 from echojax.models.fmlprec import FMLPRec
 from echojax.models.gru4rec import GRU4Rec
 from echojax.models.heuristic import HeuristicModel, ItemKNN, Markov, Popularity
@@ -77,7 +83,7 @@ def with_sizes(config: Config) -> Config:
         if getattr(config, name) is not None and name not in known:
             raise UserError(f"{flag(name)} has no meaning for --model {config.model}; leave it out")
     own = {name: known[name].default for name in MODEL_SIZES if name in known}
-    objectives = MODELS[config.model].objectives
+    objectives = _objectives(config)
     objective = config.objective or objectives[0]
     if objective not in objectives:
         raise UserError(
@@ -89,6 +95,20 @@ def with_sizes(config: Config) -> Config:
     if config.heads is not None and config.d_model is not None:
         check_heads(config.heads, config.d_model)
     return config
+
+
+def _objectives(config: Config) -> tuple[str, ...]:
+    """Return what the model can be trained with, its own objective first."""
+    objectives = MODELS[config.model].objectives
+    if config.model != "echomamba4rec":
+        return objectives
+    components = Components(config.filter, config.backward, config.glu)
+    reason = not_causal(corrections(config), components, config.layers or 1)
+    if reason is None:
+        return objectives[::-1] if config.variant == "causal" else objectives
+    if config.objective == "all-positions":
+        raise UserError(f"--objective all-positions is not for this EchoMamba4Rec: {reason}")
+    return ("prefixes",)
 
 
 def corrections(config: Config) -> Corrections:

@@ -30,6 +30,7 @@ class Corrections:
     join_both_ends: bool = True  # read forward at the last item and backward at the first
     time_step_init: bool = True  # time steps start at 0.001..0.1, not all at 0.69
     plain_depth: bool = True  # k layers hold k Mambas a direction, not k * k
+    causal_filter: bool = False  # no position of the filter reads a later one
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class Components:
 
 # Of the forward Mamba and of the backward one, where there is one.
 StepState = tuple[MambaState, ReverseScanState | None]
+# Of a causal filter and of each bidirectional Mamba.
+LayerState = tuple[Array | None, list[StepState]]
 
 
 class BidirectionalMamba(TimeSharded):
@@ -95,6 +98,21 @@ class BidirectionalMamba(TimeSharded):
         back = dropout(back, self.dropout, keys[1])
         return ahead + self.norm_backward(back + last_BxD)
 
+    def readout_of_prefixes(
+        self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None
+    ) -> Array:
+        """Return what ``readout`` gives for the prefix that ends at each position, (B, L, D).
+
+        The backward Mamba is read at the first item.
+        """
+        keys = split_keys(dropout_keys, 2)
+        drop = partial(dropout, rate=self.dropout, time_axis=self.time_axis)
+        ahead = self.norm_forward(drop(self.forward(x_BxLxD), keys_B=keys[0]) + x_BxLxD)
+        if self.backward is None or self.norm_backward is None:
+            return ahead
+        back = self.backward.readout_of_prefixes(x_BxLxD, lengths_B)
+        return ahead + self.norm_backward(drop(back, keys_B=keys[1]) + x_BxLxD)
+
     def start(self, batch: int, dtype: jnp.dtype) -> StepState:
         """Return both directions' states before the first event."""
         back = self.backward and self.backward.start_reverse(batch, dtype)
@@ -145,6 +163,32 @@ class BidirectionalLayer(TimeSharded):
         user_BxD = self.mambas[-1].readout(x_BxLxD, lengths_B, dropout_keys=keys[-2])
         return self.glu(user_BxD, dropout_keys=keys[-1]) if self.glu else user_BxD
 
+    def readout_of_prefixes(
+        self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None
+    ) -> Array:
+        """Return what ``readout`` gives for the prefix that ends at each position, (B, L, D)."""
+        keys = split_keys(dropout_keys, len(self.mambas) + 2)
+        x_BxLxD = self._filter(x_BxLxD, lengths_B, keys[0])
+        for mamba, key in zip(self.mambas, keys[1:-1], strict=True):
+            x_BxLxD = mamba.readout_of_prefixes(x_BxLxD, lengths_B, dropout_keys=key)
+        return self.glu(x_BxLxD, dropout_keys=keys[-1]) if self.glu else x_BxLxD
+
+    def start(self, batch: int, dtype: jnp.dtype) -> LayerState:
+        """Return the states of the filter and the Mambas before the first event."""
+        ring = self.filter.start(batch, dtype) if self.filter else None
+        return ring, [mamba.start(batch, dtype) for mamba in self.mambas]
+
+    def step(self, state: LayerState, x_BxD: Array) -> tuple[LayerState, Array]:
+        """Take in one more item; return the states and what ``readout`` gives after it, (B, D)."""
+        ring, states = state
+        if self.filter and ring is not None:
+            ring, x_BxD = self.filter.step(ring, x_BxD)
+        after = []
+        for mamba, before in zip(self.mambas, states, strict=True):
+            mamba_state, x_BxD = mamba.step(before, x_BxD)
+            after.append(mamba_state)
+        return (ring, after), self.glu(x_BxD) if self.glu else x_BxD
+
     def _filter(self, x_BxLxD: Array, lengths_B: Array, key: Keys) -> Array:
         length = x_BxLxD.shape[1]
         item_BxLx1 = mask(within(lengths_B, length, self.time_axis), length)[..., None]
@@ -155,7 +199,11 @@ class BidirectionalLayer(TimeSharded):
         return jnp.where(item_BxLx1, x_BxLxD, 0) if self.corrections.mask_padding else x_BxLxD
 
 
-VARIANTS = {"echojax": Corrections(), "official": Corrections(*[False] * 5)}
+VARIANTS = {
+    "echojax": Corrections(),
+    "causal": Corrections(causal_filter=True),
+    "official": Corrections(*[False] * 6),
+}
 ALL_COMPONENTS = Components()
 
 
@@ -167,6 +215,7 @@ class EchoMamba4Rec(SequenceModel):
     Dropout is everywhere; ``corrections.plain_depth`` says how many Mambas each layer holds.
     """
 
+    objectives = ("prefixes", "all-positions")
     sequence_parallel = True
 
     def __init__(
@@ -209,7 +258,13 @@ class EchoMamba4Rec(SequenceModel):
         def layer() -> BidirectionalLayer:
             depth = 1 if corrections.plain_depth else layers
             return BidirectionalLayer(
-                SpectralFilter(max_len, d_model, dropout=dropout, rngs=rngs)
+                SpectralFilter(
+                    max_len,
+                    d_model,
+                    causal=corrections.causal_filter,
+                    dropout=dropout,
+                    rngs=rngs,
+                )
                 if components.filter
                 else None,
                 [
@@ -221,6 +276,7 @@ class EchoMamba4Rec(SequenceModel):
             )
 
         self.layers = nnx.List([layer() for _ in range(layers)])
+        self.not_causal = not_causal(corrections, components, layers)
 
     def arranged(self, item_ids_BxL: Array, lengths_B: Array) -> tuple[Array, Array]:
         """Return windows of all ``max_len`` positions if padding is read."""
@@ -234,32 +290,51 @@ class EchoMamba4Rec(SequenceModel):
             x_BxLxD = layer(x_BxLxD, lengths_B, dropout_keys=key)
         return self.layers[-1].readout(x_BxLxD, lengths_B, dropout_keys=keys[-1])
 
-    def no_steps(self) -> str | None:
-        """Return why ``step`` cannot stand for ``encode``; ``None`` where it can."""
-        mambas = [mamba for layer in self.layers for mamba in layer.mambas]
-        if any(layer.filter for layer in self.layers):
-            return "its filter changes every position with every event"
-        if not any(mamba.backward for mamba in mambas):
-            return None
-        if len(mambas) > 1:
-            return "its backward Mamba changes every position with every event"
-        corrections = mambas[0].corrections
-        if not (corrections.join_both_ends and corrections.reverse_from_last):
-            return "its backward Mamba does not run from the last item to the first"
-        return None
+    def encode_all(
+        self, item_ids_BxL: Array, lengths_B: Array, *, dropout_keys: Keys = None
+    ) -> Array:
+        """Return ``encode`` of the prefix that ends at each position, (B, L, D), in one pass.
 
-    def start(self, batch: int) -> list[StepState]:
-        """Return each Mamba's states before the first event."""
-        dtype = self.item_embedding[...].dtype
-        return [mamba.start(batch, dtype) for layer in self.layers for mamba in layer.mambas]
+        Raises:
+            ValueError: a later event changes what earlier positions read (``not_causal``).
+        """
+        x_BxLxD, _ = self.lookup(item_ids_BxL)
+        return self.read_all(x_BxLxD, jnp.asarray(lengths_B), dropout_keys=dropout_keys)
 
-    def step(self, states: list[StepState], item_B: Array) -> tuple[list[StepState], Array]:
+    def read_all(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
+        """Return ``encode_all``'s vectors, (B, L, D), from those of the items."""
+        if self.not_causal:
+            raise ValueError(f"only encode one prefix at a time: {self.not_causal}")
+        keys = split_keys(dropout_keys, len(self.layers) + 1)
+        x_BxLxD = self.norm(dropout(x_BxLxD, self.dropout, keys[0], self.time_axis))
+        for layer, key in zip(self.layers, keys[1:], strict=True):
+            x_BxLxD = layer.readout_of_prefixes(x_BxLxD, lengths_B, dropout_keys=key)
+        return x_BxLxD
+
+    def start(self, batch: int) -> list[LayerState]:
+        """Return each layer's states before the first event."""
+        return [layer.start(batch, self.item_embedding[...].dtype) for layer in self.layers]
+
+    def step(self, states: list[LayerState], item_B: Array) -> tuple[list[LayerState], Array]:
         """Take in one more item; return the states and the vector after it, (B, D)."""
-        x_BxD = self.norm(self.lookup_one(item_B))
-        before, after = iter(states), []
-        for layer in self.layers:
-            for mamba in layer.mambas:
-                state, x_BxD = mamba.step(next(before), x_BxD)
-                after.append(state)
-            x_BxD = layer.glu(x_BxD) if layer.glu else x_BxD
+        x_BxD, after = self.norm(self.lookup_one(item_B)), []
+        for layer, before in zip(self.layers, states, strict=True):
+            state, x_BxD = layer.step(before, x_BxD)
+            after.append(state)
         return after, x_BxD
+
+
+def not_causal(corrections: Corrections, components: Components, layers: int) -> str | None:
+    """Return why one more event changes more than the newest position; ``None`` where it does not.
+
+    Otherwise ``encode_all`` reads every prefix in one pass, and ``step`` one event at a time.
+    """
+    if components.filter and not corrections.causal_filter:
+        return "its filter changes every position with every event"
+    if not components.backward:
+        return None
+    if layers > 1:
+        return "its backward Mamba changes every position with every event"
+    if not (corrections.join_both_ends and corrections.reverse_from_last):
+        return "its backward Mamba does not run from the last item to the first"
+    return None

@@ -145,10 +145,15 @@ class SpectralFilter(TimeSharded):
 
     The learnable FFT filter of EchoMamba4Rec section 3.2, after FMLP-Rec. Inputs shorter than the
     window, ``max_len``, are filled up with zeros, and their results cut.
+
+    A causal filter has the same ``max_len`` taps, ``irfft(W)``, and does not wrap around: no
+    position reads a later one.
     """
 
-    def __init__(self, max_len: int, d_model: int, *, dropout: float, rngs: nnx.Rngs):
-        self.max_len, self.dropout = max_len, dropout
+    def __init__(
+        self, max_len: int, d_model: int, *, causal: bool = False, dropout: float, rngs: nnx.Rngs
+    ):
+        self.max_len, self.causal, self.dropout = max_len, causal, dropout
         shape = (max_len // 2 + 1, d_model, 2)  # frequencies, channels, (real, imaginary)
         weight = 0.02 * jax.random.normal(rngs.params(), shape)
         self.weight_FxDx2 = nnx.Param(weight, keep_float32=True)
@@ -163,15 +168,33 @@ class SpectralFilter(TimeSharded):
         if axis:
             first = jax.lax.axis_index(axis) * channels
             response_FxD = jax.lax.dynamic_slice_in_dim(response_FxD, first, channels, axis=1)
-        exact = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        spectrum_BxFxD = jnp.fft.rfft(exact, n=self.max_len, axis=1, norm="ortho")
-        filtered = jnp.fft.irfft(
-            spectrum_BxFxD * response_FxD, n=self.max_len, axis=1, norm="ortho"
-        )[:, :length].astype(x.dtype)
+        exact, window = x.astype(jnp.promote_types(x.dtype, jnp.float32)), self.max_len
+        if self.causal:  # zeros after the window, which nothing can wrap around
+            taps_LxD, window = self.taps(response_FxD), length + self.max_len
+            response_FxD = jnp.fft.rfft(taps_LxD, n=window, axis=0)
+        spectrum_BxFxD = jnp.fft.rfft(exact, n=window, axis=1, norm="ortho")
+        filtered = jnp.fft.irfft(spectrum_BxFxD * response_FxD, n=window, axis=1, norm="ortho")
+        filtered = filtered[:, :length].astype(x.dtype)
         if axis:  # a window that does not divide by the devices was filled up for them
             rest = length - filtered.shape[1]
             filtered = shard_of_all(jnp.pad(filtered, ((0, 0), (0, rest), (0, 0))), axis)
         return self.norm(dropout(filtered, self.dropout, dropout_keys, axis) + x_BxLxD)
+
+    def start(self, batch: int, dtype: jnp.dtype) -> Array:
+        """Return a causal filter's state before the first event: its newest inputs, (B, L, D)."""
+        return jnp.zeros((batch, self.max_len, self.weight_FxDx2.shape[1]), dtype)
+
+    def step(self, state_BxLxD: Array, x_BxD: Array) -> tuple[Array, Array]:
+        """Take in one more event; return the state and the filtered input there, (B, D)."""
+        state_BxLxD = jnp.concatenate([state_BxLxD[:, 1:], x_BxD[:, None]], axis=1)
+        taps_LxD = self.taps(self.response())[::-1]  # the newest input meets the first tap
+        exact = state_BxLxD.astype(taps_LxD.dtype)
+        filtered = jnp.einsum("bld,ld->bd", exact, taps_LxD, precision="highest")
+        return state_BxLxD, self.norm(filtered.astype(x_BxD.dtype) + x_BxD)
+
+    def taps(self, response_FxD: Array) -> Array:
+        """Return the convolution's weights of the newest, the last but one, ... input, (L, D)."""
+        return jnp.fft.irfft(response_FxD, n=self.max_len, axis=0)
 
     def response(self) -> Array:
         """Return the complex frequency response, (L // 2 + 1, D)."""

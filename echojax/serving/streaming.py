@@ -196,7 +196,7 @@ def _rows(which_B: jax.Array, new: Any, old: Any) -> Any:
 def _why_not(model: SequenceModel) -> str | None:
     """Return why a model has no state to stream by; ``None`` where it has one."""
     if isinstance(model, EchoMamba4Rec):
-        return model.no_steps()
+        return model.not_causal
     if isinstance(model, BERT4Rec):
         return "its attention looks both ways, so every event changes every position"
     if isinstance(model, FMLPRec):

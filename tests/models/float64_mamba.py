@@ -41,7 +41,8 @@ def echomamba4rec(p, items, window, corrections):
     for layer in p["layers"].values():
         x = x * (np.arange(window) < length)[:, None] if corrections.mask_padding else x
         if "filter" in layer:
-            x = spectral_filter(layer["filter"], x)
+            filtered = causal_filter if corrections.causal_filter else spectral_filter
+            x = filtered(layer["filter"], x)
         x = x * (np.arange(window) < length)[:, None] if corrections.mask_padding else x
         for bidirectional in layer["mambas"].values():
             ahead, back = both_directions(bidirectional, x, length, corrections)
@@ -82,6 +83,15 @@ def spectral_filter(p, x):
     times = np.where((turns[:, 1] == 0) | (turns[:, 1] == 0.5), 1, 2)[:, None]
     y = (np.exp(2j * np.pi * turns).T @ (times * spectrum)).real / window
     return layer_norm(p["norm"], y + x)
+
+
+def causal_filter(p, x):
+    """The convolution with the first taps of the learned response, sum by sum."""
+    window = len(x)
+    response = p["weight_FxDx2"][..., 0] + 1j * p["weight_FxDx2"][..., 1]
+    taps = np.fft.irfft(response, n=window, axis=0)
+    y = [sum(taps[k] * x[m - k] for k in range(m + 1)) for m in range(window)]
+    return layer_norm(p["norm"], np.stack(y) + x)
 
 
 def glu(p, x):

@@ -11,7 +11,16 @@ from flax import nnx
 
 from echojax.models.echomamba4rec import VARIANTS, Components, Corrections, EchoMamba4Rec
 from tests.models.float64_mamba import echomamba4rec
-from tests.models.promises import HISTORIES, IDS, LENGTHS, Promises, build, by_name, float64
+from tests.models.promises import (
+    HISTORIES,
+    IDS,
+    LENGTHS,
+    CausalPromises,
+    Promises,
+    build,
+    by_name,
+    float64,
+)
 
 OFFICIAL = VARIANTS["official"]
 
@@ -39,10 +48,59 @@ class TestOfficial(Promises):
     test_dropout_follows_each_rows_key = None
 
 
+class TestCausal(CausalPromises):
+    """The corrected model with a causal filter: every prefix in one pass."""
+
+    kind = staticmethod(functools.partial(EchoMamba4Rec, corrections=VARIANTS["causal"]))
+
+    def encode(self, p, items):
+        return echomamba4rec(p, items, 7, VARIANTS["causal"])
+
+    # The filter's FFT spreads rounding over all positions: they are compared with their prefixes.
+    test_later_items_change_nothing_earlier = None
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("d_conv", [1, 2, 4])
+def test_all_positions_have_the_gradients_of_their_prefixes(d_conv):
+    kind = functools.partial(EchoMamba4Rec, corrections=VARIANTS["causal"])
+    graphdef, params = float64(kind, d_conv=d_conv, d_state=3)
+    weights = np.random.default_rng(2).normal(size=(*IDS.shape, 8))
+    weights *= (np.arange(7) < LENGTHS[:, None])[..., None]
+    rows, stops = np.nonzero(weights[..., 0])
+    prefixes = np.where(np.arange(7) <= stops[:, None], IDS[rows], 0)
+
+    def at_once(params):
+        return jnp.sum(weights * nnx.merge(graphdef, params).encode_all(IDS, LENGTHS))
+
+    def one_by_one(params):
+        vectors = nnx.merge(graphdef, params).encode(prefixes, stops + 1)
+        return jnp.sum(weights[rows, stops] * vectors)
+
+    ours, theirs = (jax.jit(jax.value_and_grad(f))(params) for f in (at_once, one_by_one))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-9, 1e-12), ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "why"),
+    [
+        ({"corrections": Corrections()}, "its filter changes every position"),
+        ({"corrections": VARIANTS["causal"], "layers": 2}, "its backward Mamba changes every"),
+        (
+            {"corrections": replace(VARIANTS["causal"], join_both_ends=False)},
+            "its backward Mamba does not run from the last item to the first",
+        ),
+    ],
+)
+def test_what_reads_later_items_is_not_read_in_one_pass(sizes, why):
+    with pytest.raises(ValueError, match=why):
+        build(EchoMamba4Rec, **sizes).encode_all(IDS, LENGTHS)
+
+
 SWITCHES = {
     "none": {},
     **{
-        f.name: {"corrections": replace(Corrections(), **{f.name: False})}
+        f.name: {"corrections": replace(Corrections(), **{f.name: not f.default})}
         for f in fields(Corrections)
     },
     **{
@@ -56,7 +114,7 @@ SWITCHES = {
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("off", SWITCHES)
-def test_scores_of_two_layers_with_each_switch_off_are_those_of_the_equations(off):
+def test_scores_of_two_layers_with_each_switch_turned_are_those_of_the_equations(off):
     sizes = {"layers": 2, "max_len": 7, "d_state": 3, **SWITCHES[off]}
     graphdef, params = float64(EchoMamba4Rec, **sizes)
     ours = jax.jit(lambda params: nnx.merge(graphdef, params).encode(IDS, LENGTHS))(params)

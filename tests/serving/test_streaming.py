@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from echojax.errors import UserError
 from echojax.models.bert4rec import BERT4Rec
 from echojax.models.caser import Caser
-from echojax.models.echomamba4rec import Components, Corrections, EchoMamba4Rec
+from echojax.models.echomamba4rec import VARIANTS, Components, Corrections, EchoMamba4Rec
 from echojax.models.fmlprec import FMLPRec
 from echojax.models.gru4rec import GRU4Rec
 from echojax.models.hstu import HSTU
@@ -42,6 +42,7 @@ ENDLESS = {
     "gru4rec": (GRU4Rec, {"layers": 2}),
     "caser": (Caser, {"window": 3}),
     "echomamba4rec": (EchoMamba4Rec, SMALL | {"components": NO_FILTER}),
+    "echomamba4rec-causal": (EchoMamba4Rec, SMALL | {"corrections": VARIANTS["causal"]}),
     "echomamba4rec-1-tap": (EchoMamba4Rec, SMALL | {"components": NO_FILTER, "d_conv": 1}),
     "echomamba4rec-forward": (
         EchoMamba4Rec,
