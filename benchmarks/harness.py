@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import re
+import shlex
 import signal
 import statistics
 import sys
@@ -22,8 +23,8 @@ from typing import Any, NamedTuple, Self, TypeVar
 
 import jax
 import msgspec
-import pages
 
+import pages
 from echojax.command_line import Terminal, log_to, parse
 from echojax.errors import UserError, exit_on_user_error
 from echojax.files import read_record, write_atomically, write_json
@@ -254,11 +255,15 @@ class Record:
             self.document.rows = [row for row in self.document.rows if row.get("reason") != NO_TIME]
             self.document.finished = False
         else:
-            today = date.today().isoformat()
             self.document = Document(
-                command=command, date=today, machine=machine, commit=commit(), settings=settings,
-                finished=False, rows=[],
-            )  # fmt: skip
+                command=command,
+                date=date.today().isoformat(),
+                machine=machine,
+                commit=commit(),
+                settings=settings,
+                finished=False,
+                rows=[],
+            )
 
     def _check(self, settings: Row, machine: Row) -> None:
         before = self.document.machine | self.document.settings
@@ -280,7 +285,8 @@ class Record:
         for signum, handler in self._before.items():
             signal.signal(signum, handler)
         if stop is None:
-            self.document.finished = not self.out_of_time
+            late = any(row.get("reason") == NO_TIME for row in self.document.rows)
+            self.document.finished = not late and not self.out_of_time
             self.write()
         if stop is None and self.document.finished:
             log.info(f"results: {self.path}")
@@ -384,7 +390,7 @@ def command_of(script: str, flags: Any) -> str:
         if isinstance(value, tuple) and field.name == "shape":  # given once for each
             words += [f"{flag} {one}" for one in value]
         elif isinstance(value, tuple):
-            words += [flag, *map(str, value)]
+            words += [flag, *(shlex.quote(str(one)) for one in value)]
         else:
             words.append(flag if value is True else f"{flag} {value}")
     return " ".join(words)

@@ -54,11 +54,10 @@ def picture(panels: Sequence[Panel], *, columns: int, log_y: bool = True) -> byt
         for axes, panel in zip(grid, panels, strict=True):
             for label, line in panel.lines.items():
                 style = labels.index(label) % len(LINE_COLOURS)
-                dashes = "--" if label.endswith("*") else "-"
-                (handles[label.removesuffix("*")],) = axes.plot(
-                    *zip(*sorted(line), strict=True), LINE_MARKERS[style] + dashes,
-                    color=LINE_COLOURS[style], markersize=4,
-                )  # fmt: skip
+                look = LINE_MARKERS[style] + ("--" if label.endswith("*") else "-")
+                points, colour = zip(*sorted(line), strict=True), LINE_COLOURS[style]
+                (handle,) = axes.plot(*points, look, color=colour, markersize=4)
+                handles[label.removesuffix("*")] = handle
             axes.set(title=panel.title, xlabel=panel.x, ylabel=panel.y, xscale="log")
             ticks = sorted({x for line in panel.lines.values() for x, _ in line})
             axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])

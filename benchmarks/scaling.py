@@ -5,19 +5,19 @@ the devices exchange.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import harness
 import jax
-import pages
-from harness import Program, Record, Row
-from step import RandomStep
 
+import harness
+import pages
 from echojax.config import Config
 from echojax.errors import UserError
 from echojax.hlo import Collective, collectives
 from echojax.report.tables import Column, Table, number
+from harness import Program, Record, Row
+from step import RandomStep
 
 
 @dataclass(frozen=True)
@@ -79,24 +79,19 @@ def scale(flags: Flags) -> None:
         rows = record.document.rows
         cores = record.document.machine["cores"]
         parts: list[str | Table] = [_METHOD.format(cores=cores), *tables(rows)]
-        record.write_page(
-            f"Scaling of {flags.model} over devices", *parts,
-            pictures={"steps": picture(rows, flags)},
-        )  # fmt: skip
+        heading = f"Scaling of {flags.model} over devices"
+        record.write_page(heading, *parts, pictures={"steps": picture(rows, flags)})
 
 
 def measure(flags: Flags, items: int, sizes: Sequence[tuple[int, int, int]]) -> list[Row]:
     """Return a row for each of (devices, rows, shards of the item table), all taking turns."""
+    config = Config(
+        objective="prefixes", model=flags.model, max_len=flags.events, d_model=flags.d_model
+    )
     steps = [
-        RandomStep(
-            Config(
-                dataset="ml-1m", model=flags.model, objective="prefixes", max_len=flags.events,
-                d_model=flags.d_model, batch_size=rows, item_shards=shards,
-            ),
-            items, devices,
-        )
+        RandomStep(replace(config, batch_size=rows, item_shards=shards), items, devices)
         for devices, rows, shards in sizes
-    ]  # fmt: skip
+    ]
     programs = [Program(step.run) for step in steps]
     harness.time_in_turns(programs, 0.0, least=2)  # not counted
     timed = harness.time_in_turns(programs, 0.0, least=flags.steps)

@@ -11,8 +11,8 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from harness import Program, compiled
 
+from harness import Program, compiled
 from selective_scan import (
     bidirectional_scan,
     gpu,

@@ -12,16 +12,16 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-import harness
 import jax
-import pages
-import scan_programs
-from harness import Program, Record, Row
-from scan_programs import ONE_LAUNCH, PASSES, TWO_LAUNCHES, Problem, Roofline, Shape
 from tyro.conf import UseAppendAction
 
+import harness
+import pages
+import scan_programs
 from echojax.errors import UserError, unknown_name
 from echojax.report.tables import Column, Table, number
+from harness import Program, Record, Row
+from scan_programs import ONE_LAUNCH, PASSES, TWO_LAUNCHES, Problem, Roofline, Shape
 from selective_scan import implementations
 
 DTYPES = ("float32", "bfloat16")
@@ -109,10 +109,8 @@ def resolved(flags: Flags, here: dict[str, str | None], others: list[str], cpu: 
     seconds = flags.seconds if flags.seconds is not None else 0.1 if flags.quick else 1.0
     harness.check_positive(seconds=seconds, max_memory_gib=flags.max_memory_gib)
     dtypes = flags.dtypes or (DTYPES[:1] if flags.quick else DTYPES)
-    return Settings(
-        tuple(dict.fromkeys(shapes)), tuple(dict.fromkeys(dtypes)), (*names, *others), seconds,
-        flags.max_memory_gib,
-    )  # fmt: skip
+    unique = tuple(dict.fromkeys(shapes)), tuple(dict.fromkeys(dtypes))
+    return Settings(*unique, (*names, *others), seconds, flags.max_memory_gib)
 
 
 def _shape(text: str) -> Shape:
@@ -137,10 +135,11 @@ def compare(flags: Flags) -> None:
     jax.config.update("jax_enable_compilation_cache", False)  # compile times are measured
     here = implementations()
     settings = resolved(flags, here, others, jax.default_backend() == "cpu")
-    record = Record(
-        flags.out or harness.default_path("scans"), harness.command_of("scans.py", flags), settings,
-        others=others, time_limit=flags.time_limit,
-    )  # fmt: skip
+    path, command = (
+        flags.out or harness.default_path("scans"),
+        harness.command_of("scans.py", flags),
+    )
+    record = Record(path, command, settings, others=others, time_limit=flags.time_limit)
     facts = record.document.facts
     facts["not here"] = {name: reason for name, reason in here.items() if reason is not None}
     cases: list[Row] = [
@@ -156,13 +155,8 @@ def compare(flags: Flags) -> None:
                     harness.console.print(table.terminal(), *table.notes, sep="\n")
     finally:
         if rows := record.document.rows:
-            record.write_page(
-                "Selective scans compared",
-                *tables(rows),
-                _METHOD,
-                scan_programs.FORMULA,
-                pictures=pictures(rows),
-            )
+            parts: list[str | Table] = [*tables(rows), _METHOD, scan_programs.FORMULA]
+            record.write_page("Selective scans compared", *parts, pictures=pictures(rows))
 
 
 def measure(
@@ -182,12 +176,11 @@ def measure(
         options: of the GPU kernels, by the name that stands in the place of an implementation.
     """
     shape = Shape(*(case[name] for name in Shape._fields))
+    empty = {"status": "measured", "reason": None} | dict.fromkeys(_MEASURED)
+    names = settings.implementations
     rows: list[Row] = [
-        case | {"implementation": name, "pass": which, "status": "measured", "reason": None}
-        | dict.fromkeys(_MEASURED)
-        for name in settings.implementations
-        for which in PASSES
-    ]  # fmt: skip
+        case | {"implementation": name, "pass": which} | empty for name in names for which in PASSES
+    ]
     try:
         harness.check_memory(
             scan_programs.input_bytes(shape, case["dtype"]), settings.max_memory_gib
@@ -219,10 +212,10 @@ def device_seconds(row: Row) -> float:
     return float(row.get("queued_seconds") or row["median_seconds"])
 
 
-_MEASURED = (
-    "median_seconds", "min_seconds", "repeats", "compile_seconds", "memory_bytes", "memory",
-    "device_peak_bytes", "ns_per_element", "floor_seconds", "floor_share", "errors",
-)  # fmt: skip
+_MEASURED = [
+    *("median_seconds", "min_seconds", "repeats", "compile_seconds", "memory_bytes", "memory"),
+    *("device_peak_bytes", "ns_per_element", "floor_seconds", "floor_share", "errors"),
+]
 
 
 def _prepare(
@@ -250,13 +243,13 @@ def _prepare(
     return program
 
 
+_TIMES = ("forward ms", "ns each", "% of floor", "with backward ms", "ns each", "% of floor")
 COLUMNS: tuple[Column | str, ...] = (
-    "", *(Column(header, show=number) for header in (
-        "forward ms", "ns each", "% of floor", "with backward ms", "ns each", "% of floor", "MiB",
-        "compile s",
-    )),
-    Column("value error", show=".1e"), Column("gradient error", show=".1e"),
-)  # fmt: skip
+    "",
+    *(Column(header, show=number) for header in (*_TIMES, "MiB", "compile s")),
+    Column("value error", show=".1e"),
+    Column("gradient error", show=".1e"),
+)
 _METHOD = (
     "Times are medians of runs of compiled programs until their results are there, on an "
     "accelerator of a call in a queue; all programs of one size take turns. ns each is the time "
@@ -324,15 +317,16 @@ def sweep(rows: Sequence[Row], axis: str) -> list[Row]:
     return max(groups.values(), key=lambda group: len({row[axis] for row in group}), default=[])
 
 
+_UNITS = {"median_seconds": (1e3, "ms"), "memory_bytes": (2**-20, "MiB")}
+
+
 def _picture(rows: Sequence[Row], axis: str) -> bytes | None:
     swept = sweep([row for row in rows if row["status"] == "measured"], axis)
     names = list(dict.fromkeys(row["implementation"] for row in rows))
     panels = []
     for dtype in dict.fromkeys(row["dtype"] for row in swept):
-        for which, key, unit in (
-            (PASSES[0], "median_seconds", 1e3), (PASSES[1], "median_seconds", 1e3),
-            (PASSES[1], "memory_bytes", 2**-20),
-        ):  # fmt: skip
+        for which, key in ((PASSES[0], "median_seconds"), *((PASSES[1], key) for key in _UNITS)):
+            unit, unit_name = _UNITS[key]
             shown = [row for row in swept if (row["dtype"], row["pass"]) == (dtype, which)]
             lines: dict[str, Any] = {
                 name: [
@@ -345,7 +339,6 @@ def _picture(rows: Sequence[Row], axis: str) -> bytes | None:
             if key == "median_seconds":
                 lines["floor*"] = list({(r[axis], unit * r["floor_seconds"]) for r in shown})
             lines = {label: line for label, line in lines.items() if line}
-            unit_name = "ms" if key == "median_seconds" else "MiB"
             panels.append(pages.Panel(f"{which}, {dtype}, {unit_name}", axis, unit_name, lines))
     return pages.picture(panels, columns=3)
 

@@ -11,20 +11,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import harness
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pages
 from flax import nnx
-from harness import Program, Record, Row, log
 
+import harness
+import pages
 from echojax.errors import UserError, unknown_name
 from echojax.models import MODELS
 from echojax.models.echomamba4rec import Components, EchoMamba4Rec
 from echojax.report.tables import Table, number
 from echojax.serving.streaming import Stream, StreamState
 from echojax.serving.top_k import top_k
+from harness import Program, Record, Row, log
 
 ITEMS = 10_000  # in the table that is looked up; its size does not matter to encoding
 SEARCHED = {"d_model": 64, "best": 16, "excluded": 64}  # best: as Recommender does for k = 10
@@ -99,9 +99,13 @@ class Settings:
 
 
 _QUICK = Settings(
-    models=("echomamba4rec", "sasrec"), streams=("mamba4rec",), lengths=(16, 32), batches=(2,),
-    catalogues=(1_000, 2_000), seconds=0.05,
-)  # fmt: skip
+    models=("echomamba4rec", "sasrec"),
+    streams=("mamba4rec",),
+    lengths=(16, 32),
+    batches=(2,),
+    catalogues=(1_000, 2_000),
+    seconds=0.05,
+)
 
 
 def resolved(flags: Flags) -> Settings:
@@ -257,10 +261,8 @@ def bench(flags: Flags) -> None:
                 measure(row, settings)
             log.info(f"    {_cell(record.document.rows[-1])} ms")
         rows = record.document.rows
-        record.write_page(
-            "How long recommendations take", *tables(rows),
-            pictures={"against-length": picture(rows)},
-        )  # fmt: skip
+        drawn = {"against-length": picture(rows)}
+        record.write_page("How long recommendations take", *tables(rows), pictures=drawn)
         for table in tables(rows):
             harness.console.print(table.terminal())
 

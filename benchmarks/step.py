@@ -11,13 +11,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import harness
 import jax
 import numpy as np
 from flax import nnx
-from harness import Program, Record, log
 from jax.sharding import NamedSharding
 
+import harness
 from echojax.config import Config
 from echojax.errors import UserError
 from echojax.mesh import axes_of, describe, make_mesh, spread, state_specs
@@ -26,6 +25,7 @@ from echojax.parameters import is_per_item, map_with_facts
 from echojax.training.builders import make_step, resolved
 from echojax.training.optimizer import make_optimizer
 from echojax.training.step import TrainState, compile_step, create_state, over_seeds
+from harness import Program, Record, log
 
 
 @dataclass(frozen=True)
@@ -122,11 +122,9 @@ def measure(flags: Flags) -> None:
             "change one of them"
         )
     harness.use_devices(flags.devices)
-    config = Config(
-        model=flags.model, objective="prefixes", d_model=flags.d_model, layers=flags.layers,
-        max_len=flags.events, batch_size=flags.batch_size, item_shards=flags.item_shards,
-        sequence_shards=flags.sequence_shards, item_optimizer=flags.item_optimizer,
-    )  # fmt: skip
+    names = ("model", "d_model", "layers", "batch_size", "item_shards", "sequence_shards")
+    same = {name: getattr(flags, name) for name in (*names, "item_optimizer")}
+    config = Config(objective="prefixes", max_len=flags.events, **same)
     step = RandomStep(config, flags.items, flags.devices)
     settings = {name: value for name, value in asdict(flags).items() if name != "out"}
     path = flags.out or harness.default_path("step")

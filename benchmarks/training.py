@@ -16,11 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import harness
 import jax
 import jax.numpy as jnp
-from harness import Record, Row, log
 
+import harness
 from echojax.config import Config
 from echojax.data import iterate
 from echojax.errors import unknown_name
@@ -37,6 +36,7 @@ from echojax.training.builders import (
 from echojax.training.evaluate import make_evaluator
 from echojax.training.optimizer import make_optimizer
 from echojax.training.step import compile_step, create_state
+from harness import Record, Row, log
 
 _OFFICIAL = "-official"
 _TRAIN = Path(__file__).parent.parent / "experiments" / "train.py"

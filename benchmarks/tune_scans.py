@@ -12,24 +12,24 @@ from pathlib import Path
 from typing import Any
 
 import harness
+from echojax.errors import UserError
 from harness import Record, Row, command_of, default_path, log
 from scan_programs import PASSES, Roofline, Shape
 from scans import DTYPES, Settings, device_seconds, judged, measure
-
-from echojax.errors import UserError
 from selective_scan import implementations
 from selective_scan.gpu.plans import PLANS, Plan, plan_for, segments_for
 
 # Sizes that the table's lines are for, and of few long rows.
-_SHAPES = {
-    "plan": (
-        Shape(2048, 50, 128, 16), Shape(8, 2048, 2048, 16), Shape(2048, 50, 128, 32),
-        Shape(2048, 200, 128, 32), Shape(2048, 50, 128, 64),
-    ),
-    "segments": (Shape(1, 16384, 256, 16), Shape(1, 16384, 1024, 16), Shape(4, 4096, 128, 32)),
-}  # fmt: skip
+_SIZES = {
+    "plan": [
+        *((2048, 50, 128, states) for states in (16, 32, 64)),
+        (8, 2048, 2048, 16),
+        (2048, 200, 128, 32),
+    ],
+    "segments": [(1, 16384, 256, 16), (1, 16384, 1024, 16), (4, 4096, 128, 32)],
+}
+_TINY = (2, 9, 5, 3)
 Case = tuple[Any, ...]  # B, L, E, N and dtype
-_TINY = Shape(2, 9, 5, 3)
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,11 @@ def tune(flags: Flags) -> None:
     """
     if not flags.dry_run and (reason := implementations()["pallas_gpu"]) is not None:
         raise UserError(f"pallas_gpu {reason}; --dry-run tries little, interpreted")
-    tiny = {"plan": (_TINY,), "segments": (_TINY,)}
+    tiny = {"plan": [_TINY], "segments": [_TINY]}
     cases: list[Row] = [
-        {"what": what} | shape._asdict() | {"dtype": dtype}
-        for what, shapes in (tiny if flags.dry_run else _SHAPES).items()
-        for shape in shapes
+        {"what": what} | Shape(*size)._asdict() | {"dtype": dtype}
+        for what, sizes in (tiny if flags.dry_run else _SIZES).items()
+        for size in sizes
         for dtype in (DTYPES if what == "plan" and not flags.dry_run else DTYPES[:1])
     ]
     path, command = flags.out or default_path("scan-plans"), command_of("tune_scans.py", flags)

@@ -73,7 +73,8 @@ def _sound(array: object) -> bool:
         return False
     if array.dtype.kind != "U" or not array.nbytes:
         return True
-    return bool(np.ascontiguousarray(array).reshape(-1).view(np.uint32).max() <= sys.maxunicode)
+    codes = np.ascontiguousarray(array).reshape(-1).view(np.uint32)
+    return int(np.max(codes)) <= sys.maxunicode
 
 
 def read_arrays(path: Path, names: tuple[str, ...] = ()) -> dict[str, np.ndarray]:

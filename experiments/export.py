@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from echojax.command_line import Terminal, parse
+from echojax.command_line import Terminal, log_to, parse
 from echojax.compilation import use_compilation_cache
 from echojax.errors import exit_on_user_error
 from echojax.serving.export import MOST, export_run
@@ -33,6 +33,7 @@ class Flags:
 def main() -> None:
     """Run the command."""
     console = Terminal(soft_wrap=True, highlight=False)
+    log_to(console)
     with exit_on_user_error():
         flags = parse(Flags, args=sys.argv[1:])
         try:
@@ -44,7 +45,6 @@ def main() -> None:
                     k=flags.k,
                     data_dir=flags.data_dir,
                     data_path=flags.data_path,
-                    say=console.print,
                 )
         except Stopped as stop:
             console.print(f"stopped: {flags.output} is as it was")
@@ -52,7 +52,8 @@ def main() -> None:
     for name, file in manifest["files"].items():
         console.print(f"{file['bytes']:>13,} bytes  {flags.output / name}")
     console.print(
-        f"{manifest['model']}, {manifest['items']:,} items, {manifest['parameters']:,} parameters, "
+        f"{manifest['model']} of step {manifest['step']}, {manifest['items']:,} items, "
+        f"{manifest['parameters']:,} parameters, "
         f"the best {manifest['k']} for histories of {manifest['max_len']}; "
         f"platforms: {', '.join(manifest['platforms'])}"
     )

@@ -10,13 +10,13 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from echojax.command_line import Terminal, parse
+from echojax.command_line import Terminal, log_to, parse
 from echojax.compilation import use_compilation_cache
 from echojax.errors import UserError, exit_on_user_error
 from echojax.serving import Recommender
 from echojax.serving.history_file import answer_file, check_files
 from echojax.serving.item_ids import typed_ids
-from echojax.serving.titles import run_titles
+from echojax.serving.trained import run_titles
 from echojax.signals import Stopped, stopping_at_once
 from echojax.training.run_folder import read_config, read_items
 
@@ -67,9 +67,11 @@ def check(flags: Flags) -> None:
 def show(flags: Flags, recommender: Recommender, console: Console) -> None:
     """Print one history's recommendations, with titles where there are some."""
     titles = run_titles(
-        read_items(flags.run_dir)[1], read_config(flags.run_dir), data_dir=flags.data_dir,
-        data_path=flags.data_path, say=console.print,
-    )  # fmt: skip
+        read_items(flags.run_dir)[1],
+        read_config(flags.run_dir),
+        data_dir=flags.data_dir,
+        data_path=flags.data_path,
+    )
     history = typed_ids(flags.history or "")
     if titles and history:  # whoever typed the ids of other data sees it
         named = " · ".join(titles.get(item, item) for item in history[-_NAMED:])
@@ -95,27 +97,20 @@ def answer_all(flags: Flags, recommender: Recommender, console: Console) -> None
     """Answer a file of histories."""
     assert flags.histories is not None
     assert flags.output is not None
-    began = said = time.monotonic()
-    first: int | None = None
-    done = 0
-
-    def report(so_far: int) -> None:
-        nonlocal said, first, done
-        done = so_far
-        first = done if first is None else first
-        now = time.monotonic()
-        words = f"{done:,} histories  {(done - first) / (now - began):,.0f}/s"
-        status.update(words)
-        if not console.is_terminal and now - said >= _SECONDS:
-            said = now
-            console.print(words)
-
+    began = logged = time.monotonic()
+    first, done = None, 0
+    answered = answer_file(
+        recommender, flags.histories, flags.output, flags.k, exclude_seen=flags.exclude_seen
+    )
     try:
-        with console.status("reading histories ...") as status:  # on a terminal alone
-            answer_file(
-                recommender, flags.histories, flags.output, flags.k,
-                exclude_seen=flags.exclude_seen, report=report,
-            )  # fmt: skip
+        with console.status("reading histories ...") as status:  # only on a terminal
+            for done in answered:
+                first, now = done if first is None else first, time.monotonic()
+                words = f"{done:,} histories  {(done - first) / (now - began):,.0f}/s"
+                status.update(words)
+                if not console.is_terminal and now - logged >= _SECONDS:
+                    logged = now
+                    console.print(words)
     except Stopped:
         console.print(f"stopped after {done:,} histories; the same command goes on")
         raise
@@ -125,6 +120,7 @@ def answer_all(flags: Flags, recommender: Recommender, console: Console) -> None
 def main() -> None:
     """Run the command."""
     console = Terminal(soft_wrap=True, highlight=False)
+    log_to(console)
     with exit_on_user_error():
         flags = parse(Flags, args=sys.argv[1:])
         check(flags)
@@ -136,8 +132,8 @@ def main() -> None:
                     data_dir=flags.data_dir,
                     data_path=flags.data_path,
                     batch_size=flags.batch_size,
-                    say=console.print,
                 )
+                console.print(f"step {recommender.step} of {flags.run_dir}")
                 (show if flags.history is not None else answer_all)(flags, recommender, console)
         except Stopped as stop:
             raise SystemExit(128 + stop.signum) from None

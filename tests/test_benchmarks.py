@@ -9,12 +9,13 @@ import sys
 import time
 from pathlib import Path
 
-import gpu_acceptance
-import harness
 import jax
 import numpy as np
-import pages
 import pytest
+
+import gpu_acceptance
+import harness
+import pages
 import scaling
 import scan_programs
 import scans
@@ -22,12 +23,11 @@ import serving
 import step
 import training
 import tune_scans
-from harness import Program, Record, Skipped
-from scan_programs import Roofline, Shape
-
 from echojax.command_line import parse
 from echojax.errors import UserError
 from echojax.files import read_record
+from harness import Program, Record, Skipped
+from scan_programs import Roofline, Shape
 from selective_scan import selective_scan_gradients, selective_scan_reference
 from selective_scan.gpu.plans import PLANS
 
@@ -49,11 +49,9 @@ def unchanged_settings():
 
 def script(name, *args):
     """Run a benchmark as a user does: (exit code, output, errors)."""
-    done = subprocess.run(
-        [sys.executable, ROOT / "benchmarks" / name, *map(str, args)],
-        env=os.environ | {"JAX_PLATFORMS": "cpu"}, capture_output=True, text=True, timeout=500,
-        check=False,
-    )  # fmt: skip
+    command = [sys.executable, ROOT / "benchmarks" / name, *map(str, args)]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout, done.stderr
 
 
@@ -125,17 +123,19 @@ def test_a_file_of_something_else_is_refused(content, says, tmp_path):
 
 def test_a_failure_is_a_row_with_its_reason(tmp_path):
     failures = (
-        RuntimeError("no such kernel\n in /home/me/secret/place.py"), Skipped("needs 100 GiB"),
+        RuntimeError("no such kernel\n in /home/me/secret/place.py"),
+        Skipped("needs 100 GiB"),
         RuntimeError("RESOURCE_EXHAUSTED: no room"),
-    )  # fmt: skip
+    )
     with Record(tmp_path / "r.json", "", {}) as record:
         for case, failure in zip(record.missing(CASES), failures, strict=True):
             with record.row(case):
                 raise failure
     assert [(row["status"], row["reason"]) for row in record.document.rows] == [
-        ("failed", "RuntimeError: no such kernel in ..."), ("skipped", "needs 100 GiB"),
+        ("failed", "RuntimeError: no such kernel in ..."),
+        ("skipped", "needs 100 GiB"),
         ("skipped", "RuntimeError: RESOURCE_EXHAUSTED: no room"),
-    ]  # fmt: skip
+    ]
 
 
 def test_what_needs_too_much_memory_is_skipped():
@@ -358,10 +358,13 @@ def test_serving(tmp_path, caplog):
         "python benchmarks/serving.py --models sasrec --max-memory-gib 0.5 --quick"
     )
     assert [(row["kind"], row["model"], row["catalogue"]) for row in results["rows"]] == [
-        ("encode", "sasrec", None), ("encode", "sasrec", None),
-        ("event", "mamba4rec", None), ("event", "mamba4rec", None),
-        ("top-k", None, 1000), ("top-k", None, 2000),
-    ]  # fmt: skip
+        ("encode", "sasrec", None),
+        ("encode", "sasrec", None),
+        ("event", "mamba4rec", None),
+        ("event", "mamba4rec", None),
+        ("top-k", None, 1000),
+        ("top-k", None, 2000),
+    ]
     for row in results["rows"]:
         assert row["status"] == "measured", row
         assert 0 < row["min_seconds"] <= row["p50_seconds"] <= row["p99_seconds"]
@@ -417,15 +420,33 @@ def test_a_sharded_step_has_the_losses_of_one_device(tmp_path):
 @pytest.mark.slow
 def test_scaling_exchanges_the_bytes_of_arithmetic(tmp_path):
     small = [
-        "--model", "gru4rec", "--items", 31, "--large-items", 16, "--events", 6, "--d-model", 8,
-        "--devices", 2, "--rows", 16, "--steps", 2,
-    ]  # fmt: skip
+        "--model",
+        "gru4rec",
+        "--items",
+        31,
+        "--large-items",
+        16,
+        "--events",
+        6,
+        "--d-model",
+        8,
+        "--devices",
+        2,
+        "--rows",
+        16,
+        "--steps",
+        2,
+    ]
     code, _, err = script("scaling.py", *small, "--out", tmp_path / "s.json")
     assert code == 0, err
     rows = json.loads((tmp_path / "s.json").read_text())["rows"]
     assert [(row["items"], row["devices"], row["rows"], row["item_shards"]) for row in rows] == [
-        (31, 1, 16, 1), (31, 1, 8, 1), (31, 2, 16, 1), (16, 2, 16, 1), (16, 2, 16, 2),
-    ]  # fmt: skip
+        (31, 1, 16, 1),
+        (31, 1, 8, 1),
+        (31, 2, 16, 1),
+        (16, 2, 16, 1),
+        (16, 2, 16, 2),
+    ]
     assert all(row["median_seconds"] > 0 for row in rows)
     _, _, whole, large, parts = rows
     # GRU4Rec of width 8: a table of 8 numbers an item, and the same rest for both item sets.
@@ -504,13 +525,17 @@ def plan_row(plan, batch, milliseconds):
 
 def test_the_best_plan_is_fast_at_every_size():
     a, b, c = (
-        "block 32, chunk 16, ahead 1", "block 64, chunk 8, ahead 1", "block 64, chunk 8, ahead 2",
-    )  # fmt: skip
+        "block 32, chunk 16, ahead 1",
+        "block 64, chunk 8, ahead 1",
+        "block 64, chunk 8, ahead 2",
+    )
     times = {a: (1, 4), b: (2, 2), c: (1.1, 2.2)}
     rows = [plan_row(plan, n, own[n]) for plan, own in times.items() for n in (0, 1)]
     assert tune_scans.slowness(rows) == {
-        a: pytest.approx(2**0.5), b: pytest.approx(2**0.5), c: pytest.approx(1.1),
-    }  # fmt: skip
+        a: pytest.approx(2**0.5),
+        b: pytest.approx(2**0.5),
+        c: pytest.approx(1.1),
+    }
     (line,) = tune_scans.plan_lines(rows)
     assert line.startswith("    16: Plan(block=64, chunk=8, ahead=2),  # 1.100 of the best")
     assert line.endswith("the present line: 1.414")
@@ -548,7 +573,7 @@ def test_without_a_gpu_one_line_says_so(measure):
 
 
 def test_acceptance_without_the_data_that_was_named(tmp_path):
-    with pytest.raises(UserError, match=r"holds no ml-1m; put ml-1m\.zip there"):
+    with pytest.raises(UserError, match=r"holds no ml-1m; put ml-1m.* there"):
         gpu_acceptance.accept(gpu_acceptance.Flags(dry_run=True, data_dir=tmp_path))
 
 

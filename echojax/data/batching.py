@@ -24,11 +24,7 @@ def shuffled(positions: np.ndarray, size: int, seed: int, epoch: int) -> np.ndar
     example at a time in Python (8 us each, more than a GPU needs for its training step) and
     gives epoch e of seed s the order of epoch e-1 of seed s+1.
 
-    Args:
-        positions: int (B,) in 0..size-1.
-        size: Length of the permuted range.
-        seed: Non-negative seed.
-        epoch: Number of the epoch, from 0.
+    ``positions`` are int (B,) in 0..size-1.
     """
     bits = max(1, (size - 1).bit_length())
     low_bits = np.uint64(bits // 2)
@@ -59,19 +55,13 @@ def _mix64(x: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Batches:
-    """All batches of all epochs, by number.
-
-    Attributes:
-        examples: What to draw from; every epoch shows each example once.
-        batch_size: Rows B of every batch.
-        seed: Determines the order.
-        rows: The rows of each batch to make. A host that feeds only some devices makes a part;
-            rows from ``batch_size`` on only fill up, so that all devices have as many.
-    """
+    """All batches of all epochs, by number; every epoch shows each example once."""
 
     examples: Examples | Windows
-    batch_size: int
-    seed: int
+    batch_size: int  # rows B of every batch
+    seed: int  # determines the order
+    # The rows of each batch to make. A host that feeds only some devices makes a part; rows from
+    # ``batch_size`` on only fill up, so that all devices have as many.
     rows: range
 
     @property
@@ -102,13 +92,9 @@ class Batches:
 
 @dataclass(frozen=True)
 class StackedBatches:
-    """The batches of several seeds side by side: every array has a leading axis S.
+    """The batches of several seeds side by side: every array has a leading axis S."""
 
-    Attributes:
-        parts: One for each seed, alike but for the order.
-    """
-
-    parts: tuple[Batches, ...]
+    parts: tuple[Batches, ...]  # one for each seed, alike but for the order
 
     @property
     def batch_size(self) -> int:

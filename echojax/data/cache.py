@@ -37,12 +37,7 @@ def data_folders(data_dir: Path | str | None) -> list[Path]:
 
 
 def cache_path(name: str, **identity: Any) -> Path:
-    """Return where the data set prepared from ``identity`` is kept.
-
-    Args:
-        name: The data set's name, to recognise the file by.
-        **identity: JSON-able: everything that the result depends on.
-    """
+    """Return where the data set is kept that was prepared from ``identity``, which is JSON-able."""
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     return cache_dir() / "prepared" / f"{name}-{key[:16]}.npz"
 

@@ -19,28 +19,18 @@ Predictor = Callable[["Examples", np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Dataset:
-    """Histories of all users, one after another.
+    """Histories of all users: user u's items are ``items_T[offsets[u]:offsets[u+1]]``."""
 
-    Attributes:
-        name: What the data is called in results.
-        items_T: int32 item numbers 1..num_items-1, users one after another, in time order.
-        times_T: times in the source's unit, float64, or int64 where float64 is not exact;
-            positions where it has none.
-        offsets: int64 (U+1,); user u's history is ``items_T[offsets[u]:offsets[u+1]]``.
-        user_ids: str (U,), the source's own user ids.
-        item_ids: str (V,), the source's own item ids; number 0 is padding, its id "".
-        fingerprint: What identifies the data in results; JSON-able.
-        optimum: For generated data, the best possible predictor: given examples and indices
-            its exact distribution of the next item, float64 (B, V). None for real data.
-    """
-
-    name: str
-    items_T: np.ndarray
+    name: str  # what the data is called in results
+    items_T: np.ndarray  # int32 item numbers 1..V-1, users one after another, in time order
+    # In the unit of the source, float64, or int64 where that is not exact; positions without one.
     times_T: np.ndarray
-    offsets: np.ndarray
-    user_ids: np.ndarray
-    item_ids: np.ndarray
-    fingerprint: dict[str, Any]
+    offsets: np.ndarray  # int64 (U+1,)
+    user_ids: np.ndarray  # str (U,), the source's own
+    item_ids: np.ndarray  # str (V,), the source's own; number 0 is padding, its id ""
+    fingerprint: dict[str, Any]  # what identifies the data in results; JSON-able
+    # Of generated data the best possible predictor: given examples and indices its exact
+    # distribution of the next item, float64 (B, V).
     optimum: Predictor | None = field(default=None, compare=False)
 
     @property

@@ -1,5 +1,6 @@
 """Files to events: rows of (user, item, time), read a block at a time into one polars frame."""
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -123,9 +124,16 @@ class _Ids:
         Raises:
             UserError: An id is longer than ``MAX_ID_BYTES``, or holds a tab, newline or NUL.
         """
-        ids = pl.concat([ids for ids, _ in self._blocks]).unique(maintain_order=True)
-        kind = pl.Enum(ids)
-        column = pl.concat([ids.cast(kind).gather(n) for ids, n in self._blocks], rechunk=True)
+        merged = ids_in_order(pl.concat([ids for ids, _ in self._blocks]))
+        starts = itertools.accumulate((ids.len() for ids, _ in self._blocks), initial=0)
+        column = pl.concat(
+            (
+                merged.slice(start, ids.len()).gather(numbers)
+                for start, (ids, numbers) in zip(starts, self._blocks, strict=False)
+            ),
+            rechunk=True,
+        )
+        ids = ids_by_number(column)
         lengths = ids.str.len_bytes()
         split = ids.str.contains("[\\t\\n\\r\\x00]")
         bad = int(lengths.arg_max() or 0)

@@ -9,20 +9,14 @@ import numpy as np
 class Examples:
     """An index of examples; nothing of size examples x length is ever held.
 
-    Attributes:
-        items_T: int32 histories of all users, one after another.
-        start_M: int64 position in ``items_T`` where the example's user begins.
-        target_M: int64 position in ``items_T`` of the item to predict; at least one item of the
-            same user lies before it.
-        user_M: int32 user numbers.
-        max_len: L, how many of the newest items an example shows.
+    At least one item of the same user lies before each target.
     """
 
-    items_T: np.ndarray
-    start_M: np.ndarray
-    target_M: np.ndarray
-    user_M: np.ndarray
-    max_len: int
+    items_T: np.ndarray  # int32 histories of all users, one after another
+    start_M: np.ndarray  # int64 position in ``items_T`` where the example's user begins
+    target_M: np.ndarray  # int64 position in ``items_T`` of the item to predict
+    user_M: np.ndarray  # int32 user numbers
+    max_len: int  # L, how many of the newest items an example shows
 
     def __len__(self) -> int:
         return self.target_M.size
@@ -78,18 +72,12 @@ class Windows:
 
     A user's targets are cut from the newest on into stretches of ``max_len``; the oldest may be
     shorter. Position l of a row shows one item and asks for the next.
-
-    Attributes:
-        items_T: int32 histories of all users, one after another.
-        first_M: int64 position in ``items_T`` of a stretch's first shown item.
-        lengths_M: int32 shown items of a stretch.
-        max_len: L.
     """
 
-    items_T: np.ndarray
-    first_M: np.ndarray
-    lengths_M: np.ndarray
-    max_len: int
+    items_T: np.ndarray  # int32 histories of all users, one after another
+    first_M: np.ndarray  # int64 position in ``items_T`` of a stretch's first shown item
+    lengths_M: np.ndarray  # int32 shown items of a stretch
+    max_len: int  # L
 
     def __len__(self) -> int:
         return self.first_M.size

@@ -52,50 +52,30 @@ Fields = list[list[str]]
 
 @dataclass(frozen=True)
 class Columns:
-    """How a file is to be read; None means the format's own, or a sensible guess.
+    """How a file is to be read; None means the format's own, or a sensible guess."""
 
-    Attributes:
-        user: Name of the user's column.
-        item: Name of the item's column.
-        time: Name of the time's column.
-        names: Names of all columns between commas, of a file that has no header.
-        time_format: How dates are written, as strftime has it; None for ISO 8601.
-        missing: What is done with rows whose user or item is empty, NA, NULL or the like.
-        data_format: A name in ``FORMATS``; None recognises it.
-    """
-
-    user: str | None = None
+    user: str | None = None  # names of columns
     item: str | None = None
     time: str | None = None
-    names: str | None = None
-    time_format: str | None = None
+    names: str | None = None  # of all columns, between commas, of a file that has no header
+    time_format: str | None = None  # how dates are written, as strftime has it; None for ISO 8601
+    # What is done with rows whose user or item is empty, NA, NULL or the like.
     missing: Literal["refuse", "drop", "keep"] = "refuse"
-    data_format: str | None = None
+    data_format: str | None = None  # a name in ``FORMATS``
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How to read a file.
+    """How to read a file."""
 
-    Attributes:
-        data_format: A name in ``FORMATS``.
-        delimiter: What stands between fields; "" where any white space does, or there is no text.
-        names: Names of all fields (for JSON, of the first object's).
-        user: Index of the user's field.
-        item: Index of the item's field.
-        time: Index of the time's field; None means file order.
-        has_header: The first line is a header.
-        unused: Names of other columns that look like times.
-    """
-
-    data_format: str
-    delimiter: str = ""
-    names: tuple[str, ...] = ()
-    user: int = 0
+    data_format: str  # a name in ``FORMATS``
+    delimiter: str = ""  # "" where any white space parts fields, or there is no text
+    names: tuple[str, ...] = ()  # of all fields (for JSON, of the first object's)
+    user: int = 0  # indices of fields
     item: int = 1
-    time: int | None = None
+    time: int | None = None  # None means file order
     has_header: bool = False
-    unused: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()  # names of other columns that look like times
 
     def __str__(self) -> str:
         if self.data_format in _UNNAMED:
@@ -375,9 +355,7 @@ def _rated(rows: Fields, times: list[int]) -> tuple[str, ...] | None:
 def _words_only(lines: list[str], tabs: int) -> str | None:
     """Return ``pairs`` or ``histories`` where lines of words are one of them, and not a table.
 
-    Args:
-        lines: The first lines.
-        tabs: Into how many fields tabs part every line; 0 where they do not.
+    ``tabs`` is into how many fields tabs part every line; 0 where they do not.
     """
     rows = [_words(line) for line in lines]
     counts = [len(row) for row in rows]

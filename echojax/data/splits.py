@@ -1,6 +1,6 @@
 """Splits of a data set into training, validation and test examples (design section 5)."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -10,26 +10,19 @@ from echojax.errors import UserError
 
 
 class Split(NamedTuple):
-    """Examples by purpose, and what the split had to leave out.
-
-    Attributes:
-        train: Training examples.
-        valid: Validation examples, for the choice of the best epoch.
-        test: Test examples.
-        facts: JSON-able description of the split for results.
-    """
+    """Examples by purpose, and what the split had to leave out."""
 
     train: Examples
-    valid: Examples
+    valid: Examples  # for the choice of the best epoch
     test: Examples
-    facts: dict[str, object]
+    facts: dict[str, object]  # JSON-able, for results
 
 
 def leave_one_out(dataset: Dataset, max_len: int) -> Split:
     """Keep every user's last item for testing and the last but one for validation.
 
     All proper prefixes of the rest predict their next item in training. Users with fewer than
-    three interactions serve training alone.
+    three interactions serve training only.
     """
     user_T, position_T, length_T = _places(dataset)
     from_end_T = length_T - position_T
@@ -42,10 +35,10 @@ def leave_one_out(dataset: Dataset, max_len: int) -> Split:
         dataset,
         max_len,
         user_T,
+        facts,
         train=has_history_T & (~long_T | (from_end_T > 2)),
         valid=long_T & (from_end_T == 2),
         test=long_T & (from_end_T == 1),
-        facts=facts,
     )
 
 
@@ -79,10 +72,10 @@ def global_time_split(
         dataset,
         max_len,
         user_T,
+        facts,
         train=has_history_T & (times_T < first),
         valid=has_history_T & (times_T >= first) & (times_T < second),
         test=has_history_T & (times_T >= second),
-        facts=facts,
     )
 
 
@@ -95,19 +88,13 @@ def _places(dataset: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _split(
-    dataset: Dataset,
-    max_len: int,
-    user_T: np.ndarray,
-    *,
-    train: np.ndarray,
-    valid: np.ndarray,
-    test: np.ndarray,
-    facts: dict[str, object],
+    dataset: Dataset, max_len: int, user_T: np.ndarray, facts: dict[str, object], **targets: Any
 ) -> Split:
+    """Return the examples of each part, whose targets are given as a mask over all events."""
     if max_len < 1:
         raise UserError(f"--max-len {max_len}: must be at least 1")
-
-    def examples(part: str, is_target_T: np.ndarray) -> Examples:
+    parts = {}
+    for part, is_target_T in targets.items():
         target_M = np.flatnonzero(is_target_T)
         if target_M.size == 0:
             raise UserError(
@@ -115,6 +102,6 @@ def _split(
                 "more or longer histories are needed"
             )
         user_M = user_T[target_M]
-        return Examples(dataset.items_T, dataset.offsets[user_M], target_M, user_M, max_len)
-
-    return Split(examples("train", train), examples("valid", valid), examples("test", test), facts)
+        start_M = dataset.offsets[user_M]
+        parts[part] = Examples(dataset.items_T, start_M, target_M, user_M, max_len)
+    return Split(**parts, facts=facts)

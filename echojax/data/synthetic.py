@@ -28,31 +28,17 @@ _TIE_BREAK = 1e-9
 
 @dataclass(frozen=True)
 class Synthetic:
-    """The generator and its optimum.
-
-    Attributes:
-        seed: Determines the rules and every history.
-        num_users: Users U.
-        min_length: Shortest history.
-        max_length: Longest history; lengths are uniform in between.
-        num_genres: Genres, a multiple of ``period``.
-        genre_size: Items of a genre.
-        far_lag: How many events ago ``far`` looks.
-        period: Genres of a ring, which take turns.
-        recent: Probability of the source ``recent``.
-        far: Probability of the source ``far``.
-        taste: Probability of the source ``taste``; ``noise`` has the rest.
-    """
+    """The generator and its optimum; ``seed`` determines the rules and every history."""
 
     seed: int = 0
     num_users: int = 2000
-    min_length: int = 30
+    min_length: int = 30  # of a history; lengths are uniform up to the longest
     max_length: int = 50
-    num_genres: int = 30
-    genre_size: int = 4
-    far_lag: int = 20
-    period: int = 5
-    recent: float = 0.15
+    num_genres: int = 30  # a multiple of ``period``
+    genre_size: int = 4  # items of a genre
+    far_lag: int = 20  # how many events ago ``far`` looks
+    period: int = 5  # genres of a ring, which take turns
+    recent: float = 0.15  # probabilities of the sources; ``noise`` has the rest
     far: float = 0.35
     taste: float = 0.4
 

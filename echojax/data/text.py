@@ -61,12 +61,7 @@ _KINDS = (
 
 @dataclass(frozen=True)
 class TextFile:
-    """A text file, or a member of a zip archive.
-
-    Attributes:
-        path: The file.
-        member: Name inside the archive at ``path``; None where ``path`` itself is the text.
-    """
+    """A text file, or a member of the zip archive at ``path``."""
 
     path: Path
     member: str | None = None
@@ -82,17 +77,11 @@ class TextFile:
 
 @dataclass(frozen=True)
 class Block:
-    """Whole lines of a text file.
-
-    Attributes:
-        file: The file, for error messages.
-        data: UTF-8 bytes without NUL and CRLF; the last byte is a newline.
-        first_line: Number of the block's first line in the file, from 1.
-    """
+    """Whole lines of a text file."""
 
     file: TextFile
-    data: bytes
-    first_line: int
+    data: bytes  # UTF-8 without NUL and CRLF; the last byte is a newline
+    first_line: int  # its number in the file, from 1
 
     def error(self, position: int, problem: str) -> UserError:
         """Return the error for ``problem`` at byte ``position``, naming file and line."""
@@ -171,12 +160,7 @@ def read_blocks(file: TextFile, block_bytes: int = BLOCK_BYTES) -> Iterator[Bloc
 
 
 def read_whole(file: TextFile) -> bytes:
-    """Return the bytes of a small text file.
-
-    Raises:
-        UserError: The file is missing, unreadable, a broken archive, or longer than
-            ``ALWAYS_ALLOWED_BYTES``.
-    """
+    """Return the bytes of a small text file; ``UserError`` as from ``read_blocks``."""
     with reading(file), ExitStack() as stack:
         stream, _ = _open(file, stack)
         data = stream.read(ALWAYS_ALLOWED_BYTES + 1)

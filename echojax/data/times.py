@@ -80,7 +80,7 @@ def joined_times(blocks: Sequence[Moments], error: Error) -> tuple[np.ndarray, s
     unit = next(n for n in _PER_SECOND.values() if not (nanos_T % (10**9 // n)).any())
     if unit == 10**9 and np.abs(seconds_T).max() > 9_200_000_000:
         raise error(
-            int(np.abs(seconds_T).argmax()), "the date is too far from 1970 for nanoseconds"
+            int(np.argmax(np.abs(seconds_T))), "the date is too far from 1970 for nanoseconds"
         )
     ties = "" if (seconds_T % _DAY).any() else "; events of one day stay in the order of lines"
     times_T = _exact(seconds_T * unit + nanos_T // (10**9 // unit))

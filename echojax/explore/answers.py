@@ -42,7 +42,9 @@ def answers(question: Question, runs: Sequence[ExploredRun]) -> dict[str, Any]:
                 "rows": list(zip(answer.item_ids, answer.scores, strict=True)),
                 "by_model": by_model,
                 "notes": notes,
+                "shares": list(events[0].shares) if events else [],
                 "events": shown,
+                "most": max((event.shares["share"] for event in shown), default=1.0),
                 "others": (len(events) - len(shown), rest),
             }
         )

@@ -13,10 +13,6 @@ CHARACTERS = 20_000  # of a value
 _ITEMS = 2_000
 
 
-class QuestionError(UserError):
-    """A mistake in what was asked, in words that the page may show."""
-
-
 @dataclass(frozen=True)
 class Question:
     """One question; empty where nothing was asked.
@@ -51,18 +47,18 @@ def read_question(values: Mapping[str, str]) -> Question:
     """Return the question of an address.
 
     Raises:
-        QuestionError: a value is empty or too long, or k is no number from 1 to 100.
+        UserError: a value is empty or too long, or k is no number from 1 to 100.
     """
     for name in ("user", "history", "k", "item"):
         if len(values.get(name, "")) > CHARACTERS:
-            raise QuestionError(f"{name} is longer than {CHARACTERS:,} characters; shorten it")
+            raise UserError(f"{name} is longer than {CHARACTERS:,} characters; shorten it")
     history = tuple(typed_ids(values.get("history", "")))
     if len(history) > _ITEMS:
-        raise QuestionError(f"a history of {len(history):,} items; give the newest {_ITEMS:,}")
+        raise UserError(f"a history of {len(history):,} items; give the newest {_ITEMS:,}")
     k = values.get("k", "").strip() or "10"
     if not (k.isascii() and k.isdigit() and len(k) < 4 and 1 <= int(k) <= MOST):
-        raise QuestionError(f"k must be a whole number from 1 to {MOST}, not {k[:20]!r}")
+        raise UserError(f"k must be a whole number from 1 to {MOST}, not {k[:20]!r}")
     user = values.get("user", "").strip()
     if not user and not history and ("user" in values or "history" in values):
-        raise QuestionError("nothing was asked; type a user, or the ids of some items")
+        raise UserError("nothing was asked; type a user, or the ids of some items")
     return Question(user, () if user else history, int(k), values.get("item", "").strip())

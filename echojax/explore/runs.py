@@ -13,15 +13,12 @@ from echojax.analysis import analyse
 from echojax.config import Config
 from echojax.data import Dataset
 from echojax.errors import UserError
-from echojax.explore.question import QuestionError
 from echojax.files import read_json
 from echojax.models import SequenceModel
 from echojax.models.heuristic import training_counts
 from echojax.serving import Recommender
-from echojax.serving.batches import padded
-from echojax.serving.popularity import read_run_data
-from echojax.serving.titles import check_places, run_titles
-from echojax.serving.trained import read_trained
+from echojax.serving.recommender import padded
+from echojax.serving.trained import check_places, read_run_data, read_trained, run_titles
 
 log = logging.getLogger(__name__)
 
@@ -84,13 +81,13 @@ class ExploredRun:
         """Return the items of a user but the last, oldest first; and the last, the test's target.
 
         Raises:
-            QuestionError: there is no such user, or the data set is not there.
+            UserError: there is no such user, or the data set is not there.
         """
         if self.dataset is None:
-            raise QuestionError(f"the data of {self.name} is not here; type a history instead")
+            raise UserError(f"the data of {self.name} is not here; type a history instead")
         number = self._user_number.get(user)
         if number is None:
-            raise QuestionError(f"user {user!r} is not in the data of this run; pick another")
+            raise UserError(f"user {user!r} is not in the data of this run; pick another")
         start, end = self.dataset.offsets[number : number + 2]
         items = self.dataset.item_ids[self.dataset.items_T[start:end]].tolist()
         return items[:-1], items[-1]
@@ -133,11 +130,11 @@ def read_explored(
             that is not where it is said to be.
     """
     check_places(data_dir, data_path)
-    trained = read_trained(folder, log.info)
+    trained = read_trained(folder)
     config, places = trained.config, {"data_dir": data_dir, "data_path": data_path}
     dataset, counts = None, None
     try:
-        dataset, split = read_run_data(folder, config, **places, say=log.info)
+        dataset, split = read_run_data(folder, config, **places)
         counts = training_counts(split.train, dataset.num_items)
     except UserError as error:
         log.info("no users to pick from, no answer by popularity: %s", error)
@@ -149,9 +146,10 @@ def read_explored(
         recommender=Recommender(
             trained.model,
             trained.item_ids,
+            step=trained.step,
             popularity=None if counts is None else lambda: counts,
         ),
-        titles=run_titles(trained.titles, config, **places, say=log.info),
+        titles=run_titles(trained.titles, config, **places),
         dataset=dataset,
     )
 

@@ -1,6 +1,7 @@
 """The page on a comparison of selective scans, from the JSON file that the benchmark wrote."""
 
 from base64 import b64encode
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,10 @@ def scan_page(path: Path, **navigation: Any) -> str:
         "scans.html",
         title="Selective scans compared",
         subtitle=f"{machine.get('device')} · {machine.get('processor')} · {comparison.date}",
-        figures={file.stem: _as_url(file) for file in sorted(path.parent.glob("*-against-*.png"))},
+        figures={
+            file.stem: _as_url(file)
+            for file in sorted(path.parent.glob(f"{escape(path.stem)}-against-*.png"))
+        },
         table=_table(comparison.rows),
         facts={"Machine and versions": {"command": comparison.command, **machine}},
         **navigation,

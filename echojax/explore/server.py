@@ -22,7 +22,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from echojax.errors import UserError, one_line
 from echojax.explore.answers import answers
-from echojax.explore.question import CHARACTERS, MOST, QuestionError, read_question
+from echojax.explore.question import CHARACTERS, MOST, read_question
 from echojax.explore.runs import ExploredRun
 from echojax.explore.scans import scan_page
 from echojax.report.learned_figures import WHY_DIRECTIONS_EXCEED
@@ -95,10 +95,9 @@ def make_app(runs: Sequence[ExploredRun], scans: Path | None) -> Starlette:
         return HTMLResponse(html, headers=_HEADERS)
 
     def mistake(request: Request, error: Exception) -> HTMLResponse:
-        return page(400, one_line(error), form=form(request))
-
-    def damaged(request: Request, error: Exception) -> HTMLResponse:
-        log.error("%s", one_line(error))
+        if request.url.path == "/":  # in the question
+            return page(400, one_line(error), form=form(request))
+        log.error("%s", one_line(error))  # in a file
         return page(500, "This cannot be shown: a file cannot be read. The terminal names it.")
 
     def absent(request: Request, error: Exception) -> HTMLResponse:
@@ -129,8 +128,7 @@ def make_app(runs: Sequence[ExploredRun], scans: Path | None) -> Starlette:
             )
         ],
         exception_handlers={
-            QuestionError: mistake,
-            UserError: damaged,
+            UserError: mistake,
             HTTPException: absent,
             Exception: broken,
         },

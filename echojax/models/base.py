@@ -182,12 +182,17 @@ def check_histories(item_ids_BxL: Any, lengths_B: Any, num_items: int) -> None:
     if isinstance(item_ids_BxL, jax.core.Tracer) or isinstance(lengths_B, jax.core.Tracer):
         return
     items, lengths = np.asarray(item_ids_BxL), np.asarray(lengths_B)
+    check_item_numbers(items, num_items)
+    if lengths.size and not 1 <= lengths.min() <= lengths.max() <= items.shape[1]:
+        wrong = lengths.min() if lengths.min() < 1 else lengths.max()
+        raise ValueError(f"a history of length {wrong}: it must be 1 to {items.shape[1]}")
+
+
+def check_item_numbers(items: np.ndarray, num_items: int) -> None:
+    """Raise ``ValueError`` where an item's number is not in the table of ``num_items``."""
     if items.size and not 0 <= items.min() <= items.max() < num_items:
         wrong = items.min() if items.min() < 0 else items.max()
         raise ValueError(
             f"item {wrong} is not in the table: items are numbered 1 to {num_items - 1}, "
             "and 0 is padding"
         )
-    if lengths.size and not 1 <= lengths.min() <= lengths.max() <= items.shape[1]:
-        wrong = lengths.min() if lengths.min() < 1 else lengths.max()
-        raise ValueError(f"a history of length {wrong}: it must be 1 to {items.shape[1]}")

@@ -105,7 +105,7 @@ class ItemKNN(HeuristicModel):
         user = np.searchsorted(np.unique(train.start_M), positions, side="right") - 1
         seen_UxV = sparse.csr_matrix(
             (np.ones(positions.size), (user, train.items_T[positions])),
-            shape=(int(user.max()) + 1, num_items),
+            shape=(int(np.max(user)) + 1, num_items),
         )
         seen_UxV.data[:] = 1.0  # a repeated item counts once
         norm_V = np.sqrt(np.maximum(1, np.asarray(seen_UxV.sum(axis=0)).ravel()))

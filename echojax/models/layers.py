@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+from jax.typing import DTypeLike
 
 from echojax.models.positions import TimeSharded, channels_of_all, shard_of_all, whole_length
 
@@ -17,7 +18,7 @@ normal = nnx.initializers.normal(0.02)
 def uniform_within(bound: float) -> nnx.Initializer:
     """Return an initializer that draws uniformly from (-bound, bound)."""
 
-    def init(key: Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:
+    def init(key: Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Array:
         return jax.random.uniform(key, shape, dtype, -bound, bound)
 
     return init

@@ -33,7 +33,6 @@ _STYLE = {
     "svg.fonttype": "none",
     "font.size": 10,
     "font.family": "DejaVu Sans",  # always there; wider than the page's font, so labels fit
-    "text.parse_math": False,  # names are no formulas
     "text.color": INK,
     "axes.labelcolor": INK,
     "axes.edgecolor": FAINT,
@@ -186,7 +185,7 @@ def draw_dots(
     axes.locator_params(axis="x", nbins=4)
     axes.grid(axis="x")
     axes.grid(visible=False, axis="y")
-    axes.set_yticks(rows, names)
+    axes.set_yticks(rows, [name.replace("$", r"\$") for name in names])  # names are no formulas
     axes.set_ylim(len(names) - 0.5, -0.5)
 
 

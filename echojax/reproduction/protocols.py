@@ -157,7 +157,7 @@ def _learned(
 ) -> tuple[FullRanker, CandidateScorer]:
     """Return how the best checkpoint of a run ranks."""
     best_step = read_json(folder / "results.json")["train"]["best_step"]
-    graphdef, params, _ = load_checkpoint(folder, config, dataset.num_items, step=best_step)
+    graphdef, params, *_ = load_checkpoint(folder, config, dataset.num_items, step=best_step)
     evaluator = make_evaluator(config, dataset, split, graphdef, one_device())
 
     def rank_all(exclude_seen: bool) -> np.ndarray:

@@ -1,32 +1,44 @@
 """A trained run as a folder that jax and numpy run without echojax and without its data."""
 
-from collections.abc import Callable
+import datetime
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jax import export
 
 from echojax import __version__
 from echojax.errors import UserError
-from echojax.files import write_atomically, write_json
+from echojax.files import read_record, write_atomically, write_json
 from echojax.interop.weights import weights
-from echojax.serving.export_folder import (
-    FORMAT,
-    ITEMS,
-    MANIFEST,
-    PROGRAM,
-    WEIGHTS,
-    check_output,
-    entry,
-    replacing,
-)
-from echojax.serving.export_program import export_program
-from echojax.serving.titles import check_places, run_titles
-from echojax.serving.trained import read_trained
+from echojax.models import SequenceModel
+from echojax.serving.top_k import top_k
+from echojax.serving.trained import check_places, read_trained, run_titles
 
 MOST = 100  # items an answer
+PLATFORMS = ("cpu", "cuda", "tpu")
+# A version of jax reads what versions of the six months before it have written.
+PROMISED_DAYS = 180
+
+_FORMAT = "echojax-export"
+_MANIFEST = "manifest.json"
+_PROGRAM = "program.jax_export"
+_WEIGHTS = "weights.npz"
+_ITEMS = "items.json"
+
+
+class _Manifest(TypedDict, total=False):
+    """What a manifest is recognised by."""
+
+    format: str
 
 
 def export_run(
@@ -36,7 +48,6 @@ def export_run(
     k: int = MOST,
     data_dir: str | None = None,
     data_path: str | None = None,
-    say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Write the best checkpoint of a run as a folder of its own; return its manifest.
 
@@ -44,9 +55,8 @@ def export_run(
         run_dir: the run folder.
         output: the new folder, or an earlier export, which is replaced.
         k: how many items the program gives; no more than the catalogue has.
-        data_dir: where the data lies now; read for titles alone, where the run has none.
+        data_dir: where the data lies now; read only for titles, where the run has none.
         data_path: where the run's own file lies now.
-        say: prints one line.
 
     Raises:
         UserError: no trained model in ``run_dir``, ``output`` holds something else or cannot be
@@ -54,53 +64,119 @@ def export_run(
             flatbuffers is not installed.
     """
     output = Path(output).resolve()
-    check_output(output)
+    _check_output(output)
     if k < 1:
         raise UserError(f"-k must be at least 1, not {k}")
     check_places(data_dir, data_path)
     # The kernels for one accelerator do not run on another: a scan in plain JAX does on all.
-    trained = read_trained(Path(run_dir), say, scan="fused")
-    config, model, item_ids = trained.config, trained.model, trained.item_ids.tolist()
-    titles = run_titles(trained.titles, config, data_dir=data_dir, data_path=data_path, say=say)
-    program = export_program(model, min(k, len(item_ids) - 1))
-    arrays: dict[str, Any] = weights(model)
+    run = read_trained(Path(run_dir), scan="fused")
+    item_ids = run.item_ids.tolist()
     items: dict[str, Any] = {"item_ids": item_ids}
-    if titles:
+    if titles := run_titles(run.titles, run.config, data_dir=data_dir, data_path=data_path):
         items["titles"] = [titles.get(item, "") for item in item_ids]
-    manifest = {
-        "format": FORMAT,
-        "version": 1,
-        "model": config.model,
-        "step": trained.step,
-        "items": len(item_ids) - 1,
-        "max_len": model.max_len,
-        "parameters": sum(array.size for array in arrays.values()),
-        **_about(program),
-    }
-    with replacing(output) as folder:
-        write_atomically(folder / PROGRAM, _serialized(program))
-        np.savez(folder / WEIGHTS, **arrays)
-        write_json(folder / ITEMS, items)
-        manifest["files"] = {name: entry(folder / name) for name in (PROGRAM, WEIGHTS, ITEMS)}
-        write_json(folder / MANIFEST, manifest)
-    return manifest
-
-
-def _about(program: export.Exported) -> dict[str, Any]:
-    """Return what a manifest says of the program."""
-    *_, item_ids, lengths, seen = (aval.str_short() for aval in program.in_avals)
+    program = export_program(run.model, min(k, len(item_ids) - 1))
+    arrays: dict[str, Any] = weights(run.model)
+    *_, item_numbers, lengths, seen = (aval.str_short() for aval in program.in_avals)
     scores, numbers = program.out_avals
-    return {
+    today = datetime.datetime.now(datetime.UTC).date()
+    manifest = {
+        "format": _FORMAT,
+        "version": 1,
+        "model": run.config.model,
+        "step": run.step,
+        "best_step": run.best_step,
+        "items": len(item_ids) - 1,
+        "max_len": run.model.max_len,
+        "parameters": sum(array.size for array in arrays.values()),
         "k": scores.shape[1],
         "arguments": {
-            "weights": WEIGHTS, "item_ids": item_ids, "lengths": lengths, "seen": seen,
+            "weights": _WEIGHTS,
+            "item_ids": item_numbers,
+            "lengths": lengths,
+            "seen": seen,
         },
         "results": {"scores": scores.str_short(), "item_numbers": numbers.str_short()},
         "platforms": program.platforms,
         "calling_convention": program.calling_convention_version,
         "jax": jax.__version__,
+        "loads_until": str(today + datetime.timedelta(days=PROMISED_DAYS)),
         "echojax": __version__,
-    }  # fmt: skip
+    }
+    with _replacing(output) as folder:
+        write_atomically(folder / _PROGRAM, _serialized(program))
+        np.savez(folder / _WEIGHTS, **arrays)
+        write_json(folder / _ITEMS, items)
+        manifest["files"] = {
+            name: _size_and_checksum(folder / name) for name in (_PROGRAM, _WEIGHTS, _ITEMS)
+        }
+        write_json(folder / _MANIFEST, manifest)
+    return manifest
+
+
+def export_program(model: SequenceModel, k: int) -> export.Exported:
+    """Return the program that recommends, for any number of histories, on all of ``PLATFORMS``.
+
+    Its arguments are ``weights`` (arrays by dotted name), ``item_ids`` (the newest items' numbers,
+    int32 (B, max_len), right padded with 0), ``lengths`` (items in each row, int32 (B,), at least
+    1) and ``seen`` (items not to recommend, int32 (B, S), padded with 0). It returns scores,
+    float32 (B, k), in falling order and these items' numbers, int32 (B, k); minus infinity and 0
+    where fewer are left.
+
+    It answers with the best items, not with scores of the whole catalogue: these would be 4 V bytes
+    a history (40 MB at ten million items) to move off the device and to search again. How many
+    items it gives is fixed; whoever needs fewer takes the first. Weights are an argument: the
+    program stays small, and other weights of the same sizes fit it.
+
+    Args:
+        model: with a scan that runs anywhere.
+        k: how many items.
+    """
+    graphdef, params, rest = nnx.split(model, nnx.Param, ...)
+
+    def recommend(
+        arrays: dict[str, jax.Array],
+        item_ids_BxL: jax.Array,
+        lengths_B: jax.Array,
+        seen_BxS: jax.Array,
+    ) -> tuple[jax.Array, jax.Array]:
+        def given(path: tuple[Any, ...], param: nnx.Variable) -> nnx.Variable:
+            return param.replace(arrays[".".join(map(str, path))])
+
+        model = nnx.merge(graphdef, nnx.map_state(given, params), rest)
+
+        def encode(item_ids_L: jax.Array, length: jax.Array) -> jax.Array:
+            return model.encode(item_ids_L[None], length[None])[0]
+
+        # Mapped over rows, because models tile by the batch, which has no number here.
+        user_BxD = jax.vmap(encode)(item_ids_BxL, lengths_B)
+        item_VxD = model.catalogue()
+        top = top_k(user_BxD, item_VxD, seen_BxS, item_VxD.shape[0], k=k)
+        return top.score_BxK, top.item_BxK
+
+    batch, seen = export.symbolic_shape("b, s")
+    like = {
+        name: jax.ShapeDtypeStruct(array.shape, array.dtype)
+        for name, array in weights(model).items()
+    }
+    with _without_source_locations():
+        return export.export(jax.jit(recommend), platforms=PLATFORMS)(
+            like,
+            jax.ShapeDtypeStruct((batch, model.max_len), jnp.int32),
+            jax.ShapeDtypeStruct((batch,), jnp.int32),
+            jax.ShapeDtypeStruct((batch, seen), jnp.int32),
+        )
+
+
+@contextmanager
+def _without_source_locations() -> Iterator[None]:
+    """Keep the paths of this machine's source files out of what is lowered."""
+    name = "jax_traceback_in_locations_limit"
+    before = getattr(jax.config, name)
+    jax.config.update(name, 0)
+    try:
+        yield
+    finally:
+        jax.config.update(name, before)
 
 
 def _serialized(program: export.Exported) -> bytes:
@@ -111,3 +187,56 @@ def _serialized(program: export.Exported) -> bytes:
             "jax.export writes its files by flatbuffers, which is not installed; "
             "pip install flatbuffers"
         ) from None
+
+
+def _check_output(output: Path) -> None:
+    """Raise ``UserError`` where ``output`` holds something other than an earlier export."""
+    if not output.parent.is_dir():
+        raise UserError(f"--output {output}: its folder does not exist; make it first")
+    if not output.exists():
+        return
+    if not output.is_dir():
+        raise UserError(f"--output {output} is a file; name a folder")
+    ours = {_MANIFEST, _PROGRAM, _WEIGHTS, _ITEMS}
+    others = sorted({path.name for path in output.iterdir()} - ours)
+    if others or not (output / _MANIFEST).is_file():
+        held = f"holds {others[0]}" if others else "has no manifest"
+        raise UserError(f"--output {output} is no export ({held}); delete it or name another")
+    cure = "delete it or name another --output"
+    if read_record(output / _MANIFEST, _Manifest, cure=cure).get("format") != _FORMAT:
+        raise UserError(f"--output {output} is of another program; delete it or name another")
+
+
+@contextmanager
+def _replacing(output: Path) -> Iterator[Path]:
+    """Yield an empty folder that takes ``output``'s place where the block ends without an error.
+
+    Whatever ends it early, ``output`` stays as it was. A process that is killed leaves at most a
+    folder ``.NAME.*`` beside it.
+
+    Raises:
+        UserError: nothing can be written there.
+    """
+    try:
+        with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as aside:
+            new, earlier = Path(aside, "new"), Path(aside, "earlier")
+            new.mkdir()
+            yield new
+            try:
+                if output.exists():
+                    os.replace(output, earlier)
+                os.replace(new, output)
+            except BaseException:
+                if earlier.exists() and not output.exists():
+                    os.replace(earlier, output)
+                raise
+    except OSError as error:
+        raise UserError(f"--output {output}: cannot be written ({error.strerror})") from None
+
+
+def _size_and_checksum(path: Path) -> dict[str, Any]:
+    """Return what the manifest says of a file, once it is on the disk."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"bytes": path.stat().st_size, "sha256": digest}

@@ -3,10 +3,13 @@
 import hashlib
 import json
 import os
+import stat
+import sys
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from echojax.data.text import TextFile, read_blocks, words
 from echojax.errors import UserError
@@ -32,18 +35,23 @@ def read_histories(path: Path) -> Iterator[UserHistory]:
     """
     for block in read_blocks(TextFile(path)):
         for line in block.data.split(b"\n"):
-            if found := [word.decode() for word in words(line)]:
+            # Interned: a long history of few items takes the memory of these few.
+            if found := [sys.intern(word.decode()) for word in words(line)]:
                 yield UserHistory(found[0], found[1:])
 
 
 def check_files(histories: Path, output: Path) -> None:
     """Raise ``UserError`` where the one file is missing or the other is there."""
-    if output.exists():
-        raise UserError(f"--output {output} exists; delete it or name another file")
+    _check_absent(output)
     if histories.is_dir():
         raise UserError(f"--histories {histories} is a folder; name the file inside it")
     if not histories.is_file():
         raise UserError(f"--histories {histories}: no such file; check the path")
+
+
+def _check_absent(output: Path) -> None:
+    if os.path.lexists(output):
+        raise UserError(f"--output {output} exists; delete it or name another file")
 
 
 def answer_file(
@@ -53,13 +61,12 @@ def answer_file(
     k: int,
     *,
     exclude_seen: bool = True,
-    report: Callable[[int], None] = lambda done: None,
-) -> int:
-    """Write one JSON object a history to ``output``; return how many there are.
+) -> Iterator[int]:
+    """Write one JSON object a history to ``output``; yield now and then how many there are.
 
     Each has "user", "items", "scores", "by" and "unknown" (see ``Recommendation``). Until the last
     one is written they stand in a file of another name in the same folder; the same request goes on
-    behind the last whole batch of it.
+    after the last whole batch of it. The last number yielded is that of all.
 
     Args:
         recommender: answers.
@@ -67,10 +74,10 @@ def answer_file(
         output: the file written.
         k: recommendations a history.
         exclude_seen: leave out what the history holds.
-        report: told now and then, and however it ends, how many are done.
 
     Raises:
-        UserError: ``output`` exists, or a file cannot be read or written.
+        UserError: ``output`` exists, another process writes it, or a file cannot be read or
+            written.
     """
     check_files(histories, output)
     info = histories.stat()
@@ -78,26 +85,62 @@ def answer_file(
     request = [recommender.fingerprint, *asked]
     key = hashlib.sha256(json.dumps(request).encode()).hexdigest()[:12]
     partial = output.with_name(f".{output.name}.{key}.partial")
-    done = 0
     try:
-        done = _whole_batches(partial, recommender.batch_size)
-        with partial.open("ab") as file:
+        with _only_writer(partial, output) as file:
+            done = _keep_whole_batches(file, recommender.batch_size)
+            yield done
             for line in _answers(recommender, histories, done, k, exclude_seen):
                 file.write(line)
                 done += 1
                 if done % _FLUSH == 0:
                     file.flush()
-                    report(done)
+                    yield done
             file.flush()
             os.fsync(file.fileno())
-        os.replace(partial, output)
+            _check_absent(output)
+            os.replace(partial, output)
+        yield done
     except OSError as error:
         raise UserError(f"--output {output}: cannot be written ({error.strerror})") from None
-    finally:
-        report(done)
-        if partial.exists() and not partial.stat().st_size:
-            partial.unlink()
-    return done
+
+
+@contextmanager
+def _only_writer(partial: Path, output: Path) -> Iterator[BinaryIO]:
+    """Open the file of an unfinished request, which no other process writes meanwhile.
+
+    A link is never followed, and what is no file of its own is refused: anybody may have put it
+    there. An empty one is deleted in the end.
+    """
+    if partial.is_symlink():
+        raise UserError(f"{partial} is a link, which is never written to; delete it")
+    # Where a link is put there in between, no-follow makes the call fail.
+    handle = os.open(partial, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+    with os.fdopen(handle, "rb+") as file:
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+            raise UserError(f"{partial} is no file of its own; delete it")
+        _lock(handle, output)
+        if not partial.exists() or not os.path.samestat(partial.stat(), os.fstat(handle)):
+            raise UserError(f"--output {output} was just finished by another process")
+        try:
+            yield file
+        finally:
+            file.flush()
+            if partial.exists() and not partial.stat().st_size:
+                partial.unlink()
+
+
+def _lock(handle: int, output: Path) -> None:
+    try:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(
+            f"another process writes --output {output}; wait for it, or name another file"
+        ) from None
+    except (ImportError, OSError):  # Windows, or a file system without locks
+        pass
 
 
 def _answers(
@@ -118,20 +161,18 @@ def _answers(
         yield json.dumps(line, ensure_ascii=False).encode() + b"\n"
 
 
-def _whole_batches(partial: Path, batch_size: int) -> int:
-    """Cut off what is behind the last whole batch and return how many lines there are.
+def _keep_whole_batches(file: BinaryIO, batch_size: int) -> int:
+    """Cut off what comes after the last whole batch and return how many lines are left.
 
     Batches of the same rows give the same bits, wherever a file was cut off.
     """
-    if not partial.exists():
-        return 0
     lines, kept, end, kept_end = 0, 0, 0, 0
-    with partial.open("rb+") as file:
-        for line in file:
-            if not line.endswith(b"\n"):
-                break
-            lines, end = lines + 1, end + len(line)
-            if lines % batch_size == 0:
-                kept, kept_end = lines, end
-        file.truncate(kept_end)
+    for line in file:
+        if not line.endswith(b"\n"):
+            break
+        lines, end = lines + 1, end + len(line)
+        if lines % batch_size == 0:
+            kept, kept_end = lines, end
+    file.truncate(kept_end)
+    file.seek(kept_end)
     return kept

@@ -59,9 +59,9 @@ class ItemIds:
 
     def numbers(self, items: Iterable[object]) -> tuple[np.ndarray, int]:
         """Return the known items' numbers, int32 in the order given, and how many are unknown."""
-        found = [self.number(item) for item in items]
-        known = np.array([number for number in found if number], np.int32)
-        return known, len(found) - len(known)
+        found = np.fromiter(map(self.number, items), np.int32)
+        known = found[found > 0]
+        return known, found.size - known.size
 
     def ids(self, numbers: np.ndarray) -> list[str]:
         """Return the items' own ids."""

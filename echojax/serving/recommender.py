@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,20 +10,21 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from echojax.errors import UserError
 from echojax.evaluation.tiles import Top
 from echojax.models import SequenceModel
-from echojax.serving.batches import make_batch, padded, power_of_two
+from echojax.models.heuristic import training_counts
 from echojax.serving.item_ids import ItemIds, check_list
-from echojax.serving.pool import Filter, Pool, chosen
-from echojax.serving.popularity import most_popular, read_popularity
-from echojax.serving.programs import programs
-from echojax.serving.titles import check_places
 from echojax.serving.top_k import top_k
-from echojax.serving.trained import read_trained
+from echojax.serving.trained import check_places, read_run_data, read_trained
 
 History = Sequence[object]  # item ids, oldest first
+Filter = Callable[[str], bool]  # is told an item's own id, and says whether to recommend it
+
+# Numbers of items to leave out in one batch, padding included: 16 MiB.
+_MOST_EXCLUDED = 2**22
 
 
 class Recommendation(NamedTuple):
@@ -42,14 +43,55 @@ class Recommendation(NamedTuple):
     unknown: int
 
 
+class _Known(NamedTuple):
+    """A history as item numbers.
+
+    Attributes:
+        newest_L: what the model reads, int32, at most ``max_len``.
+        excluded_S: columns of the pool that are not to be recommended, int32.
+        unknown: how many items the catalogue does not have.
+    """
+
+    newest_L: np.ndarray
+    excluded_S: np.ndarray
+    unknown: int
+
+
+class _Pool:
+    """Items that may be recommended, as a catalogue of their own.
+
+    Attributes:
+        number_C: the items' numbers, int32, rising from padding's 0 in column 0.
+        item_CxD: their vectors, filled up with padding to a power of two where it is a part.
+
+    Args:
+        item_VxD: the whole catalogue.
+        numbers: those that may be recommended, int32, rising; ``None`` takes all.
+    """
+
+    def __init__(self, item_VxD: jax.Array, numbers: np.ndarray | None):
+        if numbers is None:
+            self._column_V = None
+            self.number_C = np.arange(item_VxD.shape[0], dtype=np.int32)
+            self.item_CxD = item_VxD
+        else:
+            self.number_C = np.append(np.int32(0), numbers)
+            self._column_V = np.zeros(item_VxD.shape[0], np.int32)
+            self._column_V[self.number_C] = np.arange(len(self.number_C))
+            rows = np.zeros(_power_of_two(len(self.number_C)), np.int32)
+            rows[: len(self.number_C)] = self.number_C
+            self.item_CxD = jnp.take(item_VxD, rows, axis=0)
+
+    def columns(self, numbers: np.ndarray) -> np.ndarray:
+        """Return where items stand in the pool; 0 where they are not in it."""
+        return numbers if self._column_V is None else self._column_V[numbers]
+
+
 class _Request(NamedTuple):
-    pool: Pool
+    pool: _Pool
     k: int
     exclude_seen: bool
     approx: float | None
-
-
-_Read = tuple[np.ndarray, int]  # a history's item numbers, and how many items were unknown
 
 
 class Recommender:
@@ -61,6 +103,7 @@ class Recommender:
         popularity: returns the training interactions of each item, (V,); called when the first
             history without a known item comes. ``None``: such a history is an error.
         batch_size: histories computed at once; ``None``: 64 on a CPU, 1024 elsewhere.
+        step: after how many steps of training the model is served; ``None`` where that is unknown.
     """
 
     def __init__(
@@ -70,13 +113,43 @@ class Recommender:
         *,
         popularity: Callable[[], np.ndarray] | None = None,
         batch_size: int | None = None,
+        step: int | None = None,
     ):
         self.item_ids = ItemIds(item_ids_V)
         self.max_len = model.max_len
         self.batch_size = batch_size or (64 if jax.default_backend() == "cpu" else 1024)
+        self.step = step
         self._popularity = popularity
         self._item_VxD = jnp.asarray(model.catalogue())
-        params, recommend, score = programs(model)
+        graphdef, params = nnx.split(model)
+
+        def recommend(
+            params: nnx.State,
+            item_CxD: jax.Array,
+            item_ids_BxL: jax.Array,
+            lengths_B: jax.Array,
+            excluded_BxS: jax.Array,
+            num_items: jax.Array | int,
+            *,
+            k: int,
+            approx: float | None = None,
+        ) -> Top:
+            user_BxD = nnx.merge(graphdef, params).encode(item_ids_BxL, lengths_B)
+            return top_k(user_BxD, item_CxD, excluded_BxS, num_items, k=k, recall=approx)
+
+        def score(
+            params: nnx.State,
+            item_VxD: jax.Array,
+            item_ids_1xL: jax.Array,
+            lengths_1: jax.Array,
+            items_C: jax.Array,
+        ) -> jax.Array:
+            user_1xD = nnx.merge(graphdef, params).encode(item_ids_1xL, lengths_1)
+            item_CxD = item_VxD[items_C].astype(jnp.float32)
+            return jnp.matmul(
+                item_CxD, user_1xD[0].astype(jnp.float32), precision=jax.lax.Precision.HIGHEST
+            )
+
         self._params = jax.tree.map(jnp.asarray, params)  # NumPy's would be moved at every call
         self._best = jax.jit(recommend, static_argnames=("k", "approx"))
         self._score = jax.jit(score)
@@ -90,16 +163,14 @@ class Recommender:
         data_dir: str | None = None,
         data_path: str | None = None,
         batch_size: int | None = None,
-        say: Callable[[str], None] = print,
     ) -> "Recommender":
         """Return the recommender of a run's best checkpoint.
 
         Args:
             run_dir: the run folder.
-            data_dir: where the data lies now; it is read for popularity alone.
+            data_dir: where the data lies now; it is read for popularity only.
             data_path: where the run's own file lies now.
             batch_size: histories computed at once.
-            say: prints one line.
 
         Raises:
             UserError: no run, no model in it, no whole checkpoint, or the data is not where it is
@@ -107,11 +178,16 @@ class Recommender:
         """
         check_places(data_dir, data_path)
         folder = Path(run_dir)
-        trained = read_trained(folder, say)
-        popularity = partial(
-            read_popularity, folder, trained.config, data_dir=data_dir, data_path=data_path, say=say
+        run = read_trained(folder)
+
+        def popularity() -> np.ndarray:
+            places = {"data_dir": data_dir, "data_path": data_path}
+            dataset, split = read_run_data(folder, run.config, **places)
+            return training_counts(split.train, dataset.num_items)
+
+        return cls(
+            run.model, run.item_ids, popularity=popularity, batch_size=batch_size, step=run.step
         )
-        return cls(trained.model, trained.item_ids, popularity=popularity, batch_size=batch_size)
 
     def recommend(
         self, histories: Sequence[History], k: int = 10, **options: Any
@@ -136,7 +212,7 @@ class Recommender:
                 reads the newest ``max_len``.
             k: how many items; all where the catalogue has fewer.
             exclude_seen: leave out what the history holds anywhere.
-            candidates: recommend these alone (unknown ones are skipped).
+            candidates: recommend only these (unknown ones are skipped).
             filter: recommend only items whose id it says yes to; asked once an item.
             approx: search with this recall by ``lax.approx_max_k``; ``None`` is exact.
 
@@ -146,11 +222,11 @@ class Recommender:
         k = self._number_asked(k)
         if approx is not None and not 0 < approx <= 1:
             raise UserError(f"approx must be above 0 and at most 1, not {approx}")
-        pool = Pool(self._item_VxD, chosen(self.item_ids, candidates, filter))
+        pool = _Pool(self._item_VxD, self._allowed(candidates, filter))
         request = _Request(pool, k, exclude_seen, approx)
-        source, waiting = iter(histories), None
-        while chunk := list(islice(source, self.batch_size)):
-            asked = self._ask(chunk, request)
+        waiting = None
+        for batch in self._batches(histories, request):
+            asked = batch, self._compute(batch, request)
             # The next batch is computed while this one's answers are taken apart.
             if waiting is not None:
                 yield from self._answers(*waiting, request)
@@ -159,7 +235,7 @@ class Recommender:
             yield from self._answers(*waiting, request)
 
     def score(self, history: History, items: Sequence[object]) -> np.ndarray:
-        """Return the model's scores of items behind a history, float32 (len(items),).
+        """Return the model's scores of items after a history, float32 (len(items),).
 
         An item that the catalogue does not have scores NaN.
 
@@ -167,17 +243,16 @@ class Recommender:
             UserError: the history has no known item, or history or items are no list.
         """
         check_list("items", items)
-        numbers, _ = self._known(history)
+        check_list("a history", history)
+        numbers, _ = self.item_ids.numbers(history)
         if not numbers.size:
             raise UserError(
                 "the history has no item of this model's catalogue; nothing to score by"
             )
-        batch = make_batch([numbers], [numbers[:0]], self.max_len)
+        item_ids_1xL, lengths_1 = _model_inputs([numbers[-self.max_len :]], self.max_len)
         wanted = np.array([self.item_ids.number(item) for item in items], np.int32)
-        rows = padded([wanted], 1, power_of_two(len(wanted)))[0]
-        score_C = self._score(
-            self._params, self._item_VxD, batch.item_ids_BxL, batch.lengths_B, rows
-        )
+        rows = padded([wanted], 1, _power_of_two(len(wanted)))[0]
+        score_C = self._score(self._params, self._item_VxD, item_ids_1xL, lengths_1, rows)
         return np.where(wanted > 0, np.asarray(score_C)[: len(wanted)], np.float32(np.nan))
 
     def similar_items(self, item: object, k: int = 10) -> Recommendation:
@@ -192,7 +267,7 @@ class Recommender:
             raise UserError(f"item {item!r} is not in the catalogue of this model")
         unit_VxD = self._directions
         top = self._nearest(
-            unit_VxD[number], unit_VxD, number[None], len(self.item_ids), k=_wide(k)
+            unit_VxD[number], unit_VxD, number[None], len(self.item_ids), k=_searched(k)
         )
         numbers = np.asarray(top.item_BxK)[0, :k]
         return self._named(numbers, np.asarray(top.score_BxK)[0, :k], "similarity", 0)
@@ -205,40 +280,93 @@ class Recommender:
             digest.update(np.asarray(leaf).tobytes())
         return digest.hexdigest()
 
-    def _ask(self, histories: list[History], request: _Request) -> tuple[list[_Read], Top]:
-        """Start the computation of a batch; nothing is waited for."""
-        read = [self._known(history) for history in histories]
-        nothing = np.zeros(0, np.int32)
-        excluded = [
-            request.pool.columns(np.unique(numbers)) if request.exclude_seen else nothing
-            for numbers, _ in read
-        ]
-        batch = make_batch([numbers for numbers, _ in read], excluded, self.max_len)
-        top = self._best(
-            self._params, request.pool.item_CxD, *batch, request.pool.number_C.size,
-            k=_wide(request.k), approx=request.approx,
-        )  # fmt: skip
-        return read, top
+    def _allowed(
+        self, candidates: Iterable[object] | None, keep: Filter | None
+    ) -> np.ndarray | None:
+        """Return the numbers that candidates and filter leave, rising; ``None``: neither is given.
 
-    def _answers(self, read: list[_Read], top: Top, request: _Request) -> Iterator[Recommendation]:
+        Raises:
+            UserError: nothing is left, or candidates are no list.
+        """
+        if candidates is None and keep is None:
+            return None
+        if candidates is None:
+            numbers = np.arange(1, len(self.item_ids), dtype=np.int32)
+        else:
+            check_list("candidates", candidates)
+            numbers = np.unique(self.item_ids.numbers(candidates)[0])
+        if keep is not None:
+            kept = [keep(item) for item in self.item_ids.ids(numbers)]
+            numbers = numbers[np.array(kept, bool)]
+        if not numbers.size:
+            raise UserError("candidates and filter leave no item of the catalogue; widen them")
+        return numbers
+
+    def _batches(self, histories: Iterable[History], request: _Request) -> Iterator[list[_Known]]:
+        """Yield histories in batches that end where they, or their items, get many.
+
+        One ends after every ``batch_size`` histories in any case: whoever goes on from there has
+        the same batches, and so the same bits.
+        """
+        source = iter(histories)
+        while True:
+            batch: list[_Known] = []
+            widest, some = 0, False
+            for history in islice(source, self.batch_size):
+                some = True
+                known = self._known(history, request)
+                widest = max(widest, known.excluded_S.size)
+                rows = _power_of_two(len(batch) + 1)
+                if batch and rows * _power_of_two(widest) > _MOST_EXCLUDED:
+                    yield batch
+                    batch, widest = [], known.excluded_S.size
+                batch.append(known)
+            if not some:
+                return
+            yield batch
+
+    def _known(self, history: History, request: _Request) -> _Known:
+        check_list("a history", history)
+        numbers, unknown = self.item_ids.numbers(history)
+        seen = np.unique(numbers) if request.exclude_seen else np.zeros(0, np.int32)
+        # A copy, for a part would keep all of a long history in memory.
+        return _Known(numbers[-self.max_len :].copy(), request.pool.columns(seen), unknown)
+
+    def _compute(self, batch: list[_Known], request: _Request) -> Top:
+        """Start the computation of a batch; nothing is waited for."""
+        item_ids_BxL, lengths_B = _model_inputs([known.newest_L for known in batch], self.max_len)
+        excluded = [known.excluded_S for known in batch]
+        width = _power_of_two(max(map(len, excluded)))
+        return self._best(
+            self._params,
+            request.pool.item_CxD,
+            item_ids_BxL,
+            lengths_B,
+            padded(excluded, len(lengths_B), width),
+            request.pool.number_C.size,
+            k=_searched(request.k),
+            approx=request.approx,
+        )
+
+    def _answers(
+        self, batch: list[_Known], top: Top, request: _Request
+    ) -> Iterator[Recommendation]:
         k, number_C = request.k, request.pool.number_C
         score_BxK, item_BxK = np.asarray(top.score_BxK)[:, :k], np.asarray(top.item_BxK)[:, :k]
-        for (numbers, unknown), score_K, item_K in zip(read, score_BxK, item_BxK, strict=False):
-            if numbers.size:
-                yield self._named(number_C[item_K], score_K, "model", unknown)
+        for known, score_K, item_K in zip(batch, score_BxK, item_BxK, strict=False):
+            if known.newest_L.size:
+                yield self._named(number_C[item_K], score_K, "model", known.unknown)
             else:
-                popular = most_popular(self._popular_counts, number_C[1:], k)
-                yield self._named(popular, self._popular_counts[popular], "popularity", unknown)
+                count_C = self._popular_counts[number_C[1:]]
+                popular = number_C[1:][np.argsort(-count_C, kind="stable")[:k]]
+                counts = self._popular_counts[popular]
+                yield self._named(popular, counts, "popularity", known.unknown)
 
     def _number_asked(self, k: int) -> int:
         """Return k, or the catalogue's size where that is less: the search holds k a history."""
         if not isinstance(k, int | np.integer) or k < 1:
             raise UserError(f"k must be a whole number of at least 1, not {k}")
         return min(int(k), len(self.item_ids) - 1)
-
-    def _known(self, history: History) -> _Read:
-        check_list("a history", history)
-        return self.item_ids.numbers(history)
 
     def _named(
         self, numbers: np.ndarray, scores: np.ndarray, by: str, unknown: int
@@ -258,6 +386,33 @@ class Recommender:
         return self._popularity()
 
 
-def _wide(k: int) -> int:
+def _searched(k: int) -> int:
     """Return how many are searched for: few values, so that few programs are compiled."""
-    return max(16, power_of_two(k))
+    return max(16, _power_of_two(k))
+
+
+def _power_of_two(number: int) -> int:
+    """Return the least power of two that is not below ``number``."""
+    return 1 << max(0, number - 1).bit_length()
+
+
+def _model_inputs(newest: Sequence[np.ndarray], max_len: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return item_ids_BxL and lengths_B; their sizes are powers of two (L at most ``max_len``).
+
+    A request so seldom meets a size not compiled yet. Rows without a history, and those that fill
+    the batch up, hold item 1: their results mean nothing.
+    """
+    rows = _power_of_two(len(newest))
+    item_ids_BxL = padded(newest, rows, min(max_len, _power_of_two(max(map(len, newest)))))
+    lengths_B = np.ones(rows, np.int32)
+    lengths_B[: len(newest)] = [max(1, len(items)) for items in newest]
+    item_ids_BxL[:, 0] = np.maximum(item_ids_BxL[:, 0], 1)
+    return item_ids_BxL, lengths_B
+
+
+def padded(lists: Sequence[np.ndarray], rows: int, width: int) -> np.ndarray:
+    """Return lists of numbers as int32 (rows, width), each row padded with 0."""
+    array = np.zeros((rows, width), np.int32)
+    for row, numbers in zip(array, lists, strict=False):
+        row[: len(numbers)] = numbers
+    return array

@@ -5,7 +5,7 @@ Which models take an event in constant time, and which full pass they then equal
 ==================  =========================================  ==================================
 model               what is kept of a user                     equals ``encode`` of
 ==================  =========================================  ==================================
-Mamba4Rec           convolution's tail and scan's state        all events, whatever ``max_len``
+Mamba4Rec           conv_state and ssm_state                    all events, whatever ``max_len``
 GRU4Rec             recurrent states                           all events, whatever ``max_len``
 Caser               the newest ``window`` items                all events, whatever ``max_len``
 EchoMamba4Rec       as Mamba4Rec, in both directions           all events, whatever ``max_len``
@@ -14,7 +14,7 @@ SASRec, HSTU        keys and values of ``max_len`` positions   the newest ``max_
 NARM                states of ``max_len`` positions            the newest ``max_len`` events
 ==================  =========================================  ==================================
 
-The first four forget nothing: behind ``max_len`` events they are the model of a longer ``max_len``
+The first four forget nothing: after ``max_len`` events they are the model of a longer ``max_len``
 with the same parameters, not ``encode`` of the newest ones, which starts in the middle. The last
 three read all ``max_len`` places at every event. When these are full every item moves to another
 position (in NARM: the first states lose their past), nothing kept is right any more, and each
@@ -29,10 +29,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from echojax.errors import UserError
 from echojax.models import SequenceModel
+from echojax.models.base import check_item_numbers
 from echojax.models.bert4rec import BERT4Rec
 from echojax.models.echomamba4rec import EchoMamba4Rec
 from echojax.models.fmlprec import FMLPRec
@@ -48,7 +50,7 @@ class StreamState(NamedTuple):
     """What is kept of B users.
 
     Attributes:
-        user_BxD: the vector behind the newest event, 0 before the first one.
+        user_BxD: the vector after the newest event, 0 before the first one.
         model: the model's own state.
         items_BxL: the newest ``max_len`` items, int32; ``None`` where they are not needed.
         count_B: how many of them there are, int32; likewise.
@@ -81,6 +83,7 @@ class Stream:
             )
         self._graphdef, params = nnx.split(model)
         self._params = jax.tree.map(jnp.asarray, params)  # a checkpoint's are NumPy's
+        self._num_items = model.item_embedding.shape[0]
         self._windowed = isinstance(model, _WINDOWED)
         self._add, self._read = jax.jit(self._add_one), jax.jit(self._add_all)
 
@@ -95,22 +98,42 @@ class Stream:
         return StreamState(user_BxD, kept, items_BxL, items_BxL[:, 0])
 
     def add(self, state: StreamState, item_B: jax.Array) -> tuple[StreamState, jax.Array]:
-        """Take in one event a user; return the state and the vectors behind it, (B, D).
+        """Take in one event a user; return the state and the vectors after it, (B, D).
 
         The vectors are compared with ``model.catalogue()``, as those of ``model.encode`` are.
 
         Args:
             state: what ``start``, ``add`` or ``read`` returned.
             item_B: item numbers 1..V-1, int32; 0 where a user has no event and stays as before.
+
+        Raises:
+            ValueError: an item's number is not in the table, or users and events differ in number.
         """
+        self._check(state, item_B)
+        if not len(item_B):
+            return state, state.user_BxD
         return self._add(self._params, state, jnp.asarray(item_B, jnp.int32))
 
     def read(self, state: StreamState, item_ids_BxL: jax.Array) -> StreamState:
         """Take in histories, (B, L) item numbers in time order with 0 where there is none.
 
-        One event after the other: of SASRec, HSTU and NARM give the newest ``max_len`` alone.
+        One event after the other: give SASRec, HSTU and NARM only the newest ``max_len``.
+
+        Raises:
+            ValueError: as ``add``.
         """
+        self._check(state, item_ids_BxL)
+        if not len(item_ids_BxL):
+            return state
         return self._read(self._params, state, jnp.asarray(item_ids_BxL, jnp.int32))
+
+    def _check(self, state: StreamState, items: jax.Array) -> None:
+        """Raise ``ValueError`` for events that mean nothing; traced ones have only sizes."""
+        users, rows = state.user_BxD.shape[0], jnp.shape(items)[0]
+        if rows != users:
+            raise ValueError(f"events of {rows} users, but the state is that of {users}")
+        if not isinstance(items, jax.core.Tracer):
+            check_item_numbers(np.asarray(items), self._num_items)
 
     def _add_all(
         self, params: nnx.State, state: StreamState, item_ids_BxL: jax.Array
@@ -139,7 +162,7 @@ def _add_to_window(
 ) -> tuple[StreamState, jax.Array]:
     """Take in one event a user by the cache, or by a full pass where the window is full.
 
-    What a row without an event writes lies behind its items, where the next event overwrites it.
+    What a row without an event writes lies past its items, where the next event overwrites it.
     """
     items_BxL, count_B = state.items_BxL, state.count_B
     assert items_BxL is not None

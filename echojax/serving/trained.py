@@ -1,7 +1,8 @@
-"""The model that a run has trained, out of its run folder."""
+"""What serving reads of a run folder: the trained model, and the data's titles and popularity."""
 
 import dataclasses
-from collections.abc import Callable
+import logging
+from glob import has_magic
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,43 +10,52 @@ import numpy as np
 from flax import nnx
 
 from echojax.config import Config
+from echojax.data import Dataset, Split, item_titles
+from echojax.data.titles import TITLED
 from echojax.errors import UserError
-from echojax.models import HEURISTICS
+from echojax.interop.weights import weights
+from echojax.models import HEURISTICS, SequenceModel
+from echojax.training.builders import read_data
 from echojax.training.checkpoints import load_checkpoint
-from echojax.training.run_folder import read_config, read_items
+from echojax.training.run_folder import check_same_data, read_config, read_items
 from selective_scan import implementations
+
+log = logging.getLogger(__name__)
 
 
 class Trained(NamedTuple):
-    """A run's best model.
+    """A run's model.
 
     Attributes:
         config: what it was trained with.
-        model: with the parameters of the best validation.
-        step: after how many steps they were.
+        model: with the parameters of the step that is served.
+        step: which one that is.
+        best_step: the best step of validation, which is served where its checkpoint can be read;
+            0 where no validation has named it yet.
         item_ids: the data's own ids, str (V,); number 0 is padding.
         titles: by item id, as the run folder has them; maybe none.
     """
 
     config: Config
-    model: nnx.Module
+    model: SequenceModel
     step: int
+    best_step: int
     item_ids: np.ndarray
     titles: dict[str, str]
 
 
-def read_trained(
-    folder: Path, say: Callable[[str], None] = print, *, scan: str | None = None
-) -> Trained:
+def read_trained(folder: Path, *, scan: str | None = None) -> Trained:
     """Read a run's best checkpoint; no data set is needed.
+
+    Where another step has to be served, that is logged.
 
     Args:
         folder: the run folder.
-        say: prints one line.
         scan: the selective scan's implementation; ``None``: the run's where it runs here.
 
     Raises:
-        UserError: no run, one of several seeds or of a heuristic model, or no whole checkpoint.
+        UserError: no run, one of several seeds or of a heuristic model, no whole checkpoint, or
+            parameters in it that are not finite.
     """
     config = read_config(folder)
     if config.model in HEURISTICS:
@@ -59,4 +69,71 @@ def read_trained(
     config = dataclasses.replace(config, scan=scan or (config.scan if runs_here else "auto"))
     item_ids, titles = read_items(folder)
     best = load_checkpoint(folder, config, len(item_ids))
-    return Trained(config, nnx.merge(best.graphdef, best.params), best.step, item_ids, titles)
+    model = nnx.merge(best.graphdef, best.params)
+    for name, array in weights(model).items():
+        if not np.isfinite(array).all():
+            raise UserError(
+                f"the checkpoint of step {best.step} in {folder} has NaN or infinite numbers in "
+                f"{name}; train again with a smaller --learning-rate"
+            )
+    return Trained(config, model, best.step, best.best_step, item_ids, titles)
+
+
+def check_places(data_dir: str | None, data_path: str | None) -> None:
+    """Raise ``UserError`` where data is said to lie that does not."""
+    if data_dir is not None and not Path(data_dir).is_dir():
+        raise UserError(f"--data-dir {data_dir} is no folder; check the path")
+    if data_path is not None and not (Path(data_path).exists() or has_magic(data_path)):
+        raise UserError(f"--data-path {data_path} is no file; check the path")
+
+
+def read_run_data(
+    folder: Path, config: Config, *, data_dir: str | None = None, data_path: str | None = None
+) -> tuple[Dataset, Split]:
+    """Return the data that a run was trained on.
+
+    Args:
+        folder: the run folder.
+        config: its configuration.
+        data_dir: where the data lies now, if not where the run found it.
+        data_path: where the run's own file lies now.
+
+    Raises:
+        UserError: the data is not there, or not what the run was trained on.
+    """
+    config = dataclasses.replace(
+        config, data_dir=data_dir or config.data_dir, data_path=data_path or config.data_path
+    )
+    dataset, split = read_data(config)
+    check_same_data(folder, dataset)
+    return dataset, split
+
+
+def run_titles(
+    kept: dict[str, str],
+    config: Config,
+    *,
+    data_dir: str | None = None,
+    data_path: str | None = None,
+) -> dict[str, str]:
+    """Return titles by item id; empty where there are none.
+
+    Args:
+        kept: those of the run folder, which come first; runs of earlier versions kept none.
+        config: the run's configuration.
+        data_dir: where the data lies now, if not where the run found it.
+        data_path: where the run's own file lies now.
+
+    Raises:
+        UserError: the data's titles cannot be read.
+    """
+    if kept:
+        return kept
+    path = data_path or config.data_path
+    titles = item_titles(config.dataset, data_path=path, data_dir=data_dir or config.data_dir)
+    if not titles and path is None and config.dataset in TITLED:
+        log.info(
+            f"titles not found; name the folder that holds {config.dataset} with --data-dir or "
+            "$ECHOJAX_DATA"
+        )
+    return titles

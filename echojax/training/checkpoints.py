@@ -9,7 +9,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +18,6 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from flax import nnx
-from orbax.checkpoint import checkpoint_managers
 
 from echojax.config import Config
 from echojax.errors import UserError
@@ -65,37 +64,13 @@ class LoadedCheckpoint(NamedTuple):
         graphdef: its structure.
         params: its parameters.
         step: after how many steps they were.
+        best_step: the best one of validation; 0 where none has named it yet.
     """
 
     graphdef: nnx.GraphDef
     params: nnx.State
     step: int
-
-
-class _NewestAndTheirBest(checkpoint_managers.PreservationPolicy):
-    """Keeps the newest two checkpoints and the best step that the progress of each names.
-
-    From whichever of them a run goes on, its best step so far is there. What is best is read from
-    the progress alone: it outlives the process, and a tie is decided in one place.
-
-    Attributes:
-        best_steps: by step, as far as it is known.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.best_steps: dict[int, int | None] = {}
-
-    def should_preserve(
-        self,
-        checkpoints: Sequence[checkpoint_managers.PolicyCheckpointInfo],
-        *,
-        context: checkpoint_managers.PreservationContext,
-    ) -> Sequence[bool]:
-        """Return for each checkpoint, oldest first, whether it is kept."""
-        ours = [info.step for info in checkpoints if _is_ours(self._folder / str(info.step))]
-        kept = {*ours[-2:], *(self.best_steps.get(step) for step in ours[-2:])}
-        return [info.step in kept or info.step not in ours for info in checkpoints]
+    best_step: int
 
 
 class Checkpoints:
@@ -103,6 +78,10 @@ class Checkpoints:
 
     Orbax writes each into a temporary folder and renames it, so a killed run leaves a whole
     checkpoint or none. The checksum finds bytes that changed afterwards.
+
+    The newest two are kept, and the best step that the progress of each names: from whichever of
+    them a run goes on, its best step so far is there. What is best is read from the progress only:
+    it outlives the process, and a tie is decided in one place.
 
     The arrays are saved whole, so it does not matter how many devices and hosts go on from them.
     Only the first host reads and writes, and tells the others what it has read.
@@ -118,7 +97,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path, run: Mapping[str, Any] | None = None):
         self._run = dict(run or {})
-        self._policy = _NewestAndTheirBest(folder)
+        self._best_steps: dict[int, int | None] = {}  # by step, as far as it is known
         self._manager: ocp.CheckpointManager | None = None
         if is_main_process():
             folder.mkdir(parents=True, exist_ok=True)
@@ -126,7 +105,6 @@ class Checkpoints:
                 primary_host=0, active_processes={0}, barrier_sync_key_prefix="checkpoints"
             )
             options = ocp.CheckpointManagerOptions(
-                preservation_policy=self._policy,
                 enable_async_checkpointing=False,
                 create=False,
                 multiprocessing_options=this_process,
@@ -150,9 +128,9 @@ class Checkpoints:
         """
         if self._manager is None:
             return
-        for newest in set(self._steps()[-1:]) - self._policy.best_steps.keys():
-            self._policy.best_steps[newest] = (self._progress(newest) or {}).get("best_step")
-        self._policy.best_steps[int(state.step)] = progress["best_step"]
+        for newest in set(self._steps()[-1:]) - self._best_steps.keys():
+            self._best_steps[newest] = (self._progress(newest) or {}).get("best_step")
+        self._best_steps[int(state.step)] = progress["best_step"]
         arrays = _by_name(state)
         about = {"progress": progress, "run": self._run, "arrays": sorted(arrays)}
         meta = {**about, "about_sha256": _checksum_of_json(about), "sha256": _checksum(arrays)}
@@ -164,6 +142,10 @@ class Checkpoints:
                         state=ocp.args.StandardSave(arrays), meta=ocp.args.JsonSave(meta)
                     ),
                 )
+                newest_two = self._steps()[-2:]
+                kept = {*newest_two, *(self._best_steps.get(step) for step in newest_two)}
+                for step in [step for step in self._steps() if step not in kept]:
+                    self._manager.delete(step)
         except (OSError, ValueError) as error:
             raise UserError(
                 f"the checkpoint of step {state.step} cannot be written ({_reason(error)}); those "
@@ -343,12 +325,12 @@ def load_checkpoint(
         raise missing
     served = int(found.state.step)
     if found.lost:
-        log.info(
+        log.warning(
             f"step {served} is served: the checkpoint of step {best}, the best, is {found.lost}"
         )
     elif not best:
-        log.info(f"step {served} is served: no validation has said yet which step is the best")
-    return LoadedCheckpoint(graphdef, found.state.params, served)
+        log.warning(f"step {served} is served: no validation has said yet which step is the best")
+    return LoadedCheckpoint(graphdef, found.state.params, served, best)
 
 
 def _best_step(folder: Path, progress: dict[str, Any]) -> int:

@@ -101,7 +101,7 @@ def evaluate_run(
     data_dir: str | None = None,
     data_path: str | None = None,
 ) -> dict[str, Any]:
-    """Return the results of one part as ``summarise`` gives them.
+    """Return the results of one part as ``summarise`` gives them, and the "step" they are of.
 
     Args:
         folder: the run folder.
@@ -125,4 +125,4 @@ def evaluate_run(
     best = load_checkpoint(folder, config, dataset.num_items)
     log.info(f"step {best.step} of {folder}")
     evaluate = make_evaluator(config, dataset, split, best.graphdef, one_device())
-    return evaluate(best.params, part)
+    return {"step": best.step, **evaluate(best.params, part)}

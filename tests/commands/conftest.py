@@ -20,6 +20,12 @@ SMALL = [
     "--k-core", "2", "--learning-rate", "0.01",
 ]  # fmt: skip
 
+# As in pyproject.toml.
+WARNINGS = [
+    "-W", "error::UserWarning",
+    "-W", "ignore:Error reading persistent compilation cache entry:UserWarning",
+]  # fmt: skip
+
 # The run that others, disturbed, must end like.
 WHOLE = [*SMALL, "--epochs", "8", "--checkpoint-every", "8"]
 
@@ -115,7 +121,7 @@ def start(environment):
     def start(command, *args, cwd=None):
         script = str(ROOT / "experiments" / command)
         return subprocess.Popen(
-            [sys.executable, "-W", "error::UserWarning", script, *map(str, args)],
+            [sys.executable, *WARNINGS, script, *map(str, args)],
             env=environment, cwd=cwd or ROOT, text=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip

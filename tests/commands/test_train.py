@@ -77,7 +77,8 @@ def test_evaluate_gives_the_same_numbers(finished, call, tmp_path):
             "evaluate.py", "--run-dir", folder, "--split", part, "--output", output
         )
         assert code == 0, err
-        assert json.loads(output.read_text()) == results[part]
+        step = results["train"]["best_step"]
+        assert json.loads(output.read_text()) == {"step": step, **results[part]}
         assert f"hr@10    {results[part]['hr@10']:.6f}" in out
 
 

@@ -7,8 +7,7 @@ import pytest
 from flax import nnx
 
 from echojax.interop import from_pytorch
-from echojax.interop.original_names import LAYOUTS
-from echojax.interop.originals import _BUILDERS
+from echojax.interop.originals import ENTRIES, LAYOUTS
 from echojax.losses import softmax_cross_entropy
 
 MODELS = {"echomamba4rec": "echomamba_1layer", "mamba4rec": "mamba4rec_1layer"}
@@ -50,9 +49,8 @@ def test_gradients_equal_the_original(golden, name):
 
     value, grads = jax.jit(jax.value_and_grad(loss))(params)
     assert relative(value, numbers["f64_loss"]) < 1e-9
-    entries = _BUILDERS[name][1]
     compared = 0
-    for original, grad, layout in entries(nnx.merge(graphdef, grads)):
+    for original, grad, layout in ENTRIES[name](nnx.merge(graphdef, grads)):
         expected = LAYOUTS[layout](numbers[f"f64_grad.{original}"])
         assert relative(np.asarray(grad[...]), expected) < 1e-7, original
         compared += 1
@@ -88,6 +86,20 @@ def test_wrong_arrays_are_named(golden, change, words):
     change(arrays)
     with pytest.raises(ValueError, match=words):
         from_pytorch(arrays, model="mamba4rec", max_len=50)
+
+
+def test_what_torch_puts_before_names_is_left_out(golden):
+    arrays = parameters(golden(MODELS["mamba4rec"]), np.float32)
+    plain = from_pytorch(arrays, model="mamba4rec", max_len=50)
+    for wrapped in (
+        {f"module.{name}": array for name, array in arrays.items()},
+        {f"_orig_mod.module.{name}": array for name, array in arrays.items()},
+        {name.replace(".mamba.", "._orig_mod.mamba."): array for name, array in arrays.items()},
+    ):
+        model = from_pytorch(wrapped, model="mamba4rec", max_len=50)
+        jax.tree.map(np.testing.assert_array_equal, nnx.state(model), nnx.state(plain))
+    with pytest.raises(ValueError, match="arrays have one name"):
+        from_pytorch(arrays | wrapped, model="mamba4rec", max_len=50)
 
 
 def test_unknown_model_and_window():

@@ -76,12 +76,12 @@ def test_text_of_the_run_is_escaped(finished_page):
 def test_any_name_can_be_drawn():
     with drawing_style():
         figure, (axes,) = new_figure(2)
-        names = ["$x_1", "<&>", "日本", "\x1b[31m", "very long " * 20]
+        names = ["$x_1$", "<&>", "日本", "\x1b[31m", "very long " * 20]
         draw_dots(axes, names, range(5), [(0, 2)] * 5, ["#0072b2"] * 5)
     picture = Picture("a", '"t"', "<c>", figure)
     root = ET.fromstring(picture.inline())
     assert root.get("aria-label") == '"t". <c>'
-    assert "$x_1" in picture.inline()
+    assert "$x_1$" in picture.inline()
     assert ET.fromstring(picture.svg())[0].get("fill") == "white"
     assert picture.png().startswith(b"\x89PNG")
 

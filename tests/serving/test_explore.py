@@ -22,9 +22,10 @@ from echojax.errors import UserError
 from echojax.explore.question import Question, read_question
 from echojax.explore.runs import check_same_items, read_explored
 from echojax.explore.server import listen, make_app
+from echojax.serving import Recommender
 
 ROOT = Path(__file__).parent.parent.parent
-SCANS = ROOT / "benchmarks/scans-cpu/results.json"
+SCANS = ROOT / "benchmarks/results/scans-cpu.json"
 TITLE = '<script>document.title = "taken"</script>\x1b[31m'
 
 
@@ -45,9 +46,11 @@ def run(folder):
 
 @pytest.fixture(scope="module")
 def get(run):
-    """Return a function that asks for an address: (status, body, headers)."""
-    app = make_app([run, run], SCANS)
+    """Return a function that asks two runs: an address -> (status, body, headers)."""
+    return asking(make_app([run, run], SCANS))
 
+
+def asking(app):
     def get(address, method="GET", host="127.0.0.1"):
         path, _, query = address.partition("?")
         scope = {
@@ -106,6 +109,19 @@ def test_popularity_has_whole_numbers_and_no_reasons(get):
     assert re.search(r'<th scope="row">Stop \d+ \(\d+\) .*</th><td>\d+</td>', body)
 
 
+def test_a_run_whose_data_is_not_here(run):
+    recommender = Recommender(run.model, run.recommender.item_ids.item_ids_V)
+    get = asking(make_app([dataclasses.replace(run, dataset=None, recommender=recommender)], None))
+    status, body, _ = get("/?history=nowhere")
+    assert status == 400
+    assert "there is no popularity to answer by" in body
+    assert '<input name="user"' not in body
+    status, body, _ = get("/?user=u3")
+    assert status == 400
+    assert f"the data of {run.name} is not here; type a history instead" in body
+    assert get("/scans")[0] == 404
+
+
 def test_a_history_of_everything(get):
     status, body, _ = get("/?history=" + "+".join(f"i{n}" for n in range(30)))
     assert status == 200
@@ -147,7 +163,10 @@ def test_mistakes_are_named_in_one_line(get, address, words):
 
 
 def test_only_the_pages_are_served(get, folder):
-    for address, words in (("/runs/1", "Learned FFT filters"), ("/scans", "associative")):
+    for address, words in (
+        ("/runs/1", "Learned FFT filters"),
+        ("/scans", "data:image/png;base64,"),
+    ):
         status, body, _ = get(address)
         assert status == 200
         assert words in body

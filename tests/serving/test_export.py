@@ -1,5 +1,6 @@
 """The exported folder: what it answers without echojax, and what is never left half-written."""
 
+import datetime
 import json
 import os
 import runpy
@@ -16,10 +17,10 @@ from echojax import Recommender
 from echojax.config import Config
 from echojax.errors import UserError
 from echojax.interop.weights import weights
-from echojax.models import HEURISTICS, MODELS, build_model, with_sizes
+from echojax.models import MODELS, build_model, with_sizes
 from echojax.serving import export as exporting
 from echojax.serving import export_run
-from echojax.serving.export_program import export_program
+from echojax.serving.export import export_program
 
 ROOT = Path(__file__).parent.parent.parent
 FILES = ["items.json", "manifest.json", "program.jax_export", "weights.npz"]
@@ -82,7 +83,7 @@ def test_the_program_of_the_readme_answers_as_the_recommender_does(
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     *printed, last = done.stdout.splitlines()
-    recommender = Recommender.load(ring_run, batch_size=8, say=lambda line: None)
+    recommender = Recommender.load(ring_run, batch_size=8)
     first, *expected = recommender.recommend([["i3", "i4", "i5"], *histories])
     assert [line.split()[1] for line in printed] == first.item_ids
     assert first.item_ids[0] == "i6"
@@ -102,6 +103,10 @@ def test_the_manifest_describes_the_folder(exported):
     assert (manifest["model"], manifest["max_len"]) == ("echomamba4rec", 8)
     assert (manifest["items"], manifest["k"]) == (30, 30)  # 100 were asked for
     assert manifest["arguments"]["item_ids"] == "int32[b,8]"
+    assert manifest["step"] == manifest["best_step"] > 0
+    assert f"of step {manifest['step']}, 30 items" in printed
+    assert manifest["jax"] == jax.__version__
+    assert datetime.date.fromisoformat(manifest["loads_until"]) > datetime.date.today()
     for name, file in manifest["files"].items():
         assert file["bytes"] == (folder / name).stat().st_size
         assert f"{file['bytes']:,} bytes" in printed
@@ -115,14 +120,53 @@ def test_the_manifest_describes_the_folder(exported):
     assert "mosaic" not in text
 
 
+@pytest.fixture
+def load(program, copy, monkeypatch):
+    """Return a function that runs the documentation's program on the copy."""
+
+    def load():
+        monkeypatch.setattr(sys, "argv", ["program.py", str(copy), "i3"])
+        return runpy.run_path(str(program))
+
+    return load
+
+
 @pytest.mark.parametrize("name", ["items.json", "program.jax_export", "weights.npz"])
-def test_the_program_notices_damage(program, copy, name, monkeypatch):
+def test_the_program_notices_damage(load, copy, name):
     data = bytearray((copy / name).read_bytes())
     data[len(data) // 2] ^= 1
     (copy / name).write_bytes(data)
-    monkeypatch.setattr(sys, "argv", ["program.py", str(copy), "i3"])
     with pytest.raises(SystemExit, match=f"{name} is damaged; copy it again"):
-        runpy.run_path(str(program))
+        load()
+
+
+def change_manifest(folder, **changes):
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    (folder / "manifest.json").write_text(json.dumps(manifest | changes))
+
+
+def test_a_manifest_without_checksums_is_damage(load, copy):
+    change_manifest(copy, files={})
+    with pytest.raises(SystemExit, match="is damaged; copy it again"):
+        load()
+
+
+def test_an_older_jax_than_the_one_that_exported_is_refused(load, copy):
+    change_manifest(copy, jax="99.12.0")
+    with pytest.raises(SystemExit, match=r"needs jax 99\.12\.0 or later, not "):
+        load()
+
+
+def test_a_newer_jax_after_the_promised_day_is_warned_of(load, copy, capsys):
+    load()
+    assert capsys.readouterr().err == ""
+    change_manifest(copy, jax="0.1.0", loads_until="2020-02-02")
+    load()
+    assert "loads until 2020-02-02" in capsys.readouterr().err
+
+
+def test_no_history_has_no_answer(load):
+    assert load()["recommend"]([]) == []
 
 
 # EchoMamba4Rec as corrected here is what the small run holds.
@@ -146,7 +190,7 @@ def test_every_model_is_exported_for_every_platform(name):
 
 def test_an_earlier_export_is_replaced(copy, ring_run):
     before = contents(copy)
-    manifest = export_run(ring_run, copy, k=4, say=lambda line: None)
+    manifest = export_run(ring_run, copy, k=4)
     assert manifest["k"] == 4
     after = contents(copy)
     assert after["weights.npz"] == before["weights.npz"]
@@ -172,7 +216,7 @@ def test_what_is_interrupted_leaves_the_earlier_export(copy, ring_run, stopped, 
     monkeypatch.setattr(os, "replace", stop_at_rename)
     monkeypatch.setattr(exporting, "write_json", stop_at_write)
     with pytest.raises(KeyboardInterrupt):
-        export_run(ring_run, copy, say=lambda line: None)
+        export_run(ring_run, copy)
     assert contents(copy) == before
     assert os.listdir(copy.parent) == ["model"]
 
@@ -191,28 +235,8 @@ def test_what_is_no_export_is_not_replaced(copy, ring_run, change, words):
     change(copy)
     before = sorted(copy.parent.parent.rglob("*"))
     with pytest.raises(UserError, match=words):
-        export_run(ring_run, copy, say=lambda line: None)
+        export_run(ring_run, copy)
     assert sorted(copy.parent.parent.rglob("*")) == before
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        *(
-            ({"model": name}, f"a {name} run, which counts and keeps no model")
-            for name in HEURISTICS
-        ),
-        ({"seeds": 2}, "2 seeds; name one"),
-    ],
-)
-def test_runs_without_one_model_are_refused(ring_run, tmp_path, change, words):
-    run = tmp_path / "run"
-    run.mkdir()
-    config = json.loads((ring_run / "config.json").read_bytes())
-    (run / "config.json").write_text(json.dumps(config | change))
-    with pytest.raises(UserError, match=words):
-        export_run(run, tmp_path / "model", say=lambda line: None)
-    assert os.listdir(tmp_path) == ["run"]
 
 
 def test_mistakes_are_one_line(ring_run, tmp_path):
@@ -228,5 +252,5 @@ def test_a_missing_flatbuffers_is_said(ring_run, tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "jax._src.export.serialization", raising=False)
     monkeypatch.setitem(sys.modules, "flatbuffers", None)
     with pytest.raises(UserError, match="pip install flatbuffers"):
-        export_run(ring_run, tmp_path / "model", say=lambda line: None)
+        export_run(ring_run, tmp_path / "model")
     assert not os.listdir(tmp_path)

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -7,11 +8,12 @@ import pytest
 
 from echojax import Recommender
 from echojax.errors import UserError
+from echojax.serving import recommender as recommender_module
 
 
 @pytest.fixture(scope="module")
 def recommender(ring_run):
-    return Recommender.load(ring_run, batch_size=4, say=lambda line: None)
+    return Recommender.load(ring_run, batch_size=4)
 
 
 def test_it_has_learned_the_ring(recommender):
@@ -40,6 +42,40 @@ def test_any_number_of_histories_of_any_length_are_answered_as_if_alone(recommen
         np.testing.assert_allclose(alone.scores, answer.scores, rtol=1e-5, atol=1e-6)
         assert not {*history} & {*answer.item_ids}
     assert recommender.recommend([]) == []
+    assert recommender.score(["i3"], []).shape == (0,)
+
+
+def test_batches_are_bounded_by_the_items_to_leave_out(recommender, monkeypatch):
+    rng = np.random.default_rng(2)
+    histories = [[f"i{n}" for n in rng.integers(30, size=size)] for size in [3, 60, 2, 60, 60, 1]]
+    expected = recommender.recommend(histories, k=5)
+    monkeypatch.setattr(recommender_module, "_MOST_EXCLUDED", 64)
+    sizes = []
+    compute = recommender._compute
+    monkeypatch.setattr(
+        recommender, "_compute", lambda batch, r: sizes.append(len(batch)) or compute(batch, r)
+    )
+    answers = recommender.recommend(histories, k=5)
+    assert sizes == [2, 2, 2]  # the second one ends where the batch of four does
+    for answer, other in zip(answers, expected, strict=True):
+        assert answer.item_ids == other.item_ids
+        np.testing.assert_allclose(answer.scores, other.scores, rtol=1e-5, atol=1e-6)
+
+
+def test_long_histories_are_not_kept_until_their_batch_is_full(ring_run):
+    recommender = Recommender.load(ring_run, batch_size=16)
+    recommender.recommend([["i3"] * 9] * 16)
+
+    def histories():
+        for _ in range(16):
+            yield [f"i{n % 3}{n % 10}" for n in range(100_000)]
+
+    tracemalloc.start()
+    try:
+        assert len(list(recommender.recommend_each(histories()))) == 16
+        assert tracemalloc.get_traced_memory()[1] < 30e6  # all of them take 90
+    finally:
+        tracemalloc.stop()
 
 
 def test_only_the_newest_items_are_read(recommender):
@@ -95,7 +131,7 @@ def test_more_than_the_catalogue_has_is_all_of_it(recommender):
 
 
 def test_few_programs_are_compiled(ring_run):
-    recommender = Recommender.load(ring_run, say=lambda line: None)
+    recommender = Recommender.load(ring_run)
     for rows in (3, 4):
         for length in (5, 6, 7, 8, 9, 100):
             for k in (1, 5, 16):
@@ -124,13 +160,6 @@ def test_what_cannot_be_answered_is_said(recommender, histories, options, words)
 def test_a_string_of_items_is_not_taken_apart(recommender):
     with pytest.raises(UserError, match="items: a list of item ids is wanted, not 'i5'"):
         recommender.score(["i3"], "i5")
-
-
-def test_no_run(tmp_path):
-    with pytest.raises(UserError, match="does not exist"):
-        Recommender.load(tmp_path / "nothing")
-    with pytest.raises(UserError, match="is a file; name the run folder"):
-        Recommender.load(Path(__file__))
 
 
 def test_the_package_is_imported_without_jax():

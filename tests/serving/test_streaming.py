@@ -200,3 +200,17 @@ def test_an_old_state_can_be_used_again_unless_it_is_donated():
 def test_what_cannot_be_streamed_is_refused(kind, options, says):
     with pytest.raises(UserError, match=says):
         Stream(build(kind, **options))
+
+
+def test_events_that_mean_nothing_are_refused():
+    stream, _ = stream_of("sasrec", "float32")
+    state = stream.start(3)
+    for items in ([1, ITEMS, 2], [1, -1, 2]):
+        with pytest.raises(ValueError, match="is not in the table: items are numbered 1 to"):
+            stream.add(state, np.array(items))
+        with pytest.raises(ValueError, match="is not in the table: items are numbered 1 to"):
+            stream.read(state, np.array([items] * 3))
+    with pytest.raises(ValueError, match="events of 1 users, but the state is that of 3"):
+        stream.add(state, np.array([1]))
+    nobody, users = stream.add(stream.start(0), np.zeros(0, np.int32))
+    assert users.shape == nobody.user_BxD.shape == (0, 8)
