@@ -148,7 +148,7 @@ def test_cloze_lets_no_hidden_item_reach_a_vector():
         for item in np.array(SEQUENCES)[row][places]:
             changed["item_ids"][row][STRETCHES["item_ids"][row] == item] = 11
             changed["targets"][row][STRETCHES["targets"][row] == item] = 11
-    other, moved, _ = hide(changed)
+    other, moved, _, _ = hide(changed)
     assert (np.asarray(moved) == 11)[hidden].all()
     assert (np.asarray(targets) != 11).all()
     np.testing.assert_array_equal(other, user)
