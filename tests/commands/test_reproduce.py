@@ -124,7 +124,7 @@ def test_it_makes_every_run_and_the_page(made, suite_file, tmp_path):
         for ranking in ("full, seen items kept", "full, seen items filtered"):
             assert f"<th>{split}, {ranking}</th>" in page
         assert f"<th>{split}, 100 sampled, uniform</th>" in page
-    assert "missing" not in page
+    assert "runs are missing" not in page
     # The page is made of the packed results alone, wherever they are.
     kept = tmp_path / "kept"
     kept.mkdir()
