@@ -108,7 +108,7 @@ def rows_of(out, title):
     after = page[page.index(f"<h3>{title}</h3>") :]
     after = after[after.index("<tbody>") :]
     return re.findall(
-        r"<tr[^>]*>\s*<th>([^<]*?)(?: <span.*?)?</th>", after[: after.index("</table")]
+        r"<tr[^>]*>\s*<th[^>]*>([^<]*?)(?: <span.*?)?</th>", after[: after.index("</table")]
     )
 
 
