@@ -85,7 +85,7 @@ def test_seen_items_filtered_is_what_evaluate_prints(runs):
 
 def test_ranks_of_a_heuristic_model_equal_brute_force(runs):
     config = resolved(Config(**json.loads((runs / "markov" / "config.json").read_text())))
-    dataset, split = read_data(config, lambda line: None)
+    dataset, split = read_data(config)
     score = scorer(HEURISTICS["markov"](split.train, dataset.num_items))
     negatives = draw_negatives(split.test, dataset.num_items)
     hits = []
