@@ -4,7 +4,11 @@ Batch s is a pure function of (examples, batch size, seed, s). A resume is there
 iterator state has to be saved, and it does not matter how many processes prepared the batches.
 """
 
+import os
+import threading
+import time
 from dataclasses import dataclass
+from functools import partial
 
 import grain
 import numpy as np
@@ -144,9 +148,21 @@ def iterate(
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()
         batches = batches.mp_prefetch(
-            grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=prefetch)
+            grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=prefetch),
+            worker_init_fn=partial(_end_with, os.getpid()),
         )
     return iter(batches)
+
+
+def _end_with(parent: int, worker: int, workers: int) -> None:
+    """End this worker when its parent process is gone: one that is killed closes nothing."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def batches(

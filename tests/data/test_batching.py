@@ -1,5 +1,7 @@
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -103,6 +105,11 @@ def test_iterating_without_end_can_be_left():
 
 
 WORKERS = """
+import multiprocessing
+import os
+import signal
+import sys
+
 import numpy as np
 from echojax.data import Examples, batches, iterate
 
@@ -111,6 +118,10 @@ if __name__ == "__main__":
     items, zeros = np.arange(1, 27, dtype=np.int32), np.zeros_like(targets)
     source = batches(Examples(items, zeros, targets, zeros, 3), 10, 1)
     iterator = iterate(source, 4, 16, workers=2, prefetch=1)
+    if "killed" in sys.argv:
+        next(iterator)
+        print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
     found = list(iterator)
     iterator.close()
     assert len(found) == 12
@@ -127,6 +138,19 @@ def test_worker_processes_give_the_same_batches(tmp_path):
     script.write_text(WORKERS)
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
     assert done.stdout == "same batches\n", done.stderr
+
+
+def test_worker_processes_end_with_a_killed_parent(tmp_path):
+    script = tmp_path / "main.py"
+    script.write_text(WORKERS)
+    command = [sys.executable, script, "killed"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        pids = process.stdout.readline().split()
+    assert len(pids) >= 2
+    until = time.monotonic() + 30
+    while any(Path("/proc", pid).exists() for pid in pids) and time.monotonic() < until:
+        time.sleep(0.2)
+    assert not [pid for pid in pids if Path("/proc", pid).exists()]
 
 
 def test_impossible_sizes_and_seeds():
