@@ -1,9 +1,11 @@
 """One run from the command line: what it leaves, how it resumes, how it is evaluated again."""
 
 import json
+import os
 import shutil
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -157,3 +159,22 @@ def test_a_loss_that_is_not_finite_stops_the_run(call, data_file, tmp_path):
     assert code == 2
     assert "the loss of step" in err
     assert "--learning-rate" in err
+
+
+@pytest.mark.slow
+def test_a_killed_worker_process_is_told_in_one_line(start, data_file, tmp_path):
+    folder = tmp_path / "run"
+    process = start(
+        "train.py", "--data-path", data_file, *SMALL, "--epochs", 10_000, "--data-workers", 1,
+        "--run-dir", folder,
+    )  # fmt: skip
+    wait_until(lambda: steps(folder), process)
+    children = Path(f"/proc/{process.pid}/task").glob("*/children")
+    pids = " ".join(path.read_text() for path in children).split()
+    for pid in pids:
+        if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text():
+            os.kill(int(pid), signal.SIGKILL)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 2, err
+    assert err.startswith("error: a process of --data-workers was killed"), err
+    assert err.count("\n") == 1
