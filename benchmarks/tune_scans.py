@@ -156,7 +156,7 @@ def plan_lines(rows: Sequence[Row]) -> list[str]:
 
 
 def segment_lines(rows: Sequence[Row]) -> list[str]:
-    """Return for each size and pass the best number of segments beside the rule's."""
+    """Return for each size and pass the best number of segments and the rule's."""
     lines = []
     for which in PASSES:
         found = seconds_of([row for row in rows if row["what"] == "segments"], which)
