@@ -26,7 +26,7 @@ def item_titles(
 
     Args:
         name: The data set's name; not used when ``data_path`` is given.
-        data_path: A file of interactions; of NAME.inter, NAME.item (or .item.gz) in its folder is read.
+        data_path: A file of interactions; NAME.item (or .item.gz) next to NAME.inter is read.
         data_dir: Where named data sets are looked for first, as by ``load_dataset``.
 
     Raises:
