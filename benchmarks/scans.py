@@ -261,7 +261,7 @@ _METHOD = (
 )
 
 
-def judged(row: Row) -> Row:
+def held_to_tolerance(row: Row) -> Row:
     """Return a row, failed where a scan of ours is off by too much."""
     tolerance = {"float32": 1e-5, "bfloat16": 2e-2}[row["dtype"]]
     # Not "error > tolerance": an error that is not a number has failed.

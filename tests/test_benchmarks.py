@@ -328,7 +328,7 @@ def test_a_scan_that_fails_or_is_wrong_stops_no_other(monkeypatch, tmp_path):
     settings = scans.Settings((), (), names, 1e-3, None)
     case = shape._asdict() | {"dtype": "float32"}
     rows = scans.measure(case, settings, Roofline(1e9, 1e9), Record(tmp_path / "r", "", {}))
-    found = {(row["implementation"], row["pass"]): scans.judged(row) for row in rows}
+    found = {(row["implementation"], row["pass"]): scans.held_to_tolerance(row) for row in rows}
     forward, both = scan_programs.PASSES
     assert found["no gradient", forward]["status"] == "measured"
     failed = found["no gradient", both]
@@ -343,7 +343,7 @@ def test_a_scan_that_fails_or_is_wrong_stops_no_other(monkeypatch, tmp_path):
     assert found["mamba_ssm", both]["status"] == "measured"  # by others: only told
     assert found["nan", forward]["reason"] == "ArithmeticError: not finite: y"
     assert {found["right", which]["status"] for which in (forward, both)} == {"measured"}
-    assert scans.judged(wrong | {"errors": {"y": math.nan}})["status"] == "failed"
+    assert scans.held_to_tolerance(wrong | {"errors": {"y": math.nan}})["status"] == "failed"
 
 
 # Serving.
