@@ -147,12 +147,12 @@ class Samples(NamedTuple):
     """Seconds of the calls of a program, or why it failed.
 
     Attributes:
-        alone: of a call that is waited for: what a program that needs the result pays.
+        single: of a call that is waited for: what a program that needs the result pays.
         queued: of a call in a queue, on an accelerator: the device's own time, where a call takes
             longer on the device than its start on the host.
     """
 
-    alone: list[float]
+    single: list[float]
     queued: list[float]
     failure: Exception | None = None
 
@@ -161,9 +161,9 @@ class Samples(NamedTuple):
         if self.failure is not None:
             return not_measured(self.failure)
         row: Row = {
-            "median_seconds": statistics.median(self.alone),
-            "min_seconds": min(self.alone),
-            "repeats": len(self.alone),
+            "median_seconds": statistics.median(self.single),
+            "min_seconds": min(self.single),
+            "repeats": len(self.single),
         }
         if self.queued:
             row["queued_seconds"] = statistics.median(self.queued)
@@ -188,20 +188,20 @@ def time_in_turns(
     spent = dict.fromkeys(range(len(programs)), 0.0)
     while spent:
         for place in list(spent):
-            alone, queued, _ = samples[place]
+            single, queued, _ = samples[place]
             try:
-                alone.append(programs[place].seconds())
-                spent[place] += alone[-1]
+                single.append(programs[place].seconds())
+                spent[place] += single[-1]
                 if queues:
-                    calls = max(1, min(round(0.01 / statistics.median(alone)), 50))
-                    # A queue of one is a call alone: what is slow is not run twice as often.
-                    queued.append(programs[place].seconds(calls) if calls > 1 else alone[-1])
+                    calls = max(1, min(round(0.01 / statistics.median(single)), 50))
+                    # A queue of one is a single call: what is slow is not run twice as often.
+                    queued.append(programs[place].seconds(calls) if calls > 1 else single[-1])
                     spent[place] += calls * queued[-1] if calls > 1 else 0.0
             except Exception as failure:
-                samples[place] = Samples(alone, queued, failure)
+                samples[place] = Samples(single, queued, failure)
                 del spent[place]
                 continue
-            if len(alone) >= least and (spent[place] >= seconds or len(alone) >= most):
+            if len(single) >= least and (spent[place] >= seconds or len(single) >= most):
                 del spent[place]
     return samples
 

@@ -104,7 +104,7 @@ def measure(flags: Flags, items: int, sizes: Sequence[tuple[int, int, int]]) -> 
 
 
 def exchanged(step: RandomStep, devices: int, shards: int) -> Row:
-    """Return what a step's devices exchange, by kind, beside what arithmetic says."""
+    """Return what a step's devices exchange, by kind, and what arithmetic says."""
     found = collectives(step.program.run.as_text() or "", devices)
     everything, per_item = step.parameters
     own = everything - per_item + per_item // shards

@@ -59,7 +59,7 @@ class Problem(NamedTuple):
     Attributes:
         arguments: by the oracle's names; large arrays in the dtype, A, D and bias float32.
         dy: weights of y (B, L, E), 0 outside the cut: the gradients of the cut are then those of
-            the cut alone, and so are exact for A, B, C, D and bias, which sum over others.
+            the cut only, and so are exact for A, B, C, D and bias, which sum over others.
         rows: the batch entries that are held against the oracle, evenly spread.
         channels: the channels that are.
     """

@@ -29,7 +29,7 @@ DTYPES = ("float32", "bfloat16")
 
 @dataclass(frozen=True)
 class Flags:
-    """Measure the selective scans that run here beside each other.
+    """Measure the selective scans that run here, in turns.
 
     A file that holds a part of the same comparison is continued. A page and pictures are written
     beside it.
@@ -208,7 +208,7 @@ def measure(
 
 
 def device_seconds(row: Row) -> float:
-    """Return the time of a call in a queue where it was measured, else of a call alone."""
+    """Return the time of a call in a queue where it was measured, else of a single call."""
     return float(row.get("queued_seconds") or row["median_seconds"])
 
 
@@ -261,7 +261,7 @@ _METHOD = (
 )
 
 
-def judged(row: Row) -> Row:
+def held_to_tolerance(row: Row) -> Row:
     """Return a row, failed where a scan of ours is off by too much."""
     tolerance = {"float32": 1e-5, "bfloat16": 2e-2}[row["dtype"]]
     # Not "error > tolerance": an error that is not a number has failed.

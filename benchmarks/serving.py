@@ -196,10 +196,10 @@ def measure(row: Row, settings: Settings) -> None:
     (samples,) = harness.time_in_turns([program], settings.seconds, most=1000)
     if samples.failure is not None:
         raise samples.failure
-    row["p50_seconds"] = float(np.quantile(samples.alone, 0.5))
+    row["p50_seconds"] = float(np.quantile(samples.single, 0.5))
     # Of fewer than 100 repeats this is the longest.
-    row["p99_seconds"] = float(np.quantile(samples.alone, 0.99, method="higher"))
-    row["min_seconds"], row["repeats"] = min(samples.alone), len(samples.alone)
+    row["p99_seconds"] = float(np.quantile(samples.single, 0.99, method="higher"))
+    row["min_seconds"], row["repeats"] = min(samples.single), len(samples.single)
 
 
 def tables(rows: Sequence[Row]) -> list[Table]:

@@ -15,7 +15,7 @@ import harness
 from echojax.errors import UserError
 from harness import Record, Row, command_of, default_path, log
 from scan_programs import PASSES, Roofline, Shape
-from scans import DTYPES, Settings, device_seconds, judged, measure
+from scans import DTYPES, Settings, device_seconds, held_to_tolerance, measure
 from selective_scan import implementations
 from selective_scan.gpu.plans import PLANS, Plan, plan_for, segments_for
 
@@ -78,7 +78,7 @@ def tune(flags: Flags) -> None:
             options = options_of(case, dry_run=flags.dry_run)
             settings = Settings((), (), tuple(options), seconds, None)
             rows = measure(case, settings, Roofline(math.inf, math.inf), record, options)
-            record.add(*map(judged, rows))
+            record.add(*map(held_to_tolerance, rows))
         rows = record.document.rows
         log.info("\n".join([*failures(rows), *plan_lines(rows), *segment_lines(rows)]))
 
@@ -156,7 +156,7 @@ def plan_lines(rows: Sequence[Row]) -> list[str]:
 
 
 def segment_lines(rows: Sequence[Row]) -> list[str]:
-    """Return for each size and pass the best number of segments beside the rule's."""
+    """Return for each size and pass the best number of segments and the rule's."""
     lines = []
     for which in PASSES:
         found = seconds_of([row for row in rows if row["what"] == "segments"], which)

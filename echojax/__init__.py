@@ -2,8 +2,8 @@
 
 Dimension letters, used as suffixes of array names (``x_BxLxD``) everywhere:
 
-    B  batch            L  length (time)      D  model width
-    E  inner channels   N  state size         V  items in the catalogue (0 is padding)
+    B  batch            L  length (time)      D  hidden size (d_model)
+    E  inner channels   N  d_state            V  items (0 is padding)
     K  chunk or top-k   M  examples           U  users            T  all interactions
 """
 

@@ -13,7 +13,7 @@ from echojax.files import read_json
 _NAMES = [f"{kind}@{k}" for kind in ("hr", "ndcg", "mrr") for k in (5, 10, 20)]
 _list: Any = list
 _dict: Any = dict
-_record: Any = TypedDict  # of keys that are no names of Python; there may be others beside them
+_record: Any = TypedDict  # of keys that are no names of Python; there may be others
 _Number = Annotated[float, Meta(ge=-1e300, le=1e300)]  # finite
 _Interval = tuple[_Number, _Number]
 _METRICS = dict.fromkeys(_NAMES, _Number)

@@ -164,7 +164,7 @@ def test_programs_take_turns_and_one_that_fails_stops_no_other():
         [noted("a"), Program(fails, wait=lambda _: None), noted("c")], 0.0, least=4
     )
     assert order == list("abcabcabcac")
-    assert len(one.alone) == len(other.alone) == one.row()["repeats"] == 4
+    assert len(one.single) == len(other.single) == one.row()["repeats"] == 4
     assert lost.row()["reason"] == "RuntimeError: lost"
     assert one.row()["min_seconds"] <= one.row()["median_seconds"]
 
@@ -174,10 +174,10 @@ def test_an_accelerator_is_timed_in_a_queue_that_is_awaited_once(monkeypatch):
     starts, waits = [], []
     fast = Program(lambda: starts.append(1), wait=waits.append)
     slow = Program(lambda: time.sleep(0.02), wait=lambda _: None)
-    quick, single = harness.time_in_turns([fast, slow], 0.0, least=2)
+    quick, slow_one = harness.time_in_turns([fast, slow], 0.0, least=2)
     assert len(waits) == 4
     assert len(starts) == 2 * (1 + 50)
-    assert single.queued == single.alone  # what is slow is not run twice as often
+    assert slow_one.queued == slow_one.single  # what is slow is not run twice as often
     row = quick.row()
     assert row["queued_quartiles_seconds"][0] <= row["queued_seconds"]
 
@@ -328,7 +328,7 @@ def test_a_scan_that_fails_or_is_wrong_stops_no_other(monkeypatch, tmp_path):
     settings = scans.Settings((), (), names, 1e-3, None)
     case = shape._asdict() | {"dtype": "float32"}
     rows = scans.measure(case, settings, Roofline(1e9, 1e9), Record(tmp_path / "r", "", {}))
-    found = {(row["implementation"], row["pass"]): scans.judged(row) for row in rows}
+    found = {(row["implementation"], row["pass"]): scans.held_to_tolerance(row) for row in rows}
     forward, both = scan_programs.PASSES
     assert found["no gradient", forward]["status"] == "measured"
     failed = found["no gradient", both]
@@ -343,7 +343,7 @@ def test_a_scan_that_fails_or_is_wrong_stops_no_other(monkeypatch, tmp_path):
     assert found["mamba_ssm", both]["status"] == "measured"  # by others: only told
     assert found["nan", forward]["reason"] == "ArithmeticError: not finite: y"
     assert {found["right", which]["status"] for which in (forward, both)} == {"measured"}
-    assert scans.judged(wrong | {"errors": {"y": math.nan}})["status"] == "failed"
+    assert scans.held_to_tolerance(wrong | {"errors": {"y": math.nan}})["status"] == "failed"
 
 
 # Serving.

@@ -35,7 +35,7 @@ class Dataset:
 
     @property
     def num_items(self) -> int:
-        """Catalogue size V, padding included."""
+        """How many items there are, V, padding included."""
         return len(self.item_ids)
 
     @property

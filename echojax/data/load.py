@@ -99,7 +99,7 @@ def _own_files(data_path: DataPath) -> list[TextFile]:
         return [file for path in data_path for file in _own_files(path)]
     path = Path(data_path)
     if path.is_dir():
-        # Spark and Hive keep marks of their own beside the parts.
+        # Spark and Hive keep files of their own among the parts.
         parts = [part for part in sorted(path.rglob("*")) if part.name[0] not in "._"]
         parts = [part for part in parts if part.is_file()]
         kinds = sorted({part.suffix for part in parts})

@@ -1,4 +1,4 @@
-"""Titles of items, where a data set has them beside its interactions."""
+"""Titles of items, where a data set has them besides its interactions."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -26,7 +26,7 @@ def item_titles(
 
     Args:
         name: The data set's name; not used when ``data_path`` is given.
-        data_path: A file of interactions; NAME.item (or .item.gz) beside NAME.inter is read.
+        data_path: A file of interactions; NAME.item (or .item.gz) next to NAME.inter is read.
         data_dir: Where named data sets are looked for first, as by ``load_dataset``.
 
     Raises:

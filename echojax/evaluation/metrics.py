@@ -46,7 +46,7 @@ def summarise(
 
     Returns:
         each metric's mean; ``interval``: its 95 % bootstrap interval over users; ``examples``;
-        ``coverage@10``: share of the catalogue among all recommended items;
+        ``coverage@10``: share of all items that were recommended to anybody;
         ``mean_popularity@10``: mean training count of the recommended items; ``by_length``:
         HR@10 and NDCG@10 with intervals by the length of the history.
     """

@@ -68,7 +68,7 @@ def make_ranker(
         items: pure ``params -> item_VxD``, or a device's part of it; the scores are
             ``user @ item.T`` in float32.
         num_items: V; rows after it only fill up (``None``: there are none).
-        tile: items scored at once; memory is (B, tile) and does not grow with the catalogue.
+        tile: items scored at once; memory is (B, tile) and does not grow with the item set.
         mesh: the devices that the histories, and the items, are spread over (``None``: one). Every
             device gets all results.
 

@@ -1,4 +1,4 @@
-"""The catalogue in tiles: scores of some columns at a time, and the best of what was seen so far.
+"""The item set in tiles: scores of some columns at a time, and the best of what was seen so far.
 
 Dimension letters of this module: C columns of a tile, S excluded items.
 """
@@ -29,7 +29,7 @@ def score_tile(
 ) -> Tile:
     """Score the items from row ``first`` on; all tiles have one size, the last overlaps another.
 
-    ``before``: items that come before the table's first row, where it is a part of the catalogue.
+    ``before``: items that come before the table's first row, where it is a part of the item set.
     """
     start = jnp.minimum(first, item_VxD.shape[0] - tile)
     row_C = start + jnp.arange(tile, dtype=jnp.int32)

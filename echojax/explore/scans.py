@@ -41,7 +41,7 @@ class Comparison(msgspec.Struct):
 
 
 def scan_page(path: Path, **navigation: Any) -> str:
-    """Return the page, with the figures beside the file.
+    """Return the page, with the figures in the file's folder.
 
     Raises:
         UserError: the file is missing, damaged or no comparison.

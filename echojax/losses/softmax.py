@@ -40,7 +40,7 @@ def full_softmax(
     The gradient of a few predictions is computed as soon as their logits are there and nothing
     else is kept: one exponential a logit and three matrix products in all, in the processor's
     cache. Predictions of weight 0 (the padding of short histories) cost nothing. Beyond a million
-    items it is the catalogue that is cut into chunks. Weights are constants: no gradient.
+    items it is the item set that is cut into chunks. Weights are constants: no gradient.
     """
     num_items, width = item_VxD.shape
     user_MxD = user_BxPxD.reshape(-1, width)
@@ -57,7 +57,7 @@ def full_softmax(
 def softmax_cross_entropy(
     user_MxD: Array, item_VxD: Array, targets_M: Array, *, chunk: int | None = None
 ) -> Array:
-    """Return minus the log of the target's softmax probability over the whole catalogue, (M,).
+    """Return minus the log of the target's softmax probability over all items, (M,).
 
     Args:
         user_MxD: one vector a prediction, any floating dtype; logits are float32 at least.

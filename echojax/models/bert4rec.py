@@ -13,7 +13,7 @@ class BERT4Rec(SequenceModel):
     """Embedding -> positions -> [self-attention -> feed-forward] x layers -> output head.
 
     Scores are ``LayerNorm(gelu(dense(x))) . item + bias`` (section 3.5, equation 7). The bias is
-    carried by one more column, so that encoded histories and the catalogue are D + 1 wide. What
+    carried by one more column, so that the vectors of histories and items have D + 1 numbers. What
     stands in a hidden item's place is a vector of its own and not an item. Attention probabilities
     are not dropped; see ``echojax.models.attention``. An epoch shows each stretch of a history once
     (``echojax.training.objectives``), where RecBole's shows every prefix of it.

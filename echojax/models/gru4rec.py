@@ -1,6 +1,6 @@
-"""GRU4Rec (arXiv 1511.06939), in the form that its peers compare with (RecBole's).
+"""GRU4Rec (arXiv 1511.06939), in the form that others compare with (RecBole's).
 
-Beside RecBole's, the recurrent layers have biases and the last map starts with Xavier's values.
+Unlike RecBole's, the recurrent layers have biases and the last map starts with Xavier's values.
 """
 
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""A run's scores beside those of its baselines, for its page and for the terminal."""
+"""A run's scores and those of its baselines, for its page and for the terminal."""
 
 from typing import Any
 

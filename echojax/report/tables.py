@@ -10,7 +10,7 @@ from echojax.command_line import printable
 
 
 class Cell(NamedTuple):
-    """A value in words, what stands smaller beside it, and whether it is the best of its kind."""
+    """A value in words, what is added in smaller print, and whether it is the best of its kind."""
 
     text: str
     note: str = ""

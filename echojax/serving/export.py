@@ -54,7 +54,7 @@ def export_run(
     Args:
         run_dir: the run folder.
         output: the new folder, or an earlier export, which is replaced.
-        k: how many items the program gives; no more than the catalogue has.
+        k: how many items the program gives; no more than there are.
         data_dir: where the data lies now; read only for titles, where the run has none.
         data_path: where the run's own file lies now.
 
@@ -122,7 +122,7 @@ def export_program(model: SequenceModel, k: int) -> export.Exported:
     float32 (B, k), in falling order and these items' numbers, int32 (B, k); minus infinity and 0
     where fewer are left.
 
-    It answers with the best items, not with scores of the whole catalogue: these would be 4 V bytes
+    It answers with the best items, not with the scores of all items: these would be 4 V bytes
     a history (40 MB at ten million items) to move off the device and to search again. How many
     items it gives is fixed; whoever needs fewer takes the first. Weights are an argument: the
     program stays small, and other weights of the same sizes fit it.
@@ -212,7 +212,7 @@ def _replacing(output: Path) -> Iterator[Path]:
     """Yield an empty folder that takes ``output``'s place where the block ends without an error.
 
     Whatever ends it early, ``output`` stays as it was. A process that is killed leaves at most a
-    folder ``.NAME.*`` beside it.
+    folder ``.NAME.*`` next to it.
 
     Raises:
         UserError: nothing can be written there.

@@ -34,7 +34,7 @@ class Recommendation(NamedTuple):
         item_ids: the best items first, by the data's own ids; fewer than k where there are fewer.
         scores: theirs: logits of the model, training interactions, or cosines.
         by: "model"; "popularity" where the history has no known item; "similarity".
-        unknown: items of the history that the catalogue does not have and that were skipped.
+        unknown: items of the history that the model does not know and that were skipped.
     """
 
     item_ids: list[str]
@@ -49,7 +49,7 @@ class _Known(NamedTuple):
     Attributes:
         newest_L: what the model reads, int32, at most ``max_len``.
         excluded_S: columns of the pool that are not to be recommended, int32.
-        unknown: how many items the catalogue does not have.
+        unknown: how many items the model does not know.
     """
 
     newest_L: np.ndarray
@@ -58,14 +58,14 @@ class _Known(NamedTuple):
 
 
 class _Pool:
-    """Items that may be recommended, as a catalogue of their own.
+    """Items that may be recommended, as an item set of their own.
 
     Attributes:
         number_C: the items' numbers, int32, rising from padding's 0 in column 0.
         item_CxD: their vectors, filled up with padding to a power of two where it is a part.
 
     Args:
-        item_VxD: the whole catalogue.
+        item_VxD: all items' vectors.
         numbers: those that may be recommended, int32, rising; ``None`` takes all.
     """
 
@@ -210,7 +210,7 @@ class Recommender:
         Args:
             histories: the data's own item ids, oldest first, any number of any length; the model
                 reads the newest ``max_len``.
-            k: how many items; all where the catalogue has fewer.
+            k: how many items; all where there are fewer.
             exclude_seen: leave out what the history holds anywhere.
             candidates: recommend only these (unknown ones are skipped).
             filter: recommend only items whose id it says yes to; asked once an item.
@@ -237,7 +237,7 @@ class Recommender:
     def score(self, history: History, items: Sequence[object]) -> np.ndarray:
         """Return the model's scores of items after a history, float32 (len(items),).
 
-        An item that the catalogue does not have scores NaN.
+        An item that the model does not know scores NaN.
 
         Raises:
             UserError: the history has no known item, or history or items are no list.
@@ -259,7 +259,7 @@ class Recommender:
         """Return the k other items whose vectors have the largest cosine with this item's.
 
         Raises:
-            UserError: k is below 1, or the item is not in the catalogue.
+            UserError: k is below 1, or the model does not know the item.
         """
         k = self._number_asked(k)
         number = np.array([self.item_ids.number(item)], np.int32)
@@ -363,7 +363,7 @@ class Recommender:
                 yield self._named(popular, counts, "popularity", known.unknown)
 
     def _number_asked(self, k: int) -> int:
-        """Return k, or the catalogue's size where that is less: the search holds k a history."""
+        """Return k, or the number of items where that is less: the search holds k a history."""
         if not isinstance(k, int | np.integer) or k < 1:
             raise UserError(f"k must be a whole number of at least 1, not {k}")
         return min(int(k), len(self.item_ids) - 1)

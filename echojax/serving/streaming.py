@@ -5,24 +5,28 @@ Which models take an event in constant time, and which full pass they then equal
 ==================  =========================================  ==================================
 model               what is kept of a user                     equals ``encode`` of
 ==================  =========================================  ==================================
-Mamba4Rec           conv_state and ssm_state                    all events, whatever ``max_len``
+Mamba4Rec           conv_state and ssm_state                   all events, whatever ``max_len``
 GRU4Rec             recurrent states                           all events, whatever ``max_len``
 Caser               the newest ``window`` items                all events, whatever ``max_len``
-EchoMamba4Rec       as Mamba4Rec, in both directions           all events, whatever ``max_len``
-  (see below)
+EchoMamba4Rec,      as Mamba4Rec, in both directions           all events, whatever ``max_len``
+  without filter
+EchoMamba4Rec,      the same, and the newest ``max_len``       all events, up to ``max_len``
+  causal filter     inputs of the filter
 SASRec, HSTU        keys and values of ``max_len`` positions   the newest ``max_len`` events
 NARM                states of ``max_len`` positions            the newest ``max_len`` events
 ==================  =========================================  ==================================
 
 The first four forget nothing: after ``max_len`` events they are the model of a longer ``max_len``
-with the same parameters, not ``encode`` of the newest ones, which starts in the middle. The last
-three read all ``max_len`` places at every event. When these are full every item moves to another
-position (in NARM: the first states lose their past), nothing kept is right any more, and each
-further event costs a whole ``encode``.
+with the same parameters, not ``encode`` of the newest ones, which starts in the middle. So is the
+fifth, except that its filter forgets what is older than ``max_len`` events. The last three read all
+``max_len`` places at every event. When these are full every item moves to another position (in
+NARM: the first states lose their past), nothing kept is right any more, and each further event
+costs a whole ``encode``.
 
-EchoMamba4Rec streams without its filter (``--no-filter``), with one layer or without a backward
-Mamba. With the filter, a circular convolution over the window, each event changes the input of both
-Mambas at every position; so does a second layer above a backward Mamba.
+EchoMamba4Rec streams with a causal filter (``--variant causal``) or without one (``--no-filter``),
+with one layer or without a backward Mamba. With the paper's filter, a circular convolution over the
+window, each event changes the input of both Mambas at every position; so does a second layer above
+a backward Mamba.
 """
 
 from typing import Any, NamedTuple
@@ -70,7 +74,7 @@ class Stream:
     needed: caches of keys and values are then not copied.
 
     Args:
-        model: causal, or EchoMamba4Rec without its filter.
+        model: causal, or EchoMamba4Rec with a causal filter or none.
 
     Raises:
         UserError: the model has no state that takes an event without reading the history again.

@@ -1,4 +1,4 @@
-"""The best items of a catalogue for each history, in memory that does not grow with it."""
+"""The best items for each history, in memory that does not grow with the item set."""
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ def top_k(
 
     Args:
         user_BxD: what histories were encoded as.
-        item_VxD: the catalogue; row 0 is padding and never returned.
+        item_VxD: the items' vectors; row 0 is padding and never returned.
         excluded_BxS: items that must not be returned, int32, padded with 0.
         num_items: rows of ``item_VxD`` from here on are padding too.
         k: how many.

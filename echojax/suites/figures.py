@@ -194,7 +194,7 @@ def _draw_time(rows: list[ResultRow], reference: str) -> Figure:
 
 
 def _name_points(axes: Axes, points: dict[str, tuple[float, float]]) -> None:
-    """Write names beside points, where there is room, and none upon another."""
+    """Write names next to points, where there is room, and none upon another."""
     times = [x for x, _ in points.values()]
     middle = math.sqrt(min(times) * max(times))
     height = 185 / axes.get_ylim()[1]  # printer's points of the axes a unit of y

@@ -1,4 +1,4 @@
-"""Published numbers to stand beside ours (``published.toml``)."""
+"""Published numbers to compare ours with (``published.toml``)."""
 
 import tomllib
 from importlib.resources import files
@@ -35,7 +35,7 @@ class Published(msgspec.Struct, forbid_unknown_fields=True):
         return {"split": "leave-one-out", "ranking": "full", "exclude_seen": self.exclude_seen}
 
     def differences(self, protocol: dict[str, str | bool]) -> str:
-        """Return how it differs from what stands beside it, evaluated by ``protocol``."""
+        """Return how it differs from the score it is compared with, evaluated by ``protocol``."""
         words = [
             f"ours: {name} {protocol.get(name)}"
             for name, theirs in self.protocol.items()

@@ -49,7 +49,7 @@ class Run:
 
     @property
     def global_time(self) -> bool:
-        """Whether it is the run on the global time split that stands beside the table's."""
+        """Whether it is the run on the global time split, in addition to the table's."""
         return "@" in self.name
 
     @property

@@ -216,7 +216,7 @@ def _rows(
 
 
 def _baselines(run: RunResult, rows: list[ResultRow]) -> list[ResultRow]:
-    """Return what every run knows beside itself and no variant is: heuristics, the optimum."""
+    """Return what every run knows besides itself and no variant is: heuristics, the optimum."""
     models, found = {row.model for row in rows}, []
     for name, parts in run.results["baselines"].items():
         if name not in models:

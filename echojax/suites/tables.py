@@ -207,7 +207,7 @@ def _protocol_words(protocol: Protocol) -> str:
 
 
 def _published_table(data: Summary) -> Table:
-    """Return published numbers with ours of the same model beside them."""
+    """Return published numbers and ours of the same model."""
     columns: list[Column | str] = [
         "", "HR@10", "ours", "NDCG@10", "ours", Column("our row", "left"),
         Column("source of the published", "left"), Column("differs", "left"),

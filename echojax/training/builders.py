@@ -158,7 +158,7 @@ def choose_microbatch(config: Config, rows: int, num_items: int) -> int | None:
 
 
 def choose_columns(lengths_M: np.ndarray, max_len: int, worth: int = WORTH_A_WIDTH) -> list[int]:
-    """Return how narrow the windows of short examples may be cut, beside ``max_len``.
+    """Return how narrow the windows of short examples may be cut, besides ``max_len``.
 
     Each width is compiled for itself, several seconds, so it is chosen only where it spares a
     tenth of the positions that the others leave, and ``worth`` of them an epoch.

@@ -48,7 +48,7 @@ class Restored(NamedTuple):
 
     Attributes:
         state: the state.
-        progress: what was saved beside it.
+        progress: what was saved with it.
         lost: what is wrong with the checkpoint that was asked for, where this is another one.
     """
 
@@ -111,7 +111,7 @@ class Checkpoints:
             )
             try:
                 self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
-            except ValueError as error:  # orbax reads what it has noted beside every checkpoint
+            except ValueError as error:  # orbax reads what it has noted with every checkpoint
                 raise UserError(
                     f"the checkpoints in {folder} cannot be listed ({_reason(error)}); delete the "
                     "one whose _CHECKPOINT_METADATA is damaged, or restore them from a copy"
@@ -120,7 +120,7 @@ class Checkpoints:
     def save(self, state: TrainState, progress: dict[str, Any]) -> None:
         """Write ``state`` and ``progress`` under the state's step.
 
-        ``progress`` holds JSON values; its ``best_step`` names the checkpoint that is kept beside
+        ``progress`` holds JSON values; its ``best_step`` names the checkpoint that is kept besides
         this one, 0 for none.
 
         Raises:

@@ -67,7 +67,7 @@ class Evaluator:
 def encoder_and_items(
     config: Config, graphdef: nnx.GraphDef, mesh: Mesh
 ) -> tuple[Callable[..., jax.Array], Callable[[nnx.State], jax.Array]]:
-    """Return how models with this structure encode histories, and give their catalogue.
+    """Return how models with this structure encode histories, and give the items' vectors.
 
     ``encode(params, item_ids_BxL, lengths_B)`` is user_BxD, in the precision that ``config`` asks
     for, and ``items(params)`` item_VxD.

@@ -1,4 +1,4 @@
-"""How far a run has come: what is saved beside its state, logged, and shown to the user."""
+"""How far a run has come: what is saved with its state, logged, and shown to the user."""
 
 import importlib.util
 import json
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class TrainingProgress:
-    """What the loop must know beside the state to go on exactly; saved with each checkpoint."""
+    """What the loop must know besides the state to go on exactly; saved with each checkpoint."""
 
     steps: int = 0  # done
     best_ndcg: float = -1.0  # best validation NDCG@10 so far
@@ -37,7 +37,7 @@ class TrainingProgress:
     seconds: float = 0.0  # spent in training steps, over all starts
     waited: float = 0.0  # of these, spent waiting for input
     examples: int = 0  # rows trained on, over all starts
-    seeds_at_once: int = 1  # trained beside this one, itself included, at the start
+    seeds_at_once: int = 1  # trained in one program, itself included, at the start
     memory_bytes: int | None = None  # of the compiled step, for one seed
     devices: list[str] = field(default_factory=list)  # that trained it, in words, each once
     commits: list[str] = field(default_factory=list)  # of the code that trained it, each once

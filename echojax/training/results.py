@@ -1,4 +1,4 @@
-"""The end of a run: its best parameters evaluated beside the baselines, written, reported."""
+"""The end of a run: its best parameters and the baselines evaluated, written, reported."""
 
 import logging
 import platform

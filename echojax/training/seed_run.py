@@ -107,8 +107,8 @@ def go_back_together(runs: Sequence[SeedRun], starts: Sequence[TrainState], per_
     """Resume every seed from its checkpoints, as far as they were trained together all at one step.
 
     A kill between two seeds' checkpoints leaves the first of them ahead, in training or ended: it
-    goes back to the step that the others stand at, and is trained beside them again. A seed that
-    has no checkpoint of that step ended long before or after; it stays where it is.
+    goes back to the step that the others stand at, and is trained together with them again. A seed
+    that has no checkpoint of that step ended long before or after; it stays where it is.
     """
     for run, start in zip(runs, starts, strict=True):
         run.go_back(start)

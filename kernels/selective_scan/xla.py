@@ -21,7 +21,7 @@ def sequential(inputs: Recurrence, *, reverse: bool) -> tuple[Array, Array]:
     """Scan one position after the other, by ``lax.scan``; the gradient keeps every state."""
     u_BxLxE, dt_BxLxE, A_ExN, B_BxLxN, C_BxLxN, state_BxExN = inputs
 
-    # The gradient computes decays again instead of keeping them beside the states.
+    # The gradient computes decays again instead of keeping them along with the states.
     @partial(jax.checkpoint, prevent_cse=False)
     def visit(h_BxExN: Array, at: tuple[Array, ...]) -> tuple[Array, Array]:
         u_BxE, dt_BxE, B_BxN, C_BxN = at

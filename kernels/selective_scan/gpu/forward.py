@@ -83,7 +83,7 @@ def _forward_first(blocks: Blocks, refs: SimpleNamespace) -> Carry:
 def _forward_chunk(
     blocks: Blocks, refs: SimpleNamespace, use_softplus: bool, carry: Carry
 ) -> Carry:
-    """Compute y; beside it the last state and, for the gradient, the state before each chunk.
+    """Compute y, the last state and, for the gradient, the state before each chunk.
 
     Inputs: lengths, u, delta, A2, B, C, D, bias and where given z, initial. Outputs: y, last and
     where asked for starts. Scratch: t, x, read (chunk, block).
