@@ -12,15 +12,19 @@ KINDS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1]
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_deferred_signal_is_remembered_and_one_outside_stops(kind):
-    before = signal.getsignal(kind)
-    with stopping_at_once():
-        with deferred_interrupts() as interrupts:
-            os.kill(os.getpid(), kind)
-        assert interrupts.signum == kind
-        with pytest.raises(Stopped) as stop:
-            os.kill(os.getpid(), kind)
-    assert stop.value.signum == kind
-    assert signal.getsignal(kind) == before
+    # Tests under nohup would find SIGHUP ignored.
+    before = signal.signal(kind, signal.default_int_handler)
+    try:
+        with stopping_at_once():
+            with deferred_interrupts() as interrupts:
+                os.kill(os.getpid(), kind)
+            assert interrupts.signum == kind
+            with pytest.raises(Stopped) as stop:
+                os.kill(os.getpid(), kind)
+        assert stop.value.signum == kind
+        assert signal.getsignal(kind) == signal.default_int_handler
+    finally:
+        signal.signal(kind, before)
 
 
 def test_what_nohup_ignores_stays_ignored():

@@ -130,10 +130,10 @@ sample_users = 20
 [datasets.mine]
 data_path = "mine.inter"
 
-[rows.main]
+[variants.main]
 model = "echomamba4rec"
 
-[rows.other]
+[variants.other]
 model = "sasrec"
 layers = 2
 
@@ -141,6 +141,6 @@ layers = 2
 filter = false
 
 [global_time]
-rows = ["main"]
+variants = ["main"]
 datasets = ["ml-100k"]
 """
