@@ -141,7 +141,7 @@ class Config:
     stay float32."""
     objective: str | None = None
     """What one row predicts: prefixes (the item after a prefix), all-positions (after each position
-    of one pass: causal models only) or cloze (hidden items) (None: the model's own)."""
+    of one pass: models that read no later item) or cloze (hidden items) (None: the model's own)."""
     loss: Literal["softmax", "sampled-softmax", "gbce", "bce", "bpr"] = "softmax"
     """Training loss: exact cross entropy over all items (softmax), estimated from drawn
     items (sampled-softmax, corrected by logQ), or (generalised) binary cross entropy or Bayesian

@@ -1,6 +1,7 @@
 """Run by test_devices.py: 20 steps of two seeds, and ranks, on 1, 2, 4 and 8 devices."""
 
 import dataclasses
+import sys
 from functools import partial
 
 import jax
@@ -42,6 +43,7 @@ CASES = {
         label_smoothing=0.1,
         **SIZES,
     ),
+    "causal": Config(variant="causal", d_state=2, batch_size=8, **SIZES),
     "mamba4rec": Config(model="mamba4rec", d_state=2, batch_size=8, **SIZES | {"layers": 2}),
     "sasrec": Config(
         model="sasrec",
@@ -60,9 +62,11 @@ PARALLEL = {
         (2, 1, 1, "shard_map"), (4, 1, 1, "pmap"), (8, 8, 1, "shard_map"),
         (8, 2, 2, "shard_map"),
     ],
+    "causal": [(8, 2, 2, "shard_map")],
     "mamba4rec": [(4, 1, 2, "shard_map")],
     "sasrec": [(4, 2, 1, "shard_map"), (8, 1, 1, "pmap")],
 }  # fmt: skip
+FEW = {"echomamba4rec": PARALLEL["echomamba4rec"][1::2]}
 
 
 def made_up() -> Dataset:
@@ -149,10 +153,10 @@ def stretches():
 
 if __name__ == "__main__":
     stretches()
-    for name, config in CASES.items():
-        config = resolved(config)
+    for name, cases in (FEW if "few" in sys.argv else PARALLEL).items():
+        config = resolved(CASES[name])
         one = train(config, 1, 1, 1, "shard_map")
-        for case in PARALLEL[name]:
+        for case in cases:
             many = train(config, *case)
             np.testing.assert_allclose(many[0], one[0], rtol=2e-6)
             for a, b in zip(many[1], one[1], strict=True):
