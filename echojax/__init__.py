@@ -7,12 +7,16 @@ Dimension letters, used as suffixes of array names (``x_BxLxD``) everywhere:
     K  chunk or top-k   M  examples           U  users            T  all interactions
 """
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from echojax.serving import Recommender as Recommender
 
 __version__ = "0.1.0"
+
+# As a library echojax prints nothing, warnings neither, unless its caller configures logging.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 
 def __getattr__(name: str) -> Any:

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
+import msgspec
 import numpy as np
 
 from echojax.config import RESUMABLE, Config, as_dict, check, flag, misfit
@@ -122,13 +123,12 @@ def lock(path: Path) -> Iterator[None]:
     Raises:
         BusyError: a process trains in it already.
     """
-    file, mine = path / ".lock", _Owner(host=socket.gethostname(), pid=os.getpid())
+    file = path / ".lock"
+    owner = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time_ns()}
+    mine = json.dumps(owner).encode()
     folder = os.open(path, os.O_RDONLY)
     try:
-        locked = _try_flock(folder, path)
-        _wait_for_heartbeat(file, mine, locked)
-        with file.open("x") as created:
-            json.dump(mine, created)
+        _make_lock_file(file, mine, locked=_try_flock(folder, path))
         released = threading.Event()
         beat = threading.Thread(target=_keep_alive, args=(file, released), daemon=True)
         beat.start()
@@ -137,7 +137,8 @@ def lock(path: Path) -> Iterator[None]:
         finally:
             released.set()
             beat.join()
-            file.unlink(missing_ok=True)
+            if _content(file) == mine:
+                file.unlink(missing_ok=True)
     finally:
         os.close(folder)
 
@@ -155,30 +156,74 @@ def _try_flock(folder: int, path: Path) -> bool:
     return True
 
 
-def _wait_for_heartbeat(file: Path, mine: _Owner, locked: bool) -> None:
-    """Remove the lock file of an owner that is gone; one elsewhere has time for a sign of life."""
+def _make_lock_file(file: Path, mine: bytes, *, locked: bool) -> None:
+    """Make the lock file, whole at once; an earlier one goes where its owner is gone."""
+    own = file.with_name(f"{file.name}.{socket.gethostname()}.{os.getpid()}")
+    busy = BusyError(f"another process has begun in {file.parent}; wait for it, or stop it")
+    if (found := _content(file)) is not None:
+        _check_owner_is_gone(file, found, locked=locked)
+        with suppress(FileNotFoundError):
+            file.rename(own)
+            if _content(own) != found:  # of who took the folder over in this moment
+                own.rename(file)
+                raise busy
+    own.write_bytes(mine)
     try:
-        owner = read_record(file, _Owner)
-    except UserError:  # there is none, or half of one
-        file.unlink(missing_ok=True)
+        os.link(own, file)
+    except FileExistsError:
+        raise busy from None
+    except OSError:  # a file system without hard links
+        try:
+            with file.open("xb") as created:
+                created.write(mine)
+        except FileExistsError:
+            raise busy from None
+    finally:
+        own.unlink()
+
+
+def _content(file: Path) -> bytes | None:
+    """Return what a lock file holds; ``None`` where there is none."""
+    with suppress(FileNotFoundError):
+        return file.read_bytes()
+    return None
+
+
+def _check_owner_is_gone(file: Path, content: bytes, *, locked: bool) -> None:
+    """Raise ``BusyError`` if the owner of a lock file lives; elsewhere it gets time for a sign."""
+    try:
+        owner = msgspec.json.decode(content, type=_Owner)
+    except msgspec.MsgspecError:  # half of one, from a file system without hard links
+        owner = _Owner(host="another", pid=0)
+    here = owner["host"] == socket.gethostname()
+    if locked and (here or not owner["pid"]):
         return
     alive = False
-    if owner["host"] != mine["host"]:
+    if here:
+        alive = owner["pid"] != os.getpid() and _runs(owner["pid"])
+    else:
         log.info(f"waiting to see whether {owner['host']} still trains in {file.parent} ...")
-        touched, until = file.stat().st_mtime_ns, time.monotonic() + 2.5 * _HEARTBEAT_SECONDS
-        while not alive and time.monotonic() < until:
-            time.sleep(_HEARTBEAT_SECONDS / 10)
-            alive = file.exists() and file.stat().st_mtime_ns != touched
-    elif not locked and owner["pid"] != mine["pid"]:
-        with suppress(ProcessLookupError):
-            os.kill(owner["pid"], 0)
-            alive = True
+        with suppress(FileNotFoundError):  # it has just ended
+            touched, until = file.stat().st_mtime_ns, time.monotonic() + 2.5 * _HEARTBEAT_SECONDS
+            while not alive and time.monotonic() < until:
+                time.sleep(_HEARTBEAT_SECONDS / 10)
+                alive = file.stat().st_mtime_ns != touched
     if alive:
         raise BusyError(
             f"process {owner['pid']} of {owner['host']} trains in {file.parent}; wait for it, or "
             "stop it"
         )
-    file.unlink(missing_ok=True)
+
+
+def _runs(pid: int) -> bool:
+    """Return whether this machine has a process of that number, anybody's."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _keep_alive(file: Path, released: threading.Event) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import socket
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -138,6 +139,48 @@ def test_one_elsewhere_keeps_it_while_its_heart_beats(tmp_path, no_flock, monkey
     with lock(tmp_path):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_another_user_runs_here_keeps_the_folder(tmp_path, no_flock, monkeypatch):
+    def refused(pid, signum):
+        raise PermissionError
+
+    monkeypatch.setattr(os, "kill", refused)
+    write_json(tmp_path / ".lock", {"host": socket.gethostname(), "pid": 1})
+    with pytest.raises(BusyError, match="process 1 of"), lock(tmp_path):
+        raise AssertionError
+
+
+def test_of_two_that_find_a_dead_owner_one_takes_over(tmp_path, no_flock, monkeypatch):
+    """The second has read the old lock file before the first takes the folder."""
+    write_json(tmp_path / ".lock", {"host": "a third", "pid": 1})
+    check, inside = run_folder._check_owner_is_gone, []
+
+    def checked(*args, **options):
+        check(*args, **options)
+        if not inside:
+            inside.append(lock(tmp_path))
+            inside[0].__enter__()
+
+    monkeypatch.setattr(run_folder, "_check_owner_is_gone", checked)
+    with pytest.raises(BusyError, match="another process has begun"), lock(tmp_path):
+        raise AssertionError
+    assert (tmp_path / ".lock").exists()
+    inside[0].__exit__(None, None, None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_file_that_cannot_be_read_is_left_alone(tmp_path, no_flock, monkeypatch):
+    write_json(tmp_path / ".lock", {"host": "a third", "pid": 1})
+    refused = PermissionError(errno.EACCES, "Permission denied", str(tmp_path / ".lock"))
+
+    def fails(path):
+        raise refused
+
+    monkeypatch.setattr(Path, "read_bytes", fails)
+    with pytest.raises(PermissionError), lock(tmp_path):
+        raise AssertionError
+    assert (tmp_path / ".lock").exists()
 
 
 @pytest.mark.parametrize(
