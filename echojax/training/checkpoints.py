@@ -8,9 +8,12 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 import time
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from glob import has_magic
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -96,7 +99,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, run: Mapping[str, Any] | None = None):
-        self._run = dict(run or {})
+        self._folder, self._run = folder.absolute(), dict(run or {})
         self._best_steps: dict[int, int | None] = {}  # by step, as far as it is known
         self._manager: ocp.CheckpointManager | None = None
         if is_main_process():
@@ -110,12 +113,25 @@ class Checkpoints:
                 multiprocessing_options=this_process,
             )
             try:
-                self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+                self._manager = ocp.CheckpointManager(self._plain_path(), options=options)
             except ValueError as error:  # orbax reads what it has noted with every checkpoint
                 raise UserError(
                     f"the checkpoints in {folder} cannot be listed ({_reason(error)}); delete the "
                     "one whose _CHECKPOINT_METADATA is damaged, or restore them from a copy"
                 ) from None
+
+    def _plain_path(self) -> Path:
+        """Return the folder's path, or a link to it where orbax would take the path for a pattern.
+
+        It looks for the parts of a checkpoint by ``glob`` below the whole path.
+        """
+        if not has_magic(str(self._folder)):
+            return self._folder
+        aside = Path(tempfile.mkdtemp(prefix="echojax-"))
+        weakref.finalize(self, shutil.rmtree, aside, ignore_errors=True)
+        link = aside / "checkpoints"
+        link.symlink_to(self._folder)
+        return link
 
     def save(self, state: TrainState, progress: dict[str, Any]) -> None:
         """Write ``state`` and ``progress`` under the state's step.
@@ -209,7 +225,7 @@ class Checkpoints:
             log.info(f"checkpoint of step {other} is {reason}: {instead}")
         if found is None:
             raise UserError(
-                f"no checkpoint in {self._manager.directory} can be read; "
+                f"no checkpoint in {self._folder} can be read; "
                 "restore the folder from a copy, or train again with another --run-dir"
             )
         return found._replace(lost=lost)
@@ -227,7 +243,7 @@ class Checkpoints:
         if self._manager is not None:
             for newer in [found for found in self._steps() if found > step]:
                 self._manager.delete(newer)
-            for part in Path(self._manager.directory).glob("*.orbax-checkpoint-tmp*"):
+            for part in self._folder.glob("*.orbax-checkpoint-tmp*"):
                 shutil.rmtree(part)
 
     def close(self) -> None:
@@ -238,7 +254,7 @@ class Checkpoints:
     def _steps(self) -> list[int]:
         if self._manager is None:
             return []
-        folder = Path(self._manager.directory)
+        folder = self._folder
         return sorted(s for s in self._manager.all_steps() if _is_ours(folder / str(s)))
 
     def _progress(self, step: int) -> dict[str, Any] | None:
@@ -254,7 +270,7 @@ class Checkpoints:
     def _read(self, step: int, like: TrainState) -> Restored:
         """Return a checkpoint; ``UserError`` where it is whole and not of this run."""
         assert self._manager is not None
-        where, names = f"the checkpoint in {self._manager.directory / str(step)}", _by_name(like)
+        where, names = f"the checkpoint in {self._folder / str(step)}", _by_name(like)
         try:
             parts = ocp.args.Composite(meta=ocp.args.JsonRestore())
             meta = self._manager.restore(step, args=parts)["meta"]

@@ -47,6 +47,16 @@ def test_a_state_that_is_finite_comes_back_as_it_is(run, state):
     assert jax.tree.all(jax.tree.map(np.array_equal, run.state, kept))
 
 
+def test_a_folder_may_be_named_like_a_pattern(tmp_path, state):
+    folder = tmp_path / "r[lr=3]*" / "checkpoints"
+    run = SeedRun(Config(), tmp_path, state, TrainingProgress(steps=3), Checkpoints(folder))
+    run.save(at(state, 3))
+    assert run.go_back(state)
+    assert int(run.state.step) == 3
+    assert (folder / "3").is_dir()
+    run.checkpoints.close()
+
+
 @pytest.mark.parametrize("part", ["params", "opt_state"])
 def test_a_state_that_is_not_finite_is_refused(run, state, part):
     odd = jax.tree.map(lambda x: x * np.nan if x.dtype == jnp.float32 else x, getattr(state, part))
