@@ -37,8 +37,11 @@ def shared_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session", autouse=True)
 def compiled_programs(shared_folder):
-    """Share compiled programs between tests, workers and the processes that tests start."""
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(shared_folder / "programs")
+    """Share compiled programs between tests, workers and the processes that tests start.
+
+    A folder in ``$JAX_COMPILATION_CACHE_DIR`` is used as it is, so that programs outlast a run.
+    """
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(shared_folder / "programs"))
     jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
     compilation_cache.reset_cache()
