@@ -62,8 +62,8 @@ def with_other_company(row):
 class Promises:
     """For a subclass that sets ``kind`` and the equations of its paper.
 
-    ``encode(p, items)`` and ``output_embeddings(p)`` compute in float64, for one history that knows of no
-    padding, from parameters by name.
+    ``encode(p, items)`` and ``output_embeddings(p)`` compute in float64, for one history that knows
+    of no padding, from parameters by name.
     """
 
     kind: type
