@@ -51,8 +51,6 @@ def load_dataset(
     Raises:
         UserError: Anything wrong with names, files or what is in them.
     """
-    if k_core < 0:
-        raise UserError(f"--k-core {k_core}: must not be negative")
     if data_path is not None:
         files = _own_files(data_path)
         dataset = _prepared(_name(data_path, files), files, columns, k_core, duplicates)
