@@ -11,6 +11,7 @@ from rich.console import Console
 
 from echojax.commands.reproduce import Flags
 from echojax.errors import UserError
+from echojax.lock import BusyError
 from echojax.report.tables import duration
 from echojax.signals import Interrupted, Stopped, stopping_at_once
 from echojax.suites.page import write_page
@@ -21,7 +22,6 @@ from echojax.suites.suite_file import Suite, find_suite, read_suite
 from echojax.suites.summary import finished_runs
 from echojax.training.builders import read_data, resolved
 from echojax.training.run import run as train
-from echojax.training.run_folder import BusyError
 
 log = logging.getLogger(__name__)
 
