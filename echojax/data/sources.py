@@ -6,7 +6,11 @@ only. For the Amazon reviews the publisher states no checksum: what is downloade
 must have exactly the published number of users, items and interactions before it is accepted.
 """
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
+
+from echojax.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -108,3 +112,23 @@ DATASETS: dict[str, Source] = {
         citation=_AMAZON,
     ),
 }
+
+
+def cache_dir() -> Path:
+    """Return the user's cache folder of echojax (XDG).
+
+    Raises:
+        UserError: The user has no home, as an unknown uid in a container.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "echojax"
+    except RuntimeError:
+        raise UserError(
+            "this user has no home folder; set XDG_CACHE_HOME, or HOME, to a folder to write to"
+        ) from None
+
+
+def data_folders(data_dir: Path | str | None) -> list[Path]:
+    """Return the folders that are searched for named data sets, the first one first."""
+    configured = [data_dir, os.environ.get("ECHOJAX_DATA"), cache_dir() / "data"]
+    return [Path(folder) for folder in configured if folder]

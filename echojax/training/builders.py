@@ -76,6 +76,8 @@ def read_data(config: Config) -> tuple[Dataset, Split]:
         data_path=config.data_path,
         data_dir=config.data_dir,
         columns=columns,
+        items_path=config.items_path,
+        title_column=config.title_column,
         k_core=config.k_core,
         duplicates=config.duplicates,
     )
