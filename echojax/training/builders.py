@@ -23,9 +23,10 @@ from echojax.data import (
     windows,
 )
 from echojax.errors import UserError, unknown_name
-from echojax.losses import make_loss
+from echojax.losses import LOSSES, make_loss
 from echojax.mesh import axes_of, local_rows, padded_rows, row_groups
 from echojax.models import check_names, check_sequence_shards, with_sizes
+from echojax.plugins import load_plugin
 from echojax.training.step import make_train_step
 
 log = logging.getLogger(__name__)
@@ -43,7 +44,11 @@ def resolved(config: Config) -> Config:
         UserError: a value is impossible or a name unknown.
     """
     check(config)
+    if config.plugin is not None:
+        config = dataclasses.replace(config, plugin=load_plugin(config.plugin))
     check_names(config)
+    if config.loss not in LOSSES:
+        raise unknown_name("--loss", config.loss, list(LOSSES))
     if config.data_path is None and config.dataset not in DATASETS:
         raise unknown_name("--dataset", config.dataset, list(DATASETS))
     named = DATASETS.get(config.dataset) if config.data_path is None else None
