@@ -115,7 +115,7 @@ def test_nor_are_those_in_a_folder_without_a_run(tmp_path):
         ({"model": "no-such"}, "unknown --model 'no-such'"),
         ({"max_len": 10**8}, "--max-len must be at most 1048576, not 100000000"),
         ({"d_model": "64"}, "d_model must be a whole number, not '64'"),
-        ({"loss": "odd"}, "loss must be 'softmax' or 'sampled-softmax'"),
+        ({"loss": "odd"}, "unknown --loss 'odd'; known"),
         ({"epochs": 0}, "--epochs must be at least 1"),
         ({"odd": 1}, "is not the configuration of a run"),
     ],
