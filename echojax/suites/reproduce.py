@@ -18,7 +18,6 @@ from echojax.suites.protocols import evaluate_if_missing
 from echojax.suites.results import RUNS, Results, read
 from echojax.suites.runs import Run, only_variants, plan, write_failure, write_sample
 from echojax.suites.suite_file import Suite, find_suite, read_suite
-from echojax.suites.summary import finished_runs
 from echojax.training.builders import read_data, resolved
 from echojax.training.run import run as train
 from echojax.training.run_folder import BusyError
@@ -171,7 +170,7 @@ def _evaluate(run: Run, data_dir: str | None) -> bool:
 
 def _refuse_other_data(run: Run, runs: list[Run], results: Results) -> None:
     """Check before hours of training that the run will stand in one table with the others."""
-    finished, _ = finished_runs([one for one in runs if one.dataset == run.dataset], results, {})
+    finished, _ = results.finished([one for one in runs if one.dataset == run.dataset], {})
     if not finished:
         return
     name, first = next(iter(finished.items()))  # the others are on the same data

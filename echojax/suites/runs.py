@@ -13,7 +13,7 @@ from echojax.data import load_dataset
 from echojax.errors import UserError, unknown_name
 from echojax.files import write_atomically
 from echojax.models import HEURISTICS
-from echojax.suites.suite_file import Suite, train_command
+from echojax.suites.suite_file import Suite, flags_of, train_command
 from echojax.training.builders import resolved
 from echojax.training.run_folder import read_config
 
@@ -88,15 +88,14 @@ def _run(
     *,
     global_time: bool = False,
 ) -> Run:
-    flags = suite.flags | suite.datasets[dataset] | (suite.variants | suite.ablation)[variant]
-    if global_time:
-        flags = flags | {"split": "global-time"}
-    if dataset in suite.sample_users:
-        users = suite.sample_users[dataset]
-        flags = flags | {"data_path": str(out / "data" / f"{dataset}-{users}.inter")}
     name = f"{dataset}/{variant}{'@global-time' if global_time else ''}/seed-{seed}"
-    config = Config(**flags, seed=seed, run_dir=str(out / name), data_dir=data_dir)
     try:
+        flags = flags_of(suite, dataset, variant)
+        if global_time:
+            flags["split"] = "global-time"
+        if users := suite.sample_users.get(dataset):
+            flags["data_path"] = str(out / "data" / f"{dataset}-{users}.inter")
+        config = Config(**flags, seed=seed, run_dir=str(out / name), data_dir=data_dir)
         resolved(config)
     except UserError as error:
         where = f"{suite.name}.toml, variant {variant} on {dataset}"

@@ -1,7 +1,6 @@
 """The TOML file of a suite (data sets x variants x seeds), checked before anything runs."""
 
 import shlex
-import tomllib
 import typing
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,12 +8,10 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
-from echojax.config import NOT_IN_SUITES, Config, flag, misfit
+from echojax.config import Config, flag
 from echojax.errors import UserError, unknown_name
+from echojax.recipes import Flags, check_flags, read_recipe, read_toml
 
-Flags = dict[str, Any]  # of train.py
-
-_KINDS = typing.get_type_hints(Config)
 # A name becomes a folder.
 _Tables = dict[Annotated[str, Meta(pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$")], Flags]
 
@@ -36,6 +33,7 @@ class Suite(Struct, kw_only=True):
         about: a sentence or two below it.
         seeds: each variant is trained with each.
         reference: the variant that all others are tested against.
+        recipe: "best" or a file: flags by model (``echojax.recipes``), below all others.
         flags: of every run, below those of data set and variant.
         datasets: flags of every run on a data set, which say what data it is, by its name.
         sample_users: so many users are drawn from these data sets, the others are whole.
@@ -52,6 +50,7 @@ class Suite(Struct, kw_only=True):
         default_factory=lambda: [0]
     )
     reference: str
+    recipe: str | None = None
     flags: Flags = {}
     datasets: Annotated[_Tables, Meta(min_length=1)]
     sample_users: dict[str, Annotated[int, Meta(ge=2)]] = {}
@@ -87,13 +86,7 @@ def read_suite(path: Path) -> Suite:
     Raises:
         UserError: in one line, with file and key, whatever is wrong in it.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-        content = tomllib.loads(text)
-    except FileNotFoundError:
-        raise UserError(f"--suite {path}: no such file") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read as TOML: {error}") from None
+    text, content = read_toml(path, "--suite")
     for key in content:
         if key not in _KEYS:
             raise UserError(f"{path}: {unknown_name('key', key, _KEYS)}")
@@ -109,10 +102,10 @@ def read_suite(path: Path) -> Suite:
     suite.name, suite.text = path.stem, text
     suite.title = " ".join(suite.title.split()) or suite.name
     suite.about = " ".join(suite.about.split())
-    _check_flags(suite.flags, f"{path}, [flags]")
+    check_flags(suite.flags, f"{path}, [flags]")
     for key in ("datasets", "variants", "ablation"):
         for name, table in _tables(content, key):
-            _check_flags(table, f"{path}, [{key}.{name}]")
+            check_flags(table, f"{path}, [{key}.{name}]")
     _check_names(suite, path)
     for name, flags in suite.datasets.items():
         if "data_path" not in flags:
@@ -129,17 +122,6 @@ def _tables(content: dict[str, Any], key: str) -> list[tuple[str, Flags]]:
     tables = content.get(key)
     found = tables.items() if isinstance(tables, dict) else ()
     return [(name, table) for name, table in found if isinstance(table, dict)]
-
-
-def _check_flags(table: Flags, where: str) -> None:
-    """Raise ``UserError`` for a flag that is unknown, not for a suite or of another kind."""
-    for name, value in table.items():
-        if name not in _KINDS:
-            raise UserError(f"{where}: {unknown_name('flag', name, list(_KINDS))}")
-        if name in NOT_IN_SUITES:
-            raise UserError(f"{where}: {name} has no place in a suite; {NOT_IN_SUITES[name]}")
-        if problem := misfit(name, value):
-            raise UserError(f"{where}: {name} {problem}")
 
 
 def _check_names(suite: Suite, path: Path) -> None:
@@ -160,13 +142,27 @@ def _check_names(suite: Suite, path: Path) -> None:
                 raise UserError(f"{where}: {unknown_name(kind, name, known)}")
 
 
+def flags_of(suite: Suite, dataset: str, variant: str) -> Flags:
+    """Return the flags of a variant's runs on a data set, the recipe's among them.
+
+    Raises:
+        UserError: the suite has a recipe, but none for this model and data set.
+    """
+    flags = suite.flags | suite.datasets[dataset] | (suite.variants | suite.ablation)[variant]
+    if suite.recipe is None:
+        return flags
+    data = None if "data_path" in flags else flags["dataset"]
+    return read_recipe(suite.recipe, flags.get("model", Config.model), data) | flags
+
+
 def train_command(flags: Flags, seed: int) -> str:
     """Return the command that makes the same run by itself."""
     line = ["python", "experiments/train.py"]
-    for name, value in {**flags, "seed": seed}.items():
-        if name == "dataset" and "data_path" in flags:
+    for name, kind in typing.get_type_hints(Config).items():
+        value = (flags | {"seed": seed}).get(name)
+        if value is None or (name == "dataset" and "data_path" in flags):
             continue
-        if _KINDS[name] is bool:
+        if kind is bool:
             line.append(flag(name) if value else flag(f"no_{name}"))
         else:
             line += [flag(name), str(value)]
