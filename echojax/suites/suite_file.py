@@ -2,8 +2,9 @@
 
 import shlex
 import typing
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta, Struct
@@ -12,6 +13,7 @@ from echojax.config import Config, flag
 from echojax.errors import UserError, unknown_name
 from echojax.recipes import Flags, check_flags, read_recipe, read_toml
 
+FOLDER = Path(__file__).parent / "included"
 # A name becomes a folder.
 _Tables = dict[Annotated[str, Meta(pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$")], Flags]
 
@@ -53,31 +55,35 @@ class Suite(Struct, kw_only=True):
     recipe: str | None = None
     flags: Flags = {}
     datasets: Annotated[_Tables, Meta(min_length=1)]
-    sample_users: dict[str, Annotated[int, Meta(ge=2)]] = {}
+    sample_users: dict[str, int] = {}
     variants: Annotated[_Tables, Meta(min_length=1)]
     ablation: _Tables = {}
     global_time: GlobalTime = msgspec.field(default_factory=GlobalTime)
+
+    def known(self, names: Iterable[str]) -> set[str]:
+        """Return names of variants; ``UserError`` where one is not known."""
+        known = [*self.variants, *self.ablation]
+        for name in names:
+            if name not in known:
+                raise unknown_name("variant in --only", name, known)
+        return set(names)
 
 
 _KEYS = [one for one in Suite.__struct_fields__ if one not in ("name", "text", "sample_users")]
 
 
-def find_suite(given: str, folder: Path) -> Path:
-    """Return the file of a suite.
-
-    Args:
-        given: a file, or the name of one in ``folder``.
-        folder: where the suites that come along are.
+def find_suite(given: str) -> Path:
+    """Return the file of a suite, which is given by its path or is one that comes along.
 
     Raises:
         UserError: there is neither.
     """
     if given.endswith(".toml") or "/" in given:
         return Path(given)
-    names = sorted(path.stem for path in folder.glob("*.toml"))
+    names = sorted(path.stem for path in FOLDER.glob("*.toml"))
     if given not in names:
         raise unknown_name("suite in --suite", given, names)
-    return folder / f"{given}.toml"
+    return FOLDER / f"{given}.toml"
 
 
 def read_suite(path: Path) -> Suite:
@@ -90,11 +96,6 @@ def read_suite(path: Path) -> Suite:
     for key in content:
         if key not in _KEYS:
             raise UserError(f"{path}: {unknown_name('key', key, _KEYS)}")
-    content["sample_users"] = {
-        name: table.pop("sample_users")
-        for name, table in _tables(content, "datasets")
-        if "sample_users" in table
-    }
     try:
         suite = msgspec.convert(content, Suite)
     except msgspec.ValidationError as error:
@@ -103,25 +104,23 @@ def read_suite(path: Path) -> Suite:
     suite.title = " ".join(suite.title.split()) or suite.name
     suite.about = " ".join(suite.about.split())
     check_flags(suite.flags, f"{path}, [flags]")
-    for key in ("datasets", "variants", "ablation"):
-        for name, table in _tables(content, key):
-            check_flags(table, f"{path}, [{key}.{name}]")
-    _check_names(suite, path)
     for name, flags in suite.datasets.items():
+        where, users = f"{path}, [datasets.{name}]", flags.pop("sample_users", None)
         if "data_path" not in flags:
             flags.setdefault("dataset", name)
-        elif name in suite.sample_users:
-            where = f"{path}, [datasets.{name}]"
+        elif users is not None:
             raise UserError(f"{where}: sample_users is for a named data set, not for a data_path")
+        if users is not None:
+            if type(users) is not int or users < 2:
+                raise UserError(f"{where}: sample_users must be a whole number from 2, not {users}")
+            suite.sample_users[name] = users
+    for key in ("datasets", "variants", "ablation"):
+        for name, flags in getattr(suite, key).items():
+            check_flags(flags, f"{path}, [{key}.{name}]")
+    _check_names(suite, path)
     base = suite.variants[suite.reference]
     suite.ablation = {name: base | flags for name, flags in suite.ablation.items()}
     return suite
-
-
-def _tables(content: dict[str, Any], key: str) -> list[tuple[str, Flags]]:
-    tables = content.get(key)
-    found = tables.items() if isinstance(tables, dict) else ()
-    return [(name, table) for name, table in found if isinstance(table, dict)]
 
 
 def _check_names(suite: Suite, path: Path) -> None:

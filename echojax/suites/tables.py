@@ -51,6 +51,8 @@ def tables_of(
     }
     of_reference = [row for row in rows["main"] if row["variant"] == reference]
     ablation = of_reference + rows["ablation"] if rows["ablation"] else []
+    names = [row["variant"] for row in rows["main"]]
+    of_main = [row for row in rows["by length"] if row["variant"] in names]
     other = "kept" if first and first.results["protocol"]["exclude_seen"] else "filtered"
     tables = [
         _score_table("Scores", rows["main"], reference, _SCORES, _HEAD),
@@ -68,7 +70,7 @@ def tables_of(
             f"Each row is {reference} except for what its name says.",
             _HEAD,
         ),
-        _length_table(rows["by length"], [row["variant"] for row in rows["main"]], reference),
+        _length_table(of_main, names, reference),
         _cost_table(rows["main"] + rows["ablation"], reference),
         _protocol_table(rows["protocols"], reference),
     ]
@@ -85,15 +87,13 @@ def _score_table(
     best = {metric: _best(rows, metric, planned=True) for metric in ("hr@10", "ndcg@10")}
     body = []
     for row in rows:
-        hr, ndcg = (
-            _score(row, metric, best=row["planned"] and row[metric] == best[metric])
-            for metric in best
-        )
+        top = best if row["planned"] else dict.fromkeys(best)
+        valid = row["validation_ndcg@10"]
         words = _tested(row, reference) | {
             "": row["variant"],
-            "HR@10": hr,
-            "NDCG@10": ndcg,
-            _VALID: _number(row["validation_ndcg@10"], ".4f"),
+            "HR@10": _score(row, "hr@10", top["hr@10"]),
+            "NDCG@10": _score(row, "ndcg@10", top["ndcg@10"]),
+            _VALID: valid if valid is None else f"{valid:.4f}",
             "seeds": row["planned"] and f"{len(row['seeds'].split())} of {row['planned']}",
             "trained": _trained(row),
         }
@@ -109,20 +109,23 @@ def _best(rows: Iterable[_Row], metric: str, *, planned: bool = False) -> float 
     return max((mean for mean in known if mean is not None), default=None)
 
 
-def _score(row: _Row, metric: str, *, best: bool = False, interval: bool = True) -> Cell | None:
-    """Return mean, interval and spread of a metric."""
-    if row[metric] is None:
+def _score(
+    row: _Row | None,
+    metric: str,
+    best: float | None = None,
+    *,
+    interval: bool = True,
+    spread: bool = True,
+) -> Cell | None:
+    """Return a metric's mean, interval and spread; ``best`` is the highest mean of its kind."""
+    if row is None or row[metric] is None:
         return None
     notes = []
     if interval and row[f"{metric}_low"] is not None:
         notes.append(f"[{row[f'{metric}_low']:.4f}, {row[f'{metric}_high']:.4f}]")
-    if row[f"{metric}_spread"] is not None:
+    if spread and row[f"{metric}_spread"] is not None:
         notes.append(f"±{row[f'{metric}_spread']:.4f}")
-    return Cell(f"{row[metric]:.4f}", " ".join(notes), best=bool(best))
-
-
-def _number(value: float | None, form: str) -> str | None:
-    return None if value is None else format(value, form)
+    return Cell(f"{row[metric]:.4f}", " ".join(notes), best=row[metric] == best)
 
 
 def _tested(row: _Row, reference: str) -> dict[str, Any]:
@@ -169,19 +172,17 @@ def _length_table(rows: Sequence[_Row], variants: Iterable[str], reference: str)
     bins = {row["from"]: row for row in rows if row["variant"] == rows[0]["variant"]}
     head = ["", *(f"{length_range(one['from'], one['to'])} items" for one in bins.values())]
     body: list[list[Any]] = [["test examples", *(f"{one['examples']:,}" for one in bins.values())]]
-    found = {(row["variant"], row["from"]): row for row in rows}
+    best = {
+        start: _best((row for row in rows if row["from"] == start), "ndcg@10") for start in bins
+    }
     for variant in variants:
+        found = {row["from"]: row for row in rows if row["variant"] == variant}
         cells = []
         for start, one in bins.items():
-            row, enough = found.get((variant, start)), one["examples"] >= FEW
-            if row:
-                others = (found.get((name, start)) for name in variants)
-                best = _best(filter(None, others), "ndcg@10") if enough else None
-                row = {**row, "ndcg@10_spread": None}
-            cells.append(
-                row and _score(row, "ndcg@10", best=row["ndcg@10"] == best, interval=enough)
-            )
-        if any(cells):
+            enough = one["examples"] >= FEW
+            top = best[start] if enough else None
+            cells.append(_score(found.get(start), "ndcg@10", top, interval=enough, spread=False))
+        if found:
             body.append([variant, *cells])
     note = (
         "NDCG@10 on test with 95 % intervals over users, by the length of the whole history; only "
@@ -227,11 +228,11 @@ def _protocol_table(rows: Sequence[_Row], reference: str) -> Table:
     for variant, of_variant in found.items():
         cells: list[Any] = [variant]
         for protocol in protocols:
-            row = of_variant.get(protocol)
-            cell = row and _score(
-                row, "ndcg@10", best=row["ndcg@10"] == best[protocol], interval=False
-            )
-            cells.append(cell and cell._replace(note=f"{cell.note} HR {row['hr@10']:.4f}".strip()))
+            one = of_variant.get(protocol)
+            cell = _score(one, "ndcg@10", best[protocol], interval=False)
+            if one and cell:
+                cell = cell._replace(note=f"{cell.note} HR {one['hr@10']:.4f}".strip())
+            cells.append(cell)
         seeds = max(len(row["seeds"].split()) for row in of_variant.values())
         body.append([*cells, str(seeds)])
     notes = [
@@ -274,9 +275,9 @@ def _published_table(rows: Mapping[str, Sequence[_Row]], first: RunResult, sourc
             [
                 Cell(one.label, "seen items filtered" if one.exclude_seen else ""),
                 "–".join(f"{value:.4f}" for value in one.hr),
-                ours and _score(ours, "hr@10"),
+                _score(ours, "hr@10"),
                 "–".join(f"{value:.4f}" for value in one.ndcg),
-                ours and _score(ours, "ndcg@10"),
+                _score(ours, "ndcg@10"),
                 row and row["variant"],
                 one.source or "not named",
                 one.differences(protocol),
