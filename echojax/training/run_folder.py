@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from echojax.config import RESUMABLE, Config, as_dict, check, flag, misfit
-from echojax.data import Dataset
+from echojax.data import Dataset, cache
 from echojax.errors import UserError, unknown_name
 from echojax.files import read_json, read_record, write_json
 from echojax.models import HEURISTICS, MODELS
@@ -34,7 +34,12 @@ _FORMER_NAMES = {
 }
 
 # What a start that was killed, or an empty disk, has in a folder without a run.
-_NO_RUN = ("items.json", ".items.json.", ".config.json.", ".lock", "lost+found")
+_NO_RUN = (
+    *("data.npz", ".data.npz.", "items.json", ".items.json.", ".config.json."),
+    *(".lock", "lost+found"),
+)
+
+_DATA = "data.npz"  # the prepared data of a run on data from memory
 
 _HEARTBEAT_SECONDS = 10.0
 
@@ -271,7 +276,14 @@ def read_own_config(path: Path) -> Config:
     return config
 
 
-def write_start(path: Path, config: Config, dataset: Dataset, titles: Mapping[str, str]) -> None:
+def write_start(
+    path: Path,
+    config: Config,
+    dataset: Dataset,
+    titles: Mapping[str, str],
+    *,
+    keep_data: bool = False,
+) -> None:
     """Fill a new run folder; what makes it one, ``config.json``, comes last.
 
     Args:
@@ -279,8 +291,11 @@ def write_start(path: Path, config: Config, dataset: Dataset, titles: Mapping[st
         config: what it is made with.
         dataset: what it is made on.
         titles: by item id, kept for whoever asks the run without the data; maybe none.
+        keep_data: the data set was in memory only: the folder keeps it.
     """
     path.mkdir(parents=True, exist_ok=True)
+    if keep_data:
+        cache.save(dataset, path / _DATA)
     item_ids = dataset.item_ids.tolist()
     items: dict[str, Any] = {
         "dataset": dataset.name,
@@ -317,6 +332,21 @@ def read_items(path: Path) -> tuple[np.ndarray, dict[str, str]]:
         )
     pairs = zip(item_ids, titles, strict=False)
     return np.array(item_ids, dtype=str), {item: title for item, title in pairs if title}
+
+
+def kept_dataset(path: Path, name: str) -> Dataset | None:
+    """Return the data set that a run folder keeps, ``None`` where it is read from elsewhere.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        return cache.load(name, path / _DATA)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        file = path / _DATA
+        raise UserError(f"{file} cannot be read ({error}); restore it from a copy") from None
 
 
 def identity(path: Path) -> dict[str, Any]:
