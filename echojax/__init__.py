@@ -9,6 +9,8 @@ Dimension letters, used as suffixes of array names (``x_BxLxD``) everywhere:
 
 import importlib
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from echojax.errors import UserError
@@ -33,14 +35,22 @@ _MODULES = {
 }
 
 
+@contextmanager
+def keep_root_handlers() -> Iterator[None]:
+    """Leave the root logger's handlers as they were: absl, which orbax logs by, adds one."""
+    handlers = logging.root.handlers[:]
+    try:
+        yield
+    finally:
+        logging.root.handlers[:] = handlers
+
+
 def __getattr__(name: str) -> Any:
     """Import what is asked for, when it is first asked for: ``import echojax`` stays cheap."""
     if name not in _MODULES:
         raise AttributeError(f"module 'echojax' has no attribute {name!r}")
-    handlers = logging.root.handlers[:]
-    value = getattr(importlib.import_module(_MODULES[name]), name)
-    logging.root.handlers[:] = handlers  # orbax adds one on import, which prints all again
-    return value
+    with keep_root_handlers():
+        return getattr(importlib.import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -350,8 +350,8 @@ def _as_found(quiet: bool) -> Iterator[Terminal]:
     """
     # In a notebook plain text takes a tenth of what rich makes there.
     console = Terminal(soft_wrap=True, force_jupyter=False, quiet=quiet)
-    logger, root = logging.getLogger("echojax"), logging.getLogger()
-    before = logger.handlers[:], logger.level, logger.propagate, root.handlers[:]
+    logger = logging.getLogger("echojax")
+    before = logger.handlers[:], logger.level, logger.propagate
     try:
         if not quiet:
             log_to(console)
@@ -362,7 +362,7 @@ def _as_found(quiet: bool) -> Iterator[Terminal]:
         signal.raise_signal(stop.signum)
         raise  # whoever handles the signal has not stopped here
     finally:
-        logger.handlers[:], logger.level, logger.propagate, root.handlers[:] = before
+        logger.handlers[:], logger.level, logger.propagate = before
 
 
 def _options(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from flax import nnx
 from jax.experimental import multihost_utils
 from rich.console import Console
 
+from echojax import keep_root_handlers
 from echojax.analysis import write_analysis
 from echojax.config import Config
 from echojax.data import Dataset, Split, StackedBatches, item_titles, iterate
@@ -72,6 +73,7 @@ log = logging.getLogger(__name__)
 Callback = Callable[[dict[str, Any]], object]
 
 
+@keep_root_handlers()
 def run(
     config: Config,
     console: Console,
