@@ -25,7 +25,7 @@ import polars as pl
 from echojax.arrays import read_arrays
 from echojax.command_line import Terminal, log_to
 from echojax.config import QUICKSTART, Config, flag, misfit
-from echojax.data import DATASETS, Dataset, prepare
+from echojax.data import DATASETS, Dataset
 from echojax.errors import UserError, os_failure_is_user_error, unknown_name
 from echojax.evaluation.metrics import metric_names, metrics_of
 from echojax.evaluation.seed_means import seed_estimates
@@ -397,7 +397,7 @@ def _default(given: Mapping[str, Any], named: bool) -> Config:
 
 
 def _dataset(
-    data: Data | None, roles: Mapping[str, str | None], given: Mapping[str, Any]
+    data: Data | None, roles: dict[str, Any], given: Mapping[str, Any]
 ) -> tuple[Dataset | None, dict[str, Any]]:
     """Return the data set, where it is in memory, and the options that say which data it is."""
     columns = {f"{role}_column": name for role, name in roles.items() if name is not None}
@@ -409,31 +409,16 @@ def _dataset(
         name = os.fspath(data)
         is_name = name in DATASETS or not (os.sep in name or "." in name or Path(name).exists())
         return None, {"dataset" if is_name else "data_path": name, **columns}
-    if not isinstance(data, Dataset):
-        return _read_frame(data, roles, given)
-    if odd := {"k_core", "duplicates", *columns} & (given.keys() | columns.keys()):
-        raise UserError(f"{flag(min(odd))} has no meaning for a Dataset; leave it out")
+    if isinstance(data, Dataset):
+        if odd := {"k_core", "duplicates", *columns} & (given.keys() | columns.keys()):
+            raise UserError(f"{flag(min(odd))} has no meaning for a Dataset; leave it out")
+    else:
+        read = ("k_core", "duplicates", "missing_ids", "time_format")
+        how: dict[str, Any] = {name: given[name] for name in read if name in given}
+        data = Dataset.from_frame(data, **how, **roles)
     facts = data.fingerprint
     handling = facts["duplicates"]["handling"]
     return data, {"dataset": data.name, "k_core": facts["k_core"], "duplicates": handling}
-
-
-def _read_frame(
-    data: Any, roles: Mapping[str, str | None], given: Mapping[str, Any]
-) -> tuple[Dataset, dict[str, Any]]:
-    if isinstance(data, Sequence):
-        data = dict(zip(("user", "item", "time"), data, strict=True))
-    names = {role: name or role for role, name in roles.items()}
-    columns = {role: np.asarray(data[name]) for role, name in names.items()}
-    frame = pl.DataFrame(
-        {
-            "user": columns["user"].astype(str),
-            "item": columns["item"].astype(str),
-            "time": columns["time"],
-        }
-    )
-    options = {name: given.get(name, getattr(Config(), name)) for name in ("k_core", "duplicates")}
-    return prepare("data", frame, **options), {"dataset": "data"}
 
 
 def _means(values: Sequence[Mapping[str, float]], names: Sequence[str]) -> dict[str, float]:

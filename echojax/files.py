@@ -55,6 +55,13 @@ def is_special(path: Path) -> bool:
     return path.exists() and not (path.is_file() or path.is_dir())
 
 
+def refuse_special(folder: Path) -> None:
+    """Raise ``UserError`` where a folder holds a pipe, a socket or a device, at any depth."""
+    for path in folder.rglob("*"):
+        if is_special(path):
+            raise UserError(f"{path} is no regular file; delete it")
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Return a JSON file's object; ``UserError`` where it is missing or damaged."""
     try:

@@ -149,7 +149,7 @@ def export_program(model: SequenceModel, k: int) -> export.Exported:
 
         # Mapped over rows, because models tile by the batch, which has no number here.
         user_BxD = jax.vmap(encode)(item_ids_BxL, lengths_B)
-        item_VxD = model.catalogue()
+        item_VxD = model.output_embeddings()
         top = top_k(user_BxD, item_VxD, seen_BxS, item_VxD.shape[0], k=k)
         return top.score_BxK, top.item_BxK
 

@@ -121,7 +121,7 @@ class Recommender:
         self.batch_size = batch_size or (64 if jax.default_backend() == "cpu" else 1024)
         self.step = step
         self._popularity = popularity
-        self._item_VxD = jnp.asarray(model.catalogue())
+        self._item_VxD = jnp.asarray(model.output_embeddings())
         graphdef, params = nnx.split(model)
 
         def recommend(

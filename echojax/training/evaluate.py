@@ -81,7 +81,7 @@ def encoder_and_items(
         return with_axes(model, axes_of(mesh)).encode(item_ids_BxL, lengths_B)
 
     def items(params: nnx.State) -> jax.Array:
-        return nnx.merge(graphdef, params).catalogue()
+        return nnx.merge(graphdef, params).output_embeddings()
 
     return encode, items
 

@@ -4,7 +4,7 @@ import logging
 import math
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from rich.console import Console
 from echojax import keep_root_handlers
 from echojax.analysis import write_analysis
 from echojax.config import Config
-from echojax.data import Dataset, Split, StackedBatches, item_titles, iterate
+from echojax.data import Dataset, Split, StackedBatches, iterate
 from echojax.errors import UserError
 from echojax.hosts import is_main_process, on_main_process
 from echojax.machine import commit, device_name
@@ -79,7 +79,6 @@ def run(
     console: Console,
     *,
     dataset: Dataset | None = None,
-    titles: Mapping[str, str] | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> Path:
     """Train, evaluate and report; return the run folder.
@@ -89,7 +88,6 @@ def run(
         console: where progress and results are shown.
         dataset: data from memory, in place of those that ``config`` names; the run folder keeps
             them.
-        titles: of its items, by id.
         callbacks: called after each validation with its record of ``metrics.jsonl`` and the seed.
             Where one returns something true, training of this seed ends.
 
@@ -119,7 +117,7 @@ def run(
         log_data(dataset, split)
         agree("data", {"sha256 of the data": dataset.fingerprint["sha256"][:12]})
         folders = dict([(folder, config), *((f, c) for c, f in seeds)])
-        on_main_process(_fill_folders, folders, dataset, titles, in_memory)
+        on_main_process(_fill_folders, folders, dataset, in_memory)
 
         if config.model in HEURISTICS:
             if is_main_process():
@@ -311,29 +309,13 @@ def _of_any_host(signum: int) -> int:
     return int(np.max(multihost_utils.process_allgather(np.int32(signum))))
 
 
-def _fill_folders(
-    folders: dict[Path, Config],
-    dataset: Dataset,
-    titles: Mapping[str, str] | None,
-    in_memory: bool,
-) -> None:
+def _fill_folders(folders: dict[Path, Config], dataset: Dataset, in_memory: bool) -> None:
     """Fill run folders that are new; check that the others were made on this data."""
     for folder, config in folders.items():
         if (folder / "config.json").exists():
             check_same_data(folder, dataset)
-            continue
-        if titles is None:
-            titles = {} if in_memory else _titles(config)
-        write_start(folder, config, dataset, titles, keep_data=in_memory)
-
-
-def _titles(config: Config) -> dict[str, str]:
-    """Return titles by item id; none where they are damaged, which stops no training."""
-    try:
-        return item_titles(config.dataset, data_path=config.data_path, data_dir=config.data_dir)
-    except UserError as error:
-        log.info(f"no titles: {error}")
-        return {}
+        else:
+            write_start(folder, config, dataset, keep_data=in_memory)
 
 
 def _open_runs(
