@@ -143,6 +143,10 @@ class ModelFlags:
 class TrainingFlags:
     """How to learn it."""
 
+    init_from: str | None = None
+    """Run folder whose best weights are the initial ones; those of items are taken by item id."""
+    freeze: str | None = None
+    """Parameters that stay as they are, by pattern: 'item_embedding' or 'layers.0.*,norm*'."""
     precision: Literal["float32", "bf16"] = "float32"
     """Of activations. With bf16 parameters, optimiser, time steps, decays, states, softmax and loss
     stay float32."""
@@ -336,13 +340,15 @@ def misfit_of_kind(kind: Any, value: Any) -> str | None:
     return None
 
 
-def from_values(values: Mapping[str, Any], own: Mapping[str, Any], where: str) -> dict[str, Any]:
+def from_values(
+    values: Mapping[str, Any], own: Mapping[str, Any], file: str | None = None
+) -> dict[str, Any]:
     """Return values as arguments of ``Config``, those of the model's own options among them.
 
     Args:
-        values: by name, of JSON or TOML.
-        own: the kinds of the model's own options, by name.
-        where: they come from, for errors.
+        values: by name, as JSON and TOML have them.
+        own: the types of the model's own options, by name.
+        file: they come from, for errors.
 
     Raises:
         UserError: there is no such flag, or it cannot have this value.
@@ -351,10 +357,10 @@ def from_values(values: Mapping[str, Any], own: Mapping[str, Any], where: str) -
     options: dict[str, ModelOption] = {}
     for name, value in values.items():
         if name not in own and name not in _KINDS:
-            raise UserError(f"{where}: {unknown_name('flag', name, [*_KINDS, *own])}")
+            raise unknown_name(f"flag in {file}" if file else "option", name, [*_KINDS, *own])
         kind = own[name] if name in own else _KINDS[name]
         if problem := misfit_of_kind(kind, value):
-            raise UserError(f"{where}: {name} {problem}")
+            raise UserError(f"{f'{file}: {name}' if file else flag(name)} {problem}")
         (options if name in own else fields)[name] = msgspec.convert(value, kind)
     if options:
         fields["model_options"] = fields.get("model_options", {}) | options

@@ -102,7 +102,7 @@ def read_command_line(words: list[str], *, stored: bool = True) -> Config:
             default = dataclasses.replace(default, model=model)
             own = own_options(MODELS[model])
     kinds = {name: kind for name, (kind, _) in own.items()}
-    default = dataclasses.replace(default, **from_values(values, kinds, file or ""))
+    default = dataclasses.replace(default, **from_values(values, kinds, file))
     _, *sections = vars(parse(flags_type(default, own), args=words)).values()
     config = dataclasses.replace(default, model_options={} if own else default.model_options)
     for section in sections:
