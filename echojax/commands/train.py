@@ -20,10 +20,13 @@ from echojax.signals import Interrupted
 
 @dataclass(frozen=True)
 class FileFlags:
-    """Flags from a file."""
+    """Flags from a file; those on the command line come before it."""
 
     config: Path | None = None
-    """A TOML or JSON file of flags, as a run's config.json is; flags given here come before it."""
+    """A TOML or JSON file of flags, as a run's config.json is."""
+    recipe: str | None = None
+    """What the model is trained with on the data set: best, as in the results tables, or a file of
+    such recipes."""
 
 
 def flags_type(default: Config, own: Mapping[str, tuple[Any, Any]] | None = None) -> type:
@@ -71,7 +74,7 @@ Flags = flags_type(Config())
 
 
 def read_command_line(words: list[str], *, stored: bool = True) -> Config:
-    """Return what the flags say; else --config; else the run that goes on, or the quickstart.
+    """Return what the flags say; else --config, --recipe; else the run that goes on, or quickstart.
 
     Args:
         words: those of the command line.
@@ -92,15 +95,21 @@ def read_command_line(words: list[str], *, stored: bool = True) -> Config:
         from echojax.training.run_folder import read_config
 
         default = dataclasses.replace(read_config(Path(folder)), profile=None)
+    model = early.get("model", default.model)
     own: dict[str, tuple[Any, Any]] = {}
     if plugin := early.get("plugin", default.plugin):
         from echojax.models import MODELS, own_options
         from echojax.plugins import load_plugin
 
         load_plugin(plugin)
-        if (model := early.get("model", default.model)) in MODELS:
+        if model in MODELS:
             default = dataclasses.replace(default, model=model)
             own = own_options(MODELS[model])
+    if recipe := flag_value("--recipe", words):
+        from echojax.recipes import read_recipe
+
+        dataset = None if "data_path" in early else early.get("dataset", default.dataset)
+        values = read_recipe(recipe, model, dataset) | values
     kinds = {name: kind for name, (kind, _) in own.items()}
     default = dataclasses.replace(default, **from_values(values, kinds, file))
     _, *sections = vars(parse(flags_type(default, own), args=words)).values()

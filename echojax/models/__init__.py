@@ -160,7 +160,8 @@ def with_sizes(config: Config) -> Config:
         return config
     known = _parameters(MODELS[config.model])
     for name in MODEL_SIZES:
-        if getattr(config, name) is not None and name not in known:
+        # No model has a size of 0: that is the dropout of one without.
+        if getattr(config, name) and name not in known:
             raise UserError(f"{flag(name)} has no meaning for --model {config.model}; leave it out")
     own = {name: known[name].default for name in MODEL_SIZES if name in known}
     objectives = _objectives(config)

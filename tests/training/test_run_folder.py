@@ -128,6 +128,15 @@ def test_a_config_that_no_run_has_is_refused_with_its_file(tmp_path, changes, sa
     assert says in str(caught.value)
 
 
+def test_shares_of_a_run_keep_its_length(tmp_path):
+    config = Config(schedule="cosine", epochs=4)
+    start(config, tmp_path)
+    start(replace(config, resume=True, patience=3), tmp_path)
+    for change in ({"epochs": 5}, {"max_steps": 9}):
+        with pytest.raises(UserError, match="was made with --"):
+            start(replace(config, resume=True, **change), tmp_path)
+
+
 def test_names_of_earlier_versions_are_read(tmp_path):
     values = {"width": 8, "state_size": 4, "conv_width": 3, "time_shards": 2, "hosts": None}
     write_json(tmp_path / "config.json", {"model": "mamba4rec", **values, "host": None})
