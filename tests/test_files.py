@@ -2,6 +2,8 @@
 
 import errno
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -64,6 +66,19 @@ def test_what_is_no_regular_file_is_written_to(tmp_path):
     write_atomically(tmp_path / "link", "content")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "target").read_text() == "content"
+
+
+def test_the_file_to_which_standard_output_goes_keeps_what_is_there(tmp_path):
+    code = """
+from pathlib import Path
+from echojax.files import write_atomically
+print("before")
+write_atomically(Path("/dev/stdout"), "content\\n")
+print("after")
+"""
+    with (tmp_path / "log").open("w") as log:
+        subprocess.run([sys.executable, "-c", code], stdout=log, check=True)
+    assert (tmp_path / "log").read_text() == "before\ncontent\nafter\n"
 
 
 def test_new_files_have_the_permissions_that_the_user_wants(tmp_path):

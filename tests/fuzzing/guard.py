@@ -1,10 +1,9 @@
-"""One input at a time under limits: what came of it, in how long, with how much memory."""
+"""One input at a time under limits: what came of it, and in how long."""
 
 import contextlib
 import faulthandler
 import resource
 import signal
-import sys
 import time
 
 from echojax.errors import UserError
@@ -52,9 +51,3 @@ def limits():
         resource.setrlimit(resource.RLIMIT_AS, before)
         faulthandler.cancel_dump_traceback_later()
         signal.signal(signal.SIGALRM, handler)
-
-
-def peak_bytes():
-    """Return the most memory that this process has held."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
