@@ -121,11 +121,13 @@ class Checkpoints:
                 ) from None
 
     def _plain_path(self) -> Path:
-        """Return the folder's path, or a link to it where orbax would take the path for a pattern.
+        """Return the folder's path, or a link to it where orbax cannot use the path.
 
-        It looks for the parts of a checkpoint by ``glob`` below the whole path.
+        It looks for the parts of a checkpoint by ``glob`` below the whole path, and tensorstore
+        knows no names but those in UTF-8.
         """
-        if not has_magic(str(self._folder)):
+        name = str(self._folder)
+        if not has_magic(name) and name == name.encode(errors="replace").decode():
             return self._folder
         aside = Path(tempfile.mkdtemp(prefix="echojax-"))
         weakref.finalize(self, shutil.rmtree, aside, ignore_errors=True)

@@ -3,14 +3,12 @@
 Each input must end in a parse or in one line; what fails is kept.
 """
 
-import logging
 import random
 import resource
 import shutil
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
@@ -61,7 +59,8 @@ def fuzz(flags: Flags, console: Console) -> bool:
     """Fuzz, and write a report; return whether no reader failed."""
     jax.config.update("jax_platforms", "cpu")
     began = time.monotonic()
-    with _scratch() as folder, limits(), _silence():
+    with tempfile.TemporaryDirectory() as name, limits():
+        folder = Path(name)
         targets = all_targets(folder)
         each = flags.inputs / sum(target.share for target in targets.values())
         tallies = {
@@ -123,25 +122,6 @@ def _peak_bytes():
     """Return the most memory that this process has held."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-@contextmanager
-def _silence():
-    """Keep orbax from logging the same about damage a thousand times."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logging.disable(before)
-
-
-@contextmanager
-def _scratch():
-    """Return a folder, in memory where there is one."""
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
-        yield Path(folder)
 
 
 def main() -> None:

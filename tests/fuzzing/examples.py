@@ -8,6 +8,8 @@ import numpy as np
 import polars as pl
 
 from echojax.config import Config
+from echojax.evaluation import metric_names
+from tests.test_run_files import RESULTS as RESULTS_OF_A_RUN
 
 _ROWS = [
     (f"u{user}", f"item-{(user * 3 + at) % 9}", 881250949 + 60 * at)
@@ -69,35 +71,12 @@ def _npz(**arrays):
     return buffer.getvalue()
 
 
-_NAMES = [f"{kind}@{k}" for kind in ("hr", "ndcg", "mrr") for k in (5, 10, 20)]
-_BIN = {"hr@10": 0.2, "ndcg@10": 0.1, "interval": {"hr@10": [0, 1], "ndcg@10": [0, 0.5]}}
-_PART = {
-    **dict.fromkeys(_NAMES, 0.25),
-    "interval": {name: [0.1, 0.4] for name in _NAMES},
-    "examples": 60,
-    "coverage@10": 0.5,
-    "mean_popularity@10": 12.5,
-    "by_length": [{"from": 1, "to": 4, "examples": 20, **_BIN}],
-}
-_PARTS = {"valid": _PART, "test": _PART}
 CONFIG = _json(dataclasses.asdict(Config(d_model=8, max_len=8)))
-RESULTS = _json(
-    {
-        "config": {"model": "gru4rec", "seed": 0},
-        "seed": 0,
-        "dataset": {"name": "ring", "users": 60, "sha256": "ab"},
-        "protocol": {"split": "leave-one-out", "exclude_seen": False},
-        **_PARTS,
-        "baselines": {"markov": _PARTS},
-        "train": {"steps": 9, "seconds": 3.5, "examples_per_second": 100.0},
-        "versions": {"jax": "0.10.2"},
-        "device": "2 cores",
-    }
-)
+RESULTS = _json(RESULTS_OF_A_RUN)
 METRICS = b"".join(
     _json({"kind": kind, "step": step, "epoch": 1.0, "loss": 3.2, "seconds": 1.0} | scores) + b"\n"
     for step in (4, 8)
-    for kind, scores in (("train", {}), ("valid", dict.fromkeys(_NAMES, 0.1)))
+    for kind, scores in (("train", {}), ("valid", dict.fromkeys(metric_names(), 0.1)))
 )
 ITEMS = _json(
     {"dataset": "ring", "sha256": "ab", "item_ids": ["", "a", "b"], "titles": ["", "A", "B"]}

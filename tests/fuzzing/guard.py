@@ -2,6 +2,7 @@
 
 import contextlib
 import faulthandler
+import logging
 import resource
 import signal
 import time
@@ -33,11 +34,12 @@ def attempt(read):
 
 @contextlib.contextmanager
 def limits():
-    """Limit the address space, and turn the alarm of ``attempt`` into ``Hang``."""
+    """Limit the address space, turn the alarm of ``attempt`` into ``Hang``, and log nothing."""
 
     def hang(signum, frame):
         raise Hang(f"no end in {INPUT_SECONDS:.0f} s")
 
+    logging.disable(logging.CRITICAL)  # the same about damage, a thousand times
     before = resource.getrlimit(resource.RLIMIT_AS)
     handler = signal.signal(signal.SIGALRM, hang)
     # What never comes back to Python is shown, and ends everything.
@@ -51,3 +53,4 @@ def limits():
         resource.setrlimit(resource.RLIMIT_AS, before)
         faulthandler.cancel_dump_traceback_later()
         signal.signal(signal.SIGALRM, handler)
+        logging.disable(logging.NOTSET)
