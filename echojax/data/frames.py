@@ -11,7 +11,7 @@ import polars as pl
 
 from echojax.data.events import Events, collect
 from echojax.data.layouts import Columns, Layout, known_column, with_roles
-from echojax.data.tables import SAMPLE_ROWS, Place, as_rows, check_kind
+from echojax.data.tables import SAMPLE_ROWS, Place, as_rows, check_kind, text_column
 from echojax.errors import UserError, one_line
 
 _FRAME = "frame"  # what it is called in errors
@@ -105,9 +105,9 @@ def _series(frame: Any, key: Any, *, times: bool = False) -> pl.Series:
         unit = np.datetime_data(array.dtype)[0]
         known = {"Y": "D", "M": "D", "W": "D", "D": "D", "h": "ms", "m": "ms", "s": "ms"}
         array = array.astype(f"M8[{known.get(unit, unit if unit in ('ms', 'us') else 'ns')}]")
-    if array.dtype.kind == "O":
+    if array.dtype.kind in "OUT":
         series = _of_objects(name, array.tolist(), times=times)
-    elif array.dtype.kind in "iufMUT":
+    elif array.dtype.kind in "iufM":
         series = pl.Series(name, array)
     else:
         raise _unfit(name, str(array.dtype))
@@ -137,7 +137,7 @@ def _of_objects(name: str, values: list[Any], *, times: bool) -> pl.Series:
         )
     if "numbers" in found and not all(issubclass(kind, _WHOLE) for kind in groups):
         return pl.Series(name, [None if v is None else float(v) for v in given], pl.Float64)
-    return pl.Series(name, [None if v is None else str(v) for v in given], pl.String)
+    return text_column([None if v is None else str(v) for v in given]).alias(name)
 
 
 def _group(kind: type) -> str:

@@ -205,15 +205,16 @@ def _json_lines(blocks: Iterator[Block], layout: Layout) -> Iterator[Rows]:
 def _batched(file: TextFile, rows: Iterator[tuple[int, list[str]]]) -> Iterator[Rows]:
     while batch := list(itertools.islice(rows, _ROWS_AT_ONCE)):
         columns = zip(*(row for _, row in batch), strict=True)
-        used = (_text(column).str.strip_chars(_BLANKS) for column in columns)
+        used = (text_column(column).str.strip_chars(_BLANKS) for column in columns)
         yield Rows(Place(file, [number for number, _ in batch]), *used)
 
 
-def _text(column: tuple[str, ...]) -> pl.Series:
+def text_column(values: Sequence[str | None]) -> pl.Series:
+    """Return text as a column."""
     try:
-        return pl.Series(column, dtype=pl.String)
+        return pl.Series(values, dtype=pl.String)
     except UnicodeEncodeError:  # halves of surrogate pairs, which JSON can write
-        whole = [text.encode("utf-8", "replace").decode() for text in column]
+        whole = [text and text.encode("utf-8", "replace").decode() for text in values]
         return pl.Series(whole, dtype=pl.String)
 
 

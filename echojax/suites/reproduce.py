@@ -5,11 +5,11 @@ import logging
 import sys
 import time
 import traceback
-from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
+from echojax.commands.reproduce import Flags
 from echojax.errors import UserError
 from echojax.lock import BusyError
 from echojax.report.tables import duration
@@ -24,27 +24,6 @@ from echojax.training.builders import read_data, resolved
 from echojax.training.run import run as train
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Flags:
-    """Run a suite of data sets x models x seeds and write one page that compares them.
-
-    What is finished is skipped, what was interrupted goes on: the same command again.
-    """
-
-    suite: str | None = None
-    """A file, or the name of one in experiments/suites (ml-100k)."""
-    quick: bool = False
-    """The suite named quick: minutes on two cores, on generated data and a sample of ml-100k."""
-    out: Path | None = None
-    """Folder of runs, results and page (runs/SUITE)."""
-    data_dir: str | None = None
-    """Folder that holds the data sets' files (else $ECHOJAX_DATA, else the user's cache)."""
-    only: tuple[str, ...] = ()
-    """Run only these variants of the suite; the page shows whatever is there."""
-    report_only: bool = False
-    """Write the page again, of the results that are there, and run nothing."""
 
 
 def reproduce(flags: Flags, suites: Path, console: Console) -> bool:

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from echojax.analysis import write_analysis
 from echojax.config import Config
-from echojax.data import Dataset, Split, StackedBatches, item_titles, iterate
+from echojax.data import Dataset, Split, StackedBatches, iterate
 from echojax.errors import UserError
 from echojax.hosts import is_main_process, on_main_process
 from echojax.machine import commit, device_name
@@ -285,23 +285,11 @@ def _of_any_host(signum: int) -> int:
 
 def _fill_folders(folders: dict[Path, Config], dataset: Dataset) -> None:
     """Fill run folders that are new; check that the others were made on this data."""
-    titles: dict[str, str] | None = None
     for folder, config in folders.items():
         if (folder / "config.json").exists():
             check_same_data(folder, dataset)
-            continue
-        if titles is None:
-            titles = _titles(config)
-        write_start(folder, config, dataset, titles)
-
-
-def _titles(config: Config) -> dict[str, str]:
-    """Return titles by item id; none where they are damaged, which stops no training."""
-    try:
-        return item_titles(config.dataset, data_path=config.data_path, data_dir=config.data_dir)
-    except UserError as error:
-        log.info(f"no titles: {error}")
-        return {}
+        else:
+            write_start(folder, config, dataset, dataset.titles)
 
 
 def _open_runs(
