@@ -90,6 +90,11 @@ def test_new_files_have_the_permissions_that_the_user_wants(tmp_path):
     assert (tmp_path / "x").stat().st_mode & 0o777 == 0o600
 
 
+def test_a_name_that_is_not_utf_8_can_be_written_of(tmp_path):
+    write_atomically(tmp_path / "page", "of \udcff")
+    assert (tmp_path / "page").read_text() == "of \\udcff"
+
+
 def test_what_is_no_json_is_not_written(tmp_path):
     write_json(tmp_path / "x.json", {"a": 1})
     with pytest.raises(ValueError, match="not JSON compliant"):
