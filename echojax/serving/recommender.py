@@ -18,7 +18,8 @@ from echojax.models import SequenceModel
 from echojax.models.heuristic import training_counts
 from echojax.serving.item_ids import ItemIds, check_list
 from echojax.serving.top_k import top_k
-from echojax.serving.trained import check_places, read_run_data, read_trained
+from echojax.serving.trained import check_places, read_trained
+from echojax.training.builders import read_run_data
 
 History = Sequence[object]  # item ids, oldest first
 Filter = Callable[[str], bool]  # is told an item's own id, and says whether to recommend it

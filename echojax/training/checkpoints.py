@@ -22,6 +22,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax import nnx
 
+from echojax import keep_root_handlers
 from echojax.config import Config
 from echojax.errors import UserError
 from echojax.files import read_json
@@ -307,6 +308,7 @@ class Checkpoints:
                 )
 
 
+@keep_root_handlers()
 def load_checkpoint(
     folder: Path,
     config: Config,

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
@@ -10,7 +10,7 @@ from typing import Any, NotRequired, TypedDict
 import numpy as np
 
 from echojax.config import RESUMABLE, Config, as_dict, check, flag, misfit
-from echojax.data import Dataset
+from echojax.data import Dataset, cache
 from echojax.errors import UserError, unknown_name
 from echojax.files import read_json, read_record, refuse_special, write_json
 from echojax.lock import hold
@@ -27,7 +27,12 @@ _FORMER_NAMES = {
 }
 
 # What a start that was killed, or an empty disk, has in a folder without a run.
-_NO_RUN = ("items.json", ".items.json.", ".config.json.", ".lock", "lost+found")
+_NO_RUN = (
+    *("data.npz", ".data.npz.", "items.json", ".items.json.", ".config.json."),
+    *(".lock", "lost+found"),
+)
+
+_DATA = "data.npz"  # the prepared data of a run on data from memory
 
 
 def default_run_dir(config: Config) -> str:
@@ -153,24 +158,26 @@ def read_own_config(path: Path) -> Config:
     return config
 
 
-def write_start(path: Path, config: Config, dataset: Dataset, titles: Mapping[str, str]) -> None:
+def write_start(path: Path, config: Config, dataset: Dataset, *, keep_data: bool = False) -> None:
     """Fill a new run folder; what makes it one, ``config.json``, comes last.
 
     Args:
         path: the folder.
         config: what it is made with.
-        dataset: what it is made on.
-        titles: by item id, kept for whoever asks the run without the data; maybe none.
+        dataset: what it is made on; its titles are kept for whoever asks the run without it.
+        keep_data: the data set was in memory only: the folder keeps it.
     """
     path.mkdir(parents=True, exist_ok=True)
+    if keep_data:
+        cache.save(dataset, path / _DATA)
     item_ids = dataset.item_ids.tolist()
     items: dict[str, Any] = {
         "dataset": dataset.name,
         "sha256": dataset.fingerprint["sha256"],
         "item_ids": item_ids,
     }
-    if titles:
-        items["titles"] = [titles.get(item, "") for item in item_ids]
+    if dataset.titles:
+        items["titles"] = [dataset.titles.get(item, "") for item in item_ids]
     write_json(path / "items.json", items)
     write_json(path / "config.json", as_dict(config))
 
@@ -199,6 +206,21 @@ def read_items(path: Path) -> tuple[np.ndarray, dict[str, str]]:
         )
     pairs = zip(item_ids, titles, strict=False)
     return np.array(item_ids, dtype=str), {item: title for item, title in pairs if title}
+
+
+def kept_dataset(path: Path, name: str) -> Dataset | None:
+    """Return the data set that a run folder keeps, ``None`` where it is read from elsewhere.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        return cache.load(name, path / _DATA)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        file = path / _DATA
+        raise UserError(f"{file} cannot be read ({error}); restore it from a copy") from None
 
 
 def identity(path: Path) -> dict[str, Any]:

@@ -25,7 +25,7 @@ DATASET = Dataset(
 def start(config, folder):
     """Make the folder of a run in it."""
     with create_or_resume_run_dir(replace(config, run_dir=str(folder))) as path:
-        write_start(path, config, DATASET, {})
+        write_start(path, config, DATASET)
     return path
 
 
