@@ -19,7 +19,7 @@ _ARRAYS = ("items_T", "times_T", "offsets", "user_ids", "item_ids")
 def cache_path(name: str, **identity: Any) -> Path:
     """Return where the data set is kept that was prepared from ``identity``, which is JSON-able."""
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    return cache_dir() / "prepared" / f"{name}-{key[:16]}.npz"
+    return cache_dir() / "prepared" / f"{name[:50]}-{key[:16]}.npz"
 
 
 def save(dataset: Dataset, path: Path) -> None:
@@ -30,7 +30,7 @@ def save(dataset: Dataset, path: Path) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     arrays = {name: getattr(dataset, name) for name in _ARRAYS}
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
             np.savez(file, fingerprint=np.array(json.dumps(dataset.fingerprint)), **arrays)

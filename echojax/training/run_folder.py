@@ -2,19 +2,21 @@
 
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
-from echojax.config import RESUMABLE, Config, as_dict, check, flag, misfit
-from echojax.data import Dataset
+from echojax.config import RESUMABLE, Config, as_dict, as_flags, check, flag, misfit
+from echojax.data import Dataset, cache
 from echojax.errors import UserError, unknown_name
 from echojax.files import read_json, read_record, refuse_special, write_json
 from echojax.lock import hold
+from echojax.losses import LOSSES
 from echojax.models import HEURISTICS, MODELS
+from echojax.plugins import load_plugin
 
 # Names of fields in the config.json of runs made before 2026-11-28.
 _FORMER_NAMES = {
@@ -27,7 +29,12 @@ _FORMER_NAMES = {
 }
 
 # What a start that was killed, or an empty disk, has in a folder without a run.
-_NO_RUN = ("items.json", ".items.json.", ".config.json.", ".lock", "lost+found")
+_NO_RUN = (
+    *("data.npz", ".data.npz.", "items.json", ".items.json.", ".config.json."),
+    *(".lock", "lost+found"),
+)
+
+_DATA = "data.npz"  # the prepared data of a run on data from memory
 
 
 def default_run_dir(config: Config) -> str:
@@ -87,11 +94,15 @@ def _check_content(path: Path, config: Config) -> None:
         )
     if not (path / "config.json").exists():
         raise UserError(f"{path} has files but no config.json of a run; name another --run-dir")
-    stored = as_dict(read_config(path))
-    for name, value in as_dict(config).items():
-        if name not in RESUMABLE and stored[name] != value:
+    before = read_config(path)
+    stored, given = as_flags(before), as_flags(config)
+    # Shares of a run are of as many steps as it has.
+    shares = before.warmup or before.schedule == "cosine"
+    fixed = given.keys() - (RESUMABLE - {"epochs", "max_steps"} if shares else RESUMABLE)
+    for name, value in given.items():
+        if name in fixed and stored.get(name) != value:
             raise UserError(
-                f"run folder {path} was made with {flag(name)} {stored[name]}, not {value}; "
+                f"run folder {path} was made with {flag(name)} {stored.get(name)}, not {value}; "
                 f"leave {flag(name)} out, or name another --run-dir"
             )
 
@@ -133,8 +144,12 @@ def read_config(path: Path) -> Config:
     config = Config(**values)
     try:
         check(config)
+        if config.plugin is not None:
+            load_plugin(config.plugin, run=path)
         if config.model not in (known := [*MODELS, *HEURISTICS]):
             raise unknown_name("--model", config.model, known)
+        if config.loss not in LOSSES:
+            raise unknown_name("--loss", config.loss, list(LOSSES))
     except UserError as error:
         raise UserError(f"{file}: {error}; restore it from a copy") from None
     return config
@@ -153,24 +168,26 @@ def read_own_config(path: Path) -> Config:
     return config
 
 
-def write_start(path: Path, config: Config, dataset: Dataset, titles: Mapping[str, str]) -> None:
+def write_start(path: Path, config: Config, dataset: Dataset, *, keep_data: bool = False) -> None:
     """Fill a new run folder; what makes it one, ``config.json``, comes last.
 
     Args:
         path: the folder.
         config: what it is made with.
-        dataset: what it is made on.
-        titles: by item id, kept for whoever asks the run without the data; maybe none.
+        dataset: what it is made on; its titles are kept for whoever asks the run without it.
+        keep_data: the data set was in memory only: the folder keeps it.
     """
     path.mkdir(parents=True, exist_ok=True)
+    if keep_data:
+        cache.save(dataset, path / _DATA)
     item_ids = dataset.item_ids.tolist()
     items: dict[str, Any] = {
         "dataset": dataset.name,
         "sha256": dataset.fingerprint["sha256"],
         "item_ids": item_ids,
     }
-    if titles:
-        items["titles"] = [titles.get(item, "") for item in item_ids]
+    if dataset.titles:
+        items["titles"] = [dataset.titles.get(item, "") for item in item_ids]
     write_json(path / "items.json", items)
     write_json(path / "config.json", as_dict(config))
 
@@ -201,6 +218,21 @@ def read_items(path: Path) -> tuple[np.ndarray, dict[str, str]]:
     return np.array(item_ids, dtype=str), {item: title for item, title in pairs if title}
 
 
+def kept_dataset(path: Path, name: str) -> Dataset | None:
+    """Return the data set that a run folder keeps, ``None`` where it is read from elsewhere.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        return cache.load(name, path / _DATA)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        file = path / _DATA
+        raise UserError(f"{file} cannot be read ({error}); restore it from a copy") from None
+
+
 def identity(path: Path) -> dict[str, Any]:
     """Return what makes checkpoints those of the run in a folder, by name.
 
@@ -209,7 +241,7 @@ def identity(path: Path) -> dict[str, Any]:
     Raises:
         UserError: as ``read_config``, or its items.json is missing or damaged.
     """
-    flags = as_dict(read_config(path))
+    flags = as_flags(read_config(path))
     return {
         **{flag(name): value for name, value in flags.items() if name not in RESUMABLE},
         "data's sha256": read_json(path / "items.json").get("sha256"),
