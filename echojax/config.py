@@ -1,6 +1,7 @@
 """Everything a run can be told, one field a flag, each with what is known about it."""
 
 import dataclasses
+import os
 import types
 import typing
 from collections.abc import Iterator
@@ -291,6 +292,13 @@ def misfit(name: str, value: Any) -> str | None:
         msgspec.convert(value, _KINDS[name])
     except msgspec.ValidationError:
         return f"must be {_words(_KINDS[name])}, not {value!r:.80}"
+    if isinstance(value, str):
+        try:
+            odd = b"\0" in os.fsencode(value)
+        except UnicodeError:
+            odd = True
+        if odd:
+            return f"must be text that can be a name, not {value!r:.80}"
     return None
 
 
