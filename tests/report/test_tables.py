@@ -11,7 +11,8 @@ from echojax.report.tables import Cell, Column, Table, duration, number
 
 @pytest.mark.parametrize("part", ["test", "valid"])
 def test_scores_on_a_terminal(results, part):
-    """Aligned, within eighty columns, each with half of its interval."""
+    """Aligned, within eighty columns, each with half of its interval; unknown ones are left out."""
+    results[part]["interval"]["odd@9"] = [0.0, 1.0]
     out = io.StringIO()
     Console(file=out, width=80).print(results_table(results, part))
     text = out.getvalue()
