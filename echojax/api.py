@@ -202,9 +202,8 @@ class Run:
         if len(self.seeds) > 1 or not self.report_path.exists():
             return f"<pre>{html.escape(repr(self))}</pre>"
         page = html.escape(self.report_path.read_text(encoding="utf-8"))
-        return (
-            f'<iframe srcdoc="{page}" sandbox width="100%" height="640" style="border:0"></iframe>'
-        )
+        style = "width: 100%; height: 40em; border: 0"
+        return f'<iframe srcdoc="{page}" sandbox style="{style}"></iframe>'
 
 
 def train(
