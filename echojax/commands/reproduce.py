@@ -28,12 +28,6 @@ class Flags:
     """Write the page again, of the results that are there, and run nothing."""
 
 
-def suites_folder() -> Path:
-    """Return where the suites that come along are: installed, or in a clone of the repository."""
-    installed = Path(__file__).parents[1] / "suites" / "included"
-    return installed if installed.is_dir() else Path(__file__).parents[2] / "experiments" / "suites"
-
-
 def main(words: list[str]) -> None:
     """Run the command."""
     flags = parse(Flags, args=words)
@@ -43,7 +37,7 @@ def main(words: list[str]) -> None:
     console = logged_terminal()
     use_compilation_cache()
     try:
-        all_well = reproduce(flags, suites_folder(), console)
+        all_well = reproduce(flags, console)
     except Interrupted as stop:
         console.print(str(stop), highlight=False)
         raise SystemExit(stop.code) from None

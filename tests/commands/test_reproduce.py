@@ -12,7 +12,6 @@ from rich.console import Console
 
 from echojax.suites.reproduce import Flags, reproduce
 from tests.commands.test_bad_input import only_line
-from tests.conftest import ROOT
 
 SUITE = """
 title = "A ring"
@@ -67,7 +66,7 @@ def make(suite_file, out, **flags):
     """Run the command in this process; return whether all is well, and what training printed."""
     screen = io.StringIO()
     flags = Flags(suite=str(suite_file), out=out, **flags)
-    well = reproduce(flags, ROOT / "experiments" / "suites", Console(file=screen, width=200))
+    well = reproduce(flags, Console(file=screen, width=200))
     return well, screen.getvalue()
 
 
