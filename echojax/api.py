@@ -25,12 +25,14 @@ import polars as pl
 
 from echojax.arrays import read_arrays
 from echojax.command_line import Terminal, log_to
-from echojax.config import QUICKSTART, Config, flag, misfit
+from echojax.config import QUICKSTART, Config, flag, from_values
 from echojax.data import DATASETS, Dataset
 from echojax.errors import UserError, os_failure_is_user_error, unknown_name
 from echojax.evaluation.metrics import metric_names, metrics_of
 from echojax.evaluation.seed_means import seed_estimates
 from echojax.evaluation.statistics import holm, paired_difference
+from echojax.models import MODELS, own_options
+from echojax.plugins import load_plugin
 from echojax.run_files import read_records, read_results
 from echojax.serving import Recommender, export_run
 from echojax.signals import Interrupted
@@ -376,16 +378,15 @@ def _options(options: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: there is no such option, or its value is of another kind.
     """
-    known, values = [field.name for field in dataclasses.fields(Config)], {}
+    if plugin := options.get("plugin"):
+        load_plugin(os.fspath(plugin))
+    model = options.get("model", Config().model)
+    own = own_options(MODELS[model]) if model in MODELS else {}
+    values = {}
     for name, value in options.items():
-        if name not in known:
-            raise unknown_name("option", name, known)
-        if isinstance(value, os.PathLike):
-            value = os.fspath(value)
+        value = os.fspath(value) if isinstance(value, os.PathLike) else value
         values[name] = value.item() if isinstance(value, np.generic) else value
-        if problem := misfit(name, values[name]):
-            raise UserError(f"{flag(name)} {problem}")
-    return values
+    return from_values(values, {name: kind for name, (kind, _) in own.items()})
 
 
 def _default(given: Mapping[str, Any], named: bool) -> Config:
