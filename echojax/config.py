@@ -1,6 +1,7 @@
 """Everything a run can be told, one field a flag, each with what is known about it."""
 
 import dataclasses
+import os
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -342,6 +343,13 @@ def misfit_of_kind(kind: Any, value: Any) -> str | None:
         msgspec.convert(value, kind)
     except msgspec.ValidationError:
         return f"must be {_words(kind)}, not {value!r:.80}"
+    if isinstance(value, str):
+        try:
+            odd = b"\0" in os.fsencode(value)
+        except UnicodeError:
+            odd = True
+        if odd:
+            return f"must be text that can be a name, not {value!r:.80}"
     return None
 
 

@@ -159,9 +159,13 @@ def read_own_config(path: Path) -> Config:
     """Return the configuration of a run that left its checkpoints in this very folder.
 
     Raises:
-        UserError: as ``read_config``, or the folder holds one folder for each of several seeds.
+        UserError: as ``read_config``, the folder holds one folder for each of several seeds, or
+            values are missing that every run has.
     """
     config = read_config(path)
+    if None in (config.max_len, config.batch_size):
+        file = path / "config.json"
+        raise UserError(f"{file}: max_len or batch_size is missing; restore it from a copy")
     if config.seeds > 1:
         first = path / f"seed-{config.seed}"
         raise UserError(f"{path} holds the runs of {config.seeds} seeds; name one, such as {first}")

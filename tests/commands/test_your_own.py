@@ -4,6 +4,8 @@ import json
 import re
 import shlex
 
+import pytest
+
 from tests.commands.test_bad_input import only_line
 from tests.conftest import ROOT
 
