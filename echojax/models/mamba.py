@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+from jax.typing import DTypeLike
 
 from echojax.models.layers import normal, uniform_within
 from echojax.models.positions import (
@@ -267,7 +268,7 @@ class Mamba(TimeSharded):
             out = out + padded[:, first : first + length] * self.conv_kernel_KxE[tap]
         return nnx.silu(out)
 
-    def start(self, batch: int, dtype: jnp.dtype) -> MambaState:
+    def start(self, batch: int, dtype: DTypeLike) -> MambaState:
         """Return the state before the first event; ``dtype`` is that of the block's inputs."""
         taps, channels = self.conv_kernel_KxE[...].shape
         conv_state_BxTxE = jnp.zeros((batch, taps - 1, channels), dtype)
@@ -293,7 +294,7 @@ class Mamba(TimeSharded):
         )
         return MambaState(window_BxKxE[:, 1:], ssm_state_BxExN), self.out_proj(y_BxE)
 
-    def start_reverse(self, batch: int, dtype: jnp.dtype) -> ReverseScanState:
+    def start_reverse(self, batch: int, dtype: DTypeLike) -> ReverseScanState:
         """Return the state of a reverse scan before the first event; see ``start``."""
         taps, channels = self.conv_kernel_KxE[...].shape
         ssm_state_BxExN = self._no_ssm_state(batch, dtype)
@@ -344,7 +345,7 @@ class Mamba(TimeSharded):
         y_BxE = y_BxE.astype(u_BxE.dtype) + self.D_E[...] * u_BxE
         return state, self.out_proj(y_BxE * nnx.silu(z_BxE))
 
-    def _no_ssm_state(self, batch: int, dtype: jnp.dtype) -> Array:
+    def _no_ssm_state(self, batch: int, dtype: DTypeLike) -> Array:
         shape = (batch, *self.A_log_ExN[...].shape)
         return jnp.zeros(shape, jnp.promote_types(dtype, jnp.float32))
 
