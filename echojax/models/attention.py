@@ -131,10 +131,15 @@ class SelfAttention(nnx.Module):
         return self._with_residual(y_BxHxK, x_BxD, keys)
 
     def _split(self, x: Array) -> Array:
-        return x.reshape(*x.shape[:-1], self.heads, -1)
+        return split_heads(x, self.heads)
 
     def _with_residual(self, y: Array, x: Array, keys: Keys) -> Array:
         return self.norm(dropout(self.out(y.reshape(x.shape)), self.dropout, keys) + x)
+
+
+def split_heads(x: Array, heads: int) -> Array:
+    """Return vectors (..., D) by head, (..., H, D / H)."""
+    return x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads)
 
 
 def check_heads(heads: int, d_model: int) -> None:

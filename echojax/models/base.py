@@ -84,8 +84,6 @@ class SequenceModel(TimeSharded):
         """
         items_VxD = self.output_embeddings()
         check_histories(item_ids_BxL, lengths_B, items_VxD.shape[0])
-        if len(item_ids_BxL) == 0:
-            return jnp.zeros((0, items_VxD.shape[0]), items_VxD.dtype)
         return self.encode(item_ids_BxL, lengths_B) @ items_VxD.T
 
     def lookup(self, item_ids_BxL: Array) -> tuple[Array, Array]:

@@ -106,8 +106,9 @@ class BidirectionalMamba(TimeSharded):
         def back(mamba: Mamba) -> Array:
             return mamba.readout(x_BxLxD, back_B, self._ends(lengths_B), reverse=True)
 
+        ahead_BxD = self.forward.readout(x_BxLxD, last_B)
         last_BxD = at_position(x_BxLxD, last_B, self.time_axis)
-        return self._sum(self.forward.readout(x_BxLxD, last_B), back, last_BxD, dropout_keys)
+        return self._sum(ahead_BxD, back, last_BxD, dropout_keys)
 
     def readout_of_prefixes(
         self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None

@@ -13,6 +13,7 @@ from echojax.models.attention import (
     attend_in_blocks,
     blocks_are_better,
     check_heads,
+    split_heads,
 )
 from echojax.models.base import CausalModel, LayeredModel
 from echojax.models.layers import Keys, dropout, normal, uniform_within
@@ -71,8 +72,9 @@ class HSTULayer(nnx.Module):
     def readout(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
         """Return the layer's output at the last item only, (B, D)."""
         last_B = lengths_B - 1
+        last_BxD = at_position(x_BxLxD, last_B)
         cache = KeyValueCache.of_all(*self._keys_and_values(x_BxLxD))
-        return self._at_newest(cache, at_position(x_BxLxD, last_B), last_B, dropout_keys)
+        return self._at_newest(cache, last_BxD, last_B, dropout_keys)
 
     def start(self, batch: int, max_len: int, dtype: DTypeLike) -> KeyValueCache:
         """Return the cache before the first position."""
@@ -95,7 +97,7 @@ class HSTULayer(nnx.Module):
         self, x_BxQxD: Array, cache: KeyValueCache, positions_BxQ: Array, keys: Keys
     ) -> Array:
         u_BxQxD, q_BxQxD = jnp.split(nnx.silu(self.f1_uq(self.norm(x_BxQxD))), 2, axis=-1)
-        q_BxHxQxK = jnp.swapaxes(self._split(q_BxQxD), 1, 2)
+        q_BxHxQxK = jnp.swapaxes(split_heads(q_BxQxD, self.heads), 1, 2)
         if blocks_are_better(q_BxHxQxK.shape[2]):  # all positions, of long rows
             av_BxHxQxK = attend_in_blocks(
                 q_BxHxQxK,
@@ -121,10 +123,7 @@ class HSTULayer(nnx.Module):
     def _keys_and_values(self, x: Array) -> tuple[Array, Array]:
         """Return K and V of inputs x (..., D), each (..., H, D / H)."""
         v, k = jnp.split(nnx.silu(self.f1_vk(self.norm(x))), 2, axis=-1)
-        return self._split(k), self._split(v)
-
-    def _split(self, x: Array) -> Array:
-        return x.reshape(*x.shape[:-1], self.heads, -1)
+        return split_heads(k, self.heads), split_heads(v, self.heads)
 
 
 class HSTU(LayeredModel, CausalModel):

@@ -157,14 +157,13 @@ class Mamba(TimeSharded):
         Equal to ``self(x, lengths, reverse=reverse)[b, position[b]]``, but everything after the
         state (C, D, gate, output projection) is computed for that position only.
         """
-        d_model, length, axis = x_BxLxD.shape[-1], x_BxLxD.shape[1], self.time_axis
+        (batch, length, d_model), axis = x_BxLxD.shape, self.time_axis
         channels = self.out_proj.kernel[...].shape[0]
         in_kernel = self.in_proj.kernel[...]
         z_BxE = at_position(x_BxLxD, position_B, axis) @ in_kernel[:, channels:]
         # Written as one matrix product: (B, L) are contiguous rows.
-        x_BxLxE = (x_BxLxD.reshape(-1, d_model) @ in_kernel[:, :channels]).reshape(
-            -1, length, channels
-        )
+        x_MxE = x_BxLxD.reshape(batch * length, d_model) @ in_kernel[:, :channels]
+        x_BxLxE = x_MxE.reshape(batch, length, channels)
         if not reverse:
             start_B, stop_B = jnp.zeros_like(position_B), position_B + 1
         elif lengths_B is None:
