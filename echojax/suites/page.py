@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from echojax.evaluation.seed_means import Estimate
+from echojax.evaluation.statistics import Estimate
 from echojax.files import write_atomically
 from echojax.report.pages import render
 from echojax.suites.results import Results

@@ -8,8 +8,13 @@ from typing import Any
 import numpy as np
 
 from echojax.evaluation.metrics import metric_names
-from echojax.evaluation.seed_means import Estimate, seed_estimates, spread_of
-from echojax.evaluation.statistics import holm, paired_difference
+from echojax.evaluation.statistics import (
+    Estimate,
+    holm,
+    paired_difference,
+    seed_estimates,
+    spread_of,
+)
 from echojax.suites.results import Evaluation, Ranks
 
 METRICS = ("hr@10", "ndcg@10")

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from echojax.errors import UserError
-from echojax.evaluation.seed_means import Estimate
+from echojax.evaluation.statistics import Estimate
 from echojax.models import HEURISTICS
 from echojax.suites.results import RUNS, Evaluation, Protocol, Results, RunResult
 from echojax.suites.runs import Run

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from echojax.evaluation.seed_means import Estimate
+from echojax.evaluation.statistics import Estimate
 from echojax.report.tables import Cell, Column, Table, duration, length_range, number
 from echojax.suites.published import Published, published
 from echojax.suites.results import Protocol

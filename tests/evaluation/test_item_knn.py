@@ -41,9 +41,9 @@ def test_scores_are_cosines_that_fade_with_age(make_dataset, histories, history)
     np.testing.assert_allclose(scores_of(model, history), expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("rows", [1, 4, 100])
-def test_each_item_keeps_its_nearest(make_dataset, monkeypatch, rows):
-    monkeypatch.setattr("echojax.models.heuristic._ROWS", rows)
+@pytest.mark.parametrize("at_once", [1, 4 * ITEMS, 1000])
+def test_each_item_keeps_its_nearest(make_dataset, monkeypatch, at_once):
+    monkeypatch.setattr("echojax.models.heuristic._SIMILARITIES", at_once)
     monkeypatch.setattr("echojax.models.heuristic._NEIGHBOURS", 3)
     rng = np.random.default_rng(0)
     histories = [rng.integers(1, ITEMS, rng.integers(5, 12)).tolist() for _ in range(7)]

@@ -96,6 +96,12 @@ def test_models_that_agree_do_not_differ():
     assert result == {"difference": 0.0, "low": 0.0, "high": 0.0, "p": 1.0}
 
 
+def test_gains_that_cancel_but_for_rounding_are_no_difference():
+    gain = np.array([0.1, 0.2, -0.3])  # sums up to 3e-17
+    assert gain.sum() != 0
+    assert paired_difference(gain, np.zeros(3), np.arange(3))["p"] == 1
+
+
 @pytest.mark.parametrize("counts", [[1] * 8, [1, 2, 1, 3, 1, 1, 2, 1]])
 def test_the_permutation_test_agrees_with_all_swaps(counts):
     rng = np.random.default_rng(9)
