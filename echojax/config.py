@@ -136,6 +136,10 @@ class Config:
     """Selective scan: auto, pallas_gpu, pallas_tpu, fused, chunked, associative, sequential."""
 
     # How to learn it.
+    init_from: str | None = None
+    """Run folder whose best weights are the initial ones; those of items are taken by item id."""
+    freeze: str | None = None
+    """Parameters that stay as they are, by pattern: 'item_embedding' or 'layers.0.*,norm*'."""
     precision: Literal["float32", "bf16"] = "float32"
     """Of activations. With bf16 parameters, optimiser, time steps, decays, states, softmax and loss
     stay float32."""

@@ -1,13 +1,11 @@
 """What is known about a field stands at the field, and is all that is needed to check it."""
 
-import importlib.util
-
 import pytest
 
 from echojax import config as module
+from echojax.commands.train import read_command_line
 from echojax.config import MODEL_SIZES, NOT_IN_SUITES, QUICKSTART, RESUMABLE, Config, check, misfit
 from echojax.errors import UserError
-from tests.conftest import ROOT
 
 
 def test_facts_are_found_inside_unions_too():
@@ -58,20 +56,12 @@ def test_values_of_another_kind_are_named(name, value, says):
     assert misfit(name, value) == says
 
 
-@pytest.fixture
-def read_command_line():
-    spec = importlib.util.spec_from_file_location("train", ROOT / "experiments/train.py")
-    train = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(train)
-    return train.read_command_line
-
-
-def test_without_data_it_is_the_quickstart(read_command_line):
+def test_without_data_it_is_the_quickstart():
     assert read_command_line([]) == QUICKSTART != Config()
     assert read_command_line(["--dataset", "ml-1m"]) == Config(dataset="ml-1m")
 
 
-def test_help_shows_the_defaults_and_what_is_known(read_command_line, capsys, monkeypatch):
+def test_help_shows_the_defaults_and_what_is_known(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     with pytest.raises(SystemExit):
         read_command_line(["--help"])

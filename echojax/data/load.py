@@ -15,6 +15,7 @@ from echojax.data.layouts import Columns
 from echojax.data.sources import DATASETS, Source, Statistics
 from echojax.data.synthetic import Synthetic
 from echojax.data.text import TextFile, reading
+from echojax.data.titles import item_titles
 from echojax.errors import UserError, unknown_name
 
 # Part of the cache's key: raise it when the same file would be prepared differently.
@@ -51,14 +52,12 @@ def load_dataset(
     Raises:
         UserError: Anything wrong with names, files or what is in them.
     """
-    if k_core < 0:
-        raise UserError(f"--k-core {k_core}: must not be negative")
     if data_path is not None:
         files = _own_files(data_path)
         dataset = _prepared(_name(data_path, files), files, columns, k_core, duplicates)
         for note in dataset.fingerprint["source"].get("notes", []):
             log.info("%s", note)
-        return dataset
+        return _titled(dataset, files[0].path, data_dir)
     if columns != Columns():
         raise UserError(
             "--data-format, --columns, --time-format, --missing-ids and the --...-column flags "
@@ -73,7 +72,17 @@ def load_dataset(
     dataset = _prepared(name, [file], columns, k_core, duplicates)
     if (k_core, duplicates) == (5, "keep") and statistics_of(dataset) != source.five_core:
         log.info("%s: %s is not the published %s", file, statistics_of(dataset), source.five_core)
-    return dataset
+    return _titled(dataset, None, data_dir)
+
+
+def _titled(dataset: Dataset, file: Path | None, data_dir: Path | str | None) -> Dataset:
+    """Return a data set with its items' titles; none where they are damaged, which is said."""
+    try:
+        titles = item_titles(dataset.name, data_path=file, data_dir=data_dir)
+    except UserError as error:
+        log.info("no titles: %s", error)
+        return dataset
+    return dataclasses.replace(dataset, titles=titles)
 
 
 def statistics_of(dataset: Dataset) -> Statistics:

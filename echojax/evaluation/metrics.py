@@ -1,5 +1,6 @@
 """Metrics from ranks: hit rate, NDCG, MRR, coverage, popularity, by history length."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,18 +13,18 @@ CUTOFFS = (5, 10, 20)
 _LENGTHS = (1, 5, 10, 20, 50, 100, 200)  # where buckets of history lengths begin
 
 
-def metric_names() -> list[str]:
+def metric_names(cutoffs: Sequence[int] = CUTOFFS) -> list[str]:
     """Return hr@5, hr@10, ..., mrr@20, in the order of ``metrics_of``."""
-    return [f"{kind}@{k}" for kind in ("hr", "ndcg", "mrr") for k in CUTOFFS]
+    return [f"{kind}@{k}" for kind in ("hr", "ndcg", "mrr") for k in cutoffs]
 
 
-def metrics_of(rank_M: np.ndarray) -> np.ndarray:
-    """Return every example's metrics, (M, 9) float64.
+def metrics_of(rank_M: np.ndarray, cutoffs: Sequence[int] = CUTOFFS) -> np.ndarray:
+    """Return every example's metrics, (M, 9) float64; three for each of other cutoffs.
 
     With one relevant item: hit rate 1, NDCG 1/log2(1 + rank), MRR 1/rank, each 0 past the cutoff.
     """
     rank = rank_M.astype(np.float64)[:, None]
-    hits = rank <= np.array(CUTOFFS)
+    hits = rank <= np.array(cutoffs)
     return np.hstack([hits, hits / np.log2(1 + rank), hits / rank])
 
 

@@ -1,5 +1,7 @@
 """The optimiser that a configuration names."""
 
+import fnmatch
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -7,7 +9,8 @@ import jax.numpy as jnp
 import optax
 
 from echojax.config import Config
-from echojax.parameters import is_per_item, map_with_facts
+from echojax.errors import UserError
+from echojax.parameters import is_parameter, is_per_item, map_with_facts, names_of
 
 
 def make_optimizer(config: Config, item_axis: str | None = None) -> optax.GradientTransformation:
@@ -16,13 +19,16 @@ def make_optimizer(config: Config, item_axis: str | None = None) -> optax.Gradie
     The limit is on the norm of the whole gradient, before Adam's own scaling. ``item_axis``: the
     mapped axis that the item table is spread over.
     """
-    adam = _scaled(config, optax.scale_by_adam())
+    optimizer = _scaled(config, optax.scale_by_adam())
     if config.item_optimizer == "rowwise":
-        kinds = {"item": _scaled(config, scale_by_row_rms()), "other": adam}
-        adam = optax.partition(kinds, item_or_other)
-    if config.clip_norm is None:
-        return adam
-    return optax.chain(clip_by_norm(config.clip_norm, item_axis), adam)
+        kinds = {"item": _scaled(config, scale_by_row_rms()), "other": optimizer}
+        optimizer = optax.partition(kinds, item_or_other)
+    if config.clip_norm is not None:
+        optimizer = optax.chain(clip_by_norm(config.clip_norm, item_axis), optimizer)
+    if config.freeze is None:
+        return optimizer
+    kinds = {"trained": optimizer, "frozen": optax.set_to_zero()}
+    return optax.partition(kinds, partial(trained_or_frozen, config.freeze))
 
 
 def _scaled(
@@ -38,6 +44,33 @@ def _scaled(
 def item_or_other(params: Any) -> Any:
     """Say of each parameter whether it has rows of items."""
     return map_with_facts(lambda facts, _: "item" if is_per_item(facts) else "other", params)
+
+
+def trained_or_frozen(patterns: str, params: Any) -> Any:
+    """Say of each parameter whether it is trained or "frozen", its name fits one of ``patterns``.
+
+    Args:
+        patterns: as ``fnmatch`` has them, between commas.
+        params: the parameters, or what has their structure.
+
+    Raises:
+        UserError: a pattern fits no name, or nothing is left to train.
+    """
+    names = list(names_of(params))
+    frozen: set[str] = set()
+    for pattern in patterns.split(","):
+        found = fnmatch.filter(names, pattern.strip())
+        if not found:
+            begin = ", ".join(dict.fromkeys(".".join(name.split(".")[:2]) for name in names))
+            raise UserError(
+                f"--freeze {pattern.strip()!r} fits no parameter; their names begin with {begin}"
+            )
+        frozen.update(found)
+    if len(frozen) == len(names):
+        raise UserError(f"--freeze {patterns!r} leaves nothing to train; leave some out")
+    labels = ["frozen" if name in frozen else "trained" for name in names]
+    structure = jax.tree.structure(params, is_leaf=is_parameter)
+    return jax.tree.unflatten(structure, labels)
 
 
 def learning_rate(config: Config) -> optax.ScalarOrSchedule:

@@ -33,6 +33,11 @@ def test_every_score_stands_with_half_its_interval(results):
             assert f"{one['test'][name]:.4f} ±{(high - low) / 2:.4f}" in row
 
 
+def test_a_metric_that_is_not_known_is_not_shown(results):
+    results["test"]["interval"]["odd@9"] = [0.0, 1.0]
+    assert "ODD" not in printed(results, width=80)
+
+
 def test_the_part_is_chosen(results):
     out = io.StringIO()
     Console(file=out, width=80).print(results_table(results, "valid"))

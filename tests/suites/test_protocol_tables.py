@@ -12,8 +12,7 @@ from echojax.data import DATASETS
 from echojax.evaluation.metrics import metrics_of
 from echojax.models import HEURISTICS, MODELS
 from echojax.suites.published import published
-from echojax.suites.scores import PRIMARY
-from echojax.suites.summary import summarise
+from echojax.suites.scores import PRIMARY, score_frame
 from echojax.suites.tables import tables_of
 from tests.suites.conftest import SKILL, examples, packed, page_of, write_run
 
@@ -29,8 +28,12 @@ model = "mamba4rec"
 
 def tables(suite, runs, out):
     """Return the tables of the only data set, by their titles."""
-    data = summarise(suite, runs, next(iter(suite.datasets)), *packed(suite, runs, out))
-    return {table.title: table for table in tables_of(data, suite.reference)}
+    results, damaged = packed(suite, runs, out)
+    finished, _ = results.finished(runs, damaged)
+    frame = score_frame(suite, runs[0].dataset, runs, finished)
+    source = "" if runs[0].config.data_path else runs[0].config.dataset
+    found = tables_of(frame, suite.reference, next(iter(finished.values())), source)
+    return {table.title: table for table in found}
 
 
 def write_protocols(run, *, ranks=True):

@@ -9,8 +9,9 @@ import polars as pl
 import pytest
 from rich.console import Console
 
+from echojax.commands.reproduce import Flags
 from echojax.errors import UserError
-from echojax.suites.reproduce import Flags, reproduce
+from echojax.suites.reproduce import reproduce
 from echojax.suites.results import read
 from echojax.suites.runs import write_failure
 from echojax.training.run_folder import lock
@@ -26,7 +27,7 @@ def refused(tmp_path):
         path.write_text(text)
         flags = {"suite": str(path), "out": tmp_path / "out"} | flags
         with pytest.raises(UserError) as error:
-            reproduce(Flags(**flags), tmp_path, Console(file=io.StringIO()))
+            reproduce(Flags(**flags), Console(file=io.StringIO()))
         return str(error.value)
 
     return run
@@ -70,7 +71,7 @@ def command(tmp_path, caplog):
     def command(flags=None, **given):
         caplog.clear()
         flags = flags or Flags(suite=str(tmp_path / "byhand.toml"), out=tmp_path / "out", **given)
-        return reproduce(flags, tmp_path, Console(file=io.StringIO())), caplog.text
+        return reproduce(flags, Console(file=io.StringIO())), caplog.text
 
     return command
 
@@ -104,7 +105,7 @@ def test_packed_results_are_those_of_the_folders(finished_suite):
     assert after.runs.keys() == {run.name for run in runs}
     for name, run in after.runs.items():
         assert run.results == before.runs[name].results
-        ours, theirs = run.evaluation.ranks, before.runs[name].evaluation.ranks
+        ours, theirs = run.ranks[False], before.runs[name].ranks[False]
         for array in ("rank_M", "user_M", "length_M"):
             np.testing.assert_array_equal(getattr(ours, array), getattr(theirs, array))
     frame = pl.read_parquet(out / "runs.parquet")

@@ -8,14 +8,12 @@ import pytest
 from echojax.command_line import parse
 from echojax.config import Config
 from echojax.errors import UserError
-from echojax.models import HEURISTICS
 from echojax.suites.runs import plan
-from echojax.suites.suite_file import find_suite, read_suite
+from echojax.suites.suite_file import FOLDER, find_suite, read_suite
 from echojax.training.builders import resolved
-from tests.conftest import ROOT
 from tests.suites.conftest import SUITE
 
-SUITES = sorted((ROOT / "experiments" / "suites").glob("*.toml"))
+SUITES = sorted(FOLDER.glob("*.toml"))
 
 
 def changed(old, new):
@@ -36,15 +34,6 @@ def test_suites_that_come_along_can_be_run(path, tmp_path):
 def test_the_suites_are_there():
     names = {"quick", "ml-100k", "ml-100k-smoothed", "ml-1m", "amazon-beauty"}
     assert {path.stem for path in SUITES} == names
-
-
-def test_smoothing_is_all_that_sets_the_smoothed_suite_apart():
-    folder = ROOT / "experiments" / "suites"
-    plain, smoothed = (read_suite(folder / f"ml-100k{end}.toml") for end in ("", "-smoothed"))
-    assert smoothed.flags == plain.flags | {"label_smoothing": 0.1}
-    assert smoothed.variants == {
-        name: flags for name, flags in plain.variants.items() if flags["model"] not in HEURISTICS
-    }
 
 
 def test_a_variant_overrides_the_data_set_which_overrides_the_common_flags(make_suite):
@@ -104,7 +93,10 @@ BAD = {
         "name of one of [variants]",
     ),
     "no data": (changed("[datasets.ring]", "[variants.x]"), "missing required field `datasets`"),
-    "sample": (changed("k_core = 2", "sample_users = 1"), ">= 2 - at `$.sample_users[...]`"),
+    "sample": (
+        changed('data_path = "ring.inter"', "sample_users = 1"),
+        "[datasets.ring]: sample_users must be a whole number from 2, not 1",
+    ),
     "sample of a file": (changed("k_core = 2", "sample_users = 9"), "not for a data_path"),
     "timed variant": (SUITE + '[global_time]\nvariants = ["ous"]', "did you mean 'ours'"),
     "timed data": (SUITE + '[global_time]\ndatasets = ["rings"]', "did you mean 'ring'"),
@@ -139,10 +131,9 @@ def test_variants_that_no_run_can_have(old, new, says, make_suite):
 
 
 def test_suites_are_found_by_name_or_path():
-    folder = ROOT / "experiments" / "suites"
-    assert find_suite("quick", folder) == folder / "quick.toml"
-    assert find_suite("mine.toml", folder) == Path("mine.toml")
+    assert find_suite("quick") == FOLDER / "quick.toml"
+    assert find_suite("mine.toml") == Path("mine.toml")
     with pytest.raises(UserError, match="did you mean 'ml-100k'"):
-        find_suite("ml-10k", folder)
+        find_suite("ml-10k")
     with pytest.raises(UserError, match="no such file"):
         read_suite(Path("none/here.toml"))
