@@ -126,10 +126,11 @@ def test_a_catalogue_past_the_limit_is_cut_into_chunks_of_items():
             np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
-def test_padding_is_never_looked_at():
+@pytest.mark.parametrize("at_once", [4, 99])
+def test_padding_is_never_looked_at(at_once):
     user, item, targets, weights = predictions(6, 5, 9, 1)
     holes = jnp.where(weights[..., None] == 0, jnp.nan, user)
-    with rows_at_once(4):
+    with rows_at_once(at_once):
         expected = with_gradient(user, item, targets, weights)
         for ours, theirs in zip(
             with_gradient(holes, item, targets, weights), expected, strict=True
