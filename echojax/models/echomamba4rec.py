@@ -201,13 +201,14 @@ class BidirectionalLayer(TimeSharded):
     def _through(self, method: str, x_BxLxD: Array, lengths_B: Array, keys: Keys) -> Array:
         """Return the output with the last Mamba called by ``method``."""
         each = split_keys(keys, len(self.mambas) + 2)
-        x_BxLxD = self._filter(x_BxLxD, lengths_B, each[0])
+        x_BxLxD = self.filtered(x_BxLxD, lengths_B, each[0])
         for mamba, key in zip(self.mambas[:-1], each[1:-2], strict=True):
             x_BxLxD = mamba(x_BxLxD, lengths_B, dropout_keys=key)
         y = getattr(self.mambas[-1], method)(x_BxLxD, lengths_B, dropout_keys=each[-2])
         return self.glu(y, dropout_keys=each[-1])
 
-    def _filter(self, x_BxLxD: Array, lengths_B: Array, key: Keys) -> Array:
+    def filtered(self, x_BxLxD: Array, lengths_B: Array, key: Keys = None) -> Array:
+        """Return what the first Mamba reads, (B, L, D)."""
         if not self.mask_padding:
             return self.filter(x_BxLxD, dropout_keys=key)
         length = x_BxLxD.shape[1]

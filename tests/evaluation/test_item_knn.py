@@ -53,11 +53,3 @@ def test_each_item_keeps_its_nearest(make_dataset, monkeypatch, at_once):
         nearest = np.sort(cosines)[-3:]
         np.testing.assert_allclose(np.sort(kept), [*[0] * (ITEMS - 3), *nearest], rtol=1e-12)
         np.testing.assert_allclose(kept[kept > 0], cosines[kept > 0], rtol=1e-12)
-
-
-def test_items_to_be_predicted_do_not_leak(make_dataset):
-    """Items 7 and 8 are only ever validation and test targets."""
-    split = leave_one_out(make_dataset([[1, 2, 3, 1, 7, 8]] * 20, ITEMS), max_len=10)
-    scores = scores_of(ItemKNN(split.train, ITEMS), [1, 2, 3, 7])
-    assert scores[2] > 0
-    assert not scores[7:].any()
