@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from echojax.losses.negatives import Draw
-from echojax.losses.softmax import Loss, counted
+from echojax.losses.softmax import Loss
 from echojax.sharded_embedding import embedding_lookup
 
 Formula = Callable[[Array, Array, Array], Array]
@@ -38,7 +38,8 @@ def sampled_loss(formula: Formula, draw: Draw, num: int, axis: str | None = None
         keys_B: Array,
         pool_M: Array,
     ) -> Array:
-        user_BxPxD, item_VxD, weights_BxP = counted(user_BxPxD, item_VxD, weights_BxP)
+        dtype = jnp.promote_types(user_BxPxD.dtype, jnp.float32)
+        user_BxPxD, item_VxD = user_BxPxD.astype(dtype), item_VxD.astype(dtype)
         keys_B = jax.vmap(lambda key: jax.random.fold_in(key, _NEGATIVES))(keys_B)
         own = num == 1
         shape = (targets_BxP.shape[1] if own else 1, num)
@@ -52,7 +53,7 @@ def sampled_loss(formula: Formula, draw: Draw, num: int, axis: str | None = None
             negative_BxPxK = jnp.einsum("bpd,bkd->bpk", user_BxPxD, negative)
         other = (drawn != targets_BxP[..., None]) & (drawn != 0)
         negative_BxPxK = jnp.where(other, negative_BxPxK, -jnp.inf)
-        losses_BxP = formula(target_BxP, negative_BxPxK, log_q.astype(user_BxPxD.dtype))
+        losses_BxP = formula(target_BxP, negative_BxPxK, log_q.astype(dtype))
         return jnp.sum(losses_BxP * weights_BxP)
 
     return loss

@@ -54,7 +54,11 @@ def full_softmax(
 
     ``axis`` and ``num_items``: as for ``softmax_cross_entropy``.
     """
-    user_BxPxD, item_VxD, weights_BxP = counted(user_BxPxD, item_VxD, weights_BxP)
+    dtype = jnp.promote_types(user_BxPxD.dtype, jnp.float32)
+    weights_BxP = jax.lax.stop_gradient(weights_BxP)
+    # What stands where nothing is predicted may be no number.
+    user_BxPxD = jnp.where(weights_BxP[..., None] == 0, 0, user_BxPxD).astype(dtype)
+    item_VxD = item_VxD.astype(dtype)
     smoothing: Array | float = 0.0
     if label_smoothing:
         target_BxPxD, item_VxD = embedding_lookup(item_VxD, targets_BxP, axis)
@@ -74,17 +78,6 @@ def full_softmax(
         user_MxD, item_VxD, targets_M, chunk=chunk, axis=axis, num_items=num_items
     )
     return jnp.sum(losses_M * weights_M) + smoothing
-
-
-def counted(user_BxPxD: Array, item_VxD: Array, weights_BxP: Array) -> tuple[Array, Array, Array]:
-    """Return what a loss computes with: float32 vectors at least, weights as constants.
-
-    Where nothing is predicted a vector may be no number: there it is 0.
-    """
-    dtype = jnp.promote_types(user_BxPxD.dtype, jnp.float32)
-    weights_BxP = jax.lax.stop_gradient(weights_BxP)
-    user_BxPxD = jnp.where(weights_BxP[..., None] == 0, 0, user_BxPxD).astype(dtype)
-    return user_BxPxD, item_VxD.astype(dtype), weights_BxP
 
 
 def softmax_cross_entropy(
