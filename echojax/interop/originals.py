@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -102,7 +103,7 @@ def as_ours(name: str, array: np.ndarray) -> np.ndarray | None:
     return array
 
 
-def _build(model: str, max_len: int, sizes: dict[str, int]) -> EchoMamba4Rec | Mamba4Rec:
+def _build(model: str, max_len: int, sizes: dict[str, Any]) -> EchoMamba4Rec | Mamba4Rec:
     num_items, rngs = sizes.pop("num_items"), nnx.Rngs(0)
     if model == "mamba4rec":
         return Mamba4Rec(num_items, max_len=max_len, **sizes, rngs=rngs)
