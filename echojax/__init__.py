@@ -17,11 +17,25 @@ from echojax.errors import UserError
 
 if TYPE_CHECKING:
     from echojax.api import Run, compare, train
-    from echojax.data import Dataset
+    from echojax.data import Dataset, register_dataset
+    from echojax.evaluation.metrics import register_metric
+    from echojax.losses import register_loss
+    from echojax.models import register_model
     from echojax.serving import Recommender
 
 __version__ = "0.1.0"
-__all__ = ["Dataset", "Recommender", "Run", "UserError", "compare", "train"]
+__all__ = [
+    "Dataset",
+    "Recommender",
+    "Run",
+    "UserError",
+    "compare",
+    "register_dataset",
+    "register_loss",
+    "register_metric",
+    "register_model",
+    "train",
+]
 
 # As a library echojax prints nothing, warnings neither, unless its caller configures logging.
 logging.getLogger(__name__).addHandler(logging.NullHandler())
@@ -31,6 +45,10 @@ _MODULES = {
     "Recommender": "echojax.serving",
     "Run": "echojax.api",
     "compare": "echojax.api",
+    "register_dataset": "echojax.data",
+    "register_loss": "echojax.losses",
+    "register_metric": "echojax.evaluation.metrics",
+    "register_model": "echojax.models",
     "train": "echojax.api",
 }
 

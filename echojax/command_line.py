@@ -69,12 +69,11 @@ class _ConsoleHandler(logging.Handler):
         self.console.print(record.getMessage(), highlight=False, soft_wrap=True)
 
 
-def parse(kind: type[T], *, default: T | None = None, args: list[str]) -> T:
-    """Read ``args`` into a dataclass ``kind``, every field a flag.
+def parse(kind: type[T], *, args: list[str]) -> T:
+    """Read ``args`` into a dataclass ``kind``: every field is a flag, or a dataclass of flags.
 
     Args:
         kind: a dataclass type.
-        default: values of the flags that are not given.
         args: the words after the program's name.
 
     Raises:
@@ -83,9 +82,7 @@ def parse(kind: type[T], *, default: T | None = None, args: list[str]) -> T:
     caught = io.StringIO()
     try:
         with contextlib.redirect_stderr(caught), _wide(not {"-h", "--help"} & set(args)):
-            if default is None:
-                return tyro.cli(kind, args=args)
-            return tyro.cli(kind, default=default, args=args)
+            return tyro.cli(kind, args=args, config=(tyro.conf.OmitArgPrefixes,))
     except SystemExit as stop:
         if not stop.code:  # --help
             raise

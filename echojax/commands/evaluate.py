@@ -36,7 +36,7 @@ def main(words: list[str]) -> None:
         raise UserError(f"--output {flags.output} is a folder; name a file")
     # These take seconds to import; help and mistakes are to be seen before.
     from echojax.compilation import use_compilation_cache
-    from echojax.evaluation.metrics import metric_names
+    from echojax.evaluation.metrics import REGISTERED, metric_names
     from echojax.training.evaluate import evaluate_run
 
     console = logged_terminal()
@@ -48,7 +48,7 @@ def main(words: list[str]) -> None:
         data_dir=flags.data_dir,
         data_path=flags.data_path,
     )
-    for name in metric_names():
+    for name in [*metric_names(), *REGISTERED]:
         low, high = results["interval"][name]
         console.print(f"{name:<8} {results[name]:.6f}  [{low:.6f}, {high:.6f}]")
     if flags.output is not None:

@@ -6,6 +6,7 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from echojax.data import cache
 from echojax.data.dataset import Dataset, prepare
@@ -68,6 +69,8 @@ def load_dataset(
     if name == "synthetic":
         return _synthetic(seed, k_core, duplicates)
     source = DATASETS[name]
+    if source.read is not None:
+        return _registered(name, source.read(), k_core, duplicates)
     file = _find(source, cache.data_folders(data_dir)) or _fetch(name, source, data_dir)
     dataset = _prepared(name, [file], columns, k_core, duplicates)
     if (k_core, duplicates) == (5, "keep") and statistics_of(dataset) != source.five_core:
@@ -88,6 +91,15 @@ def _titled(dataset: Dataset, file: Path | None, data_dir: Path | str | None) ->
 def statistics_of(dataset: Dataset) -> Statistics:
     """Return a data set's users, items and interactions."""
     return Statistics(dataset.num_users, dataset.num_items - 1, dataset.items_T.size)
+
+
+def _registered(name: str, found: Any, k_core: int, duplicates: str) -> Dataset:
+    """Return the data set that a registered function gave: files or a frame."""
+    paths = found if isinstance(found, list | tuple) else [found]
+    if all(isinstance(path, str | Path) for path in paths):
+        files = [file for path in paths for file in _own_files(path)]
+        return _titled(_prepared(name, files, Columns(), k_core, duplicates), files[0].path, None)
+    return Dataset.from_frame(found, k_core=k_core, duplicates=duplicates, name=name)
 
 
 def _synthetic(seed: int, k_core: int, duplicates: str) -> Dataset:

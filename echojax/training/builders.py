@@ -24,9 +24,10 @@ from echojax.data import (
     windows,
 )
 from echojax.errors import UserError, unknown_name
-from echojax.losses import make_loss
+from echojax.losses import LOSSES, make_loss
 from echojax.mesh import axes_of, local_rows, padded_rows, row_groups
 from echojax.models import check_names, check_sequence_shards, with_sizes
+from echojax.plugins import load_plugin
 from echojax.training.run_folder import check_same_data, kept_dataset
 from echojax.training.step import make_train_step
 
@@ -49,7 +50,11 @@ def resolved(config: Config, *, in_memory: bool = False) -> Config:
         UserError: a value is impossible or a name unknown.
     """
     check(config)
+    if config.plugin is not None:
+        config = dataclasses.replace(config, plugin=load_plugin(config.plugin))
     check_names(config)
+    if config.loss not in LOSSES:
+        raise unknown_name("--loss", config.loss, list(LOSSES))
     # What a run that goes on was started on may have been in memory: its folder keeps it.
     known = in_memory or config.resume or config.dataset in DATASETS
     if config.data_path is None and not known:

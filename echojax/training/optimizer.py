@@ -1,6 +1,7 @@
 """The optimiser that a configuration names."""
 
 import fnmatch
+import math
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,15 +14,23 @@ from echojax.errors import UserError
 from echojax.parameters import is_parameter, is_per_item, map_with_facts, names_of
 
 
-def make_optimizer(config: Config, item_axis: str | None = None) -> optax.GradientTransformation:
+def make_optimizer(
+    config: Config, item_axis: str | None = None, *, steps_per_epoch: int = 1
+) -> optax.GradientTransformation:
     """Return Adam, as all the papers use it, with the schedule, decay and limit that are asked for.
 
-    The limit is on the norm of the whole gradient, before Adam's own scaling. ``item_axis``: the
-    mapped axis that the item table is spread over.
+    The limit is on the norm of the whole gradient, before Adam's own scaling.
+
+    Args:
+        config: what it is like.
+        item_axis: the mapped axis that the item table is spread over.
+        steps_per_epoch: what a schedule in shares of the run is of. Its state is of the same shape
+            for all of them.
     """
-    optimizer = _scaled(config, optax.scale_by_adam())
+    rate = learning_rate(config, steps_per_epoch)
+    optimizer = _scaled(config, optax.scale_by_adam(), rate)
     if config.item_optimizer == "rowwise":
-        kinds = {"item": _scaled(config, scale_by_row_rms()), "other": optimizer}
+        kinds = {"item": _scaled(config, scale_by_row_rms(), rate), "other": optimizer}
         optimizer = optax.partition(kinds, item_or_other)
     if config.clip_norm is not None:
         optimizer = optax.chain(clip_by_norm(config.clip_norm, item_axis), optimizer)
@@ -32,10 +41,10 @@ def make_optimizer(config: Config, item_axis: str | None = None) -> optax.Gradie
 
 
 def _scaled(
-    config: Config, direction: optax.GradientTransformation
+    config: Config, direction: optax.GradientTransformation, length: optax.ScalarOrSchedule
 ) -> optax.GradientTransformation:
-    """Return steps in a direction, with decay, as long as the configuration says."""
-    rate = optax.scale_by_learning_rate(learning_rate(config))
+    """Return steps in a direction, of a length, with decay as the configuration says."""
+    rate = optax.scale_by_learning_rate(length)
     if not config.weight_decay:
         return optax.chain(direction, rate)
     return optax.chain(direction, optax.add_decayed_weights(config.weight_decay, decayed), rate)
@@ -73,9 +82,21 @@ def trained_or_frozen(patterns: str, params: Any) -> Any:
     return jax.tree.unflatten(structure, labels)
 
 
-def learning_rate(config: Config) -> optax.ScalarOrSchedule:
+def schedule_steps(config: Config, steps_per_epoch: int) -> tuple[int, int | None]:
+    """Return in how many steps the learning rate rises, and in how many it falls after them.
+
+    It does not fall where the second is ``None``.
+    """
+    steps = config.epochs * steps_per_epoch
+    steps = min(steps, config.max_steps or steps)
+    warmup = config.warmup_steps or math.ceil(config.warmup * steps)
+    decay = max(1, steps - warmup) if config.schedule == "cosine" else config.decay_steps
+    return warmup, decay
+
+
+def learning_rate(config: Config, steps_per_epoch: int) -> optax.ScalarOrSchedule:
     """Return the learning rate: a constant, or what it is at each step (counted from 0)."""
-    top, warmup, decay = config.learning_rate, config.warmup_steps, config.decay_steps
+    top, (warmup, decay) = config.learning_rate, schedule_steps(config, steps_per_epoch)
     if not warmup and decay is None:
         return top
     after = (

@@ -147,7 +147,7 @@ def _train(
         log.info(f"model: {config.model}, {parameters:,} parameters, on {describe(mesh)}")
 
         # Step: forward, backward, update, for all seeds that stand at one step.
-        optimizer = make_optimizer(config, axes_of(mesh).items)
+        optimizer = make_optimizer(config, axes_of(mesh).items, steps_per_epoch=per_epoch)
         counts_V, lengths_M = target_counts(dataset, split), feed.examples.lengths_M
         step = make_step(config, counts_V, lengths_M, graphdef, optimizer, mesh)
         steps = over_seeds(step, mesh, config.parallel)

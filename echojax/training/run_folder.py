@@ -9,12 +9,14 @@ from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
-from echojax.config import RESUMABLE, Config, as_dict, check, flag, misfit
+from echojax.config import RESUMABLE, Config, as_dict, as_flags, check, flag, misfit
 from echojax.data import Dataset, cache
 from echojax.errors import UserError, unknown_name
 from echojax.files import read_json, read_record, refuse_special, write_json
 from echojax.lock import hold
+from echojax.losses import LOSSES
 from echojax.models import HEURISTICS, MODELS
+from echojax.plugins import load_plugin
 
 # Names of fields in the config.json of runs made before 2026-11-28.
 _FORMER_NAMES = {
@@ -92,11 +94,15 @@ def _check_content(path: Path, config: Config) -> None:
         )
     if not (path / "config.json").exists():
         raise UserError(f"{path} has files but no config.json of a run; name another --run-dir")
-    stored = as_dict(read_config(path))
-    for name, value in as_dict(config).items():
-        if name not in RESUMABLE and stored[name] != value:
+    before = read_config(path)
+    stored, given = as_flags(before), as_flags(config)
+    # Shares of a run are of as many steps as it has.
+    shares = before.warmup or before.schedule == "cosine"
+    fixed = given.keys() - (RESUMABLE - {"epochs", "max_steps"} if shares else RESUMABLE)
+    for name, value in given.items():
+        if name in fixed and stored.get(name) != value:
             raise UserError(
-                f"run folder {path} was made with {flag(name)} {stored[name]}, not {value}; "
+                f"run folder {path} was made with {flag(name)} {stored.get(name)}, not {value}; "
                 f"leave {flag(name)} out, or name another --run-dir"
             )
 
@@ -138,8 +144,12 @@ def read_config(path: Path) -> Config:
     config = Config(**values)
     try:
         check(config)
+        if config.plugin is not None:
+            load_plugin(config.plugin, run=path)
         if config.model not in (known := [*MODELS, *HEURISTICS]):
             raise unknown_name("--model", config.model, known)
+        if config.loss not in LOSSES:
+            raise unknown_name("--loss", config.loss, list(LOSSES))
     except UserError as error:
         raise UserError(f"{file}: {error}; restore it from a copy") from None
     return config
@@ -149,9 +159,13 @@ def read_own_config(path: Path) -> Config:
     """Return the configuration of a run that left its checkpoints in this very folder.
 
     Raises:
-        UserError: as ``read_config``, or the folder holds one folder for each of several seeds.
+        UserError: as ``read_config``, the folder holds one folder for each of several seeds, or
+            values are missing that every run has.
     """
     config = read_config(path)
+    if None in (config.max_len, config.batch_size):
+        file = path / "config.json"
+        raise UserError(f"{file}: max_len or batch_size is missing; restore it from a copy")
     if config.seeds > 1:
         first = path / f"seed-{config.seed}"
         raise UserError(f"{path} holds the runs of {config.seeds} seeds; name one, such as {first}")
@@ -231,7 +245,7 @@ def identity(path: Path) -> dict[str, Any]:
     Raises:
         UserError: as ``read_config``, or its items.json is missing or damaged.
     """
-    flags = as_dict(read_config(path))
+    flags = as_flags(read_config(path))
     return {
         **{flag(name): value for name, value in flags.items() if name not in RESUMABLE},
         "data's sha256": read_json(path / "items.json").get("sha256"),
