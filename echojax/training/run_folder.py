@@ -144,14 +144,16 @@ def read_config(path: Path) -> Config:
     config = Config(**values)
     try:
         check(config)
-        if config.plugin is not None:
-            load_plugin(config.plugin, run=path)
-        if config.model not in (known := [*MODELS, *HEURISTICS]):
-            raise unknown_name("--model", config.model, known)
-        if config.loss not in LOSSES:
-            raise unknown_name("--loss", config.loss, list(LOSSES))
     except UserError as error:
         raise UserError(f"{file}: {error}; restore it from a copy") from None
+    if config.plugin is not None:
+        load_plugin(config.plugin, run=path)
+    for kind, known in (("model", [*MODELS, *HEURISTICS]), ("loss", [*LOSSES])):
+        if (name := getattr(config, kind)) not in known:
+            raise UserError(
+                f"{file}: {unknown_name(flag(kind), name, known)}; if a module of yours registers "
+                'it, name the module there, as "plugin"'
+            )
     return config
 
 

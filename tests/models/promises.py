@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from echojax.models.base import CausalModel
+
 ITEMS = 10
 IDS = np.array(
     [[3, 1, 4, 1, 5, 0, 0], [9, 2, 6, 5, 3, 5, 8], [7, 0, 0, 0, 0, 0, 0], [2, 7, 1, 8, 2, 8, 0]],
@@ -114,7 +116,11 @@ class Promises:
             np.testing.assert_allclose(found, difference, tolerance, tolerance, err_msg=names[i])
 
     def test_scores_of_what_means_nothing_are_refused_and_of_nothing_are_none(self):
-        refuses_and_answers_nothing(build(self.kind).scores)
+        model = build(self.kind)
+        refuses_and_answers_nothing(model.scores)
+        assert model.encode(IDS[:0], LENGTHS[:0]).shape[0] == 0
+        if isinstance(model, CausalModel) and not model.not_causal:
+            assert model.encode_all(IDS[:0], LENGTHS[:0]).shape[:2] == (0, 7)
 
     def test_rows_do_not_meet(self):
         encode = compiled(self.kind)
