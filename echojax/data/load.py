@@ -110,7 +110,7 @@ def _titled(
     titles = read_titles(items_path, item=item_column, titles=names)
     known = sum(item in titles for item in dataset.item_ids[1:].tolist())
     if not known:
-        some, others = dataset.item_ids[1], next(iter(titles))
+        some, others = str(dataset.item_ids[1]), next(iter(titles))
         raise UserError(
             f"{items_path}: has titles of other items (such as {others!r}) than the data (such as "
             f"{some!r}); check its item column"

@@ -290,8 +290,6 @@ def test_titles_from_a_second_file(write, said):
     assert said()[-1] == f"titles of 4 of 5 items: {items}"
     both = load_dataset(data_path=data, items_path=items, title_column="by, name")
     assert both.titles["3"] == "1 · Item 3"
-    write("a.item", "item_id:token\tname:token_seq\n1\tbeside\n")
-    assert load_dataset(data_path=data).titles == {"1": "beside"}
     with pytest.raises(UserError, match=r"other items \(such as 'x'\) than the data \(such as '0'"):
         load_dataset(data_path=data, items_path=write("o.csv", "item,name\nx,y\n"))
     with pytest.raises(UserError, match="--title-column names a column of --items-path; give one"):
