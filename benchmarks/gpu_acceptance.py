@@ -1,7 +1,7 @@
 """Accept the GPU path on an H100 or H200: python benchmarks/gpu_acceptance.py.
 
 Runs `pytest -m gpu` (correctness), `benchmarks/scans.py` with mamba_ssm (times and memory) and
-trainings with the scan that "auto" takes and with "fused", each in processes of its own, and writes
+trainings with the scan that "auto" takes and with "tiled", each in processes of its own, and writes
 one JSON file about all of it. About ten minutes; a file that is not finished is continued.
 """
 
@@ -147,16 +147,16 @@ def run_scans(section: str, flags: Flags, path: Path, torch: bool) -> list[Row]:
 
 
 def compare_training(dataset: str, flags: Flags) -> Row:
-    """Train with either scan; what "auto" learns must lie in the interval of "fused"."""
-    runs = {scan: train(dataset, scan, flags) for scan in ("auto", "fused")}
-    auto, fused = runs["auto"], runs["fused"]
+    """Train with either scan; what "auto" learns must lie in the interval of "tiled"."""
+    runs = {scan: train(dataset, scan, flags) for scan in ("auto", "tiled")}
+    auto, tiled = runs["auto"], runs["tiled"]
     row: Row = {
-        "speed_of_auto_over_fused": auto["steps_per_second"] / fused["steps_per_second"],
+        "speed_of_auto_over_tiled": auto["steps_per_second"] / tiled["steps_per_second"],
         "runs": runs,
     }
     outside = []
     for name in _METRICS:
-        low, high = fused["test"]["interval"][name]
+        low, high = tiled["test"]["interval"][name]
         if not low <= auto["test"][name] <= high:
             outside.append(f"{name} {auto['test'][name]:.4f} not in [{low:.4f}, {high:.4f}]")
     return row | ({"status": "failed", "reason": "; ".join(outside)} if outside else {})

@@ -133,7 +133,7 @@ class Config:
     max_len: Size | None = None
     """How many of the newest items are read (None: 200 for ml-1m, the data set's own elsewhere)."""
     scan: str = "auto"
-    """Selective scan: auto, pallas_gpu, pallas_tpu, fused, chunked, associative, sequential."""
+    """Selective scan: auto, pallas_gpu, pallas_tpu, tiled, chunked, associative, sequential."""
 
     # How to learn it.
     precision: Literal["float32", "bf16"] = "float32"

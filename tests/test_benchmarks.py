@@ -34,8 +34,8 @@ from selective_scan.gpu.plans import PLANS
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 CASES = [{"n": n} for n in range(3)]
-HERE = {"kernel": "needs a GPU", "fused": None, "sequential": None, "reference": None}
-TINY = {"seconds": 0.01, "dtypes": ("float32",), "implementations": ("fused", "sequential")}
+HERE = {"kernel": "needs a GPU", "tiled": None, "sequential": None, "reference": None}
+TINY = {"seconds": 0.01, "dtypes": ("float32",), "implementations": ("tiled", "sequential")}
 
 
 @pytest.fixture(autouse=True)
@@ -227,10 +227,10 @@ def test_the_floor_counts_bytes_and_exponentials():
 
 
 def test_the_oracle_is_measured_only_where_it_is_named():
-    assert scans.resolved(scans.Flags(), HERE, [], True).implementations == ("fused", "sequential")
-    flags = scans.Flags(implementations=("reference", "fused"), shape=("1, 2,3,4", "1,2,3,4"))
+    assert scans.resolved(scans.Flags(), HERE, [], True).implementations == ("tiled", "sequential")
+    flags = scans.Flags(implementations=("reference", "tiled"), shape=("1, 2,3,4", "1,2,3,4"))
     settings = scans.resolved(flags, HERE, ["torch loop"], True)
-    assert settings.implementations == ("fused", "reference", "torch loop")
+    assert settings.implementations == ("tiled", "reference", "torch loop")
     assert settings.shapes == (Shape(1, 2, 3, 4),)
 
 
@@ -248,7 +248,7 @@ def test_every_grid_sweeps_length_and_batch(quick, cpu):
     [
         (["--shape", "1,2,3"], "--shape '1,2,3' is not B,L,E,N"),
         (["--shape", "1,2,3,0"], "--shape '1,2,3,0' is not B,L,E,N"),
-        (["--implementations", "fussed"], "did you mean 'fused'"),
+        (["--implementations", "tilled"], "did you mean 'tiled'"),
         (["--implementations", "kernel"], "kernel cannot run here: needs a GPU"),
         (["--dtypes", "float16"], "--dtypes"),
         (["--seconds", "0"], "--seconds must be a number above 0, not 0"),
@@ -277,7 +277,7 @@ def compared(tmp_path_factory):
 
 def test_a_comparison_records_times_memory_and_errors(compared):
     results = json.loads(compared.read_text())
-    flags = "--implementations fused sequential --shape 2,4,3,2 --shape 1,8,3,2"
+    flags = "--implementations tiled sequential --shape 2,4,3,2 --shape 1,8,3,2"
     assert results["command"].startswith(f"python benchmarks/scans.py {flags}")
     assert results["finished"]
     assert len(results["rows"]) == 4 * 2 * 2
@@ -305,7 +305,7 @@ def test_a_comparison_records_times_memory_and_errors(compared):
 def test_a_scan_that_fails_or_is_wrong_stops_no_other(monkeypatch, tmp_path):
     shape = Shape(2, 4, 3, 2)
     problem = scan_programs.make_problem(shape, "float32")
-    right = {w: scan_programs.make_program("fused", problem, w) for w in scan_programs.PASSES}
+    right = {w: scan_programs.make_program("tiled", problem, w) for w in scan_programs.PASSES}
 
     def scaled(factor, program):
         def start(*arguments):
@@ -589,7 +589,7 @@ def test_the_acceptance_dry_run(tmp_path):
     assert sections == {"tests", "scans", "directions", "training"}
     assert {row["status"] for row in document["rows"]} <= {"passed", "measured", "skipped"}
     (run,) = (row for row in document["rows"] if row["section"] == "training")
-    assert run["runs"]["auto"]["steps"] == run["runs"]["fused"]["steps"] == 3
+    assert run["runs"]["auto"]["steps"] == run["runs"]["tiled"]["steps"] == 3
 
 
 def test_a_failed_check_fails_the_acceptance(caplog):

@@ -136,9 +136,9 @@ class Mamba(TimeSharded):
             z_BxLxE,
             self.dt_bias_E[...],
             delta_softplus=True,
-            lengths_B=lengths_B,
+            lengths=lengths_B,
             reverse=reverse,
-            time_axis=self.time_axis,
+            axis_name=self.time_axis,
             implementation=self.scan,
         )
         return self.out_proj(y_BxLxE)
@@ -183,12 +183,12 @@ class Mamba(TimeSharded):
             -jnp.exp(self.A_log_ExN[...]),
             B_BxLxN,
             u_BxE @ x_kernel[:, inputs:],
-            delta_bias_E=self.dt_bias_E[...],
+            delta_bias=self.dt_bias_E[...],
             delta_softplus=True,
-            start_B=within(start_B, length, axis),
-            stop_B=within(stop_B, length, axis),
+            start=within(start_B, length, axis),
+            stop=within(stop_B, length, axis),
             reverse=reverse,
-            time_axis=axis,
+            axis_name=axis,
             implementation=self.scan,
         )
         return self.out_proj((y_BxE + self.D_E[...] * u_BxE) * nnx.silu(z_BxE))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FEW = ["associative", "fused", "readout", "time-fused", "time-readout"]
+FEW = ["associative", "tiled", "readout", "time-tiled", "time-readout"]
 OTHERS = ["sequential", "chunked", "pallas_gpu", "pallas_tpu", "time-sequential"]
 
 
