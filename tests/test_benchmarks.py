@@ -28,7 +28,7 @@ from echojax.errors import UserError
 from echojax.files import read_record
 from harness import Program, Record, Skipped
 from scan_programs import Roofline, Shape
-from selective_scan import selective_scan_gradients, selective_scan_reference
+from selective_scan import dispatch, selective_scan_gradients, selective_scan_reference
 from selective_scan.gpu.plans import PLANS
 
 ROOT = Path(__file__).parent.parent
@@ -264,6 +264,35 @@ def test_scans_beside_a_scan_that_is_not_installed(monkeypatch):
     monkeypatch.setattr(scan_programs, "find_spec", lambda _: None)
     with pytest.raises(UserError, match="neither is installed"):
         scans.compare(scans.Flags(against="torch"))
+
+
+def test_a_scan_of_ones_own_is_measured_beside_the_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(dispatch, "_NEEDS", dict(dispatch._NEEDS))
+    monkeypatch.setattr(scan_programs, "measure_roofline", lambda: Roofline(1e9, 1e9))
+    (tmp_path / "my.py").write_text(
+        "from selective_scan.xla import sequential\n"
+        "def mine(inputs, *, reverse):\n"
+        "    y, last = sequential(inputs, reverse=reverse)\n"
+        "    return 1.5 * y, last\n"
+    )
+    path = tmp_path / "r.json"
+    module = {"module": f"{tmp_path / 'my.py'}:mine", "implementations": ("mine",)}
+    try:
+        scans.compare(scans.Flags(**TINY | module, shape=("1,2,3,2",), out=path))
+    finally:
+        dispatch.SCANS.pop("mine", None)
+    document = json.loads(path.read_text())
+    assert "--module my.py:mine" in document["command"]
+    forward, _ = document["rows"]
+    assert forward["implementation"] == "mine"
+    assert forward["errors"]["y"] > 0.01
+    for flag, says in (
+        ("none.py:scan", "no such file; name a scan as FILE.py:FUNCTION"),
+        (f"{tmp_path / 'my.py'}:yours", "has no function 'yours'"),
+        (f"{tmp_path / 'my.py'}:sequential", "'sequential' is this package's own"),
+    ):
+        with pytest.raises(UserError, match=says):
+            scans.compare(scans.Flags(module=flag))
 
 
 @pytest.fixture(scope="module")

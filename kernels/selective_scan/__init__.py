@@ -15,6 +15,7 @@ from selective_scan.api import (
 )
 from selective_scan.arguments import Recurrence
 from selective_scan.dispatch import implementations, register
+from selective_scan.prefixes import selective_scan_prefix_readouts
 from selective_scan.reference import selective_scan_gradients, selective_scan_reference
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "register",
     "selective_scan",
     "selective_scan_gradients",
+    "selective_scan_prefix_readouts",
     "selective_scan_readout",
     "selective_scan_reference",
     "selective_scan_step",

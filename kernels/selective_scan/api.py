@@ -211,7 +211,7 @@ def selective_scan_readout(
     """
     given = {"u": u, "delta": delta, "A": A, "B": B, "C": C, "delta_bias": delta_bias}
     given |= {"initial_state": initial_state, "start": start, "stop": stop}
-    u, delta, A, B, C, delta_bias, state, start, stop = as_arrays(given, C="BN").values()
+    u, delta, A, B, C, delta_bias, state, start, stop = as_arrays(given, {"C": "BN"}).values()
     name = resolve_implementation(implementation, u, delta, A, B, C, delta_bias, state)
     given_dtype, dtype = u.dtype, state_dtype(u, delta, A, B, C)
     batch, length, _ = u.shape

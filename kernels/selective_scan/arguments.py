@@ -1,6 +1,7 @@
 """The arguments of a scan, their checks, and what is the same around every pure JAX scan."""
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import jax
@@ -122,12 +123,15 @@ def in_parts(scan: Scan, most_states: int) -> Core:
     return core
 
 
-def as_arrays(arguments: Mapping[str, Any], **axes: str) -> dict[str, Any]:
+def as_arrays(
+    arguments: Mapping[str, Any], axes: Mapping[str, str] = MappingProxyType({}), **sizes: int
+) -> dict[str, Any]:
     """Return arguments by name as arrays; raise where a shape does not fit u and A, or a dtype.
 
     Args:
         arguments: by the names of ``AXES``; ``None`` stays.
         axes: of arguments that have others than in ``AXES``.
+        sizes: of further axes.
 
     Raises:
         ValueError: for the first shape.
@@ -141,7 +145,7 @@ def as_arrays(arguments: Mapping[str, Any], **axes: str) -> dict[str, Any]:
         raise ValueError(f"u has shape {u.shape}; (batch, length, channels) expected")
     if A.ndim != 2:
         raise ValueError(f"A has shape {A.shape}; (channels, states) expected")
-    sizes = dict(zip("BLEN", (*u.shape, A.shape[1]), strict=True))
+    sizes |= zip("BLEN", (*u.shape, A.shape[1]), strict=True)
     for name, array in arrays.items():
         if array is None:
             continue

@@ -56,3 +56,27 @@ def time_after_shard(dt_BxLxE: Array, axis: str, *, reverse: bool) -> Array:
     here, shard_S = jax.lax.axis_index(axis), jnp.arange(passed_SxBxE.shape[0])
     later_S = shard_S < here if reverse else shard_S > here
     return jnp.sum(jnp.where(later_S[:, None, None], passed_SxBxE, 0), axis=0)
+
+
+def moved_later(x_BxLxF: Array, by: int, axis: str | None) -> Array:
+    """Return what stood ``by`` positions before each one, (B, L, F); 0 where nothing did."""
+    if not by:
+        return x_BxLxF
+    batch, length, width = x_BxLxF.shape
+    if axis is None:
+        before = jnp.zeros((batch, by, width), x_BxLxF.dtype)
+    else:
+        after = [(i, i + 1) for i in range(jax.lax.axis_size(axis) - 1)]
+        before = jax.lax.ppermute(x_BxLxF[:, -by:], axis, after)
+    return jnp.concatenate([before, x_BxLxF], axis=1)[:, :length]
+
+
+def running_sum(x_BxLxF: Array, axis: str | None) -> Array:
+    """Return the sum over all positions up to each one, itself included, (B, L, F)."""
+    # ``lax.cumsum`` does the same several times slower on the CPU (as an O(L^2) window).
+    sums_BxLxF = jax.lax.associative_scan(jnp.add, x_BxLxF, axis=1)
+    if axis is None:
+        return sums_BxLxF
+    shards_SxBxF = jax.lax.all_gather(sums_BxLxF[:, -1], axis)
+    before_S = jnp.arange(len(shards_SxBxF)) < jax.lax.axis_index(axis)
+    return sums_BxLxF + jnp.einsum("s,sbf->bf", before_S, shards_SxBxF)[:, None]

@@ -9,7 +9,11 @@ import numpy as np
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
-from selective_scan import selective_scan, selective_scan_readout
+from selective_scan import (
+    selective_scan,
+    selective_scan_prefix_readouts,
+    selective_scan_readout,
+)
 from selective_scan.arguments import ScanInputs
 from tests.selective_scan.oracle import INTERPRETED, float32, for_readout, inputs
 
@@ -51,6 +55,13 @@ def over_time(name):
 
     def whole(reverse, arrays, axis=None):
         options = {"delta_softplus": True, "reverse": reverse, "axis_name": axis}
+        if name == "prefixes":  # a second version of each position
+            stacked = {k: jnp.stack([arrays[k], 1.5 * arrays[k]]) for k in ("u", "delta", "B")}
+            used = {k: arrays[k] for k in ("A", "delta_bias", "lengths")} | {"C": arrays["A"][:3]}
+            options.pop("reverse")
+            y = selective_scan_prefix_readouts(**used | stacked, **options)
+            inside_BxL = jnp.arange(y.shape[1]) < arrays["lengths"][:, None]
+            return jnp.where(inside_BxL[..., None], y, 0)
         if name == "readout":
             same = {"C": arrays["A"][:3] + 1}  # any numbers that all devices have
             return selective_scan_readout(**for_readout(arrays) | same, **options)
@@ -62,8 +73,9 @@ def over_time(name):
         lengths = arrays["lengths"] - jax.lax.axis_index("time") * size
         return whole(reverse, arrays | {"lengths": jnp.clip(lengths, 0, size)}, "time")
 
-    for reverse in (False, True):
-        out = P() if name == "readout" else (P(None, "time"), P())
+    for reverse in (False, True)[: 1 if name == "prefixes" else 2]:
+        whole_y = P(None, "time")
+        out = {"readout": P(), "prefixes": whole_y}.get(name, (whole_y, P()))
         cut = {"in_specs": (in_time,), "out_specs": out, "check_vma": False}
         sharded = jax.shard_map(partial(shard, reverse), mesh=mesh, **cut)
         check(gradients(sharded, arrays), gradients(partial(whole, reverse), arrays))
