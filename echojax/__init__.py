@@ -7,22 +7,69 @@ Dimension letters, used as suffixes of array names (``x_BxLxD``) everywhere:
     K  chunk or top-k   M  examples           U  users            T  all interactions
 """
 
+import importlib
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from echojax.errors import UserError
+
 if TYPE_CHECKING:
-    from echojax.serving import Recommender as Recommender
+    from echojax.api import Run, compare, train
+    from echojax.data import Dataset, register_dataset
+    from echojax.evaluation.metrics import register_metric
+    from echojax.losses import register_loss
+    from echojax.models import register_model
+    from echojax.serving import Recommender
 
 __version__ = "0.1.0"
+__all__ = [
+    "Dataset",
+    "Recommender",
+    "Run",
+    "UserError",
+    "compare",
+    "register_dataset",
+    "register_loss",
+    "register_metric",
+    "register_model",
+    "train",
+]
 
 # As a library echojax prints nothing, warnings neither, unless its caller configures logging.
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
+_MODULES = {
+    "Dataset": "echojax.data",
+    "Recommender": "echojax.serving",
+    "Run": "echojax.api",
+    "compare": "echojax.api",
+    "register_dataset": "echojax.data",
+    "register_loss": "echojax.losses",
+    "register_metric": "echojax.evaluation.metrics",
+    "register_model": "echojax.models",
+    "train": "echojax.api",
+}
+
+
+@contextmanager
+def keep_root_handlers() -> Iterator[None]:
+    """Leave the root logger's handlers as they were: absl, which orbax logs by, adds one."""
+    handlers = logging.root.handlers[:]
+    try:
+        yield
+    finally:
+        logging.root.handlers[:] = handlers
+
 
 def __getattr__(name: str) -> Any:
-    """Import ``Recommender`` when it is first asked for: ``import echojax`` itself stays cheap."""
-    if name == "Recommender":
-        from echojax.serving import Recommender
+    """Import what is asked for, when it is first asked for: ``import echojax`` stays cheap."""
+    if name not in _MODULES:
+        raise AttributeError(f"module 'echojax' has no attribute {name!r}")
+    with keep_root_handlers():
+        return getattr(importlib.import_module(_MODULES[name]), name)
 
-        return Recommender
-    raise AttributeError(f"module 'echojax' has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

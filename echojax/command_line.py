@@ -3,8 +3,10 @@
 import contextlib
 import io
 import logging
+import os
 import re
 import sys
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import tyro
@@ -51,6 +53,13 @@ def log_to(console: Console) -> None:
     logger.addHandler(_ConsoleHandler(console))
 
 
+def logged_terminal(*, quiet: bool = False) -> Terminal:
+    """Return a command's terminal, on which the package's log appears too."""
+    terminal = Terminal(soft_wrap=True, highlight=False, quiet=quiet)
+    log_to(terminal)
+    return terminal
+
+
 class _ConsoleHandler(logging.Handler):
     def __init__(self, console: Console):
         super().__init__()
@@ -60,12 +69,11 @@ class _ConsoleHandler(logging.Handler):
         self.console.print(record.getMessage(), highlight=False, soft_wrap=True)
 
 
-def parse(kind: type[T], *, default: T | None = None, args: list[str]) -> T:
-    """Read ``args`` into a dataclass ``kind``, every field a flag.
+def parse(kind: type[T], *, args: list[str]) -> T:
+    """Read ``args`` into a dataclass ``kind``: every field is a flag, or a dataclass of flags.
 
     Args:
         kind: a dataclass type.
-        default: values of the flags that are not given.
         args: the words after the program's name.
 
     Raises:
@@ -73,14 +81,26 @@ def parse(kind: type[T], *, default: T | None = None, args: list[str]) -> T:
     """
     caught = io.StringIO()
     try:
-        with contextlib.redirect_stderr(caught):
-            if default is None:
-                return tyro.cli(kind, args=args)
-            return tyro.cli(kind, default=default, args=args)
+        with contextlib.redirect_stderr(caught), _wide(not {"-h", "--help"} & set(args)):
+            return tyro.cli(kind, args=args, config=(tyro.conf.OmitArgPrefixes,))
     except SystemExit as stop:
         if not stop.code:  # --help
             raise
         raise UserError(_one_line(caught.getvalue())) from None
+
+
+@contextlib.contextmanager
+def _wide(wanted: bool) -> Iterator[None]:
+    """Let tyro wrap no line: its message is taken apart again."""
+    before = os.environ.get("COLUMNS")
+    if wanted:
+        os.environ["COLUMNS"] = "10000"
+    try:
+        yield
+    finally:
+        os.environ.pop("COLUMNS", None)
+        if before is not None:
+            os.environ["COLUMNS"] = before
 
 
 def flag_value(name: str, args: list[str]) -> str | None:
@@ -95,21 +115,19 @@ def flag_value(name: str, args: list[str]) -> str | None:
 
 
 def _one_line(box: str) -> str:
-    """Return the message inside tyro's box as one line."""
-    words = []
-    for line in box.splitlines():
-        text = re.sub(r"[│╭╮╰╯─]+", " ", line).strip()
-        if text.startswith(("Argument helptext", "For full helptext")):
-            break
-        if text and not line.startswith("╭"):
-            words.append(text)
-    line = "; ".join(words)
-    # Of a flag that may be left out tyro tells how each of its types failed. Its lines end wherever
-    # the box was full.
+    """Return the message inside tyro's box, whose parts are ruled off, as one line."""
+    lines = [line.strip("│ ") for line in box.splitlines()[1:]]  # below the title
+    parts = [part.strip().split("\n") for part in re.split(r"\n?[─-]{4,}", "\n".join(lines))]
+    said, *more = [part for part in parts if part != [""]]
+    # Each flag that is missing has a line of its own, and below it its help.
+    line = " ".join([said[0], *(other for other in said[1:] if other.startswith("--"))])
+    for part in more:
+        if part[0].startswith("Perhaps"):
+            flags = [one.split()[0] for one in part if one.startswith("--")]
+            line += f"; did you mean {' or '.join(flags)}?"
+    # Of a flag that may be left out tyro tells that the value is not None either.
     line = re.sub(
-        r"no type matching \{None\}\|([A-Z]+) could be instantiated from \['(.*?)'\].*".replace(
-            " ", "[; ]+"
-        ),
+        r"no type matching \{None\}\|(\w+) could be instantiated from \['(.*)'\]\.",
         r"\1 expected, not '\2'",
         line,
     )

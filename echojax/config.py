@@ -1,9 +1,10 @@
 """Everything a run can be told, one field a flag, each with what is known about it."""
 
 import dataclasses
+import os
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated, Any, Literal
@@ -11,7 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from echojax.errors import UserError
+from echojax.errors import UserError, unknown_name
 
 _FINITE = 1e300
 Positive = Annotated[int, Meta(ge=1)]
@@ -38,19 +39,15 @@ class NotInSuites:
     instead: str
 
 
+ModelOption = bool | int | float | str | None
 ModelSize = Annotated[Size | None, Fact.MODEL_SIZE]
 ONE_PROCESS = NotInSuites("one process makes a suite's runs")
 
 
 @dataclass(frozen=True)
-class Config:
-    """Train a sequential recommender, evaluate it by full ranking, leave a run folder.
+class DataFlags:
+    """What to learn from."""
 
-    Without --dataset and --data-path it is the quickstart: made-up data, learning rate 0.003, no
-    dropout, 2 epochs.
-    """
-
-    # What to learn from.
     dataset: str = "synthetic"
     """Name of the data set: synthetic, ml-100k, ml-1m, amazon-beauty, amazon-video-games."""
     data_path: Annotated[str | None, Fact.RESUMABLE] = None
@@ -84,7 +81,11 @@ class Config:
     """Last item tests and last but one validates, or everybody's events after 80 % and 90 % of
     the time."""
 
-    # What to learn.
+
+@dataclass(frozen=True)
+class ModelFlags:
+    """What to learn."""
+
     model: str = "echomamba4rec"
     """Name of the model: echomamba4rec, mamba4rec, sasrec, hstu, bert4rec, gru4rec, narm, caser,
     fmlp-rec; popularity, markov, item-knn."""
@@ -134,15 +135,26 @@ class Config:
     """How many of the newest items are read (None: 200 for ml-1m, the data set's own elsewhere)."""
     scan: str = "auto"
     """Selective scan: auto, pallas_gpu, pallas_tpu, tiled, chunked, associative, sequential."""
+    plugin: Annotated[str | None, Fact.RESUMABLE] = None
+    """A module of your own, or a .py file, that registers models, data sets, losses or metrics;
+    with --help it shows what --model takes besides."""
 
-    # How to learn it.
+
+@dataclass(frozen=True)
+class TrainingFlags:
+    """How to learn it."""
+
+    init_from: str | None = None
+    """Run folder whose best weights are the initial ones; those of items are taken by item id."""
+    freeze: str | None = None
+    """Parameters that stay as they are, by pattern: 'item_embedding' or 'layers.0.*,norm*'."""
     precision: Literal["float32", "bf16"] = "float32"
     """Of activations. With bf16 parameters, optimiser, time steps, decays, states, softmax and loss
     stay float32."""
     objective: str | None = None
     """What one row predicts: prefixes (the item after a prefix), all-positions (after each position
     of one pass: models that read no later item) or cloze (hidden items) (None: the model's own)."""
-    loss: Literal["softmax", "sampled-softmax", "gbce", "bce", "bpr"] = "softmax"
+    loss: str = "softmax"
     """Training loss: exact cross entropy over all items (softmax), estimated from drawn
     items (sampled-softmax, corrected by logQ), or (generalised) binary cross entropy or Bayesian
     personalised ranking against drawn items (gbce, bce, bpr)."""
@@ -157,10 +169,16 @@ class Config:
     """Share of each target that is spread over all items alike (softmax)."""
     learning_rate: PositiveNumber = 1e-3
     """Adam's learning rate."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """After the warm-up the rate stays, or falls along a cosine to 0 at the end of --epochs or
+    --max-steps; training then goes on to that end."""
+    warmup: Share = 0.0
+    """Share of all these steps in which it rises from 0."""
     warmup_steps: NotNegative = 0
-    """Steps in which it rises from 0."""
+    """The same as a number of steps."""
     decay_steps: Positive | None = None
-    """Steps after the warm-up in which it falls to 0 along a cosine (None: it stays)."""
+    """Steps after the warm-up in which it falls to 0 along a cosine, and stays there (None: as the
+    schedule says)."""
     weight_decay: Share = 0.0
     """Share of each weight matrix that is taken away a step, times the learning rate (AdamW)."""
     clip_norm: PositiveNumber | None = None
@@ -187,13 +205,21 @@ class Config:
     """Train this many seeds, from --seed on, as one program; each leaves its own run folder,
     seed-N, in --run-dir."""
 
-    # How to evaluate it.
+
+@dataclass(frozen=True)
+class EvaluationFlags:
+    """How to evaluate it."""
+
     exclude_seen: bool = False
     """Leave items of the history out of the ranking (the target always stays in)."""
     eval_batch_size: Annotated[Positive | None, Fact.RESUMABLE] = None
     """Histories ranked at once (None: 64 on a CPU, 1024 elsewhere)."""
 
-    # Where it runs and what it leaves.
+
+@dataclass(frozen=True)
+class RunFlags:
+    """Where it runs and what it leaves."""
+
     run_dir: Annotated[str | None, Fact.RESUMABLE, NotInSuites("use --out")] = None
     """The run folder (None: runs/DATASET-MODEL-VARIANT-seedN, or -seedsN for several)."""
     resume: Annotated[bool, Fact.RESUMABLE, NotInSuites("interrupted runs are resumed anyway")] = (
@@ -226,6 +252,22 @@ class Config:
     """Write metrics for TensorBoard too (pip install 'echojax[tensorboard]')."""
     wandb: Annotated[bool, Fact.RESUMABLE] = False
     """Send metrics to Weights & Biases too (pip install 'echojax[wandb]')."""
+
+
+SECTIONS = (DataFlags, ModelFlags, TrainingFlags, EvaluationFlags, RunFlags)
+
+
+# A dataclass has the fields of its last base first.
+@dataclass(frozen=True)
+class Config(RunFlags, EvaluationFlags, TrainingFlags, ModelFlags, DataFlags):
+    """Train a sequential recommender, evaluate it by full ranking, leave a run folder.
+
+    Without --dataset and --data-path it is the quickstart: made-up data, learning rate 0.003, no
+    dropout, 2 epochs.
+    """
+
+    model_options: dict[str, ModelOption] = dataclasses.field(default_factory=dict)
+    """By name what the constructor of the model takes besides; each is a flag of its own."""
 
 
 def _facts_of(kind: Any) -> Iterator[Any]:
@@ -272,6 +314,10 @@ def check(config: Config) -> None:
         )
     if config.parallel == "pmap" and config.item_shards * config.sequence_shards > 1:
         raise UserError("--parallel pmap spreads rows only; leave it out with shards")
+    if config.warmup and config.warmup_steps:
+        raise UserError("--warmup and --warmup-steps say the same; leave one out")
+    if config.schedule == "cosine" and config.decay_steps:
+        raise UserError("--schedule cosine and --decay-steps exclude each other; leave one out")
     meaningless = ["gbce_t"] if config.loss != "gbce" else []
     meaningless += ["negatives", "negative_sampling"] if config.loss == "softmax" else []
     for name in meaningless:
@@ -283,11 +329,50 @@ def check(config: Config) -> None:
 
 def misfit(name: str, value: Any) -> str | None:
     """Return "must be a number, not 'x'" for a JSON or TOML value that a field cannot hold."""
+    return misfit_of_kind(_KINDS[name], value)
+
+
+def misfit_of_kind(kind: Any, value: Any) -> str | None:
+    """Return "must be a number, not 'x'" for a JSON or TOML value that is not of a kind."""
     try:
-        msgspec.convert(value, _KINDS[name])
+        msgspec.convert(value, kind)
     except msgspec.ValidationError:
-        return f"must be {_words(_KINDS[name])}, not {value!r:.80}"
+        return f"must be {_words(kind)}, not {value!r:.80}"
+    if isinstance(value, str):
+        try:
+            odd = b"\0" in os.fsencode(value)
+        except UnicodeError:
+            odd = True
+        if odd:
+            return f"must be text that can be a name, not {value!r:.80}"
     return None
+
+
+def from_values(
+    values: Mapping[str, Any], own: Mapping[str, Any], file: str | None = None
+) -> dict[str, Any]:
+    """Return values as arguments of ``Config``, those of the model's own options among them.
+
+    Args:
+        values: by name, as JSON and TOML have them.
+        own: the types of the model's own options, by name.
+        file: they come from, for errors.
+
+    Raises:
+        UserError: there is no such flag, or it cannot have this value.
+    """
+    fields: dict[str, Any] = {}
+    options: dict[str, ModelOption] = {}
+    for name, value in values.items():
+        if name not in own and name not in _KINDS:
+            raise unknown_name(f"flag in {file}" if file else "option", name, [*_KINDS, *own])
+        kind = own[name] if name in own else _KINDS[name]
+        if problem := misfit_of_kind(kind, value):
+            raise UserError(f"{f'{file}: {name}' if file else flag(name)} {problem}")
+        (options if name in own else fields)[name] = msgspec.convert(value, kind)
+    if options:
+        fields["model_options"] = fields.get("model_options", {}) | options
+    return fields
 
 
 def flag(name: str) -> str:
@@ -295,9 +380,16 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def as_dict(config: Config) -> dict[str, object]:
+def as_dict(config: Config) -> dict[str, Any]:
     """Return the fields as plain JSON values."""
     return dataclasses.asdict(config)
+
+
+def as_flags(config: Config) -> dict[str, Any]:
+    """Return all values by name, those of the model's own options too."""
+    values = as_dict(config)
+    options = values.pop("model_options")
+    return values | options
 
 
 def _within(value: float, limits: Meta) -> bool:
@@ -321,6 +413,8 @@ def _words(kind: Any) -> str:
     """Return what values a kind has."""
     if typing.get_origin(kind) is Literal:
         return " or ".join(map(repr, typing.get_args(kind)))
+    if typing.get_origin(kind) is dict:
+        return "a table"
     if plain := [one for one in typing.get_args(kind) if one is not types.NoneType]:
         return " or ".join(map(_words, plain))
     return {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}[kind]

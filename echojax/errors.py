@@ -12,6 +12,8 @@ from difflib import get_close_matches
 
 _DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
+_MANY = 50  # names, of which the nearest says more than all
+
 
 class UserError(Exception):
     """A mistake that the user can fix.
@@ -23,8 +25,10 @@ class UserError(Exception):
 def unknown_name(kind: str, name: str, known: list[str]) -> UserError:
     """Return the error for a ``name`` that is none of ``known``, with the nearest match."""
     near = get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return UserError(f"unknown {kind} {name!r}; {hint}known: {', '.join(known)}")
+    hints = [f"did you mean {near[0]!r}?"] if near else []
+    if not near or len(known) < _MANY:
+        hints.append(f"known: {', '.join(known)}")
+    return UserError(f"unknown {kind} {name!r}; {' '.join(hints)}")
 
 
 def one_line(error: BaseException) -> str:

@@ -16,9 +16,15 @@ T = TypeVar("T")
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write ``content`` so that ``path`` holds it whole or is as it was before.
 
-    What is no regular file, as a device or a pipe, is written to; a link stays one.
+    What is no regular file, as a device or a pipe, is written to, and so is the file to which
+    standard output goes; a link stays one.
     """
-    data = content.encode() if isinstance(content, str) else content
+    data = content if isinstance(content, bytes) else content.encode(errors="backslashreplace")
+    if _is_standard_output(path):
+        print(end="", flush=True)
+        with open(1, "wb", closefd=False) as stream:
+            stream.write(data)
+        return
     if path.exists() and not path.is_file():
         path.write_bytes(data)
         return
@@ -38,6 +44,14 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         raise
 
 
+def _is_standard_output(path: Path) -> bool:
+    """Return whether a name, such as /dev/stdout, is of the file to which standard output goes."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(1))
+    except OSError:
+        return False
+
+
 def _umask() -> int:
     """Return which permissions the user takes from new files; it is only read by being set."""
     mask = os.umask(0o077)
@@ -55,6 +69,13 @@ def is_special(path: Path) -> bool:
     return path.exists() and not (path.is_file() or path.is_dir())
 
 
+def refuse_special(folder: Path) -> None:
+    """Raise ``UserError`` where a folder holds a pipe, a socket or a device, at any depth."""
+    for path in folder.rglob("*"):
+        if is_special(path):
+            raise UserError(f"{path} is no regular file; delete it")
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Return a JSON file's object; ``UserError`` where it is missing or damaged."""
     try:
@@ -63,7 +84,9 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} is missing; is this a run folder?") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); fix that, then retry") from None
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read ({error}); restore it from a copy") from None
     if not isinstance(value, dict):
         raise UserError(f"{path} holds no JSON object; restore it from a copy")

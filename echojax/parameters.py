@@ -23,10 +23,10 @@ def map_with_facts(f: Callable[..., Any], tree: Any, *others: Any) -> Any:
     """
 
     def each(node: Any, *more: Any) -> Any:
-        facts = node.get_metadata() if _is_parameter(node) else {}
+        facts = node.get_metadata() if is_parameter(node) else {}
         return jax.tree.map(partial(f, facts), node, *more)
 
-    return jax.tree.map(each, tree, *others, is_leaf=_is_parameter)
+    return jax.tree.map(each, tree, *others, is_leaf=is_parameter)
 
 
 def is_per_item(facts: dict[str, Any]) -> bool:
@@ -34,5 +34,12 @@ def is_per_item(facts: dict[str, Any]) -> bool:
     return bool(facts.get("per_item", False))
 
 
-def _is_parameter(node: Any) -> bool:
+def names_of(params: Any) -> dict[str, Any]:
+    """Return the parameters by dotted name, such as ``layers.0.norm.scale``, in their order."""
+    found, _ = jax.tree_util.tree_flatten_with_path(params, is_leaf=is_parameter)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): node for path, node in found}
+
+
+def is_parameter(node: Any) -> bool:
+    """Return whether a node of a tree is a parameter, and not what it is a part of."""
     return isinstance(node, nnx.Variable)

@@ -1,9 +1,13 @@
 """Signals that stop a command: at once, or after what is at work has been saved."""
 
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
+from typing import Any
 
 # SIGHUP comes where a terminal closes, SIGUSR1 as Slurm's warning (--signal=USR1@60).
 _STOP_SIGNALS = [
@@ -26,48 +30,68 @@ class Interrupted(Exception):  # noqa: N818 (no error)
 
     def __init__(self, message: str, signum: int):
         super().__init__(message)
-        self.code = 128 + signum
+        self.signum, self.code = signum, 128 + signum
 
 
+@dataclass
 class Interrupts:
-    """Remembers the first signal; a second one of its kind acts at once, as without us."""
+    """Which signal came first, if one came."""
 
-    def __init__(self) -> None:
-        self.signum: int | None = None
-
-    def _remember(self, signum: int, frame: FrameType | None) -> None:
-        self.signum = signum
-        signal.signal(signum, signal.SIG_DFL)
+    signum: int | None = None
 
 
 @contextmanager
 def deferred_interrupts() -> Iterator[Interrupts]:
-    """Defer signals that stop a command inside the block."""
+    """Defer signals that stop a command inside the block; a second of a kind acts as without it."""
     interrupts = Interrupts()
-    with _handled_by(interrupts._remember):
+
+    def remember(signum: int, frame: FrameType | None) -> None:
+        interrupts.signum = signum
+        # A command ends even where Python is not reached any more.
+        signal.signal(signum, signal.SIG_DFL if before[signum] is _stop else before[signum])
+
+    with _handled_by(remember) as before:
         yield interrupts
 
 
 @contextmanager
 def stopping_at_once() -> Iterator[None]:
     """Raise ``Stopped`` where a signal comes; ``deferred_interrupts`` inside goes before it."""
-
-    def stop(signum: int, frame: FrameType | None) -> None:
-        raise Stopped(signum)
-
-    with _handled_by(stop):
+    with _handled_by(_stop):
         yield
+
+
+def _stop(signum: int, frame: FrameType | None) -> None:
+    if not _is_importing(frame):
+        raise Stopped(signum)
+    # A module written in C that is broken off while it sets itself up may crash: later, then.
+    again = threading.Timer(0.05, os.kill, (os.getpid(), signum))
+    again.daemon = True
+    again.start()
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
+        frame = frame.f_back
+    return frame is not None
 
 
 @contextmanager
-def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[dict[int, Any]]:
+    """Handle signals inside, where Python lets this thread; give their handlers from before."""
     before = {kind: signal.getsignal(kind) for kind in _STOP_SIGNALS}
-    # What nohup has set to be ignored stays so.
-    handled = [kind for kind in before if before[kind] != signal.SIG_IGN or kind == signal.SIGINT]
+    if threading.current_thread() is not threading.main_thread():
+        before = {}
+    # What nohup has set to be ignored stays so, and what is not Python's cannot be set again.
+    handled = {
+        kind: known
+        for kind, known in before.items()
+        if known is not None and (known != signal.SIG_IGN or kind == signal.SIGINT)
+    }
     for kind in handled:
         signal.signal(kind, handler)
     try:
-        yield
+        yield handled
     finally:
-        for kind in handled:
-            signal.signal(kind, before[kind])
+        for kind, known in handled.items():
+            signal.signal(kind, known)

@@ -1,63 +1,6 @@
 """Write a trained run for use elsewhere: experiments/export.py --run-dir DIR --output model/."""
 
-import sys
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated
-
-import tyro
-
-from echojax.command_line import Terminal, log_to, parse
-from echojax.compilation import use_compilation_cache
-from echojax.errors import exit_on_user_error
-from echojax.serving.export import MOST, export_run
-from echojax.signals import Stopped, stopping_at_once
-
-
-@dataclass(frozen=True)
-class Flags:
-    """Write the best checkpoint of a run as a folder that jax and numpy run without echojax."""
-
-    run_dir: Path
-    """The run folder."""
-    output: Path
-    """The new folder; an earlier export there is replaced."""
-    k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = MOST
-    """How many items an answer has; whoever needs fewer takes the first."""
-    data_dir: str | None = None
-    """Folder that holds the data sets' files now, for titles (None: where the run found them)."""
-    data_path: str | None = None
-    """Where the run's own file lies now (None: where it was)."""
-
-
-def main() -> None:
-    """Run the command."""
-    console = Terminal(soft_wrap=True, highlight=False)
-    log_to(console)
-    with exit_on_user_error():
-        flags = parse(Flags, args=sys.argv[1:])
-        try:
-            with stopping_at_once():
-                use_compilation_cache()
-                manifest = export_run(
-                    flags.run_dir,
-                    flags.output,
-                    k=flags.k,
-                    data_dir=flags.data_dir,
-                    data_path=flags.data_path,
-                )
-        except Stopped as stop:
-            console.print(f"stopped: {flags.output} is as it was")
-            raise SystemExit(128 + stop.signum) from None
-    for name, file in manifest["files"].items():
-        console.print(f"{file['bytes']:>13,} bytes  {flags.output / name}")
-    console.print(
-        f"{manifest['model']} of step {manifest['step']}, {manifest['items']:,} items, "
-        f"{manifest['parameters']:,} parameters, "
-        f"the best {manifest['k']} for histories of {manifest['max_len']}; "
-        f"platforms: {', '.join(manifest['platforms'])}"
-    )
-
+from echojax.commands import main
 
 if __name__ == "__main__":
-    main()
+    main("export")

@@ -2,12 +2,17 @@
 
 import logging
 import os
+import sys
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
+
+from echojax import losses, models
+from echojax.data import sources
+from echojax.evaluation import metrics
 
 ROOT = Path(__file__).parent.parent
 # Most of the tests' time is compilation, which takes a fraction of it without LLVM's optimisations
@@ -45,6 +50,18 @@ def compiled_programs(shared_folder):
     jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
     compilation_cache.reset_cache()
+
+
+@pytest.fixture
+def registries():
+    """Forget afterwards what a test registers, and where plug-ins were looked for."""
+    tables = (models.MODELS, losses.LOSSES, sources.DATASETS, metrics.REGISTERED)
+    before, path = [dict(table) for table in tables], sys.path[:]
+    yield
+    for table, content in zip(tables, before, strict=True):
+        table.clear()
+        table.update(content)
+    sys.path[:] = path
 
 
 @pytest.fixture

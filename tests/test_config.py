@@ -1,13 +1,24 @@
 """What is known about a field stands at the field, and is all that is needed to check it."""
 
-import importlib.util
+from dataclasses import replace
 
 import pytest
 
 from echojax import config as module
-from echojax.config import MODEL_SIZES, NOT_IN_SUITES, QUICKSTART, RESUMABLE, Config, check, misfit
+from echojax.commands.train import read_command_line
+from echojax.config import (
+    MODEL_SIZES,
+    NOT_IN_SUITES,
+    QUICKSTART,
+    RESUMABLE,
+    SECTIONS,
+    Config,
+    as_dict,
+    check,
+    misfit,
+)
 from echojax.errors import UserError
-from tests.conftest import ROOT
+from echojax.files import write_json
 
 
 def test_facts_are_found_inside_unions_too():
@@ -33,6 +44,8 @@ def test_facts_are_found_inside_unions_too():
         ({"learning_rate": float("nan")}, "--learning-rate must be above 0 and finite, not nan"),
         ({"learning_rate": float("inf")}, "--learning-rate must be above 0 and finite, not inf"),
         ({"loss": "gbce", "gbce_t": 2.0}, "--gbce-t must be between 0 and 1, not 2.0"),
+        ({"warmup": 0.1, "warmup_steps": 3}, "--warmup and --warmup-steps say the same; leave"),
+        ({"schedule": "cosine", "decay_steps": 3}, "--schedule cosine and --decay-steps exclude"),
         ({"parallel": "pmap", "item_shards": 2}, "--parallel pmap spreads rows only"),
     ],
 )
@@ -58,24 +71,58 @@ def test_values_of_another_kind_are_named(name, value, says):
     assert misfit(name, value) == says
 
 
-@pytest.fixture
-def read_command_line():
-    spec = importlib.util.spec_from_file_location("train", ROOT / "experiments/train.py")
-    train = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(train)
-    return train.read_command_line
-
-
-def test_without_data_it_is_the_quickstart(read_command_line):
+def test_without_data_it_is_the_quickstart():
     assert read_command_line([]) == QUICKSTART != Config()
     assert read_command_line(["--dataset", "ml-1m"]) == Config(dataset="ml-1m")
 
 
-def test_help_shows_the_defaults_and_what_is_known(read_command_line, capsys, monkeypatch):
+def test_help_shows_the_defaults_and_what_is_known(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     with pytest.raises(SystemExit):
         read_command_line(["--help"])
     text = " ".join(capsys.readouterr().out.split())
     assert "Adam's learning rate. (default: 0.001)" in text
     assert "How many layers. (default: None)" in text
+    for section in SECTIONS:
+        assert section.__doc__ in text
     assert module.Config.__doc__.splitlines()[0] in text
+
+
+def test_flags_come_from_a_file_too(tmp_path):
+    file = tmp_path / "run.toml"
+    file.write_text('dataset = "ml-1m"\nmax-len = 20\nlearning_rate = 1\nfilter = false\n')
+    config = read_command_line(["--config", str(file), "--max-len", "30"])
+    assert config == Config(dataset="ml-1m", max_len=30, learning_rate=1.0, filter=False)
+    write_json(tmp_path / "config.json", as_dict(config))
+    again = ["--config", str(tmp_path / "config.json"), "--no-backward"]
+    assert read_command_line(again) == replace(config, backward=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (None, "--config {file}: no such file"),
+        ("epochs = ", "--config {file} cannot be read as TOML: "),
+        ("epocsh = 3", "unknown flag in {file} 'epocsh'; did you mean 'epochs'?"),
+        ('epochs = "3"', "{file}: epochs must be a whole number, not '3'"),
+        ("[model]\nd_model = 8", "{file}: model must be a string, not {{'d_model': 8}}"),
+    ],
+)
+def test_what_a_file_of_flags_cannot_say_is_one_line(text, says, tmp_path):
+    file = tmp_path / "run.toml"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(UserError) as caught:
+        read_command_line(["--config", str(file)])
+    assert str(caught.value).startswith(says.format(file=file))
+
+
+def test_a_recipe_is_below_flags_and_file(tmp_path):
+    words = ["--dataset", "ml-1m", "--model", "gru4rec", "--recipe", "best"]
+    assert read_command_line(words) == Config(
+        dataset="ml-1m", model="gru4rec", warmup_steps=100, eval_every=5, learning_rate=5e-3,
+        epochs=80, decay_steps=5340,
+    )  # fmt: skip
+    (tmp_path / "run.toml").write_text("epochs = 7\neval_every = 2\n")
+    config = read_command_line([*words, "--config", str(tmp_path / "run.toml"), "--epochs", "9"])
+    assert (config.epochs, config.eval_every, config.warmup_steps) == (9, 2, 100)

@@ -2,6 +2,8 @@
 
 import errno
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -66,6 +68,19 @@ def test_what_is_no_regular_file_is_written_to(tmp_path):
     assert (tmp_path / "target").read_text() == "content"
 
 
+def test_the_file_to_which_standard_output_goes_keeps_what_is_there(tmp_path):
+    code = """
+from pathlib import Path
+from echojax.files import write_atomically
+print("before")
+write_atomically(Path("/dev/stdout"), "content\\n")
+print("after")
+"""
+    with (tmp_path / "log").open("w") as log:
+        subprocess.run([sys.executable, "-c", code], stdout=log, check=True)
+    assert (tmp_path / "log").read_text() == "before\ncontent\nafter\n"
+
+
 def test_new_files_have_the_permissions_that_the_user_wants(tmp_path):
     before = os.umask(0o077)
     try:
@@ -73,6 +88,11 @@ def test_new_files_have_the_permissions_that_the_user_wants(tmp_path):
     finally:
         os.umask(before)
     assert (tmp_path / "x").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_name_that_is_not_utf_8_can_be_written_of(tmp_path):
+    write_atomically(tmp_path / "page", "of \udcff")
+    assert (tmp_path / "page").read_text() == "of \\udcff"
 
 
 def test_what_is_no_json_is_not_written(tmp_path):

@@ -71,9 +71,22 @@ def test_the_search_finds(line):
     assert list(violations(line))
 
 
+# Modules of echojax's own, by their names, and what the user names by --plugin.
+ALLOWED = {
+    ("echojax/__init__.py", "importlib.import_module"),
+    ("echojax/plugins.py", "importlib.import_module"),
+    ("echojax/plugins.py", "spec.loader.exec_module"),
+}
+
+
 def test_no_code_executes_data():
     assert len(FILES) > 100
-    assert [(path, what) for path in FILES for what in violations(path.read_text())] == []
+    found = {
+        (str(path.relative_to(ROOT)), what)
+        for path in FILES
+        for what in violations(path.read_text())
+    }
+    assert found == ALLOWED
 
 
 def test_error_lines_show_what_terminals_obey(capsys):

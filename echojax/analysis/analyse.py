@@ -99,7 +99,7 @@ def _score(
 ) -> tuple[jax.Array, tuple[list[jax.Array], dict[str, DtCounts]]]:
     """Return the sum of the targets' scores; and what the Mambas read, and their dt."""
     model = nnx.merge(graphdef, params)
-    target_BxD = model.catalogue()[batch["targets"]]
+    target_BxD = model.output_embeddings()[batch["targets"]]
     items_BxL = own_items(model, batch["item_ids"], offsets["events"])
     read = gate_directions(model, gates, offsets["read"]) if "read" in offsets else []
     counts = count_dt(model, batch["lengths"])

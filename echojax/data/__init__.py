@@ -5,7 +5,7 @@ from echojax.data.dataset import Dataset, prepare
 from echojax.data.examples import Examples, Windows, windows
 from echojax.data.layouts import FORMATS, Columns
 from echojax.data.load import load_dataset
-from echojax.data.sources import DATASETS, Source
+from echojax.data.sources import DATASETS, Source, register_dataset
 from echojax.data.splits import Split, global_time_split, leave_one_out
 from echojax.data.titles import item_titles
 
@@ -27,5 +27,6 @@ __all__ = [
     "leave_one_out",
     "load_dataset",
     "prepare",
+    "register_dataset",
     "windows",
 ]

@@ -50,7 +50,7 @@ def save(dataset: Dataset, path: Path) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     arrays = {name: getattr(dataset, name) for name in _ARRAYS}
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
             np.savez(file, fingerprint=np.array(json.dumps(dataset.fingerprint)), **arrays)

@@ -1,19 +1,24 @@
 """From events to a data set: duplicates, k-core, order, numbering, and a fingerprint of them."""
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
+from echojax.data.events import ids_by_number, ids_in_order
+from echojax.data.frames import read_frame
+from echojax.data.layouts import Columns, Missing
 from echojax.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
     from echojax.data.examples import Examples
 
 DUPLICATES = ("keep", "first", "last")
+log = logging.getLogger(__name__)
 Predictor = Callable[["Examples", np.ndarray], np.ndarray]
 
 
@@ -32,6 +37,7 @@ class Dataset:
     # Of generated data the best possible predictor: given examples and indices its exact
     # distribution of the next item, float64 (B, V).
     optimum: Predictor | None = field(default=None, compare=False)
+    titles: Mapping[str, str] = field(default_factory=dict, compare=False)  # of items, by id
 
     @property
     def num_items(self) -> int:
@@ -42,6 +48,58 @@ class Dataset:
     def num_users(self) -> int:
         """Number of users U."""
         return len(self.offsets) - 1
+
+    @classmethod
+    def from_frame(
+        cls,
+        frame: Any,
+        *,
+        user: str | None = None,
+        item: str | None = None,
+        time: str | None = None,
+        titles: str | Mapping[Any, str] | None = None,
+        k_core: int = 5,
+        duplicates: str = "keep",
+        missing_ids: Missing = "refuse",
+        time_format: str | None = None,
+        name: str = "frame",
+    ) -> "Dataset":
+        """Prepare events that are in memory as those of a file are.
+
+        Ids become text, as in a CSV of the frame, and whole numbers that gaps made floats have no
+        point.
+
+        Args:
+            frame: Anything with columns, which are read through ``numpy.asarray(frame[name])``: a
+                frame of pandas or polars, an Arrow table, a mapping of arrays; or two or three
+                arrays, of users, items and times.
+            user: The column of users, and ``item`` that of items; ``None`` finds them by usual
+                names, as in files.
+            item: See ``user``.
+            time: The column of times, numbers or dates: ``None`` finds it by its name and values;
+                without one the order of rows is that of events.
+            titles: The column of the items' titles, or titles by item id.
+            k_core: Keep users and items with at least this many events each (iterated).
+            duplicates: ``keep``, ``first`` or ``last``: what to do with a user's repeated items.
+            missing_ids: ``refuse``, ``drop`` or ``keep``: what to do with rows whose user or item
+                is missing, or NA, NULL or the like.
+            time_format: How dates in text are written, as strftime has it; ``None``: ISO 8601.
+            name: What the data is called in results.
+
+        Raises:
+            UserError: A column is missing, or what is in it is no id or no time.
+        """
+        columns = Columns(user, item, time, time_format=time_format, missing=missing_ids)
+        column = titles if isinstance(titles, str) else None
+        events, titled = read_frame(frame, columns, column)
+        if isinstance(titles, Mapping):
+            titled = {str(key): str(title) for key, title in titles.items() if title == title}
+        for note in events.notes:
+            log.info("%s", note)
+        dataset = prepare(name, events.frame, k_core=k_core, duplicates=duplicates)
+        dataset.fingerprint["source"] = {"format": str(events.layout), "notes": list(events.notes)}
+        known = {item: titled[item] for item in dataset.item_ids.tolist() if item in titled}
+        return replace(dataset, titles=known)
 
 
 def prepare(
@@ -62,6 +120,8 @@ def prepare(
     Raises:
         UserError: Fewer than two users or items are left.
     """
+    if k_core < 0:
+        raise UserError(f"--k-core {k_core}: must not be negative")
     if duplicates not in DUPLICATES:
         raise unknown_name("--duplicates", duplicates, list(DUPLICATES))
     users_T, user_ids = _coded(events["user"])
@@ -98,18 +158,6 @@ def prepare(
         "item_ids": np.concatenate([[""], item_ids[item_numbers]]),
     }
     return Dataset(name=name, **arrays, fingerprint=_describe(**arrays) | facts)
-
-
-def ids_in_order(column: pl.Series) -> pl.Series:
-    """Return ids as an Enum, whose order is that of their first appearance."""
-    text = column.cast(pl.String)
-    return text.cast(pl.Enum(text.unique(maintain_order=True)))
-
-
-def ids_by_number(column: pl.Series) -> pl.Series:
-    """Return the ids of an Enum."""
-    assert isinstance(column.dtype, pl.Enum)
-    return column.dtype.categories
 
 
 def _coded(column: pl.Series) -> tuple[np.ndarray, np.ndarray]:

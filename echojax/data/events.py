@@ -1,17 +1,16 @@
 """Files to events: rows of (user, item, time), read a block at a time into one polars frame."""
 
 import itertools
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple, get_args
 
 import polars as pl
 
-from echojax.data.dataset import ids_by_number, ids_in_order
-from echojax.data.layouts import Columns, Layout
-from echojax.data.tables import Place, read_rows
+from echojax.data.layouts import Columns, Layout, Missing
+from echojax.data.tables import Place, Rows, read_rows
 from echojax.data.text import TextFile
 from echojax.data.times import Error, Moments, are_dates, joined_times, parse_times
-from echojax.errors import UserError
+from echojax.errors import UserError, unknown_name
 
 MAX_ID_BYTES = 255
 # What stands for no user or no item where programs write tables.
@@ -40,15 +39,26 @@ def read_events(files: Sequence[TextFile], columns: Columns = Columns()) -> Even
     Raises:
         UserError: A file cannot be read in its format; names file, line and value.
     """
-    layouts, places, times, dates = list[Layout](), list[Place](), list[Moments](), False
+    return collect(((file, *read_rows(file, columns)) for file in files), columns)
+
+
+def collect(tables: Iterable[tuple[object, Layout, Iterator[Rows]]], columns: Columns) -> Events:
+    """Return the events of tables: what errors name them, their layouts and their rows.
+
+    Raises:
+        UserError: They do not fit together, or an id or time is none; names line and value.
+    """
+    if columns.missing not in get_args(Missing):
+        raise unknown_name("--missing-ids", columns.missing, list(get_args(Missing)))
+    layouts, places, times, dates = dict[object, Layout](), list[Place](), list[Moments](), False
     users, items = _Ids("user"), _Ids("item")
-    for file in files:
-        layout, blocks = read_rows(file, columns)
-        layouts.append(layout)
-        if str(layout) != str(layouts[0]):
+    for file, layout, blocks in tables:
+        layouts[file] = layout
+        first = next(iter(layouts))
+        if str(layout) != str(layouts[first]):
             raise UserError(
-                f"{file}: is read as {layout}, and {files[0]} as {layouts[0]}; files that are read "
-                "together must have the same columns"
+                f"{file}: is read as {layout}, and {first} as {layouts[first]}; files that are "
+                "read together must have the same columns"
             )
         for rows in blocks:
             if not len(rows.place.numbers):
@@ -61,7 +71,7 @@ def read_events(files: Sequence[TextFile], columns: Columns = Columns()) -> Even
                     dates = are_dates(rows.time, columns.time_format)
                 times.append(parse_times(rows.time, dates, columns.time_format, rows.place.error))
     if not places:
-        raise UserError(f"{files[0]}: the file has no interactions")
+        raise UserError(f"{first}: has no interactions")
 
     def error(row: int, problem: str) -> UserError:
         for place in places:
@@ -83,7 +93,7 @@ def read_events(files: Sequence[TextFile], columns: Columns = Columns()) -> Even
     if note and columns.missing == "drop":
         frame = frame.filter(~lacking)
         if not frame.height:
-            raise UserError(f"{files[0]}: no interactions are left; {note}")
+            raise UserError(f"{first}: no interactions are left; {note}")
         frame = frame.with_columns(ids_in_order(frame[role]) for role in ("user", "item"))
     return Events(frame, layout, tuple(notes))
 
@@ -175,3 +185,15 @@ def _missing(frame: pl.DataFrame, handling: str, error: Error) -> tuple[pl.Serie
         return lacking, f"{note}: kept as ids"
     keep = "" if empty else ", or take the words as ids with --missing-ids keep"
     raise error(first, f"{problem}; {note}; leave them out with --missing-ids drop{keep}")
+
+
+def ids_in_order(column: pl.Series) -> pl.Series:
+    """Return ids as an Enum, whose order is that of their first appearance."""
+    text = column.cast(pl.String)
+    return text.cast(pl.Enum(text.unique(maintain_order=True)))
+
+
+def ids_by_number(column: pl.Series) -> pl.Series:
+    """Return the ids of an Enum."""
+    assert isinstance(column.dtype, pl.Enum)
+    return column.dtype.categories

@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import PurePath
 from typing import Literal
 
@@ -48,6 +49,7 @@ _LIKE_TIME = re.compile(r"time|date|stamp|(^|[^a-z])(at|when|dat|ts)$")
 _INTER_FIELD = re.compile(r"[^\s:]+:(token|float)(_seq)?")
 
 Fields = list[list[str]]
+Missing = Literal["refuse", "drop", "keep"]
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,7 @@ class Columns:
     time: str | None = None
     names: str | None = None  # of all columns, between commas, of a file that has no header
     time_format: str | None = None  # how dates are written, as strftime has it; None for ISO 8601
-    # What is done with rows whose user or item is empty, NA, NULL or the like.
-    missing: Literal["refuse", "drop", "keep"] = "refuse"
+    missing: Missing = "refuse"  # rows whose user or item is empty, NA, NULL or the like
     data_format: str | None = None  # a name in ``FORMATS``
 
 
@@ -122,8 +123,10 @@ def find_layout(file: TextFile, lines: list[str], columns: Columns) -> Layout:
     return with_roles(file, layout, rows, columns)
 
 
-def with_roles(file: TextFile, layout: Layout, rows: Fields, columns: Columns) -> Layout:
+def with_roles(file: object, layout: Layout, rows: Fields, columns: Columns) -> Layout:
     """Return a layout with the user's, item's and time's column, by name and first rows.
+
+    ``file`` is what errors name.
 
     Raises:
         UserError: There is no such column, or two of that name.
@@ -133,7 +136,7 @@ def with_roles(file: TextFile, layout: Layout, rows: Fields, columns: Columns) -
         missing = "user" if user is None else "item"
         raise UserError(
             f"{file}: no {missing} column among {', '.join(layout.names)}; name it with "
-            f"--{missing}-column, or the format with --data-format"
+            f"--{missing}-column" + ", or the format with --data-format" * bool(layout.delimiter)
         )
 
     def is_time(index: int) -> bool:
@@ -156,16 +159,32 @@ def with_roles(file: TextFile, layout: Layout, rows: Fields, columns: Columns) -
     return replace(found, unused=tuple(layout.names[i] for i in unused))
 
 
-def _column(file: TextFile, names: tuple[str, ...], columns: Columns, role: str) -> int | None:
+def _column(file: object, names: tuple[str, ...], columns: Columns, role: str) -> int | None:
     wanted = getattr(columns, role)
     if wanted is None:
-        plain = [_plain(name) for name in names]
-        return next((plain.index(guess) for guess in _GUESSES[role] if guess in plain), None)
-    if wanted not in names:
-        raise UserError(
-            f"{file}: no column {wanted!r} for --{role}-column; the file has {', '.join(names)}"
-        )
-    return names.index(wanted)
+        return guessed_column(names, _GUESSES[role])
+    return known_column(file, names, wanted, f"--{role}-column")
+
+
+def guessed_column(names: Sequence[str], guesses: Sequence[str]) -> int | None:
+    """Return the column with the first of the guessed names that there is."""
+    plain = [_plain(name) for name in names]
+    return next((plain.index(guess) for guess in guesses if guess in plain), None)
+
+
+def known_column(file: object, names: Sequence[str], wanted: str, flag: str) -> int:
+    """Return which column has a name.
+
+    Raises:
+        UserError: None has; the nearest name is shown.
+    """
+    if wanted in names:
+        return names.index(wanted)
+    near = get_close_matches(wanted, names, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise UserError(
+        f"{file}: no column {wanted!r} for {flag}; {hint}the columns are {', '.join(names)}"
+    )
 
 
 def _plain(name: str) -> str:

@@ -6,6 +6,7 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from echojax.data import cache
 from echojax.data.dataset import Dataset, prepare
@@ -15,6 +16,7 @@ from echojax.data.layouts import Columns
 from echojax.data.sources import DATASETS, Source, Statistics
 from echojax.data.synthetic import Synthetic
 from echojax.data.text import TextFile, reading
+from echojax.data.titles import item_titles
 from echojax.errors import UserError, unknown_name
 
 # Part of the cache's key: raise it when the same file would be prepared differently.
@@ -51,14 +53,12 @@ def load_dataset(
     Raises:
         UserError: Anything wrong with names, files or what is in them.
     """
-    if k_core < 0:
-        raise UserError(f"--k-core {k_core}: must not be negative")
     if data_path is not None:
         files = _own_files(data_path)
         dataset = _prepared(_name(data_path, files), files, columns, k_core, duplicates)
         for note in dataset.fingerprint["source"].get("notes", []):
             log.info("%s", note)
-        return dataset
+        return _titled(dataset, files[0].path, data_dir)
     if columns != Columns():
         raise UserError(
             "--data-format, --columns, --time-format, --missing-ids and the --...-column flags "
@@ -69,16 +69,37 @@ def load_dataset(
     if name == "synthetic":
         return _synthetic(seed, k_core, duplicates)
     source = DATASETS[name]
+    if source.read is not None:
+        return _registered(name, source.read(), k_core, duplicates)
     file = _find(source, cache.data_folders(data_dir)) or _fetch(name, source, data_dir)
     dataset = _prepared(name, [file], columns, k_core, duplicates)
     if (k_core, duplicates) == (5, "keep") and statistics_of(dataset) != source.five_core:
         log.info("%s: %s is not the published %s", file, statistics_of(dataset), source.five_core)
-    return dataset
+    return _titled(dataset, None, data_dir)
+
+
+def _titled(dataset: Dataset, file: Path | None, data_dir: Path | str | None) -> Dataset:
+    """Return a data set with its items' titles; none where they are damaged, which is said."""
+    try:
+        titles = item_titles(dataset.name, data_path=file, data_dir=data_dir)
+    except UserError as error:
+        log.info("no titles: %s", error)
+        return dataset
+    return dataclasses.replace(dataset, titles=titles)
 
 
 def statistics_of(dataset: Dataset) -> Statistics:
     """Return a data set's users, items and interactions."""
     return Statistics(dataset.num_users, dataset.num_items - 1, dataset.items_T.size)
+
+
+def _registered(name: str, found: Any, k_core: int, duplicates: str) -> Dataset:
+    """Return the data set that a registered function gave: files or a frame."""
+    paths = found if isinstance(found, list | tuple) else [found]
+    if all(isinstance(path, str | Path) for path in paths):
+        files = [file for path in paths for file in _own_files(path)]
+        return _titled(_prepared(name, files, Columns(), k_core, duplicates), files[0].path, None)
+    return Dataset.from_frame(found, k_core=k_core, duplicates=duplicates, name=name)
 
 
 def _synthetic(seed: int, k_core: int, duplicates: str) -> Dataset:

@@ -6,7 +6,13 @@ only. For the Amazon reviews the publisher states no checksum: what is downloade
 must have exactly the published number of users, items and interactions before it is accepted.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from echojax.plugins import check_new_name
+
+Read = TypeVar("Read", bound=Callable[[], Any])
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,7 @@ class Source:
     origins: tuple[Origin, ...] = ()  # files that can be fetched, best first; looked for as well
     five_core: Statistics | None = None  # as published; None for generated data
     citation: str = ""  # what to cite, and on which terms the data may be used
+    read: Callable[[], Any] | None = None  # instead of files: returns a path or a frame
 
 
 def _inter_files(name: str) -> tuple[str, ...]:
@@ -108,3 +115,28 @@ DATASETS: dict[str, Source] = {
         citation=_AMAZON,
     ),
 }
+
+_OURS = tuple(DATASETS)
+
+
+def register_dataset(name: str, *, max_len: int = 50, citation: str = "") -> Callable[[Read], Read]:
+    """Make what a function returns a data set of that name, for ``--dataset``.
+
+    Args:
+        name: letters, digits, and ``. _ -``. A function that is registered again takes its place.
+        max_len: L, how many of the newest items a model reads unless ``--max-len`` says.
+        citation: what to cite, and on which terms the data may be used.
+
+    The function takes nothing. It returns the path of a file, or several, or anything with columns
+    (``Dataset.from_frame``).
+
+    Raises:
+        UserError: the name is echojax's own.
+    """
+    check_new_name("data set", name, _OURS)
+
+    def register(read: Read) -> Read:
+        DATASETS[name] = Source(max_len=max_len, citation=citation, read=read)
+        return read
+
+    return register

@@ -25,17 +25,23 @@ from echojax.data.text import (
 )
 from echojax.errors import UserError
 
-_SAMPLE_LINES = 50
+SAMPLE_ROWS = 50
 _ROWS_AT_ONCE = 1 << 17  # of readers that go line by line
 _FRAME_ROWS = 1 << 21  # of Parquet and Arrow files
 _ROW_BYTES = 24  # of a user, an item and a time
 _BLANKS = " \t\r"
+# Whole floats from here on stand for several whole numbers.
+_EXACT: dict[pl.DataType, int] = {
+    pl.Float16(): 1 << 11,
+    pl.Float32(): 1 << 24,
+    pl.Float64(): 1 << 53,
+}
 
 
 class Place(NamedTuple):
-    """Where rows stand: the numbers of their lines, from 1, or of the rows of a columnar file."""
+    """Where rows stand: the numbers of their lines or, in columnar files, rows, from 1."""
 
-    file: TextFile
+    file: object  # as errors name it
     numbers: Sequence[int] | np.ndarray
     unit: str = "line"
 
@@ -69,7 +75,7 @@ def read_rows(file: TextFile, columns: Columns) -> tuple[Layout, Iterator[Rows]]
         return _columnar(file, kind, columns)
     blocks = read_blocks(file)
     first = next(blocks)
-    sample = first.data[: 1 << 20].decode("utf-8", "ignore").split("\n")[:_SAMPLE_LINES]
+    sample = first.data[: 1 << 20].decode("utf-8", "ignore").split("\n")[:SAMPLE_ROWS]
     lines = [line for line in sample if line.strip()]
     if not lines:
         raise UserError(f"{file}: the file has no interactions")
@@ -199,15 +205,16 @@ def _json_lines(blocks: Iterator[Block], layout: Layout) -> Iterator[Rows]:
 def _batched(file: TextFile, rows: Iterator[tuple[int, list[str]]]) -> Iterator[Rows]:
     while batch := list(itertools.islice(rows, _ROWS_AT_ONCE)):
         columns = zip(*(row for _, row in batch), strict=True)
-        used = (_text(column).str.strip_chars(_BLANKS) for column in columns)
+        used = (text_column(column).str.strip_chars(_BLANKS) for column in columns)
         yield Rows(Place(file, [number for number, _ in batch]), *used)
 
 
-def _text(column: tuple[str, ...]) -> pl.Series:
+def text_column(values: Sequence[str | None]) -> pl.Series:
+    """Return text as a column."""
     try:
-        return pl.Series(column, dtype=pl.String)
+        return pl.Series(values, dtype=pl.String)
     except UnicodeEncodeError:  # halves of surrogate pairs, which JSON can write
-        whole = [text.encode("utf-8", "replace").decode() for text in column]
+        whole = [text and text.encode("utf-8", "replace").decode() for text in values]
         return pl.Series(whole, dtype=pl.String)
 
 
@@ -239,7 +246,11 @@ def _columnar(file: TextFile, kind: str, columns: Columns) -> tuple[Layout, Iter
     with _scanned(file, kind) as scan:
         schema = scan.collect_schema()
         height = scan.select(pl.len()).collect().item()
-        head = scan.select(name for name in schema if _is_plain(schema[name])).head(50).collect()
+        head = (
+            scan.select(name for name in schema if _is_plain(schema[name]))
+            .head(SAMPLE_ROWS)
+            .collect()
+        )
     size = file.path.stat().st_size
     if height * _ROW_BYTES > most_bytes(size):
         raise UserError(f"{file}: claims {height:,} rows in {size:,} bytes; not read")
@@ -253,13 +264,14 @@ def _columnar(file: TextFile, kind: str, columns: Columns) -> tuple[Layout, Iter
     names = tuple(schema.names())
     layout = with_roles(file, Layout(kind, names=names), [[*row] for row in shown.rows()], columns)
     for index in layout.used:
-        found = schema[names[index]]
-        dates = index == layout.time and found in (pl.Date, pl.Datetime)
-        if not (dates or _is_plain(found)) or (index != layout.time and found.is_temporal()):
-            raise UserError(
-                f"{file}: column {names[index]!r} holds {found}; text or numbers wanted"
-            )
+        check_kind(file, names[index], schema[names[index]], is_time=index == layout.time)
     return layout, _frames(file, layout, height)
+
+
+def check_kind(file: object, name: str, kind: pl.DataType, *, is_time: bool) -> None:
+    """Raise ``UserError`` unless a column's type is one of ids, or of times."""
+    if not _is_plain(kind) or (kind.is_temporal() and not is_time):
+        raise UserError(f"{file}: column {name!r} holds {kind}; text or numbers wanted")
 
 
 def _is_plain(kind: pl.DataType) -> bool:
@@ -273,12 +285,20 @@ def _frames(file: TextFile, layout: Layout, height: int) -> Iterator[Rows]:
     for start in range(0, height, _FRAME_ROWS):
         with _scanned(file, layout.data_format) as scan:
             frame = scan.select(names).slice(start, _FRAME_ROWS).collect()
-        rows = Rows(Place(file, range(start + 1, start + 1 + frame.height), "row"), *frame)
-        if rows.time is not None and rows.time.null_count():
-            raise rows.place.error(int(rows.time.is_null().arg_max() or 0), "the time is missing")
-        if rows.time is not None and rows.time.dtype in (pl.Categorical, pl.Enum):
-            rows = rows._replace(time=rows.time.cast(pl.String))
-        yield rows._replace(user=_ids(rows.user, rows.place), item=_ids(rows.item, rows.place))
+        yield as_rows(Place(file, range(start + 1, start + 1 + frame.height), "row"), *frame)
+
+
+def as_rows(place: Place, user: pl.Series, item: pl.Series, time: pl.Series | None = None) -> Rows:
+    """Return columns, whatever their types, as rows.
+
+    Raises:
+        UserError: An id is no whole number, or a time is missing.
+    """
+    if time is not None and time.null_count():
+        raise place.error(int(time.is_null().arg_max() or 0), "the time is missing")
+    if time is not None and time.dtype in (pl.Categorical, pl.Enum):
+        time = time.cast(pl.String)
+    return Rows(place, _ids(user, place), _ids(item, place), time)
 
 
 def _ids(column: pl.Series, place: Place) -> pl.Series:
@@ -286,7 +306,8 @@ def _ids(column: pl.Series, place: Place) -> pl.Series:
     if column.dtype.is_float():
         column = column.fill_nan(None)
         whole = column.cast(pl.Int64, strict=False)
-        odd = column.is_not_null() & (column != whole.cast(column.dtype)).fill_null(True)
+        exact = (whole.cast(column.dtype) == column) & (column.abs() < _EXACT[column.dtype])
+        odd = column.is_not_null() & ~exact.fill_null(False)
         if odd.any():
             bad = int(odd.arg_max() or 0)
             problem = f"{column.name} {column[bad]} is no id; text or whole numbers wanted"

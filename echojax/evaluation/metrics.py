@@ -1,5 +1,6 @@
 """Metrics from ranks: hit rate, NDCG, MRR, coverage, popularity, by history length."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -7,30 +8,63 @@ import numpy as np
 from echojax.data import Examples
 from echojax.evaluation.ranking import TOP, Ranked
 from echojax.evaluation.statistics import bootstrap_intervals
+from echojax.plugins import check_new_name
+
+Metric = Callable[[np.ndarray], np.ndarray]
 
 CUTOFFS = (5, 10, 20)
 _LENGTHS = (1, 5, 10, 20, 50, 100, 200)  # where buckets of history lengths begin
 
 
-def metric_names() -> list[str]:
+def metric_names(cutoffs: Sequence[int] = CUTOFFS) -> list[str]:
     """Return hr@5, hr@10, ..., mrr@20, in the order of ``metrics_of``."""
-    return [f"{kind}@{k}" for kind in ("hr", "ndcg", "mrr") for k in CUTOFFS]
+    return [f"{kind}@{k}" for kind in ("hr", "ndcg", "mrr") for k in cutoffs]
 
 
-def metrics_of(rank_M: np.ndarray) -> np.ndarray:
-    """Return every example's metrics, (M, 9) float64.
+def metrics_of(rank_M: np.ndarray, cutoffs: Sequence[int] = CUTOFFS) -> np.ndarray:
+    """Return every example's metrics, (M, 9) float64; three for each of other cutoffs.
 
     With one relevant item: hit rate 1, NDCG 1/log2(1 + rank), MRR 1/rank, each 0 past the cutoff.
     """
     rank = rank_M.astype(np.float64)[:, None]
-    hits = rank <= np.array(CUTOFFS)
+    hits = rank <= np.array(cutoffs)
     return np.hstack([hits, hits / np.log2(1 + rank), hits / rank])
+
+
+REGISTERED: dict[str, Metric] = {}
+
+
+def register_metric(name: str) -> Callable[[Metric], Metric]:
+    """Make a function of ranks a metric of that name: runs validate, test and report it too.
+
+    Args:
+        name: such as ``hr@1``. A function that is registered again takes its place.
+
+    The function is ``metric(rank_M) -> value_M``: the rank of each example's target among all
+    items, float64 from 1, and a number for each.
+
+    Raises:
+        UserError: the name is echojax's own.
+    """
+    check_new_name("metric", name, metric_names())
+
+    def register(metric: Metric) -> Metric:
+        REGISTERED[name] = metric
+        return metric
+
+    return register
+
+
+def _all_metrics(rank_M: np.ndarray) -> tuple[list[str], np.ndarray]:
+    """Return names and every example's values, (M, F), of the registered metrics too."""
+    more = [metric(rank_M.astype(np.float64)) for metric in REGISTERED.values()]
+    return [*metric_names(), *REGISTERED], np.column_stack([metrics_of(rank_M), *more])
 
 
 def mean_metrics(rank_M: np.ndarray) -> dict[str, float]:
     """Return the mean of each metric by name: what chooses among a run's checkpoints."""
-    values = metrics_of(rank_M).mean(axis=0).tolist()
-    return dict(zip(metric_names(), values, strict=True))
+    names, values = _all_metrics(rank_M)
+    return dict(zip(names, values.mean(axis=0).tolist(), strict=True))
 
 
 def summarise(
@@ -50,8 +84,7 @@ def summarise(
         ``mean_popularity@10``: mean training count of the recommended items; ``by_length``:
         HR@10 and NDCG@10 with intervals by the length of the history.
     """
-    values = metrics_of(ranked.rank_M)
-    names = metric_names()
+    names, values = _all_metrics(ranked.rank_M)
     intervals = bootstrap_intervals(values, examples.user_M, seed=seed)
     shown = ranked.top_MxK[ranked.top_MxK > 0]
     return {

@@ -18,7 +18,8 @@ from echojax.models import SequenceModel
 from echojax.models.heuristic import training_counts
 from echojax.serving import Recommender
 from echojax.serving.recommender import padded
-from echojax.serving.trained import check_places, read_run_data, read_trained, run_titles
+from echojax.serving.trained import check_places, read_trained, run_titles
+from echojax.training.builders import read_run_data
 
 log = logging.getLogger(__name__)
 

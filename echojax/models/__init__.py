@@ -2,11 +2,14 @@
 
 import dataclasses
 import inspect
-from typing import Any
+import types
+import typing
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar, Union
 
 from flax import nnx
 
-from echojax.config import MODEL_SIZES, Config, flag
+from echojax.config import MODEL_SIZES, Config, flag, misfit_of_kind
 from echojax.errors import UserError, unknown_name
 from echojax.models.attention import check_heads
 from echojax.models.base import CausalModel, SequenceModel
@@ -26,6 +29,7 @@ from echojax.models.hstu import HSTU
 from echojax.models.mamba4rec import Mamba4Rec
 from echojax.models.narm import NARM
 from echojax.models.sasrec import SASRec
+from echojax.plugins import check_new_name
 from selective_scan import implementations
 
 __all__ = [
@@ -36,6 +40,8 @@ __all__ = [
     "build_model",
     "check_names",
     "check_sequence_shards",
+    "own_options",
+    "register_model",
     "with_sizes",
 ]
 
@@ -58,15 +64,88 @@ HEURISTICS: dict[str, type[HeuristicModel]] = {
     "item-knn": ItemKNN,
 }
 
+_OURS = (*MODELS, *HEURISTICS)
+_FIELDS = [field.name for field in dataclasses.fields(Config)]
+_GIVEN = ("num_items", "rngs")  # to every constructor
+M = TypeVar("M", bound=type[SequenceModel])
+
+
+def register_model(name: str) -> Callable[[M], M]:
+    """Make a class a model of that name, for ``--model`` and ``echojax.train``.
+
+    Arguments of its constructor that ``Config`` describes (``d_model``, ``layers``, ``dropout``,
+    ``max_len`` and so on) get the values of those flags. All others that are a bool, int, float or
+    string become flags of the model's own, with their types and defaults.
+
+    Args:
+        name: letters, digits, and ``. _ -``. A class that is registered again takes its place.
+
+    Raises:
+        UserError: the name is echojax's own, the class is no ``SequenceModel``, it lacks a method,
+            or its constructor wants an argument that no flag can be.
+    """
+    check_new_name("model", name, _OURS)
+
+    def register(model: M) -> M:
+        if not (isinstance(model, type) and issubclass(model, SequenceModel)):
+            raise UserError(f"model {name!r} is no subclass of SequenceModel")
+        base = CausalModel if issubclass(model, CausalModel) else SequenceModel
+        method = "read_all" if base is CausalModel else "read_out"
+        if getattr(model, method) is getattr(base, method):
+            raise UserError(f"model {name!r} has no method {method!r}, as a {base.__name__} has")
+        parameters = _parameters(model)
+        for one in _GIVEN:
+            if one not in parameters:
+                raise UserError(f"model {name!r}: its constructor has no argument {one!r}")
+        known = [*_GIVEN, *_FIELDS, *own_options(model)]
+        for one, parameter in parameters.items():
+            if one not in known and parameter.default is parameter.empty:
+                raise UserError(
+                    f"model {name!r}: the argument {one!r} of its constructor has no default, and "
+                    "is no bool, int, float or str with that annotation"
+                )
+        MODELS[name] = model
+        return model
+
+    return register
+
+
+def own_options(model: type[SequenceModel]) -> dict[str, tuple[Any, Any]]:
+    """Return what a model's constructor takes that ``Config`` does not describe, by name.
+
+    Returns:
+        the type of each, and its default, which is ``inspect.Parameter.empty`` where there is none.
+    """
+    try:
+        hints = typing.get_type_hints(model.__init__)
+    except NameError:  # of annotations that are there for type checkers only
+        hints = {}
+    options = {}
+    for name, parameter in _parameters(model).items():
+        kind = hints.get(name, type(parameter.default))
+        if name not in (*_GIVEN, *_FIELDS) and _is_plain(kind):
+            options[name] = kind, parameter.default
+    return options
+
+
+def _is_plain(kind: Any) -> bool:
+    """Say whether values of a kind can be written on a command line and in JSON."""
+    if typing.get_origin(kind) is Literal:
+        return True
+    if typing.get_origin(kind) in (Union, types.UnionType):
+        return all(one is types.NoneType or _is_plain(one) for one in typing.get_args(kind))
+    return kind in (bool, int, float, str)
+
 
 def build_model(config: Config, num_items: int) -> SequenceModel:
     """Return the model that ``config`` names, with initial values drawn from ``config.seed``."""
     given: dict[str, Any] = dataclasses.asdict(config)
     given["corrections"] = corrections(config)
     given["components"] = Components(config.filter, config.backward, config.glu)
-    names = _parameters(config.model)
-    options = {name: given[name] for name in names if given.get(name) is not None}
-    return MODELS[config.model](num_items, **options, rngs=nnx.Rngs(config.seed))
+    model = MODELS[config.model]
+    options = {name: given[name] for name in _parameters(model) if given.get(name) is not None}
+    options |= config.model_options
+    return model(num_items, **options, rngs=nnx.Rngs(config.seed))
 
 
 def with_sizes(config: Config) -> Config:
@@ -76,11 +155,13 @@ def with_sizes(config: Config) -> Config:
         UserError: a size is given that the model does not have or that does not fit the others,
             or an objective that it cannot be trained with.
     """
+    config = _with_own_options(config)
     if config.model in HEURISTICS:
         return config
-    known = _parameters(config.model)
+    known = _parameters(MODELS[config.model])
     for name in MODEL_SIZES:
-        if getattr(config, name) is not None and name not in known:
+        # No model has a size of 0: that is the dropout of one without.
+        if getattr(config, name) and name not in known:
             raise UserError(f"{flag(name)} has no meaning for --model {config.model}; leave it out")
     own = {name: known[name].default for name in MODEL_SIZES if name in known}
     objectives = _objectives(config)
@@ -95,6 +176,22 @@ def with_sizes(config: Config) -> Config:
     if config.heads is not None and config.d_model is not None:
         check_heads(config.heads, config.d_model)
     return config
+
+
+def _with_own_options(config: Config) -> Config:
+    """Return ``config`` with the default of each option of the model's own that is not given."""
+    own = own_options(MODELS[config.model]) if config.model in MODELS else {}
+    for name in config.model_options:
+        if name not in own:
+            raise UserError(f"{flag(name)} has no meaning for --model {config.model}; leave it out")
+    values = {}
+    for name, (kind, default) in own.items():
+        values[name] = config.model_options.get(name, default)
+        if values[name] is inspect.Parameter.empty:
+            raise UserError(f"--model {config.model} needs {flag(name)}; give one")
+        if problem := misfit_of_kind(kind, values[name]):
+            raise UserError(f"{flag(name)} {problem}")
+    return dataclasses.replace(config, model_options=values)
 
 
 def _objectives(config: Config) -> tuple[str, ...]:
@@ -153,5 +250,8 @@ def check_sequence_shards(config: Config) -> None:
         )
 
 
-def _parameters(model: str) -> dict[str, inspect.Parameter]:
-    return dict(inspect.signature(MODELS[model].__init__).parameters)
+def _parameters(model: type[SequenceModel]) -> dict[str, inspect.Parameter]:
+    """Return what a constructor takes by name."""
+    _, *parameters = inspect.signature(model.__init__).parameters.values()
+    rest = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return {one.name: one for one in parameters if one.kind not in rest}

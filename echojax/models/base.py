@@ -67,8 +67,8 @@ class SequenceModel(TimeSharded):
         """Return ``encode``'s vectors, (B, D), from those of the arranged items."""
         raise NotImplementedError
 
-    def catalogue(self, item_VxD: Array | None = None) -> Array:
-        """Return the vectors that histories are compared with, one an item, (V, D).
+    def output_embeddings(self, item_VxD: Array | None = None) -> Array:
+        """Return the item embeddings that histories' vectors are compared with, (V, D).
 
         ``item_VxD``: the item table, where it is not the model's own but what ``lookup`` returned.
         """
@@ -82,7 +82,7 @@ class SequenceModel(TimeSharded):
                 histories are longer than ``max_len``. (Inside ``jax.jit`` there are no numbers to
                 check.)
         """
-        items_VxD = self.catalogue()
+        items_VxD = self.output_embeddings()
         check_histories(item_ids_BxL, lengths_B, items_VxD.shape[0])
         if len(item_ids_BxL) == 0:
             return jnp.zeros((0, items_VxD.shape[0]), items_VxD.dtype)

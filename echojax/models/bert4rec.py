@@ -81,9 +81,9 @@ class BERT4Rec(SequenceModel):
         x_BxLxD = jnp.where(hidden_BxL[..., None], self.hidden_D[...], x_BxLxD)
         return self._head(self.transformer(x_BxLxD, lengths_B, dropout_keys=dropout_keys))
 
-    def catalogue(self, item_VxD: Array | None = None) -> Array:
+    def output_embeddings(self, item_VxD: Array | None = None) -> Array:
         """Return the items' vectors and, in the last column, their biases, (V, D + 1)."""
-        return jnp.hstack([super().catalogue(item_VxD), self.item_bias_V[...][:, None]])
+        return jnp.hstack([super().output_embeddings(item_VxD), self.item_bias_V[...][:, None]])
 
     def _head(self, x: Array) -> Array:
         y = self.norm(nnx.gelu(self.dense(x), approximate=False))

@@ -156,9 +156,9 @@ class HSTU(CausalModel):
         user_BxD = self.layers[-1].readout(x_BxLxD, lengths_B - 1, dropout_keys=last)
         return _on_sphere(user_BxD) / _TEMPERATURE
 
-    def catalogue(self, item_VxD: Array | None = None) -> Array:
+    def output_embeddings(self, item_VxD: Array | None = None) -> Array:
         """Return the items' vectors, of length 1, (V, D)."""
-        return _on_sphere(super().catalogue(item_VxD))
+        return _on_sphere(super().output_embeddings(item_VxD))
 
     def start(self, batch: int) -> list[KeyValueCache]:
         """Return each layer's keys and values before the first event, with room for ``max_len``."""

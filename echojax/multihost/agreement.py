@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from echojax.config import Config, as_dict, flag
+from echojax.config import Config, as_dict, as_flags, flag
 from echojax.errors import UserError
 from echojax.hosts import on_main_process
 from echojax.multihost import store
@@ -105,7 +105,7 @@ def code_digest() -> str:
 
 def _facts(given: Config) -> dict[str, Any]:
     """Return flags, versions and settings by name."""
-    values = as_dict(given)
+    values = as_flags(given)
     flags = {flag(name): values[name] for name in values if name not in _LOCAL + _PLACE}
     installed = ((str(found.metadata["Name"]).lower(), found.version) for found in distributions())
     return {

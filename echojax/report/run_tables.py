@@ -4,6 +4,7 @@ from typing import Any
 
 import rich.table
 
+from echojax.evaluation.metrics import metric_names
 from echojax.report.tables import Cell, Table
 
 _WITHOUT_INTERVAL = (
@@ -29,7 +30,7 @@ def score_table(results: dict[str, Any], part: str, *, half_intervals: bool = Fa
     """
     systems = systems_of(results, part)
     rows: list[list[Any]] = []
-    for metric in results[part]["interval"]:
+    for metric in metric_names():
         row: list[Any] = [metric.upper()]
         for name, one in systems.items():
             low, high = one["interval"][metric]

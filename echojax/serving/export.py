@@ -5,7 +5,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -33,6 +33,9 @@ _MANIFEST = "manifest.json"
 _PROGRAM = "program.jax_export"
 _WEIGHTS = "weights.npz"
 _ITEMS = "items.json"
+_FILES = (_PROGRAM, _WEIGHTS, _ITEMS, _MANIFEST)
+# What a command that was killed, or an empty disk, has in a folder without an export.
+_NO_EXPORT = (".new.", "lost+found")
 
 
 class _Manifest(TypedDict, total=False):
@@ -53,7 +56,7 @@ def export_run(
 
     Args:
         run_dir: the run folder.
-        output: the new folder, or an earlier export, which is replaced.
+        output: a new or empty folder, or an earlier export, which is replaced.
         k: how many items the program gives; no more than there are.
         data_dir: where the data lies now; read only for titles, where the run has none.
         data_path: where the run's own file lies now.
@@ -102,12 +105,12 @@ def export_run(
         "loads_until": str(today + datetime.timedelta(days=PROMISED_DAYS)),
         "echojax": __version__,
     }
-    with _replacing(output) as folder:
+    with _filling(output) as folder:
         write_atomically(folder / _PROGRAM, _serialized(program))
         np.savez(folder / _WEIGHTS, **arrays)
         write_json(folder / _ITEMS, items)
         manifest["files"] = {
-            name: _size_and_checksum(folder / name) for name in (_PROGRAM, _WEIGHTS, _ITEMS)
+            name: _size_and_checksum(folder / name) for name in _FILES if name != _MANIFEST
         }
         write_json(folder / _MANIFEST, manifest)
     return manifest
@@ -149,7 +152,7 @@ def export_program(model: SequenceModel, k: int) -> export.Exported:
 
         # Mapped over rows, because models tile by the batch, which has no number here.
         user_BxD = jax.vmap(encode)(item_ids_BxL, lengths_B)
-        item_VxD = model.catalogue()
+        item_VxD = model.output_embeddings()
         top = top_k(user_BxD, item_VxD, seen_BxS, item_VxD.shape[0], k=k)
         return top.score_BxK, top.item_BxK
 
@@ -193,45 +196,51 @@ def _check_output(output: Path) -> None:
     """Raise ``UserError`` where ``output`` holds something other than an earlier export."""
     if not output.parent.is_dir():
         raise UserError(f"--output {output}: its folder does not exist; make it first")
-    if not output.exists():
-        return
-    if not output.is_dir():
+    if output.exists() and not output.is_dir():
         raise UserError(f"--output {output} is a file; name a folder")
-    ours = {_MANIFEST, _PROGRAM, _WEIGHTS, _ITEMS}
-    others = sorted({path.name for path in output.iterdir()} - ours)
-    if others or not (output / _MANIFEST).is_file():
+    names = {path.name for path in output.iterdir()} if output.exists() else set()
+    others = sorted(name for name in names - {*_FILES} if not name.startswith(_NO_EXPORT))
+    if others or (names & {*_FILES} and _MANIFEST not in names):
         held = f"holds {others[0]}" if others else "has no manifest"
         raise UserError(f"--output {output} is no export ({held}); delete it or name another")
-    cure = "delete it or name another --output"
-    if read_record(output / _MANIFEST, _Manifest, cure=cure).get("format") != _FORMAT:
-        raise UserError(f"--output {output} is of another program; delete it or name another")
+    if _MANIFEST in names:
+        cure = "delete it or name another --output"
+        if read_record(output / _MANIFEST, _Manifest, cure=cure).get("format") != _FORMAT:
+            raise UserError(f"--output {output} is of another program; delete it or name another")
 
 
 @contextmanager
-def _replacing(output: Path) -> Iterator[Path]:
-    """Yield an empty folder that takes ``output``'s place where the block ends without an error.
+def _filling(output: Path) -> Iterator[Path]:
+    """Yield an empty folder whose files go into ``output`` where the block ends without an error.
 
-    Whatever ends it early, ``output`` stays as it was. A process that is killed leaves at most a
-    folder ``.NAME.*`` next to it.
+    Whatever ends it early, ``output`` stays as it was; a process that is killed leaves at most a
+    folder ``.new.*`` in it. The folder itself stays: it may be a container's volume.
 
     Raises:
         UserError: nothing can be written there.
     """
+    made = not output.exists()
     try:
-        with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as aside:
+        output.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=output, prefix=".new.") as aside, ExitStack() as undo:
             new, earlier = Path(aside, "new"), Path(aside, "earlier")
             new.mkdir()
+            earlier.mkdir()
             yield new
-            try:
-                if output.exists():
-                    os.replace(output, earlier)
-                os.replace(new, output)
-            except BaseException:
-                if earlier.exists() and not output.exists():
-                    os.replace(earlier, output)
-                raise
+            for name in _FILES:
+                if (output / name).exists():
+                    os.replace(output / name, earlier / name)
+                    undo.callback(os.replace, earlier / name, output / name)
+                else:
+                    undo.callback((output / name).unlink, missing_ok=True)
+                os.replace(new / name, output / name)
+            undo.pop_all()
     except OSError as error:
         raise UserError(f"--output {output}: cannot be written ({error.strerror})") from None
+    finally:
+        if made:
+            with suppress(OSError):  # it holds an export
+                output.rmdir()
 
 
 def _size_and_checksum(path: Path) -> dict[str, Any]:

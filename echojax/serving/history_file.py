@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import stat
-import sys
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from echojax.data.text import TextFile, read_blocks, words
 from echojax.errors import UserError
+from echojax.lock import hold
 from echojax.serving.recommender import Recommender
 
 _FLUSH = 1024  # answers between writes to the disk
@@ -35,9 +35,11 @@ def read_histories(path: Path) -> Iterator[UserHistory]:
     """
     for block in read_blocks(TextFile(path)):
         for line in block.data.split(b"\n"):
-            # Interned: a long history of few items takes the memory of these few.
-            if found := [sys.intern(word.decode()) for word in words(line)]:
-                yield UserHistory(found[0], found[1:])
+            if found := words(line):
+                # A long history of few items takes the memory of these few.
+                decoded = {word: word.decode() for word in found}
+                user, *items = (decoded[word] for word in found)
+                yield UserHistory(user, items)
 
 
 def check_files(histories: Path, output: Path) -> None:
@@ -46,7 +48,8 @@ def check_files(histories: Path, output: Path) -> None:
     if histories.is_dir():
         raise UserError(f"--histories {histories} is a folder; name the file inside it")
     if not histories.is_file():
-        raise UserError(f"--histories {histories}: no such file; check the path")
+        what = "no regular file" if histories.exists() else "no such file"
+        raise UserError(f"--histories {histories}: {what}; check the path")
 
 
 def _check_absent(output: Path) -> None:
@@ -119,28 +122,16 @@ def _only_writer(partial: Path, output: Path) -> Iterator[BinaryIO]:
         found = os.fstat(handle)
         if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
             raise UserError(f"{partial} is no file of its own; delete it")
-        _lock(handle, output)
-        if not partial.exists() or not os.path.samestat(partial.stat(), os.fstat(handle)):
-            raise UserError(f"--output {output} was just finished by another process")
-        try:
-            yield file
-        finally:
-            file.flush()
-            if partial.exists() and not partial.stat().st_size:
-                partial.unlink()
-
-
-def _lock(handle: int, output: Path) -> None:
-    try:
-        import fcntl
-
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UserError(
-            f"another process writes --output {output}; wait for it, or name another file"
-        ) from None
-    except (ImportError, OSError):  # Windows, or a file system without locks
-        pass
+        lock_file = output.with_name(f"{partial.name.removesuffix('partial')}lock")
+        with hold(lock_file, handle, f"writes --output {output}"):
+            if not partial.exists() or not os.path.samestat(partial.stat(), os.fstat(handle)):
+                raise UserError(f"--output {output} was just finished by another process")
+            try:
+                yield file
+            finally:
+                file.flush()
+                if partial.exists() and not partial.stat().st_size:
+                    partial.unlink()
 
 
 def _answers(

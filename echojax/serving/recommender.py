@@ -18,7 +18,8 @@ from echojax.models import SequenceModel
 from echojax.models.heuristic import training_counts
 from echojax.serving.item_ids import ItemIds, check_list
 from echojax.serving.top_k import top_k
-from echojax.serving.trained import check_places, read_run_data, read_trained
+from echojax.serving.trained import check_places, read_trained
+from echojax.training.builders import read_run_data
 
 History = Sequence[object]  # item ids, oldest first
 Filter = Callable[[str], bool]  # is told an item's own id, and says whether to recommend it
@@ -57,38 +58,21 @@ class _Known(NamedTuple):
     unknown: int
 
 
-class _Pool:
-    """Items that may be recommended, as an item set of their own.
+class _Request(NamedTuple):
+    """What is asked of every history, and the pool: items that may be recommended.
 
     Attributes:
-        number_C: the items' numbers, int32, rising from padding's 0 in column 0.
-        item_CxD: their vectors, filled up with padding to a power of two where it is a part.
-
-    Args:
-        item_VxD: all items' vectors.
-        numbers: those that may be recommended, int32, rising; ``None`` takes all.
+        number_C: the pool's item numbers, int32, rising from padding's 0 in column 0.
+        column_V: where each item stands in the pool, int32; 0 where it is not in it.
+        item_CxD: the pool's vectors, filled up with padding to a power of two where it is a part.
+        k: how many items.
+        exclude_seen: leave out what the history holds.
+        approx: recall of the search; ``None`` is exact.
     """
 
-    def __init__(self, item_VxD: jax.Array, numbers: np.ndarray | None):
-        if numbers is None:
-            self._column_V = None
-            self.number_C = np.arange(item_VxD.shape[0], dtype=np.int32)
-            self.item_CxD = item_VxD
-        else:
-            self.number_C = np.append(np.int32(0), numbers)
-            self._column_V = np.zeros(item_VxD.shape[0], np.int32)
-            self._column_V[self.number_C] = np.arange(len(self.number_C))
-            rows = np.zeros(_power_of_two(len(self.number_C)), np.int32)
-            rows[: len(self.number_C)] = self.number_C
-            self.item_CxD = jnp.take(item_VxD, rows, axis=0)
-
-    def columns(self, numbers: np.ndarray) -> np.ndarray:
-        """Return where items stand in the pool; 0 where they are not in it."""
-        return numbers if self._column_V is None else self._column_V[numbers]
-
-
-class _Request(NamedTuple):
-    pool: _Pool
+    number_C: np.ndarray
+    column_V: np.ndarray
+    item_CxD: jax.Array
     k: int
     exclude_seen: bool
     approx: float | None
@@ -120,7 +104,7 @@ class Recommender:
         self.batch_size = batch_size or (64 if jax.default_backend() == "cpu" else 1024)
         self.step = step
         self._popularity = popularity
-        self._item_VxD = jnp.asarray(model.catalogue())
+        self._item_VxD = jnp.asarray(model.output_embeddings())
         graphdef, params = nnx.split(model)
 
         def recommend(
@@ -222,8 +206,8 @@ class Recommender:
         k = self._number_asked(k)
         if approx is not None and not 0 < approx <= 1:
             raise UserError(f"approx must be above 0 and at most 1, not {approx}")
-        pool = _Pool(self._item_VxD, self._allowed(candidates, filter))
-        request = _Request(pool, k, exclude_seen, approx)
+        pool = self._pool(self._allowed(candidates, filter))
+        request = _Request(*pool, k, exclude_seen, approx)
         waiting = None
         for batch in self._batches(histories, request):
             asked = batch, self._compute(batch, request)
@@ -302,6 +286,17 @@ class Recommender:
             raise UserError("candidates and filter leave no item of the catalogue; widen them")
         return numbers
 
+    def _pool(self, numbers: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, jax.Array]:
+        """Return the first fields of a request; ``None`` takes all items."""
+        if numbers is None:
+            all_V = np.arange(len(self.item_ids), dtype=np.int32)
+            return all_V, all_V, self._item_VxD
+        number_C = np.append(np.int32(0), numbers)
+        column_V = np.zeros(len(self.item_ids), np.int32)
+        column_V[number_C] = np.arange(number_C.size)
+        rows = padded([number_C], 1, _power_of_two(number_C.size))[0]
+        return number_C, column_V, jnp.take(self._item_VxD, rows, axis=0)
+
     def _batches(self, histories: Iterable[History], request: _Request) -> Iterator[list[_Known]]:
         """Yield histories in batches that end where they, or their items, get many.
 
@@ -330,7 +325,7 @@ class Recommender:
         numbers, unknown = self.item_ids.numbers(history)
         seen = np.unique(numbers) if request.exclude_seen else np.zeros(0, np.int32)
         # A copy, for a part would keep all of a long history in memory.
-        return _Known(numbers[-self.max_len :].copy(), request.pool.columns(seen), unknown)
+        return _Known(numbers[-self.max_len :].copy(), request.column_V[seen], unknown)
 
     def _compute(self, batch: list[_Known], request: _Request) -> Top:
         """Start the computation of a batch; nothing is waited for."""
@@ -339,11 +334,11 @@ class Recommender:
         width = _power_of_two(max(map(len, excluded)))
         return self._best(
             self._params,
-            request.pool.item_CxD,
+            request.item_CxD,
             item_ids_BxL,
             lengths_B,
             padded(excluded, len(lengths_B), width),
-            request.pool.number_C.size,
+            request.number_C.size,
             k=_searched(request.k),
             approx=request.approx,
         )
@@ -351,7 +346,7 @@ class Recommender:
     def _answers(
         self, batch: list[_Known], top: Top, request: _Request
     ) -> Iterator[Recommendation]:
-        k, number_C = request.k, request.pool.number_C
+        k, number_C = request.k, request.number_C
         score_BxK, item_BxK = np.asarray(top.score_BxK)[:, :k], np.asarray(top.item_BxK)[:, :k]
         for known, score_K, item_K in zip(batch, score_BxK, item_BxK, strict=False):
             if known.newest_L.size:

@@ -104,7 +104,7 @@ class Stream:
     def add(self, state: StreamState, item_B: jax.Array) -> tuple[StreamState, jax.Array]:
         """Take in one event a user; return the state and the vectors after it, (B, D).
 
-        The vectors are compared with ``model.catalogue()``, as those of ``model.encode`` are.
+        They are compared with ``model.output_embeddings()``, as ``model.encode``'s vectors are.
 
         Args:
             state: what ``start``, ``add`` or ``read`` returned.

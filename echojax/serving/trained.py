@@ -10,14 +10,13 @@ import numpy as np
 from flax import nnx
 
 from echojax.config import Config
-from echojax.data import Dataset, Split, item_titles
+from echojax.data import item_titles
 from echojax.data.titles import TITLED
 from echojax.errors import UserError
 from echojax.interop.weights import weights
 from echojax.models import HEURISTICS, SequenceModel
-from echojax.training.builders import read_data
 from echojax.training.checkpoints import load_checkpoint
-from echojax.training.run_folder import check_same_data, read_config, read_items
+from echojax.training.run_folder import read_config, read_items
 from selective_scan import implementations
 
 log = logging.getLogger(__name__)
@@ -85,28 +84,6 @@ def check_places(data_dir: str | None, data_path: str | None) -> None:
         raise UserError(f"--data-dir {data_dir} is no folder; check the path")
     if data_path is not None and not (Path(data_path).exists() or has_magic(data_path)):
         raise UserError(f"--data-path {data_path} is no file; check the path")
-
-
-def read_run_data(
-    folder: Path, config: Config, *, data_dir: str | None = None, data_path: str | None = None
-) -> tuple[Dataset, Split]:
-    """Return the data that a run was trained on.
-
-    Args:
-        folder: the run folder.
-        config: its configuration.
-        data_dir: where the data lies now, if not where the run found it.
-        data_path: where the run's own file lies now.
-
-    Raises:
-        UserError: the data is not there, or not what the run was trained on.
-    """
-    config = dataclasses.replace(
-        config, data_dir=data_dir or config.data_dir, data_path=data_path or config.data_path
-    )
-    dataset, split = read_data(config)
-    check_same_data(folder, dataset)
-    return dataset, split
 
 
 def run_titles(

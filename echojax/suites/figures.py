@@ -3,7 +3,10 @@
 import math
 import tempfile
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
@@ -24,57 +27,61 @@ from echojax.report.figures import (
 from echojax.report.learned_figures import learned_pictures
 from echojax.report.run_record import read_run
 from echojax.suites.results import RunResult
-from echojax.suites.scores import FEW, Difference
-from echojax.suites.summary import ResultRow, Summary
+from echojax.suites.tables import FEW
+
+_Row = dict[str, Any]
 
 
-def pictures(data: Summary, reference: str) -> list[Picture]:
-    """Draw what there is of a data set so far."""
-    scored = [row for row in data.rows if row.ndcg is not None]
+def pictures(frame: pl.DataFrame, data: str, reference: str) -> list[Picture]:
+    """Draw what there is of a data set so far, from the frame of ``score_frame``."""
+    scored = frame.drop_nulls("ndcg@10")
+    main = scored.filter(table="main").rows(named=True)
     drawn = []
-    if scored:
+    if main:
         drawn.append(
             Picture(
-                f"{data.name}-scores",
-                f"Test scores on {data.name}",
+                f"{data}-scores",
+                f"Test scores on {data}",
                 f"Mean over seeds with 95 % bootstrap intervals over users; {reference} is set "
                 "off. Overlapping intervals do not mean that two rows are equal: the paired test "
                 "tells.",
-                _draw_scores(scored, reference),
+                _draw_scores(main, reference),
             )
         )
-    for name, title, rows in (
-        ("differences", "Difference to", data.rows),
-        ("ablation", "Ablation of", data.ablation),
+    for table, name, title in (
+        ("main", "differences", "Difference to"),
+        ("ablation", "ablation", "Ablation of"),
     ):
-        tested = [row for row in rows if isinstance(row.difference, Difference)]
+        tested = scored.filter(table=table).drop_nulls("difference_p").rows(named=True)
         if tested:
             drawn.append(
                 Picture(
-                    f"{data.name}-{name}",
-                    f"{title} {reference} on {data.name}",
+                    f"{data}-{name}",
+                    f"{title} {reference} on {data}",
                     "NDCG@10, differences user by user with 95 % intervals; right of the line a "
                     f"row is better than {reference}. Filled: p below .05 after Holm's correction.",
                     _draw_differences(tested),
                 )
             )
-    # Of a single bin there is nothing to see.
-    if rows := [row for row in data.rows if len(row.by_length) > 1]:
+    by_length = scored.filter(
+        pl.col("variant").is_in([row["variant"] for row in main]), table="by length"
+    )
+    if by_length["from"].n_unique() > 1:  # of a single bin there is nothing to see
         drawn.append(
             Picture(
-                f"{data.name}-by-length",
-                f"NDCG@10 by length of the history on {data.name}",
+                f"{data}-by-length",
+                f"NDCG@10 by length of the history on {data}",
                 f"{reference} with 95 % intervals over users, and the best of the other rows; the "
                 "rest in grey. Below each range stands its number of test examples.",
-                _draw_by_length(rows, reference),
+                _draw_by_length(main, by_length, reference),
             )
         )
-    timed = [row for row in scored if row.cost and row.cost["seconds_to_best"]]
+    timed = [row for row in main if row["seconds_to_best"]]
     if len(timed) > 1:
         drawn.append(
             Picture(
-                f"{data.name}-time",
-                f"Score against training time on {data.name}",
+                f"{data}-time",
+                f"Score against training time on {data}",
                 "Seconds in training steps up to the best epoch, mean over seeds, on the machines "
                 "named on this page.",
                 _draw_time(timed, reference),
@@ -83,104 +90,103 @@ def pictures(data: Summary, reference: str) -> list[Picture]:
     return drawn
 
 
-def learned(data: Summary, reference: str) -> list[Picture]:
+def learned(run: RunResult | None, data: str, reference: str) -> list[Picture]:
     """Draw what the reference's first run has learned, where its folder kept an analysis."""
-    run = data.reference_run
     if run is None or run.analysis is None:
         return []
-    return [
-        Picture(
-            f"{data.name}-{one.name}",
-            f"{one.title}: {reference} on {data.name}",
-            f"{one.caption} First seed.",
-            one.figure,
-        )
-        for one in _learned_pictures(run, run.analysis)
-    ]
-
-
-def _learned_pictures(run: RunResult, analysis: bytes) -> list[Picture]:
     with tempfile.TemporaryDirectory() as name:  # a run folder again
         folder = Path(name)
-        write_json(folder / "config.json", run.results["config"])
-        (folder / "insight.npz").write_bytes(analysis)
-        return learned_pictures(read_run(folder))
+        write_json(folder / "config.json", run.config)
+        (folder / "insight.npz").write_bytes(run.analysis)
+        return [
+            Picture(
+                f"{data}-{one.name}",
+                f"{one.title}: {reference} on {data}",
+                f"{one.caption} First seed.",
+                one.figure,
+            )
+            for one in learned_pictures(read_run(folder))
+        ]
 
 
-def _draw_scores(rows: list[ResultRow], reference: str) -> Figure:
+def _draw_scores(rows: list[_Row], reference: str) -> Figure:
     with drawing_style():
         figure, panels = new_figure(0.8 + 0.24 * len(rows), columns=2)
-        for axes, metric in zip(panels, ("hr", "ndcg"), strict=True):
-            found = [getattr(row, metric) for row in rows]
+        for axes, metric in zip(panels, ("hr@10", "ndcg@10"), strict=True):
             draw_dots(
                 axes,
-                [row.name for row in rows],
-                [one.mean for one in found],
-                [one.interval for one in found],
-                [BLUE if row.name == reference else GREY for row in rows],
-                labels=[f"{one.mean:.3f}" for one in found],
+                [row["variant"] for row in rows],
+                [row[metric] for row in rows],
+                [_interval(row, metric) for row in rows],
+                [BLUE if row["variant"] == reference else GREY for row in rows],
+                labels=[f"{row[metric]:.3f}" for row in rows],
             )
-            axes.set_xlabel(f"{metric.upper()}@10")
+            axes.set_xlabel(metric.upper())
     return figure
 
 
-def _draw_differences(rows: list[ResultRow]) -> Figure:
-    found = [row.difference for row in rows if isinstance(row.difference, Difference)]
+def _interval(row: _Row, metric: str) -> tuple[float, float] | None:
+    low, high = row[f"{metric}_low"], row[f"{metric}_high"]
+    return None if low is None else (low, high)
+
+
+def _draw_differences(rows: list[_Row]) -> Figure:
     with drawing_style():
         figure, (axes,) = new_figure(0.8 + 0.24 * len(rows))
         axes.axvline(0, color=BLUE, linewidth=1.2)
         draw_dots(
             axes,
-            [row.name for row in rows],
-            [one.mean for one in found],
-            [(one.low, one.high) for one in found],
+            [row["variant"] for row in rows],
+            [row["difference_mean"] for row in rows],
+            [_interval(row, "difference") for row in rows],
             [GREY] * len(rows),
-            filled=[one.p_holm < 0.05 for one in found],
+            filled=[row["difference_p_holm"] < 0.05 for row in rows],
         )
         axes.set_xlabel("difference in NDCG@10")
     return figure
 
 
-def _draw_by_length(rows: list[ResultRow], reference: str) -> Figure:
+def _draw_by_length(main: list[_Row], by_length: pl.DataFrame, reference: str) -> Figure:
     """Draw the reference, the best other row, and the rest."""
-    bins = [one for one in rows[0].by_length if one.examples >= FEW]
-    places = {one.first: place for place, one in enumerate(bins)}
-    peers = [row for row in rows if row.name != reference]
-    best = max(peers, key=lambda row: row.ndcg.mean if row.ndcg else 0, default=None)
+    enough = by_length.filter(pl.col("examples") >= FEW)
+    bins = enough.unique("from", keep="first", maintain_order=True)
+    places = {start: place for place, start in enumerate(bins["from"])}
+    rows = [row for row in main if row["variant"] in set(by_length["variant"])]
+    peers = [row for row in rows if row["variant"] != reference]
+    best = max(peers, key=lambda row: row["ndcg@10"], default=None)
     with drawing_style():
         figure, (axes,) = new_figure(3.4)
-        for row in sorted(rows, key=lambda row: (row.name == reference, row is best)):
-            points = [(places[one.first], one.ndcg) for one in row.by_length if one.first in places]
-            means = [one.mean for _, one in points]
-            if row.name != reference and row is not best:
-                axes.plot([place for place, _ in points], means, color=FAINT, linewidth=1.0)
+        for row in sorted(rows, key=lambda row: (row["variant"] == reference, row is best)):
+            name = row["variant"]
+            points = enough.filter(variant=name).rows(named=True)
+            x = np.array([places[one["from"]] for one in points], float)
+            means = [one["ndcg@10"] for one in points]
+            if name != reference and row is not best:
+                axes.plot(x, means, color=FAINT, linewidth=1.0)
                 continue
-            colour, shift = (BLUE, -0.06) if row.name == reference else (ORANGE, 0.06)
-            x = [place + shift for place, _ in points]
+            colour, shift = (BLUE, -0.06) if name == reference else (ORANGE, 0.06)
             axes.plot(
-                x, means, color=colour, label=row.name, marker="o", markersize=4, linewidth=1.6
+                x + shift, means, color=colour, label=name, marker="o", markersize=4, linewidth=1.6
             )
-            for place, (_, one) in zip(x, points, strict=True):
-                if one.interval is not None:
-                    axes.plot([place, place], one.interval, color=colour, linewidth=1.2)
-        name_lengths(axes, [(one.first, one.last, one.examples) for one in bins])
+            for place, one in zip(x + shift, points, strict=True):
+                if interval := _interval(one, "ndcg@10"):
+                    axes.plot([place, place], interval, color=colour, linewidth=1.2)
+        name_lengths(axes, bins.select("from", "to", "examples").rows())
         axes.set_ylabel("NDCG@10")
         legend_above(axes)
     return figure
 
 
-def _draw_time(rows: list[ResultRow], reference: str) -> Figure:
+def _draw_time(rows: list[_Row], reference: str) -> Figure:
     """Draw NDCG@10 against the time up to the best epoch."""
     points = {}
     with drawing_style():
         figure, (axes,) = new_figure(3.4)
         for row in rows:
-            assert row.cost is not None
-            assert row.ndcg is not None
-            x, y = points[row.name] = row.cost["seconds_to_best"], row.ndcg.mean
-            colour = BLUE if row.name == reference else GREY
-            if row.ndcg.interval:
-                axes.plot([x, x], row.ndcg.interval, color=colour, linewidth=1)
+            x, y = points[row["variant"]] = row["seconds_to_best"], row["ndcg@10"]
+            colour = BLUE if row["variant"] == reference else GREY
+            if interval := _interval(row, "ndcg@10"):
+                axes.plot([x, x], interval, color=colour, linewidth=1)
             axes.plot(x, y, "o", color=colour, markersize=6, zorder=3)
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")

@@ -1,20 +1,17 @@
 """A suite's page (HTML and Markdown), its figures, and ``results.csv``, from its results."""
 
-import io
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import polars as pl
 
-from echojax.evaluation.seed_means import Estimate
 from echojax.files import write_atomically
 from echojax.report.pages import render
 from echojax.suites.results import Results
 from echojax.suites.runs import Run
-from echojax.suites.scores import METRICS, Difference, estimates
+from echojax.suites.scores import score_frame
 from echojax.suites.suite_file import Suite
-from echojax.suites.summary import ResultRow, Summary, summarise
 from echojax.suites.tables import tables_of
 
 
@@ -24,7 +21,7 @@ def write_page(
     results: Results,
     *,
     command: str,
-    damaged: Mapping[str, str] | None = None,
+    damaged: Mapping[str, str],
 ) -> None:
     """Write the page of whatever is finished, and its files, into the suite's folder.
 
@@ -37,65 +34,74 @@ def write_page(
     """
     from echojax.suites.figures import learned, pictures  # matplotlib: half a second, only now
 
-    out, summaries = results.out, []
     datasets: list[dict[str, Any]] = []
+    frames, finished_runs = [], []
     for name in suite.datasets:
-        data = summarise(suite, runs, name, results, damaged or {})
-        summaries.append(data)
-        drawn, of_model = pictures(data, suite.reference), learned(data, suite.reference)
-        datasets.append(
-            {
-                "data": data,
-                "about": about_data(data),
-                "tables": tables_of(data, suite.reference),
-                "pictures": drawn,
-                "learned": of_model,
-                "commands": _commands(data),
-            }
-        )
-        for picture in drawn[1:]:  # the first shows what the first table says
-            write_atomically(out / f"{picture.name}.png", picture.png())
-        for picture in of_model:
-            write_atomically(out / f"{picture.name}.svg", picture.svg())
+        on_data = [run for run in runs if run.dataset == name]
+        finished, problems = results.finished(on_data, damaged)
+        failures = ((run.name, results.failures.get(run.name)) for run in on_data)
+        frames.append(frame := score_frame(suite, name, on_data, finished))
+        first = next(iter(finished.values()), None)
+        config = on_data[0].config
+        source = "" if config.data_path else config.dataset
+        reference = next((run.name for run in on_data if run.variant == suite.reference), "")
+        one: dict[str, Any] = {
+            "name": name,
+            "first": first,
+            "about": _about_data([run.results for run in finished.values()]),
+            "problems": problems + [f"{run} failed: {why}" for run, why in failures if why],
+            "missing": [run.name for run in on_data if run.name not in finished],
+            "tables": tables_of(frame, suite.reference, first, source),
+            "pictures": pictures(frame, name, suite.reference),
+            "learned": learned(finished.get(reference), name, suite.reference),
+            "commands": dict(frame.drop_nulls("command").select("variant", "command").rows()),
+        }
+        datasets.append(one)
+        finished_runs += [run.results for run in finished.values()]
+        for picture in one["pictures"][1:]:  # the first shows what the first table says
+            write_atomically(results.out / f"{picture.name}.png", picture.png())
+        for picture in one["learned"]:
+            write_atomically(results.out / f"{picture.name}.svg", picture.svg())
+    missing = sum(len(one["missing"]) for one in datasets)
+    about = [
+        *([suite.about] if suite.about else []),
+        f"suite {suite.name}",
+        f"seeds {', '.join(map(str, suite.seeds))}",
+        *_dates(finished_runs),
+        *dict.fromkeys(run["processor"] for run in finished_runs if run.get("processor")),
+        *([f"not finished: {missing} runs are missing"] if missing else []),
+    ]
     values = {
         "suite": suite,
         "title": suite.title,
-        "subtitle": " · ".join(_about_suite(suite, summaries)),
+        "subtitle": " · ".join(about),
         "command": command,
         "datasets": datasets,
-        "facts": _facts(summaries),
+        "facts": _facts(datasets, finished_runs),
     }
-    write_atomically(out / "results.csv", results_csv(summaries))
-    write_atomically(out / "page.md", render("suite.md", **values))
-    write_atomically(out / "page.html", render("suite.html", **values))
+    write_atomically(results.out / "results.csv", pl.concat(frames).write_csv())
+    write_atomically(results.out / "page.md", render("suite.md", **values))
+    write_atomically(results.out / "page.html", render("suite.html", **values))
 
 
-def about_data(data: Summary) -> str:
+def _about_data(runs: Sequence[dict[str, Any]]) -> str:
     """Return one line on the data of a table, on what was run and when."""
-    if data.results is None:
+    if not runs:
         return "no run is finished yet"
-    facts, protocol = data.results["dataset"], data.results["protocol"]
-    runs = [run.results for run in data.finished.values()]
+    facts, protocol = runs[0]["dataset"], runs[0]["protocol"]
     words = [
         f"{facts['users']:,} users, {facts['items']:,} items, {facts['interactions']:,} "
         "interactions",
-        f"{data.results['test']['examples']:,} test examples, {protocol['split']}, every item "
-        f"ranked, seen items {'filtered' if protocol['exclude_seen'] else 'kept'}",
-        *_ties(facts),
-        *_dates(runs),
-        *dict.fromkeys(f"{run['device']}, jax {run['versions']['jax']}" for run in runs),
-        f"sha256 {facts['sha256'][:12]}",
+        f"{runs[0]['test']['examples']:,} test examples, {protocol['split']}, every item ranked, "
+        f"seen items {'filtered' if protocol['exclude_seen'] else 'kept'}",
     ]
-    return " · ".join(words)
-
-
-def _ties(facts: dict[str, Any]) -> list[str]:
-    """Return how sure the order of events is."""
     if facts.get("time") == "position":
-        return ["no times: events in the file's order"]
-    share = facts.get("tie_share", 0)
-    return (
-        [f"{share:.0%} of adjacent events at the same time, in the file's order"] if share else []
+        words.append("no times: events in the file's order")
+    elif share := facts.get("tie_share"):
+        words.append(f"{share:.0%} of adjacent events at the same time, in the file's order")
+    devices = (f"{run['device']}, jax {run['versions']['jax']}" for run in runs)
+    return " · ".join(
+        [*words, *_dates(runs), *dict.fromkeys(devices), f"sha256 {facts['sha256'][:12]}"]
     )
 
 
@@ -105,22 +111,10 @@ def _dates(runs: Sequence[dict[str, Any]]) -> list[str]:
     return [] if not days else [days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"]
 
 
-def _about_suite(suite: Suite, summaries: Sequence[Summary]) -> list[str]:
-    runs = [run.results for data in summaries for run in data.finished.values()]
-    missing = sum(len(data.missing) for data in summaries)
-    return [
-        *([suite.about] if suite.about else []),
-        f"suite {suite.name}",
-        f"seeds {', '.join(map(str, suite.seeds))}",
-        *_dates(runs),
-        *dict.fromkeys(run["processor"] for run in runs if run.get("processor")),
-        *([f"not finished: {missing} runs are missing"] if missing else []),
-    ]
-
-
-def _facts(summaries: Sequence[Summary]) -> dict[str, dict[str, Any]]:
+def _facts(
+    datasets: Iterable[Mapping[str, Any]], runs: Sequence[dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
     """Return where the numbers come from: data, machines, versions."""
-    runs = [run.results for data in summaries for run in data.finished.values()]
     facts: dict[str, dict[str, Any]] = {}
     for title, name in (("Machines of the runs", "processor"), ("Commits of the runs", "commit")):
         facts[title] = dict(Counter(run[name] for run in runs if run.get(name) is not None))
@@ -128,81 +122,8 @@ def _facts(summaries: Sequence[Summary]) -> dict[str, dict[str, Any]]:
     different = [place for i, place in enumerate(places) if place not in places[:i]]
     for number, place in enumerate(different, 1):
         facts[f"Device and versions{f' {number}' if number > 1 else ''}"] = place
-    for data in summaries:
-        if data.results is not None:
-            facts[f"Data: {data.name}"] = data.results["dataset"]
-            facts[f"Protocol: {data.name}"] = data.results["protocol"]
+    for data in datasets:
+        if data["first"] is not None:
+            facts[f"Data: {data['name']}"] = data["first"].results["dataset"]
+            facts[f"Protocol: {data['name']}"] = data["first"].results["protocol"]
     return facts
-
-
-def _commands(data: Summary) -> str:
-    """Return the command of each variant's first seed, one a line."""
-    commands = {row.name: row.command for row in (*data.rows, *data.ablation) if row.command}
-    return "\n".join(f"# {name}\n{command}" for name, command in commands.items())
-
-
-def results_csv(summaries: Sequence[Summary]) -> bytes:
-    """Return all numbers of the page at full precision, a line a row of a table.
-
-    ``table`` says of which: main, seen items (of the other treatment), ablation, "by length" with
-    ``from`` and ``to``, or "protocols" with ``split``, ``ranking`` and ``exclude_seen``.
-    """
-    lines: list[dict[str, Any]] = []
-    for data in summaries:
-        tables = (
-            ("main", data.rows),
-            ("seen items", data.other_rows),
-            ("ablation", data.ablation[1:]),  # the reference is in main
-        )
-        for table, rows in tables:
-            lines += [{"data": data.name, "table": table, **_line(row)} for row in rows]
-        lines += [
-            {
-                "data": data.name, "table": "by length", "variant": row.name, "from": one.first,
-                "to": one.last, "examples": one.examples, **_scores(one.hr, one.ndcg),
-            }
-            for row in (*data.rows, *data.ablation[1:])
-            for one in row.by_length
-        ]  # fmt: skip
-        lines += [
-            {
-                "data": data.name, "table": "protocols", "variant": variant,
-                "seeds": " ".join(map(str, seeds)), **protocol._asdict(),
-                "examples": next(iter(seeds.values())).test["examples"],
-                **_scores(*estimates(tuple(seeds.values()))),
-            }
-            for variant, found in data.protocols.items()
-            for protocol, seeds in found.items()
-        ]  # fmt: skip
-    buffer = io.BytesIO()
-    pl.DataFrame(lines, infer_schema_length=None).write_csv(buffer)
-    return buffer.getvalue()
-
-
-def _line(row: ResultRow) -> dict[str, Any]:
-    difference = row.difference if isinstance(row.difference, Difference) else None
-    names = ("mean", "spread", "low", "high", "p", "p_holm")
-    costs = (
-        "seconds_to_best", "seconds_per_epoch", "epochs", "best_epoch", "parameters",
-        "memory_bytes",
-    )  # fmt: skip
-    return {
-        "variant": row.name, "model": row.model, "seeds": " ".join(map(str, row.seeds)),
-        **_scores(row.hr, row.ndcg), "validation_ndcg@10": row.valid_ndcg,
-        **{f"difference_{name}": getattr(difference, name, None) for name in names},
-        **{name: (row.cost or {}).get(name) for name in costs}, "command": row.command or None,
-    }  # fmt: skip
-
-
-def _scores(*of_metrics: Estimate | None) -> dict[str, float | None]:
-    """Return the columns of the estimates of ``METRICS``."""
-    columns: dict[str, float | None] = {}
-    for metric, estimate in zip(METRICS, of_metrics, strict=True):
-        low, high = estimate.interval if estimate and estimate.interval else (None, None)
-        columns |= {
-            metric: estimate.mean if estimate else None,
-            f"{metric}_low": low,
-            f"{metric}_high": high,
-            f"{metric}_spread": estimate.spread if estimate else None,
-        }
-    return columns

@@ -31,10 +31,10 @@ from echojax.models import HEURISTICS
 from echojax.models.heuristic import training_counts
 from echojax.suites.results import PROTOCOLS_JSON, PROTOCOLS_NPZ, read_alternatives, results_sha256
 from echojax.suites.scores import COLUMNS, METRICS
-from echojax.training.builders import read_data
+from echojax.training.builders import read_run_data
 from echojax.training.checkpoints import load_checkpoint
 from echojax.training.evaluate import encoder_and_items, make_evaluator
-from echojax.training.run_folder import check_same_data, read_config
+from echojax.training.run_folder import read_config
 
 # exclude_seen -> the rank of every test target among all items
 FullRanker = Callable[[bool], np.ndarray]
@@ -52,9 +52,7 @@ def evaluate_if_missing(folder: Path, data_dir: str | None) -> bool:
     if read_alternatives(folder):
         return False
     config = read_config(folder)
-    config = dataclasses.replace(config, data_dir=data_dir or config.data_dir)
-    dataset, split = read_data(config)
-    check_same_data(folder, dataset)
+    dataset, split = read_run_data(folder, config, data_dir=data_dir)
     rankers = _heuristic if config.model in HEURISTICS else _learned
     rank_all, score_candidates = rankers(folder, config, dataset, split)
     test, entries = split.test, []

@@ -10,49 +10,27 @@ from pathlib import Path
 
 from rich.console import Console
 
+from echojax.commands.reproduce import Flags
 from echojax.errors import UserError
+from echojax.lock import BusyError
 from echojax.report.tables import duration
 from echojax.signals import Interrupted, Stopped, stopping_at_once
 from echojax.suites.page import write_page
 from echojax.suites.protocols import evaluate_if_missing
 from echojax.suites.results import RUNS, Results, read
-from echojax.suites.runs import Run, only_variants, plan, write_failure, write_sample
+from echojax.suites.runs import Run, plan, write_failure, write_sample
 from echojax.suites.suite_file import Suite, find_suite, read_suite
-from echojax.suites.summary import finished_runs
 from echojax.training.builders import read_data, resolved
 from echojax.training.run import run as train
-from echojax.training.run_folder import BusyError
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Flags:
-    """Run a suite of data sets x models x seeds and write one page that compares them.
-
-    What is finished is skipped, what was interrupted goes on: the same command again.
-    """
-
-    suite: str | None = None
-    """A file, or the name of one in experiments/suites (ml-100k)."""
-    quick: bool = False
-    """The suite named quick: minutes on two cores, on generated data and a sample of ml-100k."""
-    out: Path | None = None
-    """Folder of runs, results and page (runs/SUITE)."""
-    data_dir: str | None = None
-    """Folder that holds the data sets' files (else $ECHOJAX_DATA, else the user's cache)."""
-    only: tuple[str, ...] = ()
-    """Run only these variants of the suite; the page shows whatever is there."""
-    report_only: bool = False
-    """Write the page again, of the results that are there, and run nothing."""
-
-
-def reproduce(flags: Flags, suites: Path, console: Console) -> bool:
+def reproduce(flags: Flags, console: Console) -> bool:
     """Run the command; return whether every run that was wanted is finished.
 
     Args:
         flags: the command line.
-        suites: the folder of the suites that come along.
         console: where training prints.
 
     Raises:
@@ -62,46 +40,36 @@ def reproduce(flags: Flags, suites: Path, console: Console) -> bool:
     if flags.quick and flags.suite is not None:
         raise UserError("--quick is the suite named quick; leave --suite out")
     name = flags.suite or ("quick" if flags.quick else "ml-100k")
-    suite = read_suite(find_suite(name, suites))
+    suite = read_suite(find_suite(name))
     out = flags.out or Path("runs") / suite.name
     runs = plan(suite, out, flags.data_dir)
-    wanted = only_variants(runs, suite, flags.only) if flags.only else runs
+    wanted = [run for run in runs if run.variant in suite.known(flags.only)] if flags.only else runs
     _check_folder(out, runs, flags.report_only)
     results = read(out, suite.name)
     damaged = results.pack(runs)
     command = f"python experiments/reproduce.py {'--quick' if flags.quick else f'--suite {name}'}"
+    these = _Suite(suite, runs, results, command, flags.data_dir, console)
     if flags.report_only:
-        _write(suite, runs, results, command)
+        these.write_page()
         return True
     for run in wanted:
         if run.name in damaged:
             raise UserError(damaged[run.name])
     states = [results.state_of(run) for run in wanted]  # refuses before anything runs
-    log.info("%d runs, %d of them finished, in %s", len(wanted), states.count("finished"), out)
-    made, started = 0, time.monotonic()
-    missing = len(states) - states.count("finished")
+    finished = states.count("finished")
+    log.info("%d runs, %d of them finished, in %s", len(wanted), finished, out)
     try:
         with stopping_at_once():
             results.write()
-            for number, run in enumerate(wanted, 1):
-                left = (time.monotonic() - started) / made * (missing - made) if made else None
-                title = f"[{number}/{len(wanted)}] {run.name}: {run.command}"
-                title += "" if left is None else f" (about {duration(left)} left)"
-                results.pack([run])  # another process may have made it
-                unfinished = results.state_of(run) != "finished"
-                if unfinished:
-                    log.info("%s", title)
-                if _make(run, runs, suite, results, flags.data_dir, console):
-                    _write(suite, runs, results, command)
-                made += unfinished
+            these.make(wanted, len(states) - finished)
     except (Interrupted, Stopped) as stop:
         signum = stop.signum if isinstance(stop, Stopped) else stop.code - 128
-        _write(suite, runs, results, command)
+        these.write_page()
         raise Interrupted("stopped and saved; the same command goes on", signum) from None
     failures = {run.name: why for run in wanted if (why := results.failures.get(run.name))}
     for failed, why in failures.items():
         log.info("failed: %s: %s", failed, why)
-    _write(suite, runs, results, command)
+    these.write_page()
     return not failures and all(results.state_of(run) == "finished" for run in wanted)
 
 
@@ -114,71 +82,86 @@ def _check_folder(out: Path, runs: list[Run], report_only: bool) -> None:
         raise UserError(f"--out {out} has no {RUNS} and no run of the suite; name another folder")
 
 
-def _write(suite: Suite, runs: list[Run], results: Results, command: str) -> None:
-    """Pack what is finished, write the page, and log where it is."""
-    damaged = results.pack(runs)
-    results.write()
-    write_page(suite, runs, results, command=command, damaged=damaged)
-    log.info("page: %s", results.out / "page.html")
+@dataclass
+class _Suite:
+    """A suite under way: what was asked for, and what is there."""
 
+    suite: Suite
+    runs: list[Run]
+    results: Results
+    command: str
+    data_dir: str | None
+    console: Console
 
-def _make(
-    run: Run,
-    runs: list[Run],
-    suite: Suite,
-    results: Results,
-    data_dir: str | None,
-    console: Console,
-) -> bool:
-    """Do what is missing of one run; return whether there is news. Failures are recorded."""
-    unfinished = results.state_of(run) != "finished"
-    evaluated, why = False, None
-    try:
-        if unfinished:
-            if users := suite.sample_users.get(run.dataset):
-                assert run.config.data_path is not None
-                dataset = suite.datasets[run.dataset]["dataset"]
-                write_sample(Path(run.config.data_path), dataset, users, data_dir)
-            _refuse_other_data(run, runs, results)
-            resume = (run.folder / "config.json").exists()
-            train(dataclasses.replace(run.config, resume=resume), console)
-        if run.variant in suite.variants and run.folder.exists():
-            evaluated = _evaluate(run, data_dir)
-    except (Interrupted, Stopped):
-        raise
-    except BusyError as busy:
-        log.info("%s", busy)
-        return False
-    except UserError as error:
-        why = str(error)
-    except Exception as error:  # a run's own, whatever it is: the others go on
-        traceback.print_exc(file=sys.stderr)
-        why = f"{type(error).__name__}: {' '.join(str(error).split())}"
-    news = unfinished or evaluated or why != results.failures.get(run.name)
-    write_failure(run, why)
-    results.failures.pop(run.name, None)  # packed again where there is one
-    return news
+    def write_page(self) -> None:
+        """Pack what is finished, write the page, and log where it is."""
+        damaged = self.results.pack(self.runs)
+        self.results.write()
+        write_page(self.suite, self.runs, self.results, command=self.command, damaged=damaged)
+        log.info("page: %s", self.results.out / "page.html")
 
+    def make(self, wanted: list[Run], missing: int) -> None:
+        """Do what is missing of the runs, of which so many are not finished; write the page."""
+        made, started = 0, time.monotonic()
+        for number, run in enumerate(wanted, 1):
+            self.results.pack([run])  # another process may have made it
+            unfinished = self.results.state_of(run) != "finished"
+            if unfinished:
+                left = ""
+                if made:
+                    seconds = (time.monotonic() - started) / made * (missing - made)
+                    left = f" (about {duration(seconds)} left)"
+                log.info("[%d/%d] %s: %s%s", number, len(wanted), run.name, run.command, left)
+            if self._make(run, unfinished):
+                self.write_page()
+            made += unfinished
 
-def _evaluate(run: Run, data_dir: str | None) -> bool:
-    """Evaluate a finished run under other protocols; if its checkpoint is lost, it stays as is."""
-    try:
-        return evaluate_if_missing(run.folder, data_dir)
-    except UserError as error:
-        log.info("%s is not evaluated under other protocols: %s", run.name, error)
-        return False
+    def _make(self, run: Run, unfinished: bool) -> bool:
+        """Do what is missing of one run; return whether there is news. Failures are recorded."""
+        evaluated, why = False, None
+        try:
+            if unfinished:
+                if users := self.suite.sample_users.get(run.dataset):
+                    assert run.config.data_path is not None
+                    dataset = self.suite.datasets[run.dataset]["dataset"]
+                    write_sample(Path(run.config.data_path), dataset, users, self.data_dir)
+                self._refuse_other_data(run)
+                resume = (run.folder / "config.json").exists()
+                train(dataclasses.replace(run.config, resume=resume), self.console)
+            if run.variant in self.suite.variants and run.folder.exists():
+                evaluated = self._evaluate(run)
+        except (Interrupted, Stopped):
+            raise
+        except BusyError as busy:
+            log.info("%s", busy)
+            return False
+        except UserError as error:
+            why = str(error)
+        except Exception as error:  # a run's own, whatever it is: the others go on
+            traceback.print_exc(file=sys.stderr)
+            why = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        news = unfinished or evaluated or why != self.results.failures.get(run.name)
+        write_failure(run, why)
+        self.results.failures.pop(run.name, None)  # packed again where there is one
+        return news
 
+    def _evaluate(self, run: Run) -> bool:
+        """Evaluate a run under other protocols; if its checkpoint is lost, it stays as it is."""
+        try:
+            return evaluate_if_missing(run.folder, self.data_dir)
+        except UserError as error:
+            log.info("%s is not evaluated under other protocols: %s", run.name, error)
+            return False
 
-def _refuse_other_data(run: Run, runs: list[Run], results: Results) -> None:
-    """Check before hours of training that the run will stand in one table with the others."""
-    finished, _ = finished_runs([one for one in runs if one.dataset == run.dataset], results, {})
-    if not finished:
-        return
-    name, first = next(iter(finished.items()))  # the others are on the same data
-    dataset, _ = read_data(resolved(run.config))
-    theirs, here = first.results["dataset"]["sha256"], dataset.fingerprint["sha256"]
-    if theirs != here:
-        raise UserError(
-            f"{name} was made on other data (sha256 {theirs[:12]}, here {here[:12]}); give "
-            "--data-dir the folder of its files, or name another --out"
-        )
+    def _refuse_other_data(self, run: Run) -> None:
+        """Check before hours of training that the run will stand in one table with the others."""
+        others = [one for one in self.runs if one.dataset == run.dataset]
+        for name, other in self.results.finished(others, {})[0].items():
+            dataset, _ = read_data(resolved(run.config))
+            theirs, here = other.results["dataset"]["sha256"], dataset.fingerprint["sha256"]
+            if theirs != here:
+                raise UserError(
+                    f"{name} was made on other data (sha256 {theirs[:12]}, here {here[:12]}); give "
+                    "--data-dir the folder of its files, or name another --out"
+                )
+            return  # the others are on the same data

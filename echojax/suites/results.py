@@ -7,7 +7,7 @@ files and the pages are all that needs to be kept of a suite.
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from echojax.errors import UserError
 from echojax.evaluation.metrics import metric_names, metrics_of
 from echojax.files import write_atomically
 from echojax.report.run_record import read_run
-from echojax.run_files import read_protocols, read_results
+from echojax.run_files import check_results, read_protocols, read_results
 from echojax.suites.runs import LIMITS, Run, State, state_of
 from echojax.training.run_folder import read_config
 
@@ -52,6 +52,35 @@ class _Row(msgspec.Struct):
     digest: str | None
 
 
+class _Data(msgspec.Struct):
+    users: int
+    items: int
+    interactions: int
+    sha256: str
+
+
+class _Ranking(msgspec.Struct):
+    split: str
+    ranking: str
+    exclude_seen: bool
+
+
+class _Train(msgspec.Struct):
+    steps: int
+    best_step: int
+    epochs: float
+
+
+class _Shown(msgspec.Struct):
+    """What a suite's page counts on in ``results.json``, besides what every page does."""
+
+    config: dict[str, Any]
+    dataset: _Data
+    protocol: _Ranking
+    train: _Train
+    versions: dict[str, str]
+
+
 class Protocol(NamedTuple):
     """How test targets were ranked."""
 
@@ -72,12 +101,6 @@ class Ranks:
         """Return each target's metrics in the order of ``metric_names``, (M, F) float64."""
         return metrics_of(self.rank_M)
 
-    def same_targets(self, other: "Ranks") -> bool:
-        """Return whether both are about the same users and histories."""
-        return np.array_equal(self.user_M, other.user_M) and np.array_equal(
-            self.length_M, other.length_M
-        )
-
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
@@ -92,19 +115,36 @@ class RunResult:
     """A finished run.
 
     Attributes:
-        results: ``results.json``; ``config`` has all flags, under their names of today.
-        evaluation: on test, under the run's own protocol.
-        alternatives: the same checkpoint under other protocols; ranks are kept of the full
-            ranking with seen items treated the other way.
+        results: ``results.json``; its ``config`` has the flags that there were, under their names
+            of today.
+        ranks: by whether seen items are left out of the full ranking.
+        protocols: the same checkpoint's test metrics under several protocols.
         analysis: the bytes of ``insight.npz``, where there is one.
         digest: tells whether the files of the folder have changed.
     """
 
     results: dict[str, Any]
-    evaluation: Evaluation
-    alternatives: dict[Protocol, Evaluation]
+    ranks: dict[bool, Ranks | None]
+    protocols: list[dict[str, Any]]
     analysis: bytes | None
     digest: str
+    evaluations: dict[Protocol | None, Evaluation] = field(init=False, default_factory=dict)
+    """By protocol; ``None``: the run's own."""
+
+    def __post_init__(self) -> None:
+        msgspec.convert(self.results, _Shown)
+        other = self.other_protocol
+        own = self.ranks.get(not other.exclude_seen)
+        self.evaluations[None] = Evaluation(self.results["test"], own)
+        for one in self.protocols:
+            protocol = Protocol(one["split"], one["ranking"], one["exclude_seen"])
+            kept = self.ranks.get(other.exclude_seen) if protocol == other else None
+            self.evaluations[protocol] = Evaluation(one, kept)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """All flags; one that is newer than the run has its default."""
+        return as_dict(Config()) | self.results["config"]
 
     @property
     def other_protocol(self) -> Protocol:
@@ -127,8 +167,7 @@ class Results:
         damaged = {}
         for run in runs:
             if run.failure_file.exists():
-                text = run.failure_file.read_text(encoding="utf-8")
-                self.failures[run.name] = text.strip()
+                self.failures[run.name] = run.failure_file.read_text("utf-8", "replace").strip()
             elif run.folder.exists():
                 self.failures.pop(run.name, None)
             known = self.runs.get(run.name)
@@ -143,26 +182,53 @@ class Results:
     def state_of(self, run: Run) -> State:
         """Return how far a run has come; ``UserError`` where it is of another configuration."""
         result = self.runs.get(run.name)
-        return state_of(run, result.results["config"] if result else None)
+        return state_of(run, result.config if result else None)
+
+    def finished(
+        self, runs: Sequence[Run], damaged: Mapping[str, str]
+    ) -> tuple[dict[str, RunResult], list[str]]:
+        """Return the results of a data set's runs by name, all on the same data, and what is amiss.
+
+        Args:
+            runs: of the suite, on one data set.
+            damaged: why run folders cannot be packed, by name.
+        """
+        finished: dict[str, RunResult] = {}
+        problems, sha256 = [damaged[run.name] for run in runs if run.name in damaged], None
+        for run in runs:
+            if run.name not in self.runs:
+                continue
+            try:
+                if self.state_of(run) != "finished":
+                    continue
+            except UserError as error:  # of other flags: the page goes on without it
+                problems.append(str(error))
+                continue
+            found = self.runs[run.name].results["dataset"]["sha256"]
+            sha256 = sha256 or found
+            if found == sha256:
+                finished[run.name] = self.runs[run.name]
+            else:
+                problems.append(
+                    f"{run.name} was made on other data (sha256 {found[:12]}, the others "
+                    f"{sha256[:12]}) and is left out; delete its folder and {RUNS} to run it anew"
+                )
+        return finished, problems
 
     def write(self) -> None:
         """Write both files, each atomically; a run whose ranks were not written has none."""
         ranked = [
-            (name, evaluation, exclude_seen)
+            (name, exclude_seen, ranks)
             for name, run in self.runs.items()
-            for evaluation, exclude_seen in (
-                (run.evaluation, not run.other_protocol.exclude_seen),
-                (run.alternatives.get(run.other_protocol), run.other_protocol.exclude_seen),
-            )
-            if evaluation is not None and evaluation.ranks is not None
+            for exclude_seen, ranks in run.ranks.items()
+            if ranks is not None
         ]
-        ranks = [evaluation.ranks for _, evaluation, _ in ranked if evaluation.ranks is not None]
         columns = {
             "run": [name for name, _, _ in ranked],
-            "exclude_seen": [exclude_seen for _, _, exclude_seen in ranked],
-            "user": [one.user_M.astype(np.int32) for one in ranks],
-            "length": [one.length_M.astype(np.int32) for one in ranks],
-            "rank": [one.rank_M.astype(np.uint32) for one in ranks],
+            "exclude_seen": [exclude_seen for _, exclude_seen, _ in ranked],
+            "user": [ranks.user_M.astype(np.int32) for _, _, ranks in ranked],
+            "length": [ranks.length_M.astype(np.int32) for _, _, ranks in ranked],
+            "rank": [ranks.rank_M.astype(np.uint32) for _, _, ranks in ranked],
         }
         _write(self.out / RANKS, pl.DataFrame(columns))
         names = dict.fromkeys((*self.runs, *self.failures))
@@ -191,9 +257,7 @@ class Results:
                 for metric in metric_names()
             },
             "results": json.dumps(results) if run else None,
-            "protocols": json.dumps([one.test for one in run.alternatives.values()])
-            if run
-            else None,
+            "protocols": json.dumps(run.protocols) if run else None,
             "analysis": run.analysis if run else None,
             "digest": run.digest if run else None,
         }
@@ -206,13 +270,14 @@ def read(out: Path, suite: str) -> Results:
         UserError: one is damaged, or they are another suite's.
     """
     results = Results(out, suite)
-    ranks: dict[tuple[str, bool], Ranks] = {}
+    ranks: dict[str, dict[bool, Ranks | None]] = {}
+    columns = ("run", "exclude_seen", "rank", "user", "length")
     path = out / RANKS
     try:
-        for run, exclude_seen, *arrays in _rows(path, "run exclude_seen rank user length"):
-            ranks[run, exclude_seen] = Ranks(*(series.to_numpy() for series in arrays))
+        for run, exclude_seen, *arrays in _rows(path, columns):
+            ranks.setdefault(run, {})[exclude_seen] = Ranks(*(one.to_numpy() for one in arrays))
         path = out / RUNS
-        for values in _rows(path, " ".join(_Row.__struct_fields__)):
+        for values in _rows(path, _Row.__struct_fields__):
             row = msgspec.convert(dict(zip(_Row.__struct_fields__, values, strict=True)), _Row)
             if row.suite != suite:
                 raise UserError(f"--out {out} holds suite {row.suite}, not {suite}")
@@ -220,11 +285,9 @@ def read(out: Path, suite: str) -> Results:
                 results.failures[row.run] = row.failure
             if row.results is not None:
                 own, protocols = json.loads(row.results), json.loads(row.protocols or "[]")
-                own["config"] = as_dict(Config()) | own["config"]  # flags may be newer than the run
-                excluded = own["protocol"]["exclude_seen"]
-                pair = ranks.get((row.run, excluded)), ranks.get((row.run, not excluded))
-                results.runs[row.run] = _run_result(
-                    own, pair[0], protocols, pair[1], row.analysis, row.digest or ""
+                check_results(own, protocols)
+                results.runs[row.run] = RunResult(
+                    own, ranks.get(row.run, {}), protocols, row.analysis, row.digest or ""
                 )
     except _BROKEN as error:
         raise UserError(
@@ -234,10 +297,10 @@ def read(out: Path, suite: str) -> Results:
     return results
 
 
-def _rows(path: Path, columns: str) -> Iterator[tuple[Any, ...]]:
+def _rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
     """Yield the rows of some columns; lists are series. Nothing where there is no file or row."""
     frame = pl.read_parquet(path) if path.exists() else pl.DataFrame()
-    return zip(*frame.select(columns.split()), strict=True) if frame.height else iter(())
+    return zip(*frame.select(columns), strict=True) if frame.height else iter(())
 
 
 def _write(path: Path, frame: pl.DataFrame) -> None:
@@ -264,11 +327,19 @@ def read_run_folder(folder: Path) -> RunResult:
     if analysis.exists():
         read_run(folder)  # refuses a damaged one
     protocols = read_alternatives(folder)
-    return _run_result(
-        results | {"config": config}, _read_ranks(folder / "ranks.npz"), protocols,
-        _read_ranks(folder / PROTOCOLS_NPZ) if protocols else None,
-        analysis.read_bytes() if analysis.exists() else None, digest,
-    )  # fmt: skip
+    own, other = _read_ranks(folder / "ranks.npz"), None
+    if protocols:
+        other = _read_ranks(folder / PROTOCOLS_NPZ)
+    kept = analysis.read_bytes() if analysis.exists() else None
+    try:
+        seen = results["protocol"]["exclude_seen"]
+        ranks = {seen: own, not seen: other}
+        return RunResult(results | {"config": config}, ranks, protocols, kept, digest)
+    except (LookupError, TypeError, msgspec.ValidationError) as error:
+        path = folder / "results.json"
+        raise UserError(
+            f"{path} lacks what a suite's page shows ({error}); make the run again"
+        ) from None
 
 
 def read_alternatives(folder: Path) -> list[dict[str, Any]]:
@@ -295,18 +366,6 @@ def digest_of(folder: Path) -> str:
         content = b"" if not path.exists() else path.read_bytes() if "json" in name else b"there"
         digest.update(hashlib.sha256(content).digest())
     return digest.hexdigest()
-
-
-def _run_result(
-    results: dict[str, Any], ranks: Ranks | None, protocols: list[dict[str, Any]],
-    other_ranks: Ranks | None, analysis: bytes | None, digest: str,
-) -> RunResult:  # fmt: skip
-    run = RunResult(results, Evaluation(results["test"], ranks), {}, analysis, digest)
-    for one in protocols:
-        protocol = Protocol(one["split"], one["ranking"], one["exclude_seen"])
-        kept = other_ranks if protocol == run.other_protocol else None
-        run.alternatives[protocol] = Evaluation(one, kept)
-    return run
 
 
 def _read_ranks(path: Path) -> Ranks | None:

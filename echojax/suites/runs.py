@@ -1,7 +1,6 @@
 """The runs of a suite: which there are, how far each has come, and why one failed."""
 
 import logging
-from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,10 +9,10 @@ import numpy as np
 
 from echojax.config import RESUMABLE, Config, as_dict, flag
 from echojax.data import load_dataset
-from echojax.errors import UserError, unknown_name
+from echojax.errors import UserError
 from echojax.files import write_atomically
 from echojax.models import HEURISTICS
-from echojax.suites.suite_file import Suite, train_command
+from echojax.suites.suite_file import Suite, flags_of, train_command
 from echojax.training.builders import resolved
 from echojax.training.run_folder import read_config
 
@@ -88,29 +87,19 @@ def _run(
     *,
     global_time: bool = False,
 ) -> Run:
-    flags = suite.flags | suite.datasets[dataset] | (suite.variants | suite.ablation)[variant]
-    if global_time:
-        flags = flags | {"split": "global-time"}
-    if dataset in suite.sample_users:
-        users = suite.sample_users[dataset]
-        flags = flags | {"data_path": str(out / "data" / f"{dataset}-{users}.inter")}
     name = f"{dataset}/{variant}{'@global-time' if global_time else ''}/seed-{seed}"
-    config = Config(**flags, seed=seed, run_dir=str(out / name), data_dir=data_dir)
     try:
+        flags = flags_of(suite, dataset, variant)
+        if global_time:
+            flags["split"] = "global-time"
+        if users := suite.sample_users.get(dataset):
+            flags["data_path"] = str(out / "data" / f"{dataset}-{users}.inter")
+        config = Config(**flags, seed=seed, run_dir=str(out / name), data_dir=data_dir)
         resolved(config)
     except UserError as error:
         where = f"{suite.name}.toml, variant {variant} on {dataset}"
         raise UserError(f"{where}: {error}") from None
     return Run(dataset, variant, seed, name, out / name, config, train_command(flags, seed))
-
-
-def only_variants(runs: list[Run], suite: Suite, wanted: Collection[str]) -> list[Run]:
-    """Return the runs of some variants; ``UserError`` where there is no such variant."""
-    known = [*suite.variants, *suite.ablation]
-    for name in wanted:
-        if name not in known:
-            raise unknown_name("variant in --only", name, known)
-    return [run for run in runs if run.variant in wanted]
 
 
 def state_of(run: Run, finished: dict[str, Any] | None) -> State:

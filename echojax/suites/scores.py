@@ -1,82 +1,217 @@
-"""What the seeds of a variant say together, and whether two variants differ."""
+"""What a data set's runs say: one frame, with a row for each row of a table of the page."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from echojax.evaluation.metrics import metric_names
 from echojax.evaluation.seed_means import Estimate, seed_estimates, spread_of
 from echojax.evaluation.statistics import holm, paired_difference
-from echojax.suites.results import Evaluation, Ranks
+from echojax.models import HEURISTICS
+from echojax.suites.results import Evaluation, Protocol, Ranks, RunResult
+from echojax.suites.runs import Run
+from echojax.suites.suite_file import Suite
 
 METRICS = ("hr@10", "ndcg@10")
 COLUMNS = [metric_names().index(name) for name in METRICS]
 PRIMARY = metric_names().index("ndcg@10")  # what is tested
 RESAMPLES = 10_000  # of the paired tests
-FEW = 30  # test examples; below so many a mean says little and its interval nothing
+
+_ENDS = ("", "_low", "_high", "_spread")
+_DIFFERENCE = ("mean", "spread", "low", "high", "p", "p_holm")
+_COSTS = {  # means over seeds
+    "train_seconds": pl.Float64,
+    "seconds_to_best": pl.Float64,
+    "seconds_per_epoch": pl.Float64,
+    "epochs": pl.Float64,
+    "best_epoch": pl.Float64,
+    "parameters": pl.Float64,
+    "memory_bytes": pl.Float64,
+    "best_at_the_end": pl.Int64,  # in so many seeds the last validation was the best
+    "seeds_at_once": pl.Int64,
+    "objective": pl.String,
+    "batch_size": pl.Int64,
+}
+SCHEMA: dict[str, Any] = {
+    "data": pl.String,
+    "table": pl.String,  # main, seen items (treated the other way), ablation, by length, protocols
+    "variant": pl.String,
+    "model": pl.String,
+    "planned": pl.Int64,  # seeds; null of what is no variant, such as the optimum
+    "seeds": pl.String,  # those finished
+    **{f"{metric}{end}": pl.Float64 for metric in METRICS for end in _ENDS},
+    "validation_ndcg@10": pl.Float64,
+    **{f"difference_{name}": pl.Float64 for name in _DIFFERENCE},  # to the reference, in NDCG@10
+    "not_tested": pl.String,  # why
+    **_COSTS,
+    "command": pl.String,  # of the first seed
+    "from": pl.Int64,  # items in the history
+    "to": pl.Int64,
+    "examples": pl.Int64,
+    **dict(zip(Protocol._fields, (pl.String, pl.String, pl.Boolean), strict=True)),
+}  # fmt: skip
 
 
-@dataclass(frozen=True)
-class LengthBin:
-    """The metrics of histories of ``first`` to ``last`` items (``None``: no end)."""
+def score_frame(
+    suite: Suite, data: str, runs: Sequence[Run], finished: Mapping[str, RunResult]
+) -> pl.DataFrame:
+    """Return all numbers of a data set's tables, by ``SCHEMA``.
 
-    first: int
-    last: int | None
-    examples: int
-    hr: Estimate
-    ndcg: Estimate
-
-
-@dataclass(frozen=True)
-class Difference:
-    """NDCG@10 of a variant minus the reference's, user by user.
-
-    Attributes:
-        mean: of the means over the seeds that both have.
-        spread: its standard deviation between those seeds (n - 1); ``None`` of a single one.
-        low: with ``high`` its 95 % bootstrap interval over users.
-        high: see ``low``.
-        p: two-sided, of a permutation test that swaps the two variants' results of a user.
-        p_holm: corrected for all comparisons of the table; set once they are known.
+    Args:
+        suite: what was asked for.
+        data: the data set's name.
+        runs: of the suite, on this data set.
+        finished: the results of those that are finished, by name.
     """
+    main, ablation = (
+        _variants(suite, names, runs, finished)
+        for names in (suite.variants, [suite.reference, *suite.ablation])
+    )
+    tables = {"main": main, "ablation": ablation[1:]}  # the reference is in main
+    if finished:
+        first = next(iter(finished.values()))
+        main += _baselines(first, {row["model"] for row in main})
+        other = _variants(suite, suite.variants, runs, finished, first.other_protocol)
+        tables["seen items"] = [row for row in other if row["seeds"]]
+    tables["by length"] = [
+        {"variant": row["variant"], **one}
+        for row in (*main, *ablation[1:])
+        for one in row.pop("by_length", ())
+    ]
+    tables["protocols"] = _protocols(suite, runs, finished)
+    rows = [{"data": data, "table": name, **row} for name, rows in tables.items() for row in rows]
+    return pl.DataFrame(rows, schema=SCHEMA)
 
-    mean: float
-    spread: float | None
-    low: float
-    high: float
-    p: float
-    p_holm: float
+
+def _variants(
+    suite: Suite,
+    names: Iterable[str],
+    runs: Sequence[Run],
+    finished: Mapping[str, RunResult],
+    protocol: Protocol | None = None,
+) -> list[dict[str, Any]]:
+    """Return the rows of a table of variants, compared by a protocol (``None``: the runs' own)."""
+    runs = [run for run in runs if not run.global_time]
+    results: dict[str, dict[int, RunResult]] = {}
+    for run in runs:
+        of_variant = results.setdefault(run.variant, {})
+        if run.name in finished and protocol in finished[run.name].evaluations:
+            of_variant[run.seed] = finished[run.name]
+    evaluations = {
+        name: {seed: run.evaluations[protocol] for seed, run in seeds.items()}
+        for name, seeds in results.items()
+    }
+    heuristic = {run.variant for run in runs if run.config.model in HEURISTICS}
+    rows = []
+    for name in names:
+        planned, seeds = [run for run in runs if run.variant == name], evaluations[name]
+        row: dict[str, Any] = {
+            "variant": name,
+            "model": planned[0].config.model,
+            "planned": len(planned),
+            "seeds": " ".join(map(str, seeds)),
+            "command": planned[0].command if protocol is None else None,
+        }
+        if seeds:
+            row |= scores(tuple(seeds.values()))
+        if seeds and name != suite.reference:
+            pair = name in heuristic, suite.reference in heuristic
+            row |= compare(seeds, evaluations[suite.reference], heuristic=pair)
+        if seeds and protocol is None:
+            of_runs = [run.results for run in results[name].values()]
+            row["validation_ndcg@10"] = _mean([one["valid"]["ndcg@10"] for one in of_runs])
+            row["by_length"] = by_length(tuple(seeds.values()))
+            row |= {} if name in heuristic else _cost(of_runs)
+        rows.append(row)
+    tested = [row for row in rows if "difference_p" in row]
+    for row, p in zip(tested, holm([row["difference_p"] for row in tested]), strict=True):
+        row["difference_p_holm"] = p
+    return rows
+
+
+def _baselines(run: RunResult, models: set[str]) -> list[dict[str, Any]]:
+    """Return what every run knows besides itself and no variant is: heuristics, the optimum."""
+    rows = []
+    for name, parts in run.results["baselines"].items():
+        if name not in models:
+            row = {"variant": name, "not_tested": "no ranks are kept"}
+            row["validation_ndcg@10"] = parts["valid"]["ndcg@10"]
+            rows.append(row | scores((Evaluation(parts["test"], None),)))
+    return rows
+
+
+def _protocols(
+    suite: Suite, runs: Sequence[Run], finished: Mapping[str, RunResult]
+) -> list[dict[str, Any]]:
+    """Return the main table's runs under all protocols they were evaluated by, on both splits."""
+    found: dict[tuple[str, Protocol], dict[int, Evaluation]] = {}
+    for variant in suite.variants:
+        for run in runs:
+            if run.variant == variant and run.name in finished:
+                for protocol, one in finished[run.name].evaluations.items():
+                    if protocol is not None:
+                        found.setdefault((variant, protocol), {})[run.seed] = one
+    return [
+        {
+            "variant": variant,
+            "seeds": " ".join(map(str, seeds)),
+            "examples": next(iter(seeds.values())).test["examples"],
+            **protocol._asdict(),
+            **scores(tuple(seeds.values())),
+        }
+        for (variant, protocol), seeds in found.items()
+    ]
 
 
 @cache
-def estimates(seeds: tuple[Evaluation, ...]) -> tuple[Estimate, ...]:
-    """Return the estimate of each of ``METRICS`` over the seeds of a variant."""
+def scores(seeds: tuple[Evaluation, ...]) -> dict[str, float | None]:
+    """Return mean, interval and spread of ``METRICS`` over the seeds of a variant."""
     ranks = _ranks(seeds)
     if not ranks:
-        return tuple(_without_ranks([one.test for one in seeds], name) for name in METRICS)
+        return _without_ranks([one.test for one in seeds])
     # All metrics are drawn together, as for results.json: one seed's intervals are the same.
     found = seed_estimates([one.metrics() for one in ranks], ranks[0].user_M)
-    return tuple(found[column] for column in COLUMNS)
+    return _named([found[column] for column in COLUMNS])
 
 
 @cache
-def by_length(seeds: tuple[Evaluation, ...]) -> tuple[LengthBin, ...]:
-    """Return the metrics by length of the history, in the bins of ``results.json``."""
+def by_length(seeds: tuple[Evaluation, ...]) -> tuple[dict[str, Any], ...]:
+    """Return ``scores`` by length of the history, in the bins of ``results.json``."""
     ranks, bins = _ranks(seeds), []
     for place, one in enumerate(seeds[0].test["by_length"]):
         if ranks:
             length_M = ranks[0].length_M
             inside_M = (length_M >= one["from"]) & (length_M <= (one["to"] or np.inf))
             values = [seed.metrics()[inside_M][:, COLUMNS] for seed in ranks]
-            hr, ndcg = seed_estimates(values, ranks[0].user_M[inside_M])
+            found = _named(seed_estimates(values, ranks[0].user_M[inside_M]))
         else:
-            of_seeds = [seed.test["by_length"][place] for seed in seeds]
-            hr, ndcg = (_without_ranks(of_seeds, name) for name in METRICS)
-        bins.append(LengthBin(one["from"], one["to"], one["examples"], hr, ndcg))
+            found = _without_ranks([seed.test["by_length"][place] for seed in seeds])
+        bins.append({key: one[key] for key in ("from", "to", "examples")} | found)
     return tuple(bins)
+
+
+def _named(of_metrics: Sequence[Estimate]) -> dict[str, float | None]:
+    columns: dict[str, float | None] = {}
+    for metric, one in zip(METRICS, of_metrics, strict=True):
+        low, high = one.interval or (None, None)
+        values = zip(
+            ("", "_low", "_high", "_spread"), (one.mean, low, high, one.spread), strict=True
+        )
+        columns |= {f"{metric}{end}": value for end, value in values}
+    return columns
+
+
+def _without_ranks(of_seeds: list[dict[str, Any]]) -> dict[str, float | None]:
+    """Return what results without ranks tell: a single run's interval, none of several."""
+    estimates = []
+    for metric in METRICS:
+        values_S = np.array([one[metric] for one in of_seeds])
+        interval = tuple(of_seeds[0]["interval"][metric]) if len(of_seeds) == 1 else None
+        estimates.append(Estimate(float(values_S.mean()), interval, spread_of(values_S)))
+    return _named(estimates)
 
 
 def compare(
@@ -84,52 +219,47 @@ def compare(
     theirs: Mapping[int, Evaluation],
     *,
     heuristic: tuple[bool, bool],
-) -> Difference | str:
-    """Compare NDCG@10 of two variants, user by user, or return why that cannot be done.
+) -> dict[str, Any]:
+    """Compare NDCG@10 of two variants, user by user.
 
     Args:
         ours: evaluations by seed.
         theirs: of the reference.
         heuristic: of each, whether seeds make no difference: one stands for all.
+
+    Returns:
+        ``difference_mean`` of the means over the seeds that both have, its standard deviation
+        ``difference_spread`` between them, its 95 % bootstrap interval over users and the two-sided
+        ``difference_p`` of a permutation test that swaps the two variants' results of a user; or
+        ``not_tested``, why that cannot be done.
     """
     seeds = sorted(ours.keys() & theirs.keys())
     if any(heuristic):
         seeds = sorted((ours if heuristic[1] else theirs).keys())
     if not ours or not theirs or not seeds:
-        return "no seed in common with the reference yet"
-    chosen = [
-        tuple(one.values()) if same else tuple(one[seed] for seed in seeds)
+        return {"not_tested": "no seed in common with the reference yet"}
+    ranks = [
+        _ranks(list(one.values()) if same else [one[seed] for seed in seeds])
         for one, same in zip((ours, theirs), heuristic, strict=True)
     ]
-    return _compare(chosen[0], chosen[1])
-
-
-@cache
-def _compare(ours: tuple[Evaluation, ...], theirs: tuple[Evaluation, ...]) -> Difference | str:
-    ranks = _ranks(ours), _ranks(theirs)
     if not all(ranks):
-        return "no ranks are kept"
-    targets = ranks[0][0]
-    if not targets.same_targets(ranks[1][0]):
-        return "evaluated on other users or histories than the reference"
+        return {"not_tested": "no ranks are kept"}
+    targets, others = ranks[0][0], ranks[1][0]
+    if not (
+        np.array_equal(targets.user_M, others.user_M)
+        and np.array_equal(targets.length_M, others.length_M)
+    ):
+        return {"not_tested": "evaluated on other users or histories than the reference"}
     ours_SxM, theirs_SxM = (np.array([one.metrics()[:, PRIMARY] for one in row]) for row in ranks)
     found = paired_difference(
         ours_SxM.mean(axis=0), theirs_SxM.mean(axis=0), targets.user_M, resamples=RESAMPLES
     )
-    # A heuristic variant has one run for all seeds.
-    spread = spread_of(ours_SxM.mean(axis=1) - theirs_SxM.mean(axis=1))
-    return Difference(
-        found["difference"], spread, found["low"], found["high"], found["p"], found["p"]
-    )
-
-
-def corrected(differences: Sequence[Any]) -> list[Any]:
-    """Return a table's differences with p values corrected for all of them; others as they are."""
-    p_holm = iter(holm([one.p for one in differences if isinstance(one, Difference)]))
-    return [
-        replace(one, p_holm=next(p_holm)) if isinstance(one, Difference) else one
-        for one in differences
-    ]
+    return {
+        "difference_mean": found["difference"],
+        # A heuristic variant has one run for all seeds.
+        "difference_spread": spread_of(ours_SxM.mean(axis=1) - theirs_SxM.mean(axis=1)),
+        **{f"difference_{name}": found[name] for name in ("low", "high", "p")},
+    }
 
 
 def _ranks(seeds: Sequence[Evaluation]) -> list[Ranks]:
@@ -138,8 +268,25 @@ def _ranks(seeds: Sequence[Evaluation]) -> list[Ranks]:
     return kept if len(kept) == len(seeds) else []
 
 
-def _without_ranks(of_seeds: list[dict[str, Any]], metric: str) -> Estimate:
-    """Return what results without ranks tell: a single run's interval, none of several."""
-    values_S = np.array([one[metric] for one in of_seeds])
-    interval = tuple(of_seeds[0]["interval"][metric]) if len(of_seeds) == 1 else None
-    return Estimate(float(values_S.mean()), interval, spread_of(values_S))
+def _cost(of_runs: list[dict[str, Any]]) -> dict[str, Any]:
+    config, train = of_runs[0]["config"], [run["train"] for run in of_runs]
+    to_best = [one["seconds"] * one["best_step"] / one["steps"] for one in train if one["steps"]]
+    return {
+        "train_seconds": _mean([one["seconds"] for one in train]),
+        "seconds_to_best": _mean(to_best),
+        "seconds_per_epoch": _mean([t["seconds"] / t["epochs"] for t in train if t["epochs"]]),
+        "epochs": _mean([one.get("epochs") for one in train]),
+        "best_epoch": _mean([one.get("best_epoch") for one in train]),
+        "parameters": _mean([one.get("parameters") for one in train]),
+        "memory_bytes": _mean([one.get("peak_memory_bytes") for one in train]),
+        "best_at_the_end": sum(one["best_step"] == one["steps"] for one in train),
+        # Seeds of one program have the time of all of them.
+        "seeds_at_once": max(one.get("seeds_at_once", 1) for one in train),
+        "objective": config["objective"],
+        "batch_size": config["batch_size"],
+    }
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None

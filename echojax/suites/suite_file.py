@@ -1,20 +1,19 @@
 """The TOML file of a suite (data sets x variants x seeds), checked before anything runs."""
 
 import shlex
-import tomllib
 import typing
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta, Struct
 
-from echojax.config import NOT_IN_SUITES, Config, flag, misfit
+from echojax.config import Config, flag
 from echojax.errors import UserError, unknown_name
+from echojax.recipes import Flags, check_flags, read_recipe, read_toml
 
-Flags = dict[str, Any]  # of train.py
-
-_KINDS = typing.get_type_hints(Config)
+FOLDER = Path(__file__).parent / "included"
 # A name becomes a folder.
 _Tables = dict[Annotated[str, Meta(pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$")], Flags]
 
@@ -36,6 +35,7 @@ class Suite(Struct, kw_only=True):
         about: a sentence or two below it.
         seeds: each variant is trained with each.
         reference: the variant that all others are tested against.
+        recipe: "best" or a file: flags by model (``echojax.recipes``), below all others.
         flags: of every run, below those of data set and variant.
         datasets: flags of every run on a data set, which say what data it is, by its name.
         sample_users: so many users are drawn from these data sets, the others are whole.
@@ -52,33 +52,38 @@ class Suite(Struct, kw_only=True):
         default_factory=lambda: [0]
     )
     reference: str
+    recipe: str | None = None
     flags: Flags = {}
     datasets: Annotated[_Tables, Meta(min_length=1)]
-    sample_users: dict[str, Annotated[int, Meta(ge=2)]] = {}
+    sample_users: dict[str, int] = {}
     variants: Annotated[_Tables, Meta(min_length=1)]
     ablation: _Tables = {}
     global_time: GlobalTime = msgspec.field(default_factory=GlobalTime)
+
+    def known(self, names: Iterable[str]) -> set[str]:
+        """Return names of variants; ``UserError`` where one is not known."""
+        known = [*self.variants, *self.ablation]
+        for name in names:
+            if name not in known:
+                raise unknown_name("variant in --only", name, known)
+        return set(names)
 
 
 _KEYS = [one for one in Suite.__struct_fields__ if one not in ("name", "text", "sample_users")]
 
 
-def find_suite(given: str, folder: Path) -> Path:
-    """Return the file of a suite.
-
-    Args:
-        given: a file, or the name of one in ``folder``.
-        folder: where the suites that come along are.
+def find_suite(given: str) -> Path:
+    """Return the file of a suite, which is given by its path or is one that comes along.
 
     Raises:
         UserError: there is neither.
     """
     if given.endswith(".toml") or "/" in given:
         return Path(given)
-    names = sorted(path.stem for path in folder.glob("*.toml"))
+    names = sorted(path.stem for path in FOLDER.glob("*.toml"))
     if given not in names:
         raise unknown_name("suite in --suite", given, names)
-    return folder / f"{given}.toml"
+    return FOLDER / f"{given}.toml"
 
 
 def read_suite(path: Path) -> Suite:
@@ -87,21 +92,10 @@ def read_suite(path: Path) -> Suite:
     Raises:
         UserError: in one line, with file and key, whatever is wrong in it.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-        content = tomllib.loads(text)
-    except FileNotFoundError:
-        raise UserError(f"--suite {path}: no such file") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read as TOML: {error}") from None
+    text, content = read_toml(path, "--suite")
     for key in content:
         if key not in _KEYS:
             raise UserError(f"{path}: {unknown_name('key', key, _KEYS)}")
-    content["sample_users"] = {
-        name: table.pop("sample_users")
-        for name, table in _tables(content, "datasets")
-        if "sample_users" in table
-    }
     try:
         suite = msgspec.convert(content, Suite)
     except msgspec.ValidationError as error:
@@ -109,37 +103,24 @@ def read_suite(path: Path) -> Suite:
     suite.name, suite.text = path.stem, text
     suite.title = " ".join(suite.title.split()) or suite.name
     suite.about = " ".join(suite.about.split())
-    _check_flags(suite.flags, f"{path}, [flags]")
-    for key in ("datasets", "variants", "ablation"):
-        for name, table in _tables(content, key):
-            _check_flags(table, f"{path}, [{key}.{name}]")
-    _check_names(suite, path)
+    check_flags(suite.flags, f"{path}, [flags]")
     for name, flags in suite.datasets.items():
+        where, users = f"{path}, [datasets.{name}]", flags.pop("sample_users", None)
         if "data_path" not in flags:
             flags.setdefault("dataset", name)
-        elif name in suite.sample_users:
-            where = f"{path}, [datasets.{name}]"
+        elif users is not None:
             raise UserError(f"{where}: sample_users is for a named data set, not for a data_path")
+        if users is not None:
+            if type(users) is not int or users < 2:
+                raise UserError(f"{where}: sample_users must be a whole number from 2, not {users}")
+            suite.sample_users[name] = users
+    for key in ("datasets", "variants", "ablation"):
+        for name, flags in getattr(suite, key).items():
+            check_flags(flags, f"{path}, [{key}.{name}]")
+    _check_names(suite, path)
     base = suite.variants[suite.reference]
     suite.ablation = {name: base | flags for name, flags in suite.ablation.items()}
     return suite
-
-
-def _tables(content: dict[str, Any], key: str) -> list[tuple[str, Flags]]:
-    tables = content.get(key)
-    found = tables.items() if isinstance(tables, dict) else ()
-    return [(name, table) for name, table in found if isinstance(table, dict)]
-
-
-def _check_flags(table: Flags, where: str) -> None:
-    """Raise ``UserError`` for a flag that is unknown, not for a suite or of another kind."""
-    for name, value in table.items():
-        if name not in _KINDS:
-            raise UserError(f"{where}: {unknown_name('flag', name, list(_KINDS))}")
-        if name in NOT_IN_SUITES:
-            raise UserError(f"{where}: {name} has no place in a suite; {NOT_IN_SUITES[name]}")
-        if problem := misfit(name, value):
-            raise UserError(f"{where}: {name} {problem}")
 
 
 def _check_names(suite: Suite, path: Path) -> None:
@@ -160,13 +141,27 @@ def _check_names(suite: Suite, path: Path) -> None:
                 raise UserError(f"{where}: {unknown_name(kind, name, known)}")
 
 
+def flags_of(suite: Suite, dataset: str, variant: str) -> Flags:
+    """Return the flags of a variant's runs on a data set, the recipe's among them.
+
+    Raises:
+        UserError: the suite has a recipe, but none for this model and data set.
+    """
+    flags = suite.flags | suite.datasets[dataset] | (suite.variants | suite.ablation)[variant]
+    if suite.recipe is None:
+        return flags
+    data = None if "data_path" in flags else flags["dataset"]
+    return read_recipe(suite.recipe, flags.get("model", Config.model), data) | flags
+
+
 def train_command(flags: Flags, seed: int) -> str:
     """Return the command that makes the same run by itself."""
     line = ["python", "experiments/train.py"]
-    for name, value in {**flags, "seed": seed}.items():
-        if name == "dataset" and "data_path" in flags:
+    for name, kind in typing.get_type_hints(Config).items():
+        value = (flags | {"seed": seed}).get(name)
+        if value is None or (name == "dataset" and "data_path" in flags):
             continue
-        if _KINDS[name] is bool:
+        if kind is bool:
             line.append(flag(name) if value else flag(f"no_{name}"))
         else:
             line += [flag(name), str(value)]

@@ -1,99 +1,157 @@
-"""The tables of a suite's page: a column of a table is added here."""
+"""The tables of a suite's page, from the frame of ``scores.py``: a column is shown here."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from echojax.evaluation.seed_means import Estimate
-from echojax.report.tables import Cell, Column, Table, duration, length_range, number
-from echojax.suites.published import Published, published
-from echojax.suites.results import Protocol
-from echojax.suites.scores import FEW, Difference, estimates
-from echojax.suites.summary import ResultRow, Summary
+import polars as pl
 
+from echojax.report.tables import Cell, Column, Table, duration, length_range, number
+from echojax.suites.published import published
+from echojax.suites.results import Protocol, RunResult
+
+FEW = 30  # test examples; below so many a mean says little and its interval nothing
+
+_Row = Mapping[str, Any]
 _VALID = "validation NDCG@10"
-_HEAD = ["", "HR@10", "NDCG@10", "difference in NDCG@10", "p", "p (Holm)", _VALID, "seeds"]
+_HEAD = (
+    "",
+    "HR@10",
+    "NDCG@10",
+    "difference in NDCG@10",
+    "p",
+    "p (Holm)",
+    _VALID,
+    "seeds",
+    "trained",
+)
 _SCORES = (
     "Test scores at the epoch with the best validation NDCG@10: mean over seeds, in brackets the "
     "95 % bootstrap interval over users of each user's mean over seeds, after ± the standard "
     "deviation between seeds."
+)  # fmt: skip
+_STILL_BEST = (
+    "†: in some seed the last epoch was the best, so that more epochs might have raised the score."
 )
 
 
-def tables_of(data: Summary, reference: str) -> list[Table]:
-    """Return the tables that have something to show, in the order of the page."""
-    other = "kept" if data.results and data.results["protocol"]["exclude_seen"] else "filtered"
+def tables_of(
+    frame: pl.DataFrame, reference: str, first: RunResult | None, source: str
+) -> list[Table]:
+    """Return a data set's tables that have something to show, in the order of the page.
+
+    Args:
+        frame: of ``score_frame``.
+        reference: the variant that others are tested against.
+        first: one of the finished runs; ``None`` before there is one.
+        source: the named data set it is, whole; "" of a sample or a file.
+    """
+    rows = {
+        name: frame.filter(table=name).rows(named=True)
+        for name in ("main", "seen items", "ablation", "by length", "protocols")
+    }
+    of_reference = [row for row in rows["main"] if row["variant"] == reference]
+    ablation = of_reference + rows["ablation"] if rows["ablation"] else []
+    names = [row["variant"] for row in rows["main"]]
+    of_main = [row for row in rows["by length"] if row["variant"] in names]
+    other = "kept" if first and first.results["protocol"]["exclude_seen"] else "filtered"
     tables = [
-        _score_table("Scores", data.rows, reference, _SCORES),
+        _score_table("Scores", rows["main"], reference, _SCORES, _HEAD),
         _score_table(
-            f"Scores with seen items {other}", data.other_rows, reference,
+            f"Scores with seen items {other}",
+            rows["seen items"],
+            reference,
             f"The same checkpoints, evaluated with the items of the history {other}.",
-            without=_VALID,
+            [name for name in _HEAD if name not in (_VALID, "trained")],
         ),
         _score_table(
-            "Ablation", data.ablation, reference,
+            "Ablation",
+            ablation,
+            reference,
             f"Each row is {reference} except for what its name says.",
+            _HEAD,
         ),
-        _length_table(data, reference),
-        _cost_table(data, reference),
-        _protocol_table(data, reference),
-        _published_table(data),
-    ]  # fmt: skip
+        _length_table(of_main, names, reference),
+        _cost_table(rows["main"] + rows["ablation"], reference),
+        _protocol_table(rows["protocols"], reference),
+    ]
+    if first and source:
+        tables.append(_published_table(rows, first, source))
     return [table for table in tables if table.rows]
 
 
 def _score_table(
-    title: str, rows: Sequence[ResultRow], reference: str, note: str, without: str | None = None
+    title: str, rows: Sequence[_Row], reference: str, note: str, head: Sequence[str]
 ) -> Table:
-    """Return scores and paired tests, of all columns but one."""
-    head = [name for name in _HEAD if name != without]
+    """Return scores and paired tests."""
     # The optimum and its like are no competitors.
-    best = {
-        metric: max(
-            (one.mean for row in rows if row.planned and (one := getattr(row, metric))),
-            default=None,
-        )
-        for metric in ("hr", "ndcg")
-    }
+    best = {metric: _best(rows, metric, planned=True) for metric in ("hr@10", "ndcg@10")}
     body = []
     for row in rows:
-        top = best if row.planned else {"hr": None, "ndcg": None}
-        valid = None if row.valid_ndcg is None else f"{row.valid_ndcg:.4f}"
-        seeds = f"{len(row.seeds)} of {row.planned}" if row.planned else None
-        cells = [
-            row.name, _estimate(row.hr, top["hr"]), _estimate(row.ndcg, top["ndcg"]),
-            *_tested(row), valid, seeds,
-        ]  # fmt: skip
-        body.append([cell for name, cell in zip(_HEAD, cells, strict=True) if name != without])
-    return Table(head, body, title, [note, *_test_notes(rows, reference)], reference)
+        top = best if row["planned"] else dict.fromkeys(best)
+        valid = row["validation_ndcg@10"]
+        words = _tested(row, reference) | {
+            "": row["variant"],
+            "HR@10": _score(row, "hr@10", top["hr@10"]),
+            "NDCG@10": _score(row, "ndcg@10", top["ndcg@10"]),
+            _VALID: valid if valid is None else f"{valid:.4f}",
+            "seeds": row["planned"] and f"{len(row['seeds'].split())} of {row['planned']}",
+            "trained": _trained(row),
+        }
+        body.append([words[name] for name in head])
+    notes = [note, *_test_notes(rows, reference)]
+    if "trained" in head and any(row["best_at_the_end"] for row in rows):
+        notes.append(_STILL_BEST)
+    return Table(head, body, title, notes, reference)
 
 
-def _estimate(estimate: Estimate | None, best: float | None = None) -> Cell | None:
-    """Return mean, interval and spread; ``best`` is the highest mean it is compared with."""
-    if estimate is None:
+def _best(rows: Iterable[_Row], metric: str, *, planned: bool = False) -> float | None:
+    known = [row[metric] for row in rows if row["planned"] or not planned]
+    return max((mean for mean in known if mean is not None), default=None)
+
+
+def _score(
+    row: _Row | None,
+    metric: str,
+    best: float | None = None,
+    *,
+    interval: bool = True,
+    spread: bool = True,
+) -> Cell | None:
+    """Return a metric's mean, interval and spread; ``best`` is the highest mean of its kind."""
+    if row is None or row[metric] is None:
         return None
     notes = []
-    if estimate.interval is not None:
-        notes.append("[{:.4f}, {:.4f}]".format(*estimate.interval))
-    if estimate.spread is not None:
-        notes.append(f"±{estimate.spread:.4f}")
-    return Cell(f"{estimate.mean:.4f}", " ".join(notes), best=estimate.mean == best)
+    if interval and row[f"{metric}_low"] is not None:
+        notes.append(f"[{row[f'{metric}_low']:.4f}, {row[f'{metric}_high']:.4f}]")
+    if spread and row[f"{metric}_spread"] is not None:
+        notes.append(f"±{row[f'{metric}_spread']:.4f}")
+    return Cell(f"{row[metric]:.4f}", " ".join(notes), best=row[metric] == best)
 
 
-def _tested(row: ResultRow) -> list[Cell | str | None]:
-    if row.difference is None and row.seeds:
-        return ["reference", None, None]
-    if not isinstance(row.difference, Difference):
-        return [None, None, None]
-    one = row.difference
-    note = f"[{one.low:+.4f}, {one.high:+.4f}]"
-    note += "" if one.spread is None else f" ±{one.spread:.4f}"
-    return [Cell(f"{one.mean:+.4f}", note), f"{one.p:.4f}", f"{one.p_holm:.4f}"]
+def _tested(row: _Row, reference: str) -> dict[str, Any]:
+    cells = dict.fromkeys(_HEAD[3:6])
+    if row["difference_p"] is not None:
+        note = f"[{row['difference_low']:+.4f}, {row['difference_high']:+.4f}]"
+        if row["difference_spread"] is not None:
+            note += f" ±{row['difference_spread']:.4f}"
+        cells[_HEAD[3]] = Cell(f"{row['difference_mean']:+.4f}", note)
+        cells |= {"p": f"{row['difference_p']:.4f}", "p (Holm)": f"{row['difference_p_holm']:.4f}"}
+    elif row["variant"] == reference and row["seeds"]:
+        cells[_HEAD[3]] = "reference"
+    return cells
 
 
-def _test_notes(rows: Sequence[ResultRow], reference: str) -> list[str]:
+def _trained(row: _Row) -> Cell | None:
+    """Return how long a row was trained, marked where it was still best in its last epoch."""
+    if row["epochs"] is None:
+        return None
+    mark = " †" if row["best_at_the_end"] else ""
+    return Cell(f"{number(row['epochs'])} epochs{mark}", duration(row["train_seconds"]))
+
+
+def _test_notes(rows: Sequence[_Row], reference: str) -> list[str]:
     """Return what the tests of a table are, and which rows are not tested, and why."""
-    tests = sum(isinstance(row.difference, Difference) for row in rows)
+    tests = sum(row["difference_p"] is not None for row in rows)
     how = (
         f"Differences are to {reference}, user by user, over the seeds that both have: 95 % "
         "bootstrap interval over users, two-sided p of a permutation test (10,000 swaps: none is "
@@ -104,88 +162,79 @@ def _test_notes(rows: Sequence[ResultRow], reference: str) -> list[str]:
     )
     why: dict[str, list[str]] = {}
     for row in rows:
-        if isinstance(row.difference, str):
-            why.setdefault(row.difference, []).append(row.name)
+        if row["not_tested"]:
+            why.setdefault(row["not_tested"], []).append(row["variant"])
     untested = [f"Not tested: {', '.join(names)}: {reason}." for reason, names in why.items()]
     return [how, *untested] if tests else untested
 
 
-def _length_table(data: Summary, reference: str) -> Table:
-    rows = [row for row in data.rows if row.by_length]
-    bins = rows[0].by_length if rows else ()
-    head: list[Column | str] = ["", *(f"{length_range(one.first, one.last)} items" for one in bins)]
-    found = {row.name: {one.first: one.ndcg for one in row.by_length} for row in rows}
-    body: list[list[Any]] = []
-    if rows:
-        body = [["test examples", *(f"{one.examples:,}" for one in bins)]]
-    for row in rows:
-        cells = [_of_length(found, row.name, one.first, one.examples >= FEW) for one in bins]
-        body.append([row.name, *cells])
+def _length_table(rows: Sequence[_Row], variants: Iterable[str], reference: str) -> Table:
+    bins = {row["from"]: row for row in rows if row["variant"] == rows[0]["variant"]}
+    head = ["", *(f"{length_range(one['from'], one['to'])} items" for one in bins.values())]
+    body: list[list[Any]] = [["test examples", *(f"{one['examples']:,}" for one in bins.values())]]
+    best = {
+        start: _best((row for row in rows if row["from"] == start), "ndcg@10") for start in bins
+    }
+    for variant in variants:
+        found = {row["from"]: row for row in rows if row["variant"] == variant}
+        cells = []
+        for start, one in bins.items():
+            enough = one["examples"] >= FEW
+            top = best[start] if enough else None
+            cells.append(_score(found.get(start), "ndcg@10", top, interval=enough, spread=False))
+        if found:
+            body.append([variant, *cells])
     note = (
         "NDCG@10 on test with 95 % intervals over users, by the length of the whole history; only "
         f"the mean of fewer than {FEW} test examples."
     )
-    return Table(head, body, "NDCG@10 by length of the history", [note], reference)
+    return Table(head, body if rows else [], "NDCG@10 by length of the history", [note], reference)
 
 
-def _of_length(
-    found: dict[str, dict[int, Estimate]], name: str, first: int, enough: bool
-) -> Cell | None:
-    """Return mean and interval; only the mean where there are too few examples."""
-    if first not in found[name]:
-        return None
-    one = found[name][first]
-    best = max(bins[first].mean for bins in found.values() if first in bins) if enough else None
-    return _estimate(replace(one, spread=None, interval=one.interval if enough else None), best)
-
-
-def _cost_table(data: Summary, reference: str) -> Table:
+def _cost_table(rows: Sequence[_Row], reference: str) -> Table:
     columns = {
         "objective": Column("trained on"),
         "batch_size": Column("batch", show=number),
         "seconds_to_best": Column("time to best epoch", show=duration),
         "seconds_per_epoch": Column("time per epoch", show=duration),
         "best_epoch": Column("best epoch", show=number),
-        "epochs": Column("epochs", show=number),
         "parameters": Column("parameters", show=number),
         "memory_bytes": Column("MiB", show=lambda size: number(size / 2**20)),
     }
-    costs = {row.name: row.cost for row in (*data.rows, *data.ablation) if row.cost is not None}
-    body = [[name, *(cost[key] for key in columns)] for name, cost in costs.items()]
+    costs = [row for row in rows if row["objective"] is not None]
+    body = [[row["variant"], *(row[key] for key in columns)] for row in costs]
     note = (
         "Means over seeds. A row of a batch has one prediction where prefixes are trained on, else "
         "up to a whole window's. Time is spent in training steps; validations and compilation come "
         "on top. Memory is what the compiled training step holds at once."
     )
-    if together := [name for name, cost in costs.items() if cost["seeds_at_once"] > 1]:
+    if together := [row["variant"] for row in costs if row["seeds_at_once"] > 1]:
         note += f" The seeds of {', '.join(together)} are one program: its time is that of all."
     return Table(["", *columns.values()], body, "Cost of training", [note], reference)
 
 
-def _protocol_table(data: Summary, reference: str) -> Table:
+def _protocol_table(rows: Sequence[_Row], reference: str) -> Table:
     """Return the same checkpoints under all protocols they were evaluated by."""
-    protocols = list(dict.fromkeys(one for found in data.protocols.values() for one in found))
-    scores = {
-        (name, protocol): estimates(tuple(seeds.values()))
-        for name, found in data.protocols.items()
-        for protocol, seeds in found.items()
-    }
+    found: dict[str, dict[Protocol, _Row]] = {}
+    for row in rows:
+        protocol = Protocol(*(row[name] for name in Protocol._fields))
+        found.setdefault(row["variant"], {})[protocol] = row
+    protocols = list(dict.fromkeys(one for of_variant in found.values() for one in of_variant))
     best = {
-        protocol: max(ndcg.mean for (_, other), (_, ndcg) in scores.items() if other == protocol)
-        for protocol in protocols
+        one: _best((rows[one] for rows in found.values() if one in rows), "ndcg@10")
+        for one in protocols
     }
     body = []
-    for name, found in data.protocols.items():
-        cells: list[Cell | None] = []
+    for variant, of_variant in found.items():
+        cells: list[Any] = [variant]
         for protocol in protocols:
-            if protocol not in found:
-                cells.append(None)
-                continue
-            hr, ndcg = scores[name, protocol]
-            cell = _estimate(replace(ndcg, interval=None), best[protocol])
-            assert cell is not None
-            cells.append(cell._replace(note=f"{cell.note} HR {hr.mean:.4f}".strip()))
-        body.append([name, *cells, str(max(map(len, found.values())))])
+            one = of_variant.get(protocol)
+            cell = _score(one, "ndcg@10", best[protocol], interval=False)
+            if one and cell:
+                cell = cell._replace(note=f"{cell.note} HR {one['hr@10']:.4f}".strip())
+            cells.append(cell)
+        seeds = max(len(row["seeds"].split()) for row in of_variant.values())
+        body.append([*cells, str(seeds)])
     notes = [
         "NDCG@10 on test, mean over the seeds that were evaluated, after ± its standard deviation "
         "between them, and HR@10; the best of a column is set off. On one split all columns are of "
@@ -195,7 +244,7 @@ def _protocol_table(data: Summary, reference: str) -> Table:
         "uniformly or by training popularity. They are several times the full ones, not comparable "
         "with them, can order models differently, and choose nothing here.",
     ]
-    head: list[Column | str] = ["", *map(_protocol_words, protocols), "seeds"]
+    head = ["", *map(_protocol_words, protocols), "seeds"]
     return Table(head, body, "The same models under other protocols", notes, reference)
 
 
@@ -206,54 +255,42 @@ def _protocol_words(protocol: Protocol) -> str:
     return f"{protocol.split}, full, seen items {seen}"
 
 
-def _published_table(data: Summary) -> Table:
-    """Return published numbers and ours of the same model."""
+def _published_table(rows: Mapping[str, Sequence[_Row]], first: RunResult, source: str) -> Table:
+    """Return published numbers, and ours of the same model by the same protocol or by our own."""
     columns: list[Column | str] = [
         "", "HR@10", "ours", "NDCG@10", "ours", Column("our row", "left"),
         Column("source of the published", "left"), Column("differs", "left"),
     ]  # fmt: skip
-    if not data.source or data.results is None:
-        return Table(columns, [])
-    body, own = [], data.results["protocol"]
-    for one in published(data.source):
-        row = next((row for row in data.rows if one.model and row.model == one.model), None)
-        hr, ndcg, protocol = _ours(data, row, one)
+    body, own = [], first.results["protocol"]
+    for one in published(source):
+        row = next((row for row in rows["main"] if one.model and row["model"] == one.model), None)
+        ours: _Row | None = row
+        protocol = own
+        if row and one.exclude_seen != own["exclude_seen"]:
+            for other in rows["protocols"]:
+                same = all(other[name] == value for name, value in one.protocol.items())
+                if same and other["variant"] == row["variant"]:
+                    ours, protocol = other, one.protocol
         body.append(
             [
                 Cell(one.label, "seen items filtered" if one.exclude_seen else ""),
-                _range(one.hr), _estimate(hr), _range(one.ndcg), _estimate(ndcg),
-                row.name if row else None, one.source or "not named", one.differences(protocol),
+                "–".join(f"{value:.4f}" for value in one.hr),
+                _score(ours, "hr@10"),
+                "–".join(f"{value:.4f}" for value in one.ndcg),
+                _score(ours, "ndcg@10"),
+                row and row["variant"],
+                one.source or "not named",
+                one.differences(protocol),
             ]
-        )  # fmt: skip
-    config = data.results["config"]
+        )
     seen = "filtered" if own["exclude_seen"] else "kept"
     notes = [
         "All published numbers here are by full ranking and leave-one-out. Beside one with seen "
         "items filtered stand our seeds that were evaluated so; some of the others may filter them "
         "too.",
-        f"Ours otherwise: {config['k_core']}-core, {own['split']}, histories of "
-        f"{config['max_len']} items, {own['ranking']} ranking with seen items {seen}, ties count "
-        "against the model, epoch chosen on validation. Of the published ones preparation, order "
-        "of ties, lengths and choice of the epoch are not known here.",
+        f"Ours otherwise: {first.config['k_core']}-core, {own['split']}, histories of "
+        f"{first.config['max_len']} items, {own['ranking']} ranking with seen items {seen}, ties "
+        "count against the model, epoch chosen on validation. Of the published ones preparation, "
+        "order of ties, lengths and choice of the epoch are not known here.",
     ]
     return Table(columns, body, "Published numbers beside ours", notes)
-
-
-def _ours(
-    data: Summary, row: ResultRow | None, one: Published
-) -> tuple[Estimate | None, Estimate | None, dict[str, Any]]:
-    """Return our HR@10 and NDCG@10 by the published number's protocol, or by our own; and it."""
-    assert data.results is not None
-    own = data.results["protocol"]
-    if row is None:
-        return None, None, own
-    if one.exclude_seen != own["exclude_seen"]:
-        same = Protocol("leave-one-out", "full", one.exclude_seen)
-        if seeds := data.protocols.get(row.name, {}).get(same):
-            hr, ndcg = estimates(tuple(seeds.values()))
-            return hr, ndcg, one.protocol
-    return row.hr, row.ndcg, own
-
-
-def _range(values: list[float]) -> str:
-    return "–".join(f"{value:.4f}" for value in values)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -23,9 +24,11 @@ from echojax.data import (
     windows,
 )
 from echojax.errors import UserError, unknown_name
-from echojax.losses import make_loss
+from echojax.losses import LOSSES, make_loss
 from echojax.mesh import axes_of, local_rows, padded_rows, row_groups
 from echojax.models import check_names, check_sequence_shards, with_sizes
+from echojax.plugins import load_plugin
+from echojax.training.run_folder import check_same_data, kept_dataset
 from echojax.training.step import make_train_step
 
 log = logging.getLogger(__name__)
@@ -36,15 +39,25 @@ _SPLITS = {"leave-one-out": leave_one_out, "global-time": global_time_split}
 WORTH_A_WIDTH = 2**15
 
 
-def resolved(config: Config) -> Config:
+def resolved(config: Config, *, in_memory: bool = False) -> Config:
     """Check a configuration and fill in what depends on the data set's name.
+
+    Args:
+        config: as it was given.
+        in_memory: the data set is at hand; its name need not be known.
 
     Raises:
         UserError: a value is impossible or a name unknown.
     """
     check(config)
+    if config.plugin is not None:
+        config = dataclasses.replace(config, plugin=load_plugin(config.plugin))
     check_names(config)
-    if config.data_path is None and config.dataset not in DATASETS:
+    if config.loss not in LOSSES:
+        raise unknown_name("--loss", config.loss, list(LOSSES))
+    # What a run that goes on was started on may have been in memory: its folder keeps it.
+    known = in_memory or config.resume or config.dataset in DATASETS
+    if config.data_path is None and not known:
         raise unknown_name("--dataset", config.dataset, list(DATASETS))
     named = DATASETS.get(config.dataset) if config.data_path is None else None
     config = with_sizes(config)
@@ -60,8 +73,46 @@ def resolved(config: Config) -> Config:
     return config
 
 
-def read_data(config: Config) -> tuple[Dataset, Split]:
-    """Read, prepare and split the data of a resolved configuration."""
+def read_data(
+    config: Config, *, dataset: Dataset | None = None, run_dir: Path | None = None
+) -> tuple[Dataset, Split]:
+    """Read, prepare and split the data of a resolved configuration.
+
+    Args:
+        config: of a run.
+        dataset: from memory; then it is only split.
+        run_dir: the folder of the run, which keeps the data of a run on data from memory.
+    """
+    if dataset is None and run_dir is not None:
+        dataset = kept_dataset(run_dir, config.dataset)
+    dataset = dataset or _load(config)
+    assert config.max_len is not None
+    return dataset, _SPLITS[config.split](dataset, config.max_len)
+
+
+def read_run_data(
+    run_dir: Path, config: Config, *, data_dir: str | None = None, data_path: str | None = None
+) -> tuple[Dataset, Split]:
+    """Return the data that the run in a folder was trained on.
+
+    Args:
+        run_dir: the run folder.
+        config: its configuration.
+        data_dir: where the data lies now, if not where the run found it.
+        data_path: where the run's own file lies now.
+
+    Raises:
+        UserError: the data is not there, or not what the run was trained on.
+    """
+    config = dataclasses.replace(
+        config, data_dir=data_dir or config.data_dir, data_path=data_path or config.data_path
+    )
+    dataset, split = read_data(config, run_dir=run_dir)
+    check_same_data(run_dir, dataset)
+    return dataset, split
+
+
+def _load(config: Config) -> Dataset:
     columns = Columns(
         config.user_column,
         config.item_column,
@@ -71,7 +122,7 @@ def read_data(config: Config) -> tuple[Dataset, Split]:
         config.missing_ids,
         config.data_format,
     )
-    dataset = load_dataset(
+    return load_dataset(
         config.dataset,
         data_path=config.data_path,
         data_dir=config.data_dir,
@@ -79,8 +130,6 @@ def read_data(config: Config) -> tuple[Dataset, Split]:
         k_core=config.k_core,
         duplicates=config.duplicates,
     )
-    assert config.max_len is not None
-    return dataset, _SPLITS[config.split](dataset, config.max_len)
 
 
 def training_batches(config: Config, split: Split, mesh: Mesh) -> Batches:

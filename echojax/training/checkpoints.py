@@ -22,6 +22,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax import nnx
 
+from echojax import keep_root_handlers
 from echojax.config import Config
 from echojax.errors import UserError
 from echojax.files import read_json
@@ -121,11 +122,13 @@ class Checkpoints:
                 ) from None
 
     def _plain_path(self) -> Path:
-        """Return the folder's path, or a link to it where orbax would take the path for a pattern.
+        """Return the folder's path, or a link to it where orbax cannot use the path.
 
-        It looks for the parts of a checkpoint by ``glob`` below the whole path.
+        It looks for the parts of a checkpoint by ``glob`` below the whole path, and tensorstore
+        knows no names but those in UTF-8.
         """
-        if not has_magic(str(self._folder)):
+        name = str(self._folder)
+        if not has_magic(name) and name == name.encode(errors="replace").decode():
             return self._folder
         aside = Path(tempfile.mkdtemp(prefix="echojax-"))
         weakref.finalize(self, shutil.rmtree, aside, ignore_errors=True)
@@ -284,9 +287,9 @@ class Checkpoints:
             parts = ocp.args.Composite(state=ocp.args.StandardRestore(names))
             arrays = self._manager.restore(step, args=parts)["state"]
         except Exception as error:
-            if _is_refused(error):
+            if refused := _refusal(error, self._folder / str(step)):
                 raise UserError(
-                    f"{where} cannot be read ({_reason(error)}); fix that, or delete it to go on "
+                    f"{where} cannot be read ({_reason(refused)}); fix that, or delete it to go on "
                     "from the one before it"
                 ) from None
             raise
@@ -305,6 +308,7 @@ class Checkpoints:
                 )
 
 
+@keep_root_handlers()
 def load_checkpoint(
     folder: Path,
     config: Config,
@@ -410,9 +414,21 @@ def _checked_progress(meta: dict[str, Any]) -> dict[str, Any]:
     return meta["progress"]
 
 
-def _is_refused(error: Exception) -> bool:
-    """Say whether a file could not be read for now, or by this user: that is no damage."""
-    return isinstance(error, MemoryError) or _os_error(error) in _REFUSED
+def _refusal(error: Exception, folder: Path) -> Exception | None:
+    """Return why files cannot be read for now, or by this user: that is no damage.
+
+    What may not be read looks to orbax, at times, as if it were not there.
+    """
+    if isinstance(error, MemoryError) or _os_error(error) in _REFUSED:
+        return error
+    found: list[OSError] = []
+    for parent, _, names in os.walk(folder, onerror=found.append):
+        for name in names:
+            try:
+                Path(parent, name).open("rb").close()
+            except OSError as refused:
+                found.append(refused)
+    return next((refused for refused in found if refused.errno in _REFUSED), None)
 
 
 def _os_error(error: Exception) -> int | None:

@@ -5,22 +5,25 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
 from echojax.config import Config
-from echojax.data import Dataset, Split
+from echojax.data import Dataset, Examples, Split
+from echojax.evaluation.baselines import rank_by, scorer
 from echojax.evaluation.metrics import mean_metrics, summarise
 from echojax.evaluation.ranking import Ranked, Ranker, make_ranker, rank_examples
 from echojax.mesh import axes_of, one_device
+from echojax.models import HEURISTICS
 from echojax.models.base import with_axes, with_precision
 from echojax.models.heuristic import training_counts
-from echojax.training.builders import read_data
+from echojax.training.builders import read_run_data
 from echojax.training.checkpoints import load_checkpoint
-from echojax.training.run_folder import check_same_data, read_own_config
+from echojax.training.run_folder import read_own_config
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +81,7 @@ def encoder_and_items(
         return with_axes(model, axes_of(mesh)).encode(item_ids_BxL, lengths_B)
 
     def items(params: nnx.State) -> jax.Array:
-        return nnx.merge(graphdef, params).catalogue()
+        return nnx.merge(graphdef, params).output_embeddings()
 
     return encode, items
 
@@ -93,15 +96,40 @@ def make_evaluator(
     return Evaluator(config, split, ranker, counts_V, mesh)
 
 
-def evaluate_run(
+class RankedRun(NamedTuple):
+    """How a finished run ranks a part of its data.
+
+    Attributes:
+        step: of the checkpoint that ranks; 0 of a heuristic model.
+        ranked: the ranks.
+        examples: what was ranked.
+        popularity_V: training interactions of each item.
+    """
+
+    step: int
+    ranked: Ranked
+    examples: Examples
+    popularity_V: np.ndarray
+
+
+def evaluate_run(folder: Path, part: str, **options: Any) -> dict[str, Any]:
+    """Return the results of one part as ``summarise`` gives them, and the "step" they are of.
+
+    Arguments and errors are those of ``rank_run``.
+    """
+    run = rank_run(folder, part, **options)
+    return {"step": run.step, **summarise(run.ranked, run.examples, run.popularity_V)}
+
+
+def rank_run(
     folder: Path,
     part: str,
     *,
     exclude_seen: bool | None = None,
     data_dir: str | None = None,
     data_path: str | None = None,
-) -> dict[str, Any]:
-    """Return the results of one part as ``summarise`` gives them, and the "step" they are of.
+) -> RankedRun:
+    """Rank a part of a run's data by its best checkpoint.
 
     Args:
         folder: the run folder.
@@ -114,15 +142,15 @@ def evaluate_run(
         UserError: no run, no checkpoint that can be read, or other data than the run's.
     """
     config = read_own_config(folder)
-    given: dict[str, Any] = {
-        "exclude_seen": exclude_seen,
-        "data_dir": data_dir,
-        "data_path": data_path,
-    }
-    config = dataclasses.replace(config, **{k: v for k, v in given.items() if v is not None})
-    dataset, split = read_data(config)
-    check_same_data(folder, dataset)
+    if exclude_seen is not None:
+        config = dataclasses.replace(config, exclude_seen=exclude_seen)
+    dataset, split = read_run_data(folder, config, data_dir=data_dir, data_path=data_path)
+    examples, counts_V = getattr(split, part), training_counts(split.train, dataset.num_items)
+    if config.model in HEURISTICS:
+        score = scorer(HEURISTICS[config.model](split.train, dataset.num_items))
+        ranked = rank_by(score, examples, dataset.num_items, exclude_seen=config.exclude_seen)
+        return RankedRun(0, ranked, examples, counts_V)
     best = load_checkpoint(folder, config, dataset.num_items)
     log.info(f"step {best.step} of {folder}")
     evaluate = make_evaluator(config, dataset, split, best.graphdef, one_device())
-    return {"step": best.step, **evaluate(best.params, part)}
+    return RankedRun(best.step, evaluate.rank(best.params, part), examples, counts_V)

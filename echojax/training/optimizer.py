@@ -1,5 +1,8 @@
 """The optimiser that a configuration names."""
 
+import fnmatch
+import math
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -7,29 +10,41 @@ import jax.numpy as jnp
 import optax
 
 from echojax.config import Config
-from echojax.parameters import is_per_item, map_with_facts
+from echojax.errors import UserError
+from echojax.parameters import is_parameter, is_per_item, map_with_facts, names_of
 
 
-def make_optimizer(config: Config, item_axis: str | None = None) -> optax.GradientTransformation:
+def make_optimizer(
+    config: Config, item_axis: str | None = None, *, steps_per_epoch: int = 1
+) -> optax.GradientTransformation:
     """Return Adam, as all the papers use it, with the schedule, decay and limit that are asked for.
 
-    The limit is on the norm of the whole gradient, before Adam's own scaling. ``item_axis``: the
-    mapped axis that the item table is spread over.
+    The limit is on the norm of the whole gradient, before Adam's own scaling.
+
+    Args:
+        config: what it is like.
+        item_axis: the mapped axis that the item table is spread over.
+        steps_per_epoch: what a schedule in shares of the run is of. Its state is of the same shape
+            for all of them.
     """
-    adam = _scaled(config, optax.scale_by_adam())
+    rate = learning_rate(config, steps_per_epoch)
+    optimizer = _scaled(config, optax.scale_by_adam(), rate)
     if config.item_optimizer == "rowwise":
-        kinds = {"item": _scaled(config, scale_by_row_rms()), "other": adam}
-        adam = optax.partition(kinds, item_or_other)
-    if config.clip_norm is None:
-        return adam
-    return optax.chain(clip_by_norm(config.clip_norm, item_axis), adam)
+        kinds = {"item": _scaled(config, scale_by_row_rms(), rate), "other": optimizer}
+        optimizer = optax.partition(kinds, item_or_other)
+    if config.clip_norm is not None:
+        optimizer = optax.chain(clip_by_norm(config.clip_norm, item_axis), optimizer)
+    if config.freeze is None:
+        return optimizer
+    kinds = {"trained": optimizer, "frozen": optax.set_to_zero()}
+    return optax.partition(kinds, partial(trained_or_frozen, config.freeze))
 
 
 def _scaled(
-    config: Config, direction: optax.GradientTransformation
+    config: Config, direction: optax.GradientTransformation, length: optax.ScalarOrSchedule
 ) -> optax.GradientTransformation:
-    """Return steps in a direction, with decay, as long as the configuration says."""
-    rate = optax.scale_by_learning_rate(learning_rate(config))
+    """Return steps in a direction, of a length, with decay as the configuration says."""
+    rate = optax.scale_by_learning_rate(length)
     if not config.weight_decay:
         return optax.chain(direction, rate)
     return optax.chain(direction, optax.add_decayed_weights(config.weight_decay, decayed), rate)
@@ -40,9 +55,48 @@ def item_or_other(params: Any) -> Any:
     return map_with_facts(lambda facts, _: "item" if is_per_item(facts) else "other", params)
 
 
-def learning_rate(config: Config) -> optax.ScalarOrSchedule:
+def trained_or_frozen(patterns: str, params: Any) -> Any:
+    """Say of each parameter whether it is trained or "frozen", its name fits one of ``patterns``.
+
+    Args:
+        patterns: as ``fnmatch`` has them, between commas.
+        params: the parameters, or what has their structure.
+
+    Raises:
+        UserError: a pattern fits no name, or nothing is left to train.
+    """
+    names = list(names_of(params))
+    frozen: set[str] = set()
+    for pattern in patterns.split(","):
+        found = fnmatch.filter(names, pattern.strip())
+        if not found:
+            begin = ", ".join(dict.fromkeys(".".join(name.split(".")[:2]) for name in names))
+            raise UserError(
+                f"--freeze {pattern.strip()!r} fits no parameter; their names begin with {begin}"
+            )
+        frozen.update(found)
+    if len(frozen) == len(names):
+        raise UserError(f"--freeze {patterns!r} leaves nothing to train; leave some out")
+    labels = ["frozen" if name in frozen else "trained" for name in names]
+    structure = jax.tree.structure(params, is_leaf=is_parameter)
+    return jax.tree.unflatten(structure, labels)
+
+
+def schedule_steps(config: Config, steps_per_epoch: int) -> tuple[int, int | None]:
+    """Return in how many steps the learning rate rises, and in how many it falls after them.
+
+    It does not fall where the second is ``None``.
+    """
+    steps = config.epochs * steps_per_epoch
+    steps = min(steps, config.max_steps or steps)
+    warmup = config.warmup_steps or math.ceil(config.warmup * steps)
+    decay = max(1, steps - warmup) if config.schedule == "cosine" else config.decay_steps
+    return warmup, decay
+
+
+def learning_rate(config: Config, steps_per_epoch: int) -> optax.ScalarOrSchedule:
     """Return the learning rate: a constant, or what it is at each step (counted from 0)."""
-    top, warmup, decay = config.learning_rate, config.warmup_steps, config.decay_steps
+    top, (warmup, decay) = config.learning_rate, schedule_steps(config, steps_per_epoch)
     if not warmup and decay is None:
         return top
     after = (

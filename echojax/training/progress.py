@@ -19,6 +19,7 @@ from echojax.config import Config, as_dict
 from echojax.errors import UserError
 from echojax.files import write_atomically
 from echojax.hosts import is_main_process
+from echojax.training.optimizer import schedule_steps
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +72,8 @@ class TrainingProgress:
     def stop_reason(self, config: Config, step: int, steps_per_epoch: int) -> str | None:
         """Return why the run is over, or ``None`` while it is not."""
         # A falling learning rate brings its gains late: patience would cut them off.
-        falls = config.decay_steps is not None and step < config.warmup_steps + config.decay_steps
+        warmup, decay = schedule_steps(config, steps_per_epoch)
+        falls = decay is not None and step < warmup + decay
         if self.without_gain >= config.patience and not falls:
             return f"no better validation NDCG@10 in {config.patience} validations"
         if step >= config.epochs * steps_per_epoch:

@@ -35,7 +35,7 @@ PACKAGES = ("echojax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "gr
 def log_data(dataset: Dataset, split: Split) -> None:
     """Log the data's fingerprint and the size of each part."""
     facts = dataset.fingerprint
-    if source := facts.get("source"):
+    if "file" in (source := facts.get("source", {})):
         log.info(
             f"file: {source['file']}  format {source['format']}  sha256 {source['sha256'][:12]}"
         )

@@ -4,7 +4,7 @@ import logging
 import math
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,10 @@ from flax import nnx
 from jax.experimental import multihost_utils
 from rich.console import Console
 
+from echojax import keep_root_handlers
 from echojax.analysis import write_analysis
 from echojax.config import Config
-from echojax.data import Dataset, Split, StackedBatches, item_titles, iterate
+from echojax.data import Dataset, Split, StackedBatches, iterate
 from echojax.errors import UserError
 from echojax.hosts import is_main_process, on_main_process
 from echojax.machine import commit, device_name
@@ -63,20 +64,41 @@ from echojax.training.step import (
     stack_states,
     unstack_states,
 )
+from echojax.training.warm_start import check_initial_weights, take_weights
 
 log = logging.getLogger(__name__)
 
 
-def run(config: Config, console: Console) -> Path:
+# Is told the metrics of a validation, and returns whether training is to stop.
+Callback = Callable[[dict[str, Any]], object]
+
+
+@keep_root_handlers()
+def run(
+    config: Config,
+    console: Console,
+    *,
+    dataset: Dataset | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> Path:
     """Train, evaluate and report; return the run folder.
+
+    Args:
+        config: what to do; what is not given in it depends on data and model.
+        console: where progress and results are shown.
+        dataset: data from memory, in place of those that ``config`` names; the run folder keeps
+            them.
+        callbacks: called after each validation with its record of ``metrics.jsonl`` and the seed.
+            Where one returns something true, training of this seed ends.
 
     Raises:
         UserError: something the user can fix.
         Interrupted: a signal to stop came; everything is saved.
     """
     # Impossible values and folders that are taken or read-only are refused before any work.
-    config = resolved(config)
+    config = resolved(config, in_memory=dataset is not None)
     check_extras(config)
+    check_initial_weights(config)
     if (hosts := jax.process_count()) > 1:
         if config.parallel == "pmap":
             raise UserError("--parallel pmap is for the devices of one host; leave it out")
@@ -90,18 +112,18 @@ def run(config: Config, console: Console) -> Path:
         seeds = seed_folders(config, folder)
 
         # Data: read, prepared, split; a resumed run must see what it was started on.
-        dataset, split = read_data(config)
+        in_memory = dataset is not None
+        dataset, split = read_data(config, dataset=dataset, run_dir=folder)
         log_data(dataset, split)
         agree("data", {"sha256 of the data": dataset.fingerprint["sha256"][:12]})
-        on_main_process(
-            _fill_folders, dict([(folder, config), *((f, c) for c, f in seeds)]), dataset
-        )
+        folders = dict([(folder, config), *((f, c) for c, f in seeds)])
+        on_main_process(_fill_folders, folders, dataset, in_memory)
 
         if config.model in HEURISTICS:
             if is_main_process():
                 run_heuristic(folder, config, dataset, split, console)
         else:
-            _train(config, folder, seeds, dataset, split, console)
+            _train(config, folder, seeds, dataset, split, console, callbacks)
     return folder
 
 
@@ -112,6 +134,7 @@ def _train(
     dataset: Dataset,
     split: Split,
     console: Console,
+    callbacks: Sequence[Callback],
 ) -> None:
     """Train the seeds of a resolved configuration in their open folders; evaluate and report."""
     with deferred_interrupts() as interrupts:
@@ -124,7 +147,7 @@ def _train(
         log.info(f"model: {config.model}, {parameters:,} parameters, on {describe(mesh)}")
 
         # Step: forward, backward, update, for all seeds that stand at one step.
-        optimizer = make_optimizer(config, axes_of(mesh).items)
+        optimizer = make_optimizer(config, axes_of(mesh).items, steps_per_epoch=per_epoch)
         counts_V, lengths_M = target_counts(dataset, split), feed.examples.lengths_M
         step = make_step(config, counts_V, lengths_M, graphdef, optimizer, mesh)
         steps = over_seeds(step, mesh, config.parallel)
@@ -197,12 +220,15 @@ def _train(
             ndcg, loss = metrics["ndcg@10"], progress.mean_loss
             best = progress.add_validation(ndcg, progress.steps, epoch)
             seconds = time.perf_counter() - began
-            run.write_metrics("valid", epoch, loss=loss, **metrics, seconds=seconds)
+            record = run.write_metrics("valid", epoch, loss=loss, **metrics, seconds=seconds)
             seed = f"seed {run.config.seed}  " if config.seeds > 1 else ""
             log.info(
                 f"{seed}epoch {epoch}  loss {loss:.4f}  valid HR@10 {metrics['hr@10']:.4f}  "
                 f"NDCG@10 {ndcg:.4f}{'  best so far' if best else ''}"
             )
+            told = {"seed": run.config.seed, **record}
+            asked = [bool(callback(dict(told))) for callback in callbacks]
+            run.called_off = on_main_process(any, asked)
 
         # Train: seeds at one step together, the earliest first, until one has a reason to stop.
         origin = device_name(), commit()
@@ -283,25 +309,13 @@ def _of_any_host(signum: int) -> int:
     return int(np.max(multihost_utils.process_allgather(np.int32(signum))))
 
 
-def _fill_folders(folders: dict[Path, Config], dataset: Dataset) -> None:
+def _fill_folders(folders: dict[Path, Config], dataset: Dataset, in_memory: bool) -> None:
     """Fill run folders that are new; check that the others were made on this data."""
-    titles: dict[str, str] | None = None
     for folder, config in folders.items():
         if (folder / "config.json").exists():
             check_same_data(folder, dataset)
-            continue
-        if titles is None:
-            titles = _titles(config)
-        write_start(folder, config, dataset, titles)
-
-
-def _titles(config: Config) -> dict[str, str]:
-    """Return titles by item id; none where they are damaged, which stops no training."""
-    try:
-        return item_titles(config.dataset, data_path=config.data_path, data_dir=config.data_dir)
-    except UserError as error:
-        log.info(f"no titles: {error}")
-        return {}
+        else:
+            write_start(folder, config, dataset, keep_data=in_memory)
 
 
 def _open_runs(
@@ -311,11 +325,16 @@ def _open_runs(
     optimizer = make_optimizer(config)
     runs, starts = [], []
     for seed_config, folder in seeds:
+        checkpoints = Checkpoints(folder / "checkpoints", on_main_process(identity, folder))
         model = build_model(seed_config, dataset.num_items)
         graphdef, start = create_state(model, optimizer, seed_config.seed)
-        checkpoints = Checkpoints(folder / "checkpoints", on_main_process(identity, folder))
         runs.append(SeedRun(seed_config, folder, start, TrainingProgress(), checkpoints))
         starts.append(start)
+    if config.init_from is not None and not all(run.checkpoints.steps() for run in runs):
+        weights = take_weights([start.params for start in starts], config, dataset.item_ids)
+        starts = [one._replace(params=w) for one, w in zip(starts, weights, strict=True)]
+        for run, start in zip(runs, starts, strict=True):
+            run.state = start
     if config.resume:
         go_back_together(runs, starts, steps_per_epoch)
     for run in runs:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -28,6 +29,7 @@ class SeedRun:
         checkpoints: in its folder.
         metrics: its metrics.jsonl, while it is open.
         stopped: why it was done, once it is.
+        called_off: a callback has asked to stop it.
     """
 
     config: Config
@@ -37,9 +39,12 @@ class SeedRun:
     checkpoints: Checkpoints
     metrics: MetricLog | None = None
     stopped: str = ""
+    called_off: bool = False
 
     def stop_reason(self, steps_per_epoch: int) -> str | None:
         """Return why this seed is done, or ``None`` while it is not."""
+        if self.called_off:
+            return "a callback stopped it"
         return self.progress.stop_reason(self.config, self.progress.steps, steps_per_epoch)
 
     @contextmanager
@@ -48,10 +53,12 @@ class SeedRun:
         with MetricLog(self.folder, self.progress.steps, self.config) as self.metrics:
             yield
 
-    def write_metrics(self, kind: str, epoch: float, **values: float) -> None:
-        """Write a record of the step that it stands at to metrics.jsonl."""
+    def write_metrics(self, kind: str, epoch: float, **values: float) -> dict[str, Any]:
+        """Write a record of the step that it stands at to metrics.jsonl; return it."""
         assert self.metrics is not None
-        self.metrics.write({"kind": kind, "step": self.progress.steps, "epoch": epoch, **values})
+        record = {"kind": kind, "step": self.progress.steps, "epoch": epoch, **values}
+        self.metrics.write(record)
+        return record
 
     def record_loss(self, loss: float, step: int) -> None:
         """Take in the loss of a step that is done."""

@@ -110,7 +110,7 @@ def make_train_step(
             axes.time and objective == "prefixes"
         ):  # every device of the axis has the same: one counts
             weights_BxP *= jax.lax.axis_index(axes.time) == 0
-        items_VxD = model.catalogue(item_VxD)
+        items_VxD = model.output_embeddings(item_VxD)
         total = loss(user_BxPxD, items_VxD, targets_BxP, weights_BxP, keys_B, pool_M)
         return total, jnp.sum(weights_BxP)
 

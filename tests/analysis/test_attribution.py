@@ -35,7 +35,7 @@ def test_attribution_to_events_is_that_of_finite_differences(name):
     # Attention's softmax is in float32 whatever the inputs: differences must be coarse there.
     step, rtol = (1e-3, 2e-3) if name in ("sasrec", "bert4rec") else (1e-6, 1e-5)
     graphdef, params = nnx.split(model)
-    target_BxD = model.catalogue()[TARGETS]
+    target_BxD = model.output_embeddings()[TARGETS]
 
     @jax.jit
     def scores(table_VxD):
@@ -55,7 +55,7 @@ def test_attribution_to_events_is_that_of_finite_differences(name):
 @pytest.mark.parametrize("variant", ["echojax", "official"])
 def test_attribution_through_each_direction_is_that_of_finite_differences(variant):
     model = build("echomamba4rec", variant)
-    layer, target_BxD = model.layers[0], model.catalogue()[TARGETS]
+    layer, target_BxD = model.layers[0], model.output_embeddings()[TARGETS]
     pair, padded = layer.mambas[0], IDS == 0
     ends = None if variant == "official" else jnp.asarray(LENGTHS)
 

@@ -2,8 +2,6 @@
 
 import contextlib
 import fcntl
-import functools
-import importlib.util
 import io
 import os
 import subprocess
@@ -13,6 +11,8 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+
+from echojax.commands import main
 
 ROOT = Path(__file__).parent.parent.parent
 SMALL = [
@@ -78,28 +78,18 @@ def write_ring(path):
     path.with_suffix(".item").write_text(f"item_id:token\ttitle:token_seq\n{titles}")
 
 
-@functools.cache
-def experiment(name):
-    """Return the module of a file in experiments/."""
-    spec = importlib.util.spec_from_file_location(Path(name).stem, ROOT / "experiments" / name)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where tyro looks for the docstrings of flags
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="session")
 def call(environment):
-    """Return a function that calls a command's main in this process: (exit code, stdout, stderr).
+    """Return a function that calls a command in this process: (exit code, stdout, stderr).
 
     Of the environment only the caches and the network differ, as for a command that is started.
     """
 
-    def call(name, *args, cwd=None):
-        main, out, err, code = experiment(name).main, io.StringIO(), io.StringIO(), 0
+    def call(*words, cwd=None):
+        out, err, code = io.StringIO(), io.StringIO(), 0
         seconds = jax.config.jax_persistent_cache_min_compile_time_secs
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sys, "argv", [name, *map(str, args)])
+            patch.setattr(sys, "argv", ["echojax", *map(str, words)])
             for key, value in environment.items():
                 patch.setenv(key, value)
             patch.chdir(cwd or ROOT)
@@ -119,7 +109,7 @@ def start(environment):
     """Return a function that starts a command of experiments/ and returns the process."""
 
     def start(command, *args, cwd=None):
-        script = str(ROOT / "experiments" / command)
+        script = str(ROOT / "experiments" / f"{command}.py")
         return subprocess.Popen(
             [sys.executable, *WARNINGS, script, *map(str, args)],
             env=environment, cwd=cwd or ROOT, text=True,
@@ -149,7 +139,7 @@ def finished(call, data_file, shared_folder):
     run, printed = folder / "run", folder / "out.txt"
     with made_once(folder) as wanted:
         if wanted:
-            code, out, err = call("train.py", "--data-path", data_file, *WHOLE, "--run-dir", run)
+            code, out, err = call("train", "--data-path", data_file, *WHOLE, "--run-dir", run)
             assert code == 0, err
             printed.write_text(out)
     return run, printed.read_text()

@@ -67,7 +67,7 @@ def test_files(name, call, tmp_path):
     path, folder = tmp_path / f"{name}.inter", tmp_path / "run"
     if FILES[name] is not None:
         path.write_bytes(FILES[name])
-    code, _, err = call("train.py", "--data-path", path, *SMALL, "--run-dir", folder)
+    code, _, err = call("train", "--data-path", path, *SMALL, "--run-dir", folder)
     assert code == 2, err
     assert SAYS[name] in only_line(err)
     assert not folder.exists()
@@ -76,7 +76,7 @@ def test_files(name, call, tmp_path):
 def test_truncated_gzip(call, tmp_path):
     path, folder = tmp_path / "cut.inter.gz", tmp_path / "run"
     path.write_bytes(gzip.compress((HEADER + ROWS * 50).encode())[:-20])
-    code, _, err = call("train.py", "--data-path", path, *SMALL, "--run-dir", folder)
+    code, _, err = call("train", "--data-path", path, *SMALL, "--run-dir", folder)
     assert code == 2
     assert "cut.inter.gz" in only_line(err)
     assert not folder.exists()
@@ -90,7 +90,7 @@ def test_flags(flags, call, data_file, tmp_path):
     order = tmp_path / "order.txt"
     order.write_text("".join(f"u{u} i{i}\n" for u in range(6) for i in range(6)))
     flags = [{"FILE": data_file, "ORDER": order}.get(word, word) for word in flags]
-    code, _, err = call("train.py", *flags, "--run-dir", tmp_path / "run")
+    code, _, err = call("train", *flags, "--run-dir", tmp_path / "run")
     assert code == 2
     wanted = FLAGS[tuple({data_file: "FILE", order: "ORDER"}.get(w, w) for w in flags)]
     assert wanted in only_line(err)
@@ -98,14 +98,14 @@ def test_flags(flags, call, data_file, tmp_path):
 
 
 def test_a_mistake_is_a_line_on_standard_error_and_exit_code_2(command):
-    code, out, err = command("train.py", "--widht", "8")
+    code, out, err = command("train", "--widht", "8")
     assert (code, out) == (2, "")
     assert "--widht" in only_line(err)
 
 
 def test_without_network_it_says_which_file_goes_where(call, tmp_path):
     args = ["--dataset", "ml-1m", "--data-dir", tmp_path, "--run-dir", tmp_path / "run"]
-    code, _, err = call("train.py", *args)
+    code, _, err = call("train", *args)
     assert code == 2
     line = only_line(err)
     assert "ml-1m.inter.gz" in line
@@ -116,10 +116,10 @@ def test_an_existing_run_is_never_overwritten(finished, call, data_file):
     folder, _ = finished
     before = (folder / "config.json").read_bytes()
     args = ["--data-path", data_file, *SMALL, "--run-dir", folder]
-    code, _, err = call("train.py", *args)
+    code, _, err = call("train", *args)
     assert code == 2
     assert "add --resume" in only_line(err)
-    code, _, err = call("train.py", *args, "--resume", "--d-model", "16")
+    code, _, err = call("train", *args, "--resume", "--d-model", "16")
     assert code == 2
     assert "--d-model 8, not 16" in only_line(err)
     assert (folder / "config.json").read_bytes() == before
@@ -131,18 +131,18 @@ def test_other_data_under_a_run_is_refused(finished, call, data_file, tmp_path):
     changed.write_text(data_file.read_text().replace("u1\ti", "u1\tj", 1))
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"data_path": str(changed)}))
-    for name in ("train.py", "evaluate.py"):
-        resume = ["--resume"] if name == "train.py" else []
+    for name in ("train", "evaluate"):
+        resume = ["--resume"] if name == "train" else []
         code, _, err = call(name, "--run-dir", folder, *resume)
         assert code == 2
         assert "sha256" in only_line(err)
 
 
 def test_evaluate_wants_a_run(call, tmp_path):
-    code, _, err = call("evaluate.py", "--run-dir", tmp_path / "nothing")
+    code, _, err = call("evaluate", "--run-dir", tmp_path / "nothing")
     assert code == 2
     assert "does not exist" in only_line(err)
     (tmp_path / "config.json").write_text("{")
-    code, _, err = call("evaluate.py", "--run-dir", tmp_path)
+    code, _, err = call("evaluate", "--run-dir", tmp_path)
     assert code == 2
     assert "config.json" in only_line(err)

@@ -7,9 +7,10 @@ import time
 
 import pytest
 
+from echojax.commands.train import read_command_line
 from echojax.config import Config, as_dict
 from echojax.files import write_json
-from tests.commands.conftest import SMALL, experiment
+from tests.commands.conftest import SMALL
 
 EPOCHS = 12
 
@@ -50,7 +51,7 @@ def test_two_hosts_one_lost_and_resumed_on_one(start, command, data_file, on_fou
                 "--epochs", EPOCHS, "--patience", EPOCHS]  # fmt: skip
 
     together, alone = tmp_path / "together", tmp_path / "alone"
-    first, second = (start("train.py", *flags(together), *hosts, host) for host in (0, 1))
+    first, second = (start("train", *flags(together), *hosts, host) for host in (0, 1))
     # The second is lost; the first notices and ends.
     wait_for(lambda: (together / "metrics.jsonl").exists() and losses(together), 120)
     second.send_signal(signal.SIGKILL)
@@ -63,9 +64,9 @@ def test_two_hosts_one_lost_and_resumed_on_one(start, command, data_file, on_fou
     done = losses(together)
 
     # What both had done is what one process does, and one process goes on from there.
-    code, said, error = command("train.py", *flags(alone))
+    code, said, error = command("train", *flags(alone))
     assert code == 0, error
-    code, said, error = command("train.py", "--resume", "--run-dir", together)
+    code, said, error = command("train", "--resume", "--run-dir", together)
     assert code == 0, error
     assert "resumed from step" in said
     expected, found = losses(alone), losses(together)
@@ -77,8 +78,8 @@ def test_two_hosts_one_lost_and_resumed_on_one(start, command, data_file, on_fou
 def test_hosts_with_other_flags_do_not_start(start, data_file, hosts, tmp_path):
     folder = tmp_path / "run"
     flags = ["--data-path", data_file, *SMALL, "--run-dir", folder]
-    first = start("train.py", *flags, "--epochs", 3, *hosts, 0)
-    second = start("train.py", *flags, "--epochs", 4, "--learning-rate", 0.05, *hosts, 1)
+    first = start("train", *flags, "--epochs", 3, *hosts, 0)
+    second = start("train", *flags, "--epochs", 4, "--learning-rate", 0.05, *hosts, 1)
     for host in (first, second):
         _, error = host.communicate(timeout=90)
         assert host.returncode == 2
@@ -91,17 +92,16 @@ def test_hosts_with_other_flags_do_not_start(start, data_file, hosts, tmp_path):
 
 
 def test_only_the_first_host_needs_the_run_folder(tmp_path):
-    train = experiment("train.py")
     stored = Config(loss="gbce", d_model=8)
     write_json(tmp_path / "config.json", as_dict(stored))
     flags = ["--resume", "--run-dir", str(tmp_path), "--gbce-t", "0.5"]
-    config = train.read_command_line(flags)
+    config = read_command_line(flags)
     assert (config.loss, config.d_model, config.gbce_t) == ("gbce", 8, 0.5)
-    given = train.read_command_line(flags, stored=False)
+    given = read_command_line(flags, stored=False)
     assert (given.loss, given.d_model, given.gbce_t) == ("softmax", None, 0.5)
 
 
 def test_half_an_address_is_refused(call):
-    code, _, error = call("train.py", "--num-processes", 2)
+    code, _, error = call("train", "--num-processes", 2)
     assert code == 2
     assert error.startswith("error: --coordinator, --num-processes and --process-id go together")

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from tests.commands.conftest import ROOT, experiment
+from echojax.commands.train import read_command_line
+from tests.commands.conftest import ROOT
 
 SMALL = [
     "--model", "sasrec", "--d-model", "8", "--heads", "1", "--max-len", "6", "--batch-size", "16",
@@ -64,7 +65,6 @@ def test_it_is_printed_and_the_trace_is_there(profiled):
 
 
 def test_a_resumed_run_profiles_only_where_asked(profiled):
-    train = experiment("train.py")
     resume = ["--run-dir", str(profiled[0]), "--resume"]
-    assert train.read_command_line(resume).profile is None
-    assert train.read_command_line([*resume, "--profile", "2"]).profile == 2
+    assert read_command_line(resume).profile is None
+    assert read_command_line([*resume, "--profile", "2"]).profile == 2

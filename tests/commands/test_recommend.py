@@ -15,9 +15,7 @@ def run(finished):
 
 @pytest.mark.smoke
 def test_one_history(call, run):
-    code, out, err = call(
-        "recommend.py", "--run-dir", run, "--history", "i3 i4, what,i5", "-k", "4"
-    )
+    code, out, err = call("recommend", "--run-dir", run, "--history", "i3 i4, what,i5", "-k", "4")
     assert code == 0, err
     step = json.loads((run / "results.json").read_text())["train"]["best_step"]
     assert out.splitlines()[0] == f"step {step} of {run}"
@@ -29,7 +27,7 @@ def test_one_history(call, run):
 
 
 def test_more_than_there_are(call, run):
-    code, out, err = call("recommend.py", "--run-dir", run, "--history", "i3", "-k", 10**12)
+    code, out, err = call("recommend", "--run-dir", run, "--history", "i3", "-k", 10**12)
     assert code == 0, err
     assert "29 of the 1,000,000,000,000 asked for: no other item is left" in out.splitlines()[-1]
 
@@ -37,7 +35,7 @@ def test_more_than_there_are(call, run):
 def test_a_file_of_histories_goes_on_where_it_was_interrupted(call, start, run, tmp_path):
     users, whole, cut = 20_000, tmp_path / "whole.jsonl", tmp_path / "cut.jsonl"
     (tmp_path / "histories").write_text("".join(f"u{n} i{n % 30}\n" for n in range(users)))
-    asked = ["recommend.py", "--run-dir", run, "--histories", tmp_path / "histories"]
+    asked = ["recommend", "--run-dir", run, "--histories", tmp_path / "histories"]
     asked += ["--batch-size", "512"]
     code, out, err = call(*asked, "--output", whole)
     assert code == 0, err
@@ -71,7 +69,7 @@ def interrupted(process, folder, name, kind):
 def test_a_file_of_histories_goes_on_where_it_was_killed(call, start, run, tmp_path):
     histories = tmp_path / "histories.txt"
     histories.write_text("u1 i3\n" * 200_000)
-    asked = ["recommend.py", "--run-dir", run, "--histories", histories]
+    asked = ["recommend", "--run-dir", run, "--histories", histories]
     interrupted(start(*asked, "--output", tmp_path / "cut"), tmp_path, "cut", signal.SIGKILL)
     for name in ("cut", "whole"):
         code, _, err = call(*asked, "--output", tmp_path / name)
@@ -91,7 +89,7 @@ def test_a_file_of_histories_goes_on_where_it_was_killed(call, start, run, tmp_p
     ],
 )
 def test_mistakes_are_one_line(call, run, tmp_path, flags, named):
-    code, _, err = call("recommend.py", "--run-dir", run, *flags, cwd=tmp_path)
+    code, _, err = call("recommend", "--run-dir", run, *flags, cwd=tmp_path)
     assert code == 2
     assert named in err
     assert err.count("\n") == 1

@@ -75,9 +75,7 @@ def test_evaluate_gives_the_same_numbers(finished, call, tmp_path):
     results = json.loads((folder / "results.json").read_text())
     for part in ("valid", "test"):
         output = tmp_path / f"{part}.json"
-        code, out, err = call(
-            "evaluate.py", "--run-dir", folder, "--split", part, "--output", output
-        )
+        code, out, err = call("evaluate", "--run-dir", folder, "--split", part, "--output", output)
         assert code == 0, err
         step = results["train"]["best_step"]
         assert json.loads(output.read_text()) == {"step": step, **results[part]}
@@ -91,11 +89,11 @@ def test_killed_runs_end_in_the_same_bits(finished, start, call, data_file, tmp_
     args += ["--run-dir", folder, "--resume"]
     # Killed as soon as the folder is there, then after some checkpoints.
     for least in (-1, 20):
-        process = start("train.py", *args)
+        process = start("train", *args)
         wait_until(lambda: folder.exists() and max(steps(folder), default=0) > least, process)  # noqa: B023
         process.send_signal(signal.SIGKILL)
         process.communicate()
-    code, out, err = call("train.py", *args)
+    code, out, err = call("train", *args)
     assert code == 0, err
     assert "resumed from step" in out
     whole = finished[0]
@@ -111,14 +109,14 @@ def test_killed_runs_end_in_the_same_bits(finished, start, call, data_file, tmp_
 )
 def test_signals_save_and_say_how_to_go_on(finished, start, call, data_file, tmp_path, kind):
     folder = tmp_path / "asked"
-    process = start("train.py", "--data-path", data_file, *WHOLE, "--run-dir", folder)
+    process = start("train", "--data-path", data_file, *WHOLE, "--run-dir", folder)
     wait_until(lambda: steps(folder), process)
     process.send_signal(kind)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 128 + kind, err
     assert f"--run-dir {folder} --resume" in out
     assert "Traceback" not in err
-    code, out, err = call("train.py", "--run-dir", folder, "--resume")
+    code, out, err = call("train", "--run-dir", folder, "--resume")
     assert code == 0, err
     last = max(checksums(finished[0]))
     assert checksums(folder)[last] == checksums(finished[0])[last]
@@ -135,7 +133,7 @@ def test_a_damaged_checkpoint_is_said_and_passed_over(finished, call, tmp_path):
             for place in range(100, len(content), 97):
                 content[place] ^= 0xFF
             path.write_bytes(content)
-    code, out, err = call("train.py", "--run-dir", folder, "--resume")
+    code, out, err = call("train", "--run-dir", folder, "--resume")
     assert code == 0, err
     assert f"checkpoint of step {newest} is damaged" in out
     assert checksums(folder)[newest] == checksums(finished[0])[newest]  # trained again
@@ -147,7 +145,7 @@ def test_without_any_whole_checkpoint_it_says_so(finished, call, tmp_path):
     for path in (folder / "checkpoints").glob("*/meta/metadata"):
         path.write_text("{")
     before = (folder / "results.json").read_bytes()
-    code, _, err = call("train.py", "--run-dir", folder, "--resume")
+    code, _, err = call("train", "--run-dir", folder, "--resume")
     assert code == 2
     assert "no checkpoint in" in err
     assert (folder / "results.json").read_bytes() == before
@@ -155,7 +153,7 @@ def test_without_any_whole_checkpoint_it_says_so(finished, call, tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_the_run(call, data_file, tmp_path):
     args = ["--data-path", data_file, *SMALL, "--epochs", "3", "--run-dir", tmp_path / "run"]
-    code, _, err = call("train.py", *args, "--learning-rate", "1e30")
+    code, _, err = call("train", *args, "--learning-rate", "1e30")
     assert code == 2
     assert "the loss of step" in err
     assert "--learning-rate" in err
@@ -165,7 +163,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(call, data_file, tmp_path):
 def test_a_killed_worker_process_is_told_in_one_line(start, data_file, tmp_path):
     folder = tmp_path / "run"
     process = start(
-        "train.py", "--data-path", data_file, *SMALL, "--epochs", 10_000, "--data-workers", 1,
+        "train", "--data-path", data_file, *SMALL, "--epochs", 10_000, "--data-workers", 1,
         "--run-dir", folder,
     )  # fmt: skip
     wait_until(lambda: steps(folder), process)

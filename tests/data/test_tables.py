@@ -144,7 +144,9 @@ def test_bad_files_name_the_line_or_the_columns(case, write):
 
 def test_unknown_columns_and_formats(write):
     path = write("a.csv", "user,item,time\n1,2,3\n")
-    with pytest.raises(UserError, match="no column 'when' for --time-column; the file has user, i"):
+    with pytest.raises(
+        UserError, match="no column 'when' for --time-column; the columns are user, i"
+    ):
         read(path, time="when")
     with pytest.raises(UserError, match="unknown --data-format 'cvs'; did you mean 'csv'"):
         read(path, "cvs")

@@ -22,7 +22,7 @@ def ranking_of(name):
     graphdef, params = nnx.split(build(MODELS[name]))
     ranker = make_ranker(
         lambda params, *history: nnx.merge(graphdef, params).encode(*history),
-        lambda params: nnx.merge(graphdef, params).catalogue(),
+        lambda params: nnx.merge(graphdef, params).output_embeddings(),
     )
     return lambda split: rank_examples(ranker, params, split.test, batch_size=len(HISTORIES))
 

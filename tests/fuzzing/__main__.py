@@ -3,13 +3,12 @@
 Each input must end in a parse or in one line; what fails is kept.
 """
 
-import logging
 import random
+import resource
 import shutil
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
@@ -23,7 +22,7 @@ from echojax.errors import UserError, exit_on_user_error
 from echojax.files import write_json
 from echojax.machine import cores, processor
 from echojax.training.results import package_versions
-from tests.fuzzing.guard import INPUT_BYTES, INPUT_SECONDS, attempt, limits, peak_bytes
+from tests.fuzzing.guard import INPUT_BYTES, INPUT_SECONDS, attempt, limits
 from tests.fuzzing.targets import all_targets
 
 
@@ -59,49 +58,53 @@ class Tally:
 def fuzz(flags: Flags, console: Console) -> bool:
     """Fuzz, and write a report; return whether no reader failed."""
     jax.config.update("jax_platforms", "cpu")
-    began, tallies = time.monotonic(), {}
-    table = Table("reader", "inputs", "parsed", "refused", "failed", "slowest ms", "peak + MiB")
-    with _scratch() as folder, limits(), _silence():
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as name, limits():
+        folder = Path(name)
         targets = all_targets(folder)
         each = flags.inputs / sum(target.share for target in targets.values())
-        for name, target in targets.items():
-            if flags.only in name:
-                tally = _try_all(name, target, round(each * target.share), folder / "run", flags)
-                tallies[name] = tally
-                counts = map(str, (tally.inputs, tally.parsed, tally.refused, tally.failed))
-                slowest = f"{1000 * tally.slowest_seconds:.0f}"
-                table.add_row(name, *counts, slowest, f"{tally.peak_growth_bytes / 2**20:.0f}")
+        tallies = {
+            name: _try_all(name, target, round(each * target.share), folder / "run", flags)
+            for name, target in targets.items()
+            if flags.only in name
+        }
     if not tallies:
         raise UserError(f"--only {flags.only}: no reader has that in its name")
+    counts = ("inputs", "parsed", "refused", "failed")
+    table = Table("reader", *counts, "slowest ms", "peak + MiB")
+    for name, tally in tallies.items():
+        slowest, peak = 1000 * tally.slowest_seconds, tally.peak_growth_bytes / 2**20
+        numbers = [str(getattr(tally, count)) for count in counts]
+        table.add_row(name, *numbers, f"{slowest:.0f}", f"{peak:.0f}")
     console.print(table)
     for name, tally in tallies.items():
         for failure in tally.failures[:10]:
             console.print(f"{name}: {failure}", soft_wrap=True)
-    summary = {
-        name: sum(getattr(tally, name) for tally in tallies.values())
-        for name in ("inputs", "parsed", "refused", "failed")
-    }
-    summary["slowest_seconds"] = max(tally.slowest_seconds for tally in tallies.values())
+    total = {count: sum(getattr(tally, count) for tally in tallies.values()) for count in counts}
     report = {
         "command": f"python -m tests.fuzzing --inputs {flags.inputs} --seed {flags.seed}",
         "date": date.today().isoformat(),
         "machine": {"processor": processor(), "cores": cores()},
         "versions": package_versions(),
         "limits": {"seconds_an_input": INPUT_SECONDS, "bytes": INPUT_BYTES},
-        "summary": summary
-        | {"peak_bytes": peak_bytes(), "seconds": round(time.monotonic() - began, 1)},
+        "summary": total
+        | {
+            "slowest_seconds": max(tally.slowest_seconds for tally in tallies.values()),
+            "peak_bytes": _peak_bytes(),
+            "seconds": round(time.monotonic() - began, 1),
+        },
         "readers": {name: asdict(tally) for name, tally in tallies.items()},
     }
     flags.out.mkdir(parents=True, exist_ok=True)
     write_json(flags.out / "fuzz-readers.json", report)
     console.print(f"report: {flags.out / 'fuzz-readers.json'}", soft_wrap=True)
-    return not summary["failed"]
+    return not total["failed"]
 
 
 def _try_all(name, target, count, folder, flags):
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    tally, before = Tally(), peak_bytes()
+    tally, before = Tally(), _peak_bytes()
     for read in target.inputs(count, folder, random.Random(f"{flags.seed} {name}")):
         kind, seconds, error = attempt(read)
         tally.inputs += 1
@@ -111,27 +114,14 @@ def _try_all(name, target, count, folder, flags):
             kept = flags.failures / f"{name.replace('/', '_')}-{tally.inputs}"
             shutil.copytree(folder, kept, dirs_exist_ok=True)
             tally.failures.append(f"input {tally.inputs}: {error}")
-    tally.peak_growth_bytes = peak_bytes() - before
+    tally.peak_growth_bytes = _peak_bytes() - before
     return tally
 
 
-@contextmanager
-def _silence():
-    """Keep orbax from logging the same about damage a thousand times."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logging.disable(before)
-
-
-@contextmanager
-def _scratch():
-    """Return a folder, in memory where there is one."""
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
-        yield Path(folder)
+def _peak_bytes():
+    """Return the most memory that this process has held."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def main() -> None:

@@ -8,8 +8,10 @@ import numpy as np
 import polars as pl
 
 from echojax.config import Config
+from echojax.evaluation import metric_names
+from tests.test_run_files import RESULTS as RESULTS_OF_A_RUN
 
-_EVENTS = [
+_ROWS = [
     (f"u{user}", f"item-{(user * 3 + at) % 9}", 881250949 + 60 * at)
     for user in range(5)
     for at in range(4 + user)
@@ -17,20 +19,18 @@ _EVENTS = [
 
 
 def _lines(pattern, header=""):
-    rows = (pattern.format(u=user, i=item, t=at) for user, item, at in _EVENTS)
+    rows = (pattern.format(u=user, i=item, t=at) for user, item, at in _ROWS)
     return "".join([header, *(row + "\n" for row in rows)]).encode()
 
 
 def _histories():
-    users = dict.fromkeys(user for user, _, _ in _EVENTS)
-    items = ([item for who, item, _ in _EVENTS if who == user] for user in users)
-    rows = (f"{user} {' '.join(of)}\n" for user, of in zip(users, items, strict=True))
-    return "".join(rows).encode()
+    items = {user: [item for who, item, _ in _ROWS if who == user] for user, *_ in _ROWS}
+    return "".join(f"{user} {' '.join(of)}\n" for user, of in items.items()).encode()
 
 
 _INTER = "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
 # By format: the file's name, and its text.
-INTERACTIONS = {
+EVENTS = {
     "inter": ("x.inter", _lines("{u}\t{i}\t5\t{t}", _INTER)),
     "csv": ("x.csv", _lines('{u},"{i}",{t}', "user,item,time\n")),
     "tsv": ("x.tsv", _lines("{u}\t{i}\t{t}", "user\titem\ttimestamp\n")),
@@ -44,54 +44,25 @@ INTERACTIONS = {
 
 
 def columnar():
-    """Return the same interactions as Parquet and Arrow files."""
-    table = pl.DataFrame(_EVENTS, schema=["user", "item", "time"], orient="row")
+    """Return the same events as Parquet and Arrow files."""
+    table = pl.DataFrame(_ROWS, schema=["user", "item", "time"], orient="row")
     parquet, arrow = io.BytesIO(), io.BytesIO()
     table.write_parquet(parquet)
     table.write_ipc(arrow)
     return {"parquet": parquet.getvalue(), "arrow": arrow.getvalue()}
 
 
-TITLES = {
-    "x.item": b"item_id:token\tmovie_title:token_seq\trelease_year:token\n1\tToy Story\t1995\n"
+# Of x.item, movies.dat and u.item.
+TITLES = (
+    b"item_id:token\tmovie_title:token_seq\trelease_year:token\n1\tToy Story\t1995\n"
     b"2\tGoldenEye\t1995\n3\t\xc3\x89t\xc3\xa9\t\n",
-    "movies.dat": b"1::Toy Story (1995)::Animation|Comedy\n2::Caf\xe9 (1995)::Drama\n",
-    "u.item": b"1|Toy Story (1995)|01-Jan-1995||http://x\n2|GoldenEye (1995)|01-Jan-1995||\n",
-}
-
-_NAMES = [f"{kind}@{k}" for kind in ("hr", "ndcg", "mrr") for k in (5, 10, 20)]
-_BIN = {"hr@10": 0.2, "ndcg@10": 0.1, "interval": {"hr@10": [0, 1], "ndcg@10": [0, 0.5]}}
-_PART = {
-    **dict.fromkeys(_NAMES, 0.25),
-    "interval": {name: [0.1, 0.4] for name in _NAMES},
-    "examples": 60,
-    "coverage@10": 0.5,
-    "mean_popularity@10": 12.5,
-    "by_length": [{"from": 1, "to": 4, "examples": 20, **_BIN}],
-}
-_RESULTS = {
-    "config": {"model": "gru4rec", "seed": 0},
-    "seed": 0,
-    "dataset": {"name": "ring", "users": 60, "sha256": "ab"},
-    "protocol": {"split": "leave-one-out", "exclude_seen": False},
-    "valid": _PART,
-    "test": _PART,
-    "baselines": {"markov": {"valid": _PART, "test": _PART}},
-    "train": {"steps": 9, "seconds": 3.5, "examples_per_second": 100.0},
-    "versions": {"jax": "0.10.2"},
-    "device": "2 cores",
-}
-CONFIG = json.dumps(dataclasses.asdict(Config(d_model=8, max_len=8))).encode()
-RESULTS = json.dumps(_RESULTS).encode()
-_LINE = {"step": 4, "epoch": 1.0, "loss": 3.2, "seconds": 1.0}
-METRICS = b"".join(
-    json.dumps({"kind": kind} | _LINE | {"step": step} | scores).encode() + b"\n"
-    for step in (4, 8)
-    for kind, scores in (("train", {}), ("valid", dict.fromkeys(_NAMES, 0.1)))
+    b"1::Toy Story (1995)::Animation|Comedy\n2::Caf\xe9 (1995)::Drama\n",
+    b"1|Toy Story (1995)|01-Jan-1995||http://x\n2|GoldenEye (1995)|01-Jan-1995||\n",
 )
-ITEMS = json.dumps(
-    {"dataset": "ring", "sha256": "ab", "item_ids": ["", "a", "b"], "titles": ["", "A", "B"]}
-).encode()
+
+
+def _json(value):
+    return json.dumps(value).encode()
 
 
 def _npz(**arrays):
@@ -100,17 +71,23 @@ def _npz(**arrays):
     return buffer.getvalue()
 
 
+CONFIG = _json(dataclasses.asdict(Config(d_model=8, max_len=8)))
+RESULTS = _json(RESULTS_OF_A_RUN)
+METRICS = b"".join(
+    _json({"kind": kind, "step": step, "epoch": 1.0, "loss": 3.2, "seconds": 1.0} | scores) + b"\n"
+    for step in (4, 8)
+    for kind, scores in (("train", {}), ("valid", dict.fromkeys(metric_names(), 0.1)))
+)
+ITEMS = _json(
+    {"dataset": "ring", "sha256": "ab", "item_ids": ["", "a", "b"], "titles": ["", "A", "B"]}
+)
 _RANKS = {
     f"{part}_{name}_M": np.arange(1, 30, dtype=np.int32)
     for part in ("valid", "test")
     for name in ("rank", "user", "length")
 }
-RANKS = [
-    _npz(**_RANKS),
-    _npz(**_RANKS | {"test_rank_M": np.array([{"an": "object"}])}),
-    _npz(**_RANKS | {"test_rank_M": np.arange(6.0).reshape(2, 3)}),
-    _npz(**_RANKS | {"test_rank_M": np.arange(0, 29)}),
-]
+_ODD_RANKS = ([{"an": "object"}], np.arange(6.0).reshape(2, 3), np.arange(29))
+RANKS = [_npz(**_RANKS)] + [_npz(**_RANKS | {"test_rank_M": np.array(odd)}) for odd in _ODD_RANKS]
 INSIGHT = [
     _npz(**{f"filter/0/{when}": np.ones((5, 8), np.complex64) for when in ("before", "after")}),
     _npz(**{"filter/0/after": np.ones(5), "memory/0/forward/after": np.array(["text"])}),
@@ -119,10 +96,7 @@ SUITE = b"""title = "A suite"
 about = "What it is for."
 seeds = [0, 1]
 reference = "main"
-
-[flags]
-epochs = 2
-learning_rate = 1e-3
+flags = {epochs = 2, learning_rate = 1e-3}
 
 [datasets.ml-100k]
 sample_users = 20
@@ -130,12 +104,9 @@ sample_users = 20
 [datasets.mine]
 data_path = "mine.inter"
 
-[variants.main]
-model = "echomamba4rec"
-
-[variants.other]
-model = "sasrec"
-layers = 2
+[variants]
+main = {model = "echomamba4rec"}
+other = {model = "sasrec", layers = 2}
 
 [ablation.no-filter]
 filter = false

@@ -22,17 +22,17 @@ _ODD_VALUES = (
 _SEPARATORS = (b"\n", b"\t", b",", b"::", b" ", b"|", b'"', b":")
 
 
-def mutate_text(data, rng):
-    """Change a text a few times: bytes, tokens, fields, lines."""
-    for _ in range(rng.choice((1, 1, 1, 2, 3, 8))):
-        data = rng.choice(_TEXT)(data, rng)
+def mutate_bytes(data, rng):
+    """Flip bits, or cut, repeat or insert a piece, a few times."""
+    for _ in range(rng.choice((1, 1, 2, 4))):
+        data = rng.choice((_flip, _splice))(data, rng)
     return data
 
 
-def mutate_bytes(data, rng):
-    """Change some bytes, or cut, repeat or insert some."""
-    for _ in range(rng.choice((1, 1, 2, 4))):
-        data = rng.choice(_BYTES)(data, rng)
+def mutate_text(data, rng):
+    """Change bytes, fields, separators or lines a few times."""
+    for _ in range(rng.choice((1, 1, 1, 2, 3, 8))):
+        data = rng.choice((_flip, _splice, _replace_field, _separate_otherwise))(data, rng)
     return data
 
 
@@ -43,47 +43,28 @@ def _flip(data, rng):
     return bytes(changed)
 
 
-def _cut(data, rng):
+def _splice(data, rng):
     start = rng.randrange(len(data) + 1)
-    return data[:start] + data[start + rng.choice((1, 2, 7, 50, len(data))) :]
+    piece = data[start : start + rng.choice((1, 2, 7, 40, 300, len(data)))]
+    repeated = piece * min(rng.choice((2, 3, 20)), 2 + 2**16 // (len(piece) + 1))
+    new = rng.choice((b"", repeated, rng.choice(_ODD_TOKENS) + piece))
+    return data[:start] + new + data[start + len(piece) :]
 
 
-def _repeat(data, rng):
-    start = rng.randrange(len(data) + 1)
-    piece = data[start : start + rng.choice((1, 8, 40, 300))]
-    return data[:start] + piece * rng.choice((2, 3, 20)) + data[start:]
-
-
-def _insert(data, rng):
-    place = rng.randrange(len(data) + 1)
-    return data[:place] + rng.choice(_ODD_TOKENS) + data[place:]
-
-
-def _replace_token(data, rng):
-    """Put something odd in the place of one field."""
+def _replace_field(data, rng):
     separator = rng.choice(_SEPARATORS)
     fields = data.split(separator)
     fields[rng.randrange(len(fields))] = rng.choice(_ODD_TOKENS)
     return separator.join(fields)
 
 
-def _swap_separator(data, rng):
-    count = rng.choice((1, 1, -1))
-    return data.replace(rng.choice(_SEPARATORS), rng.choice(_SEPARATORS), count)
-
-
-def _shuffle_lines(data, rng):
-    lines = data.split(b"\n")
-    rng.shuffle(lines)
-    return b"\n".join(lines)
-
-
-def _windows(data, rng):
-    return data.replace(b"\n", rng.choice((b"\r\n", b"\r", b"\n\n")))
-
-
-_BYTES = (_flip, _flip, _cut, _repeat, _insert)
-_TEXT = (*_BYTES, *[_replace_token] * 3, _swap_separator, _shuffle_lines, _windows)
+def _separate_otherwise(data, rng):
+    """Swap a separator once or everywhere, write other ends of lines, or shuffle lines."""
+    if rng.random() < 0.3:
+        lines = data.split(b"\n")
+        rng.shuffle(lines)
+        return rng.choice((b"\n", b"\r\n", b"\r", b"\n\n")).join(lines)
+    return data.replace(rng.choice(_SEPARATORS), rng.choice(_SEPARATORS), rng.choice((1, 1, -1)))
 
 
 def mutate_json(data, rng):
@@ -96,6 +77,23 @@ def mutate_json(data, rng):
     return json.dumps(value).encode()
 
 
+def _changed(value, rng):
+    """Return a JSON value with one part of it changed, renamed or removed."""
+    if rng.random() < 0.15 or not isinstance(value, dict | list) or not value:
+        return rng.choice(_ODD_VALUES)
+    if isinstance(value, list):
+        i = rng.randrange(len(value))
+        changed = [] if rng.random() < 0.3 else [_changed(value[i], rng)]
+        return [*value[:i], *changed, *value[i + 1 :]]
+    name, how = rng.choice(list(value)), rng.random()
+    rest = {other: one for other, one in value.items() if other != name}
+    if how < 0.2:
+        return rest
+    if how < 0.3:
+        return rest | {rng.choice(("", "x", name.upper())): value[name]}
+    return value | {name: _changed(value[name], rng)}
+
+
 def mutate_json_lines(data, rng):
     """Change one line's JSON, or the text."""
     if rng.random() < 0.5:
@@ -106,55 +104,22 @@ def mutate_json_lines(data, rng):
     return b"\n".join(lines) + b"\n"
 
 
-def _changed(value, rng):
-    """Return a JSON value with one part of it changed, or removed."""
-    if rng.random() < 0.15 or not isinstance(value, dict | list) or not value:
-        return rng.choice(_ODD_VALUES)
-    if isinstance(value, list):
-        i = rng.randrange(len(value))
-        changed = [] if rng.random() < 0.3 else [_changed(value[i], rng)]
-        return [*value[:i], *changed, *value[i + 1 :]]
-    key = rng.choice(list(value))
-    rest = {name: one for name, one in value.items() if name != key}
-    how = rng.random()
-    if how < 0.2:
-        return rest
-    if how < 0.3:
-        return rest | {rng.choice(("", "x", key.upper())): value[key]}
-    return value | {key: _changed(value[key], rng)}
+def in_gzip(data, rng):
+    """Change a text that stands in a gzip file, or the file's bytes."""
+    inside = rng.random() < 0.6
+    packed = gzip.compress(mutate_text(data, rng) if inside else data, compresslevel=1, mtime=0)
+    return packed if inside else mutate_bytes(packed, rng)
 
 
-def in_gzip(mutate):
-    """Return a mutation of a text that stands in a gzip file, or of the gzip file's bytes."""
-
-    def mutation(data, rng):
-        if rng.random() < 0.6:
-            return gzip.compress(mutate(data, rng), compresslevel=1, mtime=0)
-        return mutate_bytes(gzip.compress(data, compresslevel=1, mtime=0), rng)
-
-    return mutation
-
-
-def _zip(members, how):
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", how) as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    return buffer.getvalue()
-
-
-def in_zip(mutate, member):
+def in_zip(member):
     """Return a mutation of a text that is a member of an archive, or of the archive."""
 
-    def packed(data, rng):
-        how = rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))
-        name = member if rng.random() < 0.95 else member[1:]
-        return _zip({"../../outside": b"x", name: data}, how)
-
     def mutation(data, rng):
-        if rng.random() < 0.5:
-            return packed(mutate(data, rng), rng)
-        return mutate_bytes(packed(data, rng), rng)
+        inside, how = rng.random() < 0.5, rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))
+        name = member if rng.random() < 0.95 else member[1:]
+        content = mutate_text(data, rng) if inside else data
+        packed = _zip({"../../outside": b"x", name: content}, how)
+        return packed if inside else mutate_bytes(packed, rng)
 
     return mutation
 
@@ -175,3 +140,11 @@ def mutate_npz(data, rng):
     if rng.random() < 0.1:
         del arrays[rng.choice(list(arrays))]
     return _zip(arrays, zipfile.ZIP_STORED if rng.random() < 0.9 else zipfile.ZIP_DEFLATED)
+
+
+def _zip(members, how):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", how) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()

@@ -2,8 +2,8 @@
 
 import gzip
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,7 @@ class Target:
     """A reader: it is given a folder with ``file``, which is one of ``valid`` and mutated.
 
     ``read`` raises AssertionError where a parse is wrong; ``share`` is of all inputs, relative to
-    the other readers' share; ``others`` are files that stand beside.
+    the other readers' share; ``beside`` are other files of the folder, by name.
     """
 
     file: str
@@ -55,11 +55,11 @@ class Target:
     mutate: Callable[..., bytes]
     read: Callable[[Path], Any]
     share: float = 1.0
-    others: tuple[tuple[str, bytes], ...] = ()
+    beside: Mapping[str, bytes] = field(default_factory=dict)
 
     def inputs(self, count, folder, rng):
         """Yield what reads each of so many inputs; the first one is valid."""
-        for name, content in self.others:
+        for name, content in self.beside.items():
             (folder / name).write_bytes(content)
         for number in range(count):
             content = self.mutate(rng.choice(self.valid), rng) if number else self.valid[0]
@@ -99,16 +99,15 @@ class CheckpointTarget:
         finally:
             checkpoints.close()
         assert found is not None, "no checkpoint, and no line about it"
-        state, progress, _ = found
-        assert progress == self.progress, "another progress"
-        same = jax.tree.map(np.array_equal, state, self.state)
+        assert found.progress == self.progress, "another progress"
+        same = jax.tree.map(np.array_equal, found.state, self.state)
         assert all(jax.tree.leaves(same)), "another state"
 
 
 def all_targets(folder):
     """Return the readers by name; ``folder`` is for what must be made first."""
     return {
-        **_interaction_targets(),
+        **_event_targets(),
         **_title_targets(),
         **_run_folder_targets(),
         "suite.toml": Target(
@@ -119,67 +118,63 @@ def all_targets(folder):
     }
 
 
-def _interaction_targets():
-    formats = examples.INTERACTIONS
-    every = [text for _, text in formats.values()]
-    targets = {"interactions, plain": Target("x.txt", every, mutate_text, _reads("x.txt"))}
+def _event_targets():
+    def target(file, *texts, mutate=mutate_text, **how):
+        return Target(file, [*texts], mutate, partial(_read_events, file, **how))
+
+    formats = examples.EVENTS
+    targets = {"interactions, plain": target("x.txt", *(text for _, text in formats.values()))}
     for name, (file, text) in formats.items():
-        targets[name] = Target(file, [text], mutate_text, _reads(file))
-        targets[f"{name}, forced"] = Target("x.bin", [text], mutate_text, _reads("x.bin", name))
-        packed = f"{file}.gz"
-        targets[f"{name}.gz"] = Target(packed, [text], in_gzip(mutate_text), _reads(packed))
+        targets[name] = target(file, text)
+        targets[f"{name}, forced"] = target("x.bin", text, data_format=name)
+        targets[f"{name}.gz"] = target(f"{file}.gz", text, mutate=in_gzip)
     for name, table in examples.columnar().items():
-        targets[name] = Target(f"x.{name}", [table], mutate_text, _reads(f"x.{name}"))
+        targets[name] = target(f"x.{name}", table)
     for archive, member, kind in (
         ("ml-100k.zip", "ml-100k/u.data", "u.data"),
         ("ml-1m.zip", "ml-1m/ratings.dat", "ratings.dat"),
         ("recbole.whl", "recbole/dataset_example/ml-100k/ml-100k.inter", "inter"),
     ):
-        targets[f"{archive}: {member}"] = Target(
-            archive, [formats[kind][1]], in_zip(mutate_text, member), _reads(archive, None, member)
-        )
+        name, text = f"{archive}: {member}", formats[kind][1]
+        targets[name] = target(archive, text, mutate=in_zip(member), member=member)
     return targets
 
 
-def _reads(file, data_format=None, member=None):
-    def read(folder):
-        found = read_events([TextFile(folder / file, member)], Columns(data_format=data_format))
-        assert found.layout.data_format in FORMATS
-        assert found.frame.height > 0
-        for column in (found.frame["user"], found.frame["item"]):
-            ids = ids_by_number(column)
-            assert np.array_equal(column.to_physical().unique(), np.arange(ids.len()))
-            assert all(ids)
-        assert "time" not in found.frame.columns or found.frame["time"].is_finite().all()
-        for duplicates in ("keep", "last"):
-            dataset = prepare(file, found.frame, k_core=1, duplicates=duplicates)
-            assert dataset.items_T.min() == 1
-            assert dataset.items_T.max() == dataset.num_items - 1
-
-    return read
+def _read_events(file, folder, data_format=None, member=None):
+    found = read_events([TextFile(folder / file, member)], Columns(data_format=data_format))
+    assert found.layout.data_format in FORMATS
+    assert found.frame.height > 0
+    for column in (found.frame["user"], found.frame["item"]):
+        ids = ids_by_number(column)
+        assert np.array_equal(column.to_physical().unique(), np.arange(ids.len()))
+        assert all(ids)
+    assert "time" not in found.frame.columns or found.frame["time"].is_finite().all()
+    for duplicates in ("keep", "last"):
+        dataset = prepare(file, found.frame, k_core=1, duplicates=duplicates)
+        assert dataset.items_T.min() == 1
+        assert dataset.items_T.max() == dataset.num_items - 1
 
 
 def _title_targets():
-    def of(name):
-        return lambda folder: item_titles(name, data_dir=folder)
+    def target(file, text, mutate=mutate_text, name=None):
+        def read(folder):
+            if name:
+                return item_titles(name, data_dir=folder)
+            return item_titles("x", data_path=folder / "x.inter")
 
-    def beside(folder):
-        return item_titles("x", data_path=folder / "x.inter")
+        return Target(file, [text], mutate, read)
 
-    item, movies, u_item = examples.TITLES.values()
-    in_ml_1m, in_ml_100k = (in_zip(mutate_text, m) for m in ("ml-1m/movies.dat", "ml-100k/u.item"))
+    item, movies, u_item = examples.TITLES
     return {
-        "titles": Target("x.item", [item], mutate_text, beside),
-        "titles.gz": Target("x.item.gz", [item], in_gzip(mutate_text), beside),
-        "titles, u.item": Target("u.item", [u_item], mutate_text, of("ml-100k")),
-        "titles, ml-1m.zip": Target("ml-1m.zip", [movies], in_ml_1m, of("ml-1m")),
-        "titles, ml-100k.zip": Target("ml-100k.zip", [u_item], in_ml_100k, of("ml-100k")),
+        "titles": target("x.item", item),
+        "titles.gz": target("x.item.gz", item, in_gzip),
+        "titles, u.item": target("u.item", u_item, name="ml-100k"),
+        "titles, ml-1m.zip": target("ml-1m.zip", movies, in_zip("ml-1m/movies.dat"), "ml-1m"),
+        "titles, ml-100k.zip": target("ml-100k.zip", u_item, in_zip("ml-100k/u.item"), "ml-100k"),
     }
 
 
 def _run_folder_targets():
-    config, results = ("config.json", examples.CONFIG), ("results.json", examples.RESULTS)
-
     def whole(folder):
         record = read_run(folder)
         assert record.best is None or record.best["ndcg@10"] <= 1e300
@@ -191,29 +186,27 @@ def _run_folder_targets():
         with MetricLog(folder, 4, read_config(folder)) as again:
             again.write({"kind": "train", "step": 5, "epoch": 1.0, "loss": 1.0})
 
-    def target(file, valid, mutate, read, *others, share=1.0):
+    def target(file, valid, mutate, read, share=1.0):
+        others = {"config.json": examples.CONFIG}
+        if file == "ranks.npz":
+            others["results.json"] = examples.RESULTS
+        others.pop(file, None)
         return Target(file, valid, mutate, read, share, others)
 
-    insight = examples.INSIGHT
-    return {
-        "config.json": target(
-            "config.json", [config[1]], mutate_json, lambda f: resolved(read_config(f)), share=2
-        ),
-        "items.json": target("items.json", [examples.ITEMS], mutate_json, read_items),
-        "metrics.jsonl": target(
-            "metrics.jsonl", [examples.METRICS], mutate_json_lines, log, config
-        ),
-        "results.json": target("results.json", [results[1]], mutate_json, whole, config, share=2),
-        "ranks.npz": target(
-            "ranks.npz", examples.RANKS, mutate_npz, read_run_folder, config, results
-        ),
-        "insight.npz": target("insight.npz", insight, mutate_npz, read_run, config),
+    readers = {
+        "config.json": ([examples.CONFIG], mutate_json, lambda f: resolved(read_config(f)), 2),
+        "items.json": ([examples.ITEMS], mutate_json, read_items),
+        "metrics.jsonl": ([examples.METRICS], mutate_json_lines, log),
+        "results.json": ([examples.RESULTS], mutate_json, whole, 2),
+        "ranks.npz": (examples.RANKS, mutate_npz, read_run_folder),
+        "insight.npz": (examples.INSIGHT, mutate_npz, read_run),
     }
+    return {file: target(file, *how) for file, how in readers.items()}
 
 
 def _prepared(folder):
     text = folder / "x.inter"
-    text.write_bytes(gzip.compress(examples.INTERACTIONS["inter"][1]))
+    text.write_bytes(gzip.compress(examples.EVENTS["inter"][1]))
     found = read_events([TextFile(text)])
     save_prepared(prepare("x", found.frame, k_core=0), folder / "prepared.npz")
     return (folder / "prepared.npz").read_bytes()

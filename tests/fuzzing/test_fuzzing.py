@@ -71,7 +71,7 @@ def test_inputs_are_chosen_by_the_seed_and_made_from_what_is_valid(tmp_path):
         )
         assert one != other
         assert one == same or b"PK" in one[0]  # archives hold the time
-        if not target.file.endswith((".gz", ".zip", ".whl")):  # packed by the mutation
+        if not target.file.endswith((".gz", ".zip", ".whl")):  # the mutation packs these
             next(target.inputs(1, folder, random.Random(0)))()
 
 

@@ -62,8 +62,8 @@ def with_other_company(row):
 class Promises:
     """For a subclass that sets ``kind`` and the equations of its paper.
 
-    ``encode(p, items)`` and ``catalogue(p)`` compute in float64, for one history that knows of no
-    padding, from parameters by name.
+    ``encode(p, items)`` and ``output_embeddings(p)`` compute in float64, for one history that knows
+    of no padding, from parameters by name.
     """
 
     kind: type
@@ -74,13 +74,13 @@ class Promises:
     def encode(self, p, items):
         raise NotImplementedError
 
-    def catalogue(self, p):
+    def output_embeddings(self, p):
         return p["item_embedding"]
 
     def scores(self, params):
         """Return the scores of HISTORIES by the equations."""
         p = by_name(params)
-        return np.stack([self.catalogue(p) @ self.encode(p, items) for items in HISTORIES])
+        return np.stack([self.output_embeddings(p) @ self.encode(p, items) for items in HISTORIES])
 
     @pytest.mark.usefixtures("x64")
     def test_scores_and_their_gradient_are_those_of_the_equations(self):

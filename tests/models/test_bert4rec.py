@@ -35,7 +35,7 @@ class TestBERT4Rec(Promises):
         shown = items[-(self.max_len - 1) :]
         return by_definition(p, [*shown, 0], [*[False] * len(shown), True])[-1]
 
-    def catalogue(self, p):
+    def output_embeddings(self, p):
         return np.hstack([p["item_embedding"], p["item_bias_V"][:, None]])
 
     @pytest.mark.usefixtures("x64")
@@ -86,6 +86,6 @@ def by_definition(p, items, hidden):
 def test_hidden_items_vector_and_biases_are_no_part_of_the_table():
     model = build(BERT4Rec)
     assert model.item_embedding.shape == (10, 8)
-    catalogue = np.asarray(model.catalogue())
+    catalogue = np.asarray(model.output_embeddings())
     np.testing.assert_array_equal(catalogue[:, :8], model.item_embedding[...])
     np.testing.assert_array_equal(catalogue[:, 8], model.item_bias_V[...])

@@ -16,7 +16,7 @@ class TestHSTU(CausalPromises):
             x = hstu_layer(layer, x, heads=2, max_len=7)
         return x[-1] / np.linalg.norm(x[-1]) / 0.05
 
-    def catalogue(self, p):
+    def output_embeddings(self, p):
         table = p["item_embedding"]
         return table / np.linalg.norm(table, axis=1, keepdims=True)
 

@@ -190,21 +190,50 @@ def test_every_model_is_exported_for_every_platform(name):
 
 def test_an_earlier_export_is_replaced(copy, ring_run):
     before = contents(copy)
-    manifest = export_run(ring_run, copy, k=4)
-    assert manifest["k"] == 4
+    assert export_run(ring_run, copy, k=4)["k"] == 4
     after = contents(copy)
     assert after["weights.npz"] == before["weights.npz"]
     assert after["program.jax_export"] != before["program.jax_export"]
     assert os.listdir(copy.parent) == ["model"]
 
 
+@pytest.fixture
+def known_program(exported, monkeypatch):
+    """Export what has been lowered already, where only files matter."""
+    content = (exported[0] / "program.jax_export").read_bytes()
+    program = jax.export.deserialize(bytearray(content))
+    monkeypatch.setattr(exporting, "export_program", lambda model, k: program)
+
+
+@pytest.mark.usefixtures("known_program")
+def test_an_empty_folder_is_filled_and_not_renamed_over(ring_run, tmp_path):
+    """A container's volume, also behind a link, in which an export was killed."""
+    (tmp_path / "volume/lost+found").mkdir(parents=True)
+    (tmp_path / "volume/.new.killed").mkdir()
+    (tmp_path / "link").symlink_to("volume")
+    inode = (tmp_path / "volume").stat().st_ino
+    before = os.umask(0o077)
+    try:
+        export_run(ring_run, tmp_path / "link")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "volume").stat().st_ino == inode
+    files = [path for path in (tmp_path / "volume").iterdir() if path.is_file()]
+    assert sorted(path.name for path in files) == FILES
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
+
+
+@pytest.mark.usefixtures("known_program")
+@pytest.mark.parametrize("new", [True, False])
 @pytest.mark.parametrize("stopped", ["items.json", "manifest.json", "rename"])
-def test_what_is_interrupted_leaves_the_earlier_export(copy, ring_run, stopped, monkeypatch):
+def test_what_is_interrupted_leaves_what_was_there(copy, ring_run, new, stopped, monkeypatch):
+    output = copy.with_name("another") if new else copy
     before = contents(copy)
     rename, write = os.replace, exporting.write_json
 
     def stop_at_rename(source, target):
-        if stopped == "rename" and Path(source).name == "new":
+        if stopped == "rename" and Path(source).parts[-2:] == ("new", "items.json"):
             raise KeyboardInterrupt
         rename(source, target)
 
@@ -216,7 +245,7 @@ def test_what_is_interrupted_leaves_the_earlier_export(copy, ring_run, stopped, 
     monkeypatch.setattr(os, "replace", stop_at_rename)
     monkeypatch.setattr(exporting, "write_json", stop_at_write)
     with pytest.raises(KeyboardInterrupt):
-        export_run(ring_run, copy)
+        export_run(ring_run, output, k=4)
     assert contents(copy) == before
     assert os.listdir(copy.parent) == ["model"]
 

@@ -1,6 +1,9 @@
 """Ids that are typed, and files of histories: answered, cut off and continued, one writer only."""
 
+import errno
+import fcntl
 import gzip
+import itertools
 import json
 import os
 import stat
@@ -8,7 +11,7 @@ import sys
 
 import pytest
 
-from echojax import Recommender
+from echojax import Recommender, lock
 from echojax.errors import UserError
 from echojax.serving.history_file import answer_file, read_histories
 from echojax.serving.item_ids import typed_ids
@@ -85,11 +88,20 @@ def test_a_file_goes_on_where_it_was_cut_off(recommender, histories, tmp_path):
     assert not list(tmp_path.glob(".cut*"))
 
 
-def test_two_equal_requests_at_once_are_one(recommender, histories, tmp_path):
+@pytest.mark.parametrize("locks", [True, False])
+def test_two_equal_requests_at_once_are_one(recommender, histories, tmp_path, monkeypatch, locks):
+    def fails(*args):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    if not locks:  # an NFS mounted without
+        monkeypatch.setattr(fcntl, "flock", fails)
+        numbers = map(str, itertools.count())
+        monkeypatch.setattr(lock, "_boot_and_process_ids", lambda: (next(numbers), ""))
+        monkeypatch.setattr(lock, "_HEARTBEAT_SECONDS", 0.1)
     first = answer_file(recommender, histories, tmp_path / "out", 3)
     next(first)
     next(first)
-    with pytest.raises(UserError, match="another process writes --output"):
+    with pytest.raises(UserError, match=r"process .*writes --output .*; wait for it"):
         next(answer_file(recommender, histories, tmp_path / "out", 3))
     assert list(first)[-1] == 2500
     assert len((tmp_path / "out").read_bytes().splitlines()) == 2500

@@ -56,7 +56,7 @@ def runs(data_file, tmp_path_factory):
 
 
 def alternative(folder, ranking, exclude_seen):
-    found = read_run_folder(folder).alternatives
+    found = read_run_folder(folder).evaluations
     return found[Protocol("global-time", ranking, exclude_seen)].test
 
 
@@ -69,18 +69,14 @@ def test_rankings_agree_with_the_run_and_a_few_negatives_flatter(model, runs):
         assert same[metric] == results[metric]
         assert same["interval"][metric] == results["interval"][metric]
     filtered = alternative(runs / model, "full", True)
+    if model == "sasrec":  # what evaluate prints
+        again = evaluate_run(runs / model, "test", exclude_seen=True)
+        assert [filtered[metric] for metric in METRICS] == [again[metric] for metric in METRICS]
     for name in ("uniform", "popularity"):
         sampled = alternative(runs / model, f"100 sampled, {name}", True)
         assert sampled["hr@10"] >= filtered["hr@10"]
         low, high = sampled["interval"]["hr@10"]
         assert low <= sampled["hr@10"] <= high
-
-
-def test_seen_items_filtered_is_what_evaluate_prints(runs):
-    filtered = alternative(runs / "sasrec", "full", True)
-    again = evaluate_run(runs / "sasrec", "test", exclude_seen=True)
-    assert filtered["ndcg@10"] == again["ndcg@10"]
-    assert filtered["hr@10"] == again["hr@10"]
 
 
 def test_ranks_of_a_heuristic_model_equal_brute_force(runs):
@@ -98,7 +94,7 @@ def test_ranks_of_a_heuristic_model_equal_brute_force(runs):
     assert sampled["hr@10"] == pytest.approx(np.mean(hits))
     # The run's own test ranks come from the same rule.
     ranks = rank_by(score, split.test, dataset.num_items, exclude_seen=False).rank_M
-    own = read_run_folder(runs / "markov").evaluation.ranks.rank_M
+    own = read_run_folder(runs / "markov").ranks[False].rank_M
     np.testing.assert_array_equal(own, ranks)
 
 
@@ -119,15 +115,18 @@ def test_it_is_evaluated_once_until_the_results_change(runs, tmp_path):
 def test_ranks_are_kept_with_seen_items_treated_the_other_way(model, runs, tmp_path):
     other = Protocol("global-time", "full", True)
     run = read_run_folder(runs / model)
-    assert [one for one, found in run.alternatives.items() if found.ranks] == [other]
-    kept = run.alternatives[other]
+    assert [one for one, found in run.evaluations.items() if found.ranks] == [None, other]
+    own, kept = run.evaluations[None], run.evaluations[other]
     means = kept.ranks.metrics().mean(axis=0)[COLUMNS]
-    assert kept.ranks.same_targets(run.evaluation.ranks)
+    np.testing.assert_array_equal(kept.ranks.user_M, own.ranks.user_M)
+    np.testing.assert_array_equal(kept.ranks.length_M, own.ranks.length_M)
     assert list(means) == [kept.test[metric] for metric in METRICS]
     folder = tmp_path / model
     shutil.copytree(runs / model, folder)
     (folder / "protocols.npz").unlink()  # as early versions left it
-    assert [one.ranks for one in read_run_folder(folder).alternatives.values()] == [None] * 4
+    assert [one.ranks for one in list(read_run_folder(folder).evaluations.values())[1:]] == [
+        None
+    ] * 4
     path = folder / "protocols.json"
     path.write_text(path.read_text().replace('"examples"', '"example"'))
     with pytest.raises(UserError, match=r"protocols\.json does not hold how a run was"):

@@ -9,8 +9,9 @@ import polars as pl
 import pytest
 from rich.console import Console
 
+from echojax.commands.reproduce import Flags
 from echojax.errors import UserError
-from echojax.suites.reproduce import Flags, reproduce
+from echojax.suites.reproduce import reproduce
 from echojax.suites.results import read
 from echojax.suites.runs import write_failure
 from echojax.training.run_folder import lock
@@ -26,7 +27,7 @@ def refused(tmp_path):
         path.write_text(text)
         flags = {"suite": str(path), "out": tmp_path / "out"} | flags
         with pytest.raises(UserError) as error:
-            reproduce(Flags(**flags), tmp_path, Console(file=io.StringIO()))
+            reproduce(Flags(**flags), Console(file=io.StringIO()))
         return str(error.value)
 
     return run
@@ -58,6 +59,9 @@ def test_results_of_another_suite_or_of_other_flags(refused, finished_suite):
     for folder in out.glob("*/*/seed-*"):
         shutil.rmtree(folder)
     assert "and the suite says 3; the suite may be wrong" in refused(other_flags)
+    frame = pl.read_parquet(out / "runs.parquet")
+    frame.with_columns(results=pl.lit("{}")).write_parquet(out / "runs.parquet")
+    assert "runs.parquet cannot be used (Object missing required field" in refused()
     (out / "runs.parquet").write_bytes(b"PAR1 nonsense")
     assert "runs.parquet cannot be used" in refused()
 
@@ -70,7 +74,7 @@ def command(tmp_path, caplog):
     def command(flags=None, **given):
         caplog.clear()
         flags = flags or Flags(suite=str(tmp_path / "byhand.toml"), out=tmp_path / "out", **given)
-        return reproduce(flags, tmp_path, Console(file=io.StringIO())), caplog.text
+        return reproduce(flags, Console(file=io.StringIO())), caplog.text
 
     return command
 
@@ -84,14 +88,15 @@ def test_what_is_finished_is_not_run(finished_suite, command):
     # The packed results stand for the run folders.
     for folder in out.glob("*/*"):
         shutil.rmtree(folder)
-    # They may be older than a flag, which then has its default.
+    # They may be older than a flag, which then has its default, and stay what they are.
     frame = pl.read_parquet(out / "runs.parquet")
-    older = pl.col("results").str.replace('"glu": true, ', "", literal=True)
-    frame.with_columns(older).write_parquet(out / "runs.parquet")
-    well, logged = command()
-    assert well
-    assert "16 runs, 16 of them finished" in logged
-    assert (out / "page.html").read_bytes() == page
+    older = frame.with_columns(pl.col("results").str.replace('"glu": true, ', "", literal=True))
+    assert not older.equals(frame)
+    older.write_parquet(out / "runs.parquet")
+    for flags in ({}, {"report_only": True}):
+        assert command(**flags)[0]
+        assert (out / "page.html").read_bytes() == page
+        assert pl.read_parquet(out / "runs.parquet").equals(older)
 
 
 def test_packed_results_are_those_of_the_folders(finished_suite):
@@ -104,7 +109,7 @@ def test_packed_results_are_those_of_the_folders(finished_suite):
     assert after.runs.keys() == {run.name for run in runs}
     for name, run in after.runs.items():
         assert run.results == before.runs[name].results
-        ours, theirs = run.evaluation.ranks, before.runs[name].evaluation.ranks
+        ours, theirs = run.ranks[False], before.runs[name].ranks[False]
         for array in ("rank_M", "user_M", "length_M"):
             np.testing.assert_array_equal(getattr(ours, array), getattr(theirs, array))
     frame = pl.read_parquet(out / "runs.parquet")
@@ -136,6 +141,9 @@ def test_what_another_process_saw_fail_stays_until_it_is_made(finished_suite, co
     assert command(only=("sasrec",))[0]
     assert ours.failure_file.exists()
     assert "ring/ours/seed-0 failed: the disk" in (out / "page.html").read_text()
+    ours.failure_file.write_bytes(b"\xff\x1b")  # of a disk that was damaged
+    assert command(report_only=True)[0]
+    assert r"seed-0 failed: \ufffd\x1b" in (out / "page.html").read_text().replace("�", r"\ufffd")
     assert command()[0]
     assert not ours.failure_file.exists()
     assert "failed" not in (out / "page.html").read_text()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from echojax.suites.results import Evaluation, Ranks
-from echojax.suites.scores import Difference, by_length, compare, estimates
+from echojax.suites.scores import by_length, compare, scores
 from tests.suites.conftest import USERS, packed, write_run
 
 
@@ -31,44 +31,46 @@ def read(finished_suite):
     def read(variant):
         wanted = [run for run in runs if run.variant == variant]
         ranks = [np.load(run.folder / "ranks.npz")["test_rank_M"] for run in wanted]
-        return tuple(results.runs[run.name].evaluation for run in wanted), np.array(ranks)
+        return tuple(results.runs[run.name].evaluations[None] for run in wanted), np.array(ranks)
 
     return read
 
 
 def test_mean_spread_and_interval_of_three_seeds(read):
     runs, rank_SxM = read("ours")
-    hr, ndcg = estimates(runs)
+    found = scores(runs)
     ndcg_SxM = np.vectorize(dcg)(rank_SxM)
-    assert ndcg.mean == pytest.approx(ndcg_SxM.mean())
-    assert hr.mean == pytest.approx((rank_SxM <= 10).mean())
+    assert found["ndcg@10"] == pytest.approx(ndcg_SxM.mean())
+    assert found["hr@10"] == pytest.approx((rank_SxM <= 10).mean())
     means = [float(row.mean()) for row in ndcg_SxM]
-    assert ndcg.spread == pytest.approx(np.sqrt(sum((m - np.mean(means)) ** 2 for m in means) / 2))
+    spread = np.sqrt(sum((m - np.mean(means)) ** 2 for m in means) / 2)
+    assert found["ndcg@10_spread"] == pytest.approx(spread)
     rng, user = np.random.default_rng(1), ndcg_SxM.mean(axis=0)
     drawn = [user[rng.integers(0, USERS, USERS)].mean() for _ in range(4000)]
     low, high = np.quantile(drawn, [0.025, 0.975])
-    assert ndcg.interval == pytest.approx((low, high), abs=0.1 * (high - low))
-    assert hr.interval[0] < hr.mean < hr.interval[1]
+    interval = found["ndcg@10_low"], found["ndcg@10_high"]
+    assert interval == pytest.approx((low, high), abs=0.1 * (high - low))
+    assert found["hr@10_low"] < found["hr@10"] < found["hr@10_high"]
 
 
 def test_one_seed_has_no_spread_and_the_interval_of_its_results(read):
     (first, *_), _ = read("ours")
-    hr, ndcg = estimates((first,))
-    assert ndcg.spread is None
-    assert hr.interval == pytest.approx(tuple(first.test["interval"]["hr@10"]))
-    assert ndcg.mean == pytest.approx(first.test["ndcg@10"])
+    found = scores((first,))
+    assert found["ndcg@10_spread"] is None
+    interval = [found["hr@10_low"], found["hr@10_high"]]
+    assert interval == pytest.approx(first.test["interval"]["hr@10"])
+    assert found["ndcg@10"] == pytest.approx(first.test["ndcg@10"])
 
 
 def test_lengths_are_those_of_the_results(read):
     runs, _ = read("sasrec")
-    for bucket, *of_seeds in zip(
-        by_length(runs), *(one.test["by_length"] for one in runs), strict=True
-    ):
-        assert (bucket.first, bucket.last) == (of_seeds[0]["from"], of_seeds[0]["to"])
-        assert bucket.ndcg.mean == pytest.approx(np.mean([b["ndcg@10"] for b in of_seeds]))
-        assert bucket.hr.mean == pytest.approx(np.mean([b["hr@10"] for b in of_seeds]))
-        assert bucket.ndcg.interval[0] <= bucket.ndcg.mean <= bucket.ndcg.interval[1]
-    assert sum(b.examples for b in by_length(runs)) == USERS
+    bins = by_length(runs)
+    for found, *of_seeds in zip(bins, *(one.test["by_length"] for one in runs), strict=True):
+        assert (found["from"], found["to"]) == (of_seeds[0]["from"], of_seeds[0]["to"])
+        for metric in ("hr@10", "ndcg@10"):
+            assert found[metric] == pytest.approx(np.mean([one[metric] for one in of_seeds]))
+            assert found[f"{metric}_low"] <= found[metric] <= found[f"{metric}_high"]
+    assert sum(one["examples"] for one in bins) == USERS
 
 
 def test_runs_without_ranks_keep_what_their_results_say(make_suite):
@@ -76,15 +78,21 @@ def test_runs_without_ranks_keep_what_their_results_say(make_suite):
     for run in planned[1:4]:
         write_run(run, 2, ranks=False)
     results, _ = packed(suite, planned, out)
-    runs = tuple(results.runs[run.name].evaluation for run in planned[1:4])
+    runs = tuple(results.runs[run.name].evaluations[None] for run in planned[1:4])
     of_seeds = [one.test["ndcg@10"] for one in runs]
-    ndcg = estimates(runs)[1]
-    assert ndcg.mean == pytest.approx(np.mean(of_seeds))
-    assert ndcg.spread == pytest.approx(np.std(of_seeds, ddof=1))
-    assert ndcg.interval is None
-    assert estimates(runs[:1])[1].interval == tuple(runs[0].test["interval"]["ndcg@10"])
-    assert by_length(runs)[0].ndcg.interval is None
-    assert compare({0: runs[0]}, {0: runs[1]}, heuristic=(False, False)) == "no ranks are kept"
+    found = scores(runs)
+    assert found["ndcg@10"] == pytest.approx(np.mean(of_seeds))
+    assert found["ndcg@10_spread"] == pytest.approx(np.std(of_seeds, ddof=1))
+    assert found["ndcg@10_low"] is by_length(runs)[0]["ndcg@10_low"] is None
+    alone = scores(runs[:1])
+    assert [alone["hr@10_low"], alone["hr@10_high"]] == runs[0].test["interval"]["hr@10"]
+    assert why_not({0: runs[0]}, {0: runs[1]}) == "no ranks are kept"
+
+
+def why_not(ours, theirs):
+    found = compare(ours, theirs, heuristic=(False, False))
+    assert found.keys() == {"not_tested"}
+    return found["not_tested"]
 
 
 def test_the_difference_is_of_seed_means_user_by_user():
@@ -99,10 +107,9 @@ def test_the_difference_is_of_seed_means_user_by_user():
     gain = np.vectorize(dcg)(ours).mean(axis=0) - np.vectorize(dcg)(theirs).mean(axis=0)
     swaps = [abs(np.dot(signs, gain)) for signs in itertools.product([-1, 1], repeat=8)]
     exact = np.mean(np.array(swaps) >= abs(gain.sum()) - 1e-12)
-    assert isinstance(found, Difference)
-    assert found.mean == pytest.approx(gain.mean())
-    assert found.low < found.mean < found.high
-    assert found.p == pytest.approx(exact, abs=0.02)
+    assert found["difference_mean"] == pytest.approx(gain.mean())
+    assert found["difference_low"] < gain.mean() < found["difference_high"]
+    assert found["difference_p"] == pytest.approx(exact, abs=0.02)
     # Only seeds that both have are compared.
     some = compare(
         {0: ranked(*ours[0]), 1: ranked(*ours[1])},
@@ -110,9 +117,9 @@ def test_the_difference_is_of_seed_means_user_by_user():
         heuristic=(False, False),
     )
     one = np.vectorize(dcg)(ours[1]) - np.vectorize(dcg)(theirs[1])
-    assert some.mean == pytest.approx(one.mean())
-    assert some.spread is None
-    none = compare({0: ranked(1)}, {2: ranked(2)}, heuristic=(False, False))
+    assert some["difference_mean"] == pytest.approx(one.mean())
+    assert some["difference_spread"] is None
+    none = why_not({0: ranked(1)}, {2: ranked(2)})
     assert none == "no seed in common with the reference yet"
 
 
@@ -120,16 +127,17 @@ def test_a_heuristic_model_stands_against_all_seeds():
     theirs = {0: ranked(2, 2), 1: ranked(4, 4)}
     mean = (dcg(2) + dcg(4)) / 2
     found = compare({0: ranked(1, 1)}, theirs, heuristic=(True, False))
-    assert found.mean == pytest.approx(1 - mean)
-    assert found.spread == pytest.approx(np.std([dcg(2), dcg(4)], ddof=1))
+    assert found["difference_mean"] == pytest.approx(1 - mean)
+    assert found["difference_spread"] == pytest.approx(np.std([dcg(2), dcg(4)], ddof=1))
     found = compare(theirs, {0: ranked(1, 1)}, heuristic=(False, True))
-    assert found.mean == pytest.approx(mean - 1)
+    assert found["difference_mean"] == pytest.approx(mean - 1)
     found = compare({0: ranked(1)}, {0: ranked(2)}, heuristic=(True, True))
-    assert found.mean == pytest.approx(1 - dcg(2))
+    assert found["difference_mean"] == pytest.approx(1 - dcg(2))
 
 
 def test_other_users_or_histories_are_not_compared():
     base = {0: ranked(2, 4)}
     for other in (ranked(2, 4, user_M=[0, 2]), ranked(2, 4, length_M=[3, 4]), ranked(2)):
-        found = compare({0: other}, base, heuristic=(False, False))
-        assert found == "evaluated on other users or histories than the reference"
+        assert (
+            why_not({0: other}, base) == "evaluated on other users or histories than the reference"
+        )

@@ -4,6 +4,7 @@ import errno
 import json
 import shutil
 from dataclasses import asdict
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -47,8 +48,9 @@ def test_a_state_that_is_finite_comes_back_as_it_is(run, state):
     assert jax.tree.all(jax.tree.map(np.array_equal, run.state, kept))
 
 
-def test_a_folder_may_be_named_like_a_pattern(tmp_path, state):
-    folder = tmp_path / "r[lr=3]*" / "checkpoints"
+@pytest.mark.parametrize("name", ["r[lr=3]*", "not UTF-8 \udcff"])
+def test_a_folder_may_have_any_name(tmp_path, state, name):
+    folder = tmp_path / name / "checkpoints"
     run = SeedRun(Config(), tmp_path, state, TrainingProgress(steps=3), Checkpoints(folder))
     run.save(at(state, 3))
     assert run.go_back(state)
@@ -254,6 +256,25 @@ def test_a_checkpoint_that_cannot_be_read_now_is_no_damage(
     with pytest.raises(UserError, match=rf"2 cannot be read \({reason}\); fix that, or delete it"):
         run.checkpoints.restore(state)
     assert caplog.messages == []
+
+
+def test_nor_is_one_of_which_a_part_cannot_be_opened(run, state, monkeypatch):
+    """Orbax says of a folder that may not be read that what is in it is not there."""
+    run.save(at(state, 2))
+    refused, read = PermissionError(errno.EACCES, "Permission denied"), Path.open
+
+    def opened(path, *args, **options):
+        if path.name == "metadata":
+            raise refused
+        return read(path, *args, **options)
+
+    def restore(*args, **options):
+        raise FileNotFoundError("meta/metadata not found")
+
+    monkeypatch.setattr(Path, "open", opened)
+    monkeypatch.setattr(run.checkpoints._manager, "restore", restore)
+    with pytest.raises(UserError, match=r"2 cannot be read \(Permission denied\); fix that"):
+        run.checkpoints.restore(state)
 
 
 def test_progress_of_another_version_is_no_damage(run, state):

@@ -15,9 +15,10 @@ from echojax.training.optimizer import make_optimizer, scale_by_row_rms
 CONFIG = Config(learning_rate=0.1)
 
 
-def step_lengths(config, steps):
+def step_lengths(config, steps, steps_per_epoch=1):
     """Return how far Adam moves a number whose gradient is always 1: the learning rate."""
-    optimizer, param = make_optimizer(config), jnp.float32(5.0)
+    optimizer = make_optimizer(config, steps_per_epoch=steps_per_epoch)
+    param = jnp.float32(5.0)
     state, lengths = optimizer.init(param), []
     for _ in range(steps):
         update, state = optimizer.update(jnp.float32(1.0), state, param)
@@ -32,6 +33,21 @@ def test_constant_warm_up_and_cosine():
     both = step_lengths(replace(CONFIG, warmup_steps=1, decay_steps=4), 7)
     cosine = 0.05 * (1 + np.cos(np.pi * np.arange(5) / 4))
     np.testing.assert_allclose(both, [0.1, *cosine, 0], rtol=3e-5, atol=1e-9)
+
+
+def test_shares_of_the_run_are_the_same_numbers_of_steps():
+    shares = replace(CONFIG, epochs=3, warmup=0.1)  # 12 steps, of which 1.2 begin
+    assert step_lengths(shares, 14, 4) == step_lengths(replace(CONFIG, warmup_steps=2), 14)
+    falling = replace(shares, schedule="cosine")
+    steps = replace(CONFIG, warmup_steps=2, decay_steps=10)
+    assert step_lengths(falling, 14, 4) == step_lengths(steps, 14)
+    assert step_lengths(replace(falling, max_steps=7), 9, 4) == step_lengths(
+        replace(steps, warmup_steps=1, decay_steps=6), 9
+    )
+    # Checkpoints are read where nobody knows the steps of an epoch.
+    param = jnp.float32(0)
+    states = [make_optimizer(shares, steps_per_epoch=n).init(param) for n in (1, 4)]
+    assert jax.tree.structure(states[0]) == jax.tree.structure(states[1])
 
 
 def test_weight_decay_shrinks_matrices_only():

@@ -1,12 +1,7 @@
 """The run folder: whose it is, what it may hold before, and what is read back from it."""
 
-import errno
-import fcntl
-import json
 import os
-import socket
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,12 +10,10 @@ from echojax.config import Config, as_dict
 from echojax.data import Dataset
 from echojax.errors import UserError
 from echojax.files import write_json
-from echojax.training import run_folder
 from echojax.training.run_folder import (
-    BusyError,
     create_or_resume_run_dir,
-    lock,
     read_config,
+    read_own_config,
     write_start,
 )
 
@@ -33,7 +26,7 @@ DATASET = Dataset(
 def start(config, folder):
     """Make the folder of a run in it."""
     with create_or_resume_run_dir(replace(config, run_dir=str(folder))) as path:
-        write_start(path, config, DATASET, {})
+        write_start(path, config, DATASET)
     return path
 
 
@@ -101,86 +94,20 @@ def test_a_folder_that_cannot_be_written_is_found_before_anything_is_read(tmp_pa
         raise AssertionError
 
 
-@pytest.fixture
-def no_flock(monkeypatch):
-    """The file system has no locks, as an NFS mounted without."""
-
-    def fails(*args):
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr(fcntl, "flock", fails)
-    monkeypatch.setattr(run_folder, "_HEARTBEAT_SECONDS", 0.1)
-
-
-def test_a_second_process_of_this_machine_is_refused(tmp_path, monkeypatch):
-    with lock(tmp_path):
-        with pytest.raises(BusyError, match="another process trains in"), lock(tmp_path):
-            raise AssertionError
-        assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
-    assert list(tmp_path.iterdir()) == []
+@pytest.mark.parametrize("name", ["metrics.jsonl", "checkpoints/4/_METADATA", "report.html"])
+def test_pipes_in_a_run_folder_are_not_waited_for(tmp_path, name):
+    start(Config(), tmp_path)
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(tmp_path / name)
+    for use in (read_config, lambda folder: start(Config(resume=True), folder)):
+        with pytest.raises(UserError, match=f"{name} is no regular file; delete it"):
+            use(tmp_path)
 
 
-def test_without_locks_a_process_that_lives_here_keeps_the_folder(tmp_path, no_flock):
-    owner = {"host": socket.gethostname(), "pid": os.getppid()}
-    write_json(tmp_path / ".lock", owner)
-    with pytest.raises(BusyError, match=f"process {os.getppid()} of .* trains in"), lock(tmp_path):
-        raise AssertionError
-    write_json(tmp_path / ".lock", owner | {"pid": 2**22 + 1})  # none has this number
-    with lock(tmp_path):
-        pass
-
-
-def test_one_elsewhere_keeps_it_while_its_heart_beats(tmp_path, no_flock, monkeypatch):
-    with lock(tmp_path):
-        monkeypatch.setattr(socket, "gethostname", lambda: "another")
-        with pytest.raises(BusyError, match="trains in"), lock(tmp_path):
-            raise AssertionError
-    write_json(tmp_path / ".lock", {"host": "a third", "pid": 1})  # it was killed
-    with lock(tmp_path):
-        pass
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_what_another_user_runs_here_keeps_the_folder(tmp_path, no_flock, monkeypatch):
-    def refused(pid, signum):
-        raise PermissionError
-
-    monkeypatch.setattr(os, "kill", refused)
-    write_json(tmp_path / ".lock", {"host": socket.gethostname(), "pid": 1})
-    with pytest.raises(BusyError, match="process 1 of"), lock(tmp_path):
-        raise AssertionError
-
-
-def test_of_two_that_find_a_dead_owner_one_takes_over(tmp_path, no_flock, monkeypatch):
-    """The second has read the old lock file before the first takes the folder."""
-    write_json(tmp_path / ".lock", {"host": "a third", "pid": 1})
-    check, inside = run_folder._check_owner_is_gone, []
-
-    def checked(*args, **options):
-        check(*args, **options)
-        if not inside:
-            inside.append(lock(tmp_path))
-            inside[0].__enter__()
-
-    monkeypatch.setattr(run_folder, "_check_owner_is_gone", checked)
-    with pytest.raises(BusyError, match="another process has begun"), lock(tmp_path):
-        raise AssertionError
-    assert (tmp_path / ".lock").exists()
-    inside[0].__exit__(None, None, None)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_lock_file_that_cannot_be_read_is_left_alone(tmp_path, no_flock, monkeypatch):
-    write_json(tmp_path / ".lock", {"host": "a third", "pid": 1})
-    refused = PermissionError(errno.EACCES, "Permission denied", str(tmp_path / ".lock"))
-
-    def fails(path):
-        raise refused
-
-    monkeypatch.setattr(Path, "read_bytes", fails)
-    with pytest.raises(PermissionError), lock(tmp_path):
-        raise AssertionError
-    assert (tmp_path / ".lock").exists()
+def test_nor_are_those_in_a_folder_without_a_run(tmp_path):
+    os.mkfifo(tmp_path / "items.json")
+    with pytest.raises(UserError, match=r"items\.json is no regular file; delete it"):
+        start(Config(), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -189,17 +116,29 @@ def test_a_lock_file_that_cannot_be_read_is_left_alone(tmp_path, no_flock, monke
         ({"model": "no-such"}, "unknown --model 'no-such'"),
         ({"max_len": 10**8}, "--max-len must be at most 1048576, not 100000000"),
         ({"d_model": "64"}, "d_model must be a whole number, not '64'"),
-        ({"loss": "odd"}, "loss must be 'softmax' or 'sampled-softmax'"),
+        ({"loss": "odd"}, "unknown --loss 'odd'; known"),
         ({"epochs": 0}, "--epochs must be at least 1"),
         ({"odd": 1}, "is not the configuration of a run"),
+        ({"data_path": "a\0b"}, "data_path must be text that can be a name, not 'a\\x00b'"),
+        ({"data_path": "\ud800"}, "data_path must be text that can be a name, not '\\ud800'"),
+        ({"max_len": None}, "max_len or batch_size is missing"),
     ],
 )
 def test_a_config_that_no_run_has_is_refused_with_its_file(tmp_path, changes, says):
     write_json(tmp_path / "config.json", as_dict(Config()) | changes)
     with pytest.raises(UserError) as caught:
-        read_config(tmp_path)
+        read_own_config(tmp_path)
     assert str(caught.value).startswith(f"{tmp_path / 'config.json'}")
     assert says in str(caught.value)
+
+
+def test_shares_of_a_run_keep_its_length(tmp_path):
+    config = Config(schedule="cosine", epochs=4)
+    start(config, tmp_path)
+    start(replace(config, resume=True, patience=3), tmp_path)
+    for change in ({"epochs": 5}, {"max_steps": 9}):
+        with pytest.raises(UserError, match="was made with --"):
+            start(replace(config, resume=True, **change), tmp_path)
 
 
 def test_names_of_earlier_versions_are_read(tmp_path):

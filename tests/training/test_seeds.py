@@ -9,10 +9,11 @@ import pytest
 
 from echojax.errors import UserError
 from echojax.evaluation.metrics import metric_names
+from echojax.lock import BusyError
 from echojax.run_files import read_records
 from echojax.training import run as run_module
 from echojax.training.checkpoints import load_checkpoint
-from echojax.training.run_folder import BusyError, lock, read_own_config
+from echojax.training.run_folder import lock, read_own_config
 from echojax.training.seed_run import SeedRun
 from tests.training.conftest import train
 

@@ -1,0 +1,432 @@
+"""Training from Python: ``train``, the ``Run`` that comes of it, and ``compare``.
+
+These end where the commands end: in ``echojax.training.run.run`` and the readers of run folders.
+Mistakes are ``UserError``, with the sentence that the command prints. It names options as flags:
+``--max-len`` is ``max_len=``.
+"""
+
+import contextlib
+import dataclasses
+import html
+import logging
+import os
+import shutil
+import signal
+import tempfile
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, Union
+
+import jax
+import numpy as np
+import polars as pl
+
+from echojax.arrays import read_arrays
+from echojax.command_line import Terminal, log_to
+from echojax.config import QUICKSTART, Config, flag, from_values
+from echojax.data import DATASETS, Dataset
+from echojax.errors import UserError, os_failure_is_user_error, unknown_name
+from echojax.evaluation.metrics import metric_names, metrics_of
+from echojax.evaluation.seed_means import seed_estimates
+from echojax.evaluation.statistics import holm, paired_difference
+from echojax.models import MODELS, own_options
+from echojax.plugins import load_plugin
+from echojax.run_files import read_records, read_results
+from echojax.serving import Recommender, export_run
+from echojax.signals import Interrupted
+from echojax.training.evaluate import rank_run
+from echojax.training.run import run as run_training
+from echojax.training.run_folder import read_config, seed_folders
+
+Data: TypeAlias = Union[str, "os.PathLike[str]", Dataset, Mapping[str, Any], Sequence[Any], Any]
+Split: TypeAlias = Literal["valid", "test"]
+
+
+class Run:
+    """A run: what a run folder holds.
+
+    Attributes:
+        folder: the run folder. That of ``train(..., run_dir=False)`` is a temporary one, which
+            goes when this object does.
+        config: what it was trained with.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder, self.config = folder, read_config(folder)
+        self._of_seeds: tuple[Run, ...] = ()
+        if self.config.seeds > 1:
+            self._of_seeds = tuple(Run(own) for _, own in seed_folders(self.config, folder))
+
+    @property
+    def seeds(self) -> tuple["Run", ...]:
+        """The run of each seed; of a run of one seed that is the run itself."""
+        return self._of_seeds or (self,)
+
+    @classmethod
+    def load(cls, path: "str | os.PathLike[str]") -> "Run":
+        """Return the run in a folder, of Python or of the command.
+
+        Raises:
+            UserError: there is no run.
+        """
+        return cls(Path(path))
+
+    @cached_property
+    def results(self) -> dict[str, Any]:
+        """What ``results.json`` holds: scores with intervals, baselines, versions, costs.
+
+        Raises:
+            UserError: the run is not finished, or has several seeds, which have one each.
+        """
+        path = self._own / "results.json"
+        if not path.exists():
+            raise UserError(
+                f"{self.folder} has no results yet; go on with --resume, as "
+                f"echojax.train(run_dir={str(self.folder)!r}, resume=True)"
+            )
+        return read_results(path)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Metrics on test by name, such as "ndcg@10"; means over the seeds."""
+        return _means([one.results["test"] for one in self.seeds], metric_names())
+
+    @property
+    def history(self) -> pl.DataFrame:
+        """A row for each validation: seed, step, epoch, loss and the metrics."""
+        rows = [
+            {"seed": one.config.seed, **{k: v for k, v in record.items() if k != "kind"}}
+            for one in self.seeds
+            for record in read_records(one.folder / "metrics.jsonl")
+            if record["kind"] == "valid"
+        ]
+        return pl.DataFrame(rows)
+
+    @property
+    def ranks(self) -> pl.DataFrame:
+        """A row for each test target: seed, number of the user, length of the history, rank."""
+        frames = []
+        for one in self.seeds:
+            arrays = one._ranks("test")
+            columns = {name: arrays[f"test_{name}_M"] for name in ("user", "length", "rank")}
+            frames.append(
+                pl.DataFrame({"seed": [one.config.seed] * len(columns["rank"])} | columns)
+            )
+        return pl.concat(frames)
+
+    @property
+    def report_path(self) -> Path:
+        """The page with scores, curves and what the model has learned; of one seed."""
+        return self._own / "report.html"
+
+    def recommender(self, **options: Any) -> Recommender:
+        """Return what recommends by the best checkpoint; options are ``Recommender.load``'s."""
+        with _as_found(quiet=True):
+            return Recommender.load(self._own, **options)
+
+    def evaluate(
+        self,
+        *,
+        split: Split = "test",
+        exclude_seen: bool | None = None,
+        ks: Iterable[int] = (5, 10, 20),
+        data_dir: str | None = None,
+        data_path: str | None = None,
+    ) -> dict[str, float]:
+        """Rank a part of the data again; return hit rate, NDCG and MRR, means over the seeds.
+
+        Args:
+            split: "valid" or "test".
+            exclude_seen: leave items of the history out of the ranking; ``None``: as the run did.
+            ks: cutoffs.
+            data_dir: where the data lies now, if not where the run found it.
+            data_path: where the run's own file lies now.
+
+        Raises:
+            UserError: no checkpoint that can be read, other data than the run's, or an odd cutoff.
+        """
+        ks = tuple(ks)
+        if split not in ("valid", "test"):
+            raise unknown_name("split", split, ["valid", "test"])
+        if not ks or not all(isinstance(k, int | np.integer) and k >= 1 for k in ks):
+            raise UserError(f"ks must be whole numbers of at least 1, not {ks}")
+        values = []
+        for one in self.seeds:
+            if exclude_seen in (None, one.config.exclude_seen) and not (data_dir or data_path):
+                rank_M = one._ranks(split)[f"{split}_rank_M"]
+            else:
+                with _as_found(quiet=True):
+                    rank_M = rank_run(
+                        one.folder,
+                        split,
+                        exclude_seen=exclude_seen,
+                        data_dir=data_dir,
+                        data_path=data_path,
+                    ).ranked.rank_M
+            means_F = metrics_of(rank_M, ks).mean(axis=0).tolist()
+            values.append(dict(zip(metric_names(ks), means_F, strict=True)))
+        return _means(values, metric_names(ks))
+
+    def export(self, path: "str | os.PathLike[str]", **options: Any) -> dict[str, Any]:
+        """Write the best checkpoint as a folder that runs without echojax; return its manifest.
+
+        Options are those of ``echojax.serving.export_run``.
+        """
+        with _as_found(quiet=True):
+            return export_run(self._own, Path(path), **options)
+
+    @property
+    def _own(self) -> Path:
+        """The folder, if it is that of one seed."""
+        if len(self.seeds) > 1:
+            raise UserError(
+                f"{self.folder} holds the runs of {len(self.seeds)} seeds; use one of run.seeds"
+            )
+        return self.folder
+
+    def _ranks(self, split: str) -> dict[str, np.ndarray]:
+        names = tuple(f"{split}_{name}_M" for name in ("rank", "user", "length"))
+        assert self.results  # it is finished
+        return read_arrays(self.folder / "ranks.npz", names)
+
+    def __repr__(self) -> str:
+        shown = "not finished"
+        with contextlib.suppress(UserError):
+            metrics = self.metrics
+            shown = ", ".join(f"{name} {metrics[name]:.4f}" for name in ("hr@10", "ndcg@10"))
+        of = f" of {len(self.seeds)} seeds" if len(self.seeds) > 1 else ""
+        return f"Run({str(self.folder)!r}: {self.config.model}{of}, {shown})"
+
+    def _repr_html_(self) -> str:
+        """Show the report in a notebook; of several seeds, their scores."""
+        if len(self.seeds) > 1 or not self.report_path.exists():
+            return f"<pre>{html.escape(repr(self))}</pre>"
+        page = html.escape(self.report_path.read_text(encoding="utf-8"))
+        style = "width: 100%; height: 40em; border: 0"
+        return f'<iframe srcdoc="{page}" sandbox style="{style}"></iframe>'
+
+
+def train(
+    data: Data | None = None,
+    *,
+    model: str | None = None,
+    user: str | None = None,
+    item: str | None = None,
+    time: str | None = None,
+    epochs: int | None = None,
+    seeds: int | None = None,
+    run_dir: "str | os.PathLike[str] | Literal[False] | None" = None,
+    init_from: "str | os.PathLike[str] | Run | None" = None,
+    callbacks: Iterable[Callable[[dict[str, Any]], object]] = (),
+    quiet: bool = False,
+    **options: Any,
+) -> Run:
+    """Train a sequential recommender and evaluate it by full ranking, as ``echojax train`` does.
+
+    Signal handlers, logging and JAX's settings are afterwards as they were. A signal to stop ends
+    training after the step that is at work and a checkpoint; then it does what it would have done.
+
+    Args:
+        data: the name of a data set, the path of a file, a ``Dataset``, anything with columns (a
+            frame of pandas, polars or Arrow, a dict of arrays), or three arrays: users, items,
+            times. Without it, the data of a run that goes on, or the quickstart's.
+        model: its name; ``None``, here and below: as the command without the flag.
+        user: name of the user column.
+        item: name of the item column.
+        time: name of the time column.
+        epochs: at most so many passes over the data.
+        seeds: how many seeds to train, as one program.
+        run_dir: the run folder; ``False``: a temporary one, which goes when the run object does.
+        init_from: a run whose best weights are the initial ones.
+        callbacks: each is called after each validation with its metrics, step, epoch and seed.
+            Where one returns something true, training of that seed ends.
+        quiet: show nothing; what is logged still reaches handlers of your own.
+        options: any flag of the command, with underscores: ``max_len=50, loss="gbce"``.
+
+    Raises:
+        UserError: something the user can fix.
+    """
+    named = {
+        "model": model,
+        "epochs": epochs,
+        "seeds": seeds,
+        "init_from": init_from.folder if isinstance(init_from, Run) else init_from,
+        "run_dir": run_dir or None,
+    }
+    options |= {name: value for name, value in named.items() if value is not None}
+    with _as_found(quiet) as console:
+        given = _options(options)
+        dataset, about = _dataset(data, {"user": user, "item": item, "time": time}, given)
+        default = _default(given, bool(about))
+        config = dataclasses.replace(default, **given | about)
+        temporary = None
+        if run_dir is False:
+            temporary = Path(tempfile.mkdtemp(prefix="echojax-"))
+            config = dataclasses.replace(config, run_dir=str(temporary))
+        try:
+            folder = run_training(config, console, dataset=dataset, callbacks=tuple(callbacks))
+            run = Run(folder)
+        except BaseException as error:
+            if temporary:
+                shutil.rmtree(temporary, ignore_errors=True)
+                if isinstance(error, Interrupted):
+                    error.args = ("stopped; run_dir=False keeps nothing to go on from",)
+            raise
+        if temporary:
+            weakref.finalize(run, shutil.rmtree, temporary, ignore_errors=True)
+        return run
+
+
+def compare(runs: Mapping[str, Run], metric: str = "ndcg@10") -> pl.DataFrame:
+    """Compare runs on the same test users: each with the first, user by user.
+
+    Args:
+        runs: by the name that is to be shown; seeds of one run are averaged, user by user.
+        metric: one of those that ``Run.metrics`` has.
+
+    Returns:
+        a row for each run: ``run``, the ``metric`` with its 95 % interval ``low`` and ``high`` (the
+        bootstrap over users), the ``difference`` to the first run with its interval, ``p`` of a
+        two-sided permutation test, and ``p_holm``, corrected for all comparisons of the table.
+
+    Raises:
+        UserError: fewer than two runs, one of other data, users or protocol, or no such metric.
+    """
+    if metric not in metric_names():
+        raise unknown_name("metric", metric, metric_names())
+    if len(runs) < 2:
+        raise UserError(f"{len(runs)} runs are given; name two or more to compare")
+    column, (first, *others) = metric_names().index(metric), runs
+    values, users = {}, runs[first].seeds[0]._ranks("test")["test_user_M"]
+    for name, run in runs.items():
+        _check_comparable(first, runs[first].seeds[0], name, run.seeds)
+        ranks = [one._ranks("test")["test_rank_M"] for one in run.seeds]
+        values[name] = [metrics_of(rank_M)[:, [column]] for rank_M in ranks]
+    means = {name: np.mean(seeds, axis=0)[:, 0] for name, seeds in values.items()}
+    found = {name: paired_difference(means[name], means[first], users) for name in others}
+    p_holm = dict(zip(others, holm([one["p"] for one in found.values()]), strict=True))
+    rows = []
+    for name, seeds in values.items():
+        (estimate,), difference = seed_estimates(seeds, users), found.get(name, {})
+        low, high = estimate.interval or (None, None)
+        rows.append(
+            {
+                "run": name,
+                metric: estimate.mean,
+                "low": low,
+                "high": high,
+                "difference": difference.get("difference"),
+                "difference_low": difference.get("low"),
+                "difference_high": difference.get("high"),
+                "p": difference.get("p"),
+                "p_holm": p_holm.get(name),
+            }
+        )
+    return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def _check_comparable(first: str, reference: Run, name: str, seeds: Sequence[Run]) -> None:
+    """Raise ``UserError`` unless the seeds of a run are evaluated as the first run is."""
+    ours = reference._ranks("test")
+    for one in seeds:
+        theirs = one._ranks("test")
+        facts = (
+            ("data", one.results["dataset"].get("sha256"), reference.results["dataset"]["sha256"]),
+            ("--split", one.config.split, reference.config.split),
+            ("--exclude-seen", one.config.exclude_seen, reference.config.exclude_seen),
+        )
+        for what, other, own in facts:
+            if other != own:
+                raise UserError(
+                    f"{name!r} and {first!r} differ in {what} ({other}, {own}); only runs that are "
+                    "evaluated alike can be compared"
+                )
+        if not np.array_equal(theirs["test_user_M"], ours["test_user_M"]):
+            raise UserError(f"{name!r} and {first!r} were evaluated on other users")
+
+
+@contextlib.contextmanager
+def _as_found(quiet: bool) -> Iterator[Terminal]:
+    """Show inside what is logged; leave logging and JAX as they were, signals to their handlers.
+
+    Raises:
+        UserError: also where the operating system refuses something.
+    """
+    # In a notebook plain text takes a tenth of what rich makes there.
+    console = Terminal(soft_wrap=True, force_jupyter=False, quiet=quiet)
+    logger = logging.getLogger("echojax")
+    before = logger.handlers[:], logger.level, logger.propagate
+    try:
+        if not quiet:
+            log_to(console)
+        # Models are float32, whatever else the process computes.
+        with os_failure_is_user_error(), jax.enable_x64(False):
+            yield console
+    except Interrupted as stop:
+        console.print(str(stop), highlight=False)
+        signal.raise_signal(stop.signum)
+        raise  # whoever handles the signal has not stopped here
+    finally:
+        logger.handlers[:], logger.level, logger.propagate = before
+
+
+def _options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options as ``Config`` holds them.
+
+    Raises:
+        UserError: there is no such option, or its value is of another kind.
+    """
+    if plugin := options.get("plugin"):
+        load_plugin(os.fspath(plugin))
+    model = options.get("model", Config().model)
+    own = own_options(MODELS[model]) if model in MODELS else {}
+    values = {}
+    for name, value in options.items():
+        value = os.fspath(value) if isinstance(value, os.PathLike) else value
+        values[name] = value.item() if isinstance(value, np.generic) else value
+    return from_values(values, {name: kind for name, (kind, _) in own.items()})
+
+
+def _default(given: Mapping[str, Any], named: bool) -> Config:
+    """Return the configuration of what is not given: the run's that goes on, or as the command's.
+
+    Args:
+        given: options.
+        named: whether data is given.
+    """
+    folder = Path(given.get("run_dir") or "")
+    if given.get("resume") and (folder / "config.json").exists():
+        return dataclasses.replace(read_config(folder), profile=None)
+    return Config() if named or {"dataset", "data_path"} & given.keys() else QUICKSTART
+
+
+def _dataset(
+    data: Data | None, roles: dict[str, Any], given: Mapping[str, Any]
+) -> tuple[Dataset | None, dict[str, Any]]:
+    """Return the data set, where it is in memory, and the options that say which data it is."""
+    columns = {f"{role}_column": name for role, name in roles.items() if name is not None}
+    if data is None:
+        return None, columns
+    if taken := {"dataset", "data_path"} & given.keys():
+        raise UserError(f"data and {flag(min(taken))} are given; leave one out")
+    if isinstance(data, str | os.PathLike):
+        name = os.fspath(data)
+        is_name = name in DATASETS or not (os.sep in name or "." in name or Path(name).exists())
+        return None, {"dataset" if is_name else "data_path": name, **columns}
+    if isinstance(data, Dataset):
+        if odd := {"k_core", "duplicates", *columns} & (given.keys() | columns.keys()):
+            raise UserError(f"{flag(min(odd))} has no meaning for a Dataset; leave it out")
+    else:
+        read = ("k_core", "duplicates", "missing_ids", "time_format")
+        how: dict[str, Any] = {name: given[name] for name in read if name in given}
+        data = Dataset.from_frame(data, **how, **roles)
+    facts = data.fingerprint
+    handling = facts["duplicates"]["handling"]
+    return data, {"dataset": data.name, "k_core": facts["k_core"], "duplicates": handling}
+
+
+def _means(values: Sequence[Mapping[str, float]], names: Sequence[str]) -> dict[str, float]:
+    """Return the mean of each metric over the seeds."""
+    return {name: float(np.mean([one[name] for one in values])) for name in names}

@@ -1,0 +1,58 @@
+"""The command ``echojax``: one module for each subcommand, with its flags and what it does."""
+
+import pkgutil
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from echojax.errors import UserError, exit_on_user_error, unknown_name
+from echojax.signals import stopping_at_once
+
+COMMANDS = {
+    "train": "train a model, evaluate it and leave a run folder",
+    "evaluate": "rank a part of the data again with a run's best checkpoint",
+    "recommend": "ask a run for recommendations",
+    "export": "write a run as a folder that jax and numpy run without echojax",
+    "explore": "ask runs in a browser, on this machine only",
+    "scans": "compare the selective scans on this device",
+    "reproduce": "run a suite of models, data sets and seeds and write its page",
+}
+_COMPLETION = ("--tyro-print-completion", "--tyro-write-completion")
+
+
+def main(command: str | None = None) -> None:
+    """Run a command: the one that is named, else the one that the first word names."""
+    with exit_on_user_error(), stopping_at_once():
+        if command is None:
+            command = _first_word()
+        _part(command, "main")(sys.argv[1:])
+
+
+def _first_word() -> str:
+    """Take the subcommand from the command line; help and completion end the program.
+
+    Raises:
+        UserError: it is none, or not known.
+    """
+    words = sys.argv[1:]
+    if not words:
+        raise UserError(f"name a command: {', '.join(COMMANDS)} (see echojax --help)")
+    if words[0] in ("-h", "--help"):
+        print("usage: echojax COMMAND [FLAGS]\n")
+        for name, what in COMMANDS.items():
+            print(f"  {name:<10} {what}")
+        print("\nechojax COMMAND --help shows its flags.")
+        raise SystemExit
+    if words[0] in _COMPLETION:
+        from tyro.extras import subcommand_cli_from_dict
+
+        subcommand_cli_from_dict({name: _part(name, "Flags") for name in COMMANDS}, prog="echojax")
+    if words[0] not in COMMANDS:
+        raise unknown_name("command", words[0], list(COMMANDS))
+    sys.argv[:2] = [f"echojax {words[0]}"]
+    return words[0]
+
+
+def _part(command: str, name: str) -> Callable[..., Any]:
+    """Return what a command's module calls by a name; only that module is imported."""
+    return pkgutil.resolve_name(f"echojax.commands.{command}:{name}")

@@ -1,0 +1,55 @@
+"""Evaluate a run's best checkpoint again."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from echojax.command_line import logged_terminal, parse
+from echojax.errors import UserError
+from echojax.files import write_json
+
+
+@dataclass(frozen=True)
+class Flags:
+    """Rank a part of the data with the best checkpoint of a run."""
+
+    run_dir: Path
+    """The run folder."""
+    split: Literal["test", "valid"] = "test"
+    """Which part to evaluate."""
+    exclude_seen: bool | None = None
+    """Leave items of the history out of the ranking (None: as the run did)."""
+    data_dir: str | None = None
+    """Folder that holds the data sets' files now (None: where the run found them)."""
+    data_path: str | None = None
+    """Where the run's own file lies now (None: where it was)."""
+    output: Path | None = None
+    """Write the results as JSON here too."""
+
+
+def main(words: list[str]) -> None:
+    """Run the command."""
+    flags = parse(Flags, args=words)
+    if flags.output is not None and not flags.output.absolute().parent.is_dir():
+        raise UserError(f"--output {flags.output}: its folder does not exist")
+    if flags.output is not None and flags.output.is_dir():
+        raise UserError(f"--output {flags.output} is a folder; name a file")
+    # These take seconds to import; help and mistakes are to be seen before.
+    from echojax.compilation import use_compilation_cache
+    from echojax.evaluation.metrics import REGISTERED, metric_names
+    from echojax.training.evaluate import evaluate_run
+
+    console = logged_terminal()
+    use_compilation_cache()
+    results = evaluate_run(
+        flags.run_dir,
+        flags.split,
+        exclude_seen=flags.exclude_seen,
+        data_dir=flags.data_dir,
+        data_path=flags.data_path,
+    )
+    for name in [*metric_names(), *REGISTERED]:
+        low, high = results["interval"][name]
+        console.print(f"{name:<8} {results[name]:.6f}  [{low:.6f}, {high:.6f}]")
+    if flags.output is not None:
+        write_json(flags.output, results)

@@ -1,0 +1,169 @@
+"""Train a sequential recommender."""
+
+import dataclasses
+import inspect
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from echojax.command_line import flag_value, logged_terminal, parse
+from echojax.config import QUICKSTART, SECTIONS, Config, flag, from_values
+from echojax.errors import UserError
+from echojax.multihost.place import place_of
+from echojax.multihost.together import Together
+from echojax.signals import Interrupted
+
+
+@dataclass(frozen=True)
+class FileFlags:
+    """Flags from a file; those on the command line come before it."""
+
+    config: Path | None = None
+    """A TOML or JSON file of flags, as a run's config.json is."""
+    recipe: str | None = None
+    """What the model is trained with on the data set: best, as in the results tables, or a file of
+    such recipes."""
+
+
+def flags_type(default: Config, own: Mapping[str, tuple[Any, Any]] | None = None) -> type:
+    """Return the dataclass of the command's flags: each section of ``Config`` is a field.
+
+    Args:
+        default: values of the flags that are not given.
+        own: type and default of the options of the model's own, by name.
+    """
+    fields: list[tuple[str, type, Any]] = [("file", FileFlags, FileFlags())]
+    for section in SECTIONS:
+        names = [field.name for field in dataclasses.fields(section)]
+        values = section(**{name: getattr(default, name) for name in names})
+        fields.append((section.__name__.removesuffix("Flags").lower(), section, values))
+        if own and "model" in names:
+            kind = _own_type(default, own)
+            fields.append((kind.__name__, kind, dataclasses.MISSING))
+    return dataclasses.make_dataclass(
+        "Flags",
+        [(name, kind, dataclasses.field(default=value)) for name, kind, value in fields],
+        namespace={"__doc__": Config.__doc__},
+        kw_only=True,
+    )
+
+
+def _own_type(default: Config, own: Mapping[str, tuple[Any, Any]]) -> type:
+    """Return the dataclass of a model's own options; its docstring describes them."""
+    from echojax.models import MODELS
+
+    fields = []
+    for name, (kind, value) in own.items():
+        value = default.model_options.get(name, value)
+        missing = value is inspect.Parameter.empty
+        value = dataclasses.MISSING if missing else value
+        fields.append((name, kind, dataclasses.field(default=value)))
+    return dataclasses.make_dataclass(
+        re.sub(r"\W", "_", f"model_{default.model}"),
+        fields,
+        namespace={"__doc__": inspect.getdoc(MODELS[default.model]) or default.model},
+        kw_only=True,
+    )
+
+
+Flags = flags_type(Config())
+
+
+def read_command_line(words: list[str], *, stored: bool = True) -> Config:
+    """Return what the flags say; else --config, --recipe; else the run that goes on, or quickstart.
+
+    Args:
+        words: those of the command line.
+        stored: read the run folder of a run that goes on; only the first host has it.
+
+    Raises:
+        UserError: no such flag, or a value of another kind.
+    """
+    file = flag_value("--config", words)
+    values = _values_of(Path(file)) if file else {}
+    early = {name: values[name] for name in _EARLY if isinstance(values.get(name), str)}
+    early |= {name: value for name in _EARLY if (value := flag_value(flag(name), words))}
+    shows_help = not {"-h", "--help"}.isdisjoint(words)
+    named = "dataset" in early or "data_path" in early
+    default = Config() if named or shows_help else QUICKSTART
+    folder = early.get("run_dir")
+    if stored and "--resume" in words and folder and (Path(folder) / "config.json").exists():
+        from echojax.training.run_folder import read_config
+
+        default = dataclasses.replace(read_config(Path(folder)), profile=None)
+    model = early.get("model", default.model)
+    own: dict[str, tuple[Any, Any]] = {}
+    if plugin := early.get("plugin", default.plugin):
+        from echojax.models import MODELS, own_options
+        from echojax.plugins import load_plugin
+
+        load_plugin(plugin)
+        if model in MODELS:
+            default = dataclasses.replace(default, model=model)
+            own = own_options(MODELS[model])
+    if recipe := flag_value("--recipe", words):
+        from echojax.recipes import read_recipe
+
+        dataset = None if "data_path" in early else early.get("dataset", default.dataset)
+        values = read_recipe(recipe, model, dataset) | values
+    kinds = {name: kind for name, (kind, _) in own.items()}
+    default = dataclasses.replace(default, **from_values(values, kinds, file))
+    _, *sections = vars(parse(flags_type(default, own), args=words)).values()
+    config = dataclasses.replace(default, model_options={} if own else default.model_options)
+    for section in sections:
+        if type(section) in SECTIONS:
+            config = dataclasses.replace(config, **vars(section))
+        else:
+            config = dataclasses.replace(config, model_options=vars(section))
+    return config
+
+
+# Flags that say how the others are read.
+_EARLY = ("dataset", "data_path", "run_dir", "plugin", "model")
+
+
+def _values_of(path: Path) -> dict[str, Any]:
+    """Return what a file of flags holds."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except FileNotFoundError:
+        raise UserError(f"--config {path}: no such file") from None
+    except (OSError, ValueError, RecursionError) as error:
+        kind = "JSON" if path.suffix == ".json" else "TOML"
+        raise UserError(f"--config {path} cannot be read as {kind}: {error}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"--config {path} holds no table of flags")
+    return {name.replace("-", "_"): value for name, value in values.items()}
+
+
+def main(words: list[str]) -> None:
+    """Run the command."""
+    code = 0
+    with Together(place := place_of(words)) as together:
+        config = read_command_line(words, stored=place is None)
+        # These take seconds to import; help and mistakes are to be seen before.
+        from echojax.compilation import use_compilation_cache
+        from echojax.hosts import is_main_process
+        from echojax.multihost.agreement import agreed_config
+        from echojax.training.run import run
+
+        use_compilation_cache()
+        if place is not None:
+            logged_terminal()
+            together.join()
+            config = agreed_config(config, read=lambda: read_command_line(words))
+        console = logged_terminal(quiet=not is_main_process())
+        if config == QUICKSTART:
+            console.print("quickstart: made-up data, learning rate 0.003, no dropout, 2 epochs")
+        try:
+            run(config, console)
+        except Interrupted as stop:  # on all hosts, after the same step
+            console.print(str(stop), highlight=False)
+            code = stop.code
+    if code:
+        raise SystemExit(code)

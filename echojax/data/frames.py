@@ -1,0 +1,151 @@
+"""Events in memory: a frame of any library, a mapping of arrays, or the arrays themselves."""
+
+import itertools
+import numbers
+from collections.abc import Mapping
+from datetime import date
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from echojax.data.events import Events, collect
+from echojax.data.layouts import Columns, Layout, known_column, with_roles
+from echojax.data.tables import SAMPLE_ROWS, Place, as_rows, check_kind, text_column
+from echojax.errors import UserError, one_line
+
+_FRAME = "frame"  # what it is called in errors
+_WHOLE = (int, np.integer)
+_NOTHING = ("NoneType", "NAType", "NaTType")  # types of None, pandas.NA and pandas.NaT
+
+
+def read_frame(
+    frame: Any, columns: Columns, title: str | None = None
+) -> tuple[Events, dict[str, str]]:
+    """Return the events of a frame, and titles by item id.
+
+    Args:
+        frame: Anything with columns, which are read through ``numpy.asarray(frame[name])``: a
+            frame of pandas or polars, an Arrow table, a mapping of arrays; or two or three arrays,
+            of users, items and times.
+        columns: Which columns are used, and how.
+        title: The name of a column of titles.
+
+    Raises:
+        UserError: A column is missing, or holds something else than ids or times.
+    """
+    if isinstance(frame, list | tuple) and len(frame) in (2, 3):
+        frame = dict(zip(("user", "item", "time"), frame, strict=False))
+    keys = _keys(frame)
+    names = tuple(map(str, keys))
+    samples = [_sample(frame, key) if names.count(str(key)) == 1 else [] for key in keys]
+    rows = [list(row) for row in itertools.zip_longest(*samples, fillvalue="")]
+    layout = with_roles(_FRAME, Layout(_FRAME, names=names), rows, columns)
+    used = [_series(frame, keys[i], times=i == layout.time) for i in layout.used]
+    if title is not None:
+        used.append(_series(frame, keys[known_column(_FRAME, names, title, "titles")]))
+    if len({column.len() for column in used}) > 1:
+        shown = ", ".join(f"{column.name!r} has {column.len():,}" for column in used)
+        raise UserError(f"{_FRAME}: columns differ in length ({shown} rows); cut or fill them")
+    events = as_rows(Place(_FRAME, range(used[0].len()), "position"), *used[: len(layout.used)])
+    titles = {}
+    if title is not None:
+        pairs = zip(events.item.reverse(), used[-1].cast(pl.String).reverse(), strict=True)
+        titles = {item: text for item, text in pairs if text}  # the first one of an item counts
+    return collect([(_FRAME, layout, iter([events]))], columns), titles
+
+
+def _keys(frame: Any) -> list[Any]:
+    """Return the names of a frame's columns, as they stand there."""
+    if isinstance(frame, Mapping):
+        return list(frame)
+    for attribute in ("column_names", "columns"):  # Arrow's columns are no names
+        if hasattr(frame, attribute):
+            return list(getattr(frame, attribute))
+    raise UserError(
+        f"{_FRAME}: a value of type {type(frame).__name__} has no columns; give a frame, a mapping "
+        "of arrays, or (users, items, times)"
+    )
+
+
+def _sample(frame: Any, key: Any) -> list[str]:
+    """Return the first values of a column as text; none where it holds neither ids nor times."""
+    for method in ("head", "slice"):
+        if hasattr(frame, method):
+            frame = frame.head(SAMPLE_ROWS) if method == "head" else frame.slice(0, SAMPLE_ROWS)
+            break
+    try:
+        column = _series(frame, key, times=True).head(SAMPLE_ROWS)
+    except UserError:
+        return []
+    return column.cast(pl.String).fill_null("").to_list()
+
+
+def _series(frame: Any, key: Any, *, times: bool = False) -> pl.Series:
+    """Return a column: text, numbers or dates.
+
+    Raises:
+        UserError: It holds something else, or text and numbers.
+    """
+    name = str(key)
+    try:
+        values = frame[key]
+    except Exception as error:  # whatever the library of the frame raises
+        raise UserError(f"{_FRAME}: column {name!r} cannot be read ({one_line(error)})") from None
+    if np.ma.isMaskedArray(values):
+        values = values.tolist()  # with None where the mask is
+    try:
+        # NumPy would make text of a list that holds numbers and text.
+        array = np.asarray(values, object if isinstance(values, list | tuple) else None)
+    except ValueError:  # lists of several lengths
+        array = np.empty((0, 0))
+    if array.ndim != 1:
+        raise _unfit(name, "lists" if array.ndim else type(values).__name__)
+    if array.dtype.kind == "M":
+        unit = np.datetime_data(array.dtype)[0]
+        known = {"Y": "D", "M": "D", "W": "D", "D": "D", "h": "ms", "m": "ms", "s": "ms"}
+        array = array.astype(f"M8[{known.get(unit, unit if unit in ('ms', 'us') else 'ns')}]")
+    if array.dtype.kind in "OUT":
+        series = _of_objects(name, array.tolist(), times=times)
+    elif array.dtype.kind in "iufM":
+        series = pl.Series(name, array)
+    else:
+        raise _unfit(name, str(array.dtype))
+    check_kind(_FRAME, name, series.dtype, is_time=times)
+    return series
+
+
+def _unfit(name: str, kind: str) -> UserError:
+    return UserError(f"{_FRAME}: column {name!r} holds {kind}; text or numbers wanted")
+
+
+def _of_objects(name: str, values: list[Any], *, times: bool) -> pl.Series:
+    """Return Python's own objects as text or numbers; dates as ISO 8601 has them."""
+    kinds = set(map(type, values))
+    absent = {kind for kind in kinds if kind.__name__ in _NOTHING}
+    groups = {kind: _group(kind) for kind in kinds - absent}
+    for group in groups.values():
+        if group in ("lists", "bool", "bytes") or (group == "dates" and not times):
+            raise _unfit(name, group)
+    given = [None if type(v) in absent or v != v else v for v in values]  # NaN is not itself
+    found = {groups[type(v)]: v for v in given if v is not None}
+    if len(found) > 1:
+        (one, first), (other, second) = list(found.items())[:2]
+        raise UserError(
+            f"{_FRAME}: column {name!r} mixes {one} ({first!r:.40}) and {other} ({second!r:.40}); "
+            "make them all text, or all numbers"
+        )
+    if "numbers" in found and not all(issubclass(kind, _WHOLE) for kind in groups):
+        return pl.Series(name, [None if v is None else float(v) for v in given], pl.Float64)
+    return text_column([None if v is None else str(v) for v in given]).alias(name)
+
+
+def _group(kind: type) -> str:
+    """Return what values of a type are; all others, as UUIDs, become text."""
+    if issubclass(kind, date | np.datetime64):
+        return "dates"
+    if issubclass(kind, numbers.Number | np.number):
+        return "bool" if issubclass(kind, bool | np.bool_) else "numbers"
+    if issubclass(kind, str | bytes):
+        return "text" if issubclass(kind, str) else "bytes"
+    return "lists" if hasattr(kind, "__len__") or hasattr(kind, "__iter__") else "text"

@@ -1,0 +1,170 @@
+"""A lock that one process holds, on this machine or on another that shares the folder."""
+
+import json
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NotRequired, TypedDict
+
+import msgspec
+
+from echojax.errors import UserError
+from echojax.files import is_special
+
+log = logging.getLogger(__name__)
+
+_HEARTBEAT_SECONDS = 10.0
+
+
+class BusyError(UserError):
+    """Another process holds the lock."""
+
+
+class _Owner(TypedDict):
+    host: str
+    pid: int
+    boot: NotRequired[str]
+    pids: NotRequired[str]
+
+
+@contextmanager
+def hold(file: Path, handle: int, doing: str) -> Iterator[None]:
+    """Let no other process do the same meanwhile.
+
+    On one machine the operating system knows who holds ``handle``. Others, and file systems without
+    such locks, see ``file``, which its owner touches every few seconds.
+
+    Args:
+        file: the lock file; it is there while the lock is held.
+        handle: an open file or folder that stands for what is held.
+        doing: what the owner does, such as "trains in runs/mine".
+
+    Raises:
+        BusyError: a process does it already.
+        UserError: ``file`` is a pipe or a device.
+    """
+    boot, pids = _boot_and_process_ids()
+    owner = {"host": socket.gethostname(), "pid": os.getpid(), "boot": boot, "pids": pids}
+    mine = json.dumps(owner | {"since": time.time_ns()}).encode()
+    _make(file, mine, doing, locked=_try_flock(handle, doing))
+    released = threading.Event()
+    beat = threading.Thread(target=_keep_alive, args=(file, released), daemon=True)
+    beat.start()
+    try:
+        yield
+    finally:
+        released.set()
+        beat.join()
+        if _content(file) == mine:
+            file.unlink(missing_ok=True)
+
+
+def _boot_and_process_ids() -> tuple[str, str]:
+    """Return what this start of the machine, and what its numbers of processes, are known by.
+
+    Containers may have the same host's name, and the same few numbers of processes.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return boot, os.readlink("/proc/self/ns/pid")
+    except OSError:  # not Linux
+        return socket.gethostname(), ""
+
+
+def _try_flock(handle: int, doing: str) -> bool:
+    """Lock an open file or folder; return whether its file system can."""
+    try:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise _busy("another process", doing) from None
+    except (ImportError, OSError):  # Windows, or a file system without locks
+        return False
+    return True
+
+
+def _busy(who: str, doing: str) -> BusyError:
+    return BusyError(f"{who} {doing}; wait for it, or stop it")
+
+
+def _make(file: Path, mine: bytes, doing: str, *, locked: bool) -> None:
+    """Make the lock file, whole at once; an earlier one goes where its owner is gone."""
+    own = file.with_name(f"{file.name}.{socket.gethostname()}.{os.getpid()}")
+    busy = _busy("another process", doing)
+    if (found := _content(file)) is not None:
+        _check_owner_is_gone(file, found, doing, locked=locked)
+        with suppress(FileNotFoundError):
+            file.rename(own)
+            if _content(own) != found:  # of who took it over in this moment
+                own.rename(file)
+                raise busy
+    own.unlink(missing_ok=True)
+    with own.open("xb") as created:  # never through a link that somebody has put there
+        created.write(mine)
+    try:
+        os.link(own, file)
+    except FileExistsError:
+        raise busy from None
+    except OSError:  # a file system without hard links
+        try:
+            with file.open("xb") as created:
+                created.write(mine)
+        except FileExistsError:
+            raise busy from None
+    finally:
+        own.unlink()
+
+
+def _content(file: Path) -> bytes | None:
+    """Return what a lock file holds; ``None`` where there is none."""
+    if is_special(file):
+        raise UserError(f"{file} is no regular file; delete it")
+    with suppress(FileNotFoundError):
+        return file.read_bytes()
+    return None
+
+
+def _check_owner_is_gone(file: Path, content: bytes, doing: str, *, locked: bool) -> None:
+    """Raise ``BusyError`` if the owner of a lock file lives; elsewhere it gets time for a sign."""
+    try:
+        owner = msgspec.json.decode(content, type=_Owner)
+    except msgspec.MsgspecError:  # half of one, from a file system without hard links
+        owner = _Owner(host="another", pid=0)
+    boot, pids = _boot_and_process_ids()
+    if locked and (owner.get("boot") == boot or not owner["pid"]):
+        return
+    alive = False
+    if (owner.get("boot"), owner.get("pids")) == (boot, pids):
+        alive = owner["pid"] != os.getpid() and _runs(owner["pid"])
+    else:
+        log.info(f"waiting to see whether {owner['host']} still {doing} ...")
+        with suppress(FileNotFoundError):  # it has just ended
+            touched, until = file.stat().st_mtime_ns, time.monotonic() + 2.5 * _HEARTBEAT_SECONDS
+            while not alive and time.monotonic() < until:
+                time.sleep(_HEARTBEAT_SECONDS / 10)
+                alive = file.stat().st_mtime_ns != touched
+    if alive:
+        raise _busy(f"process {owner['pid']} of {owner['host']}", doing)
+
+
+def _runs(pid: int) -> bool:
+    """Return whether this machine has a process of that number, anybody's."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _keep_alive(file: Path, released: threading.Event) -> None:
+    while not released.wait(_HEARTBEAT_SECONDS):
+        with suppress(OSError):
+            os.utime(file)

@@ -1,0 +1,96 @@
+"""``--init-from RUN``: models that begin with the weights of another run."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from echojax.config import MODEL_SIZES, Config, flag
+from echojax.errors import UserError
+from echojax.models import HEURISTICS, build_model
+from echojax.parameters import is_parameter, is_per_item, names_of
+from echojax.training.checkpoints import load_checkpoint
+from echojax.training.optimizer import make_optimizer
+from echojax.training.run_folder import read_items, read_own_config
+from echojax.training.step import state_shapes
+
+log = logging.getLogger(__name__)
+
+
+def check_initial_weights(config: Config) -> None:
+    """Raise ``UserError`` where --init-from or --freeze do not fit the model, before any work."""
+    if config.model in HEURISTICS:
+        for name in ("init_from", "freeze"):
+            if getattr(config, name) is not None:
+                raise UserError(
+                    f"{flag(name)} has no meaning for --model {config.model}; leave it out"
+                )
+        return
+    if config.freeze is not None:
+        state_shapes(lambda: build_model(config, 2), make_optimizer(config))
+    if config.init_from is None or config.resume:
+        return
+    other = read_own_config(Path(config.init_from))
+    # Sizes are whole; rates shape no parameter.
+    sizes = [name for name in sorted(MODEL_SIZES) if isinstance(getattr(config, name), int)]
+    for name in ("model", *sizes):
+        ours, theirs = getattr(config, name), getattr(other, name)
+        if ours != theirs:
+            raise UserError(
+                f"--init-from {config.init_from} was trained with {flag(name)} {theirs}, not "
+                f"{ours}; make them the same, or name another run"
+            )
+
+
+def take_weights(
+    params: Sequence[nnx.State], config: Config, item_ids_V: np.ndarray
+) -> list[nnx.State]:
+    """Return parameters with the weights of the best step of ``config.init_from``; log which.
+
+    Rows of items are taken by item id. Rows of other items stay as they are, and so does what the
+    other model lacks, or has for windows of another length.
+
+    Args:
+        params: each seed's initial ones.
+        config: the resolved configuration.
+        item_ids_V: the ids of the items; number 0 is padding.
+
+    Raises:
+        UserError: there is no such run, or no checkpoint of it that can be read.
+    """
+    folder = Path(str(config.init_from))
+    their_ids, _ = read_items(folder)
+    best = load_checkpoint(folder, read_own_config(folder), len(their_ids))
+    sources = names_of(best.params)
+    shared, ours_S, theirs_S = np.intersect1d(item_ids_V, their_ids, return_indices=True)
+
+    def fits(name: str, own: nnx.Variable) -> bool:
+        axis = int(is_per_item(own.get_metadata()))
+        return name in sources and own.shape[axis:] == sources[name].shape[axis:]
+
+    def taken(name: str, own: nnx.Variable) -> nnx.Variable:
+        if not fits(name, own):
+            return own
+        value, source = np.array(own[...]), np.asarray(sources[name][...])
+        if is_per_item(own.get_metadata()):
+            value[ours_S] = source[theirs_S]
+        else:
+            value[...] = source
+        return own.replace(jnp.asarray(value))
+
+    own = names_of(params[0])
+    left = [name for name in own if not fits(name, own[name])]
+    log.info(
+        f"initial weights: step {best.step} of {folder}, {len(shared) - 1:,} of "
+        f"{len(item_ids_V) - 1:,} items, "
+        + (f"without {', '.join(left)}" if left else "with all other parameters")
+    )
+    structure = jax.tree.structure(params[0], is_leaf=is_parameter)
+    return [
+        jax.tree.unflatten(structure, [taken(*item) for item in names_of(one).items()])
+        for one in params
+    ]

@@ -1,0 +1,68 @@
+"""``echojax COMMAND``: how a command is chosen, and what each is told before it works."""
+
+import subprocess
+import sys
+
+import pytest
+
+from echojax.commands import COMMANDS
+from tests.commands.test_bad_input import only_line
+
+MISTAKE = "import sys; sys.argv[1:] = {words}; from echojax.commands import main; main()"
+
+
+def test_without_a_command_and_with_an_unknown_one(call):
+    code, out, err = call()
+    assert (code, out) == (2, "")
+    assert f"name a command: {', '.join(COMMANDS)}" in only_line(err)
+    code, out, err = call("trian")
+    assert (code, out) == (2, "")
+    assert "unknown command 'trian'; did you mean 'train'" in only_line(err)
+    code, out, _ = call("--help")
+    assert code == 0
+    assert all(f"  {name} " in out for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_has_help_and_names_itself_in_mistakes(name, call):
+    code, out, _ = call(name, "--help")
+    assert code == 0
+    assert f"usage: echojax {name} " in out
+    code, out, err = call(name, "--widht", "8")
+    assert (code, out) == (2, "")
+    assert f"(see echojax {name} --help)" in only_line(err)
+
+
+def test_a_shell_gets_completion(call):
+    code, out, _ = call("--tyro-print-completion", "bash")
+    assert code == 0
+    assert "--exclude-seen" in out
+    assert "reproduce" in out
+
+
+@pytest.mark.parametrize("words", [["train", "--help"], ["train", "--widht", "8"], ["--help"], []])
+def test_closed_streams_bring_no_traceback(words, environment):
+    """What a shell's >&- does; 2>&1 too, so that a complaint of Python's own is seen."""
+    command = [sys.executable, "-c", MISTAKE.format(words=words)]
+    ended = subprocess.run(
+        ["bash", "-c", '"$@" >&-', "bash", *command],
+        env=environment, stderr=subprocess.PIPE, text=True, check=False,
+    )  # fmt: skip
+    assert "Traceback" not in ended.stderr
+    if "--help" in words:
+        assert (ended.returncode, ended.stderr) == (0, "")
+    else:
+        assert ended.returncode == 2
+        only_line(ended.stderr)
+
+
+def test_scans_are_measured_here(call):
+    code, out, err = call(
+        "scans", "--batch", 1, "--length", 3, "--channels", 2, "--states", 2, "--seconds", 0
+    )
+    assert code == 0, err
+    assert "pallas_tpu cannot run here" in out
+    assert "associative" in out
+    code, _, err = call("scans", "--length", 0)
+    assert code == 2
+    assert "--length must be at least 1, not 0" in only_line(err)

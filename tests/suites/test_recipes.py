@@ -1,0 +1,62 @@
+"""Recipes: those that come along, and what is said of bad ones."""
+
+import dataclasses
+
+import pytest
+
+from echojax.config import Config
+from echojax.errors import UserError
+from echojax.models import HEURISTICS, MODELS
+from echojax.recipes import read_recipe
+from echojax.suites.runs import plan
+from echojax.suites.suite_file import find_suite, read_suite
+from echojax.training.builders import resolved
+
+TABLES = ["ml-100k", "ml-1m", "amazon-beauty"]
+
+
+@pytest.mark.parametrize("data", TABLES)
+def test_the_best_recipe_is_the_row_of_the_table(data, tmp_path):
+    """Of every model of the data set's suite, the recipe gives the configuration of its row."""
+    runs = plan(read_suite(find_suite(data)), tmp_path, None)
+    rows = {run.variant: run for run in runs if not run.global_time}
+    for model in (*MODELS, *HEURISTICS):
+        config = Config(dataset=data, model=model, **read_recipe("best", model, data))
+        row = dataclasses.replace(rows[model].config, seed=0, run_dir=None)
+        assert resolved(config) == resolved(row)
+
+
+def test_a_recipe_of_ones_own(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text("epochs = 3\ndropout = 0.1\n[sasrec]\ndropout = 0.2\n[hstu]\n")
+    assert read_recipe(str(path), "sasrec", None) == {"epochs": 3, "dropout": 0.2}
+    assert read_recipe(str(path), "hstu", "ml-1m") == {"epochs": 3, "dropout": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[sasrec]", "is for other models than hstu (sasrec); leave it out, or name one of these"),
+        ("[hstu]\nepoch = 3", "mine.toml, [hstu]: unknown flag 'epoch'; did you mean 'epochs'"),
+        ("epochs = 3.5\n[hstu]", "mine.toml: epochs must be a whole number, not 3.5"),
+        ("[hstuu]", "mine.toml: unknown model 'hstuu'; did you mean 'hstu'"),
+        ("[hstu]\nseed = 1", "seed has no place in a recipe; give it on the command line"),
+        ('dataset = "ml-1m"\n[hstu]', "dataset has no place in a recipe"),
+        ("[hstu", "mine.toml cannot be read as TOML"),
+        (None, "--recipe"),
+    ],
+)
+def test_bad_recipes_are_refused_in_one_line(text, says, tmp_path):
+    path = tmp_path / "mine.toml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UserError) as refused:
+        read_recipe(str(path), "hstu", "ml-1m")
+    assert says in str(refused.value)
+    assert str(path) in str(refused.value)
+
+
+@pytest.mark.parametrize(("data", "words"), [("synthetic", "--dataset synthetic"), (None, "own")])
+def test_there_is_no_best_recipe_for_other_data(data, words):
+    with pytest.raises(UserError, match=rf"there is none for .*{words}, only for ama"):
+        read_recipe("best", "hstu", data)
