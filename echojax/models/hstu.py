@@ -133,6 +133,8 @@ class HSTU(LayeredModel, CausalModel):
     temperature of 0.05, as in the authors' code. The oldest item shown is at position 0.
     """
 
+    windowed = True
+
     def __init__(
         self,
         num_items: int,
