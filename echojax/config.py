@@ -73,6 +73,11 @@ class DataFlags:
     missing_ids: Literal["refuse", "drop", "keep"] = "refuse"
     """What to do with rows whose user or item is empty, NA, NULL, NaN or the like: stop, leave them
     out, or take the word for an id."""
+    items_path: Annotated[str | None, Fact.RESUMABLE] = None
+    """A table of the items with their titles, which are shown with recommendations (CSV, .item,
+    JSON lines, Parquet)."""
+    title_column: Annotated[str | None, Fact.RESUMABLE] = None
+    """Name of the titles' column there; several between commas are joined."""
     k_core: NotNegative = 5
     """Keep users and items with at least this many interactions, iterated until stable."""
     duplicates: Literal["keep", "first", "last"] = "keep"
