@@ -19,6 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, Union
 
+import jax
 import numpy as np
 import polars as pl
 
@@ -28,8 +29,7 @@ from echojax.config import QUICKSTART, Config, flag, from_values
 from echojax.data import DATASETS, Dataset
 from echojax.errors import UserError, os_failure_is_user_error, unknown_name
 from echojax.evaluation.metrics import metric_names, metrics_of
-from echojax.evaluation.seed_means import seed_estimates
-from echojax.evaluation.statistics import holm, paired_difference
+from echojax.evaluation.statistics import holm, paired_difference, seed_estimates
 from echojax.models import MODELS, own_options
 from echojax.plugins import load_plugin
 from echojax.run_files import read_records, read_results
@@ -122,7 +122,8 @@ class Run:
 
     def recommender(self, **options: Any) -> Recommender:
         """Return what recommends by the best checkpoint; options are ``Recommender.load``'s."""
-        return Recommender.load(self._own, **options)
+        with _as_found(quiet=True):
+            return Recommender.load(self._own, **options)
 
     def evaluate(
         self,
@@ -172,7 +173,8 @@ class Run:
 
         Options are those of ``echojax.serving.export_run``.
         """
-        return export_run(self._own, Path(path), **options)
+        with _as_found(quiet=True):
+            return export_run(self._own, Path(path), **options)
 
     @property
     def _own(self) -> Path:
@@ -201,9 +203,8 @@ class Run:
         if len(self.seeds) > 1 or not self.report_path.exists():
             return f"<pre>{html.escape(repr(self))}</pre>"
         page = html.escape(self.report_path.read_text(encoding="utf-8"))
-        return (
-            f'<iframe srcdoc="{page}" sandbox width="100%" height="640" style="border:0"></iframe>'
-        )
+        style = "width: 100%; height: 40em; border: 0"
+        return f'<iframe srcdoc="{page}" sandbox style="{style}"></iframe>'
 
 
 def train(
@@ -266,9 +267,11 @@ def train(
         try:
             folder = run_training(config, console, dataset=dataset, callbacks=tuple(callbacks))
             run = Run(folder)
-        except BaseException:
+        except BaseException as error:
             if temporary:
                 shutil.rmtree(temporary, ignore_errors=True)
+                if isinstance(error, Interrupted):
+                    error.args = ("stopped; run_dir=False keeps nothing to go on from",)
             raise
         if temporary:
             weakref.finalize(run, shutil.rmtree, temporary, ignore_errors=True)
@@ -345,7 +348,7 @@ def _check_comparable(first: str, reference: Run, name: str, seeds: Sequence[Run
 
 @contextlib.contextmanager
 def _as_found(quiet: bool) -> Iterator[Terminal]:
-    """Show inside what is logged; leave logging as it was, and signals to whoever had them.
+    """Show inside what is logged; leave logging and JAX as they were, signals to their handlers.
 
     Raises:
         UserError: also where the operating system refuses something.
@@ -357,7 +360,8 @@ def _as_found(quiet: bool) -> Iterator[Terminal]:
     try:
         if not quiet:
             log_to(console)
-        with os_failure_is_user_error():
+        # Models are float32, whatever else the process computes.
+        with os_failure_is_user_error(), jax.enable_x64(False):
             yield console
     except Interrupted as stop:
         console.print(str(stop), highlight=False)

@@ -1,5 +1,6 @@
 """Signals that stop a command: at once, or after what is at work has been saved."""
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -61,7 +62,18 @@ def stopping_at_once() -> Iterator[None]:
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:
-    raise Stopped(signum)
+    if not _is_importing(frame):
+        raise Stopped(signum)
+    # A module written in C that is broken off while it sets itself up may crash: later, then.
+    again = threading.Timer(0.05, os.kill, (os.getpid(), signum))
+    again.daemon = True
+    again.start()
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
+        frame = frame.f_back
+    return frame is not None
 
 
 @contextmanager

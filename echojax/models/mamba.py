@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+from jax.typing import DTypeLike
 
 from echojax.models.layers import normal, uniform_within
 from echojax.models.positions import (
@@ -156,14 +157,13 @@ class Mamba(TimeSharded):
         Equal to ``self(x, lengths, reverse=reverse)[b, position[b]]``, but everything after the
         state (C, D, gate, output projection) is computed for that position only.
         """
-        d_model, length, axis = x_BxLxD.shape[-1], x_BxLxD.shape[1], self.time_axis
+        (batch, length, d_model), axis = x_BxLxD.shape, self.time_axis
         channels = self.out_proj.kernel[...].shape[0]
         in_kernel = self.in_proj.kernel[...]
         z_BxE = at_position(x_BxLxD, position_B, axis) @ in_kernel[:, channels:]
         # Written as one matrix product: (B, L) are contiguous rows.
-        x_BxLxE = (x_BxLxD.reshape(-1, d_model) @ in_kernel[:, :channels]).reshape(
-            -1, length, channels
-        )
+        x_MxE = x_BxLxD.reshape(batch * length, d_model) @ in_kernel[:, :channels]
+        x_BxLxE = x_MxE.reshape(batch, length, channels)
         if not reverse:
             start_B, stop_B = jnp.zeros_like(position_B), position_B + 1
         elif lengths_B is None:
@@ -267,7 +267,7 @@ class Mamba(TimeSharded):
             out = out + padded[:, first : first + length] * self.conv_kernel_KxE[tap]
         return nnx.silu(out)
 
-    def start(self, batch: int, dtype: jnp.dtype) -> MambaState:
+    def start(self, batch: int, dtype: DTypeLike) -> MambaState:
         """Return the state before the first event; ``dtype`` is that of the block's inputs."""
         taps, channels = self.conv_kernel_KxE[...].shape
         conv_state_BxTxE = jnp.zeros((batch, taps - 1, channels), dtype)
@@ -293,7 +293,7 @@ class Mamba(TimeSharded):
         )
         return MambaState(window_BxKxE[:, 1:], ssm_state_BxExN), self.out_proj(y_BxE)
 
-    def start_reverse(self, batch: int, dtype: jnp.dtype) -> ReverseScanState:
+    def start_reverse(self, batch: int, dtype: DTypeLike) -> ReverseScanState:
         """Return the state of a reverse scan before the first event; see ``start``."""
         taps, channels = self.conv_kernel_KxE[...].shape
         ssm_state_BxExN = self._no_ssm_state(batch, dtype)
@@ -344,7 +344,7 @@ class Mamba(TimeSharded):
         y_BxE = y_BxE.astype(u_BxE.dtype) + self.D_E[...] * u_BxE
         return state, self.out_proj(y_BxE * nnx.silu(z_BxE))
 
-    def _no_ssm_state(self, batch: int, dtype: jnp.dtype) -> Array:
+    def _no_ssm_state(self, batch: int, dtype: DTypeLike) -> Array:
         shape = (batch, *self.A_log_ExN[...].shape)
         return jnp.zeros(shape, jnp.promote_types(dtype, jnp.float32))
 

@@ -144,14 +144,16 @@ def read_config(path: Path) -> Config:
     config = Config(**values)
     try:
         check(config)
-        if config.plugin is not None:
-            load_plugin(config.plugin, run=path)
-        if config.model not in (known := [*MODELS, *HEURISTICS]):
-            raise unknown_name("--model", config.model, known)
-        if config.loss not in LOSSES:
-            raise unknown_name("--loss", config.loss, list(LOSSES))
     except UserError as error:
         raise UserError(f"{file}: {error}; restore it from a copy") from None
+    if config.plugin is not None:
+        load_plugin(config.plugin, run=path)
+    for kind, known in (("model", [*MODELS, *HEURISTICS]), ("loss", [*LOSSES])):
+        if (name := getattr(config, kind)) not in known:
+            raise UserError(
+                f"{file}: {unknown_name(flag(kind), name, known)}; if a module of yours registers "
+                'it, name the module there, as "plugin"'
+            )
     return config
 
 
@@ -159,9 +161,13 @@ def read_own_config(path: Path) -> Config:
     """Return the configuration of a run that left its checkpoints in this very folder.
 
     Raises:
-        UserError: as ``read_config``, or the folder holds one folder for each of several seeds.
+        UserError: as ``read_config``, the folder holds one folder for each of several seeds, or
+            values are missing that every run has.
     """
     config = read_config(path)
+    if None in (config.max_len, config.batch_size):
+        file = path / "config.json"
+        raise UserError(f"{file}: max_len or batch_size is missing; restore it from a copy")
     if config.seeds > 1:
         first = path / f"seed-{config.seed}"
         raise UserError(f"{path} holds the runs of {config.seeds} seeds; name one, such as {first}")

@@ -56,16 +56,6 @@ def test_equal_counts_are_equal_scores(make_dataset):
     assert scores[2] == scores[3] > scores[4]
 
 
-def test_items_to_be_predicted_do_not_leak(make_dataset):
-    """Items 8 and 9 are only ever validation and test targets."""
-    histories = [[1, 2, 3, 1, 8, 9]] * 20
-    split = leave_one_out(make_dataset(histories, 10), max_len=10)
-    assert training_counts(split.train, 10)[8:].tolist() == [0, 0]
-    for model in (Popularity, Markov):
-        scores = scorer(model(split.train, 10))(split.test, np.arange(20))
-        assert not scores[:, 8:].any()
-
-
 def test_a_split_by_time_counts_what_lies_before(make_dataset):
     split = global_time_split(make_dataset([[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]], 11), max_len=10)
     assert training_counts(split.train, 11).sum() == len(split.train) + 1

@@ -105,10 +105,3 @@ def test_nothing_recommended_is_no_error(examples):
     result = summarise(Ranked(RANKS, shown(*[[]] * 8)), examples, np.ones(41, np.int64))
     assert result["coverage@10"] == 0
     assert result["mean_popularity@10"] == 0
-
-
-def test_the_seed_decides_the_intervals(examples):
-    ranked, popularity = Ranked(RANKS, shown(*[[1]] * 8)), np.ones(41, np.int64)
-    first = summarise(ranked, examples, popularity, seed=1)
-    assert first == summarise(ranked, examples, popularity, seed=1)
-    assert first["interval"] != summarise(ranked, examples, popularity, seed=2)["interval"]

@@ -13,6 +13,7 @@ from echojax.files import write_json
 from echojax.training.run_folder import (
     create_or_resume_run_dir,
     read_config,
+    read_own_config,
     write_start,
 )
 
@@ -118,12 +119,15 @@ def test_nor_are_those_in_a_folder_without_a_run(tmp_path):
         ({"loss": "odd"}, "unknown --loss 'odd'; known"),
         ({"epochs": 0}, "--epochs must be at least 1"),
         ({"odd": 1}, "is not the configuration of a run"),
+        ({"data_path": "a\0b"}, "data_path must be text that can be a name, not 'a\\x00b'"),
+        ({"data_path": "\ud800"}, "data_path must be text that can be a name, not '\\ud800'"),
+        ({"max_len": None}, "max_len or batch_size is missing"),
     ],
 )
 def test_a_config_that_no_run_has_is_refused_with_its_file(tmp_path, changes, says):
     write_json(tmp_path / "config.json", as_dict(Config()) | changes)
     with pytest.raises(UserError) as caught:
-        read_config(tmp_path)
+        read_own_config(tmp_path)
     assert str(caught.value).startswith(f"{tmp_path / 'config.json'}")
     assert says in str(caught.value)
 

@@ -1,0 +1,279 @@
+"""``echojax.train`` and what comes of it, on a frame of users who walk around a ring of items."""
+
+import json
+import logging
+import signal
+import subprocess
+import sys
+import threading
+from datetime import datetime, timedelta
+
+import jax
+import numpy as np
+import polars as pl
+import pytest
+
+import echojax
+from echojax import UserError
+from echojax.evaluation.metrics import metric_names, metrics_of
+from echojax.evaluation.statistics import holm, paired_difference
+
+SMALL = {
+    "model": "sasrec", "d_model": 8, "heads": 2, "max_len": 8, "batch_size": 64, "k_core": 2,
+    "learning_rate": 0.01, "user": "who", "item": "what", "time": "when", "quiet": True,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def frame():
+    rng, rows = np.random.default_rng(0), []
+    for user in range(40):
+        item, day = rng.integers(20), datetime(2024, 1, 1)
+        for _ in range(rng.integers(8, 16)):
+            item = (item + 1) % 20 if rng.random() < 0.9 else rng.integers(20)
+            day += timedelta(hours=int(rng.integers(1, 50)))
+            rows.append((f"u{user}", f"i{item}", day.isoformat()))
+    rng.shuffle(rows)
+    return dict(zip(("who", "what", "when"), map(list, zip(*rows, strict=True)), strict=True))
+
+
+@pytest.fixture(scope="module")
+def told():
+    return []
+
+
+@pytest.fixture(scope="module")
+def mine(frame, told, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "mine"
+    return echojax.train(frame, epochs=3, run_dir=folder, callbacks=[told.append], **SMALL)
+
+
+@pytest.fixture(scope="module")
+def two(frame, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "two"
+    return echojax.train(frame, epochs=1, seeds=2, run_dir=folder, **SMALL)
+
+
+def test_a_run_holds_what_came_of_it(mine, told):
+    assert list(mine.metrics) == metric_names()
+    assert mine.metrics["ndcg@10"] == mine.results["test"]["ndcg@10"]
+    ranks = mine.ranks
+    assert ranks.columns == ["seed", "user", "length", "rank"]
+    assert metrics_of(ranks["rank"].to_numpy()).mean(axis=0).tolist() == [*mine.metrics.values()]
+    assert mine.history["epoch"].to_list() == [1, 2, 3]
+    assert mine.history["ndcg@10"].to_list() == [one["ndcg@10"] for one in told]
+    assert all(one["seed"] == 0 for one in told)
+    assert mine.report_path.exists()
+    assert f"ndcg@10 {mine.metrics['ndcg@10']:.4f}" in repr(mine)
+    again = echojax.Run.load(mine.folder)
+    assert again.metrics == mine.metrics
+    assert again.seeds == (again,)
+
+
+def test_a_notebook_shows_the_report_and_nothing_of_it_can_act_there(mine):
+    shown = mine._repr_html_()
+    assert shown.startswith("<iframe srcdoc=")
+    assert " sandbox " in shown
+    assert shown.count("<") == 2  # the page's own are escaped
+
+
+@pytest.mark.parametrize("kind", ["polars", "arrays", "path", "dataset"])
+def test_the_same_data_in_any_form_is_the_same_run(mine, frame, tmp_path, kind):
+    options = SMALL | {"epochs": 3, "run_dir": False}
+    data = pl.DataFrame(frame)
+    if kind == "path":
+        data.write_csv(tmp_path / "log.csv")
+        data = tmp_path / "log.csv"
+    elif kind == "arrays":
+        data = [np.array(frame[name]) for name in ("who", "what", "when")]
+        options |= {"user": None, "item": None, "time": None}
+    elif kind == "dataset":
+        data = echojax.Dataset.from_frame(data, user="who", item="what", time="when", k_core=2)
+        options = {k: v for k, v in options.items() if k not in ("user", "item", "time", "k_core")}
+    run = echojax.train(data, **options)
+    assert run.results["dataset"]["sha256"] == mine.results["dataset"]["sha256"]
+    assert run.ranks.equals(mine.ranks)
+
+
+def test_it_is_evaluated_again_by_other_cutoffs_and_protocols(mine):
+    assert mine.evaluate() == mine.metrics
+    assert mine.evaluate(ks=(20,))["hr@20"] == mine.metrics["hr@20"]
+    own, filtered = mine.evaluate(ks=(1, 50)), mine.evaluate(ks=[1, 50], exclude_seen=True)
+    assert own["hr@50"] == filtered["hr@50"] == 1  # there are 20 items
+    assert filtered["mrr@50"] > own["mrr@50"]
+    assert mine.evaluate(split="valid")["hr@10"] == mine.history["hr@10"].max()
+    for bad in ({"ks": ()}, {"ks": (0,)}, {"split": "train"}):
+        with pytest.raises(UserError):
+            mine.evaluate(**bad)
+
+
+def test_a_baseline_is_a_run_too(frame):
+    options = {name: SMALL[name] for name in ("user", "item", "time", "k_core", "quiet")}
+    run = echojax.train(frame, model="markov", run_dir=False, **options)
+    assert run.metrics == {
+        name: run.results["baselines"]["markov"]["test"][name] for name in run.metrics
+    }
+    assert run.evaluate(exclude_seen=True)["mrr@20"] >= run.metrics["mrr@20"]
+
+
+def test_it_recommends_and_is_exported(mine, tmp_path):
+    (answer,) = mine.recommender().recommend([["i1", "i2"]], k=3)
+    assert answer.by == "model"
+    manifest = mine.export(tmp_path / "model", k=5)
+    assert manifest["step"] == mine.results["train"]["best_step"]
+    assert (tmp_path / "model" / "manifest.json").exists()
+
+
+def test_several_seeds_are_means_and_each_is_there(two):
+    assert [one.config.seed for one in two.seeds] == [0, 1]
+    each = [one.metrics["ndcg@10"] for one in two.seeds]
+    assert two.metrics["ndcg@10"] == pytest.approx(np.mean(each), abs=1e-12)
+    assert two.history["seed"].to_list() == two.ranks["seed"].unique().to_list() == [0, 1]
+    assert two.evaluate(ks=(10,))["ndcg@10"] == pytest.approx(np.mean(each), abs=1e-12)
+    for single in (lambda: two.report_path, two.recommender, lambda: two.results):
+        with pytest.raises(UserError, match=r"2 seeds; use one of run\.seeds"):
+            single()
+    assert "2 seeds" in two._repr_html_()
+
+
+def test_runs_are_compared_user_by_user(mine, two):
+    table = echojax.compare({"mine": mine, "two": two, "again": mine}, metric="ndcg@10")
+    assert table["run"].to_list() == ["mine", "two", "again"]
+    column = metric_names().index("ndcg@10")
+    ours, theirs = (
+        np.mean(
+            [metrics_of(r["rank"].to_numpy())[:, column] for r in run.ranks.partition_by("seed")],
+            axis=0,
+        )
+        for run in (mine, two)
+    )
+    found = paired_difference(theirs, ours, mine.ranks["user"].to_numpy())
+    row = table.row(1, named=True)
+    assert {k: row[k] for k in ("difference", "p")} == {k: found[k] for k in ("difference", "p")}
+    assert (row["difference_low"], row["difference_high"]) == (found["low"], found["high"])
+    assert row["p_holm"] == holm([found["p"], 1.0])[0]
+    assert table["difference"].to_list()[::2] == [None, 0.0]
+    assert table["low"][0] < mine.metrics["ndcg@10"] < table["high"][0]
+
+
+def test_what_is_not_alike_is_not_compared(mine, frame):
+    other = echojax.train(frame, epochs=1, run_dir=False, exclude_seen=True, **SMALL)
+    with pytest.raises(UserError, match=r"differ in --exclude-seen \(True, False\)"):
+        echojax.compare({"mine": mine, "other": other})
+    with pytest.raises(UserError, match="name two or more"):
+        echojax.compare({"mine": mine})
+    with pytest.raises(UserError, match="did you mean 'ndcg@10'"):
+        echojax.compare({"mine": mine, "same": mine}, metric="ndgc@10")
+
+
+def test_without_a_folder_nothing_stays(frame, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = echojax.train(frame, epochs=1, run_dir=False, **SMALL)
+    folder = run.folder
+    assert run.metrics
+    assert run.recommender()
+    assert not list(tmp_path.iterdir())
+    del run
+    assert not folder.exists()
+
+
+def test_a_callback_stops_training(frame):
+    run = echojax.train(
+        frame, epochs=9, run_dir=False, callbacks=[lambda m: m["epoch"] == 2], **SMALL
+    )
+    assert run.history["epoch"].to_list() == [1, 2]
+    assert run.results["train"]["stopped"] == "a callback stopped it"
+
+
+def test_a_run_goes_on_from_its_folder_alone(mine, frame, tmp_path):
+    folder = tmp_path / "run"
+    echojax.train(frame, epochs=1, run_dir=folder, **SMALL)
+    run = echojax.train(run_dir=folder, resume=True, epochs=3, quiet=True)
+    assert run.ranks.equals(mine.ranks)
+    (folder / "data.npz").write_bytes(b"")
+    with pytest.raises(UserError, match=r"data\.npz cannot be read"):
+        echojax.train(run_dir=folder, resume=True, epochs=4, quiet=True)
+
+
+def test_an_interrupt_saves_and_then_does_what_it_would_have_done(mine, frame, tmp_path):
+    folder, handlers = (
+        tmp_path / "run",
+        [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)],
+    )
+
+    def press(_):
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        echojax.train(frame, epochs=3, run_dir=folder, callbacks=[press], **SMALL)
+    assert handlers == [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(UserError, match="has no results yet; go on with"):
+        echojax.Run.load(folder).metrics  # noqa: B018
+    assert echojax.train(run_dir=folder, resume=True, quiet=True).ranks.equals(mine.ranks)
+
+
+def test_the_process_is_left_as_it_was(frame, capsys):
+    logger = logging.getLogger("echojax")
+    before = logger.handlers[:], logger.level, logger.propagate, logging.root.handlers[:]
+    settings = dict(jax.config.values)
+    echojax.train(frame, epochs=1, run_dir=False, **SMALL | {"quiet": False})
+    assert "epoch 1  loss" in capsys.readouterr().out
+    assert (logger.handlers[:], logger.level, logger.propagate, logging.root.handlers[:]) == before
+    assert dict(jax.config.values) == settings
+    echojax.train(frame, epochs=1, run_dir=False, **SMALL)
+    assert capsys.readouterr().out == ""
+
+
+def test_it_trains_in_a_thread_and_beside_float64(mine, frame, x64):
+    runs = []
+    thread = threading.Thread(
+        target=lambda: runs.append(echojax.train(frame, epochs=3, run_dir=False, **SMALL))
+    )
+    thread.start()
+    thread.join()
+    assert runs[0].ranks.equals(mine.ranks)
+    assert jax.numpy.ones(1, "float64").dtype == np.float64
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "sentence"),
+    [
+        (None, {"epoch": 3}, "unknown option 'epoch'; did you mean 'epochs'?"),
+        (None, {"epochs": "many"}, "--epochs must be a whole number, not 'many'"),
+        (None, {"learning_rate": -1.0}, "--learning-rate must be above 0"),
+        (None, {"loss": "ce"}, "--loss must be 'softmax' or"),
+        (None, {"model": "sasrek"}, "unknown --model 'sasrek'; did you mean 'sasrec'?"),
+        (None, {"negatives": 3}, "--negatives has no meaning for --loss softmax"),
+        (None, {"dataset": "ml-1m"}, "data and --dataset are given; leave one out"),
+        (None, {"user": "whom"}, "whom"),
+        ("ml-2m", {}, "unknown --dataset 'ml-2m'; did you mean 'ml-1m'?"),
+        ("nowhere/log.csv", {}, "nowhere/log.csv: no such file"),
+        (3, {}, "frame: a value of type int has no columns"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_one_sentence(frame, tmp_path, monkeypatch, data, options, sentence):
+    monkeypatch.chdir(tmp_path)
+    given = {"user": "who", "item": "what", "time": "when", "quiet": True} | options
+    if data is not None:
+        given = {"quiet": True}
+    with pytest.raises(UserError) as caught:
+        echojax.train(frame if data is None else data, **given)
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.rglob("config.json"))
+
+
+def test_a_taken_folder_and_no_run_are_mistakes(mine, frame, tmp_path):
+    with pytest.raises(UserError, match="exists; add --resume"):
+        echojax.train(frame, run_dir=mine.folder, **SMALL)
+    with pytest.raises(UserError, match="does not exist"):
+        echojax.Run.load(tmp_path / "none")
+
+
+def test_importing_echojax_is_cheap():
+    program = "import json, sys, echojax; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert not {"jax", "numpy", "polars", "tyro"} & set(json.loads(done.stdout))
+    assert {"Dataset", "Run", "compare", "train"} <= set(dir(echojax))

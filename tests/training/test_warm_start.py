@@ -1,0 +1,113 @@
+"""Initial weights from another run, and parameters that stay as they are."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+import echojax
+from echojax.errors import UserError
+from echojax.parameters import names_of
+from echojax.training.checkpoints import load_checkpoint
+from echojax.training.run_folder import read_items, read_own_config
+
+SMALL = {
+    "model": "bert4rec", "d_model": 8, "heads": 2, "layers": 1, "max_len": 6, "batch_size": 32,
+    "k_core": 0, "learning_rate": 0.01, "quiet": True,
+}  # fmt: skip
+EACH = np.repeat(np.arange(24), 8)  # users
+
+
+def events(items):
+    """Return users who walk around a ring of items."""
+    walk = (np.arange(8) + np.arange(24)[:, None]).ravel() % len(items)
+    return {"user": EACH, "item": np.array(items)[walk]}
+
+
+def weights_of(folder, step=None):
+    config, (items, _) = read_own_config(folder), read_items(folder)
+    found = load_checkpoint(folder, config, len(items), step=step)
+    return {n: np.asarray(p[...]) for n, p in names_of(found.params).items()}, items.tolist()
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "source"
+    return echojax.train(events([f"i{n}" for n in range(12)]), epochs=2, run_dir=folder, **SMALL)
+
+
+@pytest.fixture(scope="module")
+def tuned(source, tmp_path_factory):
+    """Return two seeds on a few of the items and others, in another order."""
+    folder, items = tmp_path_factory.mktemp("runs") / "tuned", ["new", "i7", "i3", "i11", "newer"]
+    return echojax.train(
+        events(items), epochs=1, run_dir=folder, init_from=source, seeds=2,
+        freeze="item_*,transformer*", weight_decay=0.1, clip_norm=1.0, item_optimizer="rowwise",
+        **SMALL,
+    )  # fmt: skip
+
+
+def test_rows_of_items_are_taken_by_id_and_what_is_frozen_stays(source, tuned):
+    before, their_items = weights_of(source.folder)
+    own = [weights_of(one.folder) for one in tuned.seeds]
+    for after, items in own:
+        for item in ("i7", "i3", "i11", ""):
+            row, old = items.index(item), their_items.index(item)
+            for name in ("item_embedding", "item_bias_V"):
+                np.testing.assert_array_equal(after[name][row], before[name][old])
+        for name in after:
+            if name.startswith("transformer"):
+                np.testing.assert_array_equal(after[name], before[name])
+    (first, items), (second, _) = own
+    new = items.index("new")  # drawn from each seed
+    assert not np.array_equal(first["item_embedding"][new], second["item_embedding"][new])
+    moved = [name for name in first if not name.startswith(("item_", "transformer"))]
+    assert any(not np.array_equal(first[name], before[name]) for name in moved)
+
+
+def test_what_was_taken_is_said(source, tmp_path, caplog):
+    with caplog.at_level("INFO", "echojax"):
+        items = ["new", "i7", "i3", "i11", "newer"]
+        options = SMALL | {"max_len": 5}
+        echojax.train(events(items), epochs=1, run_dir=False, init_from=source, **options)
+    (line,) = [r.getMessage() for r in caplog.records if "initial weights" in r.getMessage()]
+    assert "3 of 5 items, without" in line
+    assert "position" in line
+
+
+def test_a_resumed_run_needs_the_other_no_more(source, tuned, tmp_path):
+    gone = tmp_path / "gone"
+    shutil.copytree(source.folder, gone)
+    items = [f"i{n}" for n in range(12)]
+    run = echojax.train(events(items), epochs=1, run_dir=tmp_path / "run", init_from=gone, **SMALL)
+    straight = echojax.train(events(items), epochs=2, run_dir=False, init_from=gone, **SMALL)
+    shutil.rmtree(gone)
+    run = echojax.train(run_dir=run.folder, resume=True, epochs=2, quiet=True)
+    assert run.ranks.equals(straight.ranks)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"model": "sasrec"}, "was trained with --model bert4rec, not sasrec"),
+        ({"d_model": 16}, "was trained with --d-model 8, not 16"),
+        ({"init_from": "nowhere"}, "run folder nowhere does not exist"),
+        ({"freeze": "embedding*"}, "--freeze 'embedding*' fits no parameter"),
+        ({"freeze": "*"}, "leaves nothing to train"),
+        ({"model": "popularity"}, "--init-from has no meaning for --model popularity"),
+    ],
+)
+def test_mistakes_are_told_before_any_work(source, tmp_path, monkeypatch, options, sentence):
+    monkeypatch.chdir(tmp_path)
+    given = SMALL | {"init_from": source.folder} | options
+    if given["model"] == "popularity":
+        given = {name: given[name] for name in ("model", "init_from", "quiet")}
+    with pytest.raises(UserError) as caught:
+        echojax.train(events(["a", "b", "c"]), **given)
+    assert sentence in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_of_several_seeds_is_no_source(tuned):
+    with pytest.raises(UserError, match="holds the runs of 2 seeds; name one"):
+        echojax.train(events(["a", "b"]), init_from=tuned, run_dir=False, **SMALL)
