@@ -155,7 +155,7 @@ def _train(
         profile = Profile((config.profile or 0) * is_main_process(), folder)
         most_steps = min(config.epochs * per_epoch, config.max_steps or math.inf)
         display = Display(console, most_epochs=most_steps / per_epoch)
-        resume = ["python", "experiments/train.py", "--run-dir", str(folder), "--resume"]
+        resume = ["echojax", "train", "--run-dir", str(folder), "--resume"]
         stopped_line = f"stopped and saved; go on with: {shlex.join(resume)}"
 
         def on_devices(batch: Any, signum: int) -> tuple[Any, Any]:
