@@ -48,5 +48,5 @@ def test_runs_from_top_to_bottom(cells, tmp_path):
         cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    for line in ("training ended: 2 epochs done", "are among the nine likeliest", "x fused"):
+    for line in ("training ended: 2 epochs done", "are among the nine likeliest", "x tiled"):
         assert line in done.stdout

@@ -136,6 +136,8 @@ def read_config(path: Path) -> Config:
     if file.exists():
         refuse_special(path)
     values = {_FORMER_NAMES.get(name, name): value for name, value in read_json(file).items()}
+    if values.get("scan") == "fused":  # as it was called before 2026-11-28
+        values["scan"] = "tiled"
     if not {field.name for field in dataclasses.fields(Config)}.issuperset(values):
         raise UserError(f"{file} is not the configuration of a run")
     for name, value in values.items():

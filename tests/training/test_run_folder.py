@@ -143,7 +143,7 @@ def test_shares_of_a_run_keep_its_length(tmp_path):
 
 def test_names_of_earlier_versions_are_read(tmp_path):
     values = {"width": 8, "state_size": 4, "conv_width": 3, "time_shards": 2, "hosts": None}
-    write_json(tmp_path / "config.json", {"model": "mamba4rec", **values, "host": None})
-    config = read_config(tmp_path)
-    assert (config.d_model, config.d_state, config.d_conv, config.sequence_shards) == (8, 4, 3, 2)
-    assert config == Config(model="mamba4rec", d_model=8, d_state=4, d_conv=3, sequence_shards=2)
+    values |= {"model": "mamba4rec", "host": None, "scan": "fused"}
+    write_json(tmp_path / "config.json", values)
+    today = {"d_model": 8, "d_state": 4, "d_conv": 3, "sequence_shards": 2, "scan": "tiled"}
+    assert read_config(tmp_path) == Config(model="mamba4rec", **today)
