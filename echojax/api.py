@@ -29,8 +29,7 @@ from echojax.config import QUICKSTART, Config, flag, from_values
 from echojax.data import DATASETS, Dataset
 from echojax.errors import UserError, os_failure_is_user_error, unknown_name
 from echojax.evaluation.metrics import metric_names, metrics_of
-from echojax.evaluation.seed_means import seed_estimates
-from echojax.evaluation.statistics import holm, paired_difference
+from echojax.evaluation.statistics import holm, paired_difference, seed_estimates
 from echojax.models import MODELS, own_options
 from echojax.plugins import load_plugin
 from echojax.run_files import read_records, read_results

@@ -1,6 +1,7 @@
 """Everything a run can be told, one field a flag, each with what is known about it."""
 
 import dataclasses
+import os
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -72,6 +73,11 @@ class DataFlags:
     missing_ids: Literal["refuse", "drop", "keep"] = "refuse"
     """What to do with rows whose user or item is empty, NA, NULL, NaN or the like: stop, leave them
     out, or take the word for an id."""
+    items_path: Annotated[str | None, Fact.RESUMABLE] = None
+    """A table of the items with their titles, which are shown with recommendations (CSV, .item,
+    JSON lines, Parquet)."""
+    title_column: Annotated[str | None, Fact.RESUMABLE] = None
+    """Name of the titles' column there; several between commas are joined."""
     k_core: NotNegative = 5
     """Keep users and items with at least this many interactions, iterated until stable."""
     duplicates: Literal["keep", "first", "last"] = "keep"
@@ -133,7 +139,7 @@ class ModelFlags:
     max_len: Size | None = None
     """How many of the newest items are read (None: 200 for ml-1m, the data set's own elsewhere)."""
     scan: str = "auto"
-    """Selective scan: auto, pallas_gpu, pallas_tpu, fused, chunked, associative, sequential."""
+    """Selective scan: auto, pallas_gpu, pallas_tpu, tiled, chunked, associative, sequential."""
     plugin: Annotated[str | None, Fact.RESUMABLE] = None
     """A module of your own, or a .py file, that registers models, data sets, losses or metrics;
     with --help it shows what --model takes besides."""
@@ -337,6 +343,13 @@ def misfit_of_kind(kind: Any, value: Any) -> str | None:
         msgspec.convert(value, kind)
     except msgspec.ValidationError:
         return f"must be {_words(kind)}, not {value!r:.80}"
+    if isinstance(value, str):
+        try:
+            odd = b"\0" in os.fsencode(value)
+        except UnicodeError:
+            odd = True
+        if odd:
+            return f"must be text that can be a name, not {value!r:.80}"
     return None
 
 

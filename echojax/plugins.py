@@ -36,7 +36,7 @@ def load_plugin(plugin: str, *, run: Path | None = None) -> str:
     if plugin.endswith(".py"):
         path = Path(plugin).resolve()
         if not path.is_file():
-            raise UserError(f"{by} is no file")
+            raise UserError(f"{by} is no file; put it back, or name where it is now")
         _refuse_inside(path, run, by)
         if path not in _of_files:
             _importable(path.parent)

@@ -55,6 +55,12 @@ _RECORDS = {
 }
 
 
+def check_results(results: object, protocols: object) -> None:
+    """Raise ``msgspec.ValidationError`` for what no run's results or protocols are."""
+    msgspec.convert(results, _Results)
+    msgspec.convert(protocols, _list[_Protocol])
+
+
 def read_results(path: Path) -> dict[str, Any]:
     """Return what ``results.json`` holds.
 

@@ -1,5 +1,6 @@
 """Signals that stop a command: at once, or after what is at work has been saved."""
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -61,7 +62,25 @@ def stopping_at_once() -> Iterator[None]:
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:
-    raise Stopped(signum)
+    if not _is_lost_or_harmful(frame):
+        raise Stopped(signum)
+    again = threading.Timer(0.05, os.kill, (os.getpid(), signum))
+    again.daemon = True
+    again.start()
+
+
+def _is_lost_or_harmful(frame: FrameType | None) -> bool:
+    """Return whether what is at work must not be broken off.
+
+    A module written in C may crash where it sets itself up; what ``__del__`` raises is printed and
+    forgotten.
+    """
+    while frame is not None:
+        code = frame.f_code
+        if code.co_filename.startswith("<frozen importlib") or code.co_name == "__del__":
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextmanager

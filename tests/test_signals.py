@@ -1,7 +1,10 @@
 """Signals that stop a command: deferred while something is at work, else at once."""
 
+import importlib
 import os
 import signal
+import sys
+import time
 
 import pytest
 
@@ -34,3 +37,32 @@ def test_what_nohup_ignores_stays_ignored():
             os.kill(os.getpid(), signal.SIGHUP)
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_an_import_is_not_broken_off(tmp_path, monkeypatch):
+    code = "import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\nis_whole = True\n"
+    (tmp_path / "stopped_inside.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def imports():
+        with stopping_at_once():
+            importlib.import_module("stopped_inside")
+            time.sleep(60)
+
+    with pytest.raises(Stopped):
+        imports()
+    assert sys.modules["stopped_inside"].is_whole
+
+
+def test_one_that_comes_while_an_object_is_deleted_is_not_lost():
+    class Deleted:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def deletes():
+        with stopping_at_once():
+            Deleted()
+            time.sleep(60)
+
+    with pytest.raises(Stopped):
+        deletes()

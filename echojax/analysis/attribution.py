@@ -69,7 +69,13 @@ def gate_directions(model: SequenceModel, gates: Any, offset_BxLxD: jax.Array) -
         pair.norm_backward = _gated(pair.norm_backward, gates[1])
     read: list[jax.Array] = []
     first = _of_kind(model, BidirectionalLayer)[0]
-    first.mambas[0] = _Shift(first.mambas[0], offset_BxLxD, read)
+    filtered = first.filtered
+
+    def shifted(*inputs: Any) -> jax.Array:
+        read.append(filtered(*inputs))
+        return read[0] + offset_BxLxD
+
+    first.filtered = shifted
     return read
 
 
@@ -107,20 +113,3 @@ def _gated(norm: nnx.Module, gate: float | jax.Array) -> Callable[[jax.Array], j
         return constant + gate * (y - constant)
 
     return gated
-
-
-class _Shift(nnx.Module):
-    """Adds an offset to what a bidirectional Mamba reads, and appends that to ``read``."""
-
-    def __init__(self, inner: BidirectionalMamba, offset_BxLxD: jax.Array, read: list[jax.Array]):
-        self.inner, self.offset_BxLxD, self.append = inner, offset_BxLxD, read.append
-
-    def __call__(self, x_BxLxD: jax.Array, lengths_B: jax.Array, **options: Any) -> jax.Array:
-        return self.inner(self._shifted(x_BxLxD), lengths_B, **options)
-
-    def readout(self, x_BxLxD: jax.Array, lengths_B: jax.Array, **options: Any) -> jax.Array:
-        return self.inner.readout(self._shifted(x_BxLxD), lengths_B, **options)
-
-    def _shifted(self, x_BxLxD: jax.Array) -> jax.Array:
-        self.append(x_BxLxD)
-        return x_BxLxD + self.offset_BxLxD

@@ -11,35 +11,15 @@ import numpy as np
 
 from echojax.arrays import load_arrays
 from echojax.data.dataset import Dataset, arrays_sha256
-from echojax.errors import UserError
+from echojax.data.sources import cache_dir
 
 _ARRAYS = ("items_T", "times_T", "offsets", "user_ids", "item_ids")
-
-
-def cache_dir() -> Path:
-    """Return the user's cache folder of echojax (XDG).
-
-    Raises:
-        UserError: The user has no home, as an unknown uid in a container.
-    """
-    try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "echojax"
-    except RuntimeError:
-        raise UserError(
-            "this user has no home folder; set XDG_CACHE_HOME, or HOME, to a folder to write to"
-        ) from None
-
-
-def data_folders(data_dir: Path | str | None) -> list[Path]:
-    """Return the folders that are searched for named data sets, the first one first."""
-    configured = [data_dir, os.environ.get("ECHOJAX_DATA"), cache_dir() / "data"]
-    return [Path(folder) for folder in configured if folder]
 
 
 def cache_path(name: str, **identity: Any) -> Path:
     """Return where the data set is kept that was prepared from ``identity``, which is JSON-able."""
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    return cache_dir() / "prepared" / f"{name}-{key[:16]}.npz"
+    return cache_dir() / "prepared" / f"{name[:50]}-{key[:16]}.npz"
 
 
 def save(dataset: Dataset, path: Path) -> None:

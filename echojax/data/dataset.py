@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from echojax.data.events import ids_by_number, ids_in_order
 from echojax.data.frames import read_frame
+from echojax.data.ids import ids_by_number, ids_in_order
 from echojax.data.layouts import Columns, Missing
 from echojax.errors import UserError, unknown_name
 

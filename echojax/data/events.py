@@ -1,18 +1,18 @@
 """Files to events: rows of (user, item, time), read a block at a time into one polars frame."""
 
-import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, get_args
 
 import polars as pl
 
+from echojax.data.ids import Ids, ids_by_number, ids_in_order
 from echojax.data.layouts import Columns, Layout, Missing
-from echojax.data.tables import Place, Rows, read_rows
+from echojax.data.rows import Error, Place, Rows
+from echojax.data.tables import read_rows
 from echojax.data.text import TextFile
-from echojax.data.times import Error, Moments, are_dates, joined_times, parse_times
+from echojax.data.times import Times
 from echojax.errors import UserError, unknown_name
 
-MAX_ID_BYTES = 255
 # What stands for no user or no item where programs write tables.
 _MISSING = ["", "NA", "N/A", "n/a", "#N/A", "NULL", "null", "NaN", "nan", "None", "<NA>", "\\N"]
 
@@ -42,7 +42,7 @@ def read_events(files: Sequence[TextFile], columns: Columns = Columns()) -> Even
     return collect(((file, *read_rows(file, columns)) for file in files), columns)
 
 
-def collect(tables: Iterable[tuple[object, Layout, Iterator[Rows]]], columns: Columns) -> Events:
+def collect(tables: Iterable[tuple[object, Layout, Iterable[Rows]]], columns: Columns) -> Events:
     """Return the events of tables: what errors name them, their layouts and their rows.
 
     Raises:
@@ -50,8 +50,8 @@ def collect(tables: Iterable[tuple[object, Layout, Iterator[Rows]]], columns: Co
     """
     if columns.missing not in get_args(Missing):
         raise unknown_name("--missing-ids", columns.missing, list(get_args(Missing)))
-    layouts, places, times, dates = dict[object, Layout](), list[Place](), list[Moments](), False
-    users, items = _Ids("user"), _Ids("item")
+    layouts, places = dict[object, Layout](), list[Place]()
+    users, items, times = Ids("user"), Ids("item"), Times(columns.time_format)
     for file, layout, blocks in tables:
         layouts[file] = layout
         first = next(iter(layouts))
@@ -63,13 +63,12 @@ def collect(tables: Iterable[tuple[object, Layout, Iterator[Rows]]], columns: Co
         for rows in blocks:
             if not len(rows.place.numbers):
                 continue
+            user, item, *time = rows.columns
             places.append(rows.place)
-            users.add(rows.user)
-            items.add(rows.item)
-            if rows.time is not None:
-                if not times:
-                    dates = are_dates(rows.time, columns.time_format)
-                times.append(parse_times(rows.time, dates, columns.time_format, rows.place.error))
+            users.add(user, rows.place)
+            items.add(item, rows.place)
+            for column in time:
+                times.add(column, rows.place)
     if not places:
         raise UserError(f"{first}: has no interactions")
 
@@ -80,13 +79,14 @@ def collect(tables: Iterable[tuple[object, Layout, Iterator[Rows]]], columns: Co
             row -= len(place.numbers)
         raise IndexError(row)
 
-    times_T, described = joined_times(times, error) if times else (None, None)
-    if times_T is None and columns.time_format is not None:
+    described = None
+    frame = pl.DataFrame({"user": users.joined(error), "item": items.joined(error)})
+    if len(layout.used) > 2:
+        times_T, described = times.joined(error)
+        frame = frame.with_columns(time=times_T)
+    elif columns.time_format is not None:
         raise UserError("--time-format is given, and no time column; name it with --time-column")
     notes = _notes(layout, columns, described)
-    frame = pl.DataFrame({"user": users.joined(error), "item": items.joined(error)})
-    if times_T is not None:
-        frame = frame.with_columns(time=times_T)
     lacking, note = _missing(frame, columns.missing, error)
     if note:
         notes.append(note)
@@ -103,9 +103,7 @@ def _notes(layout: Layout, columns: Columns, times: str | None) -> list[str]:
     notes = []
     if layout.delimiter and not layout.has_header and columns.names is None:
         notes.append(f"no header: the columns are read as {', '.join(layout.names)}")
-    order = "the order of lines"
-    if layout.time is not None:
-        order = f"times are {layout.names[layout.time]!r}"
+    order = "the order of lines" if layout.time is None else f"times are {layout.time!r}"
     if times:
         notes.append(f"{order}: {times}")
     for name in layout.unused:
@@ -114,45 +112,6 @@ def _notes(layout: Layout, columns: Columns, times: str | None) -> list[str]:
             "--time-column"
         )
     return notes
-
-
-class _Ids:
-    """Takes ids a block at a time; in memory are each block's distinct ids, and numbers of them."""
-
-    def __init__(self, role: str):
-        self.role = role
-        self._blocks: list[tuple[pl.Series, pl.Series]] = []
-
-    def add(self, column: pl.Series) -> None:
-        """Take the ids of a block, text."""
-        ids = column.unique(maintain_order=True)
-        self._blocks.append((ids, column.cast(pl.Enum(ids)).to_physical()))
-
-    def joined(self, error: Error) -> pl.Series:
-        """Return all ids, an Enum in order of first appearance.
-
-        Raises:
-            UserError: An id is longer than ``MAX_ID_BYTES``, or holds a tab, newline or NUL.
-        """
-        merged = ids_in_order(pl.concat([ids for ids, _ in self._blocks]))
-        starts = itertools.accumulate((ids.len() for ids, _ in self._blocks), initial=0)
-        column = pl.concat(
-            (
-                merged.slice(start, ids.len()).gather(numbers)
-                for start, (ids, numbers) in zip(starts, self._blocks, strict=False)
-            ),
-            rechunk=True,
-        )
-        ids = ids_by_number(column)
-        lengths = ids.str.len_bytes()
-        split = ids.str.contains("[\\t\\n\\r\\x00]")
-        bad = int(lengths.arg_max() or 0)
-        problem = f"{self.role} id of {lengths[bad]} bytes; at most {MAX_ID_BYTES}"
-        if lengths[bad] <= MAX_ID_BYTES:
-            if not split.any():
-                return column
-            bad, problem = int(split.arg_max() or 0), "an id holds a tab or newline"
-        raise error(int((column.to_physical() == bad).arg_max() or 0), problem)
 
 
 def _missing(frame: pl.DataFrame, handling: str, error: Error) -> tuple[pl.Series, str]:
@@ -185,15 +144,3 @@ def _missing(frame: pl.DataFrame, handling: str, error: Error) -> tuple[pl.Serie
         return lacking, f"{note}: kept as ids"
     keep = "" if empty else ", or take the words as ids with --missing-ids keep"
     raise error(first, f"{problem}; {note}; leave them out with --missing-ids drop{keep}")
-
-
-def ids_in_order(column: pl.Series) -> pl.Series:
-    """Return ids as an Enum, whose order is that of their first appearance."""
-    text = column.cast(pl.String)
-    return text.cast(pl.Enum(text.unique(maintain_order=True)))
-
-
-def ids_by_number(column: pl.Series) -> pl.Series:
-    """Return the ids of an Enum."""
-    assert isinstance(column.dtype, pl.Enum)
-    return column.dtype.categories

@@ -11,7 +11,9 @@ import polars as pl
 
 from echojax.data.events import Events, collect
 from echojax.data.layouts import Columns, Layout, known_column, with_roles
-from echojax.data.tables import SAMPLE_ROWS, Place, as_rows, check_kind, text_column
+from echojax.data.rows import Place, Rows, check_kind, text_column
+from echojax.data.tables import SAMPLE_ROWS
+from echojax.data.titles import titles_of
 from echojax.errors import UserError, one_line
 
 _FRAME = "frame"  # what it is called in errors
@@ -41,18 +43,17 @@ def read_frame(
     samples = [_sample(frame, key) if names.count(str(key)) == 1 else [] for key in keys]
     rows = [list(row) for row in itertools.zip_longest(*samples, fillvalue="")]
     layout = with_roles(_FRAME, Layout(_FRAME, names=names), rows, columns)
-    used = [_series(frame, keys[i], times=i == layout.time) for i in layout.used]
+    used = [_series(frame, keys[i], times=n == 2) for n, i in enumerate(layout.used)]
+    titled = []
     if title is not None:
-        used.append(_series(frame, keys[known_column(_FRAME, names, title, "titles")]))
-    if len({column.len() for column in used}) > 1:
-        shown = ", ".join(f"{column.name!r} has {column.len():,}" for column in used)
+        titled = [used[1], _series(frame, keys[known_column(_FRAME, names, title, "titles")])]
+    lengths = {column.name: column.len() for column in [*used, *titled]}
+    if len(set(lengths.values())) > 1:
+        shown = ", ".join(f"{column!r} has {length:,}" for column, length in lengths.items())
         raise UserError(f"{_FRAME}: columns differ in length ({shown} rows); cut or fill them")
-    events = as_rows(Place(_FRAME, range(used[0].len()), "position"), *used[: len(layout.used)])
-    titles = {}
-    if title is not None:
-        pairs = zip(events.item.reverse(), used[-1].cast(pl.String).reverse(), strict=True)
-        titles = {item: text for item, text in pairs if text}  # the first one of an item counts
-    return collect([(_FRAME, layout, iter([events]))], columns), titles
+    place = Place(_FRAME, range(used[0].len()), "position")
+    events = collect([(_FRAME, layout, [Rows(place, used)])], columns)
+    return events, titles_of(Rows(place, titled)) if titled else {}
 
 
 def _keys(frame: Any) -> list[Any]:
@@ -111,7 +112,7 @@ def _series(frame: Any, key: Any, *, times: bool = False) -> pl.Series:
         series = pl.Series(name, array)
     else:
         raise _unfit(name, str(array.dtype))
-    check_kind(_FRAME, name, series.dtype, is_time=times)
+    check_kind(_FRAME, series, is_time=times)
     return series
 
 

@@ -45,6 +45,7 @@ _TIMES = (
     *("datetime", "eventtime", "createdat", "date", "eventdate", "tdat", "when", "utc", "created"),
     *("eventtimestamp", "timestampms", "timestamps", "dateadded", "addedat", "reviewtime"),
 )
+_TITLES = ("movietitle", "title", "itemname", "name", "itemtitle", "productname")
 _LIKE_TIME = re.compile(r"time|date|stamp|(^|[^a-z])(at|when|dat|ts)$")
 _INTER_FIELD = re.compile(r"[^\s:]+:(token|float)(_seq)?")
 
@@ -72,30 +73,27 @@ class Layout:
     data_format: str  # a name in ``FORMATS``
     delimiter: str = ""  # "" where any white space parts fields, or there is no text
     names: tuple[str, ...] = ()  # of all fields (for JSON, of the first object's)
-    user: int = 0  # indices of fields
-    item: int = 1
-    time: int | None = None  # None means file order
+    used: tuple[int, ...] = (0, 1)  # fields of user, item and, unless file order counts, time
     has_header: bool = False
     unused: tuple[str, ...] = ()  # names of other columns that look like times
 
     def __str__(self) -> str:
         if self.data_format in _UNNAMED:
             return self.data_format
-        time = "file order" if self.time is None else self.names[self.time]
-        used = f"user {self.names[self.user]}, item {self.names[self.item]}, time {time}"
-        return f"{self.data_format} ({used})"
+        user, item = (self.names[i] for i in self.used[:2])
+        return f"{self.data_format} (user {user}, item {item}, time {self.time or 'file order'})"
 
     @property
-    def used(self) -> list[int]:
-        """Indices of the user's, the item's and, where there is one, the time's field."""
-        return [i for i in (self.user, self.item, self.time) if i is not None]
+    def time(self) -> str | None:
+        """The name of the column of times; None where file order counts."""
+        return self.names[self.used[2]] if len(self.used) > 2 else None
 
 
-def find_layout(file: TextFile, lines: list[str], columns: Columns) -> Layout:
-    """Return the layout of a file of text that begins with ``lines``, none of them blank.
+def recognise_events(file: TextFile, lines: list[str], columns: Columns) -> tuple[Layout, Fields]:
+    """Return the layout of a file of text that begins with ``lines``, and its first rows.
 
     Raises:
-        UserError: The format is unknown or not recognised, or a column is missing.
+        UserError: The format is unknown or not recognised.
     """
     chosen = columns.data_format
     if chosen is not None and chosen not in FORMATS:
@@ -108,19 +106,11 @@ def find_layout(file: TextFile, lines: list[str], columns: Columns) -> Layout:
             f"{file}: {chosen} has no column names; drop the flags that name columns, or "
             "choose another --data-format"
         )
-    if "\r" in lines[0].strip():
-        raise line_error(
-            file, 1, "carriage returns without line feeds; convert the file (mac2unix)"
-        )
     if columns.names is not None:
-        layout, rows = _told(file, lines, columns.names, chosen)
-    elif chosen is not None:
-        layout, rows = _forced(file, lines, chosen)
-    else:
-        layout, rows = _recognised(file, lines, columns)
-    if layout.data_format in _UNNAMED or not layout.names:
-        return layout
-    return with_roles(file, layout, rows, columns)
+        return _told(file, lines, columns.names, chosen)
+    if chosen is not None:
+        return _forced(file, lines, chosen)
+    return _recognised(file, lines, columns)
 
 
 def with_roles(file: object, layout: Layout, rows: Fields, columns: Columns) -> Layout:
@@ -131,6 +121,8 @@ def with_roles(file: object, layout: Layout, rows: Fields, columns: Columns) -> 
     Raises:
         UserError: There is no such column, or two of that name.
     """
+    if layout.data_format in _UNNAMED:
+        return layout
     user, item, time = (_column(file, layout.names, columns, role) for role in _GUESSES)
     if user is None or item is None:
         missing = "user" if user is None else "item"
@@ -150,24 +142,73 @@ def with_roles(file: object, layout: Layout, rows: Fields, columns: Columns) -> 
         time = next((i for i in guesses if i not in (user, item) and (told or is_time(i))), None)
     others = [i for i in range(len(plain)) if i not in (user, item, time) and plain[i]]
     unused = [i for i in others if _LIKE_TIME.search(layout.names[i].lower()) or is_time(i)]
-    found = replace(layout, user=user, item=item, time=time)
-    for index in found.used:
-        if layout.names.count(layout.names[index]) > 1:
-            raise UserError(
-                f"{file}: two columns are named {layout.names[index]!r}; rename one of them"
-            )
-    return replace(found, unused=tuple(layout.names[i] for i in unused))
+    used = (user, item) if time is None else (user, item, time)
+    return _using(file, replace(layout, unused=tuple(layout.names[i] for i in unused)), used)
+
+
+def _using(file: object, layout: Layout, used: tuple[int, ...]) -> Layout:
+    for name in (layout.names[index] for index in used):
+        if layout.names.count(name) > 1:
+            raise UserError(f"{file}: two columns are named {name!r}; rename one of them")
+    return replace(layout, used=used)
+
+
+class MissingColumnError(UserError):
+    """A file of items has no titles."""
+
+
+def recognise_items(file: TextFile, lines: list[str], columns: Columns) -> tuple[Layout, Fields]:
+    """Return the layout of a file of text that describes items, and its first rows."""
+    if lines[0].startswith("{"):
+        return _json(file, lines)
+    if _typed_delimiter(lines[0]):
+        return _inter(file, lines)
+    delimiter, rows, _ = _table(lines)
+    return _with_header("tsv" if delimiter == "\t" else "csv", delimiter or ",", rows)
+
+
+def with_titles(
+    file: object, layout: Layout, rows: Fields, columns: Columns, titles: Sequence[str] = ()
+) -> Layout:
+    """Return a layout with the item's column and those of its title.
+
+    Args:
+        file: What errors name.
+        layout: The layout.
+        rows: The first rows.
+        columns: Names the item's column, where it has no usual name.
+        titles: Names those of the title; by default a title and, where there is one, a year.
+
+    Raises:
+        UserError: There is no such column, or two of that name.
+    """
+    names = layout.names
+    item = names.index(columns.item) if columns.item in names else None
+    if item is None:
+        item = _guessed(names, (*_GUESSES["item"], "id"))
+    if item is None and layout.data_format == "inter":
+        item = 0  # by RecBole's convention
+    if titles:
+        used = [known_column(file, names, title, "--title-column") for title in titles]
+    else:
+        guesses = (_guessed(names, _TITLES), _guessed(names, ("releaseyear", "year")))
+        used = [index for index in guesses if index is not None]
+    if item is None or not used or (not titles and guesses[0] is None):
+        missing = "item" if item is None else "title"
+        raise MissingColumnError(
+            f"{file}: no {missing} column among {', '.join(names)}; name it with --{missing}-column"
+        )
+    return _using(file, layout, (item, *used))
 
 
 def _column(file: object, names: tuple[str, ...], columns: Columns, role: str) -> int | None:
     wanted = getattr(columns, role)
     if wanted is None:
-        return guessed_column(names, _GUESSES[role])
+        return _guessed(names, _GUESSES[role])
     return known_column(file, names, wanted, f"--{role}-column")
 
 
-def guessed_column(names: Sequence[str], guesses: Sequence[str]) -> int | None:
-    """Return the column with the first of the guessed names that there is."""
+def _guessed(names: Sequence[str], guesses: Sequence[str]) -> int | None:
     plain = [_plain(name) for name in names]
     return next((plain.index(guess) for guess in guesses if guess in plain), None)
 
@@ -220,7 +261,7 @@ def _forced(file: TextFile, lines: list[str], chosen: str) -> tuple[Layout, Fiel
     delimiter, rows, _ = _table(lines)
     if chosen in _RATED:
         usual = delimiter if len(rows[0]) == len(_ROLES) else _RATED[chosen]
-        return Layout(chosen, usual, _ROLES, 0, 1, 3), rows
+        return Layout(chosen, usual, _ROLES, (0, 1, 3)), rows
     delimiter = "\t" if chosen == "tsv" else delimiter or ","
     return _with_header(chosen, delimiter, _split(lines, delimiter))
 
@@ -245,12 +286,12 @@ def _recognised(file: TextFile, lines: list[str], columns: Columns) -> tuple[Lay
     if delimiter and (names := _rated(rows, times)):
         if names == _ROLES:
             kind = {"::": "ratings.dat", "\t": "u.data"}.get(delimiter, "ratings.csv")
-        return Layout(kind, delimiter, names, 0, 1, names.index("time")), rows
+        return Layout(kind, delimiter, names, (0, 1, names.index("time"))), rows
     published = file.name if file.name in _RATED else None
     if file.name.startswith("ratings") and file.name.endswith(".csv"):
         published = "ratings.csv"
     if published and len(rows[0]) == len(_ROLES) and not times:
-        return Layout(published, delimiter, _ROLES, 0, 1, 3), rows
+        return Layout(published, delimiter, _ROLES, (0, 1, 3)), rows
     tabs = len(rows[0]) if alike and delimiter == "\t" else 0
     if (delimiter in ("", "\t") or not alike) and (chosen := _words_only(lines, tabs)):
         return Layout(chosen), []

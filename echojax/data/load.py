@@ -13,10 +13,10 @@ from echojax.data.dataset import Dataset, prepare
 from echojax.data.download import check, fetch, sha256_of
 from echojax.data.events import read_events
 from echojax.data.layouts import Columns
-from echojax.data.sources import DATASETS, Source, Statistics
+from echojax.data.sources import DATASETS, Source, Statistics, data_folders
 from echojax.data.synthetic import Synthetic
 from echojax.data.text import TextFile, reading
-from echojax.data.titles import item_titles
+from echojax.data.titles import item_titles, read_titles
 from echojax.errors import UserError, unknown_name
 
 # Part of the cache's key: raise it when the same file would be prepared differently.
@@ -33,6 +33,8 @@ def load_dataset(
     data_path: DataPath | None = None,
     data_dir: Path | str | None = None,
     columns: Columns = Columns(),  # noqa: B008
+    items_path: Path | str | None = None,
+    title_column: str | None = None,
     k_core: int = 5,
     duplicates: str = "keep",
     seed: int = 0,
@@ -46,6 +48,10 @@ def load_dataset(
         data_dir: Where named data sets are looked for first, and downloaded to; then
             ``$ECHOJAX_DATA``, then the user's cache folder.
         columns: The format of ``data_path``, which columns are used, and how they are read.
+        items_path: A table of the items, with their titles; by default they are looked for where
+            the data lies.
+        title_column: The titles' column there, where it has no usual name; several between commas
+            are joined.
         k_core: Keep users and items with at least this many interactions each (iterated).
         duplicates: ``keep``, ``first`` or ``last``: what to do with repeated items of a user.
         seed: Determines the generated data set.
@@ -53,12 +59,34 @@ def load_dataset(
     Raises:
         UserError: Anything wrong with names, files or what is in them.
     """
+    name, files = find_files(name, data_path=data_path, data_dir=data_dir, columns=columns)
+    if not files:
+        read = DATASETS[name].read
+        if read is None:
+            return _synthetic(seed, k_core, duplicates)
+        return _registered(name, read(), k_core, duplicates)
+    dataset = _prepared(name, files, columns, k_core, duplicates)
     if data_path is not None:
-        files = _own_files(data_path)
-        dataset = _prepared(_name(data_path, files), files, columns, k_core, duplicates)
         for note in dataset.fingerprint["source"].get("notes", []):
             log.info("%s", note)
-        return _titled(dataset, files[0].path, data_dir)
+        return _titled(dataset, files[0].path, data_dir, items_path, title_column, columns.item)
+    found, published = statistics_of(dataset), DATASETS[name].five_core
+    if (k_core, duplicates) == (5, "keep") and found != published:
+        log.info("%s: %s is not the published %s", files[0], found, published)
+    return _titled(dataset, None, data_dir, items_path, title_column)
+
+
+def find_files(
+    name: str, *, data_path: DataPath | None, data_dir: Path | str | None, columns: Columns
+) -> tuple[str, list[TextFile]]:
+    """Return what a data set is called, and its files; none of what is generated or registered.
+
+    Raises:
+        UserError: There are none, or columns are given for data whose own are known.
+    """
+    if data_path is not None:
+        files = _own_files(data_path)
+        return _name(data_path, files), files
     if columns != Columns():
         raise UserError(
             "--data-format, --columns, --time-format, --missing-ids and the --...-column flags "
@@ -66,25 +94,44 @@ def load_dataset(
         )
     if name not in DATASETS:
         raise unknown_name("--dataset", name, list(DATASETS))
-    if name == "synthetic":
-        return _synthetic(seed, k_core, duplicates)
     source = DATASETS[name]
-    if source.read is not None:
-        return _registered(name, source.read(), k_core, duplicates)
-    file = _find(source, cache.data_folders(data_dir)) or _fetch(name, source, data_dir)
-    dataset = _prepared(name, [file], columns, k_core, duplicates)
-    if (k_core, duplicates) == (5, "keep") and statistics_of(dataset) != source.five_core:
-        log.info("%s: %s is not the published %s", file, statistics_of(dataset), source.five_core)
-    return _titled(dataset, None, data_dir)
+    if name == "synthetic" or source.read is not None:
+        return name, []
+    return name, [_find(source, data_folders(data_dir)) or _fetch(name, source, data_dir)]
 
 
-def _titled(dataset: Dataset, file: Path | None, data_dir: Path | str | None) -> Dataset:
-    """Return a data set with its items' titles; none where they are damaged, which is said."""
-    try:
-        titles = item_titles(dataset.name, data_path=file, data_dir=data_dir)
-    except UserError as error:
-        log.info("no titles: %s", error)
-        return dataset
+def _titled(
+    dataset: Dataset,
+    file: Path | None,
+    data_dir: Path | str | None = None,
+    items_path: Path | str | None = None,
+    title_column: str | None = None,
+    item_column: str | None = None,
+) -> Dataset:
+    """Return a data set with its items' titles; none where those beside the data are damaged.
+
+    Raises:
+        UserError: ``items_path`` cannot be read, or has other items.
+    """
+    if items_path is None:
+        if title_column is not None:
+            raise UserError("--title-column names a column of --items-path; give one")
+        try:
+            titles = item_titles(dataset.name, data_path=file, data_dir=data_dir)
+        except UserError as error:
+            log.info("no titles: %s", error)
+            return dataset
+        return dataclasses.replace(dataset, titles=titles)
+    names = [] if title_column is None else [name.strip() for name in title_column.split(",")]
+    titles = read_titles(items_path, item=item_column, titles=names)
+    known = sum(item in titles for item in dataset.item_ids[1:].tolist())
+    if not known:
+        some, others = str(dataset.item_ids[1]), next(iter(titles))
+        raise UserError(
+            f"{items_path}: has titles of other items (such as {others!r}) than the data (such as "
+            f"{some!r}); check its item column"
+        )
+    log.info("titles of %s of %s items: %s", known, dataset.num_items - 1, items_path)
     return dataclasses.replace(dataset, titles=titles)
 
 
@@ -98,7 +145,7 @@ def _registered(name: str, found: Any, k_core: int, duplicates: str) -> Dataset:
     paths = found if isinstance(found, list | tuple) else [found]
     if all(isinstance(path, str | Path) for path in paths):
         files = [file for path in paths for file in _own_files(path)]
-        return _titled(_prepared(name, files, Columns(), k_core, duplicates), files[0].path, None)
+        return _titled(_prepared(name, files, Columns(), k_core, duplicates), files[0].path)
     return Dataset.from_frame(found, k_core=k_core, duplicates=duplicates, name=name)
 
 
@@ -160,7 +207,7 @@ def _find(source: Source, folders: list[Path]) -> TextFile | None:
 
 def _fetch(name: str, source: Source, data_dir: Path | str | None) -> TextFile:
     """Fetch a named data set from the first of its origins that has it."""
-    folder, problems = cache.data_folders(data_dir)[0], []
+    folder, problems = data_folders(data_dir)[0], []
     for origin in source.origins:
 
         def verify(part: Path, member: str | None = origin.member, file: str = origin.file) -> None:

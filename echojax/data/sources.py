@@ -6,10 +6,13 @@ only. For the Amazon reviews the publisher states no checksum: what is downloade
 must have exactly the published number of users, items and interactions before it is accepted.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
+from echojax.errors import UserError
 from echojax.plugins import check_new_name
 
 Read = TypeVar("Read", bound=Callable[[], Any])
@@ -140,3 +143,23 @@ def register_dataset(name: str, *, max_len: int = 50, citation: str = "") -> Cal
         return read
 
     return register
+
+
+def cache_dir() -> Path:
+    """Return the user's cache folder of echojax (XDG).
+
+    Raises:
+        UserError: The user has no home, as an unknown uid in a container.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "echojax"
+    except RuntimeError:
+        raise UserError(
+            "this user has no home folder; set XDG_CACHE_HOME, or HOME, to a folder to write to"
+        ) from None
+
+
+def data_folders(data_dir: Path | str | None) -> list[Path]:
+    """Return the folders that are searched for named data sets, the first one first."""
+    configured = [data_dir, os.environ.get("ECHOJAX_DATA"), cache_dir() / "data"]
+    return [Path(folder) for folder in configured if folder]

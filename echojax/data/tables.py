@@ -5,14 +5,15 @@ import io
 import itertools
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
-from echojax.data.layouts import COLUMNAR, Columns, Layout, find_layout, with_roles
+from echojax.data.layouts import COLUMNAR, Columns, Fields, Layout, recognise_events, with_roles
+from echojax.data.rows import Place, Rows, is_plain, text_column
 from echojax.data.text import (
     Block,
     TextFile,
@@ -29,37 +30,21 @@ SAMPLE_ROWS = 50
 _ROWS_AT_ONCE = 1 << 17  # of readers that go line by line
 _FRAME_ROWS = 1 << 21  # of Parquet and Arrow files
 _ROW_BYTES = 24  # of a user, an item and a time
-_BLANKS = " \t\r"
-# Whole floats from here on stand for several whole numbers.
-_EXACT: dict[pl.DataType, int] = {
-    pl.Float16(): 1 << 11,
-    pl.Float32(): 1 << 24,
-    pl.Float64(): 1 << 53,
-}
 
 
-class Place(NamedTuple):
-    """Where rows stand: the numbers of their lines or, in columnar files, rows, from 1."""
+class Choice(NamedTuple):
+    """How a table's layout is found: that of text, and then which columns are used."""
 
-    file: object  # as errors name it
-    numbers: Sequence[int] | np.ndarray
-    unit: str = "line"
-
-    def error(self, row: int, problem: str) -> UserError:
-        """Return the error for ``problem`` in a row, naming file and line."""
-        return UserError(f"{self.file}, {self.unit} {self.numbers[row]}: {problem}")
+    recognise: Callable[[TextFile, list[str], Columns], tuple[Layout, Fields]]
+    choose: Callable[[object, Layout, Fields, Columns], Layout]
 
 
-class Rows(NamedTuple):
-    """A block of rows: ids as text, times as they are (None: there are none)."""
-
-    place: Place
-    user: pl.Series
-    item: pl.Series
-    time: pl.Series | None = None
+EVENTS = Choice(recognise_events, with_roles)
 
 
-def read_rows(file: TextFile, columns: Columns) -> tuple[Layout, Iterator[Rows]]:
+def read_rows(
+    file: TextFile, columns: Columns, choice: Choice = EVENTS
+) -> tuple[Layout, Iterator[Rows]]:
     """Return the layout of a file, and its rows, a block at a time.
 
     Raises:
@@ -72,14 +57,17 @@ def read_rows(file: TextFile, columns: Columns) -> tuple[Layout, Iterator[Rows]]
             raise UserError(
                 f"{file}: is a file of format {kind}; drop --data-format {columns.data_format}"
             )
-        return _columnar(file, kind, columns)
+        return _columnar(file, kind, columns, choice)
     blocks = read_blocks(file)
     first = next(blocks)
     sample = first.data[: 1 << 20].decode("utf-8", "ignore").split("\n")[:SAMPLE_ROWS]
     lines = [line for line in sample if line.strip()]
     if not lines:
-        raise UserError(f"{file}: the file has no interactions")
-    layout = find_layout(file, lines, columns)
+        raise UserError(f"{file}: has no interactions")
+    if "\r" in lines[0].strip():
+        problem = "carriage returns without line feeds; convert the file (mac2unix)"
+        raise line_error(file, 1, problem)
+    layout = choice.choose(file, *choice.recognise(file, lines, columns), columns)
     if layout.has_header:
         start = first.data.index(lines[0].encode())
         start = first.data.index(b"\n", start) + 1
@@ -101,8 +89,8 @@ def _delimited(blocks: Iterator[Block], layout: Layout) -> Iterator[Rows]:
                 return
             block = Block(block.file, data, block.first_line)
         table, numbers = _table(block, layout)
-        used = (table[str(i)].fill_null("").str.strip_chars(_BLANKS) for i in layout.used)
-        yield Rows(Place(block.file, numbers), *used)
+        used = [table[str(i)].fill_null("") for i in layout.used]
+        yield Rows(Place(block.file, numbers), used)
 
 
 def _without_quotes(data: bytes, delimiter: str) -> bytes | None:
@@ -205,17 +193,7 @@ def _json_lines(blocks: Iterator[Block], layout: Layout) -> Iterator[Rows]:
 def _batched(file: TextFile, rows: Iterator[tuple[int, list[str]]]) -> Iterator[Rows]:
     while batch := list(itertools.islice(rows, _ROWS_AT_ONCE)):
         columns = zip(*(row for _, row in batch), strict=True)
-        used = (text_column(column).str.strip_chars(_BLANKS) for column in columns)
-        yield Rows(Place(file, [number for number, _ in batch]), *used)
-
-
-def text_column(values: Sequence[str | None]) -> pl.Series:
-    """Return text as a column."""
-    try:
-        return pl.Series(values, dtype=pl.String)
-    except UnicodeEncodeError:  # halves of surrogate pairs, which JSON can write
-        whole = [text and text.encode("utf-8", "replace").decode() for text in values]
-        return pl.Series(whole, dtype=pl.String)
+        yield Rows(Place(file, [n for n, _ in batch]), [text_column(c) for c in columns])
 
 
 def _words(blocks: Iterator[Block], layout: Layout) -> Iterator[Rows]:
@@ -232,10 +210,12 @@ def _words(blocks: Iterator[Block], layout: Layout) -> Iterator[Rows]:
         items = np.flatnonzero(np.arange(len(text)) != user[line])
         numbers = block.first_line + line[items]
         users = text.gather(user[line[items]])
-        yield Rows(Place(block.file, numbers), users, text.gather(items))
+        yield Rows(Place(block.file, numbers), (users, text.gather(items)))
 
 
-def _columnar(file: TextFile, kind: str, columns: Columns) -> tuple[Layout, Iterator[Rows]]:
+def _columnar(
+    file: TextFile, kind: str, columns: Columns, choice: Choice
+) -> tuple[Layout, Iterator[Rows]]:
     """Return the layout of a Parquet or Arrow file, and its rows, a block at a time.
 
     Raises:
@@ -247,7 +227,7 @@ def _columnar(file: TextFile, kind: str, columns: Columns) -> tuple[Layout, Iter
         schema = scan.collect_schema()
         height = scan.select(pl.len()).collect().item()
         head = (
-            scan.select(name for name in schema if _is_plain(schema[name]))
+            scan.select(name for name in schema if is_plain(schema[name]))
             .head(SAMPLE_ROWS)
             .collect()
         )
@@ -262,22 +242,9 @@ def _columnar(file: TextFile, kind: str, columns: Columns) -> tuple[Layout, Iter
         for name in schema
     )
     names = tuple(schema.names())
-    layout = with_roles(file, Layout(kind, names=names), [[*row] for row in shown.rows()], columns)
-    for index in layout.used:
-        check_kind(file, names[index], schema[names[index]], is_time=index == layout.time)
+    rows = [[*row] for row in shown.rows()]
+    layout = choice.choose(file, Layout(kind, names=names), rows, columns)
     return layout, _frames(file, layout, height)
-
-
-def check_kind(file: object, name: str, kind: pl.DataType, *, is_time: bool) -> None:
-    """Raise ``UserError`` unless a column's type is one of ids, or of times."""
-    if not _is_plain(kind) or (kind.is_temporal() and not is_time):
-        raise UserError(f"{file}: column {name!r} holds {kind}; text or numbers wanted")
-
-
-def _is_plain(kind: pl.DataType) -> bool:
-    """Return whether values are text or numbers, or times that look like them as text."""
-    named = kind in (pl.String, pl.Categorical, pl.Enum, pl.Date, pl.Datetime)
-    return named or kind.is_integer() or kind.is_float()
 
 
 def _frames(file: TextFile, layout: Layout, height: int) -> Iterator[Rows]:
@@ -285,35 +252,8 @@ def _frames(file: TextFile, layout: Layout, height: int) -> Iterator[Rows]:
     for start in range(0, height, _FRAME_ROWS):
         with _scanned(file, layout.data_format) as scan:
             frame = scan.select(names).slice(start, _FRAME_ROWS).collect()
-        yield as_rows(Place(file, range(start + 1, start + 1 + frame.height), "row"), *frame)
-
-
-def as_rows(place: Place, user: pl.Series, item: pl.Series, time: pl.Series | None = None) -> Rows:
-    """Return columns, whatever their types, as rows.
-
-    Raises:
-        UserError: An id is no whole number, or a time is missing.
-    """
-    if time is not None and time.null_count():
-        raise place.error(int(time.is_null().arg_max() or 0), "the time is missing")
-    if time is not None and time.dtype in (pl.Categorical, pl.Enum):
-        time = time.cast(pl.String)
-    return Rows(place, _ids(user, place), _ids(item, place), time)
-
-
-def _ids(column: pl.Series, place: Place) -> pl.Series:
-    """Return ids as text; whole numbers that gaps made floats are written without a point."""
-    if column.dtype.is_float():
-        column = column.fill_nan(None)
-        whole = column.cast(pl.Int64, strict=False)
-        exact = (whole.cast(column.dtype) == column) & (column.abs() < _EXACT[column.dtype])
-        odd = column.is_not_null() & ~exact.fill_null(False)
-        if odd.any():
-            bad = int(odd.arg_max() or 0)
-            problem = f"{column.name} {column[bad]} is no id; text or whole numbers wanted"
-            raise place.error(bad, problem)
-        column = whole
-    return column.cast(pl.String).fill_null("").str.strip_chars(_BLANKS)
+        place = Place(file, range(start + 1, start + 1 + frame.height), "row")
+        yield Rows(place, frame.get_columns())
 
 
 @contextmanager

@@ -1,13 +1,11 @@
 """Times of events as numbers: integers stay integers, dates become epoch seconds or finer."""
 
-from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
-from echojax.errors import UserError
+from echojax.data.rows import Error, Place, check_kind, is_text, stripped
 
 _EARLIEST, _LATEST = 631_152_000, 2_208_988_800  # 1990 and 2040, in epoch seconds
 _PER_SECOND = {"seconds": 1, "milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
@@ -24,67 +22,80 @@ _DIGITS = {  # dates that are written as one number
 }
 _DAY = 86_400
 
-Error = Callable[[int, str], UserError]
 
+class Times:
+    """Takes times a block at a time; in memory are numbers.
 
-class Moments(NamedTuple):
-    """Times of a block: numbers; of dates, whole epoch seconds and the nanoseconds after them."""
-
-    numbers: np.ndarray
-    nanos: np.ndarray | None = None
-
-
-def are_dates(first: pl.Series, time_format: str | None) -> bool:
-    """Return whether the times that begin so are dates, and not numbers."""
-    if time_format is not None or first.dtype.is_temporal():
-        return True
-    return first.dtype == pl.String and not _dates(first.head(1), None)[0].null_count()
-
-
-def parse_times(column: pl.Series, dates: bool, time_format: str | None, error: Error) -> Moments:
-    """Return a block's times.
-
-    Args:
-        column: Text, numbers or dates, without nulls.
-        dates: Whether the first block holds dates.
+    Attributes:
         time_format: How dates are written, as strftime has it; None for ISO 8601.
-        error: Makes the error of a row and what is wrong with it.
-
-    Raises:
-        UserError: A time is no finite number and no date, or not of the first one's kind.
     """
-    text = column.dtype == pl.String
-    if not text and column.dtype.is_temporal() != dates:
-        raise error(0, "times are dates in one file and numbers in the other")
-    found, nanos = _dates(column, time_format) if dates else (_numbers(column), None)
-    if found.null_count():
-        bad = int(found.is_null().arg_max() or 0)
-        value = column[bad][:40] if text else column[bad]
-        raise error(bad, f"time {value!r} {_wanted(dates, time_format)}")
-    return Moments(found.to_numpy(), None if nanos is None else nanos.to_numpy())
 
+    def __init__(self, time_format: str | None = None):
+        self.time_format = time_format
+        self._dates = False
+        self._numbers: list[np.ndarray] = []
+        self._nanos: list[np.ndarray] = []  # of dates, after their whole epoch seconds
 
-def joined_times(blocks: Sequence[Moments], error: Error) -> tuple[np.ndarray, str | None]:
-    """Return the times of all blocks, and in words what they are (None: no usual times).
+    def add(self, column: pl.Series, place: Place) -> None:
+        """Take the times of a block.
 
-    They are float64, or int64 where float64 would make some of them equal.
-    """
-    numbers = [block.numbers for block in blocks]
-    nanos = [block.nanos for block in blocks if block.nanos is not None]
-    if not nanos:
-        whole = all(block.dtype == np.int64 for block in numbers)
-        times_T = np.concatenate(numbers, dtype=None if whole else np.float64)
-        times_T = _exact(times_T) if whole else times_T
-        return times_T, _described(times_T)
-    seconds_T, nanos_T = np.concatenate(numbers), np.concatenate(nanos)
-    unit = next(n for n in _PER_SECOND.values() if not (nanos_T % (10**9 // n)).any())
-    if unit == 10**9 and np.abs(seconds_T).max() > 9_200_000_000:
-        raise error(
-            int(np.argmax(np.abs(seconds_T))), "the date is too far from 1970 for nanoseconds"
-        )
-    ties = "" if (seconds_T % _DAY).any() else "; events of one day stay in the order of lines"
-    times_T = _exact(seconds_T * unit + nanos_T // (10**9 // unit))
-    return times_T, f"dates, {_days(seconds_T.min(), seconds_T.max())}{ties}"
+        Raises:
+            UserError: A time is missing, no finite number and no date, or not of the first one's
+                kind.
+        """
+        check_kind(place.file, column, is_time=True)
+        if column.null_count():
+            raise place.error(int(column.is_null().arg_max() or 0), "the time is missing")
+        if text := is_text(column):
+            column = stripped(column)
+        if not self._numbers:
+            self._dates = self.time_format is not None or column.dtype.is_temporal()
+            if text and not self._dates:
+                self._dates = not _dates(column.head(1), None)[0].null_count()
+        if not text and column.dtype.is_temporal() != self._dates:
+            raise place.error(0, "times are dates in one file and numbers in the other")
+        if self._dates:
+            found, nanos = _dates(column, self.time_format)
+            self._nanos.append(nanos.to_numpy())
+        else:
+            found = _numbers(column)
+        if found.null_count():
+            bad = int(found.is_null().arg_max() or 0)
+            value = column[bad][:40] if text else column[bad]
+            raise place.error(bad, f"time {value!r} {self._wanted()}")
+        self._numbers.append(found.to_numpy())
+
+    def _wanted(self) -> str:
+        if not self._dates:
+            return (
+                "is not a finite number or an ISO 8601 date (other dates are read by --time-format)"
+            )
+        if self.time_format is not None:
+            return f"does not fit --time-format {self.time_format!r}"
+        return "is not a date like the first one, as 2020-09-17 02:37:21"
+
+    def joined(self, error: Error) -> tuple[np.ndarray, str | None]:
+        """Return the times of all blocks, and in words what they are (None: no usual times).
+
+        They are float64, or int64 where float64 would make some of them equal.
+
+        Raises:
+            UserError: A date is too far from 1970 for the unit of the others.
+        """
+        if not self._dates:
+            whole = all(block.dtype == np.int64 for block in self._numbers)
+            times_T = np.concatenate(self._numbers, dtype=None if whole else np.float64)
+            times_T = _exact(times_T) if whole else times_T
+            return times_T, _described(times_T)
+        seconds_T, nanos_T = np.concatenate(self._numbers), np.concatenate(self._nanos)
+        unit = next(n for n in _PER_SECOND.values() if not (nanos_T % (10**9 // n)).any())
+        if unit == 10**9 and np.abs(seconds_T).max() > 9_200_000_000:
+            raise error(
+                int(np.argmax(np.abs(seconds_T))), "the date is too far from 1970 for nanoseconds"
+            )
+        ties = "" if (seconds_T % _DAY).any() else "; events of one day stay in the order of lines"
+        times_T = _exact(seconds_T * unit + nanos_T // (10**9 // unit))
+        return times_T, f"dates, {_days(seconds_T.min(), seconds_T.max())}{ties}"
 
 
 def plausible(values: list[str]) -> bool:
@@ -109,14 +120,6 @@ def _numbers(column: pl.Series) -> pl.Series:
     numbers = column.cast(pl.Float64, strict=False)
     finite = numbers.is_finite()
     return numbers if finite.all() else numbers.set(~finite.fill_null(True), None)
-
-
-def _wanted(dates: bool, time_format: str | None) -> str:
-    if not dates:
-        return "is not a finite number or an ISO 8601 date (other dates are read by --time-format)"
-    if time_format is not None:
-        return f"does not fit --time-format {time_format!r}"
-    return "is not a date like the first one, as 2020-09-17 02:37:21"
 
 
 def _dates(column: pl.Series, time_format: str | None) -> tuple[pl.Series, pl.Series]:
@@ -178,11 +181,24 @@ def _described(times: np.ndarray) -> str | None:
             some = pl.Series(times[:1000].astype(np.int64)).cast(pl.String)
             if not some.str.to_datetime(pattern, time_unit="us", strict=False).null_count():
                 return f"read as numbers that look like dates ({shown}), whose order is the same"
+    unit = _epoch_unit(times)
+    return f"epoch {unit}, {span(times)}" if unit else None
+
+
+def _epoch_unit(times: np.ndarray) -> str | None:
     for unit, scale in _PER_SECOND.items():
         inside = (times >= _EARLIEST * scale) & (times < _LATEST * scale)
         if 10 * int(inside.sum()) >= 9 * times.size:
-            return f"epoch {unit}, {_days(times.min() / scale, times.max() / scale)}"
+            return unit
     return None
+
+
+def span(times: np.ndarray) -> str:
+    """Return the first and the last time in words: days, where they look like epoch times."""
+    scale = _PER_SECOND.get(_epoch_unit(times) or "")
+    if scale is None:
+        return f"{times.min():,.15g} to {times.max():,.15g}"
+    return _days(times.min() / scale, times.max() / scale)
 
 
 def _days(first: float, last: float) -> str:

@@ -1,10 +1,16 @@
 """Titles of items, where a data set has them besides its interactions."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
-from echojax.data.cache import data_folders
+from echojax.data.ids import as_ids
+from echojax.data.layouts import Columns, MissingColumnError, recognise_items, with_titles
+from echojax.data.rows import Rows, stripped
+from echojax.data.sources import data_folders
+from echojax.data.tables import Choice, read_rows
 from echojax.data.text import TextFile, line_error, read_whole
+from echojax.errors import UserError
 
 # Where the publishers' archives and RecBole's wheel keep them.
 _MEMBERS = {
@@ -34,8 +40,61 @@ def item_titles(
     """
     for file in _places(name, data_path, data_dir):
         if file.path.is_file():
-            return dict(_titles(file))
+            try:
+                return dict(_published(file)) if file.name in _SEPARATORS else _read(file)
+            except MissingColumnError:  # it says other things of the items
+                return {}
     return {}
+
+
+def read_titles(
+    path: Path | str, *, item: str | None = None, titles: Sequence[str] = ()
+) -> dict[str, str]:
+    """Return titles by item id from a table of items: CSV, TSV, .item, JSON lines, Parquet, Arrow.
+
+    Args:
+        path: The file; it names its columns.
+        item: The column of item ids, where it has no usual name.
+        titles: The columns of the title; by default a title and, where there is one, a year.
+
+    Raises:
+        UserError: The file cannot be read, or has no such columns.
+    """
+    found = _read(TextFile(Path(path)), item, titles)
+    if not found:
+        raise UserError(f"{path}: has no titles; check --title-column")
+    return found
+
+
+def titles_of(rows: Rows, *, dated: bool = False) -> dict[str, str]:
+    """Return titles by item id; of an item that comes twice, the first one.
+
+    Args:
+        rows: Columns of items and of the parts of their titles.
+        dated: Whether the second part is a year, which is put in brackets.
+    """
+    item, *parts = rows.columns
+    ids = as_ids(item, rows.place).to_list()
+    titles: dict[str, str] = {}
+    for item_id, *words in zip(ids, *(stripped(part).fill_null("") for part in parts), strict=True):
+        if dated and words[1:] and words[1]:
+            words[1] = f"({words[1]})"
+        if title := (" " if dated else " · ").join(filter(None, words)):
+            titles.setdefault(item_id, title)
+    return titles
+
+
+def _read(
+    file: TextFile,
+    item: str | None = None,
+    titles: Sequence[str] = (),
+) -> dict[str, str]:
+    choice = Choice(recognise_items, partial(with_titles, titles=titles))
+    _, blocks = read_rows(file, Columns(item=item), choice)
+    found: dict[str, str] = {}
+    for rows in blocks:
+        found = titles_of(rows, dated=not titles) | found
+    return found
 
 
 def _places(
@@ -53,34 +112,12 @@ def _places(
         yield from (TextFile(folder / file, member) for file, member in _MEMBERS.get(name, ()))
 
 
-def _titles(file: TextFile) -> Iterator[tuple[str, str]]:
-    """Yield item id and title of each line."""
-    lines = _lines(file)
-    separator, title, year = _SEPARATORS.get(file.name), 1, None
-    first = 1
-    if separator is None:
-        separator, first = "\t", 2
-        names = [field.split(":")[0] for field in lines.pop(0).split("\t")]
-        title = _column(names, ("movie_title", "title", "item_name", "name"))
-        year = _column(names, ("release_year", "year")) or None
-        if not title:  # in column 0 stands the item
-            return
-    for number, line in enumerate(lines, first):
-        fields = line.split(separator)
-        if len(fields) <= max(title, year or 0):
-            raise line_error(file, number, f"has {len(fields)} fields; its title is missing")
-        dated = f"{fields[title]} ({fields[year]})" if year and fields[year] else fields[title]
-        yield fields[0], dated
-
-
-def _column(names: list[str], wanted: Iterable[str]) -> int:
-    return next((names.index(name) for name in wanted if name in names), 0)
-
-
-def _lines(file: TextFile) -> list[str]:
-    """Return a small file's lines; MovieLens's are Latin-1, all others UTF-8."""
-    data = read_whole(file)
-    encoding = "latin-1" if file.name in _SEPARATORS else "utf-8"
+def _published(file: TextFile) -> Iterator[tuple[str, str]]:
+    """Yield item id and title of each line of a file of MovieLens, which is Latin-1."""
     # Newlines end lines; U+2028, NEL and form feeds, which splitlines cuts at, belong to titles.
-    lines = data.decode(encoding, errors="replace").removeprefix("\ufeff").split("\n")
-    return [line.rstrip("\r") for line in (lines if lines[-1] else lines[:-1])] or [""]
+    lines = read_whole(file).decode("latin-1").removesuffix("\n").split("\n")
+    for number, line in enumerate(lines, 1):
+        fields = line.rstrip("\r").split(_SEPARATORS[file.name])
+        if len(fields) < 2:
+            raise line_error(file, number, "has 1 fields; its title is missing")
+        yield fields[0], fields[1]

@@ -1,12 +1,11 @@
 """The page's addresses, and the server on the loopback interface."""
 
 import contextlib
-import dataclasses
 import logging
 import os
 import socket
 from collections.abc import Sequence
-from pathlib import Path, PurePath
+from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -28,7 +27,7 @@ from echojax.explore.scans import scan_page
 from echojax.report.learned_figures import WHY_DIRECTIONS_EXCEED
 from echojax.report.pages import render
 from echojax.report.run_page import run_page
-from echojax.report.run_record import RunRecord, read_run
+from echojax.report.run_record import read_run
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +89,7 @@ def make_app(runs: Sequence[ExploredRun], scans: Path | None) -> Starlette:
         if request.url.path not in reports:
             raise HTTPException(404)
         with one_at_a_time:
-            run = _without_folders(read_run(reports[request.url.path].folder))
+            run = read_run(reports[request.url.path].folder)
             html = run_page(run, links=links, here=request.url.path)
         return HTMLResponse(html, headers=_HEADERS)
 
@@ -133,15 +132,6 @@ def make_app(runs: Sequence[ExploredRun], scans: Path | None) -> Starlette:
             Exception: broken,
         },
     )
-
-
-def _without_folders(run: RunRecord) -> RunRecord:
-    """Return a run whose configuration names files without the folders of this machine."""
-    config = {
-        name: PurePath(value).name if isinstance(value, str) and os.sep in value else value
-        for name, value in run.config.items()
-    }
-    return dataclasses.replace(run, config=config)
 
 
 class _Protocol(H11Protocol):

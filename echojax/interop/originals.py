@@ -8,24 +8,34 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from echojax.models.base import SequenceModel
+from echojax.interop.weights import by_name
 from echojax.models.echomamba4rec import VARIANTS, EchoMamba4Rec
-from echojax.models.mamba import Mamba
 from echojax.models.mamba4rec import Mamba4Rec
 
-# How an array of the original lies here: (from the original's shape to ours).
-LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "same": lambda array: array,
-    "linear": lambda array: array.T,  # (out, in) -> (in, out)
-    "conv": lambda array: array[:, 0].T,  # (channels, 1, taps) -> (taps, channels)
-    "filter": lambda array: array[0],  # (1, frequencies, channels, 2) -> without the 1
+# How an array of the original becomes ours, by how our name ends; others lie the same.
+_LAYOUTS: dict[str, tuple[int, Callable[[np.ndarray], np.ndarray]]] = {
+    ".kernel": (2, lambda array: array.T),  # (out, in) -> (in, out)
+    ".conv_kernel_KxE": (3, lambda array: array[:, 0].T),  # (channels, 1, taps) -> (taps, channels)
+    ".weight_FxDx2": (4, lambda array: array[0]),  # (1, frequencies, channels, 2) without the 1
 }
-_RANKS = {"linear": 2, "conv": 3, "filter": 4}
+# What of our names is called otherwise in the originals, replaced one after the other.
+_RENAMED = (
+    (r"^layers\.", "mamba_layers."),
+    (r"mambas\.(\d+)\.(forward|backward)\.", r"mamba_\2s.\1."),
+    (r"mambas\.(\d+)\.norm_(forward|backward)\.", r"norms_\2.\1."),
+    (r"\bfilter\.", "filter_layer."),
+    (r"\bnorm\.", "LayerNorm."),
+    (r"conv_kernel_KxE$", "conv1d.weight"),
+    (r"conv_bias_E$", "conv1d.bias"),
+    (r"dt_bias_E$", "dt_proj.bias"),
+    (r"weight_FxDx2$", "complex_weight"),
+    (r"(A_log|D)_E(xN)?$", r"\1"),
+    (r"(kernel|scale)$", "weight"),
+    (r"^item_embedding$", "item_embedding.weight"),
+)
 _NEVER_USED = "multi_query_transformer_block."  # built by the authors' layer, never called
 # What torch.compile puts into names, and DataParallel before them.
 _WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.)+|(?<=\.)_orig_mod\.")
-
-Entry = tuple[str, nnx.Param, str]  # the original's name, our parameter, its layout
 
 
 def from_pytorch(
@@ -47,21 +57,58 @@ def from_pytorch(
     Raises:
         ValueError: an array is missing, unknown or of the wrong shape (named), or the model is.
     """
-    if model not in ENTRIES:
-        raise ValueError(f"unknown model {model!r}; known: {', '.join(ENTRIES)}")
+    if model not in ("echomamba4rec", "mamba4rec"):
+        raise ValueError(f"unknown model {model!r}; known: echomamba4rec, mamba4rec")
     arrays = {_WRAPPERS.sub("", name): np.asarray(array) for name, array in state_dict.items()}
     if len(arrays) < len(state_dict):
         raise ValueError("arrays have one name but for 'module.' or '_orig_mod.'; give one model")
-    options: dict[str, Any] = {"max_len": max_len, **_sizes(arrays)}
-    kind: type[EchoMamba4Rec | Mamba4Rec] = Mamba4Rec
-    if model == "echomamba4rec":
-        kind, options["corrections"] = EchoMamba4Rec, VARIANTS["official"]
-    built = nnx.eval_shape(lambda: kind(**options, rngs=nnx.Rngs(0)))
-    expected = {name: (param, layout) for name, param, layout in ENTRIES[model](built)}
-    _check_names(arrays, expected)
-    for name, (param, layout) in expected.items():
-        param.set_value(jnp.asarray(_converted(name, arrays[name], param, layout)))
+    built = nnx.eval_shape(lambda: _build(model, max_len, _sizes(arrays)))
+    state = nnx.state(built, nnx.Param)
+    expected = {theirs: (ours, param) for ours, theirs, param in named_as_original(state)}
+    missing = [name for name in expected if name not in arrays]
+    if missing:
+        raise ValueError(f"missing array: {', '.join(missing)}")
+    extra = [name for name in arrays if name not in expected and _NEVER_USED not in name]
+    if extra:
+        raise ValueError(f"unknown array: {', '.join(extra)}")
+    for name, (ours, param) in expected.items():
+        array = as_ours(ours, arrays[name])
+        if array is None or array.shape != param.shape:
+            raise ValueError(
+                f"{name} has shape {arrays[name].shape}, which does not fit the other arrays "
+                f"({ours} of {param.shape} expected)"
+            )
+        param.set_value(jnp.asarray(array))
+    nnx.update(built, state)
     return built
+
+
+def named_as_original(state: nnx.State) -> Iterator[tuple[str, str, nnx.Variable]]:
+    """Yield each parameter's name here, in the original, and the parameter."""
+    for ours, param in by_name(state).items():
+        theirs = ours
+        for pattern, name in _RENAMED:
+            theirs = re.sub(pattern, name, theirs)
+        yield ours, theirs, param
+
+
+def as_ours(name: str, array: np.ndarray) -> np.ndarray | None:
+    """Return an array of the original as it lies in our parameter of that name.
+
+    It is ``None`` where the layout is one of another number of axes.
+    """
+    for ending, (axes, layout) in _LAYOUTS.items():
+        if name.endswith(ending):
+            return layout(array) if array.ndim == axes else None
+    return array
+
+
+def _build(model: str, max_len: int, sizes: dict[str, Any]) -> EchoMamba4Rec | Mamba4Rec:
+    num_items, rngs = sizes.pop("num_items"), nnx.Rngs(0)
+    if model == "mamba4rec":
+        return Mamba4Rec(num_items, max_len=max_len, **sizes, rngs=rngs)
+    official = VARIANTS["official"]
+    return EchoMamba4Rec(num_items, max_len=max_len, corrections=official, **sizes, rngs=rngs)
 
 
 def _sizes(arrays: Mapping[str, np.ndarray]) -> dict[str, int]:
@@ -83,83 +130,3 @@ def _sizes(arrays: Mapping[str, np.ndarray]) -> dict[str, int]:
         "d_conv": first("conv1d.weight", 3).shape[2],
         "expand": max(1, channels // d_model),
     }
-
-
-def _check_names(arrays: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-    missing = [name for name in expected if name not in arrays]
-    if missing:
-        raise ValueError(f"missing array: {', '.join(missing)}")
-    extra = [name for name in arrays if name not in expected and _NEVER_USED not in name]
-    if extra:
-        raise ValueError(f"unknown array: {', '.join(extra)}")
-
-
-def _converted(name: str, array: np.ndarray, param: nnx.Param, layout: str) -> np.ndarray:
-    # A layout can only be applied to an array of its rank; the shape is compared after it.
-    fits = array.ndim == _RANKS.get(layout, len(param.shape))
-    if not fits or LAYOUTS[layout](array).shape != param.shape:
-        raise ValueError(
-            f"{name} has shape {array.shape}, which does not fit the other arrays "
-            f"({layout} layout of {param.shape} expected)"
-        )
-    return LAYOUTS[layout](array)
-
-
-def _norm(prefix: str, norm: nnx.LayerNorm) -> Iterator[Entry]:
-    yield f"{prefix}.weight", norm.scale, "same"
-    yield f"{prefix}.bias", norm.bias, "same"
-
-
-def _linear(prefix: str, linear: nnx.Linear) -> Iterator[Entry]:
-    yield f"{prefix}.weight", linear.kernel, "linear"
-    if linear.bias is not None:
-        yield f"{prefix}.bias", linear.bias, "same"
-
-
-def _mamba(prefix: str, mamba: Mamba) -> Iterator[Entry]:
-    yield f"{prefix}.A_log", mamba.A_log_ExN, "same"
-    yield f"{prefix}.D", mamba.D_E, "same"
-    yield f"{prefix}.conv1d.weight", mamba.conv_kernel_KxE, "conv"
-    yield f"{prefix}.conv1d.bias", mamba.conv_bias_E, "same"
-    yield f"{prefix}.dt_proj.bias", mamba.dt_bias_E, "same"
-    for name in ("in_proj", "x_proj", "dt_proj", "out_proj"):
-        yield from _linear(f"{prefix}.{name}", getattr(mamba, name))
-
-
-def _embedding(model: SequenceModel) -> Iterator[Entry]:
-    yield "item_embedding.weight", model.item_embedding, "same"
-    yield from _norm("LayerNorm", model.norm)
-
-
-def _echomamba4rec(model: EchoMamba4Rec) -> Iterator[Entry]:
-    yield from _embedding(model)
-    for i, layer in enumerate(model.layers):
-        prefix = f"mamba_layers.{i}"
-        yield f"{prefix}.filter_layer.complex_weight", layer.filter.weight_FxDx2, "filter"
-        yield from _norm(f"{prefix}.filter_layer.LayerNorm", layer.filter.norm)
-        for k, both in enumerate(layer.mambas):
-            yield from _mamba(f"{prefix}.mamba_forwards.{k}", both.forward)
-            yield from _mamba(f"{prefix}.mamba_backwards.{k}", both.backward)
-            yield from _norm(f"{prefix}.norms_forward.{k}", both.norm_forward)
-            yield from _norm(f"{prefix}.norms_backward.{k}", both.norm_backward)
-        yield from _linear(f"{prefix}.glu.fc1", layer.glu.fc1)
-        yield from _linear(f"{prefix}.glu.fc2", layer.glu.fc2)
-        yield from _norm(f"{prefix}.glu.LayerNorm", layer.glu.norm)
-
-
-def _mamba4rec(model: Mamba4Rec) -> Iterator[Entry]:
-    yield from _embedding(model)
-    for i, layer in enumerate(model.layers):
-        prefix = f"mamba_layers.{i}"
-        yield from _mamba(f"{prefix}.mamba", layer.mamba)
-        yield from _norm(f"{prefix}.LayerNorm", layer.norm)
-        yield from _linear(f"{prefix}.ffn.w_1", layer.ffn.w_1)
-        yield from _linear(f"{prefix}.ffn.w_2", layer.ffn.w_2)
-        yield from _norm(f"{prefix}.ffn.LayerNorm", layer.ffn.norm)
-
-
-# What the original of each model calls our parameters, and how it lays them.
-ENTRIES: dict[str, Callable[[Any], Iterator[Entry]]] = {
-    "echomamba4rec": _echomamba4rec,
-    "mamba4rec": _mamba4rec,
-}

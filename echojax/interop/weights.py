@@ -12,7 +12,7 @@ from echojax.errors import UserError
 
 def weights(model: nnx.Module) -> dict[str, np.ndarray]:
     """Return the model's parameters by dotted name, such as ``layers.0.norm.scale``."""
-    params = _by_name(nnx.state(model, nnx.Param))
+    params = by_name(nnx.state(model, nnx.Param))
     return {name: np.asarray(param[...]) for name, param in params.items()}
 
 
@@ -28,7 +28,7 @@ def load_weights(model: nnx.Module, arrays: Mapping[str, np.ndarray]) -> None:
         UserError: an array is missing, unknown, of another shape or no floating-point numbers.
     """
     state = nnx.state(model, nnx.Param)
-    params = _by_name(state)
+    params = by_name(state)
     _check_names(list(params), list(arrays))
     for name, param in params.items():
         array = arrays[name]
@@ -44,7 +44,8 @@ def load_weights(model: nnx.Module, arrays: Mapping[str, np.ndarray]) -> None:
     nnx.update(model, state)
 
 
-def _by_name(state: nnx.State) -> dict[str, nnx.Variable]:
+def by_name(state: nnx.State) -> dict[str, nnx.Variable]:
+    """Return parameters by dotted name."""
     return {".".join(map(str, path)): param for path, param in nnx.to_flat_state(state)}
 
 

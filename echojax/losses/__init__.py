@@ -4,18 +4,13 @@ P is the number of predictions a row makes, K the number of negatives of each.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
 from echojax.losses.negatives import NEGATIVES, pool
 from echojax.losses.sampled import Formula, bpr, gbce, sampled_loss, sampled_softmax
-from echojax.losses.softmax import (
-    Loss,
-    full_softmax,
-    sharded_softmax,
-    smoothed,
-    softmax_cross_entropy,
-)
+from echojax.losses.softmax import Loss, full_softmax, softmax_cross_entropy
 from echojax.plugins import check_new_name
 
 __all__ = [
@@ -81,10 +76,9 @@ def make_loss(
         axis: the mapped axis that the item table is spread over.
     """
     if name == "softmax":
-        exact = full_softmax if axis is None else sharded_softmax(axis, len(counts_V))
-        if not label_smoothing:
-            return exact
-        return smoothed(exact, label_smoothing, len(counts_V), axis)
+        return partial(
+            full_softmax, label_smoothing=label_smoothing, axis=axis, num_items=len(counts_V)
+        )
     num = negatives or LOSSES[name]
     formula: dict[str, Formula] = {
         "sampled-softmax": sampled_softmax,

@@ -34,45 +34,91 @@ def full_softmax(
     targets_BxP: Array,
     weights_BxP: Array,
     *_: Array,
+    label_smoothing: float = 0.0,
+    axis: str | None = None,
+    num_items: int | None = None,
 ) -> Array:
     """Return the weighted sum of ``softmax_cross_entropy``, as a ``Loss`` (nothing is drawn).
 
     The gradient of a few predictions is computed as soon as their logits are there and nothing
     else is kept: one exponential a logit and three matrix products in all, in the processor's
     cache. Predictions of weight 0 (the padding of short histories) cost nothing. Beyond a million
-    items it is the item set that is cut into chunks. Weights are constants: no gradient.
+    items it is the item set that is cut into chunks, as where devices have parts of it. Weights are
+    constants: no gradient.
+
+    ``label_smoothing`` is the share of a target that is spread over all items alike, from 0 to
+    below 1 (Szegedy et al. 2016, section 7, arXiv 1512.00567). With logits s the loss is then
+    ``logsumexp(s) - (1 - share) s_target - share mean(s)``, that is the exact one and
+    ``share (s_target - mean(s))``: the mean is the user's product with the mean item, so that no
+    further logits are made. Padding is no item.
+
+    ``axis`` and ``num_items``: as for ``softmax_cross_entropy``.
     """
-    num_items, width = item_VxD.shape
-    user_MxD = user_BxPxD.reshape(-1, width)
-    targets_M, weights_M = targets_BxP.ravel(), jax.lax.stop_gradient(weights_BxP.ravel())
-    rows = _rows_at_once(num_items)
-    if targets_M.size <= rows or rows * num_items > MOST_LOGITS:
-        chunk = max(1024, MOST_LOGITS // targets_M.size)
-        losses_M = softmax_cross_entropy(user_MxD, item_VxD, targets_M, chunk=chunk)
-        return jnp.sum(losses_M * weights_M)
-    dtype = jnp.promote_types(user_MxD.dtype, jnp.float32)
-    return _by_rows(rows, user_MxD.astype(dtype), item_VxD.astype(dtype), targets_M, weights_M)
+    dtype = jnp.promote_types(user_BxPxD.dtype, jnp.float32)
+    weights_BxP = jax.lax.stop_gradient(weights_BxP)
+    # What stands where nothing is predicted may be no number.
+    user_BxPxD = jnp.where(weights_BxP[..., None] == 0, 0, user_BxPxD).astype(dtype)
+    item_VxD = item_VxD.astype(dtype)
+    smoothing: Array | float = 0.0
+    if label_smoothing:
+        target_BxPxD, item_VxD = embedding_lookup(item_VxD, targets_BxP, axis)
+        mean_D = _mean_item(item_VxD, num_items or item_VxD.shape[0], axis)
+        weighted_BxPxD = user_BxPxD * weights_BxP[..., None]
+        gap = jnp.sum(weighted_BxPxD * target_BxPxD) - jnp.sum(weighted_BxPxD, (0, 1)) @ mean_D
+        smoothing = label_smoothing * gap
+    rows_of_table, d_model = item_VxD.shape
+    targets_M, weights_M = targets_BxP.ravel(), weights_BxP.ravel()
+    user_MxD = user_BxPxD.reshape(targets_M.size, d_model)
+    rows = _rows_at_once(rows_of_table)
+    if axis is None and rows < targets_M.size and rows * rows_of_table <= MOST_LOGITS:
+        return _by_rows(rows, user_MxD, item_VxD, targets_M, weights_M) + smoothing
+    devices = jax.lax.axis_size(axis) if axis else 1
+    chunk = max(1024, MOST_LOGITS // (targets_M.size * devices))
+    losses_M = softmax_cross_entropy(
+        user_MxD, item_VxD, targets_M, chunk=chunk, axis=axis, num_items=num_items
+    )
+    return jnp.sum(losses_M * weights_M) + smoothing
 
 
 def softmax_cross_entropy(
-    user_MxD: Array, item_VxD: Array, targets_M: Array, *, chunk: int | None = None
+    user_MxD: Array,
+    item_VxD: Array,
+    targets_M: Array,
+    *,
+    chunk: int | None = None,
+    axis: str | None = None,
+    num_items: int | None = None,
 ) -> Array:
     """Return minus the log of the target's softmax probability over all items, (M,).
 
+    With ``axis`` each device takes the predictions of all to its own items, and tells each its part
+    of the softmax's denominator: what is exchanged is the vectors of the predictions and one number
+    a prediction and device.
+
     Args:
-        user_MxD: one vector a prediction, any floating dtype; logits are float32 at least.
-        item_VxD: the item table, padding in row 0 (a class like the others, as in RecBole).
+        user_MxD: one vector a prediction, float32 or float64.
+        item_VxD: the item table, of the same dtype, padding in row 0 (a class like the others, as
+            in RecBole), or this device's part of it.
         targets_M: the next items.
         chunk: items whose logits are held at once. The value is the same; no (M, V) array is made,
             forward or backward. ``None`` takes all items at once.
+        axis: the mapped axis that the item table is spread over (``None``: it is whole).
+        num_items: with ``axis``, of the whole table; rows after them fill up the last part.
     """
-    dtype = jnp.promote_types(user_MxD.dtype, jnp.float32)
-    user_MxD, item_VxD = user_MxD.astype(dtype), item_VxD.astype(dtype)
-    target_MxD, item_VxD = embedding_lookup(item_VxD, targets_M, None)
+    target_MxD, item_VxD = embedding_lookup(item_VxD, targets_M, axis)
     target_M = jnp.sum(user_MxD * target_MxD, axis=-1)
-    if chunk is None or chunk >= item_VxD.shape[0]:
+    rows = item_VxD.shape[0]
+    chunk = min(chunk or rows, rows)
+    if axis is not None:
+        assert num_items is not None
+        user_GxD = jax.lax.all_gather(user_MxD, axis, tiled=True)  # of all devices of the axis
+        valid = num_items - first_row(item_VxD, axis)
+        part_G = chunked_logsumexp(user_GxD, item_VxD, valid, chunk)
+        part_SxM = jax.lax.all_to_all(part_G, axis, 0, 0, tiled=True).reshape(-1, targets_M.size)
+        return jax.nn.logsumexp(part_SxM, axis=0) - target_M
+    if chunk == rows:
         return jax.nn.logsumexp(user_MxD @ item_VxD.T, axis=-1) - target_M
-    return chunked_logsumexp(user_MxD, item_VxD, item_VxD.shape[0], chunk) - target_M
+    return chunked_logsumexp(user_MxD, item_VxD, rows, chunk) - target_M
 
 
 def _rows_at_once(num_items: int) -> int:
@@ -141,74 +187,6 @@ def _most(count: Array) -> Array:
 @_most.def_vmap
 def _(axis_size: int, batched: list[bool], counts: Array) -> tuple[Array, bool]:
     return jnp.max(counts), False
-
-
-def sharded_softmax(axis: str, num_items: int) -> Loss:
-    """Return the exact cross entropy of a device's predictions over all devices' items.
-
-    Each device takes the predictions of all to its own items, some items at a time, and tells each
-    its part of the softmax's denominator: what is exchanged is the vectors of the predictions and
-    one number a prediction and device. Nothing of size (predictions, V) is anywhere.
-
-    Args:
-        axis: the mapped axis that the item table is spread over.
-        num_items: of the whole table; rows after them fill up the last device's part.
-
-    The loss is given this device's part of the table.
-    """
-
-    def loss(
-        user_BxPxD: Array, item_VxD: Array, targets_BxP: Array, weights_BxP: Array, *_: Array
-    ) -> Array:
-        dtype = jnp.promote_types(user_BxPxD.dtype, jnp.float32)
-        targets_M, weights_M = targets_BxP.ravel(), jax.lax.stop_gradient(weights_BxP.ravel())
-        user_MxD = user_BxPxD.reshape(targets_M.size, -1).astype(dtype)
-        user_MxD = jnp.where(weights_M[:, None] == 0, 0, user_MxD)
-        item_VxD = item_VxD.astype(dtype)
-        target_MxD, item_VxD = embedding_lookup(item_VxD, targets_M, axis)
-        user_GxD = jax.lax.all_gather(user_MxD, axis, tiled=True)  # of all devices of the axis
-        chunk = min(item_VxD.shape[0], max(1024, MOST_LOGITS // user_GxD.shape[0]))
-        valid = num_items - first_row(item_VxD, axis)
-        part_G = chunked_logsumexp(user_GxD, item_VxD, valid, chunk)
-        part_SxM = jax.lax.all_to_all(part_G, axis, 0, 0, tiled=True).reshape(-1, targets_M.size)
-        target_M = jnp.sum(user_MxD * target_MxD, axis=-1)
-        return jnp.sum((jax.nn.logsumexp(part_SxM, axis=0) - target_M) * weights_M)
-
-    return loss
-
-
-def smoothed(loss: Loss, share: float, num_items: int, axis: str | None = None) -> Loss:
-    """Return the cross entropy with targets of which a ``share`` is spread over all items alike.
-
-    Label smoothing (Szegedy et al. 2016, section 7, arXiv 1512.00567).
-
-    With logits s it is ``logsumexp(s) - (1 - share) s_target - share mean(s)``, that is the exact
-    ``loss`` and ``share (s_target - mean(s))``: the mean is the user's product with the mean item,
-    so that no further logits are made. Padding is no item.
-
-    Args:
-        loss: the exact cross entropy, of the whole table or of the axis's.
-        share: from 0 to below 1.
-        num_items: V, with padding; rows after it only fill up.
-        axis: the mapped axis that the item table is spread over.
-    """
-
-    def with_smoothing(
-        user_BxPxD: Array, item_VxD: Array, targets_BxP: Array, weights_BxP: Array, *drawn: Array
-    ) -> Array:
-        dtype = jnp.promote_types(user_BxPxD.dtype, jnp.float32)
-        user_BxPxD, item_VxD = user_BxPxD.astype(dtype), item_VxD.astype(dtype)
-        weights_BxP = jax.lax.stop_gradient(weights_BxP)
-        target_BxPxD, item_VxD = embedding_lookup(item_VxD, targets_BxP, axis)
-        mean_D = _mean_item(item_VxD, num_items, axis)
-        # What stands where nothing is predicted may be no number.
-        counted_BxPxD = jnp.where(weights_BxP[..., None] == 0, 0, user_BxPxD)
-        user_BxPxD = counted_BxPxD * weights_BxP[..., None]
-        gap = jnp.sum(user_BxPxD * target_BxPxD) - jnp.sum(user_BxPxD, axis=(0, 1)) @ mean_D
-        exact = loss(counted_BxPxD, item_VxD, targets_BxP, weights_BxP, *drawn)
-        return exact + share * gap
-
-    return with_smoothing
 
 
 def _mean_item(item_VxD: Array, num_items: int, axis: str | None) -> Array:

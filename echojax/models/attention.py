@@ -1,4 +1,4 @@
-"""Self-attention and the transformer that SASRec and BERT4Rec share, as RecBole builds it.
+"""Self-attention as RecBole builds it, a cache of keys and values, attention in blocks of queries.
 
 RecBole drops attention probabilities too. ``jax.nn.dot_product_attention``, which has fused kernels
 on accelerators, cannot, so only the layers' outputs are dropped here.
@@ -17,17 +17,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+from jax.typing import DTypeLike
 
 from echojax.errors import UserError
-from echojax.models.layers import (
-    FeedForward,
-    Keys,
-    PositionEmbedding,
-    dropout,
-    layer_norm,
-    normal,
-    split_keys,
-)
+from echojax.models.layers import Keys, dropout, layer_norm, normal
 from echojax.models.positions import at_position, mask
 
 _LEAST_QUERIES = 64  # that a row has before blocks are worth it
@@ -45,11 +38,15 @@ class KeyValueCache(NamedTuple):
     value_BxHxLxK: Array
 
     @classmethod
-    def empty(cls, batch: int, max_len: int, heads: int, kernel_DxD: Array) -> "KeyValueCache":
-        """Return a cache with room for ``max_len`` positions."""
-        shape = (batch, heads, max_len, kernel_DxD.shape[0] // heads)
+    def empty(cls, shape: tuple[int, int, int, int], dtype: DTypeLike) -> "KeyValueCache":
+        """Return a cache with room for L positions."""
         # Two arrays: one that is changed in place must not be the other as well.
-        return cls(jnp.zeros(shape, kernel_DxD.dtype), jnp.zeros(shape, kernel_DxD.dtype))
+        return cls(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
+
+    @classmethod
+    def of_all(cls, key_BxLxHxK: Array, value_BxLxHxK: Array) -> "KeyValueCache":
+        """Return the cache of all positions at once."""
+        return cls(jnp.swapaxes(key_BxLxHxK, 1, 2), jnp.swapaxes(value_BxLxHxK, 1, 2))
 
     def put(self, position_B: Array, key_BxHxK: Array, value_BxHxK: Array) -> "KeyValueCache":
         """Return the cache with row b's key and value at position[b]."""
@@ -59,7 +56,23 @@ class KeyValueCache(NamedTuple):
         )
 
 
-class SelfAttention(nnx.Module):
+class CachedAttention(nnx.Module):
+    """Attention of ``heads`` over positions whose keys and values are kept."""
+
+    heads: int
+    norm: nnx.LayerNorm
+
+    def start(self, batch: int, max_len: int, dtype: DTypeLike) -> KeyValueCache:
+        """Return the cache before the first position."""
+        head_size = self.norm.num_features // self.heads
+        return KeyValueCache.empty((batch, self.heads, max_len, head_size), dtype)
+
+    def by_head(self, x: Array) -> Array:
+        """Return vectors (..., D) as (..., H, D / H)."""
+        return x.reshape(*x.shape[:-1], self.heads, x.shape[-1] // self.heads)
+
+
+class SelfAttention(CachedAttention):
     """``LayerNorm(dropout(out(softmax(q k^T / sqrt(D / heads)) v)) + x)``.
 
     Args:
@@ -82,8 +95,9 @@ class SelfAttention(nnx.Module):
 
     def __call__(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
         """Return the output at every position, (B, L, D)."""
-        q, k, v = (self._split(linear(x_BxLxD)) for linear in (self.query, self.key, self.value))
-        if blocks_are_better(x_BxLxD.shape[1]):
+        q, k, v = (self.by_head(linear(x_BxLxD)) for linear in (self.query, self.key, self.value))
+        # ``jax.nn.dot_product_attention`` has its softmax in float32 whatever the inputs.
+        if blocks_are_better(x_BxLxD.shape[1]) or x_BxLxD.dtype == jnp.float64:
             y_BxLxHxK = blocked_attention(q, k, v, lengths_B, causal=self.causal)
         else:
             y_BxLxHxK = jax.nn.dot_product_attention(
@@ -98,16 +112,17 @@ class SelfAttention(nnx.Module):
     def readout(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
         """Return the output at the last item only, (B, D): it sees all items in either case."""
         last_BxD = at_position(x_BxLxD, lengths_B - 1)
-        by_position = (self._split(linear(x_BxLxD)) for linear in (self.key, self.value))
-        cache = KeyValueCache(*(jnp.swapaxes(x_BxLxHxK, 1, 2) for x_BxLxHxK in by_position))
+        cache = KeyValueCache.of_all(*map(self.by_head, (self.key(x_BxLxD), self.value(x_BxLxD))))
         return self._at_newest(cache, last_BxD, lengths_B, dropout_keys)
 
     def step(
         self, cache: KeyValueCache, x_BxD: Array, position_B: Array
     ) -> tuple[KeyValueCache, Array]:
-        """Take in row b's next position, position[b]; return the cache and its output, (B, D)."""
-        key_BxHxK, value_BxHxK = self._split(self.key(x_BxD)), self._split(self.value(x_BxD))
-        cache = cache.put(position_B, key_BxHxK, value_BxHxK)
+        """Take in row b's next position, position[b]; return the cache and its output, (B, D).
+
+        Only causal attention gives what ``readout`` would.
+        """
+        cache = cache.put(position_B, *map(self.by_head, (self.key(x_BxD), self.value(x_BxD))))
         return cache, self._at_newest(cache, x_BxD, position_B + 1, None)
 
     def _at_newest(self, cache: KeyValueCache, x_BxD: Array, lengths_B: Array, keys: Keys) -> Array:
@@ -115,7 +130,7 @@ class SelfAttention(nnx.Module):
 
         On a CPU it is a twentieth of what ``jax.nn.dot_product_attention`` takes for one query.
         """
-        q_BxHxK = self._split(self.query(x_BxD))
+        q_BxHxK = self.by_head(self.query(x_BxD))
         score_BxHxL = jnp.einsum(
             "bhk,bhlk->bhl",
             q_BxHxK * q_BxHxK.shape[-1] ** -0.5,
@@ -127,9 +142,6 @@ class SelfAttention(nnx.Module):
         y_BxHxK = jnp.einsum("bhl,bhlk->bhk", weight_BxHxL.astype(x_BxD.dtype), cache.value_BxHxLxK)
         return self._with_residual(y_BxHxK, x_BxD, keys)
 
-    def _split(self, x: Array) -> Array:
-        return x.reshape(*x.shape[:-1], self.heads, -1)
-
     def _with_residual(self, y: Array, x: Array, keys: Keys) -> Array:
         return self.norm(dropout(self.out(y.reshape(x.shape)), self.dropout, keys) + x)
 
@@ -138,100 +150,6 @@ def check_heads(heads: int, d_model: int) -> None:
     """Raise ``UserError`` where ``heads`` does not divide ``d_model``."""
     if d_model % heads:
         raise UserError(f"--heads {heads} does not divide --d-model {d_model}; change one of them")
-
-
-class TransformerLayer(nnx.Module):
-    """Self-attention and a feed-forward network; arguments as for ``SelfAttention``."""
-
-    def __init__(self, d_model: int, *, heads: int, causal: bool, dropout: float, rngs: nnx.Rngs):
-        self.attention = SelfAttention(
-            d_model, heads=heads, causal=causal, dropout=dropout, rngs=rngs
-        )
-        self.ffn = FeedForward(d_model, dropout=dropout, inner_dropout=0.0, rngs=rngs)
-
-    def __call__(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
-        """Return the layer's output at every position, (B, L, D)."""
-        keys = split_keys(dropout_keys, 2)
-        y_BxLxD = self.attention(x_BxLxD, lengths_B, dropout_keys=keys[0])
-        return self.ffn(y_BxLxD, dropout_keys=keys[1])
-
-    def readout(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
-        """Return the layer's output at the last item only, (B, D)."""
-        keys = split_keys(dropout_keys, 2)
-        y_BxD = self.attention.readout(x_BxLxD, lengths_B, dropout_keys=keys[0])
-        return self.ffn(y_BxD, dropout_keys=keys[1])
-
-    def step(
-        self, cache: KeyValueCache, x_BxD: Array, position_B: Array
-    ) -> tuple[KeyValueCache, Array]:
-        """Take in one more position; see ``SelfAttention.step``."""
-        cache, y_BxD = self.attention.step(cache, x_BxD, position_B)
-        return cache, self.ffn(y_BxD)
-
-
-class Transformer(nnx.Module):
-    """Positions -> [self-attention -> feed-forward] x layers; arguments as for ``SelfAttention``.
-
-    ``dropout`` is everywhere but on attention probabilities.
-    """
-
-    def __init__(
-        self,
-        d_model: int,
-        *,
-        layers: int,
-        heads: int,
-        causal: bool,
-        dropout: float,
-        max_len: int,
-        rngs: nnx.Rngs,
-    ):
-        self.positions = PositionEmbedding(max_len, d_model, dropout=dropout, rngs=rngs)
-        shared: dict[str, Any] = {"heads": heads, "causal": causal, "dropout": dropout}
-        self.layers = nnx.List(
-            [TransformerLayer(d_model, **shared, rngs=rngs) for _ in range(layers)]
-        )
-
-    def __call__(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
-        """Return the output at every position, (B, L, D); past the lengths it means nothing."""
-        x_BxLxD, last = self._below_last(x_BxLxD, lengths_B, dropout_keys)
-        return self.layers[-1](x_BxLxD, lengths_B, dropout_keys=last)
-
-    def readout(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
-        """Return the output at position ``lengths - 1``, (B, D); only that of the last layer."""
-        x_BxLxD, last = self._below_last(x_BxLxD, lengths_B, dropout_keys)
-        return self.layers[-1].readout(x_BxLxD, lengths_B, dropout_keys=last)
-
-    def start(self, batch: int) -> list[KeyValueCache]:
-        """Return each layer's cache before the first position."""
-        max_len = self.positions.position_LxD[...].shape[0]
-        of_layers = [layer.attention for layer in self.layers]
-        return [
-            KeyValueCache.empty(batch, max_len, one.heads, one.key.kernel[...]) for one in of_layers
-        ]
-
-    def step(
-        self, caches: list[KeyValueCache], x_BxD: Array, position_B: Array
-    ) -> tuple[list[KeyValueCache], Array]:
-        """Take in row b's next position, position[b]; return the output there, (B, D).
-
-        Only causal attention gives what ``readout`` would.
-        """
-        x_BxD, after = self.positions.at(x_BxD, position_B), []
-        for layer, cache in zip(self.layers, caches, strict=True):
-            cache, x_BxD = layer.step(cache, x_BxD, position_B)
-            after.append(cache)
-        return after, x_BxD
-
-    def _below_last(
-        self, x_BxLxD: Array, lengths_B: Array, dropout_keys: Keys
-    ) -> tuple[Array, Array | None]:
-        """Return what the last layer reads, and its keys."""
-        keys = split_keys(dropout_keys, len(self.layers) + 1)
-        x_BxLxD = self.positions(x_BxLxD, dropout_keys=keys[0])
-        for layer, key in zip(self.layers[:-1], keys[1:-1], strict=True):
-            x_BxLxD = layer(x_BxLxD, lengths_B, dropout_keys=key)
-        return x_BxLxD, keys[-1]
 
 
 def blocks_are_better(queries: int) -> bool:

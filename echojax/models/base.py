@@ -9,7 +9,7 @@ from flax import nnx
 from jax import Array
 
 from echojax.mesh import Axes
-from echojax.models.layers import Keys, normal
+from echojax.models.layers import Keys, normal, split_keys
 from echojax.models.positions import TimeSharded, at_position
 from echojax.parameters import map_with_facts
 from echojax.sharded_embedding import embedding_lookup
@@ -28,12 +28,17 @@ class SequenceModel(TimeSharded):
 
     ``objectives`` names the training objectives that fit the model, its own first
     (``echojax.training.objectives``). ``sequence_parallel`` says whether devices may each have a
-    shard of every history (``echojax.models.positions``). Subclasses have further sizes, which
-    ``Config`` describes; their defaults are those of the paper.
+    shard of every history (``echojax.models.positions``), ``not_causal`` why one more event changes
+    more than the newest position (``None`` where it does not). A model with ``start`` and ``step``
+    takes one event at a time; ``windowed`` says that its state has ``max_len`` places, and ``step``
+    needs the position of the event. Subclasses have further sizes, which ``Config`` describes;
+    their defaults are those of the paper.
     """
 
     objectives: ClassVar[tuple[str, ...]] = ("prefixes",)
     sequence_parallel: ClassVar[bool] = False
+    windowed: ClassVar[bool] = False
+    not_causal: str | None = None
 
     def __init__(self, num_items: int, *, d_model: int, max_len: int, rngs: nnx.Rngs):
         self.max_len = max_len
@@ -84,8 +89,6 @@ class SequenceModel(TimeSharded):
         """
         items_VxD = self.output_embeddings()
         check_histories(item_ids_BxL, lengths_B, items_VxD.shape[0])
-        if len(item_ids_BxL) == 0:
-            return jnp.zeros((0, items_VxD.shape[0]), items_VxD.dtype)
         return self.encode(item_ids_BxL, lengths_B) @ items_VxD.T
 
     def lookup(self, item_ids_BxL: Array) -> tuple[Array, Array]:
@@ -124,12 +127,15 @@ class CausalModel(SequenceModel):
     def encode_all(
         self, item_ids_BxL: Array, lengths_B: Array, *, dropout_keys: Keys = None
     ) -> Array:
-        """Return one vector a position, (B, L, D): what is known once its item has been read.
+        """Return one vector a position, (B, L, D): ``encode`` of the prefix that ends there.
 
         Arguments as for ``encode``; what stands at and past ``lengths_B`` means nothing.
+
+        Raises:
+            ValueError: a later event changes what earlier positions read (``not_causal``).
         """
         x_BxLxD, _ = self.lookup(item_ids_BxL)
-        return self.read_all(x_BxLxD, lengths_B, dropout_keys=dropout_keys)
+        return self.read_all(x_BxLxD, jnp.asarray(lengths_B), dropout_keys=dropout_keys)
 
     def read_all(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
         """Return ``encode_all``'s vectors, (B, L, D), from those of the items."""
@@ -139,6 +145,72 @@ class CausalModel(SequenceModel):
         """Return the vector at the last item, (B, D); see ``SequenceModel.read_out``."""
         all_BxLxD = self.read_all(x_BxLxD, lengths_B, dropout_keys=dropout_keys)
         return at_position(all_BxLxD, lengths_B - 1)
+
+
+class LayeredModel(SequenceModel):
+    """Embedding -> layers -> head; of the last layer only the last item's output is computed.
+
+    ``layers`` holds modules that are called with vectors (B, L, D), lengths and dropout keys, and
+    whose ``readout`` with the same arguments returns the output at the last item only, (B, D). To
+    take in one event at a time they have ``start(batch, max_len, dtype)``, a state, and
+    ``step(state, x_BxD, position_B)``, which returns the next state and the output.
+    """
+
+    layers: Any
+
+    def embed(self, x: Array, keys: Keys, position_B: Array | None = None) -> Array:
+        """Return what the first layer reads, of the shape of the items' vectors.
+
+        They are those at all positions, or of one item a row, (B, D), with its position.
+        """
+        raise NotImplementedError
+
+    def head(self, x: Array) -> Array:
+        """Return a history's vector from what the last layer returns."""
+        return x
+
+    def read_all(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
+        """Return one vector a position, (B, L, D), from those of the items."""
+        x_BxLxD, key = self._below_last(x_BxLxD, lengths_B, dropout_keys)
+        return self.head(self.layers[-1](x_BxLxD, lengths_B, dropout_keys=key))
+
+    def read_out(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
+        """Return one vector a history, (B, D); see ``SequenceModel.read_out``."""
+        x_BxLxD, key = self._below_last(x_BxLxD, lengths_B, dropout_keys)
+        return self.head(self.layers[-1].readout(x_BxLxD, lengths_B, dropout_keys=key))
+
+    def start(self, batch: int) -> list[Any]:
+        """Return each layer's state before the first event, with room for ``max_len`` events."""
+        dtype = self.item_embedding[...].dtype
+        return [layer.start(batch, self.max_len, dtype) for layer in self.layers]
+
+    def step(
+        self, states: list[Any], item_B: Array, position_B: Array | None = None
+    ) -> tuple[list[Any], Array]:
+        """Take in one more item a row; return the states and the vector after it, (B, D).
+
+        ``windowed`` models need ``position_B``, that of each item in its history.
+
+        Raises:
+            ValueError: they have none.
+        """
+        if self.windowed and position_B is None:
+            raise ValueError(f"{type(self).__name__}.step needs the position of each item")
+        x_BxD, after = self.embed(self.lookup_one(item_B), None, position_B), []
+        for layer, state in zip(self.layers, states, strict=True):
+            state, x_BxD = layer.step(state, x_BxD, position_B)
+            after.append(state)
+        return after, self.head(x_BxD)
+
+    def _below_last(
+        self, x_BxLxD: Array, lengths_B: Array, dropout_keys: Keys
+    ) -> tuple[Array, Keys]:
+        """Return what the last layer reads, and its keys."""
+        keys = split_keys(dropout_keys, len(self.layers) + 1)
+        x_BxLxD = self.embed(x_BxLxD, keys[0])
+        for layer, key in zip(self.layers[:-1], keys[1:-1], strict=True):
+            x_BxLxD = layer(x_BxLxD, lengths_B, dropout_keys=key)
+        return x_BxLxD, keys[-1]
 
 
 PRECISIONS = {"float32": None, "bf16": jnp.bfloat16}

@@ -4,12 +4,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from echojax.models.attention import Transformer
-from echojax.models.base import SequenceModel
 from echojax.models.layers import Keys, layer_norm, normal
+from echojax.models.transformer import Transformer, TransformerModel
 
 
-class BERT4Rec(SequenceModel):
+class BERT4Rec(TransformerModel):
     """Embedding -> positions -> [self-attention -> feed-forward] x layers -> output head.
 
     Scores are ``LayerNorm(gelu(dense(x))) . item + bias`` (section 3.5, equation 7). The bias is
@@ -20,6 +19,7 @@ class BERT4Rec(SequenceModel):
     """
 
     objectives = ("cloze", "prefixes")
+    not_causal = "its attention looks both ways, so every event changes every position"
 
     def __init__(
         self,
@@ -63,9 +63,8 @@ class BERT4Rec(SequenceModel):
 
     def read_out(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
         """Return what is known of a hidden item after the history, (B, D + 1)."""
-        hidden_BxL = jnp.arange(x_BxLxD.shape[1]) == lengths_B[:, None] - 1
-        x_BxLxD = jnp.where(hidden_BxL[..., None], self.hidden_D[...], x_BxLxD)
-        return self._head(self.transformer.readout(x_BxLxD, lengths_B, dropout_keys=dropout_keys))
+        last_BxL = jnp.arange(x_BxLxD.shape[1]) == lengths_B[:, None] - 1
+        return super().read_out(self._hide(x_BxLxD, last_BxL), lengths_B, dropout_keys=dropout_keys)
 
     def read_hidden(
         self, x_BxLxD: Array, lengths_B: Array, hidden_BxL: Array, *, dropout_keys: Keys = None
@@ -78,13 +77,17 @@ class BERT4Rec(SequenceModel):
             hidden_BxL: booleans, which items no vector may tell.
             dropout_keys: a random key a row while training, (B,); ``None`` switches dropout off.
         """
-        x_BxLxD = jnp.where(hidden_BxL[..., None], self.hidden_D[...], x_BxLxD)
-        return self._head(self.transformer(x_BxLxD, lengths_B, dropout_keys=dropout_keys))
+        x_BxLxD = self._hide(x_BxLxD, hidden_BxL)
+        return self.read_all(x_BxLxD, lengths_B, dropout_keys=dropout_keys)
 
     def output_embeddings(self, item_VxD: Array | None = None) -> Array:
         """Return the items' vectors and, in the last column, their biases, (V, D + 1)."""
         return jnp.hstack([super().output_embeddings(item_VxD), self.item_bias_V[...][:, None]])
 
-    def _head(self, x: Array) -> Array:
+    def head(self, x: Array) -> Array:
+        """Return the output head's vector and a one that meets the items' biases."""
         y = self.norm(nnx.gelu(self.dense(x), approximate=False))
         return jnp.concatenate([y, jnp.ones_like(y[..., :1])], axis=-1)
+
+    def _hide(self, x_BxLxD: Array, hidden_BxL: Array) -> Array:
+        return jnp.where(hidden_BxL[..., None], self.hidden_D[...], x_BxLxD)

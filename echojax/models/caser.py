@@ -1,5 +1,6 @@
 """Caser (arXiv 1809.07426): the newest items as an image, convolved both ways."""
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
@@ -77,7 +78,7 @@ class Caser(CausalModel):
             found.append(jnp.max(jnp.stack(most), axis=0))
         rows = [image_BxTxD[:, i : i + positions] for i in range(self.window)]
         vertical_BxLxDxF = self.vertical(jnp.stack(rows, axis=-1))
-        found.append(vertical_BxLxDxF.reshape(*vertical_BxLxDxF.shape[:2], -1))
+        found.append(jax.lax.collapse(vertical_BxLxDxF, 2))
         features = dropout(jnp.concatenate(found, axis=-1), self.dropout, keys)
         return nnx.relu(self.dense(features))
 

@@ -1,14 +1,15 @@
 """EchoMamba4Rec (arXiv 2406.02638), as published and corrected."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+from jax.typing import DTypeLike
 
-from echojax.models.base import SequenceModel
+from echojax.models.base import CausalModel, LayeredModel
 from echojax.models.layers import (
     GatedLinearUnit,
     Keys,
@@ -45,7 +46,22 @@ class Components:
 # Of the forward Mamba and of the backward one, where there is one.
 StepState = tuple[MambaState, ReverseScanState | None]
 # Of a causal filter and of each bidirectional Mamba.
-LayerState = tuple[Array | None, list[StepState]]
+LayerState = tuple[Any, list[StepState]]
+
+
+class Identity(nnx.Module):
+    """Stands where a component is left out."""
+
+    def __call__(self, x: Array, *, dropout_keys: Keys = None) -> Array:
+        """Return ``x``."""
+        return x
+
+    def start(self, batch: int, dtype: DTypeLike) -> None:
+        """Return no state."""
+
+    def step(self, state: None, x_BxD: Array) -> tuple[None, Array]:
+        """Return no state and ``x``."""
+        return None, x_BxD
 
 
 class BidirectionalMamba(TimeSharded):
@@ -71,13 +87,11 @@ class BidirectionalMamba(TimeSharded):
 
     def __call__(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
         """Return the sum of both directions at every position, (B, L, D)."""
-        keys = split_keys(dropout_keys, 2)
-        drop = partial(dropout, rate=self.dropout, time_axis=self.time_axis)
-        ahead = self.norm_forward(drop(self.forward(x_BxLxD), keys_B=keys[0]) + x_BxLxD)
-        if self.backward is None or self.norm_backward is None:
-            return ahead
-        back = self.backward(x_BxLxD, self._ends(lengths_B), reverse=True)
-        return ahead + self.norm_backward(drop(back, keys_B=keys[1]) + x_BxLxD)
+
+        def back(mamba: Mamba) -> Array:
+            return mamba(x_BxLxD, self._ends(lengths_B), reverse=True)
+
+        return self._sum(self.forward(x_BxLxD), back, x_BxLxD, dropout_keys)
 
     def readout(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
         """Return one vector a history, (B, D).
@@ -86,17 +100,15 @@ class BidirectionalMamba(TimeSharded):
         item (``join_both_ends``), where it has read the whole history as well. Both are added to
         the last item: the oldest one says little about the next.
         """
-        keys = split_keys(dropout_keys, 2)
         last_B = lengths_B - 1
-        ahead = dropout(self.forward.readout(x_BxLxD, last_B), self.dropout, keys[0])
-        last_BxD = at_position(x_BxLxD, last_B, self.time_axis)
-        ahead = self.norm_forward(ahead + last_BxD)
-        if self.backward is None or self.norm_backward is None:
-            return ahead
         back_B = jnp.zeros_like(last_B) if self.corrections.join_both_ends else last_B
-        back = self.backward.readout(x_BxLxD, back_B, self._ends(lengths_B), reverse=True)
-        back = dropout(back, self.dropout, keys[1])
-        return ahead + self.norm_backward(back + last_BxD)
+
+        def back(mamba: Mamba) -> Array:
+            return mamba.readout(x_BxLxD, back_B, self._ends(lengths_B), reverse=True)
+
+        ahead_BxD = self.forward.readout(x_BxLxD, last_B)
+        last_BxD = at_position(x_BxLxD, last_B, self.time_axis)
+        return self._sum(ahead_BxD, back, last_BxD, dropout_keys)
 
     def readout_of_prefixes(
         self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None
@@ -105,98 +117,104 @@ class BidirectionalMamba(TimeSharded):
 
         The backward Mamba is read at the first item.
         """
-        keys = split_keys(dropout_keys, 2)
-        drop = partial(dropout, rate=self.dropout, time_axis=self.time_axis)
-        ahead = self.norm_forward(drop(self.forward(x_BxLxD), keys_B=keys[0]) + x_BxLxD)
-        if self.backward is None or self.norm_backward is None:
-            return ahead
-        back = self.backward.readout_of_prefixes(x_BxLxD, lengths_B)
-        return ahead + self.norm_backward(drop(back, keys_B=keys[1]) + x_BxLxD)
 
-    def start(self, batch: int, dtype: jnp.dtype) -> StepState:
+        def back(mamba: Mamba) -> Array:
+            return mamba.readout_of_prefixes(x_BxLxD, lengths_B)
+
+        return self._sum(self.forward(x_BxLxD), back, x_BxLxD, dropout_keys)
+
+    def start(self, batch: int, dtype: DTypeLike) -> StepState:
         """Return both directions' states before the first event."""
         back = self.backward and self.backward.start_reverse(batch, dtype)
         return self.forward.start(batch, dtype), back
 
     def step(self, state: StepState, x_BxD: Array) -> tuple[StepState, Array]:
         """Take in one more item; return the states and what ``readout`` gives after it, (B, D)."""
-        ahead_state, back_state = state
-        ahead_state, ahead_BxD = self.forward.step(ahead_state, x_BxD)
-        y_BxD = self.norm_forward(ahead_BxD + x_BxD)
-        if self.backward and self.norm_backward and back_state:
-            back_state, back_BxD = self.backward.step_reverse(back_state, x_BxD)
-            y_BxD = y_BxD + self.norm_backward(back_BxD + x_BxD)
+        ahead_state, ahead_BxD = self.forward.step(state[0], x_BxD)
+        back_state = state[1]
+
+        def back(mamba: Mamba) -> Array:
+            nonlocal back_state
+            assert back_state is not None
+            back_state, back_BxD = mamba.step_reverse(back_state, x_BxD)
+            return back_BxD
+
+        y_BxD = self._sum(ahead_BxD, back, x_BxD, None)
         return (ahead_state, back_state), y_BxD
+
+    def _sum(self, ahead: Array, back: Callable[[Mamba], Array], x: Array, keys: Keys) -> Array:
+        """Add the input to both directions' outputs, normalise each and sum them up."""
+        key_ahead, key_back = split_keys(keys, 2)
+        y = self.norm_forward(dropout(ahead, self.dropout, key_ahead, self.time_axis) + x)
+        if self.backward is None or self.norm_backward is None:
+            return y
+        dropped = dropout(back(self.backward), self.dropout, key_back, self.time_axis)
+        return y + self.norm_backward(dropped + x)
 
     def _ends(self, lengths_B: Array) -> Array | None:
         return lengths_B if self.corrections.reverse_from_last else None
 
 
 class BidirectionalLayer(TimeSharded):
-    """Filter -> one or more bidirectional Mambas -> gated linear unit; ``None`` leaves one out."""
+    """Filter -> one or more bidirectional Mambas -> gated linear unit."""
 
     def __init__(
         self,
-        spectral_filter: SpectralFilter | None,
+        spectral_filter: SpectralFilter | Identity,
         mambas: list[BidirectionalMamba],
-        glu: GatedLinearUnit | None,
+        glu: GatedLinearUnit | Identity,
         *,
-        corrections: Corrections,
+        mask_padding: bool,
     ):
         self.filter, self.mambas, self.glu = spectral_filter, nnx.List(mambas), glu
-        self.corrections = corrections
+        self.mask_padding = mask_padding
 
     def __call__(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
         """Return the layer's output at every position, (B, L, D)."""
-        keys = split_keys(dropout_keys, len(self.mambas) + 2)
-        x_BxLxD = self._filter(x_BxLxD, lengths_B, keys[0])
-        for mamba, key in zip(self.mambas, keys[1:-1], strict=True):
-            x_BxLxD = mamba(x_BxLxD, lengths_B, dropout_keys=key)
-        return self.glu(x_BxLxD, dropout_keys=keys[-1]) if self.glu else x_BxLxD
+        return self._through("__call__", x_BxLxD, lengths_B, dropout_keys)
 
     def readout(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
         """Return the layer's output at the read-out only, (B, D)."""
-        keys = split_keys(dropout_keys, len(self.mambas) + 2)
-        x_BxLxD = self._filter(x_BxLxD, lengths_B, keys[0])
-        for mamba, key in zip(self.mambas[:-1], keys[1:-2], strict=True):
-            x_BxLxD = mamba(x_BxLxD, lengths_B, dropout_keys=key)
-        user_BxD = self.mambas[-1].readout(x_BxLxD, lengths_B, dropout_keys=keys[-2])
-        return self.glu(user_BxD, dropout_keys=keys[-1]) if self.glu else user_BxD
+        return self._through("readout", x_BxLxD, lengths_B, dropout_keys)
 
     def readout_of_prefixes(
         self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None
     ) -> Array:
         """Return what ``readout`` gives for the prefix that ends at each position, (B, L, D)."""
-        keys = split_keys(dropout_keys, len(self.mambas) + 2)
-        x_BxLxD = self._filter(x_BxLxD, lengths_B, keys[0])
-        for mamba, key in zip(self.mambas, keys[1:-1], strict=True):
-            x_BxLxD = mamba.readout_of_prefixes(x_BxLxD, lengths_B, dropout_keys=key)
-        return self.glu(x_BxLxD, dropout_keys=keys[-1]) if self.glu else x_BxLxD
+        return self._through("readout_of_prefixes", x_BxLxD, lengths_B, dropout_keys)
 
-    def start(self, batch: int, dtype: jnp.dtype) -> LayerState:
+    def start(self, batch: int, max_len: int, dtype: DTypeLike) -> LayerState:
         """Return the states of the filter and the Mambas before the first event."""
-        ring = self.filter.start(batch, dtype) if self.filter else None
-        return ring, [mamba.start(batch, dtype) for mamba in self.mambas]
+        return self.filter.start(batch, dtype), [one.start(batch, dtype) for one in self.mambas]
 
-    def step(self, state: LayerState, x_BxD: Array) -> tuple[LayerState, Array]:
+    def step(
+        self, state: LayerState, x_BxD: Array, position_B: Array | None
+    ) -> tuple[LayerState, Array]:
         """Take in one more item; return the states and what ``readout`` gives after it, (B, D)."""
-        ring, states = state
-        if self.filter and ring is not None:
-            ring, x_BxD = self.filter.step(ring, x_BxD)
+        ring, x_BxD = self.filter.step(state[0], x_BxD)
         after = []
-        for mamba, before in zip(self.mambas, states, strict=True):
+        for mamba, before in zip(self.mambas, state[1], strict=True):
             mamba_state, x_BxD = mamba.step(before, x_BxD)
             after.append(mamba_state)
-        return (ring, after), self.glu(x_BxD) if self.glu else x_BxD
+        return (ring, after), self.glu(x_BxD)
 
-    def _filter(self, x_BxLxD: Array, lengths_B: Array, key: Keys) -> Array:
+    def _through(self, method: str, x_BxLxD: Array, lengths_B: Array, keys: Keys) -> Array:
+        """Return the output with the last Mamba called by ``method``."""
+        each = split_keys(keys, len(self.mambas) + 2)
+        x_BxLxD = self.filtered(x_BxLxD, lengths_B, each[0])
+        for mamba, key in zip(self.mambas[:-1], each[1:-2], strict=True):
+            x_BxLxD = mamba(x_BxLxD, lengths_B, dropout_keys=key)
+        y = getattr(self.mambas[-1], method)(x_BxLxD, lengths_B, dropout_keys=each[-2])
+        return self.glu(y, dropout_keys=each[-1])
+
+    def filtered(self, x_BxLxD: Array, lengths_B: Array, key: Keys = None) -> Array:
+        """Return what the first Mamba reads, (B, L, D)."""
+        if not self.mask_padding:
+            return self.filter(x_BxLxD, dropout_keys=key)
         length = x_BxLxD.shape[1]
         item_BxLx1 = mask(within(lengths_B, length, self.time_axis), length)[..., None]
-        if self.corrections.mask_padding:
-            x_BxLxD = jnp.where(item_BxLx1, x_BxLxD, 0)
-        if self.filter:
-            x_BxLxD = self.filter(x_BxLxD, dropout_keys=key)
-        return jnp.where(item_BxLx1, x_BxLxD, 0) if self.corrections.mask_padding else x_BxLxD
+        filtered_BxLxD = self.filter(jnp.where(item_BxLx1, x_BxLxD, 0), dropout_keys=key)
+        return jnp.where(item_BxLx1, filtered_BxLxD, 0)
 
 
 VARIANTS = {
@@ -207,10 +225,8 @@ VARIANTS = {
 ALL_COMPONENTS = Components()
 
 
-class EchoMamba4Rec(SequenceModel):
+class EchoMamba4Rec(LayeredModel, CausalModel):
     """Embedding -> [FFT filter -> bidirectional Mamba -> GLU] x layers -> one vector.
-
-    Of the last layer only the read-out position is computed: nothing else reaches the scores.
 
     Dropout is everywhere; ``corrections.plain_depth`` says how many Mambas each layer holds.
     """
@@ -237,12 +253,8 @@ class EchoMamba4Rec(SequenceModel):
         super().__init__(num_items, d_model=d_model, max_len=max_len, rngs=rngs)
         self.dropout, self.norm = dropout, layer_norm(d_model, rngs=rngs)
         self.reads_padding = not (corrections.mask_padding and corrections.reverse_from_last)
-        shared: dict[str, Any] = {
-            "d_model": d_model,
-            "dropout": dropout,
-            "corrections": corrections,
-            "rngs": rngs,
-        }
+        self.not_causal = not_causal(corrections, components, layers)
+        shared: dict[str, Any] = {"dropout": dropout, "rngs": rngs}
 
         def mamba() -> Mamba:
             return Mamba(
@@ -255,73 +267,41 @@ class EchoMamba4Rec(SequenceModel):
                 rngs=rngs,
             )
 
+        def pair() -> BidirectionalMamba:
+            both = mamba(), mamba() if components.backward else None
+            return BidirectionalMamba(*both, d_model=d_model, corrections=corrections, **shared)
+
         def layer() -> BidirectionalLayer:
-            depth = 1 if corrections.plain_depth else layers
-            return BidirectionalLayer(
-                SpectralFilter(
-                    max_len,
-                    d_model,
-                    causal=corrections.causal_filter,
-                    dropout=dropout,
-                    rngs=rngs,
-                )
+            spectral_filter = (
+                SpectralFilter(max_len, d_model, causal=corrections.causal_filter, **shared)
                 if components.filter
-                else None,
-                [
-                    BidirectionalMamba(mamba(), mamba() if components.backward else None, **shared)
-                    for _ in range(depth)
-                ],
-                GatedLinearUnit(d_model, dropout=dropout, rngs=rngs) if components.glu else None,
-                corrections=corrections,
+                else Identity()
+            )
+            pairs = [pair() for _ in range(1 if corrections.plain_depth else layers)]
+            glu = GatedLinearUnit(d_model, **shared) if components.glu else Identity()
+            return BidirectionalLayer(
+                spectral_filter, pairs, glu, mask_padding=corrections.mask_padding
             )
 
         self.layers = nnx.List([layer() for _ in range(layers)])
-        self.not_causal = not_causal(corrections, components, layers)
 
     def arranged(self, item_ids_BxL: Array, lengths_B: Array) -> tuple[Array, Array]:
         """Return windows of all ``max_len`` positions if padding is read."""
         return pad_to(item_ids_BxL, self.max_len) if self.reads_padding else item_ids_BxL, lengths_B
 
-    def read_out(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
-        """Return one vector a history, (B, D); see ``SequenceModel.read_out``."""
-        keys = split_keys(dropout_keys, len(self.layers) + 1)
-        x_BxLxD = self.norm(dropout(x_BxLxD, self.dropout, keys[0], self.time_axis))
-        for layer, key in zip(self.layers[:-1], keys[1:-1], strict=True):
-            x_BxLxD = layer(x_BxLxD, lengths_B, dropout_keys=key)
-        return self.layers[-1].readout(x_BxLxD, lengths_B, dropout_keys=keys[-1])
-
-    def encode_all(
-        self, item_ids_BxL: Array, lengths_B: Array, *, dropout_keys: Keys = None
-    ) -> Array:
-        """Return ``encode`` of the prefix that ends at each position, (B, L, D), in one pass.
-
-        Raises:
-            ValueError: a later event changes what earlier positions read (``not_causal``).
-        """
-        x_BxLxD, _ = self.lookup(item_ids_BxL)
-        return self.read_all(x_BxLxD, jnp.asarray(lengths_B), dropout_keys=dropout_keys)
+    def embed(self, x: Array, keys: Keys, position_B: Array | None = None) -> Array:
+        """Return the items' normalised vectors; see ``LayeredModel.embed``."""
+        return self.norm(dropout(x, self.dropout, keys, self.time_axis))
 
     def read_all(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
         """Return ``encode_all``'s vectors, (B, L, D), from those of the items."""
         if self.not_causal:
             raise ValueError(f"only encode one prefix at a time: {self.not_causal}")
         keys = split_keys(dropout_keys, len(self.layers) + 1)
-        x_BxLxD = self.norm(dropout(x_BxLxD, self.dropout, keys[0], self.time_axis))
+        x_BxLxD = self.embed(x_BxLxD, keys[0])
         for layer, key in zip(self.layers, keys[1:], strict=True):
             x_BxLxD = layer.readout_of_prefixes(x_BxLxD, lengths_B, dropout_keys=key)
         return x_BxLxD
-
-    def start(self, batch: int) -> list[LayerState]:
-        """Return each layer's states before the first event."""
-        return [layer.start(batch, self.item_embedding[...].dtype) for layer in self.layers]
-
-    def step(self, states: list[LayerState], item_B: Array) -> tuple[list[LayerState], Array]:
-        """Take in one more item; return the states and the vector after it, (B, D)."""
-        x_BxD, after = self.norm(self.lookup_one(item_B)), []
-        for layer, before in zip(self.layers, states, strict=True):
-            state, x_BxD = layer.step(before, x_BxD)
-            after.append(state)
-        return after, x_BxD
 
 
 def not_causal(corrections: Corrections, components: Components, layers: int) -> str | None:

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from echojax.models.base import SequenceModel
+from echojax.models.base import LayeredModel
 from echojax.models.layers import (
     FeedForward,
     Keys,
@@ -23,26 +23,35 @@ class FilterLayer(nnx.Module):
 
     def __init__(self, d_model: int, *, max_len: int, dropout: float, rngs: nnx.Rngs):
         self.filter = SpectralFilter(max_len, d_model, dropout=dropout, rngs=rngs)
-        self.ffn = FeedForward(d_model, dropout=dropout, inner_dropout=0.0, rngs=rngs)
+        self.ffn = FeedForward(d_model, dropout=dropout, rngs=rngs)
 
-    def __call__(self, x_BxLxD: Array, *, dropout_keys: Keys = None) -> Array:
+    def __call__(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
         """Return the layer's output at every position, (B, L, D)."""
         keys = split_keys(dropout_keys, 2)
+        x_BxLxD = _masked(x_BxLxD, lengths_B)
         return self.ffn(self.filter(x_BxLxD, dropout_keys=keys[0]), dropout_keys=keys[1])
 
-    def readout(self, x_BxLxD: Array, *, dropout_keys: Keys = None) -> Array:
+    def readout(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
         """Return the layer's output at the window's end, (B, D).
 
         There the circular convolution is one weighted sum: no transform of the rows is needed.
         """
         keys = split_keys(dropout_keys, 2)
-        taps_LxD = jnp.fft.irfft(self.filter.response(), n=x_BxLxD.shape[1], axis=0)
+        x_BxLxD = _masked(x_BxLxD, lengths_B)
+        taps_LxD = self.filter.taps(self.filter.response())
         y_BxD = jnp.einsum("bld,ld->bd", x_BxLxD, taps_LxD[::-1])
         y_BxD = dropout(y_BxD, self.filter.dropout, keys[0]) + x_BxLxD[:, -1]
         return self.ffn(self.filter.norm(y_BxD), dropout_keys=keys[1])
 
 
-class FMLPRec(SequenceModel):
+def _masked(x_BxLxD: Array, lengths_B: Array) -> Array:
+    """Zero what stands before a history."""
+    length = x_BxLxD.shape[1]
+    item_BxL = jnp.arange(length) >= length - lengths_B[:, None]
+    return jnp.where(item_BxL[..., None], x_BxLxD, 0)
+
+
+class FMLPRec(LayeredModel):
     """Embedding -> positions -> [filter -> feed-forward] x layers -> the vector at the last item.
 
     As in the paper histories end at the window's end (they are rolled there), so that a filter's
@@ -51,6 +60,8 @@ class FMLPRec(SequenceModel):
     tell the filter nothing but the history's length. Of the last layer only the last position is
     computed.
     """
+
+    not_causal = "its filters change every position with every event"
 
     def __init__(
         self,
@@ -74,12 +85,6 @@ class FMLPRec(SequenceModel):
         columns_BxL %= items_BxL.shape[1]
         return jnp.take_along_axis(items_BxL, columns_BxL, axis=1), lengths_B
 
-    def read_out(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
-        """Return one vector a history, (B, D); see ``SequenceModel.read_out``."""
-        keys = split_keys(dropout_keys, len(self.layers) + 1)
-        x_BxLxD = self.positions(x_BxLxD, dropout_keys=keys[0])
-        first_B = self.max_len - lengths_B
-        item_BxLx1 = (jnp.arange(self.max_len) >= first_B[:, None])[..., None]
-        for layer, key in zip(self.layers[:-1], keys[1:-1], strict=True):
-            x_BxLxD = layer(jnp.where(item_BxLx1, x_BxLxD, 0), dropout_keys=key)
-        return self.layers[-1].readout(jnp.where(item_BxLx1, x_BxLxD, 0), dropout_keys=keys[-1])
+    def embed(self, x: Array, keys: Keys, position_B: Array | None = None) -> Array:
+        """Return the items' vectors with those of their positions; see ``LayeredModel.embed``."""
+        return self.positions(x, position_B, dropout_keys=keys)

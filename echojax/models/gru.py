@@ -48,8 +48,9 @@ class GRU(nnx.Module):
         batch, length, inputs = x_BxLxD.shape
         # Written as one product of contiguous rows: otherwise XLA keeps rows of the batch together
         # and every step of the loop gathers its position from all of them.
-        x_MxD = jnp.swapaxes(x_BxLxD, 0, 1).reshape(-1, inputs)
-        x_LxBx3H = (x_MxD @ self.x_kernel_Dx3H[...]).reshape(length, batch, -1)
+        x_MxD = jnp.swapaxes(x_BxLxD, 0, 1).reshape(length * batch, inputs)
+        kernel_Dx3H = self.x_kernel_Dx3H[...]
+        x_LxBx3H = (x_MxD @ kernel_Dx3H).reshape(length, batch, kernel_Dx3H.shape[1])
         if self.bias_2x3H is None:
             bias_3H = jnp.zeros(x_LxBx3H.shape[-1], x_LxBx3H.dtype)
         else:

@@ -12,7 +12,7 @@ from echojax.data import Examples
 from echojax.models.base import check_histories
 
 _NEIGHBOURS = 100
-_ROWS = 1024  # items whose similarities are computed at once
+_SIMILARITIES = 2**24  # computed at once
 
 
 class HeuristicModel(ABC):
@@ -72,23 +72,15 @@ class Markov(HeuristicModel):
     def __init__(self, train: Examples, num_items: int):
         super().__init__(train, num_items)
         before, after = train.items_T[train.target_M - 1], train.items_T[train.target_M]
-        self._pairs, self._times = np.unique(
-            before.astype(np.int64) * num_items + after, return_counts=True
+        self._times_VxV = sparse.csr_matrix(
+            (np.ones(before.size), (before, after)), shape=(num_items, num_items)
         )
-        self._starts = np.searchsorted(self._pairs, np.arange(num_items + 1) * num_items)
         counts_V = training_counts(train, num_items)
         self._backoff_V = counts_V / (counts_V.sum() + 1)  # always below one transition
 
     def _scores(self, item_ids_BxL: np.ndarray, lengths_B: np.ndarray) -> np.ndarray:
-        rows_B = np.arange(len(lengths_B))
-        scores_BxV = np.tile(self._backoff_V, (rows_B.size, 1))
-        last_B = item_ids_BxL[rows_B, lengths_B - 1]
-        followers_B = self._starts[last_B + 1] - self._starts[last_B]
-        offsets_B = np.cumsum(followers_B) - followers_B
-        row = np.repeat(rows_B, followers_B)
-        entry = np.arange(row.size) + (self._starts[last_B] - offsets_B)[row]
-        scores_BxV[row, self._pairs[entry] % scores_BxV.shape[1]] += self._times[entry]
-        return scores_BxV
+        last_B = item_ids_BxL[np.arange(len(lengths_B)), lengths_B - 1]
+        return self._times_VxV[last_B].toarray() + self._backoff_V
 
 
 class ItemKNN(HeuristicModel):
@@ -110,9 +102,10 @@ class ItemKNN(HeuristicModel):
         seen_UxV.data[:] = 1.0  # a repeated item counts once
         norm_V = np.sqrt(np.maximum(1, np.asarray(seen_UxV.sum(axis=0)).ravel()))
         unit_UxV = (seen_UxV @ sparse.diags(1 / norm_V)).tocsc()
+        rows = max(1, _SIMILARITIES // num_items)
         blocks = [
-            _nearest((unit_UxV[:, first : first + _ROWS].T @ unit_UxV).toarray(), first)
-            for first in range(0, num_items, _ROWS)
+            _nearest((unit_UxV[:, first : first + rows].T @ unit_UxV).toarray(), first)
+            for first in range(0, num_items, rows)
         ]
         self._similarity_VxV = sparse.vstack(blocks).tocsr()
 

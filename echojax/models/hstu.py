@@ -8,19 +8,20 @@ from flax import nnx
 from jax import Array
 
 from echojax.models.attention import (
+    CachedAttention,
     KeyValueCache,
     attend_in_blocks,
     blocks_are_better,
     check_heads,
 )
-from echojax.models.base import CausalModel
-from echojax.models.layers import Keys, dropout, normal, split_keys, uniform_within
+from echojax.models.base import CausalModel, LayeredModel
+from echojax.models.layers import Keys, dropout, normal, uniform_within
 from echojax.models.positions import at_position
 
 _TEMPERATURE = 0.05  # of the cosine scores, in all of the authors' configurations
 
 
-class HSTULayer(nnx.Module):
+class HSTULayer(CachedAttention):
     """``f2(dropout(LN(A V) * U)) + x`` with ``U, V, Q, K = silu(f1(LN(x)))`` (equations 1 to 3).
 
     ``A = silu(Q K^T + bias) / max_len`` for the items read so far and 0 for later ones; the bias is
@@ -61,30 +62,36 @@ class HSTULayer(nnx.Module):
         )
         self.bias_L = nnx.Param(normal(rngs.params(), (max_len,)))  # by distance into the past
 
-    def __call__(self, x_BxLxD: Array, *, dropout_keys: Keys = None) -> Array:
+    def __call__(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
         """Return the layer's output at every position, (B, L, D)."""
         positions_1xL = jnp.arange(x_BxLxD.shape[1])[None]
-        cache = self._by_head(self._keys_and_values(x_BxLxD))
+        cache = KeyValueCache.of_all(*self._keys_and_values(x_BxLxD))
         return self._attend(x_BxLxD, cache, positions_1xL, dropout_keys)
 
-    def readout(self, x_BxLxD: Array, last_B: Array, *, dropout_keys: Keys = None) -> Array:
-        """Return the layer's output at position ``last_B`` only, (B, D)."""
-        last_Bx1xD = at_position(x_BxLxD, last_B)[:, None]
-        cache = self._by_head(self._keys_and_values(x_BxLxD))
-        return self._attend(last_Bx1xD, cache, last_B[:, None], dropout_keys)[:, 0]
+    def readout(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
+        """Return the layer's output at the last item only, (B, D)."""
+        last_B = lengths_B - 1
+        last_BxD = at_position(x_BxLxD, last_B)
+        cache = KeyValueCache.of_all(*self._keys_and_values(x_BxLxD))
+        return self._at_newest(cache, last_BxD, last_B, dropout_keys)
 
     def step(
         self, cache: KeyValueCache, x_BxD: Array, position_B: Array
     ) -> tuple[KeyValueCache, Array]:
         """Take in row b's next position, position[b]; return the cache and its output, (B, D)."""
         cache = cache.put(position_B, *self._keys_and_values(x_BxD))
-        return cache, self._attend(x_BxD[:, None], cache, position_B[:, None], None)[:, 0]
+        return cache, self._at_newest(cache, x_BxD, position_B, None)
+
+    def _at_newest(
+        self, cache: KeyValueCache, x_BxD: Array, position_B: Array, keys: Keys
+    ) -> Array:
+        return self._attend(x_BxD[:, None], cache, position_B[:, None], keys)[:, 0]
 
     def _attend(
         self, x_BxQxD: Array, cache: KeyValueCache, positions_BxQ: Array, keys: Keys
     ) -> Array:
         u_BxQxD, q_BxQxD = jnp.split(nnx.silu(self.f1_uq(self.norm(x_BxQxD))), 2, axis=-1)
-        q_BxHxQxK = jnp.swapaxes(self._split(q_BxQxD), 1, 2)
+        q_BxHxQxK = jnp.swapaxes(self.by_head(q_BxQxD), 1, 2)
         if blocks_are_better(q_BxHxQxK.shape[2]):  # all positions, of long rows
             av_BxHxQxK = attend_in_blocks(
                 q_BxHxQxK,
@@ -110,22 +117,17 @@ class HSTULayer(nnx.Module):
     def _keys_and_values(self, x: Array) -> tuple[Array, Array]:
         """Return K and V of inputs x (..., D), each (..., H, D / H)."""
         v, k = jnp.split(nnx.silu(self.f1_vk(self.norm(x))), 2, axis=-1)
-        return self._split(k), self._split(v)
-
-    def _split(self, x: Array) -> Array:
-        return x.reshape(*x.shape[:-1], self.heads, -1)
-
-    @staticmethod
-    def _by_head(keys_and_values: tuple[Array, Array]) -> KeyValueCache:
-        return KeyValueCache(*(jnp.swapaxes(x_BxLxHxK, 1, 2) for x_BxLxHxK in keys_and_values))
+        return self.by_head(k), self.by_head(v)
 
 
-class HSTU(CausalModel):
+class HSTU(LayeredModel, CausalModel):
     """Embedding -> positions -> [HSTU layer] x layers -> cosine with the items.
 
     Items are scaled by ``sqrt(D)`` before positions are added. Scores are cosines over a
     temperature of 0.05, as in the authors' code. The oldest item shown is at position 0.
     """
+
+    windowed = True
 
     def __init__(
         self,
@@ -145,47 +147,18 @@ class HSTU(CausalModel):
         shared: dict[str, Any] = {"heads": heads, "dropout": dropout, "max_len": max_len}
         self.layers = nnx.List([HSTULayer(d_model, **shared, rngs=rngs) for _ in range(layers)])
 
-    def read_all(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
-        """Return one vector a position, (B, L, D); see ``CausalModel.read_all``."""
-        x_BxLxD, last = self._below_last(x_BxLxD, dropout_keys)
-        return _on_sphere(self.layers[-1](x_BxLxD, dropout_keys=last)) / _TEMPERATURE
+    def embed(self, x: Array, keys: Keys, position_B: Array | None = None) -> Array:
+        """Return the items' vectors with those of their positions; see ``LayeredModel.embed``."""
+        position_LxD = self.position_LxD[slice(x.shape[1]) if position_B is None else position_B]
+        return dropout(x * x.shape[-1] ** 0.5 + position_LxD, self.dropout, keys)
 
-    def read_out(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
-        """Return one vector a history, (B, D); of the last layer only its position is computed."""
-        x_BxLxD, last = self._below_last(x_BxLxD, dropout_keys)
-        user_BxD = self.layers[-1].readout(x_BxLxD, lengths_B - 1, dropout_keys=last)
-        return _on_sphere(user_BxD) / _TEMPERATURE
+    def head(self, x: Array) -> Array:
+        """Return the vectors whose products with items of length 1 are the scores."""
+        return _on_sphere(x) / _TEMPERATURE
 
     def output_embeddings(self, item_VxD: Array | None = None) -> Array:
         """Return the items' vectors, of length 1, (V, D)."""
         return _on_sphere(super().output_embeddings(item_VxD))
-
-    def start(self, batch: int) -> list[KeyValueCache]:
-        """Return each layer's keys and values before the first event, with room for ``max_len``."""
-        return [
-            KeyValueCache.empty(batch, self.max_len, layer.heads, layer.f2.kernel[...])
-            for layer in self.layers
-        ]
-
-    def step(
-        self, caches: list[KeyValueCache], item_B: Array, position_B: Array
-    ) -> tuple[list[KeyValueCache], Array]:
-        """Take in an item at row b's next position; return the vector after it, (B, D)."""
-        x_BxD, after = self.lookup_one(item_B), []
-        x_BxD = x_BxD * x_BxD.shape[-1] ** 0.5 + self.position_LxD[position_B]
-        for layer, cache in zip(self.layers, caches, strict=True):
-            cache, x_BxD = layer.step(cache, x_BxD, position_B)
-            after.append(cache)
-        return after, _on_sphere(x_BxD) / _TEMPERATURE
-
-    def _below_last(self, x_BxLxD: Array, dropout_keys: Keys) -> tuple[Array, Array | None]:
-        """Return what the last layer reads, and its keys."""
-        keys = split_keys(dropout_keys, len(self.layers) + 1)
-        x_BxLxD = x_BxLxD * x_BxLxD.shape[-1] ** 0.5 + self.position_LxD[: x_BxLxD.shape[1]]
-        x_BxLxD = dropout(x_BxLxD, self.dropout, keys[0])
-        for layer, key in zip(self.layers[:-1], keys[1:-1], strict=True):
-            x_BxLxD = layer(x_BxLxD, dropout_keys=key)
-        return x_BxLxD, keys[-1]
 
 
 def _on_sphere(x: Array) -> Array:

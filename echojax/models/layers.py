@@ -84,14 +84,12 @@ class PositionEmbedding(nnx.Module):
         self.position_LxD = nnx.Param(normal(rngs.params(), (max_len, d_model)))
         self.norm = layer_norm(d_model, rngs=rngs)
 
-    def __call__(self, x_BxLxD: Array, *, dropout_keys: Keys = None) -> Array:
-        """Return the same shape as ``x``, whose first column is at position 0."""
-        y_BxLxD = self.norm(x_BxLxD + self.position_LxD[: x_BxLxD.shape[1]])
-        return dropout(y_BxLxD, self.dropout, dropout_keys)
-
-    def at(self, x_BxD: Array, position_B: Array) -> Array:
-        """Return the same for one position a row, (B, D)."""
-        return self.norm(x_BxD + self.position_LxD[position_B])
+    def __call__(
+        self, x: Array, position_B: Array | None = None, *, dropout_keys: Keys = None
+    ) -> Array:
+        """Return the same shape as ``x``: (B, L, D) from position 0 on, or (B, D) at positions."""
+        position_LxD = self.position_LxD[slice(x.shape[1]) if position_B is None else position_B]
+        return dropout(self.norm(x + position_LxD), self.dropout, dropout_keys)
 
 
 class FeedForward(TimeSharded):
@@ -100,15 +98,12 @@ class FeedForward(TimeSharded):
     Args:
         d_model: D.
         dropout: rate after the residual branch.
-        inner_dropout: rate between the two linear maps (None: ``dropout``).
+        inner_dropout: rate between the two linear maps.
         rngs: streams of random keys for the initial parameters.
     """
 
-    def __init__(
-        self, d_model: int, *, dropout: float, inner_dropout: float | None = None, rngs: nnx.Rngs
-    ):
-        self.dropout = dropout
-        self.inner_dropout = dropout if inner_dropout is None else inner_dropout
+    def __init__(self, d_model: int, *, dropout: float, inner_dropout: float = 0.0, rngs: nnx.Rngs):
+        self.dropout, self.inner_dropout = dropout, inner_dropout
         self.w_1 = nnx.Linear(d_model, 4 * d_model, kernel_init=normal, rngs=rngs)
         self.w_2 = nnx.Linear(4 * d_model, d_model, kernel_init=normal, rngs=rngs)
         self.norm = layer_norm(d_model, rngs=rngs)
@@ -180,7 +175,7 @@ class SpectralFilter(TimeSharded):
             filtered = shard_of_all(jnp.pad(filtered, ((0, 0), (0, rest), (0, 0))), axis)
         return self.norm(dropout(filtered, self.dropout, dropout_keys, axis) + x_BxLxD)
 
-    def start(self, batch: int, dtype: jnp.dtype) -> Array:
+    def start(self, batch: int, dtype: DTypeLike) -> Array:
         """Return a causal filter's state before the first event: its newest inputs, (B, L, D)."""
         return jnp.zeros((batch, self.max_len, self.weight_FxDx2.shape[1]), dtype)
 

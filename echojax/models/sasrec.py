@@ -1,14 +1,12 @@
 """SASRec (arXiv 1808.09781): causal self-attention over the history."""
 
 from flax import nnx
-from jax import Array
 
-from echojax.models.attention import KeyValueCache, Transformer
 from echojax.models.base import CausalModel
-from echojax.models.layers import Keys
+from echojax.models.transformer import Transformer, TransformerModel
 
 
-class SASRec(CausalModel):
+class SASRec(TransformerModel, CausalModel):
     """Embedding -> positions -> [causal self-attention -> feed-forward] x layers.
 
     It is RecBole's variant, which the published numbers with a full softmax come from: layer
@@ -17,6 +15,8 @@ class SASRec(CausalModel):
     item shown is at position 0. Attention probabilities are not dropped; see
     ``echojax.models.attention``.
     """
+
+    windowed = True
 
     def __init__(
         self,
@@ -39,22 +39,3 @@ class SASRec(CausalModel):
             max_len=max_len,
             rngs=rngs,
         )
-
-    def read_all(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
-        """Return one vector a position, (B, L, D); see ``CausalModel.read_all``."""
-        return self.transformer(x_BxLxD, lengths_B, dropout_keys=dropout_keys)
-
-    def read_out(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
-        """Return one vector a history, (B, D); of the last layer only its position is computed."""
-        return self.transformer.readout(x_BxLxD, lengths_B, dropout_keys=dropout_keys)
-
-    def start(self, batch: int) -> list[KeyValueCache]:
-        """Return each layer's keys and values before the first event, with room for ``max_len``."""
-        return self.transformer.start(batch)
-
-    def step(
-        self, caches: list[KeyValueCache], item_B: Array, position_B: Array
-    ) -> tuple[list[KeyValueCache], Array]:
-        """Take in an item at row b's next position; return the vector after it, (B, D)."""
-        x_BxD = self.lookup_one(item_B)
-        return self.transformer.step(caches, x_BxD, position_B)

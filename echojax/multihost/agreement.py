@@ -17,7 +17,7 @@ from echojax.hosts import on_main_process
 from echojax.multihost import store
 
 # Each host names its data as it finds them; what it reads there is compared by checksum.
-_LOCAL = ("data_path", "data_dir")
+_LOCAL = ("data_path", "data_dir", "items_path")
 _PLACE = ("coordinator", "num_processes", "process_id", "join_seconds")
 
 # Packages that compute, draw numbers or order the data; JAX's plugins are named jax-cuda13-...

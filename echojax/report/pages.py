@@ -32,14 +32,15 @@ COLOURS: Mapping[str, tuple[str, str]] = {
 def render(template: str, **values: Any) -> str:
     """Return a page.
 
-    Values are escaped, and control characters in them shown, but for ``Markup``; a value that the
-    template names and that is not given is an error.
+    Values are escaped for HTML or Markdown, and control characters in them shown, but for
+    ``Markup``; a value that the template names and that is not given is an error.
 
     Args:
-        template: its file's name in ``templates/``.
+        template: its file's name in ``templates/``, whose ending is the page's kind.
         values: what the template names.
     """
-    return _ENVIRONMENT.get_template(template).render(values)
+    environment = _MARKDOWN if template.endswith(".md") else _HTML
+    return environment.get_template(template).render(values)
 
 
 def _shown(value: Any) -> Any:
@@ -49,7 +50,12 @@ def _shown(value: Any) -> Any:
     return printable(value.replace("\r\n", "\n"))
 
 
-_ENVIRONMENT = Environment(
+def _in_markdown(value: Any) -> Any:
+    text = _shown(value)
+    return text.replace("<", "&lt;") if type(text) is str else text
+
+
+_HTML = Environment(
     loader=PackageLoader("echojax.report"),
     autoescape=True,
     undefined=StrictUndefined,
@@ -57,5 +63,11 @@ _ENVIRONMENT = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_ENVIRONMENT.filters |= {"words": words, "fact_name": fact_name}
-_ENVIRONMENT.globals["colours"] = COLOURS
+_HTML.globals["colours"] = COLOURS
+# Of a code block nothing is escaped; a line of its own could end it.
+_HTML.filters |= {
+    "words": words,
+    "fact_name": fact_name,
+    "code": lambda value: Markup(printable(value).replace("\n", "\\n")),
+}
+_MARKDOWN = _HTML.overlay(autoescape=False, finalize=_in_markdown)

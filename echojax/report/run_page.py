@@ -1,5 +1,6 @@
 """``report.html``: one self-contained page about a run."""
 
+from pathlib import Path
 from typing import Any
 
 from echojax.report.pages import render
@@ -19,10 +20,15 @@ _NOTE = (
 def run_page(run: RunRecord, **navigation: Any) -> str:
     """Return the whole page; ``navigation``: links to others (``links`` and ``here``)."""
     results = run.results or {}
-    data = results["dataset"]["name"] if results else run.config.get("data_path")
+    # A page is passed on: it names files, not the folders of this machine.
+    config = {
+        name: Path(str(value)).name if name.endswith(("_path", "_dir")) and value else value
+        for name, value in run.config.items()
+    }
+    data = results["dataset"]["name"] if results else config.get("data_path")
     return render(
         "page.html",
-        title=f"{run.config.get('model')} on {data or run.config.get('dataset')}",
+        title=f"{config.get('model')} on {data or config.get('dataset')}",
         subtitle=_subtitle(run),
         tiles=_tiles(run),
         pictures=run_pictures(run),
@@ -33,7 +39,7 @@ def run_page(run: RunRecord, **navigation: Any) -> str:
             "Protocol": results.get("protocol"),
             "Training": results.get("train"),
             "Machine and versions": results and _origin(results),
-            "Configuration": run.config,
+            "Configuration": config,
         },
         **navigation,
     )

@@ -39,15 +39,6 @@ from flax import nnx
 from echojax.errors import UserError
 from echojax.models import SequenceModel
 from echojax.models.base import check_item_numbers
-from echojax.models.bert4rec import BERT4Rec
-from echojax.models.echomamba4rec import EchoMamba4Rec
-from echojax.models.fmlprec import FMLPRec
-from echojax.models.hstu import HSTU
-from echojax.models.narm import NARM
-from echojax.models.sasrec import SASRec
-
-# Their ``step`` needs the position of an item in the window.
-_WINDOWED = (SASRec, HSTU, NARM)
 
 
 class StreamState(NamedTuple):
@@ -88,7 +79,7 @@ class Stream:
         self._graphdef, params = nnx.split(model)
         self._params = jax.tree.map(jnp.asarray, params)  # a checkpoint's are NumPy's
         self._num_items = model.item_embedding.shape[0]
-        self._windowed = isinstance(model, _WINDOWED)
+        self._windowed = model.windowed
         self._add, self._read = jax.jit(self._add_one), jax.jit(self._add_all)
 
     def start(self, batch: int) -> StreamState:
@@ -199,10 +190,5 @@ def _rows(which_B: jax.Array, new: Any, old: Any) -> Any:
 
 def _why_not(model: SequenceModel) -> str | None:
     """Return why a model has no state to stream by; ``None`` where it has one."""
-    if isinstance(model, EchoMamba4Rec):
-        return model.not_causal
-    if isinstance(model, BERT4Rec):
-        return "its attention looks both ways, so every event changes every position"
-    if isinstance(model, FMLPRec):
-        return "its filters change every position with every event"
-    return None if hasattr(model, "step") else "it has no step for one event"
+    has_step = hasattr(model, "step")
+    return model.not_causal or (None if has_step else "it has no step for one event")

@@ -22,7 +22,7 @@ from echojax.errors import UserError
 from echojax.evaluation.metrics import metric_names, metrics_of
 from echojax.files import write_atomically
 from echojax.report.run_record import read_run
-from echojax.run_files import read_protocols, read_results
+from echojax.run_files import check_results, read_protocols, read_results
 from echojax.suites.runs import LIMITS, Run, State, state_of
 from echojax.training.run_folder import read_config
 
@@ -50,6 +50,35 @@ class _Row(msgspec.Struct):
     protocols: str | None
     analysis: bytes | None
     digest: str | None
+
+
+class _Data(msgspec.Struct):
+    users: int
+    items: int
+    interactions: int
+    sha256: str
+
+
+class _Ranking(msgspec.Struct):
+    split: str
+    ranking: str
+    exclude_seen: bool
+
+
+class _Train(msgspec.Struct):
+    steps: int
+    best_step: int
+    epochs: float
+
+
+class _Shown(msgspec.Struct):
+    """What a suite's page counts on in ``results.json``, besides what every page does."""
+
+    config: dict[str, Any]
+    dataset: _Data
+    protocol: _Ranking
+    train: _Train
+    versions: dict[str, str]
 
 
 class Protocol(NamedTuple):
@@ -103,6 +132,7 @@ class RunResult:
     """By protocol; ``None``: the run's own."""
 
     def __post_init__(self) -> None:
+        msgspec.convert(self.results, _Shown)
         other = self.other_protocol
         own = self.ranks.get(not other.exclude_seen)
         self.evaluations[None] = Evaluation(self.results["test"], own)
@@ -137,7 +167,7 @@ class Results:
         damaged = {}
         for run in runs:
             if run.failure_file.exists():
-                self.failures[run.name] = run.failure_file.read_text(encoding="utf-8").strip()
+                self.failures[run.name] = run.failure_file.read_text("utf-8", "replace").strip()
             elif run.folder.exists():
                 self.failures.pop(run.name, None)
             known = self.runs.get(run.name)
@@ -254,12 +284,10 @@ def read(out: Path, suite: str) -> Results:
             if row.failure is not None:
                 results.failures[row.run] = row.failure
             if row.results is not None:
+                own, protocols = json.loads(row.results), json.loads(row.protocols or "[]")
+                check_results(own, protocols)
                 results.runs[row.run] = RunResult(
-                    json.loads(row.results),
-                    ranks.get(row.run, {}),
-                    json.loads(row.protocols or "[]"),
-                    row.analysis,
-                    row.digest or "",
+                    own, ranks.get(row.run, {}), protocols, row.analysis, row.digest or ""
                 )
     except _BROKEN as error:
         raise UserError(
@@ -299,17 +327,19 @@ def read_run_folder(folder: Path) -> RunResult:
     if analysis.exists():
         read_run(folder)  # refuses a damaged one
     protocols = read_alternatives(folder)
-    seen = results["protocol"]["exclude_seen"]
-    return RunResult(
-        results | {"config": config},
-        {
-            seen: _read_ranks(folder / "ranks.npz"),
-            not seen: _read_ranks(folder / PROTOCOLS_NPZ) if protocols else None,
-        },
-        protocols,
-        analysis.read_bytes() if analysis.exists() else None,
-        digest,
-    )
+    own, other = _read_ranks(folder / "ranks.npz"), None
+    if protocols:
+        other = _read_ranks(folder / PROTOCOLS_NPZ)
+    kept = analysis.read_bytes() if analysis.exists() else None
+    try:
+        seen = results["protocol"]["exclude_seen"]
+        ranks = {seen: own, not seen: other}
+        return RunResult(results | {"config": config}, ranks, protocols, kept, digest)
+    except (LookupError, TypeError, msgspec.ValidationError) as error:
+        path = folder / "results.json"
+        raise UserError(
+            f"{path} lacks what a suite's page shows ({error}); make the run again"
+        ) from None
 
 
 def read_alternatives(folder: Path) -> list[dict[str, Any]]:

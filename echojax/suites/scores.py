@@ -8,8 +8,13 @@ import numpy as np
 import polars as pl
 
 from echojax.evaluation.metrics import metric_names
-from echojax.evaluation.seed_means import Estimate, seed_estimates, spread_of
-from echojax.evaluation.statistics import holm, paired_difference
+from echojax.evaluation.statistics import (
+    Estimate,
+    holm,
+    paired_difference,
+    seed_estimates,
+    spread_of,
+)
 from echojax.models import HEURISTICS
 from echojax.suites.results import Evaluation, Protocol, Ranks, RunResult
 from echojax.suites.runs import Run

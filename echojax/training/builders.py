@@ -85,7 +85,8 @@ def read_data(
     """
     if dataset is None and run_dir is not None:
         dataset = kept_dataset(run_dir, config.dataset)
-    dataset = dataset or _load(config)
+    started = run_dir is not None and (run_dir / "config.json").exists()
+    dataset = dataset or _load(config, started=started)
     assert config.max_len is not None
     return dataset, _SPLITS[config.split](dataset, config.max_len)
 
@@ -112,7 +113,8 @@ def read_run_data(
     return dataset, split
 
 
-def _load(config: Config) -> Dataset:
+def _load(config: Config, *, started: bool) -> Dataset:
+    """Read the data; a run that has ``started`` keeps titles in its folder."""
     columns = Columns(
         config.user_column,
         config.item_column,
@@ -127,6 +129,8 @@ def _load(config: Config) -> Dataset:
         data_path=config.data_path,
         data_dir=config.data_dir,
         columns=columns,
+        items_path=None if started else config.items_path,
+        title_column=None if started else config.title_column,
         k_core=config.k_core,
         duplicates=config.duplicates,
     )

@@ -18,7 +18,7 @@ from echojax.data import Dataset, Examples, Split
 from echojax.evaluation.baselines import evaluate_baselines, rank_by, scorer
 from echojax.evaluation.metrics import metric_names, metrics_of, summarise
 from echojax.evaluation.ranking import TIES, Ranked
-from echojax.evaluation.statistics import bootstrap_intervals
+from echojax.evaluation.statistics import seed_estimates
 from echojax.files import write_json
 from echojax.machine import commit, device_name, processor
 from echojax.models import HEURISTICS
@@ -176,18 +176,16 @@ def _seeds_part(part: str, folders: list[Path], results: list[dict[str, Any]]) -
         arrays = read_arrays(folder / "ranks.npz", (f"{part}_rank_M", f"{part}_user_M"))
         ranks.append(arrays[f"{part}_rank_M"])
         user_M = arrays[f"{part}_user_M"]
-    mean_MxF = np.mean([metrics_of(rank_M) for rank_M in ranks], axis=0)
-    intervals = bootstrap_intervals(mean_MxF, user_M)
-    summary = {}
-    for name, interval in zip(metric_names(), intervals.tolist(), strict=True):
-        values = [one[part][name] for one in results]
-        summary[name] = {
-            "mean": float(np.mean(values)),
-            "spread": float(np.std(values, ddof=1)),
-            "values": values,
-            "interval": interval,
+    estimates = seed_estimates([metrics_of(rank_M) for rank_M in ranks], user_M)
+    return {
+        name: {
+            "mean": one.mean,
+            "spread": one.spread,
+            "values": [result[part][name] for result in results],
+            "interval": one.interval,
         }
-    return summary
+        for name, one in zip(metric_names(), estimates, strict=True)
+    }
 
 
 def _seeds_table(summary: dict[str, Any]) -> Table:

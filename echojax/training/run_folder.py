@@ -136,6 +136,8 @@ def read_config(path: Path) -> Config:
     if file.exists():
         refuse_special(path)
     values = {_FORMER_NAMES.get(name, name): value for name, value in read_json(file).items()}
+    if values.get("scan") == "fused":  # as it was called before 2026-11-28
+        values["scan"] = "tiled"
     if not {field.name for field in dataclasses.fields(Config)}.issuperset(values):
         raise UserError(f"{file} is not the configuration of a run")
     for name, value in values.items():
@@ -144,14 +146,16 @@ def read_config(path: Path) -> Config:
     config = Config(**values)
     try:
         check(config)
-        if config.plugin is not None:
-            load_plugin(config.plugin, run=path)
-        if config.model not in (known := [*MODELS, *HEURISTICS]):
-            raise unknown_name("--model", config.model, known)
-        if config.loss not in LOSSES:
-            raise unknown_name("--loss", config.loss, list(LOSSES))
     except UserError as error:
         raise UserError(f"{file}: {error}; restore it from a copy") from None
+    if config.plugin is not None:
+        load_plugin(config.plugin, run=path)
+    for kind, known in (("model", [*MODELS, *HEURISTICS]), ("loss", [*LOSSES])):
+        if (name := getattr(config, kind)) not in known:
+            raise UserError(
+                f"{file}: {unknown_name(flag(kind), name, known)}; if a module of yours registers "
+                'it, name the module there, as "plugin"'
+            )
     return config
 
 
@@ -159,9 +163,13 @@ def read_own_config(path: Path) -> Config:
     """Return the configuration of a run that left its checkpoints in this very folder.
 
     Raises:
-        UserError: as ``read_config``, or the folder holds one folder for each of several seeds.
+        UserError: as ``read_config``, the folder holds one folder for each of several seeds, or
+            values are missing that every run has.
     """
     config = read_config(path)
+    if None in (config.max_len, config.batch_size):
+        file = path / "config.json"
+        raise UserError(f"{file}: max_len or batch_size is missing; restore it from a copy")
     if config.seeds > 1:
         first = path / f"seed-{config.seed}"
         raise UserError(f"{path} holds the runs of {config.seeds} seeds; name one, such as {first}")
@@ -189,7 +197,9 @@ def write_start(path: Path, config: Config, dataset: Dataset, *, keep_data: bool
     if dataset.titles:
         items["titles"] = [dataset.titles.get(item, "") for item in item_ids]
     write_json(path / "items.json", items)
-    write_json(path / "config.json", as_dict(config))
+    # The run may go on from another folder than it began in.
+    data_path = config.data_path and os.path.abspath(config.data_path)
+    write_json(path / "config.json", as_dict(config) | {"data_path": data_path})
 
 
 class _Items(TypedDict):

@@ -48,7 +48,7 @@ def readout(
     or all float64. ``later``: time that passes after the last position before h is read.
     """
     u_BxLxE, t_BxLxE, A_ExN, B_BxLxN, C_BxN, initial_state_BxExN, later_BxE = no_forward_mode(
-        "fused", (u_BxLxE, t_BxLxE, A_ExN, B_BxLxN, C_BxN, initial_state_BxExN, later_BxE)
+        "tiled", (u_BxLxE, t_BxLxE, A_ExN, B_BxLxN, C_BxN, initial_state_BxExN, later_BxE)
     )
     batch, length, channels = t_BxLxE.shape
     rows = batch * length
@@ -161,7 +161,8 @@ def _over_valid(
         arrays: (R, ...).
     """
     # An accelerator wants few large kernels, and an exported program's batch has no number.
-    if jax.default_backend() != "cpu" or not isinstance(valid_R.size, int):
+    rows = valid_R.size
+    if jax.default_backend() != "cpu" or not isinstance(rows, int) or rows == 0:
         return tile(A_ExN, *arrays)
     count = jnp.sum(valid_R, dtype=jnp.int32)
 
@@ -175,7 +176,7 @@ def _over_valid(
         found, total = _over_tiles(tile, count, A_ExN, ordered)
         return jax.tree.map(lambda x: x[place_R], found), total
 
-    return jax.lax.cond(count == valid_R.size, as_they_stand, valid_first)
+    return jax.lax.cond(count == rows, as_they_stand, valid_first)
 
 
 def _places(valid_R: Array, count: Array) -> Array:

@@ -11,7 +11,6 @@ import pytest
 from rich.console import Console
 
 from echojax.suites.reproduce import Flags, reproduce
-from tests.commands.test_bad_input import only_line
 
 SUITE = """
 title = "A ring"
@@ -142,16 +141,6 @@ def test_a_run_is_the_same_as_train_would_make_it(made, command, tmp_path):
     assert scores(made, RUNS[1]) == scores(tmp_path, "run")
 
 
-def test_what_is_finished_is_left_as_it_is(made, suite_file, caplog):
-    caplog.set_level("INFO")
-    before = stamps(made)
-    well, printed = make(suite_file, made)
-    assert well
-    assert "5 runs, 5 of them finished" in caplog.text
-    assert "compiling" not in printed + caplog.text
-    assert stamps(made) == before
-
-
 def test_interrupted_it_leaves_a_page_and_goes_on(start, suite_file, made, copy):
     out = copy(*RUNS[2:4])
     process = start("reproduce", "--suite", suite_file, "--out", out)
@@ -210,24 +199,3 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(suite_file, copy, tmp_pa
     # With the variant taken out of the suite, nothing is amiss any more.
     assert make(suite_file, out)[0]
     assert "failed" not in (out / "page.html").read_text()
-
-
-def test_only_some_variants(suite_file, tmp_path, caplog):
-    caplog.set_level("INFO")
-    out = tmp_path / "ring"
-    assert make(suite_file, out, only=("popularity",))[0]
-    assert "2 runs, 0 of them finished" in caplog.text
-    assert {path.parent.parent.name for path in out.rglob("results.json")} == {
-        "popularity",
-        "popularity@global-time",
-    }
-    assert "3 runs are missing" in (out / "page.html").read_text()
-
-
-def test_bad_input_is_one_line(command, suite_file, tmp_path):
-    path = tmp_path / "mine.toml"
-    path.write_text(suite_file.read_text().replace("d_model = 8", "d_modle = 8", 1))
-    code, _, err = command("reproduce", "--suite", path, cwd=tmp_path)
-    assert code == 2, err
-    assert "[variants.sasrec]: unknown flag 'd_modle'; did you mean" in only_line(err)
-    assert {one.name for one in tmp_path.iterdir()} == {"mine.toml"}

@@ -280,3 +280,17 @@ def test_pipes_are_named_and_never_waited_for(reader, tmp_path):
         READERS[reader](tmp_path)
     os.mkfifo(tmp_path / "b.item")
     assert item_titles("x", data_path=tmp_path / "b.inter") == {}
+
+
+def test_titles_from_a_second_file(write, said):
+    data = write("a.csv", CSV)
+    items = write("i.csv", "item,name,by\n" + "".join(f"{i},Item {i},{i % 2}\n" for i in range(4)))
+    found = load_dataset(data_path=data, items_path=items)
+    assert found.titles == {str(i): f"Item {i}" for i in range(4)}
+    assert said()[-1] == f"titles of 4 of 5 items: {items}"
+    both = load_dataset(data_path=data, items_path=items, title_column="by, name")
+    assert both.titles["3"] == "1 · Item 3"
+    with pytest.raises(UserError, match=r"other items \(such as 'x'\) than the data \(such as '0'"):
+        load_dataset(data_path=data, items_path=write("o.csv", "item,name\nx,y\n"))
+    with pytest.raises(UserError, match="--title-column names a column of --items-path; give one"):
+        load_dataset(data_path=data, title_column="name")

@@ -6,19 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echojax.data.times import are_dates, joined_times, parse_times, plausible
+from echojax.data.rows import Place
+from echojax.data.times import Times, plausible
 from echojax.errors import UserError
 
 
 def parse(*blocks, time_format=None):
     columns = [b if isinstance(b, pl.Series) else pl.Series(b, dtype=pl.String) for b in blocks]
 
-    def error(row, problem):
-        return UserError(f"row {row}: {problem}")
-
-    dates = are_dates(columns[0], time_format)
-    moments = [parse_times(column, dates, time_format, error) for column in columns]
-    return joined_times(moments, error)
+    place, times = Place("x", range(100), "row"), Times(time_format)
+    for column in columns:
+        times.add(column, place)
+    return times.joined(place.error)
 
 
 @given(

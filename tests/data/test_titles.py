@@ -1,9 +1,11 @@
 import gzip
 import zipfile
 
+import polars as pl
 import pytest
 
 from echojax.data import item_titles
+from echojax.data.titles import read_titles
 from echojax.errors import UserError
 
 
@@ -63,7 +65,50 @@ def test_titles_that_expand_without_end_are_refused(tmp_path, monkeypatch):
     (tmp_path / "log.item.gz").write_bytes(gzip.compress(bomb))
     with zipfile.ZipFile(tmp_path / "ml-1m.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("ml-1m/movies.dat", bomb)
-    with pytest.raises(UserError, match="longer than 1 MiB"):
+    with pytest.raises(UserError, match="expands to more than 100 times its size"):
         item_titles("log", data_path=tmp_path / "log.inter")
     with pytest.raises(UserError, match="longer than 1 MiB"):
         item_titles("ml-1m", data_dir=tmp_path)
+
+
+TABLES = {
+    "csv": 'id,title,brand\n1,"Alien, the film",\n2,Brazil,B\n1,again,C\n',
+    "tsv": "brand\ttitle\titem_id\n\tAlien, the film\t1\nB\tBrazil\t2\n",
+    "inter": "item_id:token\ttitle:token_seq\tbrand:token\n1\tAlien, the film\t\n2\tBrazil\tB\n",
+    "jsonl": '{"asin": 1, "title": "Alien, the film", "brand": ""}\n'
+    '{"asin": "2", "title": "Brazil", "brand": "B"}\n',
+}
+
+
+@pytest.mark.parametrize("kind", [*TABLES, "parquet"])
+def test_a_table_of_items(kind, tmp_path):
+    path = tmp_path / "table"
+    if kind == "parquet":
+        names = ["Alien, the film", "Brazil"]
+        pl.DataFrame({"item": [1.0, 2.0], "title": names, "brand": [None, "B"]}).write_parquet(path)
+    else:
+        path.write_text(TABLES[kind])
+    assert read_titles(path) == {"1": "Alien, the film", "2": "Brazil"}
+    both = {"1": "Alien, the film", "2": "Brazil · B"}
+    assert read_titles(path, titles=["title", "brand"]) == both
+    assert read_titles(path, titles=["brand"]) == ({"1": "C"} if kind == "csv" else {}) | {"2": "B"}
+
+
+BAD = {
+    "no title": ("item,brand\n1,x\n", {}, "no title column among item, brand; name it with --ti"),
+    "no item": ("what,title\n1,x\n", {}, "no item column among what, title; name it with --item"),
+    "unknown": ("item,title\n1,x\n", {"titles": ["titel"]}, "no column 'titel' for --title-colum"),
+    "twice": ("item,title,title\n1,x,y\n", {}, "two columns are named 'title'; rename one of th"),
+    "empty": ("item,title\n1,\n", {}, "has no titles; check --title-column"),
+    "fields": ("item,title\n1,x\n2\n", {}, "line 3: 1 fields where 2 are expected"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_table_without_titles_is_named(case, tmp_path):
+    text, columns, message = BAD[case]
+    (tmp_path / "items.csv").write_text(text)
+    with pytest.raises(UserError) as raised:
+        read_titles(tmp_path / "items.csv", **columns)
+    assert f"items.csv: {message}" in str(raised.value).replace(", line", ": line")
+    assert read_titles(tmp_path / "items.csv", item="what")["1"] if case == "no item" else True

@@ -1,5 +1,4 @@
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,18 +30,6 @@ def test_ranks_and_recommendations_follow_the_definition(by_definition, tile):
         assert ranked.rank_M[b] == rank
         assert ranked.top_MxK[b].tolist() == top
     np.testing.assert_array_equal(scores, before)
-
-
-def test_a_constant_scorer_is_ranked_last():
-    scores = np.zeros((3, 101))
-    assert rank_in_scores(scores, np.array([1, 50, 100])).rank_M.tolist() == [100] * 3
-
-
-@pytest.mark.parametrize("bad", [np.nan, -np.inf])
-def test_a_target_without_a_score_is_ranked_last(bad):
-    scores = np.random.default_rng(0).normal(size=(1, 30))
-    scores[0, 7] = bad
-    assert rank_in_scores(scores, np.array([7])).rank_M.tolist() == [29]
 
 
 def test_what_the_user_has_seen_is_no_rival_and_the_target_stays():

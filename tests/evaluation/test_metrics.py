@@ -22,17 +22,8 @@ def test_metrics_follow_their_formulas(ranks):
 
 
 def test_names_stand_in_order():
-    assert metric_names() == [
-        "hr@5",
-        "hr@10",
-        "hr@20",
-        "ndcg@5",
-        "ndcg@10",
-        "ndcg@20",
-        "mrr@5",
-        "mrr@10",
-        "mrr@20",
-    ]
+    kinds = ("hr", "ndcg", "mrr")
+    assert metric_names() == [f"{kind}@{cutoff}" for kind in kinds for cutoff in (5, 10, 20)]
 
 
 @pytest.fixture
@@ -105,10 +96,3 @@ def test_nothing_recommended_is_no_error(examples):
     result = summarise(Ranked(RANKS, shown(*[[]] * 8)), examples, np.ones(41, np.int64))
     assert result["coverage@10"] == 0
     assert result["mean_popularity@10"] == 0
-
-
-def test_the_seed_decides_the_intervals(examples):
-    ranked, popularity = Ranked(RANKS, shown(*[[1]] * 8)), np.ones(41, np.int64)
-    first = summarise(ranked, examples, popularity, seed=1)
-    assert first == summarise(ranked, examples, popularity, seed=1)
-    assert first["interval"] != summarise(ranked, examples, popularity, seed=2)["interval"]

@@ -46,17 +46,6 @@ def test_intervals_agree_with_drawing_users_one_by_one():
     assert np.all(np.abs(fast - slow) < 0.08 * width)
 
 
-def test_clusters_widen_the_interval():
-    """Ten equal examples of a user are no ten witnesses."""
-    value = (np.random.default_rng(3).random(100) < 0.3).astype(float)
-    alone = bootstrap_intervals(value[:, None], np.arange(100))[0]
-    repeated = np.repeat(value, 10)[:, None]
-    clustered = bootstrap_intervals(repeated, users_with_examples([10] * 100))[0]
-    naive = bootstrap_intervals(repeated, np.arange(1000))[0]
-    np.testing.assert_allclose(clustered, alone)
-    assert np.diff(clustered)[0] > 2 * np.diff(naive)[0]
-
-
 def test_user_numbers_and_order_do_not_matter():
     rng = np.random.default_rng(4)
     user, values = users_with_examples([1, 3, 2, 5]), rng.integers(0, 2, (11, 3))
@@ -73,16 +62,6 @@ def test_equal_values_have_no_spread():
     np.testing.assert_allclose(bootstrap_intervals(values[:1], np.zeros(1, int)), [[0.25, 0.25]])
 
 
-def test_ninety_five_per_cent_of_intervals_hold_the_truth():
-    rng = np.random.default_rng(6)
-    hits = rng.random((300, 400)) < 0.3
-    bounds = np.array(
-        [bootstrap_intervals(h[:, None], np.arange(400), seed=i)[0] for i, h in enumerate(hits)]
-    )
-    share = np.mean((bounds[:, 0] <= 0.3) & (bounds[:, 1] >= 0.3))
-    assert 0.91 < share < 0.985
-
-
 def test_chunks_change_nothing_but_memory(monkeypatch):
     values, user = np.random.default_rng(7).random((50, 2)), np.arange(50)
     whole = resampled_means(values, user, resamples=100, seed=0)
@@ -94,6 +73,13 @@ def test_models_that_agree_do_not_differ():
     same = np.random.default_rng(8).random(30)
     result = paired_difference(same, same, np.arange(30))
     assert result == {"difference": 0.0, "low": 0.0, "high": 0.0, "p": 1.0}
+
+
+def test_gains_that_cancel_but_for_rounding_are_no_difference():
+    gain = np.array([0.43067655807339306, 0.26264953503719357, 0.24465054211822604])
+    gain = np.concatenate([gain[:2], -gain[[0, 2, 1]], gain[2:]])
+    assert gain.sum() != 0
+    assert paired_difference(gain, np.zeros(6), np.arange(6))["p"] == 1
 
 
 @pytest.mark.parametrize("counts", [[1] * 8, [1, 2, 1, 3, 1, 1, 2, 1]])
@@ -121,15 +107,6 @@ def test_a_clear_difference_is_significant_in_both_directions():
     assert up["p"] == down["p"] == 1 / 1000
     assert 0 < up["low"] < up["difference"] < up["high"]
     assert down["difference"] == pytest.approx(-up["difference"])
-
-
-def test_pairing_sees_what_separate_intervals_hide():
-    rng = np.random.default_rng(11)
-    theirs = rng.random(300)
-    ours = theirs + 0.02 + 0.01 * rng.normal(size=300)
-    separate = [bootstrap_intervals(v[:, None], np.arange(300))[0] for v in (ours, theirs)]
-    assert separate[0][0] < separate[1][1]  # they overlap
-    assert paired_difference(ours, theirs, np.arange(300))["low"] > 0
 
 
 def test_holm_by_hand():

@@ -72,7 +72,14 @@ def _npz(**arrays):
 
 
 CONFIG = _json(dataclasses.asdict(Config(d_model=8, max_len=8)))
-RESULTS = _json(RESULTS_OF_A_RUN)
+RESULTS = _json(
+    RESULTS_OF_A_RUN
+    | {
+        "dataset": {"name": "x", "users": 9, "items": 8, "interactions": 90, "sha256": "0"},
+        "protocol": {"split": "leave-one-out", "ranking": "full", "exclude_seen": False},
+        "train": {"seconds": 1, "steps": 9, "best_step": 9, "epochs": 1.0},
+    }
+)
 METRICS = b"".join(
     _json({"kind": kind, "step": step, "epoch": 1.0, "loss": 3.2, "seconds": 1.0} | scores) + b"\n"
     for step in (4, 8)

@@ -17,8 +17,8 @@ from flax import nnx
 from echojax.data import FORMATS, Columns, item_titles, prepare
 from echojax.data.cache import load as load_prepared
 from echojax.data.cache import save as save_prepared
-from echojax.data.dataset import ids_by_number
 from echojax.data.events import read_events
+from echojax.data.ids import ids_by_number
 from echojax.data.text import TextFile
 from echojax.errors import UserError
 from echojax.report import results_table

@@ -9,7 +9,7 @@ import optax
 import pytest
 from flax import nnx
 
-from echojax.losses import make_loss
+from echojax.losses import full_softmax, make_loss
 from echojax.losses import softmax as softmax_module
 from echojax.models.base import CausalModel
 from echojax.training.step import create_state, make_train_step
@@ -17,7 +17,7 @@ from echojax.training.step import create_state, make_train_step
 ITEMS, ROWS, LENGTH = 12, 8, 5
 COUNTS = np.append(0, np.arange(ITEMS - 1) + 1)
 LOSSES = {
-    "softmax": {},
+    "softmax": {"label_smoothing": 0.1},
     "sampled-softmax": {"negatives": 4, "negative_sampling": "in-batch"},
     "gbce": {"negatives": 4, "negative_sampling": "popularity"},
     "bce": {},
@@ -99,6 +99,7 @@ def test_seeds_side_by_side_train_as_each_alone(name):
 
 def test_defaults_are_those_of_the_flags():
     explicit = {
+        "softmax": {"label_smoothing": 0.0},
         "sampled-softmax": {"negatives": 256, "negative_sampling": "uniform"},
         "gbce": {"negatives": 256, "negative_sampling": "uniform", "gbce_t": 0.75},
         "bce": {"negatives": 1, "negative_sampling": "uniform"},
@@ -112,3 +113,5 @@ def test_defaults_are_those_of_the_flags():
         default = make_loss(name, counts_V=COUNTS)(*given, jnp.zeros(1, jnp.int32))
         told = make_loss(name, counts_V=COUNTS, **options)(*given, jnp.zeros(1, jnp.int32))
         assert float(default) == float(told)
+    smoothed = make_loss(counts_V=COUNTS, label_smoothing=0.2)(*given, jnp.zeros(1, jnp.int32))
+    assert float(smoothed) == float(full_softmax(*given[:4], label_smoothing=0.2))

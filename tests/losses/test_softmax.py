@@ -30,14 +30,18 @@ def by_definition(user, item, targets):
     return np.log(np.exp(logits).sum(axis=1)) - chosen
 
 
-def summed_by_definition(user_BxPxD, item_VxD, targets_BxP, weights_BxP):
-    """Return the weighted sum and its gradients by users and items."""
+def summed_by_definition(user_BxPxD, item_VxD, targets_BxP, weights_BxP, smoothing=0.0):
+    """Return the weighted sum and its gradients by users and items.
+
+    A target is a distribution over items, smoothed or not; padding is none.
+    """
     user, item = np.asarray(user_BxPxD, np.float64), np.asarray(item_VxD, np.float64)
     weights = np.asarray(weights_BxP, np.float64)
     logits = user @ item.T
     share = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
-    hot = np.eye(len(item))[np.asarray(targets_BxP)]
-    value = -(weights * np.log((share * hot).sum(axis=-1))).sum()
+    hot = (1 - smoothing) * np.eye(len(item))[np.asarray(targets_BxP)]
+    hot[..., 1:] += smoothing / (len(item) - 1)
+    value = -(weights[..., None] * hot * np.log(share)).sum()
     by_logits = weights[..., None] * (share - hot)
     return value, by_logits @ item, np.einsum("bpv,bpd->vd", by_logits, user)
 
@@ -47,7 +51,7 @@ def predictions(rows, each, items, seed, dtype=np.float32, share=0.5):
     return (
         jnp.asarray(rng.normal(size=(rows, each, 5)), dtype),
         jnp.asarray(rng.normal(size=(items, 5)), dtype),
-        jnp.asarray(rng.integers(0, items, (rows, each))),
+        jnp.asarray(rng.integers(1, items, (rows, each))),
         jnp.asarray(rng.uniform(0.5, 2, (rows, each)) * (rng.random((rows, each)) < share), dtype),
     )
 
@@ -56,9 +60,11 @@ def rows_at_once(rows):
     return patch.object(module, "_rows_at_once", return_value=rows)
 
 
-def with_gradient(user_BxPxD, item_VxD, targets_BxP, weights_BxP):
+def with_gradient(user_BxPxD, item_VxD, targets_BxP, weights_BxP, smoothing=0.0):
     def loss(user_BxPxD, item_VxD):
-        return full_softmax(user_BxPxD, item_VxD, targets_BxP, weights_BxP)
+        return full_softmax(
+            user_BxPxD, item_VxD, targets_BxP, weights_BxP, label_smoothing=smoothing
+        )
 
     value, gradients = jax.value_and_grad(loss, (0, 1))(user_BxPxD, item_VxD)
     return value, *gradients
@@ -75,9 +81,9 @@ def test_chunks_of_items_equal_the_definition(sizes, chunk, seed):
 
 
 @functools.cache
-def jitted(at_once):
+def jitted(at_once, smoothing=0.0):
     """Return value and gradient for this many rows at once, compiled once for each shape."""
-    return jax.jit(lambda *given: with_gradient(*given))
+    return jax.jit(lambda *given: with_gradient(*given, smoothing))
 
 
 @settings(max_examples=40, deadline=None)
@@ -85,13 +91,14 @@ def jitted(at_once):
     st.sampled_from([(1, 1, 2), (4, 1, 9), (3, 5, 9)]),
     st.sampled_from([1, 4, 99]),
     st.sampled_from([0.0, 0.3, 1.0]),
+    st.sampled_from([0.0, 0.1]),
     st.integers(0, 99),
 )
-def test_sum_and_gradient_equal_the_definition(shape, at_once, share, seed):
+def test_sum_and_gradient_equal_the_definition(shape, at_once, share, smoothing, seed):
     given = predictions(*shape, seed, share=share)
     with rows_at_once(at_once):
-        ours = jitted(at_once)(*given)
-    for actual, expected in zip(ours, summed_by_definition(*given), strict=True):
+        ours = jitted(at_once, smoothing)(*given)
+    for actual, expected in zip(ours, summed_by_definition(*given, smoothing), strict=True):
         np.testing.assert_allclose(actual, expected, rtol=3e-6, atol=3e-6)
 
 
@@ -126,14 +133,13 @@ def test_a_catalogue_past_the_limit_is_cut_into_chunks_of_items():
             np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
-def test_padding_is_never_looked_at():
+@pytest.mark.parametrize(("at_once", "smoothing"), [(4, 0.0), (99, 0.0), (4, 0.1)])
+def test_padding_is_never_looked_at(at_once, smoothing):
     user, item, targets, weights = predictions(6, 5, 9, 1)
     holes = jnp.where(weights[..., None] == 0, jnp.nan, user)
-    with rows_at_once(4):
-        expected = with_gradient(user, item, targets, weights)
-        for ours, theirs in zip(
-            with_gradient(holes, item, targets, weights), expected, strict=True
-        ):
+    with rows_at_once(at_once):
+        found = (with_gradient(x, item, targets, weights, smoothing) for x in (holes, user))
+        for ours, theirs in zip(*found, strict=True):
             np.testing.assert_array_equal(ours, theirs)
 
 
@@ -147,18 +153,18 @@ def test_vmap_equals_one_after_the_other():
         np.testing.assert_allclose(ours, jnp.stack(theirs), rtol=2e-6, atol=2e-6)
 
 
-@pytest.mark.parametrize("at_once", [3, 99])
-def test_dtypes(at_once):
+@pytest.mark.parametrize(("at_once", "smoothing"), [(3, 0.0), (99, 0.0), (3, 0.9)])
+def test_dtypes(at_once, smoothing):
     user, item, targets, weights = predictions(2, 4, 9, 0)
     user = user.astype(jnp.bfloat16)
     with rows_at_once(at_once):
-        value, by_user, by_item = with_gradient(user, item, targets, weights)
+        value, by_user, by_item = with_gradient(user, item, targets, weights, smoothing)
     assert (value.dtype, by_user.dtype, by_item.dtype) == (jnp.float32, jnp.bfloat16, jnp.float32)
-    expected = summed_by_definition(user.astype(jnp.float32), item, targets, weights)
+    expected = summed_by_definition(user.astype(jnp.float32), item, targets, weights, smoothing)
     np.testing.assert_allclose(value, expected[0], rtol=1e-6)
     with jax.enable_x64(True), rows_at_once(at_once):
         given = predictions(2, 4, 9, 0, np.float64)
-        ours, expected = with_gradient(*given), summed_by_definition(*given)
+        ours, expected = (f(*given, smoothing) for f in (with_gradient, summed_by_definition))
     for actual, exact in zip(ours, expected, strict=True):
         assert actual.dtype == np.float64
         np.testing.assert_allclose(actual, exact, rtol=1e-12, atol=1e-14)

@@ -44,23 +44,17 @@ def test_values_and_gradients_are_those_of_the_equation(causal):
         np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-11)
 
 
-def test_hstu_of_long_histories_is_the_same(monkeypatch):
-    graphdef, params = nnx.split(build(HSTU, max_len=140))
+@pytest.mark.parametrize("kind", [HSTU, SASRec])
+def test_models_of_long_histories_are_the_same(kind, monkeypatch):
+    graphdef, params = nnx.split(build(kind, max_len=140))
 
     def value(params):
         return jnp.mean(jnp.sin(nnx.merge(graphdef, params).encode(*HISTORIES)))
 
     found = jax.jit(jax.value_and_grad(value))(params)
-    monkeypatch.setattr("echojax.models.hstu.blocks_are_better", lambda queries: False)
+    for module in ("hstu", "attention"):
+        monkeypatch.setattr(f"echojax.models.{module}.blocks_are_better", lambda queries: False)
     expected = jax.jit(jax.value_and_grad(lambda params: value(params)))(params)
     largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(expected))
     for ours, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5 * largest)
-
-
-def test_sasrec_of_long_histories_is_the_same(monkeypatch):
-    model = build(SASRec, max_len=140)
-    found = jax.jit(model.encode)(*HISTORIES)
-    monkeypatch.setattr("echojax.models.attention.blocks_are_better", lambda queries: False)
-    expected = jax.jit(lambda *histories: model.encode(*histories))(*HISTORIES)
-    np.testing.assert_allclose(found, expected, atol=2e-5)

@@ -146,15 +146,39 @@ def test_the_same_run_gives_the_same_page_whatever_a_crash_left(run_dir):
     assert dict(matplotlib.rcParams) == settings
 
 
-def test_a_run_under_way(run_dir):
-    (run_dir / "results.json").unlink()
+def test_a_run_as_far_as_it_has_come(run_dir, results):
+    """Without optimum and analysis; under way, killed in a line; after an epoch; just begun."""
     (run_dir / "insight.npz").unlink()
-    with (run_dir / "metrics.jsonl").open("a") as file:
-        file.write('{"kind": "train", "step": 4')  # being written, or killed
+    del results["baselines"]["optimum"]
+    (run_dir / "results.json").write_text(json.dumps(results))
+    html = write_report(run_dir).read_text()
+    assert len(svgs(html)) == 4
+    assert "optimum" not in html
+    (run_dir / "results.json").unlink()
+    log = run_dir / "metrics.jsonl"
+    log.write_text(log.read_text() + '{"kind": "train", "step": 4')
     html = write_report(run_dir).read_text()
     assert len(svgs(html)) == 2
     assert "not finished" in html
     assert "epoch 2, the best so far" in html
+    log.write_text("".join(log.read_text().splitlines(keepends=True)[:2]))
+    assert len(svgs(write_report(run_dir).read_text())) == 2
+    log.unlink()
+    html = write_report(run_dir).read_text()
+    Page(html)
+    assert svgs(html) == []
+    assert "dropout" in html
+
+
+def test_files_are_named_without_the_folders_of_this_machine(run_dir):
+    (run_dir / "results.json").unlink()
+    path, config = run_dir / "config.json", json.loads((run_dir / "config.json").read_text())
+    places = {"data_path": "/home/me/log.csv", "run_dir": "/home/me/runs/one", "data_dir": 5}
+    path.write_text(json.dumps(config | places | {"time_format": "%d/%m/%Y"}))
+    html = write_report(run_dir).read_text()
+    assert "/home/me" not in html
+    for words in ("on log.csv</h1>", "<td>log.csv</td>", "<td>one</td>", "<td>%d/%m/%Y</td>"):
+        assert words in html
 
 
 def test_a_run_shorter_than_an_epoch_is_drawn_on_whole_epochs():
@@ -174,22 +198,6 @@ def test_spectra_tell_the_period_of_each_frequency():
         assert {"0\n∞", "0.2\n5", "0.4\n2.5"} <= set(labels)
 
 
-def test_a_run_of_one_epoch(run_dir):
-    path = run_dir / "metrics.jsonl"
-    path.write_text("".join(path.read_text().splitlines(keepends=True)[:2]))
-    (run_dir / "insight.npz").unlink()
-    assert len(svgs(write_report(run_dir).read_text())) == 4
-
-
-def test_a_run_that_just_began(run_dir):
-    for name in ("results.json", "insight.npz", "metrics.jsonl"):
-        (run_dir / name).unlink()
-    html = write_report(run_dir).read_text()
-    Page(html)
-    assert svgs(html) == []
-    assert "dropout" in html
-
-
 def test_a_run_without_a_hit(run_dir, results):
     def emptied(value):
         if isinstance(value, dict):
@@ -203,23 +211,16 @@ def test_a_run_without_a_hit(run_dir, results):
     Page(write_report(run_dir).read_text())
 
 
-def test_a_model_without_filter_and_results_without_optimum(run_dir, results):
-    (run_dir / "insight.npz").unlink()
-    del results["baselines"]["optimum"]
-    (run_dir / "results.json").write_text(json.dumps(results))
-    html = write_report(run_dir).read_text()
-    assert len(svgs(html)) == 4
-    assert "optimum" not in html
-
-
-@pytest.mark.parametrize("damaged", ["config.json", "results.json", "insight.npz"])
-def test_a_damaged_file_is_named_and_nothing_written(run_dir, damaged):
-    path = run_dir / damaged
-    path.write_bytes(path.read_bytes()[:20])
-    with pytest.raises(UserError, match=damaged):
-        write_report(run_dir)
-    assert not (run_dir / "report.html").exists()
-    assert not [p for p in run_dir.iterdir() if p.name.startswith(".")]
+def test_a_damaged_file_is_named_and_nothing_written(run_dir, tmp_path):
+    for damaged in ("insight.npz", "results.json", "config.json"):
+        path = run_dir / damaged
+        path.write_bytes(path.read_bytes()[:20])
+        with pytest.raises(UserError, match=damaged):
+            write_report(run_dir)
+        assert not (run_dir / "report.html").exists()
+        assert not [p for p in run_dir.iterdir() if p.name.startswith(".")]
+    with pytest.raises(UserError, match="not a run folder"):
+        write_report(tmp_path)
 
 
 ODD = {
@@ -252,8 +253,3 @@ def test_arrays_of_a_badly_trained_model_are_drawn(run_dir):
     arrays |= {name: insight()[name] for name in insight() if "time_steps/1/backward" in name}
     np.savez(run_dir / "insight.npz", **arrays)
     assert len(learned_pictures(read_run(run_dir))) == 6
-
-
-def test_no_run_folder(tmp_path):
-    with pytest.raises(UserError, match="not a run folder"):
-        write_report(tmp_path)

@@ -14,26 +14,15 @@ from selective_scan import (
     tpu,
 )
 from selective_scan.arguments import ScanInputs
-from selective_scan.dispatch import scan_named
+from selective_scan.dispatch import SCANS as OWN
 
 OPTIONS = {
     "plain": (),
     "mamba": ("D", "z", "delta_bias"),
     "everything": ("D", "z", "delta_bias", "initial_state", "lengths"),
 }
-JAX_NAMES = {
-    "u": "u_BxLxE",
-    "delta": "delta_BxLxE",
-    "A": "A_ExN",
-    "B": "B_BxLxN",
-    "C": "C_BxLxN",
-    "D": "D_E",
-    "z": "z_BxLxE",
-    "delta_bias": "delta_bias_E",
-    "initial_state": "initial_state_BxExN",
-    "lengths": "lengths_B",
-}
-
+# All options at least once, both directions.
+EVERY_OPTION = [("plain", False), ("mamba", True), ("everything", False), ("everything", True)]
 
 # The kernels as plain JAX, and every implementation that can be run on this machine.
 INTERPRETED = {
@@ -41,23 +30,11 @@ INTERPRETED = {
     "pallas_tpu": partial(tpu.scan, interpret=True),
 }
 NAMES = [name for name, reason in implementations().items() if reason is None]
-SCANS = {name: scan_named(name) for name in NAMES} | INTERPRETED
-
-
-def named(arrays):
-    """Return arrays by the names that ``selective_scan`` gives them."""
-    return {JAX_NAMES[k]: v for k, v in arrays.items()}
-
-
-def float32(arrays):
-    """Return arrays as JAX's, whole numbers as int32."""
-    return {
-        k: jnp.asarray(v, jnp.int32 if k == "lengths" else jnp.float32) for k, v in arrays.items()
-    }
+SCANS = {name: OWN[name] for name in NAMES} | INTERPRETED
 
 
 def inputs(shape, given=OPTIONS["everything"], seed=0):
-    """Return float64 NumPy arrays by the oracle's names."""
+    """Return float64 NumPy arrays by the names of ``selective_scan``."""
     batch, length, channels, states = shape
     rng = np.random.default_rng(seed)
     draw = lambda *shape: rng.normal(size=shape)  # noqa: E731
@@ -76,6 +53,21 @@ def inputs(shape, given=OPTIONS["everything"], seed=0):
     return {k: v for k, v in arrays.items() if k in ("u", "delta", "A", "B", "C", *given)}
 
 
+def float32(arrays):
+    """Return arrays as JAX's, whole numbers as int32."""
+    return {
+        k: jnp.asarray(v, jnp.float32 if v.dtype.kind == "f" else jnp.int32)
+        for k, v in arrays.items()
+    }
+
+
+def for_readout(arrays):
+    """Return the arguments of ``selective_scan_readout``, which reads by the sum of C."""
+    used = {k: v for k, v in arrays.items() if k not in ("D", "z", "lengths")}
+    stop = {"stop": arrays["lengths"]} if "lengths" in arrays else {}
+    return used | {"C": arrays["C"].sum(1)} | stop
+
+
 def run(scan, arrays, dtype, reverse, softplus=True):
     """Return (actual, expected) for y, the last state and all gradients, of one compiled program.
 
@@ -83,15 +75,13 @@ def run(scan, arrays, dtype, reverse, softplus=True):
     twice: as computed for themselves, and with what the gradient needs kept.
     """
     floats = {k: jnp.asarray(v, dtype) for k, v in arrays.items() if k != "lengths"}
-    lengths = arrays.get("lengths")
+    lengths = {k: arrays[k] for k in ("lengths",) if k in arrays}
     rng = np.random.default_rng(9)
     dy = rng.normal(size=arrays["u"].shape)
     dlast = rng.normal(size=(len(dy), *arrays["A"].shape))
 
     def call(floats):
-        whole = ScanInputs(
-            **named(floats), lengths_B=None if lengths is None else jnp.asarray(lengths)
-        )
+        whole = jax.tree.map(jnp.asarray, ScanInputs(**floats, **lengths))
         return scan(whole, softplus=softplus, reverse=reverse)
 
     def loss(floats):
@@ -100,8 +90,8 @@ def run(scan, arrays, dtype, reverse, softplus=True):
 
     both = jax.jit(lambda floats: (call(floats), jax.grad(loss, has_aux=True)(floats)))
     (y, last), (grads, (y_kept, last_kept)) = both(floats)
-    rounded = {k: np.asarray(v, np.float64) for k, v in floats.items()}
-    options = {"delta_softplus": softplus, "lengths": lengths, "reverse": reverse}
+    rounded = {k: np.asarray(v, np.float64) for k, v in floats.items()} | lengths
+    options = {"delta_softplus": softplus, "reverse": reverse}
     expected_y, expected_last = selective_scan_reference(**rounded, **options)
     expected = selective_scan_gradients(dy, dlast, **rounded, **options)
     pairs = {"y": (y, expected_y), "last_state": (last, expected_last)}
@@ -119,3 +109,17 @@ def compare(pairs, tolerance):
         assert actual.shape == expected.shape, name
         error = np.max(np.abs(actual - expected), initial=0)
         assert error <= tolerance * max(np.max(np.abs(expected), initial=0), 1e-2), (name, error)
+
+
+def check_same(function, other, arguments, tolerance=1e-5):
+    """Compare values and gradients of two functions of the same arguments."""
+
+    @partial(jax.jit, static_argnums=0)
+    def both(function):
+        y, pull_back = jax.vjp(function, *arguments)
+        weights = np.random.default_rng(9)
+        outer = lambda x: jnp.asarray(weights.normal(size=x.shape), x.dtype)  # noqa: E731
+        return jax.tree.leaves((y, pull_back(jax.tree.map(outer, y))))
+
+    pairs = zip(both(function), both(other), strict=True)
+    compare({str(n): (x, np.float64(wanted)) for n, (x, wanted) in enumerate(pairs)}, tolerance)

@@ -58,7 +58,7 @@ def examples():
     return Examples(np.ones(6100, np.int32), start, target, np.arange(USERS, dtype=np.int32), 10)
 
 
-def write_run(run, skill, *, ranks=True, sha256="5" * 64, memory=2**20):
+def write_run(run, skill, *, ranks=True, sha256="5" * 64, memory=2**20, best_step=30):
     """Write a finished run whose targets stand the higher the larger ``skill`` is."""
     rng = np.random.default_rng([run.seed, len(run.name.split("/")[1]), round(100 * skill)])
     shown, config = examples(), as_dict(resolved(run.config))
@@ -77,8 +77,8 @@ def write_run(run, skill, *, ranks=True, sha256="5" * 64, memory=2**20):
         "protocol": {"split": "leave-one-out", "ranking": "full", "exclude_seen": False},
         **parts,
         "baselines": {name: parts for name in ("popularity", "markov", "optimum")},
-        "train": {"steps": 90, "epochs": 9.0, "best_epoch": 3, "best_step": 30, "seconds": 18.0,
-                  "parameters": 1234, "peak_memory_bytes": memory},
+        "train": {"steps": 90, "epochs": 9.0, "best_epoch": 3, "best_step": best_step,
+                  "seconds": 18.0, "parameters": 1234, "peak_memory_bytes": memory},
         "versions": {"python": "3.11", "jax": "0.10.2"}, "device": "2 cores of x86_64 (cpu)",
         "processor": "A <fast> CPU", "date": "2026-01-02", "commit": "abc123",
     }  # fmt: skip

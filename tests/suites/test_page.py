@@ -63,45 +63,47 @@ def test_what_the_reference_learned_is_shown(make_suite):
     assert "insight.npz cannot be read" in page_of(suite, runs, out)
 
 
-def test_the_numbers_of_the_main_table(shown):
+def test_numbers_of_scores_and_ablation(shown):
+    """Each table's tests are a family of its own."""
     out, runs = shown
-    table = table_of((out / "page.html").read_text(), "Scores")
-    assert list(table) == ["popularity", "sasrec", "hstu", "ours", "markov", "optimum"]
-    ours, rows, p = ndcg(runs, "ours"), ("popularity", "sasrec", "hstu"), []
-    for row in rows:
-        theirs = ndcg(runs, row)
-        assert table[row][1].startswith(f"{theirs.mean():.4f} [")
-        if len(theirs) > 1:
-            assert table[row][1].endswith(f"±{theirs.mean(axis=1).std(ddof=1):.4f}")
-        found = paired_difference(
-            theirs.mean(axis=0), ours.mean(axis=0), np.arange(60), resamples=10_000
-        )
-        p.append(found["p"])
-        spread = (theirs.mean(axis=1) - ours.mean(axis=1)).std(ddof=1)
-        assert table[row][2] == (
-            f"{found['difference']:+.4f} [{found['low']:+.4f}, {found['high']:+.4f}] ±{spread:.4f}"
-        )
-        assert table[row][3] == f"{found['p']:.4f}"
-    assert [table[row][4] for row in rows] == [f"{one:.4f}" for one in holm(p)]
-    assert table["ours"][2:5] == ["reference", "–", "–"]
-    assert table["popularity"][6] == "1 of 1"
-    assert table["ours"][6] == "3 of 3"
-    assert table["optimum"][2] == "–"
+    page = (out / "page.html").read_text()
+    scores, ablation = table_of(page, "Scores"), table_of(page, "Ablation")
+    assert list(scores) == ["popularity", "sasrec", "hstu", "ours", "markov", "optimum"]
+    assert list(ablation) == ["ours", "no-filter", "layers-2"]
+    ours = ndcg(runs, "ours")
+    families = (scores, ("popularity", "sasrec", "hstu")), (ablation, ("no-filter", "layers-2"))
+    for table, rows in families:
+        p = []
+        for row in rows:
+            theirs = ndcg(runs, row)
+            assert table[row][1].startswith(f"{theirs.mean():.4f} [")
+            if len(theirs) > 1:
+                assert table[row][1].endswith(f"±{theirs.mean(axis=1).std(ddof=1):.4f}")
+            found = paired_difference(
+                theirs.mean(axis=0), ours.mean(axis=0), np.arange(60), resamples=10_000
+            )
+            p.append(found["p"])
+            spread = (theirs.mean(axis=1) - ours.mean(axis=1)).std(ddof=1)
+            interval = f"[{found['low']:+.4f}, {found['high']:+.4f}]"
+            assert table[row][2] == f"{found['difference']:+.4f} {interval} ±{spread:.4f}"
+            assert table[row][3] == f"{found['p']:.4f}"
+        assert [table[row][4] for row in rows] == [f"{one:.4f}" for one in holm(p)]
+    assert scores["ours"][2:5] == ["reference", "–", "–"]
+    assert scores["popularity"][6:] == ["1 of 1", "–"]
+    assert scores["ours"][6:] == ["3 of 3", "9 epochs 18 s"]
+    assert scores["optimum"][2] == "–"
 
 
-def test_the_ablation_has_a_family_of_its_own(shown):
-    out, runs = shown
-    table = table_of((out / "page.html").read_text(), "Ablation")
-    assert list(table) == ["ours", "no-filter", "layers-2"]
-    p = []
-    for row in ("no-filter", "layers-2"):
-        found = paired_difference(
-            ndcg(runs, row).mean(axis=0), ndcg(runs, "ours").mean(axis=0), np.arange(60),
-            resamples=10_000,
-        )  # fmt: skip
-        p.append(found["p"])
-        assert table[row][2].startswith(f"{found['difference']:+.4f} [")
-    assert [table[row][4] for row in ("no-filter", "layers-2")] == [f"{x:.4f}" for x in holm(p)]
+def test_rows_that_were_best_in_their_last_epoch_are_marked(make_suite):
+    suite, runs, out = make_suite()
+    for run in runs:
+        write_run(run, SKILL[run.variant], best_step=90 if run.name == "ring/hstu/seed-1" else 30)
+    page = page_of(suite, runs, out)
+    scores = table_of(page, "Scores")
+    assert {name: row[7] for name, row in scores.items() if "†" in row[7]} == {
+        "hstu": "9 epochs † 18 s"
+    }
+    assert text_of(page).count("†: in some seed the last epoch was the best") == 1
 
 
 def test_cost_and_lengths(shown):
@@ -135,25 +137,23 @@ def test_csv_and_markdown_agree_with_the_page(shown):
     assert sum(one["table"] == "by length" for one in lines) == 5 * len(SKILL)
 
 
-def test_everything_says_where_it_comes_from(shown):
+def test_everything_says_where_it_comes_from_and_is_escaped(shown):
     out, _ = shown
-    for page in (text_of((out / "page.html").read_text()), (out / "page.md").read_text()):
+    page, markdown = (out / "page.html").read_text(), (out / "page.md").read_text()
+    for text in (text_of(page), markdown):
         for words in (
             "python experiments/reproduce.py --suite byhand", "60 users", "60 test examples",
-            "2026-01-02", "jax 0.10.2", "2 cores of x86_64 (cpu)", "A <fast> CPU", "seeds 0, 1, 2",
+            "2026-01-02", "jax 0.10.2", "2 cores of x86_64 (cpu)", "seeds 0, 1, 2",
             "python experiments/train.py --data-path ring.inter --k-core 2",
         ):  # fmt: skip
-            assert words in page, words
-    assert "abc123" in text_of((out / "page.html").read_text())
-
-
-def test_the_page_needs_nothing_from_outside_and_escapes(shown):
-    page = (shown[0] / "page.html").read_text()
+            assert words in text, words
+    assert "abc123" in text_of(page)
     assert page.count("<svg") == 5
     assert not re.search(r'(src|href)="(?!#)', page)
-    assert "<b>&" not in page
-    assert "&lt;fast&gt;" in page
-    assert set(re.findall(r"var\((--[\w-]+)\)", page)) <= set(re.findall(r"(--[\w-]+):", page))
+    for words in ("Two models &lt;b>& more&lt;/b>", "A &lt;fast> CPU"):
+        assert words in markdown
+        assert words.replace("& ", "&amp; ").replace(">", "&gt;") in page
+    assert "<b>" not in page + markdown
 
 
 def test_before_the_first_run_it_says_so(make_suite):

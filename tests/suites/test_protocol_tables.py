@@ -125,18 +125,8 @@ def test_without_ranks_there_are_scores_and_no_tests(finished_suite):
     assert ours[3].text == "reference"
 
 
-def test_the_numbers_are_those_known():
-    ml_1m = {one.label: (one.hr, one.ndcg) for one in published("ml-1m")}
-    assert ml_1m["Mamba4Rec"] == ([0.3121], [0.1822])
-    assert ml_1m["HSTU-large"] == ([0.3294], [0.1893])
-    assert ml_1m["SASRec, full softmax"] == ([0.2952, 0.3152], [0.166, 0.178])
-    assert len(ml_1m) == 6
-    assert [one.label for one in published("amazon-beauty")] == ["Mamba4Rec", "BSARec"]
-    assert len(published("amazon-video-games")) == 3
-    assert published("ml-100k") == published("synthetic") == []
-
-
 def test_every_entry_is_of_a_known_data_set_and_sound():
+    assert len([one for dataset in DATASETS for one in published(dataset)]) == 11
     for dataset in DATASETS:
         for one in published(dataset):
             assert 0 < one.ndcg[0] <= one.ndcg[-1] < 1

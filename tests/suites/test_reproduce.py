@@ -59,6 +59,9 @@ def test_results_of_another_suite_or_of_other_flags(refused, finished_suite):
     for folder in out.glob("*/*/seed-*"):
         shutil.rmtree(folder)
     assert "and the suite says 3; the suite may be wrong" in refused(other_flags)
+    frame = pl.read_parquet(out / "runs.parquet")
+    frame.with_columns(results=pl.lit("{}")).write_parquet(out / "runs.parquet")
+    assert "runs.parquet cannot be used (Object missing required field" in refused()
     (out / "runs.parquet").write_bytes(b"PAR1 nonsense")
     assert "runs.parquet cannot be used" in refused()
 
@@ -85,14 +88,15 @@ def test_what_is_finished_is_not_run(finished_suite, command):
     # The packed results stand for the run folders.
     for folder in out.glob("*/*"):
         shutil.rmtree(folder)
-    # They may be older than a flag, which then has its default.
+    # They may be older than a flag, which then has its default, and stay what they are.
     frame = pl.read_parquet(out / "runs.parquet")
-    older = pl.col("results").str.replace('"glu": true, ', "", literal=True)
-    frame.with_columns(older).write_parquet(out / "runs.parquet")
-    well, logged = command()
-    assert well
-    assert "16 runs, 16 of them finished" in logged
-    assert (out / "page.html").read_bytes() == page
+    older = frame.with_columns(pl.col("results").str.replace('"glu": true, ', "", literal=True))
+    assert not older.equals(frame)
+    older.write_parquet(out / "runs.parquet")
+    for flags in ({}, {"report_only": True}):
+        assert command(**flags)[0]
+        assert (out / "page.html").read_bytes() == page
+        assert pl.read_parquet(out / "runs.parquet").equals(older)
 
 
 def test_packed_results_are_those_of_the_folders(finished_suite):
@@ -137,6 +141,9 @@ def test_what_another_process_saw_fail_stays_until_it_is_made(finished_suite, co
     assert command(only=("sasrec",))[0]
     assert ours.failure_file.exists()
     assert "ring/ours/seed-0 failed: the disk" in (out / "page.html").read_text()
+    ours.failure_file.write_bytes(b"\xff\x1b")  # of a disk that was damaged
+    assert command(report_only=True)[0]
+    assert r"seed-0 failed: \ufffd\x1b" in (out / "page.html").read_text().replace("�", r"\ufffd")
     assert command()[0]
     assert not ours.failure_file.exists()
     assert "failed" not in (out / "page.html").read_text()

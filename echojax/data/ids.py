@@ -1,0 +1,89 @@
+"""Ids of users and items: text, numbered in the order in which they first appear."""
+
+import itertools
+
+import polars as pl
+
+from echojax.data.rows import Error, Place, check_kind, stripped
+
+MAX_ID_BYTES = 255
+# Whole floats from here on stand for several whole numbers.
+_EXACT: dict[pl.DataType, int] = {
+    pl.Float16(): 1 << 11,
+    pl.Float32(): 1 << 24,
+    pl.Float64(): 1 << 53,
+}
+
+
+def ids_in_order(column: pl.Series) -> pl.Series:
+    """Return ids as an Enum, whose order is that of their first appearance."""
+    text = column.cast(pl.String)
+    return text.cast(pl.Enum(text.unique(maintain_order=True)))
+
+
+def ids_by_number(column: pl.Series) -> pl.Series:
+    """Return the ids of an Enum."""
+    assert isinstance(column.dtype, pl.Enum)
+    return column.dtype.categories
+
+
+def as_ids(column: pl.Series, place: Place) -> pl.Series:
+    """Return the ids of a block as text, without the blanks around them; "" where there is none.
+
+    Whole numbers that gaps made floats are written without a point.
+
+    Raises:
+        UserError: The column holds neither text nor whole numbers.
+    """
+    check_kind(place.file, column, is_time=False)
+    if column.dtype.is_float():
+        column = column.fill_nan(None)
+        whole = column.cast(pl.Int64, strict=False)
+        exact = (whole.cast(column.dtype) == column) & (column.abs() < _EXACT[column.dtype])
+        odd = column.is_not_null() & ~exact.fill_null(False)
+        if odd.any():
+            bad = int(odd.arg_max() or 0)
+            problem = f"{column.name} {column[bad]} is no id; text or whole numbers wanted"
+            raise place.error(bad, problem)
+        column = whole
+    return stripped(column).fill_null("")
+
+
+class Ids:
+    """Takes ids a block at a time; in memory are each block's distinct ids, and numbers of them."""
+
+    def __init__(self, role: str):
+        self.role = role
+        self._blocks: list[tuple[pl.Series, pl.Series]] = []
+
+    def add(self, column: pl.Series, place: Place) -> None:
+        """Take the ids of a block."""
+        column = as_ids(column, place)
+        ids = column.unique(maintain_order=True)
+        self._blocks.append((ids, column.cast(pl.Enum(ids)).to_physical()))
+
+    def joined(self, error: Error) -> pl.Series:
+        """Return all ids, an Enum in order of first appearance.
+
+        Raises:
+            UserError: An id is longer than ``MAX_ID_BYTES``, or holds a tab, newline or NUL.
+        """
+        merged = ids_in_order(pl.concat([ids for ids, _ in self._blocks]))
+        starts = itertools.accumulate((ids.len() for ids, _ in self._blocks), initial=0)
+        column = pl.concat(
+            (
+                merged.slice(start, ids.len()).gather(numbers)
+                for start, (ids, numbers) in zip(starts, self._blocks, strict=False)
+            ),
+            rechunk=True,
+        )
+        ids = ids_by_number(column)
+        lengths = ids.str.len_bytes()
+        split = ids.str.contains("[\\t\\n\\r\\x00]")
+        bad = int(lengths.arg_max() or 0)
+        problem = f"{self.role} id of {lengths[bad]} bytes; at most {MAX_ID_BYTES}"
+        if lengths[bad] <= MAX_ID_BYTES:
+            if not split.any():
+                return column
+            bad, problem = int(split.arg_max() or 0), "an id holds a tab or newline"
+        raise error(int((column.to_physical() == bad).arg_max() or 0), problem)
