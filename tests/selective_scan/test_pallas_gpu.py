@@ -89,7 +89,8 @@ def test_time_steps_without_softplus():
 
     kernel = partial(loss, lambda args: interpreted(args, softplus=False, reverse=False)[0])
     plain = partial(loss, lambda args: selective_scan(*args[:5], implementation="sequential"))
-    for actual, expected in zip(jax.grad(kernel)(args)[:5], jax.grad(plain)(args)[:5], strict=True):
+    ours, theirs = (jax.jit(jax.grad(scan))(args)[:5] for scan in (kernel, plain))
+    for actual, expected in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -122,9 +123,9 @@ def test_both_directions_in_one_launch():
         ]
         return jax.tree.map(lambda *x: jnp.stack(x), *runs)
 
-    kernel = partial(gpu.scan_both, softplus=True, interpret=True)
-    (_, y), grads = jax.value_and_grad(partial(loss, kernel), has_aux=True)(two)
-    (_, plain_y), plain = jax.value_and_grad(partial(loss, in_turn), has_aux=True)(two)
+    kernel = jax.jit(partial(gpu.scan_both, softplus=True, interpret=True))
+    (_, y), grads = jax.jit(jax.value_and_grad(partial(loss, kernel), has_aux=True))(two)
+    (_, plain_y), plain = jax.jit(jax.value_and_grad(partial(loss, in_turn), has_aux=True))(two)
     np.testing.assert_allclose(y, plain_y, rtol=1e-5, atol=1e-6)
     for name, grad in grads.items():
         np.testing.assert_allclose(grad, plain[name], rtol=1e-4, atol=1e-5, err_msg=name)
@@ -153,8 +154,10 @@ def test_vmap_takes_copies_as_further_sets():
 
         grads = jax.vmap(jax.grad(loss, argnums=(0, 1, 2)), in_axes=(None, 0, None))
         nested = jax.vmap(jax.vmap(scan, in_axes=(0, None, None)), in_axes=(None, 0, 0))
-        many = jnp.stack([A, 2 * A, A / 2])
-        return grads(u, many, B), nested(jnp.stack([u, -u]), many, jnp.stack([B, B + 1, B - 1]))
+        many, twice = jnp.stack([A, 2 * A, A / 2]), jnp.stack([u, -u])
+        return jax.jit(
+            lambda: (grads(u, many, B), nested(twice, many, jnp.stack([B, B + 1, B - 1])))
+        )()
 
     for actual, expected in zip(
         jax.tree.leaves(mapped(kernel)), jax.tree.leaves(mapped(plain)), strict=True
@@ -173,13 +176,18 @@ def test_vmap_of_the_backward_pass_alone(both):
     else:
         scan = partial(gpu.scan, softplus=True, reverse=True)
         named, delta = {k: x[0] for k, x in named.items()}, delta[0]
-    y, pull_back = jax.vjp(
-        lambda delta: scan(ScanInputs(delta_BxLxE=delta, **named), interpret=True)[0], delta
-    )
-    dy = jnp.asarray(np.random.default_rng(0).normal(size=(2, *y.shape)), jnp.float32)
-    mapped = jax.vmap(pull_back)(dy)[0]
-    for one, alone in zip(mapped, dy, strict=True):
-        np.testing.assert_allclose(one, pull_back(alone)[0], rtol=1e-5, atol=1e-6)
+
+    def outputs(delta):
+        return scan(ScanInputs(delta_BxLxE=delta, **named), interpret=True)[0]
+
+    def pull_back(dy):
+        return jax.vjp(outputs, delta)[1](dy)[0]
+
+    shape = jax.eval_shape(outputs, delta).shape
+    dy = jnp.asarray(np.random.default_rng(0).normal(size=(2, *shape)), jnp.float32)
+    mapped, alone = jax.jit(jax.vmap(pull_back))(dy), jax.jit(pull_back)
+    for found, one in zip(mapped, dy, strict=True):
+        np.testing.assert_allclose(found, alone(one), rtol=1e-5, atol=1e-6)
 
 
 def test_rows_are_cut_only_where_the_gpu_would_idle():
