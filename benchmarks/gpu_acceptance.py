@@ -1,7 +1,7 @@
 """Accept the GPU path on an H100 or H200: python benchmarks/gpu_acceptance.py.
 
 Runs `pytest -m gpu` (correctness), `benchmarks/scans.py` with mamba_ssm (times and memory) and
-trainings with the scan that "auto" takes and with "fused", each in processes of its own, and writes
+trainings with the scan that "auto" takes and with "tiled", each in processes of its own, and writes
 one JSON file about all of it. About ten minutes; a file that is not finished is continued.
 """
 
@@ -23,7 +23,7 @@ import scans
 from echojax.data import DATASETS
 from echojax.errors import UserError
 from echojax.files import read_json, read_record
-from harness import NO_TIME, Record, Row, Skipped, log
+from harness import NO_TIME, Row, Skipped, log
 from selective_scan import implementations
 
 _ROOT = Path(__file__).parent.parent
@@ -42,7 +42,7 @@ class Flags:
     """
 
     out: Path | None = None
-    """The JSON file (runs/gpu-DATE-TIME.json); the timings and their page are written beside it."""
+    """The JSON file (runs/gpu_acceptance-DATE-TIME.json); the timings and a page come beside."""
     data_dir: Path | None = None
     """Folder that holds ml-1m, to train on it too."""
     dry_run: bool = False
@@ -63,11 +63,9 @@ def accept(flags: Flags) -> None:
         raise UserError(f"--data-dir {flags.data_dir} holds no ml-1m; put {files[0]} there")
     # Processes side by side share the GPU's memory.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    path = flags.out or harness.default_path("gpu")
     settings = {"dry_run": flags.dry_run, "data": flags.data_dir is not None}
     others = scan_programs.torch_scans()
-    command = harness.command_of("gpu_acceptance.py", flags)
-    with Record(path, command, settings, others=others) as record:
+    with harness.record_of("gpu_acceptance", flags, settings, others=others) as record:
         if not record.of({"section": "tests", "name": "all"}):
             passed = {r["name"] for r in record.of({"section": "tests", "status": "passed"})}
             for row in run_tests(passed, flags):
@@ -76,7 +74,7 @@ def accept(flags: Flags) -> None:
             if not record.of({"section": section, "name": "all"}):
                 kept = [row for row in record.document.rows if row["section"] != section]
                 record.document.rows = kept
-                record.add(*run_scans(section, flags, path, bool(others)))
+                record.add(*run_scans(section, flags, record.path, bool(others)))
         cases: list[Row] = [{"section": "training", "dataset": "synthetic"}]
         cases += [{"section": "training", "dataset": "ml-1m"}] if flags.data_dir else []
         for case in record.missing(cases):
@@ -147,16 +145,16 @@ def run_scans(section: str, flags: Flags, path: Path, torch: bool) -> list[Row]:
 
 
 def compare_training(dataset: str, flags: Flags) -> Row:
-    """Train with either scan; what "auto" learns must lie in the interval of "fused"."""
-    runs = {scan: train(dataset, scan, flags) for scan in ("auto", "fused")}
-    auto, fused = runs["auto"], runs["fused"]
+    """Train with either scan; what "auto" learns must lie in the interval of "tiled"."""
+    runs = {scan: train(dataset, scan, flags) for scan in ("auto", "tiled")}
+    auto, tiled = runs["auto"], runs["tiled"]
     row: Row = {
-        "speed_of_auto_over_fused": auto["steps_per_second"] / fused["steps_per_second"],
+        "speed_of_auto_over_tiled": auto["steps_per_second"] / tiled["steps_per_second"],
         "runs": runs,
     }
     outside = []
     for name in _METRICS:
-        low, high = fused["test"]["interval"][name]
+        low, high = tiled["test"]["interval"][name]
         if not low <= auto["test"][name] <= high:
             outside.append(f"{name} {auto['test'][name]:.4f} not in [{low:.4f}, {high:.4f}]")
     return row | ({"status": "failed", "reason": "; ".join(outside)} if outside else {})

@@ -375,9 +375,20 @@ def run(flags: type[T], measure: Callable[[T], None]) -> None:
         measure(parse(flags, args=sys.argv[1:]))
 
 
-def default_path(kind: str) -> Path:
-    """Return runs/KIND-DATE-TIME.json."""
-    return Path("runs") / time.strftime(f"{kind}-%Y%m%d-%H%M%S.json")
+def record_of(name: str, flags: Any, settings: Any = None, **options: Any) -> Record:
+    """Return the record of NAME.py: of ``flags.out``, or of runs/NAME-DATE-TIME.json.
+
+    Args:
+        name: of the script, without ".py".
+        flags: its dataclass of flags.
+        settings: what makes two measurements the same one (all flags but folders and files).
+        options: of ``Record``.
+    """
+    if settings is None:
+        names = [field.name for field in fields(flags) if field.name not in ("out", "data_dir")]
+        settings = {name: getattr(flags, name) for name in names}
+    path = flags.out or Path("runs") / time.strftime(f"{name}-%Y%m%d-%H%M%S.json")
+    return Record(path, command_of(f"{name}.py", flags), settings, **options)
 
 
 def command_of(script: str, flags: Any) -> str:

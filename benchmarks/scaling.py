@@ -16,7 +16,7 @@ from echojax.config import Config
 from echojax.errors import UserError
 from echojax.hlo import Collective, collectives
 from echojax.report.tables import Column, Table, number
-from harness import Program, Record, Row
+from harness import Program, Row
 from step import RandomStep
 
 
@@ -71,9 +71,7 @@ def scale(flags: Flags) -> None:
         flags.items: list(dict.fromkeys(sizes)),
         flags.large_items: [(most, flags.rows, 1), (most, flags.rows, most)],
     }
-    settings = {name: value for name, value in asdict(flags).items() if name != "out"}
-    path = flags.out or harness.default_path("scaling")
-    with Record(path, harness.command_of("scaling.py", flags), settings) as record:
+    with harness.record_of("scaling", flags) as record:
         for case in record.missing([{"items": items} for items in groups]):
             record.add(*measure(flags, case["items"], groups[case["items"]]))
         rows = record.document.rows

@@ -182,8 +182,8 @@ def _scan(name: str, arguments: Arrays) -> jax.Array:
             [arguments[k] if k in ("u", "z") else arguments[k][d] for k in ORDER] for d in (0, 1)
         ]
         y = [selective_scan(*each[d], delta_softplus=True, reverse=bool(d)) for d in (0, 1)]
-        return jnp.stack(y)  # type: ignore[arg-type]
-    return selective_scan(*in_order, delta_softplus=True, implementation=name)  # type: ignore[return-value]
+        return jnp.stack(y)
+    return selective_scan(*in_order, delta_softplus=True, implementation=name)
 
 
 def _kernels(option: dict[str, Any], arguments: Arrays) -> jax.Array:
@@ -307,7 +307,7 @@ def measure_roofline() -> Roofline:
     """Measure both with loops that are large enough for the device: the best of a few runs.
 
     The copy reads and writes an array past every cache, in place: fresh pages cost time on a CPU.
-    The exponentials wait for no others; they are XLA's or those of the "fused" scan, which are the
+    The exponentials wait for no others; they are XLA's or those of the "tiled" scan, which are the
     faster ones on a CPU.
     """
     cpu = jax.default_backend() == "cpu"

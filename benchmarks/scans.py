@@ -6,8 +6,9 @@ and the share of what the device's copy bandwidth and exponentials allow.
 
 import math
 import os
+import runpy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
@@ -22,7 +23,7 @@ from echojax.errors import UserError, unknown_name
 from echojax.report.tables import Column, Table, number
 from harness import Program, Record, Row
 from scan_programs import ONE_LAUNCH, PASSES, TWO_LAUNCHES, Problem, Roofline, Shape
-from selective_scan import implementations
+from selective_scan import implementations, register
 
 DTYPES = ("float32", "bfloat16")
 
@@ -40,6 +41,8 @@ class Flags:
     directions", a layer's two scans in one call, and "two directions", one after the other."""
     shape: Annotated[tuple[str, ...], UseAppendAction] = ()
     """A size to measure, as B,L,E,N; may be given again (a grid that suits the device)."""
+    module: str | None = None
+    """A scan of your own, as FILE.py:FUNCTION; see docs/extending.md for what it is called with."""
     dtypes: tuple[Literal["float32", "bfloat16"], ...] | None = None
     """Of u, delta, z, B and C; the rest is float32 (both, or float32 with --quick)."""
     against: Literal["torch"] | None = None
@@ -122,6 +125,30 @@ def _shape(text: str) -> Shape:
     return Shape(*map(int, parts))
 
 
+def register_from(module: str) -> str:
+    """Register the scan that FILE.py:FUNCTION names by the function's name; leave out its folder.
+
+    Raises:
+        UserError: there is no such file or function, or it cannot be imported.
+    """
+    file, _, name = module.rpartition(":")
+    path = Path(file)
+    if path.suffix != ".py" or not path.is_file():
+        raise UserError(f"--module {module}: no such file; name a scan as FILE.py:FUNCTION")
+    try:
+        scan = runpy.run_path(str(path)).get(name)
+    except Exception as error:
+        reason = harness.not_measured(error)["reason"]
+        raise UserError(f"--module {module} cannot be imported: {reason}") from None
+    if not callable(scan):
+        raise UserError(f"--module {module}: {path} has no function {name!r}")
+    try:
+        register(name, scan)
+    except ValueError as error:
+        raise UserError(f"--module {module}: {error}") from None
+    return f"{path.name}:{name}"
+
+
 def compare(flags: Flags) -> None:
     """Measure what is missing, size by size, and write the page."""
     others = scan_programs.torch_scans() if flags.against else []
@@ -133,13 +160,12 @@ def compare(flags: Flags) -> None:
     if others:  # PyTorch needs memory of the same GPU
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     jax.config.update("jax_enable_compilation_cache", False)  # compile times are measured
+    if flags.module is not None:
+        flags = replace(flags, module=register_from(flags.module))
     here = implementations()
     settings = resolved(flags, here, others, jax.default_backend() == "cpu")
-    path, command = (
-        flags.out or harness.default_path("scans"),
-        harness.command_of("scans.py", flags),
-    )
-    record = Record(path, command, settings, others=others, time_limit=flags.time_limit)
+    options = {"others": others, "time_limit": flags.time_limit}
+    record = harness.record_of("scans", flags, settings, **options)
     facts = record.document.facts
     facts["not here"] = {name: reason for name, reason in here.items() if reason is not None}
     cases: list[Row] = [

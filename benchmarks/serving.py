@@ -24,7 +24,7 @@ from echojax.models.echomamba4rec import Components, EchoMamba4Rec
 from echojax.report.tables import Table, number
 from echojax.serving.streaming import Stream, StreamState
 from echojax.serving.top_k import top_k
-from harness import Program, Record, Row, log
+from harness import Program, Row, log
 
 ITEMS = 10_000  # in the table that is looked up; its size does not matter to encoding
 SEARCHED = {"d_model": 64, "best": 16, "excluded": 64}  # best: as Recommender does for k = 10
@@ -254,8 +254,7 @@ def bench(flags: Flags) -> None:
     settings = resolved(flags)
     harness.use_cores(flags.cores)
     jax.config.update("jax_enable_compilation_cache", False)  # compile times are measured
-    command, path = harness.command_of("serving.py", flags), flags.out
-    with Record(path or harness.default_path("serving"), command, settings) as record:
+    with harness.record_of("serving", flags, settings) as record:
         for case in record.missing(settings.cases()):
             with record.row(case) as row:
                 measure(row, settings)

@@ -7,7 +7,7 @@ simulates several devices, which share its cores and its memory.
 
 import resource
 import statistics
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +25,7 @@ from echojax.parameters import is_per_item, map_with_facts
 from echojax.training.builders import make_step, resolved
 from echojax.training.optimizer import make_optimizer
 from echojax.training.step import TrainState, compile_step, create_state, over_seeds
-from harness import Program, Record, log
+from harness import Program, log
 
 
 @dataclass(frozen=True)
@@ -126,9 +126,7 @@ def measure(flags: Flags) -> None:
     same = {name: getattr(flags, name) for name in (*names, "item_optimizer")}
     config = Config(objective="prefixes", max_len=flags.events, **same)
     step = RandomStep(config, flags.items, flags.devices)
-    settings = {name: value for name, value in asdict(flags).items() if name != "out"}
-    path = flags.out or harness.default_path("step")
-    with Record(path, harness.command_of("step.py", flags), settings) as record:
+    with harness.record_of("step", flags) as record:
         for case in record.missing([{"devices": describe(step.mesh)}]):
             program, seconds, losses = Program(step.run), [], []
             for _ in range(1 + flags.steps):

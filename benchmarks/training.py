@@ -4,7 +4,6 @@ Everything runs on the given number of CPU cores (or the accelerator), so that t
 file can be compared with each other. Whole commands run in processes of their own.
 """
 
-import dataclasses
 import os
 import statistics
 import subprocess
@@ -36,7 +35,7 @@ from echojax.training.builders import (
 from echojax.training.evaluate import make_evaluator
 from echojax.training.optimizer import make_optimizer
 from echojax.training.step import compile_step, create_state
-from harness import Record, Row, log
+from harness import Row, log
 
 _OFFICIAL = "-official"
 _TRAIN = Path(__file__).parent.parent / "experiments" / "train.py"
@@ -81,13 +80,7 @@ def bench(flags: Flags) -> None:
     cases: list[Row] = [{"what": "epoch", "model": name} for name in flags.models]
     cases += [{"what": "start"}] if flags.start else []
     cases += [{"what": "seeds", "model": name} for name in flags.models] if flags.seeds else []
-    settings = {
-        name: value
-        for name, value in dataclasses.asdict(flags).items()
-        if name not in ("out", "data_dir")
-    }
-    path = flags.out or harness.default_path("training")
-    with Record(path, harness.command_of("training.py", flags), settings) as record:
+    with harness.record_of("training", flags) as record:
         for case in record.missing(cases):
             with record.row(case) as row:
                 if case["what"] == "epoch":

@@ -13,7 +13,7 @@ from typing import Any
 
 import harness
 from echojax.errors import UserError
-from harness import Record, Row, command_of, default_path, log
+from harness import Row, log
 from scan_programs import PASSES, Roofline, Shape
 from scans import DTYPES, Settings, device_seconds, held_to_tolerance, measure
 from selective_scan import implementations
@@ -40,7 +40,7 @@ class Flags:
     """
 
     out: Path | None = None
-    """The JSON file with all times (runs/scan-plans-DATE-TIME.json)."""
+    """The JSON file with all times (runs/tune_scans-DATE-TIME.json)."""
     dry_run: bool = False
     """Try two plans on a tiny size with the kernels interpreted, on any machine."""
 
@@ -71,9 +71,8 @@ def tune(flags: Flags) -> None:
         for size in sizes
         for dtype in (DTYPES if what == "plan" and not flags.dry_run else DTYPES[:1])
     ]
-    path, command = flags.out or default_path("scan-plans"), command_of("tune_scans.py", flags)
     seconds = 0.01 if flags.dry_run else 0.1
-    with Record(path, command, {"dry_run": flags.dry_run}) as record:
+    with harness.record_of("tune_scans", flags) as record:
         for case in record.missing(cases):
             options = options_of(case, dry_run=flags.dry_run)
             settings = Settings((), (), tuple(options), seconds, None)

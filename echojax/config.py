@@ -139,7 +139,7 @@ class ModelFlags:
     max_len: Size | None = None
     """How many of the newest items are read (None: 200 for ml-1m, the data set's own elsewhere)."""
     scan: str = "auto"
-    """Selective scan: auto, pallas_gpu, pallas_tpu, fused, chunked, associative, sequential."""
+    """Selective scan: auto, pallas_gpu, pallas_tpu, tiled, chunked, associative, sequential."""
     plugin: Annotated[str | None, Fact.RESUMABLE] = None
     """A module of your own, or a .py file, that registers models, data sets, losses or metrics;
     with --help it shows what --model takes besides."""

@@ -33,8 +33,12 @@ def unknown_name(kind: str, name: str, known: list[str]) -> UserError:
 
 def one_line(error: BaseException) -> str:
     """Return its message as one line that shows what no terminal should obey, such as colours."""
-    words = " ".join(str(error).split())
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in words)
+    return escaped(" ".join(str(error).split()))
+
+
+def escaped(text: str) -> str:
+    """Return text with what no terminal should obey, line feeds too, written as escapes."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 @contextmanager

@@ -28,14 +28,14 @@ from echojax.errors import UserError
 from echojax.files import read_record
 from harness import Program, Record, Skipped
 from scan_programs import Roofline, Shape
-from selective_scan import selective_scan_gradients, selective_scan_reference
+from selective_scan import dispatch, selective_scan_gradients, selective_scan_reference
 from selective_scan.gpu.plans import PLANS
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 CASES = [{"n": n} for n in range(3)]
-HERE = {"kernel": "needs a GPU", "fused": None, "sequential": None, "reference": None}
-TINY = {"seconds": 0.01, "dtypes": ("float32",), "implementations": ("fused", "sequential")}
+HERE = {"kernel": "needs a GPU", "tiled": None, "sequential": None, "reference": None}
+TINY = {"seconds": 0.01, "dtypes": ("float32",), "implementations": ("tiled", "sequential")}
 
 
 @pytest.fixture(autouse=True)
@@ -227,10 +227,10 @@ def test_the_floor_counts_bytes_and_exponentials():
 
 
 def test_the_oracle_is_measured_only_where_it_is_named():
-    assert scans.resolved(scans.Flags(), HERE, [], True).implementations == ("fused", "sequential")
-    flags = scans.Flags(implementations=("reference", "fused"), shape=("1, 2,3,4", "1,2,3,4"))
+    assert scans.resolved(scans.Flags(), HERE, [], True).implementations == ("tiled", "sequential")
+    flags = scans.Flags(implementations=("reference", "tiled"), shape=("1, 2,3,4", "1,2,3,4"))
     settings = scans.resolved(flags, HERE, ["torch loop"], True)
-    assert settings.implementations == ("fused", "reference", "torch loop")
+    assert settings.implementations == ("tiled", "reference", "torch loop")
     assert settings.shapes == (Shape(1, 2, 3, 4),)
 
 
@@ -248,7 +248,7 @@ def test_every_grid_sweeps_length_and_batch(quick, cpu):
     [
         (["--shape", "1,2,3"], "--shape '1,2,3' is not B,L,E,N"),
         (["--shape", "1,2,3,0"], "--shape '1,2,3,0' is not B,L,E,N"),
-        (["--implementations", "fussed"], "did you mean 'fused'"),
+        (["--implementations", "tilled"], "did you mean 'tiled'"),
         (["--implementations", "kernel"], "kernel cannot run here: needs a GPU"),
         (["--dtypes", "float16"], "--dtypes"),
         (["--seconds", "0"], "--seconds must be a number above 0, not 0"),
@@ -266,6 +266,35 @@ def test_scans_beside_a_scan_that_is_not_installed(monkeypatch):
         scans.compare(scans.Flags(against="torch"))
 
 
+def test_a_scan_of_ones_own_is_measured_beside_the_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(dispatch, "_NEEDS", dict(dispatch._NEEDS))
+    monkeypatch.setattr(scan_programs, "measure_roofline", lambda: Roofline(1e9, 1e9))
+    (tmp_path / "my.py").write_text(
+        "from selective_scan.xla import sequential\n"
+        "def mine(inputs, *, reverse):\n"
+        "    y, last = sequential(inputs, reverse=reverse)\n"
+        "    return 1.5 * y, last\n"
+    )
+    path = tmp_path / "r.json"
+    module = {"module": f"{tmp_path / 'my.py'}:mine", "implementations": ("mine",)}
+    try:
+        scans.compare(scans.Flags(**TINY | module, shape=("1,2,3,2",), out=path))
+    finally:
+        dispatch.SCANS.pop("mine", None)
+    document = json.loads(path.read_text())
+    assert "--module my.py:mine" in document["command"]
+    forward, _ = document["rows"]
+    assert forward["implementation"] == "mine"
+    assert forward["errors"]["y"] > 0.01
+    for flag, says in (
+        ("none.py:scan", "no such file; name a scan as FILE.py:FUNCTION"),
+        (f"{tmp_path / 'my.py'}:yours", "has no function 'yours'"),
+        (f"{tmp_path / 'my.py'}:sequential", "'sequential' is this package's own"),
+    ):
+        with pytest.raises(UserError, match=says):
+            scans.compare(scans.Flags(module=flag))
+
+
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
     """Return the file of a tiny comparison, of which one shape was too large."""
@@ -277,7 +306,7 @@ def compared(tmp_path_factory):
 
 def test_a_comparison_records_times_memory_and_errors(compared):
     results = json.loads(compared.read_text())
-    flags = "--implementations fused sequential --shape 2,4,3,2 --shape 1,8,3,2"
+    flags = "--implementations tiled sequential --shape 2,4,3,2 --shape 1,8,3,2"
     assert results["command"].startswith(f"python benchmarks/scans.py {flags}")
     assert results["finished"]
     assert len(results["rows"]) == 4 * 2 * 2
@@ -305,7 +334,7 @@ def test_a_comparison_records_times_memory_and_errors(compared):
 def test_a_scan_that_fails_or_is_wrong_stops_no_other(monkeypatch, tmp_path):
     shape = Shape(2, 4, 3, 2)
     problem = scan_programs.make_problem(shape, "float32")
-    right = {w: scan_programs.make_program("fused", problem, w) for w in scan_programs.PASSES}
+    right = {w: scan_programs.make_program("tiled", problem, w) for w in scan_programs.PASSES}
 
     def scaled(factor, program):
         def start(*arguments):
@@ -589,7 +618,7 @@ def test_the_acceptance_dry_run(tmp_path):
     assert sections == {"tests", "scans", "directions", "training"}
     assert {row["status"] for row in document["rows"]} <= {"passed", "measured", "skipped"}
     (run,) = (row for row in document["rows"] if row["section"] == "training")
-    assert run["runs"]["auto"]["steps"] == run["runs"]["fused"]["steps"] == 3
+    assert run["runs"]["auto"]["steps"] == run["runs"]["tiled"]["steps"] == 3
 
 
 def test_a_failed_check_fails_the_acceptance(caplog):

@@ -14,6 +14,7 @@ COMMANDS = {
     "recommend": "ask a run for recommendations",
     "export": "write a run as a folder that jax and numpy run without echojax",
     "explore": "ask runs in a browser, on this machine only",
+    "data": "say what a file or a named data set is",
     "scans": "compare the selective scans on this device",
     "reproduce": "run a suite of models, data sets and seeds and write its page",
 }

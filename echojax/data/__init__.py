@@ -2,6 +2,7 @@
 
 from echojax.data.batching import Batches, StackedBatches, batches, iterate
 from echojax.data.dataset import Dataset, prepare
+from echojax.data.description import Description, describe
 from echojax.data.examples import Examples, Windows, windows
 from echojax.data.layouts import FORMATS, Columns
 from echojax.data.load import load_dataset
@@ -15,12 +16,14 @@ __all__ = [
     "Batches",
     "Columns",
     "Dataset",
+    "Description",
     "Examples",
     "Source",
     "Split",
     "StackedBatches",
     "Windows",
     "batches",
+    "describe",
     "global_time_split",
     "item_titles",
     "iterate",

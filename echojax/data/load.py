@@ -59,12 +59,34 @@ def load_dataset(
     Raises:
         UserError: Anything wrong with names, files or what is in them.
     """
+    name, files = find_files(name, data_path=data_path, data_dir=data_dir, columns=columns)
+    if not files:
+        read = DATASETS[name].read
+        if read is None:
+            return _synthetic(seed, k_core, duplicates)
+        return _registered(name, read(), k_core, duplicates)
+    dataset = _prepared(name, files, columns, k_core, duplicates)
     if data_path is not None:
-        files = _own_files(data_path)
-        dataset = _prepared(_name(data_path, files), files, columns, k_core, duplicates)
         for note in dataset.fingerprint["source"].get("notes", []):
             log.info("%s", note)
         return _titled(dataset, files[0].path, data_dir, items_path, title_column, columns.item)
+    found, published = statistics_of(dataset), DATASETS[name].five_core
+    if (k_core, duplicates) == (5, "keep") and found != published:
+        log.info("%s: %s is not the published %s", files[0], found, published)
+    return _titled(dataset, None, data_dir, items_path, title_column)
+
+
+def find_files(
+    name: str, *, data_path: DataPath | None, data_dir: Path | str | None, columns: Columns
+) -> tuple[str, list[TextFile]]:
+    """Return what a data set is called, and its files; none of what is generated or registered.
+
+    Raises:
+        UserError: There are none, or columns are given for data whose own are known.
+    """
+    if data_path is not None:
+        files = _own_files(data_path)
+        return _name(data_path, files), files
     if columns != Columns():
         raise UserError(
             "--data-format, --columns, --time-format, --missing-ids and the --...-column flags "
@@ -72,16 +94,10 @@ def load_dataset(
         )
     if name not in DATASETS:
         raise unknown_name("--dataset", name, list(DATASETS))
-    if name == "synthetic":
-        return _synthetic(seed, k_core, duplicates)
     source = DATASETS[name]
-    if source.read is not None:
-        return _registered(name, source.read(), k_core, duplicates)
-    file = _find(source, data_folders(data_dir)) or _fetch(name, source, data_dir)
-    dataset = _prepared(name, [file], columns, k_core, duplicates)
-    if (k_core, duplicates) == (5, "keep") and statistics_of(dataset) != source.five_core:
-        log.info("%s: %s is not the published %s", file, statistics_of(dataset), source.five_core)
-    return _titled(dataset, None, data_dir, items_path, title_column)
+    if name == "synthetic" or source.read is not None:
+        return name, []
+    return name, [_find(source, data_folders(data_dir)) or _fetch(name, source, data_dir)]
 
 
 def _titled(

@@ -181,11 +181,24 @@ def _described(times: np.ndarray) -> str | None:
             some = pl.Series(times[:1000].astype(np.int64)).cast(pl.String)
             if not some.str.to_datetime(pattern, time_unit="us", strict=False).null_count():
                 return f"read as numbers that look like dates ({shown}), whose order is the same"
+    unit = _epoch_unit(times)
+    return f"epoch {unit}, {span(times)}" if unit else None
+
+
+def _epoch_unit(times: np.ndarray) -> str | None:
     for unit, scale in _PER_SECOND.items():
         inside = (times >= _EARLIEST * scale) & (times < _LATEST * scale)
         if 10 * int(inside.sum()) >= 9 * times.size:
-            return f"epoch {unit}, {_days(times.min() / scale, times.max() / scale)}"
+            return unit
     return None
+
+
+def span(times: np.ndarray) -> str:
+    """Return the first and the last time in words: days, where they look like epoch times."""
+    scale = _PER_SECOND.get(_epoch_unit(times) or "")
+    if scale is None:
+        return f"{times.min():,.15g} to {times.max():,.15g}"
+    return _days(times.min() / scale, times.max() / scale)
 
 
 def _days(first: float, last: float) -> str:

@@ -56,7 +56,23 @@ class KeyValueCache(NamedTuple):
         )
 
 
-class SelfAttention(nnx.Module):
+class CachedAttention(nnx.Module):
+    """Attention of ``heads`` over positions whose keys and values are kept."""
+
+    heads: int
+    norm: nnx.LayerNorm
+
+    def start(self, batch: int, max_len: int, dtype: DTypeLike) -> KeyValueCache:
+        """Return the cache before the first position."""
+        head_size = self.norm.num_features // self.heads
+        return KeyValueCache.empty((batch, self.heads, max_len, head_size), dtype)
+
+    def by_head(self, x: Array) -> Array:
+        """Return vectors (..., D) as (..., H, D / H)."""
+        return x.reshape(*x.shape[:-1], self.heads, x.shape[-1] // self.heads)
+
+
+class SelfAttention(CachedAttention):
     """``LayerNorm(dropout(out(softmax(q k^T / sqrt(D / heads)) v)) + x)``.
 
     Args:
@@ -79,8 +95,9 @@ class SelfAttention(nnx.Module):
 
     def __call__(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
         """Return the output at every position, (B, L, D)."""
-        q, k, v = (self._split(linear(x_BxLxD)) for linear in (self.query, self.key, self.value))
-        if blocks_are_better(x_BxLxD.shape[1]):
+        q, k, v = (self.by_head(linear(x_BxLxD)) for linear in (self.query, self.key, self.value))
+        # ``jax.nn.dot_product_attention`` has its softmax in float32 whatever the inputs.
+        if blocks_are_better(x_BxLxD.shape[1]) or x_BxLxD.dtype == jnp.float64:
             y_BxLxHxK = blocked_attention(q, k, v, lengths_B, causal=self.causal)
         else:
             y_BxLxHxK = jax.nn.dot_product_attention(
@@ -95,13 +112,8 @@ class SelfAttention(nnx.Module):
     def readout(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
         """Return the output at the last item only, (B, D): it sees all items in either case."""
         last_BxD = at_position(x_BxLxD, lengths_B - 1)
-        cache = KeyValueCache.of_all(*map(self._split, (self.key(x_BxLxD), self.value(x_BxLxD))))
+        cache = KeyValueCache.of_all(*map(self.by_head, (self.key(x_BxLxD), self.value(x_BxLxD))))
         return self._at_newest(cache, last_BxD, lengths_B, dropout_keys)
-
-    def start(self, batch: int, max_len: int, dtype: DTypeLike) -> KeyValueCache:
-        """Return the cache before the first position."""
-        head_size = self.norm.num_features // self.heads
-        return KeyValueCache.empty((batch, self.heads, max_len, head_size), dtype)
 
     def step(
         self, cache: KeyValueCache, x_BxD: Array, position_B: Array
@@ -110,7 +122,7 @@ class SelfAttention(nnx.Module):
 
         Only causal attention gives what ``readout`` would.
         """
-        cache = cache.put(position_B, *map(self._split, (self.key(x_BxD), self.value(x_BxD))))
+        cache = cache.put(position_B, *map(self.by_head, (self.key(x_BxD), self.value(x_BxD))))
         return cache, self._at_newest(cache, x_BxD, position_B + 1, None)
 
     def _at_newest(self, cache: KeyValueCache, x_BxD: Array, lengths_B: Array, keys: Keys) -> Array:
@@ -118,7 +130,7 @@ class SelfAttention(nnx.Module):
 
         On a CPU it is a twentieth of what ``jax.nn.dot_product_attention`` takes for one query.
         """
-        q_BxHxK = self._split(self.query(x_BxD))
+        q_BxHxK = self.by_head(self.query(x_BxD))
         score_BxHxL = jnp.einsum(
             "bhk,bhlk->bhl",
             q_BxHxK * q_BxHxK.shape[-1] ** -0.5,
@@ -130,16 +142,8 @@ class SelfAttention(nnx.Module):
         y_BxHxK = jnp.einsum("bhl,bhlk->bhk", weight_BxHxL.astype(x_BxD.dtype), cache.value_BxHxLxK)
         return self._with_residual(y_BxHxK, x_BxD, keys)
 
-    def _split(self, x: Array) -> Array:
-        return split_heads(x, self.heads)
-
     def _with_residual(self, y: Array, x: Array, keys: Keys) -> Array:
         return self.norm(dropout(self.out(y.reshape(x.shape)), self.dropout, keys) + x)
-
-
-def split_heads(x: Array, heads: int) -> Array:
-    """Return vectors (..., D) by head, (..., H, D / H)."""
-    return x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads)
 
 
 def check_heads(heads: int, d_model: int) -> None:

@@ -28,12 +28,17 @@ class SequenceModel(TimeSharded):
 
     ``objectives`` names the training objectives that fit the model, its own first
     (``echojax.training.objectives``). ``sequence_parallel`` says whether devices may each have a
-    shard of every history (``echojax.models.positions``). Subclasses have further sizes, which
-    ``Config`` describes; their defaults are those of the paper.
+    shard of every history (``echojax.models.positions``), ``not_causal`` why one more event changes
+    more than the newest position (``None`` where it does not). A model with ``start`` and ``step``
+    takes one event at a time; ``windowed`` says that its state has ``max_len`` places, and ``step``
+    needs the position of the event. Subclasses have further sizes, which ``Config`` describes;
+    their defaults are those of the paper.
     """
 
     objectives: ClassVar[tuple[str, ...]] = ("prefixes",)
     sequence_parallel: ClassVar[bool] = False
+    windowed: ClassVar[bool] = False
+    not_causal: str | None = None
 
     def __init__(self, num_items: int, *, d_model: int, max_len: int, rngs: nnx.Rngs):
         self.max_len = max_len
@@ -115,12 +120,9 @@ class CausalModel(SequenceModel):
     """A model whose vector at a position depends on no later one: trainable on all positions.
 
     A subclass has ``read_all``, and its own ``read_out`` where that is cheaper.
-
-    ``not_causal`` says why a model with its options is none after all; ``None`` where it is.
     """
 
     objectives = ("all-positions", "prefixes")
-    not_causal: str | None = None
 
     def encode_all(
         self, item_ids_BxL: Array, lengths_B: Array, *, dropout_keys: Keys = None
@@ -187,8 +189,13 @@ class LayeredModel(SequenceModel):
     ) -> tuple[list[Any], Array]:
         """Take in one more item a row; return the states and the vector after it, (B, D).
 
-        Models that know positions need ``position_B``, that of each item in its history.
+        ``windowed`` models need ``position_B``, that of each item in its history.
+
+        Raises:
+            ValueError: they have none.
         """
+        if self.windowed and position_B is None:
+            raise ValueError(f"{type(self).__name__}.step needs the position of each item")
         x_BxD, after = self.embed(self.lookup_one(item_B), None, position_B), []
         for layer, state in zip(self.layers, states, strict=True):
             state, x_BxD = layer.step(state, x_BxD, position_B)

@@ -19,6 +19,7 @@ class BERT4Rec(TransformerModel):
     """
 
     objectives = ("cloze", "prefixes")
+    not_causal = "its attention looks both ways, so every event changes every position"
 
     def __init__(
         self,

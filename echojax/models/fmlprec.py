@@ -61,6 +61,8 @@ class FMLPRec(LayeredModel):
     computed.
     """
 
+    not_causal = "its filters change every position with every event"
+
     def __init__(
         self,
         num_items: int,

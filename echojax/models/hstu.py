@@ -6,14 +6,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
-from jax.typing import DTypeLike
 
 from echojax.models.attention import (
+    CachedAttention,
     KeyValueCache,
     attend_in_blocks,
     blocks_are_better,
     check_heads,
-    split_heads,
 )
 from echojax.models.base import CausalModel, LayeredModel
 from echojax.models.layers import Keys, dropout, normal, uniform_within
@@ -22,7 +21,7 @@ from echojax.models.positions import at_position
 _TEMPERATURE = 0.05  # of the cosine scores, in all of the authors' configurations
 
 
-class HSTULayer(nnx.Module):
+class HSTULayer(CachedAttention):
     """``f2(dropout(LN(A V) * U)) + x`` with ``U, V, Q, K = silu(f1(LN(x)))`` (equations 1 to 3).
 
     ``A = silu(Q K^T + bias) / max_len`` for the items read so far and 0 for later ones; the bias is
@@ -76,11 +75,6 @@ class HSTULayer(nnx.Module):
         cache = KeyValueCache.of_all(*self._keys_and_values(x_BxLxD))
         return self._at_newest(cache, last_BxD, last_B, dropout_keys)
 
-    def start(self, batch: int, max_len: int, dtype: DTypeLike) -> KeyValueCache:
-        """Return the cache before the first position."""
-        head_size = self.norm.num_features // self.heads
-        return KeyValueCache.empty((batch, self.heads, max_len, head_size), dtype)
-
     def step(
         self, cache: KeyValueCache, x_BxD: Array, position_B: Array
     ) -> tuple[KeyValueCache, Array]:
@@ -97,7 +91,7 @@ class HSTULayer(nnx.Module):
         self, x_BxQxD: Array, cache: KeyValueCache, positions_BxQ: Array, keys: Keys
     ) -> Array:
         u_BxQxD, q_BxQxD = jnp.split(nnx.silu(self.f1_uq(self.norm(x_BxQxD))), 2, axis=-1)
-        q_BxHxQxK = jnp.swapaxes(split_heads(q_BxQxD, self.heads), 1, 2)
+        q_BxHxQxK = jnp.swapaxes(self.by_head(q_BxQxD), 1, 2)
         if blocks_are_better(q_BxHxQxK.shape[2]):  # all positions, of long rows
             av_BxHxQxK = attend_in_blocks(
                 q_BxHxQxK,
@@ -123,7 +117,7 @@ class HSTULayer(nnx.Module):
     def _keys_and_values(self, x: Array) -> tuple[Array, Array]:
         """Return K and V of inputs x (..., D), each (..., H, D / H)."""
         v, k = jnp.split(nnx.silu(self.f1_vk(self.norm(x))), 2, axis=-1)
-        return split_heads(k, self.heads), split_heads(v, self.heads)
+        return self.by_head(k), self.by_head(v)
 
 
 class HSTU(LayeredModel, CausalModel):
@@ -132,6 +126,8 @@ class HSTU(LayeredModel, CausalModel):
     Items are scaled by ``sqrt(D)`` before positions are added. Scores are cosines over a
     temperature of 0.05, as in the authors' code. The oldest item shown is at position 0.
     """
+
+    windowed = True
 
     def __init__(
         self,

@@ -17,14 +17,16 @@ from echojax.models.positions import (
     TimeSharded,
     at_position,
     mask,
-    moved_later,
     neighbours,
-    running_sum,
     whole_length,
     within,
 )
-from selective_scan import selective_scan, selective_scan_readout, selective_scan_step
-from selective_scan.readout import decayed_sum
+from selective_scan import (
+    selective_scan,
+    selective_scan_prefix_readouts,
+    selective_scan_readout,
+    selective_scan_step,
+)
 
 
 class MambaState(NamedTuple):
@@ -137,9 +139,9 @@ class Mamba(TimeSharded):
             z_BxLxE,
             self.dt_bias_E[...],
             delta_softplus=True,
-            lengths_B=lengths_B,
+            lengths=lengths_B,
             reverse=reverse,
-            time_axis=self.time_axis,
+            axis_name=self.time_axis,
             implementation=self.scan,
         )
         return self.out_proj(y_BxLxE)
@@ -183,12 +185,12 @@ class Mamba(TimeSharded):
             -jnp.exp(self.A_log_ExN[...]),
             B_BxLxN,
             u_BxE @ x_kernel[:, inputs:],
-            delta_bias_E=self.dt_bias_E[...],
+            delta_bias=self.dt_bias_E[...],
             delta_softplus=True,
-            start_B=within(start_B, length, axis),
-            stop_B=within(stop_B, length, axis),
+            start=within(start_B, length, axis),
+            stop=within(stop_B, length, axis),
             reverse=reverse,
-            time_axis=axis,
+            axis_name=axis,
             implementation=self.scan,
         )
         return self.out_proj((y_BxE + self.D_E[...] * u_BxE) * nnx.silu(z_BxE))
@@ -202,7 +204,7 @@ class Mamba(TimeSharded):
         as their convolution reads it. All other terms are settled, and summed up once.
         """
         length, axis = x_BxLxD.shape[1], self.time_axis
-        (taps, channels), d_state = self.conv_kernel_KxE.shape, self.d_state
+        taps, channels = self.conv_kernel_KxE.shape
         in_kernel = self.in_proj.kernel[...]
         first_B = jnp.zeros_like(lengths_B)
         z_BxE = at_position(x_BxLxD, first_B, axis) @ in_kernel[:, channels:]
@@ -218,39 +220,20 @@ class Mamba(TimeSharded):
         u_KxBxLxE = jnp.stack(versions)
         dt_KxBxLxR, B_KxBxLxN, _ = self._selected(u_KxBxLxE)
         dt_KxBxLxE = nnx.softplus(self.dt_proj(dt_KxBxLxR) + self.dt_bias_E[...])
-        exact = jnp.promote_types(dt_KxBxLxE.dtype, jnp.float32)
-
-        def of_prefixes(x_KxBxLxF: Array) -> Array:
-            """Return what position m - k has in the prefix that ends at m, at m."""
-            moved = [moved_later(x, k, axis) for k, x in enumerate(x_KxBxLxF.astype(exact))]
-            return jnp.stack(moved)
-
         # Of the first item too, what is read (C, D) changes until its convolution is full.
         place_L = jnp.arange(length) + (jax.lax.axis_index(axis) * length if axis else 0)
         first_KxBxE = jnp.stack([at_position(u, first_B, axis) for u in u_KxBxLxE])
         first_BxLxE = first_KxBxE[jnp.minimum(place_L, taps - 1)].swapaxes(0, 1)
-        C_BxLxN = self._selected(first_BxLxE)[2].astype(exact)
-
-        dt_KxBxLxE, terms_KxBxLxE = of_prefixes(dt_KxBxLxE), of_prefixes(dt_KxBxLxE * u_KxBxLxE)
-        settled_BxLxE = running_sum(dt_KxBxLxE[-1], axis)
-        open_KxBxLxE = jnp.cumsum(dt_KxBxLxE[-2::-1], axis=0)[::-1]  # of an item, and those after
-        S_KxBxLxE = jnp.concatenate(
-            [
-                settled_BxLxE + open_KxBxLxE - dt_KxBxLxE[:-1],
-                (settled_BxLxE - dt_KxBxLxE[-1])[None],
-            ]
+        y_BxLxE = selective_scan_prefix_readouts(
+            u_KxBxLxE,
+            dt_KxBxLxE,
+            -jnp.exp(self.A_log_ExN[...]),
+            B_KxBxLxN,
+            self._selected(first_BxLxE)[2],
+            lengths=within(lengths_B, length, axis),
+            axis_name=axis,
         )
-        inside_KxBxL = jnp.stack([mask(within(lengths_B, length, axis), length)] * taps)
-        inside_KxBxL &= (place_L >= jnp.arange(taps)[:, None])[:, None]
-        w_RxE = decayed_sum(
-            S_KxBxLxE.reshape(-1, channels),
-            -jnp.exp(self.A_log_ExN[...].astype(exact)),
-            (C_BxLxN * of_prefixes(B_KxBxLxN)).reshape(-1, d_state),
-            inside_KxBxL.reshape(-1),
-        )
-        terms_KxBxLxE *= w_RxE.reshape(S_KxBxLxE.shape)
-        y_BxLxE = running_sum(terms_KxBxLxE[-1], axis) + terms_KxBxLxE[:-1].sum(0)
-        y_BxLxE = y_BxLxE.astype(first_BxLxE.dtype) + self.D_E[...] * first_BxLxE
+        y_BxLxE += self.D_E[...] * first_BxLxE
         return self.out_proj(y_BxLxE * nnx.silu(z_BxE)[:, None])
 
     def _convolve(self, x_BxLxE: Array, lengths_B: Array | None, reverse: bool) -> Array:

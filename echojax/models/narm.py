@@ -26,6 +26,8 @@ class NARM(CausalModel):
     paper (.5 and .25).
     """
 
+    windowed = True
+
     def __init__(
         self,
         num_items: int,

@@ -69,25 +69,6 @@ def neighbours(x_BxLxD: Array, count: int, axis: str | None, *, reverse: bool) -
     return jax.lax.ppermute(x_BxLxD[:, -count:], axis, [(i, i + 1) for i in range(last)])
 
 
-def moved_later(x_BxLxD: Array, by: int, axis: str | None) -> Array:
-    """Return what stood ``by`` positions before each one, (B, L, D); 0 where nothing did."""
-    if not by:
-        return x_BxLxD
-    before = neighbours(x_BxLxD, by, axis, reverse=False)
-    return jnp.concatenate([before, x_BxLxD], axis=1)[:, : x_BxLxD.shape[1]]
-
-
-def running_sum(x_BxLxD: Array, axis: str | None) -> Array:
-    """Return the sum over all positions up to each one, itself included, (B, L, D)."""
-    # ``lax.cumsum`` does the same several times slower on the CPU (as an O(L^2) window).
-    sums_BxLxD = jax.lax.associative_scan(jnp.add, x_BxLxD, axis=1)
-    if axis is None:
-        return sums_BxLxD
-    shards_TxBxD = jax.lax.all_gather(sums_BxLxD[:, -1], axis)
-    before_T = jnp.arange(len(shards_TxBxD)) < jax.lax.axis_index(axis)
-    return sums_BxLxD + jnp.einsum("t,tbd->bd", before_T, shards_TxBxD)[:, None]
-
-
 def channels_of_all(x_BxLxD: Array, axis: str) -> Array:
     """Return all positions of this device's share of the channels, (B, T L, D / T)."""
     return jax.lax.all_to_all(x_BxLxD, axis, 2, 1, tiled=True)

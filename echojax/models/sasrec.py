@@ -16,6 +16,8 @@ class SASRec(TransformerModel, CausalModel):
     ``echojax.models.attention``.
     """
 
+    windowed = True
+
     def __init__(
         self,
         num_items: int,

@@ -72,7 +72,7 @@ def export_run(
         raise UserError(f"-k must be at least 1, not {k}")
     check_places(data_dir, data_path)
     # The kernels for one accelerator do not run on another: a scan in plain JAX does on all.
-    run = read_trained(Path(run_dir), scan="fused")
+    run = read_trained(Path(run_dir), scan="tiled")
     item_ids = run.item_ids.tolist()
     items: dict[str, Any] = {"item_ids": item_ids}
     if titles := run_titles(run.titles, run.config, data_dir=data_dir, data_path=data_path):

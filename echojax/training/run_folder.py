@@ -136,6 +136,8 @@ def read_config(path: Path) -> Config:
     if file.exists():
         refuse_special(path)
     values = {_FORMER_NAMES.get(name, name): value for name, value in read_json(file).items()}
+    if values.get("scan") == "fused":  # as it was called before 2026-11-28
+        values["scan"] = "tiled"
     if not {field.name for field in dataclasses.fields(Config)}.issuperset(values):
         raise UserError(f"{file} is not the configuration of a run")
     for name, value in values.items():
@@ -195,7 +197,9 @@ def write_start(path: Path, config: Config, dataset: Dataset, *, keep_data: bool
     if dataset.titles:
         items["titles"] = [dataset.titles.get(item, "") for item in item_ids]
     write_json(path / "items.json", items)
-    write_json(path / "config.json", as_dict(config))
+    # The run may go on from another folder than it began in.
+    data_path = config.data_path and os.path.abspath(config.data_path)
+    write_json(path / "config.json", as_dict(config) | {"data_path": data_path})
 
 
 class _Items(TypedDict):

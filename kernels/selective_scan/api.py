@@ -1,98 +1,126 @@
 """The public functions: arguments are checked, an implementation is chosen and run."""
 
 from functools import partial
-from typing import Any
+from typing import Literal, overload
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from selective_scan.arguments import (
+    AXES,
     ScanInputs,
-    check_arrays,
+    as_arrays,
     direction_of,
-    is_empty,
     state_dtype,
     time_steps,
     where_valid,
 )
-from selective_scan.dispatch import resolve_implementation, scan_named
+from selective_scan.dispatch import SCANS, resolve_implementation
 from selective_scan.readout import readout
 from selective_scan.sequence_parallel import check_no_state, scan_over_time, time_after_shard
 
 
+@overload
 def selective_scan(
-    u_BxLxE: Array,
-    delta_BxLxE: Array,
-    A_ExN: Array,
-    B_BxLxN: Array,
-    C_BxLxN: Array,
-    D_E: Array | None = None,
-    z_BxLxE: Array | None = None,
-    delta_bias_E: Array | None = None,
+    u: Array,
+    delta: Array,
+    A: Array,
+    B: Array,
+    C: Array,
+    D: Array | None = None,
+    z: Array | None = None,
+    delta_bias: Array | None = None,
     *,
     delta_softplus: bool = False,
-    initial_state_BxExN: Array | None = None,
-    lengths_B: Array | None = None,
+    initial_state: Array | None = None,
+    lengths: Array | None = None,
+    segment_ids: Array | None = None,
+    reverse: bool = False,
+    return_last_state: Literal[False] = False,
+    axis_name: str | None = None,
+    implementation: str = "auto",
+) -> Array: ...
+@overload
+def selective_scan(
+    u: Array,
+    delta: Array,
+    A: Array,
+    B: Array,
+    C: Array,
+    D: Array | None = None,
+    z: Array | None = None,
+    delta_bias: Array | None = None,
+    *,
+    delta_softplus: bool = False,
+    initial_state: Array | None = None,
+    lengths: Array | None = None,
+    segment_ids: Array | None = None,
+    reverse: bool = False,
+    return_last_state: Literal[True],
+    axis_name: str | None = None,
+    implementation: str = "auto",
+) -> tuple[Array, Array]: ...
+def selective_scan(
+    u: Array,
+    delta: Array,
+    A: Array,
+    B: Array,
+    C: Array,
+    D: Array | None = None,
+    z: Array | None = None,
+    delta_bias: Array | None = None,
+    *,
+    delta_softplus: bool = False,
+    initial_state: Array | None = None,
+    lengths: Array | None = None,
+    segment_ids: Array | None = None,
     reverse: bool = False,
     return_last_state: bool = False,
-    time_axis: str | None = None,
+    axis_name: str | None = None,
     implementation: str = "auto",
-    chunk: int | None = None,
 ) -> Array | tuple[Array, Array]:
     """Run the selective scan.
 
     Args:
-        u_BxLxE: input.
-        delta_BxLxE: time steps before bias and softplus.
-        A_ExN: negative decay rates.
-        B_BxLxN: how the input enters the states.
-        C_BxLxN: how the states are read.
-        D_E: weight of the input in the output.
-        z_BxLxE: gate; the output is multiplied by silu(z).
-        delta_bias_E: added to ``delta``.
+        u: input, (B, L, E).
+        delta: time steps before bias and softplus, (B, L, E).
+        A: decay rates, (E, N), negative.
+        B: how the input enters the states, (B, L, N).
+        C: how the states are read, (B, L, N).
+        D: weight of the input in the output, (E,).
+        z: gate, (B, L, E); the output is multiplied by silu(z).
+        delta_bias: added to ``delta``, (E,).
         delta_softplus: whether softplus makes the time steps positive.
-        initial_state_BxExN: the state before the first visited position (0 by default).
-        lengths_B: positions at or past the length change no state and give 0.
+        initial_state: the state before the first visited position, (B, E, N) (0 by default).
+        lengths: (B,), integers; positions at or past the length change no state and give 0.
+        segment_ids: (B, L), integers; where a position's id is not that of the one visited before,
+            the state starts anew from 0 (packed rows). A is then at most -1e-16.
         reverse: visit positions from the last (``lengths - 1``) to the first.
         return_last_state: return the state after the last visited position too.
-        time_axis: the mapped axis whose devices each give one shard of time, in order, inside
-            ``shard_map(..., check_vma=False)``; ``lengths`` are those of the shard, and there is
-            no initial state. One state a sequence and device is exchanged.
+        axis_name: the mapped axis whose devices each give one shard of time, in order, inside
+            ``shard_map(..., check_vma=False)``; ``lengths`` are those of the shard, and there are
+            no initial state and no segments. One state a sequence and device is exchanged.
         implementation: a name from ``implementations()``; "auto" chooses.
-        chunk: positions a chunk of implementation "chunked" (64).
 
     Returns:
         y (B, L, E) in the dtype of ``u``; with ``return_last_state`` also the state (B, E, N),
         float32 (float64 where an input is).
 
     Raises:
-        ValueError: a shape does not fit, the implementation is unknown or cannot run here,
-            ``chunk`` is not for it, or an initial state is given with ``time_axis``.
-        TypeError: lengths are not integers, or another argument is not real floating point; or
-            the implementation lacks the derivative that is asked for.
+        ValueError: a shape does not fit, the implementation is unknown or cannot run here, or an
+            initial state or segments are given with ``axis_name``.
+        TypeError: lengths or ids are not integers, or another argument is not real floating
+            point; or the implementation lacks the derivative that is asked for.
     """
-    inputs = ScanInputs(
-        u_BxLxE,
-        delta_BxLxE,
-        A_ExN,
-        B_BxLxN,
-        C_BxLxN,
-        D_E,
-        z_BxLxE,
-        delta_bias_E,
-        initial_state_BxExN,
-        lengths_B,
-    )
-    check_arrays(inputs._asdict())
-    scan = scan_named(resolve_implementation(implementation, *inputs), chunk)
-    if is_empty(u_BxLxE, A_ExN):
-        scan = scan_named("sequential")
-    if time_axis is not None:
-        check_no_state(initial_state_BxExN)
-        scan = partial(scan_over_time, scan, axis=time_axis)
-    y_BxLxE, last = scan(inputs, softplus=delta_softplus, reverse=reverse)
-    return (y_BxLxE, last) if return_last_state else y_BxLxE
+    given = ScanInputs(u, delta, A, B, C, D, z, delta_bias, initial_state, lengths, segment_ids)
+    inputs = ScanInputs(**as_arrays(given._asdict()))
+    scan = SCANS[resolve_implementation(implementation, *inputs)]
+    if axis_name is not None:
+        check_no_state(initial_state=initial_state, segment_ids=segment_ids)
+        scan = partial(scan_over_time, scan, axis=axis_name)
+    y, last = scan(inputs, softplus=delta_softplus, reverse=reverse)
+    return (y, last) if return_last_state else y
 
 
 def bidirectional_scan(
@@ -106,14 +134,15 @@ def bidirectional_scan(
     delta_bias: Array | None = None,
     *,
     delta_softplus: bool = False,
-    lengths_B: Array | None = None,
+    lengths: Array | None = None,
+    segment_ids: Array | None = None,
     implementation: str = "auto",
 ) -> Array:
     """Run the scan from the first position to the last and from the last to the first.
 
-    Each argument but ``lengths_B`` has the shape that ``selective_scan`` takes, or that shape with
-    an axis of 2 in front: the forward direction's and the backward direction's. "pallas_gpu" runs
-    both directions in one launch, and reads what they share once.
+    Each array has the shape that ``selective_scan`` takes or, but for ``lengths`` and
+    ``segment_ids``, that shape with an axis of 2 in front: the forward direction's and the backward
+    direction's. "pallas_gpu" runs both directions in one launch, and reads what they share once.
 
     Returns:
         y (2, B, L, E): forward and backward, each with its own D and gate.
@@ -122,148 +151,132 @@ def bidirectional_scan(
         ValueError: a shape does not fit, or the implementation is unknown or cannot run here.
         TypeError: as for ``selective_scan``.
     """
-
-    def with_directions(x: Array | None, ndim: int) -> Any:
-        return x[None] if x is not None and x.ndim == ndim else x  # shared by both
-
-    u, delta, B, C = (with_directions(x, 3) for x in (u, delta, B, C))
-    z, A = with_directions(z, 3), with_directions(A, 2)
-    D, delta_bias, lengths = (with_directions(x, 1) for x in (D, delta_bias, lengths_B))
-    inputs = ScanInputs(u, delta, A, B, C, D, z, delta_bias, None, lengths)
-    for name, x in inputs._asdict().items():
-        if x is not None and len(x) > 2:
+    given = ScanInputs(u, delta, A, B, C, D, z, delta_bias, None, lengths, segment_ids)._asdict()
+    for name, x in given.items():
+        if x is None:
+            continue
+        x = jnp.asarray(x)
+        if x.ndim == len(AXES[name]) or name in ("lengths", "segment_ids"):
+            x = x[None]  # shared by both
+        elif x.shape[:1] != (2,):
             raise ValueError(f"{name} has shape {x.shape}; its first axis is not 2, the directions")
-    first = jax.tree.map(lambda x: x[0], inputs)
-    check_arrays(first._replace(lengths_B=lengths_B)._asdict())
+        given[name] = x
+    inputs = ScanInputs(**given)
+    as_arrays(direction_of(inputs, 0)._asdict())
     name = resolve_implementation(implementation, *inputs)
-    if is_empty(u, A):
-        name = "sequential"
     if name == "pallas_gpu":
         from selective_scan import gpu
 
         return gpu.scan_both(inputs, softplus=delta_softplus)[0]
-    scan = scan_named(name)
-    each = [
-        scan(direction_of(inputs, d), softplus=delta_softplus, reverse=bool(d))[0] for d in (0, 1)
-    ]
-    return jnp.stack(each)
+    scan = partial(SCANS[name], softplus=delta_softplus)
+    return jnp.stack([scan(direction_of(inputs, d), reverse=bool(d))[0] for d in (0, 1)])
 
 
 def selective_scan_readout(
-    u_BxLxE: Array,
-    delta_BxLxE: Array,
-    A_ExN: Array,
-    B_BxLxN: Array,
-    C_BxN: Array,
+    u: Array,
+    delta: Array,
+    A: Array,
+    B: Array,
+    C: Array,
     *,
-    delta_bias_E: Array | None = None,
+    delta_bias: Array | None = None,
     delta_softplus: bool = False,
-    start_B: Array | None = None,
-    stop_B: Array | None = None,
+    start: Array | None = None,
+    stop: Array | None = None,
     reverse: bool = False,
-    initial_state_BxExN: Array | None = None,
-    time_axis: str | None = None,
+    initial_state: Array | None = None,
+    axis_name: str | None = None,
     implementation: str = "auto",
 ) -> Array:
     """Return C . h after the last visited position only, (B, E), without D and gate.
 
-    A sequence encoder needs no more of its last layer, and it is far cheaper: "fused" computes it
-    in closed form, the others run their scan.
+    A sequence encoder needs no more of its last layer, and it is far cheaper: "tiled" computes it
+    in closed form, the others run their scan. Arguments that are not listed are those of
+    ``selective_scan``.
 
     Args:
-        u_BxLxE: as for ``selective_scan``, like ``delta``, A, B, bias and softplus.
-        delta_BxLxE: time steps before bias and softplus.
-        A_ExN: negative decay rates.
-        B_BxLxN: how the input enters the states.
-        C_BxN: how the state after the last visited position is read.
-        delta_bias_E: added to ``delta``.
+        u: as for ``selective_scan``, like ``delta``, A and B.
+        delta: time steps before bias and softplus.
+        A: negative decay rates.
+        B: how the input enters the states.
+        C: how the state after the last visited position is read, (B, N).
+        delta_bias: added to ``delta``.
         delta_softplus: whether softplus makes the time steps positive.
-        start_B: first position of the visited range (0 by default).
-        stop_B: where the range ends, exclusive (L by default).
+        start: first position of the visited range, (B,), integers (0 by default).
+        stop: where the range ends, exclusive, (B,), integers (L by default).
         reverse: visit from ``stop - 1`` down to ``start``.
-        initial_state_BxExN: the state before the first visited position.
-        time_axis: as for ``selective_scan``; start and stop are those of the shard, C and the
+        initial_state: the state before the first visited position.
+        axis_name: as for ``selective_scan``; start and stop are those of the shard, C and the
             result the same on all devices. A sum of time steps and one result are exchanged.
         implementation: a name from ``implementations()``; "auto" chooses.
 
     Raises:
         ValueError: a shape does not fit, the implementation is unknown or cannot run here, or an
-            initial state is given with ``time_axis``.
+            initial state is given with ``axis_name``.
         TypeError: as for ``selective_scan``; start and stop are integers too.
     """
-    floats = {
-        "u_BxLxE": u_BxLxE,
-        "delta_BxLxE": delta_BxLxE,
-        "A_ExN": A_ExN,
-        "B_BxLxN": B_BxLxN,
-        "C_BxN": C_BxN,
-        "delta_bias_E": delta_bias_E,
-        "initial_state_BxExN": initial_state_BxExN,
-    }
-    check_arrays(floats | {"start_B": start_B, "stop_B": stop_B})
-    name = resolve_implementation(implementation, *floats.values())
-    if is_empty(u_BxLxE, A_ExN):
-        name = "sequential"
-    dtype = state_dtype(u_BxLxE, delta_BxLxE, A_ExN, B_BxLxN, C_BxN)
-    batch, length, _ = u_BxLxE.shape
+    given = {"u": u, "delta": delta, "A": A, "B": B, "C": C, "delta_bias": delta_bias}
+    given |= {"initial_state": initial_state, "start": start, "stop": stop}
+    u, delta, A, B, C, delta_bias, state, start, stop = as_arrays(given, {"C": "BN"}).values()
+    name = resolve_implementation(implementation, u, delta, A, B, C, delta_bias, state)
+    given_dtype, dtype = u.dtype, state_dtype(u, delta, A, B, C)
+    batch, length, _ = u.shape
     position_L, valid_BxL = jnp.arange(length), jnp.ones((batch, length), bool)
-    if start_B is not None:
-        valid_BxL &= position_L >= start_B[:, None]
-    if stop_B is not None:
-        valid_BxL &= position_L < stop_B[:, None]
-    t_BxLxE = time_steps(delta_BxLxE, delta_bias_E, delta_softplus, valid_BxL, dtype)
-    u_BxLxE, B_BxLxN = where_valid(valid_BxL, (u_BxLxE, B_BxLxN))
+    if start is not None:
+        valid_BxL &= position_L >= start[:, None]
+    if stop is not None:
+        valid_BxL &= position_L < stop[:, None]
+    dt = time_steps(delta, delta_bias, delta_softplus, valid_BxL, dtype)
+    u, B = where_valid(valid_BxL, (u, B))
     later_BxE = None
-    if time_axis is not None:
-        check_no_state(initial_state_BxExN)
-        later_BxE = time_after_shard(t_BxLxE, time_axis, reverse=reverse)
-    u, A, B, C = (x.astype(dtype) for x in (u_BxLxE, A_ExN, B_BxLxN, C_BxN))
-    if name == "fused":
-        state = None if initial_state_BxExN is None else initial_state_BxExN.astype(dtype)
-        y_BxE = readout(u, t_BxLxE, A, B, C, state, valid_BxL, later_BxE, reverse=reverse)
+    if axis_name is not None:
+        check_no_state(initial_state=state)
+        later_BxE = time_after_shard(dt, axis_name, reverse=reverse)
+    u, A, B, C = (x.astype(dtype) for x in (u, A, B, C))
+    if name == "tiled":
+        state = None if state is None else state.astype(dtype)
+        y_BxE = readout(u, dt, A, B, C, state, valid_BxL, later_BxE, reverse=reverse)
     else:
         # The time steps are ready, and 0 where a position is not visited.
-        inputs = ScanInputs(
-            u, t_BxLxE, A, B, jnp.zeros_like(B), initial_state_BxExN=initial_state_BxExN
-        )
-        _, last = scan_named(name)(inputs, softplus=False, reverse=reverse)
+        inputs = ScanInputs(u, dt, A, B, jnp.zeros_like(B), initial_state=state)
+        _, last = SCANS[name](inputs, softplus=False, reverse=reverse)
         if later_BxE is not None:
             last *= jnp.exp(later_BxE[..., None] * A)
         y_BxE = jnp.einsum("ben,bn->be", last, C, precision="highest")
-    if time_axis is not None:
-        y_BxE = jax.lax.psum(y_BxE, time_axis)
-    return y_BxE.astype(u_BxLxE.dtype)
+    if axis_name is not None:
+        y_BxE = jax.lax.psum(y_BxE, axis_name)
+    return y_BxE.astype(given_dtype)
 
 
 def selective_scan_step(
-    state_BxExN: Array,
-    u_BxE: Array,
-    delta_BxE: Array,
-    A_ExN: Array,
-    B_BxN: Array,
-    C_BxN: Array,
-    D_E: Array | None = None,
-    z_BxE: Array | None = None,
-    delta_bias_E: Array | None = None,
+    state: Array,
+    u: Array,
+    delta: Array,
+    A: Array,
+    B: Array,
+    C: Array,
+    D: Array | None = None,
+    z: Array | None = None,
+    delta_bias: Array | None = None,
     *,
     delta_softplus: bool = False,
 ) -> tuple[Array, Array]:
     """Take in one more event; return its output, (B, E), and the state after it, (B, E, N).
 
-    Arguments are those of ``selective_scan`` at one position; the state is what
+    Arguments are those of ``selective_scan`` at one position, without the axis L; the state is what
     ``return_last_state`` gives, or zeros.
     """
     y_Bx1xE, state = selective_scan(
-        u_BxE[:, None],
-        delta_BxE[:, None],
-        A_ExN,
-        B_BxN[:, None],
-        C_BxN[:, None],
-        D_E,
-        None if z_BxE is None else z_BxE[:, None],
-        delta_bias_E,
+        u[:, None],
+        delta[:, None],
+        A,
+        B[:, None],
+        C[:, None],
+        D,
+        None if z is None else z[:, None],
+        delta_bias,
         delta_softplus=delta_softplus,
-        initial_state_BxExN=state_BxExN,
+        initial_state=state,
         return_last_state=True,
         implementation="sequential",
     )

@@ -1,7 +1,8 @@
 """The arguments of a scan, their checks, and what is the same around every pure JAX scan."""
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, Protocol, TypeVar
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -11,20 +12,42 @@ from selective_scan.elementwise import softplus as exact_softplus
 
 Tree = TypeVar("Tree")
 
+# The axes of each argument, and which are whole numbers.
+AXES = {
+    "u": "BLE",
+    "delta": "BLE",
+    "A": "EN",
+    "B": "BLN",
+    "C": "BLN",
+    "D": "E",
+    "z": "BLE",
+    "delta_bias": "E",
+    "initial_state": "BEN",
+    "lengths": "B",
+    "start": "B",
+    "stop": "B",
+    "segment_ids": "BL",
+}
+_WHOLE = ("lengths", "start", "stop", "segment_ids")
+
+# The time step before a segment: no state is left after it. As a power of 2 it changes no digits.
+_FOREVER = 2.0**60
+
 
 class ScanInputs(NamedTuple):
     """The arrays of one selective scan; see ``selective_scan``. ``None`` where not given."""
 
-    u_BxLxE: Array
-    delta_BxLxE: Array
-    A_ExN: Array
-    B_BxLxN: Array
-    C_BxLxN: Array
-    D_E: Array | None = None
-    z_BxLxE: Array | None = None
-    delta_bias_E: Array | None = None
-    initial_state_BxExN: Array | None = None
-    lengths_B: Array | None = None
+    u: Array
+    delta: Array
+    A: Array
+    B: Array
+    C: Array
+    D: Array | None = None
+    z: Array | None = None
+    delta_bias: Array | None = None
+    initial_state: Array | None = None
+    lengths: Array | None = None
+    segment_ids: Array | None = None
 
 
 def direction_of(inputs: ScanInputs, direction: int) -> ScanInputs:
@@ -42,15 +65,17 @@ class Scan(Protocol):
 class Recurrence(NamedTuple):
     """What a plain recurrence reads: h_l = exp(dt_l A) h_{l-1} + dt_l B_l u_l, and C_l . h_l.
 
-    All of one dtype; time steps are positive, and 0 where a position is not valid.
+    All of one dtype, float32 or float64: u and dt (B, L, E), A (E, N), B and C (B, L, N), and the
+    state before the first visited position, (B, E, N). Time steps are positive, and 0 where a
+    position is not valid: there the state passes unchanged.
     """
 
-    u_BxLxE: Array
-    dt_BxLxE: Array
-    A_ExN: Array
-    B_BxLxN: Array
-    C_BxLxN: Array
-    state_BxExN: Array
+    u: Array
+    dt: Array
+    A: Array
+    B: Array
+    C: Array
+    state: Array
 
 
 # core(Recurrence, reverse=...) -> (C . h at every position (B, L, E), the last state (B, E, N))
@@ -61,76 +86,95 @@ def with_epilogue(core: Core) -> Scan:
     """Return the scan whose recurrence is ``core``: time steps before it, D and gate after it."""
 
     def scan(inputs: ScanInputs, *, softplus: bool, reverse: bool) -> tuple[Array, Array]:
-        u_BxLxE, delta_BxLxE, A_ExN, B_BxLxN, C_BxLxN, D_E, z_BxLxE, bias_E, state, lengths_B = (
-            inputs
-        )
-        dtype = state_dtype(u_BxLxE, delta_BxLxE, A_ExN, B_BxLxN, C_BxLxN)
-        valid_BxL = valid_mask(lengths_B, u_BxLxE.shape[1])
-        dt_BxLxE = time_steps(delta_BxLxE, bias_E, softplus, valid_BxL, dtype)
-        u_BxLxE, B_BxLxN, C_BxLxN, z_BxLxE = where_valid(
-            valid_BxL, (u_BxLxE, B_BxLxN, C_BxLxN, z_BxLxE)
-        )
-        state_BxExN = initial(state, u_BxLxE.shape[0], A_ExN, dtype)
-        u, A, B, C = (x.astype(dtype) for x in (u_BxLxE, A_ExN, B_BxLxN, C_BxLxN))
-        inside = Recurrence(*varying_alike(u, dt_BxLxE, A, B, C, state_BxExN))
-        y_BxLxE, last = core(inside, reverse=reverse)
-        if D_E is not None:
-            y_BxLxE += D_E.astype(dtype) * u
-        if z_BxLxE is not None:
-            y_BxLxE *= jax.nn.silu(z_BxLxE.astype(dtype))
+        u, delta, A, B, C, D, z, delta_bias, state, lengths, segment_ids = inputs
+        dtype = state_dtype(u, delta, A, B, C)
+        valid_BxL = valid_mask(lengths, u.shape[1])
+        dt = time_steps(delta, delta_bias, softplus, valid_BxL, dtype)
+        given, (u, B, C, z) = u, where_valid(valid_BxL, (u, B, C, z))
+        if state is None:
+            state = jnp.zeros((u.shape[0], *A.shape), dtype)
+        u, A, B, C, state = (x.astype(dtype) for x in (u, A, B, C, state))
+        entering, passing = u, dt
+        if segment_ids is not None:
+            starts_BxLx1 = segment_starts(segment_ids, valid_BxL, reverse)[..., None]
+            entering = jnp.where(starts_BxLx1, dt * u / _FOREVER, u)
+            passing = jnp.where(starts_BxLx1, _FOREVER, dt)
+        inside = Recurrence(*varying_alike(entering, passing, A, B, C, state))
+        y, last = core(inside, reverse=reverse)
+        if D is not None:
+            y += D.astype(dtype) * u
+        if z is not None:
+            y *= jax.nn.silu(z.astype(dtype))
         # Also for the gradient of y, which may be anything where nothing is valid.
-        return where_valid(valid_BxL, y_BxLxE).astype(u_BxLxE.dtype), last
+        return where_valid(valid_BxL, y).astype(given.dtype), last
 
     return scan
 
 
-def check_arrays(arrays: Mapping[str, Array | None]) -> None:
-    """Raise where an array's shape does not fit u and A, or its dtype is of no use.
+def in_parts(scan: Scan, most_states: int) -> Core:
+    """Return the recurrence by a scan of so many states at the most; parts' outputs add up."""
+
+    def core(inputs: Recurrence, *, reverse: bool) -> tuple[Array, Array]:
+        u, dt, *others = inputs
+        states = inputs.A.shape[1]
+        parts = -(-states // most_states)
+
+        def cut(x: Array) -> Array:  # (..., N) -> (parts, ..., N / parts)
+            x = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, -states % parts)])
+            return jnp.moveaxis(x.reshape(*x.shape[:-1], parts, -1), -2, 0)
+
+        def part(A: Array, B: Array, C: Array, state: Array) -> tuple[Array, Array]:
+            one = ScanInputs(u, dt, A, B, C, initial_state=state)
+            return scan(one, softplus=False, reverse=reverse)
+
+        y, last = jax.vmap(part)(*map(cut, others))
+        last = jnp.moveaxis(last, 0, -2)
+        return jnp.sum(y, axis=0), last.reshape(*last.shape[:-2], -1)[..., :states]
+
+    return core
+
+
+def as_arrays(
+    arguments: Mapping[str, Any], axes: Mapping[str, str] = MappingProxyType({}), **sizes: int
+) -> dict[str, Any]:
+    """Return arguments by name as arrays; raise where a shape does not fit u and A, or a dtype.
 
     Args:
-        arrays: by name with dimension letters, as "u_BxLxE", which says what B, L and E are, and
-            "A_ExN"; ``None`` is skipped. One value a row is a position, and an integer; everything
-            else is floating point.
+        arguments: by the names of ``AXES``; ``None`` stays.
+        axes: of arguments that have others than in ``AXES``.
+        sizes: of further axes.
 
     Raises:
         ValueError: for the first shape.
         TypeError: for the first dtype.
     """
-    u, A = arrays["u_BxLxE"], arrays["A_ExN"]
-    assert u is not None
-    assert A is not None
+    arrays: dict[str, Any] = {
+        name: None if x is None else jnp.asarray(x) for name, x in arguments.items()
+    }
+    u, A = arrays["u"], arrays["A"]
     if u.ndim != 3:
         raise ValueError(f"u has shape {u.shape}; (batch, length, channels) expected")
     if A.ndim != 2:
         raise ValueError(f"A has shape {A.shape}; (channels, states) expected")
-    sizes = dict(zip("BLEN", (*u.shape, A.shape[1]), strict=True))
-    for full_name, array in arrays.items():
+    sizes |= zip("BLEN", (*u.shape, A.shape[1]), strict=True)
+    for name, array in arrays.items():
         if array is None:
             continue
-        name, _, suffix = full_name.rpartition("_")
-        letters = suffix.split("x")
+        letters = axes.get(name, AXES[name])
         expected = tuple(sizes[letter] for letter in letters)
         if array.shape != expected:
             raise ValueError(
                 f"{name} has shape {array.shape}; {expected} expected ({', '.join(letters)}) "
                 f"beside u {u.shape} and A {A.shape}"
             )
-        if letters == ["B"]:
-            fits = jnp.issubdtype(array.dtype, jnp.integer)
-            wanted, dtype = "whole numbers expected: round it, and pass", "int32"
-        else:
-            fits = jnp.issubdtype(array.dtype, jnp.floating)
-            wanted, dtype = "real floating-point numbers expected: pass", "float32"
-        if not fits:
+        kind, wanted, dtype = (
+            (jnp.integer, "whole numbers expected: round it, and pass", "int32")
+            if name in _WHOLE
+            else (jnp.floating, "real floating-point numbers expected: pass", "float32")
+        )
+        if not jnp.issubdtype(array.dtype, kind):
             raise TypeError(f"{name} has dtype {array.dtype}; {wanted} {name}.astype(jnp.{dtype})")
-
-
-def is_empty(*arrays: Array | None) -> bool:
-    """Return whether there is no row, position, channel or state, and nothing to cut into parts.
-
-    "sequential" cuts nothing, and runs also then.
-    """
-    return any(0 in x.shape for x in arrays if x is not None)
+    return arrays
 
 
 def state_dtype(*arrays: Array) -> jnp.dtype:
@@ -145,16 +189,34 @@ def time_steps(
     valid_BxL: Array | None,
     dtype: jnp.dtype,
 ) -> Array:
-    """Return t = softplus(delta + bias), and 0 where a position is not valid.
+    """Return dt = softplus(delta + bias), and 0 where a position is not valid.
 
     A time step of 0 decays nothing and adds nothing: the state passes unchanged.
     """
-    t = where_valid(valid_BxL, delta_BxLxE).astype(dtype)
+    dt = where_valid(valid_BxL, delta_BxLxE).astype(dtype)
     if delta_bias_E is not None:
-        t += delta_bias_E.astype(dtype)
+        dt += delta_bias_E.astype(dtype)
     if softplus:
-        t = _softplus(t)
-    return where_valid(valid_BxL, t)
+        dt = _softplus(dt)
+    return where_valid(valid_BxL, dt)
+
+
+_softplus = jax.custom_jvp(exact_softplus)
+_softplus.defjvps(lambda dx, _, x: dx * jax.nn.sigmoid(x))
+
+
+def valid_mask(lengths_B: Array | None, length: int) -> Array | None:
+    """Return which positions are valid, (B, L) or (..., B, L); ``None`` stands for all."""
+    return None if lengths_B is None else jnp.arange(length) < lengths_B[..., None]
+
+
+def segment_starts(segment_ids: Array, valid_BxL: Array | None, reverse: bool) -> Array:
+    """Return where the state starts anew, (B, L): the position visited before has another id."""
+    changed = segment_ids[:, 1:] != segment_ids[:, :-1]
+    if valid_BxL is not None:
+        changed &= valid_BxL[:, 1:]
+    first = jnp.zeros_like(segment_ids[:, :1], bool)
+    return jnp.concatenate([changed, first] if reverse else [first, changed], axis=1)
 
 
 def where_valid(valid_BxL: Array | None, arrays: Tree) -> Tree:
@@ -165,10 +227,6 @@ def where_valid(valid_BxL: Array | None, arrays: Tree) -> Tree:
     if valid_BxL is None:
         return arrays
     return jax.tree.map(lambda x: jnp.where(valid_BxL[..., None], x, 0), arrays)
-
-
-_softplus = jax.custom_jvp(exact_softplus)
-_softplus.defjvps(lambda dx, _, x: dx * jax.nn.sigmoid(x))
 
 
 def varying_alike(*arrays: Array) -> tuple[Array, ...]:
@@ -183,15 +241,3 @@ def varying_alike(*arrays: Array) -> tuple[Array, ...]:
         jax.lax.pcast(x, tuple(axes - own), to="varying")
         for x, own in zip(arrays, varying, strict=True)
     )
-
-
-def valid_mask(lengths_B: Array | None, length: int) -> Array | None:
-    """Return which positions are valid, (B, L) or (..., B, L); ``None`` stands for all."""
-    return None if lengths_B is None else jnp.arange(length) < lengths_B[..., None]
-
-
-def initial(state_BxExN: Array | None, batch: int, A_ExN: Array, dtype: jnp.dtype) -> Array:
-    """Return the state before the first visited position, zeros where none is given."""
-    if state_BxExN is None:
-        return jnp.zeros((batch, *A_ExN.shape), dtype)
-    return state_BxExN.astype(dtype)

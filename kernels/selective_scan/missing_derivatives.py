@@ -46,7 +46,7 @@ def _constant(name: str, x: Array) -> Array:
 def _no_derivative(name: str, *_: Any) -> NoReturn:
     raise TypeError(
         f"implementation {name!r} has first derivatives only; these have second ones: "
-        "'fused', 'chunked', 'associative', 'sequential'"
+        "'tiled', 'chunked', 'associative', 'sequential'"
     )
 
 

@@ -48,7 +48,7 @@ def readout(
     or all float64. ``later``: time that passes after the last position before h is read.
     """
     u_BxLxE, t_BxLxE, A_ExN, B_BxLxN, C_BxN, initial_state_BxExN, later_BxE = no_forward_mode(
-        "fused", (u_BxLxE, t_BxLxE, A_ExN, B_BxLxN, C_BxN, initial_state_BxExN, later_BxE)
+        "tiled", (u_BxLxE, t_BxLxE, A_ExN, B_BxLxN, C_BxN, initial_state_BxExN, later_BxE)
     )
     batch, length, channels = t_BxLxE.shape
     rows = batch * length

@@ -1,6 +1,7 @@
 """The oracle: a plain loop over time in NumPy, float64, with hand-written gradients."""
 
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -26,51 +27,41 @@ def selective_scan_reference(
     delta_softplus: bool = False,
     initial_state: np.ndarray | None = None,
     lengths: np.ndarray | None = None,
+    segment_ids: np.ndarray | None = None,
     reverse: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return ``(y, last_state)``; arguments as for ``selective_scan``, everything in float64."""
-    run = _run(u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state, lengths, reverse)
-    return run["y"], run["last_state"]
+    options: Any = {"initial_state": initial_state, "lengths": lengths, "reverse": reverse}
+    options["segment_ids"] = segment_ids
+    run = _run(u, delta, A, B, C, D, z, delta_bias, delta_softplus=delta_softplus, **options)
+    return run.y, run.last_state
 
 
 def selective_scan_gradients(
-    dy: np.ndarray,
-    dlast: np.ndarray,
-    u: np.ndarray,
-    delta: np.ndarray,
-    A: np.ndarray,
-    B: np.ndarray,
-    C: np.ndarray,
-    D: np.ndarray | None = None,
-    z: np.ndarray | None = None,
-    delta_bias: np.ndarray | None = None,
-    *,
-    delta_softplus: bool = False,
-    initial_state: np.ndarray | None = None,
-    lengths: np.ndarray | None = None,
-    reverse: bool = False,
+    dy: np.ndarray, dlast: np.ndarray, *arrays: np.ndarray | None, **options: Any
 ) -> Arrays:
     """Return the gradients of ``sum(y * dy) + sum(last_state * dlast)`` by argument name.
 
-    Optional arguments that were not given have none, except ``initial_state``.
+    The other arguments are those of ``selective_scan_reference``. Optional arrays that were not
+    given have no gradient, except ``initial_state``.
     """
-    run = _run(u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state, lengths, reverse)
-    u, A, B, C = run["u"], run["A"], run["B"], run["C"]
-    dy = np.where(run["visited"], np.asarray(dy, np.float64), 0)
+    run = _run(*arrays, **options)
+    u, A, B, C = run.u, run.A, run.B, run.C
+    dy = np.where(run.visited, np.asarray(dy, np.float64), 0)
     grads: Arrays = {}
     dread = dy
-    if z is not None:
-        gate = 1 / (1 + np.exp(-run["z"]))
-        grads["z"] = dy * run["ungated"] * gate * (1 + run["z"] * (1 - gate))
-        dread = dy * run["z"] * gate
+    if run.z is not None:
+        gate = 1 / (1 + np.exp(-run.z))
+        grads["z"] = dy * run.ungated * gate * (1 + run.z * (1 - gate))
+        dread = dy * run.z * gate
     du, dt = np.zeros_like(u), np.zeros_like(u)
-    if D is not None:
-        du += dread * np.asarray(D, np.float64)
+    if run.D is not None:
+        du += dread * run.D
         grads["D"] = np.sum(dread * u, axis=(0, 1))
     dA, dB, dC = np.zeros_like(A), np.zeros_like(B), np.zeros_like(C)
     dh = np.array(dlast, np.float64)  # of the state after the position
-    for position in reversed(run["order"]):
-        t, before, after = run["t"][:, position], run["before"][position], run["after"][position]
+    for position in reversed(run.order):
+        t, before, after = run.dt[:, position], run.before[position], run.after[position]
         dC[:, position] = np.einsum("be,ben->bn", dread[:, position], after)
         dh = dh + dread[:, position, :, None] * C[:, position, None]
         decay = np.exp(t[..., None] * A)
@@ -80,12 +71,12 @@ def selective_scan_gradients(
         dA += np.sum(through * t[..., None], axis=0)
         du[:, position] += into * t
         dB[:, position] = np.einsum("ben,be->bn", dh, t * u[:, position])
-        dh = dh * decay
-    dt = np.where(run["visited"], dt, 0)
-    if delta_softplus:
-        dt = dt / (1 + np.exp(-run["raw"]))
+        dh = np.where(run.starts[position], 0, dh * decay)
+    dt = np.where(run.visited, dt, 0)
+    if run.delta_softplus:
+        dt = dt / (1 + np.exp(-run.raw))
     grads |= {"u": du, "delta": dt, "A": dA, "B": dB, "C": dC, "initial_state": dh}
-    if delta_bias is not None:
+    if run.delta_bias is not None:
         grads["delta_bias"] = np.sum(dt, axis=(0, 1))
     return grads
 
@@ -96,55 +87,49 @@ def _run(
     A: Any,
     B: Any,
     C: Any,
-    D: Any,
-    z: Any,
-    delta_bias: Any,
-    delta_softplus: bool,
-    initial_state: Any,
-    lengths: Any,
-    reverse: bool,
-) -> dict[str, Any]:
+    D: Any = None,
+    z: Any = None,
+    delta_bias: Any = None,
+    *,
+    delta_softplus: bool = False,
+    initial_state: Any = None,
+    lengths: Any = None,
+    segment_ids: Any = None,
+    reverse: bool = False,
+) -> SimpleNamespace:
     """Run the loop and keep everything that the gradients need."""
     u, delta, A, B, C = (np.asarray(x, np.float64) for x in (u, delta, A, B, C))
+    D, z, delta_bias = (x if x is None else np.asarray(x, np.float64) for x in (D, z, delta_bias))
     batch, length, channels = u.shape
-    raw = delta if delta_bias is None else delta + np.asarray(delta_bias, np.float64)
-    t = np.logaddexp(raw, 0) if delta_softplus else raw
+    raw = delta if delta_bias is None else delta + delta_bias
+    dt = np.logaddexp(raw, 0) if delta_softplus else raw
     visited = np.ones((batch, length, 1), bool)
     if lengths is not None:
         visited = (np.arange(length) < np.asarray(lengths)[:, None])[..., None]
-    t = np.where(visited, t, 0)
+    dt = np.where(visited, dt, 0)
     h = np.zeros((batch, channels, A.shape[1]))
     if initial_state is not None:
         h = h + np.asarray(initial_state, np.float64)
     order = list(range(length))[::-1] if reverse else list(range(length))
-    read, before, after = np.zeros_like(u), {}, {}
-    for position in order:
+    read, before, after, starts = np.zeros_like(u), {}, {}, {}
+    for position, previous in zip(order, [None, *order[:-1]], strict=True):
+        starts[position] = np.zeros((batch, 1, 1), bool)
+        if segment_ids is not None and previous is not None:
+            ids = np.asarray(segment_ids)
+            inside = visited[:, position, 0] & visited[:, previous, 0]
+            starts[position][:, 0, 0] = inside & (ids[:, position] != ids[:, previous])
+        h = np.where(starts[position], 0, h)
         before[position] = h
-        enter = (t[:, position] * u[:, position])[..., None] * B[:, position, None]
-        h = np.exp(t[:, position, :, None] * A) * h + enter
+        enter = (dt[:, position] * u[:, position])[..., None] * B[:, position, None]
+        h = np.exp(dt[:, position, :, None] * A) * h + enter
         after[position] = h
         read[:, position] = np.einsum("ben,bn->be", h, C[:, position])
-    ungated = read if D is None else read + np.asarray(D, np.float64) * u
-    y = ungated
-    if z is not None:
-        z = np.asarray(z, np.float64)
-        y = ungated * z / (1 + np.exp(-z))
-    return {
-        "u": u,
-        "A": A,
-        "B": B,
-        "C": C,
-        "z": z,
-        "raw": raw,
-        "t": t,
-        "visited": visited,
-        "order": order,
-        "before": before,
-        "after": after,
-        "ungated": ungated,
-        "y": np.where(visited, y, 0),
-        "last_state": h,
-    }
+    ungated = read if D is None else read + D * u
+    y = ungated if z is None else ungated * z / (1 + np.exp(-z))
+    given = {"u": u, "A": A, "B": B, "C": C, "D": D, "z": z, "delta_bias": delta_bias}
+    steps = {"dt": dt, "raw": raw, "visited": visited, "delta_softplus": delta_softplus}
+    states = {"order": order, "before": before, "after": after, "starts": starts, "last_state": h}
+    return SimpleNamespace(**given, **steps, **states, ungated=ungated, y=np.where(visited, y, 0))
 
 
 def scan(inputs: Recurrence, *, reverse: bool) -> tuple[Array, Array]:
@@ -154,7 +139,7 @@ def scan(inputs: Recurrence, *, reverse: bool) -> tuple[Array, Array]:
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
 def _scan(inputs: Recurrence, reverse: bool) -> tuple[Array, Array]:
-    dtype, like = inputs.dt_BxLxE.dtype, (inputs.u_BxLxE, inputs.state_BxExN)
+    dtype, like = inputs.dt.dtype, (inputs.u, inputs.state)
 
     def call(*args: np.ndarray) -> tuple[np.ndarray, ...]:
         *arrays, h = args

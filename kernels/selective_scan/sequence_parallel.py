@@ -15,10 +15,11 @@ from jax import Array
 from selective_scan.arguments import Scan, ScanInputs, state_dtype, time_steps, valid_mask
 
 
-def check_no_state(initial_state_BxExN: Array | None) -> None:
-    """Raise ``ValueError`` where there is an initial state."""
-    if initial_state_BxExN is not None:
-        raise ValueError("initial_state and time_axis do not go together; leave one out")
+def check_no_state(**arrays: Array | None) -> None:
+    """Raise ``ValueError`` for the first array that is given."""
+    for name, array in arrays.items():
+        if array is not None:
+            raise ValueError(f"{name} and axis_name do not go together; leave one out")
 
 
 def scan_over_time(
@@ -33,42 +34,49 @@ def scan_over_time(
         reverse: whether time is read from the last shard to the first.
         axis: the mapped axis; its devices have shards in the order of time.
     """
-    _, last = scan(inputs._replace(D_E=None, z_BxLxE=None), softplus=softplus, reverse=reverse)
-    t_BxLxE = time_steps(
-        inputs.delta_BxLxE,
-        inputs.delta_bias_E,
-        softplus,
-        valid_mask(inputs.lengths_B, inputs.u_BxLxE.shape[1]),
-        state_dtype(*inputs[:5]),
-    )
-    state = _entering(last, jnp.sum(t_BxLxE, axis=1), inputs.A_ExN, axis, reverse)
-    y_BxLxE, last = scan(
-        inputs._replace(initial_state_BxExN=state), softplus=softplus, reverse=reverse
-    )
+    _, last = scan(inputs._replace(D=None, z=None), softplus=softplus, reverse=reverse)
+    valid_BxL, dtype = valid_mask(inputs.lengths, inputs.u.shape[1]), state_dtype(*inputs[:5])
+    dt = time_steps(inputs.delta, inputs.delta_bias, softplus, valid_BxL, dtype)
+    carries = jax.lax.all_gather((last, jnp.sum(dt, axis=1)), axis)
+
+    def add(state_BxExN: Array, carry: Any) -> tuple[Array, Array]:
+        last_BxExN, passed_BxE = carry
+        return jnp.exp(passed_BxE[..., None] * inputs.A) * state_BxExN + last_BxExN, state_BxExN
+
+    _, entering_SxBxExN = jax.lax.scan(add, jnp.zeros_like(last), carries, reverse=reverse)
+    state_BxExN = entering_SxBxExN[jax.lax.axis_index(axis)]
+    y, last = scan(inputs._replace(initial_state=state_BxExN), softplus=softplus, reverse=reverse)
     final = 0 if reverse else jax.lax.axis_size(axis) - 1
-    return y_BxLxE, jax.lax.psum(jnp.where(jax.lax.axis_index(axis) == final, last, 0), axis)
+    return y, jax.lax.psum(jnp.where(jax.lax.axis_index(axis) == final, last, 0), axis)
 
 
-def time_after_shard(t_BxLxE: Array, axis: str, *, reverse: bool) -> Array:
+def time_after_shard(dt_BxLxE: Array, axis: str, *, reverse: bool) -> Array:
     """Return the sum of the time steps of the shards read after this device's, (B, E)."""
-    passed_SxBxE = jax.lax.all_gather(jnp.sum(t_BxLxE, axis=1), axis)
+    passed_SxBxE = jax.lax.all_gather(jnp.sum(dt_BxLxE, axis=1), axis)
     here, shard_S = jax.lax.axis_index(axis), jnp.arange(passed_SxBxE.shape[0])
     later_S = shard_S < here if reverse else shard_S > here
     return jnp.sum(jnp.where(later_S[:, None, None], passed_SxBxE, 0), axis=0)
 
 
-def _entering(
-    last_BxExN: Array, passed_BxE: Array, A_ExN: Array, axis: str, reverse: bool
-) -> Array:
-    """Return the state in which this device's shard begins, (B, E, N).
+def moved_later(x_BxLxF: Array, by: int, axis: str | None) -> Array:
+    """Return what stood ``by`` positions before each one, (B, L, F); 0 where nothing did."""
+    if not by:
+        return x_BxLxF
+    batch, length, width = x_BxLxF.shape
+    if axis is None:
+        before = jnp.zeros((batch, by, width), x_BxLxF.dtype)
+    else:
+        after = [(i, i + 1) for i in range(jax.lax.axis_size(axis) - 1)]
+        before = jax.lax.ppermute(x_BxLxF[:, -by:], axis, after)
+    return jnp.concatenate([before, x_BxLxF], axis=1)[:, :length]
 
-    ``last``: the state after the shard, begun at zero; ``passed``: the sum of its time steps.
-    """
-    carries = jax.lax.all_gather((last_BxExN, passed_BxE), axis)
 
-    def add(state: Array, carry: Any) -> tuple[Array, Array]:
-        last, passed = carry
-        return jnp.exp(passed[..., None] * A_ExN) * state + last, state
-
-    _, entering_SxBxExN = jax.lax.scan(add, jnp.zeros_like(last_BxExN), carries, reverse=reverse)
-    return entering_SxBxExN[jax.lax.axis_index(axis)]
+def running_sum(x_BxLxF: Array, axis: str | None) -> Array:
+    """Return the sum over all positions up to each one, itself included, (B, L, F)."""
+    # ``lax.cumsum`` does the same several times slower on the CPU (as an O(L^2) window).
+    sums_BxLxF = jax.lax.associative_scan(jnp.add, x_BxLxF, axis=1)
+    if axis is None:
+        return sums_BxLxF
+    shards_SxBxF = jax.lax.all_gather(sums_BxLxF[:, -1], axis)
+    before_S = jnp.arange(len(shards_SxBxF)) < jax.lax.axis_index(axis)
+    return sums_BxLxF + jnp.einsum("s,sbf->bf", before_S, shards_SxBxF)[:, None]

@@ -67,7 +67,7 @@ class _Parts(NamedTuple):
 
 def scan(inputs: Recurrence, *, reverse: bool) -> tuple[Array, Array]:
     """Return C . h at every position, (B, L, E), and the last state, (B, E, N)."""
-    return _scan(no_forward_mode("fused", inputs), reverse)
+    return _scan(no_forward_mode("tiled", inputs), reverse)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))

@@ -43,7 +43,7 @@ def associative(inputs: Recurrence, *, reverse: bool) -> tuple[Array, Array]:
     # The initial state is what the first visited position decays.
     input_BxLxExN = input_BxLxExN.at[:, first].add(decay_BxLxExN[:, first] * state_BxExN)
     h_BxLxExN = _states(reverse, decay_BxLxExN, input_BxLxExN)
-    y_BxLxE = jnp.einsum("blen,bln->ble", h_BxLxExN, C_BxLxN, precision="highest")
+    y_BxLxE = _einsum("blen,bln->ble", h_BxLxExN, C_BxLxN)
     return y_BxLxE, h_BxLxExN[:, 0 if reverse else -1]
 
 
@@ -84,7 +84,7 @@ def chunked(inputs: Recurrence, *, reverse: bool, chunk: int = CHUNK) -> tuple[A
     Memory is that of ``associative`` for one chunk, and one state a chunk: the gradient computes a
     chunk again. The last chunk is padded with time steps of 0.
     """
-    batch, length, _ = inputs.u_BxLxE.shape
+    batch, length, _ = inputs.u.shape
     chunks = -(-length // chunk)
     chunk = -(-length // chunks)  # equal chunks, so that little is padded
 
@@ -95,7 +95,7 @@ def chunked(inputs: Recurrence, *, reverse: bool, chunk: int = CHUNK) -> tuple[A
     @jax.checkpoint  # the gradient runs a chunk again instead of keeping its states
     def visit(h_BxExN: Array, part: tuple[Array, ...]) -> tuple[Array, Array]:
         u, dt, B, C = part
-        within = Recurrence(u, dt, inputs.A_ExN, B, C, h_BxExN)
+        within = Recurrence(u, dt, inputs.A, B, C, h_BxExN)
         y, h_BxExN = associative(within, reverse=reverse)
         return h_BxExN, y
 

@@ -32,8 +32,6 @@ def differences(score, x, step):
 @pytest.mark.parametrize("name", MODELS)
 def test_attribution_to_events_is_that_of_finite_differences(name):
     model = build(name)
-    # Attention's softmax is in float32 whatever the inputs: differences must be coarse there.
-    step, rtol = (1e-3, 2e-3) if name in ("sasrec", "bert4rec") else (1e-6, 1e-5)
     graphdef, params = nnx.split(model)
     target_BxD = model.output_embeddings()[TARGETS]
 
@@ -44,11 +42,11 @@ def test_attribution_to_events_is_that_of_finite_differences(name):
         return jnp.sum(moved.encode(IDS, LENGTHS) * target_BxD, axis=-1)
 
     table_VxD = np.asarray(model.item_embedding[...])
-    slope_VxDxB = differences(scores, table_VxD, step)
+    slope_VxDxB = differences(scores, table_VxD, 1e-6)
     rows = np.arange(len(IDS))[:, None]
     expected = norms(np.moveaxis(slope_VxDxB, -1, 0)[rows, IDS], table_VxD[IDS]) * INSIDE
     np.testing.assert_allclose(
-        analyse(model, BATCH).attribution["events"], expected, rtol=rtol, atol=rtol * expected.max()
+        analyse(model, BATCH).attribution["events"], expected, rtol=1e-5, atol=1e-5 * expected.max()
     )
 
 

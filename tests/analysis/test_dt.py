@@ -8,23 +8,8 @@ from echojax.analysis import analyse
 from echojax.analysis.dt import effective_memory
 from echojax.models.echomamba4rec import Components
 from tests.analysis.small_models import BATCH, build
-
-
-def dt_of(p, x_LxD):
-    """Return a Mamba's dt at each position of one sequence, (L, E)."""
-    taps, channels = p["conv_kernel_KxE"].shape
-    x = x_LxD @ p["in_proj"]["kernel"][:, :channels]
-    x = np.concatenate([np.zeros((taps - 1, channels)), x])
-    u = np.array([(x[l : l + taps] * p["conv_kernel_KxE"]).sum(axis=0) for l in range(len(x_LxD))])
-    u = u + p["conv_bias_E"]
-    u = u / (1 + np.exp(-u))
-    dt = (u @ p["x_proj"]["kernel"])[:, : p["dt_proj"]["kernel"].shape[0]]
-    return np.logaddexp(0, dt @ p["dt_proj"]["kernel"] + p["dt_bias_E"])
-
-
-def normed(p, x):
-    centred = x - x.mean(axis=-1, keepdims=True)
-    return centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True)) * p["scale"] + p["bias"]
+from tests.models.float64_layers import layer_norm
+from tests.models.float64_mamba import selected
 
 
 def expected_dt(name, model, backward):
@@ -36,7 +21,7 @@ def expected_dt(name, model, backward):
     found = []
     for row, length in zip(BATCH["item_ids"], BATCH["lengths"], strict=True):
         items = row[:length][::-1] if backward else row[:length]
-        found.append(dt_of(mamba, normed(p["norm"], p["item_embedding"][items])))
+        found.append(selected(mamba, layer_norm(p["norm"], p["item_embedding"][items]))[1])
     return np.concatenate(found)
 
 

@@ -47,7 +47,7 @@ FLAGS = {
     ("--widht", "8"): "--widht",
     ("--dataset", "ml-1n"): "did you mean 'ml-1m'",
     ("--model", "echomamba"): "did you mean 'echomamba4rec'",
-    ("--scan", "fussed"): "did you mean 'fused'",
+    ("--scan", "tilled"): "did you mean 'tiled'",
     ("--preset", "ml-100k"): "--preset",
     ("--tensorboard",): "pip install 'echojax[tensorboard]'",
     ("--data-format", "parquet", "--data-path", "FILE"): "parquet",

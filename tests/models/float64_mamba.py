@@ -8,16 +8,21 @@ import numpy as np
 from tests.models.float64_layers import feed_forward, layer_norm, linear, sigmoid, silu, standardise
 
 
-def mamba(p, x):
-    """Return Mamba's outputs, (L, D): arXiv 2312.00752, algorithm 2 with its block around it."""
+def selected(p, x):
+    """Return what Mamba's recurrence reads at each position: u, delta, B, C and the gate z."""
     u, z = np.split(linear(p["in_proj"], x), 2, axis=1)
     taps = p["conv_kernel_KxE"]
     before = np.concatenate([np.zeros((len(taps) - 1, u.shape[1])), u])
     u = silu(p["conv_bias_E"] + sum(tap * before[k : k + len(u)] for k, tap in enumerate(taps)))
-    A = -np.exp(p["A_log_ExN"])
-    rank, states = p["dt_proj"]["kernel"].shape[0], A.shape[1]
+    rank, states = p["dt_proj"]["kernel"].shape[0], p["A_log_ExN"].shape[1]
     dt, B, C = np.split(linear(p["x_proj"], u), [rank, rank + states], axis=1)
-    delta = np.log1p(np.exp(linear(p["dt_proj"], dt) + p["dt_bias_E"]))
+    return u, np.logaddexp(0, linear(p["dt_proj"], dt) + p["dt_bias_E"]), B, C, z
+
+
+def mamba(p, x):
+    """Return Mamba's outputs, (L, D): arXiv 2312.00752, algorithm 2 with its block around it."""
+    u, delta, B, C, z = selected(p, x)
+    A = -np.exp(p["A_log_ExN"])
     h, y = np.zeros_like(A), np.zeros_like(u)
     for l in range(len(x)):
         h = np.exp(delta[l, :, None] * A) * h + np.outer(delta[l] * u[l], B[l])

@@ -29,7 +29,6 @@ def compiled_hidden():
 
 class TestBERT4Rec(Promises):
     kind = BERT4Rec
-    rtol = 2e-6  # jax.nn.dot_product_attention has its softmax in float32 whatever the inputs
 
     def encode(self, p, items):
         shown = items[-(self.max_len - 1) :]
@@ -50,7 +49,7 @@ class TestBERT4Rec(Promises):
         p = by_name(params)
         for row, length in enumerate(LENGTHS):
             theirs = by_definition(p, IDS[row, :length], HIDDEN[row, :length])
-            np.testing.assert_allclose(ours[row, :length], theirs, rtol=self.rtol, atol=self.rtol)
+            np.testing.assert_allclose(ours[row, :length], theirs, rtol=1e-9, atol=1e-9)
 
     def test_no_vector_tells_a_hidden_item(self):
         encode = compiled_hidden()

@@ -9,9 +9,13 @@ import numpy as np
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
-from selective_scan import selective_scan, selective_scan_readout
+from selective_scan import (
+    selective_scan,
+    selective_scan_prefix_readouts,
+    selective_scan_readout,
+)
 from selective_scan.arguments import ScanInputs
-from tests.selective_scan.oracle import INTERPRETED, JAX_NAMES, inputs
+from tests.selective_scan.oracle import INTERPRETED, float32, for_readout, inputs
 
 # How the inputs are cut; what is not named is on every device.
 CUTS = {
@@ -22,99 +26,81 @@ CUTS = {
 }
 
 
-def scan(name, arrays, lengths):
-    named = {JAX_NAMES[k]: v for k, v in arrays.items()}
+def scan(name, arrays):
     if name in INTERPRETED:
-        whole = ScanInputs(**named, lengths_B=lengths)
-        return INTERPRETED[name](whole, softplus=True, reverse=False)[0]
+        return INTERPRETED[name](ScanInputs(**arrays), softplus=True, reverse=False)[0]
     if name == "readout":
-        used = {k: v for k, v in named.items() if k not in ("C_BxLxN", "D_E", "z_BxLxE")}
-        return selective_scan_readout(
-            **used, C_BxN=named["C_BxLxN"][:, 0], stop_B=lengths, delta_softplus=True
-        )[:, None]
-    return selective_scan(**named, lengths_B=lengths, delta_softplus=True, implementation=name)
+        return selective_scan_readout(**for_readout(arrays), delta_softplus=True)[:, None]
+    return selective_scan(**arrays, delta_softplus=True, implementation=name)
+
+
+def gradients(run, arrays):
+    """Return the squared sum of what a function gives, and its gradients."""
+    lengths = arrays["lengths"]
+    floats = {k: x for k, x in arrays.items() if k != "lengths"}
+
+    def loss(floats):
+        return sum(jnp.sum(x**2) for x in jax.tree.leaves(run(floats | {"lengths": lengths})))
+
+    return jax.tree.leaves(jax.jit(jax.value_and_grad(loss))(floats))
 
 
 def over_time(name):
-    """Compare stretches of time on 8 devices, read both ways, with the whole on one."""
+    """Compare shards of time on 8 devices, read both ways, with the whole on one."""
     length, mesh = 24, jax.make_mesh((8,), ("time",), axis_types=(AxisType.Auto,))
-    arrays = inputs((3, length, 4, 3), seed=1)
-    del arrays["initial_state"]
-    arrays["lengths"] = np.array([length, 11, 1])  # ends in the last, the fourth, the first stretch
-    lengths = jnp.asarray(arrays.pop("lengths"))
-    floats = {JAX_NAMES[k]: jnp.asarray(v, jnp.float32) for k, v in arrays.items()}
-    in_time = {k: P(None, "time") if v.ndim == 3 else P() for k, v in floats.items()}
+    given = ("D", "z", "delta_bias", "lengths")
+    arrays = float32(inputs((3, length, 4, 3), given, seed=1))
+    arrays["lengths"] = jnp.array([length, 11, 1])  # ends in the last, the fourth, the first shard
+    in_time = {k: P(None, "time") if v.ndim == 3 else P() for k, v in arrays.items()}
 
-    def whole(reverse, floats, axis=None, stop_B=lengths):
+    def whole(reverse, arrays, axis=None):
+        options = {"delta_softplus": True, "reverse": reverse, "axis_name": axis}
+        if name == "prefixes":  # a second version of each position
+            stacked = {k: jnp.stack([arrays[k], 1.5 * arrays[k]]) for k in ("u", "delta", "B")}
+            used = {k: arrays[k] for k in ("A", "delta_bias", "lengths")} | {"C": arrays["A"][:3]}
+            options.pop("reverse")
+            y = selective_scan_prefix_readouts(**used | stacked, **options)
+            inside_BxL = jnp.arange(y.shape[1]) < arrays["lengths"][:, None]
+            return jnp.where(inside_BxL[..., None], y, 0)
         if name == "readout":
-            used = {k: v for k, v in floats.items() if k not in ("C_BxLxN", "D_E", "z_BxLxE")}
-            C_BxN = floats["A_ExN"][:3] + 1  # any numbers that all devices have
-            return selective_scan_readout(
-                **used,
-                C_BxN=C_BxN,
-                stop_B=stop_B,
-                delta_softplus=True,
-                reverse=reverse,
-                time_axis=axis,
-            )
-        return selective_scan(
-            **floats,
-            lengths_B=stop_B,
-            delta_softplus=True,
-            implementation=name,
-            reverse=reverse,
-            time_axis=axis,
-            return_last_state=True,
-        )
+            same = {"C": arrays["A"][:3] + 1}  # any numbers that all devices have
+            return selective_scan_readout(**for_readout(arrays) | same, **options)
+        options |= {"return_last_state": True, "implementation": name}
+        return selective_scan(**arrays, **options)
 
-    def stretch(reverse, floats):
+    def shard(reverse, arrays):
         size = length // 8
-        stop_B = jnp.clip(lengths - jax.lax.axis_index("time") * size, 0, size)
-        return whole(reverse, floats, "time", stop_B)
+        lengths = arrays["lengths"] - jax.lax.axis_index("time") * size
+        return whole(reverse, arrays | {"lengths": jnp.clip(lengths, 0, size)}, "time")
 
-    for reverse in (False, True):
-        out = P() if name == "readout" else (P(None, "time"), P())
-        sharded = jax.shard_map(
-            partial(stretch, reverse),
-            mesh=mesh,
-            in_specs=(in_time,),
-            out_specs=out,
-            check_vma=False,
-        )
-
-        def gradients(run):
-            loss = lambda floats: sum(jnp.sum(x**2) for x in jax.tree.leaves(run(floats)))  # noqa: E731
-            return jax.tree.leaves(jax.jit(jax.value_and_grad(loss))(floats))
-
-        for actual, wanted in zip(
-            gradients(sharded), gradients(partial(whole, reverse)), strict=True
-        ):
-            np.testing.assert_allclose(actual, wanted, rtol=2e-5, atol=2e-5)
+    for reverse in (False, True)[: 1 if name == "prefixes" else 2]:
+        whole_y = P(None, "time")
+        out = {"readout": P(), "prefixes": whole_y}.get(name, (whole_y, P()))
+        cut = {"in_specs": (in_time,), "out_specs": out, "check_vma": False}
+        sharded = jax.shard_map(partial(shard, reverse), mesh=mesh, **cut)
+        check(gradients(sharded, arrays), gradients(partial(whole, reverse), arrays))
 
 
 def in_parts(name):
     """Compare rows and channels on 8 devices with the whole on one."""
-    arrays = inputs((8, 6, 16, 3))
-    lengths = jnp.asarray(arrays.pop("lengths"))
-    floats = {k: jnp.asarray(v, jnp.float32) for k, v in arrays.items()}
+    arrays = float32(inputs((8, 6, 16, 3)))
     mesh = jax.make_mesh((8,), ("shards",), axis_types=(AxisType.Auto,))
     run = partial(scan, name)
-
-    def gradients(run):
-        loss = lambda floats: jnp.sum(run(floats, lengths) ** 2)  # noqa: E731
-        return jax.tree.leaves(jax.jit(jax.value_and_grad(loss))(floats))
-
-    expected = gradients(run)
+    expected = gradients(run, arrays)
     for cut in CUTS.values():
         sharded = jax.shard_map(
             run,
             mesh=mesh,
-            in_specs=({k: cut.get(k, P()) for k in floats}, cut.get("lengths", P())),
+            in_specs=({k: cut.get(k, P()) for k in arrays},),
             out_specs=cut["u"],
             check_vma=name not in INTERPRETED,  # Pallas does not run with it
         )
-        for actual, wanted in zip(gradients(sharded), expected, strict=True):
-            np.testing.assert_allclose(actual, wanted, rtol=1e-4, atol=1e-4)
+        check(gradients(sharded, arrays), expected)
+
+
+def check(actual, expected):
+    for x, wanted in zip(actual, expected, strict=True):
+        np.testing.assert_allclose(x, wanted, rtol=1e-4, atol=1e-4)
 
 
 if __name__ == "__main__":

@@ -14,26 +14,19 @@ from selective_scan import (
     tpu,
 )
 from selective_scan.arguments import ScanInputs
-from selective_scan.dispatch import scan_named
+from selective_scan.dispatch import SCANS as OWN
 
 OPTIONS = {
     "plain": (),
     "mamba": ("D", "z", "delta_bias"),
     "everything": ("D", "z", "delta_bias", "initial_state", "lengths"),
+    "packed": ("D", "z", "delta_bias", "initial_state", "lengths", "segment_ids"),
 }
-JAX_NAMES = {
-    "u": "u_BxLxE",
-    "delta": "delta_BxLxE",
-    "A": "A_ExN",
-    "B": "B_BxLxN",
-    "C": "C_BxLxN",
-    "D": "D_E",
-    "z": "z_BxLxE",
-    "delta_bias": "delta_bias_E",
-    "initial_state": "initial_state_BxExN",
-    "lengths": "lengths_B",
-}
-
+# All options at least once, both directions.
+EVERY_OPTION = [
+    *(("plain", False), ("mamba", True), ("everything", True)),
+    *(("packed", False), ("packed", True)),
+]
 
 # The kernels as plain JAX, and every implementation that can be run on this machine.
 INTERPRETED = {
@@ -41,23 +34,11 @@ INTERPRETED = {
     "pallas_tpu": partial(tpu.scan, interpret=True),
 }
 NAMES = [name for name, reason in implementations().items() if reason is None]
-SCANS = {name: scan_named(name) for name in NAMES} | INTERPRETED
-
-
-def named(arrays):
-    """Return arrays by the names that ``selective_scan`` gives them."""
-    return {JAX_NAMES[k]: v for k, v in arrays.items()}
-
-
-def float32(arrays):
-    """Return arrays as JAX's, whole numbers as int32."""
-    return {
-        k: jnp.asarray(v, jnp.int32 if k == "lengths" else jnp.float32) for k, v in arrays.items()
-    }
+SCANS = {name: OWN[name] for name in NAMES} | INTERPRETED
 
 
 def inputs(shape, given=OPTIONS["everything"], seed=0):
-    """Return float64 NumPy arrays by the oracle's names."""
+    """Return float64 NumPy arrays by the names of ``selective_scan``."""
     batch, length, channels, states = shape
     rng = np.random.default_rng(seed)
     draw = lambda *shape: rng.normal(size=shape)  # noqa: E731
@@ -72,8 +53,24 @@ def inputs(shape, given=OPTIONS["everything"], seed=0):
         "delta_bias": draw(channels),
         "initial_state": draw(batch, channels, states),
         "lengths": rng.integers(0, length + 1, batch).astype(np.int32),
+        "segment_ids": np.cumsum(rng.random((batch, length)) < 0.3, axis=1).astype(np.int32),
     }
     return {k: v for k, v in arrays.items() if k in ("u", "delta", "A", "B", "C", *given)}
+
+
+def float32(arrays):
+    """Return arrays as JAX's, whole numbers as int32."""
+    return {
+        k: jnp.asarray(v, jnp.float32 if v.dtype.kind == "f" else jnp.int32)
+        for k, v in arrays.items()
+    }
+
+
+def for_readout(arrays):
+    """Return the arguments of ``selective_scan_readout``, which reads by the sum of C."""
+    used = {k: v for k, v in arrays.items() if k not in ("D", "z", "lengths", "segment_ids")}
+    stop = {"stop": arrays["lengths"]} if "lengths" in arrays else {}
+    return used | {"C": arrays["C"].sum(1)} | stop
 
 
 def run(scan, arrays, dtype, reverse, softplus=True):
@@ -82,17 +79,15 @@ def run(scan, arrays, dtype, reverse, softplus=True):
     ``scan`` is called as ``scan(ScanInputs, softplus=softplus, reverse=reverse)``. Values are there
     twice: as computed for themselves, and with what the gradient needs kept.
     """
-    floats = {k: jnp.asarray(v, dtype) for k, v in arrays.items() if k != "lengths"}
-    lengths = arrays.get("lengths")
+    whole = {k: x for k, x in arrays.items() if k in ("lengths", "segment_ids")}
+    floats = {k: jnp.asarray(x, dtype) for k, x in arrays.items() if k not in whole}
     rng = np.random.default_rng(9)
     dy = rng.normal(size=arrays["u"].shape)
     dlast = rng.normal(size=(len(dy), *arrays["A"].shape))
 
     def call(floats):
-        whole = ScanInputs(
-            **named(floats), lengths_B=None if lengths is None else jnp.asarray(lengths)
-        )
-        return scan(whole, softplus=softplus, reverse=reverse)
+        given = jax.tree.map(jnp.asarray, ScanInputs(**floats, **whole))
+        return scan(given, softplus=softplus, reverse=reverse)
 
     def loss(floats):
         y, last = call(floats)
@@ -100,8 +95,8 @@ def run(scan, arrays, dtype, reverse, softplus=True):
 
     both = jax.jit(lambda floats: (call(floats), jax.grad(loss, has_aux=True)(floats)))
     (y, last), (grads, (y_kept, last_kept)) = both(floats)
-    rounded = {k: np.asarray(v, np.float64) for k, v in floats.items()}
-    options = {"delta_softplus": softplus, "lengths": lengths, "reverse": reverse}
+    rounded = {k: np.asarray(v, np.float64) for k, v in floats.items()} | whole
+    options = {"delta_softplus": softplus, "reverse": reverse}
     expected_y, expected_last = selective_scan_reference(**rounded, **options)
     expected = selective_scan_gradients(dy, dlast, **rounded, **options)
     pairs = {"y": (y, expected_y), "last_state": (last, expected_last)}
@@ -119,3 +114,17 @@ def compare(pairs, tolerance):
         assert actual.shape == expected.shape, name
         error = np.max(np.abs(actual - expected), initial=0)
         assert error <= tolerance * max(np.max(np.abs(expected), initial=0), 1e-2), (name, error)
+
+
+def check_same(function, other, arguments, tolerance=1e-5):
+    """Compare values and gradients of two functions of the same arguments."""
+
+    @partial(jax.jit, static_argnums=0)
+    def both(function):
+        y, pull_back = jax.vjp(function, *arguments)
+        weights = np.random.default_rng(9)
+        outer = lambda x: jnp.asarray(weights.normal(size=x.shape), x.dtype)  # noqa: E731
+        return jax.tree.leaves((y, pull_back(jax.tree.map(outer, y))))
+
+    pairs = zip(both(function), both(other), strict=True)
+    compare({str(n): (x, np.float64(wanted)) for n, (x, wanted) in enumerate(pairs)}, tolerance)

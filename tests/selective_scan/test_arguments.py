@@ -16,74 +16,66 @@ from selective_scan import (
     tpu,
 )
 from selective_scan.arguments import ScanInputs
-from tests.selective_scan.oracle import JAX_NAMES, inputs
+from tests.selective_scan.oracle import OPTIONS, float32, for_readout, inputs
 
 
 def arrays_of(shape=(2, 6, 3, 4)):
-    """Return float32 arrays by the names of ``selective_scan``."""
-    arrays = {JAX_NAMES[k]: v for k, v in inputs(shape).items()}
-    return {
-        k: np.asarray(v, np.int32 if k == "lengths_B" else np.float32) for k, v in arrays.items()
-    }
-
-
-def for_readout(arrays):
-    used = {k: v for k, v in arrays.items() if k not in ("C_BxLxN", "D_E", "z_BxLxE", "lengths_B")}
-    return used | {"C_BxN": arrays["C_BxLxN"].sum(1), "stop_B": arrays["lengths_B"]}
+    return {k: np.asarray(x) for k, x in float32(inputs(shape, OPTIONS["packed"])).items()}
 
 
 def for_both_directions(arrays):
-    public = {field: name for name, field in JAX_NAMES.items()} | {"lengths_B": "lengths_B"}
-    return {public[k]: v for k, v in arrays.items() if k != "initial_state_BxExN"}
+    return {k: v for k, v in arrays.items() if k != "initial_state"}
 
 
-@pytest.mark.parametrize("dtype", ["int32", "complex64", "bool"])
-@pytest.mark.parametrize("field", sorted(set(JAX_NAMES.values()) - {"lengths_B"}))
-def test_only_real_floating_point_numbers(field, dtype):
-    name = {v: k for k, v in JAX_NAMES.items()}[field]
-    match = rf"^{name} has dtype {dtype}; .*floating-point.*{name}\.astype"
-    arrays = arrays_of()
-    arrays[field] = arrays[field].astype(dtype)
-    with pytest.raises(TypeError, match=match):
-        selective_scan(**arrays)
-    if field in for_readout(arrays) and field != "initial_state_BxExN":
-        with pytest.raises(TypeError, match=match):
-            selective_scan_readout(**for_readout(arrays))
-    if field != "initial_state_BxExN":
-        with pytest.raises(TypeError, match=match):
-            bidirectional_scan(**for_both_directions(arrays))
+FUNCTIONS = {
+    "scan": (selective_scan, lambda arrays: arrays),
+    "readout": (selective_scan_readout, for_readout),
+    "both directions": (bidirectional_scan, for_both_directions),
+}
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bool"])
-def test_only_whole_lengths(dtype):
-    arrays = arrays_of()
-    broken = arrays | {"lengths_B": arrays["lengths_B"].astype(dtype)}
-    match = rf"^lengths has dtype {dtype}; .*lengths\.astype"
-    with pytest.raises(TypeError, match=match):
-        selective_scan(**broken)
-    with pytest.raises(TypeError, match=match):
-        bidirectional_scan(**for_both_directions(broken))
-    for name in ("start", "stop"):
-        ends = for_readout(arrays) | {f"{name}_B": broken["lengths_B"]}
-        with pytest.raises(TypeError, match=rf"^{name} has dtype {dtype}; .*{name}\.astype"):
-            selective_scan_readout(**ends)
+@pytest.mark.parametrize("kind", FUNCTIONS)
+def test_arguments_of_no_use_are_named(kind):
+    function, choose = FUNCTIONS[kind]
+    good = choose(arrays_of())
+    for name, x in good.items():
+        whole = name in ("lengths", "stop", "segment_ids")
+        for dtype in ("float32", "bool") if whole else ("int32", "complex64", "bool"):
+            wanted = "whole numbers" if whole else "real floating-point numbers"
+            match = rf"^{name} has dtype {dtype}; {wanted} expected.*{name}\.astype\(jnp\."
+            with pytest.raises(TypeError, match=match):
+                function(**good | {name: x.astype(dtype)})
+        # u and A say what fits the others.
+        shapes = [(), (1, 1, *x.shape), *([] if name in "uA" else [(*x.shape[:-1], 7)])]
+        for shape in shapes:
+            with pytest.raises(ValueError, match=rf"{name} has shape \("):
+                function(**good | {name: np.zeros(shape, x.dtype)})
+    with pytest.raises(ValueError, match=r"^B has shape \(2, 6, 3\); \(2, 6, 4\) expected \(B, L"):
+        function(**good | {"B": good["B"][..., :3]})
+
+
+def test_lists_are_arrays_and_lengths_may_lie_outside():
+    """At or below 0 nothing is visited, past the end everything."""
+    arrays = arrays_of((3, 6, 3, 4))
+    scan = jax.jit(partial(selective_scan, delta_softplus=True, reverse=True))
+    beyond = scan(**arrays | {"lengths": [-3, 6, 99]})
+    np.testing.assert_array_equal(beyond, scan(**arrays | {"lengths": np.array([0, 6, 6])}))
 
 
 @pytest.mark.parametrize("shape", [(0, 6, 3, 4), (2, 0, 3, 4), (2, 6, 0, 4), (2, 6, 3, 0)])
-@pytest.mark.parametrize("name", ["fused", "chunked"])
-def test_nothing_gives_nothing(name, shape):
+def test_nothing_gives_nothing(shape):
     arrays = arrays_of(shape)
-    arrays["lengths_B"] = np.full(shape[0], shape[1])
+    arrays["lengths"] = np.full(shape[0], shape[1])
 
     @jax.jit
     def run(arrays):
-        options = {"implementation": name}
+        options = {"implementation": "tiled"}
         return (
             selective_scan(**arrays, **options, return_last_state=True),
             selective_scan_readout(**for_readout(arrays), **options),
             bidirectional_scan(**for_both_directions(arrays), **options),
-            jax.grad(lambda u: jnp.sum(selective_scan(**arrays | {"u_BxLxE": u}, **options)))(
-                arrays["u_BxLxE"]
+            jax.grad(lambda u: jnp.sum(selective_scan(**arrays | {"u": u}, **options)))(
+                arrays["u"]
             ),
         )
 
@@ -92,15 +84,11 @@ def test_nothing_gives_nothing(name, shape):
     assert both.shape == (2, *shape[:3])
     assert y.dtype == last.dtype == jnp.float32
     # Without states the input remains, without positions the initial state.
-    wanted = arrays["D_E"] * arrays["u_BxLxE"] * jax.nn.silu(arrays["z_BxLxE"])
+    wanted = arrays["D"] * arrays["u"] * jax.nn.silu(arrays["z"])
     np.testing.assert_allclose(y, wanted, rtol=1e-6)
-    np.testing.assert_array_equal(last, arrays["initial_state_BxExN"])
-    wanted = np.einsum("ben,bn->be", arrays["initial_state_BxExN"], arrays["C_BxLxN"].sum(1))
+    np.testing.assert_array_equal(last, arrays["initial_state"])
+    wanted = np.einsum("ben,bn->be", arrays["initial_state"], arrays["C"].sum(1))
     np.testing.assert_array_equal(read, wanted)
-
-
-def test_nothing_in_chunks():
-    assert selective_scan(**arrays_of((0, 6, 3, 4)), implementation="chunked", chunk=2).size == 0
 
 
 def symbolic(arrays):
@@ -120,21 +108,21 @@ def forms(name, arrays):
 
 def with_gradients(scan, arrays):
     """Return the results of ``scan``, and the gradients of their sum."""
-    floats = {k: v for k, v in arrays.items() if k != "lengths_B"}
+    floats = {k: v for k, v in arrays.items() if k not in ("lengths", "segment_ids")}
 
     def loss(floats):
-        results = scan(floats | {"lengths_B": arrays["lengths_B"]})
+        results = scan(arrays | floats)
         return sum(map(jnp.sum, jax.tree.leaves(results))), results
 
     return jax.grad(loss, has_aux=True)(floats)
 
 
-@pytest.mark.parametrize("name", ["fused", "chunked", "associative", "sequential"])
+@pytest.mark.parametrize("name", ["tiled", "chunked", "associative", "sequential"])
 def test_export_with_a_symbolic_batch(name):
     function = jax.jit(partial(with_gradients, partial(forms, name)))
     program = export.export(function)(symbolic(arrays_of()))
     stored = program.serialize()
-    if name == "fused":  # to compile all of them would take long
+    if name == "tiled":  # to compile all of them would take long
         arrays = arrays_of((5, 6, 3, 4))
         actual, expected = export.deserialize(stored).call(arrays), function(arrays)
         check = lambda x, y: np.testing.assert_allclose(x, y, rtol=2e-5, atol=1e-5)  # noqa: E731
@@ -152,7 +140,7 @@ def test_a_symbolic_batch_is_refused_where_sizes_must_be_numbers(monkeypatch):
     shapes = symbolic(arrays_of())
     for name in ("pallas_gpu", "reference"):
         scan = lambda arrays: selective_scan(**arrays, implementation=name)  # noqa: B023, E731
-        with pytest.raises(ValueError, match=f"'{name}' cannot run here: .*symbolic.*fused"):
+        with pytest.raises(ValueError, match=f"'{name}' cannot run here: .*symbolic.*tiled"):
             jax.eval_shape(scan, shapes)
     # "auto" takes another.
     jax.eval_shape(lambda arrays: selective_scan(**arrays), shapes)

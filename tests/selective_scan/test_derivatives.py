@@ -10,9 +10,9 @@ from jax.flatten_util import ravel_pytree
 
 from selective_scan import selective_scan_readout
 from selective_scan.arguments import ScanInputs
-from tests.selective_scan.oracle import INTERPRETED, JAX_NAMES, SCANS, float32, inputs, named
+from tests.selective_scan.oracle import INTERPRETED, SCANS, float32, for_readout, inputs
 
-SHAPE = (2, 18, 2, 2)  # "fused" has two chunks, the last of them padded
+SHAPE = (2, 18, 2, 2)  # "tiled" has two chunks, the last of them padded
 GIVEN = ("D", "z", "delta_bias", "initial_state")
 LENGTHS = np.array([18, 11])
 MODES = {
@@ -22,16 +22,14 @@ MODES = {
 
 
 def scan_loss(name, arrays):
-    args = ScanInputs(**named(arrays), lengths_B=LENGTHS)
+    args = ScanInputs(**arrays, lengths=LENGTHS)
     y, last = SCANS[name](args, softplus=True, reverse=True)
     return jnp.sum(jnp.sin(y)) + jnp.sum(last**2)
 
 
 def readout_loss(name, arrays):
-    named = {JAX_NAMES[k]: v for k, v in arrays.items() if k not in ("C", "D", "z")}
-    y = selective_scan_readout(
-        **named, C_BxN=arrays["C"][:, 0], delta_softplus=True, stop_B=LENGTHS, implementation=name
-    )
+    used, options = for_readout(arrays), {"stop": LENGTHS, "implementation": name}
+    y = selective_scan_readout(**used, delta_softplus=True, **options)
     return jnp.sum(jnp.sin(y))
 
 
@@ -57,7 +55,7 @@ def exact():
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(
-    ("kind", "name"), [("scan", "fused"), ("scan", "sequential"), ("readout", "fused")]
+    ("kind", "name"), [("scan", "tiled"), ("scan", "sequential"), ("readout", "tiled")]
 )
 def test_hessian(exact, kind, name, mode):
     actual = np.asarray(hessian(LOSSES[kind], name, mode, jnp.float32), np.float64)
@@ -75,13 +73,13 @@ def test_second_derivatives_are_refused(name):
     loss = partial(scan_loss, name)
     norm = lambda arrays: sum(jnp.sum(x**2) for x in jax.tree.leaves(jax.grad(loss)(arrays)))  # noqa: E731
     for second in (jax.grad(norm), jax.jit(jax.grad(norm)), jax.jacfwd(jax.grad(loss))):
-        with pytest.raises(TypeError, match=f"^implementation '{name}' has first deriv.*: 'fused'"):
+        with pytest.raises(TypeError, match=f"^implementation '{name}' has first deriv.*: 'tiled'"):
             second(arrays)
 
 
 @pytest.mark.parametrize(
     ("kind", "name"),
-    [("readout", "fused"), *(("scan", name) for name in ("fused", "reference", *INTERPRETED))],
+    [("readout", "tiled"), *(("scan", name) for name in ("tiled", "reference", *INTERPRETED))],
 )
 def test_forward_mode_is_refused(kind, name):
     arrays = arrays_of()

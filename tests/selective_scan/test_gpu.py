@@ -18,7 +18,7 @@ from echojax.config import Config
 from echojax.models import build_model, with_sizes
 from selective_scan import bidirectional_scan, gpu, implementations, selective_scan
 from tests.selective_scan import test_strong_decays as strong
-from tests.selective_scan.oracle import JAX_NAMES, OPTIONS, compare, inputs, run
+from tests.selective_scan.oracle import OPTIONS, check_same, compare, inputs, run
 
 REASON = implementations()["pallas_gpu"]
 pytestmark = [
@@ -32,7 +32,7 @@ ODD, LONG = (2, 37, 5, 3), (1, 5000, 64, 16)  # few long rows are cut into segme
 
 def mixed(inputs, *, softplus, reverse):
     """Run the kernels with A, D, bias and states in float32, as a Mamba layer gives them."""
-    small = ("A_ExN", "D_E", "delta_bias_E", "initial_state_BxExN")
+    small = ("A", "D", "delta_bias", "initial_state")
     wide = {k: x.astype(jnp.float32) for k in small if (x := getattr(inputs, k)) is not None}
     return gpu.scan(inputs._replace(**wide), softplus=softplus, reverse=reverse)
 
@@ -47,6 +47,7 @@ def mixed(inputs, *, softplus, reverse):
         *((ODD, options, "float32", r) for options in OPTIONS for r in (False, True)),
         *((ODD, "everything", "bfloat16", r) for r in (False, True)),
         *((LONG, "everything", "float32", r) for r in (False, True)),
+        *((shape, "packed", "float32", r) for shape in (ODD, LONG) for r in (False, True)),
         (LONG, "everything", "bfloat16", True),
         ((3, 1000, 130, 32), "everything", "float32", True),
         ((1, 16384, 32, 16), "plain", "float32", False),
@@ -82,7 +83,7 @@ def test_time_steps_without_softplus():
     arrays = inputs(ODD, ())
     arrays["delta"] = np.abs(arrays["delta"])
     args = [jnp.asarray(arrays[k], jnp.float32) for k in ("u", "delta", "A", "B", "C")]
-    check_same(*(partial(selective_scan, implementation=n) for n in ("pallas_gpu", "fused")), args)
+    check_same(*(partial(selective_scan, implementation=n) for n in ("pallas_gpu", "tiled")), args)
 
 
 @pytest.mark.parametrize("time_step", strong.TIME_STEPS)
@@ -115,24 +116,8 @@ def layer(own=(), sets=1, dtype="float32"):
 
 
 def scan(floats, lengths=None, **options):
-    named = {JAX_NAMES[k]: x for k, x in floats.items()}
-    return selective_scan(
-        **named, delta_softplus=True, lengths_B=lengths, implementation="pallas_gpu", **options
-    )
-
-
-def check_same(scan, other, arguments, tolerance=1e-5):
-    """Compare values and gradients of two functions of the same arguments."""
-
-    def both(function):
-        y, pull_back = jax.vjp(function, *arguments)
-        dy = np.random.default_rng(9).normal(size=y.shape)
-        return jax.tree.leaves((y, pull_back(jnp.asarray(dy, y.dtype))))
-
-    pairs = zip(
-        jax.jit(both, static_argnums=0)(scan), jax.jit(both, static_argnums=0)(other), strict=True
-    )
-    compare({str(n): (x, np.float64(wanted)) for n, (x, wanted) in enumerate(pairs)}, tolerance)
+    options |= {"lengths": lengths, "implementation": "pallas_gpu"}
+    return selective_scan(**floats, delta_softplus=True, **options)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES)
@@ -144,7 +129,7 @@ def test_both_directions_in_one_launch(own, dtype):
 
     def one_launch(floats):
         return bidirectional_scan(
-            **floats, delta_softplus=True, lengths_B=lengths, implementation="pallas_gpu"
+            **floats, delta_softplus=True, lengths=lengths, implementation="pallas_gpu"
         )
 
     def two_launches(floats):
@@ -191,7 +176,7 @@ def test_a_model_has_the_vectors_and_gradients_of_fused(variant):
     rng = np.random.default_rng(0)
     lengths_B = rng.integers(1, 51, 64)
     ids_BxL = np.where(np.arange(50) < lengths_B[:, None], rng.integers(1, 300, (64, 50)), 0)
-    fused, params = nnx.split(build_model(dataclasses.replace(config, scan="fused"), 300))
+    tiled, params = nnx.split(build_model(dataclasses.replace(config, scan="tiled"), 300))
     kernels = nnx.graphdef(build_model(dataclasses.replace(config, scan="pallas_gpu"), 300))
 
     def encode(graphdef, params):
@@ -199,4 +184,4 @@ def test_a_model_has_the_vectors_and_gradients_of_fused(variant):
 
     # GPUs round the factors of float32 products to ten bits unless told not to.
     with jax.default_matmul_precision("highest"):
-        check_same(partial(encode, kernels), partial(encode, fused), (params,), 1e-4)
+        check_same(partial(encode, kernels), partial(encode, tiled), (params,), 1e-4)

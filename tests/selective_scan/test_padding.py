@@ -11,7 +11,7 @@ from selective_scan import (
     selective_scan_readout,
 )
 from selective_scan.arguments import ScanInputs
-from tests.selective_scan.oracle import JAX_NAMES, SCANS, inputs, named
+from tests.selective_scan.oracle import SCANS, inputs
 
 LENGTHS = np.array([0, 5, 19, 12])
 SHAPE = (4, 19, 3, 2)
@@ -49,7 +49,7 @@ def check(run, given=("D", "z", "delta_bias", "initial_state")):
 @pytest.mark.parametrize("name", SCANS)
 def test_dirt_past_the_lengths(name):
     def run(arrays):
-        args = ScanInputs(**named(arrays), lengths_B=LENGTHS)
+        args = ScanInputs(**arrays, lengths=LENGTHS)
         return SCANS[name](args, softplus=True, reverse=name != "chunked")
 
     check(run)
@@ -57,25 +57,24 @@ def test_dirt_past_the_lengths(name):
 
 def test_dirt_in_both_directions():
     def run(arrays):
-        named = {k: v for k, v in arrays.items() if k != "initial_state"}
-        return bidirectional_scan(**named, delta_softplus=True, lengths_B=LENGTHS)
+        return bidirectional_scan(**arrays, delta_softplus=True, lengths=LENGTHS)
 
     check(run, given=("D", "z", "delta_bias"))
 
 
-@pytest.mark.parametrize("name", ["fused", "chunked"])
+@pytest.mark.parametrize("name", ["tiled", "chunked"])
 def test_dirt_outside_of_the_readouts_range(name):
     """Backwards in time: what is past the length comes before the start."""
 
     def run(arrays):
-        in_time = {JAX_NAMES[k]: arrays[k][:, ::-1] for k in ("u", "delta", "B")}
-        rest = {JAX_NAMES[k]: arrays[k] for k in ("A", "delta_bias", "initial_state")}
+        in_time = {k: arrays[k][:, ::-1] for k in ("u", "delta", "B")}
+        rest = {k: arrays[k] for k in ("A", "delta_bias", "initial_state")}
         return selective_scan_readout(
             **in_time,
             **rest,
-            C_BxN=np.ones((4, 2), np.float32),
+            C=np.ones((4, 2), np.float32),
             delta_softplus=True,
-            start_B=SHAPE[1] - LENGTHS,
+            start=SHAPE[1] - LENGTHS,
             reverse=True,
             implementation=name,
         )
@@ -84,17 +83,15 @@ def test_dirt_outside_of_the_readouts_range(name):
 
 
 @pytest.mark.parametrize("readout", [False, True])
-def test_dirt_in_a_stretch_of_time(readout):
-    """Both stretches have the same arrays; a mapped axis stands for the devices."""
+def test_dirt_in_a_shard_of_time(readout):
+    """Both shards have the same arrays; a mapped axis stands for the devices."""
 
     def run(arrays):
-        named = {JAX_NAMES[k]: v for k, v in arrays.items()}
         if readout:
-            named |= {"C_BxN": jnp.ones_like(named.pop("C_BxLxN")[:, 0]), "stop_B": LENGTHS}
+            scan, own = selective_scan_readout, {"C": jnp.ones((4, 2)), "stop": LENGTHS}
         else:
-            named["lengths_B"] = LENGTHS
-        scan = selective_scan_readout if readout else selective_scan
-        stretch = lambda _: scan(**named, delta_softplus=True, time_axis="time")  # noqa: E731
-        return jax.vmap(stretch, axis_name="time")(jnp.arange(2))
+            scan, own = selective_scan, {"lengths": LENGTHS}
+        shard = lambda _: scan(**arrays | own, delta_softplus=True, axis_name="time")  # noqa: E731
+        return jax.vmap(shard, axis_name="time")(jnp.arange(2))
 
     check(run, given=("delta_bias",))

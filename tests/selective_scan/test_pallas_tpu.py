@@ -13,7 +13,7 @@ from jax.sharding import SingleDeviceSharding
 
 from selective_scan import tpu
 from selective_scan.arguments import ScanInputs
-from tests.selective_scan.oracle import JAX_NAMES, OPTIONS, compare, inputs, run
+from tests.selective_scan.oracle import EVERY_OPTION, OPTIONS, compare, float32, inputs, run
 
 # The interpreted kernels are large to compile and quick to run.
 QUICK_COMPILE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -35,8 +35,8 @@ def draw(shape, given=OPTIONS["everything"]):
 
 
 def scan_of(arrays, *, softplus=True, reverse=False, interpret=True):
-    args = ScanInputs(**{JAX_NAMES[k]: v for k, v in arrays.items()})
-    return tpu.scan(args, softplus=softplus, reverse=reverse, interpret=interpret)
+    options = {"softplus": softplus, "reverse": reverse, "interpret": interpret}
+    return tpu.scan(ScanInputs(**arrays), **options)
 
 
 def compare_with_the_oracle(arrays, dtype, tolerance, *, reverse, softplus=True):
@@ -46,10 +46,7 @@ def compare_with_the_oracle(arrays, dtype, tolerance, *, reverse, softplus=True)
 
 
 @pytest.mark.usefixtures("small_blocks")
-@pytest.mark.parametrize(
-    ("options", "reverse"),
-    [("plain", False), ("mamba", True), ("everything", False), ("everything", True)],
-)
+@pytest.mark.parametrize(("options", "reverse"), EVERY_OPTION)
 def test_equals_the_oracle(options, reverse):
     arrays = draw((3, 37, 5, 3), OPTIONS[options])
     compare_with_the_oracle(arrays, jnp.float32, 1e-5, reverse=reverse)
@@ -82,8 +79,7 @@ def test_more_states_than_fit():
 
 
 def test_vmap_equals_one_after_the_other():
-    arrays = {k: jnp.asarray(v, jnp.float32) for k, v in draw((2, 6, 3, 2)).items()}
-    arrays["lengths"] = arrays["lengths"].astype(jnp.int32)
+    arrays = float32(draw((2, 6, 3, 2)))
     mapped = {k: jnp.stack([v, v[::-1]]) for k, v in arrays.items() if k != "A"}
 
     def loss(mapped):

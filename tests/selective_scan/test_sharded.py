@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FEW = ["associative", "fused", "readout", "time-fused", "time-readout"]
-OTHERS = ["sequential", "chunked", "pallas_gpu", "pallas_tpu", "time-sequential"]
+FEW = ["tiled", "readout", "time-tiled", "time-readout", "time-prefixes"]
+OTHERS = ["associative", "sequential", "chunked", "pallas_gpu", "pallas_tpu", "time-sequential"]
 
 
 @pytest.mark.parametrize("names", [FEW, pytest.param(OTHERS, marks=pytest.mark.slow)])

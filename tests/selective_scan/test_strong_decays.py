@@ -18,9 +18,9 @@ from selective_scan import (
 from selective_scan.arguments import ScanInputs
 from selective_scan.gpu.arrays import Options
 from tests.selective_scan import oracle
-from tests.selective_scan.oracle import JAX_NAMES, inputs, named
+from tests.selective_scan.oracle import inputs
 
-SHAPE = (2, 37, 3, 4)  # chunks of "fused" and of the kernels end in padding
+SHAPE = (2, 37, 3, 4)  # chunks of "tiled" and of the kernels end in padding
 TIME_STEPS = [1e-4, 1e-2, 0.69, 2.0, 50.0]  # softplus(0) = .69 is the official model's start
 RATES = [-1.0, -8.0, -16.0, -32.0]
 
@@ -85,7 +85,7 @@ def test_every_element_of_every_gradient(name):
     @jax.jit
     def run(arrays):
         def loss(arrays):
-            args = ScanInputs(**named(arrays))
+            args = ScanInputs(**arrays)
             y, last = SCANS[name](args, softplus=True, reverse=reverse)
             return jnp.sum(y * dy) + jnp.sum(last * dlast), {"y": y, "last": last}
 
@@ -97,7 +97,7 @@ def test_every_element_of_every_gradient(name):
         check(jax.device_get(run(arrays)), *expected(arrays, dy, dlast, reverse))
 
 
-@pytest.mark.parametrize("name", ["fused", "sequential"])
+@pytest.mark.parametrize("name", ["tiled", "sequential"])
 def test_every_element_of_the_readouts_gradients(name):
     dy, dlast = outer()
     dy[:, :-1] = dlast[...] = 0
@@ -105,10 +105,8 @@ def test_every_element_of_the_readouts_gradients(name):
     @jax.jit
     def run(arrays):
         def loss(arrays):
-            named = {JAX_NAMES[k]: v for k, v in arrays.items() if k != "C"}
-            y = selective_scan_readout(
-                **named, C_BxN=arrays["C"][:, -1], delta_softplus=True, implementation=name
-            )
+            used = arrays | {"C": arrays["C"][:, -1]}
+            y = selective_scan_readout(**used, delta_softplus=True, implementation=name)
             return jnp.sum(y * dy[:, -1])
 
         return jax.grad(loss)(arrays)

@@ -118,7 +118,7 @@ def train(config, devices, item_shards, sequence_shards, parallel):
 def stretches():
     """Compare two layers over 4 stretches of each history with the whole, values and gradients."""
     model = EchoMamba4Rec(
-        20, d_model=8, layers=2, d_state=2, max_len=30, dropout=0.3, scan="fused",
+        20, d_model=8, layers=2, d_state=2, max_len=30, dropout=0.3, scan="tiled",
         rngs=nnx.Rngs(1),
     )  # fmt: skip
     graphdef, params = nnx.split(model)

@@ -68,6 +68,12 @@ def test_a_new_folder_is_taken_back_where_nothing_came_of_it(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["old"]
 
 
+def test_a_relative_path_of_data_is_kept_as_an_absolute_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    start(Config(data_path="part-*.csv"), tmp_path / "run")
+    assert read_config(tmp_path / "run").data_path == str(tmp_path / "part-*.csv")
+
+
 def test_a_taken_folder_is_refused(tmp_path):
     start(Config(), tmp_path / "run")
     with pytest.raises(UserError, match="exists; add --resume to go on, or name another"):
@@ -143,7 +149,7 @@ def test_shares_of_a_run_keep_its_length(tmp_path):
 
 def test_names_of_earlier_versions_are_read(tmp_path):
     values = {"width": 8, "state_size": 4, "conv_width": 3, "time_shards": 2, "hosts": None}
-    write_json(tmp_path / "config.json", {"model": "mamba4rec", **values, "host": None})
-    config = read_config(tmp_path)
-    assert (config.d_model, config.d_state, config.d_conv, config.sequence_shards) == (8, 4, 3, 2)
-    assert config == Config(model="mamba4rec", d_model=8, d_state=4, d_conv=3, sequence_shards=2)
+    values |= {"model": "mamba4rec", "host": None, "scan": "fused"}
+    write_json(tmp_path / "config.json", values)
+    today = {"d_model": 8, "d_state": 4, "d_conv": 3, "sequence_shards": 2, "scan": "tiled"}
+    assert read_config(tmp_path) == Config(model="mamba4rec", **today)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.custom_batching import custom_vmap
 
-from selective_scan.arguments import Recurrence, ScanInputs, direction_of, with_epilogue
+from selective_scan.arguments import ScanInputs, direction_of, in_parts, with_epilogue
 from selective_scan.gpu.arrays import Options
 from selective_scan.gpu.launches import Arrays, run_backward, run_forward
 from selective_scan.gpu.plans import MOST_STATES
@@ -27,10 +27,9 @@ def scan(
     inputs: ScanInputs, *, softplus: bool, reverse: bool, interpret: bool = False
 ) -> tuple[Array, Array]:
     """Run the scan; see ``selective_scan``."""
-    if inputs.A_ExN.shape[1] > MOST_STATES:
-        return with_epilogue(partial(_in_parts, interpret=interpret))(
-            inputs, softplus=softplus, reverse=reverse
-        )
+    if inputs.A.shape[1] > MOST_STATES or inputs.segment_ids is not None:
+        parts = in_parts(partial(scan, interpret=interpret), MOST_STATES)
+        return with_epilogue(parts)(inputs, softplus=softplus, reverse=reverse)
     one = jax.tree.map(lambda x: x[None], inputs)
     y, last = scan_sets(one, Options(softplus, (reverse,), interpret))
     return y[0], last[0]
@@ -40,30 +39,14 @@ def scan_both(
     inputs: ScanInputs, *, softplus: bool, interpret: bool = False
 ) -> tuple[Array, Array]:
     """Run both directions in one launch; see ``api.bidirectional_scan``."""
-    if inputs.A_ExN.shape[-1] <= MOST_STATES:
-        A = jnp.broadcast_to(inputs.A_ExN, (2, *inputs.A_ExN.shape[1:]))
-        return scan_sets(inputs._replace(A_ExN=A), Options(softplus, (False, True), interpret))
+    if inputs.A.shape[-1] <= MOST_STATES and inputs.segment_ids is None:
+        A = jnp.broadcast_to(inputs.A, (2, *inputs.A.shape[1:]))
+        return scan_sets(inputs._replace(A=A), Options(softplus, (False, True), interpret))
     each = [
         scan(direction_of(inputs, d), softplus=softplus, reverse=bool(d), interpret=interpret)
         for d in (0, 1)
     ]
     return jax.tree.map(lambda *x: jnp.stack(x), *each)
-
-
-def _in_parts(inputs: Recurrence, *, reverse: bool, interpret: bool) -> tuple[Array, Array]:
-    """Run parts of the states as sets of one launch; their outputs add up."""
-    u, t, A, B, C, state = inputs
-    states = A.shape[1]
-    parts = -(-states // MOST_STATES)
-
-    def cut(x: Array) -> Array:  # (..., N) -> (parts, ..., N / parts)
-        x = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, -states % parts)])
-        return jnp.moveaxis(x.reshape(*x.shape[:-1], parts, -1), -2, 0)
-
-    sets = ScanInputs(u[None], t[None], cut(A), cut(B), cut(C), initial_state_BxExN=cut(state))
-    y, last = scan_sets(sets, Options(False, (reverse,), interpret))
-    last = jnp.moveaxis(last, 0, -2)
-    return jnp.sum(y, axis=0), last.reshape(*last.shape[:-2], -1)[..., :states]
 
 
 def scan_sets(inputs: ScanInputs, options: Options) -> tuple[Array, Array]:
@@ -120,24 +103,13 @@ def _backward_rule(options: Options, residuals: Any, outer: Any) -> tuple[ScanIn
     inputs, kept = residuals
     outer = first_derivatives_only("pallas_gpu", outer)
     grads = mapped_as_sets(partial(run_backward, options=options))(inputs, kept, *outer)
-    names = {
-        "u_BxLxE": "du",
-        "delta_BxLxE": "ddelta",
-        "A_ExN": "dA",
-        "B_BxLxN": "dB",
-        "C_BxLxN": "dC",
-        "D_E": "dD",
-        "z_BxLxE": "dz",
-        "delta_bias_E": "dbias",
-        "initial_state_BxExN": "dinitial",
-    }
     sums = {}
-    for field, name in names.items():
-        x = getattr(inputs, field)
+    for name, grad in grads.items():
+        x = getattr(inputs, name)
         if x is not None:
             # What several sets share takes the sum of their gradients.
-            grad = grads[name].reshape(len(x), -1, *grads[name].shape[1:])
-            sums[field] = jnp.sum(grad.astype(jnp.float32), axis=1).astype(x.dtype)
+            grad = grad.reshape(len(x), -1, *grad.shape[1:])
+            sums[name] = jnp.sum(grad.astype(jnp.float32), axis=1).astype(x.dtype)
     return (ScanInputs(**sums),)
 
 

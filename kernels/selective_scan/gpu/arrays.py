@@ -17,17 +17,6 @@ from selective_scan.gpu.blocks import Blocks, plane_for
 from selective_scan.gpu.kernel import Input, Kernel, Output, in_time, launch, partial_in_time
 from selective_scan.gpu.plans import Plan, plan_for, segments_for
 
-_FIELDS = {
-    "u": "u_BxLxE",
-    "delta": "delta_BxLxE",
-    "A2": "A_ExN",
-    "B": "B_BxLxN",
-    "C": "C_BxLxN",
-    "D": "D_E",
-    "z": "z_BxLxE",
-    "bias": "delta_bias_E",
-}
-
 
 @dataclass(frozen=True)
 class Options:
@@ -72,9 +61,9 @@ class Cut:
         beside: Iterable[Array | None] = (),
     ):
         self.inputs, self.options = inputs, options
-        _, self.rows, self.length, self.channels = inputs.u_BxLxE.shape
+        _, self.rows, self.length, self.channels = inputs.u.shape
         self.sets = max(len(x) for x in (*inputs, *beside) if x is not None)
-        self.states = inputs.A_ExN.shape[-1]
+        self.states = inputs.A.shape[-1]
         plan = options.plan or plan_for(self.states)
         if plan.chunk > plan.block:  # the backward kernel's sums over a chunk have a block's room
             raise ValueError(f"{plan}: chunk must be at most block")
@@ -113,7 +102,7 @@ class Cut:
         """
         arrays: dict[str, Input] = {"lengths": (self.lengths(), None)}
         for name in names:
-            x = getattr(self.inputs, _FIELDS[name])
+            x = getattr(self.inputs, {"A2": "A", "bias": "delta_bias"}.get(name, name))
             if name in ("B", "C"):
                 spec = in_time(self.blocks, len(x), states=True, from_end=from_end)
                 x = self.in_time(x, self.blocks.states)
@@ -147,13 +136,13 @@ class Cut:
 
     def where_valid(self, x: Array) -> Array:
         """Return (G, B segments, L stored, N) with zeros where nothing is visited."""
-        given = self.inputs.lengths_B is not None
+        given = self.inputs.lengths is not None
         inside = valid_mask(self.lengths() if given else None, x.shape[2])
         return x if inside is None else jnp.where(inside[..., None], x, 0)
 
     def lengths(self) -> Array:
         """Return the positions that each row and segment visits, (G, B segments), int32."""
-        given = self.inputs.lengths_B
+        given = self.inputs.lengths
         lengths = jnp.full((1, self.rows), self.length) if given is None else given
         first = jnp.arange(self.segments) * self.blocks.length
         here = jnp.clip(lengths[..., None] - first, 0, self.blocks.length).astype(jnp.int32)
@@ -163,7 +152,7 @@ class Cut:
 
     def decay_rates(self) -> Array:
         """Return A log2(e), (G, E padded, N padded), float32."""
-        x = self.inputs.A_ExN.astype(jnp.float32) / log(2)
+        x = self.inputs.A.astype(jnp.float32) / log(2)
         x = jnp.repeat(x, self.sets // len(x), axis=0)
         return self._pad_states(x)
 
@@ -181,7 +170,7 @@ class Cut:
 
     def initial(self) -> Array | None:
         """Return the initial states, or ``None`` for zeros."""
-        state = self.inputs.initial_state_BxExN
+        state = self.inputs.initial_state
         return None if state is None else self.state_array(state)
 
     def in_planes(self, x: Array) -> Array:

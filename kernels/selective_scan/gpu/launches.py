@@ -30,7 +30,7 @@ def run_forward(inputs: ScanInputs, options: Options, *, gradient: bool) -> Arra
         initial = cut.between(ends["last"], ends["total"], initial, from_end=False)
     elif initial is not None:
         initial = cut.in_planes(initial)
-    outputs = {"y": cut.in_time_shape(inputs.u_BxLxE.dtype), "last": cut.states_shape()}
+    outputs = {"y": cut.in_time_shape(inputs.u.dtype), "last": cut.states_shape()}
     if gradient:
         outputs["starts"] = cut.starts_shape()
     results = cut.run(
@@ -48,9 +48,9 @@ def run_forward(inputs: ScanInputs, options: Options, *, gradient: bool) -> Arra
 def run_backward(
     inputs: ScanInputs, kept: Arrays, dy: Array, dlast: Array | None, options: Options
 ) -> Arrays:
-    """Return the gradients, each with the axis G, sums over rows done where the input has none."""
+    """Return the gradients by argument, with the axis G; sums over rows where it has none."""
     # Under ``jax.vmap`` there may be more sets here than in the forward pass, whose segments stay.
-    segments = kept["starts"].shape[1] // inputs.u_BxLxE.shape[1]
+    segments = kept["starts"].shape[1] // inputs.u.shape[1]
     options = dataclasses.replace(options, segments=segments)
     cut = Cut(inputs, options, beside=(dy, dlast, *kept.values()))
     kept = {name: jnp.repeat(x, cut.sets // len(x), axis=0) for name, x in kept.items()}
@@ -70,8 +70,8 @@ def run_backward(
     elif after is not None:
         after = cut.in_planes(after)
     outputs = {
-        "du": cut.in_time_shape(inputs.u_BxLxE.dtype, from_end=True),
-        "ddelta": cut.in_time_shape(inputs.delta_BxLxE.dtype, from_end=True),
+        "du": cut.in_time_shape(inputs.u.dtype, from_end=True),
+        "ddelta": cut.in_time_shape(inputs.delta.dtype, from_end=True),
         "dB": cut.partial_shape(),
         "dC": cut.partial_shape(),
         "dA": cut.states_shape(),
@@ -81,8 +81,8 @@ def run_backward(
     }
     scratch: dict[str, tuple[int, ...]] = {"states": (blocks.chunk, *blocks.state_shape)}
     scratch |= dict.fromkeys(("t", "x", "w", "dx", "dt"), blocks.tile_shape)
-    if inputs.z_BxLxE is not None:
-        outputs["dz"] = cut.in_time_shape(inputs.z_BxLxE.dtype, from_end=True)
+    if inputs.z is not None:
+        outputs["dz"] = cut.in_time_shape(inputs.z.dtype, from_end=True)
     grads = cut.run(
         backward.BACKWARD,
         shared
@@ -93,18 +93,12 @@ def run_backward(
         scratch,
     )
     E, N = cut.channels, cut.states
-    dinitial = cut.outermost(grads["dinitial"], from_end=True)
-    dA = cut.from_planes(jnp.sum(grads["dA"], axis=1))[:, :E, :N]
-    of_rows = {name: jnp.sum(grads[name], axis=1)[:, :E] for name in ("dD", "dbias")}
-    return (
-        {name: cut.whole(grads[name]) for name in ("du", "ddelta", "dz") if name in grads}
-        | {
-            name: cut.whole(cut.where_valid(cut.over_channel_blocks(grads[name])), N)
-            for name in ("dB", "dC")
-        }
-        | of_rows
-        | {"dA": dA, "dinitial": dinitial}
-    )
+    sums = {k: cut.whole(cut.where_valid(cut.over_channel_blocks(grads[f"d{k}"])), N) for k in "BC"}
+    for name, of_row in (("D", "dD"), ("delta_bias", "dbias")):
+        sums[name] = jnp.sum(grads[of_row], axis=1)[:, :E]
+    sums["A"] = cut.from_planes(jnp.sum(grads["dA"], axis=1))[:, :E, :N]
+    sums["initial_state"] = cut.outermost(grads["dinitial"], from_end=True)
+    return sums | {k: cut.whole(grads[f"d{k}"]) for k in ("u", "delta", "z") if f"d{k}" in grads}
 
 
 def _given(name: str, array: Array | None) -> dict[str, Input]:

@@ -8,10 +8,9 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax import Array
 
-from selective_scan.arguments import Recurrence, ScanInputs, with_epilogue
+from selective_scan.arguments import ScanInputs, in_parts, with_epilogue
 from selective_scan.missing_derivatives import first_derivatives_only, no_forward_mode
 from selective_scan.tpu.backward import run_backward
 from selective_scan.tpu.forward import run_forward
@@ -30,27 +29,10 @@ def scan(
         reverse: whether positions are visited from the last to the first.
         interpret: run on any backend, slowly.
     """
-    if inputs.A_ExN.shape[1] > _MOST_STATES:
-        return with_epilogue(partial(_in_parts, interpret=interpret))(
-            inputs, softplus=softplus, reverse=reverse
-        )
+    if inputs.A.shape[1] > _MOST_STATES or inputs.segment_ids is not None:
+        parts = in_parts(partial(scan, interpret=interpret), _MOST_STATES)
+        return with_epilogue(parts)(inputs, softplus=softplus, reverse=reverse)
     return _scan(no_forward_mode("pallas_tpu", inputs), softplus, reverse, interpret)
-
-
-def _in_parts(inputs: Recurrence, *, reverse: bool, interpret: bool) -> tuple[Array, Array]:
-    """Run one launch for each part of the states; their outputs add up."""
-    u, t, A, B, C, state = inputs
-    y = jnp.zeros_like(u)
-    last: list[Array] = []
-    for first in range(0, A.shape[1], _MOST_STATES):
-        part = slice(first, first + _MOST_STATES)
-        launch = ScanInputs(
-            u, t, A[:, part], B[..., part], C[..., part], initial_state_BxExN=state[..., part]
-        )
-        more, last_of_part = scan(launch, softplus=False, reverse=reverse, interpret=interpret)
-        y += more
-        last.append(last_of_part)
-    return y, jnp.concatenate(last, axis=2)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))

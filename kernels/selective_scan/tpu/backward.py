@@ -42,14 +42,14 @@ def run_backward(
     state, row = (batch, launch.states, launch.channels), (batch, 1, launch.channels)
     in_blocks = (blocks, batch, launch.states, launch.length)
     results = {
-        "du": inputs.u_BxLxE,
-        "ddelta": inputs.delta_BxLxE,
-        "dz": inputs.z_BxLxE,
+        "du": inputs.u,
+        "ddelta": inputs.delta,
+        "dz": inputs.z,
         "dA": jax.ShapeDtypeStruct(state, jnp.float32),
         "dB": jax.ShapeDtypeStruct(in_blocks, jnp.float32),
         "dC": jax.ShapeDtypeStruct(in_blocks, jnp.float32),
-        "dD": None if inputs.D_E is None else jax.ShapeDtypeStruct(row, jnp.float32),
-        "dbias": None if inputs.delta_bias_E is None else jax.ShapeDtypeStruct(row, jnp.float32),
+        "dD": None if inputs.D is None else jax.ShapeDtypeStruct(row, jnp.float32),
+        "dbias": None if inputs.delta_bias is None else jax.ShapeDtypeStruct(row, jnp.float32),
         "dinitial": initial,
     }
     shapes = {
@@ -72,19 +72,19 @@ def run_backward(
 def _summed(inputs: ScanInputs, grads: dict[str, Array]) -> ScanInputs:
     """Add up what rows and blocks of channels have for themselves, in a fixed order."""
     return ScanInputs(
-        u_BxLxE=grads["du"],
-        delta_BxLxE=grads["ddelta"],
-        A_ExN=jnp.sum(grads["dA"], axis=0).T.astype(inputs.A_ExN.dtype),
-        B_BxLxN=jnp.sum(grads["dB"], axis=0).swapaxes(1, 2).astype(inputs.B_BxLxN.dtype),
-        C_BxLxN=jnp.sum(grads["dC"], axis=0).swapaxes(1, 2).astype(inputs.C_BxLxN.dtype),
-        D_E=None if inputs.D_E is None else jnp.sum(grads["dD"], (0, 1)).astype(inputs.D_E.dtype),
-        z_BxLxE=grads.get("dz"),
-        delta_bias_E=None
-        if inputs.delta_bias_E is None
-        else jnp.sum(grads["dbias"], (0, 1)).astype(inputs.delta_bias_E.dtype),
-        initial_state_BxExN=None
-        if inputs.initial_state_BxExN is None
-        else grads["dinitial"].swapaxes(1, 2).astype(inputs.initial_state_BxExN.dtype),
+        u=grads["du"],
+        delta=grads["ddelta"],
+        A=jnp.sum(grads["dA"], axis=0).T.astype(inputs.A.dtype),
+        B=jnp.sum(grads["dB"], axis=0).swapaxes(1, 2).astype(inputs.B.dtype),
+        C=jnp.sum(grads["dC"], axis=0).swapaxes(1, 2).astype(inputs.C.dtype),
+        D=None if inputs.D is None else jnp.sum(grads["dD"], (0, 1)).astype(inputs.D.dtype),
+        z=grads.get("dz"),
+        delta_bias=None
+        if inputs.delta_bias is None
+        else jnp.sum(grads["dbias"], (0, 1)).astype(inputs.delta_bias.dtype),
+        initial_state=None
+        if inputs.initial_state is None
+        else grads["dinitial"].swapaxes(1, 2).astype(inputs.initial_state.dtype),
     )
 
 

@@ -85,13 +85,13 @@ def launch_for(
     inputs: ScanInputs, *, softplus: bool, reverse: bool, backward: bool, interpret: bool
 ) -> Launch:
     """Return the launch for these inputs; both directions of the gradient cut alike."""
-    batch, length, channels = inputs.u_BxLxE.shape
-    states = inputs.A_ExN.shape[1]
+    batch, length, channels = inputs.u.shape
+    states = inputs.A.shape[1]
     registers = pl.cdiv(states, GROUP)  # of a state, for 128 channels
     most = min(LANES * max(1, _MOST_STATE_REGISTERS // registers), _MOST_CHANNELS)
     blocks = pl.cdiv(channels, most)
     block = channels if blocks == 1 else pl.cdiv(pl.cdiv(channels, blocks), LANES) * LANES
-    sequences = (inputs.u_BxLxE, inputs.delta_BxLxE, inputs.z_BxLxE)
+    sequences = (inputs.u, inputs.delta, inputs.z)
     tile = max(32 // x.dtype.itemsize for x in sequences if x is not None)
     position_bytes = registers * pl.cdiv(block, LANES) * 4 * GROUP * LANES
     most = max(tile, min(_MOST_POSITIONS, _MOST_CHUNK_BYTES // position_bytes))
@@ -106,25 +106,25 @@ def launch_for(
 
 def operands(inputs: ScanInputs) -> dict[str, Array]:
     """Return what the kernels read, by name."""
-    batch, length, _ = inputs.u_BxLxE.shape
-    lengths_B = jnp.full(batch, length) if inputs.lengths_B is None else inputs.lengths_B
+    batch, length, _ = inputs.u.shape
+    lengths_B = jnp.full(batch, length) if inputs.lengths is None else inputs.lengths
     named = {
         "lengths": jnp.minimum(lengths_B, length).astype(jnp.int32)[:, None, None],
-        "u": inputs.u_BxLxE,
-        "delta": inputs.delta_BxLxE,
-        "A": (inputs.A_ExN.astype(jnp.float32) * LOG2_E).T,
+        "u": inputs.u,
+        "delta": inputs.delta,
+        "A": (inputs.A.astype(jnp.float32) * LOG2_E).T,
         # Positions as lanes: so few states would leave most of a tile empty, in HBM too.
-        "B": inputs.B_BxLxN.swapaxes(1, 2),
-        "C": inputs.C_BxLxN.swapaxes(1, 2),
+        "B": inputs.B.swapaxes(1, 2),
+        "C": inputs.C.swapaxes(1, 2),
     }
-    if inputs.D_E is not None:
-        named["D"] = inputs.D_E.astype(jnp.float32)[None]
-    if inputs.z_BxLxE is not None:
-        named["z"] = inputs.z_BxLxE
-    if inputs.delta_bias_E is not None:
-        named["bias"] = inputs.delta_bias_E.astype(jnp.float32)[None]
-    if inputs.initial_state_BxExN is not None:
-        named["initial"] = inputs.initial_state_BxExN.astype(jnp.float32).swapaxes(1, 2)
+    if inputs.D is not None:
+        named["D"] = inputs.D.astype(jnp.float32)[None]
+    if inputs.z is not None:
+        named["z"] = inputs.z
+    if inputs.delta_bias is not None:
+        named["bias"] = inputs.delta_bias.astype(jnp.float32)[None]
+    if inputs.initial_state is not None:
+        named["initial"] = inputs.initial_state.astype(jnp.float32).swapaxes(1, 2)
     return named
 
 

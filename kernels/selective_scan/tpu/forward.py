@@ -27,7 +27,7 @@ def run_forward(
     batch, _, chunks = launch.grid
     state = (batch, launch.states, launch.channels)
     results = {
-        "y": jax.ShapeDtypeStruct(inputs.u_BxLxE.shape, inputs.u_BxLxE.dtype),
+        "y": jax.ShapeDtypeStruct(inputs.u.shape, inputs.u.dtype),
         "last": jax.ShapeDtypeStruct(state, jnp.float32),
     }
     if keep:

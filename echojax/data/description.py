@@ -1,0 +1,114 @@
+"""What a data set is: its columns, and its numbers before and after the k-core."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from echojax.data.dataset import Dataset, prepare, repeated_pairs
+from echojax.data.events import read_events
+from echojax.data.layouts import Columns, Layout
+from echojax.data.load import DataPath, find_files, load_dataset
+from echojax.data.times import span
+from echojax.errors import UserError
+
+# The shortest history of each bin of the histogram.
+LENGTHS = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000)
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Numbers of the events of a data set."""
+
+    users: int
+    items: int
+    events: int
+    repeats: float  # share of events whose user met the item before
+    ties: float | None  # share of a user's neighbouring events at one time; None without times
+    span: str | None  # first and last time; None without times
+    per_user: dict[str, float]  # min, median, max
+    per_item: dict[str, float]
+    histogram: tuple[int, ...]  # users by history length, in the bins of ``LENGTHS``
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a data set is."""
+
+    name: str
+    files: tuple[str, ...]
+    layout: Layout | None  # of its files; None where it comes from memory
+    notes: tuple[str, ...]  # what was guessed, a sentence each
+    before: Numbers
+    k_core: int
+    after: Numbers | None  # None where the k-core leaves too little
+    problem: str | None  # why
+
+
+def describe(
+    name: str = "synthetic",
+    *,
+    data_path: DataPath | None = None,
+    data_dir: Path | str | None = None,
+    columns: Columns = Columns(),  # noqa: B008
+    k_core: int = 5,
+    duplicates: str = "keep",
+) -> Description:
+    """Read a data set and say what it is; the arguments are those of ``load_dataset``.
+
+    Rows without user or item are left out, and counted in a note.
+
+    Raises:
+        UserError: As ``load_dataset`` does, but not where the k-core leaves too little.
+    """
+    name, files = find_files(name, data_path=data_path, data_dir=data_dir, columns=columns)
+    if not files:
+        layout, notes = None, tuple[str, ...]()
+        core: Callable[..., Dataset] = partial(load_dataset, name)
+    else:
+        refuse = columns.missing == "refuse"
+        columns = replace(columns, missing="drop") if refuse else columns
+        events, layout, notes = read_events(files, columns)
+        if refuse and notes and notes[-1].endswith(": left out"):
+            notes = (
+                *notes[:-1],
+                f"{notes[-1]}, which training does with --missing-ids drop only",
+            )
+        core = partial(prepare, name, events)
+    before = numbers_of(core(k_core=0))
+    after, problem = None, None
+    try:
+        after = numbers_of(core(k_core=k_core, duplicates=duplicates))
+    except UserError as error:
+        problem = str(error)
+    shown = tuple(map(str, files))
+    return Description(name, shown, layout, notes, before, k_core, after, problem)
+
+
+def numbers_of(dataset: Dataset) -> Numbers:
+    """Return the numbers of a prepared data set."""
+    lengths_U = np.diff(dataset.offsets)
+    users_T = np.repeat(np.arange(lengths_U.size, dtype=np.int32), lengths_U)
+    timed = dataset.fingerprint["time"] == "source"
+    bins = np.searchsorted(LENGTHS, lengths_U, side="right") - 1
+    return Numbers(
+        users=dataset.num_users,
+        items=dataset.num_items - 1,
+        events=dataset.items_T.size,
+        repeats=float(repeated_pairs(users_T, dataset.items_T, "first").mean()),
+        ties=dataset.fingerprint["tie_share"] if timed else None,
+        span=span(dataset.times_T) if timed else None,
+        per_user=_spread(lengths_U),
+        per_item=_spread(np.bincount(dataset.items_T)[1:]),
+        histogram=tuple(np.bincount(bins, minlength=len(LENGTHS)).tolist()),
+    )
+
+
+def _spread(counts: np.ndarray) -> dict[str, float]:
+    return {
+        "min": int(counts.min()),
+        "median": float(np.median(counts)),
+        "max": int(counts.max()),
+    }

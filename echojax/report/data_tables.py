@@ -1,0 +1,82 @@
+"""What a data set is, as tables for a terminal."""
+
+from collections.abc import Callable
+
+from echojax.data.description import LENGTHS, Description, Numbers
+from echojax.errors import escaped
+from echojax.report.tables import Column, Table, length_range, words
+
+_BAR = 30  # characters of the longest bar
+_SEPARATORS = {"\t": "tabs", " ": "blanks"}
+
+
+def data_tables(data: Description) -> list[Table]:
+    """Return what a data set's columns are used for, its numbers and its history lengths.
+
+    Text from files is safe to print. The last table's notes say what was guessed.
+    """
+    tables = [_numbers(data), _lengths(data)]
+    return [_columns(data), *tables] if data.layout and data.layout.names else tables
+
+
+def _title(data: Description) -> str:
+    if data.layout is None:
+        return data.name
+    files = data.files[0] if len(data.files) == 1 else f"{len(data.files)} files, {data.files[0]}"
+    delimiter = data.layout.delimiter
+    fields = f", fields between {_SEPARATORS.get(delimiter, delimiter)}" if delimiter else ""
+    header = ", no header" if delimiter and not data.layout.has_header else ""
+    return escaped(f"{files}: {data.layout.data_format}{fields}{header}")
+
+
+def _columns(data: Description) -> Table:
+    assert data.layout is not None
+    names = data.layout.names
+    roles = dict(zip(data.layout.used, ("user", "item", "time"), strict=False))
+    unused = dict.fromkeys(data.layout.unused, "looks like a time, not used")
+    rows = [(escaped(name), roles.get(i, unused.get(name, ""))) for i, name in enumerate(names)]
+    return Table(["column", Column("used as", "left")], rows, title=_title(data))
+
+
+def _numbers(data: Description) -> Table:
+    facts: dict[str, Callable[[Numbers], object]] = {
+        "events": lambda found: found.events,
+        "users": lambda found: found.users,
+        "items": lambda found: found.items,
+        "fewest of a user": lambda found: found.per_user["min"],
+        "median of a user": lambda found: found.per_user["median"],
+        "most of a user": lambda found: found.per_user["max"],
+        "median of an item": lambda found: found.per_item["median"],
+        "most of an item": lambda found: found.per_item["max"],
+        "repeated items": lambda found: f"{found.repeats:.1%}",
+        "ties in time": lambda found: None if found.ties is None else f"{found.ties:.1%}",
+        "time": lambda found: (found.span or "order of lines").removesuffix(" (UTC)"),
+    }
+    rows = [
+        (name, fact(data.before), None if data.after is None else fact(data.after))
+        for name, fact in facts.items()
+    ]
+    columns = [
+        Column(""),
+        *(Column(header, show=words) for header in ("all", f"{data.k_core}-core")),
+    ]
+    return Table(columns, rows, title="" if data.layout and data.layout.names else _title(data))
+
+
+def _lengths(data: Description) -> Table:
+    before = data.before.histogram
+    after = (None,) * len(before) if data.after is None else data.after.histogram
+    last = [*(start - 1 for start in LENGTHS[1:]), None]
+    rows = [
+        (
+            str(first) if first == end else length_range(first, end),
+            one,
+            two,
+            "#" * round(_BAR * one / max(before)),
+        )
+        for first, end, one, two in zip(LENGTHS, last, before, after, strict=True)
+        if one
+    ]
+    shown = [Column(header, show=",") for header in ("users", f"{data.k_core}-core")]
+    notes = [escaped(note) for note in (*data.notes, data.problem) if note]
+    return Table([Column("events a user"), *shown, Column("", "left")], rows, notes=notes)

@@ -1,0 +1,6 @@
+"""Say what a file or a data set is: python experiments/data.py FILE."""
+
+from echojax.commands import main
+
+if __name__ == "__main__":
+    main("data")

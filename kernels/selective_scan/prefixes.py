@@ -1,0 +1,97 @@
+"""The read-out of a reverse scan at its first position, for every prefix of a row in one pass.
+
+The reverse scan of positions 0..m is read where it ends, at position 0. With S_l the sum of the
+time steps before position l, its state there is a sum,
+
+    h_m = sum_{l <= m} exp(A S_l) dt_l B_l u_l
+
+so one more position adds a term and decays none: all prefixes cost what the longest does.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from selective_scan.arguments import as_arrays, state_dtype, time_steps
+from selective_scan.readout import decayed_sum
+from selective_scan.sequence_parallel import moved_later, running_sum
+
+
+def selective_scan_prefix_readouts(
+    u: Array,
+    delta: Array,
+    A: Array,
+    B: Array,
+    C: Array,
+    *,
+    delta_bias: Array | None = None,
+    delta_softplus: bool = False,
+    lengths: Array | None = None,
+    axis_name: str | None = None,
+) -> Array:
+    """Return C . h at the first position after the reverse scan of every prefix, (B, L, E).
+
+    Position m has ``selective_scan(x[:, :m + 1], reverse=True)[:, 0]`` of every argument x, without
+    D and gate and without a pass of its own. Positions at or past the length are not
+    computed: there the result means nothing, and what is given must be finite.
+
+    What the scan reads at a position may still change while later ones come, as behind a
+    convolution that sees K - 1 of them. Then u, delta and B have K versions, with an axis in front:
+    version k is that of the prefix which ends k positions later, and the last one stays.
+
+    Args:
+        u: input, (B, L, E) or (K, B, L, E).
+        delta: time steps before bias and softplus, of the same shape.
+        A: decay rates, (E, N), negative.
+        B: how the input enters the states, (B, L, N) or (K, B, L, N).
+        C: how the state is read, (B, N), or (B, L, N) for each prefix: from position K - 1 on it
+            must be the same, since terms are summed up as they were read first.
+        delta_bias: added to ``delta``, (E,).
+        delta_softplus: whether softplus makes the time steps positive.
+        lengths: (B,), integers (L by default).
+        axis_name: the mapped axis whose devices each give one shard of time, in order; lengths are
+            those of the shard, whose L is at least K - 1.
+
+    Raises:
+        ValueError: a shape does not fit.
+        TypeError: lengths are not integers, or another argument is not real floating point; or
+            forward-mode derivatives are asked for.
+    """
+    u, delta, B, C = map(jnp.asarray, (u, delta, B, C))
+    if u.ndim == 3:
+        u, delta, B = u[None], delta[None], B[None]
+    one = {"u": u[0], "delta": delta, "A": A, "B": B, "C": C}
+    axes = {"delta": "KBLE", "B": "KBLN", "C": "BN" if C.ndim == 2 else "BLN"}
+    given = one | {"delta_bias": delta_bias, "lengths": lengths}
+    _, delta, A, B, C, delta_bias, lengths = as_arrays(given, axes, K=len(u)).values()
+    (versions, batch, length, channels), states = u.shape, A.shape[1]
+    dtype, given_dtype = state_dtype(u, delta, A, B, C), u.dtype
+    dt_KxBxLxE = time_steps(delta, delta_bias, delta_softplus, None, dtype)
+    C = C.astype(dtype) if C.ndim == 3 else C.astype(dtype)[:, None]
+
+    def of_prefixes(x_KxBxLxF: Array) -> Array:
+        """Return what position m - k has in the prefix that ends at m, at m."""
+        moved = [moved_later(x, k, axis_name) for k, x in enumerate(x_KxBxLxF.astype(dtype))]
+        return jnp.stack(moved)
+
+    dt_KxBxLxE, terms_KxBxLxE = of_prefixes(dt_KxBxLxE), of_prefixes(dt_KxBxLxE * u)
+    settled_BxLxE = running_sum(dt_KxBxLxE[-1], axis_name)
+    open_KxBxLxE = jnp.cumsum(dt_KxBxLxE[-2::-1], axis=0)[::-1]  # of a position, and those after
+    S_KxBxLxE = jnp.concatenate(
+        [settled_BxLxE + open_KxBxLxE - dt_KxBxLxE[:-1], (settled_BxLxE - dt_KxBxLxE[-1])[None]]
+    )
+    place_L = jnp.arange(length) + (jax.lax.axis_index(axis_name) * length if axis_name else 0)
+    inside_KxBxL = (place_L >= jnp.arange(versions)[:, None])[:, None] & jnp.ones(
+        (batch, length), bool
+    )
+    if lengths is not None:
+        inside_KxBxL &= jnp.arange(length) < lengths[:, None]
+    w_RxE = decayed_sum(
+        S_KxBxLxE.reshape(-1, channels),
+        A.astype(dtype),
+        (C * of_prefixes(B)).reshape(-1, states),
+        inside_KxBxL.reshape(-1),
+    )
+    terms_KxBxLxE *= w_RxE.reshape(S_KxBxLxE.shape)
+    y_BxLxE = running_sum(terms_KxBxLxE[-1], axis_name) + terms_KxBxLxE[:-1].sum(0)
+    return y_BxLxE.astype(given_dtype)

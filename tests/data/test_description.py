@@ -1,0 +1,67 @@
+"""What ``echojax data`` says of a file."""
+
+import pytest
+
+from echojax.commands import data as command
+from echojax.data import Columns, describe
+from echojax.data.description import LENGTHS
+from echojax.errors import UserError
+
+# u0 to u2 have five events each of five items; u3 meets i0 three times, twice in the same second.
+ROWS = [(f"u{u}", f"i{i}", 1_600_000_000 + 86_400 * i) for u in range(3) for i in range(5)]
+ROWS += [("u3", "i0", 1_600_000_000 + n // 2) for n in range(3)]
+CSV = "user;item;page\x1b[31m;when;seen_at\n" + "".join(f"{u};{i};p;{t};x\n" for u, i, t in ROWS)
+
+
+def test_numbers_before_and_after_the_core(write):
+    path = write("a.csv", CSV)
+    found = describe(data_path=path, k_core=3)
+    assert (found.name, found.files, found.layout.delimiter) == ("a", (str(path),), ";")
+    for numbers in (found.before, found.after):
+        assert (numbers.users, numbers.items, numbers.events) == (4, 5, 18)
+        assert numbers.repeats == 2 / 18
+        assert numbers.ties == 1 / 14
+        assert numbers.span == "2020-09-13 to 2020-09-17 (UTC)"
+        assert numbers.per_user == {"min": 3, "median": 5, "max": 5}
+        assert numbers.per_item == {"min": 3, "median": 3, "max": 6}
+        lengths = dict(zip(LENGTHS, numbers.histogram, strict=True))
+        assert {start: users for start, users in lengths.items() if users} == {3: 1, 5: 3}
+    assert describe(data_path=path, k_core=3, duplicates="first").after.users == 3
+    nothing = describe(data_path=path, k_core=9)
+    assert nothing.after is None
+    assert "0 users and 0 items are left of 4 users" in nothing.problem
+
+
+def test_rows_without_a_user_are_counted_and_left_out(write):
+    path = write("a.csv", CSV + "NA;i0;p;1600000000;x\n")
+    assert describe(data_path=path).before.events == 18
+    assert describe(data_path=path).notes[-1] == (
+        "1 of 19 rows have no user id (NA): left out, which training does with --missing-ids drop "
+        "only"
+    )
+    assert describe(data_path=path, columns=Columns(missing="keep")).before.users == 5
+
+
+def test_data_without_files_or_times(write):
+    found = describe("synthetic")
+    assert (found.files, found.layout, found.before) == ((), None, found.after)
+    found = describe(data_path=write("h.txt", "a 1 2 3\nb 2 3\n"), k_core=0)
+    assert (found.before.ties, found.before.span) == (None, None)
+    with pytest.raises(UserError, match="unknown --dataset 'ml1m'; did you mean 'ml-1m'"):
+        describe("ml1m")
+
+
+def test_the_command_prints_what_is_safe(write, capsys):
+    path = write("a.csv", CSV)
+    command.main([str(path), "--k-core", "3"])
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == f"{path}: csv, fields between ;"
+    table = {line.partition("  ")[0]: line.split()[1:] for line in lines}
+    assert [line.split(maxsplit=1) for line in lines[2:7]] == [
+        ["user", "user"],
+        ["item", "item"],
+        ["page\\x1b[31m"],
+        ["when", "time"],
+        ["seen_at", "looks like a time, not used"],
+    ]
+    assert table["events"] == ["18", "18"]
