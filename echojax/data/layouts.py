@@ -147,9 +147,12 @@ def with_roles(file: object, layout: Layout, rows: Fields, columns: Columns) -> 
 
 
 def _using(file: object, layout: Layout, used: tuple[int, ...]) -> Layout:
-    for name in (layout.names[index] for index in used):
+    for index in used:
+        name = layout.names[index]
         if layout.names.count(name) > 1:
             raise UserError(f"{file}: two columns are named {name!r}; rename one of them")
+        if used.count(index) > 1:
+            raise UserError(f"{file}: column {name!r} is named for two purposes; name another")
     return replace(layout, used=used)
 
 

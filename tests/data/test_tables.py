@@ -148,6 +148,8 @@ def test_unknown_columns_and_formats(write):
         UserError, match="no column 'when' for --time-column; the columns are user, i"
     ):
         read(path, time="when")
+    with pytest.raises(UserError, match="column 'item' is named for two purposes; name another"):
+        read(path, user="item")
     with pytest.raises(UserError, match="unknown --data-format 'cvs'; did you mean 'csv'"):
         read(path, "cvs")
     with pytest.raises(UserError, match="pairs has no column names"):
