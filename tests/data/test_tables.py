@@ -154,6 +154,8 @@ def test_unknown_columns_and_formats(write):
         read(path, "cvs")
     with pytest.raises(UserError, match="pairs has no column names"):
         read(path, "pairs", user="user")
+    with pytest.raises(UserError, match=r"ratings\.dat has no column names; drop the flags that"):
+        read(write("ratings.dat", TIMED["ratings.dat"]), time="when")
 
 
 def test_every_format_is_covered_here():
