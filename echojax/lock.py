@@ -105,20 +105,32 @@ def _make(file: Path, mine: bytes, doing: str, *, locked: bool) -> None:
                 own.rename(file)
                 raise busy
     own.unlink(missing_ok=True)
-    with own.open("xb") as created:  # never through a link that somebody has put there
-        created.write(mine)
     try:
+        _write_new(own, mine)
         os.link(own, file)
     except FileExistsError:
         raise busy from None
-    except OSError:  # a file system without hard links
-        try:
-            with file.open("xb") as created:
-                created.write(mine)
+    except OSError:
+        if not own.exists():
+            raise
+        try:  # a file system without hard links
+            _write_new(file, mine)
         except FileExistsError:
             raise busy from None
     finally:
-        own.unlink()
+        own.unlink(missing_ok=True)
+
+
+def _write_new(file: Path, content: bytes) -> None:
+    """Write a file that is not there, never through a link; none is left where that fails."""
+    with file.open("xb") as created:
+        try:
+            created.write(content)
+            created.flush()
+        except OSError as error:
+            file.unlink()
+            error.filename = str(file)
+            raise
 
 
 def _content(file: Path) -> bytes | None:

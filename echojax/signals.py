@@ -62,18 +62,25 @@ def stopping_at_once() -> Iterator[None]:
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:
-    if not _is_importing(frame):
+    if not _is_lost_or_harmful(frame):
         raise Stopped(signum)
-    # A module written in C that is broken off while it sets itself up may crash: later, then.
     again = threading.Timer(0.05, os.kill, (os.getpid(), signum))
     again.daemon = True
     again.start()
 
 
-def _is_importing(frame: FrameType | None) -> bool:
-    while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
+def _is_lost_or_harmful(frame: FrameType | None) -> bool:
+    """Return whether what is at work must not be broken off.
+
+    A module written in C may crash where it sets itself up; what ``__del__`` raises is printed and
+    forgotten.
+    """
+    while frame is not None:
+        code = frame.f_code
+        if code.co_filename.startswith("<frozen importlib") or code.co_name == "__del__":
+            return True
         frame = frame.f_back
-    return frame is not None
+    return False
 
 
 @contextmanager

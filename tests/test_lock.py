@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+import resource
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -178,3 +179,21 @@ def test_nothing_is_waited_for_or_written_through_a_link(tmp_path, no_flock):
     planted.symlink_to(tmp_path / "mine")
     assert not busy(tmp_path)
     assert (tmp_path / "mine").read_text() == "precious"
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_full_disk_leaves_no_part_of_a_lock_file(tmp_path, monkeypatch, links):
+    def fails(*args):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    if not links:
+        monkeypatch.setattr(os, "link", fails)
+    assert not busy(tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            busy(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []

@@ -76,6 +76,12 @@ def test_an_archive_larger_than_its_file_is_refused(tmp_path):
         read_arrays(path)
 
 
+def test_an_archive_of_more_arrays_than_any_has_is_refused(tmp_path):
+    np.savez(tmp_path / "many.npz", **{str(n): np.zeros(1, np.int32) for n in range(1001)})
+    with pytest.raises(UserError, match=r"many\.npz cannot be read \(it has 1,001 parts"):
+        read_arrays(tmp_path / "many.npz")
+
+
 def test_records_that_are_whole(tmp_path):
     path = tmp_path / "metrics.jsonl"
     good = '{"kind": "train", "step": 1, "epoch": 0.5, "loss": 2.5}'

@@ -52,3 +52,17 @@ def test_an_import_is_not_broken_off(tmp_path, monkeypatch):
     with pytest.raises(Stopped):
         imports()
     assert sys.modules["stopped_inside"].is_whole
+
+
+def test_one_that_comes_while_an_object_is_deleted_is_not_lost():
+    class Deleted:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def deletes():
+        with stopping_at_once():
+            Deleted()
+            time.sleep(60)
+
+    with pytest.raises(Stopped):
+        deletes()

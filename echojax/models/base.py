@@ -189,8 +189,13 @@ class LayeredModel(SequenceModel):
     ) -> tuple[list[Any], Array]:
         """Take in one more item a row; return the states and the vector after it, (B, D).
 
-        Models that know positions need ``position_B``, that of each item in its history.
+        ``windowed`` models need ``position_B``, that of each item in its history.
+
+        Raises:
+            ValueError: they have none.
         """
+        if self.windowed and position_B is None:
+            raise ValueError(f"{type(self).__name__}.step needs the position of each item")
         x_BxD, after = self.embed(self.lookup_one(item_B), None, position_B), []
         for layer, state in zip(self.layers, states, strict=True):
             state, x_BxD = layer.step(state, x_BxD, position_B)

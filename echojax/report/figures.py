@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -161,25 +162,11 @@ def draw_dots(
     for row, value, (low, high), colour in zip(rows, values, ends, colours, strict=True):
         axes.plot([low, high], [row, row], color=colour, linewidth=2, clip_on=False)
         face = colour if filled is None or filled[row] else "none"
-        axes.plot(
-            value,
-            row,
-            "o",
-            color=colour,
-            markerfacecolor=face,
-            markersize=6,
-            clip_on=False,
-            zorder=3,
-        )
+        (dot,) = axes.plot(value, row, "o", color=colour, markersize=6, clip_on=False, zorder=3)
+        dot.set_markerfacecolor(face)
         if labels is not None:
-            axes.annotate(
-                labels[row],
-                (high, row),
-                (6, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize=9,
-            )
+            place: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": 9}
+            axes.annotate(labels[row], (high, row), (6, 0), **place)
     if labels is not None:
         axes.set_xlim(0, 1.32 * max(high for _, high in ends) or 1)
     axes.locator_params(axis="x", nbins=4)

@@ -291,13 +291,11 @@ def _panels(mambas: Pairs) -> tuple[Figure, dict[str, Axes]]:
     depths = sorted({int(name.split("/")[0]) for name in mambas})
     directions = [d for d in ("forward", "backward") if any(name.endswith(d) for name in mambas)]
     figure, axes = new_figure(1.4 + 1.6 * len(depths), rows=len(depths), columns=len(directions))
-    names = [(depth, direction) for depth in depths for direction in directions]
-    for (depth, direction), one in zip(names, axes, strict=True):
+    panels = dict(zip(((k, d) for k in depths for d in directions), axes, strict=True))
+    for (depth, direction), one in panels.items():
         one.set_title(direction + (f", Mamba {depth + 1}" if len(depths) > 1 else ""))
-    panels = {
-        f"{depth}/{direction}": one for (depth, direction), one in zip(names, axes, strict=True)
-    }
-    return figure, {name: one for name, one in panels.items() if name in mambas}
+    named = {f"{depth}/{direction}": one for (depth, direction), one in panels.items()}
+    return figure, {name: one for name, one in named.items() if name in mambas}
 
 
 def _log_x(axes: Axes) -> None:

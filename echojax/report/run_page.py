@@ -10,6 +10,7 @@ from echojax.report.run_tables import score_table
 from echojax.report.tables import duration
 
 _HEADLINE = ("ndcg@10", "hr@10", "mrr@10")
+_PLACES = ("_path", "_dir", "plugin", "init_from")  # how the names of flags end that take one
 _NOTE = (
     "Beside each score stands its 95 % bootstrap interval over users. Coverage@10 is the share of "
     "the item set that is recommended to anybody, Popularity@10 the mean number of training "
@@ -22,7 +23,7 @@ def run_page(run: RunRecord, **navigation: Any) -> str:
     results = run.results or {}
     # A page is passed on: it names files, not the folders of this machine.
     config = {
-        name: Path(str(value)).name if name.endswith(("_path", "_dir")) and value else value
+        name: Path(str(value)).name if value and name.endswith(_PLACES) else value
         for name, value in run.config.items()
     }
     data = results["dataset"]["name"] if results else config.get("data_path")

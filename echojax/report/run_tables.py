@@ -39,15 +39,9 @@ def score_table(results: dict[str, Any], part: str, *, half_intervals: bool = Fa
         rows.append(row)
     for metric, label, form in _WITHOUT_INTERVAL:
         if metric in results[part]:
-            rows.append(
-                [
-                    label,
-                    *(
-                        Cell(format(one[metric], form), best=name == "model")
-                        for name, one in systems.items()
-                    ),
-                ]
-            )
+            values = {name: format(one[metric], form) for name, one in systems.items()}
+            cells = [Cell(value, best=name == "model") for name, value in values.items()]
+            rows.append([label, *cells])
     title = "Validation scores" if part == "valid" else "Test scores"
     if half_intervals:
         title = f"{part}: {results[part]['examples']:,} examples, ± half of the 95 % interval"

@@ -1,27 +1,12 @@
 """One event at a time: a state for each user in place of the whole history.
 
-Which models take an event in constant time, and which full pass they then equal:
-
-==================  =========================================  ==================================
-model               what is kept of a user                     equals ``encode`` of
-==================  =========================================  ==================================
-Mamba4Rec           conv_state and ssm_state                   all events, whatever ``max_len``
-GRU4Rec             recurrent states                           all events, whatever ``max_len``
-Caser               the newest ``window`` items                all events, whatever ``max_len``
-EchoMamba4Rec,      as Mamba4Rec, in both directions           all events, whatever ``max_len``
-  without filter
-EchoMamba4Rec,      the same, and the newest ``max_len``       all events, up to ``max_len``
-  causal filter     inputs of the filter
-SASRec, HSTU        keys and values of ``max_len`` positions   the newest ``max_len`` events
-NARM                states of ``max_len`` positions            the newest ``max_len`` events
-==================  =========================================  ==================================
-
-The first four forget nothing: after ``max_len`` events they are the model of a longer ``max_len``
-with the same parameters, not ``encode`` of the newest ones, which starts in the middle. So is the
-fifth, except that its filter forgets what is older than ``max_len`` events. The last three read all
-``max_len`` places at every event. When these are full every item moves to another position (in
-NARM: the first states lose their past), nothing kept is right any more, and each further event
-costs a whole ``encode``.
+Which models take an event in constant time, what they keep of a user, and which full pass they then
+equal is a table in ``docs/serving.md``. Mamba4Rec, GRU4Rec, Caser and EchoMamba4Rec forget nothing:
+after ``max_len`` events they are the model of a longer ``max_len`` with the same parameters, not
+``encode`` of the newest ones, which starts in the middle; only a causal filter forgets what is
+older than ``max_len`` events. SASRec, HSTU and NARM read all ``max_len`` places at every event.
+When these are full every item moves to another position (in NARM: the first states lose their
+past), nothing kept is right any more, and each further event costs a whole ``encode``.
 
 EchoMamba4Rec streams with a causal filter (``--variant causal``) or without one (``--no-filter``),
 with one layer or without a backward Mamba. With the paper's filter, a circular convolution over the

@@ -5,20 +5,16 @@ protocol chose.
 """
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from echojax.arrays import write_arrays
-from echojax.config import Config
-from echojax.data import Dataset, Split
 from echojax.evaluation.baselines import rank_by, scorer
 from echojax.evaluation.metrics import metrics_of
 from echojax.evaluation.sampled import (
     NEGATIVES,
-    CandidateScorer,
     candidate_scorer,
     candidates_of,
     draw_negatives,
@@ -36,9 +32,6 @@ from echojax.training.checkpoints import load_checkpoint
 from echojax.training.evaluate import encoder_and_items, make_evaluator
 from echojax.training.run_folder import read_config
 
-# exclude_seen -> the rank of every test target among all items
-FullRanker = Callable[[bool], np.ndarray]
-
 
 def evaluate_if_missing(folder: Path, data_dir: str | None) -> bool:
     """Write ``protocols.json`` and its ranks into a run folder that lacks them for its results.
@@ -53,8 +46,24 @@ def evaluate_if_missing(folder: Path, data_dir: str | None) -> bool:
         return False
     config = read_config(folder)
     dataset, split = read_run_data(folder, config, data_dir=data_dir)
-    rankers = _heuristic if config.model in HEURISTICS else _learned
-    rank_all, score_candidates = rankers(folder, config, dataset, split)
+    if config.model in HEURISTICS:
+        score = scorer(HEURISTICS[config.model](split.train, dataset.num_items))
+        score_candidates = candidates_of(score)
+    else:
+        best_step = read_json(folder / "results.json")["train"]["best_step"]
+        graphdef, params, *_ = load_checkpoint(folder, config, dataset.num_items, step=best_step)
+        evaluator = make_evaluator(config, dataset, split, graphdef, one_device())
+        encoder = encoder_and_items(config, graphdef, one_device())
+        score_candidates = candidate_scorer(*encoder, params)
+
+    def rank_all(exclude_seen: bool) -> np.ndarray:
+        if config.model in HEURISTICS:
+            ranked = rank_by(score, split.test, dataset.num_items, exclude_seen=exclude_seen)
+        else:
+            changed = dataclasses.replace(config, exclude_seen=exclude_seen)
+            ranked = dataclasses.replace(evaluator, config=changed).rank(params, "test")
+        return ranked.rank_M
+
     test, entries = split.test, []
     arrays = {"test_user_M": test.user_M, "test_length_M": test.target_M - test.start_M}
     for exclude_seen in (False, True):
@@ -88,29 +97,3 @@ def _entry(
         **dict(zip(METRICS, values_MxF.mean(axis=0)[COLUMNS].tolist(), strict=True)),
         "interval": dict(zip(METRICS, intervals, strict=True)),
     }
-
-
-def _heuristic(
-    folder: Path, config: Config, dataset: Dataset, split: Split
-) -> tuple[FullRanker, CandidateScorer]:
-    score = scorer(HEURISTICS[config.model](split.train, dataset.num_items))
-
-    def rank_all(exclude_seen: bool) -> np.ndarray:
-        return rank_by(score, split.test, dataset.num_items, exclude_seen=exclude_seen).rank_M
-
-    return rank_all, candidates_of(score)
-
-
-def _learned(
-    folder: Path, config: Config, dataset: Dataset, split: Split
-) -> tuple[FullRanker, CandidateScorer]:
-    """Return how the best checkpoint of a run ranks."""
-    best_step = read_json(folder / "results.json")["train"]["best_step"]
-    graphdef, params, *_ = load_checkpoint(folder, config, dataset.num_items, step=best_step)
-    evaluator = make_evaluator(config, dataset, split, graphdef, one_device())
-
-    def rank_all(exclude_seen: bool) -> np.ndarray:
-        changed = dataclasses.replace(config, exclude_seen=exclude_seen)
-        return dataclasses.replace(evaluator, config=changed).rank(params, "test").rank_M
-
-    return rank_all, candidate_scorer(*encoder_and_items(config, graphdef, one_device()), params)

@@ -12,6 +12,7 @@ from echojax.data import load_dataset
 from echojax.errors import UserError
 from echojax.files import write_atomically
 from echojax.models import HEURISTICS
+from echojax.recipes import Flags
 from echojax.suites.suite_file import Suite, flags_of, train_command
 from echojax.training.builders import resolved
 from echojax.training.run_folder import read_config
@@ -63,43 +64,32 @@ def plan(suite: Suite, out: Path, data_dir: str | None) -> list[Run]:
     Raises:
         UserError: a variant's flags do not go together, or its model is unknown.
     """
-    runs = []
-    for dataset in suite.datasets:
-        for variant, flags in (suite.variants | suite.ablation).items():
-            heuristic = (suite.flags | flags).get("model") in HEURISTICS  # no seed changes it
-            for seed in suite.seeds[:1] if heuristic else suite.seeds:
-                runs.append(_run(suite, dataset, variant, seed, out, data_dir))
-        if dataset in suite.global_time.datasets:
-            runs += [
-                _run(suite, dataset, variant, suite.seeds[0], out, data_dir, global_time=True)
-                for variant in suite.global_time.variants
-            ]
-    return runs
 
-
-def _run(
-    suite: Suite,
-    dataset: str,
-    variant: str,
-    seed: int,
-    out: Path,
-    data_dir: str | None,
-    *,
-    global_time: bool = False,
-) -> Run:
-    name = f"{dataset}/{variant}{'@global-time' if global_time else ''}/seed-{seed}"
-    try:
-        flags = flags_of(suite, dataset, variant)
-        if global_time:
-            flags["split"] = "global-time"
+    def run(dataset: str, variant: str, seed: int, flags: Flags, split: str = "") -> Run:
+        name = f"{dataset}/{variant}{split}/seed-{seed}"
         if users := suite.sample_users.get(dataset):
-            flags["data_path"] = str(out / "data" / f"{dataset}-{users}.inter")
+            flags = flags | {"data_path": str(out / "data" / f"{dataset}-{users}.inter")}
         config = Config(**flags, seed=seed, run_dir=str(out / name), data_dir=data_dir)
         resolved(config)
-    except UserError as error:
-        where = f"{suite.name}.toml, variant {variant} on {dataset}"
-        raise UserError(f"{where}: {error}") from None
-    return Run(dataset, variant, seed, name, out / name, config, train_command(flags, seed))
+        return Run(dataset, variant, seed, name, out / name, config, train_command(flags, seed))
+
+    runs = []
+    for dataset in suite.datasets:
+        timed = []
+        for variant in suite.variants | suite.ablation:
+            try:
+                flags = flags_of(suite, dataset, variant)
+                heuristic = flags.get("model") in HEURISTICS  # no seed changes it
+                for seed in suite.seeds[:1] if heuristic else suite.seeds:
+                    runs.append(run(dataset, variant, seed, flags))
+                if dataset in suite.global_time.datasets and variant in suite.global_time.variants:
+                    flags["split"] = "global-time"
+                    timed.append(run(dataset, variant, suite.seeds[0], flags, "@global-time"))
+            except UserError as error:
+                where = f"{suite.name}.toml, variant {variant} on {dataset}"
+                raise UserError(f"{where}: {error}") from None
+        runs += timed
+    return runs
 
 
 def state_of(run: Run, finished: dict[str, Any] | None) -> State:

@@ -197,7 +197,9 @@ def write_start(path: Path, config: Config, dataset: Dataset, *, keep_data: bool
     if dataset.titles:
         items["titles"] = [dataset.titles.get(item, "") for item in item_ids]
     write_json(path / "items.json", items)
-    write_json(path / "config.json", as_dict(config))
+    # The run may go on from another folder than it began in.
+    data_path = config.data_path and os.path.abspath(config.data_path)
+    write_json(path / "config.json", as_dict(config) | {"data_path": data_path})
 
 
 class _Items(TypedDict):

@@ -1,5 +1,6 @@
 import dataclasses
 import itertools
+import math
 from collections import Counter
 
 import numpy as np
@@ -11,10 +12,11 @@ from echojax.data import global_time_split, leave_one_out, load_dataset
 from echojax.evaluation import evaluate_baselines, metric_names
 from echojax.evaluation.baselines import rank_by, scorer
 from echojax.models import HEURISTICS
-from echojax.models.heuristic import Markov, Popularity, training_counts
+from echojax.models.heuristic import ItemKNN, Markov, Popularity, training_counts
 from tests.models.promises import ITEMS, refuses_and_answers_nothing
 
 HISTORIES = st.lists(st.lists(st.integers(1, 7), min_size=3, max_size=9), min_size=1, max_size=6)
+WITH_TRAINING = HISTORIES.filter(lambda histories: any(len(history) > 3 for history in histories))
 
 
 def training_part(histories):
@@ -22,7 +24,7 @@ def training_part(histories):
     return [history[:-2] for history in histories]
 
 
-@given(HISTORIES.filter(lambda histories: any(len(history) > 3 for history in histories)))
+@given(WITH_TRAINING)
 def test_scores_equal_counts_of_the_training_part(make_dataset, histories):
     split = leave_one_out(make_dataset(histories, 8), max_len=4)
     # A user of three has one training item, no training example, and so no say.
@@ -41,6 +43,45 @@ def test_scores_equal_counts_of_the_training_part(make_dataset, histories):
         by_score = sorted(range(8), key=lambda v: row[v])
         assert [keys[v] for v in by_score] == [keys[v] for v in expected]
         np.testing.assert_array_equal(np.floor(row), [pairs[last, v] for v in range(8)])
+
+
+def similarity(histories):
+    """Return the cosines between items, by the users who have either in their training part."""
+    # A user of three has one training item, no training example, and so no say.
+    parts = [set(history[:-2]) for history in histories if len(history) > 3]
+    cosines = np.zeros((8, 8))
+    for v in range(8):
+        for w in range(8):
+            both, one, other = (sum(need <= part for part in parts) for need in ({v, w}, {v}, {w}))
+            if v != w and both:
+                cosines[v, w] = both / math.sqrt(one * other)
+    return cosines
+
+
+def scores_of(model, history):
+    return model.scores(np.array([[*history, 0]], np.int32), np.array([len(history)]))[0]
+
+
+@given(WITH_TRAINING, st.lists(st.integers(1, 7), min_size=1, max_size=5))
+def test_scores_are_cosines_that_fade_with_age(make_dataset, histories, history):
+    model = ItemKNN(leave_one_out(make_dataset(histories, 8), max_len=4).train, 8)
+    cosines = similarity(histories)
+    expected = sum(cosines[item] / (1 + age) for age, item in enumerate(reversed(history)))
+    np.testing.assert_allclose(scores_of(model, history), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("at_once", [1, 4 * 8, 1000])
+def test_each_item_keeps_its_nearest(make_dataset, monkeypatch, at_once):
+    monkeypatch.setattr("echojax.models.heuristic._SIMILARITIES", at_once)
+    monkeypatch.setattr("echojax.models.heuristic._NEIGHBOURS", 3)
+    rng = np.random.default_rng(0)
+    histories = [rng.integers(1, 8, rng.integers(5, 12)).tolist() for _ in range(7)]
+    model = ItemKNN(leave_one_out(make_dataset(histories, 8), max_len=4).train, 8)
+    for item, cosines in enumerate(similarity(histories)):
+        kept = scores_of(model, [item])
+        nearest = np.sort(cosines)[-3:]
+        np.testing.assert_allclose(np.sort(kept), [*[0] * (8 - 3), *nearest], rtol=1e-12)
+        np.testing.assert_allclose(kept[kept > 0], cosines[kept > 0], rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", HEURISTICS)

@@ -31,7 +31,7 @@ from tests.fault_injection.training import (
 
 GRACE_SECONDS = 10.0
 LOST_HOST_SECONDS = 90.0
-FILE_BYTES = 64
+FILE_BYTES = 512  # of the files of a run only the lock file is smaller
 
 
 class Hit(NamedTuple):

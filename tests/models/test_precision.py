@@ -40,14 +40,6 @@ def test_bf16_is_used_and_close(name):
         assert np.isfinite(leaf).all(), path
 
 
-def test_float32_is_untouched():
-    found, params = encode("sasrec", "float32")
-    graphdef, _ = nnx.split(build(MODELS["sasrec"], dropout=0.1))
-    plain = nnx.merge(graphdef, params).encode(IDS, LENGTHS, dropout_keys=KEYS)
-    assert found(params).dtype == jnp.float32
-    np.testing.assert_allclose(found(params), plain, rtol=1e-6)
-
-
 @pytest.mark.parametrize("name", ["mamba4rec", "echomamba4rec"])
 def test_time_steps_and_decays_stay_float32(name, monkeypatch):
     seen = []

@@ -1,13 +1,14 @@
 """SASRec against its equations, and its promises."""
 
 import jax
+import jax.numpy as jnp
 import pytest
 from flax import nnx
 
 from echojax.errors import UserError
 from echojax.models.sasrec import SASRec
 from tests.models import float64_layers as layers
-from tests.models.promises import CausalPromises
+from tests.models.promises import CausalPromises, build
 
 
 class TestSASRec(CausalPromises):
@@ -29,3 +30,9 @@ def test_parameters_are_recboles():
 def test_heads_must_divide_the_width():
     with pytest.raises(UserError, match="--heads 3 does not divide --d-model 8"):
         SASRec(10, d_model=8, heads=3, rngs=nnx.Rngs(0))
+
+
+def test_a_step_wants_the_position():
+    model = build(SASRec)
+    with pytest.raises(ValueError, match=r"SASRec.step needs the position of each item"):
+        model.step(model.start(1), jnp.array([3]))

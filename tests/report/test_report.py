@@ -174,10 +174,18 @@ def test_files_are_named_without_the_folders_of_this_machine(run_dir):
     (run_dir / "results.json").unlink()
     path, config = run_dir / "config.json", json.loads((run_dir / "config.json").read_text())
     places = {"data_path": "/home/me/log.csv", "run_dir": "/home/me/runs/one", "data_dir": 5}
+    places |= {"plugin": "/home/me/mine.py", "init_from": "/home/me/runs/two/"}
     path.write_text(json.dumps(config | places | {"time_format": "%d/%m/%Y"}))
     html = write_report(run_dir).read_text()
     assert "/home/me" not in html
-    for words in ("on log.csv</h1>", "<td>log.csv</td>", "<td>one</td>", "<td>%d/%m/%Y</td>"):
+    for words in (
+        "on log.csv</h1>",
+        "<td>log.csv</td>",
+        "<td>one</td>",
+        "mine.py",
+        "two",
+        "<td>%d/%m/%Y</td>",
+    ):
         assert words in html
 
 
