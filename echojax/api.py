@@ -353,8 +353,9 @@ def _as_found(quiet: bool) -> Iterator[Terminal]:
     Raises:
         UserError: also where the operating system refuses something.
     """
-    # In a notebook plain text takes a tenth of what rich makes there.
-    console = Terminal(soft_wrap=True, force_jupyter=False, quiet=quiet)
+    # A notebook calls itself a terminal, and would keep each state of a bar; it gets plain lines.
+    plain = False if Terminal().is_jupyter else None
+    console = Terminal(soft_wrap=True, force_jupyter=False, force_terminal=plain, quiet=quiet)
     logger = logging.getLogger("echojax")
     before = logger.handlers[:], logger.level, logger.propagate
     try:

@@ -241,7 +241,7 @@ def test_it_trains_in_a_thread_and_beside_float64(mine, frame, x64):
         (None, {"epoch": 3}, "unknown option 'epoch'; did you mean 'epochs'?"),
         (None, {"epochs": "many"}, "--epochs must be a whole number, not 'many'"),
         (None, {"learning_rate": -1.0}, "--learning-rate must be above 0"),
-        (None, {"loss": "ce"}, "--loss must be 'softmax' or"),
+        (None, {"loss": "ce"}, "unknown --loss 'ce'; did you mean 'bce'?"),
         (None, {"model": "sasrek"}, "unknown --model 'sasrek'; did you mean 'sasrec'?"),
         (None, {"negatives": 3}, "--negatives has no meaning for --loss softmax"),
         (None, {"dataset": "ml-1m"}, "data and --dataset are given; leave one out"),

@@ -28,15 +28,17 @@ def test_was_executed_in_order_and_without_an_error(cells):
     assert {output["name"] for output in printed} == {"stdout"}  # no warning was stored
 
 
-def test_shows_pictures_and_no_path_of_a_machine(cells):
+def test_shows_what_came_of_it_and_no_path_of_a_machine(cells):
     text = NOTEBOOK.read_text()
-    assert text.count('"image/png"') >= 3
+    assert '"image/png"' in text
+    assert "difference_low" in text  # the comparison's table
     assert len(text) < 200_000
     assert not re.search(r"/(home|tmp|root|work|usr|Users|opt)/", text)
 
 
 @pytest.mark.slow
 def test_runs_from_top_to_bottom(cells, tmp_path):
+    pytest.importorskip("pandas")
     program = tmp_path / "quickstart.py"
     program.write_text("\n\n".join("".join(cell["source"]) for cell in cells))
     environment = os.environ | {
@@ -48,5 +50,5 @@ def test_runs_from_top_to_bottom(cells, tmp_path):
         cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    for line in ("training ended: 2 epochs done", "are among the nine likeliest", "x tiled"):
+    for line in ("training ended: 12 epochs done", "HR@10 of Mamba4Rec minus", "manifest.json"):
         assert line in done.stdout

@@ -1,17 +1,13 @@
-"""Which layout a file has: told by the user, or recognised where every column fits its role."""
+"""How a file is read: its format, and what its columns are used for."""
 
-import csv
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from pathlib import PurePath
 from typing import Literal
 
-from echojax.data.text import TextFile, line_error, words
 from echojax.data.times import plausible
-from echojax.errors import UserError, unknown_name
+from echojax.errors import UserError
 
 FORMATS = {
     "inter": "RecBole atomic file: tabs, header of name:type",
@@ -27,9 +23,8 @@ FORMATS = {
     "arrow": "Arrow file (Feather)",
 }
 COLUMNAR = {b"PAR1": "parquet", b"ARROW1": "arrow"}  # by their first bytes
-_RATED = {"ratings.dat": "::", "u.data": "\t", "ratings.csv": ","}  # and their delimiters
-_ROLES = ("user", "item", "rating", "time")
-_UNNAMED = (*_RATED, "pairs", "histories")
+RATED = {"ratings.dat": "::", "u.data": "\t", "ratings.csv": ","}  # and their delimiters
+UNNAMED = (*RATED, "pairs", "histories")
 
 # Column names by meaning, best first; compared in lower case, letters and digits only.
 _GUESSES = {
@@ -47,7 +42,6 @@ _TIMES = (
 )
 _TITLES = ("movietitle", "title", "itemname", "name", "itemtitle", "productname")
 _LIKE_TIME = re.compile(r"time|date|stamp|(^|[^a-z])(at|when|dat|ts)$")
-_INTER_FIELD = re.compile(r"[^\s:]+:(token|float)(_seq)?")
 
 Fields = list[list[str]]
 Missing = Literal["refuse", "drop", "keep"]
@@ -78,7 +72,7 @@ class Layout:
     unused: tuple[str, ...] = ()  # names of other columns that look like times
 
     def __str__(self) -> str:
-        if self.data_format in _UNNAMED:
+        if self.data_format in UNNAMED:
             return self.data_format
         user, item = (self.names[i] for i in self.used[:2])
         return f"{self.data_format} (user {user}, item {item}, time {self.time or 'file order'})"
@@ -89,30 +83,6 @@ class Layout:
         return self.names[self.used[2]] if len(self.used) > 2 else None
 
 
-def recognise_events(file: TextFile, lines: list[str], columns: Columns) -> tuple[Layout, Fields]:
-    """Return the layout of a file of text that begins with ``lines``, and its first rows.
-
-    Raises:
-        UserError: The format is unknown or not recognised.
-    """
-    chosen = columns.data_format
-    if chosen is not None and chosen not in FORMATS:
-        raise unknown_name("--data-format", chosen, list(FORMATS))
-    if chosen in COLUMNAR.values():
-        raise UserError(f"{file}: is no {chosen} file; drop --data-format")
-    named = (columns.user, columns.item, columns.time, columns.names) != (None,) * 4
-    if chosen in _UNNAMED and named:
-        raise UserError(
-            f"{file}: {chosen} has no column names; drop the flags that name columns, or "
-            "choose another --data-format"
-        )
-    if columns.names is not None:
-        return _told(file, lines, columns.names, chosen)
-    if chosen is not None:
-        return _forced(file, lines, chosen)
-    return _recognised(file, lines, columns)
-
-
 def with_roles(file: object, layout: Layout, rows: Fields, columns: Columns) -> Layout:
     """Return a layout with the user's, item's and time's column, by name and first rows.
 
@@ -121,7 +91,12 @@ def with_roles(file: object, layout: Layout, rows: Fields, columns: Columns) -> 
     Raises:
         UserError: There is no such column, or two of that name.
     """
-    if layout.data_format in _UNNAMED:
+    if layout.data_format in UNNAMED:
+        if (columns.user, columns.item, columns.time) != (None, None, None):
+            raise UserError(
+                f"{file}: {layout.data_format} has no column names; drop the flags that name "
+                "columns, or choose another --data-format"
+            )
         return layout
     user, item, time = (_column(file, layout.names, columns, role) for role in _GUESSES)
     if user is None or item is None:
@@ -146,25 +121,8 @@ def with_roles(file: object, layout: Layout, rows: Fields, columns: Columns) -> 
     return _using(file, replace(layout, unused=tuple(layout.names[i] for i in unused)), used)
 
 
-def _using(file: object, layout: Layout, used: tuple[int, ...]) -> Layout:
-    for name in (layout.names[index] for index in used):
-        if layout.names.count(name) > 1:
-            raise UserError(f"{file}: two columns are named {name!r}; rename one of them")
-    return replace(layout, used=used)
-
-
 class MissingColumnError(UserError):
     """A file of items has no titles."""
-
-
-def recognise_items(file: TextFile, lines: list[str], columns: Columns) -> tuple[Layout, Fields]:
-    """Return the layout of a file of text that describes items, and its first rows."""
-    if lines[0].startswith("{"):
-        return _json(file, lines)
-    if _typed_delimiter(lines[0]):
-        return _inter(file, lines)
-    delimiter, rows, _ = _table(lines)
-    return _with_header("tsv" if delimiter == "\t" else "csv", delimiter or ",", rows)
 
 
 def with_titles(
@@ -201,6 +159,16 @@ def with_titles(
     return _using(file, layout, (item, *used))
 
 
+def _using(file: object, layout: Layout, used: tuple[int, ...]) -> Layout:
+    for index in used:
+        name = layout.names[index]
+        if layout.names.count(name) > 1:
+            raise UserError(f"{file}: two columns are named {name!r}; rename one of them")
+        if used.count(index) > 1:
+            raise UserError(f"{file}: column {name!r} is named for two purposes; name another")
+    return replace(layout, used=used)
+
+
 def _column(file: object, names: tuple[str, ...], columns: Columns, role: str) -> int | None:
     wanted = getattr(columns, role)
     if wanted is None:
@@ -228,235 +196,12 @@ def known_column(file: object, names: Sequence[str], wanted: str, flag: str) -> 
     )
 
 
-def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
-
-
-def _told(
-    file: TextFile, lines: list[str], names: str, data_format: str | None
-) -> tuple[Layout, Fields]:
-    """Return the layout of a table whose columns the user names, and its first rows."""
-    columns = tuple(name.strip() for name in names.split(","))
-    if data_format not in (None, "csv", "tsv"):
-        raise UserError(f"--columns is for tables, not for --data-format {data_format}")
-    tables = {delimiter: _split(lines, delimiter) for delimiter in ("\t", *",;|", "::", " ")}
-    for delimiter, rows in tables.items():
-        if len(rows[0]) == len(columns):
-            return Layout("tsv" if delimiter == "\t" else "csv", delimiter, columns), rows
-    most = max(tables.values(), key=lambda rows: len(rows[0]))[0]
-    raise UserError(
-        f"{file}: --columns names {len(columns)} columns and the first row has {len(most)}: "
-        f"{lines[0][:60]!r}"
-    )
-
-
-def _forced(file: TextFile, lines: list[str], chosen: str) -> tuple[Layout, Fields]:
-    """Return the layout of a file whose format the user names, and its first rows."""
-    if chosen in ("pairs", "histories"):
-        return Layout(chosen), []
-    if chosen == "jsonl":
-        return _json(file, lines)
-    if chosen == "inter":
-        return _inter(file, lines)
-    delimiter, rows, _ = _table(lines)
-    if chosen in _RATED:
-        usual = delimiter if len(rows[0]) == len(_ROLES) else _RATED[chosen]
-        return Layout(chosen, usual, _ROLES, (0, 1, 3)), rows
-    delimiter = "\t" if chosen == "tsv" else delimiter or ","
-    return _with_header(chosen, delimiter, _split(lines, delimiter))
-
-
-def _recognised(file: TextFile, lines: list[str], columns: Columns) -> tuple[Layout, Fields]:
-    """Return the layout that every column of the first rows fits, and these rows.
-
-    Raises:
-        UserError: It could be none of them, or more than one.
-    """
-    if PurePath(file.name).suffix == ".inter" or _typed_delimiter(lines[0]):
-        return _inter(file, lines)
-    if lines[0].startswith("{"):
-        return _json(file, lines)
-    delimiter, rows, alike = _table(lines)
-    kind = "tsv" if delimiter == "\t" else "csv"
-    if delimiter and (_is_header(rows[0], columns) or _looks_like_header(rows)):
-        return _with_header(kind, delimiter, rows)
-    if _is_header(_words(lines[0]), columns):
-        raise line_error(file, 1, "blanks stand between the names of the columns; use tabs")
-    times = _time_columns(rows)
-    if delimiter and (names := _rated(rows, times)):
-        if names == _ROLES:
-            kind = {"::": "ratings.dat", "\t": "u.data"}.get(delimiter, "ratings.csv")
-        return Layout(kind, delimiter, names, (0, 1, names.index("time"))), rows
-    published = file.name if file.name in _RATED else None
-    if file.name.startswith("ratings") and file.name.endswith(".csv"):
-        published = "ratings.csv"
-    if published and len(rows[0]) == len(_ROLES) and not times:
-        return Layout(published, delimiter, _ROLES, (0, 1, 3)), rows
-    tabs = len(rows[0]) if alike and delimiter == "\t" else 0
-    if (delimiter in ("", "\t") or not alike) and (chosen := _words_only(lines, tabs)):
-        return Layout(chosen), []
-    raise _not_recognised(file, lines, rows, times)
-
-
-def _not_recognised(file: TextFile, lines: list[str], rows: Fields, times: list[int]) -> UserError:
-    width = len(rows[0])
-    if width < 2:
-        rows = [_words(line) for line in lines]
-        width, times = len(rows[0]), _time_columns(rows)
-    others = [i for i in range(width) if i not in times[:1]]
-    roles = dict(zip(others, ("user", "item"), strict=False)) | dict.fromkeys(times[:1], "time")
-    example = ",".join(roles.get(i, "_") for i in range(width))
-    more = ", ".join(repr(line[:60]) for line in lines[1:3])
-    return UserError(
-        f"{file}: format not recognised from {lines[0][:60]!r}; choose --data-format "
-        f"{', '.join(FORMATS)}; or name a header's columns with --user-column and --item-column, "
-        f"or say what the {width} columns are, as in --columns {example}"
-        + (f" (next rows: {more})" if more else "")
-    )
-
-
-def _inter(file: TextFile, lines: list[str]) -> tuple[Layout, Fields]:
-    delimiter = _typed_delimiter(lines[0]) or "\t"
-    rows = _split(lines, delimiter, quoted=False)
-    if delimiter not in lines[0]:
-        raise line_error(file, 1, f"no tab in the header {lines[0][:60]!r}")
-    rows[0] = [name.split(":")[0].strip() for name in rows[0]]
-    return _with_header("inter", delimiter, rows)
-
-
-def _json(file: TextFile, lines: list[str]) -> tuple[Layout, Fields]:
-    records = []
-    for line in lines:
-        try:
-            records.append(json.loads(line))
-        except (ValueError, RecursionError):
-            records.append(None)
-    if not isinstance(records[0], dict):
-        raise line_error(file, 1, "is not a JSON object (one a line is read)")
-    names = tuple(records[0])
-    values = [[record.get(n) for n in names] for record in records if isinstance(record, dict)]
-    rows = [[str(v) if isinstance(v, str | int | float) else "" for v in row] for row in values]
-    return Layout("jsonl", "", names), rows
-
-
-def _with_header(kind: str, delimiter: str, rows: Fields) -> tuple[Layout, Fields]:
-    return Layout(kind, delimiter, tuple(rows[0]), has_header=True), rows[1:]
-
-
-def _is_header(fields: list[str], columns: Columns) -> bool:
+def is_header(fields: Sequence[str], columns: Columns) -> bool:
     """Return whether fields name a user's or item's column, or one that is asked for."""
     named = {columns.user, columns.item, columns.time} - {None}
     plain = {_plain(field) for field in fields}
     return bool(named & set(fields) or plain & {*_GUESSES["user"], *_GUESSES["item"]})
 
 
-def _typed_delimiter(header: str) -> str | None:
-    """Return what stands between the fields of a header like RecBole's; None where it is not."""
-    for delimiter in "\t,;| ":
-        fields = [field.strip() for field in header.split(delimiter)]
-        if all(map(_INTER_FIELD.fullmatch, fields)):
-            return delimiter
-    return None
-
-
-def _table(lines: list[str]) -> tuple[str, Fields, bool]:
-    """Return what parts lines into most fields, these, and whether all lines have as many."""
-    best, delimiter, rows = (False, 1), "", [[line] for line in lines]
-    for candidate in ("\t", ",", ";", "|", "::"):
-        split = _split(lines, candidate)
-        width = len(split[0])
-        alike = 10 * sum(len(row) == width for row in split) >= 9 * len(split)
-        if width > 1 and (alike, width) > best:
-            best, delimiter, rows = (alike, width), candidate, split
-    return delimiter, rows, best[0]
-
-
-def _split(lines: list[str], delimiter: str, *, quoted: bool = True) -> Fields:
-    """Return the fields of lines, without the blanks around them."""
-    rows: Sequence[list[str]]
-    if quoted and len(delimiter) == 1:
-        try:
-            rows = list(csv.reader(lines, delimiter=delimiter, skipinitialspace=True))
-        except csv.Error:  # raised again, with its line, where the rows are read
-            rows = []
-    else:
-        rows = [line.split(delimiter) for line in lines]
-    return [[field.strip(" \t\r") for field in row] for row in rows if row] or [[""]]
-
-
-def _time_columns(rows: Fields) -> list[int]:
-    """Return the columns that hold times, in the first row too."""
-    columns = _whole_columns(rows)
-    return [i for i, column in enumerate(columns) if plausible(column[:1]) and plausible(column)]
-
-
-def _whole_columns(rows: Fields) -> list[list[str]]:
-    """Return the columns of the rows that are as wide as the first."""
-    return [
-        list(column) for column in zip(*(r for r in rows if len(r) == len(rows[0])), strict=True)
-    ]
-
-
-def _rated(rows: Fields, times: list[int]) -> tuple[str, ...] | None:
-    """Return the names of columns without a header: user, item, one time, perhaps a rating."""
-    columns = _whole_columns(rows)
-    if len(times) != 1 or times[0] < 2 or len(columns) > len(_ROLES):
-        return None
-    if any(re.fullmatch(r"-?\d*\.\d+", value) for ids in columns[:2] for value in ids):
-        return None
-    names = ["user", "item", "rating", "rating"][: len(columns)]
-    names[times[0]] = "time"
-    others = (column for name, column in zip(names, columns, strict=True) if name == "rating")
-    if not all(_is_number(r) and abs(float(r)) <= 100 for column in others for r in column):
-        return None
-    return tuple(names)
-
-
-def _words_only(lines: list[str], tabs: int) -> str | None:
-    """Return ``pairs`` or ``histories`` where lines of words are one of them, and not a table.
-
-    ``tabs`` is into how many fields tabs part every line; 0 where they do not.
-    """
-    rows = [_words(line) for line in lines]
-    counts = [len(row) for row in rows]
-    if 2 * counts.count(2) > len(counts):
-        both = [row for row in rows if len(row) == 2]
-        return None if tabs > 2 or _time_columns(both) else "pairs"
-    if tabs or max(counts) == 1 or plausible([row[-1] for row in rows]):
-        return None
-    if len(counts) > 1 and 10 * max(map(counts.count, counts)) >= 9 * len(counts):
-        # Lines of equal length are rather a table without its header, unless no user comes twice
-        # and all columns draw from one set of items.
-        columns = [set(column) for column in zip(*rows, strict=False)]
-        apart = any(
-            not column & set().union(*columns[1:i], *columns[i + 1 :])
-            for i, column in enumerate(columns)
-            if i
-        )
-        if max(counts) < 5 or len(columns[0]) < len(rows) or apart or _time_columns(rows):
-            return None
-    return "histories"
-
-
-def _words(line: str) -> list[str]:
-    return [word.decode() for word in words(line.encode())]
-
-
-def _looks_like_header(rows: Fields) -> bool:
-    """Return whether the first row has words where all others have numbers or times."""
-    return any(
-        len(column) > 1 and not _is_value(column[0]) and all(map(_is_value, column[1:]))
-        for column in _whole_columns(rows)
-    )
-
-
-def _is_value(text: str) -> bool:
-    return _is_number(text) or plausible([text])
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())

@@ -235,6 +235,7 @@ def _prepared(
     What was prepared is known by the content of its files, wherever they lie and whenever they were
     written.
     """
+    states = [_state(file) for file in files]
     sums = [_sha256(file) for file in files]
     shown = files[0].path.name if len(files) == 1 else f"{len(files)} files, {files[0].path}"
     kept = cache.cache_path(
@@ -254,6 +255,11 @@ def _prepared(
     except (OSError, ValueError) as error:
         log.info("%s: %s; prepared again", kept, error)
     events = read_events(files, columns)
+    for file, state in zip(files, states, strict=True):
+        if _state(file) != state:  # what was read is not what the checksum is of
+            raise UserError(
+                f"{file}: was written to while it was read; start again when it is done"
+            )
     dataset = prepare(name, events.frame, k_core=k_core, duplicates=duplicates)
     dataset.fingerprint["source"] = {
         "file": shown,
@@ -266,6 +272,12 @@ def _prepared(
     except OSError as error:
         log.info("%s: cannot be written (%s); the next run prepares again", kept, error.strerror)
     return dataset
+
+
+def _state(file: TextFile) -> tuple[int, ...]:
+    with reading(file):
+        info = file.path.stat()
+    return info.st_ino, info.st_size, info.st_mtime_ns
 
 
 def _sha256(file: TextFile) -> str:

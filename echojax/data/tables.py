@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from echojax.data.layouts import COLUMNAR, Columns, Fields, Layout, recognise_events, with_roles
+from echojax.data.layouts import COLUMNAR, Columns, Fields, Layout, with_roles
+from echojax.data.recognise import recognise_events
 from echojax.data.rows import Place, Rows, is_plain, text_column
 from echojax.data.text import (
     Block,

@@ -5,7 +5,8 @@ from functools import partial
 from pathlib import Path
 
 from echojax.data.ids import as_ids
-from echojax.data.layouts import Columns, MissingColumnError, recognise_items, with_titles
+from echojax.data.layouts import Columns, MissingColumnError, with_titles
+from echojax.data.recognise import recognise_items
 from echojax.data.rows import Rows, stripped
 from echojax.data.sources import data_folders
 from echojax.data.tables import Choice, read_rows

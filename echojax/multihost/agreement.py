@@ -126,8 +126,6 @@ def _computes(package: str) -> bool:
 
 
 def _listed(hosts: list[int]) -> str:
-    if len(hosts) == 1:
-        return f"host {hosts[0]}"
-    if len(hosts) > _LISTED:
-        return f"hosts {', '.join(map(str, hosts[:_LISTED]))} and {len(hosts) - _LISTED} more"
-    return f"hosts {', '.join(map(str, hosts))}"
+    shown = ", ".join(map(str, hosts[:_LISTED]))
+    more = f" and {len(hosts) - _LISTED} more" if len(hosts) > _LISTED else ""
+    return f"host{'s' * (len(hosts) > 1)} {shown}{more}"

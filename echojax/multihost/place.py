@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from echojax.command_line import flag_value
 from echojax.errors import UserError
 
-_FLAGS = ("--coordinator", "--num-processes", "--process-id")
-
 # How long the first processes wait for the last: named on the command line, or by a cluster.
 _JOIN_SECONDS, _CLUSTER_JOIN_SECONDS = 50, 300
 
@@ -38,23 +36,17 @@ def place_of(words: list[str]) -> Place | None:
     Raises:
         UserError: flags that name no place.
     """
-    coordinator, *numbers = (flag_value(name, words) for name in _FLAGS)
-    given = flag_value("--join-seconds", words)
-    seconds = _integer("--join-seconds", given) if given else None
-    if seconds is not None and seconds < 1:
-        raise UserError(f"--join-seconds must be at least 1, not {seconds}")
-    if coordinator is None and numbers == [None, None]:
+    coordinator = flag_value("--coordinator", words)
+    hosts, host = _number("--num-processes", words, least=1), _number("--process-id", words)
+    seconds = _number("--join-seconds", words, least=1)
+    if coordinator is None and hosts is None and host is None:
         return Place(seconds=seconds or _CLUSTER_JOIN_SECONDS) if _in_cluster() else None
-    if coordinator is None or None in numbers:
+    if coordinator is None or hosts is None or host is None:
         raise UserError(
             "--coordinator, --num-processes and --process-id go together; give all three or none"
         )
-    _, port = _split(coordinator)
-    if not 0 < port < 65536:
+    if not 0 < (port := _port(coordinator)) < 65536:
         raise UserError(f"--coordinator must have a port from 1 to 65535, not {port}")
-    hosts, host = (_integer(name, str(n)) for name, n in zip(_FLAGS[1:], numbers, strict=True))
-    if hosts < 1:
-        raise UserError(f"--num-processes must be at least 1, not {hosts}")
     if not 0 <= host < hosts:
         raise UserError(
             f"--process-id must be from 0 to {hosts - 1}, as --num-processes is {hosts}, "
@@ -65,8 +57,7 @@ def place_of(words: list[str]) -> Place | None:
 
 def check_port_is_free(coordinator: str) -> None:
     """Raise ``UserError`` where another program listens on the port that the first host opens."""
-    _, port = _split(coordinator)
-    dual = socket.has_dualstack_ipv6()
+    port, dual = _port(coordinator), socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if dual else socket.AF_INET
     try:
         socket.create_server(("", port), family=family, dualstack_ipv6=dual).close()
@@ -78,21 +69,26 @@ def check_port_is_free(coordinator: str) -> None:
         ) from None
 
 
-def _split(coordinator: str) -> tuple[str, int]:
-    """Return host name and port."""
+def _port(coordinator: str) -> int:
     name, _, port = coordinator.rpartition(":")
     if not name or not port.isdecimal():
         raise UserError(
             f"--coordinator must be HOST:PORT of host 0, such as 10.0.0.1:9876, not {coordinator!r}"
         )
-    return name, int(port)
+    return int(port)
 
 
-def _integer(name: str, word: str) -> int:
+def _number(name: str, words: list[str], least: int | None = None) -> int | None:
+    """Return the number that a flag has; ``None`` where it is not given."""
+    if (word := flag_value(name, words)) is None:
+        return None
     try:
-        return int(word)
+        number = int(word)
     except ValueError:
         raise UserError(f"{name}: INT expected, not {word!r}") from None
+    if least is not None and number < least:
+        raise UserError(f"{name} must be at least {least}, not {number}")
+    return number
 
 
 def _in_cluster() -> bool:

@@ -47,7 +47,7 @@ def reproduce(flags: Flags, console: Console) -> bool:
     _check_folder(out, runs, flags.report_only)
     results = read(out, suite.name)
     damaged = results.pack(runs)
-    command = f"python experiments/reproduce.py {'--quick' if flags.quick else f'--suite {name}'}"
+    command = f"echojax reproduce {'--quick' if flags.quick else f'--suite {name}'}"
     these = _Suite(suite, runs, results, command, flags.data_dir, console)
     if flags.report_only:
         these.write_page()

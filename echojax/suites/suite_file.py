@@ -156,7 +156,7 @@ def flags_of(suite: Suite, dataset: str, variant: str) -> Flags:
 
 def train_command(flags: Flags, seed: int) -> str:
     """Return the command that makes the same run by itself."""
-    line = ["python", "experiments/train.py"]
+    line = ["echojax", "train"]
     for name, kind in typing.get_type_hints(Config).items():
         value = (flags | {"seed": seed}).get(name)
         if value is None or (name == "dataset" and "data_path" in flags):

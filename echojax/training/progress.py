@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+import jax
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -22,6 +23,9 @@ from echojax.hosts import is_main_process
 from echojax.training.optimizer import schedule_steps
 
 log = logging.getLogger(__name__)
+
+_TIMED_SECONDS = 10.0  # before it is said what an epoch takes
+_LONG_SECONDS = 600.0  # what is worth saying
 
 
 @dataclass
@@ -89,16 +93,20 @@ class Display:
     Args:
         console: where to draw the bar.
         seconds: between lines.
+        most_epochs: how many there may be, which is told with what one takes, where that is long.
     """
 
-    def __init__(self, console: Console, seconds: float = 20.0):
+    def __init__(self, console: Console, seconds: float = 20.0, most_epochs: float = 0):
         self._console, self._seconds = console, seconds
         self._bar: Progress | None = None
         self._logged = time.monotonic()
+        self._most_epochs = most_epochs  # 0 once the cost is told
+        self._first: tuple[float, int] | None = None  # when the first step of an epoch ended
 
     @contextmanager
     def epoch(self, epoch: int, steps: int, done: int) -> Iterator[None]:
         """Show the bar of one epoch."""
+        self._first = None
         if not self._console.is_terminal:
             yield
             return
@@ -116,12 +124,31 @@ class Display:
 
     def step(self, epoch: int, done: int, steps: int, loss: float, rate: float) -> None:
         """Show one step: ``rate`` in examples per second (NaN while unknown)."""
+        self._tell_cost(done, steps)
         text = f"loss {loss:.4f}  {rate:,.0f} examples/s" if math.isfinite(rate) else ""
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=done, text=text)
         elif time.monotonic() - self._logged >= self._seconds and text:
             self._logged = time.monotonic()
             log.info(f"epoch {epoch}  step {done}/{steps}  {text}")
+
+    def _tell_cost(self, done: int, steps: int) -> None:
+        """Say once, after some seconds of steps, what an epoch takes, if minutes or hours."""
+        now = time.monotonic()
+        if self._first is None:
+            self._first = now, done
+        began, first = self._first
+        if not self._most_epochs or done < first + 2 or now < began + _TIMED_SECONDS:
+            return
+        epoch = (now - began) / (done - first) * steps
+        if epoch * min(1, self._most_epochs) >= _LONG_SECONDS:
+            length = f"{epoch / 60:.0f} min" if epoch < 5400 else f"{epoch / 3600:.0f} h"
+            most = math.ceil(self._most_epochs)
+            log.info(
+                f"about {length} an epoch on this {jax.default_backend().upper()}, at most {most} "
+                f"epoch{'s' * (most > 1)}"
+            )
+        self._most_epochs = 0
 
 
 class MetricLog:

@@ -153,8 +153,9 @@ def _train(
         steps = over_seeds(step, mesh, config.parallel)
         evaluate = make_evaluator(config, dataset, split, graphdef, mesh)
         profile = Profile((config.profile or 0) * is_main_process(), folder)
-        display = Display(console)
-        resume = ["python", "experiments/train.py", "--run-dir", str(folder), "--resume"]
+        most_steps = min(config.epochs * per_epoch, config.max_steps or math.inf)
+        display = Display(console, most_epochs=most_steps / per_epoch)
+        resume = ["echojax", "train", "--run-dir", str(folder), "--resume"]
         stopped_line = f"stopped and saved; go on with: {shlex.join(resume)}"
 
         def on_devices(batch: Any, signum: int) -> tuple[Any, Any]:

@@ -18,6 +18,7 @@ from selective_scan.dispatch import implementations, register
 from selective_scan.prefixes import selective_scan_prefix_readouts
 from selective_scan.reference import selective_scan_gradients, selective_scan_reference
 
+__version__ = "0.1.0"
 __all__ = [
     "Recurrence",
     "bidirectional_scan",

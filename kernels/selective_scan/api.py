@@ -35,6 +35,7 @@ def selective_scan(
     delta_softplus: bool = False,
     initial_state: Array | None = None,
     lengths: Array | None = None,
+    segment_ids: Array | None = None,
     reverse: bool = False,
     return_last_state: Literal[False] = False,
     axis_name: str | None = None,
@@ -54,6 +55,7 @@ def selective_scan(
     delta_softplus: bool = False,
     initial_state: Array | None = None,
     lengths: Array | None = None,
+    segment_ids: Array | None = None,
     reverse: bool = False,
     return_last_state: Literal[True],
     axis_name: str | None = None,
@@ -72,6 +74,7 @@ def selective_scan(
     delta_softplus: bool = False,
     initial_state: Array | None = None,
     lengths: Array | None = None,
+    segment_ids: Array | None = None,
     reverse: bool = False,
     return_last_state: bool = False,
     axis_name: str | None = None,
@@ -91,11 +94,13 @@ def selective_scan(
         delta_softplus: whether softplus makes the time steps positive.
         initial_state: the state before the first visited position, (B, E, N) (0 by default).
         lengths: (B,), integers; positions at or past the length change no state and give 0.
+        segment_ids: (B, L), integers; where a position's id is not that of the one visited before,
+            the state starts anew from 0 (packed rows). A is then at most -1e-16.
         reverse: visit positions from the last (``lengths - 1``) to the first.
         return_last_state: return the state after the last visited position too.
         axis_name: the mapped axis whose devices each give one shard of time, in order, inside
-            ``shard_map(..., check_vma=False)``; ``lengths`` are those of the shard, and there is
-            no initial state. One state a sequence and device is exchanged.
+            ``shard_map(..., check_vma=False)``; ``lengths`` are those of the shard, and there are
+            no initial state and no segments. One state a sequence and device is exchanged.
         implementation: a name from ``implementations()``; "auto" chooses.
 
     Returns:
@@ -104,15 +109,15 @@ def selective_scan(
 
     Raises:
         ValueError: a shape does not fit, the implementation is unknown or cannot run here, or an
-            initial state is given with ``axis_name``.
-        TypeError: lengths are not integers, or another argument is not real floating point; or
-            the implementation lacks the derivative that is asked for.
+            initial state or segments are given with ``axis_name``.
+        TypeError: lengths or ids are not integers, or another argument is not real floating
+            point; or the implementation lacks the derivative that is asked for.
     """
-    given = ScanInputs(u, delta, A, B, C, D, z, delta_bias, initial_state, lengths)
+    given = ScanInputs(u, delta, A, B, C, D, z, delta_bias, initial_state, lengths, segment_ids)
     inputs = ScanInputs(**as_arrays(given._asdict()))
     scan = SCANS[resolve_implementation(implementation, *inputs)]
     if axis_name is not None:
-        check_no_state(initial_state)
+        check_no_state(initial_state=initial_state, segment_ids=segment_ids)
         scan = partial(scan_over_time, scan, axis=axis_name)
     y, last = scan(inputs, softplus=delta_softplus, reverse=reverse)
     return (y, last) if return_last_state else y
@@ -130,13 +135,14 @@ def bidirectional_scan(
     *,
     delta_softplus: bool = False,
     lengths: Array | None = None,
+    segment_ids: Array | None = None,
     implementation: str = "auto",
 ) -> Array:
     """Run the scan from the first position to the last and from the last to the first.
 
-    Each argument but ``lengths`` has the shape that ``selective_scan`` takes, or that shape with an
-    axis of 2 in front: the forward direction's and the backward direction's. "pallas_gpu" runs both
-    directions in one launch, and reads what they share once.
+    Each array has the shape that ``selective_scan`` takes or, but for ``lengths`` and
+    ``segment_ids``, that shape with an axis of 2 in front: the forward direction's and the backward
+    direction's. "pallas_gpu" runs both directions in one launch, and reads what they share once.
 
     Returns:
         y (2, B, L, E): forward and backward, each with its own D and gate.
@@ -145,12 +151,12 @@ def bidirectional_scan(
         ValueError: a shape does not fit, or the implementation is unknown or cannot run here.
         TypeError: as for ``selective_scan``.
     """
-    given = ScanInputs(u, delta, A, B, C, D, z, delta_bias, None, lengths)._asdict()
+    given = ScanInputs(u, delta, A, B, C, D, z, delta_bias, None, lengths, segment_ids)._asdict()
     for name, x in given.items():
         if x is None:
             continue
         x = jnp.asarray(x)
-        if x.ndim == len(AXES[name]) or name == "lengths":
+        if x.ndim == len(AXES[name]) or name in ("lengths", "segment_ids"):
             x = x[None]  # shared by both
         elif x.shape[:1] != (2,):
             raise ValueError(f"{name} has shape {x.shape}; its first axis is not 2, the directions")
@@ -224,7 +230,7 @@ def selective_scan_readout(
     u, B = where_valid(valid_BxL, (u, B))
     later_BxE = None
     if axis_name is not None:
-        check_no_state(state)
+        check_no_state(initial_state=state)
         later_BxE = time_after_shard(dt, axis_name, reverse=reverse)
     u, A, B, C = (x.astype(dtype) for x in (u, A, B, C))
     if name == "tiled":

@@ -26,8 +26,12 @@ AXES = {
     "lengths": "B",
     "start": "B",
     "stop": "B",
+    "segment_ids": "BL",
 }
-_WHOLE = ("lengths", "start", "stop")
+_WHOLE = ("lengths", "start", "stop", "segment_ids")
+
+# The time step before a segment: no state is left after it. As a power of 2 it changes no digits.
+_FOREVER = 2.0**60
 
 
 class ScanInputs(NamedTuple):
@@ -43,6 +47,7 @@ class ScanInputs(NamedTuple):
     delta_bias: Array | None = None
     initial_state: Array | None = None
     lengths: Array | None = None
+    segment_ids: Array | None = None
 
 
 def direction_of(inputs: ScanInputs, direction: int) -> ScanInputs:
@@ -81,7 +86,7 @@ def with_epilogue(core: Core) -> Scan:
     """Return the scan whose recurrence is ``core``: time steps before it, D and gate after it."""
 
     def scan(inputs: ScanInputs, *, softplus: bool, reverse: bool) -> tuple[Array, Array]:
-        u, delta, A, B, C, D, z, delta_bias, state, lengths = inputs
+        u, delta, A, B, C, D, z, delta_bias, state, lengths, segment_ids = inputs
         dtype = state_dtype(u, delta, A, B, C)
         valid_BxL = valid_mask(lengths, u.shape[1])
         dt = time_steps(delta, delta_bias, softplus, valid_BxL, dtype)
@@ -89,7 +94,13 @@ def with_epilogue(core: Core) -> Scan:
         if state is None:
             state = jnp.zeros((u.shape[0], *A.shape), dtype)
         u, A, B, C, state = (x.astype(dtype) for x in (u, A, B, C, state))
-        y, last = core(Recurrence(*varying_alike(u, dt, A, B, C, state)), reverse=reverse)
+        entering, passing = u, dt
+        if segment_ids is not None:
+            starts_BxLx1 = segment_starts(segment_ids, valid_BxL, reverse)[..., None]
+            entering = jnp.where(starts_BxLx1, dt * u / _FOREVER, u)
+            passing = jnp.where(starts_BxLx1, _FOREVER, dt)
+        inside = Recurrence(*varying_alike(entering, passing, A, B, C, state))
+        y, last = core(inside, reverse=reverse)
         if D is not None:
             y += D.astype(dtype) * u
         if z is not None:
@@ -197,6 +208,15 @@ _softplus.defjvps(lambda dx, _, x: dx * jax.nn.sigmoid(x))
 def valid_mask(lengths_B: Array | None, length: int) -> Array | None:
     """Return which positions are valid, (B, L) or (..., B, L); ``None`` stands for all."""
     return None if lengths_B is None else jnp.arange(length) < lengths_B[..., None]
+
+
+def segment_starts(segment_ids: Array, valid_BxL: Array | None, reverse: bool) -> Array:
+    """Return where the state starts anew, (B, L): the position visited before has another id."""
+    changed = segment_ids[:, 1:] != segment_ids[:, :-1]
+    if valid_BxL is not None:
+        changed &= valid_BxL[:, 1:]
+    first = jnp.zeros_like(segment_ids[:, :1], bool)
+    return jnp.concatenate([changed, first] if reverse else [first, changed], axis=1)
 
 
 def where_valid(valid_BxL: Array | None, arrays: Tree) -> Tree:

@@ -27,10 +27,12 @@ def selective_scan_reference(
     delta_softplus: bool = False,
     initial_state: np.ndarray | None = None,
     lengths: np.ndarray | None = None,
+    segment_ids: np.ndarray | None = None,
     reverse: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return ``(y, last_state)``; arguments as for ``selective_scan``, everything in float64."""
     options: Any = {"initial_state": initial_state, "lengths": lengths, "reverse": reverse}
+    options["segment_ids"] = segment_ids
     run = _run(u, delta, A, B, C, D, z, delta_bias, delta_softplus=delta_softplus, **options)
     return run.y, run.last_state
 
@@ -69,7 +71,7 @@ def selective_scan_gradients(
         dA += np.sum(through * t[..., None], axis=0)
         du[:, position] += into * t
         dB[:, position] = np.einsum("ben,be->bn", dh, t * u[:, position])
-        dh = dh * decay
+        dh = np.where(run.starts[position], 0, dh * decay)
     dt = np.where(run.visited, dt, 0)
     if run.delta_softplus:
         dt = dt / (1 + np.exp(-run.raw))
@@ -92,6 +94,7 @@ def _run(
     delta_softplus: bool = False,
     initial_state: Any = None,
     lengths: Any = None,
+    segment_ids: Any = None,
     reverse: bool = False,
 ) -> SimpleNamespace:
     """Run the loop and keep everything that the gradients need."""
@@ -108,8 +111,14 @@ def _run(
     if initial_state is not None:
         h = h + np.asarray(initial_state, np.float64)
     order = list(range(length))[::-1] if reverse else list(range(length))
-    read, before, after = np.zeros_like(u), {}, {}
-    for position in order:
+    read, before, after, starts = np.zeros_like(u), {}, {}, {}
+    for position, previous in zip(order, [None, *order[:-1]], strict=True):
+        starts[position] = np.zeros((batch, 1, 1), bool)
+        if segment_ids is not None and previous is not None:
+            ids = np.asarray(segment_ids)
+            inside = visited[:, position, 0] & visited[:, previous, 0]
+            starts[position][:, 0, 0] = inside & (ids[:, position] != ids[:, previous])
+        h = np.where(starts[position], 0, h)
         before[position] = h
         enter = (dt[:, position] * u[:, position])[..., None] * B[:, position, None]
         h = np.exp(dt[:, position, :, None] * A) * h + enter
@@ -119,7 +128,7 @@ def _run(
     y = ungated if z is None else ungated * z / (1 + np.exp(-z))
     given = {"u": u, "A": A, "B": B, "C": C, "D": D, "z": z, "delta_bias": delta_bias}
     steps = {"dt": dt, "raw": raw, "visited": visited, "delta_softplus": delta_softplus}
-    states = {"order": order, "before": before, "after": after, "last_state": h}
+    states = {"order": order, "before": before, "after": after, "starts": starts, "last_state": h}
     return SimpleNamespace(**given, **steps, **states, ungated=ungated, y=np.where(visited, y, 0))
 
 

@@ -15,10 +15,11 @@ from jax import Array
 from selective_scan.arguments import Scan, ScanInputs, state_dtype, time_steps, valid_mask
 
 
-def check_no_state(initial_state: Array | None) -> None:
-    """Raise ``ValueError`` where there is an initial state."""
-    if initial_state is not None:
-        raise ValueError("initial_state and axis_name do not go together; leave one out")
+def check_no_state(**arrays: Array | None) -> None:
+    """Raise ``ValueError`` for the first array that is given."""
+    for name, array in arrays.items():
+        if array is not None:
+            raise ValueError(f"{name} and axis_name do not go together; leave one out")
 
 
 def scan_over_time(
@@ -33,15 +34,14 @@ def scan_over_time(
         reverse: whether time is read from the last shard to the first.
         axis: the mapped axis; its devices have shards in the order of time.
     """
-    u, delta, A, *_, delta_bias, _, lengths = inputs
     _, last = scan(inputs._replace(D=None, z=None), softplus=softplus, reverse=reverse)
-    valid_BxL = valid_mask(lengths, u.shape[1])
-    dt = time_steps(delta, delta_bias, softplus, valid_BxL, state_dtype(*inputs[:5]))
+    valid_BxL, dtype = valid_mask(inputs.lengths, inputs.u.shape[1]), state_dtype(*inputs[:5])
+    dt = time_steps(inputs.delta, inputs.delta_bias, softplus, valid_BxL, dtype)
     carries = jax.lax.all_gather((last, jnp.sum(dt, axis=1)), axis)
 
     def add(state_BxExN: Array, carry: Any) -> tuple[Array, Array]:
         last_BxExN, passed_BxE = carry
-        return jnp.exp(passed_BxE[..., None] * A) * state_BxExN + last_BxExN, state_BxExN
+        return jnp.exp(passed_BxE[..., None] * inputs.A) * state_BxExN + last_BxExN, state_BxExN
 
     _, entering_SxBxExN = jax.lax.scan(add, jnp.zeros_like(last), carries, reverse=reverse)
     state_BxExN = entering_SxBxExN[jax.lax.axis_index(axis)]

@@ -24,7 +24,8 @@ def profiled(environment, data_file, tmp_path_factory):
     process = subprocess.run(
         [sys.executable, ROOT / "experiments/train.py", "--data-path", data_file, *SMALL,
          "--run-dir", folder, "--profile", "5", "--epochs", "3"],
-        env=environment | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        env=environment | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+        | {"JAX_COMPILATION_CACHE_DIR": str(folder.parent / "programs")},
         capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert process.returncode == 0, process.stderr

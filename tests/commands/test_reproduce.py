@@ -132,11 +132,9 @@ def test_it_makes_every_run_and_the_page(made, suite_file, tmp_path):
     assert (kept / "page.html").read_text() == page
 
 
-def test_a_run_is_the_same_as_train_would_make_it(made, command, tmp_path):
-    commands = re.findall(
-        r"# sasrec\npython experiments/train.py (.*)", (made / "page.md").read_text()
-    )
-    code, _, err = command("train", *commands[0].split(), "--run-dir", tmp_path / "run")
+def test_a_run_is_the_same_as_train_would_make_it(made, call, tmp_path):
+    commands = re.findall(r"# sasrec\nechojax train (.*)", (made / "page.md").read_text())
+    code, _, err = call("train", *commands[0].split(), "--run-dir", tmp_path / "run")
     assert code == 0, err
     assert scores(made, RUNS[1]) == scores(tmp_path, "run")
 
@@ -152,7 +150,7 @@ def test_interrupted_it_leaves_a_page_and_goes_on(start, suite_file, made, copy)
     process.send_signal(signal.SIGINT)
     printed, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert f"[3/5] {RUNS[2]}: python experiments/train.py" in printed
+    assert f"[3/5] {RUNS[2]}: echojax train" in printed
     assert f"page: {out / 'page.html'}" in printed
     assert "the same command goes on" in printed
     assert "Traceback" not in err

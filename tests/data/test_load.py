@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from echojax.data import DATASETS, Columns, cache, item_titles, load, load_dataset
+from echojax.data.events import read_events
 from echojax.data.sources import Origin, Source, Statistics
 from echojax.errors import UserError
 from echojax.files import read_json
@@ -75,6 +76,19 @@ def test_a_change_that_keeps_size_and_time_is_noticed(write):
     os.utime(path, ns=(info.st_atime_ns, info.st_mtime_ns))
     assert (path.stat().st_mtime_ns, path.stat().st_size) == (info.st_mtime_ns, info.st_size)
     assert load_dataset(data_path=path).fingerprint["sha256"] != first.fingerprint["sha256"]
+
+
+def test_a_file_that_is_written_to_meanwhile_is_not_kept(write, tmp_path, monkeypatch):
+    path = write("a.csv", CSV)
+
+    def read_late(files, columns):
+        path.write_text(CSV + "0,0,9\n")
+        return read_events(files, columns)
+
+    monkeypatch.setattr(load, "read_events", read_late)
+    with pytest.raises(UserError, match=r"a\.csv: was written to while it was read; start again"):
+        load_dataset(data_path=path)
+    assert not (tmp_path / "xdg").exists()
 
 
 def test_the_same_content_elsewhere_is_read_from_the_cache(write, monkeypatch):

@@ -148,10 +148,14 @@ def test_unknown_columns_and_formats(write):
         UserError, match="no column 'when' for --time-column; the columns are user, i"
     ):
         read(path, time="when")
+    with pytest.raises(UserError, match="column 'item' is named for two purposes; name another"):
+        read(path, user="item")
     with pytest.raises(UserError, match="unknown --data-format 'cvs'; did you mean 'csv'"):
         read(path, "cvs")
     with pytest.raises(UserError, match="pairs has no column names"):
         read(path, "pairs", user="user")
+    with pytest.raises(UserError, match=r"ratings\.dat has no column names; drop the flags that"):
+        read(write("ratings.dat", TIMED["ratings.dat"]), time="when")
 
 
 def test_every_format_is_covered_here():

@@ -20,9 +20,13 @@ OPTIONS = {
     "plain": (),
     "mamba": ("D", "z", "delta_bias"),
     "everything": ("D", "z", "delta_bias", "initial_state", "lengths"),
+    "packed": ("D", "z", "delta_bias", "initial_state", "lengths", "segment_ids"),
 }
 # All options at least once, both directions.
-EVERY_OPTION = [("plain", False), ("mamba", True), ("everything", False), ("everything", True)]
+EVERY_OPTION = [
+    *(("plain", False), ("mamba", True), ("everything", True)),
+    *(("packed", False), ("packed", True)),
+]
 
 # The kernels as plain JAX, and every implementation that can be run on this machine.
 INTERPRETED = {
@@ -49,6 +53,7 @@ def inputs(shape, given=OPTIONS["everything"], seed=0):
         "delta_bias": draw(channels),
         "initial_state": draw(batch, channels, states),
         "lengths": rng.integers(0, length + 1, batch).astype(np.int32),
+        "segment_ids": np.cumsum(rng.random((batch, length)) < 0.3, axis=1).astype(np.int32),
     }
     return {k: v for k, v in arrays.items() if k in ("u", "delta", "A", "B", "C", *given)}
 
@@ -63,7 +68,7 @@ def float32(arrays):
 
 def for_readout(arrays):
     """Return the arguments of ``selective_scan_readout``, which reads by the sum of C."""
-    used = {k: v for k, v in arrays.items() if k not in ("D", "z", "lengths")}
+    used = {k: v for k, v in arrays.items() if k not in ("D", "z", "lengths", "segment_ids")}
     stop = {"stop": arrays["lengths"]} if "lengths" in arrays else {}
     return used | {"C": arrays["C"].sum(1)} | stop
 
@@ -74,15 +79,15 @@ def run(scan, arrays, dtype, reverse, softplus=True):
     ``scan`` is called as ``scan(ScanInputs, softplus=softplus, reverse=reverse)``. Values are there
     twice: as computed for themselves, and with what the gradient needs kept.
     """
-    floats = {k: jnp.asarray(v, dtype) for k, v in arrays.items() if k != "lengths"}
-    lengths = {k: arrays[k] for k in ("lengths",) if k in arrays}
+    whole = {k: x for k, x in arrays.items() if k in ("lengths", "segment_ids")}
+    floats = {k: jnp.asarray(x, dtype) for k, x in arrays.items() if k not in whole}
     rng = np.random.default_rng(9)
     dy = rng.normal(size=arrays["u"].shape)
     dlast = rng.normal(size=(len(dy), *arrays["A"].shape))
 
     def call(floats):
-        whole = jax.tree.map(jnp.asarray, ScanInputs(**floats, **lengths))
-        return scan(whole, softplus=softplus, reverse=reverse)
+        given = jax.tree.map(jnp.asarray, ScanInputs(**floats, **whole))
+        return scan(given, softplus=softplus, reverse=reverse)
 
     def loss(floats):
         y, last = call(floats)
@@ -90,7 +95,7 @@ def run(scan, arrays, dtype, reverse, softplus=True):
 
     both = jax.jit(lambda floats: (call(floats), jax.grad(loss, has_aux=True)(floats)))
     (y, last), (grads, (y_kept, last_kept)) = both(floats)
-    rounded = {k: np.asarray(v, np.float64) for k, v in floats.items()} | lengths
+    rounded = {k: np.asarray(v, np.float64) for k, v in floats.items()} | whole
     options = {"delta_softplus": softplus, "reverse": reverse}
     expected_y, expected_last = selective_scan_reference(**rounded, **options)
     expected = selective_scan_gradients(dy, dlast, **rounded, **options)

@@ -16,11 +16,11 @@ from selective_scan import (
     tpu,
 )
 from selective_scan.arguments import ScanInputs
-from tests.selective_scan.oracle import float32, for_readout, inputs
+from tests.selective_scan.oracle import OPTIONS, float32, for_readout, inputs
 
 
 def arrays_of(shape=(2, 6, 3, 4)):
-    return {k: np.asarray(x) for k, x in float32(inputs(shape)).items()}
+    return {k: np.asarray(x) for k, x in float32(inputs(shape, OPTIONS["packed"])).items()}
 
 
 def for_both_directions(arrays):
@@ -39,7 +39,7 @@ def test_arguments_of_no_use_are_named(kind):
     function, choose = FUNCTIONS[kind]
     good = choose(arrays_of())
     for name, x in good.items():
-        whole = name in ("lengths", "stop")
+        whole = name in ("lengths", "stop", "segment_ids")
         for dtype in ("float32", "bool") if whole else ("int32", "complex64", "bool"):
             wanted = "whole numbers" if whole else "real floating-point numbers"
             match = rf"^{name} has dtype {dtype}; {wanted} expected.*{name}\.astype\(jnp\."
@@ -108,10 +108,10 @@ def forms(name, arrays):
 
 def with_gradients(scan, arrays):
     """Return the results of ``scan``, and the gradients of their sum."""
-    floats = {k: v for k, v in arrays.items() if k != "lengths"}
+    floats = {k: v for k, v in arrays.items() if k not in ("lengths", "segment_ids")}
 
     def loss(floats):
-        results = scan(floats | {"lengths": arrays["lengths"]})
+        results = scan(arrays | floats)
         return sum(map(jnp.sum, jax.tree.leaves(results))), results
 
     return jax.grad(loss, has_aux=True)(floats)

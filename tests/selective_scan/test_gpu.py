@@ -47,6 +47,7 @@ def mixed(inputs, *, softplus, reverse):
         *((ODD, options, "float32", r) for options in OPTIONS for r in (False, True)),
         *((ODD, "everything", "bfloat16", r) for r in (False, True)),
         *((LONG, "everything", "float32", r) for r in (False, True)),
+        *((shape, "packed", "float32", r) for shape in (ODD, LONG) for r in (False, True)),
         (LONG, "everything", "bfloat16", True),
         ((3, 1000, 130, 32), "everything", "float32", True),
         ((1, 16384, 32, 16), "plain", "float32", False),

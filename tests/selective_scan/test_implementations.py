@@ -1,6 +1,7 @@
 """Every implementation against the oracle: values and gradients, all options, odd shapes."""
 
 from functools import partial
+from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
@@ -91,8 +92,8 @@ def test_equals_the_original(golden, name, case):
 
 
 def test_oracle_gradients_equal_finite_differences():
-    arrays = inputs((2, 4, 2, 2))
-    options = {"delta_softplus": True, "lengths": arrays.pop("lengths")}
+    arrays = inputs((2, 4, 2, 2), OPTIONS["packed"], seed=1)
+    options = {k: arrays.pop(k) for k in ("lengths", "segment_ids")} | {"delta_softplus": True}
     rng = np.random.default_rng(1)
     dy, dlast = rng.normal(size=(2, 4, 2)), rng.normal(size=(2, 2, 2))
 
@@ -203,6 +204,19 @@ def test_states_of_all_positions_are_never_held(name):
     assert memory.temp_size_in_bytes < 4 * batch * length * channels * states
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_packed_histories_equal_each_in_a_row_of_its_own(reverse):
+    """Also where one is a single position, and where ids come again."""
+    arrays = float32(inputs((1, 9, 3, 4), OPTIONS["mamba"]))
+    ids, ends = jnp.array([[3, 3, 3, 3, 0, 7, 7, 3, 3]]), (0, 4, 5, 7, 9)
+    options = {"delta_softplus": True, "reverse": reverse}
+    packed = jax.jit(partial(selective_scan, **options))(**arrays, segment_ids=ids)
+    for first, end in pairwise(ends):
+        own = {k: x[:, first:end] if x.ndim == 3 else x for k, x in arrays.items()}
+        y, _ = selective_scan_reference(**own, **options)
+        np.testing.assert_allclose(packed[:, first:end], y, rtol=1e-5, atol=1e-6)
+
+
 def test_step_by_step_equals_the_scan():
     arrays = float32(inputs((2, 6, 3, 4), ("D", "z", "delta_bias")))
     whole = selective_scan(**arrays, delta_softplus=True)
@@ -242,6 +256,7 @@ def test_both_directions_equal_one_after_the_other(name):
     arrays = float32(inputs((2, 7, 3, 4), OPTIONS["mamba"]))
     own = {k: jnp.stack([arrays[k], 1.5 * arrays[k]]) for k in ("delta", "A", "B", "C", "D")}
     options = {"delta_softplus": True, "lengths": jnp.array([7, 4]), "implementation": name}
+    options["segment_ids"] = jnp.array([[0, 0, 0, 1, 1, 2, 2]] * 2)
     both = bidirectional_scan(**arrays | own, **options)
     for direction in (0, 1):
         of_one = arrays | {k: x[direction] for k, x in own.items()}

@@ -35,7 +35,7 @@ SHAPES = {
 
 def interpreted(inputs, *, softplus, reverse, **options):
     """Run the kernels as plain JAX, with the options that are to be tried."""
-    if not options:
+    if not options or inputs.segment_ids is not None:
         return gpu.scan(inputs, softplus=softplus, reverse=reverse, interpret=True)
     one = jax.tree.map(lambda x: x[None], inputs)
     options = Options(softplus, (reverse,), interpret=True, **options)

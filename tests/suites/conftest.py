@@ -118,7 +118,7 @@ def page_of(suite, runs, out):
     """Write the page of what is in the run folders; return it."""
     results, damaged = packed(suite, runs, out)
     out.mkdir(exist_ok=True)
-    command = f"python experiments/reproduce.py --suite {suite.name}"
+    command = f"echojax reproduce --suite {suite.name}"
     write_page(suite, runs, results, command=command, damaged=damaged)
     return (out / "page.html").read_text()
 

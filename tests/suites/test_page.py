@@ -142,9 +142,9 @@ def test_everything_says_where_it_comes_from_and_is_escaped(shown):
     page, markdown = (out / "page.html").read_text(), (out / "page.md").read_text()
     for text in (text_of(page), markdown):
         for words in (
-            "python experiments/reproduce.py --suite byhand", "60 users", "60 test examples",
+            "echojax reproduce --suite byhand", "60 users", "60 test examples",
             "2026-01-02", "jax 0.10.2", "2 cores of x86_64 (cpu)", "seeds 0, 1, 2",
-            "python experiments/train.py --data-path ring.inter --k-core 2",
+            "echojax train --data-path ring.inter --k-core 2",
         ):  # fmt: skip
             assert words in text, words
     assert "abc123" in text_of(page)

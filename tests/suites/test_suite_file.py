@@ -58,7 +58,7 @@ def test_the_command_of_a_variant_gives_its_configuration(make_suite):
     _, runs, _ = make_suite(text)
     for run in runs:
         words = shlex.split(run.command)
-        assert words[:2] == ["python", "experiments/train.py"]
+        assert words[:2] == ["echojax", "train"]
         config = parse(Config, args=words[2:])
         assert vars(config) == {**vars(run.config), "run_dir": None}
 

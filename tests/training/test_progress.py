@@ -1,8 +1,10 @@
 import io
 import json
 import math
+import time
 from dataclasses import replace
 
+import pytest
 from rich.console import Console
 
 from echojax.config import Config
@@ -59,6 +61,29 @@ def test_lines_off_a_terminal_and_a_bar_on_one(caplog):
     with display.epoch(1, 10, 3):
         display.step(1, 4, 10, loss=2.5, rate=100.0)
     assert "4/10" in terminal.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("seconds_a_step", "most_epochs", "says"),
+    [
+        (1, 200, []),  # 100 s an epoch
+        (8, 200, ["about 13 min an epoch on this CPU, at most 200 epochs"]),
+        (324, 200, ["about 9 h an epoch on this CPU, at most 200 epochs"]),
+        (324, 0.02, ["about 9 h an epoch on this CPU, at most 1 epoch"]),
+        (324, 0.01, []),  # 324 s in all
+    ],
+)
+def test_what_a_long_epoch_takes_is_told_once(
+    seconds_a_step, most_epochs, says, caplog, monkeypatch
+):
+    caplog.set_level("INFO")
+    display = Display(Console(file=io.StringIO()), seconds=math.inf, most_epochs=most_epochs)
+    with display.epoch(1, 100, 0):
+        for done in range(1, 30):
+            monkeypatch.setattr(time, "monotonic", lambda now=done * seconds_a_step: now)
+            display.step(1, done, 100, loss=1.0, rate=1.0)
+    said = [one.getMessage() for one in caplog.records if one.name.startswith("echojax")]
+    assert said == says
 
 
 def test_a_rate_not_yet_known_shows_no_numbers(caplog):

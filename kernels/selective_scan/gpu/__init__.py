@@ -27,7 +27,7 @@ def scan(
     inputs: ScanInputs, *, softplus: bool, reverse: bool, interpret: bool = False
 ) -> tuple[Array, Array]:
     """Run the scan; see ``selective_scan``."""
-    if inputs.A.shape[1] > MOST_STATES:
+    if inputs.A.shape[1] > MOST_STATES or inputs.segment_ids is not None:
         parts = in_parts(partial(scan, interpret=interpret), MOST_STATES)
         return with_epilogue(parts)(inputs, softplus=softplus, reverse=reverse)
     one = jax.tree.map(lambda x: x[None], inputs)
@@ -39,7 +39,7 @@ def scan_both(
     inputs: ScanInputs, *, softplus: bool, interpret: bool = False
 ) -> tuple[Array, Array]:
     """Run both directions in one launch; see ``api.bidirectional_scan``."""
-    if inputs.A.shape[-1] <= MOST_STATES:
+    if inputs.A.shape[-1] <= MOST_STATES and inputs.segment_ids is None:
         A = jnp.broadcast_to(inputs.A, (2, *inputs.A.shape[1:]))
         return scan_sets(inputs._replace(A=A), Options(softplus, (False, True), interpret))
     each = [

@@ -29,7 +29,7 @@ def scan(
         reverse: whether positions are visited from the last to the first.
         interpret: run on any backend, slowly.
     """
-    if inputs.A.shape[1] > _MOST_STATES:
+    if inputs.A.shape[1] > _MOST_STATES or inputs.segment_ids is not None:
         parts = in_parts(partial(scan, interpret=interpret), _MOST_STATES)
         return with_epilogue(parts)(inputs, softplus=softplus, reverse=reverse)
     return _scan(no_forward_mode("pallas_tpu", inputs), softplus, reverse, interpret)
