@@ -42,6 +42,9 @@ from echojax.training.run_folder import read_config, seed_folders
 Data: TypeAlias = Union[str, "os.PathLike[str]", Dataset, Mapping[str, Any], Sequence[Any], Any]
 Split: TypeAlias = Literal["valid", "test"]
 
+_OF_EVENTS = {"k_core", "duplicates", "missing_ids", "time_format"}  # how they are taken
+_OF_FILES = {"data_format", "columns", "items_path", "title_column"}
+
 
 class Run:
     """A run: what a run folder holds.
@@ -249,15 +252,21 @@ def train(
     """
     named = {
         "model": model,
+        "user_column": user,
+        "item_column": item,
+        "time_column": time,
         "epochs": epochs,
         "seeds": seeds,
         "init_from": init_from.folder if isinstance(init_from, Run) else init_from,
         "run_dir": run_dir or None,
     }
     options |= {name: value for name, value in named.items() if value is not None}
+    called = tuple(callbacks) if isinstance(callbacks, Iterable) else (callbacks,)
+    if odd := [one for one in called if not callable(one)]:
+        raise UserError(f"callbacks are functions of a dict, in a list; {odd[0]!r:.40} is none")
     with _as_found(quiet) as console:
         given = _options(options)
-        dataset, about = _dataset(data, {"user": user, "item": item, "time": time}, given)
+        dataset, about = _dataset(data, given)
         default = _default(given, bool(about))
         config = dataclasses.replace(default, **given | about)
         temporary = None
@@ -265,7 +274,7 @@ def train(
             temporary = Path(tempfile.mkdtemp(prefix="echojax-"))
             config = dataclasses.replace(config, run_dir=str(temporary))
         try:
-            folder = run_training(config, console, dataset=dataset, callbacks=tuple(callbacks))
+            folder = run_training(config, console, dataset=dataset, callbacks=called)
             run = Run(folder)
         except BaseException as error:
             if temporary:
@@ -378,14 +387,14 @@ def _options(options: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: there is no such option, or its value is of another kind.
     """
-    if plugin := options.get("plugin"):
-        load_plugin(os.fspath(plugin))
-    model = options.get("model", Config().model)
-    own = own_options(MODELS[model]) if model in MODELS else {}
     values = {}
     for name, value in options.items():
         value = os.fspath(value) if isinstance(value, os.PathLike) else value
         values[name] = value.item() if isinstance(value, np.generic) else value
+    if isinstance(plugin := values.get("plugin"), str):
+        load_plugin(plugin)
+    model = values.get("model", Config().model)
+    own = own_options(MODELS[model]) if isinstance(model, str) and model in MODELS else {}
     return from_values(values, {name: kind for name, (kind, _) in own.items()})
 
 
@@ -402,29 +411,33 @@ def _default(given: Mapping[str, Any], named: bool) -> Config:
     return Config() if named or {"dataset", "data_path"} & given.keys() else QUICKSTART
 
 
-def _dataset(
-    data: Data | None, roles: dict[str, Any], given: Mapping[str, Any]
-) -> tuple[Dataset | None, dict[str, Any]]:
+def _dataset(data: Data | None, given: Mapping[str, Any]) -> tuple[Dataset | None, dict[str, Any]]:
     """Return the data set, where it is in memory, and the options that say which data it is."""
-    columns = {f"{role}_column": name for role, name in roles.items() if name is not None}
     if data is None:
-        return None, columns
+        return None, {}
     if taken := {"dataset", "data_path"} & given.keys():
         raise UserError(f"data and {flag(min(taken))} are given; leave one out")
     if isinstance(data, str | os.PathLike):
         name = os.fspath(data)
         is_name = name in DATASETS or not (os.sep in name or "." in name or Path(name).exists())
-        return None, {"dataset" if is_name else "data_path": name, **columns}
+        return None, {"dataset" if is_name else "data_path": name}
+    roles = {f"{role}_column": role for role in ("user", "item", "time")}
     if isinstance(data, Dataset):
-        if odd := {"k_core", "duplicates", *columns} & (given.keys() | columns.keys()):
-            raise UserError(f"{flag(min(odd))} has no meaning for a Dataset; leave it out")
+        kind, odd = "a Dataset", _OF_FILES | _OF_EVENTS | roles.keys()
     else:
-        read = ("k_core", "duplicates", "missing_ids", "time_format")
-        how: dict[str, Any] = {name: given[name] for name in read if name in given}
-        data = Dataset.from_frame(data, **how, **roles)
+        kind, odd = "a frame", _OF_FILES
+    if odd := odd & given.keys():
+        raise UserError(f"{flag(min(odd))} has no meaning for {kind}; leave it out")
+    if not isinstance(data, Dataset):
+        how = {
+            roles.get(name, name): given[name]
+            for name in given.keys() & (_OF_EVENTS | roles.keys())
+        }
+        data = Dataset.from_frame(data, **how)
     facts = data.fingerprint
     handling = facts["duplicates"]["handling"]
-    return data, {"dataset": data.name, "k_core": facts["k_core"], "duplicates": handling}
+    about = {"dataset": data.name, "k_core": facts["k_core"], "duplicates": handling}
+    return data, about | dict.fromkeys(roles)  # whose columns a run folder does not name
 
 
 def _means(values: Sequence[Mapping[str, float]], names: Sequence[str]) -> dict[str, float]:

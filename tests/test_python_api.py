@@ -246,6 +246,14 @@ def test_it_trains_in_a_thread_and_beside_float64(mine, frame, x64):
         (None, {"negatives": 3}, "--negatives has no meaning for --loss softmax"),
         (None, {"dataset": "ml-1m"}, "data and --dataset are given; leave one out"),
         (None, {"user": "whom"}, "whom"),
+        (None, {"user": None, "user_column": "whom"}, "frame: no column 'whom' for --user-column"),
+        (None, {"user": 0}, "--user-column must be a string, not 0"),
+        (None, {"model": ["sasrec"]}, "--model must be a string, not ['sasrec']"),
+        (None, {"plugin": 3}, "--plugin must be a string, not 3"),
+        (None, {"items_path": "x.csv"}, "--items-path has no meaning for a frame; leave it out"),
+        (None, {"item_shards": 3}, "--item-shards 3 times --sequence-shards 1 must divide"),
+        (None, {"callbacks": [3]}, "callbacks are functions of a dict, in a list; 3 is none"),
+        (None, {"callbacks": None}, "callbacks are functions of a dict, in a list; None is none"),
         ("ml-2m", {}, "unknown --dataset 'ml-2m'; did you mean 'ml-1m'?"),
         ("nowhere/log.csv", {}, "nowhere/log.csv: no such file"),
         (3, {}, "frame: a value of type int has no columns"),
@@ -260,7 +268,14 @@ def test_mistakes_are_one_sentence(frame, tmp_path, monkeypatch, data, options, 
         echojax.train(frame if data is None else data, **given)
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert not list(tmp_path.rglob("config.json"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_dataset_is_taken_as_it_is(frame):
+    data = echojax.Dataset.from_frame(frame, user="who", item="what", time="when", k_core=2)
+    for option in ({"user": "who"}, {"k_core": 2}, {"missing_ids": "drop"}):
+        with pytest.raises(UserError, match="has no meaning for a Dataset; leave it out"):
+            echojax.train(data, quiet=True, **option)
 
 
 def test_a_taken_folder_and_no_run_are_mistakes(mine, frame, tmp_path):
