@@ -93,7 +93,7 @@ class ModelFlags:
 
     model: str = "echomamba4rec"
     """Name of the model: echomamba4rec, mamba4rec, sasrec, hstu, bert4rec, gru4rec, narm, caser,
-    fmlp-rec; popularity, markov, item-knn."""
+    fmlp-rec; popularity, markov, item-knn, lagged-count."""
     variant: Literal["echojax", "causal", "official"] = "echojax"
     """EchoMamba4Rec as corrected here, the same with a causal filter (all prefixes of a history
     train in one pass), or exactly the authors' function."""
