@@ -163,6 +163,9 @@ class Checkpoints:
         """
         if self._manager is None:
             return
+        if (path := self._folder / str(state.step)).exists():
+            log.warning(f"no checkpoint of step {state.step} is written: {path} exists")
+            return
         for newest in set(self._steps()[-1:]) - self._best_steps.keys():
             self._best_steps[newest] = (self._progress(newest) or {}).get("best_step")
         self._best_steps[int(state.step)] = progress["best_step"]
@@ -173,6 +176,7 @@ class Checkpoints:
             with _no_tracebacks():
                 self._manager.save(
                     int(state.step),
+                    force=True,  # also before the number of a folder of the user's
                     args=ocp.args.Composite(
                         state=ocp.args.StandardSave(arrays), meta=ocp.args.JsonSave(meta)
                     ),

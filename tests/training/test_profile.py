@@ -148,12 +148,6 @@ def test_devices_are_averaged_and_traces_added_up():
     assert (found.steps, found.wall, found.devices) == (2, 20, 2)
 
 
-def test_without_events_of_the_program_nothing_is_guessed():
-    found = split(seconds([(0, 3)]), seconds([(0, 1)]), [])
-    assert np.isnan(found.parts_P).all()
-    assert (found.wall, found.waited) == (3, 1)
-
-
 @given(st.lists(st.tuples(spans, spans, spans), min_size=1, max_size=3), spans)
 def test_parts_sum_to_the_wall_time(devices, inputs):
     kinds = ("containers", "collectives", "compute")
