@@ -1,6 +1,7 @@
 """The compilation cache: a second start does not compile again."""
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,6 +16,8 @@ def use_compilation_cache() -> None:
             root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
             jax.config.update("jax_compilation_cache_dir", str(Path(root) / "echojax" / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    # One that cannot be used, as on a full disk, costs only time.
+    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
 
 
 @contextmanager

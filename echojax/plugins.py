@@ -30,10 +30,15 @@ def load_plugin(plugin: str, *, run: Path | None = None) -> str:
         ``plugin``, a path as an absolute one.
 
     Raises:
-        UserError: it cannot be found, lies in the run folder, or raises an error.
+        UserError: it cannot be found, lies in the run folder, is a relative path named by one, or
+            raises an error.
     """
     by = f"--plugin {plugin}" if run is None else f"--plugin {plugin}, named in {run}/config.json,"
     if plugin.endswith(".py"):
+        if run is not None and not Path(plugin).is_absolute():
+            # Training writes absolute paths; a folder that somebody packed with code beside it has
+            # no other way to name that code.
+            raise UserError(f"{by} is no absolute path, as training writes it; write one there")
         path = Path(plugin).resolve()
         if not path.is_file():
             raise UserError(f"{by} is no file; put it back, or name where it is now")

@@ -3,6 +3,12 @@
 import os
 import subprocess
 import sys
+import warnings
+from types import SimpleNamespace
+
+import pytest
+
+from echojax import compilation
 
 PROGRAM = """
 import jax
@@ -25,3 +31,14 @@ def test_cache_hits(tmp_path):
     command = [sys.executable, "-c", PROGRAM]
     found = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert found.stdout == "0\n1\n", found.stderr
+
+
+def test_a_cache_that_cannot_be_used_is_no_warning(monkeypatch):
+    config = SimpleNamespace(update=lambda name, value: None)
+    monkeypatch.setattr(compilation, "jax", SimpleNamespace(config=config))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        compilation.use_compilation_cache()
+        warnings.warn("Error writing persistent compilation cache entry for 'x'", stacklevel=1)
+        with pytest.raises(UserWarning, match="another"):
+            warnings.warn("another", stacklevel=1)

@@ -170,12 +170,23 @@ def test_modules_are_found_in_the_current_folder(tmp_path, monkeypatch):
     assert "clicks" in sources.DATASETS
 
 
-@pytest.mark.parametrize("named", ["evil.py", "evil"])
+@pytest.mark.parametrize("named", ["{}/evil.py", "evil"])
 def test_nothing_inside_a_run_folder_is_run(named, tmp_path, monkeypatch):
     """A run folder is data, which may come from somebody else."""
     (tmp_path / "evil.py").write_text("raise SystemExit('run')")
     monkeypatch.chdir(tmp_path)
-    write_json(tmp_path / "config.json", as_dict(Config(plugin=named)))
+    write_json(tmp_path / "config.json", as_dict(Config(plugin=named.format(tmp_path))))
     for folder in (tmp_path, tmp_path / ".." / tmp_path.name):
         with pytest.raises(UserError, match="is inside the run folder, from where nothing is run"):
             read_config(folder)
+
+
+def test_nothing_beside_a_run_folder_is_run_either(tmp_path, monkeypatch):
+    """Whoever packs a run and code into one folder knows no absolute path of it."""
+    run = tmp_path / "run"
+    run.mkdir()
+    (tmp_path / "evil.py").write_text("raise SystemExit('run')")
+    monkeypatch.chdir(tmp_path)
+    write_json(run / "config.json", as_dict(Config(plugin="evil.py")))
+    with pytest.raises(UserError, match=r"evil\.py, named in .* is no absolute path"):
+        read_config(run)

@@ -56,26 +56,27 @@ def full_softmax(
     """
     dtype = jnp.promote_types(user_BxPxD.dtype, jnp.float32)
     weights_BxP = jax.lax.stop_gradient(weights_BxP)
-    # What stands where nothing is predicted may be no number.
-    user_BxPxD = jnp.where(weights_BxP[..., None] == 0, 0, user_BxPxD).astype(dtype)
-    item_VxD = item_VxD.astype(dtype)
+    user_BxPxD, item_VxD = user_BxPxD.astype(dtype), item_VxD.astype(dtype)
+    # What stands where nothing is predicted may be no number; ``_by_rows`` does not read it.
+    valid_BxPxD = jnp.where(weights_BxP[..., None] == 0, 0, user_BxPxD)
     smoothing: Array | float = 0.0
     if label_smoothing:
         target_BxPxD, item_VxD = embedding_lookup(item_VxD, targets_BxP, axis)
         mean_D = _mean_item(item_VxD, num_items or item_VxD.shape[0], axis)
-        weighted_BxPxD = user_BxPxD * weights_BxP[..., None]
+        weighted_BxPxD = valid_BxPxD * weights_BxP[..., None]
         gap = jnp.sum(weighted_BxPxD * target_BxPxD) - jnp.sum(weighted_BxPxD, (0, 1)) @ mean_D
         smoothing = label_smoothing * gap
     rows_of_table, d_model = item_VxD.shape
     targets_M, weights_M = targets_BxP.ravel(), weights_BxP.ravel()
-    user_MxD = user_BxPxD.reshape(targets_M.size, d_model)
     rows = _rows_at_once(rows_of_table)
     if axis is None and rows < targets_M.size and rows * rows_of_table <= MOST_LOGITS:
+        user_MxD = user_BxPxD.reshape(targets_M.size, d_model)
         return _by_rows(rows, user_MxD, item_VxD, targets_M, weights_M) + smoothing
     devices = jax.lax.axis_size(axis) if axis else 1
     chunk = max(1024, MOST_LOGITS // (targets_M.size * devices))
+    valid_MxD = valid_BxPxD.reshape(targets_M.size, d_model)
     losses_M = softmax_cross_entropy(
-        user_MxD, item_VxD, targets_M, chunk=chunk, axis=axis, num_items=num_items
+        valid_MxD, item_VxD, targets_M, chunk=chunk, axis=axis, num_items=num_items
     )
     return jnp.sum(losses_M * weights_M) + smoothing
 

@@ -11,6 +11,7 @@ from echojax.commands.train import read_command_line
 from echojax.config import Config, as_dict
 from echojax.files import write_json
 from tests.commands.conftest import SMALL
+from tests.commands.test_train import steps
 
 EPOCHS = 12
 
@@ -53,7 +54,7 @@ def test_two_hosts_one_lost_and_resumed_on_one(start, command, data_file, on_fou
     together, alone = tmp_path / "together", tmp_path / "alone"
     first, second = (start("train", *flags(together), *hosts, host) for host in (0, 1))
     # The second is lost; the first notices and ends.
-    wait_for(lambda: (together / "metrics.jsonl").exists() and losses(together), 120)
+    wait_for(lambda: steps(together), 120)
     second.send_signal(signal.SIGKILL)
     second.communicate()
     said, error = first.communicate(timeout=90)

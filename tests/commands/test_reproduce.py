@@ -132,9 +132,9 @@ def test_it_makes_every_run_and_the_page(made, suite_file, tmp_path):
     assert (kept / "page.html").read_text() == page
 
 
-def test_a_run_is_the_same_as_train_would_make_it(made, command, tmp_path):
+def test_a_run_is_the_same_as_train_would_make_it(made, call, tmp_path):
     commands = re.findall(r"# sasrec\nechojax train (.*)", (made / "page.md").read_text())
-    code, _, err = command("train", *commands[0].split(), "--run-dir", tmp_path / "run")
+    code, _, err = call("train", *commands[0].split(), "--run-dir", tmp_path / "run")
     assert code == 0, err
     assert scores(made, RUNS[1]) == scores(tmp_path, "run")
 

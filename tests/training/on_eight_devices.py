@@ -145,7 +145,8 @@ def stretches():
 
 
 if __name__ == "__main__":
-    stretches()
+    if "all" in sys.argv:
+        stretches()
     for name, cases in (FEW if "few" in sys.argv else PARALLEL).items():
         config = resolved(CASES[name])
         one = train(config, 1, 1, 1, "shard_map")
