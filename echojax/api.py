@@ -25,7 +25,7 @@ import polars as pl
 
 from echojax.arrays import read_arrays
 from echojax.command_line import Terminal, log_to
-from echojax.config import QUICKSTART, Config, flag, from_values
+from echojax.config import Config, default_config, flag, from_values
 from echojax.data import DATASETS, Dataset
 from echojax.errors import UserError, os_failure_is_user_error, unknown_name
 from echojax.evaluation.metrics import metric_names, metrics_of
@@ -258,8 +258,7 @@ def train(
     with _as_found(quiet) as console:
         given = _options(options)
         dataset, about = _dataset(data, {"user": user, "item": item, "time": time}, given)
-        default = _default(given, bool(about))
-        config = dataclasses.replace(default, **given | about)
+        config = dataclasses.replace(default_config(given | about), **given | about)
         temporary = None
         if run_dir is False:
             temporary = Path(tempfile.mkdtemp(prefix="echojax-"))
@@ -387,19 +386,6 @@ def _options(options: Mapping[str, Any]) -> dict[str, Any]:
         value = os.fspath(value) if isinstance(value, os.PathLike) else value
         values[name] = value.item() if isinstance(value, np.generic) else value
     return from_values(values, {name: kind for name, (kind, _) in own.items()})
-
-
-def _default(given: Mapping[str, Any], named: bool) -> Config:
-    """Return the configuration of what is not given: the run's that goes on, or as the command's.
-
-    Args:
-        given: options.
-        named: whether data is given.
-    """
-    folder = Path(given.get("run_dir") or "")
-    if given.get("resume") and (folder / "config.json").exists():
-        return dataclasses.replace(read_config(folder), profile=None)
-    return Config() if named or {"dataset", "data_path"} & given.keys() else QUICKSTART
 
 
 def _dataset(
