@@ -25,7 +25,7 @@ import polars as pl
 
 from echojax.arrays import read_arrays
 from echojax.command_line import Terminal, log_to
-from echojax.config import QUICKSTART, Config, flag, from_values, with_fields
+from echojax.config import Config, default_config, flag, from_values, with_fields
 from echojax.data import DATASETS, Dataset
 from echojax.errors import UserError, os_failure_is_user_error, unknown_name
 from echojax.evaluation.metrics import metric_names, metrics_of
@@ -266,7 +266,7 @@ def train(
     with _as_found(quiet) as console:
         given = _options(options)
         dataset, about = _dataset(data, given)
-        config = with_fields(_default(given, bool(about)), given | about)
+        config = with_fields(default_config(given | about), given | about)
         temporary = None
         if run_dir is False:
             temporary = Path(tempfile.mkdtemp(prefix="echojax-"))
@@ -395,19 +395,6 @@ def _options(options: Mapping[str, Any]) -> dict[str, Any]:
         value = os.fspath(value) if isinstance(value, os.PathLike) else value
         values[name] = value.item() if isinstance(value, np.generic) else value
     return from_values(values, {name: kind for name, (kind, _) in own.items()})
-
-
-def _default(given: Mapping[str, Any], named: bool) -> Config:
-    """Return the configuration of what is not given: the run's that goes on, or as the command's.
-
-    Args:
-        given: options.
-        named: whether data is given.
-    """
-    folder = given.get("run_dir")
-    if folder and given.get("resume") and (Path(folder) / "config.json").exists():
-        return dataclasses.replace(read_config(Path(folder)), profile=None)
-    return Config() if named or {"dataset", "data_path"} & given.keys() else QUICKSTART
 
 
 def _dataset(data: Data | None, given: Mapping[str, Any]) -> tuple[Dataset | None, dict[str, Any]]:

@@ -24,7 +24,7 @@ from echojax.models.echomamba4rec import (
 )
 from echojax.models.fmlprec import FMLPRec
 from echojax.models.gru4rec import GRU4Rec
-from echojax.models.heuristic import HeuristicModel, ItemKNN, Markov, Popularity
+from echojax.models.heuristic import HeuristicModel, ItemKNN, LaggedCount, Markov, Popularity
 from echojax.models.hstu import HSTU
 from echojax.models.mamba4rec import Mamba4Rec
 from echojax.models.narm import NARM
@@ -62,6 +62,7 @@ HEURISTICS: dict[str, type[HeuristicModel]] = {
     "popularity": Popularity,
     "markov": Markov,
     "item-knn": ItemKNN,
+    "lagged-count": LaggedCount,
 }
 
 _OURS = (*MODELS, *HEURISTICS)
