@@ -25,7 +25,7 @@ import polars as pl
 
 from echojax.arrays import read_arrays
 from echojax.command_line import Terminal, log_to
-from echojax.config import QUICKSTART, Config, flag, from_values
+from echojax.config import Config, default_config, flag, from_values, with_fields
 from echojax.data import DATASETS, Dataset
 from echojax.errors import UserError, os_failure_is_user_error, unknown_name
 from echojax.evaluation.metrics import metric_names, metrics_of
@@ -42,8 +42,11 @@ from echojax.training.run_folder import read_config, seed_folders
 Data: TypeAlias = Union[str, "os.PathLike[str]", Dataset, Mapping[str, Any], Sequence[Any], Any]
 Split: TypeAlias = Literal["valid", "test"]
 
-_OF_EVENTS = {"k_core", "duplicates", "missing_ids", "time_format"}  # how they are taken
-_OF_FILES = {"data_format", "columns", "items_path", "title_column"}
+# How events in memory are read: options, and the arguments of ``Dataset.from_frame``.
+_HOW = {f"{role}_column": role for role in ("user", "item", "time")} | {
+    name: name for name in ("k_core", "duplicates", "missing_ids", "time_format")
+}
+_OF_FILES = ("columns", "data_dir", "data_format", "items_path", "title_column")
 
 
 class Run:
@@ -149,9 +152,9 @@ class Run:
         Raises:
             UserError: no checkpoint that can be read, other data than the run's, or an odd cutoff.
         """
-        ks = tuple(ks)
         if split not in ("valid", "test"):
             raise unknown_name("split", split, ["valid", "test"])
+        ks = tuple(ks) if isinstance(ks, Iterable) else (ks,)
         if not ks or not all(isinstance(k, int | np.integer) and k >= 1 for k in ks):
             raise UserError(f"ks must be whole numbers of at least 1, not {ks}")
         values = []
@@ -252,14 +255,13 @@ def train(
     """
     named = {
         "model": model,
-        "user_column": user,
-        "item_column": item,
-        "time_column": time,
         "epochs": epochs,
         "seeds": seeds,
         "init_from": init_from.folder if isinstance(init_from, Run) else init_from,
         "run_dir": run_dir or None,
     }
+    roles = {"user_column": user, "item_column": item, "time_column": time}
+    named |= {name: str(column) for name, column in roles.items() if column is not None}
     options |= {name: value for name, value in named.items() if value is not None}
     called = tuple(callbacks) if isinstance(callbacks, Iterable) else (callbacks,)
     if odd := [one for one in called if not callable(one)]:
@@ -267,8 +269,7 @@ def train(
     with _as_found(quiet) as console:
         given = _options(options)
         dataset, about = _dataset(data, given)
-        default = _default(given, bool(about))
-        config = dataclasses.replace(default, **given | about)
+        config = with_fields(default_config(given | about), given | about)
         temporary = None
         if run_dir is False:
             temporary = Path(tempfile.mkdtemp(prefix="echojax-"))
@@ -378,7 +379,8 @@ def _as_found(quiet: bool) -> Iterator[Terminal]:
         signal.raise_signal(stop.signum)
         raise  # whoever handles the signal has not stopped here
     finally:
-        logger.handlers[:], logger.level, logger.propagate = before
+        logger.handlers[:], level, logger.propagate = before
+        logger.setLevel(level)  # loggers below remember whether they log until it is called
 
 
 def _options(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -398,19 +400,6 @@ def _options(options: Mapping[str, Any]) -> dict[str, Any]:
     return from_values(values, {name: kind for name, (kind, _) in own.items()})
 
 
-def _default(given: Mapping[str, Any], named: bool) -> Config:
-    """Return the configuration of what is not given: the run's that goes on, or as the command's.
-
-    Args:
-        given: options.
-        named: whether data is given.
-    """
-    folder = Path(given.get("run_dir") or "")
-    if given.get("resume") and (folder / "config.json").exists():
-        return dataclasses.replace(read_config(folder), profile=None)
-    return Config() if named or {"dataset", "data_path"} & given.keys() else QUICKSTART
-
-
 def _dataset(data: Data | None, given: Mapping[str, Any]) -> tuple[Dataset | None, dict[str, Any]]:
     """Return the data set, where it is in memory, and the options that say which data it is."""
     if data is None:
@@ -421,23 +410,19 @@ def _dataset(data: Data | None, given: Mapping[str, Any]) -> tuple[Dataset | Non
         name = os.fspath(data)
         is_name = name in DATASETS or not (os.sep in name or "." in name or Path(name).exists())
         return None, {"dataset" if is_name else "data_path": name}
-    roles = {f"{role}_column": role for role in ("user", "item", "time")}
+    what, how = "data in memory", {name: given[name] for name in _HOW if name in given}
+    meaningless = {*_OF_FILES} & given.keys()
     if isinstance(data, Dataset):
-        kind, odd = "a Dataset", _OF_FILES | _OF_EVENTS | roles.keys()
-    else:
-        kind, odd = "a frame", _OF_FILES
-    if odd := odd & given.keys():
-        raise UserError(f"{flag(min(odd))} has no meaning for {kind}; leave it out")
+        what, meaningless = "a Dataset", meaningless | how.keys()
+    if meaningless:
+        raise UserError(f"{flag(min(meaningless))} has no meaning for {what}; leave it out")
     if not isinstance(data, Dataset):
-        how = {
-            roles.get(name, name): given[name]
-            for name in given.keys() & (_OF_EVENTS | roles.keys())
-        }
-        data = Dataset.from_frame(data, **how)
+        data = Dataset.from_frame(data, **{_HOW[name]: value for name, value in how.items()})
     facts = data.fingerprint
-    handling = facts["duplicates"]["handling"]
-    about = {"dataset": data.name, "k_core": facts["k_core"], "duplicates": handling}
-    return data, about | dict.fromkeys(roles)  # whose columns a run folder does not name
+    about = {"dataset": data.name, "k_core": facts["k_core"]}
+    about["duplicates"] = facts["duplicates"]["handling"]
+    # The folder keeps the data as it was read.
+    return data, about | dict.fromkeys(["user_column", "item_column", "time_column"])
 
 
 def _means(values: Sequence[Mapping[str, float]], names: Sequence[str]) -> dict[str, float]:

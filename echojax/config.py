@@ -7,6 +7,7 @@ import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -93,7 +94,7 @@ class ModelFlags:
 
     model: str = "echomamba4rec"
     """Name of the model: echomamba4rec, mamba4rec, sasrec, hstu, bert4rec, gru4rec, narm, caser,
-    fmlp-rec; popularity, markov, item-knn."""
+    fmlp-rec; popularity, markov, item-knn, lagged-count."""
     variant: Literal["echojax", "causal", "official"] = "echojax"
     """EchoMamba4Rec as corrected here, the same with a causal filter (all prefixes of a history
     train in one pass), or exactly the authors' function."""
@@ -288,6 +289,22 @@ def _facts_of(kind: Any) -> Iterator[Any]:
 
 QUICKSTART = Config(learning_rate=3e-3, dropout=0.0, epochs=2)
 
+
+def default_config(given: Mapping[str, Any]) -> Config:
+    """Return what holds where nothing is given: the run that goes on; without data, quickstart.
+
+    Args:
+        given: options by name; ``resume``, ``run_dir``, ``dataset`` and ``data_path`` decide.
+    """
+    if given.get("resume") and given.get("run_dir"):
+        folder = Path(given["run_dir"])
+        if (folder / "config.json").exists():
+            from echojax.training.run_folder import read_config  # takes seconds; imports this
+
+            return dataclasses.replace(read_config(folder), profile=None)
+    return Config() if {"dataset", "data_path"} & given.keys() else QUICKSTART
+
+
 _KINDS: dict[str, Any] = typing.get_type_hints(Config)
 _FACTS: dict[str, list[Any]] = {
     name: list(_facts_of(kind))
@@ -378,6 +395,12 @@ def from_values(
     if options:
         fields["model_options"] = fields.get("model_options", {}) | options
     return fields
+
+
+def with_fields(config: Config, fields: Mapping[str, Any]) -> Config:
+    """Return ``config`` with other values; of the model's own options with those that are given."""
+    options = config.model_options | fields.get("model_options", {})
+    return dataclasses.replace(config, **{**fields, "model_options": options})
 
 
 def flag(name: str) -> str:

@@ -62,7 +62,8 @@ def load_plugin(plugin: str, *, run: Path | None = None) -> str:
 
 def check_new_name(kind: str, name: str, own: Collection[str]) -> None:
     """Raise ``UserError`` where a name cannot be registered: it is of no use, or echojax's own."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._@-]*", name):  # it becomes part of a path
+    # It becomes part of a path. A decorator without its brackets is called with what it decorates.
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._@-]*", name):
         raise UserError(f"{kind} {name!r}: a name has letters, digits, and . _ - @ between them")
     if name in own:
         raise UserError(f"{kind} {name!r} is one of echojax's own; choose another name")
@@ -80,7 +81,11 @@ def _executed(path: Path) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # where dataclasses and typing look for it
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]  # as import does
+        raise
     return module
 
 

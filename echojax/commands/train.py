@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from echojax.command_line import flag_value, logged_terminal, parse
-from echojax.config import QUICKSTART, SECTIONS, Config, flag, from_values
+from echojax.config import (
+    QUICKSTART,
+    SECTIONS,
+    Config,
+    default_config,
+    flag,
+    from_values,
+    with_fields,
+)
 from echojax.errors import UserError
 from echojax.multihost.place import place_of
 from echojax.multihost.together import Together
@@ -87,14 +95,9 @@ def read_command_line(words: list[str], *, stored: bool = True) -> Config:
     values = _values_of(Path(file)) if file else {}
     early = {name: values[name] for name in _EARLY if isinstance(values.get(name), str)}
     early |= {name: value for name in _EARLY if (value := flag_value(flag(name), words))}
-    shows_help = not {"-h", "--help"}.isdisjoint(words)
-    named = "dataset" in early or "data_path" in early
-    default = Config() if named or shows_help else QUICKSTART
-    folder = early.get("run_dir")
-    if stored and "--resume" in words and folder and (Path(folder) / "config.json").exists():
-        from echojax.training.run_folder import read_config
-
-        default = dataclasses.replace(read_config(Path(folder)), profile=None)
+    default = default_config(early | {"resume": stored and "--resume" in words})
+    if default is QUICKSTART and not {"-h", "--help"}.isdisjoint(words):
+        default = Config()
     model = early.get("model", default.model)
     own: dict[str, tuple[Any, Any]] = {}
     if plugin := early.get("plugin", default.plugin):
@@ -111,7 +114,7 @@ def read_command_line(words: list[str], *, stored: bool = True) -> Config:
         dataset = None if "data_path" in early else early.get("dataset", default.dataset)
         values = read_recipe(recipe, model, dataset) | values
     kinds = {name: kind for name, (kind, _) in own.items()}
-    default = dataclasses.replace(default, **from_values(values, kinds, file))
+    default = with_fields(default, from_values(values, kinds, file))
     _, *sections = vars(parse(flags_type(default, own), args=words)).values()
     config = dataclasses.replace(default, model_options={} if own else default.model_options)
     for section in sections:

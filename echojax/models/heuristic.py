@@ -11,6 +11,7 @@ from scipy import sparse
 from echojax.data import Examples
 from echojax.models.base import check_histories
 
+_LAGS = 4
 _NEIGHBOURS = 100
 _SIMILARITIES = 2**24  # computed at once
 
@@ -110,13 +111,48 @@ class ItemKNN(HeuristicModel):
         self._similarity_VxV = sparse.vstack(blocks).tocsr()
 
     def _scores(self, item_ids_BxL: np.ndarray, lengths_B: np.ndarray) -> np.ndarray:
-        age_BxL = lengths_B[:, None] - 1 - np.arange(item_ids_BxL.shape[1])
-        row, column = np.nonzero(age_BxL >= 0)
-        history_BxV = sparse.csr_matrix(
-            (1 / (1.0 + age_BxL[row, column]), (row, item_ids_BxL[row, column])),
-            shape=(len(lengths_B), self._similarity_VxV.shape[0]),
-        )
+        history_BxV = _fading(item_ids_BxL, lengths_B, self.num_items)
         return (history_BxV @ self._similarity_VxV).toarray()
+
+
+class LaggedCount(HeuristicModel):
+    """Scores items by how often they came soon after the newest four in training.
+
+    The score of t is the sum over lags j = 1..4 of ``count(h_j, t) / (j sqrt(n(h_j)))``: h_j is the
+    j-th newest item of the history, ``count(h, t)`` how often t was among the next four events
+    after h, and n(h) how often h occurs. Popularity breaks ties.
+    """
+
+    def __init__(self, train: Examples, num_items: int):
+        super().__init__(train, num_items)
+        positions = training_positions(train)
+        items = train.items_T[positions]
+        user = np.searchsorted(np.unique(train.start_M), positions, side="right")
+        counts_V = np.bincount(items, minlength=num_items)
+        soon_VxV = sparse.csr_matrix((num_items, num_items))
+        for lag in range(1, _LAGS + 1):
+            same = user[lag:] == user[:-lag]
+            pairs = items[:-lag][same], items[lag:][same]
+            ones = np.ones(pairs[0].size)
+            soon_VxV += sparse.csr_matrix((ones, pairs), shape=(num_items, num_items))
+        self._soon_VxV = sparse.diags(1 / np.sqrt(np.maximum(1, counts_V))) @ soon_VxV
+        self._backoff_V = 1e-9 * counts_V / (counts_V.sum() + 1)  # far below any count
+
+    def _scores(self, item_ids_BxL: np.ndarray, lengths_B: np.ndarray) -> np.ndarray:
+        history_BxV = _fading(item_ids_BxL, lengths_B, self.num_items, newest=_LAGS)
+        return (history_BxV @ self._soon_VxV).toarray() + self._backoff_V
+
+
+def _fading(
+    item_ids_BxL: np.ndarray, lengths_B: np.ndarray, num_items: int, newest: int | None = None
+) -> sparse.csr_matrix:
+    """Return histories as rows over items: 1 / (1 + age) at each item, age 0 being the newest."""
+    age_BxL = lengths_B[:, None] - 1 - np.arange(item_ids_BxL.shape[1])
+    row, column = np.nonzero((age_BxL >= 0) & (age_BxL < (newest or age_BxL.size + 1)))
+    return sparse.csr_matrix(
+        (1 / (1.0 + age_BxL[row, column]), (row, item_ids_BxL[row, column])),
+        shape=(len(lengths_B), num_items),
+    )
 
 
 def _nearest(similarity_RxV: np.ndarray, first: int) -> sparse.csr_matrix:

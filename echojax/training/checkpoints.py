@@ -47,6 +47,22 @@ _REFUSED = (
 )
 
 
+@contextmanager
+def _no_tracebacks() -> Iterator[None]:
+    """Keep orbax's and tensorstore's threads from printing what is raised here anyway."""
+    hook, disabled = sys.unraisablehook, logging.root.manager.disable
+    sys.unraisablehook = lambda error: None
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    except Exception:
+        time.sleep(0.2)  # writes of other arrays are still failing
+        raise
+    finally:
+        sys.unraisablehook = hook
+        logging.disable(disabled)
+
+
 class Restored(NamedTuple):
     """A checkpoint that was read.
 
@@ -147,6 +163,9 @@ class Checkpoints:
         """
         if self._manager is None:
             return
+        if (path := self._folder / str(state.step)).exists():
+            log.warning(f"no checkpoint of step {state.step} is written: {path} exists")
+            return
         for newest in set(self._steps()[-1:]) - self._best_steps.keys():
             self._best_steps[newest] = (self._progress(newest) or {}).get("best_step")
         self._best_steps[int(state.step)] = progress["best_step"]
@@ -157,6 +176,7 @@ class Checkpoints:
             with _no_tracebacks():
                 self._manager.save(
                     int(state.step),
+                    force=True,  # also before the number of a folder of the user's
                     args=ocp.args.Composite(
                         state=ocp.args.StandardSave(arrays), meta=ocp.args.JsonSave(meta)
                     ),
@@ -185,44 +205,37 @@ class Checkpoints:
             UserError: there are checkpoints and none of them can be read, or one is of another run,
                 of another version's model, or not to be read by this user.
         """
-        like = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
-        found: Restored | None = None
+        state = like = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
 
         def read() -> tuple[dict[str, Any], str] | None:
-            nonlocal found
-            found = self._restore(like, first, newest)
+            nonlocal state
+            if found := self._newest_whole(like, first, newest):
+                state = found.state
             return found and (found.progress, found.lost)
 
         answer = on_main_process(read)
-        if answer is None:
-            return None
-        return Restored(broadcast(found.state if found else like), *answer)
+        return answer and Restored(broadcast(state), *answer)
 
-    def _restore(self, like: TrainState, first: int | None, newest: int | None) -> Restored | None:
-        assert self._manager is not None
-        steps = [step for step in self._steps()[::-1] if newest is None or step <= newest]
+    def _newest_whole(
+        self, like: TrainState, first: int | None, newest: int | None
+    ) -> Restored | None:
+        steps = [step for step in self._steps() if newest is None or step <= newest]
         if not steps:
             return None
-        lost = ""
-        if first in steps:
-            steps.remove(first)
-            steps.insert(0, first)
-        elif first is not None:
-            lost = "missing"
-        damaged: dict[int, str] = {}
+        damaged: dict[int | None, str] = {}
         found: Restored | None = None
-        for step in steps:
+        for step in sorted(steps, key=lambda step: (step != first, -step)):
             try:
-                with _no_tracebacks():
-                    found = self._read(step, like)
+                found = self._read(step, like)
                 break
             except UserError:  # whole, and not to be passed over
                 raise
             except Exception as error:
                 # Damage shows up as whatever exception the reader happens to meet.
                 damaged[step] = f"damaged ({_reason(error)})"
-        if first in damaged and found is not None:
-            lost = damaged.pop(first)
+        lost = "" if first in (None, *steps) else "missing"
+        if found is not None:
+            found = found._replace(lost=damaged.pop(first, lost))
         instead = "none is left" if found is None else f"using step {step}"
         for other, reason in damaged.items():
             log.info(f"checkpoint of step {other} is {reason}: {instead}")
@@ -231,7 +244,7 @@ class Checkpoints:
                 f"no checkpoint in {self._folder} can be read; "
                 "restore the folder from a copy, or train again with another --run-dir"
             )
-        return found._replace(lost=lost)
+        return found
 
     def newest_progress(self) -> dict[str, Any]:
         """Return the progress that the newest checkpoint with a whole one holds, or nothing."""
@@ -262,30 +275,46 @@ class Checkpoints:
 
     def _progress(self, step: int) -> dict[str, Any] | None:
         """Return the progress in the checkpoint of ``step``, ``None`` where it is damaged."""
-        assert self._manager is not None
-        args = ocp.args.Composite(meta=ocp.args.JsonRestore())
         try:
             with _no_tracebacks():
-                return _checked_progress(self._manager.restore(step, args=args)["meta"])
+                return self._meta(step)["progress"]
         except Exception:  # whatever the reader happens to meet
             return None
 
+    def _meta(self, step: int) -> dict[str, Any]:
+        """Return what was saved beside the arrays; ``ValueError`` where it was changed."""
+        assert self._manager is not None
+        args = ocp.args.Composite(meta=ocp.args.JsonRestore())
+        meta: dict[str, Any] = self._manager.restore(step, args=args)["meta"]
+        if "about_sha256" in meta:
+            known = meta["about_sha256"]
+            about = {name: meta[name] for name in ("progress", "run", "arrays")}
+        else:  # written before checkpoints named their run, or had a checksum of their progress
+            known, about = meta.get("progress_sha256"), meta["progress"]
+        if known is not None and known != _checksum_of_json(about):
+            raise ValueError("its progress has another checksum")
+        return meta
+
+    @_no_tracebacks()
     def _read(self, step: int, like: TrainState) -> Restored:
         """Return a checkpoint; ``UserError`` where it is whole and not of this run."""
         assert self._manager is not None
         where, names = f"the checkpoint in {self._folder / str(step)}", _by_name(like)
         try:
-            parts = ocp.args.Composite(meta=ocp.args.JsonRestore())
-            meta = self._manager.restore(step, args=parts)["meta"]
-            progress = _checked_progress(meta)
-            self._check_run(where, meta.get("run", {}))
+            meta = self._meta(step)
+            for name, value in meta.get("run", {}).items():
+                if name in self._run and value != self._run[name]:
+                    raise UserError(
+                        f"{where} is of another run: its {name} is {value}, not {self._run[name]}; "
+                        "put this run's own checkpoints back"
+                    )
             if odd := sorted(names.keys() ^ meta.get("arrays", names)):
                 raise UserError(
                     f"{where} holds other arrays than this version's model has, such as {odd[0]}; "
                     "go on with the version that wrote it"
                 )
-            parts = ocp.args.Composite(state=ocp.args.StandardRestore(names))
-            arrays = self._manager.restore(step, args=parts)["state"]
+            args = ocp.args.Composite(state=ocp.args.StandardRestore(names))
+            arrays = self._manager.restore(step, args=args)["state"]
         except Exception as error:
             if refused := _refusal(error, self._folder / str(step)):
                 raise UserError(
@@ -296,16 +325,7 @@ class Checkpoints:
         if _checksum(arrays) != meta["sha256"]:
             raise ValueError("its checksum does not match")
         leaves = [arrays[name] for name in names]
-        return Restored(jax.tree.unflatten(jax.tree.structure(like), leaves), progress)
-
-    def _check_run(self, where: str, run: dict[str, Any]) -> None:
-        """Raise ``UserError`` where a checkpoint was written by another run."""
-        for name, value in run.items():
-            if name in self._run and value != self._run[name]:
-                raise UserError(
-                    f"{where} is of another run: its {name} is {value}, not {self._run[name]}; put "
-                    "this run's own checkpoints back"
-                )
+        return Restored(jax.tree.unflatten(jax.tree.structure(like), leaves), meta["progress"])
 
 
 @keep_root_handlers()
@@ -370,22 +390,6 @@ def _is_ours(path: Path) -> bool:
     return any((path / name).exists() for name in ("_CHECKPOINT_METADATA", "meta", "state"))
 
 
-@contextmanager
-def _no_tracebacks() -> Iterator[None]:
-    """Keep orbax's and tensorstore's threads from printing what is raised here anyway."""
-    hook, disabled = sys.unraisablehook, logging.root.manager.disable
-    sys.unraisablehook = lambda error: None
-    logging.disable(logging.CRITICAL)
-    try:
-        yield
-    except Exception:
-        time.sleep(0.2)  # writes of other arrays are still failing
-        raise
-    finally:
-        sys.unraisablehook = hook
-        logging.disable(disabled)
-
-
 def _reason(error: Exception) -> str:
     """Return what went wrong in a few words."""
     if code := _os_error(error):
@@ -400,18 +404,6 @@ def _by_name(state: TrainState) -> dict[str, np.ndarray]:
         jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf)
         for path, leaf in leaves
     }
-
-
-def _checked_progress(meta: dict[str, Any]) -> dict[str, Any]:
-    """Return the progress in a checkpoint's ``meta``; ``ValueError`` where it was changed."""
-    if "about_sha256" in meta:
-        known = meta["about_sha256"]
-        found = {name: meta[name] for name in ("progress", "run", "arrays")}
-    else:  # written before checkpoints named their run, or had a checksum of their progress
-        known, found = meta.get("progress_sha256"), meta["progress"]
-    if known is not None and known != _checksum_of_json(found):
-        raise ValueError("its progress has another checksum")
-    return meta["progress"]
 
 
 def _refusal(error: Exception, folder: Path) -> Exception | None:

@@ -7,9 +7,10 @@ which a few steps on a CPU exceed.
 """
 
 import logging
+import math
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,7 +29,13 @@ STEP, INPUT = "echojax step", "echojax input"
 # Steps before the trace: the first ones fill caches and buffers, the others are timed.
 _WARM, _TIMED = 2, 3
 
+# Where a device's time goes, all but the last together the wall time: it computes; exchanges, or
+# waits for others to, and does nothing else meanwhile; is idle, and the loop waits for a batch; is
+# idle, for any other reason. The last: it exchanges while it computes something else.
+PARTS = ("compute", "collectives", "input", "host", "hidden")
+
 Spans = list[tuple[float, float]]  # [start, end] in ns
+Device = Mapping[str, Spans]  # what it ran: "containers", "collectives" and "compute"
 
 
 class Profile:
@@ -49,7 +56,7 @@ class Profile:
         self._untraced = 0.0  # seconds of those that are timed
         self._began: float | None = None  # these, where one is running
         self._step: jax.profiler.TraceAnnotation | None = None  # the traced one that is running
-        self._splits: list[TraceTimes] = []
+        self._traces: list[TraceTimes] = []
 
     def record_program(self, program: CompiledStep) -> None:
         """Take in the step's program, and what it took to make it."""
@@ -87,15 +94,15 @@ class Profile:
             self._untraced += time.perf_counter() - self._began
             self._began = None
         if self._step is not None:
-            self._close()
+            self._close_step()
             jax.profiler.stop_trace()
-            self._splits.append(read_trace(self._folder / "profile", self._text))
+            self._traces.append(read_trace(self._folder / "profile", self._text))
             if not self._left:
                 self._report()
 
     def end_run(self) -> None:
         """Report what there is where the run had fewer steps."""
-        if self._splits and self._left:
+        if self._traces and self._left:
             self._report()
         elif self._left:
             log.info(
@@ -107,7 +114,7 @@ class Profile:
     def _mark(self) -> None:
         """Mark the next step in the trace; begin a trace where none is on."""
         if self._step is not None:
-            self._close()
+            self._close_step()
         else:
             options = jax.profiler.ProfileOptions()
             options.python_tracer_level = 0  # every Python call: a multiple of all other events
@@ -115,33 +122,17 @@ class Profile:
         self._step = jax.profiler.StepTraceAnnotation(STEP, step_num=self._done)
         self._step.__enter__()
 
-    def _close(self) -> None:
+    def _close_step(self) -> None:
         assert self._step is not None
         self._step.__exit__(None, None, None)
         self._step, self._left = None, self._left - 1
 
     def _report(self) -> None:
-        found = figures(total(self._splits), self._untraced / _TIMED, self._program)
+        found = figures(total(self._traces), self._untraced / _TIMED, self._program)
         write_json(self._folder / "profile.json", found)
         for line in lines(found):
             log.info(line)
         log.info(f"trace: {self._folder / 'profile'} (its .trace.json.gz opens in Perfetto)")
-
-
-class StepBreakdown(NamedTuple):
-    """Seconds of all traced steps, the mean over this host's devices; together the wall time.
-
-    Attributes:
-        compute: a device computes.
-        collectives: it exchanges, or waits for others to, and does nothing else meanwhile.
-        input: it is idle, and the loop waits for a batch.
-        host: it is idle, for any other reason.
-    """
-
-    compute: float
-    collectives: float
-    input: float
-    host: float
 
 
 class TraceTimes(NamedTuple):
@@ -151,25 +142,16 @@ class TraceTimes(NamedTuple):
         steps: how many.
         wall: their seconds.
         waited: of these, how long the loop waited for batches, devices idle or not.
-        parts: ``None`` where the backend's trace has no events of the program.
         devices: of this host that the trace shows.
-        hidden: seconds of collectives while a device computed something else.
+        parts_P: seconds of each of ``PARTS``, the mean over devices; NaN where the backend's trace
+            has no events of the program.
     """
 
     steps: int
     wall: float
     waited: float
-    parts: StepBreakdown | None
     devices: int
-    hidden: float
-
-
-class _Device(NamedTuple):
-    """Spans of what one device ran."""
-
-    any: Spans
-    collectives: Spans
-    compute: Spans
+    parts_P: np.ndarray
 
 
 def read_trace(folder: Path, program: str) -> TraceTimes:
@@ -179,69 +161,55 @@ def read_trace(folder: Path, program: str) -> TraceTimes:
     )
     opcodes = {i.name: i.opcode for lines in computations(program)[0].values() for i in lines}
     marks: dict[str, Spans] = {STEP: [], INPUT: []}
-    devices: dict[str, _Device] = defaultdict(lambda: _Device([], [], []))
+    devices: dict[str, dict[str, Spans]] = defaultdict(lambda: defaultdict(list))
     for plane in jax.profiler.ProfileData.from_file(str(newest)).planes:
         on_device = plane.name.startswith("/device:")
         for line in plane.lines:
             for event in line.events:
+                span = event.start_ns, event.end_ns
                 if event.name in marks:
-                    marks[event.name].append((event.start_ns, event.end_ns))
+                    marks[event.name].append(span)
                 elif on_device or event.name in opcodes:
-                    device, name = _ran(event, plane.name, line.name)
-                    if name in opcodes:
-                        _add(devices[device], opcodes[name], (event.start_ns, event.end_ns))
+                    stats = dict(event.stats)
+                    name = stats.get("hlo_op") or (event.name if line.name == "XLA Ops" else "")
+                    opcode = opcodes.get(name.partition(" = ")[0].lstrip("%"))
+                    if opcode is not None:
+                        device = f"{plane.name} {stats.get('device_ordinal', '')}"
+                        devices[device][_kind(opcode)].append(span)
     return split(marks[STEP], marks[INPUT], list(devices.values()))
 
 
-def _ran(event: jax.profiler.ProfileEvent, plane: str, line: str) -> tuple[str, str]:
-    """Return on which device an event is, and the instruction's name, if it is of one."""
-    stats = dict(event.stats)
-    name = stats.get("hlo_op") or (event.name if line == "XLA Ops" else "")
-    return f"{plane} {stats.get('device_ordinal', '')}", name.partition(" = ")[0].lstrip("%")
-
-
-def _add(device: _Device, opcode: str, span: tuple[float, float]) -> None:
-    device.any.append(span)
+def _kind(opcode: str) -> str:
     if kind_of(opcode):
-        device.collectives.append(span)
-    elif opcode not in CONTAINERS:
-        device.compute.append(span)
+        return "collectives"
+    return "containers" if opcode in CONTAINERS else "compute"
 
 
-def split(steps: Spans, inputs: Spans, devices: list[_Device]) -> TraceTimes:
+def split(steps: Spans, inputs: Spans, devices: Sequence[Device]) -> TraceTimes:
     """Share every moment of the steps (spans in ns) among the parts, device by device."""
     wall, waited = (sum(end - start for start, end in spans) / 1e9 for spans in (steps, inputs))
     shares = [_of_one_device(steps, inputs, device) for device in devices]
-    if not shares:
-        return TraceTimes(len(steps), wall, waited, None, 0, 0.0)
-    *parts, hidden = np.mean(shares, axis=0).tolist()
-    return TraceTimes(len(steps), wall, waited, StepBreakdown(*parts), len(devices), hidden)
+    parts_P = np.mean(shares, axis=0) if shares else np.full(len(PARTS), np.nan)
+    return TraceTimes(len(steps), wall, waited, len(devices), parts_P)
 
 
-def total(splits: Sequence[TraceTimes]) -> TraceTimes:
+def total(traces: Sequence[TraceTimes]) -> TraceTimes:
     """Return the times of several traces together."""
-    known = [split.parts for split in splits if split.parts]
-    return TraceTimes(
-        steps=sum(split.steps for split in splits),
-        wall=sum(split.wall for split in splits),
-        waited=sum(split.waited for split in splits),
-        parts=StepBreakdown(*map(sum, zip(*known, strict=True)))
-        if len(known) == len(splits)
-        else None,
-        devices=splits[0].devices,
-        hidden=sum(split.hidden for split in splits),
-    )
+    steps, walls, waits, devices, parts = zip(*traces, strict=True)
+    return TraceTimes(sum(steps), sum(walls), sum(waits), devices[0], np.sum(parts, axis=0))
 
 
-def _of_one_device(steps: Spans, inputs: Spans, device: _Device) -> list[float]:
-    """Return the seconds of each of ``StepBreakdown``, and of hidden collectives, on one device."""
-    edges_N = np.unique(np.concatenate([np.ravel(x) for x in (steps, inputs, *device)]))
+def _of_one_device(steps: Spans, inputs: Spans, device: Device) -> list[float]:
+    """Return the seconds of each of ``PARTS`` on one device."""
+    kinds = [device.get(kind, []) for kind in ("containers", "collectives", "compute")]
+    every = (steps, inputs, *kinds)
+    edges_N = np.unique(np.concatenate([np.ravel(spans) for spans in every]))
     middles_N = (edges_N[1:] + edges_N[:-1]) / 2
-    in_step, waiting, busy, exchanging, computing = (
-        _covered(spans, middles_N) for spans in (steps, inputs, *device)
+    in_step, waiting, containing, exchanging, computing = (
+        _covered(spans, middles_N) for spans in every
     )
-    exposed = exchanging & ~computing
-    masks = (busy & ~exposed, exposed, ~busy & waiting, ~busy & ~waiting, exchanging & computing)
+    exposed, idle = exchanging & ~computing, ~(containing | exchanging | computing)
+    masks = (~idle & ~exposed, exposed, idle & waiting, idle & ~waiting, exchanging & computing)
     seconds_N = np.diff(edges_N) / 1e9
     return [float(seconds_N[mask & in_step].sum()) for mask in masks]
 
@@ -252,27 +220,27 @@ def _covered(spans: Spans, points_N: np.ndarray) -> np.ndarray:
     return np.searchsorted(starts_S, points_N) > np.searchsorted(ends_S, points_N)
 
 
-def figures(split: TraceTimes, untraced: float, program: dict[str, Any]) -> dict[str, Any]:
+def figures(times: TraceTimes, untraced: float, program: dict[str, Any]) -> dict[str, Any]:
     """Return what ``profile.json`` holds; "unknown" where the backend does not tell.
 
     Args:
-        split: of the traced steps.
+        times: of the traced steps.
         untraced: seconds of a step before the trace.
         program: "compile" and "memory" of the step.
     """
     live = sum(s.data.nbytes for x in jax.live_arrays() for s in x.addressable_shards)
     stats = jax.local_devices()[0].memory_stats() or {}
-    parts = (
-        split.parts._asdict() if split.parts else dict.fromkeys(StepBreakdown._fields, "unknown")
-    )
+    known = ["unknown" if math.isnan(seconds) else seconds for seconds in times.parts_P.tolist()]
+    parts = dict(zip(PARTS, known, strict=True))
+    hidden = parts.pop("hidden")
     return {
-        "steps": split.steps,
-        "wall_seconds": split.wall,
+        "steps": times.steps,
+        "wall_seconds": times.wall,
         "seconds_a_step_before_the_trace": untraced,
         "seconds": parts,
-        "waited_for_input_seconds": split.waited,
-        "collectives_behind_compute_seconds": split.hidden if split.parts else "unknown",
-        "devices": split.devices,
+        "waited_for_input_seconds": times.waited,
+        "collectives_behind_compute_seconds": hidden,
+        "devices": times.devices,
         "compile": program["compile"],
         "memory": {
             "step": program["memory"] or "unknown",

@@ -190,10 +190,6 @@ class MetricLog:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the file and the extras."""
         self._file.close()
         if self._tensorboard is not None:
             self._tensorboard.close()
@@ -214,11 +210,8 @@ def check_extras(config: Config) -> None:
 def _lines_up_to(path: Path, step: int) -> list[str]:
     """Return the whole lines whose step is at most ``step`` (a killed run leaves half a line)."""
     kept = []
-    for line in (
-        path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-        if path.exists()
-        else []
-    ):
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    for line in text.splitlines(keepends=True):
         try:
             if json.loads(line)["step"] <= step and line.endswith("\n"):
                 kept.append(line)

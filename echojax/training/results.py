@@ -171,12 +171,9 @@ def summarise_seeds(
 
 
 def _seeds_part(part: str, folders: list[Path], results: list[dict[str, Any]]) -> dict[str, Any]:
-    ranks = []
-    for folder in folders:
-        arrays = read_arrays(folder / "ranks.npz", (f"{part}_rank_M", f"{part}_user_M"))
-        ranks.append(arrays[f"{part}_rank_M"])
-        user_M = arrays[f"{part}_user_M"]
-    estimates = seed_estimates([metrics_of(rank_M) for rank_M in ranks], user_M)
+    rank, user = names = (f"{part}_rank_M", f"{part}_user_M")
+    arrays = [read_arrays(folder / "ranks.npz", names) for folder in folders]
+    estimates = seed_estimates([metrics_of(one[rank]) for one in arrays], arrays[0][user])
     return {
         name: {
             "mean": one.mean,
@@ -189,17 +186,17 @@ def _seeds_part(part: str, folders: list[Path], results: list[dict[str, Any]]) -
 
 
 def _seeds_table(summary: dict[str, Any]) -> Table:
-    table = Table(title=f"{len(summary['seeds'])} seeds: mean +- spread [95 % over users]")
-    table.add_column("")
-    for part in PARTS:
-        table.add_column(part)
+    title = f"{len(summary['seeds'])} seeds: mean +- spread [95 % over users]"
+    table = Table("", *PARTS, title=title)
     for name in metric_names():
-        cells = []
-        for part in PARTS:
-            one = summary[part][name]
-            low, high = one["interval"]
-            cells.append(f"{one['mean']:.4f} +- {one['spread']:.4f} [{low:.4f}, {high:.4f}]")
-        table.add_row(name.upper(), *cells)
+        estimates = [summary[part][name] for part in PARTS]
+        table.add_row(
+            name.upper(),
+            *(
+                "{mean:.4f} +- {spread:.4f} [{interval[0]:.4f}, {interval[1]:.4f}]".format(**one)
+                for one in estimates
+            ),
+        )
     return table
 
 

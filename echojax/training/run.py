@@ -235,7 +235,7 @@ def _train(
 
         # Train: seeds at one step together, the earliest first, until one has a reason to stop.
         origin = device_name(), commit()
-        while group := _earliest(runs, per_epoch):
+        while group := _earliest(runs):
             done = group[0].progress.steps
             batches = StackedBatches(
                 tuple(training_batches(run.config, split, mesh) for run in group)
@@ -251,7 +251,7 @@ def _train(
                     run.progress.record_origin(*origin)
                     run.progress.record_program(program.memory_bytes, len(group))
                     files.enter_context(run.open_metrics())
-                while all(run.stop_reason(per_epoch) is None for run in group):
+                while all(run.stop_reason() is None for run in group):
                     epoch = done // per_epoch + 1
                     end = min(epoch * per_epoch, config.max_steps or epoch * per_epoch)
                     with display.epoch(epoch, per_epoch, done % per_epoch):
@@ -273,7 +273,7 @@ def _train(
             for run, state in zip(group, unstack_states(states), strict=True):
                 run.state = gather(state, run.state, mesh)
         for run in runs:
-            run.stopped = run.stop_reason(per_epoch) or ""
+            run.stopped = run.stop_reason() or ""
             of = f" of seed {run.config.seed}" if len(runs) > 1 else ""
             log.info(f"training{of} ended: {run.stopped}")
         profile.end_run()
@@ -281,7 +281,7 @@ def _train(
             raise Interrupted(stopped_line, signum)
 
     # The best parameters of each seed, evaluated; the report.
-    results = [_finish(run, dataset, split, graphdef, evaluate, per_epoch, console) for run in runs]
+    results = [_finish(run, dataset, split, graphdef, evaluate, console) for run in runs]
     if len(runs) > 1 and is_main_process():
         summarise_seeds(folder, config, results, console)
 
@@ -299,9 +299,9 @@ def _next_batch(rows: Iterator[Any]) -> Any:
         ) from None
 
 
-def _earliest(runs: list[SeedRun], per_epoch: int) -> list[SeedRun]:
+def _earliest(runs: list[SeedRun]) -> list[SeedRun]:
     """Return which of the runs that have no reason to stop have done the fewest steps."""
-    active = [run for run in runs if run.stop_reason(per_epoch) is None]
+    active = [run for run in runs if run.stop_reason() is None]
     return [run for run in active if run.progress.steps == min(a.progress.steps for a in active)]
 
 
@@ -322,7 +322,7 @@ def _fill_folders(folders: dict[Path, Config], dataset: Dataset, in_memory: bool
 
 
 def _open_runs(
-    config: Config, seeds: list[tuple[Config, Path]], dataset: Dataset, steps_per_epoch: int
+    config: Config, seeds: list[tuple[Config, Path]], dataset: Dataset, per_epoch: int
 ) -> tuple[nnx.GraphDef, list[SeedRun]]:
     """Return the model's structure and each seed where it stands."""
     optimizer = make_optimizer(config)
@@ -331,7 +331,8 @@ def _open_runs(
         checkpoints = Checkpoints(folder / "checkpoints", on_main_process(identity, folder))
         model = build_model(seed_config, dataset.num_items)
         graphdef, start = create_state(model, optimizer, seed_config.seed)
-        runs.append(SeedRun(seed_config, folder, start, TrainingProgress(), checkpoints))
+        progress = TrainingProgress()
+        runs.append(SeedRun(seed_config, folder, start, progress, checkpoints, per_epoch))
         starts.append(start)
     if config.init_from is not None and not all(run.checkpoints.steps() for run in runs):
         weights = take_weights([start.params for start in starts], config, dataset.item_ids)
@@ -339,7 +340,7 @@ def _open_runs(
         for run, start in zip(runs, starts, strict=True):
             run.state = start
     if config.resume:
-        go_back_together(runs, starts, steps_per_epoch)
+        go_back_together(runs, starts)
     for run in runs:
         run.checkpoints.drop_after(run.progress.steps)
         if config.resume and run.progress.steps:
@@ -354,7 +355,6 @@ def _finish(
     split: Split,
     graphdef: nnx.GraphDef,
     evaluate: Evaluator,
-    steps_per_epoch: int,
     console: Console,
 ) -> dict[str, Any]:
     """Evaluate and report one seed by its best parameters, or the newest whole ones."""
@@ -366,7 +366,7 @@ def _finish(
     if lost:  # the results must not name another model than they are of
         why = f"the checkpoint of step {best}, the best, is {lost}: step {step} is evaluated"
         run.stopped += f"; {why}"
-        run.progress.best_step, run.progress.best_epoch = step, step // steps_per_epoch
+        run.progress.best_step, run.progress.best_epoch = step, step // run.per_epoch
         log.info(run.stopped)
     placed = place(params, evaluate.mesh)
     ranked = {part: evaluate.rank(placed, part) for part in PARTS}
@@ -384,7 +384,7 @@ def _finish(
         run.progress,
         run.stopped,
         console,
-        steps_per_epoch=steps_per_epoch,
+        steps_per_epoch=run.per_epoch,
         parameters=number_of(params),
     )
 

@@ -27,6 +27,7 @@ class SeedRun:
         state: its state when it was last out of the stack of those in training.
         progress: its progress.
         checkpoints: in its folder.
+        per_epoch: steps of an epoch.
         metrics: its metrics.jsonl, while it is open.
         stopped: why it was done, once it is.
         called_off: a callback has asked to stop it.
@@ -37,15 +38,16 @@ class SeedRun:
     state: TrainState
     progress: TrainingProgress
     checkpoints: Checkpoints
+    per_epoch: int = 1
     metrics: MetricLog | None = None
     stopped: str = ""
     called_off: bool = False
 
-    def stop_reason(self, steps_per_epoch: int) -> str | None:
+    def stop_reason(self) -> str | None:
         """Return why this seed is done, or ``None`` while it is not."""
         if self.called_off:
             return "a callback stopped it"
-        return self.progress.stop_reason(self.config, self.progress.steps, steps_per_epoch)
+        return self.progress.stop_reason(self.config, self.progress.steps, self.per_epoch)
 
     @contextmanager
     def open_metrics(self) -> Iterator[None]:
@@ -110,7 +112,7 @@ class SeedRun:
         return found is not None
 
 
-def go_back_together(runs: Sequence[SeedRun], starts: Sequence[TrainState], per_epoch: int) -> None:
+def go_back_together(runs: Sequence[SeedRun], starts: Sequence[TrainState]) -> None:
     """Resume every seed from its checkpoints, as far as they were trained together all at one step.
 
     A kill between two seeds' checkpoints leaves the first of them ahead, in training or ended: it
@@ -119,7 +121,7 @@ def go_back_together(runs: Sequence[SeedRun], starts: Sequence[TrainState], per_
     """
     for run, start in zip(runs, starts, strict=True):
         run.go_back(start)
-    while active := [run.progress.steps for run in runs if run.stop_reason(per_epoch) is None]:
+    while active := [run.progress.steps for run in runs if run.stop_reason() is None]:
         earliest = min(active)
         ahead = [
             (run, start)

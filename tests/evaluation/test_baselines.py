@@ -12,7 +12,7 @@ from echojax.data import global_time_split, leave_one_out, load_dataset
 from echojax.evaluation import evaluate_baselines, metric_names
 from echojax.evaluation.baselines import rank_by, scorer
 from echojax.models import HEURISTICS
-from echojax.models.heuristic import ItemKNN, Markov, Popularity, training_counts
+from echojax.models.heuristic import ItemKNN, LaggedCount, Markov, Popularity, training_counts
 from tests.models.promises import ITEMS, refuses_and_answers_nothing
 
 HISTORIES = st.lists(st.lists(st.integers(1, 7), min_size=3, max_size=9), min_size=1, max_size=6)
@@ -68,6 +68,27 @@ def test_scores_are_cosines_that_fade_with_age(make_dataset, histories, history)
     cosines = similarity(histories)
     expected = sum(cosines[item] / (1 + age) for age, item in enumerate(reversed(history)))
     np.testing.assert_allclose(scores_of(model, history), expected, rtol=1e-12)
+
+
+@given(WITH_TRAINING, st.lists(st.integers(1, 7), min_size=1, max_size=7))
+def test_lagged_counts_equal_their_definition(make_dataset, histories, history):
+    model = LaggedCount(leave_one_out(make_dataset(histories, 8), max_len=9).train, 8)
+    parts = [part for part in training_part(histories) if len(part) > 1]
+    counts = Counter(item for part in parts for item in part)
+    soon = Counter(
+        (part[k], after)
+        for part in parts
+        for k in range(len(part))
+        for after in part[k + 1 : k + 5]
+    )
+    expected = [
+        sum(
+            soon[item, v] / (j * math.sqrt(max(1, counts[item])))
+            for j, item in enumerate(history[::-1][:4], 1)
+        )
+        for v in range(8)
+    ]
+    np.testing.assert_allclose(scores_of(model, history), expected, rtol=1e-12, atol=1e-9)
 
 
 @pytest.mark.parametrize("at_once", [1, 4 * 8, 1000])

@@ -35,14 +35,7 @@ from echojax.training.step import create_state, over_seeds, stack_states, unstac
 SIZES = {"d_model": 8, "max_len": 6, "dropout": 0.3, "layers": 1, "scan": "sequential"}
 CASES = {
     # A batch that 4 and 8 devices cannot share evenly, microbatches, short windows.
-    "echomamba4rec": Config(
-        model="echomamba4rec",
-        d_state=2,
-        batch_size=30,
-        clip_norm=0.05,
-        label_smoothing=0.1,
-        **SIZES,
-    ),
+    "echomamba4rec": Config(d_state=2, batch_size=30, clip_norm=0.05, label_smoothing=0.1, **SIZES),
     "causal": Config(variant="causal", d_state=2, batch_size=8, **SIZES),
     "mamba4rec": Config(model="mamba4rec", d_state=2, batch_size=8, **SIZES | {"layers": 2}),
     "sasrec": Config(

@@ -15,13 +15,14 @@ SMALL = {
     "model": "bert4rec", "d_model": 8, "heads": 2, "layers": 1, "max_len": 6, "batch_size": 32,
     "k_core": 0, "learning_rate": 0.01, "quiet": True,
 }  # fmt: skip
-EACH = np.repeat(np.arange(24), 8)  # users
+TWELVE = [f"i{n}" for n in range(12)]
+FIVE = ["new", "i7", "i3", "i11", "newer"]
 
 
 def events(items):
     """Return users who walk around a ring of items."""
     walk = (np.arange(8) + np.arange(24)[:, None]).ravel() % len(items)
-    return {"user": EACH, "item": np.array(items)[walk]}
+    return {"user": np.repeat(np.arange(24), 8), "item": np.array(items)[walk]}
 
 
 def weights_of(folder, step=None):
@@ -33,15 +34,15 @@ def weights_of(folder, step=None):
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "source"
-    return echojax.train(events([f"i{n}" for n in range(12)]), epochs=2, run_dir=folder, **SMALL)
+    return echojax.train(events(TWELVE), epochs=2, run_dir=folder, **SMALL)
 
 
 @pytest.fixture(scope="module")
 def tuned(source, tmp_path_factory):
     """Return two seeds on a few of the items and others, in another order."""
-    folder, items = tmp_path_factory.mktemp("runs") / "tuned", ["new", "i7", "i3", "i11", "newer"]
+    folder = tmp_path_factory.mktemp("runs") / "tuned"
     return echojax.train(
-        events(items), epochs=1, run_dir=folder, init_from=source, seeds=2,
+        events(FIVE), epochs=1, run_dir=folder, init_from=source, seeds=2,
         freeze="item_*,transformer*", weight_decay=0.1, clip_norm=1.0, item_optimizer="rowwise",
         **SMALL,
     )  # fmt: skip
@@ -67,9 +68,8 @@ def test_rows_of_items_are_taken_by_id_and_what_is_frozen_stays(source, tuned):
 
 def test_what_was_taken_is_said(source, tmp_path, caplog):
     with caplog.at_level("INFO", "echojax"):
-        items = ["new", "i7", "i3", "i11", "newer"]
         options = SMALL | {"max_len": 5}
-        echojax.train(events(items), epochs=1, run_dir=False, init_from=source, **options)
+        echojax.train(events(FIVE), epochs=1, run_dir=False, init_from=source, **options)
     (line,) = [r.getMessage() for r in caplog.records if "initial weights" in r.getMessage()]
     assert "3 of 5 items, without" in line
     assert "position" in line
@@ -78,9 +78,8 @@ def test_what_was_taken_is_said(source, tmp_path, caplog):
 def test_a_resumed_run_needs_the_other_no_more(source, tuned, tmp_path):
     gone = tmp_path / "gone"
     shutil.copytree(source.folder, gone)
-    items = [f"i{n}" for n in range(12)]
-    run = echojax.train(events(items), epochs=1, run_dir=tmp_path / "run", init_from=gone, **SMALL)
-    straight = echojax.train(events(items), epochs=2, run_dir=False, init_from=gone, **SMALL)
+    run = echojax.train(events(TWELVE), epochs=1, run_dir=tmp_path / "run", init_from=gone, **SMALL)
+    straight = echojax.train(events(TWELVE), epochs=2, run_dir=False, init_from=gone, **SMALL)
     shutil.rmtree(gone)
     run = echojax.train(run_dir=run.folder, resume=True, epochs=2, quiet=True)
     assert run.ranks.equals(straight.ranks)
@@ -91,6 +90,7 @@ def test_a_resumed_run_needs_the_other_no_more(source, tuned, tmp_path):
     [
         ({"model": "sasrec"}, "was trained with --model bert4rec, not sasrec"),
         ({"d_model": 16}, "was trained with --d-model 8, not 16"),
+        ({"model": "sasrec", "resume": True}, "was trained with --model bert4rec, not sasrec"),
         ({"init_from": "nowhere"}, "run folder nowhere does not exist"),
         ({"freeze": "embedding*"}, "--freeze 'embedding*' fits no parameter"),
         ({"freeze": "*"}, "leaves nothing to train"),
@@ -106,8 +106,3 @@ def test_mistakes_are_told_before_any_work(source, tmp_path, monkeypatch, option
         echojax.train(events(["a", "b", "c"]), **given)
     assert sentence in str(caught.value)
     assert not list(tmp_path.iterdir())
-
-
-def test_a_run_of_several_seeds_is_no_source(tuned):
-    with pytest.raises(UserError, match="holds the runs of 2 seeds; name one"):
-        echojax.train(events(["a", "b"]), init_from=tuned, run_dir=False, **SMALL)
