@@ -305,6 +305,8 @@ def compare(runs: Mapping[str, Run], metric: str = "ndcg@10") -> pl.DataFrame:
     """
     if metric not in metric_names():
         raise unknown_name("metric", metric, metric_names())
+    if not isinstance(runs, Mapping) or not all(isinstance(run, Run) for run in runs.values()):
+        raise UserError('runs are wanted by name, as {"SASRec": run, "Markov": Run.load("runs/b")}')
     if len(runs) < 2:
         raise UserError(f"{len(runs)} runs are given; name two or more to compare")
     column, (first, *others) = metric_names().index(metric), runs

@@ -162,6 +162,9 @@ def test_what_is_not_alike_is_not_compared(mine, frame):
         echojax.compare({"mine": mine, "other": other})
     with pytest.raises(UserError, match="name two or more"):
         echojax.compare({"mine": mine})
+    for runs in ([mine, mine], {"mine": mine, "other": str(mine.folder)}):
+        with pytest.raises(UserError, match="runs are wanted by name"):
+            echojax.compare(runs)
     with pytest.raises(UserError, match="did you mean 'ndcg@10'"):
         echojax.compare({"mine": mine, "same": mine}, metric="ndgc@10")
 

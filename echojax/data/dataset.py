@@ -122,8 +122,8 @@ def prepare(
     Raises:
         UserError: Fewer than two users or items are left.
     """
-    if k_core < 0:
-        raise UserError(f"--k-core {k_core}: must not be negative")
+    if not isinstance(k_core, int | np.integer) or k_core < 0:
+        raise UserError(f"--k-core {k_core!r:.40}: must be a whole number of at least 0")
     if duplicates not in DUPLICATES:
         raise unknown_name("--duplicates", duplicates, list(DUPLICATES))
     users_T, user_ids = _coded(events["user"])

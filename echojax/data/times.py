@@ -53,6 +53,9 @@ class Times:
             if text and not self._dates:
                 self._dates = not _dates(column.head(1), None)[0].null_count()
         if not text and column.dtype.is_temporal() != self._dates:
+            if self.time_format is not None:
+                reads = "and --time-format reads text; leave it out, or make the column text"
+                raise place.error(0, f"time {column[0]} is a number, {reads}")
             raise place.error(0, "times are dates in one file and numbers in the other")
         if self._dates:
             found, nanos = _dates(column, self.time_format)

@@ -360,7 +360,7 @@ class Recommender:
     def _number_asked(self, k: int) -> int:
         """Return k, or the number of items where that is less: the search holds k a history."""
         if not isinstance(k, int | np.integer) or k < 1:
-            raise UserError(f"k must be a whole number of at least 1, not {k}")
+            raise UserError(f"k must be a whole number of at least 1, not {k!r:.40}")
         return min(int(k), len(self.item_ids) - 1)
 
     def _named(

@@ -157,7 +157,13 @@ BAD = {
     "list of titles": (FRAME, {"titles": ["a"]}, "no column \"['a']\" for titles; the columns are"),
     "no handling": (FRAME, {"duplicates": 3}, "unknown --duplicates 3; known: keep, first, last"),
     "missing ids": (FRAME, {"missing_ids": "dorp"}, "unknown --missing-ids 'dorp'; did you mean"),
-    "k-core": (FRAME, {"k_core": -1}, "--k-core -1: must not be negative"),
+    "no whole number": (FRAME, {"k_core": "5"}, "--k-core '5': must be a whole number"),
+    "format of numbers": (
+        mapping(when=np.arange(30)),
+        {"time": "when", "time_format": "%d.%m.%Y"},
+        "frame, position 0: time 0 is a number, and --time-format reads text; leave it out, or make",
+    ),
+    "k-core": (FRAME, {"k_core": -1}, "--k-core -1: must be a whole number of at least 0"),
 }
 
 
