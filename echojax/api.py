@@ -272,6 +272,9 @@ def train(
     roles = {"user_column": user, "item_column": item, "time_column": time}
     named |= {name: str(column) for name, column in roles.items() if column is not None}
     options |= {name: value for name, value in named.items() if value is not None}
+    called = tuple(callbacks) if isinstance(callbacks, Iterable) else (callbacks,)
+    if odd := [one for one in called if not callable(one)]:
+        raise UserError(f"callbacks are functions of a dict, in a list; {odd[0]!r:.40} is none")
     with _as_found(quiet) as console:
         given = _options(options)
         dataset, about = _dataset(data, given)
@@ -281,7 +284,7 @@ def train(
             temporary = _TemporaryFolder()
             config = dataclasses.replace(config, run_dir=temporary.path)
         try:
-            folder = run_training(config, console, dataset=dataset, callbacks=tuple(callbacks))
+            folder = run_training(config, console, dataset=dataset, callbacks=called)
             return Run(folder, held=temporary)
         except BaseException as error:
             if temporary:
@@ -392,14 +395,14 @@ def _options(options: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: there is no such option, or its value is of another kind.
     """
-    if plugin := options.get("plugin"):
-        load_plugin(os.fspath(plugin))
-    model = options.get("model", Config().model)
-    own = own_options(MODELS[model]) if model in MODELS else {}
     values = {}
     for name, value in options.items():
         value = os.fspath(value) if isinstance(value, os.PathLike) else value
         values[name] = value.item() if isinstance(value, np.generic) else value
+    if isinstance(plugin := values.get("plugin"), str):
+        load_plugin(plugin)
+    model = values.get("model", Config().model)
+    own = own_options(MODELS[model]) if isinstance(model, str) and model in MODELS else {}
     return from_values(values, {name: kind for name, (kind, _) in own.items()})
 
 

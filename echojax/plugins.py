@@ -103,7 +103,7 @@ def _failing_in_one_line(by: str) -> Iterator[None]:
         raise UserError(f"{by}: {error}") from None
     except ModuleNotFoundError as error:
         raise UserError(f"{by} cannot be imported: there is no module {error.name!r}") from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
         what = f"{type(error).__name__}: {one_line(error)}"
         raise UserError(

@@ -159,6 +159,7 @@ def test_a_data_set_is_a_file_or_a_frame(tmp_path):
     [
         (None, "is no file"),
         ("x = (", r"cannot be imported: SyntaxError"),
+        ("import sys; sys.exit('usage')", "cannot be imported: SystemExit: usage"),
         ("import no_such_thing", "cannot be imported: there is no module 'no_such_thing'"),
         (
             "\n1 / 0",

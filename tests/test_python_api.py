@@ -256,6 +256,11 @@ def test_it_trains_in_a_thread_and_beside_float64(mine, frame, x64):
         (None, {"negatives": 3}, "--negatives has no meaning for --loss softmax"),
         (None, {"dataset": "ml-1m"}, "data and --dataset are given; leave one out"),
         (None, {"user": "whom"}, "whom"),
+        (None, {"model": ["sasrec"]}, "--model must be a string, not ['sasrec']"),
+        (None, {"plugin": 3}, "--plugin must be a string, not 3"),
+        (None, {"item_shards": 3}, "--item-shards 3 times --sequence-shards 1 must divide"),
+        (None, {"callbacks": [3]}, "callbacks are functions of a dict, in a list; 3 is none"),
+        (None, {"callbacks": None}, "callbacks are functions of a dict, in a list; None is none"),
         (None, {"user": 0}, "no column '0' for --user-column"),
         (None, {"user": None, "user_column": "whom"}, "no column 'whom' for --user-column"),
         (None, {"columns": "user,item"}, "--columns has no meaning for data in memory"),
@@ -274,7 +279,14 @@ def test_mistakes_are_one_sentence(frame, tmp_path, monkeypatch, data, options, 
         echojax.train(frame if data is None else data, **given)
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert not list(tmp_path.rglob("config.json"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_dataset_is_taken_as_it_is(frame):
+    data = echojax.Dataset.from_frame(frame, user="who", item="what", time="when", k_core=2)
+    for option in ({"user": "who"}, {"k_core": 2}, {"missing_ids": "drop"}):
+        with pytest.raises(UserError, match="has no meaning for a Dataset; leave it out"):
+            echojax.train(data, quiet=True, **option)
 
 
 def test_only_a_run_folder_that_is_named_is_gone_on_with(tmp_path, monkeypatch):

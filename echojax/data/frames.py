@@ -60,6 +60,8 @@ def _keys(frame: Any) -> list[Any]:
     """Return the names of a frame's columns, as they stand there."""
     if isinstance(frame, Mapping):
         return list(frame)
+    if isinstance(frame, pl.LazyFrame):
+        raise UserError(f"{_FRAME}: a LazyFrame has no rows yet; give frame.collect()")
     for attribute in ("column_names", "columns"):  # Arrow's columns are no names
         if hasattr(frame, attribute):
             return list(getattr(frame, attribute))
