@@ -25,7 +25,7 @@ import polars as pl
 
 from echojax.arrays import read_arrays
 from echojax.command_line import Terminal, log_to
-from echojax.config import Config, default_config, flag, from_values
+from echojax.config import Config, default_config, flag, from_values, with_fields
 from echojax.data import DATASETS, Dataset
 from echojax.errors import UserError, os_failure_is_user_error, unknown_name
 from echojax.evaluation.metrics import metric_names, metrics_of
@@ -42,21 +42,36 @@ from echojax.training.run_folder import read_config, seed_folders
 Data: TypeAlias = Union[str, "os.PathLike[str]", Dataset, Mapping[str, Any], Sequence[Any], Any]
 Split: TypeAlias = Literal["valid", "test"]
 
+# How events in memory are read: options, and the arguments of ``Dataset.from_frame``.
+_HOW = {f"{role}_column": role for role in ("user", "item", "time")} | {
+    name: name for name in ("k_core", "duplicates", "missing_ids", "time_format")
+}
+_OF_FILES = ("columns", "data_dir", "data_format", "items_path", "title_column")
+
+
+class _TemporaryFolder:
+    """A folder that goes with the last run that is in it."""
+
+    def __init__(self) -> None:
+        self.path = tempfile.mkdtemp(prefix="echojax-")
+        self.remove = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+
 
 class Run:
     """A run: what a run folder holds.
 
     Attributes:
         folder: the run folder. That of ``train(..., run_dir=False)`` is a temporary one, which
-            goes when this object does.
+            goes when this object and those in ``seeds`` do.
         config: what it was trained with.
     """
 
-    def __init__(self, folder: Path):
-        self.folder, self.config = folder, read_config(folder)
+    def __init__(self, folder: Path, *, held: object = None):
+        self.folder, self.config, self._held = folder, read_config(folder), held
         self._of_seeds: tuple[Run, ...] = ()
         if self.config.seeds > 1:
-            self._of_seeds = tuple(Run(own) for _, own in seed_folders(self.config, folder))
+            folders = [own for _, own in seed_folders(self.config, folder)]
+            self._of_seeds = tuple(Run(own, held=held) for own in folders)
 
     @property
     def seeds(self) -> tuple["Run", ...]:
@@ -146,9 +161,9 @@ class Run:
         Raises:
             UserError: no checkpoint that can be read, other data than the run's, or an odd cutoff.
         """
-        ks = tuple(ks)
         if split not in ("valid", "test"):
             raise unknown_name("split", split, ["valid", "test"])
+        ks = tuple(ks) if isinstance(ks, Iterable) else (ks,)
         if not ks or not all(isinstance(k, int | np.integer) and k >= 1 for k in ks):
             raise UserError(f"ks must be whole numbers of at least 1, not {ks}")
         values = []
@@ -254,27 +269,29 @@ def train(
         "init_from": init_from.folder if isinstance(init_from, Run) else init_from,
         "run_dir": run_dir or None,
     }
+    roles = {"user_column": user, "item_column": item, "time_column": time}
+    named |= {name: str(column) for name, column in roles.items() if column is not None}
     options |= {name: value for name, value in named.items() if value is not None}
+    called = tuple(callbacks) if isinstance(callbacks, Iterable) else (callbacks,)
+    if odd := [one for one in called if not callable(one)]:
+        raise UserError(f"callbacks are functions of a dict, in a list; {odd[0]!r:.40} is none")
     with _as_found(quiet) as console:
         given = _options(options)
-        dataset, about = _dataset(data, {"user": user, "item": item, "time": time}, given)
-        config = dataclasses.replace(default_config(given | about), **given | about)
+        dataset, about = _dataset(data, given)
+        config = with_fields(default_config(given | about), given | about)
         temporary = None
         if run_dir is False:
-            temporary = Path(tempfile.mkdtemp(prefix="echojax-"))
-            config = dataclasses.replace(config, run_dir=str(temporary))
+            temporary = _TemporaryFolder()
+            config = dataclasses.replace(config, run_dir=temporary.path)
         try:
-            folder = run_training(config, console, dataset=dataset, callbacks=tuple(callbacks))
-            run = Run(folder)
+            folder = run_training(config, console, dataset=dataset, callbacks=called)
+            return Run(folder, held=temporary)
         except BaseException as error:
             if temporary:
-                shutil.rmtree(temporary, ignore_errors=True)
+                temporary.remove()
                 if isinstance(error, Interrupted):
                     error.args = ("stopped; run_dir=False keeps nothing to go on from",)
             raise
-        if temporary:
-            weakref.finalize(run, shutil.rmtree, temporary, ignore_errors=True)
-        return run
 
 
 def compare(runs: Mapping[str, Run], metric: str = "ndcg@10") -> pl.DataFrame:
@@ -368,7 +385,8 @@ def _as_found(quiet: bool) -> Iterator[Terminal]:
         signal.raise_signal(stop.signum)
         raise  # whoever handles the signal has not stopped here
     finally:
-        logger.handlers[:], logger.level, logger.propagate = before
+        logger.handlers[:], level, logger.propagate = before
+        logger.setLevel(level)  # loggers below remember whether they log until it is called
 
 
 def _options(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -377,40 +395,40 @@ def _options(options: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: there is no such option, or its value is of another kind.
     """
-    if plugin := options.get("plugin"):
-        load_plugin(os.fspath(plugin))
-    model = options.get("model", Config().model)
-    own = own_options(MODELS[model]) if model in MODELS else {}
     values = {}
     for name, value in options.items():
         value = os.fspath(value) if isinstance(value, os.PathLike) else value
         values[name] = value.item() if isinstance(value, np.generic) else value
+    if isinstance(plugin := values.get("plugin"), str):
+        load_plugin(plugin)
+    model = values.get("model", Config().model)
+    own = own_options(MODELS[model]) if isinstance(model, str) and model in MODELS else {}
     return from_values(values, {name: kind for name, (kind, _) in own.items()})
 
 
-def _dataset(
-    data: Data | None, roles: dict[str, Any], given: Mapping[str, Any]
-) -> tuple[Dataset | None, dict[str, Any]]:
+def _dataset(data: Data | None, given: Mapping[str, Any]) -> tuple[Dataset | None, dict[str, Any]]:
     """Return the data set, where it is in memory, and the options that say which data it is."""
-    columns = {f"{role}_column": name for role, name in roles.items() if name is not None}
     if data is None:
-        return None, columns
+        return None, {}
     if taken := {"dataset", "data_path"} & given.keys():
         raise UserError(f"data and {flag(min(taken))} are given; leave one out")
     if isinstance(data, str | os.PathLike):
         name = os.fspath(data)
         is_name = name in DATASETS or not (os.sep in name or "." in name or Path(name).exists())
-        return None, {"dataset" if is_name else "data_path": name, **columns}
+        return None, {"dataset" if is_name else "data_path": name}
+    what, how = "data in memory", {name: given[name] for name in _HOW if name in given}
+    meaningless = {*_OF_FILES} & given.keys()
     if isinstance(data, Dataset):
-        if odd := {"k_core", "duplicates", *columns} & (given.keys() | columns.keys()):
-            raise UserError(f"{flag(min(odd))} has no meaning for a Dataset; leave it out")
-    else:
-        read = ("k_core", "duplicates", "missing_ids", "time_format")
-        how: dict[str, Any] = {name: given[name] for name in read if name in given}
-        data = Dataset.from_frame(data, **how, **roles)
+        what, meaningless = "a Dataset", meaningless | how.keys()
+    if meaningless:
+        raise UserError(f"{flag(min(meaningless))} has no meaning for {what}; leave it out")
+    if not isinstance(data, Dataset):
+        data = Dataset.from_frame(data, **{_HOW[name]: value for name, value in how.items()})
     facts = data.fingerprint
-    handling = facts["duplicates"]["handling"]
-    return data, {"dataset": data.name, "k_core": facts["k_core"], "duplicates": handling}
+    about = {"dataset": data.name, "k_core": facts["k_core"]}
+    about["duplicates"] = facts["duplicates"]["handling"]
+    # The folder keeps the data as it was read.
+    return data, about | dict.fromkeys(["user_column", "item_column", "time_column"])
 
 
 def _means(values: Sequence[Mapping[str, float]], names: Sequence[str]) -> dict[str, float]:

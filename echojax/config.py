@@ -397,6 +397,12 @@ def from_values(
     return fields
 
 
+def with_fields(config: Config, fields: Mapping[str, Any]) -> Config:
+    """Return ``config`` with other values; of the model's own options with those that are given."""
+    options = config.model_options | fields.get("model_options", {})
+    return dataclasses.replace(config, **{**fields, "model_options": options})
+
+
 def flag(name: str) -> str:
     """Return the command-line flag of a field."""
     return "--" + name.replace("_", "-")

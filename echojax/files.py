@@ -38,7 +38,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except BaseException as error:
-        os.unlink(temporary)
+        Path(temporary).unlink(missing_ok=True)  # it may be renamed already
         if isinstance(error, OSError):
             error.filename = str(path)
         raise

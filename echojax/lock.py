@@ -54,12 +54,13 @@ def hold(file: Path, handle: int, doing: str) -> Iterator[None]:
     _make(file, mine, doing, locked=_try_flock(handle, doing))
     released = threading.Event()
     beat = threading.Thread(target=_keep_alive, args=(file, released), daemon=True)
-    beat.start()
     try:
+        beat.start()
         yield
     finally:
         released.set()
-        beat.join()
+        if beat.ident is not None:
+            beat.join()
         if _content(file) == mine:
             file.unlink(missing_ok=True)
 
@@ -169,7 +170,7 @@ def _runs(pid: int) -> bool:
     """Return whether this machine has a process of that number, anybody's."""
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):  # the number may be anybody's
         return False
     except PermissionError:
         return True

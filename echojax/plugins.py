@@ -34,6 +34,8 @@ def load_plugin(plugin: str, *, run: Path | None = None) -> str:
             raises an error.
     """
     by = f"--plugin {plugin}" if run is None else f"--plugin {plugin}, named in {run}/config.json,"
+    if "\0" in plugin:
+        raise UserError(f"{by} is no name of a module or a file")
     if plugin.endswith(".py"):
         if run is not None and not Path(plugin).is_absolute():
             # Training writes absolute paths; a folder that somebody packed with code beside it has
@@ -62,7 +64,8 @@ def load_plugin(plugin: str, *, run: Path | None = None) -> str:
 
 def check_new_name(kind: str, name: str, own: Collection[str]) -> None:
     """Raise ``UserError`` where a name cannot be registered: it is of no use, or echojax's own."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._@-]*", name):  # it becomes part of a path
+    # It becomes part of a path. A decorator without its brackets is called with what it decorates.
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._@-]*", name):
         raise UserError(f"{kind} {name!r}: a name has letters, digits, and . _ - @ between them")
     if name in own:
         raise UserError(f"{kind} {name!r} is one of echojax's own; choose another name")
@@ -80,7 +83,11 @@ def _executed(path: Path) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # where dataclasses and typing look for it
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]  # as import does
+        raise
     return module
 
 
@@ -98,7 +105,7 @@ def _failing_in_one_line(by: str) -> Iterator[None]:
         raise UserError(f"{by}: {error}") from None
     except ModuleNotFoundError as error:
         raise UserError(f"{by} cannot be imported: there is no module {error.name!r}") from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
         what = f"{type(error).__name__}: {one_line(error)}"
         raise UserError(

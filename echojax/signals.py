@@ -43,21 +43,21 @@ class Interrupts:
 @contextmanager
 def deferred_interrupts() -> Iterator[Interrupts]:
     """Defer signals that stop a command inside the block; a second of a kind acts as without it."""
-    interrupts = Interrupts()
+    interrupts, before = Interrupts(), dict[int, Any]()
 
     def remember(signum: int, frame: FrameType | None) -> None:
         interrupts.signum = signum
         # A command ends even where Python is not reached any more.
         signal.signal(signum, signal.SIG_DFL if before[signum] is _stop else before[signum])
 
-    with _handled_by(remember) as before:
+    with _handled_by(remember, before):
         yield interrupts
 
 
 @contextmanager
 def stopping_at_once() -> Iterator[None]:
     """Raise ``Stopped`` where a signal comes; ``deferred_interrupts`` inside goes before it."""
-    with _handled_by(_stop):
+    with _handled_by(_stop, {}):
         yield
 
 
@@ -84,21 +84,20 @@ def _is_lost_or_harmful(frame: FrameType | None) -> bool:
 
 
 @contextmanager
-def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[dict[int, Any]]:
-    """Handle signals inside, where Python lets this thread; give their handlers from before."""
-    before = {kind: signal.getsignal(kind) for kind in _STOP_SIGNALS}
-    if threading.current_thread() is not threading.main_thread():
-        before = {}
-    # What nohup has set to be ignored stays so, and what is not Python's cannot be set again.
-    handled = {
-        kind: known
-        for kind, known in before.items()
-        if known is not None and (known != signal.SIG_IGN or kind == signal.SIGINT)
-    }
-    for kind in handled:
-        signal.signal(kind, handler)
+def _handled_by(
+    handler: Callable[[int, FrameType | None], None], before: dict[int, Any]
+) -> Iterator[None]:
+    """Handle signals inside, where Python lets this thread; fill ``before`` with their handlers."""
+    if threading.current_thread() is threading.main_thread():
+        for kind in _STOP_SIGNALS:
+            known = signal.getsignal(kind)
+            # What nohup has set to be ignored stays so; what is not Python's cannot be set again.
+            if known is not None and (known != signal.SIG_IGN or kind == signal.SIGINT):
+                before[kind] = known
     try:
-        yield handled
+        for kind in before:  # a signal may come while they are set
+            signal.signal(kind, handler)
+        yield
     finally:
-        for kind, known in handled.items():
+        for kind, known in before.items():
             signal.signal(kind, known)

@@ -16,6 +16,7 @@ from echojax.config import (
     as_dict,
     check,
     misfit,
+    with_fields,
 )
 from echojax.errors import UserError
 from echojax.files import write_json
@@ -126,3 +127,10 @@ def test_a_recipe_is_below_flags_and_file(tmp_path):
     (tmp_path / "run.toml").write_text("epochs = 7\neval_every = 2\n")
     config = read_command_line([*words, "--config", str(tmp_path / "run.toml"), "--epochs", "9"])
     assert (config.epochs, config.eval_every, config.warmup_steps) == (9, 2, 100)
+
+
+def test_options_of_a_model_that_are_not_given_stay():
+    config = Config(model="own", model_options={"rate": 0.5, "kind": "b"})
+    changed = with_fields(config, {"epochs": 3, "model_options": {"rate": 0.1}})
+    assert changed == replace(config, epochs=3, model_options={"rate": 0.1, "kind": "b"})
+    assert with_fields(config, {}) == config

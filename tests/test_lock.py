@@ -197,3 +197,18 @@ def test_a_full_disk_leaves_no_part_of_a_lock_file(tmp_path, monkeypatch, links)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_number_that_no_process_can_have_is_nobodys(tmp_path, no_flock):
+    write_json(tmp_path / ".lock", owner(2**62))
+    assert not busy(tmp_path)
+
+
+def test_where_no_thread_can_be_started_nothing_is_left(tmp_path, monkeypatch):
+    def fails(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(lock.threading.Thread, "start", fails)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        busy(tmp_path)
+    assert list(tmp_path.iterdir()) == []

@@ -1,6 +1,7 @@
 """What a plug-in may register, and what is said where it cannot be used."""
 
 import inspect
+import sys
 from typing import Literal
 
 import pytest
@@ -13,6 +14,7 @@ from echojax.data import load, sources
 from echojax.errors import UserError
 from echojax.files import write_json
 from echojax.models import CausalModel, SequenceModel, own_options, with_sizes
+from echojax.models.base import LayeredModel
 from echojax.plugins import load_plugin
 from echojax.training.run_folder import read_config
 
@@ -89,6 +91,18 @@ class NoItems(CausalModel):
     read_all = None
 
 
+class NoLayers(LayeredModel):
+    def __init__(self, num_items, *, rngs):
+        raise AssertionError
+
+
+class Taken(CausalModel):
+    def __init__(self, num_items, *, recipe: str = "best", rngs):
+        raise AssertionError
+
+    read_all = None
+
+
 class Callback(CausalModel):
     def __init__(self, num_items, activation, *, rngs):
         raise AssertionError
@@ -104,6 +118,9 @@ class Callback(CausalModel):
         ("a/b", Own, "'a/b': a name has letters"),
         ("own", dict, "'own' is no subclass of SequenceModel"),
         ("own", NoMethod, "'own' has no method 'read_out'"),
+        (Own, Own, "a name has letters"),  # @register_model without brackets
+        ("own", NoLayers, "'own' has no method 'embed', as a LayeredModel has"),
+        ("own", Taken, "'own': 'recipe' means something else to train"),
         ("own", NoItems, "'own': its constructor has no argument 'num_items'"),
         ("own", Callback, "'own': the argument 'activation' of its constructor has no default"),
     ],
@@ -142,6 +159,7 @@ def test_a_data_set_is_a_file_or_a_frame(tmp_path):
     [
         (None, "is no file"),
         ("x = (", r"cannot be imported: SyntaxError"),
+        ("import sys; sys.exit('usage')", "cannot be imported: SystemExit: usage"),
         ("import no_such_thing", "cannot be imported: there is no module 'no_such_thing'"),
         (
             "\n1 / 0",
@@ -156,6 +174,13 @@ def test_a_file_that_cannot_be_imported_is_one_sentence(text, says, tmp_path):
         path.write_text(text)
     with pytest.raises(UserError, match=f"--plugin {path}.* {says}"):
         load_plugin(str(path))
+    assert "echojax_plugin_own" not in sys.modules
+
+
+@pytest.mark.parametrize("plugin", ["\0.py", "own\0"])
+def test_a_name_that_no_file_can_have_is_one_sentence(plugin):
+    with pytest.raises(UserError, match="is no name of a module or a file"):
+        load_plugin(plugin)
 
 
 def test_modules_are_found_in_the_current_folder(tmp_path, monkeypatch):

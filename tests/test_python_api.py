@@ -97,12 +97,12 @@ def test_the_same_data_in_any_form_is_the_same_run(mine, frame, tmp_path, kind):
 
 def test_it_is_evaluated_again_by_other_cutoffs_and_protocols(mine):
     assert mine.evaluate() == mine.metrics
-    assert mine.evaluate(ks=(20,))["hr@20"] == mine.metrics["hr@20"]
+    assert mine.evaluate(ks=20)["hr@20"] == mine.metrics["hr@20"]
     own, filtered = mine.evaluate(ks=(1, 50)), mine.evaluate(ks=[1, 50], exclude_seen=True)
     assert own["hr@50"] == filtered["hr@50"] == 1  # there are 20 items
     assert filtered["mrr@50"] > own["mrr@50"]
     assert mine.evaluate(split="valid")["hr@10"] == mine.history["hr@10"].max()
-    for bad in ({"ks": ()}, {"ks": (0,)}, {"split": "train"}):
+    for bad in ({"ks": ()}, {"ks": (0,)}, {"ks": 2.5}, {"split": "train"}, {"split": 3}):
         with pytest.raises(UserError):
             mine.evaluate(**bad)
 
@@ -175,6 +175,11 @@ def test_without_a_folder_nothing_stays(frame, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
     del run
     assert not folder.exists()
+    first, _ = echojax.train(frame, epochs=1, seeds=2, run_dir=False, **SMALL).seeds
+    folder = first.folder.parent
+    assert first.metrics
+    del first, _
+    assert not folder.exists()
 
 
 def test_a_callback_stops_training(frame):
@@ -213,11 +218,16 @@ def test_an_interrupt_saves_and_then_does_what_it_would_have_done(mine, frame, t
 
 
 def test_the_process_is_left_as_it_was(frame, capsys):
-    logger = logging.getLogger("echojax")
+    logger, below = logging.getLogger("echojax"), logging.getLogger("echojax.below")
+    shows = below.isEnabledFor(logging.INFO)
+    callbacks = [lambda _: below.info("said meanwhile")]
     before = logger.handlers[:], logger.level, logger.propagate, logging.root.handlers[:]
     settings = dict(jax.config.values)
-    echojax.train(frame, epochs=1, run_dir=False, **SMALL | {"quiet": False})
-    assert "epoch 1  loss" in capsys.readouterr().out
+    echojax.train(frame, epochs=1, run_dir=False, callbacks=callbacks, **SMALL | {"quiet": False})
+    out = capsys.readouterr().out
+    assert "epoch 1  loss" in out
+    assert "said meanwhile" in out
+    assert below.isEnabledFor(logging.INFO) == shows
     assert (logger.handlers[:], logger.level, logger.propagate, logging.root.handlers[:]) == before
     assert dict(jax.config.values) == settings
     echojax.train(frame, epochs=1, run_dir=False, **SMALL)
@@ -246,6 +256,15 @@ def test_it_trains_in_a_thread_and_beside_float64(mine, frame, x64):
         (None, {"negatives": 3}, "--negatives has no meaning for --loss softmax"),
         (None, {"dataset": "ml-1m"}, "data and --dataset are given; leave one out"),
         (None, {"user": "whom"}, "whom"),
+        (None, {"model": ["sasrec"]}, "--model must be a string, not ['sasrec']"),
+        (None, {"plugin": 3}, "--plugin must be a string, not 3"),
+        (None, {"item_shards": 3}, "--item-shards 3 times --sequence-shards 1 must divide"),
+        (None, {"callbacks": [3]}, "callbacks are functions of a dict, in a list; 3 is none"),
+        (None, {"callbacks": None}, "callbacks are functions of a dict, in a list; None is none"),
+        (None, {"user": 0}, "no column '0' for --user-column"),
+        (None, {"user": None, "user_column": "whom"}, "no column 'whom' for --user-column"),
+        (None, {"columns": "user,item"}, "--columns has no meaning for data in memory"),
+        (None, {"duplicates": "none"}, "--duplicates must be 'keep' or 'first' or 'last'"),
         ("ml-2m", {}, "unknown --dataset 'ml-2m'; did you mean 'ml-1m'?"),
         ("nowhere/log.csv", {}, "nowhere/log.csv: no such file"),
         (3, {}, "frame: a value of type int has no columns"),
@@ -260,7 +279,21 @@ def test_mistakes_are_one_sentence(frame, tmp_path, monkeypatch, data, options, 
         echojax.train(frame if data is None else data, **given)
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert not list(tmp_path.rglob("config.json"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_dataset_is_taken_as_it_is(frame):
+    data = echojax.Dataset.from_frame(frame, user="who", item="what", time="when", k_core=2)
+    for option in ({"user": "who"}, {"k_core": 2}, {"missing_ids": "drop"}):
+        with pytest.raises(UserError, match="has no meaning for a Dataset; leave it out"):
+            echojax.train(data, quiet=True, **option)
+
+
+def test_only_a_run_folder_that_is_named_is_gone_on_with(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.json").write_text("{}")  # another program's
+    with pytest.raises(UserError, match="unknown --model 'sasrek'"):
+        echojax.train(resume=True, model="sasrek", quiet=True)
 
 
 def test_a_taken_folder_and_no_run_are_mistakes(mine, frame, tmp_path):

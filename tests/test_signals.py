@@ -30,6 +30,21 @@ def test_a_deferred_signal_is_remembered_and_one_outside_stops(kind):
         signal.signal(kind, before)
 
 
+def test_a_signal_that_comes_while_handlers_are_set_is_remembered(monkeypatch):
+    before, set_handler = [signal.getsignal(kind) for kind in KINDS], signal.signal
+
+    def interrupted(kind, handler):
+        old = set_handler(kind, handler)
+        if kind == signal.SIGINT and handler not in before:
+            signal.raise_signal(kind)
+        return old
+
+    monkeypatch.setattr(signal, "signal", interrupted)
+    with deferred_interrupts() as interrupts:
+        assert interrupts.signum == signal.SIGINT
+    assert [signal.getsignal(kind) for kind in KINDS] == before
+
+
 def test_what_nohup_ignores_stays_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:

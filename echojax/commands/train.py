@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from echojax.command_line import flag_value, logged_terminal, parse
-from echojax.config import QUICKSTART, SECTIONS, Config, default_config, flag, from_values
+from echojax.config import (
+    QUICKSTART,
+    SECTIONS,
+    Config,
+    default_config,
+    flag,
+    from_values,
+    with_fields,
+)
 from echojax.errors import UserError
 from echojax.multihost.place import place_of
 from echojax.multihost.together import Together
@@ -106,7 +114,7 @@ def read_command_line(words: list[str], *, stored: bool = True) -> Config:
         dataset = None if "data_path" in early else early.get("dataset", default.dataset)
         values = read_recipe(recipe, model, dataset) | values
     kinds = {name: kind for name, (kind, _) in own.items()}
-    default = dataclasses.replace(default, **from_values(values, kinds, file))
+    default = with_fields(default, from_values(values, kinds, file))
     _, *sections = vars(parse(flags_type(default, own), args=words)).values()
     config = dataclasses.replace(default, model_options={} if own else default.model_options)
     for section in sections:

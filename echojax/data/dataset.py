@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from echojax.data.frames import read_frame
+from echojax.data.frames import is_given, read_frame
 from echojax.data.ids import ids_by_number, ids_in_order
 from echojax.data.layouts import Columns, Missing
 from echojax.errors import UserError, unknown_name
@@ -89,11 +89,13 @@ class Dataset:
         Raises:
             UserError: A column is missing, or what is in it is no id or no time.
         """
+        # Names may be numbers in a frame of pandas.
+        user, item, time = (None if one is None else str(one) for one in (user, item, time))
         columns = Columns(user, item, time, time_format=time_format, missing=missing_ids)
-        column = titles if isinstance(titles, str) else None
+        column = None if titles is None or isinstance(titles, Mapping) else str(titles)
         events, titled = read_frame(frame, columns, column)
         if isinstance(titles, Mapping):
-            titled = {str(key): str(title) for key, title in titles.items() if title == title}
+            titled = {str(key): str(title) for key, title in titles.items() if is_given(title)}
         for note in events.notes:
             log.info("%s", note)
         dataset = prepare(name, events.frame, k_core=k_core, duplicates=duplicates)

@@ -60,6 +60,8 @@ def _keys(frame: Any) -> list[Any]:
     """Return the names of a frame's columns, as they stand there."""
     if isinstance(frame, Mapping):
         return list(frame)
+    if isinstance(frame, pl.LazyFrame):
+        raise UserError(f"{_FRAME}: a LazyFrame has no rows yet; give frame.collect()")
     for attribute in ("column_names", "columns"):  # Arrow's columns are no names
         if hasattr(frame, attribute):
             return list(getattr(frame, attribute))
@@ -123,12 +125,11 @@ def _unfit(name: str, kind: str) -> UserError:
 def _of_objects(name: str, values: list[Any], *, times: bool) -> pl.Series:
     """Return Python's own objects as text or numbers; dates as ISO 8601 has them."""
     kinds = set(map(type, values))
-    absent = {kind for kind in kinds if kind.__name__ in _NOTHING}
-    groups = {kind: _group(kind) for kind in kinds - absent}
+    groups = {kind: _group(kind) for kind in kinds if kind.__name__ not in _NOTHING}
     for group in groups.values():
         if group in ("lists", "bool", "bytes") or (group == "dates" and not times):
             raise _unfit(name, group)
-    given = [None if type(v) in absent or v != v else v for v in values]  # NaN is not itself
+    given = [v if is_given(v) else None for v in values]
     found = {groups[type(v)]: v for v in given if v is not None}
     if len(found) > 1:
         (one, first), (other, second) = list(found.items())[:2]
@@ -137,8 +138,16 @@ def _of_objects(name: str, values: list[Any], *, times: bool) -> pl.Series:
             "make them all text, or all numbers"
         )
     if "numbers" in found and not all(issubclass(kind, _WHOLE) for kind in groups):
-        return pl.Series(name, [None if v is None else float(v) for v in given], pl.Float64)
+        try:
+            return pl.Series(name, [None if v is None else float(v) for v in given], pl.Float64)
+        except (TypeError, OverflowError) as error:  # complex, or too large
+            raise _unfit(name, f"a number that is no float ({one_line(error)})") from None
     return text_column([None if v is None else str(v) for v in given]).alias(name)
+
+
+def is_given(value: Any) -> bool:
+    """Return whether a value is one: no None, NA, NaT or NaN."""
+    return type(value).__name__ not in _NOTHING and value == value  # NaN is not itself
 
 
 def _group(kind: type) -> str:

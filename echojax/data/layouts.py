@@ -98,6 +98,8 @@ def with_roles(file: object, layout: Layout, rows: Fields, columns: Columns) -> 
                 "columns, or choose another --data-format"
             )
         return layout
+    if not layout.names:
+        raise UserError(f"{file}: has no columns; users and items are needed")
     user, item, time = (_column(file, layout.names, columns, role) for role in _GUESSES)
     if user is None or item is None:
         missing = "user" if user is None else "item"

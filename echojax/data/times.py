@@ -72,7 +72,7 @@ class Times:
             )
         if self.time_format is not None:
             return f"does not fit --time-format {self.time_format!r}"
-        return "is not a date like the first one, as 2020-09-17 02:37:21"
+        return "is not an ISO 8601 date, as the first is (other dates are read by --time-format)"
 
     def joined(self, error: Error) -> tuple[np.ndarray, str | None]:
         """Return the times of all blocks, and in words what they are (None: no usual times).

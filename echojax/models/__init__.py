@@ -12,7 +12,7 @@ from flax import nnx
 from echojax.config import MODEL_SIZES, Config, flag, misfit_of_kind
 from echojax.errors import UserError, unknown_name
 from echojax.models.attention import check_heads
-from echojax.models.base import CausalModel, SequenceModel
+from echojax.models.base import CausalModel, LayeredModel, SequenceModel
 from echojax.models.bert4rec import BERT4Rec
 from echojax.models.caser import Caser
 from echojax.models.echomamba4rec import (
@@ -68,6 +68,13 @@ HEURISTICS: dict[str, type[HeuristicModel]] = {
 _OURS = (*MODELS, *HEURISTICS)
 _FIELDS = [field.name for field in dataclasses.fields(Config)]
 _GIVEN = ("num_items", "rngs")  # to every constructor
+# Flags of the command and arguments of ``echojax.train`` that are no fields of ``Config``.
+_TAKEN = ("config", "recipe", "help", "data", "user", "item", "time", "callbacks", "quiet")
+_METHODS: dict[type[SequenceModel], str] = {
+    CausalModel: "read_all",
+    LayeredModel: "embed",
+    SequenceModel: "read_out",
+}
 M = TypeVar("M", bound=type[SequenceModel])
 
 
@@ -83,23 +90,30 @@ def register_model(name: str) -> Callable[[M], M]:
 
     Raises:
         UserError: the name is echojax's own, the class is no ``SequenceModel``, it lacks a method,
-            or its constructor wants an argument that no flag can be.
+            or its constructor wants an argument that no flag can be, or that is one already.
     """
     check_new_name("model", name, _OURS)
 
     def register(model: M) -> M:
         if not (isinstance(model, type) and issubclass(model, SequenceModel)):
             raise UserError(f"model {name!r} is no subclass of SequenceModel")
-        base = CausalModel if issubclass(model, CausalModel) else SequenceModel
-        method = "read_all" if base is CausalModel else "read_out"
-        if getattr(model, method) is getattr(base, method):
-            raise UserError(f"model {name!r} has no method {method!r}, as a {base.__name__} has")
+        for base, method in _METHODS.items():
+            if issubclass(model, base) and getattr(model, method) is getattr(base, method):
+                raise UserError(
+                    f"model {name!r} has no method {method!r}, as a {base.__name__} has"
+                )
         parameters = _parameters(model)
         for one in _GIVEN:
             if one not in parameters:
                 raise UserError(f"model {name!r}: its constructor has no argument {one!r}")
-        known = [*_GIVEN, *_FIELDS, *own_options(model)]
+        own = own_options(model)
+        known = [*_GIVEN, *_FIELDS, *own]
         for one, parameter in parameters.items():
+            if one in own and one in _TAKEN:
+                raise UserError(
+                    f"model {name!r}: {one!r} means something else to train; give this argument of "
+                    "its constructor another name"
+                )
             if one not in known and parameter.default is parameter.empty:
                 raise UserError(
                     f"model {name!r}: the argument {one!r} of its constructor has no default, and "

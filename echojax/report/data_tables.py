@@ -75,7 +75,7 @@ def _lengths(data: Description) -> Table:
             "#" * round(_BAR * one / max(before)),
         )
         for first, end, one, two in zip(LENGTHS, last, before, after, strict=True)
-        if one
+        if one or two
     ]
     shown = [Column(header, show=",") for header in ("users", f"{data.k_core}-core")]
     notes = [escaped(note) for note in (*data.notes, data.problem) if note]

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from flax import nnx
 from jax.experimental import multihost_utils
+from jax.sharding import Mesh
 from rich.console import Console
 
 from echojax import keep_root_handlers
@@ -99,6 +100,7 @@ def run(
     config = resolved(config, in_memory=dataset is not None)
     check_extras(config)
     check_initial_weights(config)
+    mesh = make_mesh(item_shards=config.item_shards, sequence_shards=config.sequence_shards)
     if (hosts := jax.process_count()) > 1:
         if config.parallel == "pmap":
             raise UserError("--parallel pmap is for the devices of one host; leave it out")
@@ -123,7 +125,7 @@ def run(
             if is_main_process():
                 run_heuristic(folder, config, dataset, split, console)
         else:
-            _train(config, folder, seeds, dataset, split, console, callbacks)
+            _train(config, folder, seeds, dataset, split, mesh, console, callbacks)
     return folder
 
 
@@ -133,13 +135,13 @@ def _train(
     seeds: list[tuple[Config, Path]],
     dataset: Dataset,
     split: Split,
+    mesh: Mesh,
     console: Console,
     callbacks: Sequence[Callback],
 ) -> None:
     """Train the seeds of a resolved configuration in their open folders; evaluate and report."""
     with deferred_interrupts() as interrupts:
         # Model: from each seed, or from its newest checkpoint.
-        mesh = make_mesh(item_shards=config.item_shards, sequence_shards=config.sequence_shards)
         feed = training_batches(config, split, mesh)
         per_epoch = feed.per_epoch
         graphdef, runs = _open_runs(config, seeds, dataset, per_epoch)

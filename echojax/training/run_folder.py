@@ -59,7 +59,7 @@ def seed_folders(config: Config, folder: Path) -> list[tuple[Config, Path]]:
 def create_or_resume_run_dir(config: Config) -> Iterator[Path]:
     """Give the run folder, made where it is not there, with no other process training in it.
 
-    It is taken back where it is new and nothing came of the run.
+    It is taken back, with its parents, where it is new and nothing came of the run.
 
     Raises:
         UserError: the folder holds something and ``resume`` is off, or holds a run of another
@@ -70,7 +70,7 @@ def create_or_resume_run_dir(config: Config) -> Iterator[Path]:
     path = Path(config.run_dir or default_run_dir(config))
     if path.exists() and not path.is_dir():
         raise UserError(f"--run-dir {path} is a file; name a folder")
-    new = not path.exists()
+    new = [folder for folder in (path, *path.parents) if not folder.exists()]
     path.mkdir(parents=True, exist_ok=True)
     try:
         _check_content(path, config)
@@ -78,9 +78,9 @@ def create_or_resume_run_dir(config: Config) -> Iterator[Path]:
             _check_content(path, config)  # another start may have come and gone meanwhile
             yield path
     finally:
-        if new:
-            with suppress(OSError):  # it holds a run
-                path.rmdir()
+        with suppress(OSError):  # it holds a run
+            for folder in new:
+                folder.rmdir()
 
 
 def _check_content(path: Path, config: Config) -> None:

@@ -11,11 +11,12 @@ from flax import nnx
 
 from echojax.config import MODEL_SIZES, Config, flag
 from echojax.errors import UserError
+from echojax.hosts import on_main_process
 from echojax.models import HEURISTICS, build_model
 from echojax.parameters import is_parameter, is_per_item, names_of
 from echojax.training.checkpoints import load_checkpoint
 from echojax.training.optimizer import make_optimizer
-from echojax.training.run_folder import read_items, read_own_config
+from echojax.training.run_folder import default_run_dir, read_items, read_own_config
 from echojax.training.step import state_shapes
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ def check_initial_weights(config: Config) -> None:
         return
     if config.freeze is not None:
         state_shapes(lambda: build_model(config, 2), make_optimizer(config))
-    if config.init_from is None or config.resume:
+    if config.init_from is None or (config.resume and on_main_process(_is_started, config)):
         return
     other = read_own_config(Path(config.init_from))
     # Sizes are whole; rates shape no parameter.
@@ -44,6 +45,10 @@ def check_initial_weights(config: Config) -> None:
                 f"--init-from {config.init_from} was trained with {flag(name)} {theirs}, not "
                 f"{ours}; make them the same, or name another run"
             )
+
+
+def _is_started(config: Config) -> bool:
+    return (Path(config.run_dir or default_run_dir(config)) / "config.json").exists()
 
 
 def take_weights(

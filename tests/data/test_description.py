@@ -32,6 +32,13 @@ def test_numbers_before_and_after_the_core(write):
     assert "0 users and 0 items are left of 4 users" in nothing.problem
 
 
+def test_histories_that_only_the_core_leaves_are_shown(write, capsys):
+    rows = [f"u{u},i{i}" for u in range(4) for i in range(4)] + [f"u{u},x{u}" for u in range(4)]
+    command.main([str(write("a.csv", "user,item\n" + "\n".join(rows) + "\n")), "--k-core", "4"])
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["3–4", "0", "4"] in [line[:3] for line in lines]
+
+
 def test_rows_without_a_user_are_counted_and_left_out(write):
     path = write("a.csv", CSV + "NA;i0;p;1600000000;x\n")
     assert describe(data_path=path).before.events == 18

@@ -127,7 +127,7 @@ BAD = {
     "no date": (
         mapping(when=["2020-09-17"] * 29 + ["noon"]),
         {"time": "when"},
-        "frame, position 29: time 'noon' is not a date like the first one",
+        "frame, position 29: time 'noon' is not an ISO 8601 date, as the first is",
     ),
     "no dates": (mapping(when=["?"] * 30), {"time": "when"}, "frame, position 0: time '?' is not"),
     "lists": (mapping(item_id=np.array([*ITEMS[1:], [1]], object)), {}, "'item_id' holds lists; t"),
@@ -138,6 +138,8 @@ BAD = {
     "dates as users": (mapping(user_id=PYTHON), {}, "'user_id' holds dates; text or numbers want"),
     "spans": (mapping(when=WHEN - WHEN[0]), {"time": "when"}, "'when' holds timedelta64[s]; text"),
     "a number": (mapping(user_id=1), {}, "'user_id' holds int; text or numbers wanted"),
+    "complex": (mapping(user_id=[1j] * 30), {}, "column 'user_id' holds a number that is no float"),
+    "too large": (mapping(user_id=[0.5, 10**400] * 15), {}, "a number that is no float (int too"),
     "halves": (mapping(user_id=np.array(USERS) / 2), {}, "position 5: user_id 0.5 is no id; text"),
     "inexact": (mapping(item_id=[2.0**53] * 30), {}, "position 0: item_id 9007199254740992.0 is"),
     "lengths": (mapping(item_id=[1]), {}, "differ in length ('user_id' has 30, 'item_id' has 1, "),
@@ -146,10 +148,14 @@ BAD = {
         {"time": "when"},
         "frame, position 7: the time is missing",
     ),
+    "no columns": ({}, {}, "frame: has no columns; users and items are needed"),
     "no frame": (5, {}, "a value of type int has no columns; give a frame, a mapping of arrays,"),
     "a series": (FRAME["user_id"], {}, "a value of type Series has no columns"),
-    "not collected": (FRAME.lazy(), {}, "column 'user_id' cannot be read ("),
+    "not collected": (FRAME.lazy(), {}, "a LazyFrame has no rows yet; give frame.collect()"),
     "no titles": (FRAME, {"titles": "titel"}, "no column 'titel' for titles; the columns are"),
+    "no column 0": (FRAME, {"item": 0}, "no column '0' for --item-column; the columns are user_id"),
+    "list of titles": (FRAME, {"titles": ["a"]}, "no column \"['a']\" for titles; the columns are"),
+    "no handling": (FRAME, {"duplicates": 3}, "unknown --duplicates 3; known: keep, first, last"),
     "missing ids": (FRAME, {"missing_ids": "dorp"}, "unknown --missing-ids 'dorp'; did you mean"),
     "k-core": (FRAME, {"k_core": -1}, "--k-core -1: must not be negative"),
 }
@@ -171,8 +177,9 @@ def test_titles_by_column_or_by_id():
     titled = mapping(name=[f"title {item}" if item else None for item in ITEMS])
     expected = {str(item): f"title {item}" for item in range(1, 5)}
     assert Dataset.from_frame(titled, titles="name").titles == expected
-    by_id = {**{item: f"title {item}" for item in range(1, 5)}, 99: "none of these", 0: np.nan}
-    assert Dataset.from_frame(mapping(), titles=by_id).titles == expected
+    for nothing in (np.nan, None):
+        by_id = {**{item: f"title {item}" for item in range(1, 5)}, 99: "no item", 0: nothing}
+        assert Dataset.from_frame(mapping(), titles=by_id).titles == expected
     assert Dataset.from_frame(mapping()).titles == {}
 
 

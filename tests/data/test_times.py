@@ -98,7 +98,7 @@ def test_nanoseconds_in_dates_keep_their_order():
 
 @pytest.mark.parametrize("bad", ["2020-13-01", "2020-02-30", "noon", "17.09.2020", "5", "", "20"])
 def test_what_is_no_date_among_dates_names_the_row(bad):
-    with pytest.raises(UserError, match=r"row 1: time .* is not a date like the first one"):
+    with pytest.raises(UserError, match=r"row 1: time .* is not an ISO 8601 date, as the first is"):
         parse(["2020-09-17", bad])
 
 

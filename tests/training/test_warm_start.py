@@ -90,6 +90,7 @@ def test_a_resumed_run_needs_the_other_no_more(source, tuned, tmp_path):
     [
         ({"model": "sasrec"}, "was trained with --model bert4rec, not sasrec"),
         ({"d_model": 16}, "was trained with --d-model 8, not 16"),
+        ({"model": "sasrec", "resume": True}, "was trained with --model bert4rec, not sasrec"),
         ({"init_from": "nowhere"}, "run folder nowhere does not exist"),
         ({"freeze": "embedding*"}, "--freeze 'embedding*' fits no parameter"),
         ({"freeze": "*"}, "leaves nothing to train"),
