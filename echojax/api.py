@@ -49,20 +49,29 @@ _HOW = {f"{role}_column": role for role in ("user", "item", "time")} | {
 _OF_FILES = ("columns", "data_dir", "data_format", "items_path", "title_column")
 
 
+class _TemporaryFolder:
+    """A folder that goes with the last run that is in it."""
+
+    def __init__(self) -> None:
+        self.path = tempfile.mkdtemp(prefix="echojax-")
+        self.remove = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+
+
 class Run:
     """A run: what a run folder holds.
 
     Attributes:
         folder: the run folder. That of ``train(..., run_dir=False)`` is a temporary one, which
-            goes when this object does.
+            goes when this object and those in ``seeds`` do.
         config: what it was trained with.
     """
 
-    def __init__(self, folder: Path):
-        self.folder, self.config = folder, read_config(folder)
+    def __init__(self, folder: Path, *, held: object = None):
+        self.folder, self.config, self._held = folder, read_config(folder), held
         self._of_seeds: tuple[Run, ...] = ()
         if self.config.seeds > 1:
-            self._of_seeds = tuple(Run(own) for _, own in seed_folders(self.config, folder))
+            folders = [own for _, own in seed_folders(self.config, folder)]
+            self._of_seeds = tuple(Run(own, held=held) for own in folders)
 
     @property
     def seeds(self) -> tuple["Run", ...]:
@@ -272,20 +281,17 @@ def train(
         config = with_fields(default_config(given | about), given | about)
         temporary = None
         if run_dir is False:
-            temporary = Path(tempfile.mkdtemp(prefix="echojax-"))
-            config = dataclasses.replace(config, run_dir=str(temporary))
+            temporary = _TemporaryFolder()
+            config = dataclasses.replace(config, run_dir=temporary.path)
         try:
             folder = run_training(config, console, dataset=dataset, callbacks=called)
-            run = Run(folder)
+            return Run(folder, held=temporary)
         except BaseException as error:
             if temporary:
-                shutil.rmtree(temporary, ignore_errors=True)
+                temporary.remove()
                 if isinstance(error, Interrupted):
                     error.args = ("stopped; run_dir=False keeps nothing to go on from",)
             raise
-        if temporary:
-            weakref.finalize(run, shutil.rmtree, temporary, ignore_errors=True)
-        return run
 
 
 def compare(runs: Mapping[str, Run], metric: str = "ndcg@10") -> pl.DataFrame:

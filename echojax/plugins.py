@@ -34,6 +34,8 @@ def load_plugin(plugin: str, *, run: Path | None = None) -> str:
             raises an error.
     """
     by = f"--plugin {plugin}" if run is None else f"--plugin {plugin}, named in {run}/config.json,"
+    if "\0" in plugin:
+        raise UserError(f"{by} is no name of a module or a file")
     if plugin.endswith(".py"):
         if run is not None and not Path(plugin).is_absolute():
             # Training writes absolute paths; a folder that somebody packed with code beside it has

@@ -177,6 +177,12 @@ def test_a_file_that_cannot_be_imported_is_one_sentence(text, says, tmp_path):
     assert "echojax_plugin_own" not in sys.modules
 
 
+@pytest.mark.parametrize("plugin", ["\0.py", "own\0"])
+def test_a_name_that_no_file_can_have_is_one_sentence(plugin):
+    with pytest.raises(UserError, match="is no name of a module or a file"):
+        load_plugin(plugin)
+
+
 def test_modules_are_found_in_the_current_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"--plugin no_such\.model is no module that can be found"):

@@ -178,6 +178,11 @@ def test_without_a_folder_nothing_stays(frame, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
     del run
     assert not folder.exists()
+    first, _ = echojax.train(frame, epochs=1, seeds=2, run_dir=False, **SMALL).seeds
+    folder = first.folder.parent
+    assert first.metrics
+    del first, _
+    assert not folder.exists()
 
 
 def test_a_callback_stops_training(frame):

@@ -60,6 +60,10 @@ def selective_scan_prefix_readouts(
     u, delta, B, C = map(jnp.asarray, (u, delta, B, C))
     if u.ndim == 3:
         u, delta, B = u[None], delta[None], B[None]
+    if u.ndim != 4:
+        raise ValueError(
+            f"u has shape {u.shape}; (batch, length, channels) expected, or with versions in front"
+        )
     one = {"u": u[0], "delta": delta, "A": A, "B": B, "C": C}
     axes = {"delta": "KBLE", "B": "KBLN", "C": "BN" if C.ndim == 2 else "BLN"}
     given = one | {"delta_bias": delta_bias, "lengths": lengths}
