@@ -161,7 +161,7 @@ BAD = {
     "format of numbers": (
         mapping(when=np.arange(30)),
         {"time": "when", "time_format": "%d.%m.%Y"},
-        "frame, position 0: time 0 is a number, and --time-format reads text; leave it out, or make",
+        "frame, position 0: time 0 is a number, and --time-format reads text; leave it out",
     ),
     "k-core": (FRAME, {"k_core": -1}, "--k-core -1: must be a whole number of at least 0"),
 }
