@@ -32,6 +32,7 @@ from echojax.evaluation.metrics import metric_names, metrics_of
 from echojax.evaluation.statistics import holm, paired_difference, seed_estimates
 from echojax.models import MODELS, own_options
 from echojax.plugins import load_plugin
+from echojax.recipes import read_recipe
 from echojax.run_files import read_records, read_results
 from echojax.serving import Recommender, export_run
 from echojax.signals import Interrupted
@@ -233,6 +234,7 @@ def train(
     seeds: int | None = None,
     run_dir: "str | os.PathLike[str] | Literal[False] | None" = None,
     init_from: "str | os.PathLike[str] | Run | None" = None,
+    recipe: "str | os.PathLike[str] | None" = None,
     callbacks: Iterable[Callable[[dict[str, Any]], object]] = (),
     quiet: bool = False,
     **options: Any,
@@ -254,6 +256,8 @@ def train(
         seeds: how many seeds to train, as one program.
         run_dir: the run folder; ``False``: a temporary one, which goes when the run object does.
         init_from: a run whose best weights are the initial ones.
+        recipe: "best", what the results tables' row of this model and named data set was made
+            with, or a file of such recipes. Options that are given come before it.
         callbacks: each is called after each validation with its metrics, step, epoch and seed.
             Where one returns something true, training of that seed ends.
         quiet: show nothing; what is logged still reaches handlers of your own.
@@ -278,7 +282,13 @@ def train(
     with _as_found(quiet) as console:
         given = _options(options)
         dataset, about = _dataset(data, given)
-        config = with_fields(default_config(given | about), given | about)
+        given |= about
+        default = default_config(given)
+        if recipe is not None:
+            named_data = None if "data_path" in given else given.get("dataset", default.dataset)
+            flags = read_recipe(os.fspath(recipe), given.get("model", default.model), named_data)
+            given = from_values(flags, {}) | given
+        config = with_fields(default, given)
         temporary = None
         if run_dir is False:
             temporary = _TemporaryFolder()

@@ -70,6 +70,18 @@ def test_a_run_holds_what_came_of_it(mine, told):
     assert again.seeds == (again,)
 
 
+def test_a_recipe_fills_in_what_is_not_given(frame, tmp_path):
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text("max_steps = 1\nlearning_rate = 0.5\n[sasrec]\ndropout = 0.3\n")
+    run = echojax.train(frame, recipe=recipe, run_dir=tmp_path / "run", **SMALL)
+    assert (run.config.max_steps, run.config.dropout) == (1, 0.3)
+    assert run.config.learning_rate == SMALL["learning_rate"]
+    with pytest.raises(UserError, match="is for other models than gru4rec"):
+        echojax.train(frame, recipe=recipe, **SMALL | {"model": "gru4rec"})
+    with pytest.raises(UserError, match="--recipe best: there is none for"):
+        echojax.train(frame, recipe="best", **SMALL)
+
+
 def test_a_notebook_shows_the_report_and_nothing_of_it_can_act_there(mine):
     shown = mine._repr_html_()
     assert shown.startswith("<iframe srcdoc=")
