@@ -2,17 +2,12 @@
 
 import itertools
 
+import numpy as np
 import polars as pl
 
 from echojax.data.rows import Error, Place, check_kind, stripped
 
 MAX_ID_BYTES = 255
-# Whole floats from here on stand for several whole numbers.
-_EXACT: dict[pl.DataType, int] = {
-    pl.Float16(): 1 << 11,
-    pl.Float32(): 1 << 24,
-    pl.Float64(): 1 << 53,
-}
 
 
 def ids_in_order(column: pl.Series) -> pl.Series:
@@ -37,9 +32,11 @@ def as_ids(column: pl.Series, place: Place) -> pl.Series:
     """
     check_kind(place.file, column, is_time=False)
     if column.dtype.is_float():
+        # Whole floats from here on stand for several whole numbers.
+        limit = 2 << np.finfo(column.head(0).to_numpy().dtype).nmant
         column = column.fill_nan(None)
         whole = column.cast(pl.Int64, strict=False)
-        exact = (whole.cast(column.dtype) == column) & (column.abs() < _EXACT[column.dtype])
+        exact = (whole.cast(column.dtype) == column) & (column.abs() < limit)
         odd = column.is_not_null() & ~exact.fill_null(False)
         if odd.any():
             bad = int(odd.arg_max() or 0)
