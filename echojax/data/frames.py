@@ -111,7 +111,8 @@ def _series(frame: Any, key: Any, *, times: bool = False) -> pl.Series:
     if array.dtype.kind in "OUT":
         series = _of_objects(name, array.tolist(), times=times)
     elif array.dtype.kind in "iufM":
-        series = pl.Series(name, array)
+        # Of this machine's byte order: not every version of polars takes another.
+        series = pl.Series(name, array.astype(array.dtype.newbyteorder("=")))
     else:
         raise _unfit(name, str(array.dtype))
     check_kind(_FRAME, series, is_time=times)

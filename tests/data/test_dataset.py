@@ -14,7 +14,9 @@ from echojax.errors import UserError
 def interactions(rows, timed=True):
     """Rows of (user, item, time), small numbers."""
     frame = pl.DataFrame(rows, schema=["user", "item", "time"], orient="row").with_columns(
-        pl.format("u{}", "user"), pl.format("i{}", "item"), pl.col("time").cast(pl.Float64)
+        user=pl.format("u{}", "user"),
+        item=pl.format("i{}", "item"),
+        time=pl.col("time").cast(float),
     )
     return frame if timed else frame.drop("time")
 
