@@ -112,7 +112,7 @@ def _series(frame: Any, key: Any, *, times: bool = False) -> pl.Series:
         series = _of_objects(name, array.tolist(), times=times)
     elif array.dtype.kind in "iufM":
         # Of this machine's byte order: not every version of polars takes another.
-        series = pl.Series(name, array.astype(array.dtype.newbyteorder("=")))
+        series = pl.Series(name, array.astype(array.dtype.newbyteorder("="), copy=False))
     else:
         raise _unfit(name, str(array.dtype))
     check_kind(_FRAME, series, is_time=times)

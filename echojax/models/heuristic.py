@@ -56,6 +56,13 @@ def training_positions(train: Examples) -> np.ndarray:
     return np.union1d(train.start_M, train.target_M)
 
 
+def _training_events(train: Examples) -> tuple[np.ndarray, np.ndarray]:
+    """Return the user, numbered from 0, and the item of each event of training, in order."""
+    positions = training_positions(train)
+    user = np.searchsorted(np.unique(train.start_M), positions, side="right") - 1
+    return user, train.items_T[positions]
+
+
 class Popularity(HeuristicModel):
     """Scores every item by how often it occurs in training."""
 
@@ -94,10 +101,9 @@ class ItemKNN(HeuristicModel):
 
     def __init__(self, train: Examples, num_items: int):
         super().__init__(train, num_items)
-        positions = training_positions(train)
-        user = np.searchsorted(np.unique(train.start_M), positions, side="right") - 1
+        user, items = _training_events(train)
         seen_UxV = sparse.csr_matrix(
-            (np.ones(positions.size), (user, train.items_T[positions])),
+            (np.ones(items.size), (user, items)),
             shape=(int(np.max(user)) + 1, num_items),
         )
         seen_UxV.data[:] = 1.0  # a repeated item counts once
@@ -125,10 +131,8 @@ class LaggedCount(HeuristicModel):
 
     def __init__(self, train: Examples, num_items: int):
         super().__init__(train, num_items)
-        positions = training_positions(train)
-        items = train.items_T[positions]
-        user = np.searchsorted(np.unique(train.start_M), positions, side="right")
-        counts_V = np.bincount(items, minlength=num_items)
+        user, items = _training_events(train)
+        counts_V = training_counts(train, num_items)
         soon_VxV = sparse.csr_matrix((num_items, num_items))
         for lag in range(1, _LAGS + 1):
             same = user[lag:] == user[:-lag]
@@ -144,11 +148,11 @@ class LaggedCount(HeuristicModel):
 
 
 def _fading(
-    item_ids_BxL: np.ndarray, lengths_B: np.ndarray, num_items: int, newest: int | None = None
+    item_ids_BxL: np.ndarray, lengths_B: np.ndarray, num_items: int, newest: float = np.inf
 ) -> sparse.csr_matrix:
     """Return histories as rows over items: 1 / (1 + age) at each item, age 0 being the newest."""
     age_BxL = lengths_B[:, None] - 1 - np.arange(item_ids_BxL.shape[1])
-    row, column = np.nonzero((age_BxL >= 0) & (age_BxL < (newest or age_BxL.size + 1)))
+    row, column = np.nonzero((age_BxL >= 0) & (age_BxL < newest))
     return sparse.csr_matrix(
         (1 / (1.0 + age_BxL[row, column]), (row, item_ids_BxL[row, column])),
         shape=(len(lengths_B), num_items),
