@@ -25,6 +25,7 @@ from echojax.errors import unknown_name
 from echojax.machine import device_name
 from echojax.mesh import one_device
 from echojax.models import MODELS, build_model
+from echojax.models.echomamba4rec import VARIANTS
 from echojax.training.builders import (
     make_step,
     read_data,
@@ -37,7 +38,8 @@ from echojax.training.optimizer import make_optimizer
 from echojax.training.step import compile_step, create_state
 from harness import Row, log
 
-_OFFICIAL = "-official"
+# EchoMamba4Rec in a variant other than its default, by name.
+_VARIANTS = {f"echomamba4rec-{name}": name for name in VARIANTS if name != Config.variant}
 _TRAIN = Path(__file__).parent.parent / "experiments" / "train.py"
 
 
@@ -59,7 +61,7 @@ class Flags:
     steps: int = 12
     """Training steps to time, a model."""
     models: tuple[str, ...] = ("echomamba4rec", "echomamba4rec-official")
-    """Models; with "-official" in the variant of the published code."""
+    """Models; EchoMamba4Rec also in another variant, as echomamba4rec-causal."""
     objective: str | None = None
     """What a row predicts (None: each model's own)."""
     start: bool = False
@@ -72,9 +74,10 @@ class Flags:
 
 def bench(flags: Flags) -> None:
     """Measure what is missing and write the file."""
+    known = [*MODELS, *_VARIANTS]
     for name in flags.models:
-        if name.removesuffix(_OFFICIAL) not in MODELS:
-            raise unknown_name("model in --models", name, list(MODELS))
+        if name not in known:
+            raise unknown_name("model in --models", name, known)
     harness.check_positive(steps=flags.steps, epochs=flags.epochs, seeds=flags.seeds)
     harness.use_cores(flags.cores)
     cases: list[Row] = [{"what": "epoch", "model": name} for name in flags.models]
@@ -92,14 +95,22 @@ def bench(flags: Flags) -> None:
                 log.info("\n".join(f"{name}: {value}" for name, value in row.items()))
 
 
+def _model_flags(name: str) -> dict[str, Any]:
+    """Return the flags of a name in ``--models``."""
+    return (
+        {"model": "echomamba4rec", "variant": _VARIANTS[name]}
+        if name in _VARIANTS
+        else {"model": name}
+    )
+
+
 def time_epoch(flags: Flags, name: str) -> Row:
     """Return seconds an epoch and an evaluation of one model at its own sizes."""
     config = Config(
         dataset=flags.dataset,
         data_dir=None if flags.data_dir is None else str(flags.data_dir),
         objective=flags.objective,
-        model=name.removesuffix(_OFFICIAL),
-        variant="official" if name.endswith(_OFFICIAL) else "echojax",
+        **_model_flags(name),
     )
     config = resolved(config)
     dataset, split = read_data(config)
@@ -155,24 +166,25 @@ def time_start(flags: Flags) -> Row:
     return seconds
 
 
-def time_seeds(flags: Flags, model: str) -> Row:
+def time_seeds(flags: Flags, name: str) -> Row:
     """Return the seconds of whole commands: all seeds at once, and a command for each.
 
     Both begin without compiled programs; of several commands the later ones find those of the
     first.
     """
     assert flags.seeds is not None
-    own = ["--model", model.removesuffix(_OFFICIAL), "--epochs", str(flags.epochs)]
-    own += ["--variant", "official"] if model.endswith(_OFFICIAL) else []
+    own = ["--epochs", str(flags.epochs)]
+    for flag, value in _model_flags(name).items():
+        own += [f"--{flag}", value]
     seconds: dict[str, Any] = {}
     each = [("--seed", seed) for seed in range(flags.seeds)]
-    for name, commands in (("at_once", [("--seeds", flags.seeds)]), ("one_by_one", each)):
+    for way, commands in (("at_once", [("--seeds", flags.seeds)]), ("one_by_one", each)):
         with tempfile.TemporaryDirectory() as folder:
             began = time.perf_counter()
             for flag, number in commands:
                 for _ in _train(flags, folder, f"{flag}-{number}", *own, flag, str(number)):
                     pass
-            seconds[f"{name}_seconds"] = time.perf_counter() - began
+            seconds[f"{way}_seconds"] = time.perf_counter() - began
     return {**seconds, "speed_up": seconds["one_by_one_seconds"] / seconds["at_once_seconds"]}
 
 
