@@ -3,8 +3,8 @@
 Keys at the top of a file are flags for all models, a table has those of the model it is named
 after. The files beside this one are what the results tables were made with; the suites read them.
 
-A table may list under ``tried`` what was tried before the flags were chosen: for each trial, flags of
-which those of the table are not, and its ``score``, the validation NDCG@10, where it is known.
+A table may list under ``tried`` what was tried before its flags were chosen: of each trial, the
+flags that were tried, and the ``score``, its validation NDCG@10, where it is known.
 """
 
 import tomllib
