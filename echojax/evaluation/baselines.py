@@ -19,7 +19,11 @@ Scorer = Callable[[Examples, np.ndarray], np.ndarray]  # (examples, indices) -> 
 
 
 def rank_in_scores(
-    scores_BxV: np.ndarray, targets_B: np.ndarray, excluded_BxS: np.ndarray | None = None
+    scores_BxV: np.ndarray,
+    targets_B: np.ndarray,
+    excluded_BxS: np.ndarray | None = None,
+    *,
+    top: int = TOP,
 ) -> Ranked:
     """Rank targets in dense scores.
 
@@ -27,6 +31,7 @@ def rank_in_scores(
         scores_BxV: any float dtype, column 0 is padding. Not changed.
         targets_B: item numbers.
         excluded_BxS: items that are no candidates, padded with 0; a target stays one.
+        top: how many of the best items are kept.
     """
     rows_B = np.arange(len(targets_B))
     out_BxV = np.isnan(scores_BxV)  # never recommended
@@ -40,18 +45,18 @@ def rank_in_scores(
     rival_BxV[:, 0] = False
     rival_BxV[rows_B, targets_B] = False
     rank_B = 1 + np.count_nonzero(rival_BxV, axis=1).astype(np.int32)
-    return Ranked(rank_B, _top(np.where(out_BxV, -np.inf, scores_BxV)))
+    return Ranked(rank_B, _top(np.where(out_BxV, -np.inf, scores_BxV), top))
 
 
-def _top(scores_BxV: np.ndarray) -> np.ndarray:
-    """Return each row's TOP columns by falling score, then column; 0 for minus infinity.
+def _top(scores_BxV: np.ndarray, k: int) -> np.ndarray:
+    """Return each row's k best columns by falling score, then column; 0 for minus infinity.
 
-    The scores are used up. Taking the first maximum TOP times is faster than np.partition and
+    The scores are used up. Taking the first maximum ten times is faster than np.partition, and
     settles ties.
     """
     rows_B = np.arange(len(scores_BxV))
-    top_BxK = np.zeros((rows_B.size, TOP), np.int32)
-    for place in range(TOP):
+    top_BxK = np.zeros((rows_B.size, k), np.int32)
+    for place in range(k):
         best_B = np.argmax(scores_BxV, axis=1)
         top_BxK[:, place] = np.where(scores_BxV[rows_B, best_B] > -np.inf, best_B, 0)
         scores_BxV[rows_B, best_B] = -np.inf
@@ -68,7 +73,9 @@ def scorer(model: HeuristicModel) -> Scorer:
     return score
 
 
-def rank_by(score: Scorer, examples: Examples, num_items: int, *, exclude_seen: bool) -> Ranked:
+def rank_by(
+    score: Scorer, examples: Examples, num_items: int, *, exclude_seen: bool, top: int = TOP
+) -> Ranked:
     """Rank every example's target by dense scores, in tiles of users."""
     batch_size = max(1, _TILE_SCORES // num_items)
     parts = []
@@ -76,8 +83,9 @@ def rank_by(score: Scorer, examples: Examples, num_items: int, *, exclude_seen: 
         rows = np.arange(first, min(first + batch_size, len(examples)))
         excluded = seen(examples, rows) if exclude_seen else None
         targets = examples.items_T[examples.target_M[rows]]
-        parts.append(rank_in_scores(score(examples, rows), targets, excluded))
-    return Ranked(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+        parts.append(rank_in_scores(score(examples, rows), targets, excluded, top=top))
+    ranks, tops, _ = zip(*parts, strict=True)
+    return Ranked(np.concatenate(ranks), np.concatenate(tops))
 
 
 def evaluate_baselines(

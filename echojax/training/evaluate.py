@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,8 +15,16 @@ from jax.sharding import Mesh
 from echojax.config import Config
 from echojax.data import Dataset, Examples, Split
 from echojax.evaluation.baselines import rank_by, scorer
-from echojax.evaluation.metrics import mean_metrics, summarise
-from echojax.evaluation.ranking import Ranked, Ranker, make_ranker, rank_examples
+from echojax.evaluation.metrics import (
+    CUTOFFS,
+    check_cutoffs,
+    lists_wanted,
+    mean_metrics,
+    measure,
+    named_metrics,
+    summarise,
+)
+from echojax.evaluation.ranking import TOP, Ranked, Ranker, make_ranker, rank_examples
 from echojax.mesh import axes_of, one_device
 from echojax.models import HEURISTICS
 from echojax.models.base import with_axes, with_precision
@@ -87,11 +95,20 @@ def encoder_and_items(
 
 
 def make_evaluator(
-    config: Config, dataset: Dataset, split: Split, graphdef: nnx.GraphDef, mesh: Mesh
+    config: Config,
+    dataset: Dataset,
+    split: Split,
+    graphdef: nnx.GraphDef,
+    mesh: Mesh,
+    *,
+    top: int = TOP,
 ) -> Evaluator:
-    """Return the evaluator of models with this structure, users spread over ``mesh``."""
+    """Return the evaluator of models with this structure, users spread over ``mesh``.
+
+    ``top``: how many of an example's best items are kept.
+    """
     encode, items = encoder_and_items(config, graphdef, mesh)
-    ranker = make_ranker(encode, items, num_items=dataset.num_items, mesh=mesh)
+    ranker = make_ranker(encode, items, num_items=dataset.num_items, top=top, mesh=mesh)
     counts_V = training_counts(split.train, dataset.num_items)
     return Evaluator(config, split, ranker, counts_V, mesh)
 
@@ -112,13 +129,35 @@ class RankedRun(NamedTuple):
     popularity_V: np.ndarray
 
 
-def evaluate_run(folder: Path, part: str, **options: Any) -> dict[str, Any]:
-    """Return the results of one part as ``summarise`` gives them, and the "step" they are of.
+def evaluate_run(
+    folder: Path,
+    part: str,
+    *,
+    metrics: Sequence[str] | None = None,
+    cutoffs: Sequence[int] | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """Return the results of one part, and the "step" they are of.
 
-    Arguments and errors are those of ``rank_run``.
+    Args:
+        folder: the run folder.
+        part: "valid" or "test".
+        metrics: as of ``named_metrics``.
+        cutoffs: likewise; where both are ``None``, the results are those of ``summarise``, else of
+            ``measure``.
+        options: other arguments of ``rank_run``.
+
+    Raises:
+        UserError: as ``rank_run``, ``named_metrics`` and ``measure``.
     """
-    run = rank_run(folder, part, **options)
-    return {"step": run.step, **summarise(run.ranked, run.examples, run.popularity_V)}
+    if metrics is None and cutoffs is None:
+        run = rank_run(folder, part, **options)
+        return {"step": run.step, **summarise(run.ranked, run.examples, run.popularity_V)}
+    read_own_config(folder)  # and the plug-in that registers metrics
+    names = named_metrics(metrics, CUTOFFS if cutoffs is None else cutoffs)
+    run = rank_run(folder, part, names=names, **options)
+    values = measure(run.ranked, run.examples, run.popularity_V, names)
+    return {"step": run.step, **values}
 
 
 def rank_run(
@@ -128,6 +167,7 @@ def rank_run(
     exclude_seen: bool | None = None,
     data_dir: str | None = None,
     data_path: str | None = None,
+    names: Sequence[str] = (),
 ) -> RankedRun:
     """Rank a part of a run's data by its best checkpoint.
 
@@ -137,20 +177,26 @@ def rank_run(
         exclude_seen: overrides the run's.
         data_dir: where the data lies now.
         data_path: where the run's own file lies now.
+        names: full names of the metrics that are wanted.
 
     Raises:
-        UserError: no run, no checkpoint that can be read, or other data than the run's.
+        UserError: no run, no checkpoint that can be read, other data than the run's, or fewer items
+            than a metric's cutoff.
     """
     config = read_own_config(folder)
     if exclude_seen is not None:
         config = dataclasses.replace(config, exclude_seen=exclude_seen)
     dataset, split = read_run_data(folder, config, data_dir=data_dir, data_path=data_path)
+    check_cutoffs(names, dataset.num_items - 1)
+    top = lists_wanted(names) or TOP
     examples, counts_V = getattr(split, part), training_counts(split.train, dataset.num_items)
     if config.model in HEURISTICS:
         score = scorer(HEURISTICS[config.model](split.train, dataset.num_items))
-        ranked = rank_by(score, examples, dataset.num_items, exclude_seen=config.exclude_seen)
+        ranked = rank_by(
+            score, examples, dataset.num_items, exclude_seen=config.exclude_seen, top=top
+        )
         return RankedRun(0, ranked, examples, counts_V)
     best = load_checkpoint(folder, config, dataset.num_items)
     log.info(f"step {best.step} of {folder}")
-    evaluate = make_evaluator(config, dataset, split, best.graphdef, one_device())
+    evaluate = make_evaluator(config, dataset, split, best.graphdef, one_device(), top=top)
     return RankedRun(best.step, evaluate.rank(best.params, part), examples, counts_V)

@@ -20,7 +20,7 @@ def test_scores_on_a_terminal(results, part):
     assert text.replace("\n", "").isprintable()  # no control codes
     assert lines[0].startswith(f"{part}: 40 examples")
     assert lines[1].split() == ["model", "popularity", "Markov", "optimum"]
-    assert len(lines) == 2 + len(metric_names()) + 2
+    assert len(lines) == 2 + len(metric_names()) + 5
     assert len({len(line.rstrip()) for line in lines[1:]}) == 1
     assert len(lines[1]) <= 80
     for name in metric_names():
