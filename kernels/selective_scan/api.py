@@ -12,6 +12,7 @@ from selective_scan.arguments import (
     ScanInputs,
     as_arrays,
     direction_of,
+    over_groups,
     state_dtype,
     time_steps,
     where_valid,
@@ -86,8 +87,9 @@ def selective_scan(
         u: input, (B, L, E).
         delta: time steps before bias and softplus, (B, L, E).
         A: decay rates, (E, N), negative.
-        B: how the input enters the states, (B, L, N).
-        C: how the states are read, (B, L, N).
+        B: how the input enters the states, (B, L, N); or (B, L, G, N) for G groups of E / G
+            neighbouring channels; or (E, N), the same at all times.
+        C: how the states are read, of these shapes too.
         D: weight of the input in the output, (E,).
         z: gate, (B, L, E); the output is multiplied by silu(z).
         delta_bias: added to ``delta``, (E,).
@@ -142,7 +144,9 @@ def bidirectional_scan(
 
     Each array has the shape that ``selective_scan`` takes or, but for ``lengths`` and
     ``segment_ids``, that shape with an axis of 2 in front: the forward direction's and the backward
-    direction's. "pallas_gpu" runs both directions in one launch, and reads what they share once.
+    direction's. B and C of groups have that axis, and those that stay the same are shared; three
+    axes are (B, L, N), and four (2, B, L, N). "pallas_gpu" runs both directions in one launch, and
+    reads what they share once.
 
     Returns:
         y (2, B, L, E): forward and backward, each with its own D and gate.
@@ -156,7 +160,8 @@ def bidirectional_scan(
         if x is None:
             continue
         x = jnp.asarray(x)
-        if x.ndim == len(AXES[name]) or name in ("lengths", "segment_ids"):
+        constant = name in ("B", "C") and x.ndim == 2
+        if x.ndim == len(AXES[name]) or name in ("lengths", "segment_ids") or constant:
             x = x[None]  # shared by both
         elif x.shape[:1] != (2,):
             raise ValueError(f"{name} has shape {x.shape}; its first axis is not 2, the directions")
@@ -165,11 +170,11 @@ def bidirectional_scan(
     one = as_arrays(direction_of(inputs, 0)._asdict())["u"]
 
     def run(name: str, inputs: ScanInputs) -> Array:
-        if name == "pallas_gpu":
+        if name == "pallas_gpu" and inputs.B.ndim == inputs.C.ndim == 4:
             from selective_scan import gpu
 
             return gpu.scan_both(inputs, softplus=delta_softplus)[0]
-        scan = partial(SCANS[name], softplus=delta_softplus)
+        scan = partial(over_groups(SCANS[name]), softplus=delta_softplus)
         return jnp.stack([scan(direction_of(inputs, d), reverse=bool(d))[0] for d in (0, 1)])
 
     return run_by(implementation, run, jax.ShapeDtypeStruct((2, *one.shape), one.dtype), inputs)
@@ -220,7 +225,9 @@ def selective_scan_readout(
     """
     given = {"u": u, "delta": delta, "A": A, "B": B, "C": C, "delta_bias": delta_bias}
     given |= {"initial_state": initial_state, "start": start, "stop": stop}
-    u, delta, A, B, C, delta_bias, state, start, stop = as_arrays(given, {"C": "BN"}).values()
+    u, delta, A, B, C, delta_bias, state, start, stop = as_arrays(
+        given, {"B": "BLN", "C": "BN"}
+    ).values()
     given_dtype, dtype = u.dtype, state_dtype(u, delta, A, B, C)
     batch, length, _ = u.shape
     position_L, valid_BxL = jnp.arange(length), jnp.ones((batch, length), bool)
@@ -271,8 +278,8 @@ def selective_scan_step(
 ) -> tuple[Array, Array]:
     """Take in one more event; return its output, (B, E), and the state after it, (B, E, N).
 
-    Arguments are those of ``selective_scan`` at one position, without the axis L; the state is what
-    ``return_last_state`` gives, or zeros.
+    Arguments are those of ``selective_scan`` at one position, without the axis L: B and C are
+    (B, N) or (B, G, N). The state is what ``return_last_state`` gives, or zeros.
     """
     y_Bx1xE, state = selective_scan(
         u[:, None],

@@ -12,7 +12,14 @@ import jax.numpy as jnp
 from jax import Array
 
 from selective_scan import reference, tiled, xla
-from selective_scan.arguments import Core, Scan, ScanInputs, state_dtype, with_epilogue
+from selective_scan.arguments import (
+    Core,
+    Scan,
+    ScanInputs,
+    over_groups,
+    state_dtype,
+    with_epilogue,
+)
 from selective_scan.platforms import lowered_later, only_for
 
 Inputs = TypeVar("Inputs", bound=tuple[Any, ...])
@@ -82,7 +89,7 @@ def scan_by(implementation: str) -> Scan:
 
     def scan(inputs: ScanInputs, *, softplus: bool, reverse: bool) -> tuple[Array, Array]:
         def run(name: str, inputs: ScanInputs) -> tuple[Array, Array]:
-            return SCANS[name](inputs, softplus=softplus, reverse=reverse)
+            return over_groups(SCANS[name])(inputs, softplus=softplus, reverse=reverse)
 
         u, dtype = inputs.u, state_dtype(*inputs[:5])
         last = jax.ShapeDtypeStruct((u.shape[0], *inputs.A.shape), dtype)
