@@ -22,6 +22,7 @@ from echojax.models.echomamba4rec import (
     EchoMamba4Rec,
     not_causal,
 )
+from echojax.models.esasrec import ESASRec
 from echojax.models.fmlprec import FMLPRec
 from echojax.models.gru4rec import GRU4Rec
 from echojax.models.heuristic import HeuristicModel, ItemKNN, LaggedCount, Markov, Popularity
@@ -52,6 +53,7 @@ MODELS: dict[str, type[SequenceModel]] = {
     "bert4rec": BERT4Rec,
     "fmlp-rec": FMLPRec,
     "hstu": HSTU,
+    "esasrec": ESASRec,
     "gru4rec": GRU4Rec,
     "narm": NARM,
     "caser": Caser,
