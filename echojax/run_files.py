@@ -39,6 +39,10 @@ _Evaluated = _record("Evaluated", {**_PART, "by_length": _list[_ByLength]})
 _Tuning = _record(
     "Tuning", {"trials": int, "epochs": _Number, "seconds": _Number, "found": _dict[str, Any]}
 )
+_Baseline = _record(
+    "Baseline",
+    {"valid": _Part, "test": _Part, "lags": NotRequired[int], "damping": NotRequired[_Number]},
+)
 _Results = _record(
     "Results",
     {
@@ -46,7 +50,7 @@ _Results = _record(
         "dataset": _record("Dataset", {"name": str, "items": NotRequired[int]}),
         "valid": _Evaluated,
         "test": _Evaluated,
-        "baselines": _dict[str, _record("Baseline", {"valid": _Part, "test": _Part})],
+        "baselines": _dict[str, _Baseline],
         "train": _record("Train", {"seconds": _Number}),
         "versions": dict,
         "device": str,

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from echojax.config import Config
 from echojax.data import Dataset, Examples, Split
-from echojax.evaluation.baselines import rank_by, scorer
+from echojax.evaluation.baselines import fit_heuristic, rank_by, scorer
 from echojax.evaluation.metrics import (
     CUTOFFS,
     check_cutoffs,
@@ -183,7 +183,7 @@ def rank_run(
         UserError: no run, no checkpoint that can be read, other data than the run's, or fewer items
             than a metric's cutoff.
     """
-    config = read_own_config(folder)
+    own = config = read_own_config(folder)
     if exclude_seen is not None:
         config = dataclasses.replace(config, exclude_seen=exclude_seen)
     dataset, split = read_run_data(folder, config, data_dir=data_dir, data_path=data_path)
@@ -191,7 +191,7 @@ def rank_run(
     top = lists_wanted(names) or TOP
     examples, counts_V = getattr(split, part), training_counts(split.train, dataset.num_items)
     if config.model in HEURISTICS:
-        score = scorer(HEURISTICS[config.model](split.train, dataset.num_items))
+        score = scorer(fit_heuristic(own, split, dataset.num_items))
         ranked = rank_by(
             score, examples, dataset.num_items, exclude_seen=config.exclude_seen, top=top
         )
