@@ -14,7 +14,7 @@ BEYOND_ACCURACY = {  # label and format
     "novelty@10": ("Novelty@10", ".2f"),
     "gini@10": ("Gini@10", ".4f"),
     "serendipity@10": ("Serendipity@10", ".4f"),
-    "ece": ("Calibration error", ".4f"),
+    "ece": ("ECE", ".4f"),
 }
 _MOST_INTERVALS = 4  # in 80 columns
 

@@ -17,7 +17,7 @@ def test_many_systems_on_a_terminal(results):
     out = io.StringIO()
     Console(file=out, width=80).print(results_table(results))
     lines = out.getvalue().splitlines()
-    assert len(lines) == 2 + len(metric_names()) + 2
+    assert len(lines) == 2 + len(metric_names()) + 5
     assert lines[2].count("±") == 1
     assert "lagged count" in lines[1]
     assert score_table(results, "test").notes == ["Lagged count: J 8, a 0.5, chosen by validation."]
