@@ -147,8 +147,9 @@ class Run:
         *,
         split: Split = "test",
         exclude_seen: bool | None = None,
+        prequential: bool = False,
         ks: Iterable[int] = (5, 10, 20),
-        metrics: Iterable[str] | None = None,
+        metrics: str | Iterable[str] | None = None,
         data_dir: str | None = None,
         data_path: str | None = None,
     ) -> dict[str, float]:
@@ -157,6 +158,8 @@ class Run:
         Args:
             split: "valid" or "test".
             exclude_seen: leave items of the history out of the ranking; ``None``: as the run did.
+            prequential: score all events of a window in one pass, of a causal model on a global
+                time split.
             ks: cutoffs.
             metrics: such as "recall" and "novelty@10" (docs/data.md lists them); ``None``: hit
                 rate, NDCG, MRR and those of plug-ins.
@@ -164,20 +167,18 @@ class Run:
             data_path: where the run's own file lies now.
 
         Raises:
-            UserError: no checkpoint that can be read, other data, no such metric, an odd cutoff.
+            UserError: no checkpoint, other data, no such metric, a cutoff or protocol not for it.
         """
         if split not in ("valid", "test"):
             raise unknown_name("split", split, ["valid", "test"])
         ks = tuple(ks) if isinstance(ks, Iterable) else (ks,)
-        if isinstance(metrics, str) or not isinstance(metrics, Iterable | None):
-            metrics = (metrics,)
         names = named_metrics(metrics, ks)
         how: dict[str, Any] = {"exclude_seen": exclude_seen, "metrics": names}
-        how |= {"data_dir": data_dir, "data_path": data_path}
-        anew = exclude_seen not in (None, self.config.exclude_seen) or data_dir or data_path
+        how |= {"prequential": prequential, "data_dir": data_dir, "data_path": data_path}
+        anew = exclude_seen not in (None, self.config.exclude_seen)
         values = []
         for one in self.seeds:
-            if anew or lists_wanted(names):
+            if anew or prequential or data_dir or data_path or lists_wanted(names):
                 with _as_found(quiet=True):
                     values.append(evaluate_run(one.folder, split, **how))
             else:

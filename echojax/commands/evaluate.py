@@ -22,6 +22,9 @@ class Flags:
     novelty, gini, serendipity, ece, or a plug-in's (None: those that results.json has)."""
     ks: str | None = None
     """Cutoffs of them, between commas (None: 5,10,20)."""
+    evaluate: Literal["one-by-one", "prequential"] = "one-by-one"
+    """Score each event by a pass over its own history, or all of a window in one pass (causal
+    models, runs with --split global-time)."""
     exclude_seen: bool | None = None
     """Leave items of the history out of the ranking (None: as the run did)."""
     data_dir: str | None = None
@@ -51,6 +54,7 @@ def main(words: list[str]) -> None:
         metrics=None if flags.metrics is None else _words(flags.metrics),
         cutoffs=None if flags.ks is None else [_number(word) for word in _words(flags.ks)],
         exclude_seen=flags.exclude_seen,
+        prequential=flags.evaluate == "prequential",
         data_dir=flags.data_dir,
         data_path=flags.data_path,
     )

@@ -38,13 +38,13 @@ def metric_names(cutoffs: Sequence[int] = CUTOFFS) -> list[str]:
 
 
 def named_metrics(
-    metrics: Iterable[str] | None = None, cutoffs: Sequence[int] = CUTOFFS
+    metrics: str | Iterable[str] | None = None, cutoffs: Sequence[int] = CUTOFFS
 ) -> list[str]:
     """Return the full names of metrics, such as recall@5; ece and registered ones have no cutoff.
 
     Args:
-        metrics: such as "recall", "recall@3" and "ece"; ``None``: those that every run reports,
-            and those registered.
+        metrics: one or several, such as "recall", "recall@3" and "ece"; ``None``: those that every
+            run reports, and those registered.
         cutoffs: of the metrics that are given without one.
 
     Raises:
@@ -57,6 +57,8 @@ def named_metrics(
             raise UserError(f"--ks takes whole numbers of at least 1, such as 5,10, not {cutoff!r}")
     if metrics is None:
         return [*metric_names(cutoffs), *REGISTERED]
+    if isinstance(metrics, str) or not isinstance(metrics, Iterable):  # from Python, anything
+        metrics = (metrics,)
     kinds = [*_OF_RANKS, *OF_LISTS]
     names: list[str] = []
     for metric in metrics:

@@ -67,7 +67,7 @@ HEURISTICS: dict[str, type[HeuristicModel]] = {
     "lagged-count": LaggedCount,
 }
 
-_OURS = (*MODELS, *HEURISTICS)
+OURS = (*MODELS, *HEURISTICS)
 _COUNTED = ("lags", "damping")  # sizes of a heuristic model
 _FIELDS = [field.name for field in dataclasses.fields(Config)]
 _GIVEN = ("num_items", "rngs")  # to every constructor
@@ -95,7 +95,7 @@ def register_model(name: str) -> Callable[[M], M]:
         UserError: the name is echojax's own, the class is no ``SequenceModel``, it lacks a method,
             or its constructor wants an argument that no flag can be, or that is one already.
     """
-    check_new_name("model", name, _OURS)
+    check_new_name("model", name, OURS)
 
     def register(model: M) -> M:
         if not (isinstance(model, type) and issubclass(model, SequenceModel)):

@@ -52,8 +52,8 @@ def _calibration(results: dict[str, Any]) -> list[str]:
     if "ece" not in results["test"]:
         return []
     return [
-        "ECE, the expected calibration error, is by how much the softmax's probability of the first "
-        "item misses the share of users for whom it is right, in the mean over 15 bins of it."
+        "ECE, the expected calibration error, is by how much the softmax's probability of the "
+        "first item misses the share of users for whom it is right, in the mean over 15 bins of it."
     ]
 
 
