@@ -176,15 +176,13 @@ class Mamba(TimeSharded):
             lengths_B = within(lengths_B, length, axis)
         u_BxLxE = self._convolve(x_BxLxE, lengths_B, reverse)
         u_BxE = at_position(u_BxLxE, position_B, axis)
-        inputs = self.rank + self.d_state
-        x_kernel = self.x_proj.kernel[...]
-        dt_BxLxR, B_BxLxN = jnp.split(u_BxLxE @ x_kernel[:, :inputs], [self.rank], axis=-1)
+        dt_BxLxR, B_BxLxN = self._entering(u_BxLxE)
         y_BxE = selective_scan_readout(
             u_BxLxE,
             self.dt_proj(dt_BxLxR),
             -jnp.exp(self.A_log_ExN[...]),
             B_BxLxN,
-            u_BxE @ x_kernel[:, inputs:],
+            self._read_by(u_BxE),
             delta_bias=self.dt_bias_E[...],
             delta_softplus=True,
             start=within(start_B, length, axis),
@@ -213,27 +211,34 @@ class Mamba(TimeSharded):
         # Version k of a position is that of the prefix which ends k items later; the last one,
         # k = d_conv - 1, is settled.
         later = jnp.concatenate([x_BxLxE, neighbours(x_BxLxE, taps - 1, axis, reverse=True)], 1)
-        x_BxLxE, versions = self.conv_bias_E[...], []
+        x_BxLxE, u, dt, B = self.conv_bias_E[...], [], [], []
         for k in range(taps):
             x_BxLxE = x_BxLxE + later[:, k : k + length] * self.conv_kernel_KxE[taps - 1 - k]
-            versions.append(nnx.silu(x_BxLxE))
-        u_KxBxLxE = jnp.stack(versions)
-        dt_KxBxLxR, B_KxBxLxN, _ = self._selected(u_KxBxLxE)
-        dt_KxBxLxE = nnx.softplus(self.dt_proj(dt_KxBxLxR) + self.dt_bias_E[...])
+            u.append(nnx.silu(x_BxLxE))
+            dt_BxLxR, B_BxLxN = self._entering(u[-1])
+            dt.append(self.dt_proj(dt_BxLxR))
+            B.append(B_BxLxN)
+
         # Of the first item too, what is read (C, D) changes until its convolution is full.
         place_L = jnp.arange(length) + (jax.lax.axis_index(axis) * length if axis else 0)
-        first_KxBxE = jnp.stack([at_position(u, first_B, axis) for u in u_KxBxLxE])
-        first_BxLxE = first_KxBxE[jnp.minimum(place_L, taps - 1)].swapaxes(0, 1)
+        version_LxK = nnx.one_hot(jnp.minimum(place_L, taps - 1), taps, dtype=x_BxLxD.dtype)
+
+        def of_prefixes(x_KxBxF: Array) -> Array:
+            return jnp.einsum("lk,kbf->blf", version_LxK, x_KxBxF, precision="highest")
+
+        first_KxBxE = jnp.stack([at_position(x, first_B, axis) for x in u])
         y_BxLxE = selective_scan_prefix_readouts(
-            u_KxBxLxE,
-            dt_KxBxLxE,
+            jnp.stack(u),
+            jnp.stack(dt),
             -jnp.exp(self.A_log_ExN[...]),
-            B_KxBxLxN,
-            self._selected(first_BxLxE)[2],
+            jnp.stack(B),
+            of_prefixes(self._read_by(first_KxBxE)),
+            delta_bias=self.dt_bias_E[...],
+            delta_softplus=True,
             lengths=within(lengths_B, length, axis),
             axis_name=axis,
         )
-        y_BxLxE += self.D_E[...] * first_BxLxE
+        y_BxLxE += of_prefixes(self.D_E[...] * first_KxBxE)
         return self.out_proj(y_BxLxE * nnx.silu(z_BxE)[:, None])
 
     def _convolve(self, x_BxLxE: Array, lengths_B: Array | None, reverse: bool) -> Array:
@@ -302,7 +307,7 @@ class Mamba(TimeSharded):
         u_BxKxE = jnp.stack(
             [self._convolved(padded_Bx2KxE[:, i : i + taps][:, ::-1]) for i in range(taps)], axis=1
         )
-        dt_BxKxR, B_BxKxN, _ = self._selected(u_BxKxE)
+        dt_BxKxR, B_BxKxN = self._entering(u_BxKxE)
         dt_BxKxE = nnx.softplus(self.dt_proj(dt_BxKxR) + self.dt_bias_E[...])
         real_BxK = jnp.arange(taps) >= taps - 1 - state.count_B[:, None]
         dt_BxKxE = jnp.where(real_BxK[..., None], dt_BxKxE, 0).astype(state.ssm_state_BxExN.dtype)
@@ -322,7 +327,7 @@ class Mamba(TimeSharded):
             state.count_B + 1,
         )
         u_BxE = self._convolved(first_BxKxE[:, ::-1])
-        C_BxN = self._selected(u_BxE)[2]
+        C_BxN = self._read_by(u_BxE)
         y_BxE = jnp.einsum("ben,bn->be", ssm_state_BxExN, C_BxN, precision="highest")
         y_BxE = y_BxE.astype(u_BxE.dtype) + self.D_E[...] * u_BxE
         return state, self.out_proj(y_BxE * nnx.silu(z_BxE))
@@ -341,6 +346,16 @@ class Mamba(TimeSharded):
         """Return dt before ``dt_proj``, B and C of the scan's inputs (..., E)."""
         dt, B, C = jnp.split(self.x_proj(u), [self.rank, self.rank + self.d_state], axis=-1)
         return dt, B, C
+
+    def _entering(self, u: Array) -> tuple[Array, Array]:
+        """Return dt before ``dt_proj`` and B of the scan's inputs: those of ``_selected``."""
+        entering = u @ self.x_proj.kernel[...][:, : self.rank + self.d_state]
+        dt, B = jnp.split(entering, [self.rank], axis=-1)
+        return dt, B
+
+    def _read_by(self, u: Array) -> Array:
+        """Return C of the scan's inputs: that of ``_selected``."""
+        return u @ self.x_proj.kernel[...][:, self.rank + self.d_state :]
 
 
 def time_step_bias(

@@ -70,32 +70,31 @@ def selective_scan_prefix_readouts(
     _, delta, A, B, C, delta_bias, lengths = as_arrays(given, axes, K=len(u)).values()
     (versions, batch, length, channels), states = u.shape, A.shape[1]
     dtype, given_dtype = state_dtype(u, delta, A, B, C), u.dtype
-    dt_KxBxLxE = time_steps(delta, delta_bias, delta_softplus, None, dtype)
     C = C.astype(dtype) if C.ndim == 3 else C.astype(dtype)[:, None]
-
-    def of_prefixes(x_KxBxLxF: Array) -> Array:
-        """Return what position m - k has in the prefix that ends at m, at m."""
-        moved = [moved_later(x, k, axis_name) for k, x in enumerate(x_KxBxLxF.astype(dtype))]
-        return jnp.stack(moved)
-
-    dt_KxBxLxE, terms_KxBxLxE = of_prefixes(dt_KxBxLxE), of_prefixes(dt_KxBxLxE * u)
-    settled_BxLxE = running_sum(dt_KxBxLxE[-1], axis_name)
-    open_KxBxLxE = jnp.cumsum(dt_KxBxLxE[-2::-1], axis=0)[::-1]  # of a position, and those after
-    S_KxBxLxE = jnp.concatenate(
-        [settled_BxLxE + open_KxBxLxE - dt_KxBxLxE[:-1], (settled_BxLxE - dt_KxBxLxE[-1])[None]]
-    )
+    rates_ExN = A.astype(dtype)
     place_L = jnp.arange(length) + (jax.lax.axis_index(axis_name) * length if axis_name else 0)
-    inside_KxBxL = (place_L >= jnp.arange(versions)[:, None])[:, None] & jnp.ones(
-        (batch, length), bool
-    )
+    valid_BxL = jnp.ones((batch, length), bool)
     if lengths is not None:
-        inside_KxBxL &= jnp.arange(length) < lengths[:, None]
-    w_RxE = decayed_sum(
-        S_KxBxLxE.reshape(-1, channels),
-        A.astype(dtype),
-        (C * of_prefixes(B)).reshape(-1, states),
-        inside_KxBxL.reshape(-1),
-    )
-    terms_KxBxLxE *= w_RxE.reshape(S_KxBxLxE.shape)
-    y_BxLxE = running_sum(terms_KxBxLxE[-1], axis_name) + terms_KxBxLxE[:-1].sum(0)
+        valid_BxL &= jnp.arange(length) < lengths[:, None]
+
+    # At m stands what position m - k has in the prefix that ends at m, first that of the settled
+    # ones. S there is that of position m - k - 1 and its time step.
+    y_BxLxE = S_BxLxE = None
+    for k in range(versions - 1, -1, -1):
+        dt_BxLxE = time_steps(delta[k], delta_bias, delta_softplus, None, dtype)
+        term_BxLxE = moved_later(dt_BxLxE * u[k], k, axis_name)
+        dt_BxLxE = moved_later(dt_BxLxE, k, axis_name)
+        if S_BxLxE is None:
+            S_BxLxE = running_sum(dt_BxLxE, axis_name) - dt_BxLxE
+        B_BxLxN = moved_later(B[k].astype(dtype), k, axis_name)
+        w_RxE = decayed_sum(
+            S_BxLxE.reshape(-1, channels),
+            rates_ExN,
+            (C * B_BxLxN).reshape(-1, states),
+            (valid_BxL & (place_L >= k)).reshape(-1),
+        )
+        term_BxLxE *= w_RxE.reshape(term_BxLxE.shape)
+        y_BxLxE = running_sum(term_BxLxE, axis_name) if y_BxLxE is None else y_BxLxE + term_BxLxE
+        S_BxLxE += dt_BxLxE
+    assert y_BxLxE is not None
     return y_BxLxE.astype(given_dtype)

@@ -20,6 +20,7 @@ from selective_scan.arguments import (
     time_steps,
     valid_mask,
 )
+from selective_scan.readout import time_after
 
 
 def scan_over_time(
@@ -86,19 +87,21 @@ def moved_later(x_BxLxF: Array, by: int, axis: str | None) -> Array:
     """Return what stood ``by`` positions before each one, (B, L, F); 0 where nothing did."""
     if not by:
         return x_BxLxF
+    # XLA's CPU compiler would compute what it fuses with a concatenation one number at a time.
+    x_BxLxF = jax.lax.optimization_barrier(x_BxLxF)
     batch, length, width = x_BxLxF.shape
     if axis is None:
-        before = jnp.zeros((batch, by, width), x_BxLxF.dtype)
+        before = jnp.zeros((batch, min(by, length), width), x_BxLxF.dtype)
     else:
         after = [(i, i + 1) for i in range(jax.lax.axis_size(axis) - 1)]
         before = jax.lax.ppermute(x_BxLxF[:, -by:], axis, after)
-    return jnp.concatenate([before, x_BxLxF], axis=1)[:, :length]
+    moved_BxLxF = jnp.concatenate([before, x_BxLxF[:, :-by]], axis=1)
+    return jax.lax.optimization_barrier(moved_BxLxF)
 
 
 def running_sum(x_BxLxF: Array, axis: str | None) -> Array:
     """Return the sum over all positions up to each one, itself included, (B, L, F)."""
-    # ``lax.cumsum`` does the same several times slower on the CPU (as an O(L^2) window).
-    sums_BxLxF = jax.lax.associative_scan(jnp.add, x_BxLxF, axis=1)
+    sums_BxLxF = x_BxLxF + time_after(x_BxLxF, True)
     if axis is None:
         return sums_BxLxF
     shards_SxBxF = jax.lax.all_gather(sums_BxLxF[:, -1], axis)
