@@ -123,10 +123,11 @@ def test_it_makes_every_run_and_the_page(made, suite_file, tmp_path):
             assert f"<th>{split}, {ranking}</th>" in page
         assert f"<th>{split}, 100 sampled, uniform</th>" in page
     assert "runs are missing" not in page
+    assert rows_of(made, "Order of events")[0] == "tied events"
     # The page is made of the packed results alone, wherever they are.
     kept = tmp_path / "kept"
     kept.mkdir()
-    for name in ("runs.parquet", "ranks.parquet"):
+    for name in ("runs.parquet", "ranks.parquet", "order.json"):
         shutil.copy(made / name, kept)
     assert make(suite_file, kept, report_only=True)[0]
     assert (kept / "page.html").read_text() == page
