@@ -142,6 +142,12 @@ class ModelFlags:
     """Share of a sequence's items that the cloze objective hides."""
     dropout: Annotated[Share | None, Fact.MODEL_SIZE] = None
     """Dropout rate."""
+    lags: ModelSize = None
+    """J of the lagged count: the newest items that count, and how soon is soon (None: 1, 2, 4 or 8,
+    whichever is best on validation)."""
+    damping: Annotated[Annotated[float, Meta(ge=0, le=1)] | None, Fact.MODEL_SIZE] = None
+    """a of the lagged count: how far frequent items count less (None: 0, 0.5 or 1, by
+    validation)."""
     max_len: Size | None = None
     """How many of the newest items are read (None: 200 for ml-1m, the data set's own elsewhere)."""
     scan: str = "auto"

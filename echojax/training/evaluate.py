@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from echojax.config import Config
 from echojax.data import Dataset, Examples, Split
-from echojax.evaluation.baselines import rank_by, scorer
+from echojax.evaluation.baselines import fit_heuristic, rank_by, scorer
 from echojax.evaluation.metrics import mean_metrics, summarise
 from echojax.evaluation.ranking import Ranked, Ranker, make_ranker, rank_examples
 from echojax.mesh import axes_of, one_device
@@ -141,13 +141,13 @@ def rank_run(
     Raises:
         UserError: no run, no checkpoint that can be read, or other data than the run's.
     """
-    config = read_own_config(folder)
+    own = config = read_own_config(folder)
     if exclude_seen is not None:
         config = dataclasses.replace(config, exclude_seen=exclude_seen)
     dataset, split = read_run_data(folder, config, data_dir=data_dir, data_path=data_path)
     examples, counts_V = getattr(split, part), training_counts(split.train, dataset.num_items)
     if config.model in HEURISTICS:
-        score = scorer(HEURISTICS[config.model](split.train, dataset.num_items))
+        score = scorer(fit_heuristic(own, split, dataset.num_items))
         ranked = rank_by(score, examples, dataset.num_items, exclude_seen=config.exclude_seen)
         return RankedRun(0, ranked, examples, counts_V)
     best = load_checkpoint(folder, config, dataset.num_items)
