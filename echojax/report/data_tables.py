@@ -108,7 +108,10 @@ def order_table(found: Certificate) -> Table:
     names = [
         precisions[one.time_precision] + ", random" * (one.ties == "random") for one in found.orders
     ]
-    about = "Scores are on test, leave-one-out, every item ranked, seen items kept; lagged count: J 4, a .5."
+    about = (
+        "Scores are on test, leave-one-out, every item ranked, seen items kept; the lagged count "
+        "has J 4, a .5."
+    )
     if found.timed:
         notes = [
             "Tied: neighbouring events of a user, and test items and the event before them, at one "
