@@ -314,7 +314,8 @@ def _published_table(rows: Mapping[str, Sequence[_Row]], first: RunResult, sourc
         "All are by leave-one-out and a ranking of every item. Ours is the same checkpoint with "
         "seen items treated as in the published number. Reached, or not, is said of NDCG@10 (HR@10 "
         "where that is all) and only where no difference of protocol is known: another order of "
-        "events ranks other test items. Published numbers have no intervals.",
+        "events ranks other test items. Where both have exact times, ties of them may still be "
+        "ordered otherwise, which is not known. Published numbers have no intervals.",
         f"Ours otherwise: {first.config['k_core']}-core, events of one time "
         f"{order_words(data)}, histories of {first.config['max_len']} items, ties of score count "
         "against the model, epoch chosen on validation.",
