@@ -98,8 +98,8 @@ class ModelFlags:
     """What to learn."""
 
     model: str = "echomamba4rec"
-    """Name of the model: echomamba4rec, mamba4rec, sasrec, hstu, bert4rec, gru4rec, narm, caser,
-    fmlp-rec; popularity, markov, item-knn, lagged-count."""
+    """Name of the model: echomamba4rec, mamba4rec, sasrec, esasrec, hstu, bert4rec, gru4rec, narm,
+    caser, fmlp-rec; popularity, markov, item-knn, lagged-count."""
     variant: Literal["echojax", "causal", "official"] = "echojax"
     """EchoMamba4Rec as corrected here, the same with a causal filter (all prefixes of a history
     train in one pass), or exactly the authors' function."""

@@ -22,6 +22,7 @@ from echojax.models.echomamba4rec import (
     EchoMamba4Rec,
     not_causal,
 )
+from echojax.models.esasrec import ESASRec
 from echojax.models.fmlprec import FMLPRec
 from echojax.models.gru4rec import GRU4Rec
 from echojax.models.heuristic import HeuristicModel, ItemKNN, LaggedCount, Markov, Popularity
@@ -52,6 +53,7 @@ MODELS: dict[str, type[SequenceModel]] = {
     "bert4rec": BERT4Rec,
     "fmlp-rec": FMLPRec,
     "hstu": HSTU,
+    "esasrec": ESASRec,
     "gru4rec": GRU4Rec,
     "narm": NARM,
     "caser": Caser,
@@ -65,7 +67,7 @@ HEURISTICS: dict[str, type[HeuristicModel]] = {
     "lagged-count": LaggedCount,
 }
 
-_OURS = (*MODELS, *HEURISTICS)
+OURS = (*MODELS, *HEURISTICS)
 _COUNTED = ("lags", "damping")  # sizes of a heuristic model
 _FIELDS = [field.name for field in dataclasses.fields(Config)]
 _GIVEN = ("num_items", "rngs")  # to every constructor
@@ -93,7 +95,7 @@ def register_model(name: str) -> Callable[[M], M]:
         UserError: the name is echojax's own, the class is no ``SequenceModel``, it lacks a method,
             or its constructor wants an argument that no flag can be, or that is one already.
     """
-    check_new_name("model", name, _OURS)
+    check_new_name("model", name, OURS)
 
     def register(model: M) -> M:
         if not (isinstance(model, type) and issubclass(model, SequenceModel)):
