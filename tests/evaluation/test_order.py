@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from echojax.data import prepare
+from echojax.evaluation import order
 from echojax.evaluation.order import SEEDS, agreement, certify
 from echojax.report.data_tables import order_table
 
@@ -57,3 +58,10 @@ def test_without_times_there_is_one_order():
     table = order_table(found)
     assert table.notes[0].startswith("There are no times")
     assert [cell.text for cell in table.cells[2]] == ["ties in one order", "–"]
+
+
+def test_of_many_users_a_sample_is_ranked(monkeypatch):
+    monkeypatch.setattr(order, "_SCORES", 1)
+    found = certify(prepared)
+    assert (found.ranked, found.tests) == (1, 3)
+    assert order_table(found).notes[-1] == "The scores are of 1 of 3 users."
