@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from echojax.config import RESUMABLE, Config, as_dict, flag
+from echojax.config import LIMITS, RESUMABLE, Config, as_dict, flag
 from echojax.data import load_dataset
 from echojax.errors import UserError
 from echojax.files import write_atomically
@@ -18,9 +18,6 @@ from echojax.training.builders import resolved
 from echojax.training.run_folder import read_config
 
 log = logging.getLogger(__name__)
-
-# How long a run trains: one that is finished can only go on, not be cut.
-LIMITS = ("epochs", "max_steps", "patience")
 
 State = Literal["new", "interrupted", "finished"]
 
