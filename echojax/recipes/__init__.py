@@ -1,8 +1,11 @@
 """Recipes: the flags that a model is trained with on a data set, one TOML file a data set.
 
 Keys at the top of a file are flags for all models, a table has those of the model it is named
-after. ``[space]`` has what ``echojax tune`` searches, ``[MODEL.space]`` what differs for a model.
-The files beside this one are what the results tables were made with; the suites read them.
+after. The files beside this one are what the results tables were made with; the suites read them.
+
+A table may list under ``tried`` what was tried before its flags were chosen: of each trial, the
+flags that were tried, and the ``score``, its validation NDCG@10, where it is known. ``[space]`` has
+what ``echojax tune`` searches for all models, ``[MODEL.space]`` what differs for one.
 """
 
 import tomllib
@@ -15,11 +18,11 @@ from echojax.errors import UserError, unknown_name
 from echojax.models import HEURISTICS, MODELS
 
 Flags = dict[str, Any]  # of train.py, with _ for -
+SPACE, TRIED = "space", "tried"
 
 _FOLDER = Path(__file__).parent
 _KINDS = typing.get_type_hints(Config)
 _DATA = [name for name in _KINDS if name.startswith("data")]
-_SPACE = "space"
 
 
 def read_recipe(recipe: str, model: str, dataset: str | None) -> Flags:
@@ -34,6 +37,37 @@ def read_recipe(recipe: str, model: str, dataset: str | None) -> Flags:
         UserError: in one line, there is no such recipe, it has none for this model, or what is
             wrong in it.
     """
+    common, tables = _read(_file_of(recipe, dataset), "--recipe")
+    return _flags(common | _of_model(recipe, model, tables))
+
+
+def read_tried(recipe: str, model: str, dataset: str | None) -> list[Flags] | None:
+    """Return what was tried for a recipe; ``None`` where it does not say.
+
+    Arguments and errors are those of ``read_recipe``.
+    """
+    _, tables = _read(_file_of(recipe, dataset), "--recipe")
+    return _of_model(recipe, model, tables).get(TRIED)
+
+
+def read_space(path: Path, model: str, name: str) -> dict[str, Any]:
+    """Return what a file says of the space to search for a model, by flag; it is not checked.
+
+    Args:
+        path: of recipes, or of a space alone.
+        model: whose space: the file's, with what the model's own table changes.
+        name: the flag that named the file, for errors.
+    """
+    common, tables = _read(path, name)
+    return common.get(SPACE, {}) | tables.get(model, {}).get(SPACE, {})
+
+
+def included_recipes(dataset: str | None) -> Path | None:
+    """Return the file that comes along for a named data set, ``None`` where there is none."""
+    return next((path for path in _FOLDER.glob("*.toml") if path.stem == dataset), None)
+
+
+def _file_of(recipe: str, dataset: str | None) -> Path:
     path = included_recipes(dataset) if recipe == "best" else Path(recipe)
     if path is None:
         data = f"--dataset {dataset}" if dataset else "a file of your own"
@@ -42,52 +76,38 @@ def read_recipe(recipe: str, model: str, dataset: str | None) -> Flags:
             f"--recipe best: there is none for {data}, only for {names}; leave it out, or name a "
             "recipe's file"
         )
-    common, tables = _read(path, "--recipe")
-    common.pop(_SPACE, None)
+    return path
+
+
+def _read(path: Path, name: str) -> tuple[Flags, dict[str, Flags]]:
+    """Return what a file has for all models, and by model."""
+    _, content = read_toml(path, name)
+    tables = {key: one for key, one in content.items() if isinstance(one, dict) and key != SPACE}
+    common = {key: value for key, value in content.items() if key not in tables}
+    for model, table in tables.items():
+        if model not in (known := [*MODELS, *HEURISTICS]):
+            raise UserError(f"{path}: {unknown_name('model', model, known)}")
+        check_flags(_flags(table), f"{path}, [{model}]", "a recipe")
+        check_tried(table.get(TRIED, []), f"{path}, [{model}]")
+    check_flags({key: one for key, one in common.items() if key != SPACE}, str(path), "a recipe")
+    for table in (common, *tables.values()):
+        if not isinstance(table.get(SPACE, {}), dict):
+            raise UserError(f"{path}: space must be a table, not {table[SPACE]!r:.80}")
+    return common, tables
+
+
+def _of_model(recipe: str, model: str, tables: dict[str, Flags]) -> Flags:
     if model not in tables:
         raise UserError(
             f"--recipe {recipe} is for other models than {model} ({', '.join(tables)}); leave it "
             "out, or name one of these as --model"
         )
-    return common | {name: value for name, value in tables[model].items() if name != _SPACE}
+    return tables[model]
 
 
-def included_recipes(dataset: str | None) -> Path | None:
-    """Return the file that comes along for a named data set, ``None`` where there is none."""
-    return next((path for path in _FOLDER.glob("*.toml") if path.stem == dataset), None)
-
-
-def read_space(path: Path, model: str, name: str) -> dict[str, Any]:
-    """Return what a file says of the space to search for a model, not checked, by knob.
-
-    Args:
-        path: of recipes, or of a space alone.
-        model: whose space: the file's, with what the model's own table changes.
-        name: the flag that named the file, for errors.
-    """
-    common, tables = _read(path, name)
-    return common.get(_SPACE, {}) | tables.get(model, {}).get(_SPACE, {})
-
-
-def _read(path: Path, name: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Return what a file has for all models, and by model; spaces are not checked."""
-    _, content = read_toml(path, name)
-    tables = {key: table for key, table in content.items() if isinstance(table, dict)}
-    tables.pop(_SPACE, None)
-    common = {key: value for key, value in content.items() if key not in tables}
-    for key, table in tables.items():
-        if key not in (known := [*MODELS, *HEURISTICS]):
-            raise UserError(f"{path}: {unknown_name('model', key, known)}")
-        _check(table, f"{path}, [{key}]")
-    _check(common, str(path))
-    return common, tables
-
-
-def _check(table: dict[str, Any], where: str) -> None:
-    flags = {name: value for name, value in table.items() if name != _SPACE}
-    check_flags(flags, where, "a recipe")
-    if not isinstance(table.get(_SPACE, {}), dict):
-        raise UserError(f"{where}: space must be a table of flags, not {table[_SPACE]!r:.80}")
+def _flags(table: Flags) -> Flags:
+    """Return what a table has besides the space and what was tried."""
+    return {name: value for name, value in table.items() if name not in (SPACE, TRIED)}
 
 
 def read_toml(path: Path, name: str) -> tuple[str, dict[str, Any]]:
@@ -99,6 +119,18 @@ def read_toml(path: Path, name: str) -> tuple[str, dict[str, Any]]:
         raise UserError(f"{name} {path}: no such file") from None
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read as TOML: {error}") from None
+
+
+def check_tried(trials: object, where: str) -> None:
+    """Raise ``UserError`` unless these are trials: flags, each with a score or without."""
+    if not isinstance(trials, list) or not all(isinstance(trial, dict) for trial in trials):
+        raise UserError(f"{where}: tried must list trials, as [{{ dropout = 0.2, score = 0.05 }}]")
+    for trial in trials:
+        flags = {name: value for name, value in trial.items() if name != "score"}
+        check_flags(flags, f"{where}, tried", "a recipe")
+        score = trial.get("score", 0)
+        if type(score) not in (int, float) or not 0 <= score <= 1:
+            raise UserError(f"{where}, tried: score must be an NDCG from 0 to 1, not {score!r}")
 
 
 def check_flags(table: Flags, where: str, what: str = "a suite") -> None:

@@ -16,9 +16,11 @@ from echojax.evaluation.statistics import (
     spread_of,
 )
 from echojax.models import HEURISTICS
+from echojax.recipes import Flags
+from echojax.report.tables import words
 from echojax.suites.results import Evaluation, Protocol, Ranks, RunResult
 from echojax.suites.runs import Run
-from echojax.suites.suite_file import Suite
+from echojax.suites.suite_file import Suite, tried_of
 
 METRICS = ("hr@10", "ndcg@10")
 COLUMNS = [metric_names().index(name) for name in METRICS]
@@ -52,6 +54,8 @@ SCHEMA: dict[str, Any] = {
     **{f"difference_{name}": pl.Float64 for name in _DIFFERENCE},  # to the reference, in NDCG@10
     "not_tested": pl.String,  # why
     **_COSTS,
+    "trials": pl.Int64,  # settings tried on validation; null where nobody wrote it down
+    "knobs": pl.String,  # what differed between them, as in the best
     "command": pl.String,  # of the first seed
     "from": pl.Int64,  # items in the history
     "to": pl.Int64,
@@ -130,6 +134,8 @@ def _variants(
             row["validation_ndcg@10"] = _mean([one["valid"]["ndcg@10"] for one in of_runs])
             row["by_length"] = by_length(tuple(seeds.values()))
             row |= {} if name in heuristic else _cost(of_runs)
+        if protocol is None and (trials := tried_of(suite, planned[0].dataset, name)):
+            row |= {"trials": len(trials), "knobs": words(_knobs(trials))}
         rows.append(row)
     tested = [row for row in rows if "difference_p" in row]
     for row, p in zip(tested, holm([row["difference_p"] for row in tested]), strict=True):
@@ -289,6 +295,16 @@ def _cost(of_runs: list[dict[str, Any]]) -> dict[str, Any]:
         "seeds_at_once": max(one.get("seeds_at_once", 1) for one in train),
         "objective": config["objective"],
         "batch_size": config["batch_size"],
+    }
+
+
+def _knobs(trials: Sequence[Flags]) -> Flags:
+    """Return the flags of the best of several trials that are not the same in all."""
+    best = max(trials, key=lambda trial: trial.get("score", -1))
+    return {
+        name: value
+        for name, value in best.items()
+        if name != "score" and any(trial.get(name) != value for trial in trials)
     }
 
 

@@ -23,12 +23,18 @@ _HEAD = (
     _VALID,
     "seeds",
     "trained",
+    "tried",
 )
 _SCORES = (
     "Test scores at the epoch with the best validation NDCG@10: mean over seeds, in brackets the "
     "95 % bootstrap interval over users of each user's mean over seeds, after ± the standard "
     "deviation between seeds."
 )  # fmt: skip
+_TRIED = (
+    "Tried: with how many settings a row was trained before, compared on validation, and what was "
+    "chosen of what differed between them; a dash where it was not written down. Rows with few "
+    "trials may be further from their best than others."
+)
 _STILL_BEST = (
     "†: in some seed the last epoch was the best, so that more epochs might have raised the score."
 )
@@ -61,7 +67,7 @@ def tables_of(
             rows["seen items"],
             reference,
             f"The same checkpoints, evaluated with the items of the history {other}.",
-            [name for name in _HEAD if name not in (_VALID, "trained")],
+            [name for name in _HEAD if name not in (_VALID, "trained", "tried")],
         ),
         _score_table(
             "Ablation",
@@ -96,11 +102,14 @@ def _score_table(
             _VALID: valid if valid is None else f"{valid:.4f}",
             "seeds": row["planned"] and f"{len(row['seeds'].split())} of {row['planned']}",
             "trained": _trained(row),
+            "tried": row["trials"] and Cell(_trials(row["trials"]), row["knobs"]),
         }
         body.append([words[name] for name in head])
     notes = [note, *_test_notes(rows, reference)]
     if "trained" in head and any(row["best_at_the_end"] for row in rows):
         notes.append(_STILL_BEST)
+    if "tried" in head and any(row["trials"] for row in rows):
+        notes.append(_TRIED)
     return Table(head, body, title, notes, reference)
 
 
@@ -147,6 +156,10 @@ def _trained(row: _Row) -> Cell | None:
         return None
     mark = " †" if row["best_at_the_end"] else ""
     return Cell(f"{number(row['epochs'])} epochs{mark}", duration(row["train_seconds"]))
+
+
+def _trials(count: int) -> str:
+    return f"{count} trial{'s' * (count != 1)}"
 
 
 def _test_notes(rows: Sequence[_Row], reference: str) -> list[str]:

@@ -89,8 +89,8 @@ def test_numbers_of_scores_and_ablation(shown):
             assert table[row][3] == f"{found['p']:.4f}"
         assert [table[row][4] for row in rows] == [f"{one:.4f}" for one in holm(p)]
     assert scores["ours"][2:5] == ["reference", "–", "–"]
-    assert scores["popularity"][6:] == ["1 of 1", "–"]
-    assert scores["ours"][6:] == ["3 of 3", "9 epochs 18 s"]
+    assert scores["popularity"][6:] == ["1 of 1", "–", "–"]
+    assert scores["ours"][6:] == ["3 of 3", "9 epochs 18 s", "–"]
     assert scores["optimum"][2] == "–"
 
 
@@ -104,6 +104,30 @@ def test_rows_that_were_best_in_their_last_epoch_are_marked(make_suite):
         "hstu": "9 epochs † 18 s"
     }
     assert text_of(page).count("†: in some seed the last epoch was the best") == 1
+
+
+def test_what_was_tried_stands_with_each_row(make_suite, tmp_path):
+    """A recipe's trials are those of its own flags; a variant with others names its own or none."""
+    (tmp_path / "r.toml").write_text(
+        "[popularity]\n[echomamba4rec]\n[hstu]\n"
+        "tried = [{ layers = 1, dropout = 0.1, score = 0.2 }, { layers = 2, dropout = 0.1 }]\n"
+        "[sasrec]\ntried = [{}]\n"
+    )
+    text = SUITE.replace("[flags]\nlearning_rate = 0.01", f"recipe = '{tmp_path / 'r.toml'}'")
+    text = text.replace('data_path = "ring.inter"\nk_core = 2', 'dataset = "ml-100k"')
+    own = "tried = [{ dropout = 0.1, score = 0.1 }, { dropout = 0.2, score = 0.2 }, {}]"
+    model = 'model = "echomamba4rec"'
+    suite, runs, out = make_suite(text.replace(model, f"{model}\n{own}"))
+    for run in runs:
+        write_run(run, 2)
+    page = page_of(suite, runs, out)
+    tried = {name: row[8] for name, row in table_of(page, "Scores").items()}
+    assert tried == dict.fromkeys(("popularity", "sasrec", "markov", "optimum"), "–") | {
+        "hstu": "2 trials layers: 1",
+        "ours": "3 trials dropout: 0.2",
+    }
+    assert text_of(page).count("Tried: with how many settings") == 2
+    assert table_of(page, "Ablation")["no-filter"][8] == "–"
 
 
 def test_cost_and_lengths(shown):
