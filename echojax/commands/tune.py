@@ -2,6 +2,7 @@
 
 import dataclasses
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ Flags = flags_type(dataclasses.replace(Config(), epochs=EPOCHS), first=TuneFlags
 
 def main(words: list[str]) -> None:
     """Run the command."""
-    flags, config = read_flags(words, TuneFlags(), _default)
+    flags, config = read_flags(words, TuneFlags(), default_of)
     try:
         from echojax.tuning.search import default_folder, search
     except ModuleNotFoundError as error:
@@ -76,7 +77,7 @@ def main(words: list[str]) -> None:
         console.print(f"{name}: {getattr(found, name)}", highlight=False)
 
 
-def _default(given: dict[str, Any]) -> Config:
+def default_of(given: Mapping[str, Any]) -> Config:
     """Return what holds where nothing is given."""
     config = default_config(given)
     return config if config is QUICKSTART else dataclasses.replace(config, epochs=EPOCHS)

@@ -136,6 +136,14 @@ def write_failure(run: Run, reason: str | None) -> None:
     write_atomically(run.failure_file, reason + "\n")
 
 
+def write_sample_of(suite: Suite, run: Run) -> None:
+    """Draw the users of a run's data set, where the suite samples it and has not yet."""
+    if users := suite.sample_users.get(run.dataset):
+        assert run.config.data_path is not None
+        name = suite.datasets[run.dataset]["dataset"]
+        write_sample(Path(run.config.data_path), name, users, run.config.data_dir)
+
+
 def write_sample(path: Path, dataset: str, users: int, data_dir: str | None) -> None:
     """Draw users of a data set and write all their interactions, unless that has been done.
 

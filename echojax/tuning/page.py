@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from matplotlib.axes import Axes
 
 from echojax.config import (
@@ -21,6 +22,7 @@ from echojax.config import (
 )
 from echojax.errors import escaped
 from echojax.files import write_atomically
+from echojax.recipes import TRIED
 from echojax.report.figures import BLUE, GREY, ORANGE, Picture, drawing_style, new_figure
 from echojax.report.pages import render
 from echojax.report.tables import Cell, Column, Table, duration
@@ -82,6 +84,32 @@ class Search:
         """The trials that have a score."""
         return [trial for trial in self.trials if trial.finished and trial.score is not None]
 
+    @property
+    def tried(self) -> list[dict[str, Any]]:
+        """What was tried, as recipes list it: flags and scores."""
+        own = self.space.keys() - as_dict(Config()).keys()  # options of the model's own
+        return [
+            {name: value for name, value in trial.values.items() if name not in own}
+            | ({} if trial.score is None else {"score": round(trial.score, 5)})
+            for trial in self.trials
+            if trial.finished
+        ]
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What a run that is made with the best flags has of the search in its results."""
+        assert self.best is not None
+        return {
+            "trials": len(self.trials),
+            "failed": self.count(FAILED),
+            "epochs": sum(trial.epochs for trial in self.trials),
+            "seconds": sum(trial.seconds for trial in self.trials),
+            "score": self.best.score,
+            "found": self.best.values,
+            "space": msgspec.to_builtins(self.space),
+            "tried": self.tried,
+        }
+
     def count(self, state: str) -> int:
         """Return how many trials are in a state."""
         return sum(trial.state == state for trial in self.trials)
@@ -139,6 +167,7 @@ def _recipe(search: Search, best: Trial) -> str:
     for name in (*_TRAINED, "model_options"):
         if config[name] != default[name]:
             lines.append(f"{name} = {_toml(config[name])}")
+    lines += [f"{TRIED} = [", *(f"    {_toml(trial)}," for trial in search.tried), "]"]
     return "\n".join(lines) + "\n"
 
 
@@ -190,7 +219,11 @@ def _knobs_table(search: Search) -> Table:
     """Return what was searched, and the best values."""
     values = search.best.values if search.best else {}
     rows = [[name, as_words(knob), values.get(name)] for name, knob in search.space.items()]
-    columns: list[Column | str] = ["flag", Column("searched", "left"), Column("best", show=as_written)]
+    columns: list[Column | str] = [
+        "flag",
+        Column("searched", "left"),
+        Column("best", show=as_written),
+    ]
     return Table(columns, rows, "What was searched")
 
 

@@ -1,6 +1,7 @@
 """A search: trials in generations, trained together and halved, until there are enough."""
 
 import logging
+import shutil
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -24,6 +25,7 @@ from echojax.tuning.study import Study, Trial, best_of, open_study
 
 log = logging.getLogger(__name__)
 
+GENERATION = 4
 _STOPPED = "stopped and saved; the same command goes on"
 _ELSEWHERE = {
     "run_dir": "use --out",
@@ -47,7 +49,7 @@ def search(
     console: Console,
     *,
     trials: int,
-    generation: int,
+    generation: int = GENERATION,
     dataset: Dataset | None = None,
     command: str = "",
 ) -> Search:
@@ -137,11 +139,12 @@ class _Searching:
                 except BusyError:
                     busy += len(numbers)
                     continue
-                if left := self._unfinished(numbers):  # still, now that it is ours
-                    self.study.propose(generation, numbers)
+                if self._unfinished(numbers):  # still, now that it is ours
                     began = time.monotonic()
-                    self._train(folder, left)
+                    self._train(generation, numbers)
                     self.seconds.append(time.monotonic() - began)
+                    for path in folder.glob("trial-*/checkpoints"):  # nothing goes on from them
+                        shutil.rmtree(path)
                     return None
         return busy
 
@@ -154,34 +157,41 @@ class _Searching:
         finished = {trial.number for trial in self.study.trials() if trial.finished}
         return [number for number in numbers if number not in finished]
 
-    def _train(self, folder: Path, numbers: Sequence[int]) -> None:
-        """Train trials together, halve them on the way, and record what comes of each."""
+    def _train(self, generation: int, numbers: range) -> None:
+        """Train a generation, halve it on the way, and record what comes of each trial.
+
+        Trials that a start which was killed has recorded are in it again: they end as they did, and
+        the others are compared with them.
+        """
+        self.study.propose(generation, numbers)
         trials = {trial.number: trial for trial in self.study.trials()}
         self._log_progress(numbers, list(trials.values()))
-        members, configs = [], []
+        configs = {}
         for number in numbers:
             try:
-                configs.append(
-                    resolved(set_flags(self.config, trials[number].values), in_memory=True)
-                )
-                members.append(number)
+                config = set_flags(self.config, trials[number].values)
+                configs[number] = resolved(config, in_memory=True)
             except UserError as error:  # values that do not go together
                 self._record(trials[number], Outcome({}, 0, str(error), True, 0, 0.0))
-        halving = Halving(members, self.config.epochs)
+        if not configs:
+            return
+        halving = Halving(list(configs), self.config.epochs)
+        folder = self.study.folder / f"generation-{generation}"
         outcomes = train_members(
-            configs,
+            list(configs.values()),
             self.dataset,
             self.split,
-            [folder / f"trial-{number}" for number in members],
+            [folder / f"trial-{number}" for number in configs],
             self.console,
             decide=halving,
             stopped_line=_STOPPED,
         )
-        for index, (number, outcome) in enumerate(zip(members, outcomes, strict=True)):
-            self._record(trials[number], outcome, stopped=index in halving.stopped)
+        for place, (number, outcome) in enumerate(zip(configs, outcomes, strict=True)):
+            self._record(trials[number], outcome, stopped=place in halving.stopped)
 
     def _record(self, trial: Trial, outcome: Outcome, *, stopped: bool = False) -> None:
-        self.study.record(trial.number, outcome, stopped=stopped)
+        if not self.study.record(trial.number, outcome, stopped=stopped):
+            return
         score = "failed" if outcome.diverged else f"{max(outcome.history.values()):.4f}"
         values = ", ".join(f"{name} {as_written(value)}" for name, value in trial.values.items())
         log.info(f"trial {trial.number}: {score}, {outcome.ended}: {values}")

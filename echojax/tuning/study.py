@@ -134,11 +134,14 @@ class Study:
                     )
                 )
 
-    def record(self, number: int, outcome: Outcome, *, stopped: bool) -> None:
-        """Write down what came of a trial; ``stopped``: others of its generation were better."""
+    def record(self, number: int, outcome: Outcome, *, stopped: bool) -> bool:
+        """Write down what came of a trial, unless that was done; return whether it was not.
+
+        ``stopped``: others of its generation were better.
+        """
         frozen = self._frozen()[number]
         if frozen.state.is_finished():
-            return
+            return False
         study_id = self._storage.get_study_id_from_name(_NAME)
         trial_id = self._storage.get_trial_id_from_study_id_trial_number(study_id, frozen.number)
         epochs = max(outcome.history, default=0)
@@ -151,7 +154,7 @@ class Study:
         self._storage.set_trial_user_attr(trial_id, "outcome", facts)
         if outcome.diverged or not outcome.history:
             self._study.tell(frozen.number, state=TrialState.FAIL)
-            return
+            return True
         score = max(outcome.history.values())
         if stopped:
             # The sampler ranks them by how far they came, then by score.
@@ -159,6 +162,7 @@ class Study:
             self._study.tell(frozen.number, state=TrialState.PRUNED)
         else:
             self._study.tell(frozen.number, score)
+        return True
 
     def _frozen(self) -> dict[int, FrozenTrial]:
         """Return Optuna's trials by our number; those that somebody else added are passed over."""
@@ -306,7 +310,8 @@ def _one_line_errors(database: Path) -> Iterator[None]:
     try:
         yield
     except (SQLAlchemyError, StorageInternalError) as error:
-        cause = getattr(error.__cause__ or error, "orig", error)
+        cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+        cause = getattr(cause, "orig", cause) or error
         raise UserError(
             f"{database} cannot be used ({one_line(cause)}); mend that, restore it from a copy, or "
             "name another --out"
