@@ -2,7 +2,6 @@
 
 import dataclasses
 import io
-import math
 import re
 import signal
 
@@ -15,13 +14,12 @@ from echojax.data import Dataset
 from echojax.errors import UserError
 from echojax.recipes import read_recipe, read_tried
 from echojax.signals import Interrupted
-from echojax.training.members import Outcome
 from echojax.tuning import page
-from echojax.tuning import search as module
 from echojax.tuning.halving import Halving
 from echojax.tuning.search import search
 from echojax.tuning.space import Choices, Range
 from echojax.tuning.study import Study
+from tests.tuning.stand_in import stand_in_for_training
 
 CONFIG = Config(dataset="ri<b>ng", model="sasrec", d_model=24, epochs=8, batch_size=16, seed=3)
 SPACE = {
@@ -42,49 +40,13 @@ def dataset(name="ri<b>ng", shift=0):
 DATA = dataset()
 
 
-def outcome_of(config, epochs, *, stopped):
-    """Return what a training comes to: the nearer its rate to .01 and its dropout to .2."""
-    off = abs(math.log10(config.learning_rate) + 2) / 10 + abs(config.dropout - 0.2) / 5
-    history = {n: (0.5 - off) * (1 - 0.5**n) for n in range(1, epochs + 1)}
-    ended = "stopped by the search" if stopped else f"{epochs} epochs done"
-    if config.learning_rate > 0.05:
-        return Outcome({1: 0.1}, 1, "diverged: the loss of step 7 is not finite", True, 7, 0.5)
-    return Outcome(history, epochs, ended, False, epochs * 10, 2.0)
-
-
-class Members:
-    """Stands for training; raises what it is told to at a call."""
-
-    def __init__(self):
-        self.calls, self.raised = 0, {}
-
-    def __call__(self, configs, dataset, split, folders, console, *, decide, stopped_line):
-        self.calls += 1
-        if error := self.raised.pop(self.calls, None):
-            error()
-        length = dict.fromkeys(range(len(configs)), CONFIG.epochs)
-        for epoch in range(1, CONFIG.epochs + 1):
-            outcomes = {i: outcome_of(configs[i], epoch, stopped=False) for i in length}
-            scores = {
-                i: one.history[epoch]
-                for i, one in outcomes.items()
-                if length[i] == CONFIG.epochs and not one.diverged
-            }
-            for i in decide(epoch, scores) if scores else ():
-                length[i] = epoch
-        ended = [n < CONFIG.epochs for n in length.values()]
-        return [outcome_of(config, length[i], stopped=ended[i]) for i, config in enumerate(configs)]
-
-
 PICTURES = page._pictures
 
 
 @pytest.fixture(scope="module")
 def stand_in():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "train_members", stand_in := Members())
-        patch.setattr(page, "_pictures", lambda search: [])  # they take their time
-        yield stand_in
+    with stand_in_for_training() as members:
+        yield members
 
 
 @pytest.fixture
