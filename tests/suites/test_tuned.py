@@ -87,7 +87,7 @@ def test_a_row_is_made_with_what_its_search_found(made):
     page = (made / "page.md").read_text()
     assert "echojax reproduce --suite" in page
     assert "--tune 6" in page
-    assert re.search(r"\| sasrec .*\| 6 learning rate: ", page), page
+    assert re.search(r"\| sasrec .*\| 6 trials learning rate: ", page), page
     assert f"--learning-rate {config['learning_rate']}" in page
 
 
