@@ -24,13 +24,14 @@ import serving
 import step
 import training
 import tune_scans
+import tune_tiles
 from echojax.command_line import parse
 from echojax.errors import UserError
 from echojax.files import read_record
 from echojax.suites.results import Ranks
 from harness import Program, Record, Skipped
 from scan_programs import Roofline, Shape
-from selective_scan import dispatch, selective_scan_gradients, selective_scan_reference
+from selective_scan import dispatch, selective_scan_gradients, selective_scan_reference, tiled
 from selective_scan.gpu.plans import PLANS
 
 ROOT = Path(__file__).parent.parent
@@ -587,6 +588,17 @@ def test_the_tuning_dry_run(tmp_path, caplog):
     assert {row["what"] for row in rows} == {"plan", "segments"}
     assert "  # 1.000 of the best" in caplog.text
     assert "the rule's 1: " in caplog.text
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="tiles are of CPUs")
+def test_tiles_of_other_sizes_give_the_same(tmp_path):
+    before = tiled.tile_rows
+    tune_tiles.compare(tune_tiles.Flags(out=tmp_path / "t.json", dry_run=True))
+    rows = json.loads((tmp_path / "t.json").read_text())["rows"]
+    assert {row["what"] for row in rows} == {"read-out", "scan"}
+    assert all(row["median_seconds"] > 0 and row["difference"] < 1e-5 for row in rows)
+    assert tiled.tile_rows is before
 
 
 @pytest.mark.parametrize(
