@@ -17,7 +17,7 @@ import numpy as np
 from jax import Array
 
 from echojax.data import Examples, Windows
-from echojax.evaluation.ranking import Ranked, make_ranker, rank_examples
+from echojax.evaluation.ranking import TOP, Ranked, make_ranker, rank_examples
 
 EncodeAll = Callable[[Any, Array, Array], Array]  # (params, item_ids_BxL, lengths_B) -> (B, L, D)
 
@@ -81,6 +81,7 @@ def rank_prequentially(
     num_items: int,
     batch_size: int,
     exclude_seen: bool = False,
+    top: int = TOP,
 ) -> Ranked:
     """Rank every example's target; memory grows with the examples, (M, D), not with users x items.
 
@@ -92,6 +93,7 @@ def rank_prequentially(
         num_items: V.
         batch_size: passes at once, and histories ranked at once.
         exclude_seen: leave items of the history out of the ranking.
+        top: how many of an example's best items are kept.
     """
     encode = jax.jit(encode_all)
     windows, count_W = passes(examples)
@@ -107,6 +109,8 @@ def rank_prequentially(
         parts.append(vectors_BxLxD[: wanted.size][scored_BxL])
     columns = (examples.items_T, examples.start_M, examples.target_M, examples.user_M)
     encoded = _Encoded(*columns, examples.max_len, np.concatenate(parts))
-    ranker = make_ranker(lambda _, user_BxD, lengths_B: user_BxD, items, num_items=num_items)
+    ranker = make_ranker(
+        lambda _, user_BxD, lengths_B: user_BxD, items, num_items=num_items, top=top
+    )
     size = min(16 * batch_size, len(examples))
     return rank_examples(ranker, params, encoded, batch_size=size, exclude_seen=exclude_seen)

@@ -5,6 +5,7 @@ from typing import Any
 
 import polars as pl
 
+from echojax.report.run_tables import BEYOND_ACCURACY
 from echojax.report.tables import Cell, Column, Table, duration, length_range, number
 from echojax.suites.published import published
 from echojax.suites.results import Protocol, RunResult
@@ -76,6 +77,7 @@ def tables_of(
             f"Each row is {reference} except for what its name says.",
             _HEAD,
         ),
+        _beyond_table(rows["main"] + rows["ablation"], reference),
         _length_table(of_main, names, reference),
         _cost_table(rows["main"] + rows["ablation"], reference),
         _protocol_table(rows["protocols"], reference),
@@ -102,7 +104,7 @@ def _score_table(
             _VALID: valid if valid is None else f"{valid:.4f}",
             "seeds": row["planned"] and f"{len(row['seeds'].split())} of {row['planned']}",
             "trained": _trained(row),
-            "tried": row["trials"] and Cell(_trials(row["trials"]), row["knobs"]),
+            "tried": _tried(row),
         }
         body.append([words[name] for name in head])
     notes = [note, *_test_notes(rows, reference)]
@@ -158,8 +160,15 @@ def _trained(row: _Row) -> Cell | None:
     return Cell(f"{number(row['epochs'])} epochs{mark}", duration(row["train_seconds"]))
 
 
-def _trials(count: int) -> str:
-    return f"{count} trial{'s' * (count != 1)}"
+def _tried(row: _Row) -> Cell | None:
+    """Return how many trials a row had, what they took and what they found."""
+    if not row["trials"]:
+        return None
+    words = [row["knobs"]]
+    if row["trial_epochs"] is not None:
+        took = f"{number(row['trial_epochs'])} epochs, {duration(row['trial_seconds'])}"
+        words.append(f"({took} together)")
+    return Cell(f"{row['trials']} trial{'s' * (row['trials'] != 1)}", " ".join(words).strip())
 
 
 def _test_notes(rows: Sequence[_Row], reference: str) -> list[str]:
@@ -179,6 +188,22 @@ def _test_notes(rows: Sequence[_Row], reference: str) -> list[str]:
             why.setdefault(row["not_tested"], []).append(row["variant"])
     untested = [f"Not tested: {', '.join(names)}: {reason}." for reason, names in why.items()]
     return [how, *untested] if tests else untested
+
+
+def _beyond_table(rows: Sequence[_Row], reference: str) -> Table:
+    known = [row for row in rows if row["coverage@10"] is not None]
+    columns = {
+        name: Column(label, show=form)
+        for name, (label, form) in BEYOND_ACCURACY.items()
+        if any(row[name] is not None for row in known)
+    }
+    body = [[row["variant"], *(row[name] for name in columns)] for row in known]
+    notes = [
+        "Of the ten items recommended to each user on test, means over seeds; docs/data.md has the "
+        "definitions. None of these chooses anything, and none is better the higher it is without "
+        "regard to accuracy. A dash: the runs are older than the metric, or have no probabilities."
+    ]
+    return Table(["", *columns.values()], body, "Beyond accuracy", notes, reference)
 
 
 def _length_table(rows: Sequence[_Row], variants: Iterable[str], reference: str) -> Table:
