@@ -333,6 +333,10 @@ NOT_IN_SUITES: dict[str, str] = {
 }
 
 
+# How long a run trains: one that is finished can only go on, not be cut.
+LIMITS = ("epochs", "max_steps", "patience")
+
+
 def check(config: Config) -> None:
     """Raise ``UserError`` for a value that no run can have, naming the flag."""
     for name, facts in _FACTS.items():
