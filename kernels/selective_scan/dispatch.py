@@ -91,11 +91,16 @@ def scan_by(implementation: str) -> Scan:
         def run(name: str, inputs: ScanInputs) -> tuple[Array, Array]:
             return over_groups(SCANS[name])(inputs, softplus=softplus, reverse=reverse)
 
-        u, dtype = inputs.u, state_dtype(*inputs[:5])
-        last = jax.ShapeDtypeStruct((u.shape[0], *inputs.A.shape), dtype)
-        return run_by(implementation, run, (jax.ShapeDtypeStruct(u.shape, u.dtype), last), inputs)
+        return run_by(implementation, run, results_like(inputs), inputs)
 
     return scan
+
+
+def results_like(inputs: ScanInputs) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
+    """Return shape and dtype of a scan's y and last state."""
+    u, state = inputs.u, (inputs.u.shape[0], *inputs.A.shape)
+    last = jax.ShapeDtypeStruct(state, state_dtype(*inputs[:5]))
+    return jax.ShapeDtypeStruct(u.shape, u.dtype), last
 
 
 def resolve_implementation(implementation: str, *arrays: Array | None) -> dict[str | None, str]:
@@ -189,7 +194,6 @@ def _needs_tpu() -> str | None:
     return None if platform == "tpu" else f"needs a TPU; this is {platform}"
 
 
-# In the order of preference.
 SCANS: dict[str, Scan] = {
     "pallas_gpu": _pallas("gpu"),
     "pallas_tpu": _pallas("tpu"),

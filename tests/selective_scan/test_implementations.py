@@ -285,12 +285,15 @@ def test_forward_mode_equals_finite_differences(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_both_directions_equal_one_after_the_other(name):
-    arrays = float32(inputs((2, 7, 3, 4), OPTIONS["mamba"]))
+    arrays = float32(inputs((2, 7, 3, 4), (*OPTIONS["mamba"], "initial_state")))
     own = {k: jnp.stack([arrays[k], 1.5 * arrays[k]]) for k in ("delta", "A", "B", "C", "D")}
+    own["initial_state"] = jnp.stack([arrays["initial_state"], -arrays["initial_state"]])
     options = {"delta_softplus": True, "lengths": jnp.array([7, 4]), "implementation": name}
     options["segment_ids"] = jnp.array([[0, 0, 0, 1, 1, 2, 2]] * 2)
+    options["return_last_state"] = True
     both = bidirectional_scan(**arrays | own, **options)
     for direction in (0, 1):
         of_one = arrays | {k: x[direction] for k, x in own.items()}
         expected = selective_scan(**of_one, reverse=bool(direction), **options)
-        np.testing.assert_allclose(both[direction], expected, rtol=1e-6, atol=1e-7)
+        for actual, wanted in zip(both, expected, strict=True):
+            np.testing.assert_allclose(actual[direction], wanted, rtol=1e-6, atol=1e-7)

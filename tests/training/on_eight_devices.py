@@ -186,4 +186,5 @@ if __name__ == "__main__":
             for a, b in zip(many[1], one[1], strict=True):
                 np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-5)
             np.testing.assert_array_equal(many[2].rank_M, one[2].rank_M)
+            np.testing.assert_allclose(many[2].confidence_M, one[2].confidence_M, rtol=1e-3)
             print(name, *case)
