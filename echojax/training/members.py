@@ -187,7 +187,8 @@ class _Team:
         values = {name: {getattr(config, name) for config, _ in members} for name in KNOBS}
         self._varying = [name for name, different in values.items() if len(different) > 1]
         # Where some decay and others do not, the program has the state of those that do.
-        self._like = max(self.runs, key=lambda run: run.config.weight_decay).state
+        decaying = max(self.runs, key=lambda run: run.config.weight_decay)
+        self._structure = jax.tree.structure(decaying.state)
         self._loop = Loop(
             dataclasses.replace(config, parallel="shard_map"),
             split,
@@ -236,7 +237,8 @@ class _Team:
             name: np.array([getattr(run.config, name) for run in group], np.float32)
             for name in self._varying
         }
-        return GroupStep(over_members(step, mesh), mesh, self._like, [place(knobs, mesh, axis=1)])
+        inputs = [place(knobs, mesh, axis=1)]
+        return GroupStep(over_members(step, mesh), mesh, self._structure, inputs)
 
 
 def _go_back(runs: Sequence[SeedRun], starts: Sequence[TrainState]) -> None:
