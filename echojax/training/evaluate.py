@@ -72,13 +72,18 @@ def encoder_and_items(
 ) -> tuple[Callable[..., jax.Array], Callable[[nnx.State], jax.Array]]:
     """Return how models with this structure encode histories, and give the items' vectors.
 
-    ``encode(params, item_ids_BxL, lengths_B)`` is user_BxD, in the precision that ``config`` asks
-    for, and ``items(params)`` item_VxD.
+    ``encode(params, item_ids_BxL, lengths_B)``, and with gaps ``gaps_BxL``, is user_BxD, in the
+    precision that ``config`` asks for, and ``items(params)`` item_VxD.
     """
 
-    def encode(params: nnx.State, item_ids_BxL: jax.Array, lengths_B: jax.Array) -> jax.Array:
+    def encode(
+        params: nnx.State,
+        item_ids_BxL: jax.Array,
+        lengths_B: jax.Array,
+        gaps_BxL: jax.Array | None = None,
+    ) -> jax.Array:
         model = with_precision(nnx.merge(graphdef, params), config.precision)
-        return with_axes(model, axes_of(mesh)).encode(item_ids_BxL, lengths_B)
+        return with_axes(model, axes_of(mesh)).encode(item_ids_BxL, lengths_B, gaps_BxL=gaps_BxL)
 
     def items(params: nnx.State) -> jax.Array:
         return nnx.merge(graphdef, params).output_embeddings()
