@@ -23,7 +23,7 @@ from echojax.training import results
 
 ITEMS, USERS, EVENTS = 12, 300, 9
 SMALL = {
-    "d_model": 16, "max_len": 8, "dropout": 0.0, "learning_rate": 0.02, "batch_size": 64,
+    "d_model": 16, "max_len": 5, "dropout": 0.0, "learning_rate": 0.02, "batch_size": 64,
     "epochs": 20, "k_core": 0, "quiet": True,
 }  # fmt: skip
 SECOND = 1.7e9
@@ -140,13 +140,13 @@ def test_the_page_reads_times(trained):
 
 def test_an_exported_program_takes_gaps(trained, tmp_path):
     manifest = trained[0].export(tmp_path / "model", k=3)
-    assert manifest["arguments"]["gaps"] == "float32[b,8]"
+    assert manifest["arguments"]["gaps"] == "float32[b,5]"
     program = jax.export.deserialize(
         bytearray((tmp_path / "model" / "program.jax_export").read_bytes())
     )
     weights = dict(np.load(tmp_path / "model" / "weights.npz"))
     item_ids = json.loads((tmp_path / "model" / "items.json").read_text())["item_ids"]
-    items, gaps = np.zeros((2, 8), np.int32), np.zeros((2, 8), np.float32)
+    items, gaps = np.zeros((2, 5), np.int32), np.zeros((2, 5), np.float32)
     items[:, :3] = [item_ids.index(item) for item in ("3", "4", "7")]
     for row, gap in enumerate((5, 5000)):
         gaps[row, :3] = log_gaps(np.array([0, 10, 10 + gap]), manifest["gap_unit"])
