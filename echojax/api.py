@@ -28,15 +28,15 @@ from echojax.command_line import Terminal, log_to
 from echojax.config import Config, default_config, flag, from_values, with_fields
 from echojax.data import DATASETS, Dataset
 from echojax.errors import UserError, os_failure_is_user_error, unknown_name
-from echojax.evaluation.metrics import metric_names, metrics_of
+from echojax.evaluation.metrics import example_metrics, lists_wanted, mean_metrics, named_metrics
 from echojax.evaluation.statistics import holm, paired_difference, seed_estimates
 from echojax.models import MODELS, own_options
 from echojax.plugins import load_plugin
 from echojax.recipes import read_recipe
-from echojax.run_files import read_records, read_results
+from echojax.run_files import metrics_in, read_records, read_results
 from echojax.serving import Recommender, export_run
 from echojax.signals import Interrupted
-from echojax.training.evaluate import rank_run
+from echojax.training.evaluate import evaluate_run
 from echojax.training.run import run as run_training
 from echojax.training.run_folder import read_config, seed_folders
 
@@ -105,8 +105,9 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Metrics on test by name, such as "ndcg@10"; means over the seeds."""
-        return _means([one.results["test"] for one in self.seeds], metric_names())
+        """Metrics on test by name, such as "ndcg@10", plug-ins' too; means over the seeds."""
+        parts = [one.results["test"] for one in self.seeds]
+        return _means(parts, [n for n in metrics_in(parts[0]) if all(n in one for one in parts)])
 
     @property
     def history(self) -> pl.DataFrame:
@@ -146,43 +147,44 @@ class Run:
         *,
         split: Split = "test",
         exclude_seen: bool | None = None,
+        prequential: bool = False,
         ks: Iterable[int] = (5, 10, 20),
+        metrics: str | Iterable[str] | None = None,
         data_dir: str | None = None,
         data_path: str | None = None,
     ) -> dict[str, float]:
-        """Rank a part of the data again; return hit rate, NDCG and MRR, means over the seeds.
+        """Evaluate a part of the data again; return metrics by name, means over the seeds.
 
         Args:
             split: "valid" or "test".
             exclude_seen: leave items of the history out of the ranking; ``None``: as the run did.
+            prequential: score all events of a window in one pass, of a causal model on a global
+                time split.
             ks: cutoffs.
+            metrics: such as "recall" and "novelty@10" (docs/data.md lists them); ``None``: hit
+                rate, NDCG, MRR and those of plug-ins.
             data_dir: where the data lies now, if not where the run found it.
             data_path: where the run's own file lies now.
 
         Raises:
-            UserError: no checkpoint that can be read, other data than the run's, or an odd cutoff.
+            UserError: no checkpoint, other data, no such metric, a cutoff or protocol not for it.
         """
         if split not in ("valid", "test"):
             raise unknown_name("split", split, ["valid", "test"])
         ks = tuple(ks) if isinstance(ks, Iterable) else (ks,)
-        if not ks or not all(isinstance(k, int | np.integer) and k >= 1 for k in ks):
-            raise UserError(f"ks must be whole numbers of at least 1, not {ks}")
+        names = named_metrics(metrics, ks)
+        how: dict[str, Any] = {"exclude_seen": exclude_seen, "metrics": names}
+        how |= {"prequential": prequential, "data_dir": data_dir, "data_path": data_path}
+        anew = exclude_seen not in (None, self.config.exclude_seen)
         values = []
         for one in self.seeds:
-            if exclude_seen in (None, one.config.exclude_seen) and not (data_dir or data_path):
-                rank_M = one._ranks(split)[f"{split}_rank_M"]
-            else:
+            if anew or prequential or data_dir or data_path or lists_wanted(names):
                 with _as_found(quiet=True):
-                    rank_M = rank_run(
-                        one.folder,
-                        split,
-                        exclude_seen=exclude_seen,
-                        data_dir=data_dir,
-                        data_path=data_path,
-                    ).ranked.rank_M
-            means_F = metrics_of(rank_M, ks).mean(axis=0).tolist()
-            values.append(dict(zip(metric_names(ks), means_F, strict=True)))
-        return _means(values, metric_names(ks))
+                    values.append(evaluate_run(one.folder, split, **how))
+            else:
+                rank_M = one._ranks(split)[f"{split}_rank_M"]
+                values.append(mean_metrics(rank_M, names, one.results["dataset"].get("items")))
+        return _means(values, names)
 
     def export(self, path: "str | os.PathLike[str]", **options: Any) -> dict[str, Any]:
         """Write the best checkpoint as a folder that runs without echojax; return its manifest.
@@ -309,7 +311,7 @@ def compare(runs: Mapping[str, Run], metric: str = "ndcg@10") -> pl.DataFrame:
 
     Args:
         runs: by the name that is to be shown; seeds of one run are averaged, user by user.
-        metric: one of those that ``Run.metrics`` has.
+        metric: of ``Run.metrics``, or recall, precision or map, at any cutoff.
 
     Returns:
         a row for each run: ``run``, the ``metric`` with its 95 % interval ``low`` and ``high`` (the
@@ -319,18 +321,18 @@ def compare(runs: Mapping[str, Run], metric: str = "ndcg@10") -> pl.DataFrame:
     Raises:
         UserError: fewer than two runs, one of other data, users or protocol, or no such metric.
     """
-    if metric not in metric_names():
-        raise unknown_name("metric", metric, metric_names())
+    if lists_wanted(names := named_metrics([metric])) or names != [metric]:
+        raise UserError(f"{metric} is no mean over examples at one cutoff; name one as ndcg@10")
     if not isinstance(runs, Mapping) or not all(isinstance(run, Run) for run in runs.values()):
         raise UserError('runs are wanted by name, as {"SASRec": run, "Markov": Run.load("runs/b")}')
     if len(runs) < 2:
         raise UserError(f"{len(runs)} runs are given; name two or more to compare")
-    column, (first, *others) = metric_names().index(metric), runs
+    first, *others = runs
     values, users = {}, runs[first].seeds[0]._ranks("test")["test_user_M"]
     for name, run in runs.items():
         _check_comparable(first, runs[first].seeds[0], name, run.seeds)
         ranks = [one._ranks("test")["test_rank_M"] for one in run.seeds]
-        values[name] = [metrics_of(rank_M)[:, [column]] for rank_M in ranks]
+        values[name] = [example_metrics(rank_M, names) for rank_M in ranks]
     means = {name: np.mean(seeds, axis=0)[:, 0] for name, seeds in values.items()}
     found = {name: paired_difference(means[name], means[first], users) for name in others}
     p_holm = dict(zip(others, holm([one["p"] for one in found.values()]), strict=True))

@@ -93,8 +93,8 @@ class ModelFlags:
     """What to learn."""
 
     model: str = "echomamba4rec"
-    """Name of the model: echomamba4rec, mamba4rec, sasrec, hstu, bert4rec, gru4rec, narm, caser,
-    fmlp-rec; popularity, markov, item-knn, lagged-count."""
+    """Name of the model: echomamba4rec, mamba4rec, sasrec, esasrec, hstu, bert4rec, gru4rec, narm,
+    caser, fmlp-rec; popularity, markov, item-knn, lagged-count."""
     variant: Literal["echojax", "causal", "official"] = "echojax"
     """EchoMamba4Rec as corrected here, the same with a causal filter (all prefixes of a history
     train in one pass), or exactly the authors' function."""
@@ -137,6 +137,12 @@ class ModelFlags:
     """Share of a sequence's items that the cloze objective hides."""
     dropout: Annotated[Share | None, Fact.MODEL_SIZE] = None
     """Dropout rate."""
+    lags: ModelSize = None
+    """J of the lagged count: the newest items that count, and how soon is soon (None: 1, 2, 4 or 8,
+    whichever is best on validation)."""
+    damping: Annotated[Annotated[float, Meta(ge=0, le=1)] | None, Fact.MODEL_SIZE] = None
+    """a of the lagged count: how far frequent items count less (None: 0, 0.5 or 1, by
+    validation)."""
     max_len: Size | None = None
     """How many of the newest items are read (None: 200 for ml-1m, the data set's own elsewhere)."""
     time_gaps: bool = False

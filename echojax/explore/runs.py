@@ -17,8 +17,8 @@ from echojax.files import read_json
 from echojax.models import SequenceModel
 from echojax.models.heuristic import training_counts
 from echojax.serving import Recommender
+from echojax.serving.inputs import padded
 from echojax.serving.item_ids import with_times
-from echojax.serving.recommender import padded
 from echojax.serving.trained import check_places, read_trained, run_titles
 from echojax.training.builders import read_run_data
 

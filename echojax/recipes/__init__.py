@@ -2,6 +2,9 @@
 
 Keys at the top of a file are flags for all models, a table has those of the model it is named
 after. The files beside this one are what the results tables were made with; the suites read them.
+
+A table may list under ``tried`` what was tried before its flags were chosen: of each trial, the
+flags that were tried, and the ``score``, its validation NDCG@10, where it is known.
 """
 
 import tomllib
@@ -14,6 +17,7 @@ from echojax.errors import UserError, unknown_name
 from echojax.models import HEURISTICS, MODELS
 
 Flags = dict[str, Any]  # of train.py, with _ for -
+TRIED = "tried"
 
 _FOLDER = Path(__file__).parent
 _KINDS = typing.get_type_hints(Config)
@@ -32,6 +36,19 @@ def read_recipe(recipe: str, model: str, dataset: str | None) -> Flags:
         UserError: in one line, there is no such recipe, it has none for this model, or what is
             wrong in it.
     """
+    entry = _read(recipe, model, dataset)
+    return {name: value for name, value in entry.items() if name != TRIED}
+
+
+def read_tried(recipe: str, model: str, dataset: str | None) -> list[Flags] | None:
+    """Return what was tried for a recipe; ``None`` where it does not say.
+
+    Arguments and errors are those of ``read_recipe``.
+    """
+    return _read(recipe, model, dataset).get(TRIED)
+
+
+def _read(recipe: str, model: str, dataset: str | None) -> Flags:
     path = Path(recipe)
     if recipe == "best":
         names = sorted(one.stem for one in _FOLDER.glob("*.toml"))
@@ -48,7 +65,9 @@ def read_recipe(recipe: str, model: str, dataset: str | None) -> Flags:
     for name, table in tables.items():
         if name not in (known := [*MODELS, *HEURISTICS]):
             raise UserError(f"{path}: {unknown_name('model', name, known)}")
-        check_flags(table, f"{path}, [{name}]", "a recipe")
+        trials, flags = table.get(TRIED, []), {k: v for k, v in table.items() if k != TRIED}
+        check_flags(flags, f"{path}, [{name}]", "a recipe")
+        check_tried(trials, f"{path}, [{name}]")
     check_flags(common, str(path), "a recipe")
     if model not in tables:
         raise UserError(
@@ -67,6 +86,18 @@ def read_toml(path: Path, name: str) -> tuple[str, dict[str, Any]]:
         raise UserError(f"{name} {path}: no such file") from None
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read as TOML: {error}") from None
+
+
+def check_tried(trials: object, where: str) -> None:
+    """Raise ``UserError`` unless these are trials: flags, each with a score or without."""
+    if not isinstance(trials, list) or not all(isinstance(trial, dict) for trial in trials):
+        raise UserError(f"{where}: tried must list trials, as [{{ dropout = 0.2, score = 0.05 }}]")
+    for trial in trials:
+        flags = {name: value for name, value in trial.items() if name != "score"}
+        check_flags(flags, f"{where}, tried", "a recipe")
+        score = trial.get("score", 0)
+        if type(score) not in (int, float) or not 0 <= score <= 1:
+            raise UserError(f"{where}, tried: score must be an NDCG from 0 to 1, not {score!r}")
 
 
 def check_flags(table: Flags, where: str, what: str = "a suite") -> None:

@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from numpy.typing import DTypeLike
 
 from echojax.errors import UserError
 from echojax.evaluation.tiles import Top
 from echojax.models import SequenceModel
 from echojax.models.heuristic import training_counts
+from echojax.serving.inputs import check_gap_unit, model_inputs, padded, power_of_two
 from echojax.serving.item_ids import ItemIds, check_list
 from echojax.serving.top_k import top_k
 from echojax.serving.trained import check_places, read_trained
@@ -251,9 +251,9 @@ class Recommender:
                 "the history has no item of this model's catalogue; nothing to score by"
             )
         newest = numbers[-self.max_len :]
-        item_ids_1xL, lengths_1, gaps_1xL = _model_inputs([newest], [gaps], self.max_len)
+        item_ids_1xL, lengths_1, gaps_1xL = model_inputs([newest], [gaps], self.max_len)
         wanted = np.array([self.item_ids.number(item) for item in items], np.int32)
-        rows = padded([wanted], 1, _power_of_two(len(wanted)))[0]
+        rows = padded([wanted], 1, power_of_two(len(wanted)))[0]
         score_C = self._score(self._params, self._item_VxD, item_ids_1xL, lengths_1, gaps_1xL, rows)
         return np.where(wanted > 0, np.asarray(score_C)[: len(wanted)], np.float32(np.nan))
 
@@ -312,7 +312,7 @@ class Recommender:
         number_C = np.append(np.int32(0), numbers)
         column_V = np.zeros(len(self.item_ids), np.int32)
         column_V[number_C] = np.arange(number_C.size)
-        rows = padded([number_C], 1, _power_of_two(number_C.size))[0]
+        rows = padded([number_C], 1, power_of_two(number_C.size))[0]
         return number_C, column_V, jnp.take(self._item_VxD, rows, axis=0)
 
     def _batches(self, histories: Iterable[History], request: _Request) -> Iterator[list[_Known]]:
@@ -329,8 +329,8 @@ class Recommender:
                 some = True
                 known = self._known(history, request)
                 widest = max(widest, known.excluded_S.size)
-                rows = _power_of_two(len(batch) + 1)
-                if batch and rows * _power_of_two(widest) > _MOST_EXCLUDED:
+                rows = power_of_two(len(batch) + 1)
+                if batch and rows * power_of_two(widest) > _MOST_EXCLUDED:
                     yield batch
                     batch, widest = [], known.excluded_S.size
                 batch.append(known)
@@ -363,9 +363,9 @@ class Recommender:
     def _compute(self, batch: list[_Known], request: _Request) -> Top:
         """Start the computation of a batch; nothing is waited for."""
         newest, gaps = [known.newest_L for known in batch], [known.gaps_L for known in batch]
-        item_ids_BxL, lengths_B, gaps_BxL = _model_inputs(newest, gaps, self.max_len)
+        item_ids_BxL, lengths_B, gaps_BxL = model_inputs(newest, gaps, self.max_len)
         excluded = [known.excluded_S for known in batch]
-        width = _power_of_two(max(map(len, excluded)))
+        width = power_of_two(max(map(len, excluded)))
         return self._best(
             self._params,
             request.item_CxD,
@@ -418,45 +418,4 @@ class Recommender:
 
 def _searched(k: int) -> int:
     """Return how many are searched for: few values, so that few programs are compiled."""
-    return max(16, _power_of_two(k))
-
-
-def _power_of_two(number: int) -> int:
-    """Return the least power of two that is not below ``number``."""
-    return 1 << max(0, number - 1).bit_length()
-
-
-def check_gap_unit(model: SequenceModel, gap_unit: float | None) -> None:
-    """Raise ``UserError`` where a model reads the times between events and there is no unit."""
-    if model.time_gaps != (gap_unit is not None):
-        needs = "reads times: give the" if model.time_gaps else "reads no times: leave out"
-        raise UserError(f"{type(model).__name__} {needs} gap_unit of its run's items.json")
-
-
-def _model_inputs(
-    newest: Sequence[np.ndarray], gaps: Sequence[np.ndarray | None], max_len: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Return item_ids_BxL, lengths_B and, where there are gaps, gaps_BxL.
-
-    Their sizes are powers of two (L at most ``max_len``).
-    A request so seldom meets a size not compiled yet. Rows without a history, and those that fill
-    the batch up, hold item 1: their results mean nothing.
-    """
-    rows = _power_of_two(len(newest))
-    item_ids_BxL = padded(newest, rows, min(max_len, _power_of_two(max(map(len, newest)))))
-    lengths_B = np.ones(rows, np.int32)
-    lengths_B[: len(newest)] = [max(1, len(items)) for items in newest]
-    item_ids_BxL[:, 0] = np.maximum(item_ids_BxL[:, 0], 1)
-    known = [one for one in gaps if one is not None]
-    gaps_BxL = padded(known, rows, item_ids_BxL.shape[1], np.float32) if known else None
-    return item_ids_BxL, lengths_B, gaps_BxL
-
-
-def padded(
-    lists: Sequence[np.ndarray], rows: int, width: int, dtype: DTypeLike = np.int32
-) -> np.ndarray:
-    """Return lists of numbers as (rows, width), each row padded with 0."""
-    array = np.zeros((rows, width), dtype)
-    for row, numbers in zip(array, lists, strict=False):
-        row[: len(numbers)] = numbers
-    return array
+    return max(16, power_of_two(k))

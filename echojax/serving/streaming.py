@@ -24,7 +24,7 @@ from flax import nnx
 from echojax.errors import UserError
 from echojax.models import SequenceModel
 from echojax.models.base import check_item_numbers
-from echojax.serving.recommender import check_gap_unit
+from echojax.serving.inputs import check_gap_unit
 
 
 class StreamState(NamedTuple):

@@ -16,9 +16,12 @@ from echojax.evaluation.statistics import (
     spread_of,
 )
 from echojax.models import HEURISTICS
+from echojax.recipes import Flags
+from echojax.report.run_tables import BEYOND_ACCURACY, lagged_count_sizes
+from echojax.report.tables import words
 from echojax.suites.results import Evaluation, Protocol, Ranks, RunResult
 from echojax.suites.runs import Run
-from echojax.suites.suite_file import Suite
+from echojax.suites.suite_file import Suite, tried_of
 
 METRICS = ("hr@10", "ndcg@10")
 COLUMNS = [metric_names().index(name) for name in METRICS]
@@ -45,13 +48,19 @@ SCHEMA: dict[str, Any] = {
     "table": pl.String,  # main, seen items (treated the other way), ablation, by length, protocols
     "variant": pl.String,
     "model": pl.String,
+    "sizes": pl.String,  # of the lagged count, where validation may have chosen them
     "planned": pl.Int64,  # seeds; null of what is no variant, such as the optimum
     "seeds": pl.String,  # those finished
     **{f"{metric}{end}": pl.Float64 for metric in METRICS for end in _ENDS},
     "validation_ndcg@10": pl.Float64,
     **{f"difference_{name}": pl.Float64 for name in _DIFFERENCE},  # to the reference, in NDCG@10
     "not_tested": pl.String,  # why
+    **dict.fromkeys(BEYOND_ACCURACY, pl.Float64),  # on test, means over seeds
     **_COSTS,
+    "trials": pl.Int64,  # settings tried on validation; null where nobody wrote it down
+    "trial_epochs": pl.Float64,  # of all of them together
+    "trial_seconds": pl.Float64,
+    "knobs": pl.String,  # what differed between them, as in the best
     "command": pl.String,  # of the first seed
     "from": pl.Int64,  # items in the history
     "to": pl.Int64,
@@ -122,6 +131,8 @@ def _variants(
         }
         if seeds:
             row |= scores(tuple(seeds.values()))
+            if row["model"] == "lagged-count":
+                row["sizes"] = _sizes(next(iter(results[name].values())))
         if seeds and name != suite.reference:
             pair = name in heuristic, suite.reference in heuristic
             row |= compare(seeds, evaluations[suite.reference], heuristic=pair)
@@ -129,12 +140,24 @@ def _variants(
             of_runs = [run.results for run in results[name].values()]
             row["validation_ndcg@10"] = _mean([one["valid"]["ndcg@10"] for one in of_runs])
             row["by_length"] = by_length(tuple(seeds.values()))
+            row |= _beyond_accuracy([one["test"] for one in of_runs])
             row |= {} if name in heuristic else _cost(of_runs)
+        if protocol is None:
+            row |= _tried(
+                suite, planned[0].dataset, name, [run.results for run in results[name].values()]
+            )
         rows.append(row)
     tested = [row for row in rows if "difference_p" in row]
     for row, p in zip(tested, holm([row["difference_p"] for row in tested]), strict=True):
         row["difference_p_holm"] = p
     return rows
+
+
+def _sizes(run: RunResult) -> str:
+    """Return J and a of the run of a lagged count: as it was told, else as validation chose."""
+    chosen = run.results["baselines"].get("lagged-count", {})
+    told = {key: run.config[key] for key in ("lags", "damping") if run.config[key] is not None}
+    return lagged_count_sizes(chosen | told)
 
 
 def _baselines(run: RunResult, models: set[str]) -> list[dict[str, Any]]:
@@ -144,6 +167,9 @@ def _baselines(run: RunResult, models: set[str]) -> list[dict[str, Any]]:
         if name not in models:
             row = {"variant": name, "not_tested": "no ranks are kept"}
             row["validation_ndcg@10"] = parts["valid"]["ndcg@10"]
+            row |= _beyond_accuracy([parts["test"]])
+            if name == "lagged-count":
+                row["sizes"] = lagged_count_sizes(parts)
             rows.append(row | scores((Evaluation(parts["test"], None),)))
     return rows
 
@@ -273,6 +299,10 @@ def _ranks(seeds: Sequence[Evaluation]) -> list[Ranks]:
     return kept if len(kept) == len(seeds) else []
 
 
+def _beyond_accuracy(tests: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+    return {name: _mean([one.get(name) for one in tests]) for name in BEYOND_ACCURACY}
+
+
 def _cost(of_runs: list[dict[str, Any]]) -> dict[str, Any]:
     config, train = of_runs[0]["config"], [run["train"] for run in of_runs]
     to_best = [one["seconds"] * one["best_step"] / one["steps"] for one in train if one["steps"]]
@@ -289,6 +319,27 @@ def _cost(of_runs: list[dict[str, Any]]) -> dict[str, Any]:
         "seeds_at_once": max(one.get("seeds_at_once", 1) for one in train),
         "objective": config["objective"],
         "batch_size": config["batch_size"],
+    }
+
+
+def _tried(
+    suite: Suite, dataset: str, variant: str, of_runs: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Return what was tried for a variant: what its runs say themselves, or its recipe."""
+    if of_runs and (own := of_runs[0].get("tuning")):
+        names = {"trials": "trials", "epochs": "trial_epochs", "seconds": "trial_seconds"}
+        return {ours: own[name] for name, ours in names.items()} | {"knobs": words(own["found"])}
+    trials = tried_of(suite, dataset, variant)
+    return {"trials": len(trials), "knobs": words(_knobs(trials))} if trials else {}
+
+
+def _knobs(trials: Sequence[Flags]) -> Flags:
+    """Return the flags of the best of several trials that are not the same in all."""
+    best = max(trials, key=lambda trial: trial.get("score", -1))
+    return {
+        name: value
+        for name, value in best.items()
+        if name != "score" and any(trial.get(name) != value for trial in trials)
     }
 
 

@@ -11,7 +11,15 @@ from msgspec import Meta, Struct
 
 from echojax.config import Config, flag
 from echojax.errors import UserError, unknown_name
-from echojax.recipes import Flags, check_flags, read_recipe, read_toml
+from echojax.recipes import (
+    TRIED,
+    Flags,
+    check_flags,
+    check_tried,
+    read_recipe,
+    read_toml,
+    read_tried,
+)
 
 FOLDER = Path(__file__).parent / "included"
 # A name becomes a folder.
@@ -41,6 +49,7 @@ class Suite(Struct, kw_only=True):
         sample_users: so many users are drawn from these data sets, the others are whole.
         variants: of the main table: a model with its flags, which override the data set's.
         ablation: flags of variants that differ from the reference only by what the file lists.
+        tried: of variants whose flags are not the recipe's alone, what was tried for them.
         global_time: what is trained on that split too, with the first seed.
     """
 
@@ -58,6 +67,7 @@ class Suite(Struct, kw_only=True):
     sample_users: dict[str, int] = {}
     variants: Annotated[_Tables, Meta(min_length=1)]
     ablation: _Tables = {}
+    tried: dict[str, list[Flags]] = {}
     global_time: GlobalTime = msgspec.field(default_factory=GlobalTime)
 
     def known(self, names: Iterable[str]) -> set[str]:
@@ -69,7 +79,9 @@ class Suite(Struct, kw_only=True):
         return set(names)
 
 
-_KEYS = [one for one in Suite.__struct_fields__ if one not in ("name", "text", "sample_users")]
+_KEYS = [
+    one for one in Suite.__struct_fields__ if one not in ("name", "text", "sample_users", TRIED)
+]
 
 
 def find_suite(given: str) -> Path:
@@ -116,6 +128,9 @@ def read_suite(path: Path) -> Suite:
             suite.sample_users[name] = users
     for key in ("datasets", "variants", "ablation"):
         for name, flags in getattr(suite, key).items():
+            if key != "datasets" and TRIED in flags:
+                check_tried(trials := flags.pop(TRIED), f"{path}, [{key}.{name}]")
+                suite.tried[name] = trials
             check_flags(flags, f"{path}, [{key}.{name}]")
     _check_names(suite, path)
     base = suite.variants[suite.reference]
@@ -152,6 +167,14 @@ def flags_of(suite: Suite, dataset: str, variant: str) -> Flags:
         return flags
     data = None if "data_path" in flags else flags["dataset"]
     return read_recipe(suite.recipe, flags.get("model", Config.model), data) | flags
+
+
+def tried_of(suite: Suite, dataset: str, variant: str) -> list[Flags] | None:
+    """Return what was tried for a variant; ``None`` where nobody says."""
+    own = suite.flags | suite.datasets[dataset] | (suite.variants | suite.ablation)[variant]
+    if variant in suite.tried or suite.recipe is None or own.keys() - {"dataset", "model"}:
+        return suite.tried.get(variant)
+    return read_tried(suite.recipe, own.get("model", Config.model), own["dataset"])
 
 
 def train_command(flags: Flags, seed: int) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 
 import polars as pl
 
+from echojax.report.run_tables import BEYOND_ACCURACY
 from echojax.report.tables import Cell, Column, Table, duration, length_range, number
 from echojax.suites.published import published
 from echojax.suites.results import Protocol, RunResult
@@ -23,12 +24,18 @@ _HEAD = (
     _VALID,
     "seeds",
     "trained",
+    "tried",
 )
 _SCORES = (
     "Test scores at the epoch with the best validation NDCG@10: mean over seeds, in brackets the "
     "95 % bootstrap interval over users of each user's mean over seeds, after ± the standard "
     "deviation between seeds."
 )  # fmt: skip
+_TRIED = (
+    "Tried: with how many settings a row was trained before, compared on validation, and what was "
+    "chosen of what differed between them; a dash where it was not written down. Rows with few "
+    "trials may be further from their best than others."
+)
 _STILL_BEST = (
     "†: in some seed the last epoch was the best, so that more epochs might have raised the score."
 )
@@ -61,7 +68,7 @@ def tables_of(
             rows["seen items"],
             reference,
             f"The same checkpoints, evaluated with the items of the history {other}.",
-            [name for name in _HEAD if name not in (_VALID, "trained")],
+            [name for name in _HEAD if name not in (_VALID, "trained", "tried")],
         ),
         _score_table(
             "Ablation",
@@ -70,6 +77,7 @@ def tables_of(
             f"Each row is {reference} except for what its name says.",
             _HEAD,
         ),
+        _beyond_table(rows["main"] + rows["ablation"], reference),
         _length_table(of_main, names, reference),
         _cost_table(rows["main"] + rows["ablation"], reference),
         _protocol_table(rows["protocols"], reference),
@@ -90,17 +98,20 @@ def _score_table(
         top = best if row["planned"] else dict.fromkeys(best)
         valid = row["validation_ndcg@10"]
         words = _tested(row, reference) | {
-            "": row["variant"],
+            "": Cell(row["variant"], row["sizes"] or ""),
             "HR@10": _score(row, "hr@10", top["hr@10"]),
             "NDCG@10": _score(row, "ndcg@10", top["ndcg@10"]),
             _VALID: valid if valid is None else f"{valid:.4f}",
             "seeds": row["planned"] and f"{len(row['seeds'].split())} of {row['planned']}",
             "trained": _trained(row),
+            "tried": _tried(row),
         }
         body.append([words[name] for name in head])
     notes = [note, *_test_notes(rows, reference)]
     if "trained" in head and any(row["best_at_the_end"] for row in rows):
         notes.append(_STILL_BEST)
+    if "tried" in head and any(row["trials"] for row in rows):
+        notes.append(_TRIED)
     return Table(head, body, title, notes, reference)
 
 
@@ -149,6 +160,17 @@ def _trained(row: _Row) -> Cell | None:
     return Cell(f"{number(row['epochs'])} epochs{mark}", duration(row["train_seconds"]))
 
 
+def _tried(row: _Row) -> Cell | None:
+    """Return how many trials a row had, what they took and what they found."""
+    if not row["trials"]:
+        return None
+    words = [row["knobs"]]
+    if row["trial_epochs"] is not None:
+        took = f"{number(row['trial_epochs'])} epochs, {duration(row['trial_seconds'])}"
+        words.append(f"({took} together)")
+    return Cell(f"{row['trials']} trial{'s' * (row['trials'] != 1)}", " ".join(words).strip())
+
+
 def _test_notes(rows: Sequence[_Row], reference: str) -> list[str]:
     """Return what the tests of a table are, and which rows are not tested, and why."""
     tests = sum(row["difference_p"] is not None for row in rows)
@@ -166,6 +188,22 @@ def _test_notes(rows: Sequence[_Row], reference: str) -> list[str]:
             why.setdefault(row["not_tested"], []).append(row["variant"])
     untested = [f"Not tested: {', '.join(names)}: {reason}." for reason, names in why.items()]
     return [how, *untested] if tests else untested
+
+
+def _beyond_table(rows: Sequence[_Row], reference: str) -> Table:
+    known = [row for row in rows if row["coverage@10"] is not None]
+    columns = {
+        name: Column(label, show=form)
+        for name, (label, form) in BEYOND_ACCURACY.items()
+        if any(row[name] is not None for row in known)
+    }
+    body = [[row["variant"], *(row[name] for name in columns)] for row in known]
+    notes = [
+        "Of the ten items recommended to each user on test, means over seeds; docs/data.md has the "
+        "definitions. None of these chooses anything, and none is better the higher it is without "
+        "regard to accuracy. A dash: the runs are older than the metric, or have no probabilities."
+    ]
+    return Table(["", *columns.values()], body, "Beyond accuracy", notes, reference)
 
 
 def _length_table(rows: Sequence[_Row], variants: Iterable[str], reference: str) -> Table:

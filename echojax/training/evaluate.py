@@ -2,10 +2,10 @@
 
 import dataclasses
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
@@ -14,18 +14,33 @@ from jax.sharding import Mesh
 
 from echojax.config import Config
 from echojax.data import Dataset, Examples, Split
-from echojax.evaluation.baselines import rank_by, scorer
-from echojax.evaluation.metrics import mean_metrics, summarise
-from echojax.evaluation.ranking import Ranked, Ranker, make_ranker, rank_examples
+from echojax.errors import UserError
+from echojax.evaluation.baselines import fit_heuristic, rank_by, scorer
+from echojax.evaluation.metrics import (
+    CUTOFFS,
+    check_cutoffs,
+    lists_wanted,
+    mean_metrics,
+    measure,
+    named_metrics,
+    summarise,
+)
+from echojax.evaluation.prequential import rank_prequentially
+from echojax.evaluation.ranking import TOP, Ranked, Ranker, make_ranker, rank_examples
 from echojax.mesh import axes_of, one_device
 from echojax.models import HEURISTICS
-from echojax.models.base import with_axes, with_precision
+from echojax.models.base import CausalModel, with_axes, with_precision
 from echojax.models.heuristic import training_counts
 from echojax.training.builders import read_run_data
-from echojax.training.checkpoints import load_checkpoint
+from echojax.training.checkpoints import LoadedCheckpoint, load_checkpoint
 from echojax.training.run_folder import read_own_config
 
 log = logging.getLogger(__name__)
+
+_NOT_CAUSAL = (
+    "--evaluate prequential is for causal models, and --model {} with this run's flags is none; "
+    "leave it out: the same events are then scored one by one"
+)
 
 
 @dataclass(frozen=True)
@@ -91,12 +106,53 @@ def encoder_and_items(
     return encode, items
 
 
+def _rank_prequentially(
+    config: Config, num_items: int, best: LoadedCheckpoint, examples: Examples, top: int = TOP
+) -> Ranked:
+    """Rank a part in few passes; see ``echojax.evaluation.prequential``.
+
+    Raises:
+        UserError: the model is not causal.
+    """
+    model = nnx.merge(best.graphdef, best.params)
+    if not isinstance(model, CausalModel) or model.not_causal is not None:
+        raise UserError(_NOT_CAUSAL.format(config.model))
+
+    def encode_all(
+        params: nnx.State, item_ids_BxL: jax.Array, lengths_B: jax.Array, *gaps_BxL: jax.Array
+    ) -> jax.Array:
+        model = with_precision(nnx.merge(best.graphdef, params), config.precision)
+        gaps = gaps_BxL[0] if gaps_BxL else None
+        return cast(CausalModel, model).encode_all(item_ids_BxL, lengths_B, gaps_BxL=gaps)
+
+    _, items = encoder_and_items(config, best.graphdef, one_device())
+    return rank_prequentially(
+        encode_all,
+        items,
+        best.params,
+        examples,
+        num_items=num_items,
+        batch_size=config.eval_batch_size or 1024,
+        exclude_seen=config.exclude_seen,
+        top=top,
+    )
+
+
 def make_evaluator(
-    config: Config, dataset: Dataset, split: Split, graphdef: nnx.GraphDef, mesh: Mesh
+    config: Config,
+    dataset: Dataset,
+    split: Split,
+    graphdef: nnx.GraphDef,
+    mesh: Mesh,
+    *,
+    top: int = TOP,
 ) -> Evaluator:
-    """Return the evaluator of models with this structure, users spread over ``mesh``."""
+    """Return the evaluator of models with this structure, users spread over ``mesh``.
+
+    ``top``: how many of an example's best items are kept.
+    """
     encode, items = encoder_and_items(config, graphdef, mesh)
-    ranker = make_ranker(encode, items, num_items=dataset.num_items, mesh=mesh)
+    ranker = make_ranker(encode, items, num_items=dataset.num_items, top=top, mesh=mesh)
     counts_V = training_counts(split.train, dataset.num_items)
     return Evaluator(config, split, ranker, counts_V, mesh)
 
@@ -117,13 +173,35 @@ class RankedRun(NamedTuple):
     popularity_V: np.ndarray
 
 
-def evaluate_run(folder: Path, part: str, **options: Any) -> dict[str, Any]:
-    """Return the results of one part as ``summarise`` gives them, and the "step" they are of.
+def evaluate_run(
+    folder: Path,
+    part: str,
+    *,
+    metrics: Sequence[str] | None = None,
+    cutoffs: Sequence[int] | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """Return the results of one part, and the "step" they are of.
 
-    Arguments and errors are those of ``rank_run``.
+    Args:
+        folder: the run folder.
+        part: "valid" or "test".
+        metrics: as of ``named_metrics``.
+        cutoffs: likewise; where both are ``None``, the results are those of ``summarise``, else of
+            ``measure``.
+        options: other arguments of ``rank_run``.
+
+    Raises:
+        UserError: as ``rank_run``, ``named_metrics`` and ``measure``.
     """
-    run = rank_run(folder, part, **options)
-    return {"step": run.step, **summarise(run.ranked, run.examples, run.popularity_V)}
+    if metrics is None and cutoffs is None:
+        run = rank_run(folder, part, **options)
+        return {"step": run.step, **summarise(run.ranked, run.examples, run.popularity_V)}
+    read_own_config(folder)  # and the plug-in that registers metrics
+    names = named_metrics(metrics, CUTOFFS if cutoffs is None else cutoffs)
+    run = rank_run(folder, part, names=names, **options)
+    values = measure(run.ranked, run.examples, run.popularity_V, names)
+    return {"step": run.step, **values}
 
 
 def rank_run(
@@ -131,8 +209,10 @@ def rank_run(
     part: str,
     *,
     exclude_seen: bool | None = None,
+    prequential: bool = False,
     data_dir: str | None = None,
     data_path: str | None = None,
+    names: Sequence[str] = (),
 ) -> RankedRun:
     """Rank a part of a run's data by its best checkpoint.
 
@@ -140,22 +220,40 @@ def rank_run(
         folder: the run folder.
         part: "valid" or "test".
         exclude_seen: overrides the run's.
+        prequential: score all events of a window in one pass of a causal model.
         data_dir: where the data lies now.
         data_path: where the run's own file lies now.
+        names: full names of the metrics that are wanted.
 
     Raises:
-        UserError: no run, no checkpoint that can be read, or other data than the run's.
+        UserError: no run, no checkpoint that can be read, other data than the run's, fewer items
+            than a metric's cutoff, or a prequential evaluation that its split or model does not
+            allow.
     """
-    config = read_own_config(folder)
+    own = config = read_own_config(folder)
     if exclude_seen is not None:
         config = dataclasses.replace(config, exclude_seen=exclude_seen)
+    if prequential and config.split != "global-time":
+        raise UserError(
+            "--evaluate prequential is for runs with --split global-time, where what is scored "
+            f"comes after all that was learned; this one has --split {config.split}"
+        )
+    if prequential and config.model in HEURISTICS:
+        raise UserError(_NOT_CAUSAL.format(config.model))
     dataset, split = read_run_data(folder, config, data_dir=data_dir, data_path=data_path)
+    check_cutoffs(names, dataset.num_items - 1)
+    top = lists_wanted(names) or TOP
     examples, counts_V = getattr(split, part), training_counts(split.train, dataset.num_items)
     if config.model in HEURISTICS:
-        score = scorer(HEURISTICS[config.model](split.train, dataset.num_items))
-        ranked = rank_by(score, examples, dataset.num_items, exclude_seen=config.exclude_seen)
+        score = scorer(fit_heuristic(own, split, dataset.num_items))
+        ranked = rank_by(
+            score, examples, dataset.num_items, exclude_seen=config.exclude_seen, top=top
+        )
         return RankedRun(0, ranked, examples, counts_V)
     best = load_checkpoint(folder, config, dataset.num_items)
     log.info(f"step {best.step} of {folder}")
-    evaluate = make_evaluator(config, dataset, split, best.graphdef, one_device())
+    if prequential:
+        ranked = _rank_prequentially(config, dataset.num_items, best, examples, top)
+        return RankedRun(best.step, ranked, examples, counts_V)
+    evaluate = make_evaluator(config, dataset, split, best.graphdef, one_device(), top=top)
     return RankedRun(best.step, evaluate.rank(best.params, part), examples, counts_V)

@@ -15,13 +15,12 @@ from rich.table import Table
 from echojax.arrays import read_arrays, write_arrays
 from echojax.config import Config, as_dict
 from echojax.data import Dataset, Examples, Split
-from echojax.evaluation.baselines import evaluate_baselines, rank_by, scorer
-from echojax.evaluation.metrics import metric_names, metrics_of, summarise
+from echojax.evaluation.baselines import evaluate_baselines, fit_heuristic, rank_by, scorer
+from echojax.evaluation.metrics import example_metrics, named_metrics, summarise
 from echojax.evaluation.ranking import TIES, Ranked
 from echojax.evaluation.statistics import seed_estimates
 from echojax.files import write_json
 from echojax.machine import commit, device_name, processor
-from echojax.models import HEURISTICS
 from echojax.models.heuristic import training_counts
 from echojax.report import results_table, write_report
 from echojax.training.progress import TrainingProgress
@@ -125,7 +124,7 @@ def run_heuristic(
 ) -> None:
     """Fit, evaluate and report a heuristic model."""
     began = time.perf_counter()
-    score = scorer(HEURISTICS[config.model](split.train, dataset.num_items))
+    score = scorer(fit_heuristic(config, split, dataset.num_items))
     progress = TrainingProgress(seconds=time.perf_counter() - began, examples=len(split.train))
     ranked = {
         part: rank_by(
@@ -173,7 +172,9 @@ def summarise_seeds(
 def _seeds_part(part: str, folders: list[Path], results: list[dict[str, Any]]) -> dict[str, Any]:
     rank, user = names = (f"{part}_rank_M", f"{part}_user_M")
     arrays = [read_arrays(folder / "ranks.npz", names) for folder in folders]
-    estimates = seed_estimates([metrics_of(one[rank]) for one in arrays], arrays[0][user])
+    metrics = named_metrics()
+    values = [example_metrics(one[rank], metrics) for one in arrays]
+    estimates = seed_estimates(values, arrays[0][user])
     return {
         name: {
             "mean": one.mean,
@@ -181,14 +182,14 @@ def _seeds_part(part: str, folders: list[Path], results: list[dict[str, Any]]) -
             "values": [result[part][name] for result in results],
             "interval": one.interval,
         }
-        for name, one in zip(metric_names(), estimates, strict=True)
+        for name, one in zip(metrics, estimates, strict=True)
     }
 
 
 def _seeds_table(summary: dict[str, Any]) -> Table:
     title = f"{len(summary['seeds'])} seeds: mean +- spread [95 % over users]"
     table = Table("", *PARTS, title=title)
-    for name in metric_names():
+    for name in named_metrics():
         estimates = [summary[part][name] for part in PARTS]
         table.add_row(
             name.upper(),

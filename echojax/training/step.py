@@ -1,4 +1,4 @@
-"""One training step: forward, backward, update, of one seed or several, in one jitted program."""
+"""One training step: forward, backward, update, of one run or several, in one jitted program."""
 
 import logging
 import time
@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 
 from echojax.compilation import cache_hits
 from echojax.losses import Loss, full_softmax, pool
-from echojax.mesh import Axes, axes_of, batch_specs, over_devices, state_specs
+from echojax.mesh import MEMBER, Axes, axes_of, batch_specs, over_devices, state_specs
 from echojax.models.base import with_axes, with_precision
 from echojax.parameters import is_per_item, map_with_facts
 from echojax.training.objectives import OBJECTIVES, Batch
@@ -68,7 +68,8 @@ def state_shapes(
     return graphdef, jax.eval_shape(state, params)
 
 
-StepFunction = Callable[[TrainState, Batch], tuple[TrainState, jax.Array]]
+# Of a state, a batch, and what else the step depends on.
+StepFunction = Callable[..., tuple[TrainState, jax.Array]]
 
 
 def make_train_step(
@@ -81,6 +82,7 @@ def make_train_step(
     loss: Loss = full_softmax,
     precision: str = "float32",
     axes: Axes = NOT_MAPPED,
+    rates: Sequence[nnx.State] = (),
 ) -> jax.stages.Wrapped:
     """Return ``step(state, batch) -> (state, loss)``, jitted, with the old state donated.
 
@@ -95,6 +97,8 @@ def make_train_step(
         precision: of the model's activations (``models.base.with_precision``).
         axes: the mapped axes that rows, items and positions are spread over; the result is that of
             all.
+        rates: what the model is made of besides parameters and its structure, where it is: dropout
+            rates that are arrays.
 
     The batch holds ``item_ids`` (B, L), ``lengths``, ``targets`` and ``weights`` (B,); rows of
     weight 0 pad the last batch of an epoch. With gaps it holds ``gaps`` (B, L) too. The loss is the
@@ -105,7 +109,7 @@ def make_train_step(
     def summed_loss(
         pool_M: jax.Array, params: nnx.State, batch: Batch, keys_B: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        model = with_axes(with_precision(nnx.merge(graphdef, params), precision), axes)
+        model = with_axes(with_precision(nnx.merge(graphdef, params, *rates), precision), axes)
         user_BxPxD, targets_BxP, weights_BxP, item_VxD = predict(model, batch, keys_B)
         if (
             axes.time and objective == "prefixes"
@@ -190,39 +194,40 @@ def summed_gradient(
 
 
 def stack_states(states: Sequence[TrainState]) -> TrainState:
-    """Return the states of several seeds as one: every array has a leading axis S."""
+    """Return the states of several runs as one: every array has a leading axis S."""
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
 
 
 def unstack_states(states: TrainState) -> list[TrainState]:
-    """Return each seed's own state."""
+    """Return each run's own state."""
     return [jax.tree.map(lambda leaf, i=i: leaf[i], states) for i in range(states.step.shape[0])]
 
 
-def over_seeds(step: StepFunction, mesh: Mesh, parallel: str = "shard_map") -> Any:
+def over_members(step: StepFunction, mesh: Mesh, parallel: str = "shard_map") -> Any:
     """Return ``step`` for stacked states and batches, mapped over ``mesh``, jitted.
 
-    ``steps(states, batches, signals)`` returns states, losses and the largest of the signals that
-    the devices' hosts got, (devices,) int32, the same on all hosts. The rows of every batch are
-    spread over the devices (``mesh.spread``, for ``pmap`` ``mesh.stack_shares``); ``shard_map``
-    donates the old states.
+    ``steps(states, batches, signals, *inputs)`` returns states, losses and the largest of the
+    signals that the devices' hosts got, (devices,) int32, the same on all hosts. Members and the
+    rows of each one's batch are spread over the devices (``mesh.spread``, for ``pmap``
+    ``mesh.stack_shares``); ``shard_map`` donates the old states. ``inputs``, (S, ...), are what
+    ``step`` takes besides state and batch (not with ``pmap``).
 
-    An accelerator computes the seeds at once. A CPU's cores are busy with one, and the arrays of
+    An accelerator computes its members at once. A CPU's cores are busy with one, and the arrays of
     several leave its caches: there they follow each other inside the program, 1.5 times faster.
     """
     axes = axes_of(mesh)
 
     def steps(
-        states: TrainState, batches: Any, signals: jax.Array
+        states: TrainState, batches: Any, signals: jax.Array, *inputs: Any
     ) -> tuple[TrainState, jax.Array, jax.Array]:
-        seeds = (states, batches)
+        members = (states, batches, *inputs)
         if states.step.shape[0] == 1:  # a loop would copy its state
-            one = step(*jax.tree.map(lambda x: x[0], seeds))
+            one = step(*jax.tree.map(lambda x: x[0], members))
             states, losses = jax.tree.map(lambda x: x[None], one)
         elif jax.default_backend() == "cpu":
-            states, losses = jax.lax.map(lambda seed: step(*seed), seeds)
+            states, losses = jax.lax.map(lambda member: step(*member), members)
         else:
-            states, losses = jax.vmap(step)(*seeds)
+            states, losses = jax.vmap(step)(*members)
         signals = jnp.max(signals)
         return states, losses, jax.lax.pmax(signals, axes.rows) if axes.rows else signals
 
@@ -230,10 +235,11 @@ def over_seeds(step: StepFunction, mesh: Mesh, parallel: str = "shard_map") -> A
         (axis,), devices = axes.rows, list(mesh.devices.flat)
         return jax.pmap(steps, axis, in_axes=(None, 1, 0), out_axes=None, devices=devices)
 
-    def mapped(states: TrainState, batches: Any, signals: jax.Array) -> Any:
+    def mapped(states: TrainState, batches: Any, signals: jax.Array, *inputs: Any) -> Any:
         spread, rows = state_specs(states, 1), (batch_specs(batches, 1), batch_specs(signals))
-        return over_devices(steps, mesh, (spread, *rows), (spread, P(), P()))(
-            states, batches, signals
+        specs = (spread, *rows, *[P(MEMBER)] * len(inputs))
+        return over_devices(steps, mesh, specs, (spread, P(MEMBER), P()))(
+            states, batches, signals, *inputs
         )
 
     return jax.jit(mapped, donate_argnums=0)

@@ -54,6 +54,10 @@ def time_bias(p, gaps):
 
 
 def attention(p, x, heads, causal, gaps=None):
+    return layer_norm(p["norm"], linear(p["out"], attend(p, x, heads, causal, gaps)) + x)
+
+
+def attend(p, x, heads, causal, gaps=None):
     query, key, value = (linear(p[name], x) for name in ("query", "key", "value"))
     out = np.zeros_like(x)
     bias = np.zeros((len(x), len(x))) if gaps is None else time_bias(p["time_bias"], gaps)
@@ -63,7 +67,7 @@ def attention(p, x, heads, causal, gaps=None):
             logits = key[seen, columns] @ query[l, columns] / math.sqrt(columns.size)
             logits = logits + bias[l, seen]
             out[l, columns] = softmax(logits) @ value[seen, columns]
-    return layer_norm(p["norm"], linear(p["out"], out) + x)
+    return out
 
 
 def transformer(p, x, heads, causal, gaps=None):

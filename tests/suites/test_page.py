@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import html
+import json
 import re
 from xml.etree import ElementTree
 
@@ -89,8 +90,8 @@ def test_numbers_of_scores_and_ablation(shown):
             assert table[row][3] == f"{found['p']:.4f}"
         assert [table[row][4] for row in rows] == [f"{one:.4f}" for one in holm(p)]
     assert scores["ours"][2:5] == ["reference", "–", "–"]
-    assert scores["popularity"][6:] == ["1 of 1", "–"]
-    assert scores["ours"][6:] == ["3 of 3", "9 epochs 18 s"]
+    assert scores["popularity"][6:] == ["1 of 1", "–", "–"]
+    assert scores["ours"][6:] == ["3 of 3", "9 epochs 18 s", "–"]
     assert scores["optimum"][2] == "–"
 
 
@@ -104,6 +105,56 @@ def test_rows_that_were_best_in_their_last_epoch_are_marked(make_suite):
         "hstu": "9 epochs † 18 s"
     }
     assert text_of(page).count("†: in some seed the last epoch was the best") == 1
+
+
+def test_what_was_tried_stands_with_each_row(make_suite, tmp_path):
+    """A recipe's trials are those of its own flags; a variant with others names its own or none."""
+    (tmp_path / "r.toml").write_text(
+        "[popularity]\n[echomamba4rec]\n[hstu]\n"
+        "tried = [{ layers = 1, dropout = 0.1, score = 0.2 }, { layers = 2, dropout = 0.1 }]\n"
+        "[sasrec]\ntried = [{}]\n"
+    )
+    text = SUITE.replace("[flags]\nlearning_rate = 0.01", f"recipe = '{tmp_path / 'r.toml'}'")
+    text = text.replace('data_path = "ring.inter"\nk_core = 2', 'dataset = "ml-100k"')
+    own = "tried = [{ dropout = 0.1, score = 0.1 }, { dropout = 0.2, score = 0.2 }, {}]"
+    model = 'model = "echomamba4rec"'
+    suite, runs, out = make_suite(text.replace(model, f"{model}\n{own}"))
+    for run in runs:
+        write_run(run, 2)
+    page = page_of(suite, runs, out)
+    tried = {name: row[8] for name, row in table_of(page, "Scores").items()}
+    assert tried == dict.fromkeys(("popularity", "sasrec", "markov", "optimum"), "–") | {
+        "hstu": "2 trials layers: 1",
+        "ours": "3 trials dropout: 0.2",
+    }
+    assert text_of(page).count("Tried: with how many settings") == 2
+    assert table_of(page, "Ablation")["no-filter"][8] == "–"
+
+
+def test_beyond_accuracy(shown):
+    """Means over seeds; columns that no run knows, such as the calibration, are left out."""
+    out, runs = shown
+    table = table_of((out / "page.html").read_text(), "Beyond accuracy")
+    assert set(table) == {*SKILL, "markov", "optimum"}
+    tests = [json.loads((run.folder / "results.json").read_text())["test"]
+             for run in runs if run.variant == "hstu"]  # fmt: skip
+    names = ("coverage@10", "mean_popularity@10", "novelty@10", "gini@10", "serendipity@10")
+    means = [np.mean([test[name] for test in tests]) for name in names]
+    assert [float(cell) for cell in table["hstu"]] == pytest.approx(means, abs=0.006)
+
+
+def test_what_tuning_found_stands_with_its_row(make_suite):
+    suite, runs, out = make_suite()
+    found = {"trials": 20, "epochs": 295.0, "seconds": 412.3, "found": {"learning_rate": 0.003}}
+    for run in runs:
+        write_run(run, 2)
+        if run.variant == "hstu":
+            path = run.folder / "results.json"
+            path.write_text(json.dumps(json.loads(path.read_text()) | {"tuning": found}))
+    page = page_of(suite, runs, out)
+    assert table_of(page, "Scores")["hstu"][8] == (
+        "20 trials learning rate: 0.003 (295 epochs, 412 s together)"
+    )
 
 
 def test_cost_and_lengths(shown):

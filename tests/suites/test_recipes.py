@@ -7,7 +7,7 @@ import pytest
 from echojax.config import Config
 from echojax.errors import UserError
 from echojax.models import HEURISTICS, MODELS
-from echojax.recipes import read_recipe
+from echojax.recipes import read_recipe, read_tried
 from echojax.suites.runs import plan
 from echojax.suites.suite_file import find_suite, read_suite
 from echojax.training.builders import resolved
@@ -31,6 +31,10 @@ def test_a_recipe_of_ones_own(tmp_path):
     path.write_text("epochs = 3\ndropout = 0.1\n[sasrec]\ndropout = 0.2\n[hstu]\n")
     assert read_recipe(str(path), "sasrec", None) == {"epochs": 3, "dropout": 0.2}
     assert read_recipe(str(path), "hstu", "ml-1m") == {"epochs": 3, "dropout": 0.1}
+    path.write_text("[sasrec]\nlayers = 2\ntried = [{ layers = 1, score = 0.1 }, {}]\n[hstu]\n")
+    assert read_recipe(str(path), "sasrec", None) == {"layers": 2}
+    assert read_tried(str(path), "sasrec", None) == [{"layers": 1, "score": 0.1}, {}]
+    assert read_tried(str(path), "hstu", None) is None
 
 
 @pytest.mark.parametrize(
@@ -42,6 +46,9 @@ def test_a_recipe_of_ones_own(tmp_path):
         ("[hstuu]", "mine.toml: unknown model 'hstuu'; did you mean 'hstu'"),
         ("[hstu]\nseed = 1", "seed has no place in a recipe; give it on the command line"),
         ('dataset = "ml-1m"\n[hstu]', "dataset has no place in a recipe"),
+        ("[hstu]\ntried = 3", "mine.toml, [hstu]: tried must list trials, as ["),
+        ("[hstu]\ntried = [{ epoch = 3 }]", "[hstu], tried: unknown flag 'epoch'"),
+        ("[hstu]\ntried = [{ score = 2 }]", "[hstu], tried: score must be an NDCG from 0 to 1"),
         ("[hstu", "mine.toml cannot be read as TOML"),
         (None, "--recipe"),
     ],

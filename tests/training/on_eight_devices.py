@@ -31,7 +31,7 @@ from echojax.models.echomamba4rec import EchoMamba4Rec
 from echojax.training.builders import make_step, resolved, target_counts, training_batches
 from echojax.training.evaluate import make_evaluator
 from echojax.training.optimizer import make_optimizer
-from echojax.training.step import create_state, over_seeds, stack_states, unstack_states
+from echojax.training.step import create_state, over_members, stack_states, unstack_states
 
 SIZES = {"d_model": 8, "max_len": 6, "dropout": 0.3, "layers": 1, "scan": "sequential"}
 CASES = {
@@ -96,7 +96,7 @@ def train(config, devices, item_shards, sequence_shards, parallel):
     lengths_M = np.repeat(feed.parts[0].examples.lengths_M, 2000)
     counts_V = target_counts(dataset, split)
     step = make_step(config, counts_V, lengths_M, graphdef, optimizer, mesh)
-    step = over_seeds(step, mesh, parallel)
+    step = over_members(step, mesh, parallel)
     states, losses = place(stack_states([state for _, state in made]), mesh, axis=1), []
     onto = {"shard_map": spread, "pmap": stack_shares}[parallel]
     for number in range(20):
@@ -158,4 +158,5 @@ if __name__ == "__main__":
             for a, b in zip(many[1], one[1], strict=True):
                 np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-5)
             np.testing.assert_array_equal(many[2].rank_M, one[2].rank_M)
+            np.testing.assert_allclose(many[2].confidence_M, one[2].confidence_M, rtol=1e-3)
             print(name, *case)
