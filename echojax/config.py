@@ -18,9 +18,8 @@ from echojax.errors import UserError, unknown_name
 _FINITE = 1e300
 Positive = Annotated[int, Meta(ge=1)]
 NotNegative = Annotated[int, Meta(ge=0)]
-Size = Annotated[
-    int, Meta(ge=1), Meta(le=2**20)
-]  # of an array's axis: more is a mistake, not a model
+# Of an array's axis: more is a mistake, not a model.
+Size = Annotated[int, Meta(ge=1), Meta(le=2**20)]
 Share = Annotated[float, Meta(ge=0, lt=1)]
 PositiveNumber = Annotated[float, Meta(gt=0, le=_FINITE)]
 
@@ -89,8 +88,7 @@ class DataFlags:
     ties: str = "file"
     """Order of a user's events of one time: as the file has them, or at random (random:SEED)."""
     split: Literal["leave-one-out", "global-time"] = "leave-one-out"
-    """Last item tests and last but one validates, or everybody's events after 80 % and 90 % of
-    the time."""
+    """Last item tests and last but one validates, or all events after 80 % and 90 % of the time."""
 
 
 @dataclass(frozen=True)
@@ -143,11 +141,9 @@ class ModelFlags:
     dropout: Annotated[Share | None, Fact.MODEL_SIZE] = None
     """Dropout rate."""
     lags: ModelSize = None
-    """J of the lagged count: the newest items that count, and how soon is soon (None: 1, 2, 4 or 8,
-    whichever is best on validation)."""
+    """J of the lagged count: so many newest items and next events (None: chosen on validation)."""
     damping: Annotated[Annotated[float, Meta(ge=0, le=1)] | None, Fact.MODEL_SIZE] = None
-    """a of the lagged count: how far frequent items count less (None: 0, 0.5 or 1, by
-    validation)."""
+    """a of the lagged count: how far frequent items count less (None: chosen on validation)."""
     max_len: Size | None = None
     """How many of the newest items are read (None: 200 for ml-1m, the data set's own elsewhere)."""
     time_gaps: bool = False
