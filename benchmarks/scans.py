@@ -286,10 +286,10 @@ _METHOD = (
     "accelerator of a call in a queue, with their quartiles; all programs of one size take turns, "
     "and the fastest is set off where its quartiles lie below those of all others. ns each is the "
     "time over B·L·E·N. MiB are the compiled program's arguments, outputs and temporary arrays. "
-    "Errors are the largest absolute difference from a float64 oracle over the largest absolute expected "
-    "value, on a few evenly spread batch entries and channels of the very program that is timed, "
-    "at whole length; the gradient error is the worst over all arguments. Memory, compile time and "
-    "errors are of the program with the backward pass."
+    "Errors are the largest absolute difference from a float64 oracle over the largest absolute "
+    "expected value, on a few evenly spread batch entries and channels of the very program that "
+    "is timed, at whole length; the gradient error is the worst over all arguments. Memory, "
+    "compile time and errors are of the program with the backward pass."
 )
 
 
