@@ -83,6 +83,11 @@ class DataFlags:
     """Keep users and items with at least this many interactions, iterated until stable."""
     duplicates: Literal["keep", "first", "last"] = "keep"
     """What to do with a user's repeated interactions with one item."""
+    time_precision: Literal["exact", "float32"] = "exact"
+    """Order events by their times as they are, or rounded to float32 as RecBole has them (64
+    seconds apart at today's epoch seconds, and then by rows)."""
+    ties: str = "file"
+    """Order of a user's events of one time: as the file has them, or at random (random:SEED)."""
     split: Literal["leave-one-out", "global-time"] = "leave-one-out"
     """Last item tests and last but one validates, or everybody's events after 80 % and 90 % of
     the time."""

@@ -18,7 +18,8 @@ Data: TypeAlias = Union[str, "os.PathLike[str]", Dataset, Mapping[str, Any], Seq
 
 # How events in memory are read: options, and the arguments of ``Dataset.from_frame``.
 _HOW = {f"{role}_column": role for role in ("user", "item", "time")} | {
-    name: name for name in ("k_core", "duplicates", "missing_ids", "time_format")
+    name: name
+    for name in ("k_core", "duplicates", "missing_ids", "time_format", "time_precision", "ties")
 }
 _OF_FILES = ("columns", "data_dir", "data_format", "items_path", "title_column")
 
@@ -93,5 +94,7 @@ def _dataset(data: Data | None, given: Mapping[str, Any]) -> tuple[Dataset | Non
     facts = data.fingerprint
     about = {"dataset": data.name, "k_core": facts["k_core"]}
     about["duplicates"] = facts["duplicates"]["handling"]
+    for name in ("time_precision", "ties"):
+        about[name] = facts["order"][name] if "order" in facts else getattr(Config, name)
     # The folder keeps the data as it was read.
     return data, about | dict.fromkeys(["user_column", "item_column", "time_column"])

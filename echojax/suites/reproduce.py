@@ -16,6 +16,7 @@ from echojax.lock import BusyError
 from echojax.models import HEURISTICS
 from echojax.report.tables import duration
 from echojax.signals import Interrupted, Stopped, stopping_at_once
+from echojax.suites.order import certify_if_missing
 from echojax.suites.page import write_page
 from echojax.suites.protocols import evaluate_if_missing
 from echojax.suites.results import RUNS, Results, read
@@ -74,6 +75,8 @@ def reproduce(flags: Flags, console: Console) -> bool:
             finished = states.count("finished")
             log.info("%d runs, %d of them finished, in %s", len(wanted), finished, out)
             these.make(wanted, len(states) - finished)
+            for name in suite.datasets:
+                certify_if_missing(results, [run for run in runs if run.dataset == name])
     except (Interrupted, Stopped) as stop:
         signum = stop.signum if isinstance(stop, Stopped) else stop.code - 128
         these.write_page()

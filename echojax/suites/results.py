@@ -52,11 +52,18 @@ class _Row(msgspec.Struct):
     digest: str | None
 
 
+class _Order(msgspec.Struct):
+    time_precision: str
+    ties: str
+    rows_in_time_order: bool
+
+
 class _Data(msgspec.Struct):
     users: int
     items: int
     interactions: int
     sha256: str
+    order: _Order | None = None
 
 
 class _Ranking(msgspec.Struct):

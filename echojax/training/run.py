@@ -208,7 +208,7 @@ def open_runs(
         checkpoints = Checkpoints(folder / "checkpoints", on_main_process(identity, folder))
         model = build_model(seed_config, dataset.num_items)
         graphdef, start = create_state(model, make_optimizer(seed_config), seed_config.seed)
-        name = f"seed {seed_config.seed}" if len(seeds) > 1 else ""
+        name = folder.name.replace("-", " ") if len(seeds) > 1 else ""
         progress = TrainingProgress()
         runs.append(SeedRun(seed_config, folder, start, progress, checkpoints, per_epoch, name))
         starts.append(start)
