@@ -150,6 +150,9 @@ class ModelFlags:
     validation)."""
     max_len: Size | None = None
     """How many of the newest items are read (None: 200 for ml-1m, the data set's own elsewhere)."""
+    time_gaps: bool = False
+    """Read the times between a history's events, never the target's (echomamba4rec, mamba4rec,
+    sasrec, hstu)."""
     scan: str = "auto"
     """Selective scan: auto, pallas_gpu, pallas_tpu, tiled, chunked, associative, sequential."""
     plugin: Annotated[str | None, Fact.RESUMABLE] = None

@@ -24,6 +24,7 @@ from echojax.data import (
     load_dataset,
     windows,
 )
+from echojax.data.gaps import with_gaps
 from echojax.data.order import random_seed
 from echojax.errors import UserError, unknown_name
 from echojax.losses import LOSSES, make_loss
@@ -91,7 +92,8 @@ def read_data(
     started = run_dir is not None and (run_dir / "config.json").exists()
     dataset = dataset or _load(config, started=started)
     assert config.max_len is not None
-    return dataset, _SPLITS[config.split](dataset, config.max_len)
+    split = _SPLITS[config.split](dataset, config.max_len)
+    return dataset, with_gaps(dataset, split) if config.time_gaps else split
 
 
 def read_run_data(

@@ -130,7 +130,7 @@ def train_members(
         for config, folder in zip(configs, folders, strict=True):
             given = dataclasses.replace(config, run_dir=str(folder), resume=True)
             held.enter_context(create_or_resume_run_dir(given))
-            fill_folders({folder: config}, dataset, in_memory=False)
+            fill_folders({folder: config}, dataset, False, split.gap_unit)
             groups[program_key(config)].append((given, folder))
         teams = [
             _Team(members, dataset, split, console, interrupts, stopped_line)

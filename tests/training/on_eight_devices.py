@@ -16,6 +16,7 @@ from rich.console import Console
 from echojax.config import Config
 from echojax.data import Dataset, leave_one_out
 from echojax.data.batching import StackedBatches
+from echojax.data.gaps import with_gaps
 from echojax.mesh import (
     Axes,
     axes_of,
@@ -40,7 +41,7 @@ SIZES = {"d_model": 8, "max_len": 6, "dropout": 0.3, "layers": 1, "scan": "seque
 CASES = {
     # A batch that 4 and 8 devices cannot share evenly, microbatches, short windows.
     "echomamba4rec": Config(d_state=2, batch_size=30, clip_norm=0.05, label_smoothing=0.1, **SIZES),
-    "causal": Config(variant="causal", d_state=2, batch_size=8, **SIZES),
+    "causal": Config(variant="causal", d_state=2, batch_size=8, time_gaps=True, **SIZES),
     "mamba4rec": Config(model="mamba4rec", d_state=2, batch_size=8, **SIZES | {"layers": 2}),
     "sasrec": Config(
         model="sasrec",
@@ -74,7 +75,7 @@ def made_up() -> Dataset:
     return Dataset(
         name="made up",
         items_T=items_T,
-        times_T=np.arange(items_T.size, dtype=float),
+        times_T=np.cumsum(rng.exponential(size=items_T.size)),
         offsets=np.concatenate([[0], np.cumsum(lengths)]),
         user_ids=np.arange(41).astype(str),
         item_ids=np.array(["", *map(str, range(1, 20))]),
@@ -89,6 +90,7 @@ def train(config, devices, item_shards, sequence_shards, parallel):
     )
     dataset = made_up()
     split = leave_one_out(dataset, 6)
+    split = with_gaps(dataset, split) if config.time_gaps else split
     optimizer = make_optimizer(config, axes_of(mesh).items)
     configs = [dataclasses.replace(config, seed=seed) for seed in (0, 1)]
     made = [create_state(build_model(c, dataset.num_items), optimizer, c.seed) for c in configs]
