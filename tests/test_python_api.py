@@ -92,7 +92,7 @@ def test_a_search_leaves_a_recipe_and_goes_on(frame, tmp_path):
     del options["out"], options["generation"]
     run = echojax.train(frame, recipe=found.recipe, run_dir=tmp_path / "run", **options)
     assert run.config.dropout == found.best.values["dropout"]
-    with pytest.raises(UserError, match="the space: .*nothing to search; leave one of --dropout"):
+    with pytest.raises(UserError, match=r"the space: .*nothing to search; leave one of --dropout"):
         echojax.tune(frame, space={"dropout": space["dropout"]}, dropout=0.1, **options)
 
 
