@@ -87,13 +87,18 @@ def encoder_and_items(
 ) -> tuple[Callable[..., jax.Array], Callable[[nnx.State], jax.Array]]:
     """Return how models with this structure encode histories, and give the items' vectors.
 
-    ``encode(params, item_ids_BxL, lengths_B)`` is user_BxD, in the precision that ``config`` asks
-    for, and ``items(params)`` item_VxD.
+    ``encode(params, item_ids_BxL, lengths_B)``, and with gaps ``gaps_BxL``, is user_BxD, in the
+    precision that ``config`` asks for, and ``items(params)`` item_VxD.
     """
 
-    def encode(params: nnx.State, item_ids_BxL: jax.Array, lengths_B: jax.Array) -> jax.Array:
+    def encode(
+        params: nnx.State,
+        item_ids_BxL: jax.Array,
+        lengths_B: jax.Array,
+        gaps_BxL: jax.Array | None = None,
+    ) -> jax.Array:
         model = with_precision(nnx.merge(graphdef, params), config.precision)
-        return with_axes(model, axes_of(mesh)).encode(item_ids_BxL, lengths_B)
+        return with_axes(model, axes_of(mesh)).encode(item_ids_BxL, lengths_B, gaps_BxL=gaps_BxL)
 
     def items(params: nnx.State) -> jax.Array:
         return nnx.merge(graphdef, params).output_embeddings()
@@ -113,9 +118,12 @@ def _rank_prequentially(
     if not isinstance(model, CausalModel) or model.not_causal is not None:
         raise UserError(_NOT_CAUSAL.format(config.model))
 
-    def encode_all(params: nnx.State, item_ids_BxL: jax.Array, lengths_B: jax.Array) -> jax.Array:
+    def encode_all(
+        params: nnx.State, item_ids_BxL: jax.Array, lengths_B: jax.Array, *gaps_BxL: jax.Array
+    ) -> jax.Array:
         model = with_precision(nnx.merge(best.graphdef, params), config.precision)
-        return cast(CausalModel, model).encode_all(item_ids_BxL, lengths_B)
+        gaps = gaps_BxL[0] if gaps_BxL else None
+        return cast(CausalModel, model).encode_all(item_ids_BxL, lengths_B, gaps_BxL=gaps)
 
     _, items = encoder_and_items(config, best.graphdef, one_device())
     return rank_prequentially(

@@ -15,6 +15,7 @@ from rich.table import Table
 from echojax.arrays import read_arrays, write_arrays
 from echojax.config import Config, as_dict
 from echojax.data import Dataset, Examples, Split
+from echojax.data.order import order_words
 from echojax.evaluation.baselines import evaluate_baselines, fit_heuristic, rank_by, scorer
 from echojax.evaluation.metrics import example_metrics, named_metrics, summarise
 from echojax.evaluation.ranking import TIES, Ranked
@@ -40,6 +41,7 @@ def log_data(dataset: Dataset, split: Split) -> None:
         )
     known = facts.get("time") != "position"
     ties = f"tie share {facts['tie_share']:.2f}" if known else "no times: order as in the file"
+    ties += f", {order_words(facts)}" if "order" in facts else ""
     lengths = "/".join(str(n) for n in facts["history_length"].values())
     log.info(
         f"data: {dataset.name}  {facts['users']:,} users  {facts['items']:,} items  "

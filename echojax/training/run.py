@@ -98,7 +98,7 @@ def run(
         log_data(dataset, split)
         agree("data", {"sha256 of the data": dataset.fingerprint["sha256"][:12]})
         folders = dict([(folder, config), *((f, c) for c, f in seeds)])
-        on_main_process(fill_folders, folders, dataset, in_memory)
+        on_main_process(fill_folders, folders, dataset, in_memory, split.gap_unit)
 
         if config.model in HEURISTICS:
             if is_main_process():
@@ -177,13 +177,15 @@ def _of_any_host(signum: int) -> int:
     return int(np.max(multihost_utils.process_allgather(np.int32(signum))))
 
 
-def fill_folders(folders: dict[Path, Config], dataset: Dataset, in_memory: bool) -> None:
+def fill_folders(
+    folders: dict[Path, Config], dataset: Dataset, in_memory: bool, gap_unit: float | None
+) -> None:
     """Fill run folders that are new; check that the others were made on this data."""
     for folder, config in folders.items():
         if (folder / "config.json").exists():
             check_same_data(folder, dataset)
         else:
-            write_start(folder, config, dataset, keep_data=in_memory)
+            write_start(folder, config, dataset, keep_data=in_memory, gap_unit=gap_unit)
 
 
 def open_runs(
@@ -208,7 +210,7 @@ def open_runs(
         checkpoints = Checkpoints(folder / "checkpoints", on_main_process(identity, folder))
         model = build_model(seed_config, dataset.num_items)
         graphdef, start = create_state(model, make_optimizer(seed_config), seed_config.seed)
-        name = f"seed {seed_config.seed}" if len(seeds) > 1 else ""
+        name = folder.name.replace("-", " ") if len(seeds) > 1 else ""
         progress = TrainingProgress()
         runs.append(SeedRun(seed_config, folder, start, progress, checkpoints, per_epoch, name))
         starts.append(start)

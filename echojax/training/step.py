@@ -101,7 +101,8 @@ def make_train_step(
             rates that are arrays.
 
     The batch holds ``item_ids`` (B, L), ``lengths``, ``targets`` and ``weights`` (B,); rows of
-    weight 0 pad the last batch of an epoch. The loss is the weighted mean over the predictions.
+    weight 0 pad the last batch of an epoch. With gaps it holds ``gaps`` (B, L) too. The loss is the
+    weighted mean over the predictions.
     """
     predict = OBJECTIVES[objective]
 
