@@ -10,10 +10,7 @@ import dataclasses
 import html
 import logging
 import os
-import shutil
 import signal
-import tempfile
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -27,9 +24,11 @@ from echojax.arrays import read_arrays
 from echojax.command_line import Terminal, log_to
 from echojax.config import Config, default_config, flag, from_values, with_fields
 from echojax.data import DATASETS, Dataset
+from echojax.data.item_vectors import vectors_of_frame
 from echojax.errors import UserError, os_failure_is_user_error, unknown_name
 from echojax.evaluation.metrics import metric_names, metrics_of
 from echojax.evaluation.statistics import holm, paired_difference, seed_estimates
+from echojax.files import TemporaryFolder
 from echojax.models import MODELS, own_options
 from echojax.plugins import load_plugin
 from echojax.recipes import read_recipe
@@ -48,14 +47,6 @@ _HOW = {f"{role}_column": role for role in ("user", "item", "time")} | {
     name: name for name in ("k_core", "duplicates", "missing_ids", "time_format")
 }
 _OF_FILES = ("columns", "data_dir", "data_format", "items_path", "title_column")
-
-
-class _TemporaryFolder:
-    """A folder that goes with the last run that is in it."""
-
-    def __init__(self) -> None:
-        self.path = tempfile.mkdtemp(prefix="echojax-")
-        self.remove = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
 
 class Run:
@@ -235,6 +226,7 @@ def train(
     run_dir: "str | os.PathLike[str] | Literal[False] | None" = None,
     init_from: "str | os.PathLike[str] | Run | None" = None,
     recipe: "str | os.PathLike[str] | None" = None,
+    item_vectors: Any = None,
     callbacks: Iterable[Callable[[dict[str, Any]], object]] = (),
     quiet: bool = False,
     **options: Any,
@@ -258,6 +250,8 @@ def train(
         init_from: a run whose best weights are the initial ones.
         recipe: "best", what the results tables' row of this model and named data set was made
             with, or a file of such recipes. Options that are given come before it.
+        item_vectors: the path of a file of them, a frame with a column of item ids and one of lists
+            or several of numbers, or ids and an array (items, size).
         callbacks: each is called after each validation with its metrics, step, epoch and seed.
             Where one returns something true, training of that seed ends.
         quiet: show nothing; what is logged still reaches handlers of your own.
@@ -266,18 +260,23 @@ def train(
     Raises:
         UserError: something the user can fix.
     """
+    vectors = {}
+    if not isinstance(item_vectors, str | os.PathLike | None):
+        vectors = {"item_vectors": vectors_of_frame(item_vectors, item=item)}
+        item_vectors = "frame"
     named = {
         "model": model,
         "epochs": epochs,
         "seeds": seeds,
+        "item_vectors": item_vectors,
         "init_from": init_from.folder if isinstance(init_from, Run) else init_from,
         "run_dir": run_dir or None,
     }
     roles = {"user_column": user, "item_column": item, "time_column": time}
     named |= {name: str(column) for name, column in roles.items() if column is not None}
     options |= {name: value for name, value in named.items() if value is not None}
-    called = tuple(callbacks) if isinstance(callbacks, Iterable) else (callbacks,)
-    if odd := [one for one in called if not callable(one)]:
+    calls = tuple(callbacks) if isinstance(callbacks, Iterable) else (callbacks,)
+    if odd := [one for one in calls if not callable(one)]:
         raise UserError(f"callbacks are functions of a dict, in a list; {odd[0]!r:.40} is none")
     with _as_found(quiet) as console:
         given = _options(options)
@@ -291,10 +290,10 @@ def train(
         config = with_fields(default, given)
         temporary = None
         if run_dir is False:
-            temporary = _TemporaryFolder()
+            temporary = TemporaryFolder()
             config = dataclasses.replace(config, run_dir=temporary.path)
         try:
-            folder = run_training(config, console, dataset=dataset, callbacks=called)
+            folder = run_training(config, console, dataset=dataset, callbacks=calls, **vectors)
             return Run(folder, held=temporary)
         except BaseException as error:
             if temporary:

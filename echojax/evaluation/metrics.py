@@ -1,6 +1,7 @@
 """Metrics from ranks: hit rate, NDCG, MRR, coverage, popularity, by history length."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -95,6 +96,24 @@ def summarise(
         f"mean_popularity@{TOP}": float(popularity_V[shown].mean()) if shown.size else 0.0,
         "by_length": _by_length(values, examples, seed),
     }
+
+
+def summarise_cold(
+    ranked: Ranked, examples: Examples, popularity_V: np.ndarray
+) -> dict[str, dict[str, Any]]:
+    """Return the results of the targets that training has seen, "warm", and of all others, "cold".
+
+    Arguments are those of ``summarise``; of kinds that no target is of, there are none.
+    """
+    cold_M = popularity_V[examples.items_T[examples.target_M]] == 0
+    found = {}
+    for name, chosen_M in (("warm", ~cold_M), ("cold", cold_M)):
+        if chosen_M.any():
+            fields = ("start_M", "target_M", "user_M")
+            part = replace(examples, **{one: getattr(examples, one)[chosen_M] for one in fields})
+            own = Ranked(ranked.rank_M[chosen_M], ranked.top_MxK[chosen_M])
+            found[name] = summarise(own, part, popularity_V)
+    return found
 
 
 def _by_length(values: np.ndarray, examples: Examples, seed: int) -> list[dict[str, Any]]:

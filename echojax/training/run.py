@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.experimental import multihost_utils
@@ -19,7 +20,7 @@ from rich.console import Console
 from echojax import keep_root_handlers
 from echojax.analysis import write_analysis
 from echojax.config import Config
-from echojax.data import Dataset, Split, StackedBatches, iterate
+from echojax.data import Dataset, ItemVectors, Split, StackedBatches, iterate
 from echojax.errors import UserError
 from echojax.hosts import is_main_process, on_main_process
 from echojax.machine import commit, device_name
@@ -34,6 +35,7 @@ from echojax.mesh import (
     stack_shares,
 )
 from echojax.models import HEURISTICS, build_model
+from echojax.models.projection import as_params, complete, projection_of, with_projection
 from echojax.multihost.agreement import agree
 from echojax.signals import Interrupted, deferred_interrupts
 from echojax.training.builders import (
@@ -80,6 +82,7 @@ def run(
     console: Console,
     *,
     dataset: Dataset | None = None,
+    item_vectors: ItemVectors | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> Path:
     """Train, evaluate and report; return the run folder.
@@ -89,6 +92,7 @@ def run(
         console: where progress and results are shown.
         dataset: data from memory, in place of those that ``config`` names; the run folder keeps
             them.
+        item_vectors: from memory, in place of those that ``config`` names.
         callbacks: called after each validation with its record of ``metrics.jsonl`` and the seed.
             Where one returns something true, training of this seed ends.
 
@@ -114,10 +118,14 @@ def run(
         seeds = seed_folders(config, folder)
 
         # Data: read, prepared, split; a resumed run must see what it was started on.
-        in_memory = dataset is not None
-        dataset, split = read_data(config, dataset=dataset, run_dir=folder)
+        in_memory = dataset
+        dataset, split = read_data(
+            config, dataset=dataset, item_vectors=item_vectors, run_dir=folder
+        )
         log_data(dataset, split)
         agree("data", {"sha256 of the data": dataset.fingerprint["sha256"][:12]})
+        if (facts := dataset.fingerprint.get("item_vectors")) is not None:
+            agree("item vectors", {"sha256 of the item vectors": facts["sha256"][:12]})
         folders = dict([(folder, config), *((f, c) for c, f in seeds)])
         on_main_process(_fill_folders, folders, dataset, in_memory)
 
@@ -154,6 +162,7 @@ def _train(
         step = make_step(config, counts_V, lengths_M, graphdef, optimizer, mesh)
         steps = over_seeds(step, mesh, config.parallel)
         evaluate = make_evaluator(config, dataset, split, graphdef, mesh)
+        vectors = _learned_from(dataset, mesh)
         profile = Profile((config.profile or 0) * is_main_process(), folder)
         most_steps = min(config.epochs * per_epoch, config.max_steps or math.inf)
         display = Display(console, most_epochs=most_steps / per_epoch)
@@ -197,7 +206,8 @@ def _train(
                     batch = _next_batch(rows)
                 waited += time.perf_counter() - wanted
                 examples += batches.count(number)
-                states, *outcome = program.run(states, *on_devices(batch, interrupts.signum or 0))
+                shown = on_devices(batch, interrupts.signum or 0)
+                states, *outcome = program.run(states, *shown, vectors)
                 if last is not None:  # read one step late: the device is never idle
                     signum = record_losses(last, number)
                 last = outcome
@@ -217,9 +227,12 @@ def _train(
             profile.end_epoch(states)
             return states, signum
 
-        def validate(run: SeedRun, state: TrainState, epoch: int) -> None:
+        def validate(run: SeedRun, params: nnx.State, epoch: int) -> None:
             began, progress = time.perf_counter(), run.progress
-            metrics = evaluate.means(state.params, "valid")
+            if dataset.item_vectors is not None:
+                whole = gather(params, run.state.params, mesh)
+                params = place(complete(whole, dataset.item_vectors), mesh)
+            metrics = evaluate.means(params, "valid")
             ndcg, loss = metrics["ndcg@10"], progress.mean_loss
             best = progress.add_validation(ndcg, progress.steps, epoch)
             seconds = time.perf_counter() - began
@@ -241,7 +254,7 @@ def _train(
                 tuple(training_batches(run.config, split, mesh) for run in group)
             )
             states = place(stack_states([run.state for run in group]), mesh, axis=1)
-            program = compile_step(steps, states, *on_devices(batches[0], 0))
+            program = compile_step(steps, states, *on_devices(batches[0], 0), vectors)
             profile.record_program(program)
             with ExitStack() as files:
                 rows = files.enter_context(
@@ -264,7 +277,7 @@ def _train(
                             or epoch == config.epochs
                             or not whole_epoch
                         ):
-                            validate(run, state, epoch)
+                            validate(run, state.params, epoch)
                         if whole_epoch:
                             run.progress.epoch_loss, run.progress.epoch_steps = 0.0, 0
                         run.save(whole)
@@ -284,6 +297,14 @@ def _train(
     results = [_finish(run, dataset, split, graphdef, evaluate, console) for run in runs]
     if len(runs) > 1 and is_main_process():
         summarise_seeds(folder, config, results, console)
+
+
+def _learned_from(dataset: Dataset, mesh: Mesh) -> nnx.State | None:
+    """Return the vectors of the items that training sees, on the devices."""
+    if dataset.item_vectors is None:
+        return None
+    vectors = as_params(dataset.item_vectors.vectors_VxF[: dataset.num_learned])
+    return jax.tree.map(jnp.asarray, vectors) if mesh.size == 1 else place(vectors, mesh)
 
 
 def _next_batch(rows: Iterator[Any]) -> Any:
@@ -312,30 +333,32 @@ def _of_any_host(signum: int) -> int:
     return int(np.max(multihost_utils.process_allgather(np.int32(signum))))
 
 
-def _fill_folders(folders: dict[Path, Config], dataset: Dataset, in_memory: bool) -> None:
+def _fill_folders(folders: dict[Path, Config], dataset: Dataset, in_memory: Dataset | None) -> None:
     """Fill run folders that are new; check that the others were made on this data."""
     for folder, config in folders.items():
         if (folder / "config.json").exists():
             check_same_data(folder, dataset)
         else:
-            write_start(folder, config, dataset, keep_data=in_memory)
+            write_start(folder, config, dataset, in_memory=in_memory)
 
 
 def _open_runs(
     config: Config, seeds: list[tuple[Config, Path]], dataset: Dataset, per_epoch: int
 ) -> tuple[nnx.GraphDef, list[SeedRun]]:
     """Return the model's structure and each seed where it stands."""
-    optimizer = make_optimizer(config)
+    optimizer, projection = make_optimizer(config), projection_of(config, dataset.item_vectors)
     runs, starts = [], []
     for seed_config, folder in seeds:
         checkpoints = Checkpoints(folder / "checkpoints", on_main_process(identity, folder))
-        model = build_model(seed_config, dataset.num_items)
-        graphdef, start = create_state(model, optimizer, seed_config.seed)
+        model = build_model(seed_config, dataset.num_learned)
+        graphdef, start = create_state(model, optimizer, seed_config.seed, projection)
         progress = TrainingProgress()
         runs.append(SeedRun(seed_config, folder, start, progress, checkpoints, per_epoch))
         starts.append(start)
     if config.init_from is not None and not all(run.checkpoints.steps() for run in runs):
-        weights = take_weights([start.params for start in starts], config, dataset.item_ids)
+        weights = take_weights(
+            [start.params for start in starts], config, dataset.item_ids[: dataset.num_learned]
+        )
         starts = [one._replace(params=w) for one, w in zip(starts, weights, strict=True)]
         for run, start in zip(runs, starts, strict=True):
             run.state = start
@@ -368,11 +391,15 @@ def _finish(
         run.stopped += f"; {why}"
         run.progress.best_step, run.progress.best_epoch = step, step // run.per_epoch
         log.info(run.stopped)
+    parameters, params = number_of(params), complete(params, dataset.item_vectors)
     placed = place(params, evaluate.mesh)
     ranked = {part: evaluate.rank(placed, part) for part in PARTS}
     if not is_main_process():
         return {}
-    before = build_model(run.config, dataset.num_items)
+    before = build_model(run.config, dataset.num_learned)
+    if (projection := projection_of(run.config, dataset.item_vectors)) is not None:
+        start = with_projection(nnx.state(before), projection, run.config.seed)
+        before = nnx.merge(graphdef, complete(start, dataset.item_vectors))
     after = nnx.merge(graphdef, params)
     write_analysis(run.folder / "insight.npz", before, after, split.valid)
     return finish(
@@ -385,7 +412,7 @@ def _finish(
         run.stopped,
         console,
         steps_per_epoch=run.per_epoch,
-        parameters=number_of(params),
+        parameters=parameters,
     )
 
 
