@@ -42,10 +42,14 @@ class ItemVectors(NamedTuple):
         return np.pad(self.vectors_NxF, [(1, 0), (0, 0)])
 
     def same_as(self, other: "ItemVectors") -> bool:
-        """Return whether the same items have the same vectors, in any order."""
+        """Return whether the same items have the same vectors, in any order and unit."""
         ours, theirs = np.argsort(self.ids_N), np.argsort(other.ids_N)
-        return np.array_equal(self.ids_N[ours], other.ids_N[theirs]) and np.array_equal(
-            self.vectors_NxF[ours], other.vectors_NxF[theirs]
+        if not np.array_equal(self.ids_N[ours], other.ids_N[theirs]):
+            return False
+        one, two = self.vectors_NxF[ours], other.vectors_NxF[theirs]
+        sizes = (float(np.linalg.norm(array)) or 1.0 for array in (one, two))
+        return one.shape == two.shape and np.allclose(
+            *(array / size for array, size in zip((one, two), sizes, strict=True)), atol=1e-6
         )
 
     @property
@@ -55,7 +59,7 @@ class ItemVectors(NamedTuple):
 
 
 def read_item_vectors(path: Path | str, *, item: str | None = None) -> ItemVectors:
-    """Return the vectors in a file, scaled to a mean squared length of 1.
+    """Return the vectors in a file.
 
     A Parquet, Arrow, CSV or TSV file has a column of item ids, and one of lists of numbers or
     columns of numbers only. A NumPy archive (``.npz``) has arrays ``ids`` and ``vectors``; beside
@@ -94,7 +98,7 @@ def read_item_vectors(path: Path | str, *, item: str | None = None) -> ItemVecto
 def vectors_of_frame(
     frame: Any, *, item: str | None = None, name: str = "item_vectors"
 ) -> ItemVectors:
-    """Return the vectors of a frame, scaled to a mean squared length of 1.
+    """Return the vectors of a frame.
 
     Args:
         frame: anything with columns, as ``read_item_vectors`` wants a table; or ids and an array
@@ -128,7 +132,7 @@ def vectors_of_frame(
                     "it out, or mend it"
                 )
         vectors = np.column_stack([*values.values()]) if values else np.empty((ids.len(), 0))
-    return _checked(name, as_ids(ids, place).to_numpy().astype(str), vectors, scale=True)
+    return _checked(name, as_ids(ids, place).to_numpy().astype(str), vectors)
 
 
 def _numbers(values: Any) -> np.ndarray:
@@ -150,11 +154,11 @@ def _read_text(name: str, path: Path, item: str | None) -> pl.DataFrame:
     return pl.read_csv(path, separator=separator, schema_overrides=ids, infer_schema_length=None)
 
 
-def _from_arrays(name: str, arrays: dict[str, np.ndarray], *, scale: bool = True) -> ItemVectors:
+def _from_arrays(name: str, arrays: dict[str, np.ndarray]) -> ItemVectors:
     if not arrays.keys() >= {"ids", "vectors"} or arrays["ids"].ndim != 1:
         raise UserError(f"{name}: needs the arrays 'ids' (N,) and 'vectors' (N, F)")
     ids = as_ids(column_of(arrays, "ids"), Place(name, range(len(arrays["ids"])), "row"))
-    return _checked(name, ids.to_numpy().astype(str), arrays["vectors"], scale=scale)
+    return _checked(name, ids.to_numpy().astype(str), arrays["vectors"])
 
 
 def _from_npy(name: str, path: Path) -> ItemVectors:
@@ -162,10 +166,10 @@ def _from_npy(name: str, path: Path) -> ItemVectors:
     if not beside.is_file() or is_special(beside):
         raise UserError(f"{name}: {beside} is missing; write the id of each row there, one a line")
     lines = beside.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    return _checked(name, np.array([line.strip(" \t\r") for line in lines]), vectors, scale=True)
+    return _checked(name, np.array([line.strip(" \t\r") for line in lines]), vectors)
 
 
-def _checked(name: str, ids_N: np.ndarray, vectors: np.ndarray, *, scale: bool) -> ItemVectors:
+def _checked(name: str, ids_N: np.ndarray, vectors: np.ndarray) -> ItemVectors:
     if vectors.ndim != 2 or not vectors.size or vectors.dtype.kind not in "iuf":
         shape = f"{vectors.dtype} of shape {vectors.shape}"
         raise UserError(f"{name}: vectors are {shape}; numbers of shape (items, size) wanted")
@@ -188,9 +192,6 @@ def _checked(name: str, ids_N: np.ndarray, vectors: np.ndarray, *, scale: bool) 
             f"{name}: {np.sum(~finite_N):,} vectors have NaN or infinite numbers, such as that of "
             f"{str(bad)!r}; mend them or leave them out"
         )
-    if scale:  # Adam moves the projection alike in whatever unit the vectors are
-        size = np.sqrt(np.square(vectors_NxF, dtype=np.float64).sum(axis=1).mean())
-        vectors_NxF /= np.float32(size or 1)
     return ItemVectors(ids_N, vectors_NxF)
 
 
@@ -202,7 +203,7 @@ def load_kept(path: Path) -> ItemVectors:
     """
     try:
         arrays = load_arrays(path)
-        kept = _from_arrays(str(path), arrays, scale=False)
+        kept = _from_arrays(str(path), arrays)
         return kept._replace(trained=int(arrays["trained"]))
     except KeyError:
         raise UserError(f"{path} lacks the array 'trained'; restore it from a copy") from None
@@ -215,7 +216,8 @@ def with_item_vectors(
 ) -> tuple[Dataset, Split]:
     """Return a data set with vectors and its split: items of training first, then all others.
 
-    Items that have a vector and no event join the catalogue.
+    Items that have a vector and no event join the catalogue. Vectors are scaled so that those of
+    training's items have a mean squared length of 1; but for those that a run has kept.
 
     Args:
         dataset: the data set.
@@ -240,8 +242,11 @@ def with_item_vectors(
     more = [item for item in row_of if item not in known]
     item_ids = np.array(["", *dataset.item_ids[order[1:]].tolist(), *more])
     rows = [row_of[item] for item in item_ids[1:].tolist()]
-    vectors_NxF = given.vectors_NxF[rows]
-    kept = ItemVectors(item_ids[1:], vectors_NxF, int(np.count_nonzero(counts_V)))
+    vectors_NxF, trained = given.vectors_NxF[rows], int(np.count_nonzero(counts_V))
+    if not given.trained:  # Adam moves the projection alike in whatever unit the vectors are
+        squares_N = np.square(vectors_NxF[:trained], dtype=np.float64).sum(axis=1)
+        vectors_NxF /= np.float32(np.sqrt(squares_N.mean()) or 1)
+    kept = ItemVectors(item_ids[1:], vectors_NxF, trained)
     facts = {
         "size": vectors_NxF.shape[1],
         "items_in_training": kept.trained,
