@@ -46,11 +46,11 @@ class ItemVectors(NamedTuple):
         ours, theirs = np.argsort(self.ids_N), np.argsort(other.ids_N)
         if not np.array_equal(self.ids_N[ours], other.ids_N[theirs]):
             return False
-        one, two = self.vectors_NxF[ours], other.vectors_NxF[theirs]
-        sizes = (float(np.linalg.norm(array)) or 1.0 for array in (one, two))
-        return one.shape == two.shape and np.allclose(
-            *(array / size for array, size in zip((one, two), sizes, strict=True)), atol=1e-6
+        one, two = (
+            array / (float(np.linalg.norm(array)) or 1.0)
+            for array in (self.vectors_NxF[ours], other.vectors_NxF[theirs])
         )
+        return one.shape == two.shape and np.allclose(one, two, rtol=1e-5, atol=0)
 
     @property
     def sha256(self) -> str:
@@ -131,13 +131,18 @@ def vectors_of_frame(
                     f"{name}: column {column!r} holds no numbers, nor lists of one length; leave "
                     "it out, or mend it"
                 )
+            if len(array) != ids.len():
+                raise UserError(f"{name}: {ids.len():,} ids, but {len(array):,} of {column!r}")
         vectors = np.column_stack([*values.values()]) if values else np.empty((ids.len(), 0))
     return _checked(name, as_ids(ids, place).to_numpy().astype(str), vectors)
 
 
 def _numbers(values: Any) -> np.ndarray:
     """Return a column as an array, (N, F) where it holds lists of numbers of one length."""
-    array = np.asarray(values)
+    try:
+        array = np.asarray(values)
+    except ValueError:  # lists of several lengths
+        return np.empty(())
     if array.dtype.kind == "O" and array.ndim == 1 and array.size:
         lists = [np.asarray(one) for one in array]
         sizes = {one.shape for one in lists}

@@ -5,6 +5,7 @@ import logging
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
@@ -28,9 +29,10 @@ from echojax.data import (
 from echojax.data.item_vectors import read_item_vectors, with_item_vectors
 from echojax.errors import UserError, unknown_name
 from echojax.losses import LOSSES, make_loss
-from echojax.mesh import axes_of, local_rows, padded_rows, row_groups
+from echojax.mesh import axes_of, local_rows, padded_rows, place, row_groups
 from echojax.models import check_names, check_sequence_shards, with_sizes
 from echojax.models.heuristic import training_counts
+from echojax.models.projection import as_params
 from echojax.plugins import load_plugin
 from echojax.training.run_folder import check_same_data, kept_dataset, kept_item_vectors
 from echojax.training.step import make_train_step
@@ -175,6 +177,14 @@ def training_batches(config: Config, split: Split, mesh: Mesh) -> Batches:
     shown = split.train if config.objective == "prefixes" else windows(split.train)
     rows = local_rows(config.batch_size, mesh)
     return batches(shown, config.batch_size, config.seed, rows=rows)
+
+
+def learned_vectors(dataset: Dataset, mesh: Mesh) -> nnx.State | None:
+    """Return the vectors of the items that training sees, on the devices; ``None``: none."""
+    if dataset.item_vectors is None:
+        return None
+    vectors = as_params(dataset.item_vectors.vectors_VxF[: dataset.num_learned])
+    return jax.tree.map(jnp.asarray, vectors) if mesh.size == 1 else place(vectors, mesh)
 
 
 def target_counts(dataset: Dataset, split: Split) -> np.ndarray:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.experimental import multihost_utils
@@ -35,10 +34,11 @@ from echojax.mesh import (
     stack_shares,
 )
 from echojax.models import HEURISTICS, build_model
-from echojax.models.projection import as_params, complete, projection_of, with_projection
+from echojax.models.projection import complete, projection_of, with_projection
 from echojax.multihost.agreement import agree
 from echojax.signals import Interrupted, deferred_interrupts
 from echojax.training.builders import (
+    learned_vectors,
     make_step,
     read_data,
     resolved,
@@ -162,7 +162,7 @@ def _train(
         step = make_step(config, counts_V, lengths_M, graphdef, optimizer, mesh)
         steps = over_seeds(step, mesh, config.parallel)
         evaluate = make_evaluator(config, dataset, split, graphdef, mesh)
-        vectors = _learned_from(dataset, mesh)
+        vectors = learned_vectors(dataset, mesh)
         profile = Profile((config.profile or 0) * is_main_process(), folder)
         most_steps = min(config.epochs * per_epoch, config.max_steps or math.inf)
         display = Display(console, most_epochs=most_steps / per_epoch)
@@ -297,14 +297,6 @@ def _train(
     results = [_finish(run, dataset, split, graphdef, evaluate, console) for run in runs]
     if len(runs) > 1 and is_main_process():
         summarise_seeds(folder, config, results, console)
-
-
-def _learned_from(dataset: Dataset, mesh: Mesh) -> nnx.State | None:
-    """Return the vectors of the items that training sees, on the devices."""
-    if dataset.item_vectors is None:
-        return None
-    vectors = as_params(dataset.item_vectors.vectors_VxF[: dataset.num_learned])
-    return jax.tree.map(jnp.asarray, vectors) if mesh.size == 1 else place(vectors, mesh)
 
 
 def _next_batch(rows: Iterator[Any]) -> Any:
