@@ -24,7 +24,7 @@ from echojax.models import build_model
 from echojax.parameters import is_per_item, map_with_facts
 from echojax.training.builders import make_step, resolved
 from echojax.training.optimizer import make_optimizer
-from echojax.training.step import TrainState, compile_step, create_state, over_seeds
+from echojax.training.step import TrainState, compile_step, create_state, over_members
 from harness import Program, log
 
 
@@ -94,7 +94,7 @@ class RandomStep:
         no_signals = np.zeros(mesh.size // config.sequence_shards, np.int32)
         self._batch = spread(batch, mesh, axis=1), spread(no_signals, mesh)
         counts_V = np.ones(items, np.int64)
-        step = over_seeds(make_step(config, counts_V, lengths_B, graphdef, optimizer, mesh), mesh)
+        step = over_members(make_step(config, counts_V, lengths_B, graphdef, optimizer, mesh), mesh)
         self.program = compile_step(step, self.states, *self._batch)
 
     @property

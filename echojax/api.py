@@ -137,6 +137,7 @@ class Run:
         *,
         split: Split = "test",
         exclude_seen: bool | None = None,
+        prequential: bool = False,
         ks: Iterable[int] = (5, 10, 20),
         data_dir: str | None = None,
         data_path: str | None = None,
@@ -146,12 +147,15 @@ class Run:
         Args:
             split: "valid" or "test".
             exclude_seen: leave items of the history out of the ranking; ``None``: as the run did.
+            prequential: score all events of a window in one pass, of a causal model on a global
+                time split.
             ks: cutoffs.
             data_dir: where the data lies now, if not where the run found it.
             data_path: where the run's own file lies now.
 
         Raises:
-            UserError: no checkpoint that can be read, other data than the run's, or an odd cutoff.
+            UserError: no checkpoint that can be read, other data than the run's, an odd cutoff, or
+                a prequential evaluation that the run does not allow.
         """
         if split not in ("valid", "test"):
             raise unknown_name("split", split, ["valid", "test"])
@@ -160,7 +164,8 @@ class Run:
             raise UserError(f"ks must be whole numbers of at least 1, not {ks}")
         values = []
         for one in self.seeds:
-            if exclude_seen in (None, one.config.exclude_seen) and not (data_dir or data_path):
+            same = exclude_seen in (None, one.config.exclude_seen) and not prequential
+            if same and not (data_dir or data_path):
                 rank_M = one._ranks(split)[f"{split}_rank_M"]
             else:
                 with _as_found(quiet=True):
@@ -168,6 +173,7 @@ class Run:
                         one.folder,
                         split,
                         exclude_seen=exclude_seen,
+                        prequential=prequential,
                         data_dir=data_dir,
                         data_path=data_path,
                     ).ranked.rank_M

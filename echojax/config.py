@@ -88,8 +88,7 @@ class DataFlags:
     """Last item tests and last but one validates; or everybody's events after 80 % and 90 % of the
     time; or as the first, and a tenth of the items, kept from training, is tested too."""
     item_vectors: str | None = None
-    """File of the items' vectors by id, such as embeddings of texts (a table, .npz or .npy): also
-    items that training never saw are scored, by their vectors."""
+    """File of vectors by item id, as of texts, that also score items which training never saw."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +96,8 @@ class ModelFlags:
     """What to learn."""
 
     model: str = "echomamba4rec"
-    """Name of the model: echomamba4rec, mamba4rec, sasrec, hstu, bert4rec, gru4rec, narm, caser,
-    fmlp-rec; popularity, markov, item-knn, lagged-count."""
+    """Name of the model: echomamba4rec, mamba4rec, sasrec, esasrec, hstu, bert4rec, gru4rec, narm,
+    caser, fmlp-rec; popularity, markov, item-knn, lagged-count."""
     variant: Literal["echojax", "causal", "official"] = "echojax"
     """EchoMamba4Rec as corrected here, the same with a causal filter (all prefixes of a history
     train in one pass), or exactly the authors' function."""
@@ -143,6 +142,12 @@ class ModelFlags:
     """Dropout rate."""
     item_vectors_use: Literal["add", "replace"] = "add"
     """The learned linear map of the vectors is added to the id embedding, or replaces it."""
+    lags: ModelSize = None
+    """J of the lagged count: the newest items that count, and how soon is soon (None: 1, 2, 4 or 8,
+    whichever is best on validation)."""
+    damping: Annotated[Annotated[float, Meta(ge=0, le=1)] | None, Fact.MODEL_SIZE] = None
+    """a of the lagged count: how far frequent items count less (None: 0, 0.5 or 1, by
+    validation)."""
     max_len: Size | None = None
     """How many of the newest items are read (None: 200 for ml-1m, the data set's own elsewhere)."""
     scan: str = "auto"

@@ -1,7 +1,8 @@
-"""The devices of a run, on three axes, and which part of what each of them has.
+"""The devices of a run, on four axes, and which part of what each of them has.
 
-"data" has rows of a batch. "model" has rows too, and parts of the item table. "time" has parts of
-the rows' histories. On one device there are no axes at all.
+"member" has runs of their own, which exchange nothing. "data" has rows of a batch. "model" has
+rows too, and parts of the item table. "time" has parts of the rows' histories. On one device there
+are no axes at all.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from jax.sharding import PartitionSpec as P
 from echojax.errors import UserError
 from echojax.parameters import is_per_item, map_with_facts
 
-DATA, MODEL, TIME = "data", "model", "time"
+MEMBER, DATA, MODEL, TIME = "member", "data", "model", "time"
 
 
 class Axes(NamedTuple):
@@ -40,9 +41,15 @@ class Axes(NamedTuple):
 
 
 def make_mesh(
-    devices: Sequence[jax.Device] | None = None, *, item_shards: int = 1, sequence_shards: int = 1
+    devices: Sequence[jax.Device] | None = None,
+    *,
+    members: int = 1,
+    item_shards: int = 1,
+    sequence_shards: int = 1,
 ) -> Mesh:
     """Return a mesh of all devices of all processes (or of these), ordered by process.
+
+    ``members`` must divide the devices; where there are several, the devices are of one process.
 
     Raises:
         UserError: the devices do not divide into so many shards.
@@ -59,8 +66,8 @@ def make_mesh(
             "devices of a host: a history stays on one host"
         )
     ordered = sorted(devices, key=lambda device: (device.process_index, device.id))
-    shape = (-1, item_shards, sequence_shards)
-    return Mesh(np.array(ordered).reshape(shape), (DATA, MODEL, TIME))
+    shape = (members, -1, item_shards, sequence_shards)
+    return Mesh(np.array(ordered).reshape(shape), (MEMBER, DATA, MODEL, TIME))
 
 
 def describe(mesh: Mesh) -> str:
@@ -75,7 +82,7 @@ def describe(mesh: Mesh) -> str:
 
 def one_device() -> Mesh:
     """Return a mesh of this process's first device only."""
-    return Mesh(np.array(jax.local_devices()[:1]).reshape(1, 1, 1), (DATA, MODEL, TIME))
+    return make_mesh(jax.local_devices()[:1])
 
 
 def axes_of(mesh: Mesh) -> Axes:
@@ -98,7 +105,7 @@ def over_devices(f: Callable[..., Any], mesh: Mesh, in_specs: Any, out_specs: An
 
 
 def row_groups(mesh: Mesh) -> int:
-    """Return over how many devices rows are spread."""
+    """Return over how many devices a member's rows are spread."""
     return mesh.shape[DATA] * mesh.shape[MODEL]
 
 
@@ -109,32 +116,36 @@ def padded_rows(rows: int, mesh: Mesh) -> int:
 
 def local_rows(rows: int, mesh: Mesh) -> range:
     """Return which of a batch's rows, filled up to ``padded_rows``, this process must make."""
-    time, flat = mesh.shape[TIME], mesh.devices.flat
-    mine = [i // time for i, d in enumerate(flat) if d.process_index == jax.process_index()]
-    share = padded_rows(rows, mesh) // row_groups(mesh)
+    time, groups, me = mesh.shape[TIME], row_groups(mesh), jax.process_index()
+    flat = enumerate(mesh.devices.flat)
+    mine = [i // time % groups for i, device in flat if device.process_index == me]
+    share = padded_rows(rows, mesh) // groups
     return range(mine[0] * share, (mine[-1] + 1) * share)
 
 
 def local_groups(mesh: Mesh) -> int:
-    """Return over how many devices of this process rows are spread."""
+    """Return over how many devices of this process a member's rows are spread."""
     mine = sum(device.process_index == jax.process_index() for device in mesh.devices.flat)
-    return mine // mesh.shape[TIME]
+    return mine // (mesh.shape[TIME] * mesh.shape[MEMBER])
 
 
 def batch_specs(batch: Any, axis: int = 0) -> Any:
-    """Return how a batch is spread: rows, the axis ``axis``; positions, the axis after it."""
-    rows = [None] * axis + [(DATA, MODEL)]
+    """Return how a batch is spread: rows, the axis ``axis``; positions, the axis after it.
+
+    Where ``axis`` is 1, the axis before it is that of members.
+    """
+    rows = [MEMBER] * axis + [(DATA, MODEL)]
     return jax.tree.map(lambda x: P(*rows, TIME) if x.ndim == axis + 2 else P(*rows), batch)
 
 
 def state_specs(state: Any, axis: int = 0) -> Any:
     """Return how parameters, or all of a state, are spread: whole, but for what has rows of items.
 
-    ``axis`` is the axis of the items.
+    ``axis`` is the axis of the items; where it is 1, the axis before it is that of members.
     """
 
     def spec(facts: dict[str, Any], _: Any) -> P:
-        return P(*[None] * axis, MODEL) if is_per_item(facts) else P()
+        return P(*[MEMBER] * axis, MODEL) if is_per_item(facts) else P(*[MEMBER] * axis)
 
     return map_with_facts(spec, state)
 

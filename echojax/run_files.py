@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, NotRequired, TypedDict
 
 import msgspec
 from msgspec import Meta
@@ -33,6 +33,10 @@ _PART = {
 _Part = _record("Part", _PART)
 _ByLength: Any = _record("ByLength", {"from": int, **_AT_10})
 _Evaluated = _record("Evaluated", {**_PART, "by_length": _list[_ByLength]})
+_Baseline = _record(
+    "Baseline",
+    {"valid": _Part, "test": _Part, "lags": NotRequired[int], "damping": NotRequired[_Number]},
+)
 _Results = _record(
     "Results",
     {
@@ -40,7 +44,7 @@ _Results = _record(
         "dataset": _record("Dataset", {"name": str}),
         "valid": _Evaluated,
         "test": _Evaluated,
-        "baselines": _dict[str, _record("Baseline", {"valid": _Part, "test": _Part})],
+        "baselines": _dict[str, _Baseline],
         "train": _record("Train", {"seconds": _Number}),
         "versions": dict,
         "device": str,

@@ -16,6 +16,7 @@ import pytest
 import gpu_acceptance
 import harness
 import pages
+import prequential
 import scaling
 import scan_programs
 import scans
@@ -26,6 +27,7 @@ import tune_scans
 from echojax.command_line import parse
 from echojax.errors import UserError
 from echojax.files import read_record
+from echojax.suites.results import Ranks
 from harness import Program, Record, Skipped
 from scan_programs import Roofline, Shape
 from selective_scan import dispatch, selective_scan_gradients, selective_scan_reference
@@ -644,3 +646,18 @@ def test_committed_serving_is_shown():
     document = read_record(RESULTS / "serving-cpu.json", harness.Document)
     assert len(serving.tables(document.rows)) == 6
     assert serving.picture(document.rows)
+
+
+# Prequential evaluation beside leave-one-out.
+
+
+def test_two_models_are_compared_user_by_user_on_the_same_events():
+    user_M, rng = np.repeat(np.arange(40), 5), np.random.default_rng(0)
+    ours, theirs = (Ranks(rng.integers(1, most, 200), user_M, user_M) for most in (12, 60))
+    for row in prequential.compared(ours, theirs):
+        assert (row["events"], row["users"]) == (200, 40)
+        assert row["difference"] == pytest.approx(row["ours"] - row["theirs"])
+        assert 0 < row["low"] < row["difference"] < row["high"]
+        assert row["width"] == row["high"] - row["low"]
+    with pytest.raises(UserError, match="on other users"):
+        prequential.compared(ours, Ranks(theirs.rank_M, user_M[::-1], user_M))

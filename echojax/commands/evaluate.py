@@ -17,6 +17,9 @@ class Flags:
     """The run folder."""
     split: Literal["test", "valid"] = "test"
     """Which part to evaluate."""
+    evaluate: Literal["one-by-one", "prequential"] = "one-by-one"
+    """Score each event by a pass over its own history, or all of a window in one pass (causal
+    models, runs with --split global-time)."""
     exclude_seen: bool | None = None
     """Leave items of the history out of the ranking (None: as the run did)."""
     data_dir: str | None = None
@@ -45,6 +48,7 @@ def main(words: list[str]) -> None:
         flags.run_dir,
         flags.split,
         exclude_seen=flags.exclude_seen,
+        prequential=flags.evaluate == "prequential",
         data_dir=flags.data_dir,
         data_path=flags.data_path,
     )

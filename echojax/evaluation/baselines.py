@@ -1,19 +1,32 @@
 """Dense scores ranked in NumPy, by the rule of ``ranking``, and what a model must beat.
 
-That is popularity, first-order Markov, and the optimum where it is known.
+That is popularity, first-order Markov, the lagged count, and the optimum where it is known.
 """
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
+from echojax.config import Config
 from echojax.data import Dataset, Examples, Split
-from echojax.evaluation.metrics import summarise
+from echojax.evaluation.metrics import mean_metrics, summarise
 from echojax.evaluation.ranking import TOP, Ranked, seen
-from echojax.models.heuristic import HeuristicModel, Markov, Popularity, training_counts
+from echojax.models import HEURISTICS
+from echojax.models.heuristic import (
+    HeuristicModel,
+    LaggedCount,
+    Markov,
+    Popularity,
+    training_counts,
+)
 
 _TILE_SCORES = 2**18  # scores held at once: 2 MB stay in the cache
+
+# Among which validation chooses the lagged count's, and the examples that it takes for that.
+_LAGS, _DAMPINGS = (1, 2, 4, 8), (0.0, 0.5, 1.0)
+_TO_CHOOSE = 2**12
 
 Scorer = Callable[[Examples, np.ndarray], np.ndarray]  # (examples, indices) -> (B, V)
 
@@ -28,6 +41,14 @@ def rank_in_scores(
         targets_B: item numbers.
         excluded_BxS: items that are no candidates, padded with 0; a target stays one.
     """
+    rank_B, out_BxV = _ranks(scores_BxV, targets_B, excluded_BxS)
+    return Ranked(rank_B, _top(np.where(out_BxV, -np.inf, scores_BxV)))
+
+
+def _ranks(
+    scores_BxV: np.ndarray, targets_B: np.ndarray, excluded_BxS: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the targets' ranks, and which items are no candidates, bool (B, V)."""
     rows_B = np.arange(len(targets_B))
     out_BxV = np.isnan(scores_BxV)  # never recommended
     rival_BxV = ~(scores_BxV < scores_BxV[rows_B, targets_B][:, None])
@@ -39,8 +60,7 @@ def rank_in_scores(
     out_BxV[:, 0] = True
     rival_BxV[:, 0] = False
     rival_BxV[rows_B, targets_B] = False
-    rank_B = 1 + np.count_nonzero(rival_BxV, axis=1).astype(np.int32)
-    return Ranked(rank_B, _top(np.where(out_BxV, -np.inf, scores_BxV)))
+    return 1 + np.count_nonzero(rival_BxV, axis=1).astype(np.int32), out_BxV
 
 
 def _top(scores_BxV: np.ndarray) -> np.ndarray:
@@ -70,24 +90,86 @@ def scorer(model: HeuristicModel) -> Scorer:
 
 def rank_by(score: Scorer, examples: Examples, num_items: int, *, exclude_seen: bool) -> Ranked:
     """Rank every example's target by dense scores, in tiles of users."""
+    parts = [
+        rank_in_scores(*tile)
+        for tile in _tiles(score, examples, num_items, exclude_seen=exclude_seen)
+    ]
+    return Ranked(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def _tiles(
+    score: Scorer, examples: Examples, num_items: int, *, exclude_seen: bool
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
+    """Yield scores (B, V), targets and excluded items of all examples, as many as a cache holds."""
     batch_size = max(1, _TILE_SCORES // num_items)
-    parts = []
     for first in range(0, len(examples), batch_size):
         rows = np.arange(first, min(first + batch_size, len(examples)))
         excluded = seen(examples, rows) if exclude_seen else None
-        targets = examples.items_T[examples.target_M[rows]]
-        parts.append(rank_in_scores(score(examples, rows), targets, excluded))
-    return Ranked(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+        yield score(examples, rows), examples.items_T[examples.target_M[rows]], excluded
+
+
+def fit_heuristic(config: Config, split: Split, num_items: int) -> HeuristicModel:
+    """Fit the heuristic model that ``config`` names."""
+    if HEURISTICS[config.model] is not LaggedCount:
+        return HEURISTICS[config.model](split.train, num_items)
+    return choose_lagged_count(
+        split,
+        num_items,
+        exclude_seen=config.exclude_seen,
+        lags=config.lags,
+        damping=config.damping,
+    )
+
+
+def choose_lagged_count(
+    split: Split,
+    num_items: int,
+    *,
+    exclude_seen: bool = False,
+    lags: int | None = None,
+    damping: float | None = None,
+) -> LaggedCount:
+    """Return the lagged count with the best NDCG@10 on up to 4,096 validation examples.
+
+    Args:
+        split: the examples.
+        num_items: V.
+        exclude_seen: leave items of the history out of the ranking.
+        lags: J, where it is not to be chosen among 1, 2, 4 and 8.
+        damping: a, where it is not to be chosen among 0, 0.5 and 1.
+    """
+    valid = split.valid
+    chosen = np.linspace(0, len(valid) - 1, min(len(valid), _TO_CHOOSE)).astype(np.int64)
+    columns = {name: getattr(valid, name)[chosen] for name in ("start_M", "target_M", "user_M")}
+    examples = dataclasses.replace(valid, **columns)
+
+    def ndcg(model: LaggedCount) -> float:
+        tiles = _tiles(scorer(model), examples, num_items, exclude_seen=exclude_seen)
+        return mean_metrics(np.concatenate([_ranks(*tile)[0] for tile in tiles]))["ndcg@10"]
+
+    models = (
+        counted.damped(a)
+        for j in (_LAGS if lags is None else (lags,))
+        for counted in [LaggedCount(split.train, num_items, lags=j)]
+        for a in (_DAMPINGS if damping is None else (damping,))
+    )
+    # Where both are given there is nothing to choose.
+    return next(models) if None not in (lags, damping) else max(models, key=ndcg)
 
 
 def evaluate_baselines(
     dataset: Dataset, split: Split, *, exclude_seen: bool = False
 ) -> dict[str, dict[str, Any]]:
-    """Return the results of each baseline on validation and test, as ``summarise`` gives them."""
+    """Return the results of each baseline on validation and test, as ``summarise`` gives them.
+
+    Those of the lagged count also have its ``lags`` and ``damping``, chosen by validation.
+    """
     num_items = dataset.num_items
+    lagged_count = choose_lagged_count(split, num_items, exclude_seen=exclude_seen)
     scorers = {
         "popularity": scorer(Popularity(split.train, num_items)),
         "markov": scorer(Markov(split.train, num_items)),
+        "lagged-count": scorer(lagged_count),
     }
     if dataset.optimum is not None:
         scorers["optimum"] = dataset.optimum
@@ -98,4 +180,5 @@ def evaluate_baselines(
         for part, examples in (("valid", split.valid), ("test", split.test)):
             ranked = rank_by(score, examples, num_items, exclude_seen=exclude_seen)
             results[name][part] = summarise(ranked, examples, counts_V)
+    results["lagged-count"] |= {"lags": lagged_count.lags, "damping": lagged_count.damping}
     return results

@@ -34,7 +34,7 @@ def full_softmax(
     targets_BxP: Array,
     weights_BxP: Array,
     *_: Array,
-    label_smoothing: float = 0.0,
+    label_smoothing: float | Array = 0.0,
     axis: str | None = None,
     num_items: int | None = None,
 ) -> Array:
@@ -47,8 +47,8 @@ def full_softmax(
     constants: no gradient.
 
     ``label_smoothing`` is the share of a target that is spread over all items alike, from 0 to
-    below 1 (Szegedy et al. 2016, section 7, arXiv 1512.00567). With logits s the loss is then
-    ``logsumexp(s) - (1 - share) s_target - share mean(s)``, that is the exact one and
+    below 1 (Szegedy et al. 2016, section 7, arXiv 1512.00567); it may be traced. With logits s the
+    loss is then ``logsumexp(s) - (1 - share) s_target - share mean(s)``, that is the exact one and
     ``share (s_target - mean(s))``: the mean is the user's product with the mean item, so that no
     further logits are made. Padding is no item.
 
@@ -60,7 +60,7 @@ def full_softmax(
     # What stands where nothing is predicted may be no number; ``_by_rows`` does not read it.
     valid_BxPxD = jnp.where(weights_BxP[..., None] == 0, 0, user_BxPxD)
     smoothing: Array | float = 0.0
-    if label_smoothing:
+    if isinstance(label_smoothing, Array) or label_smoothing:
         target_BxPxD, item_VxD = embedding_lookup(item_VxD, targets_BxP, axis)
         mean_D = _mean_item(item_VxD, num_items or item_VxD.shape[0], axis)
         weighted_BxPxD = valid_BxPxD * weights_BxP[..., None]

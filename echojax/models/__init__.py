@@ -22,6 +22,7 @@ from echojax.models.echomamba4rec import (
     EchoMamba4Rec,
     not_causal,
 )
+from echojax.models.esasrec import ESASRec
 from echojax.models.fmlprec import FMLPRec
 from echojax.models.gru4rec import GRU4Rec
 from echojax.models.heuristic import HeuristicModel, ItemKNN, LaggedCount, Markov, Popularity
@@ -52,6 +53,7 @@ MODELS: dict[str, type[SequenceModel]] = {
     "bert4rec": BERT4Rec,
     "fmlp-rec": FMLPRec,
     "hstu": HSTU,
+    "esasrec": ESASRec,
     "gru4rec": GRU4Rec,
     "narm": NARM,
     "caser": Caser,
@@ -65,7 +67,8 @@ HEURISTICS: dict[str, type[HeuristicModel]] = {
     "lagged-count": LaggedCount,
 }
 
-_OURS = (*MODELS, *HEURISTICS)
+OURS = (*MODELS, *HEURISTICS)
+_COUNTED = ("lags", "damping")  # sizes of a heuristic model
 _FIELDS = [field.name for field in dataclasses.fields(Config)]
 _GIVEN = ("num_items", "rngs")  # to every constructor
 # Flags of the command and arguments of ``echojax.train`` that are no fields of ``Config``.
@@ -92,7 +95,7 @@ def register_model(name: str) -> Callable[[M], M]:
         UserError: the name is echojax's own, the class is no ``SequenceModel``, it lacks a method,
             or its constructor wants an argument that no flag can be, or that is one already.
     """
-    check_new_name("model", name, _OURS)
+    check_new_name("model", name, OURS)
 
     def register(model: M) -> M:
         if not (isinstance(model, type) and issubclass(model, SequenceModel)):
@@ -171,13 +174,14 @@ def with_sizes(config: Config) -> Config:
             or an objective that it cannot be trained with.
     """
     config = _with_own_options(config)
-    if config.model in HEURISTICS:
-        return config
-    known = _parameters(MODELS[config.model])
-    for name in MODEL_SIZES:
+    known = _parameters((MODELS | HEURISTICS)[config.model])
+    # A suite's sizes are for all its models; only those of a heuristic model are not.
+    for name in MODEL_SIZES if config.model in MODELS else _COUNTED:
         # No model has a size of 0: that is the dropout of one without.
         if getattr(config, name) and name not in known:
             raise UserError(f"{flag(name)} has no meaning for --model {config.model}; leave it out")
+    if config.model in HEURISTICS:
+        return config
     own = {name: known[name].default for name in MODEL_SIZES if name in known}
     objectives = _objectives(config)
     objective = config.objective or objectives[0]
@@ -265,7 +269,7 @@ def check_sequence_shards(config: Config) -> None:
         )
 
 
-def _parameters(model: type[SequenceModel]) -> dict[str, inspect.Parameter]:
+def _parameters(model: type[SequenceModel] | type[HeuristicModel]) -> dict[str, inspect.Parameter]:
     """Return what a constructor takes by name."""
     _, *parameters = inspect.signature(model.__init__).parameters.values()
     rest = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)

@@ -80,13 +80,23 @@ class SelfAttention(CachedAttention):
         heads: how many; must divide ``d_model``.
         causal: whether a position sees none after it.
         dropout: rate.
+        kernel_init: draws the initial weights.
         rngs: streams of random keys for the initial parameters.
     """
 
-    def __init__(self, d_model: int, *, heads: int, causal: bool, dropout: float, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        d_model: int,
+        *,
+        heads: int,
+        causal: bool,
+        dropout: float,
+        kernel_init: nnx.Initializer = normal,
+        rngs: nnx.Rngs,
+    ):
         check_heads(heads, d_model)
         self.heads, self.causal, self.dropout = heads, causal, dropout
-        dense: dict[str, Any] = {"kernel_init": normal, "rngs": rngs}
+        dense: dict[str, Any] = {"kernel_init": kernel_init, "rngs": rngs}
         self.query = nnx.Linear(d_model, d_model, **dense)
         self.key = nnx.Linear(d_model, d_model, **dense)
         self.value = nnx.Linear(d_model, d_model, **dense)
@@ -95,7 +105,9 @@ class SelfAttention(CachedAttention):
 
     def __call__(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
         """Return the output at every position, (B, L, D)."""
-        q, k, v = (self.by_head(linear(x_BxLxD)) for linear in (self.query, self.key, self.value))
+        read_BxLxD = self.read(x_BxLxD)
+        linear = (self.query, self.key, self.value)
+        q, k, v = (self.by_head(one(read_BxLxD)) for one in linear)
         # ``jax.nn.dot_product_attention`` has its softmax in float32 whatever the inputs.
         if blocks_are_better(x_BxLxD.shape[1]) or x_BxLxD.dtype == jnp.float64:
             y_BxLxHxK = blocked_attention(q, k, v, lengths_B, causal=self.causal)
@@ -112,7 +124,7 @@ class SelfAttention(CachedAttention):
     def readout(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
         """Return the output at the last item only, (B, D): it sees all items in either case."""
         last_BxD = at_position(x_BxLxD, lengths_B - 1)
-        cache = KeyValueCache.of_all(*map(self.by_head, (self.key(x_BxLxD), self.value(x_BxLxD))))
+        cache = KeyValueCache.of_all(*self._keys_and_values(x_BxLxD))
         return self._at_newest(cache, last_BxD, lengths_B, dropout_keys)
 
     def step(
@@ -122,7 +134,7 @@ class SelfAttention(CachedAttention):
 
         Only causal attention gives what ``readout`` would.
         """
-        cache = cache.put(position_B, *map(self.by_head, (self.key(x_BxD), self.value(x_BxD))))
+        cache = cache.put(position_B, *self._keys_and_values(x_BxD))
         return cache, self._at_newest(cache, x_BxD, position_B + 1, None)
 
     def _at_newest(self, cache: KeyValueCache, x_BxD: Array, lengths_B: Array, keys: Keys) -> Array:
@@ -130,7 +142,7 @@ class SelfAttention(CachedAttention):
 
         On a CPU it is a twentieth of what ``jax.nn.dot_product_attention`` takes for one query.
         """
-        q_BxHxK = self.by_head(self.query(x_BxD))
+        q_BxHxK = self.by_head(self.query(self.read(x_BxD)))
         score_BxHxL = jnp.einsum(
             "bhk,bhlk->bhl",
             q_BxHxK * q_BxHxK.shape[-1] ** -0.5,
@@ -142,8 +154,21 @@ class SelfAttention(CachedAttention):
         y_BxHxK = jnp.einsum("bhl,bhlk->bhk", weight_BxHxL.astype(x_BxD.dtype), cache.value_BxHxLxK)
         return self._with_residual(y_BxHxK, x_BxD, keys)
 
+    def _keys_and_values(self, x: Array) -> tuple[Array, Array]:
+        """Return K and V of inputs x (..., D), each (..., H, D / H)."""
+        read = self.read(x)
+        return self.by_head(self.key(read)), self.by_head(self.value(read))
+
     def _with_residual(self, y: Array, x: Array, keys: Keys) -> Array:
-        return self.norm(dropout(self.out(y.reshape(x.shape)), self.dropout, keys) + x)
+        return self.joined(dropout(self.out(y.reshape(x.shape)), self.dropout, keys), x)
+
+    def read(self, x: Array) -> Array:
+        """Return what queries, keys and values are computed from."""
+        return x
+
+    def joined(self, y: Array, x: Array) -> Array:
+        """Return the layer's output from what attention found and the layer's input."""
+        return self.norm(y + x)
 
 
 def check_heads(heads: int, d_model: int) -> None:

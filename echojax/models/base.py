@@ -226,12 +226,13 @@ def with_precision(model: SequenceModel, precision: str) -> SequenceModel:
     dtype = PRECISIONS[precision]
     if dtype is None:
         return model
-    graphdef, params = nnx.split(model)
+    graphdef, params, rates = nnx.split(model, nnx.Variable, ...)
     model = nnx.merge(
         graphdef,
         map_with_facts(
             lambda facts, x: x if facts.get("keep_float32") else x.astype(dtype), params
         ),
+        rates,
     )
     model.activations = dtype
     return model

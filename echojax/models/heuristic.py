@@ -3,6 +3,7 @@
 They score like the others, in NumPy: ``scores(item_ids_BxL, lengths_B) -> (B, V)``.
 """
 
+import copy
 from abc import ABC, abstractmethod
 
 import numpy as np
@@ -11,7 +12,6 @@ from scipy import sparse
 from echojax.data import Examples
 from echojax.models.base import check_histories
 
-_LAGS = 4
 _NEIGHBOURS = 100
 _SIMILARITIES = 2**24  # computed at once
 
@@ -53,14 +53,17 @@ def training_counts(train: Examples, num_items: int) -> np.ndarray:
 def training_positions(train: Examples) -> np.ndarray:
     """Return the places in ``items_T`` that belong to training, in order."""
     # All training targets, and the first item of each user, which is no one's target.
-    return np.union1d(train.start_M, train.target_M)
+    is_training_T = np.zeros(train.items_T.size, bool)
+    is_training_T[train.start_M] = is_training_T[train.target_M] = True
+    return np.flatnonzero(is_training_T)
 
 
 def _training_events(train: Examples) -> tuple[np.ndarray, np.ndarray]:
     """Return the user, numbered from 0, and the item of each event of training, in order."""
     positions = training_positions(train)
-    user = np.searchsorted(np.unique(train.start_M), positions, side="right") - 1
-    return user, train.items_T[positions]
+    begins_T = np.zeros(train.items_T.size, bool)
+    begins_T[train.start_M] = True
+    return np.cumsum(begins_T)[positions] - 1, train.items_T[positions]
 
 
 class Popularity(HeuristicModel):
@@ -122,29 +125,50 @@ class ItemKNN(HeuristicModel):
 
 
 class LaggedCount(HeuristicModel):
-    """Scores items by how often they came soon after the newest four in training.
+    """Scores items by how often they came soon after the newest ones in training.
 
-    The score of t is the sum over lags j = 1..4 of ``count(h_j, t) / (j sqrt(n(h_j)))``: h_j is the
-    j-th newest item of the history, ``count(h, t)`` how often t was among the next four events
-    after h, and n(h) how often h occurs. Popularity breaks ties.
+    The score of t is the sum over lags j = 1..J of ``count(h_j, t) / (j n(h_j)^a)``: h_j is the
+    j-th newest item of the history, ``count(h, t)`` how often t was among the next J events after
+    h, and n(h) how often h occurs. Popularity breaks ties.
+
+    Args:
+        train: the training examples.
+        num_items: V, with padding as item 0.
+        lags: J.
+        damping: a.
     """
 
-    def __init__(self, train: Examples, num_items: int):
+    def __init__(self, train: Examples, num_items: int, *, lags: int = 4, damping: float = 0.5):
         super().__init__(train, num_items)
+        self.lags, self.damping = lags, damping
         user, items = _training_events(train)
-        counts_V = training_counts(train, num_items)
         soon_VxV = sparse.csr_matrix((num_items, num_items))
-        for lag in range(1, _LAGS + 1):
+        for lag in range(1, lags + 1):
             same = user[lag:] == user[:-lag]
             pairs = items[:-lag][same], items[lag:][same]
             ones = np.ones(pairs[0].size)
             soon_VxV += sparse.csr_matrix((ones, pairs), shape=(num_items, num_items))
-        self._soon_VxV = sparse.diags(1 / np.sqrt(np.maximum(1, counts_V))) @ soon_VxV
+        self._soon_VxV = soon_VxV
+        self._counts_V = counts_V = training_counts(train, num_items)
         self._backoff_V = 1e-9 * counts_V / (counts_V.sum() + 1)  # far below any count
+        self._damp()
+
+    def damped(self, damping: float) -> "LaggedCount":
+        """Return the model with another a; what was counted is shared."""
+        model = copy.copy(self)
+        model.damping = damping
+        model._damp()
+        return model
+
+    def _damp(self) -> None:
+        weights_V = 1 / np.maximum(1.0, self._counts_V) ** self.damping
+        self._damped_VxV = sparse.diags(weights_V) @ self._soon_VxV
 
     def _scores(self, item_ids_BxL: np.ndarray, lengths_B: np.ndarray) -> np.ndarray:
-        history_BxV = _fading(item_ids_BxL, lengths_B, self.num_items, newest=_LAGS)
-        return (history_BxV @ self._soon_VxV).toarray() + self._backoff_V
+        history_BxV = _fading(item_ids_BxL, lengths_B, self.num_items, newest=self.lags)
+        scores_BxV = (history_BxV @ self._damped_VxV).toarray()
+        scores_BxV += self._backoff_V
+        return scores_BxV
 
 
 def _fading(

@@ -1,5 +1,7 @@
 """The layers that models share; their initial values are those of the authors' PyTorch code."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -24,7 +26,7 @@ def uniform_within(bound: float) -> nnx.Initializer:
     return init
 
 
-def dropout(x: Array, rate: float, keys_B: Keys, time_axis: str | None = None) -> Array:
+def dropout(x: Array, rate: float | Array, keys_B: Keys, time_axis: str | None = None) -> Array:
     """Zero each element with probability ``rate`` and scale the rest by ``1 / (1 - rate)``.
 
     A row's mask depends on its own key only, so it is the same whatever other rows are computed
@@ -32,15 +34,20 @@ def dropout(x: Array, rate: float, keys_B: Keys, time_axis: str | None = None) -
 
     Args:
         x: (B, ...), any floating dtype (kept).
-        rate: probability in [0, 1) that an element is dropped, to 16 bits.
+        rate: probability in [0, 1) that an element is dropped, to 16 bits. It may be traced: then
+            one program serves all rates.
         keys_B: a JAX random key a row, or ``None`` for none.
         time_axis: the mapped axis of whose positions x (B, L, D) has this device's shard: it gets
             its part of the whole's mask.
     """
-    if keys_B is None or rate == 0.0:
+    traced = isinstance(rate, Array)
+    if keys_B is None or (not traced and rate == 0.0):
         return x
     # 16 random bits decide as well as 32 do and cost half as much.
-    threshold = round(rate * 2**16)
+    threshold: Any = round(rate * 2**16)
+    kept: Any = 1 - threshold / 2**16
+    if traced:
+        threshold, kept = threshold.astype(jnp.uint16), kept.astype(x.dtype)
     shape = x.shape[1:]
     if time_axis and x.ndim == 3:
         shape = (whole_length(shape[0], time_axis), *shape[1:])
@@ -48,7 +55,7 @@ def dropout(x: Array, rate: float, keys_B: Keys, time_axis: str | None = None) -
     if time_axis and x.ndim == 3:
         first = jax.lax.axis_index(time_axis) * x.shape[1]
         bits = jax.lax.dynamic_slice_in_dim(bits, first, x.shape[1], axis=1)
-    return jnp.where(bits >= threshold, x / (1 - threshold / 2**16), 0).astype(x.dtype)
+    return jnp.where(bits >= threshold, x / kept, 0).astype(x.dtype)
 
 
 def split_keys(keys_B: Keys, num: int) -> list[Keys]:

@@ -1,5 +1,6 @@
 """A run's scores and those of its baselines, for its page and for the terminal."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import rich.table
@@ -11,13 +12,20 @@ _WITHOUT_INTERVAL = (
     ("coverage@10", "Coverage@10", ".4f"),
     ("mean_popularity@10", "Popularity@10", ",.1f"),
 )
+_MOST_INTERVALS = 4  # in 80 columns
 
 
 def systems_of(results: dict[str, Any], part: str) -> dict[str, dict[str, Any]]:
     """Return name -> results of one part: the model, the baselines, the optimum if known."""
     baselines = results.get("baselines", {})
-    named = {"Markov" if name == "markov" else name: baselines[name][part] for name in baselines}
+    labels = {"markov": "Markov", "lagged-count": "lagged count"}
+    named = {labels.get(name, name): baselines[name][part] for name in baselines}
     return {"model": results[part], **named}
+
+
+def lagged_count_sizes(found: Mapping[str, Any]) -> str:
+    """Return J and a of a lagged count in words; where they are not recorded, they were fixed."""
+    return f"J {found.get('lags') or 4}, a {found.get('damping', 0.5):g}"
 
 
 def score_table(results: dict[str, Any], part: str, *, half_intervals: bool = False) -> Table:
@@ -26,7 +34,8 @@ def score_table(results: dict[str, Any], part: str, *, half_intervals: bool = Fa
     Args:
         results: what ``results.json`` holds.
         part: "valid" or "test".
-        half_intervals: give ± half of an interval in place of its ends.
+        half_intervals: give ± half of an interval in place of its ends, of many systems only the
+            model's: it fits into 80 columns.
     """
     systems = systems_of(results, part)
     rows: list[list[Any]] = []
@@ -35,6 +44,8 @@ def score_table(results: dict[str, Any], part: str, *, half_intervals: bool = Fa
         for name, one in systems.items():
             low, high = one["interval"][metric]
             note = f"±{(high - low) / 2:.4f}" if half_intervals else f"{low:.4f}–{high:.4f}"
+            if half_intervals and len(systems) > _MOST_INTERVALS and name != "model":
+                note = ""
             row.append(Cell(f"{one[metric]:.4f}", note, best=name == "model"))
         rows.append(row)
     for metric, label, form in _WITHOUT_INTERVAL:
@@ -45,7 +56,10 @@ def score_table(results: dict[str, Any], part: str, *, half_intervals: bool = Fa
     title = "Validation scores" if part == "valid" else "Test scores"
     if half_intervals:
         title = f"{part}: {results[part]['examples']:,} examples, ± half of the 95 % interval"
-    return Table(["", *systems], rows, title)
+    notes = []
+    if found := results.get("baselines", {}).get("lagged-count"):
+        notes = [f"Lagged count: {lagged_count_sizes(found)}, chosen by validation."]
+    return Table(["", *systems], rows, title, notes)
 
 
 def cold_table(results: dict[str, Any]) -> Table | None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from echojax.arrays import write_arrays
-from echojax.evaluation.baselines import rank_by, scorer
+from echojax.evaluation.baselines import fit_heuristic, rank_by, scorer
 from echojax.evaluation.metrics import metrics_of
 from echojax.evaluation.sampled import (
     NEGATIVES,
@@ -47,7 +47,7 @@ def evaluate_if_missing(folder: Path, data_dir: str | None) -> bool:
     config = read_config(folder)
     dataset, split = read_run_data(folder, config, data_dir=data_dir)
     if config.model in HEURISTICS:
-        score = scorer(HEURISTICS[config.model](split.train, dataset.num_items))
+        score = scorer(fit_heuristic(config, split, dataset.num_items))
         score_candidates = candidates_of(score)
     else:
         best_step = read_json(folder / "results.json")["train"]["best_step"]

@@ -17,6 +17,7 @@ from echojax.evaluation.statistics import (
 )
 from echojax.models import HEURISTICS
 from echojax.recipes import Flags
+from echojax.report.run_tables import lagged_count_sizes
 from echojax.report.tables import words
 from echojax.suites.results import Evaluation, Protocol, Ranks, RunResult
 from echojax.suites.runs import Run
@@ -47,6 +48,7 @@ SCHEMA: dict[str, Any] = {
     "table": pl.String,  # main, seen items (treated the other way), ablation, by length, protocols
     "variant": pl.String,
     "model": pl.String,
+    "sizes": pl.String,  # of the lagged count, where validation may have chosen them
     "planned": pl.Int64,  # seeds; null of what is no variant, such as the optimum
     "seeds": pl.String,  # those finished
     **{f"{metric}{end}": pl.Float64 for metric in METRICS for end in _ENDS},
@@ -126,6 +128,8 @@ def _variants(
         }
         if seeds:
             row |= scores(tuple(seeds.values()))
+            if row["model"] == "lagged-count":
+                row["sizes"] = _sizes(next(iter(results[name].values())))
         if seeds and name != suite.reference:
             pair = name in heuristic, suite.reference in heuristic
             row |= compare(seeds, evaluations[suite.reference], heuristic=pair)
@@ -143,6 +147,13 @@ def _variants(
     return rows
 
 
+def _sizes(run: RunResult) -> str:
+    """Return J and a of the run of a lagged count: as it was told, else as validation chose."""
+    chosen = run.results["baselines"].get("lagged-count", {})
+    told = {key: run.config[key] for key in ("lags", "damping") if run.config[key] is not None}
+    return lagged_count_sizes(chosen | told)
+
+
 def _baselines(run: RunResult, models: set[str]) -> list[dict[str, Any]]:
     """Return what every run knows besides itself and no variant is: heuristics, the optimum."""
     rows = []
@@ -150,6 +161,8 @@ def _baselines(run: RunResult, models: set[str]) -> list[dict[str, Any]]:
         if name not in models:
             row = {"variant": name, "not_tested": "no ranks are kept"}
             row["validation_ndcg@10"] = parts["valid"]["ndcg@10"]
+            if name == "lagged-count":
+                row["sizes"] = lagged_count_sizes(parts)
             rows.append(row | scores((Evaluation(parts["test"], None),)))
     return rows
 

@@ -96,7 +96,7 @@ def _score_table(
         top = best if row["planned"] else dict.fromkeys(best)
         valid = row["validation_ndcg@10"]
         words = _tested(row, reference) | {
-            "": row["variant"],
+            "": Cell(row["variant"], row["sizes"] or ""),
             "HR@10": _score(row, "hr@10", top["hr@10"]),
             "NDCG@10": _score(row, "ndcg@10", top["ndcg@10"]),
             _VALID: valid if valid is None else f"{valid:.4f}",

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -199,10 +200,12 @@ def make_step(
     graphdef: nnx.GraphDef,
     optimizer: optax.GradientTransformation,
     mesh: Mesh,
+    rates: Sequence[nnx.State] = (),
 ) -> jax.stages.Wrapped:
     """Return the training step of a resolved configuration, to be mapped over ``mesh``.
 
-    ``counts_V``: how often each item is a training target; ``lengths_M``: items of each example.
+    ``counts_V``: how often each item is a training target; ``lengths_M``: items of each example;
+    ``rates``: as for ``make_train_step``. The configuration's label smoothing may be traced.
     """
     assert config.objective is not None
     assert config.max_len is not None
@@ -232,6 +235,7 @@ def make_step(
         loss=loss,
         precision=config.precision,
         axes=axes,
+        rates=rates,
     )
 
 

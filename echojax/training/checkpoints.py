@@ -360,8 +360,7 @@ def load_checkpoint(
         raise missing
     vectors = None if config.item_vectors is None else kept_item_vectors(folder)
     rows = num_items if vectors is None else 1 + vectors.trained
-    projection = projection_of(config, vectors)
-    optimizer = make_optimizer(config)
+    optimizer, projection = make_optimizer(config), projection_of(config, vectors)
     graphdef, like = state_shapes(lambda: build_model(config, rows), optimizer, projection)
     checkpoints = Checkpoints(folder / "checkpoints", identity(folder))
     try:
@@ -378,9 +377,7 @@ def load_checkpoint(
         )
     elif not best:
         log.warning(f"step {served} is served: no validation has said yet which step is the best")
-    params = found.state.params
-    if vectors is not None and not as_trained:
-        params = jax.device_get(complete(params, vectors))
+    params = found.state.params if as_trained else complete(found.state.params, vectors)
     return LoadedCheckpoint(graphdef, params, served, best)
 
 

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
@@ -13,19 +13,27 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from echojax.config import Config
-from echojax.data import Dataset, Examples, Split
-from echojax.evaluation.baselines import rank_by, scorer
+from echojax.data import Dataset, Examples, ItemVectors, Split
+from echojax.errors import UserError
+from echojax.evaluation.baselines import fit_heuristic, rank_by, scorer
 from echojax.evaluation.metrics import mean_metrics, summarise
+from echojax.evaluation.prequential import rank_prequentially
 from echojax.evaluation.ranking import Ranked, Ranker, make_ranker, rank_examples
-from echojax.mesh import axes_of, one_device
+from echojax.mesh import axes_of, one_device, place
 from echojax.models import HEURISTICS
-from echojax.models.base import with_axes, with_precision
+from echojax.models.base import CausalModel, with_axes, with_precision
 from echojax.models.heuristic import training_counts
+from echojax.models.projection import complete
 from echojax.training.builders import read_run_data
-from echojax.training.checkpoints import load_checkpoint
+from echojax.training.checkpoints import LoadedCheckpoint, load_checkpoint
 from echojax.training.run_folder import read_own_config
 
 log = logging.getLogger(__name__)
+
+_NOT_CAUSAL = (
+    "--evaluate prequential is for causal models, and --model {} with this run's flags is none; "
+    "leave it out: the same events are then scored one by one"
+)
 
 
 @dataclass(frozen=True)
@@ -38,6 +46,7 @@ class Evaluator:
         ranker: from ``make_ranker``.
         popularity_V: training interactions of each item.
         mesh: the devices that users are spread over.
+        item_vectors: of the items, where the parameters that are trained have a projection.
     """
 
     config: Config
@@ -45,6 +54,11 @@ class Evaluator:
     ranker: Ranker
     popularity_V: Any
     mesh: Mesh
+    item_vectors: ItemVectors | None = None
+
+    def placed(self, trained: nnx.State) -> nnx.State:
+        """Return the parameters that are ranked by, on the devices, from whole ones in training."""
+        return place(complete(trained, self.item_vectors), self.mesh)
 
     def __call__(self, params: nnx.State, part: str) -> dict[str, Any]:
         """Return the results of ``part`` ("train", "valid" or "test") as ``summarise`` does."""
@@ -86,6 +100,34 @@ def encoder_and_items(
     return encode, items
 
 
+def _rank_prequentially(
+    config: Config, num_items: int, best: LoadedCheckpoint, examples: Examples
+) -> Ranked:
+    """Rank a part in few passes; see ``echojax.evaluation.prequential``.
+
+    Raises:
+        UserError: the model is not causal.
+    """
+    model = nnx.merge(best.graphdef, best.params)
+    if not isinstance(model, CausalModel) or model.not_causal is not None:
+        raise UserError(_NOT_CAUSAL.format(config.model))
+
+    def encode_all(params: nnx.State, item_ids_BxL: jax.Array, lengths_B: jax.Array) -> jax.Array:
+        model = with_precision(nnx.merge(best.graphdef, params), config.precision)
+        return cast(CausalModel, model).encode_all(item_ids_BxL, lengths_B)
+
+    _, items = encoder_and_items(config, best.graphdef, one_device())
+    return rank_prequentially(
+        encode_all,
+        items,
+        best.params,
+        examples,
+        num_items=num_items,
+        batch_size=config.eval_batch_size or 1024,
+        exclude_seen=config.exclude_seen,
+    )
+
+
 def make_evaluator(
     config: Config, dataset: Dataset, split: Split, graphdef: nnx.GraphDef, mesh: Mesh
 ) -> Evaluator:
@@ -93,7 +135,7 @@ def make_evaluator(
     encode, items = encoder_and_items(config, graphdef, mesh)
     ranker = make_ranker(encode, items, num_items=dataset.num_items, mesh=mesh)
     counts_V = training_counts(split.train, dataset.num_items)
-    return Evaluator(config, split, ranker, counts_V, mesh)
+    return Evaluator(config, split, ranker, counts_V, mesh, dataset.item_vectors)
 
 
 class RankedRun(NamedTuple):
@@ -126,6 +168,7 @@ def rank_run(
     part: str,
     *,
     exclude_seen: bool | None = None,
+    prequential: bool = False,
     data_dir: str | None = None,
     data_path: str | None = None,
 ) -> RankedRun:
@@ -135,22 +178,34 @@ def rank_run(
         folder: the run folder.
         part: "valid" or "test".
         exclude_seen: overrides the run's.
+        prequential: score all events of a window in one pass of a causal model.
         data_dir: where the data lies now.
         data_path: where the run's own file lies now.
 
     Raises:
-        UserError: no run, no checkpoint that can be read, or other data than the run's.
+        UserError: no run, no checkpoint that can be read, other data than the run's, or a
+            prequential evaluation that its split or model does not allow.
     """
-    config = read_own_config(folder)
+    own = config = read_own_config(folder)
     if exclude_seen is not None:
         config = dataclasses.replace(config, exclude_seen=exclude_seen)
+    if prequential and config.split != "global-time":
+        raise UserError(
+            "--evaluate prequential is for runs with --split global-time, where what is scored "
+            f"comes after all that was learned; this one has --split {config.split}"
+        )
+    if prequential and config.model in HEURISTICS:
+        raise UserError(_NOT_CAUSAL.format(config.model))
     dataset, split = read_run_data(folder, config, data_dir=data_dir, data_path=data_path)
     examples, counts_V = getattr(split, part), training_counts(split.train, dataset.num_items)
     if config.model in HEURISTICS:
-        score = scorer(HEURISTICS[config.model](split.train, dataset.num_items))
+        score = scorer(fit_heuristic(own, split, dataset.num_items))
         ranked = rank_by(score, examples, dataset.num_items, exclude_seen=config.exclude_seen)
         return RankedRun(0, ranked, examples, counts_V)
     best = load_checkpoint(folder, config, dataset.num_items)
     log.info(f"step {best.step} of {folder}")
+    if prequential:
+        ranked = _rank_prequentially(config, dataset.num_items, best, examples)
+        return RankedRun(best.step, ranked, examples, counts_V)
     evaluate = make_evaluator(config, dataset, split, best.graphdef, one_device())
     return RankedRun(best.step, evaluate.rank(best.params, part), examples, counts_V)

@@ -22,7 +22,8 @@ def make_optimizer(
     The limit is on the norm of the whole gradient, before Adam's own scaling.
 
     Args:
-        config: what it is like.
+        config: what it is like. Its rate and decay may be traced: the state is then that of one
+            that decays.
         item_axis: the mapped axis that the item table is spread over.
         steps_per_epoch: what a schedule in shares of the run is of. Its state is of the same shape
             for all of them.
@@ -45,9 +46,10 @@ def _scaled(
 ) -> optax.GradientTransformation:
     """Return steps in a direction, of a length, with decay as the configuration says."""
     rate = optax.scale_by_learning_rate(length)
-    if not config.weight_decay:
+    decay: float | jax.Array = config.weight_decay
+    if not isinstance(decay, jax.Array) and not decay:
         return optax.chain(direction, rate)
-    return optax.chain(direction, optax.add_decayed_weights(config.weight_decay, decayed), rate)
+    return optax.chain(direction, optax.add_decayed_weights(decay, decayed), rate)
 
 
 def item_or_other(params: Any) -> Any:

@@ -15,13 +15,12 @@ from rich.table import Table
 from echojax.arrays import read_arrays, write_arrays
 from echojax.config import Config, as_dict
 from echojax.data import Dataset, Examples, Split
-from echojax.evaluation.baselines import evaluate_baselines, rank_by, scorer
+from echojax.evaluation.baselines import evaluate_baselines, fit_heuristic, rank_by, scorer
 from echojax.evaluation.metrics import metric_names, metrics_of, summarise, summarise_cold
 from echojax.evaluation.ranking import TIES, Ranked
 from echojax.evaluation.statistics import seed_estimates
 from echojax.files import write_json
 from echojax.machine import commit, device_name, processor
-from echojax.models import HEURISTICS
 from echojax.models.heuristic import training_counts
 from echojax.report import cold_table, results_table, write_report
 from echojax.training.progress import TrainingProgress
@@ -136,7 +135,7 @@ def run_heuristic(
 ) -> None:
     """Fit, evaluate and report a heuristic model."""
     began = time.perf_counter()
-    score = scorer(HEURISTICS[config.model](split.train, dataset.num_items))
+    score = scorer(fit_heuristic(config, split, dataset.num_items))
     progress = TrainingProgress(seconds=time.perf_counter() - began, examples=len(split.train))
     ranked = {
         part: rank_by(

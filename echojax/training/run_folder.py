@@ -142,6 +142,8 @@ def read_config(path: Path) -> Config:
     values = {_FORMER_NAMES.get(name, name): value for name, value in read_json(file).items()}
     if values.get("scan") == "fused":  # as it was called before 2026-11-28
         values["scan"] = "tiled"
+    if values.get("model") == "lagged-count" and "lags" not in values:  # fixed until 2026-11-28
+        values |= {"lags": 4, "damping": 0.5}
     if not {field.name for field in dataclasses.fields(Config)}.issuperset(values):
         raise UserError(f"{file} is not the configuration of a run")
     for name, value in values.items():

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,10 @@ from echojax.training.progress import MetricLog, TrainingProgress
 from echojax.training.step import TrainState
 
 
+class DivergedError(UserError):
+    """A loss or an update is not finite."""
+
+
 @dataclass
 class SeedRun:
     """A seed's run.
@@ -28,9 +32,13 @@ class SeedRun:
         progress: its progress.
         checkpoints: in its folder.
         per_epoch: steps of an epoch.
+        name: among several, for messages.
+        ends_alone: where it diverges, that is the end of this run only.
         metrics: its metrics.jsonl, while it is open.
+        history: its validations' NDCG@10, by epoch (of this start).
         stopped: why it was done, once it is.
-        called_off: a callback has asked to stop it.
+        ended: why it stopped early, if it did.
+        has_diverged: and that it was this.
     """
 
     config: Config
@@ -39,14 +47,18 @@ class SeedRun:
     progress: TrainingProgress
     checkpoints: Checkpoints
     per_epoch: int = 1
+    name: str = ""
+    ends_alone: bool = False
     metrics: MetricLog | None = None
+    history: dict[int, float] = field(default_factory=dict)
     stopped: str = ""
-    called_off: bool = False
+    ended: str = ""
+    has_diverged: bool = False
 
     def stop_reason(self) -> str | None:
         """Return why this seed is done, or ``None`` while it is not."""
-        if self.called_off:
-            return "a callback stopped it"
+        if self.ended:
+            return self.ended
         return self.progress.stop_reason(self.config, self.progress.steps, self.per_epoch)
 
     @contextmanager
@@ -87,9 +99,19 @@ class SeedRun:
             raise self.diverged(f"the update of step {state.step}")
         return state
 
-    def diverged(self, what: str) -> UserError:
+    @contextmanager
+    def divergence(self) -> Iterator[None]:
+        """Take a divergence inside as the end of this run, where it ends alone."""
+        try:
+            yield
+        except DivergedError as error:
+            if not self.ends_alone:
+                raise
+            self.ended, self.has_diverged = f"diverged: {error}", True
+
+    def diverged(self, what: str) -> DivergedError:
         """Return the error for ``what``, a part of training that is NaN or infinite."""
-        return UserError(
+        return DivergedError(
             f"{what} of seed {self.config.seed} is not finite; the last good checkpoint is kept. "
             "Try a smaller --learning-rate, another --seed, or look for odd values in the data"
         )
@@ -103,7 +125,7 @@ class SeedRun:
         """
         found = self.checkpoints.restore(start, newest=newest)
         self.state, saved = (found.state, found.progress) if found else (start, {})
-        if unknown := sorted(saved.keys() - {field.name for field in fields(TrainingProgress)}):
+        if unknown := sorted(saved.keys() - {one.name for one in fields(TrainingProgress)}):
             raise UserError(
                 f"{self.folder}: the checkpoint of step {self.state.step} was written by a newer "
                 f"version: it has {unknown[0]}; go on with that version"

@@ -1,4 +1,4 @@
-"""One training step: forward, backward, update, of one seed or several, in one jitted program."""
+"""One training step: forward, backward, update, of one run or several, in one jitted program."""
 
 import logging
 import time
@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 
 from echojax.compilation import cache_hits
 from echojax.losses import Loss, full_softmax, pool
-from echojax.mesh import Axes, axes_of, batch_specs, over_devices, state_specs
+from echojax.mesh import MEMBER, Axes, axes_of, batch_specs, over_devices, state_specs
 from echojax.models.base import with_axes, with_precision
 from echojax.models.projection import Projection, folded, with_projection
 from echojax.parameters import is_per_item, map_with_facts
@@ -76,6 +76,7 @@ def state_shapes(
     return graphdef, jax.eval_shape(state, params)
 
 
+# Of a state, a batch, and what else the step depends on.
 StepFunction = Callable[..., tuple[TrainState, jax.Array]]
 
 
@@ -89,6 +90,7 @@ def make_train_step(
     loss: Loss = full_softmax,
     precision: str = "float32",
     axes: Axes = NOT_MAPPED,
+    rates: Sequence[nnx.State] = (),
 ) -> jax.stages.Wrapped:
     """Return ``step(state, batch, vectors=None) -> (state, loss)``, jitted. It donates the state.
 
@@ -103,6 +105,8 @@ def make_train_step(
         precision: of the model's activations (``models.base.with_precision``).
         axes: the mapped axes that rows, items and positions are spread over; the result is that of
             all.
+        rates: what the model is made of besides parameters and its structure, where it is: dropout
+            rates that are arrays.
 
     The batch holds ``item_ids`` (B, L), ``lengths``, ``targets`` and ``weights`` (B,); rows of
     weight 0 pad the last batch of an epoch. The loss is the weighted mean over the predictions.
@@ -113,7 +117,7 @@ def make_train_step(
     def summed_loss(
         pool_M: jax.Array, params: nnx.State, batch: Batch, keys_B: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        model = with_axes(with_precision(nnx.merge(graphdef, params), precision), axes)
+        model = with_axes(with_precision(nnx.merge(graphdef, params, *rates), precision), axes)
         user_BxPxD, targets_BxP, weights_BxP, item_VxD = predict(model, batch, keys_B)
         if (
             axes.time and objective == "prefixes"
@@ -205,40 +209,46 @@ def summed_gradient(
 
 
 def stack_states(states: Sequence[TrainState]) -> TrainState:
-    """Return the states of several seeds as one: every array has a leading axis S."""
+    """Return the states of several runs as one: every array has a leading axis S."""
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
 
 
 def unstack_states(states: TrainState) -> list[TrainState]:
-    """Return each seed's own state."""
+    """Return each run's own state."""
     return [jax.tree.map(lambda leaf, i=i: leaf[i], states) for i in range(states.step.shape[0])]
 
 
-def over_seeds(step: StepFunction, mesh: Mesh, parallel: str = "shard_map") -> Any:
+def over_members(step: StepFunction, mesh: Mesh, parallel: str = "shard_map") -> Any:
     """Return ``step`` for stacked states and batches, mapped over ``mesh``, jitted.
 
-    ``steps(states, batches, signals, vectors)`` returns states, losses and the largest of the
-    signals that the devices' hosts got, (devices,) int32, the same on all hosts. All seeds read the
-    items' ``vectors``, ``None`` where there are none. The rows of every batch are
-    spread over the devices (``mesh.spread``, for ``pmap`` ``mesh.stack_shares``); ``shard_map``
-    donates the old states.
+    ``steps(states, batches, signals, vectors, *inputs)`` returns states, losses and the largest of
+    the signals that the devices' hosts got, (devices,) int32, the same on all hosts. Members and
+    the rows of each one's batch are spread over the devices (``mesh.spread``, for ``pmap``
+    ``mesh.stack_shares``); ``shard_map`` donates the old states. ``vectors`` are the items', for
+    all members, ``None`` where there are none. ``inputs``, (S, ...), are what ``step`` takes
+    besides state, batch and vectors (not with ``pmap``).
 
-    An accelerator computes the seeds at once. A CPU's cores are busy with one, and the arrays of
+    An accelerator computes its members at once. A CPU's cores are busy with one, and the arrays of
     several leave its caches: there they follow each other inside the program, 1.5 times faster.
     """
     axes = axes_of(mesh)
 
     def steps(
-        states: TrainState, batches: Any, signals: jax.Array, vectors: nnx.State | None = None
+        states: TrainState,
+        batches: Any,
+        signals: jax.Array,
+        vectors: nnx.State | None = None,
+        *inputs: Any,
     ) -> tuple[TrainState, jax.Array, jax.Array]:
-        seeds = (states, batches)
+        members = (states, batches, *inputs)
+        one_step = partial(step, vectors=vectors)
         if states.step.shape[0] == 1:  # a loop would copy its state
-            one = step(*jax.tree.map(lambda x: x[0], seeds), vectors)
+            one = one_step(*jax.tree.map(lambda x: x[0], members))
             states, losses = jax.tree.map(lambda x: x[None], one)
         elif jax.default_backend() == "cpu":
-            states, losses = jax.lax.map(lambda seed: step(*seed, vectors), seeds)
+            states, losses = jax.lax.map(lambda member: one_step(*member), members)
         else:
-            states, losses = jax.vmap(lambda *seed: step(*seed, vectors))(*seeds)
+            states, losses = jax.vmap(one_step)(*members)
         signals = jnp.max(signals)
         return states, losses, jax.lax.pmax(signals, axes.rows) if axes.rows else signals
 
@@ -247,11 +257,16 @@ def over_seeds(step: StepFunction, mesh: Mesh, parallel: str = "shard_map") -> A
         return jax.pmap(steps, axis, in_axes=(None, 1, 0, None), out_axes=None, devices=devices)
 
     def mapped(
-        states: TrainState, batches: Any, signals: jax.Array, vectors: nnx.State | None = None
+        states: TrainState,
+        batches: Any,
+        signals: jax.Array,
+        vectors: nnx.State | None = None,
+        *inputs: Any,
     ) -> Any:
         spread, rows = state_specs(states, 1), (batch_specs(batches, 1), batch_specs(signals))
-        return over_devices(steps, mesh, (spread, *rows, state_specs(vectors)), (spread, P(), P()))(
-            states, batches, signals, vectors
+        specs = (spread, *rows, state_specs(vectors), *[P(MEMBER)] * len(inputs))
+        return over_devices(steps, mesh, specs, (spread, P(MEMBER), P()))(
+            states, batches, signals, vectors, *inputs
         )
 
     return jax.jit(mapped, donate_argnums=0)

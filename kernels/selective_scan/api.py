@@ -1,7 +1,7 @@
 """The public functions: arguments are checked, an implementation is chosen and run."""
 
 from functools import partial
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import jax
 import jax.numpy as jnp
@@ -9,16 +9,18 @@ from jax import Array
 
 from selective_scan.arguments import (
     AXES,
+    Scan,
     ScanInputs,
     as_arrays,
     direction_of,
+    over_groups,
     state_dtype,
     time_steps,
     where_valid,
 )
-from selective_scan.dispatch import SCANS, resolve_implementation
+from selective_scan.dispatch import SCANS, results_like, run_by, scan_by
 from selective_scan.readout import readout
-from selective_scan.sequence_parallel import check_no_state, scan_over_time, time_after_shard
+from selective_scan.sequence_parallel import scan_over_time, time_after_shard
 
 
 @overload
@@ -86,8 +88,9 @@ def selective_scan(
         u: input, (B, L, E).
         delta: time steps before bias and softplus, (B, L, E).
         A: decay rates, (E, N), negative.
-        B: how the input enters the states, (B, L, N).
-        C: how the states are read, (B, L, N).
+        B: how the input enters the states, (B, L, N); or (B, L, G, N) for G groups of E / G
+            neighbouring channels; or (E, N), the same at all times.
+        C: how the states are read, of these shapes too.
         D: weight of the input in the output, (E,).
         z: gate, (B, L, E); the output is multiplied by silu(z).
         delta_bias: added to ``delta``, (E,).
@@ -99,8 +102,8 @@ def selective_scan(
         reverse: visit positions from the last (``lengths - 1``) to the first.
         return_last_state: return the state after the last visited position too.
         axis_name: the mapped axis whose devices each give one shard of time, in order, inside
-            ``shard_map(..., check_vma=False)``; ``lengths`` are those of the shard, and there are
-            no initial state and no segments. One state a sequence and device is exchanged.
+            ``shard_map(..., check_vma=False)``; ``lengths`` are those of the shard, and the initial
+            state is the same on all devices. One state a sequence and device is exchanged.
         implementation: a name from ``implementations()``; "auto" chooses.
 
     Returns:
@@ -108,21 +111,20 @@ def selective_scan(
         float32 (float64 where an input is).
 
     Raises:
-        ValueError: a shape does not fit, the implementation is unknown or cannot run here, or an
-            initial state or segments are given with ``axis_name``.
+        ValueError: a shape does not fit, or the implementation is unknown or cannot run here.
         TypeError: lengths or ids are not integers, or another argument is not real floating
             point; or the implementation lacks the derivative that is asked for.
     """
     given = ScanInputs(u, delta, A, B, C, D, z, delta_bias, initial_state, lengths, segment_ids)
     inputs = ScanInputs(**as_arrays(given._asdict()))
-    scan = SCANS[resolve_implementation(implementation, *inputs)]
+    scan = scan_by(implementation)
     if axis_name is not None:
-        check_no_state(initial_state=initial_state, segment_ids=segment_ids)
         scan = partial(scan_over_time, scan, axis=axis_name)
     y, last = scan(inputs, softplus=delta_softplus, reverse=reverse)
     return (y, last) if return_last_state else y
 
 
+@overload
 def bidirectional_scan(
     u: Array,
     delta: Array,
@@ -134,42 +136,105 @@ def bidirectional_scan(
     delta_bias: Array | None = None,
     *,
     delta_softplus: bool = False,
+    initial_state: Array | None = None,
     lengths: Array | None = None,
     segment_ids: Array | None = None,
+    return_last_state: Literal[False] = False,
+    axis_name: str | None = None,
     implementation: str = "auto",
-) -> Array:
+) -> Array: ...
+@overload
+def bidirectional_scan(
+    u: Array,
+    delta: Array,
+    A: Array,
+    B: Array,
+    C: Array,
+    D: Array | None = None,
+    z: Array | None = None,
+    delta_bias: Array | None = None,
+    *,
+    delta_softplus: bool = False,
+    initial_state: Array | None = None,
+    lengths: Array | None = None,
+    segment_ids: Array | None = None,
+    return_last_state: Literal[True],
+    axis_name: str | None = None,
+    implementation: str = "auto",
+) -> tuple[Array, Array]: ...
+def bidirectional_scan(
+    u: Array,
+    delta: Array,
+    A: Array,
+    B: Array,
+    C: Array,
+    D: Array | None = None,
+    z: Array | None = None,
+    delta_bias: Array | None = None,
+    *,
+    delta_softplus: bool = False,
+    initial_state: Array | None = None,
+    lengths: Array | None = None,
+    segment_ids: Array | None = None,
+    return_last_state: bool = False,
+    axis_name: str | None = None,
+    implementation: str = "auto",
+) -> Array | tuple[Array, Array]:
     """Run the scan from the first position to the last and from the last to the first.
 
     Each array has the shape that ``selective_scan`` takes or, but for ``lengths`` and
     ``segment_ids``, that shape with an axis of 2 in front: the forward direction's and the backward
-    direction's. "pallas_gpu" runs both directions in one launch, and reads what they share once.
+    direction's. B and C of groups have that axis, and those that stay the same are shared; three
+    axes are (B, L, N), and four (2, B, L, N). "pallas_gpu" runs both directions in one launch, and
+    reads what they share once, unless there is an ``axis_name``.
 
     Returns:
-        y (2, B, L, E): forward and backward, each with its own D and gate.
+        y (2, B, L, E): forward and backward, each with its own D and gate; with
+        ``return_last_state`` also their states after the last visited position, (2, B, E, N).
 
     Raises:
         ValueError: a shape does not fit, or the implementation is unknown or cannot run here.
         TypeError: as for ``selective_scan``.
     """
-    given = ScanInputs(u, delta, A, B, C, D, z, delta_bias, None, lengths, segment_ids)._asdict()
+    given = ScanInputs(
+        u, delta, A, B, C, D, z, delta_bias, initial_state, lengths, segment_ids
+    )._asdict()
     for name, x in given.items():
         if x is None:
             continue
         x = jnp.asarray(x)
-        if x.ndim == len(AXES[name]) or name in ("lengths", "segment_ids"):
+        constant = name in ("B", "C") and x.ndim == 2
+        if x.ndim == len(AXES[name]) or name in ("lengths", "segment_ids") or constant:
             x = x[None]  # shared by both
         elif x.shape[:1] != (2,):
             raise ValueError(f"{name} has shape {x.shape}; its first axis is not 2, the directions")
         given[name] = x
     inputs = ScanInputs(**given)
-    as_arrays(direction_of(inputs, 0)._asdict())
-    name = resolve_implementation(implementation, *inputs)
-    if name == "pallas_gpu":
-        from selective_scan import gpu
+    one = ScanInputs(**as_arrays(direction_of(inputs, 0)._asdict()))
 
-        return gpu.scan_both(inputs, softplus=delta_softplus)[0]
-    scan = partial(SCANS[name], softplus=delta_softplus)
-    return jnp.stack([scan(direction_of(inputs, d), reverse=bool(d))[0] for d in (0, 1)])
+    def run(name: str, inputs: ScanInputs) -> tuple[Array, Array]:
+        if name == "pallas_gpu" and inputs.B.ndim == inputs.C.ndim == 4:
+            from selective_scan import gpu
+
+            return gpu.scan_both(inputs, softplus=delta_softplus)
+        return in_turn(over_groups(SCANS[name]), inputs)
+
+    def in_turn(scan: Scan, inputs: ScanInputs) -> tuple[Array, Array]:
+        scan = partial(scan, softplus=delta_softplus)
+        (y, last), (y_back, last_back) = (
+            scan(direction_of(inputs, d), reverse=bool(d)) for d in (0, 1)
+        )
+        return jnp.stack([y, y_back]), jnp.stack([last, last_back])
+
+    if axis_name is not None:
+        scan = partial(scan_over_time, scan_by(implementation), axis=axis_name)
+        y, last = in_turn(scan, inputs)
+    else:
+        like = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((2, *x.shape), x.dtype), results_like(one)
+        )
+        y, last = run_by(implementation, run, like, inputs)
+    return (y, last) if return_last_state else y
 
 
 def selective_scan_readout(
@@ -217,8 +282,9 @@ def selective_scan_readout(
     """
     given = {"u": u, "delta": delta, "A": A, "B": B, "C": C, "delta_bias": delta_bias}
     given |= {"initial_state": initial_state, "start": start, "stop": stop}
-    u, delta, A, B, C, delta_bias, state, start, stop = as_arrays(given, {"C": "BN"}).values()
-    name = resolve_implementation(implementation, u, delta, A, B, C, delta_bias, state)
+    u, delta, A, B, C, delta_bias, state, start, stop = as_arrays(
+        given, {"B": "BLN", "C": "BN"}
+    ).values()
     given_dtype, dtype = u.dtype, state_dtype(u, delta, A, B, C)
     batch, length, _ = u.shape
     position_L, valid_BxL = jnp.arange(length), jnp.ones((batch, length), bool)
@@ -230,19 +296,26 @@ def selective_scan_readout(
     u, B = where_valid(valid_BxL, (u, B))
     later_BxE = None
     if axis_name is not None:
-        check_no_state(initial_state=state)
+        if state is not None:
+            raise ValueError("initial_state and axis_name do not go together; leave one out")
         later_BxE = time_after_shard(dt, axis_name, reverse=reverse)
     u, A, B, C = (x.astype(dtype) for x in (u, A, B, C))
-    if name == "tiled":
-        state = None if state is None else state.astype(dtype)
-        y_BxE = readout(u, dt, A, B, C, state, valid_BxL, later_BxE, reverse=reverse)
-    else:
+
+    def run(name: str, inputs: Any) -> Array:
+        u, dt, A, B, C, state, valid_BxL, later_BxE = inputs
+        if name == "tiled":
+            state = None if state is None else state.astype(dtype)
+            return readout(u, dt, A, B, C, state, valid_BxL, later_BxE, reverse=reverse)
         # The time steps are ready, and 0 where a position is not visited.
-        inputs = ScanInputs(u, dt, A, B, jnp.zeros_like(B), initial_state=state)
-        _, last = SCANS[name](inputs, softplus=False, reverse=reverse)
+        scanned = ScanInputs(u, dt, A, B, jnp.zeros_like(B), initial_state=state)
+        _, last = SCANS[name](scanned, softplus=False, reverse=reverse)
         if later_BxE is not None:
             last *= jnp.exp(later_BxE[..., None] * A)
-        y_BxE = jnp.einsum("ben,bn->be", last, C, precision="highest")
+        return jnp.einsum("ben,bn->be", last, C, precision="highest")
+
+    like = jax.ShapeDtypeStruct((batch, u.shape[2]), dtype)
+    given_to_run = (u, dt, A, B, C, state, valid_BxL, later_BxE)
+    y_BxE = run_by(implementation, run, like, given_to_run)
     if axis_name is not None:
         y_BxE = jax.lax.psum(y_BxE, axis_name)
     return y_BxE.astype(given_dtype)
@@ -263,8 +336,8 @@ def selective_scan_step(
 ) -> tuple[Array, Array]:
     """Take in one more event; return its output, (B, E), and the state after it, (B, E, N).
 
-    Arguments are those of ``selective_scan`` at one position, without the axis L; the state is what
-    ``return_last_state`` gives, or zeros.
+    Arguments are those of ``selective_scan`` at one position, without the axis L: B and C are
+    (B, N) or (B, G, N). The state is what ``return_last_state`` gives, or zeros.
     """
     y_Bx1xE, state = selective_scan(
         u[:, None],

@@ -1,6 +1,8 @@
 """The arguments of a scan, their checks, and what is the same around every pure JAX scan."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
+from math import lcm
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -28,6 +30,9 @@ AXES = {
     "stop": "B",
     "segment_ids": "BL",
 }
+# What B and C may also be, by the number of their axes: for groups of channels, G of E / G
+# neighbours, or the same at all times.
+_GROUPED = {2: "EN", 4: "BLGN"}
 _WHOLE = ("lengths", "start", "stop", "segment_ids")
 
 # The time step before a segment: no state is left after it. As a power of 2 it changes no digits.
@@ -134,6 +139,43 @@ def in_parts(scan: Scan, most_states: int) -> Core:
     return core
 
 
+def over_groups(scan: Scan) -> Scan:
+    """Return the scan that also takes B and C for groups of channels, or the same at all times.
+
+    Groups are mapped copies, so nothing is repeated for the channels of a group, and what all share
+    is not copied either. B or C (E, N) are groups of one channel, (B, L, E, N).
+    """
+
+    def run(inputs: ScanInputs, *, softplus: bool, reverse: bool) -> tuple[Array, Array]:
+        (batch, length, channels), states = inputs.u.shape, inputs.A.shape[1]
+
+        def in_time(x: Array) -> Array:
+            return jnp.broadcast_to(x, (batch, length, *x.shape)) if x.ndim == 2 else x
+
+        B, C = in_time(inputs.B), in_time(inputs.C)
+        groups = lcm(*(x.shape[2] for x in (B, C) if x.ndim == 4))
+        if B.ndim == C.ndim == 3:
+            return scan(inputs, softplus=softplus, reverse=reverse)
+        # Where the channels are, and so the groups in front of them.
+        axes = {name: letters.find("E") for name, letters in AXES.items()}
+        given: dict[str, Any] = {}
+        mapped: dict[str, Any] = {}
+        for name, x in inputs._replace(B=B, C=C)._asdict().items():
+            axis = axes.get(name, -1)
+            if x is not None and name in ("B", "C"):
+                axis = 2 if x.ndim == 4 else -1
+                x = jnp.repeat(x, groups // x.shape[2], axis=2) if x.ndim == 4 else x
+            elif x is not None and axis >= 0:
+                x = x.reshape(*x.shape[:axis], groups, -1, *x.shape[axis + 1 :])
+            given[name], mapped[name] = x, None if x is None or axis < 0 else axis
+        one = partial(scan, softplus=softplus, reverse=reverse)
+        each = jax.vmap(one, in_axes=(ScanInputs(**mapped),), out_axes=(2, 1))
+        y, last = each(ScanInputs(**given))
+        return y.reshape(inputs.u.shape), last.reshape(batch, channels, states)
+
+    return run
+
+
 def as_arrays(
     arguments: Mapping[str, Any], axes: Mapping[str, str] = MappingProxyType({}), **sizes: int
 ) -> dict[str, Any]:
@@ -161,6 +203,15 @@ def as_arrays(
         if array is None:
             continue
         letters = axes.get(name, AXES[name])
+        if name in ("B", "C") and name not in axes and array.ndim in _GROUPED:
+            letters = _GROUPED[array.ndim]
+            if array.ndim == 4 and (groups := array.shape[2]) and sizes["E"] % groups == 0:
+                sizes["G"] = groups
+            elif array.ndim == 4:
+                raise ValueError(
+                    f"{name} has shape {array.shape}; its groups, {array.shape[2]}, do not divide "
+                    f"the {sizes['E']} channels of u"
+                )
         expected = tuple(sizes[letter] for letter in letters)
         if array.shape != expected:
             raise ValueError(

@@ -1,16 +1,29 @@
 """Which implementations there are, which of them run here, and which one "auto" takes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
+from functools import partial
 from importlib import import_module
-from typing import Any
+from types import MappingProxyType
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from selective_scan import reference, tiled, xla
-from selective_scan.arguments import Core, Scan, ScanInputs, with_epilogue
+from selective_scan.arguments import (
+    Core,
+    Scan,
+    ScanInputs,
+    over_groups,
+    state_dtype,
+    with_epilogue,
+)
+from selective_scan.platforms import lowered_later, only_for
+
+Inputs = TypeVar("Inputs", bound=tuple[Any, ...])
+Tree = TypeVar("Tree")
 
 
 def implementations() -> dict[str, str | None]:
@@ -37,45 +50,119 @@ def register(name: str, scan: Core, available: Callable[[], str | None] | None =
     _NEEDS[name] = available or (lambda: None)
 
 
-def resolve_implementation(implementation: str, *arrays: Array | None) -> str:
-    """Return the name of the implementation to run.
+def run_by(implementation: str, run: Callable[[str, Inputs], Tree], like: Any, inputs: Any) -> Any:
+    """Return ``run(name, inputs)`` with the implementation of a name, or of "auto".
 
     Args:
-        implementation: a name, or "auto": the kernel of this platform where it takes the arrays,
+        implementation: as for ``resolve_implementation``.
+        run: called with a name of ``SCANS``; for other platforms only where it is lowered for them.
+        like: shapes and dtypes of its results.
+        inputs: a tuple of arrays.
+
+    Raises:
+        ValueError: as ``resolve_implementation``; or, where a kernel that is named is lowered for
+            another platform than its own.
+    """
+    names = resolve_implementation(implementation, *inputs)
+    here = _platform()
+    own = here if here in names else None
+
+    def branch(platform: str | None) -> Callable[[Inputs], Tree]:
+        by_name = partial(run, names[platform])
+        return by_name if platform == own else partial(lowered_later, platform, by_name, like)
+
+    if None not in names:
+        (name,) = names.values()
+        platform = _KERNELS[name]
+        reason = implementations()[name] or f"needs {platform}, and this program is for another"
+        (x, *rest), tree = jax.tree.flatten(inputs)
+        x = only_for(platform, _refusal(name, reason), x)
+        return run(name, jax.tree.unflatten(tree, [x, *rest]))
+    if len(names) == 1:
+        return branch(None)(inputs)
+    kernels = {platform: branch(platform) for platform in names if platform is not None}
+    return jax.lax.platform_dependent(inputs, default=branch(None), **kernels)
+
+
+def scan_by(implementation: str) -> Scan:
+    """Return the scan of a name or of "auto"; see ``run_by``."""
+
+    def scan(inputs: ScanInputs, *, softplus: bool, reverse: bool) -> tuple[Array, Array]:
+        def run(name: str, inputs: ScanInputs) -> tuple[Array, Array]:
+            return over_groups(SCANS[name])(inputs, softplus=softplus, reverse=reverse)
+
+        return run_by(implementation, run, results_like(inputs), inputs)
+
+    return scan
+
+
+def results_like(inputs: ScanInputs) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
+    """Return shape and dtype of a scan's y and last state."""
+    u, state = inputs.u, (inputs.u.shape[0], *inputs.A.shape)
+    last = jax.ShapeDtypeStruct(state, state_dtype(*inputs[:5]))
+    return jax.ShapeDtypeStruct(u.shape, u.dtype), last
+
+
+def resolve_implementation(implementation: str, *arrays: Array | None) -> dict[str | None, str]:
+    """Return the implementation by the platform for which the program is lowered.
+
+    Args:
+        implementation: a name, or "auto": on each platform its kernel where that takes the arrays,
             or else "tiled".
         arrays: what it is to run on. Where one has no elements, that is "sequential", which cuts
             nothing into parts.
 
+    Returns:
+        Names by platform, as "cuda"; ``None`` stands for all that are not there.
+
     Raises:
-        ValueError: the name is unknown, or that implementation cannot run here.
+        ValueError: the name is unknown, or that implementation cannot run here; but a kernel of
+            another platform can still be lowered for that.
     """
     given = [x for x in arrays if x is not None]
     unfit = _unfit(given)
-    reasons = {name: reason or unfit.get(name) for name, reason in implementations().items()}
-    here = [name for name, reason in reasons.items() if reason is None]
-    if implementation == "auto":
-        implementation = here[0]
-    if implementation not in SCANS:
+    reasons = {
+        name: unfit.get(name)
+        or (None if _KERNELS.get(name, _platform()) != _platform() else reason)
+        for name, reason in implementations().items()
+    }
+    if implementation != "auto" and implementation not in SCANS:
         near = get_close_matches(implementation, SCANS, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(
             f"unknown implementation {implementation!r}{hint} (known: auto, {', '.join(SCANS)})"
         )
-    if reasons[implementation] is not None:
-        raise ValueError(
-            f"implementation {implementation!r} cannot run here: {reasons[implementation]} "
-            f"(here run: auto, {', '.join(here)})"
-        )
-    return "sequential" if any(0 in x.shape for x in given) else implementation
+    if reason := reasons.get(implementation):
+        raise ValueError(_refusal(implementation, reason, unfit))
+    if any(0 in x.shape for x in given):
+        return {None: "sequential"}
+    if implementation in _KERNELS:
+        return {_KERNELS[implementation]: implementation}
+    if implementation != "auto":
+        return {None: implementation}
+    kernels: dict[str | None, str] = {
+        platform: name for name, platform in _KERNELS.items() if reasons[name] is None
+    }
+    return kernels | {None: "tiled"}
+
+
+def _refusal(name: str, reason: str, unfit: Mapping[str, str] = MappingProxyType({})) -> str:
+    able = [other for other, why in implementations().items() if not (why or other in unfit)]
+    return f"implementation {name!r} cannot run here: {reason} (here run: auto, {', '.join(able)})"
+
+
+def _platform() -> str:
+    """Return this machine's platform in the word of ``lax.platform_dependent``."""
+    platform = jax.devices()[0].platform
+    return "cuda" if platform == "gpu" else platform
 
 
 def _unfit(arrays: list[Array]) -> dict[str, str]:
     """Return the implementations that do not take these arrays, and why."""
-    kernels = ("pallas_gpu", "pallas_tpu")
     if jnp.result_type(*arrays) == jnp.float64:
-        return dict.fromkeys(kernels, "it computes in float32, and an input is float64")
+        return dict.fromkeys(_KERNELS, "it computes in float32, and an input is float64")
     if any(jax.typeof(x).manual_axis_type.varying for x in arrays):
-        return dict.fromkeys(kernels, "inside shard_map, Pallas needs check_vma=False")
+        return dict.fromkeys(_KERNELS, "inside shard_map, Pallas needs check_vma=False")
     if not all(isinstance(size, int) for x in arrays for size in x.shape):
         needs = "it needs a number for every size, and one is symbolic"
         return dict.fromkeys(("pallas_gpu", "reference"), needs)
@@ -118,6 +205,7 @@ SCANS: dict[str, Scan] = {
     "reference": with_epilogue(reference.scan),
 }
 _OWN = tuple(SCANS)
+_KERNELS = {"pallas_gpu": "cuda", "pallas_tpu": "tpu"}  # by the platform of each
 _NEEDS: dict[str, Callable[[], str | None]] = {
     "pallas_gpu": _needs_hopper,
     "pallas_tpu": _needs_tpu,

@@ -47,6 +47,7 @@ def selective_scan_gradients(
     """
     run = _run(*arrays, **options)
     u, A, B, C = run.u, run.A, run.B, run.C
+    channels = u.shape[2]
     dy = np.where(run.visited, np.asarray(dy, np.float64), 0)
     grads: Arrays = {}
     dread = dy
@@ -62,15 +63,15 @@ def selective_scan_gradients(
     dh = np.array(dlast, np.float64)  # of the state after the position
     for position in reversed(run.order):
         t, before, after = run.dt[:, position], run.before[position], run.after[position]
-        dC[:, position] = np.einsum("be,ben->bn", dread[:, position], after)
-        dh = dh + dread[:, position, :, None] * C[:, position, None]
+        _add(dC, position, dread[:, position, :, None] * after)
+        dh = dh + dread[:, position, :, None] * _at(C, position, channels)
         decay = np.exp(t[..., None] * A)
         through = dh * before * decay
-        into = np.einsum("ben,bn->be", dh, B[:, position])
+        into = np.sum(dh * _at(B, position, channels), axis=2)
         dt[:, position] = np.sum(through * A, axis=2) + into * u[:, position]
         dA += np.sum(through * t[..., None], axis=0)
         du[:, position] += into * t
-        dB[:, position] = np.einsum("ben,be->bn", dh, t * u[:, position])
+        _add(dB, position, dh * (t * u[:, position])[..., None])
         dh = np.where(run.starts[position], 0, dh * decay)
     dt = np.where(run.visited, dt, 0)
     if run.delta_softplus:
@@ -120,16 +121,36 @@ def _run(
             starts[position][:, 0, 0] = inside & (ids[:, position] != ids[:, previous])
         h = np.where(starts[position], 0, h)
         before[position] = h
-        enter = (dt[:, position] * u[:, position])[..., None] * B[:, position, None]
+        enter = (dt[:, position] * u[:, position])[..., None] * _at(B, position, channels)
         h = np.exp(dt[:, position, :, None] * A) * h + enter
         after[position] = h
-        read[:, position] = np.einsum("ben,bn->be", h, C[:, position])
+        read[:, position] = np.sum(h * _at(C, position, channels), axis=2)
     ungated = read if D is None else read + D * u
     y = ungated if z is None else ungated * z / (1 + np.exp(-z))
     given = {"u": u, "A": A, "B": B, "C": C, "D": D, "z": z, "delta_bias": delta_bias}
     steps = {"dt": dt, "raw": raw, "visited": visited, "delta_softplus": delta_softplus}
     states = {"order": order, "before": before, "after": after, "starts": starts, "last_state": h}
     return SimpleNamespace(**given, **steps, **states, ungated=ungated, y=np.where(visited, y, 0))
+
+
+def _at(x: np.ndarray, position: int, channels: int) -> np.ndarray:
+    """Return B or C at a position, (B, E, N), or 1 in the place of B or E where all share it."""
+    if x.ndim == 2:
+        return x[None]
+    if x.ndim == 3:
+        return x[:, position, None]
+    return np.repeat(x[:, position], channels // x.shape[2], axis=1)
+
+
+def _add(grad: np.ndarray, position: int, x: np.ndarray) -> None:
+    """Add the gradient at a position, (B, E, N), to that of B or C, as ``_at`` takes it apart."""
+    if grad.ndim == 2:
+        grad += x.sum(0)
+    elif grad.ndim == 3:
+        grad[:, position] = x.sum(1)
+    else:
+        batch, _, groups, states = grad.shape
+        grad[:, position] = x.reshape(batch, groups, -1, states).sum(2)
 
 
 def scan(inputs: Recurrence, *, reverse: bool) -> tuple[Array, Array]:

@@ -12,14 +12,14 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from selective_scan.arguments import Scan, ScanInputs, state_dtype, time_steps, valid_mask
-
-
-def check_no_state(**arrays: Array | None) -> None:
-    """Raise ``ValueError`` for the first array that is given."""
-    for name, array in arrays.items():
-        if array is not None:
-            raise ValueError(f"{name} and axis_name do not go together; leave one out")
+from selective_scan.arguments import (
+    Scan,
+    ScanInputs,
+    segment_starts,
+    state_dtype,
+    time_steps,
+    valid_mask,
+)
 
 
 def scan_over_time(
@@ -29,25 +29,49 @@ def scan_over_time(
 
     Args:
         scan: an implementation.
-        inputs: this shard's; no initial state.
+        inputs: this shard's; the initial state, that of the whole rows, the same on all devices.
         softplus: whether softplus makes the time steps positive.
         reverse: whether time is read from the last shard to the first.
         axis: the mapped axis; its devices have shards in the order of time.
     """
-    _, last = scan(inputs._replace(D=None, z=None), softplus=softplus, reverse=reverse)
+    alone = inputs._replace(D=None, z=None, initial_state=None)
+    _, last = scan(alone, softplus=softplus, reverse=reverse)
     valid_BxL, dtype = valid_mask(inputs.lengths, inputs.u.shape[1]), state_dtype(*inputs[:5])
     dt = time_steps(inputs.delta, inputs.delta_bias, softplus, valid_BxL, dtype)
-    carries = jax.lax.all_gather((last, jnp.sum(dt, axis=1)), axis)
+    breaks_B = anew_B = jnp.zeros(len(dt), bool)
+    if inputs.segment_ids is not None:
+        breaks_B, anew_B = _new_segments(inputs.segment_ids, valid_BxL, axis, reverse)
+    carries = jax.lax.all_gather((last, jnp.sum(dt, axis=1), breaks_B), axis)
 
     def add(state_BxExN: Array, carry: Any) -> tuple[Array, Array]:
-        last_BxExN, passed_BxE = carry
-        return jnp.exp(passed_BxE[..., None] * inputs.A) * state_BxExN + last_BxExN, state_BxExN
+        last_BxExN, passed_BxE, breaks_B = carry
+        through_BxExN = jnp.exp(passed_BxE[..., None] * inputs.A) * state_BxExN
+        return jnp.where(breaks_B[:, None, None], 0, through_BxExN) + last_BxExN, state_BxExN
 
-    _, entering_SxBxExN = jax.lax.scan(add, jnp.zeros_like(last), carries, reverse=reverse)
-    state_BxExN = entering_SxBxExN[jax.lax.axis_index(axis)]
+    start = jnp.zeros_like(last)
+    if inputs.initial_state is not None:
+        start += inputs.initial_state
+    _, entering_SxBxExN = jax.lax.scan(add, start, carries, reverse=reverse)
+    state_BxExN = jnp.where(anew_B[:, None, None], 0, entering_SxBxExN[jax.lax.axis_index(axis)])
     y, last = scan(inputs._replace(initial_state=state_BxExN), softplus=softplus, reverse=reverse)
     final = 0 if reverse else jax.lax.axis_size(axis) - 1
     return y, jax.lax.psum(jnp.where(jax.lax.axis_index(axis) == final, last, 0), axis)
+
+
+def _new_segments(
+    ids_BxL: Array, valid_BxL: Array | None, axis: str, reverse: bool
+) -> tuple[Array, Array]:
+    """Return whether a segment begins in this device's shard, and whether one does as it begins."""
+    valid_BxL = jnp.ones_like(ids_BxL, bool) if valid_BxL is None else valid_BxL
+    ids_SxBx2, valid_SxBx2 = jax.lax.all_gather(
+        (ids_BxL[:, jnp.array([0, -1])], valid_BxL[:, jnp.array([0, -1])]), axis
+    )
+    own, theirs = (-1, 0) if reverse else (0, -1)  # edges that meet
+    before = jax.lax.axis_index(axis) + (1 if reverse else -1)
+    at = jnp.clip(before, 0, len(ids_SxBx2) - 1)
+    met_B = (before == at) & valid_BxL[:, own] & valid_SxBx2[at, :, theirs]
+    anew_B = met_B & (ids_BxL[:, own] != ids_SxBx2[at, :, theirs])
+    return anew_B | jnp.any(segment_starts(ids_BxL, valid_BxL, reverse), axis=1), anew_B
 
 
 def time_after_shard(dt_BxLxE: Array, axis: str, *, reverse: bool) -> Array:

@@ -54,7 +54,7 @@ def test_run_folder_holds_everything(finished):
             assert 0 <= low <= part[name] <= high <= 1
     assert results["dataset"]["users"] == 60
     assert results["train"]["steps"] == 8 * -(-results["train"]["examples"] // 64)
-    assert set(results["baselines"]) == {"popularity", "markov"}
+    assert set(results["baselines"]) == {"popularity", "markov", "lagged-count"}
     assert results["config"]["max_len"] == 8
     assert results["commit"] == commit()
     assert "cpu" in results["device"]

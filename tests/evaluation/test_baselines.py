@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import itertools
 import math
 from collections import Counter
@@ -10,7 +11,8 @@ from hypothesis import strategies as st
 
 from echojax.data import global_time_split, leave_one_out, load_dataset
 from echojax.evaluation import evaluate_baselines, metric_names
-from echojax.evaluation.baselines import rank_by, scorer
+from echojax.evaluation.baselines import choose_lagged_count, rank_by, scorer
+from echojax.evaluation.metrics import mean_metrics
 from echojax.models import HEURISTICS
 from echojax.models.heuristic import ItemKNN, LaggedCount, Markov, Popularity, training_counts
 from tests.models.promises import ITEMS, refuses_and_answers_nothing
@@ -70,25 +72,59 @@ def test_scores_are_cosines_that_fade_with_age(make_dataset, histories, history)
     np.testing.assert_allclose(scores_of(model, history), expected, rtol=1e-12)
 
 
-@given(WITH_TRAINING, st.lists(st.integers(1, 7), min_size=1, max_size=7))
-def test_lagged_counts_equal_their_definition(make_dataset, histories, history):
-    model = LaggedCount(leave_one_out(make_dataset(histories, 8), max_len=9).train, 8)
+@given(
+    WITH_TRAINING,
+    st.lists(st.integers(1, 7), min_size=1, max_size=7),
+    st.sampled_from([(4, 0.5), (1, 0), (2, 1), (8, 0.3)]),
+)
+def test_lagged_counts_equal_their_definition(make_dataset, histories, history, sizes):
+    lags, damping = sizes
+    split = leave_one_out(make_dataset(histories, 8), max_len=9)
+    model = LaggedCount(split.train, 8, lags=lags).damped(damping)
     parts = [part for part in training_part(histories) if len(part) > 1]
     counts = Counter(item for part in parts for item in part)
     soon = Counter(
         (part[k], after)
         for part in parts
         for k in range(len(part))
-        for after in part[k + 1 : k + 5]
+        for after in part[k + 1 : k + 1 + lags]
     )
     expected = [
         sum(
-            soon[item, v] / (j * math.sqrt(max(1, counts[item])))
-            for j, item in enumerate(history[::-1][:4], 1)
+            soon[item, v] / (j * max(1, counts[item]) ** damping)
+            for j, item in enumerate(history[::-1][:lags], 1)
         )
         for v in range(8)
     ]
     np.testing.assert_allclose(scores_of(model, history), expected, rtol=1e-12, atol=1e-9)
+
+
+@pytest.mark.parametrize("exclude_seen", [False, True])
+def test_validation_chooses_the_lagged_count(make_dataset, exclude_seen):
+    rng = np.random.default_rng(0)
+    dataset = make_dataset([rng.zipf(1.3, rng.integers(5, 30)) % 40 + 1 for _ in range(60)], 42)
+    split = leave_one_out(dataset, max_len=20)
+
+    def valid(model):
+        ranked = rank_by(scorer(model), split.valid, 42, exclude_seen=exclude_seen)
+        return mean_metrics(ranked.rank_M)["ndcg@10"]
+
+    choose = functools.partial(choose_lagged_count, split, 42, exclude_seen=exclude_seen)
+    found = {
+        (lags, damping): valid(LaggedCount(split.train, 42, lags=lags, damping=damping))
+        for lags in (1, 2, 4, 8)
+        for damping in (0, 0.5, 1)
+    }
+    assert len(set(found.values())) > 4
+    chosen, told = choose(), choose(lags=2)
+    assert (chosen.lags, chosen.damping) == max(found, key=found.get)
+    among = [sizes for sizes in found if sizes[0] == 2]
+    assert (told.lags, told.damping) == max(among, key=found.get)
+    results = evaluate_baselines(dataset, split, exclude_seen=exclude_seen)["lagged-count"]
+    assert results["valid"]["ndcg@10"] == found[results["lags"], results["damping"]]
+    assert valid(choose(lags=3, damping=0.2)) == valid(
+        LaggedCount(split.train, 42, lags=3, damping=0.2)
+    )
 
 
 @pytest.mark.parametrize("at_once", [1, 4 * 8, 1000])
@@ -151,7 +187,7 @@ def chain(make_dataset):
 
 def test_markov_knows_a_chain_and_popularity_does_not(chain):
     results = evaluate_baselines(chain, leave_one_out(chain, max_len=5))
-    assert set(results) == {"popularity", "markov"}
+    assert set(results) == {"popularity", "markov", "lagged-count"}
     for part in ("valid", "test"):
         assert results["markov"][part]["hr@5"] == results["markov"][part]["mrr@10"] == 1
         assert results["popularity"][part]["hr@5"] < 0.7

@@ -47,6 +47,10 @@ def place(p, x):
 
 
 def attention(p, x, heads, causal):
+    return layer_norm(p["norm"], linear(p["out"], attend(p, x, heads, causal)) + x)
+
+
+def attend(p, x, heads, causal):
     query, key, value = (linear(p[name], x) for name in ("query", "key", "value"))
     out = np.zeros_like(x)
     for columns in np.split(np.arange(x.shape[1]), heads):
@@ -54,7 +58,7 @@ def attention(p, x, heads, causal):
             seen = slice(0, l + 1 if causal else len(x))
             logits = key[seen, columns] @ query[l, columns] / math.sqrt(columns.size)
             out[l, columns] = softmax(logits) @ value[seen, columns]
-    return layer_norm(p["norm"], linear(p["out"], out) + x)
+    return out
 
 
 def transformer(p, x, heads, causal):

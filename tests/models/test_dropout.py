@@ -31,6 +31,7 @@ PLACES = {
     "bert4rec": 1 + 2 * len(["attention", "feed-forward network"]),
     "fmlp-rec": 1 + 2 * len(["filter", "feed-forward network"]),
     "hstu": 1 + 2 * len(["layer"]),
+    "esasrec": 1 + 2 * len(["attention", "inside the feed-forward network", "after it"]),
     "gru4rec": 1,
     "narm": 1 + len(["both vectors"]),
     "caser": len(["both convolutions"]),

@@ -13,7 +13,7 @@ from tests.models.promises import IDS, KEYS, LENGTHS, build
 
 def encode(name, precision):
     """Return a function of the parameters, and the parameters."""
-    layers = {"layers": 1} if name in ("sasrec", "bert4rec", "fmlp-rec", "hstu") else {}
+    layers = {"layers": 1} if name in ("sasrec", "esasrec", "bert4rec", "fmlp-rec", "hstu") else {}
     graphdef, params = nnx.split(build(MODELS[name], dropout=0.1, **layers))
 
     def vectors(params):

@@ -6,7 +6,21 @@ from rich.console import Console
 from echojax.evaluation import metric_names
 from echojax.report import results_table
 from echojax.report.pages import render
+from echojax.report.run_tables import score_table
 from echojax.report.tables import Cell, Column, Table, duration, number
+
+
+def test_many_systems_on_a_terminal(results):
+    """The lagged count's sizes stand below its scores on a page, and 80 columns are enough."""
+    found = results["baselines"]["markov"]
+    results["baselines"]["lagged-count"] = found | {"lags": 8, "damping": 0.5}
+    out = io.StringIO()
+    Console(file=out, width=80).print(results_table(results))
+    lines = out.getvalue().splitlines()
+    assert len(lines) == 2 + len(metric_names()) + 2
+    assert lines[2].count("±") == 1
+    assert "lagged count" in lines[1]
+    assert score_table(results, "test").notes == ["Lagged count: J 8, a 0.5, chosen by validation."]
 
 
 @pytest.mark.parametrize("part", ["test", "valid"])

@@ -10,12 +10,13 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 from selective_scan import (
+    bidirectional_scan,
     selective_scan,
     selective_scan_prefix_readouts,
     selective_scan_readout,
 )
 from selective_scan.arguments import ScanInputs
-from tests.selective_scan.oracle import INTERPRETED, float32, for_readout, inputs
+from tests.selective_scan.oracle import INTERPRETED, OPTIONS, float32, for_readout, inputs
 
 # How the inputs are cut; what is not named is on every device.
 CUTS = {
@@ -36,11 +37,11 @@ def scan(name, arrays):
 
 def gradients(run, arrays):
     """Return the squared sum of what a function gives, and its gradients."""
-    lengths = arrays["lengths"]
-    floats = {k: x for k, x in arrays.items() if k != "lengths"}
+    whole = {k: x for k, x in arrays.items() if k in ("lengths", "segment_ids")}
+    floats = {k: x for k, x in arrays.items() if k not in whole}
 
     def loss(floats):
-        return sum(jnp.sum(x**2) for x in jax.tree.leaves(run(floats | {"lengths": lengths})))
+        return sum(jnp.sum(x**2) for x in jax.tree.leaves(run(floats | whole)))
 
     return jax.tree.leaves(jax.jit(jax.value_and_grad(loss))(floats))
 
@@ -48,10 +49,11 @@ def gradients(run, arrays):
 def over_time(name):
     """Compare shards of time on 8 devices, read both ways, with the whole on one."""
     length, mesh = 24, jax.make_mesh((8,), ("time",), axis_types=(AxisType.Auto,))
-    given = ("D", "z", "delta_bias", "lengths")
-    arrays = float32(inputs((3, length, 4, 3), given, seed=1))
+    given = OPTIONS["mamba"] if name in ("prefixes", "readout") else OPTIONS["packed"]
+    arrays = float32(inputs((3, length, 4, 3), {*given, "lengths"}, seed=1))
     arrays["lengths"] = jnp.array([length, 11, 1])  # ends in the last, the fourth, the first shard
-    in_time = {k: P(None, "time") if v.ndim == 3 else P() for k, v in arrays.items()}
+    cut = ("u", "delta", "B", "C", "z", "segment_ids")
+    in_time = {k: P(None, "time") if k in cut else P() for k in arrays}
 
     def whole(reverse, arrays, axis=None):
         options = {"delta_softplus": True, "reverse": reverse, "axis_name": axis}
@@ -65,7 +67,11 @@ def over_time(name):
         if name == "readout":
             same = {"C": arrays["A"][:3] + 1}  # any numbers that all devices have
             return selective_scan_readout(**for_readout(arrays) | same, **options)
-        options |= {"return_last_state": True, "implementation": name}
+        options["return_last_state"] = True
+        if name == "both":
+            options.pop("reverse")
+            return bidirectional_scan(**arrays, **options)
+        options["implementation"] = name
         return selective_scan(**arrays, **options)
 
     def shard(reverse, arrays):
@@ -73,9 +79,10 @@ def over_time(name):
         lengths = arrays["lengths"] - jax.lax.axis_index("time") * size
         return whole(reverse, arrays | {"lengths": jnp.clip(lengths, 0, size)}, "time")
 
-    for reverse in (False, True)[: 1 if name == "prefixes" else 2]:
+    for reverse in (False, True)[: 1 if name in ("prefixes", "both") else 2]:
         whole_y = P(None, "time")
-        out = {"readout": P(), "prefixes": whole_y}.get(name, (whole_y, P()))
+        out = {"readout": P(), "prefixes": whole_y, "both": (P(None, None, "time"), P())}
+        out = out.get(name, (whole_y, P()))
         cut = {"in_specs": (in_time,), "out_specs": out, "check_vma": False}
         sharded = jax.shard_map(partial(shard, reverse), mesh=mesh, **cut)
         check(gradients(sharded, arrays), gradients(partial(whole, reverse), arrays))

@@ -58,6 +58,17 @@ def inputs(shape, given=OPTIONS["everything"], seed=0):
     return {k: v for k, v in arrays.items() if k in ("u", "delta", "A", "B", "C", *given)}
 
 
+def grouped(arrays, groups, seed=5):
+    """Return the arrays with B or C for groups of channels; ``None``: the same at all times."""
+    (batch, length, channels), states = arrays["u"].shape, arrays["A"].shape[1]
+    rng = np.random.default_rng(seed)
+    shapes = {
+        k: (channels, states) if g is None else (batch, length, g, states)
+        for k, g in groups.items()
+    }
+    return arrays | {k: rng.normal(size=shape) for k, shape in shapes.items()}
+
+
 def float32(arrays):
     """Return arrays as JAX's, whole numbers as int32."""
     return {

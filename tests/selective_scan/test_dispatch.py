@@ -1,9 +1,12 @@
 """Which implementation runs, and what is said where one cannot."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import export
 
 from selective_scan import (
     bidirectional_scan,
@@ -11,21 +14,17 @@ from selective_scan import (
     implementations,
     register,
     selective_scan,
+    selective_scan_readout,
     xla,
 )
 from selective_scan.dispatch import resolve_implementation
-from tests.selective_scan.oracle import compare, inputs, run
+from tests.selective_scan.oracle import OPTIONS, compare, float32, for_readout, inputs, run
 
 
 @pytest.fixture
 def arguments():
     arrays = inputs((2, 6, 3, 4), ())
     return [jnp.asarray(arrays[k], jnp.float32) for k in ("u", "delta", "A", "B", "C")]
-
-
-@pytest.fixture
-def kernel_runs(monkeypatch):
-    monkeypatch.setitem(dispatch._NEEDS, "pallas_gpu", lambda: None)
 
 
 def test_mistakes_are_named(arguments):
@@ -36,47 +35,97 @@ def test_mistakes_are_named(arguments):
         bidirectional_scan(u, delta, jnp.stack([A] * 3), B, C)
 
 
-@pytest.mark.skipif(jax.default_backend() == "tpu", reason="it can run here")
-def test_why_one_cannot_run_and_which_can(arguments):
-    match = "'pallas_tpu' cannot run here: needs a TPU; this is .*here run: auto, .*tiled, chunked"
-    with pytest.raises(ValueError, match=match):
-        selective_scan(*arguments, implementation="pallas_tpu")
+def floats_of(options):
+    return float32(inputs((2, 9, 4, 3), [name for name in OPTIONS[options] if name != "lengths"]))
+
+
+FORMS = {
+    "scan": lambda arrays: selective_scan(**arrays, delta_softplus=True, return_last_state=True),
+    "both directions": lambda arrays: bidirectional_scan(**arrays, delta_softplus=True),
+    "readout": lambda arrays: selective_scan_readout(**for_readout(arrays), delta_softplus=True),
+}
+
+
+def loss_of(form, arrays):
+    return sum(jnp.sum(jnp.sin(x)) for x in jax.tree.leaves(FORMS[form](arrays)))
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="about a CPU")
-def test_auto_takes_fused_on_a_cpu(arguments):
-    assert resolve_implementation("auto", *arguments, None) == "tiled"
+@pytest.mark.parametrize("form", FORMS)
+def test_a_program_of_three_platforms_has_the_kernel_of_each(form):
+    """Forward, and the gradient under ``vmap``; on this machine it is what it is without them."""
+    arrays = floats_of("mamba")
+    mapped = jax.vmap(jax.grad(partial(loss_of, form)))
+    stacked = jax.tree.map(lambda x: jnp.stack([x, x / 2]), arrays)
+    for function, given in ((FORMS[form], arrays), (mapped, stacked)):
+        program = export.export(jax.jit(function), platforms=["cpu", "cuda", "tpu"])(given)
+        module = program.mlir_module()
+        assert module.count("stablehlo.custom_call @mosaic_gpu") >= 1
+        assert module.count("stablehlo.custom_call @tpu_custom_call") >= 1
+        assert module.count("stablehlo.while") >= 1
+        alone = jax.jit(function).trace(given).lower()
+        assert "custom_call @mosaic" not in alone.as_text()
+    jax.tree.map(np.testing.assert_array_equal, program.call(given), alone.compile()(given))
+
+
+def test_derivatives_are_those_of_the_platform():
+    """Other platforms' kernels have neither second derivatives nor forward mode."""
+    loss = lambda u: loss_of("scan", floats_of("plain") | {"u": u})  # noqa: E731
+    second = jax.jit(jax.jacrev(jax.grad(loss)))
+    u = floats_of("plain")["u"]
+    assert second.trace(u).lower().as_text()
+    with pytest.raises(TypeError, match="'pallas_gpu' has first derivatives only"):
+        second.trace(u).lower(lowering_platforms=("cuda",))
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="about a CPU")
+@pytest.mark.parametrize(
+    ("name", "platform", "needs"),
+    [("pallas_gpu", "cuda", "an NVIDIA GPU"), ("pallas_tpu", "tpu", "a TPU")],
+)
+def test_a_kernel_that_is_named_is_lowered_for_its_platform_only(name, platform, needs, arguments):
+    scan = partial(selective_scan, implementation=name)
+    gradient = jax.grad(lambda *arguments: jnp.sum(scan(*arguments)))
+    for function in (scan, gradient):
+        traced = jax.jit(function).trace(*arguments)
+        assert "custom_call" in traced.lower(lowering_platforms=(platform,)).as_text()
+        match = f"^implementation '{name}' cannot run here: needs {needs}; this is cpu .* auto, til"
+        runs = (traced.lower, partial(function, *arguments), partial(jax.jit(function), *arguments))
+        both = export.export(jax.jit(function), platforms=["cpu", platform])
+        for here in (*runs, partial(both, *arguments)):
+            with pytest.raises(ValueError, match=match):
+                here()
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="about a CPU")
+def test_auto_takes_the_kernel_where_it_takes_the_arrays(arguments):
+    kernels = {"cuda": "pallas_gpu", "tpu": "pallas_tpu"}
+    assert resolve_implementation("auto", *arguments, None) == {**kernels, None: "tiled"}
     assert implementations()["pallas_gpu"] == "needs an NVIDIA GPU; this is cpu"
-
-
-@pytest.mark.usefixtures("kernel_runs")
-def test_auto_takes_the_kernel_where_it_runs_and_takes_the_arrays(arguments):
-    assert resolve_implementation("auto", *arguments, None) == "pallas_gpu"
-    assert (
-        resolve_implementation("auto", *(np.asarray(x, np.float64) for x in arguments))
-        == "pallas_gpu"
-    )
+    empty = [jnp.zeros((0, 6, 3)), *arguments[1:]]
+    assert resolve_implementation("auto", *empty) == {None: "sequential"}
     with jax.enable_x64(True):
         wide = [jnp.asarray(np.asarray(x, np.float64)) for x in arguments]
-        assert resolve_implementation("auto", *wide) == "tiled"
+        assert resolve_implementation("auto", *wide) == {None: "tiled"}
         with pytest.raises(ValueError, match="computes in float32, and an input is float64"):
             resolve_implementation("pallas_gpu", *wide)
 
 
-@pytest.mark.usefixtures("kernel_runs")
-def test_auto_takes_fused_where_shards_are_checked(arguments):
+def test_auto_takes_no_kernel_where_shards_are_checked(arguments):
     mesh = jax.make_mesh((1,), ("rows",))
     u = jax.device_put(arguments[0], jax.NamedSharding(mesh, jax.P("rows")))
     names = []
 
     def note(u):
         names.append(resolve_implementation("auto", u, *arguments[1:]))
-        return u
+        return selective_scan(u, *arguments[1:])
 
     for check in (True, False):
         specs = {"in_specs": jax.P("rows"), "out_specs": jax.P("rows")}
-        jax.shard_map(note, mesh=mesh, **specs, check_vma=check)(u)
-    assert names == ["tiled", "pallas_gpu"]
+        jax.jit(jax.shard_map(note, mesh=mesh, **specs, check_vma=check))(u)
+    checked, free = names
+    assert checked == {None: "tiled"}
+    assert {"pallas_gpu", "pallas_tpu"} < {*free.values()}
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from selective_scan import (
     selective_scan_reference,
     selective_scan_step,
 )
-from selective_scan.arguments import with_epilogue
+from selective_scan.arguments import over_groups, with_epilogue
 from selective_scan.xla import chunked
 from tests.selective_scan.oracle import (
     EVERY_OPTION,
@@ -28,6 +28,7 @@ from tests.selective_scan.oracle import (
     check_same,
     compare,
     float32,
+    grouped,
     inputs,
     run,
 )
@@ -91,8 +92,39 @@ def test_equals_the_original(golden, name, case):
         assert np.max(np.abs(grad - expected)) < 1e-7 * np.max(np.abs(expected)), key
 
 
-def test_oracle_gradients_equal_finite_differences():
-    arrays = inputs((2, 4, 2, 2), OPTIONS["packed"], seed=1)
+# Groups of channels and, as None, what stays the same at all times.
+BOTH_KINDS = {"B": 2, "C": None}
+
+
+@pytest.mark.parametrize(
+    ("name", "groups"),
+    [*((name, BOTH_KINDS) for name in SCANS), ("tiled", {"C": 2}), ("tiled", {"B": 4, "C": 2})],
+)
+def test_groups_and_what_stays_the_same(name, groups):
+    arrays = grouped(inputs((2, 7, 4, 3), OPTIONS["packed"]), groups)
+    compare(run(over_groups(SCANS[name]), arrays, jnp.float32, reverse=True), 1e-5)
+
+
+def test_groups_by_the_public_functions():
+    arrays = float32(grouped(inputs((2, 7, 4, 3), OPTIONS["mamba"]), BOTH_KINDS))
+    twice = arrays | {"B": jnp.stack([arrays["B"]] * 2)}
+    both = jax.jit(partial(bidirectional_scan, delta_softplus=True))(**twice)
+    for direction, y in enumerate(both):
+        options = {"delta_softplus": True, "reverse": bool(direction)}
+        expected, _ = selective_scan_reference(**arrays, **options)
+        np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
+    first = {k: x[:, 0] if k in ("u", "delta", "z", "B") else x for k, x in arrays.items()}
+    first["C"] = jnp.broadcast_to(arrays["C"], (2, 4, 3))
+    step = jax.jit(partial(selective_scan_step, delta_softplus=True))
+    y, _ = step(jnp.zeros((2, 4, 3)), **first)
+    np.testing.assert_allclose(y, both[0][:, 0], rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match=r"its groups, 3, do not divide the 4 channels of u"):
+        selective_scan(**arrays | {"B": jnp.ones((2, 7, 3, 3))})
+
+
+@pytest.mark.parametrize("groups", [{}, BOTH_KINDS, {"B": None, "C": 1}])
+def test_oracle_gradients_equal_finite_differences(groups):
+    arrays = grouped(inputs((2, 4, 2, 2), OPTIONS["packed"], seed=1), groups)
     options = {k: arrays.pop(k) for k in ("lengths", "segment_ids")} | {"delta_softplus": True}
     rng = np.random.default_rng(1)
     dy, dlast = rng.normal(size=(2, 4, 2)), rng.normal(size=(2, 2, 2))
@@ -253,12 +285,15 @@ def test_forward_mode_equals_finite_differences(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_both_directions_equal_one_after_the_other(name):
-    arrays = float32(inputs((2, 7, 3, 4), OPTIONS["mamba"]))
+    arrays = float32(inputs((2, 7, 3, 4), (*OPTIONS["mamba"], "initial_state")))
     own = {k: jnp.stack([arrays[k], 1.5 * arrays[k]]) for k in ("delta", "A", "B", "C", "D")}
+    own["initial_state"] = jnp.stack([arrays["initial_state"], -arrays["initial_state"]])
     options = {"delta_softplus": True, "lengths": jnp.array([7, 4]), "implementation": name}
     options["segment_ids"] = jnp.array([[0, 0, 0, 1, 1, 2, 2]] * 2)
+    options["return_last_state"] = True
     both = bidirectional_scan(**arrays | own, **options)
     for direction in (0, 1):
         of_one = arrays | {k: x[direction] for k, x in own.items()}
         expected = selective_scan(**of_one, reverse=bool(direction), **options)
-        np.testing.assert_allclose(both[direction], expected, rtol=1e-6, atol=1e-7)
+        for actual, wanted in zip(both, expected, strict=True):
+            np.testing.assert_allclose(actual[direction], wanted, rtol=1e-6, atol=1e-7)

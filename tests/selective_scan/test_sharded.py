@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FEW = ["tiled", "readout", "time-tiled", "time-readout", "time-prefixes"]
+FEW = ["tiled", "readout", "time-tiled", "time-readout", "time-prefixes", "time-both"]
 OTHERS = ["associative", "sequential", "chunked", "pallas_gpu", "pallas_tpu", "time-sequential"]
 
 

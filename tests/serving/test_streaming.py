@@ -14,6 +14,7 @@ from echojax.errors import UserError
 from echojax.models.bert4rec import BERT4Rec
 from echojax.models.caser import Caser
 from echojax.models.echomamba4rec import VARIANTS, Components, Corrections, EchoMamba4Rec
+from echojax.models.esasrec import ESASRec
 from echojax.models.fmlprec import FMLPRec
 from echojax.models.gru4rec import GRU4Rec
 from echojax.models.hstu import HSTU
@@ -49,7 +50,12 @@ ENDLESS = {
         SMALL | {"components": Components(filter=False, backward=False), "layers": 2},
     ),
 }
-WINDOWED = {"sasrec": (SASRec, {}), "hstu": (HSTU, {}), "narm": (NARM, {})}
+WINDOWED = {
+    "sasrec": (SASRec, {}),
+    "esasrec": (ESASRec, {}),
+    "hstu": (HSTU, {}),
+    "narm": (NARM, {}),
+}
 ALL = ENDLESS | WINDOWED
 # Of the largest component.
 FLOAT32, FLOAT64 = 2e-5, 1e-10

@@ -1,13 +1,14 @@
 """What seeds say together and how variants differ, against computations of other kinds."""
 
 import itertools
+import json
 
 import numpy as np
 import pytest
 
 from echojax.suites.results import Evaluation, Ranks
-from echojax.suites.scores import by_length, compare, scores
-from tests.suites.conftest import USERS, packed, write_run
+from echojax.suites.scores import by_length, compare, score_frame, scores
+from tests.suites.conftest import SUITE, USERS, packed, write_run
 
 
 def ranked(*rank_M, user_M=None, length_M=None):
@@ -55,6 +56,20 @@ def test_mean_spread_and_interval_of_three_seeds(read):
     assert one["ndcg@10_spread"] is None
     interval = [one["hr@10_low"], one["hr@10_high"]]
     assert interval == pytest.approx(runs[0].test["interval"]["hr@10"])
+
+
+def test_the_sizes_of_a_lagged_count_are_those_told_else_chosen_else_of_before(make_suite):
+    text = SUITE.replace('"popularity"\n', '"lagged-count"\ndamping = 0.0\n')
+    suite, runs, out = make_suite(text)
+    write_run(run := runs[0], 1)
+    path = run.folder / "results.json"
+    for chosen, sizes in (({}, "J 4, a 0"), ({"lags": 8, "damping": 1.0}, "J 8, a 0")):
+        found = json.loads(path.read_text())
+        found["baselines"]["lagged-count"] = found["baselines"]["popularity"] | chosen
+        path.write_text(json.dumps(found))
+        results, _ = packed(suite, runs, out)
+        frame = score_frame(suite, "ring", runs, {run.name: results.runs[run.name]})
+        assert frame.row(0, named=True)["sizes"] == sizes
 
 
 def test_lengths_are_those_of_the_results(read):

@@ -104,6 +104,8 @@ def test_bad_suites_are_refused_in_one_line(text, says, tmp_path):
     [
         ('"hstu"', '"hsut"', "byhand.toml, variant hstu on ring: unknown --model 'hsut'"),
         ('"hstu"', '"hstu"\nwindow = 3', "--window has no meaning for --model hstu"),
+        ('"hstu"', '"hstu"\nlags = 3', "--lags has no meaning for --model hstu"),
+        ('"popularity"', '"popularity"\nlags = 3', "--lags has no meaning for --model popularity"),
         ("layers = 2", "layers = 0", "variant layers-2 on ring: --layers must be at least 1"),
         ("[flags]", 'recipe = "best"\n[flags]', "--recipe best: there is none for a file of your"),
     ],

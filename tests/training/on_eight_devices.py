@@ -27,7 +27,7 @@ from echojax.mesh import (
 from echojax.models import build_model
 from echojax.models.base import with_axes
 from echojax.models.echomamba4rec import EchoMamba4Rec
-from echojax.models.projection import complete, projection_of
+from echojax.models.projection import projection_of
 from echojax.training.builders import (
     learned_vectors,
     make_step,
@@ -37,7 +37,7 @@ from echojax.training.builders import (
 )
 from echojax.training.evaluate import make_evaluator
 from echojax.training.optimizer import make_optimizer
-from echojax.training.step import create_state, over_seeds, stack_states, unstack_states
+from echojax.training.step import create_state, over_members, stack_states, unstack_states
 
 SIZES = {"d_model": 8, "max_len": 6, "dropout": 0.3, "layers": 1, "scan": "sequential"}
 CASES = {
@@ -114,7 +114,7 @@ def train(config, devices, item_shards, sequence_shards, parallel):
     lengths_M = np.repeat(feed.parts[0].examples.lengths_M, 2000)
     counts_V = target_counts(dataset, split)
     step = make_step(config, counts_V, lengths_M, graphdef, optimizer, mesh)
-    step = over_seeds(step, mesh, parallel)
+    step = over_members(step, mesh, parallel)
     vectors = learned_vectors(dataset, mesh)
     states, losses = place(stack_states([state for _, state in made]), mesh, axis=1), []
     onto = {"shard_map": spread, "pmap": stack_shares}[parallel]
@@ -126,10 +126,8 @@ def train(config, devices, item_shards, sequence_shards, parallel):
         losses.append(np.asarray(loss))
     state = unstack_states(states)[1]
     params = gather(state, made[1][1], mesh).params
-    served = state.params
-    if dataset.item_vectors:
-        served = place(complete(params, dataset.item_vectors), mesh)
-    ranked = make_evaluator(config, dataset, split, graphdef, mesh).rank(served, "test")
+    evaluate = make_evaluator(config, dataset, split, graphdef, mesh)
+    ranked = evaluate.rank(evaluate.placed(params), "test")
     return np.array(losses), list(map(np.asarray, jax.tree.leaves(params))), ranked
 
 

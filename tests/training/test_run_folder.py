@@ -153,3 +153,5 @@ def test_names_of_earlier_versions_are_read(tmp_path):
     write_json(tmp_path / "config.json", values)
     today = {"d_model": 8, "d_state": 4, "d_conv": 3, "sequence_shards": 2, "scan": "tiled"}
     assert read_config(tmp_path) == Config(model="mamba4rec", **today)
+    write_json(tmp_path / "config.json", {"model": "lagged-count"})
+    assert read_config(tmp_path) == Config(model="lagged-count", lags=4, damping=0.5)

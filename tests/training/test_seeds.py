@@ -11,6 +11,7 @@ from echojax.errors import UserError
 from echojax.evaluation.metrics import metric_names
 from echojax.lock import BusyError
 from echojax.run_files import read_records
+from echojax.training import loop
 from echojax.training import run as run_module
 from echojax.training.checkpoints import load_checkpoint
 from echojax.training.run_folder import lock, read_own_config
@@ -120,7 +121,7 @@ def test_a_finished_run_only_judges_again(trained, tmp_path, monkeypatch):
     folder, _ = trained
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
-    monkeypatch.setattr(run_module, "compile_step", None)  # must not be called
+    monkeypatch.setattr(loop, "compile_step", None)  # must not be called
     resume(copy)
     assert results_of(copy / "seed-1")["test"] == results_of(folder / "seed-1")["test"]
 

@@ -12,6 +12,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from selective_scan.gpu.blocks import Blocks, Place
+from selective_scan.platforms import lowered_later
 
 Carry = dict[str, Array]
 
@@ -107,9 +108,13 @@ def launch(
     """
     specs = {name: block for name, (_, block) in (inputs | outputs).items()}
     shapes = [shape for shape, _ in outputs.values()]
-    run = _interpreted if blocks.interpret else _compiled
-    arrays = run(kernel, softplus, blocks, specs, shapes, scratch)(*(x for x, _ in inputs.values()))
-    return dict(zip(outputs, arrays, strict=True))
+    arrays = [x for x, _ in inputs.values()]
+    if blocks.interpret:
+        results = _interpreted(kernel, softplus, blocks, specs, shapes, scratch)(*arrays)
+    else:
+        run = _compiled(kernel, softplus, blocks, specs, shapes, scratch)
+        results = lowered_later("cuda", run, shapes, *arrays)
+    return dict(zip(outputs, results, strict=True))
 
 
 def _compiled(

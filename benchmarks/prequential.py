@@ -1,0 +1,134 @@
+"""How much narrower prequential evaluation tells two models apart: benchmarks/prequential.py.
+
+Two runs on the global time split, scored event by event after the cut, beside the same two variants
+of a suite by leave-one-out.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import harness
+from echojax.config import Config
+from echojax.errors import UserError
+from echojax.evaluation.metrics import metric_names
+from echojax.evaluation.statistics import paired_difference
+from echojax.suites import results
+from echojax.training.evaluate import rank_run
+from echojax.training.run_folder import read_own_config
+from harness import Row, log
+
+METRICS = ("hr@10", "ndcg@10")
+_RESAMPLES = 10_000
+
+
+@dataclass(frozen=True)
+class Flags:
+    """Compare two models user by user: prequentially, and by leave-one-out.
+
+    The intervals and tests are those of the suites' pages: a bootstrap over users, each with all
+    its events, and a permutation test.
+    """
+
+    ours: Path
+    """A run on the global time split."""
+    theirs: Path
+    """Another on the same data."""
+    suite: Path
+    """Folder with the results of a suite that has both by leave-one-out, with the same seeds, such
+    as benchmarks/results/ml-100k."""
+    data_dir: Path | None = None
+    """Folder that holds the data sets' files."""
+    out: Path | None = None
+    """The JSON file (runs/prequential-DATE-TIME.json)."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What makes two measurements the same one."""
+
+    dataset: str
+    ours: str
+    theirs: str
+    seeds: tuple[int, int]
+
+
+def measure(flags: Flags) -> None:
+    """Write a row for each protocol, seen items kept and filtered, and metric."""
+    configs = [read_own_config(folder) for folder in (flags.ours, flags.theirs)]
+    ours, theirs = configs
+    if ours.dataset != theirs.dataset or ours.data_path or theirs.data_path:
+        raise UserError("--ours and --theirs must be of one named data set")
+    settings = Settings(ours.dataset, ours.model, theirs.model, (ours.seed, theirs.seed))
+    with harness.record_of("prequential", flags, settings) as record:
+        for protocol in ("leave-one-out", "prequential"):
+            for exclude_seen in (False, True):
+                case: Row = {"protocol": protocol, "exclude_seen": exclude_seen}
+                for _ in record.missing([case]):
+                    if protocol == "prequential":
+                        pair = _prequential(flags, exclude_seen)
+                    else:
+                        pair = _leave_one_out(flags.suite, configs, exclude_seen)
+                    record.add(*({**case, **row} for row in compared(*pair)))
+        _log_widths(record.document.rows)
+
+
+def _leave_one_out(
+    suite: Path, configs: list[Config], exclude_seen: bool
+) -> tuple[results.Ranks, results.Ranks]:
+    """Return the ranks of both models' runs in a suite."""
+    known, pair = results.read(suite, suite.name).runs, []
+    for config in configs:
+        name = f"{config.dataset}/{config.model}/seed-{config.seed}"
+        if name not in known or (ranks := known[name].ranks.get(exclude_seen)) is None:
+            raise UserError(f"--suite {suite} has no ranks of {name}")
+        pair.append(ranks)
+    return pair[0], pair[1]
+
+
+def _prequential(flags: Flags, exclude_seen: bool) -> tuple[results.Ranks, results.Ranks]:
+    """Return the ranks of both runs, scored in one pass a window."""
+    pair, data_dir = [], str(flags.data_dir) if flags.data_dir else None
+    for folder in (flags.ours, flags.theirs):
+        run = rank_run(
+            folder, "test", exclude_seen=exclude_seen, prequential=True, data_dir=data_dir
+        )
+        shown = run.examples
+        pair.append(results.Ranks(run.ranked.rank_M, shown.user_M, shown.target_M - shown.start_M))
+    return pair[0], pair[1]
+
+
+def compared(ours: results.Ranks, theirs: results.Ranks) -> list[Row]:
+    """Return a row for each metric: both means, the paired difference, and its interval's width."""
+    if not (ours.user_M.size == theirs.user_M.size and (ours.user_M == theirs.user_M).all()):
+        raise UserError("the two models were evaluated on other users")
+    rows = []
+    for metric in METRICS:
+        column = metric_names().index(metric)
+        pair = ours.metrics()[:, column], theirs.metrics()[:, column]
+        found = paired_difference(*pair, ours.user_M, resamples=_RESAMPLES)
+        rows.append(
+            {
+                "metric": metric,
+                "events": ours.user_M.size,
+                "users": len(set(ours.user_M.tolist())),
+                "ours": float(pair[0].mean()),
+                "theirs": float(pair[1].mean()),
+                **found,
+                "width": found["high"] - found["low"],
+            }
+        )
+    return rows
+
+
+def _log_widths(rows: list[Row]) -> None:
+    for row in rows:
+        seen = "filtered" if row["exclude_seen"] else "kept"
+        log.info(
+            f"{row['protocol']:<14} seen {seen:<9} {row['metric']:<8} {row['events']:>6,} events "
+            f"{row['users']:>4} users  {row['difference']:+.4f} [{row['low']:+.4f}, "
+            f"{row['high']:+.4f}]  width {row['width']:.4f}"
+        )
+
+
+if __name__ == "__main__":
+    harness.run(Flags, measure)

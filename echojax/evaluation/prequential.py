@@ -1,0 +1,112 @@
+"""Prequential evaluation: every event of a part scored before it is taken in, in few passes.
+
+A causal model's vector at a position is that of the history up to there, so one pass scores all
+events in its window, where ranking examples one by one takes a pass for each. Parameters are not
+updated; histories grow. Of a history longer than a window each event is scored from at least half a
+window of its newest items (``passes``).
+
+Dimension letters of this module: W passes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax import Array
+
+from echojax.data import Examples, Windows
+from echojax.evaluation.ranking import Ranked, make_ranker, rank_examples
+
+EncodeAll = Callable[[Any, Array, Array], Array]  # (params, item_ids_BxL, lengths_B) -> (B, L, D)
+
+
+class Passes(NamedTuple):
+    """Windows that score each example once."""
+
+    windows: Windows
+    count_W: np.ndarray  # the examples that a pass scores, in order, at its last positions
+
+
+def passes(examples: Examples) -> Passes:
+    """Return passes over the histories of examples that lie together by user, in time order.
+
+    The first pass of a user whose history fits into a window begins with its first item. Where it
+    does not fit, a pass begins half a window before the first event that is not scored yet, or so
+    that it ends at the last event, whichever is earlier: each event is scored from at least
+    ``(max_len + 1) // 2`` of its newest items, or from all of them. An example that is its user's
+    only one is scored from the newest ``max_len``, as it is by itself.
+    """
+    max_len, half = examples.max_len, (examples.max_len + 1) // 2
+    begins = np.flatnonzero(np.append(True, examples.user_M[1:] != examples.user_M[:-1]))
+    ends = np.append(begins[1:], len(examples))
+    first, shown, count = [], [], []
+    for begin, end in zip(begins.tolist(), ends.tolist(), strict=True):
+        start, last = int(examples.start_M[begin]), int(examples.target_M[end - 1])
+        while begin < end:
+            target = int(examples.target_M[begin])
+            opens = max(start, min(target - half, last - max_len))
+            scored = min(end - begin, opens + max_len - target + 1)
+            first.append(opens)
+            shown.append(target + scored - 1 - opens)
+            count.append(scored)
+            begin += scored
+    lengths_W = np.array(shown, np.int32)
+    windows = Windows(examples.items_T, np.array(first, np.int64), lengths_W, max_len)
+    return Passes(windows, np.array(count))
+
+
+@dataclass(frozen=True)
+class _Encoded(Examples):
+    """Examples that show the vector of their history in place of its items."""
+
+    vectors_MxD: np.ndarray
+
+    def gather(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """Return examples as arrays; see ``Examples.gather``."""
+        return {
+            "item_ids": self.vectors_MxD[indices],
+            "lengths": self.lengths_M[indices].astype(np.int32),
+            "targets": self.items_T[self.target_M[indices]],
+        }
+
+
+def rank_prequentially(
+    encode_all: EncodeAll,
+    items: Callable[[Any], Array],
+    params: Any,
+    examples: Examples,
+    *,
+    num_items: int,
+    batch_size: int,
+    exclude_seen: bool = False,
+) -> Ranked:
+    """Rank every example's target; memory grows with the examples, (M, D), not with users x items.
+
+    Args:
+        encode_all: of a causal model, in evaluation.
+        items: ``params -> item_VxD``.
+        params: the first argument of both.
+        examples: those of a user together, in time order.
+        num_items: V.
+        batch_size: passes at once, and histories ranked at once.
+        exclude_seen: leave items of the history out of the ranking.
+    """
+    encode = jax.jit(encode_all)
+    windows, count_W = passes(examples)
+    parts = []
+    for begin in range(0, len(windows), batch_size):
+        wanted = np.arange(begin, min(begin + batch_size, len(windows)))
+        # The last batch is filled up, not compiled anew.
+        shown = windows.gather(np.resize(wanted, batch_size))
+        vectors_BxLxD = np.asarray(encode(params, shown["item_ids"], shown["lengths"]))
+        last_B, count_B = windows.lengths_M[wanted], count_W[wanted]
+        scored_BxL = np.arange(windows.max_len) < last_B[:, None]
+        scored_BxL &= np.arange(windows.max_len) >= (last_B - count_B)[:, None]
+        parts.append(vectors_BxLxD[: wanted.size][scored_BxL])
+    columns = (examples.items_T, examples.start_M, examples.target_M, examples.user_M)
+    encoded = _Encoded(*columns, examples.max_len, np.concatenate(parts))
+    ranker = make_ranker(lambda _, user_BxD, lengths_B: user_BxD, items, num_items=num_items)
+    size = min(16 * batch_size, len(examples))
+    return rank_examples(ranker, params, encoded, batch_size=size, exclude_seen=exclude_seen)

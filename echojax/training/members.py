@@ -1,0 +1,253 @@
+"""Several runs that differ in seed and continuous knobs, trained together, held at each validation.
+
+An accelerator's devices train all members at once, by ``vmap``. A CPU's core is busy with one:
+there every device trains one at a time, an epoch each, in one program that is compiled once;
+``one_device_per_core`` makes every core a device. A run that has stopped leaves the group and costs
+nothing: on a CPU the same program goes on, an accelerator's is compiled once for each size.
+"""
+
+import dataclasses
+import logging
+import math
+import os
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from rich.console import Console
+
+from echojax import keep_root_handlers
+from echojax.config import Config, as_flags
+from echojax.data import Dataset, Split
+from echojax.errors import UserError
+from echojax.mesh import axes_of, describe, make_mesh, one_device, place
+from echojax.models import OURS, build_model
+from echojax.run_files import read_records
+from echojax.signals import Interrupted, Interrupts, deferred_interrupts
+from echojax.training.builders import learned_vectors, make_step, target_counts, training_batches
+from echojax.training.evaluate import make_evaluator
+from echojax.training.loop import GroupStep, Loop
+from echojax.training.optimizer import make_optimizer
+from echojax.training.profile import Profile
+from echojax.training.progress import Display
+from echojax.training.run import fill_folders, open_runs
+from echojax.training.run_folder import create_or_resume_run_dir
+from echojax.training.seed_run import SeedRun
+from echojax.training.step import TrainState, over_members
+
+log = logging.getLogger(__name__)
+
+KNOBS = ("learning_rate", "dropout", "weight_decay", "label_smoothing")
+
+# Is told an epoch and the validation NDCG@10 of each member that has one, by its index; returns the
+# indices of those that stop.
+Decide = Callable[[int, dict[int, float]], Iterable[int]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a member's training went.
+
+    Attributes:
+        history: validation NDCG@10 by epoch.
+        best_epoch: that of the highest one, 0 without a validation.
+        ended: why it ended.
+        diverged: a loss or an update was not finite; ``history`` has what was before.
+        steps: done.
+        seconds: of training steps, its share of what the members trained at once took together.
+    """
+
+    history: dict[int, float]
+    best_epoch: int
+    ended: str
+    diverged: bool
+    steps: int
+    seconds: float
+
+
+def one_device_per_core() -> None:
+    """Make each core of a CPU a device, before JAX starts; afterwards it does nothing."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    with suppress(RuntimeError):
+        jax.config.update("jax_num_cpu_devices", cores or 1)
+
+
+def program_key(config: Config) -> Hashable:
+    """Return what resolved configurations have in common that train in one program.
+
+    That is everything but the seed, the folder and the knobs. A model of the user's may depend on
+    its dropout rate in ways that cannot be traced, as ``if rate:``; there it is in common too.
+    """
+    free = {"seed", "run_dir", "resume", *KNOBS}
+    if config.model not in OURS:
+        free.remove("dropout")
+    return tuple(sorted((k, v) for k, v in as_flags(config).items() if k not in free))
+
+
+@keep_root_handlers()
+def train_members(
+    configs: Sequence[Config],
+    dataset: Dataset,
+    split: Split,
+    folders: Sequence[Path],
+    console: Console,
+    *,
+    decide: Decide | None = None,
+    stopped_line: str = "stopped and saved; the same call goes on",
+) -> list[Outcome]:
+    """Train members to their ends, or as far as ``decide`` lets them; never look at the test set.
+
+    Those of one ``program_key`` train in one program, the others after them, all held at the same
+    epoch. What a member does is what it does alone, up to rounding.
+
+    Args:
+        configs: resolved, each of one seed and of a model that is trained.
+        dataset: to train on.
+        split: its parts; only "train" and "valid" are read.
+        folders: one run folder each; new ones are made, and runs in others go on. They hold
+            ``config.json``, ``items.json``, ``metrics.jsonl`` and checkpoints.
+        console: where progress is shown.
+        decide: called once for every epoch that ends with a validation, in order, when all members
+            have had it; also for those of before a resume, with the same scores, so that what
+            follows from the scores alone is the same after a kill.
+        stopped_line: what is said where a signal to stop comes.
+
+    Raises:
+        UserError: a folder holds another run, or several processes train together.
+        BusyError: another process trains in a folder.
+        Interrupted: a signal to stop came; everything is saved.
+    """
+    if jax.process_count() > 1:
+        raise UserError("several members are trained by one process; leave --coordinator out")
+    with ExitStack() as held, deferred_interrupts() as interrupts:
+        groups: dict[Hashable, list[tuple[Config, Path]]] = defaultdict(list)
+        for config, folder in zip(configs, folders, strict=True):
+            given = dataclasses.replace(config, run_dir=str(folder), resume=True)
+            held.enter_context(create_or_resume_run_dir(given))
+            fill_folders({folder: config}, dataset, in_memory=None)
+            groups[program_key(config)].append((given, folder))
+        teams = [
+            _Team(members, dataset, split, console, interrupts, stopped_line)
+            for members in groups.values()
+        ]
+        by_folder = {run.folder: run for team in teams for run in team.runs}
+        runs = [by_folder[folder] for folder in folders]
+        for run in runs:
+            held.enter_context(closing(run.checkpoints))
+        for epoch in range(1, max(config.epochs for config in configs) + 1):
+            for team in teams:
+                team.train(epoch)
+            scores = {i: run.history[epoch] for i, run in enumerate(runs) if epoch in run.history}
+            for i in decide(epoch, scores) if decide is not None and scores else ():
+                runs[i].ended = "stopped by the search"
+                runs[i].history = {e: ndcg for e, ndcg in runs[i].history.items() if e <= epoch}
+        if interrupts.signum:  # it came after the last step
+            raise Interrupted(stopped_line, interrupts.signum)
+    return [_outcome(run) for run in runs]
+
+
+def _outcome(run: SeedRun) -> Outcome:
+    best = max(run.history, key=lambda epoch: (run.history[epoch], -epoch), default=0)
+    progress, ended = run.progress, run.stop_reason() or ""
+    seconds = progress.seconds / progress.seeds_at_once
+    return Outcome(run.history, best, ended, run.has_diverged, progress.steps, seconds)
+
+
+class _Team:
+    """Members that train in one program."""
+
+    def __init__(
+        self,
+        members: Sequence[tuple[Config, Path]],
+        dataset: Dataset,
+        split: Split,
+        console: Console,
+        interrupts: Interrupts,
+        stopped_line: str,
+    ):
+        self._config = config = members[0][0]
+        shards: dict[str, Any] = {
+            "item_shards": config.item_shards,
+            "sequence_shards": config.sequence_shards,
+        }
+        self._dataset = dataset
+        self._shards, mesh = shards, make_mesh(**shards)
+        self._lanes = mesh.size // math.prod(shards.values())
+        feed = training_batches(config, split, one_device())
+        self._per_epoch, self._lengths_M = feed.per_epoch, feed.examples.lengths_M
+        self._counts_V, self._num_items = target_counts(dataset, split), dataset.num_learned
+        graphdef, self.runs = open_runs(config, members, dataset, feed.per_epoch, _go_back)
+        for run in self.runs:
+            run.name, run.ends_alone = run.folder.name, True
+        values = {name: {getattr(config, name) for config, _ in members} for name in KNOBS}
+        self._varying = [name for name, different in values.items() if len(different) > 1]
+        # Where some decay and others do not, the program has the state of those that do.
+        self._like = max(self.runs, key=lambda run: run.config.weight_decay).state
+        self._loop = Loop(
+            dataclasses.replace(config, parallel="shard_map"),
+            split,
+            self._step_of,
+            make_evaluator(config, dataset, split, graphdef, mesh),
+            Display(console),
+            interrupts,
+            stopped_line,
+            Profile(0, members[0][1]),
+        )
+        differ = ", ".join(self._varying) or "their seeds"
+        log.info(f"{len(members)} x {config.model} on {describe(mesh)}; they differ in {differ}")
+
+    def train(self, epoch: int) -> None:
+        """Train all members that have not ended to the end of an epoch."""
+        end = epoch * self._per_epoch
+        while waiting := [
+            run for run in self.runs if run.stop_reason() is None and run.progress.steps < end
+        ]:
+            earliest = min(run.progress.steps for run in waiting)
+            group = [run for run in waiting if run.progress.steps == earliest]
+            self._loop.train(group[: self._at_once(len(group))], epoch)
+
+    def _at_once(self, members: int) -> int:
+        """Return how many of so many members train at once: as many on each device."""
+        if members < self._lanes or jax.default_backend() == "cpu":
+            return min(members, self._lanes)
+        return members // self._lanes * self._lanes
+
+    def _step_of(self, group: Sequence[SeedRun]) -> GroupStep:
+        lanes = min(len(group), self._lanes)
+        devices = jax.devices()[: lanes * math.prod(self._shards.values())]
+        mesh = make_mesh(devices, members=lanes, **self._shards)
+
+        def step(state: TrainState, batch: Any, knobs: dict[str, Any], vectors: Any) -> Any:
+            config = dataclasses.replace(self._config, **knobs)
+            # Only the structure and the dropout rates of this model are read.
+            graphdef, _, rates = nnx.split(build_model(config, self._num_items), nnx.Variable, ...)
+            optimizer = make_optimizer(config, axes_of(mesh).items, steps_per_epoch=self._per_epoch)
+            one = make_step(
+                config, self._counts_V, self._lengths_M, graphdef, optimizer, mesh, [rates]
+            )
+            return one(state, batch, vectors)
+
+        knobs = {
+            name: np.array([getattr(run.config, name) for run in group], np.float32)
+            for name in self._varying
+        }
+        inputs = [learned_vectors(self._dataset, mesh), place(knobs, mesh, axis=1)]
+        return GroupStep(over_members(step, mesh), mesh, self._like, inputs)
+
+
+def _go_back(runs: Sequence[SeedRun], starts: Sequence[TrainState]) -> None:
+    """Resume each member where it stands; those that are behind catch up."""
+    for run, start in zip(runs, starts, strict=True):
+        run.go_back(start)
+        records = read_records(run.folder / "metrics.jsonl")
+        run.history = {
+            record["epoch"]: record["ndcg@10"]
+            for record in records
+            if record["kind"] == "valid" and record["step"] <= run.progress.steps
+        }
