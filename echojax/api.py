@@ -14,7 +14,7 @@ import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, Union
+from typing import Any, Literal, TypeAlias
 
 import jax
 import numpy as np
@@ -22,31 +22,20 @@ import polars as pl
 
 from echojax.arrays import read_arrays
 from echojax.command_line import Terminal, log_to
-from echojax.config import Config, default_config, flag, from_values, with_fields
-from echojax.data import DATASETS, Dataset
 from echojax.data.item_vectors import vectors_of_frame
 from echojax.errors import UserError, os_failure_is_user_error, unknown_name
-from echojax.evaluation.metrics import metric_names, metrics_of
+from echojax.evaluation.metrics import example_metrics, lists_wanted, mean_metrics, named_metrics
 from echojax.evaluation.statistics import holm, paired_difference, seed_estimates
 from echojax.files import TemporaryFolder
-from echojax.models import MODELS, own_options
-from echojax.plugins import load_plugin
-from echojax.recipes import read_recipe
-from echojax.run_files import read_records, read_results
+from echojax.options import Data, configuration
+from echojax.run_files import metrics_in, read_records, read_results
 from echojax.serving import Recommender, export_run
 from echojax.signals import Interrupted
-from echojax.training.evaluate import rank_run
+from echojax.training.evaluate import evaluate_run
 from echojax.training.run import run as run_training
 from echojax.training.run_folder import read_config, seed_folders
 
-Data: TypeAlias = Union[str, "os.PathLike[str]", Dataset, Mapping[str, Any], Sequence[Any], Any]
 Split: TypeAlias = Literal["valid", "test"]
-
-# How events in memory are read: options, and the arguments of ``Dataset.from_frame``.
-_HOW = {f"{role}_column": role for role in ("user", "item", "time")} | {
-    name: name for name in ("k_core", "duplicates", "missing_ids", "time_format")
-}
-_OF_FILES = ("columns", "data_dir", "data_format", "items_path", "title_column")
 
 
 class Run:
@@ -96,8 +85,9 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Metrics on test by name, such as "ndcg@10"; means over the seeds."""
-        return _means([one.results["test"] for one in self.seeds], metric_names())
+        """Metrics on test by name, such as "ndcg@10", plug-ins' too; means over the seeds."""
+        parts = [one.results["test"] for one in self.seeds]
+        return _means(parts, [n for n in metrics_in(parts[0]) if all(n in one for one in parts)])
 
     @property
     def history(self) -> pl.DataFrame:
@@ -129,7 +119,7 @@ class Run:
 
     def recommender(self, **options: Any) -> Recommender:
         """Return what recommends by the best checkpoint; options are ``Recommender.load``'s."""
-        with _as_found(quiet=True):
+        with as_found(quiet=True):
             return Recommender.load(self._own, **options)
 
     def evaluate(
@@ -139,10 +129,11 @@ class Run:
         exclude_seen: bool | None = None,
         prequential: bool = False,
         ks: Iterable[int] = (5, 10, 20),
+        metrics: str | Iterable[str] | None = None,
         data_dir: str | None = None,
         data_path: str | None = None,
     ) -> dict[str, float]:
-        """Rank a part of the data again; return hit rate, NDCG and MRR, means over the seeds.
+        """Evaluate a part of the data again; return metrics by name, means over the seeds.
 
         Args:
             split: "valid" or "test".
@@ -150,43 +141,37 @@ class Run:
             prequential: score all events of a window in one pass, of a causal model on a global
                 time split.
             ks: cutoffs.
+            metrics: such as "recall" and "novelty@10" (docs/data.md lists them); ``None``: hit
+                rate, NDCG, MRR and those of plug-ins.
             data_dir: where the data lies now, if not where the run found it.
             data_path: where the run's own file lies now.
 
         Raises:
-            UserError: no checkpoint that can be read, other data than the run's, an odd cutoff, or
-                a prequential evaluation that the run does not allow.
+            UserError: no checkpoint, other data, no such metric, a cutoff or protocol not for it.
         """
         if split not in ("valid", "test"):
             raise unknown_name("split", split, ["valid", "test"])
         ks = tuple(ks) if isinstance(ks, Iterable) else (ks,)
-        if not ks or not all(isinstance(k, int | np.integer) and k >= 1 for k in ks):
-            raise UserError(f"ks must be whole numbers of at least 1, not {ks}")
+        names = named_metrics(metrics, ks)
+        how: dict[str, Any] = {"exclude_seen": exclude_seen, "metrics": names}
+        how |= {"prequential": prequential, "data_dir": data_dir, "data_path": data_path}
+        anew = exclude_seen not in (None, self.config.exclude_seen)
         values = []
         for one in self.seeds:
-            same = exclude_seen in (None, one.config.exclude_seen) and not prequential
-            if same and not (data_dir or data_path):
-                rank_M = one._ranks(split)[f"{split}_rank_M"]
+            if anew or prequential or data_dir or data_path or lists_wanted(names):
+                with as_found(quiet=True):
+                    values.append(evaluate_run(one.folder, split, **how))
             else:
-                with _as_found(quiet=True):
-                    rank_M = rank_run(
-                        one.folder,
-                        split,
-                        exclude_seen=exclude_seen,
-                        prequential=prequential,
-                        data_dir=data_dir,
-                        data_path=data_path,
-                    ).ranked.rank_M
-            means_F = metrics_of(rank_M, ks).mean(axis=0).tolist()
-            values.append(dict(zip(metric_names(ks), means_F, strict=True)))
-        return _means(values, metric_names(ks))
+                rank_M = one._ranks(split)[f"{split}_rank_M"]
+                values.append(mean_metrics(rank_M, names, one.results["dataset"].get("items")))
+        return _means(values, names)
 
     def export(self, path: "str | os.PathLike[str]", **options: Any) -> dict[str, Any]:
         """Write the best checkpoint as a folder that runs without echojax; return its manifest.
 
         Options are those of ``echojax.serving.export_run``.
         """
-        with _as_found(quiet=True):
+        with as_found(quiet=True):
             return export_run(self._own, Path(path), **options)
 
     @property
@@ -278,22 +263,12 @@ def train(
         "init_from": init_from.folder if isinstance(init_from, Run) else init_from,
         "run_dir": run_dir or None,
     }
-    roles = {"user_column": user, "item_column": item, "time_column": time}
-    named |= {name: str(column) for name, column in roles.items() if column is not None}
     options |= {name: value for name, value in named.items() if value is not None}
     calls = tuple(callbacks) if isinstance(callbacks, Iterable) else (callbacks,)
     if odd := [one for one in calls if not callable(one)]:
         raise UserError(f"callbacks are functions of a dict, in a list; {odd[0]!r:.40} is none")
-    with _as_found(quiet) as console:
-        given = _options(options)
-        dataset, about = _dataset(data, given)
-        given |= about
-        default = default_config(given)
-        if recipe is not None:
-            named_data = None if "data_path" in given else given.get("dataset", default.dataset)
-            flags = read_recipe(os.fspath(recipe), given.get("model", default.model), named_data)
-            given = from_values(flags, {}) | given
-        config = with_fields(default, given)
+    with as_found(quiet) as console:
+        config, dataset = configuration(data, options, (user, item, time), recipe)
         temporary = None
         if run_dir is False:
             temporary = TemporaryFolder()
@@ -314,7 +289,7 @@ def compare(runs: Mapping[str, Run], metric: str = "ndcg@10") -> pl.DataFrame:
 
     Args:
         runs: by the name that is to be shown; seeds of one run are averaged, user by user.
-        metric: one of those that ``Run.metrics`` has.
+        metric: of ``Run.metrics``, or recall, precision or map, at any cutoff.
 
     Returns:
         a row for each run: ``run``, the ``metric`` with its 95 % interval ``low`` and ``high`` (the
@@ -324,18 +299,18 @@ def compare(runs: Mapping[str, Run], metric: str = "ndcg@10") -> pl.DataFrame:
     Raises:
         UserError: fewer than two runs, one of other data, users or protocol, or no such metric.
     """
-    if metric not in metric_names():
-        raise unknown_name("metric", metric, metric_names())
+    if lists_wanted(names := named_metrics([metric])) or names != [metric]:
+        raise UserError(f"{metric} is no mean over examples at one cutoff; name one as ndcg@10")
     if not isinstance(runs, Mapping) or not all(isinstance(run, Run) for run in runs.values()):
         raise UserError('runs are wanted by name, as {"SASRec": run, "Markov": Run.load("runs/b")}')
     if len(runs) < 2:
         raise UserError(f"{len(runs)} runs are given; name two or more to compare")
-    column, (first, *others) = metric_names().index(metric), runs
+    first, *others = runs
     values, users = {}, runs[first].seeds[0]._ranks("test")["test_user_M"]
     for name, run in runs.items():
         _check_comparable(first, runs[first].seeds[0], name, run.seeds)
         ranks = [one._ranks("test")["test_rank_M"] for one in run.seeds]
-        values[name] = [metrics_of(rank_M)[:, [column]] for rank_M in ranks]
+        values[name] = [example_metrics(rank_M, names) for rank_M in ranks]
     means = {name: np.mean(seeds, axis=0)[:, 0] for name, seeds in values.items()}
     found = {name: paired_difference(means[name], means[first], users) for name in others}
     p_holm = dict(zip(others, holm([one["p"] for one in found.values()]), strict=True))
@@ -380,7 +355,7 @@ def _check_comparable(first: str, reference: Run, name: str, seeds: Sequence[Run
 
 
 @contextlib.contextmanager
-def _as_found(quiet: bool) -> Iterator[Terminal]:
+def as_found(quiet: bool) -> Iterator[Terminal]:
     """Show inside what is logged; leave logging and JAX as they were, signals to their handlers.
 
     Raises:
@@ -404,48 +379,6 @@ def _as_found(quiet: bool) -> Iterator[Terminal]:
     finally:
         logger.handlers[:], level, logger.propagate = before
         logger.setLevel(level)  # loggers below remember whether they log until it is called
-
-
-def _options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return options as ``Config`` holds them.
-
-    Raises:
-        UserError: there is no such option, or its value is of another kind.
-    """
-    values = {}
-    for name, value in options.items():
-        value = os.fspath(value) if isinstance(value, os.PathLike) else value
-        values[name] = value.item() if isinstance(value, np.generic) else value
-    if isinstance(plugin := values.get("plugin"), str):
-        load_plugin(plugin)
-    model = values.get("model", Config().model)
-    own = own_options(MODELS[model]) if isinstance(model, str) and model in MODELS else {}
-    return from_values(values, {name: kind for name, (kind, _) in own.items()})
-
-
-def _dataset(data: Data | None, given: Mapping[str, Any]) -> tuple[Dataset | None, dict[str, Any]]:
-    """Return the data set, where it is in memory, and the options that say which data it is."""
-    if data is None:
-        return None, {}
-    if taken := {"dataset", "data_path"} & given.keys():
-        raise UserError(f"data and {flag(min(taken))} are given; leave one out")
-    if isinstance(data, str | os.PathLike):
-        name = os.fspath(data)
-        is_name = name in DATASETS or not (os.sep in name or "." in name or Path(name).exists())
-        return None, {"dataset" if is_name else "data_path": name}
-    what, how = "data in memory", {name: given[name] for name in _HOW if name in given}
-    meaningless = {*_OF_FILES} & given.keys()
-    if isinstance(data, Dataset):
-        what, meaningless = "a Dataset", meaningless | how.keys()
-    if meaningless:
-        raise UserError(f"{flag(min(meaningless))} has no meaning for {what}; leave it out")
-    if not isinstance(data, Dataset):
-        data = Dataset.from_frame(data, **{_HOW[name]: value for name, value in how.items()})
-    facts = data.fingerprint
-    about = {"dataset": data.name, "k_core": facts["k_core"]}
-    about["duplicates"] = facts["duplicates"]["handling"]
-    # The folder keeps the data as it was read.
-    return data, about | dict.fromkeys(["user_column", "item_column", "time_column"])
 
 
 def _means(values: Sequence[Mapping[str, float]], names: Sequence[str]) -> dict[str, float]:

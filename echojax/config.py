@@ -84,6 +84,11 @@ class DataFlags:
     """Keep users and items with at least this many interactions, iterated until stable."""
     duplicates: Literal["keep", "first", "last"] = "keep"
     """What to do with a user's repeated interactions with one item."""
+    time_precision: Literal["exact", "float32"] = "exact"
+    """Order events by their times as they are, or rounded to float32 as RecBole has them (64
+    seconds apart at today's epoch seconds, and then by rows)."""
+    ties: str = "file"
+    """Order of a user's events of one time: as the file has them, or at random (random:SEED)."""
     split: Literal["leave-one-out", "global-time", "cold-items"] = "leave-one-out"
     """Last item tests and last but one validates; or everybody's events after 80 % and 90 % of the
     time; or as the first, and a tenth of the items, kept from training, is tested too."""
@@ -150,6 +155,9 @@ class ModelFlags:
     validation)."""
     max_len: Size | None = None
     """How many of the newest items are read (None: 200 for ml-1m, the data set's own elsewhere)."""
+    time_gaps: bool = False
+    """Read the times between a history's events, never the target's (echomamba4rec, mamba4rec,
+    sasrec, hstu)."""
     scan: str = "auto"
     """Selective scan: auto, pallas_gpu, pallas_tpu, tiled, chunked, associative, sequential."""
     plugin: Annotated[str | None, Fact.RESUMABLE] = None
@@ -329,6 +337,10 @@ NOT_IN_SUITES: dict[str, str] = {
     for fact in facts
     if isinstance(fact, NotInSuites)
 }
+
+
+# How long a run trains: one that is finished can only go on, not be cut.
+LIMITS = ("epochs", "max_steps", "patience")
 
 
 def check(config: Config) -> None:

@@ -29,10 +29,16 @@ _PART = {
     "examples": int,
     "coverage@10": _Number,
     "mean_popularity@10": _Number,
+    **dict.fromkeys(  # runs of before do not have them
+        ("novelty@10", "gini@10", "serendipity@10", "ece"), NotRequired[_Number]
+    ),
 }
 _Part = _record("Part", _PART)
 _ByLength: Any = _record("ByLength", {"from": int, **_AT_10})
 _Evaluated = _record("Evaluated", {**_PART, "by_length": _list[_ByLength]})
+_Tuning = _record(
+    "Tuning", {"trials": int, "epochs": _Number, "seconds": _Number, "found": _dict[str, Any]}
+)
 _Baseline = _record(
     "Baseline",
     {"valid": _Part, "test": _Part, "lags": NotRequired[int], "damping": NotRequired[_Number]},
@@ -41,13 +47,14 @@ _Results = _record(
     "Results",
     {
         "config": dict,
-        "dataset": _record("Dataset", {"name": str}),
+        "dataset": _record("Dataset", {"name": str, "items": NotRequired[int]}),
         "valid": _Evaluated,
         "test": _Evaluated,
         "baselines": _dict[str, _Baseline],
         "train": _record("Train", {"seconds": _Number}),
         "versions": dict,
         "device": str,
+        "tuning": NotRequired[_Tuning],
     },
 )
 _Protocol = _record("Protocol", {"split": str, "ranking": str, "exclude_seen": bool, **_AT_10})
@@ -72,6 +79,21 @@ def read_results(path: Path) -> dict[str, Any]:
         UserError: it is missing, damaged, or not the results of a run.
     """
     return _read(path, _Results, "the results of a run", "restore it from a copy")
+
+
+def metrics_in(part: dict[str, Any]) -> list[str]:
+    """Return the metrics with an interval that a part's results have, those of plug-ins too."""
+    own = part["interval"].keys() - _METRICS.keys()
+    scored = [name for name in part["interval"] if name in own and _scored(part, name)]
+    return [*_NAMES, *scored]
+
+
+def _scored(part: dict[str, Any], name: str) -> bool:
+    try:
+        msgspec.convert([part.get(name), part["interval"][name]], tuple[_Number, _Interval])
+    except msgspec.ValidationError:
+        return False
+    return True
 
 
 def read_protocols(path: Path) -> dict[str, Any]:

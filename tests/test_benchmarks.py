@@ -16,6 +16,7 @@ import pytest
 import gpu_acceptance
 import harness
 import pages
+import peers
 import prequential
 import scaling
 import scan_programs
@@ -24,13 +25,16 @@ import serving
 import step
 import training
 import tune_scans
+import tune_tiles
 from echojax.command_line import parse
+from echojax.data import Dataset, leave_one_out
 from echojax.errors import UserError
+from echojax.evaluation.baselines import rank_by
 from echojax.files import read_record
 from echojax.suites.results import Ranks
 from harness import Program, Record, Skipped
 from scan_programs import Roofline, Shape
-from selective_scan import dispatch, selective_scan_gradients, selective_scan_reference
+from selective_scan import dispatch, selective_scan_gradients, selective_scan_reference, tiled
 from selective_scan.gpu.plans import PLANS
 
 ROOT = Path(__file__).parent.parent
@@ -589,6 +593,17 @@ def test_the_tuning_dry_run(tmp_path, caplog):
     assert "the rule's 1: " in caplog.text
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="tiles are of CPUs")
+def test_tiles_of_other_sizes_give_the_same(tmp_path):
+    before = tiled.tile_rows
+    tune_tiles.compare(tune_tiles.Flags(out=tmp_path / "t.json", dry_run=True))
+    rows = json.loads((tmp_path / "t.json").read_text())["rows"]
+    assert {row["what"] for row in rows} == {"read-out", "scan"}
+    assert all(row["median_seconds"] > 0 and row["difference"] < 1e-5 for row in rows)
+    assert tiled.tile_rows is before
+
+
 @pytest.mark.parametrize(
     "measure",
     [
@@ -661,3 +676,34 @@ def test_two_models_are_compared_user_by_user_on_the_same_events():
         assert row["width"] == row["high"] - row["low"]
     with pytest.raises(UserError, match="on other users"):
         prequential.compared(ours, Ranks(theirs.rank_M, user_M[::-1], user_M))
+
+
+# Peers on the very same split.
+
+
+def test_a_peer_gets_the_training_events_and_is_ranked_by_our_rule():
+    histories = [[1, 2, 3, 4, 5], [2, 1], [3, 5, 2, 1]]
+    frame = {
+        "user": np.repeat(np.arange(3), [5, 2, 4]),
+        "item": np.concatenate(histories),
+        "time": np.arange(11),
+    }
+    dataset = Dataset.from_frame(frame, user="user", item="item", time="time", k_core=0)
+    split, number = leave_one_out(dataset, 3), dataset.items_T
+    found = peers.exported(dataset, split)
+    # Of the two items of the second user both are training; of the others all but the last two.
+    places = [0, 1, 2, 5, 6, 7, 8]
+    np.testing.assert_array_equal(found["user_T"], [0, 0, 0, 1, 1, 2, 2])
+    np.testing.assert_array_equal(found["item_T"], number[places])
+    np.testing.assert_array_equal(found["test_ids_BxL"], [number[1:4], number[7:10]])
+    np.testing.assert_array_equal(found["valid_targets_B"], number[[3, 9]])
+    # Theirs numbers the items otherwise, and lacks one: the target of the first test user.
+    number_of_V = np.array([0, 3, 1, 4, 2, 5])
+    number_of_V[number[4]] = 0
+    item_VxD = np.random.default_rng(0).normal(size=(6, 2))
+    arrays = {"number_of_V": number_of_V, "user_BxD": np.eye(2), "item_VxD": item_VxD}
+    scores = peers.scorer_of(arrays)(split.test, np.arange(2))
+    known = np.flatnonzero(number_of_V)
+    np.testing.assert_array_equal(scores[:, known], item_VxD[number_of_V[known]].T)
+    ranked = rank_by(peers.scorer_of(arrays), split.test, 6, exclude_seen=False)
+    assert ranked.rank_M[0] == 5

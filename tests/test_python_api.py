@@ -110,13 +110,34 @@ def test_the_same_data_in_any_form_is_the_same_run(mine, frame, tmp_path, kind):
 def test_it_is_evaluated_again_by_other_cutoffs_and_protocols(mine):
     assert mine.evaluate() == mine.metrics
     assert mine.evaluate(ks=20)["hr@20"] == mine.metrics["hr@20"]
-    own, filtered = mine.evaluate(ks=(1, 50)), mine.evaluate(ks=[1, 50], exclude_seen=True)
-    assert own["hr@50"] == filtered["hr@50"] == 1  # there are 20 items
-    assert filtered["mrr@50"] > own["mrr@50"]
+    own, filtered = mine.evaluate(ks=(1, 20)), mine.evaluate(ks=[1, 20], exclude_seen=True)
+    assert own["hr@20"] == filtered["hr@20"] == 1  # there are 20 items
+    assert filtered["mrr@20"] > own["mrr@20"]
     assert mine.evaluate(split="valid")["hr@10"] == mine.history["hr@10"].max()
-    for bad in ({"ks": ()}, {"ks": (0,)}, {"ks": 2.5}, {"split": "train"}, {"split": 3}):
+    odd = ({"metrics": 3}, {"metrics": "recal"}, {"ks": 21}, {"metrics": ["novelty@21"]})
+    for bad in ({"ks": ()}, {"ks": (0,)}, {"ks": 2.5}, {"split": "train"}, {"split": 3}, *odd):
         with pytest.raises(UserError):
             mine.evaluate(**bad)
+
+
+def test_other_metrics_are_those_of_the_results_and_of_the_ranks(mine, two):
+    names = ["recall", "coverage", "serendipity@1", "ece"]
+    found = mine.evaluate(metrics=names, ks=[10])
+    assert list(found) == ["recall@10", "coverage@10", "serendipity@1", "ece"]
+    assert found["recall@10"] == mine.metrics["hr@10"]
+    assert [found[name] for name in ("coverage@10", "ece")] == [
+        mine.results["test"][name] for name in ("coverage@10", "ece")
+    ]
+    assert two.evaluate(metrics="map", ks=10)["map@10"] == two.metrics["mrr@10"]
+    each = [one.results["test"]["gini@10"] for one in two.seeds]
+    assert two.evaluate(metrics=["gini@10"]) == {"gini@10": pytest.approx(np.mean(each))}
+    recall = echojax.compare({"mine": mine, "two": two}, metric="recall@5")
+    assert recall["difference"].to_list() == [
+        None, pytest.approx(two.metrics["hr@5"] - mine.metrics["hr@5"])
+    ]  # fmt: skip
+    for metric in ("coverage@10", "recall", "ece"):
+        with pytest.raises(UserError, match=f"{metric} is no mean over examples at one cutoff"):
+            echojax.compare({"mine": mine, "two": two}, metric=metric)
 
 
 def test_a_baseline_is_a_run_too(frame):
@@ -126,6 +147,8 @@ def test_a_baseline_is_a_run_too(frame):
         name: run.results["baselines"]["markov"]["test"][name] for name in run.metrics
     }
     assert run.evaluate(exclude_seen=True)["mrr@20"] >= run.metrics["mrr@20"]
+    with pytest.raises(UserError, match="a baseline has no probabilities"):
+        run.evaluate(metrics=["ece"])
 
 
 def test_it_recommends_and_is_exported(mine, tmp_path):

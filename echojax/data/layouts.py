@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from typing import Literal
+from typing import Any, Literal
 
 from echojax.data.times import plausible
 from echojax.errors import UserError
@@ -58,6 +58,19 @@ class Columns:
     time_format: str | None = None  # how dates are written, as strftime has it; None for ISO 8601
     missing: Missing = "refuse"  # rows whose user or item is empty, NA, NULL or the like
     data_format: str | None = None  # a name in ``FORMATS``
+
+    @classmethod
+    def of(cls, flags: Any) -> "Columns":
+        """Return what the flags of a command say, or a configuration."""
+        return cls(
+            flags.user_column,
+            flags.item_column,
+            flags.time_column,
+            flags.columns,
+            flags.time_format,
+            flags.missing_ids,
+            flags.data_format,
+        )
 
 
 @dataclass(frozen=True)

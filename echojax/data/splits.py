@@ -17,6 +17,7 @@ class Split(NamedTuple):
     valid: Examples  # for the choice of the best epoch
     test: Examples
     facts: dict[str, object]  # JSON-able, for results
+    gap_unit: float | None = None  # of the examples' gaps, where they have some
 
 
 def leave_one_out(dataset: Dataset, max_len: int) -> Split:
@@ -158,4 +159,4 @@ def _split(
         user_M = user_T[target_M]
         start_M = dataset.offsets[user_M]
         parts[part] = Examples(dataset.items_T, start_M, target_M, user_M, max_len)
-    return Split(**parts, facts=facts)
+    return Split(parts["train"], parts["valid"], parts["test"], facts)

@@ -1,12 +1,14 @@
-"""Metrics from ranks: hit rate, NDCG, MRR, coverage, popularity, by history length."""
+"""Metrics of ranks, of what is recommended to all, and of confidence; by history length."""
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from echojax.data import Examples
+from echojax.errors import UserError, unknown_name
 from echojax.evaluation.ranking import TOP, Ranked
 from echojax.evaluation.statistics import bootstrap_intervals
 from echojax.plugins import check_new_name
@@ -15,21 +17,100 @@ Metric = Callable[[np.ndarray], np.ndarray]
 
 CUTOFFS = (5, 10, 20)
 _LENGTHS = (1, 5, 10, 20, 50, 100, 200)  # where buckets of history lengths begin
+_BINS = 15  # of confidences
+
+# Of each example: from hits, ranks (float64) and the cutoff. Each has one relevant item.
+_OF_RANKS: dict[str, Callable[[np.ndarray, np.ndarray, int], np.ndarray]] = {
+    "hr": lambda hit_M, rank_M, k: hit_M,
+    "ndcg": lambda hit_M, rank_M, k: hit_M / np.log2(1 + rank_M),
+    "mrr": lambda hit_M, rank_M, k: hit_M / rank_M,
+    "recall": lambda hit_M, rank_M, k: hit_M,
+    "precision": lambda hit_M, rank_M, k: hit_M / k,
+    "map": lambda hit_M, rank_M, k: hit_M / rank_M,
+}
+OF_LISTS = ("coverage", "mean_popularity", "novelty", "gini", "serendipity")
+OWN_OF_LISTS = tuple(f"{kind}@{TOP}" for kind in OF_LISTS)  # those that every run reports
+ECE = "ece"
 
 
 def metric_names(cutoffs: Sequence[int] = CUTOFFS) -> list[str]:
-    """Return hr@5, hr@10, ..., mrr@20, in the order of ``metrics_of``."""
+    """Return hr@5, hr@10, ..., mrr@20: what every run reports."""
     return [f"{kind}@{k}" for kind in ("hr", "ndcg", "mrr") for k in cutoffs]
 
 
-def metrics_of(rank_M: np.ndarray, cutoffs: Sequence[int] = CUTOFFS) -> np.ndarray:
-    """Return every example's metrics, (M, 9) float64; three for each of other cutoffs.
+def named_metrics(
+    metrics: str | Iterable[str] | None = None, cutoffs: Sequence[int] = CUTOFFS
+) -> list[str]:
+    """Return the full names of metrics, such as recall@5; ece and registered ones have no cutoff.
 
-    With one relevant item: hit rate 1, NDCG 1/log2(1 + rank), MRR 1/rank, each 0 past the cutoff.
+    Args:
+        metrics: one or several, such as "recall", "recall@3" and "ece"; ``None``: those that every
+            run reports, and those registered.
+        cutoffs: of the metrics that are given without one.
+
+    Raises:
+        UserError: there is no such metric, or a cutoff is not a whole number from 1.
     """
-    rank = rank_M.astype(np.float64)[:, None]
-    hits = rank <= np.array(cutoffs)
-    return np.hstack([hits, hits / np.log2(1 + rank), hits / rank])
+    if not cutoffs:
+        raise UserError("--ks names no cutoff; give one or more, such as 5,10")
+    for cutoff in cutoffs:
+        if not isinstance(cutoff, int | np.integer) or isinstance(cutoff, bool) or cutoff < 1:
+            raise UserError(f"--ks takes whole numbers of at least 1, such as 5,10, not {cutoff!r}")
+    if metrics is None:
+        return [*metric_names(cutoffs), *REGISTERED]
+    if isinstance(metrics, str) or not isinstance(metrics, Iterable):  # from Python, anything
+        metrics = (metrics,)
+    kinds = [*_OF_RANKS, *OF_LISTS]
+    names: list[str] = []
+    for metric in metrics:
+        kind, _, k = str(metric).partition("@")
+        if metric in kinds:
+            names += [f"{metric}@{cutoff}" for cutoff in cutoffs]
+        elif metric in (ECE, *REGISTERED) or (kind in kinds and re.fullmatch("[1-9][0-9]{0,8}", k)):
+            names.append(str(metric))
+        else:
+            raise unknown_name("metric", metric, [*kinds, ECE, *metric_names(), *REGISTERED])
+    return list(dict.fromkeys(names))
+
+
+def check_cutoffs(names: Iterable[str], items: int) -> None:
+    """Raise ``UserError`` where a metric's cutoff is beyond the number of items.
+
+    Those that every run reports may be.
+    """
+    for name in names:
+        if cutoff_of(name) > items and cutoff_of(name) not in CUTOFFS:
+            raise UserError(f"{name}: there are only {items:,} items; name a smaller cutoff")
+
+
+def cutoff_of(name: str) -> int:
+    """Return the k of a full name; 0 where it has none."""
+    k = name.partition("@")[2]
+    return int(k) if name not in REGISTERED and k else 0
+
+
+def example_metrics(rank_M: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """Return every example's metrics, (M, F) float64.
+
+    With one relevant item an example, hit rate and recall are 1 where the rank is at most k, NDCG
+    is 1/log2(1 + rank), reciprocal rank and average precision 1/rank, precision 1/k; each is 0
+    past the cutoff. They are the same under every split: where a user has several targets, each
+    is an example with a history of its own.
+    """
+    rank_M = rank_M.astype(np.float64)
+    columns = []
+    for name in names:
+        if name in REGISTERED:
+            columns.append(REGISTERED[name](rank_M))
+        else:
+            k = cutoff_of(name)
+            columns.append(_OF_RANKS[name.partition("@")[0]](rank_M <= k, rank_M, k))
+    return np.column_stack(columns).astype(np.float64)
+
+
+def metrics_of(rank_M: np.ndarray, cutoffs: Sequence[int] = CUTOFFS) -> np.ndarray:
+    """Return every example's metrics in the order of ``metric_names``, (M, F) float64."""
+    return example_metrics(rank_M, metric_names(cutoffs))
 
 
 REGISTERED: dict[str, Metric] = {}
@@ -47,7 +128,7 @@ def register_metric(name: str) -> Callable[[Metric], Metric]:
     Raises:
         UserError: the name is echojax's own.
     """
-    check_new_name("metric", name, metric_names())
+    check_new_name("metric", name, [*metric_names(), *OWN_OF_LISTS, ECE])
 
     def register(metric: Metric) -> Metric:
         REGISTERED[name] = metric
@@ -56,16 +137,112 @@ def register_metric(name: str) -> Callable[[Metric], Metric]:
     return register
 
 
-def _all_metrics(rank_M: np.ndarray) -> tuple[list[str], np.ndarray]:
-    """Return names and every example's values, (M, F), of the registered metrics too."""
-    more = [metric(rank_M.astype(np.float64)) for metric in REGISTERED.values()]
-    return [*metric_names(), *REGISTERED], np.column_stack([metrics_of(rank_M), *more])
+def mean_metrics(
+    rank_M: np.ndarray, names: Sequence[str] | None = None, items: int | None = None
+) -> dict[str, float]:
+    """Return the mean of each metric by name: what chooses among a run's checkpoints.
+
+    Args:
+        rank_M: ranks of the targets.
+        names: full names (``None``: those that every run reports, and those registered).
+        items: how many there are; no cutoff may be beyond (``None``: any may).
+
+    Raises:
+        UserError: a cutoff is beyond the number of items.
+    """
+    names = named_metrics() if names is None else names
+    if items is not None:
+        check_cutoffs(names, items)
+    means_F = example_metrics(rank_M, names).mean(axis=0)
+    return dict(zip(names, means_F.tolist(), strict=True))
 
 
-def mean_metrics(rank_M: np.ndarray) -> dict[str, float]:
-    """Return the mean of each metric by name: what chooses among a run's checkpoints."""
-    names, values = _all_metrics(rank_M)
-    return dict(zip(names, values.mean(axis=0).tolist(), strict=True))
+def list_metrics(
+    ranked: Ranked, examples: Examples, popularity_V: np.ndarray, k: int
+) -> dict[str, float]:
+    """Return what the first k items recommended to everybody are like.
+
+    ``coverage``: share of all items that are recommended to anybody. ``mean_popularity``: training
+    interactions of a recommended item, the average recommendation popularity (Yin et al. 2012).
+    ``novelty``: mean self-information -log2 p of a recommended item, p being its share of the
+    training interactions, of which it counts as having one at least (Zhou et al. 2010). ``gini``:
+    the Gini coefficient of how often each item is recommended, 0 where all are alike. These are 0
+    where nothing is recommended. ``serendipity``: share of examples whose target is among the first
+    k and not among the k most popular items, which are what a primitive recommender would have
+    given (Ge et al. 2010); ties count against the popularity ranking as against any.
+    """
+    shown = ranked.top_MxK[:, :k]
+    shown, items = shown[shown > 0], popularity_V.size - 1
+    count_V = np.bincount(shown, minlength=popularity_V.size)[1:]
+    popularity_V = popularity_V[1:]
+    information_V = -np.log2(np.maximum(popularity_V, 1) / max(1, popularity_V.sum()))
+    place_V = np.arange(1, items + 1)
+    target_M = examples.items_T[examples.target_M] - 1
+    as_popular_M = items - np.searchsorted(np.sort(popularity_V), popularity_V[target_M])
+    some = max(1, shown.size)
+    values = (
+        np.count_nonzero(count_V) / max(1, items),
+        float(popularity_V[shown - 1].mean()) if shown.size else 0.0,
+        float(count_V @ information_V / some),
+        float((2 * place_V - items - 1) @ np.sort(count_V) / (max(1, items) * some)),
+        float(np.mean((ranked.rank_M <= k) & (as_popular_M > k))),
+    )
+    return {f"{kind}@{k}": value for kind, value in zip(OF_LISTS, values, strict=True)}
+
+
+def calibration_error(confidence_M: np.ndarray, correct_M: np.ndarray) -> float:
+    """Return the expected calibration error (Guo et al. 2017).
+
+    Examples are parted into 15 bins by ``confidence_M``, each of the same width, closed above. The
+    error is the mean over examples of their bin's distance between mean confidence and share of
+    ``correct_M``.
+    """
+    bin_M = np.clip(np.ceil(confidence_M.astype(np.float64) * _BINS).astype(int) - 1, 0, None)
+    gap_B = np.bincount(bin_M, confidence_M.astype(np.float64) - correct_M)
+    return float(np.abs(gap_B).sum() / confidence_M.size)
+
+
+def measure(
+    ranked: Ranked,
+    examples: Examples,
+    popularity_V: np.ndarray,
+    names: Sequence[str],
+    *,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Return metrics by their full names, JSON-able; arguments are those of ``summarise``.
+
+    Returns:
+        each metric; ``interval``: of those that are means over examples; ``examples``.
+
+    Raises:
+        UserError: the calibration is asked for of scores that are no logits.
+    """
+    values: dict[str, float] = {}
+    for k in sorted({cutoff_of(name) for name in names if _of_lists(name)}):
+        values |= list_metrics(ranked, examples, popularity_V, k)
+    if ECE in names:
+        if ranked.confidence_M is None:
+            raise UserError("--metrics ece is of a learned model; a baseline has no probabilities")
+        values[ECE] = calibration_error(ranked.confidence_M, ranked.rank_M == 1)
+    intervals = {}
+    if columns := [name for name in names if name != ECE and not _of_lists(name)]:
+        values_MxF = example_metrics(ranked.rank_M, columns)
+        values |= zip(columns, values_MxF.mean(axis=0).tolist(), strict=True)
+        found = bootstrap_intervals(values_MxF, examples.user_M, seed=seed).tolist()
+        intervals = dict(zip(columns, found, strict=True))
+    ordered = {name: values[name] for name in names}
+    return {**ordered, "interval": intervals, "examples": len(examples)}
+
+
+def lists_wanted(names: Iterable[str]) -> int:
+    """Return how many recommended items an example these metrics are of; 0: ranks tell them."""
+    lengths = (cutoff_of(name) if _of_lists(name) else int(name == ECE) for name in names)
+    return max(lengths, default=0)
+
+
+def _of_lists(name: str) -> bool:
+    return name not in REGISTERED and name.partition("@")[0] in OF_LISTS
 
 
 def summarise(
@@ -81,19 +258,16 @@ def summarise(
 
     Returns:
         each metric's mean; ``interval``: its 95 % bootstrap interval over users; ``examples``;
-        ``coverage@10``: share of all items that were recommended to anybody;
-        ``mean_popularity@10``: mean training count of the recommended items; ``by_length``:
-        HR@10 and NDCG@10 with intervals by the length of the history.
+        those of ``list_metrics`` at 10; ``ece``: the calibration error of the first item's softmax
+        probability, where there is one; ``by_length``: HR@10 and NDCG@10 with intervals by the
+        length of the history.
     """
-    names, values = _all_metrics(ranked.rank_M)
-    intervals = bootstrap_intervals(values, examples.user_M, seed=seed)
-    shown = ranked.top_MxK[ranked.top_MxK > 0]
+    names = named_metrics()
+    calibration = [] if ranked.confidence_M is None else [ECE]
+    wanted = [*names, *OWN_OF_LISTS, *calibration]
+    values = example_metrics(ranked.rank_M, names)
     return {
-        **mean_metrics(ranked.rank_M),
-        "interval": dict(zip(names, intervals.tolist(), strict=True)),
-        "examples": len(examples),
-        f"coverage@{TOP}": np.unique(shown).size / max(1, popularity_V.size - 1),
-        f"mean_popularity@{TOP}": float(popularity_V[shown].mean()) if shown.size else 0.0,
+        **measure(ranked, examples, popularity_V, wanted, seed=seed),
         "by_length": _by_length(values, examples, seed),
     }
 
@@ -111,7 +285,12 @@ def summarise_cold(
         if chosen_M.any():
             fields = ("start_M", "target_M", "user_M")
             part = replace(examples, **{one: getattr(examples, one)[chosen_M] for one in fields})
-            own = Ranked(ranked.rank_M[chosen_M], ranked.top_MxK[chosen_M])
+            confidence_M = ranked.confidence_M
+            own = Ranked(
+                ranked.rank_M[chosen_M],
+                ranked.top_MxK[chosen_M],
+                None if confidence_M is None else confidence_M[chosen_M],
+            )
             found[name] = summarise(own, part, popularity_V)
     return found
 

@@ -19,7 +19,17 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from echojax.data import Examples
-from echojax.evaluation.tiles import Tile, Top, best, merge_top, no_top, score_tile, without
+from echojax.evaluation.tiles import (
+    Tile,
+    Top,
+    best,
+    mass_of,
+    merge_top,
+    no_top,
+    relative,
+    score_tile,
+    without,
+)
 from echojax.mesh import (
     DATA,
     MODEL,
@@ -34,23 +44,27 @@ from echojax.mesh import (
 )
 from echojax.sharded_embedding import first_row
 
-TOP = 10  # how many recommended items are kept an example, for coverage and popularity
+TOP = 10  # how many recommended items are kept an example, for coverage and the like
 TIES = "an item with the target's score, or NaN, is ranked before the target"
 
-Encode = Callable[[Any, Array, Array], Array]
+Encode = Callable[..., Array]
 Items = Callable[[Any], Array]
-Ranker = Callable[..., tuple[Array, Array]]
+Ranker = Callable[..., tuple[Array, Array, Array]]
 
 
 class Ranked(NamedTuple):
-    """Ranks of M targets (int32, 1 is best) and each example's best items, (M, TOP) int32.
+    """Ranks of M targets (int32, 1 is best) and each example's best items, (M, K) int32.
 
     The best items stand in falling order of score, equal ones by number. One with a score of NaN
-    or minus infinity is never recommended; where fewer than TOP remain, the rest is 0.
+    or minus infinity is never recommended; where fewer than K remain, the rest is 0.
+
+    ``confidence_M`` is the probability that the softmax over the candidates gives the first of
+    them, float32; 0 where there is none, and ``None`` of scores that are no logits.
     """
 
     rank_M: np.ndarray
     top_MxK: np.ndarray
+    confidence_M: np.ndarray | None = None
 
 
 def make_ranker(
@@ -58,41 +72,50 @@ def make_ranker(
     items: Items,
     *,
     num_items: int | None = None,
+    top: int = TOP,
     tile: int = 2**15,
     mesh: Mesh | None = None,
 ) -> Ranker:
-    """Return a jitted ``rank(params, item_ids_BxL, lengths_B, targets_B, excluded_BxS)``.
+    """Return a jitted ``rank(params, item_ids_BxL, lengths_B, targets_B, excluded_BxS, ...)``.
 
     Args:
-        encode: pure ``(params, item_ids_BxL, lengths_B) -> user_BxD``.
+        encode: pure ``(params, item_ids_BxL, lengths_B, *gaps_BxL) -> user_BxD``.
         items: pure ``params -> item_VxD``, or a device's part of it; the scores are
             ``user @ item.T`` in float32.
         num_items: V; rows after it only fill up (``None``: there are none).
+        top: K, how many of the best items are kept.
         tile: items scored at once; memory is (B, tile) and does not grow with the item set.
         mesh: the devices that the histories, and the items, are spread over (``None``: one). Every
             device gets all results.
 
-    ``excluded_BxS`` holds items that are no candidates, padded with 0. The result is
-    ``(rank_B, top_BxK)``, int32.
+    ``excluded_BxS`` holds items that are no candidates, padded with 0; after it come ``gaps_BxL``
+    where the model reads the times between events. The result is
+    ``(rank_B, top_BxK, confidence_B)``, as in ``Ranked``.
     """
     mesh = mesh or one_device()
     axes = axes_of(mesh)
     data = tuple(axis for axis in axes.rows if axis != axes.items)
 
     def rank(
-        params: Any, item_ids_BxL: Array, lengths_B: Array, targets_B: Array, excluded_BxS: Array
-    ) -> tuple[Array, Array]:
-        user_BxD = encode(params, item_ids_BxL, lengths_B)
+        params: Any,
+        item_ids_BxL: Array,
+        lengths_B: Array,
+        targets_B: Array,
+        excluded_BxS: Array,
+        *gaps_BxL: Array,
+    ) -> tuple[Array, Array, Array]:
+        user_BxD = encode(params, item_ids_BxL, lengths_B, *gaps_BxL)
         # The target itself always stays a candidate.
         excluded_BxS = jnp.where(excluded_BxS == targets_B[:, None], 0, excluded_BxS)
         rows = (user_BxD, targets_B, excluded_BxS)
         if axes.items:  # each device ranks the histories of all among its items
             rows = jax.lax.all_gather(rows, axes.items, tiled=True)
-        ranked = _rank_tiles(*rows, items(params), num_items, tile, axes.items)
+        ranked = _rank_tiles(*rows, items(params), num_items, top, tile, axes.items)
         return jax.lax.all_gather(ranked, data, tiled=True) if data else ranked
 
     def mapped(params: Any, item_ids_BxL: Array, *rows: Array) -> Any:
-        in_specs = (state_specs(params), batch_specs(item_ids_BxL), *[P((DATA, MODEL))] * 3)
+        windows, whole = batch_specs(item_ids_BxL), P((DATA, MODEL))
+        in_specs = (state_specs(params), windows, *[whole] * 3, *[windows] * (len(rows) - 3))
         return over_devices(rank, mesh, in_specs, P())(params, item_ids_BxL, *rows)
 
     return jax.jit(mapped)
@@ -104,9 +127,10 @@ def _rank_tiles(
     excluded_BxS: Array,
     item_VxD: Array,
     num_items: int | None,
+    k: int,
     tile: int,
     axis: str | None,
-) -> tuple[Array, Array]:
+) -> tuple[Array, Array, Array]:
     rows, batch = item_VxD.shape[0], user_BxD.shape[0]
     tile = min(tile, rows)
     firsts = jnp.arange(0, rows, tile, dtype=jnp.int32)
@@ -131,21 +155,26 @@ def _rank_tiles(
     if axis:  # it is 0 where the target is another device's
         target_B = jax.lax.psum(target_B, axis)
 
-    def count(found: tuple[Array, Top], first: Array) -> tuple[tuple[Array, Top], None]:
-        rivals_B, top = found
+    Counted = tuple[Array, Top, Array]
+
+    def count(found: Counted, first: Array) -> tuple[Counted, None]:
+        rivals_B, top, mass_B = found
         scored = scores(first)
         candidate_BxC = without(excluded_BxS, scored)
         rival_BxC = candidate_BxC & (scored.item_C != targets_B[:, None])
         rival_BxC &= ~(scored.score_BxC < target_B[:, None])
         rivals_B += jnp.sum(rival_BxC, axis=1, dtype=jnp.int32)
-        return (rivals_B, merge_top(top, scored, candidate_BxC)), None
+        merged = merge_top(top, scored, candidate_BxC)
+        mass_B = relative(mass_B, top, merged) + mass_of(scored, candidate_BxC, merged)
+        return (rivals_B, merged, mass_B), None
 
-    none = (jnp.zeros(batch, jnp.int32), no_top(batch, TOP))
-    (rivals_B, top), _ = jax.lax.scan(count, none, firsts)
+    none = (jnp.zeros(batch, jnp.int32), no_top(batch, k), jnp.zeros(batch, jnp.float32))
+    (rivals_B, top, mass_B), _ = jax.lax.scan(count, none, firsts)
     if axis:
         rivals_B = jax.lax.psum(rivals_B, axis)
-        top = best(jax.lax.all_gather(top, axis, axis=1, tiled=True), TOP)
-    return 1 + rivals_B, top.item_BxK
+        own, top = top, best(jax.lax.all_gather(top, axis, axis=1, tiled=True), k)
+        mass_B = jax.lax.psum(relative(mass_B, own, top), axis)
+    return 1 + rivals_B, top.item_BxK, jnp.where(mass_B > 0, 1 / mass_B, 0)
 
 
 def rank_examples(
@@ -174,11 +203,12 @@ def rank_examples(
         batch = examples.gather(rows[mine])
         # Its width is the same on every host: it is that of the whole batch.
         excluded = seen(examples, rows) if exclude_seen else np.zeros((batch_size, 1), np.int32)
-        inputs = (batch["item_ids"], batch["lengths"], batch["targets"], excluded[mine])
+        inputs = [batch["item_ids"], batch["lengths"], batch["targets"], excluded[mine]]
+        inputs += [batch["gaps"]] if "gaps" in batch else []
         # Nothing is read back before the end: the next batch is gathered while this one runs.
         results.append(ranker(params, *spread(inputs, mesh)))
-    ranks, tops = (np.concatenate(column)[: len(examples)] for column in zip(*results, strict=True))
-    return Ranked(ranks, tops)
+    columns = zip(*results, strict=True)
+    return Ranked(*(np.concatenate(column)[: len(examples)] for column in columns))
 
 
 def seen(examples: Examples, indices: np.ndarray) -> np.ndarray:

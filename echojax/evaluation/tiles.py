@@ -95,3 +95,18 @@ def best(top: Top, k: int) -> Top:
     """Return the k best of several, (B, more than k), of which equal ones come by number."""
     score_BxK, place_BxK = jax.lax.top_k(top.score_BxK, k)
     return Top(score_BxK, jnp.take_along_axis(top.item_BxK, place_BxK, axis=1))
+
+
+def mass_of(tile: Tile, candidate_BxC: Array, top: Top) -> Array:
+    """Return the sum of exp(score - the best score) of a tile's candidates, (B,); NaN is left out.
+
+    One over such a mass of all tiles is the softmax's probability of the best item.
+    """
+    shown_BxC = candidate_BxC & (tile.score_BxC > -jnp.inf)
+    exp_BxC = jnp.exp(tile.score_BxC - top.score_BxK[:, :1])
+    return jnp.sum(jnp.where(shown_BxC, exp_BxC, 0), axis=1)
+
+
+def relative(mass_B: Array, top: Top, new: Top) -> Array:
+    """Return a mass that is relative to the best of ``top`` as one relative to that of ``new``."""
+    return jnp.where(mass_B > 0, mass_B * jnp.exp(top.score_BxK[:, 0] - new.score_BxK[:, 0]), 0)

@@ -12,9 +12,11 @@ from echojax.report.tables import Table, duration
 _HEADLINE = ("ndcg@10", "hr@10", "mrr@10")
 _PLACES = ("_path", "_dir", "plugin", "init_from")  # how the names of flags end that take one
 _NOTE = (
-    "Beside each score stands its 95 % bootstrap interval over users. Coverage@10 is the share of "
-    "the item set that is recommended to anybody, Popularity@10 the mean number of training "
-    "interactions of what is recommended."
+    "Beside each score stands its 95 % bootstrap interval over users. Of the ten items recommended "
+    "to each user: Coverage@10 is the share of the item set that is recommended to anybody, "
+    "Popularity@10 the mean number of training interactions, Novelty@10 the mean self-information "
+    "in bits, Gini@10 how unequally often items are recommended (0: all alike), Serendipity@10 the "
+    "share of users whose target is among them and not among the ten most popular items."
 )
 
 
@@ -34,7 +36,7 @@ def run_page(run: RunRecord, **navigation: Any) -> str:
         tiles=_tiles(run),
         pictures=run_pictures(run),
         tables=_tables(results),
-        notes=[_NOTE] if results else [],
+        notes=[_NOTE, *_calibration(results)] if results else [],
         facts={
             "Data": results.get("dataset"),
             "Protocol": results.get("protocol"),
@@ -51,6 +53,15 @@ def _tables(results: dict[str, Any]) -> list[Table]:
         return []
     test, cold = score_table(results, "test"), cold_table(results)
     return [table for table in (test, cold, score_table(results, "valid")) if table is not None]
+
+
+def _calibration(results: dict[str, Any]) -> list[str]:
+    if "ece" not in results["test"]:
+        return []
+    return [
+        "ECE, the expected calibration error, is by how much the softmax's probability of the "
+        "first item misses the share of users for whom it is right, in the mean over 15 bins of it."
+    ]
 
 
 def _subtitle(run: RunRecord) -> str:

@@ -5,13 +5,17 @@ from typing import Any
 
 import rich.table
 
-from echojax.evaluation.metrics import metric_names
 from echojax.report.tables import Cell, Table
+from echojax.run_files import metrics_in
 
-_WITHOUT_INTERVAL = (
-    ("coverage@10", "Coverage@10", ".4f"),
-    ("mean_popularity@10", "Popularity@10", ",.1f"),
-)
+BEYOND_ACCURACY = {  # label and format
+    "coverage@10": ("Coverage@10", ".4f"),
+    "mean_popularity@10": ("Popularity@10", ",.1f"),
+    "novelty@10": ("Novelty@10", ".2f"),
+    "gini@10": ("Gini@10", ".4f"),
+    "serendipity@10": ("Serendipity@10", ".4f"),
+    "ece": ("ECE", ".4f"),
+}
 _MOST_INTERVALS = 4  # in 80 columns
 
 
@@ -39,7 +43,8 @@ def score_table(results: dict[str, Any], part: str, *, half_intervals: bool = Fa
     """
     systems = systems_of(results, part)
     rows: list[list[Any]] = []
-    for metric in metric_names():
+    names = [metrics_in(one) for one in systems.values()]
+    for metric in [name for name in names[0] if all(name in others for others in names)]:
         row: list[Any] = [metric.upper()]
         for name, one in systems.items():
             low, high = one["interval"][metric]
@@ -48,11 +53,13 @@ def score_table(results: dict[str, Any], part: str, *, half_intervals: bool = Fa
                 note = ""
             row.append(Cell(f"{one[metric]:.4f}", note, best=name == "model"))
         rows.append(row)
-    for metric, label, form in _WITHOUT_INTERVAL:
+    for metric, (label, form) in BEYOND_ACCURACY.items():
         if metric in results[part]:
-            values = {name: format(one[metric], form) for name, one in systems.items()}
-            cells = [Cell(value, best=name == "model") for name, value in values.items()]
-            rows.append([label, *cells])
+            row = [label]
+            for name, one in systems.items():
+                value = format(one[metric], form) if metric in one else "–"
+                row.append(Cell(value, best=name == "model"))
+            rows.append(row)
     title = "Validation scores" if part == "valid" else "Test scores"
     if half_intervals:
         title = f"{part}: {results[part]['examples']:,} examples, ± half of the 95 % interval"
@@ -71,7 +78,7 @@ def cold_table(results: dict[str, Any]) -> Table | None:
     if not parts:
         return None
     columns = {f"{name} items": one for name, one in parts.items()}
-    rows = [_row(metric, columns) for metric in metric_names()]
+    rows = [_row(metric, columns) for metric in metrics_in(next(iter(parts.values())))]
     rows.append(["Test targets", *(f"{one['examples']:,}" for one in columns.values())])
     return Table(["", *columns], rows, "test: items of training (warm) and others (cold)")
 

@@ -17,7 +17,7 @@ from echojax.evaluation.statistics import (
 )
 from echojax.models import HEURISTICS
 from echojax.recipes import Flags
-from echojax.report.run_tables import lagged_count_sizes
+from echojax.report.run_tables import BEYOND_ACCURACY, lagged_count_sizes
 from echojax.report.tables import words
 from echojax.suites.results import Evaluation, Protocol, Ranks, RunResult
 from echojax.suites.runs import Run
@@ -55,8 +55,11 @@ SCHEMA: dict[str, Any] = {
     "validation_ndcg@10": pl.Float64,
     **{f"difference_{name}": pl.Float64 for name in _DIFFERENCE},  # to the reference, in NDCG@10
     "not_tested": pl.String,  # why
+    **dict.fromkeys(BEYOND_ACCURACY, pl.Float64),  # on test, means over seeds
     **_COSTS,
     "trials": pl.Int64,  # settings tried on validation; null where nobody wrote it down
+    "trial_epochs": pl.Float64,  # of all of them together
+    "trial_seconds": pl.Float64,
     "knobs": pl.String,  # what differed between them, as in the best
     "command": pl.String,  # of the first seed
     "from": pl.Int64,  # items in the history
@@ -137,9 +140,12 @@ def _variants(
             of_runs = [run.results for run in results[name].values()]
             row["validation_ndcg@10"] = _mean([one["valid"]["ndcg@10"] for one in of_runs])
             row["by_length"] = by_length(tuple(seeds.values()))
+            row |= _beyond_accuracy([one["test"] for one in of_runs])
             row |= {} if name in heuristic else _cost(of_runs)
-        if protocol is None and (trials := tried_of(suite, planned[0].dataset, name)):
-            row |= {"trials": len(trials), "knobs": words(_knobs(trials))}
+        if protocol is None:
+            row |= _tried(
+                suite, planned[0].dataset, name, [run.results for run in results[name].values()]
+            )
         rows.append(row)
     tested = [row for row in rows if "difference_p" in row]
     for row, p in zip(tested, holm([row["difference_p"] for row in tested]), strict=True):
@@ -161,6 +167,7 @@ def _baselines(run: RunResult, models: set[str]) -> list[dict[str, Any]]:
         if name not in models:
             row = {"variant": name, "not_tested": "no ranks are kept"}
             row["validation_ndcg@10"] = parts["valid"]["ndcg@10"]
+            row |= _beyond_accuracy([parts["test"]])
             if name == "lagged-count":
                 row["sizes"] = lagged_count_sizes(parts)
             rows.append(row | scores((Evaluation(parts["test"], None),)))
@@ -292,6 +299,10 @@ def _ranks(seeds: Sequence[Evaluation]) -> list[Ranks]:
     return kept if len(kept) == len(seeds) else []
 
 
+def _beyond_accuracy(tests: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+    return {name: _mean([one.get(name) for one in tests]) for name in BEYOND_ACCURACY}
+
+
 def _cost(of_runs: list[dict[str, Any]]) -> dict[str, Any]:
     config, train = of_runs[0]["config"], [run["train"] for run in of_runs]
     to_best = [one["seconds"] * one["best_step"] / one["steps"] for one in train if one["steps"]]
@@ -309,6 +320,17 @@ def _cost(of_runs: list[dict[str, Any]]) -> dict[str, Any]:
         "objective": config["objective"],
         "batch_size": config["batch_size"],
     }
+
+
+def _tried(
+    suite: Suite, dataset: str, variant: str, of_runs: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Return what was tried for a variant: what its runs say themselves, or its recipe."""
+    if of_runs and (own := of_runs[0].get("tuning")):
+        names = {"trials": "trials", "epochs": "trial_epochs", "seconds": "trial_seconds"}
+        return {ours: own[name] for name, ours in names.items()} | {"knobs": words(own["found"])}
+    trials = tried_of(suite, dataset, variant)
+    return {"trials": len(trials), "knobs": words(_knobs(trials))} if trials else {}
 
 
 def _knobs(trials: Sequence[Flags]) -> Flags:

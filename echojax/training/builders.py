@@ -27,7 +27,9 @@ from echojax.data import (
     load_dataset,
     windows,
 )
+from echojax.data.gaps import with_gaps
 from echojax.data.item_vectors import read_item_vectors, with_item_vectors
+from echojax.data.order import random_seed
 from echojax.errors import UserError, unknown_name
 from echojax.losses import LOSSES, make_loss
 from echojax.mesh import axes_of, local_rows, padded_rows, place, row_groups
@@ -64,6 +66,7 @@ def resolved(config: Config, *, in_memory: bool = False) -> Config:
     if config.plugin is not None:
         config = dataclasses.replace(config, plugin=load_plugin(config.plugin))
     check_names(config)
+    random_seed(config.ties)
     if config.loss not in LOSSES:
         raise unknown_name("--loss", config.loss, list(LOSSES))
     # What a run that goes on was started on may have been in memory: its folder keeps it.
@@ -106,6 +109,8 @@ def read_data(
     dataset = dataset or _load(config, started=started)
     assert config.max_len is not None
     split = _SPLITS[config.split](dataset, config.max_len)
+    if config.time_gaps:
+        split = with_gaps(dataset, split)
     if config.item_vectors is None:
         return dataset, split
     kept = kept_item_vectors(run_dir) if run_dir is not None and started else None
@@ -148,24 +153,17 @@ def read_run_data(
 
 def _load(config: Config, *, started: bool) -> Dataset:
     """Read the data; a run that has ``started`` keeps titles in its folder."""
-    columns = Columns(
-        config.user_column,
-        config.item_column,
-        config.time_column,
-        config.columns,
-        config.time_format,
-        config.missing_ids,
-        config.data_format,
-    )
     return load_dataset(
         config.dataset,
         data_path=config.data_path,
         data_dir=config.data_dir,
-        columns=columns,
+        columns=Columns.of(config),
         items_path=None if started else config.items_path,
         title_column=None if started else config.title_column,
         k_core=config.k_core,
         duplicates=config.duplicates,
+        time_precision=config.time_precision,
+        ties=config.ties,
     )
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -16,9 +16,17 @@ from echojax.config import Config
 from echojax.data import Dataset, Examples, ItemVectors, Split
 from echojax.errors import UserError
 from echojax.evaluation.baselines import fit_heuristic, rank_by, scorer
-from echojax.evaluation.metrics import mean_metrics, summarise
+from echojax.evaluation.metrics import (
+    CUTOFFS,
+    check_cutoffs,
+    lists_wanted,
+    mean_metrics,
+    measure,
+    named_metrics,
+    summarise,
+)
 from echojax.evaluation.prequential import rank_prequentially
-from echojax.evaluation.ranking import Ranked, Ranker, make_ranker, rank_examples
+from echojax.evaluation.ranking import TOP, Ranked, Ranker, make_ranker, rank_examples
 from echojax.mesh import axes_of, one_device, place
 from echojax.models import HEURISTICS
 from echojax.models.base import CausalModel, with_axes, with_precision
@@ -86,13 +94,18 @@ def encoder_and_items(
 ) -> tuple[Callable[..., jax.Array], Callable[[nnx.State], jax.Array]]:
     """Return how models with this structure encode histories, and give the items' vectors.
 
-    ``encode(params, item_ids_BxL, lengths_B)`` is user_BxD, in the precision that ``config`` asks
-    for, and ``items(params)`` item_VxD.
+    ``encode(params, item_ids_BxL, lengths_B)``, and with gaps ``gaps_BxL``, is user_BxD, in the
+    precision that ``config`` asks for, and ``items(params)`` item_VxD.
     """
 
-    def encode(params: nnx.State, item_ids_BxL: jax.Array, lengths_B: jax.Array) -> jax.Array:
+    def encode(
+        params: nnx.State,
+        item_ids_BxL: jax.Array,
+        lengths_B: jax.Array,
+        gaps_BxL: jax.Array | None = None,
+    ) -> jax.Array:
         model = with_precision(nnx.merge(graphdef, params), config.precision)
-        return with_axes(model, axes_of(mesh)).encode(item_ids_BxL, lengths_B)
+        return with_axes(model, axes_of(mesh)).encode(item_ids_BxL, lengths_B, gaps_BxL=gaps_BxL)
 
     def items(params: nnx.State) -> jax.Array:
         return nnx.merge(graphdef, params).output_embeddings()
@@ -101,7 +114,7 @@ def encoder_and_items(
 
 
 def _rank_prequentially(
-    config: Config, num_items: int, best: LoadedCheckpoint, examples: Examples
+    config: Config, num_items: int, best: LoadedCheckpoint, examples: Examples, top: int = TOP
 ) -> Ranked:
     """Rank a part in few passes; see ``echojax.evaluation.prequential``.
 
@@ -112,9 +125,12 @@ def _rank_prequentially(
     if not isinstance(model, CausalModel) or model.not_causal is not None:
         raise UserError(_NOT_CAUSAL.format(config.model))
 
-    def encode_all(params: nnx.State, item_ids_BxL: jax.Array, lengths_B: jax.Array) -> jax.Array:
+    def encode_all(
+        params: nnx.State, item_ids_BxL: jax.Array, lengths_B: jax.Array, *gaps_BxL: jax.Array
+    ) -> jax.Array:
         model = with_precision(nnx.merge(best.graphdef, params), config.precision)
-        return cast(CausalModel, model).encode_all(item_ids_BxL, lengths_B)
+        gaps = gaps_BxL[0] if gaps_BxL else None
+        return cast(CausalModel, model).encode_all(item_ids_BxL, lengths_B, gaps_BxL=gaps)
 
     _, items = encoder_and_items(config, best.graphdef, one_device())
     return rank_prequentially(
@@ -125,15 +141,25 @@ def _rank_prequentially(
         num_items=num_items,
         batch_size=config.eval_batch_size or 1024,
         exclude_seen=config.exclude_seen,
+        top=top,
     )
 
 
 def make_evaluator(
-    config: Config, dataset: Dataset, split: Split, graphdef: nnx.GraphDef, mesh: Mesh
+    config: Config,
+    dataset: Dataset,
+    split: Split,
+    graphdef: nnx.GraphDef,
+    mesh: Mesh,
+    *,
+    top: int = TOP,
 ) -> Evaluator:
-    """Return the evaluator of models with this structure, users spread over ``mesh``."""
+    """Return the evaluator of models with this structure, users spread over ``mesh``.
+
+    ``top``: how many of an example's best items are kept.
+    """
     encode, items = encoder_and_items(config, graphdef, mesh)
-    ranker = make_ranker(encode, items, num_items=dataset.num_items, mesh=mesh)
+    ranker = make_ranker(encode, items, num_items=dataset.num_items, top=top, mesh=mesh)
     counts_V = training_counts(split.train, dataset.num_items)
     return Evaluator(config, split, ranker, counts_V, mesh, dataset.item_vectors)
 
@@ -154,13 +180,35 @@ class RankedRun(NamedTuple):
     popularity_V: np.ndarray
 
 
-def evaluate_run(folder: Path, part: str, **options: Any) -> dict[str, Any]:
-    """Return the results of one part as ``summarise`` gives them, and the "step" they are of.
+def evaluate_run(
+    folder: Path,
+    part: str,
+    *,
+    metrics: Sequence[str] | None = None,
+    cutoffs: Sequence[int] | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """Return the results of one part, and the "step" they are of.
 
-    Arguments and errors are those of ``rank_run``.
+    Args:
+        folder: the run folder.
+        part: "valid" or "test".
+        metrics: as of ``named_metrics``.
+        cutoffs: likewise; where both are ``None``, the results are those of ``summarise``, else of
+            ``measure``.
+        options: other arguments of ``rank_run``.
+
+    Raises:
+        UserError: as ``rank_run``, ``named_metrics`` and ``measure``.
     """
-    run = rank_run(folder, part, **options)
-    return {"step": run.step, **summarise(run.ranked, run.examples, run.popularity_V)}
+    if metrics is None and cutoffs is None:
+        run = rank_run(folder, part, **options)
+        return {"step": run.step, **summarise(run.ranked, run.examples, run.popularity_V)}
+    read_own_config(folder)  # and the plug-in that registers metrics
+    names = named_metrics(metrics, CUTOFFS if cutoffs is None else cutoffs)
+    run = rank_run(folder, part, names=names, **options)
+    values = measure(run.ranked, run.examples, run.popularity_V, names)
+    return {"step": run.step, **values}
 
 
 def rank_run(
@@ -171,6 +219,7 @@ def rank_run(
     prequential: bool = False,
     data_dir: str | None = None,
     data_path: str | None = None,
+    names: Sequence[str] = (),
 ) -> RankedRun:
     """Rank a part of a run's data by its best checkpoint.
 
@@ -181,10 +230,12 @@ def rank_run(
         prequential: score all events of a window in one pass of a causal model.
         data_dir: where the data lies now.
         data_path: where the run's own file lies now.
+        names: full names of the metrics that are wanted.
 
     Raises:
-        UserError: no run, no checkpoint that can be read, other data than the run's, or a
-            prequential evaluation that its split or model does not allow.
+        UserError: no run, no checkpoint that can be read, other data than the run's, fewer items
+            than a metric's cutoff, or a prequential evaluation that its split or model does not
+            allow.
     """
     own = config = read_own_config(folder)
     if exclude_seen is not None:
@@ -197,15 +248,19 @@ def rank_run(
     if prequential and config.model in HEURISTICS:
         raise UserError(_NOT_CAUSAL.format(config.model))
     dataset, split = read_run_data(folder, config, data_dir=data_dir, data_path=data_path)
+    check_cutoffs(names, dataset.num_items - 1)
+    top = lists_wanted(names) or TOP
     examples, counts_V = getattr(split, part), training_counts(split.train, dataset.num_items)
     if config.model in HEURISTICS:
         score = scorer(fit_heuristic(own, split, dataset.num_items))
-        ranked = rank_by(score, examples, dataset.num_items, exclude_seen=config.exclude_seen)
+        ranked = rank_by(
+            score, examples, dataset.num_items, exclude_seen=config.exclude_seen, top=top
+        )
         return RankedRun(0, ranked, examples, counts_V)
     best = load_checkpoint(folder, config, dataset.num_items)
     log.info(f"step {best.step} of {folder}")
     if prequential:
-        ranked = _rank_prequentially(config, dataset.num_items, best, examples)
+        ranked = _rank_prequentially(config, dataset.num_items, best, examples, top)
         return RankedRun(best.step, ranked, examples, counts_V)
-    evaluate = make_evaluator(config, dataset, split, best.graphdef, one_device())
+    evaluate = make_evaluator(config, dataset, split, best.graphdef, one_device(), top=top)
     return RankedRun(best.step, evaluate.rank(best.params, part), examples, counts_V)

@@ -130,7 +130,7 @@ def train_members(
         for config, folder in zip(configs, folders, strict=True):
             given = dataclasses.replace(config, run_dir=str(folder), resume=True)
             held.enter_context(create_or_resume_run_dir(given))
-            fill_folders({folder: config}, dataset, in_memory=None)
+            fill_folders({folder: config}, dataset, None, split.gap_unit)
             groups[program_key(config)].append((given, folder))
         teams = [
             _Team(members, dataset, split, console, interrupts, stopped_line)
@@ -145,7 +145,7 @@ def train_members(
                 team.train(epoch)
             scores = {i: run.history[epoch] for i, run in enumerate(runs) if epoch in run.history}
             for i in decide(epoch, scores) if decide is not None and scores else ():
-                runs[i].ended = "stopped by the search"
+                runs[i].ended = runs[i].stop_reason() or "stopped by the search"
                 runs[i].history = {e: ndcg for e, ndcg in runs[i].history.items() if e <= epoch}
         if interrupts.signum:  # it came after the last step
             raise Interrupted(stopped_line, interrupts.signum)
@@ -184,7 +184,7 @@ class _Team:
         self._counts_V, self._num_items = target_counts(dataset, split), dataset.num_learned
         graphdef, self.runs = open_runs(config, members, dataset, feed.per_epoch, _go_back)
         for run in self.runs:
-            run.name, run.ends_alone = run.folder.name, True
+            run.ends_alone = True
         values = {name: {getattr(config, name) for config, _ in members} for name in KNOBS}
         self._varying = [name for name, different in values.items() if len(different) > 1]
         # Where some decay and others do not, the program has the state of those that do.

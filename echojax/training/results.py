@@ -15,8 +15,14 @@ from rich.table import Table
 from echojax.arrays import read_arrays, write_arrays
 from echojax.config import Config, as_dict
 from echojax.data import Dataset, Examples, Split
+from echojax.data.order import order_words
 from echojax.evaluation.baselines import evaluate_baselines, fit_heuristic, rank_by, scorer
-from echojax.evaluation.metrics import metric_names, metrics_of, summarise, summarise_cold
+from echojax.evaluation.metrics import (
+    example_metrics,
+    named_metrics,
+    summarise,
+    summarise_cold,
+)
 from echojax.evaluation.ranking import TIES, Ranked
 from echojax.evaluation.statistics import seed_estimates
 from echojax.files import write_json
@@ -40,6 +46,7 @@ def log_data(dataset: Dataset, split: Split) -> None:
         )
     known = facts.get("time") != "position"
     ties = f"tie share {facts['tie_share']:.2f}" if known else "no times: order as in the file"
+    ties += f", {order_words(facts)}" if "order" in facts else ""
     lengths = "/".join(str(n) for n in facts["history_length"].values())
     log.info(
         f"data: {dataset.name}  {facts['users']:,} users  {facts['items']:,} items  "
@@ -183,7 +190,9 @@ def summarise_seeds(
 def _seeds_part(part: str, folders: list[Path], results: list[dict[str, Any]]) -> dict[str, Any]:
     rank, user = names = (f"{part}_rank_M", f"{part}_user_M")
     arrays = [read_arrays(folder / "ranks.npz", names) for folder in folders]
-    estimates = seed_estimates([metrics_of(one[rank]) for one in arrays], arrays[0][user])
+    metrics = named_metrics()
+    values = [example_metrics(one[rank], metrics) for one in arrays]
+    estimates = seed_estimates(values, arrays[0][user])
     return {
         name: {
             "mean": one.mean,
@@ -191,14 +200,14 @@ def _seeds_part(part: str, folders: list[Path], results: list[dict[str, Any]]) -
             "values": [result[part][name] for result in results],
             "interval": one.interval,
         }
-        for name, one in zip(metric_names(), estimates, strict=True)
+        for name, one in zip(metrics, estimates, strict=True)
     }
 
 
 def _seeds_table(summary: dict[str, Any]) -> Table:
     title = f"{len(summary['seeds'])} seeds: mean +- spread [95 % over users]"
     table = Table("", *PARTS, title=title)
-    for name in metric_names():
+    for name in named_metrics():
         estimates = [summary[part][name] for part in PARTS]
         table.add_row(
             name.upper(),

@@ -106,7 +106,7 @@ def run(
         if (facts := dataset.fingerprint.get("item_vectors")) is not None:
             agree("item vectors", {"sha256 of the item vectors": facts["sha256"][:12]})
         folders = dict([(folder, config), *((f, c) for c, f in seeds)])
-        on_main_process(fill_folders, folders, dataset, in_memory)
+        on_main_process(fill_folders, folders, dataset, in_memory, split.gap_unit)
 
         if config.model in HEURISTICS:
             if is_main_process():
@@ -186,7 +186,12 @@ def _of_any_host(signum: int) -> int:
     return int(np.max(multihost_utils.process_allgather(np.int32(signum))))
 
 
-def fill_folders(folders: dict[Path, Config], dataset: Dataset, in_memory: Dataset | None) -> None:
+def fill_folders(
+    folders: dict[Path, Config],
+    dataset: Dataset,
+    in_memory: Dataset | None,
+    gap_unit: float | None,
+) -> None:
     """Fill run folders that are new; check that the others were made on this data.
 
     They keep the data set as it was given, where it was in memory.
@@ -195,7 +200,7 @@ def fill_folders(folders: dict[Path, Config], dataset: Dataset, in_memory: Datas
         if (folder / "config.json").exists():
             check_same_data(folder, dataset)
         else:
-            write_start(folder, config, dataset, in_memory=in_memory)
+            write_start(folder, config, dataset, in_memory=in_memory, gap_unit=gap_unit)
 
 
 def open_runs(
@@ -222,7 +227,7 @@ def open_runs(
         model = build_model(seed_config, dataset.num_learned)
         optimizer, seed = make_optimizer(seed_config), seed_config.seed
         graphdef, start = create_state(model, optimizer, seed, projection)
-        name = f"seed {seed_config.seed}" if len(seeds) > 1 else ""
+        name = folder.name.replace("-", " ") if len(seeds) > 1 else ""
         progress = TrainingProgress()
         runs.append(SeedRun(seed_config, folder, start, progress, checkpoints, per_epoch, name))
         starts.append(start)

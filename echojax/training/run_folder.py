@@ -1,6 +1,7 @@
 """The run folder: never overwritten, resumed only by the configuration that made it."""
 
 import dataclasses
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -183,7 +184,12 @@ def read_own_config(path: Path) -> Config:
 
 
 def write_start(
-    path: Path, config: Config, dataset: Dataset, *, in_memory: Dataset | None = None
+    path: Path,
+    config: Config,
+    dataset: Dataset,
+    *,
+    in_memory: Dataset | None = None,
+    gap_unit: float | None = None,
 ) -> None:
     """Fill a new run folder; what makes it one, ``config.json``, comes last.
 
@@ -192,6 +198,7 @@ def write_start(
         config: what it is made with.
         dataset: what it is made on; its titles are kept for whoever asks the run without it.
         in_memory: the data set as it was given, where it was in memory only: the folder keeps it.
+        gap_unit: that of the model's gaps (``echojax.data.gaps``), where it reads some.
     """
     path.mkdir(parents=True, exist_ok=True)
     if in_memory is not None:
@@ -209,6 +216,8 @@ def write_start(
         trained = np.array(vectors.trained)
         arrays = {"ids": vectors.ids_N, "vectors": vectors.vectors_NxF, "trained": trained}
         write_arrays(path / _VECTORS, arrays)
+    if gap_unit is not None:
+        items["gap_unit"] = gap_unit
     write_json(path / "items.json", items)
     # The run may go on from another folder than it began in.
     data_path = config.data_path and os.path.abspath(config.data_path)
@@ -218,6 +227,7 @@ def write_start(
 class _Items(TypedDict):
     item_ids: list[str]
     titles: NotRequired[list[str]]
+    gap_unit: NotRequired[float]
 
 
 def read_items(path: Path) -> tuple[np.ndarray, dict[str, str]]:
@@ -239,6 +249,20 @@ def read_items(path: Path) -> tuple[np.ndarray, dict[str, str]]:
         )
     pairs = zip(item_ids, titles, strict=False)
     return np.array(item_ids, dtype=str), {item: title for item, title in pairs if title}
+
+
+def read_gap_unit(path: Path, config: Config) -> float | None:
+    """Return the unit of the gaps that the model of the run in a folder reads, if it reads any.
+
+    Raises:
+        UserError: its items.json is missing or damaged, or has none.
+    """
+    if not config.time_gaps:
+        return None
+    unit = read_record(path / "items.json", _Items).get("gap_unit", 0.0)
+    if not 0 < unit < math.inf:
+        raise UserError(f"{path / 'items.json'} has no 'gap_unit' above 0; restore it from a copy")
+    return unit
 
 
 def kept_dataset(path: Path, name: str) -> Dataset | None:

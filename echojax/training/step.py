@@ -109,8 +109,9 @@ def make_train_step(
             rates that are arrays.
 
     The batch holds ``item_ids`` (B, L), ``lengths``, ``targets`` and ``weights`` (B,); rows of
-    weight 0 pad the last batch of an epoch. The loss is the weighted mean over the predictions.
-    ``vectors`` are the items' (``projection.as_params``) where the parameters have a projection.
+    weight 0 pad the last batch of an epoch. With gaps it holds ``gaps`` (B, L) too. The loss is the
+    weighted mean over the predictions. ``vectors`` are the items' (``projection.as_params``) where
+    the parameters have a projection.
     """
     predict = OBJECTIVES[objective]
 

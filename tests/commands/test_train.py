@@ -11,6 +11,7 @@ import pytest
 
 from echojax.machine import commit
 from tests.commands.conftest import SMALL, WHOLE
+from tests.commands.test_bad_input import only_line
 
 METRICS = [f"{kind}@{k}" for kind in ("hr", "ndcg", "mrr") for k in (5, 10, 20)]
 
@@ -80,6 +81,33 @@ def test_evaluate_gives_the_same_numbers(finished, call, tmp_path):
         step = results["train"]["best_step"]
         assert json.loads(output.read_text()) == {"step": step, **results[part]}
         assert f"hr@10    {results[part]['hr@10']:.6f}" in out
+
+
+def test_evaluate_gives_the_metrics_that_are_asked_for(finished, call, tmp_path):
+    folder, _ = finished
+    test = json.loads((folder / "results.json").read_text())["test"]
+    ask, output = ["evaluate", "--run-dir", folder], tmp_path / "found.json"
+    code, out, err = call(*ask, "--metrics", "recall, gini,ece", "--ks", "10,1", "--output", output)
+    assert code == 0, err
+    found = json.loads(output.read_text())
+    assert list(found) == ["step", "recall@10", "recall@1", "gini@10", "gini@1", "ece", "interval",
+                           "examples"]  # fmt: skip
+    assert [found["recall@10"], found["gini@10"], found["ece"]] == [
+        test["hr@10"], test["gini@10"], test["ece"]
+    ]  # fmt: skip
+    low, high = found["interval"]["recall@1"]
+    assert f"recall@1  {found['recall@1']:.6f}  [{low:.6f}, {high:.6f}]" in out
+    assert f"gini@1   {found['gini@1']:.6f}\n" in out
+    for words, says in (
+        (["--metrics", "recal"], "unknown metric 'recal'; did you mean 'recall'"),
+        (["--metrics", "gini@99"], "gini@99: there are only 30 items"),
+        (["--ks", "5,99"], "hr@99: there are only 30 items"),
+        (["--ks", "0"], "--ks takes whole numbers of at least 1, such as 5,10, not 0"),
+        (["--ks", "5,ten"], "--ks takes whole numbers between commas, such as 5,10, not 'ten'"),
+    ):
+        code, _, err = call(*ask, *words)
+        assert code == 2
+        assert says in only_line(err)
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import shlex
 
 import pytest
 
+import echojax
 from tests.commands.test_bad_input import only_line
 from tests.conftest import ROOT
 
@@ -48,6 +49,11 @@ def test_the_page_does_what_it_says(call, data_file, tmp_path, monkeypatch, caps
     for part in (results["test"], results["baselines"]["popularity"]["test"]):
         low, high = part["interval"]["hr@1"]
         assert 0 <= low <= part["hr@1"] <= high <= part["interval"]["hr@5"][1]
+    clicks = echojax.Run.load(tmp_path / "runs/clicks")
+    assert clicks.metrics["hr@1"] == clicks.evaluate()["hr@1"] == results["test"]["hr@1"]
+    both = echojax.compare({"one": clicks, "other": clicks}, metric="hr@1")
+    assert both["hr@1"].to_list() == [clicks.metrics["hr@1"]] * 2
+    assert "HR@1<" in (tmp_path / "runs/clicks/report.html").read_text()
     code, out, err = call(
         "train", "--run-dir", "runs/lru", "--resume", "--max-steps", "4", cwd=tmp_path
     )

@@ -1,5 +1,7 @@
 """What ``echojax data`` says of a file."""
 
+import json
+
 import pytest
 
 from echojax.commands import data as command
@@ -56,6 +58,20 @@ def test_data_without_files_or_times(write):
     assert (found.before.ties, found.before.span) == (None, None)
     with pytest.raises(UserError, match="unknown --dataset 'ml1m'; did you mean 'ml-1m'"):
         describe("ml1m")
+
+
+def test_all_of_it_as_json(write, capsys):
+    path = write("a.csv", CSV)
+    command.main([str(path), "--k-core", "3", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert found["after"]["events"] == 18
+    assert [one["ties"] for one in found["order"]["orders"]] == ["file", "random"] * 2
+    command.main([str(path), "--k-core", "9", "--json", "--ties", "random:1"])
+    found = json.loads(capsys.readouterr().out)
+    assert (found["after"], found["order"]) == (None, None)
+    assert found["problem"].startswith("a: 0 users")
+    with pytest.raises(UserError, match="--ties 'x': must be file, or random:SEED"):
+        command.main([str(path), "--ties", "x"])
 
 
 def test_the_command_prints_what_is_safe(write, capsys):

@@ -3,12 +3,21 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from echojax.data import Examples, leave_one_out
+from echojax.errors import UserError
 from echojax.evaluation import Ranked, bootstrap_intervals, metric_names, summarise
-from echojax.evaluation.metrics import metrics_of
+from echojax.evaluation.metrics import (
+    calibration_error,
+    check_cutoffs,
+    example_metrics,
+    list_metrics,
+    measure,
+    metrics_of,
+    named_metrics,
+)
 
 
 @given(st.lists(st.integers(1, 100), min_size=1, max_size=20))
@@ -19,6 +28,152 @@ def test_metrics_follow_their_formulas(ranks):
             assert values[f"hr@{k}"][m] == (rank <= k)
             assert values[f"ndcg@{k}"][m] == pytest.approx((rank <= k) / math.log2(1 + rank))
             assert values[f"mrr@{k}"][m] == pytest.approx((rank <= k) / rank)
+
+
+def test_other_names_of_one_relevant_item():
+    names = named_metrics(["recall", "precision", "map", "recall@3"], (2, 4))
+    assert names == ["recall@2", "recall@4", "precision@2", "precision@4", "map@2", "map@4",
+                     "recall@3"]  # fmt: skip
+    found = example_metrics(np.array([1, 3, 5]), names)
+    assert found.tolist() == [
+        [1, 1, 1 / 2, 1 / 4, 1, 1, 1],
+        [0, 1, 0, 1 / 4, 0, 1 / 3, 1],
+        [0, 0, 0, 0, 0, 0, 0],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("metrics", "cutoffs", "says"),
+    [
+        (["recal"], (5,), "unknown metric 'recal'; did you mean 'recall'"),
+        (["hr@0"], (5,), "unknown metric 'hr@0'"),
+        (["ece@5"], (5,), "unknown metric 'ece@5'"),
+        ([3], (5,), "unknown metric 3"),
+        (["hr"], (), "--ks names no cutoff; give one or more"),
+        (None, (0,), "--ks takes whole numbers of at least 1, such as 5,10, not 0"),
+        (None, (True,), "not True"),
+        (None, (2.5,), "not 2.5"),
+        (["hr"], ("5",), "not '5'"),
+    ],
+)
+def test_odd_names_and_cutoffs_are_one_line(metrics, cutoffs, says):
+    with pytest.raises(UserError) as refused:
+        named_metrics(metrics, cutoffs)
+    assert says in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_cutoff_is_among_the_items():
+    check_cutoffs(["hr@7", "ece", "mrr@20"], 7)  # 20 is one that every run reports
+    with pytest.raises(UserError, match="gini@8: there are only 7 items; name a smaller cutoff"):
+        check_cutoffs(["hr@7", "gini@8"], 7)
+
+
+def of_targets(*targets):
+    """Return examples of these target items, one a user."""
+    items_T = np.ravel(np.column_stack([np.ones(len(targets)), targets])).astype(np.int32)
+    start = np.arange(len(targets)) * 2
+    return Examples(items_T, start, start + 1, np.arange(len(targets), dtype=np.int32), 4)
+
+
+def test_lists_by_hand():
+    """Five items, of which training has 8, 4, 2, 2 and 0 interactions."""
+    popularity = np.array([99, 8, 4, 2, 2, 0])
+    top = np.array([[1, 3, 2], [1, 2, 3], [1, 5, 0]], np.int32)
+    ranked = Ranked(np.array([2, 3, 1], np.int32), top)
+    found = list_metrics(ranked, of_targets(3, 2, 1), popularity, 2)
+    # Shown are 1 three times, 2, 3 and 5 once; their shares are 1/2, 1/4, 1/8 and (as of one) 1/16.
+    assert found == {
+        "coverage@2": 4 / 5,
+        "mean_popularity@2": (3 * 8 + 4 + 2 + 0) / 6,
+        "novelty@2": (3 * 1 + 2 + 3 + 4) / 6,
+        # Sorted: 0 1 1 1 3, with weights -4 -2 0 2 4.
+        "gini@2": (-2 + 0 + 2 + 12) / (5 * 6),
+        # The first is a hit on the third most popular; the second misses, the third is popular.
+        "serendipity@2": 1 / 3,
+    }
+    # Items 3 and 4 are alike popular: with ties against them, both are fourth.
+    assert list_metrics(ranked, of_targets(3, 2, 1), popularity, 3)["serendipity@3"] == 1 / 3
+    nothing = Ranked(np.array([9], np.int32), np.zeros((1, 3), np.int32))
+    assert set(list_metrics(nothing, of_targets(3), popularity, 2).values()) == {0}
+
+
+@st.composite
+def lists(draw):
+    items, users = draw(st.integers(1, 12)), draw(st.integers(1, 6))
+    popularity = [0, *draw(st.lists(st.integers(0, 9), min_size=items, max_size=items))]
+    some = st.lists(st.integers(1, items), max_size=10, unique=True)
+    rows = draw(st.lists(some, min_size=users, max_size=users))
+    number = st.tuples(st.integers(1, items), st.integers(1, items))
+    pairs = draw(st.lists(number, min_size=users, max_size=users))
+    return np.array(popularity), rows, pairs, draw(st.integers(1, 10))
+
+
+@given(lists())
+@settings(deadline=None)
+def test_lists_follow_their_definitions(case):
+    popularity, rows, pairs, k = case
+    items, total = len(popularity) - 1, max(1, popularity.sum())
+    times, seen, information, surprises = [0] * items, 0, 0.0, 0
+    popular = 0
+    for row, (rank, target) in zip(rows, pairs, strict=True):
+        for item in row[:k]:
+            seen += 1
+            times[item - 1] += 1
+            popular += popularity[item]
+            information -= math.log2(max(1, popularity[item]) / total)
+        before = sum(popularity[v] >= popularity[target] for v in range(1, items + 1))
+        surprises += rank <= k and before > k
+    spread = sum(abs(a - b) for a in times for b in times)
+    expected = {
+        "coverage": sum(n > 0 for n in times) / items,
+        "mean_popularity": popular / max(1, seen),
+        "novelty": information / max(1, seen),
+        "gini": spread / (2 * items * max(1, seen)),  # half the relative mean difference
+        "serendipity": surprises / len(rows),
+    }
+    ranks, targets = np.array(pairs, np.int32).T
+    found = list_metrics(Ranked(ranks, shown(*rows)), of_targets(*targets), popularity, k)
+    assert found == {f"{name}@{k}": pytest.approx(value) for name, value in expected.items()}
+
+
+def test_calibration_by_hand():
+    """Two bins: (.2, .2667] with one of two right, (.8667, .9333] with one right."""
+    confidence = np.array([0.25, 0.22, 0.9], np.float32)
+    error = calibration_error(confidence, np.array([True, False, True]))
+    assert error == pytest.approx((abs(0.25 + 0.22 - 1) + abs(0.9 - 1)) / 3)
+    assert calibration_error(np.array([0.0, 1.0], np.float32), np.array([False, True])) == 0
+
+
+@given(st.lists(st.tuples(st.floats(0, 1, width=32), st.booleans()), min_size=1, max_size=40))
+def test_calibration_follows_its_definition(pairs):
+    error = 0.0
+    for b in range(15):
+        inside = [(c, r) for c, r in pairs if b / 15 < c <= (b + 1) / 15 or (b == 0 and c == 0)]
+        if inside:
+            confidence = sum(c for c, _ in inside) / len(inside)
+            right = sum(r for _, r in inside) / len(inside)
+            error += len(inside) / len(pairs) * abs(confidence - right)
+    confidence, right = map(np.array, zip(*pairs, strict=True))
+    assert calibration_error(confidence.astype(np.float32), right) == pytest.approx(error)
+
+
+def test_measured_are_those_that_are_asked_for():
+    ranked = Ranked(np.array([1, 2, 4], np.int32), shown([1, 2, 3], [2, 3], [2, 1]))
+    confidence = ranked._replace(confidence_M=np.full(3, 1 / 3, np.float32))
+    examples, popularity = of_targets(1, 3, 3), np.array([0, 4, 4, 4])
+    names = ["ece", "novelty@1", "recall@2", "gini@2"]
+    found = measure(confidence, examples, popularity, names)
+    assert list(found) == [*names, "interval", "examples"]
+    assert found["recall@2"] == 2 / 3
+    assert found["novelty@1"] == pytest.approx(math.log2(3))
+    assert found["ece"] == pytest.approx(0, abs=1e-7)
+    assert list(found["interval"]) == ["recall@2"]
+    assert measure(ranked, examples, popularity, ["coverage@1"])["interval"] == {}
+    with pytest.raises(UserError, match="ece is of a learned model"):
+        measure(ranked, examples, popularity, names)
+    assert "ece" not in summarise(ranked, examples, popularity)
+    assert summarise(confidence, examples, popularity)["ece"] == found["ece"]
 
 
 def test_names_stand_in_order():

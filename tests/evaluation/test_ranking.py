@@ -51,6 +51,15 @@ def catalogues(draw):
     return user, item, np.array(draw(target), np.int32), np.array(draw(excluded), np.int32)
 
 
+def first_of_softmax(scores, target, excluded):
+    """Return the largest probability of the softmax over the candidates; 0 of none or infinity."""
+    shown = [v for v in range(1, len(scores)) if v == target or v not in set(excluded)]
+    logits = [float(scores[v]) for v in shown if scores[v] > -np.inf]
+    if not logits or np.inf in logits:
+        return 0
+    return np.exp(max(logits)) / np.sum(np.exp(logits))
+
+
 @pytest.mark.parametrize("tile", RANKERS)
 @given(catalogue=catalogues())
 @settings(max_examples=60, deadline=None)
@@ -66,6 +75,9 @@ def test_jitted_ranks_follow_the_definition_and_equal_the_twin(by_definition, ti
         expected, top = by_definition(scores[b], targets[b], excluded[b])
         assert ours.rank_M[b] == expected
         assert ours.top_MxK[b].tolist() == top
+        assert ours.confidence_M[b] == pytest.approx(
+            first_of_softmax(scores[b], targets[b], excluded[b])
+        )
 
 
 @pytest.mark.parametrize("tile", [7, 64, 1000, 2**15])
@@ -104,6 +116,15 @@ def test_rows_after_the_last_item_are_no_candidates(tile):
     ranked = rank(ranker, np.ones((3, 1), np.float32), item, [1, 2, 3], np.zeros((3, 1), np.int32))
     assert ranked.rank_M.tolist() == [3, 2, 1]
     assert ranked.top_MxK.tolist() == [[3, 2, 1] + [0] * 7] * 3
+
+
+def test_as_many_are_kept_as_asked_for():
+    item = np.array([[0], [1], [2], [3], [4]], np.float32)
+    ranker = make_ranker(encode, items, top=3, tile=2)
+    ranked = rank(ranker, np.ones((1, 1), np.float32), item, [1], np.zeros((1, 1), np.int32))
+    twin = rank_in_scores(np.arange(5.0)[None], np.array([1]), top=3)
+    assert ranked.top_MxK.tolist() == twin.top_MxK.tolist() == [[4, 3, 2]]
+    assert ranked.confidence_M[0] == pytest.approx(np.exp(4) / np.exp([1, 2, 3, 4]).sum())
 
 
 def test_low_precision_models_are_ranked_in_float32():

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import html
+import json
 import re
 from xml.etree import ElementTree
 
@@ -128,6 +129,32 @@ def test_what_was_tried_stands_with_each_row(make_suite, tmp_path):
     }
     assert text_of(page).count("Tried: with how many settings") == 2
     assert table_of(page, "Ablation")["no-filter"][8] == "–"
+
+
+def test_beyond_accuracy(shown):
+    """Means over seeds; columns that no run knows, such as the calibration, are left out."""
+    out, runs = shown
+    table = table_of((out / "page.html").read_text(), "Beyond accuracy")
+    assert set(table) == {*SKILL, "markov", "optimum"}
+    tests = [json.loads((run.folder / "results.json").read_text())["test"]
+             for run in runs if run.variant == "hstu"]  # fmt: skip
+    names = ("coverage@10", "mean_popularity@10", "novelty@10", "gini@10", "serendipity@10")
+    means = [np.mean([test[name] for test in tests]) for name in names]
+    assert [float(cell) for cell in table["hstu"]] == pytest.approx(means, abs=0.006)
+
+
+def test_what_tuning_found_stands_with_its_row(make_suite):
+    suite, runs, out = make_suite()
+    found = {"trials": 20, "epochs": 295.0, "seconds": 412.3, "found": {"learning_rate": 0.003}}
+    for run in runs:
+        write_run(run, 2)
+        if run.variant == "hstu":
+            path = run.folder / "results.json"
+            path.write_text(json.dumps(json.loads(path.read_text()) | {"tuning": found}))
+    page = page_of(suite, runs, out)
+    assert table_of(page, "Scores")["hstu"][8] == (
+        "20 trials learning rate: 0.003 (295 epochs, 412 s together)"
+    )
 
 
 def test_cost_and_lengths(shown):
