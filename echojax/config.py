@@ -148,11 +148,9 @@ class ModelFlags:
     item_vectors_use: Literal["add", "replace"] = "add"
     """The learned linear map of the vectors is added to the id embedding, or replaces it."""
     lags: ModelSize = None
-    """J of the lagged count: the newest items that count, and how soon is soon (None: 1, 2, 4 or 8,
-    whichever is best on validation)."""
+    """J of the lagged count: so many newest items and next events (None: chosen on validation)."""
     damping: Annotated[Annotated[float, Meta(ge=0, le=1)] | None, Fact.MODEL_SIZE] = None
-    """a of the lagged count: how far frequent items count less (None: 0, 0.5 or 1, by
-    validation)."""
+    """a of the lagged count: how far frequent items count less (None: chosen on validation)."""
     max_len: Size | None = None
     """How many of the newest items are read (None: 200 for ml-1m, the data set's own elsewhere)."""
     time_gaps: bool = False
