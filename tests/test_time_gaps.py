@@ -13,13 +13,16 @@ import pytest
 
 import echojax
 from echojax import UserError
+from echojax.config import Config
 from echojax.data import Dataset, leave_one_out, windows
 from echojax.data.gaps import log_gaps, with_gaps
+from echojax.evaluation.prequential import passes
 from echojax.explore.answers import answers
 from echojax.explore.question import Question
 from echojax.explore.runs import read_explored
 from echojax.serving.history_file import answer_file
 from echojax.training import results
+from echojax.training.run_folder import read_gap_unit
 
 ITEMS, USERS, EVENTS = 12, 300, 9
 SMALL = {
@@ -170,11 +173,10 @@ def dataset(times_T, lengths, kind="source"):
 
 
 def all_rows(data, max_len=3):
-    """Return the batches of every part, and of training's windows."""
+    """Return the batches of every part, of training's windows, and of a prequential evaluation."""
     split = with_gaps(data, leave_one_out(data, max_len))
-    parts = {"windows": windows(split.train)} | {
-        p: getattr(split, p) for p in ("train", "valid", "test")
-    }
+    parts = {p: getattr(split, p) for p in ("train", "valid", "test")}
+    parts |= {"windows": windows(split.train), "passes": passes(split.test).windows}
     return {name: part.gather(np.arange(len(part))) for name, part in parts.items()}
 
 
@@ -214,3 +216,11 @@ def test_the_unit_of_the_source_does_not_matter():
 def test_data_without_times_between_events_are_refused(data, says):
     with pytest.raises(UserError, match=f"--time-gaps.*{says}"):
         with_gaps(data, leave_one_out(data, 3))
+
+
+@pytest.mark.parametrize("unit", ["", ', "gap_unit": 0', ', "gap_unit": -1.5'])
+def test_a_run_without_its_unit_is_refused(unit, tmp_path):
+    (tmp_path / "items.json").write_text(f'{{"item_ids": [""]{unit}}}')
+    assert read_gap_unit(tmp_path, Config()) is None
+    with pytest.raises(UserError, match="has no 'gap_unit' above 0; restore it"):
+        read_gap_unit(tmp_path, Config(time_gaps=True))

@@ -13,7 +13,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from echojax.config import Config
-from echojax.data import Dataset, Examples, Split
+from echojax.data import Dataset, Examples, ItemVectors, Split
 from echojax.errors import UserError
 from echojax.evaluation.baselines import fit_heuristic, rank_by, scorer
 from echojax.evaluation.metrics import (
@@ -27,10 +27,11 @@ from echojax.evaluation.metrics import (
 )
 from echojax.evaluation.prequential import rank_prequentially
 from echojax.evaluation.ranking import TOP, Ranked, Ranker, make_ranker, rank_examples
-from echojax.mesh import axes_of, one_device
+from echojax.mesh import axes_of, one_device, place
 from echojax.models import HEURISTICS
 from echojax.models.base import CausalModel, with_axes, with_precision
 from echojax.models.heuristic import training_counts
+from echojax.models.projection import complete
 from echojax.training.builders import read_run_data
 from echojax.training.checkpoints import LoadedCheckpoint, load_checkpoint
 from echojax.training.run_folder import read_own_config
@@ -53,6 +54,7 @@ class Evaluator:
         ranker: from ``make_ranker``.
         popularity_V: training interactions of each item.
         mesh: the devices that users are spread over.
+        item_vectors: of the items, where the parameters that are trained have a projection.
     """
 
     config: Config
@@ -60,6 +62,11 @@ class Evaluator:
     ranker: Ranker
     popularity_V: Any
     mesh: Mesh
+    item_vectors: ItemVectors | None = None
+
+    def placed(self, trained: nnx.State) -> nnx.State:
+        """Return the parameters that are ranked by, on the devices, from whole ones in training."""
+        return place(complete(trained, self.item_vectors), self.mesh)
 
     def __call__(self, params: nnx.State, part: str) -> dict[str, Any]:
         """Return the results of ``part`` ("train", "valid" or "test") as ``summarise`` does."""
@@ -154,7 +161,7 @@ def make_evaluator(
     encode, items = encoder_and_items(config, graphdef, mesh)
     ranker = make_ranker(encode, items, num_items=dataset.num_items, top=top, mesh=mesh)
     counts_V = training_counts(split.train, dataset.num_items)
-    return Evaluator(config, split, ranker, counts_V, mesh)
+    return Evaluator(config, split, ranker, counts_V, mesh, dataset.item_vectors)
 
 
 class RankedRun(NamedTuple):

@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec as P
 from rich.console import Console
 
 from echojax.config import Config
-from echojax.data import Dataset, leave_one_out
+from echojax.data import Dataset, ItemVectors, leave_one_out
 from echojax.data.batching import StackedBatches
 from echojax.data.gaps import with_gaps
 from echojax.mesh import (
@@ -31,7 +31,14 @@ from echojax.mesh import (
 from echojax.models import build_model
 from echojax.models.base import with_axes
 from echojax.models.echomamba4rec import EchoMamba4Rec
-from echojax.training.builders import make_step, resolved, target_counts, training_batches
+from echojax.models.projection import projection_of
+from echojax.training.builders import (
+    learned_vectors,
+    make_step,
+    resolved,
+    target_counts,
+    training_batches,
+)
 from echojax.training.evaluate import make_evaluator
 from echojax.training.members import train_members
 from echojax.training.optimizer import make_optimizer
@@ -50,6 +57,7 @@ CASES = {
         loss="gbce",
         negative_sampling="in-batch",
         item_optimizer="rowwise",
+        item_vectors="made up",
         **SIZES,
     ),
 }
@@ -89,11 +97,23 @@ def train(config, devices, item_shards, sequence_shards, parallel):
         jax.devices()[:devices], item_shards=item_shards, sequence_shards=sequence_shards
     )
     dataset = made_up()
+    if config.item_vectors:  # and an item that no data have
+        ids_N = np.append(dataset.item_ids[1:], "new")
+        vectors = np.random.default_rng(1).normal(size=(20, 3)).astype(np.float32)
+        dataset = dataclasses.replace(
+            dataset,
+            item_ids=np.append("", ids_N),
+            item_vectors=ItemVectors(ids_N, vectors, trained=19),
+        )
+    projection = projection_of(config, dataset.item_vectors)
     split = leave_one_out(dataset, 6)
     split = with_gaps(dataset, split) if config.time_gaps else split
     optimizer = make_optimizer(config, axes_of(mesh).items)
     configs = [dataclasses.replace(config, seed=seed) for seed in (0, 1)]
-    made = [create_state(build_model(c, dataset.num_items), optimizer, c.seed) for c in configs]
+    made = [
+        create_state(build_model(c, dataset.num_learned), optimizer, c.seed, projection)
+        for c in configs
+    ]
     graphdef = made[0][0]
     feed = StackedBatches(tuple(training_batches(c, split, mesh) for c in configs))
     # As if there were many of each, so that short windows are worth their compilation.
@@ -101,16 +121,19 @@ def train(config, devices, item_shards, sequence_shards, parallel):
     counts_V = target_counts(dataset, split)
     step = make_step(config, counts_V, lengths_M, graphdef, optimizer, mesh)
     step = over_members(step, mesh, parallel)
+    vectors = learned_vectors(dataset, mesh)
     states, losses = place(stack_states([state for _, state in made]), mesh, axis=1), []
     onto = {"shard_map": spread, "pmap": stack_shares}[parallel]
     for number in range(20):
         signal_D = np.arange(number, number - devices // sequence_shards, -1, np.int32)
-        states, loss, signum = step(states, onto(feed[number], mesh, axis=1), onto(signal_D, mesh))
+        batch = onto(feed[number], mesh, axis=1)
+        states, loss, signum = step(states, batch, onto(signal_D, mesh), vectors)
         assert int(signum) == number
         losses.append(np.asarray(loss))
     state = unstack_states(states)[1]
-    ranked = make_evaluator(config, dataset, split, graphdef, mesh).rank(state.params, "test")
     params = gather(state, made[1][1], mesh).params
+    evaluate = make_evaluator(config, dataset, split, graphdef, mesh)
+    ranked = evaluate.rank(evaluate.placed(params), "test")
     return np.array(losses), list(map(np.asarray, jax.tree.leaves(params))), ranked
 
 
