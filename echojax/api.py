@@ -10,10 +10,7 @@ import dataclasses
 import html
 import logging
 import os
-import shutil
 import signal
-import tempfile
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -25,9 +22,11 @@ import polars as pl
 
 from echojax.arrays import read_arrays
 from echojax.command_line import Terminal, log_to
+from echojax.data.item_vectors import vectors_of_frame
 from echojax.errors import UserError, os_failure_is_user_error, unknown_name
 from echojax.evaluation.metrics import example_metrics, lists_wanted, mean_metrics, named_metrics
 from echojax.evaluation.statistics import holm, paired_difference, seed_estimates
+from echojax.files import TemporaryFolder
 from echojax.options import Data, configuration
 from echojax.run_files import metrics_in, read_records, read_results
 from echojax.serving import Recommender, export_run
@@ -37,14 +36,6 @@ from echojax.training.run import run as run_training
 from echojax.training.run_folder import read_config, seed_folders
 
 Split: TypeAlias = Literal["valid", "test"]
-
-
-class _TemporaryFolder:
-    """A folder that goes with the last run that is in it."""
-
-    def __init__(self) -> None:
-        self.path = tempfile.mkdtemp(prefix="echojax-")
-        self.remove = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
 
 class Run:
@@ -226,6 +217,7 @@ def train(
     run_dir: "str | os.PathLike[str] | Literal[False] | None" = None,
     init_from: "str | os.PathLike[str] | Run | None" = None,
     recipe: "str | os.PathLike[str] | None" = None,
+    item_vectors: Any = None,
     callbacks: Iterable[Callable[[dict[str, Any]], object]] = (),
     quiet: bool = False,
     **options: Any,
@@ -249,6 +241,8 @@ def train(
         init_from: a run whose best weights are the initial ones.
         recipe: "best", what the results tables' row of this model and named data set was made
             with, or a file of such recipes. Options that are given come before it.
+        item_vectors: the path of a file of them, a frame with a column of item ids and one of lists
+            or several of numbers, or ids and an array (items, size).
         callbacks: each is called after each validation with its metrics, step, epoch and seed.
             Where one returns something true, training of that seed ends.
         quiet: show nothing; what is logged still reaches handlers of your own.
@@ -257,25 +251,30 @@ def train(
     Raises:
         UserError: something the user can fix.
     """
+    vectors = {}
+    if not isinstance(item_vectors, str | os.PathLike | None):
+        vectors = {"item_vectors": vectors_of_frame(item_vectors, item=item)}
+        item_vectors = "frame"
     named = {
         "model": model,
         "epochs": epochs,
         "seeds": seeds,
+        "item_vectors": item_vectors,
         "init_from": init_from.folder if isinstance(init_from, Run) else init_from,
         "run_dir": run_dir or None,
     }
     options |= {name: value for name, value in named.items() if value is not None}
-    called = tuple(callbacks) if isinstance(callbacks, Iterable) else (callbacks,)
-    if odd := [one for one in called if not callable(one)]:
+    calls = tuple(callbacks) if isinstance(callbacks, Iterable) else (callbacks,)
+    if odd := [one for one in calls if not callable(one)]:
         raise UserError(f"callbacks are functions of a dict, in a list; {odd[0]!r:.40} is none")
     with as_found(quiet) as console:
         config, dataset = configuration(data, options, (user, item, time), recipe)
         temporary = None
         if run_dir is False:
-            temporary = _TemporaryFolder()
+            temporary = TemporaryFolder()
             config = dataclasses.replace(config, run_dir=temporary.path)
         try:
-            folder = run_training(config, console, dataset=dataset, callbacks=called)
+            folder = run_training(config, console, dataset=dataset, callbacks=calls, **vectors)
             return Run(folder, held=temporary)
         except BaseException as error:
             if temporary:

@@ -306,7 +306,8 @@ def compared(tmp_path_factory):
     """Return the file of a tiny comparison, of which one shape was too large."""
     path = tmp_path_factory.mktemp("scans") / "whole.json"
     shapes = ("2,4,3,2", "1,8,3,2", "2,8,3,2", "2,512,16,16")
-    scans.compare(scans.Flags(shape=shapes, max_memory_gib=1e-4, out=path, **TINY))
+    flags = scans.Flags(shape=shapes, max_memory_gib=1e-4, against="plain", out=path, **TINY)
+    scans.compare(flags)
     return path
 
 
@@ -315,14 +316,16 @@ def test_a_comparison_records_times_memory_and_errors(compared):
     flags = "--implementations tiled sequential --shape 2,4,3,2 --shape 1,8,3,2"
     assert results["command"].startswith(f"python benchmarks/scans.py {flags}")
     assert results["finished"]
-    assert len(results["rows"]) == 4 * 2 * 2
+    assert len(results["rows"]) == 4 * 4 * 2
+    assert {row["implementation"] for row in results["rows"]} >= {*scan_programs.PLAIN}
     for row in results["rows"]:
         if row["length"] == 512:
             assert row["status"] == "skipped"
             assert "GiB may be used" in row["reason"]
             continue
         assert row["status"] == "measured", row
-        assert 0 < row["min_seconds"] <= row["median_seconds"]
+        low, high = row["quartiles_seconds"]
+        assert 0 < row["min_seconds"] <= low <= row["median_seconds"] <= high
         assert row["floor_share"] == pytest.approx(row["floor_seconds"] / row["median_seconds"])
         assert row["memory_bytes"] == sum(row["memory"].values()) > 0
         gradients = set(scan_programs.ORDER) if row["pass"] != "forward" else set()
@@ -335,6 +338,27 @@ def test_a_comparison_records_times_memory_and_errors(compared):
         assert f"(whole-against-{axis}.png)" in page
         picture = compared.with_name(f"whole-against-{axis}.png")
         assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("spans", "fastest"),
+    [
+        ({"a": (1, 2), "b": (3, 4)}, "a"),
+        ({"a": (1, 3), "b": (2, 4)}, None),  # within noise
+        ({"a": (1, 2)}, None),  # alone
+        ({"a": None, "b": (3, 4), "c": (1, 2)}, "c"),
+    ],
+)
+def test_what_is_within_noise_is_not_set_off(spans, fastest):
+    rows = [
+        {
+            "implementation": name,
+            "quartiles_seconds": span,
+            "status": "measured" if span else "failed",
+        }
+        for name, span in spans.items()
+    ]
+    assert scans._fastest(rows) == fastest
 
 
 def test_a_scan_that_fails_or_is_wrong_stops_no_other(monkeypatch, tmp_path):

@@ -17,6 +17,7 @@ from echojax.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
     from echojax.data.examples import Examples
+    from echojax.data.item_vectors import ItemVectors
 
 DUPLICATES = ("keep", "first", "last")
 log = logging.getLogger(__name__)
@@ -39,11 +40,21 @@ class Dataset:
     # distribution of the next item, float64 (B, V).
     optimum: Predictor | None = field(default=None, compare=False)
     titles: Mapping[str, str] = field(default_factory=dict, compare=False)  # of items, by id
+    # Of items 1..V-1; then those that occur in training have the first numbers.
+    item_vectors: "ItemVectors | None" = field(default=None, compare=False)
 
     @property
     def num_items(self) -> int:
         """How many items there are, V, padding included."""
         return len(self.item_ids)
+
+    @property
+    def num_learned(self) -> int:
+        """How many items have parameters of their own, padding included.
+
+        That is all, but where item vectors say what those are like that training never saw.
+        """
+        return self.num_items if self.item_vectors is None else 1 + self.item_vectors.trained
 
     @property
     def num_users(self) -> int:

@@ -156,9 +156,7 @@ def with_titles(
         UserError: There is no such column, or two of that name.
     """
     names = layout.names
-    item = names.index(columns.item) if columns.item in names else None
-    if item is None:
-        item = _guessed(names, (*_GUESSES["item"], "id"))
+    item = item_column(names, columns.item)
     if item is None and layout.data_format == "inter":
         item = 0  # by RecBole's convention
     if titles:
@@ -172,6 +170,13 @@ def with_titles(
             f"{file}: no {missing} column among {', '.join(names)}; name it with --{missing}-column"
         )
     return _using(file, layout, (item, *used))
+
+
+def item_column(names: Sequence[str], wanted: str | None) -> int | None:
+    """Return which column of a table of items has their ids: that of a name, or of a usual one."""
+    if wanted in names:
+        return names.index(wanted)
+    return _guessed(names, (*_GUESSES["item"], "id"))
 
 
 def _using(file: object, layout: Layout, used: tuple[int, ...]) -> Layout:

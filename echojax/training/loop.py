@@ -46,13 +46,14 @@ class GroupStep(NamedTuple):
         mesh: the devices that it is mapped over.
         like: a state of the structure that ``steps`` takes; that of the runs may have other nodes
             around the same arrays.
-        inputs: of ``steps``, those of the runs stacked.
+        inputs: of ``steps``: the items' vectors, ``None`` where there are none, and what else it
+            takes, those of the runs stacked.
     """
 
     steps: Any
     mesh: Mesh
     like: TrainState
-    inputs: Sequence[Any] = ()
+    inputs: Sequence[Any] = (None,)
 
 
 class _Group(NamedTuple):
@@ -197,8 +198,8 @@ class Loop:
             with run.divergence():
                 saved = run.finite(gather(state, run.state, group.mesh))
                 if not epoch % self.config.eval_every or epoch == self.config.epochs or not whole:
-                    on_same = self.evaluate.mesh == group.mesh
-                    params = state.params if on_same else place(saved.params, self.evaluate.mesh)
+                    ready = self.evaluate.mesh == group.mesh and not self.evaluate.item_vectors
+                    params = state.params if ready else self.evaluate.placed(saved.params)
                     self._validate(run, params, epoch)
                 if whole:
                     run.progress.epoch_loss, run.progress.epoch_steps = 0.0, 0

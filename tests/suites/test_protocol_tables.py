@@ -133,7 +133,7 @@ def test_every_entry_is_of_a_known_data_set_and_sound():
     for dataset in DATASETS:
         for one in published(dataset):
             assert 0 < (one.ndcg or 0.01) < one.hr < 1
-            assert one.model in {*MODELS, *HEURISTICS, "", "esasrec"}
+            assert one.model in {*MODELS, *HEURISTICS, ""}
 
 
 def test_differences_of_protocol_are_named():
