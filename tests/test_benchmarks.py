@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import pytest
 
+import cold_items
 import gpu_acceptance
 import harness
 import pages
@@ -749,3 +750,15 @@ def test_a_peer_gets_the_training_events_and_is_ranked_by_our_rule():
     np.testing.assert_array_equal(scores[:, known], item_VxD[number_of_V[known]].T)
     ranked = rank_by(peers.scorer_of(arrays), split.test, 6, exclude_seen=False)
     assert ranked.rank_M[0] == 5
+
+
+def test_hashed_titles_and_their_table():
+    one, same_kind, other = map(
+        cold_items.hashed, ("Alien · 1979 · Horror", "Jaws · 1975 · Horror", "Alien")
+    )
+    np.testing.assert_allclose(np.linalg.norm(one.reshape(2, -1), axis=1), 1)
+    np.testing.assert_array_equal(one[64:], same_kind[64:])
+    np.testing.assert_array_equal(one[:64], other[:64])
+    record = read_record(RESULTS / "cold-items-ml-100k.json", harness.Document)
+    page = (RESULTS / "cold-items-ml-100k.md").read_text(encoding="utf-8")
+    assert cold_items.table(record.rows).markdown() in page
