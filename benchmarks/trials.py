@@ -55,7 +55,7 @@ class Flags:
     """The model."""
     trials: int = 6
     """How many."""
-    epochs: int = 3
+    epochs: int = 4
     """Of each."""
 
 
