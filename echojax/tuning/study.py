@@ -23,6 +23,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
 from echojax.config import LIMITS, RESUMABLE, Config, as_flags, flag
 from echojax.errors import UserError, one_line
@@ -236,10 +237,11 @@ def open_study(
             else:
                 write_json(path, msgspec.to_builtins(mine))
             try:
-                storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
+                # No pool: one that could not be set up would leave its connections open.
+                options = {"connect_args": {"timeout": 60}, "poolclass": NullPool}
+                storage = RDBStorage(url, engine_kwargs=options)
             except RuntimeError as error:  # written by another version of Optuna
                 raise UserError(f"{database} cannot be used: {one_line(error)}") from None
-            held.callback(storage.engine.dispose)
             held.callback(storage.remove_session)
             study = Study(folder, config.seed, space, generation, storage)
         yield study
