@@ -25,6 +25,7 @@ import scans
 import serving
 import step
 import training
+import trials
 import tune_scans
 import tune_tiles
 from echojax.command_line import parse
@@ -569,6 +570,23 @@ def test_training_times_an_epoch_and_whole_commands(tmp_path):
     assert start["first_seconds"] > 0
     assert start["second_seconds"] > 0
     assert seeds["speed_up"] == seeds["one_by_one_seconds"] / seeds["at_once_seconds"]
+
+
+@pytest.mark.slow
+def test_the_winner_of_trials_is_the_same_however_they_are_trained(tmp_path):
+    path, affinity = tmp_path / "t.json", os.sched_getaffinity(0)
+    flags = trials.Flags(out=path, dataset="synthetic", model="gru4rec", trials=2, epochs=1)
+    try:
+        trials.bench(flags)
+    finally:
+        os.sched_setaffinity(0, affinity)
+    rows = json.loads(path.read_text())["rows"]
+    assert [row["way"] for row in rows] == list(trials.WAYS)
+    for row in rows:
+        np.testing.assert_allclose(row["valid_ndcg@10"], rows[0]["valid_ndcg@10"], rtol=1e-3)
+        assert row["winner"] == rows[0]["winner"]
+        if row["way"] != "together":
+            assert row["speed_up_of_together"] == row["seconds"] / rows[-1]["seconds"]
 
 
 # The GPU's benchmarks, without one.
