@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import pytest
 
+import cold_items
 import gpu_acceptance
 import harness
 import pages
@@ -24,6 +25,7 @@ import scans
 import serving
 import step
 import training
+import trials
 import tune_scans
 import tune_tiles
 from echojax.command_line import parse
@@ -570,6 +572,23 @@ def test_training_times_an_epoch_and_whole_commands(tmp_path):
     assert seeds["speed_up"] == seeds["one_by_one_seconds"] / seeds["at_once_seconds"]
 
 
+@pytest.mark.slow
+def test_the_winner_of_trials_is_the_same_however_they_are_trained(tmp_path):
+    path, affinity = tmp_path / "t.json", os.sched_getaffinity(0)
+    flags = trials.Flags(out=path, dataset="synthetic", model="gru4rec", trials=2, epochs=1)
+    try:
+        trials.bench(flags)
+    finally:
+        os.sched_setaffinity(0, affinity)
+    rows = json.loads(path.read_text())["rows"]
+    assert [row["way"] for row in rows] == list(trials.WAYS)
+    for row in rows:
+        np.testing.assert_allclose(row["valid_ndcg@10"], rows[0]["valid_ndcg@10"], rtol=1e-3)
+        assert row["winner"] == rows[0]["winner"]
+        if row["way"] != "together":
+            assert row["speed_up_of_together"] == row["seconds"] / rows[-1]["seconds"]
+
+
 # The GPU's benchmarks, without one.
 
 
@@ -731,3 +750,15 @@ def test_a_peer_gets_the_training_events_and_is_ranked_by_our_rule():
     np.testing.assert_array_equal(scores[:, known], item_VxD[number_of_V[known]].T)
     ranked = rank_by(peers.scorer_of(arrays), split.test, 6, exclude_seen=False)
     assert ranked.rank_M[0] == 5
+
+
+def test_hashed_titles_and_their_table():
+    one, same_kind, other = map(
+        cold_items.hashed, ("Alien · 1979 · Horror", "Jaws · 1975 · Horror", "Alien")
+    )
+    np.testing.assert_allclose(np.linalg.norm(one.reshape(2, -1), axis=1), 1)
+    np.testing.assert_array_equal(one[64:], same_kind[64:])
+    np.testing.assert_array_equal(one[:64], other[:64])
+    record = read_record(RESULTS / "cold-items-ml-100k.json", harness.Document)
+    page = (RESULTS / "cold-items-ml-100k.md").read_text(encoding="utf-8")
+    assert cold_items.table(record.rows).markdown() in page

@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from echojax.command_line import flag_value, logged_terminal, parse
 from echojax.config import (
@@ -30,6 +30,8 @@ from echojax.signals import Interrupted
 class FileFlags:
     """Flags from a file; those on the command line come before it."""
 
+    about: ClassVar[str | None] = Config.__doc__  # what the command does
+
     config: Path | None = None
     """A TOML or JSON file of flags, as a run's config.json is."""
     recipe: str | None = None
@@ -47,11 +49,11 @@ def flags_type(
     Args:
         default: values of the flags that are not given.
         own: type and default of the options of the model's own, by name.
-        first: the section before them, of a command that takes more, and says what it does.
+        first: the section before them, of a command that takes more.
     """
-    doc = first.__doc__ if first else Config.__doc__
     first = first or FileFlags()
-    fields: list[tuple[str, type, Any]] = [("first", type(first), first)]
+    name = type(first).__name__.removesuffix("Flags").lower()
+    fields: list[tuple[str, type, Any]] = [(name, type(first), first)]
     for section in SECTIONS:
         names = [field.name for field in dataclasses.fields(section)]
         values = section(**{name: getattr(default, name) for name in names})
@@ -62,7 +64,7 @@ def flags_type(
     return dataclasses.make_dataclass(
         "Flags",
         [(name, kind, dataclasses.field(default=value)) for name, kind, value in fields],
-        namespace={"__doc__": doc},
+        namespace={"__doc__": first.about},
         kw_only=True,
     )
 

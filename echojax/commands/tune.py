@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from echojax.command_line import logged_terminal
 from echojax.commands.train import FileFlags, flags_type, read_flags
@@ -15,15 +15,18 @@ from echojax.signals import Interrupted
 
 # Of the longest trials; most stop early.
 EPOCHS = 30
+_ABOUT = """Search flags of a model by the validation NDCG@10; leave a page of what was tried.
+
+All flags of train are taken, and those that are given are not searched. What is finished is kept,
+what was interrupted goes on: the same command again, also in several processes at once.
+"""
 
 
 @dataclass(frozen=True)
 class TuneFlags(FileFlags):
-    """Search flags of a model by the validation NDCG@10; leave a page of what was tried.
+    """What is tried, and flags from a file; those on the command line come before it."""
 
-    All flags of train are taken, and those that are given are not searched. What is finished is
-    kept, what was interrupted goes on: the same command again, also in several processes at once.
-    """
+    about: ClassVar[str | None] = _ABOUT
 
     trials: int = 20
     """How many settings are tried, those of earlier starts among them."""
@@ -34,7 +37,8 @@ class TuneFlags(FileFlags):
     """A TOML file with what is searched, [space] (None: the data set's recipes, or the default:
     learning rate, dropout, weight decay)."""
     out: Path | None = None
-    """Folder of the study: trials, page and best.toml, a recipe (runs/tune-DATASET-MODEL)."""
+    """Folder of the study: trials, page and best.toml, a recipe (None:
+    runs/tune-DATASET-MODEL-seedN)."""
 
 
 Flags = flags_type(dataclasses.replace(Config(), epochs=EPOCHS), first=TuneFlags())

@@ -9,8 +9,9 @@ import numpy as np
 
 from echojax.data.dataset import Dataset, prepare, repeated_pairs
 from echojax.data.events import read_events
+from echojax.data.frames import read_frame
 from echojax.data.layouts import Columns, Layout
-from echojax.data.load import DataPath, find_files, load_dataset
+from echojax.data.load import DataPath, find_files, load_dataset, registered
 from echojax.data.order import check_order
 from echojax.data.times import span
 from echojax.errors import UserError
@@ -69,9 +70,16 @@ def describe(
     """
     check_order(time_precision, ties)
     name, files = find_files(name, data_path=data_path, data_dir=data_dir, columns=columns)
+    frame = None
     if not files:
-        layout, notes = None, tuple[str, ...]()
-        core: Callable[..., Dataset] = partial(load_dataset, name)
+        files, frame = registered(name)
+    if frame is not None:
+        (events, _, notes), _ = read_frame(frame, columns)
+        layout = None
+        core: Callable[..., Dataset] = partial(prepare, name, events)
+    elif not files:
+        layout, notes = None, ()
+        core = partial(load_dataset, name)
     else:
         refuse = columns.missing == "refuse"
         columns = replace(columns, missing="drop") if refuse else columns

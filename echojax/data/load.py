@@ -78,8 +78,12 @@ def load_dataset(
     options = _Options(k_core, duplicates, time_precision, ties)
     name, files = find_files(name, data_path=data_path, data_dir=data_dir, columns=columns)
     if not files:
-        read = DATASETS[name].read
-        return _synthetic(seed, options) if read is None else _registered(name, read(), options)
+        if DATASETS[name].read is None:
+            return _synthetic(seed, options)
+        files, frame = registered(name)
+        if not files:
+            return Dataset.from_frame(frame, **options._asdict(), name=name)
+        return _titled(_prepared(name, files, Columns(), options), files[0].path)
     dataset = _prepared(name, files, columns, options)
     log_order(dataset)
     if data_path is not None:
@@ -156,13 +160,14 @@ def statistics_of(dataset: Dataset) -> Statistics:
     return Statistics(dataset.num_users, dataset.num_items - 1, dataset.items_T.size)
 
 
-def _registered(name: str, found: Any, options: _Options) -> Dataset:
-    """Return the data set that a registered function gave: files or a frame."""
+def registered(name: str) -> tuple[list[TextFile], Any]:
+    """Return the files of a registered data set, or none and its frame; none of generated data."""
+    read = DATASETS[name].read
+    found: Any = [] if read is None else read()
     paths = found if isinstance(found, list | tuple) else [found]
     if all(isinstance(path, str | Path) for path in paths):
-        files = [file for path in paths for file in _own_files(path)]
-        return _titled(_prepared(name, files, Columns(), options), files[0].path)
-    return Dataset.from_frame(found, **options._asdict(), name=name)
+        return [file for path in paths for file in _own_files(path)], None
+    return [], found
 
 
 def _synthetic(seed: int, options: _Options) -> Dataset:

@@ -41,6 +41,7 @@ def run_page(run: RunRecord, **navigation: Any) -> str:
             "Data": results.get("dataset"),
             "Protocol": results.get("protocol"),
             "Training": results.get("train"),
+            "Tuning": results.get("tuning"),
             "Machine and versions": results and _origin(results),
             "Configuration": config,
         },

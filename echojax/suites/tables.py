@@ -212,8 +212,10 @@ def _beyond_table(rows: Sequence[_Row], reference: str) -> Table:
     notes = [
         "Of the ten items recommended to each user on test, means over seeds; docs/data.md has the "
         "definitions. None of these chooses anything, and none is better the higher it is without "
-        "regard to accuracy. A dash: the runs are older than the metric, or have no probabilities."
+        "regard to accuracy."
     ]
+    if any(value is None for row in body for value in row):
+        notes.append("A dash: the runs are older than the metric, or have no probabilities.")
     return Table(["", *columns.values()], body, "Beyond accuracy", notes, reference)
 
 

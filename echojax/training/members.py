@@ -188,7 +188,8 @@ class _Team:
         values = {name: {getattr(config, name) for config, _ in members} for name in KNOBS}
         self._varying = [name for name, different in values.items() if len(different) > 1]
         # Where some decay and others do not, the program has the state of those that do.
-        self._like = max(self.runs, key=lambda run: run.config.weight_decay).state
+        decaying = max(self.runs, key=lambda run: run.config.weight_decay)
+        self._structure = jax.tree.structure(decaying.state)
         self._loop = Loop(
             dataclasses.replace(config, parallel="shard_map"),
             split,
@@ -238,7 +239,7 @@ class _Team:
             for name in self._varying
         }
         inputs = [learned_vectors(self._dataset, mesh), place(knobs, mesh, axis=1)]
-        return GroupStep(over_members(step, mesh), mesh, self._like, inputs)
+        return GroupStep(over_members(step, mesh), mesh, self._structure, inputs)
 
 
 def _go_back(runs: Sequence[SeedRun], starts: Sequence[TrainState]) -> None:

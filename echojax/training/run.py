@@ -148,7 +148,7 @@ def _train(
         loop = Loop(
             config,
             split,
-            lambda group: GroupStep(steps, mesh, group[0].state, [vectors]),
+            lambda group: GroupStep(steps, mesh, jax.tree.structure(group[0].state), [vectors]),
             evaluate,
             Display(console, most_epochs=most_epochs),
             interrupts,

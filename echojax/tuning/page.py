@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from echojax.config import (
     LIMITS,
@@ -89,7 +90,11 @@ class Search:
         """What was tried, as recipes list it: flags and scores."""
         own = self.space.keys() - as_dict(Config()).keys()  # options of the model's own
         return [
-            {name: value for name, value in trial.values.items() if name not in own}
+            {
+                name: float(f"{value:.4g}") if isinstance(value, float) else value
+                for name, value in trial.values.items()
+                if name not in own
+            }
             | ({} if trial.score is None else {"score": round(trial.score, 5)})
             for trial in self.trials
             if trial.finished
@@ -160,7 +165,7 @@ def _recipe(search: Search, best: Trial) -> str:
     lines = [
         f"# Trial {best.number} of {tried}: validation NDCG@10 {best.score:.4f}, in epoch "
         f"{best.best_epoch}.",
-        f"# {escaped(search.command)}",
+        *([f"# {escaped(search.command)}"] if search.command else []),
         "",
         f"[{search.config.model}]",
     ]
@@ -196,7 +201,12 @@ def _page(search: Search) -> str:
     if best is not None:
         note = f"trial {best.number}, epoch {best.best_epoch}"
         tiles.insert(0, ("Validation NDCG@10", f"{best.score:.4f}", note))
-    flags = {name: value for name, value in as_flags(search.config).items() if value is not None}
+    default = as_flags(Config())
+    flags = {
+        flag(name): value
+        for name, value in as_flags(search.config).items()
+        if name not in search.space and value != default.get(name)
+    }
     return render(
         "page.html",
         title=f"Search of {search.config.model} on {search.data}",
@@ -207,10 +217,8 @@ def _page(search: Search) -> str:
         tables=[_knobs_table(search), trials_table(search)],
         notes=[_NOTE],
         facts={
-            "Search": {"command": search.command, "recipe": str(search.recipe)},
-            "Flags that were not searched": {
-                flag(name): value for name, value in flags.items() if name not in search.space
-            },
+            "Search": {"command": search.command} if search.command else {},
+            "Flags that were given": flags,
         },
     )
 
@@ -246,6 +254,7 @@ def _best_so_far(scored: list[Trial]) -> Picture:
     axes.step(numbers, best, where="post", color=ORANGE)
     _draw_scores(axes, numbers, scored)
     axes.set_xlabel("trial")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel("NDCG@10 on validation")
     return Picture(
         "best-so-far",

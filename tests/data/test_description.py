@@ -5,7 +5,7 @@ import json
 import pytest
 
 from echojax.commands import data as command
-from echojax.data import Columns, describe
+from echojax.data import DATASETS, Columns, Source, describe
 from echojax.data.description import LENGTHS
 from echojax.errors import UserError
 
@@ -88,3 +88,16 @@ def test_the_command_prints_what_is_safe(write, capsys):
         ["seen_at", "looks like a time, not used"],
     ]
     assert table["events"] == ["18", "18"]
+
+
+def test_a_registered_frame_is_read_once(monkeypatch):
+    reads = []
+
+    def read():
+        reads.append(0)
+        return [row[0] for row in ROWS], [row[1] for row in ROWS], [row[2] for row in ROWS]
+
+    monkeypatch.setitem(DATASETS, "mine", Source(50, read=read))
+    found = describe("mine", k_core=3)
+    assert found.prepared(ties="random:1").items_T.size == found.after.events == 18
+    assert (found.files, found.layout, reads) == ((), None, [0])
