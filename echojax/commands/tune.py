@@ -37,7 +37,8 @@ class TuneFlags(FileFlags):
     """A TOML file with what is searched, [space] (None: the data set's recipes, or the default:
     learning rate, dropout, weight decay)."""
     out: Path | None = None
-    """Folder of the study: trials, page and best.toml, a recipe (runs/tune-DATASET-MODEL)."""
+    """Folder of the study: trials, page and best.toml, a recipe (None:
+    runs/tune-DATASET-MODEL-seedN)."""
 
 
 Flags = flags_type(dataclasses.replace(Config(), epochs=EPOCHS), first=TuneFlags())

@@ -85,7 +85,9 @@ def rows_in_time_order(users_T: np.ndarray, times_T: np.ndarray) -> bool:
 def order_words(fingerprint: Mapping[str, Any]) -> str:
     """Return how a data set's events of one time are ordered, and whether times are rounded."""
     order = fingerprint.get("order", {"ties": "file", "time_precision": "exact"})
-    words = "in the file's order" if order["ties"] == "file" else f"in order {order['ties']}"
+    words = (
+        "in the file's order" if order["ties"] == "file" else f"in a random order ({order['ties']})"
+    )
     return f"{words}, times rounded to {order['time_precision']}".removesuffix(
         ", times rounded to exact"
     )

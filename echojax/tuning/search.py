@@ -79,8 +79,8 @@ def search(
             raise UserError(f"{flag(name)} has no place in a search; {instead}")
     whole = resolved(config, in_memory=dataset is not None)
     dataset, split = read_data(whole, dataset=dataset)
-    sha256 = dataset.fingerprint["sha256"]
-    with open_study(folder, whole, space, generation=generation, data=sha256) as study:
+    facts = dataset.fingerprint
+    with open_study(folder, whole, space, generation=generation, facts=facts) as study:
         this = _Searching(study, config, dataset, split, console, trials, command)
         this.write_page()
         while (busy := this.train_a_generation()) is None:

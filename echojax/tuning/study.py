@@ -9,7 +9,7 @@ import logging
 import os
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -201,7 +201,7 @@ class Study:
 
 @contextmanager
 def open_study(
-    folder: Path, config: Config, space: Space, *, generation: int, data: str
+    folder: Path, config: Config, space: Space, *, generation: int, facts: Mapping[str, Any]
 ) -> Iterator[Study]:
     """Give the study in a folder, which is made where there is none.
 
@@ -210,7 +210,7 @@ def open_study(
         config: resolved, with the flags that are not searched.
         space: what is searched.
         generation: trials that are trained together.
-        data: SHA-256 of the data.
+        facts: the data's fingerprint.
 
     Raises:
         UserError: the folder holds something else, or a study of other data, another model, space
@@ -225,7 +225,9 @@ def open_study(
     # How long a trial is trained makes its score.
     kept = as_flags(config).items()
     given = {n: v for n, v in kept if n not in {*space, *RESUMABLE.difference(LIMITS)}}
-    mine = _File(data, generation, given, msgspec.to_builtins(space))
+    if vectors := facts.get("item_vectors"):
+        given["item_vectors"] = vectors["sha256"][:12]
+    mine = _File(facts["sha256"], generation, given, msgspec.to_builtins(space))
     folder.mkdir(parents=True, exist_ok=True)
     url = URL.create("sqlite", database=str(database)).render_as_string()
     with ExitStack() as held:

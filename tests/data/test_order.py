@@ -60,7 +60,7 @@ def test_random_ties_are_those_of_the_seed_and_only_ties():
     one, other = (prepare("x", frame(rows), k_core=0, ties=ties) for ties in ("file", "random:1"))
     assert one.item_ids.tolist() == other.item_ids.tolist()
     assert "order" not in one.fingerprint
-    assert order_words(other.fingerprint) == "in order random:1"
+    assert order_words(other.fingerprint) == "in a random order (random:1)"
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,9 @@ def dataset(name="ri<b>ng", shift=0):
 
 
 DATA = dataset()
+VECTORS = dataclasses.replace(
+    DATA, fingerprint=DATA.fingerprint | {"item_vectors": {"sha256": 64 * "a"}}
+)
 
 
 PICTURES = page._pictures
@@ -146,6 +149,7 @@ def test_what_cannot_be_trained_is_counted(members, tmp_path):
     ("given", "says"),
     [
         ({"data": dataset(shift=1)}, "is a study of other data (sha256"),
+        ({"data": VECTORS}, "a study with --item-vectors None, not aaaaaaaaaaaa"),
         ({"config": dataclasses.replace(CONFIG, model="hstu")}, "a study with --model sasrec, not"),
         ({"config": dataclasses.replace(CONFIG, epochs=9)}, "a study with --epochs 8, not 9; give"),
         ({"config": dataclasses.replace(CONFIG, seed=4)}, "a study with --seed 3, not 4"),
