@@ -157,19 +157,25 @@ class Samples(NamedTuple):
     failure: Exception | None = None
 
     def row(self) -> Row:
-        """Return the medians, the minimum and how many there are."""
+        """Return medians and quartiles, the minimum and how many there are."""
         if self.failure is not None:
             return not_measured(self.failure)
         row: Row = {
             "median_seconds": statistics.median(self.single),
+            "quartiles_seconds": _quartiles(self.single),
             "min_seconds": min(self.single),
             "repeats": len(self.single),
         }
         if self.queued:
             row["queued_seconds"] = statistics.median(self.queued)
-            low, _, high = statistics.quantiles(self.queued, n=4, method="inclusive")
-            row["queued_quartiles_seconds"] = [low, high]
+            row["queued_quartiles_seconds"] = _quartiles(self.queued)
         return row
+
+
+def _quartiles(seconds: list[float]) -> list[float]:
+    """Return the lower and the upper one."""
+    low, _, high = statistics.quantiles(seconds, n=4, method="inclusive")
+    return [low, high]
 
 
 def time_in_turns(

@@ -28,7 +28,10 @@ Arrays = dict[str, jax.Array]
 Pass = Literal["forward", "forward+backward"]
 PASSES: tuple[Pass, ...] = ("forward", "forward+backward")
 
-TORCH_LOOP, MAMBA_SSM = OTHERS = "torch loop", "mamba_ssm"
+TORCH_LOOP, MAMBA_SSM = "torch loop", "mamba_ssm"
+# As one writes them in JAX without this package: every decay and state in an array.
+PLAIN = "plain lax.scan", "plain lax.associative_scan"
+OTHERS = (TORCH_LOOP, MAMBA_SSM, *PLAIN)
 # Both directions of a layer: by bidirectional_scan, and by two scans.
 ONE_LAUNCH, TWO_LAUNCHES = "both directions", "two directions"
 
@@ -155,7 +158,7 @@ def make_program(
     It gives "y" and, with the backward pass, the gradients by argument. ``option``: of the GPU
     kernels, which then run whatever the name.
     """
-    if name in OTHERS:
+    if name in (TORCH_LOOP, MAMBA_SSM):
         # The loop makes the decays and the inputs of all states; autograd keeps them.
         states = {"forward": 3, "forward+backward": 8}[which] if name == TORCH_LOOP else 0
         return _torch_program(name, problem, which), 4 * states * problem.shape.elements
@@ -175,6 +178,8 @@ def make_program(
 
 def _scan(name: str, arguments: Arrays) -> jax.Array:
     in_order = [arguments[key] for key in ORDER]
+    if name in PLAIN:
+        return _plain(name, *in_order)
     if name == ONE_LAUNCH:
         return bidirectional_scan(*in_order, delta_softplus=True)
     if name == TWO_LAUNCHES:
@@ -184,6 +189,38 @@ def _scan(name: str, arguments: Arrays) -> jax.Array:
         y = [selective_scan(*each[d], delta_softplus=True, reverse=bool(d)) for d in (0, 1)]
         return jnp.stack(y)
     return selective_scan(*in_order, delta_softplus=True, implementation=name)
+
+
+def _plain(
+    name: str,
+    u: jax.Array,
+    delta: jax.Array,
+    A: jax.Array,
+    B: jax.Array,
+    C: jax.Array,
+    D: jax.Array,
+    z: jax.Array,
+    delta_bias: jax.Array,
+) -> jax.Array:
+    """Return y as public ports of Mamba compute it, differentiated by JAX."""
+    dt = jax.nn.softplus(delta.astype(jnp.float32) + delta_bias)
+    decay_BxLxExN = jnp.exp(dt[..., None] * A)
+    enter_BxLxExN = (dt * u)[..., None] * B[:, :, None]
+    if name == PLAIN[0]:
+
+        def visit(h: jax.Array, at: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
+            decay, enter, C_BxN = at
+            h = decay * h + enter
+            return h, jnp.einsum("ben,bn->be", h, C_BxN)
+
+        in_time = [x.swapaxes(0, 1) for x in (decay_BxLxExN, enter_BxLxExN, C)]
+        _, read = jax.lax.scan(visit, jnp.zeros_like(decay_BxLxExN[:, 0]), tuple(in_time))
+        read = read.swapaxes(0, 1)
+    else:
+        join = lambda near, far: (near[0] * far[0], far[0] * near[1] + far[1])  # noqa: E731
+        _, h = jax.lax.associative_scan(join, (decay_BxLxExN, enter_BxLxExN), axis=1)
+        read = jnp.einsum("blen,bln->ble", h, C)
+    return ((read + D * u) * jax.nn.silu(z)).astype(u.dtype)
 
 
 def _kernels(option: dict[str, Any], arguments: Arrays) -> jax.Array:

@@ -20,7 +20,7 @@ import harness
 import pages
 import scan_programs
 from echojax.errors import UserError, unknown_name
-from echojax.report.tables import Column, Table, number
+from echojax.report.tables import Cell, Column, Table, number
 from harness import Program, Record, Row
 from scan_programs import ONE_LAUNCH, PASSES, TWO_LAUNCHES, Problem, Roofline, Shape
 from selective_scan import implementations, register
@@ -45,12 +45,15 @@ class Flags:
     """A scan of your own, as FILE.py:FUNCTION; see docs/extending.md for what it is called with."""
     dtypes: tuple[Literal["float32", "bfloat16"], ...] | None = None
     """Of u, delta, z, B and C; the rest is float32 (both, or float32 with --quick)."""
-    against: Literal["torch"] | None = None
-    """Measure a PyTorch loop too, and the CUDA scan of mamba_ssm where it is installed."""
+    against: Literal["torch", "plain"] | None = None
+    """Measure others too: "torch", a PyTorch loop, and the CUDA scan of mamba_ssm where it is
+    installed; "plain", lax.scan and lax.associative_scan as one writes them by oneself."""
     out: Path | None = None
     """The JSON file (runs/scans-DATE-TIME.json)."""
     quick: bool = False
-    """A small grid and short timings: well under a minute on one core."""
+    """A small grid and short timings."""
+    cores: int | None = None
+    """Use only so many cores (all)."""
     seconds: float | None = None
     """Time to spend on the repeats of each timed program (1, or 0.1 with --quick)."""
     max_memory_gib: float | None = None
@@ -71,7 +74,7 @@ class Settings:
 
 
 # Base shape, a sweep over length, a sweep over batch.
-_QUICK = [(8, 16, 64, 16), (8, 4, 64, 16), (2, 16, 64, 16)]
+_QUICK = [*((4, length, 64, 16) for length in (64, 256, 1024)), (16, 64, 64, 16)]
 _CPU = [
     (128, 50, 128, 32),
     *((4, length, 64, 16) for length in (64, 256, 1024, 4096)),
@@ -151,8 +154,9 @@ def register_from(module: str) -> str:
 
 def compare(flags: Flags) -> None:
     """Measure what is missing, size by size, and write the page."""
-    others = scan_programs.torch_scans() if flags.against else []
-    if flags.against and not others:
+    harness.use_cores(flags.cores)
+    others = scan_programs.torch_scans() if flags.against == "torch" else []
+    if flags.against == "torch" and not others:
         raise UserError(
             "--against torch needs PyTorch or mamba_ssm, and neither is installed; "
             "install torch, or leave --against out"
@@ -163,7 +167,8 @@ def compare(flags: Flags) -> None:
     if flags.module is not None:
         flags = replace(flags, module=register_from(flags.module))
     here = implementations()
-    settings = resolved(flags, here, others, jax.default_backend() == "cpu")
+    compared = [*others, *(scan_programs.PLAIN if flags.against == "plain" else [])]
+    settings = resolved(flags, here, compared, jax.default_backend() == "cpu")
     options = {"others": others, "time_limit": flags.time_limit}
     record = harness.record_of("scans", flags, settings, **options)
     facts = record.document.facts
@@ -278,12 +283,13 @@ COLUMNS: tuple[Column | str, ...] = (
 )
 _METHOD = (
     "Times are medians of runs of compiled programs until their results are there, on an "
-    "accelerator of a call in a queue; all programs of one size take turns. ns each is the time "
-    "over B·L·E·N. MiB are the compiled program's arguments, outputs and temporary arrays. Errors "
-    "are the largest absolute difference from a float64 oracle over the largest absolute expected "
-    "value, on a few evenly spread batch entries and channels of the very program that is timed, "
-    "at whole length; the gradient error is the worst over all arguments. Memory, compile time and "
-    "errors are of the program with the backward pass."
+    "accelerator of a call in a queue, with their quartiles; all programs of one size take turns, "
+    "and the fastest is set off where its quartiles lie below those of all others. ns each is the "
+    "time over B·L·E·N. MiB are the compiled program's arguments, outputs and temporary arrays. "
+    "Errors are the largest absolute difference from a float64 oracle over the largest absolute "
+    "expected value, on a few evenly spread batch entries and channels of the very program that "
+    "is timed, at whole length; the gradient error is the worst over all arguments. Memory, "
+    "compile time and errors are of the program with the backward pass."
 )
 
 
@@ -305,7 +311,12 @@ def tables(rows: Sequence[Row]) -> list[Table]:
     for case in dict.fromkeys(tuple(row[key] for key in keys) for row in rows):
         own = [row for row in rows if tuple(row[key] for key in keys) == case]
         names = dict.fromkeys(row["implementation"] for row in own)
-        lines = [_line(name, [r for r in own if r["implementation"] == name]) for name in names]
+        fastest = {
+            which: _fastest([row for row in own if row["pass"] == which]) for which in PASSES
+        }
+        lines = [
+            _line(name, [r for r in own if r["implementation"] == name], fastest) for name in names
+        ]
         title = "B {}, L {}, E {}, N {}, {}".format(*case)
         notes = [
             f"{row['implementation']}, {row['pass']}: {row['status']}: {row['reason']}"
@@ -316,14 +327,33 @@ def tables(rows: Sequence[Row]) -> list[Table]:
     return found
 
 
-def _line(name: str, rows: Sequence[Row]) -> list[Any]:
+def _quartiles(row: Row) -> list[float]:
+    """Return what half of the times lie between, in milliseconds; the median in earlier files."""
+    low_high = row.get("queued_quartiles_seconds") or row.get("quartiles_seconds")
+    return [1e3 * x for x in low_high or 2 * [device_seconds(row)]]
+
+
+def _fastest(rows: Sequence[Row]) -> str | None:
+    """Return the implementation whose times lie below those of all others, quartile to quartile."""
+    spans = {r["implementation"]: _quartiles(r) for r in rows if r["status"] == "measured"}
+    name = min(spans, key=lambda name: spans[name][1], default=None)
+    others = [low for other, (low, _) in spans.items() if other != name]
+    return name if name and others and spans[name][1] < min(others) else None
+
+
+def _line(name: str, rows: Sequence[Row], fastest: Mapping[Any, str | None]) -> list[Any]:
     line: list[Any] = [name]
     for row in rows:  # forward, then with the backward pass
         if row["status"] != "measured":
             line += [row["status"], None, None]
         else:
             share = 100 * row["floor_share"]
-            line += [1e3 * device_seconds(row), row["ns_per_element"], share]
+            time = Cell(
+                number(1e3 * device_seconds(row)),
+                " to ".join(map(number, _quartiles(row))),
+                best=name == fastest[row["pass"]],
+            )
+            line += [time, row["ns_per_element"], share]
     errors = dict(row["errors"] or {})
     memory, value = row["memory_bytes"], errors.pop("y", None)
     line += [memory and memory / 2**20, row["compile_seconds"]]

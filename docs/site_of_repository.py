@@ -18,6 +18,7 @@ SHOWN = (
     "CITATION.cff",
     "docs/*.md",
     "kernels/README.md",
+    "kernels/examples/*.py",
     "experiments/quickstart.ipynb",
     "echojax/recipes/*.toml",
     "echojax/suites/included/*.toml",

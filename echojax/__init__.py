@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from echojax.losses import register_loss
     from echojax.models import register_model
     from echojax.serving import Recommender
+    from echojax.tuning.python import tune
 
 __version__ = "0.1.0"
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "register_metric",
     "register_model",
     "train",
+    "tune",
 ]
 
 # As a library echojax prints nothing, warnings neither, unless its caller configures logging.
@@ -50,6 +52,7 @@ _MODULES = {
     "register_metric": "echojax.evaluation.metrics",
     "register_model": "echojax.models",
     "train": "echojax.api",
+    "tune": "echojax.tuning.python",
 }
 
 

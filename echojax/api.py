@@ -10,14 +10,11 @@ import dataclasses
 import html
 import logging
 import os
-import shutil
 import signal
-import tempfile
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, Union
+from typing import Any, Literal, TypeAlias
 
 import jax
 import numpy as np
@@ -25,14 +22,12 @@ import polars as pl
 
 from echojax.arrays import read_arrays
 from echojax.command_line import Terminal, log_to
-from echojax.config import Config, default_config, flag, from_values, with_fields
-from echojax.data import DATASETS, Dataset
+from echojax.data.item_vectors import vectors_of_frame
 from echojax.errors import UserError, os_failure_is_user_error, unknown_name
 from echojax.evaluation.metrics import example_metrics, lists_wanted, mean_metrics, named_metrics
 from echojax.evaluation.statistics import holm, paired_difference, seed_estimates
-from echojax.models import MODELS, own_options
-from echojax.plugins import load_plugin
-from echojax.recipes import read_recipe
+from echojax.files import TemporaryFolder
+from echojax.options import Data, configuration
 from echojax.run_files import metrics_in, read_records, read_results
 from echojax.serving import Recommender, export_run
 from echojax.signals import Interrupted
@@ -40,22 +35,7 @@ from echojax.training.evaluate import evaluate_run
 from echojax.training.run import run as run_training
 from echojax.training.run_folder import read_config, seed_folders
 
-Data: TypeAlias = Union[str, "os.PathLike[str]", Dataset, Mapping[str, Any], Sequence[Any], Any]
 Split: TypeAlias = Literal["valid", "test"]
-
-# How events in memory are read: options, and the arguments of ``Dataset.from_frame``.
-_HOW = {f"{role}_column": role for role in ("user", "item", "time")} | {
-    name: name for name in ("k_core", "duplicates", "missing_ids", "time_format")
-}
-_OF_FILES = ("columns", "data_dir", "data_format", "items_path", "title_column")
-
-
-class _TemporaryFolder:
-    """A folder that goes with the last run that is in it."""
-
-    def __init__(self) -> None:
-        self.path = tempfile.mkdtemp(prefix="echojax-")
-        self.remove = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
 
 class Run:
@@ -139,7 +119,7 @@ class Run:
 
     def recommender(self, **options: Any) -> Recommender:
         """Return what recommends by the best checkpoint; options are ``Recommender.load``'s."""
-        with _as_found(quiet=True):
+        with as_found(quiet=True):
             return Recommender.load(self._own, **options)
 
     def evaluate(
@@ -179,7 +159,7 @@ class Run:
         values = []
         for one in self.seeds:
             if anew or prequential or data_dir or data_path or lists_wanted(names):
-                with _as_found(quiet=True):
+                with as_found(quiet=True):
                     values.append(evaluate_run(one.folder, split, **how))
             else:
                 rank_M = one._ranks(split)[f"{split}_rank_M"]
@@ -191,7 +171,7 @@ class Run:
 
         Options are those of ``echojax.serving.export_run``.
         """
-        with _as_found(quiet=True):
+        with as_found(quiet=True):
             return export_run(self._own, Path(path), **options)
 
     @property
@@ -237,6 +217,7 @@ def train(
     run_dir: "str | os.PathLike[str] | Literal[False] | None" = None,
     init_from: "str | os.PathLike[str] | Run | None" = None,
     recipe: "str | os.PathLike[str] | None" = None,
+    item_vectors: Any = None,
     callbacks: Iterable[Callable[[dict[str, Any]], object]] = (),
     quiet: bool = False,
     **options: Any,
@@ -260,6 +241,8 @@ def train(
         init_from: a run whose best weights are the initial ones.
         recipe: "best", what the results tables' row of this model and named data set was made
             with, or a file of such recipes. Options that are given come before it.
+        item_vectors: the path of a file of them, a frame with a column of item ids and one of lists
+            or several of numbers, or ids and an array (items, size).
         callbacks: each is called after each validation with its metrics, step, epoch and seed.
             Where one returns something true, training of that seed ends.
         quiet: show nothing; what is logged still reaches handlers of your own.
@@ -268,35 +251,30 @@ def train(
     Raises:
         UserError: something the user can fix.
     """
+    vectors = {}
+    if not isinstance(item_vectors, str | os.PathLike | None):
+        vectors = {"item_vectors": vectors_of_frame(item_vectors, item=item)}
+        item_vectors = "frame"
     named = {
         "model": model,
         "epochs": epochs,
         "seeds": seeds,
+        "item_vectors": item_vectors,
         "init_from": init_from.folder if isinstance(init_from, Run) else init_from,
         "run_dir": run_dir or None,
     }
-    roles = {"user_column": user, "item_column": item, "time_column": time}
-    named |= {name: str(column) for name, column in roles.items() if column is not None}
     options |= {name: value for name, value in named.items() if value is not None}
-    called = tuple(callbacks) if isinstance(callbacks, Iterable) else (callbacks,)
-    if odd := [one for one in called if not callable(one)]:
+    calls = tuple(callbacks) if isinstance(callbacks, Iterable) else (callbacks,)
+    if odd := [one for one in calls if not callable(one)]:
         raise UserError(f"callbacks are functions of a dict, in a list; {odd[0]!r:.40} is none")
-    with _as_found(quiet) as console:
-        given = _options(options)
-        dataset, about = _dataset(data, given)
-        given |= about
-        default = default_config(given)
-        if recipe is not None:
-            named_data = None if "data_path" in given else given.get("dataset", default.dataset)
-            flags = read_recipe(os.fspath(recipe), given.get("model", default.model), named_data)
-            given = from_values(flags, {}) | given
-        config = with_fields(default, given)
+    with as_found(quiet) as console:
+        config, dataset = configuration(data, options, (user, item, time), recipe)
         temporary = None
         if run_dir is False:
-            temporary = _TemporaryFolder()
+            temporary = TemporaryFolder()
             config = dataclasses.replace(config, run_dir=temporary.path)
         try:
-            folder = run_training(config, console, dataset=dataset, callbacks=called)
+            folder = run_training(config, console, dataset=dataset, callbacks=calls, **vectors)
             return Run(folder, held=temporary)
         except BaseException as error:
             if temporary:
@@ -377,7 +355,7 @@ def _check_comparable(first: str, reference: Run, name: str, seeds: Sequence[Run
 
 
 @contextlib.contextmanager
-def _as_found(quiet: bool) -> Iterator[Terminal]:
+def as_found(quiet: bool) -> Iterator[Terminal]:
     """Show inside what is logged; leave logging and JAX as they were, signals to their handlers.
 
     Raises:
@@ -401,48 +379,6 @@ def _as_found(quiet: bool) -> Iterator[Terminal]:
     finally:
         logger.handlers[:], level, logger.propagate = before
         logger.setLevel(level)  # loggers below remember whether they log until it is called
-
-
-def _options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return options as ``Config`` holds them.
-
-    Raises:
-        UserError: there is no such option, or its value is of another kind.
-    """
-    values = {}
-    for name, value in options.items():
-        value = os.fspath(value) if isinstance(value, os.PathLike) else value
-        values[name] = value.item() if isinstance(value, np.generic) else value
-    if isinstance(plugin := values.get("plugin"), str):
-        load_plugin(plugin)
-    model = values.get("model", Config().model)
-    own = own_options(MODELS[model]) if isinstance(model, str) and model in MODELS else {}
-    return from_values(values, {name: kind for name, (kind, _) in own.items()})
-
-
-def _dataset(data: Data | None, given: Mapping[str, Any]) -> tuple[Dataset | None, dict[str, Any]]:
-    """Return the data set, where it is in memory, and the options that say which data it is."""
-    if data is None:
-        return None, {}
-    if taken := {"dataset", "data_path"} & given.keys():
-        raise UserError(f"data and {flag(min(taken))} are given; leave one out")
-    if isinstance(data, str | os.PathLike):
-        name = os.fspath(data)
-        is_name = name in DATASETS or not (os.sep in name or "." in name or Path(name).exists())
-        return None, {"dataset" if is_name else "data_path": name}
-    what, how = "data in memory", {name: given[name] for name in _HOW if name in given}
-    meaningless = {*_OF_FILES} & given.keys()
-    if isinstance(data, Dataset):
-        what, meaningless = "a Dataset", meaningless | how.keys()
-    if meaningless:
-        raise UserError(f"{flag(min(meaningless))} has no meaning for {what}; leave it out")
-    if not isinstance(data, Dataset):
-        data = Dataset.from_frame(data, **{_HOW[name]: value for name, value in how.items()})
-    facts = data.fingerprint
-    about = {"dataset": data.name, "k_core": facts["k_core"]}
-    about["duplicates"] = facts["duplicates"]["handling"]
-    # The folder keeps the data as it was read.
-    return data, about | dict.fromkeys(["user_column", "item_column", "time_column"])
 
 
 def _means(values: Sequence[Mapping[str, float]], names: Sequence[str]) -> dict[str, float]:

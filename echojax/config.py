@@ -7,6 +7,7 @@ import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from operator import ge, gt, le, lt
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,9 +19,8 @@ from echojax.errors import UserError, unknown_name
 _FINITE = 1e300
 Positive = Annotated[int, Meta(ge=1)]
 NotNegative = Annotated[int, Meta(ge=0)]
-Size = Annotated[
-    int, Meta(ge=1), Meta(le=2**20)
-]  # of an array's axis: more is a mistake, not a model
+# Of an array's axis: more is a mistake, not a model.
+Size = Annotated[int, Meta(ge=1), Meta(le=2**20)]
 Share = Annotated[float, Meta(ge=0, lt=1)]
 PositiveNumber = Annotated[float, Meta(gt=0, le=_FINITE)]
 
@@ -42,6 +42,7 @@ class NotInSuites:
 
 ModelOption = bool | int | float | str | None
 ModelSize = Annotated[Size | None, Fact.MODEL_SIZE]
+RESUMED_ANYWAY = NotInSuites("interrupted runs are resumed anyway")
 ONE_PROCESS = NotInSuites("one process makes a suite's runs")
 
 
@@ -83,9 +84,16 @@ class DataFlags:
     """Keep users and items with at least this many interactions, iterated until stable."""
     duplicates: Literal["keep", "first", "last"] = "keep"
     """What to do with a user's repeated interactions with one item."""
-    split: Literal["leave-one-out", "global-time"] = "leave-one-out"
-    """Last item tests and last but one validates, or everybody's events after 80 % and 90 % of
-    the time."""
+    time_precision: Literal["exact", "float32"] = "exact"
+    """Order events by their times as they are, or rounded to float32 as RecBole has them (64
+    seconds apart at today's epoch seconds, and then by rows)."""
+    ties: str = "file"
+    """Order of a user's events of one time: as the file has them, or at random (random:SEED)."""
+    split: Literal["leave-one-out", "global-time", "cold-items"] = "leave-one-out"
+    """Last item tests and last but one validates; or everybody's events after 80 % and 90 % of the
+    time; or as the first, and a tenth of the items, kept from training, is tested too."""
+    item_vectors: str | None = None
+    """File of vectors by item id, as of texts, that also score items which training never saw."""
 
 
 @dataclass(frozen=True)
@@ -137,14 +145,17 @@ class ModelFlags:
     """Share of a sequence's items that the cloze objective hides."""
     dropout: Annotated[Share | None, Fact.MODEL_SIZE] = None
     """Dropout rate."""
+    item_vectors_use: Literal["add", "replace"] = "add"
+    """The learned linear map of the vectors is added to the id embedding, or replaces it."""
     lags: ModelSize = None
-    """J of the lagged count: the newest items that count, and how soon is soon (None: 1, 2, 4 or 8,
-    whichever is best on validation)."""
+    """J of the lagged count: so many newest items and next events (None: chosen on validation)."""
     damping: Annotated[Annotated[float, Meta(ge=0, le=1)] | None, Fact.MODEL_SIZE] = None
-    """a of the lagged count: how far frequent items count less (None: 0, 0.5 or 1, by
-    validation)."""
+    """a of the lagged count: how far frequent items count less (None: chosen on validation)."""
     max_len: Size | None = None
     """How many of the newest items are read (None: 200 for ml-1m, the data set's own elsewhere)."""
+    time_gaps: bool = False
+    """Read the times between a history's events, never the target's (echomamba4rec, mamba4rec,
+    sasrec, hstu)."""
     scan: str = "auto"
     """Selective scan: auto, pallas_gpu, pallas_tpu, tiled, chunked, associative, sequential."""
     plugin: Annotated[str | None, Fact.RESUMABLE] = None
@@ -234,9 +245,7 @@ class RunFlags:
 
     run_dir: Annotated[str | None, Fact.RESUMABLE, NotInSuites("use --out")] = None
     """The run folder (None: runs/DATASET-MODEL-VARIANT-seedN, or -seedsN for several)."""
-    resume: Annotated[bool, Fact.RESUMABLE, NotInSuites("interrupted runs are resumed anyway")] = (
-        False
-    )
+    resume: Annotated[bool, Fact.RESUMABLE, RESUMED_ANYWAY] = False
     """Go on from the newest checkpoint in --run-dir; flags not given are taken from there."""
     item_shards: Annotated[Positive, Fact.RESUMABLE] = 1
     """Parts of the item table, its optimiser state and the softmax, each on devices of its own."""
@@ -328,6 +337,10 @@ NOT_IN_SUITES: dict[str, str] = {
 }
 
 
+# How long a run trains: one that is finished can only go on, not be cut.
+LIMITS = ("epochs", "max_steps", "patience")
+
+
 def check(config: Config) -> None:
     """Raise ``UserError`` for a value that no run can have, naming the flag."""
     for name, facts in _FACTS.items():
@@ -351,6 +364,8 @@ def check(config: Config) -> None:
     for name in meaningless:
         if getattr(config, name) is not None:
             raise UserError(f"{flag(name)} has no meaning for --loss {config.loss}; leave it out")
+    if config.item_vectors_use == "replace" and config.item_vectors is None:
+        raise UserError("--item-vectors-use replace has no meaning without --item-vectors")
     if config.label_smoothing and config.loss != "softmax":
         raise UserError(f"--label-smoothing is for --loss softmax, not for {config.loss}")
 
@@ -427,12 +442,8 @@ def as_flags(config: Config) -> dict[str, Any]:
 
 
 def _within(value: float, limits: Meta) -> bool:
-    return (
-        (limits.ge is None or value >= limits.ge)
-        and (limits.gt is None or value > limits.gt)
-        and (limits.le is None or value <= limits.le)
-        and (limits.lt is None or value < limits.lt)
-    )
+    pairs = ((ge, limits.ge), (gt, limits.gt), (le, limits.le), (lt, limits.lt))
+    return all(limit is None or holds(value, limit) for holds, limit in pairs)
 
 
 def _range(limits: Meta) -> str:

@@ -2,7 +2,9 @@
 
 import json
 import os
+import shutil
 import tempfile
+import weakref
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,6 +13,14 @@ import msgspec
 from echojax.errors import UserError
 
 T = TypeVar("T")
+
+
+class TemporaryFolder:
+    """A folder that goes with the last object that holds this one."""
+
+    def __init__(self) -> None:
+        self.path = tempfile.mkdtemp(prefix="echojax-")
+        self.remove = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

@@ -57,6 +57,7 @@ def compiled_programs(shared_folder):
     jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
     compilation_cache.reset_cache()
+    jax.devices()  # JAX has started: no command that a test calls changes the number of devices
 
 
 @pytest.fixture

@@ -13,9 +13,11 @@ import jax
 import numpy as np
 import pytest
 
+import cold_items
 import gpu_acceptance
 import harness
 import pages
+import peers
 import prequential
 import scaling
 import scan_programs
@@ -23,14 +25,18 @@ import scans
 import serving
 import step
 import training
+import trials
 import tune_scans
+import tune_tiles
 from echojax.command_line import parse
+from echojax.data import Dataset, leave_one_out
 from echojax.errors import UserError
+from echojax.evaluation.baselines import rank_by
 from echojax.files import read_record
 from echojax.suites.results import Ranks
 from harness import Program, Record, Skipped
 from scan_programs import Roofline, Shape
-from selective_scan import dispatch, selective_scan_gradients, selective_scan_reference
+from selective_scan import dispatch, selective_scan_gradients, selective_scan_reference, tiled
 from selective_scan.gpu.plans import PLANS
 
 ROOT = Path(__file__).parent.parent
@@ -302,7 +308,8 @@ def compared(tmp_path_factory):
     """Return the file of a tiny comparison, of which one shape was too large."""
     path = tmp_path_factory.mktemp("scans") / "whole.json"
     shapes = ("2,4,3,2", "1,8,3,2", "2,8,3,2", "2,512,16,16")
-    scans.compare(scans.Flags(shape=shapes, max_memory_gib=1e-4, out=path, **TINY))
+    flags = scans.Flags(shape=shapes, max_memory_gib=1e-4, against="plain", out=path, **TINY)
+    scans.compare(flags)
     return path
 
 
@@ -311,14 +318,16 @@ def test_a_comparison_records_times_memory_and_errors(compared):
     flags = "--implementations tiled sequential --shape 2,4,3,2 --shape 1,8,3,2"
     assert results["command"].startswith(f"python benchmarks/scans.py {flags}")
     assert results["finished"]
-    assert len(results["rows"]) == 4 * 2 * 2
+    assert len(results["rows"]) == 4 * 4 * 2
+    assert {row["implementation"] for row in results["rows"]} >= {*scan_programs.PLAIN}
     for row in results["rows"]:
         if row["length"] == 512:
             assert row["status"] == "skipped"
             assert "GiB may be used" in row["reason"]
             continue
         assert row["status"] == "measured", row
-        assert 0 < row["min_seconds"] <= row["median_seconds"]
+        low, high = row["quartiles_seconds"]
+        assert 0 < row["min_seconds"] <= low <= row["median_seconds"] <= high
         assert row["floor_share"] == pytest.approx(row["floor_seconds"] / row["median_seconds"])
         assert row["memory_bytes"] == sum(row["memory"].values()) > 0
         gradients = set(scan_programs.ORDER) if row["pass"] != "forward" else set()
@@ -331,6 +340,27 @@ def test_a_comparison_records_times_memory_and_errors(compared):
         assert f"(whole-against-{axis}.png)" in page
         picture = compared.with_name(f"whole-against-{axis}.png")
         assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("spans", "fastest"),
+    [
+        ({"a": (1, 2), "b": (3, 4)}, "a"),
+        ({"a": (1, 3), "b": (2, 4)}, None),  # within noise
+        ({"a": (1, 2)}, None),  # alone
+        ({"a": None, "b": (3, 4), "c": (1, 2)}, "c"),
+    ],
+)
+def test_what_is_within_noise_is_not_set_off(spans, fastest):
+    rows = [
+        {
+            "implementation": name,
+            "quartiles_seconds": span,
+            "status": "measured" if span else "failed",
+        }
+        for name, span in spans.items()
+    ]
+    assert scans._fastest(rows) == fastest
 
 
 def test_a_scan_that_fails_or_is_wrong_stops_no_other(monkeypatch, tmp_path):
@@ -542,6 +572,23 @@ def test_training_times_an_epoch_and_whole_commands(tmp_path):
     assert seeds["speed_up"] == seeds["one_by_one_seconds"] / seeds["at_once_seconds"]
 
 
+@pytest.mark.slow
+def test_the_winner_of_trials_is_the_same_however_they_are_trained(tmp_path):
+    path, affinity = tmp_path / "t.json", os.sched_getaffinity(0)
+    flags = trials.Flags(out=path, dataset="synthetic", model="gru4rec", trials=2, epochs=1)
+    try:
+        trials.bench(flags)
+    finally:
+        os.sched_setaffinity(0, affinity)
+    rows = json.loads(path.read_text())["rows"]
+    assert [row["way"] for row in rows] == list(trials.WAYS)
+    for row in rows:
+        np.testing.assert_allclose(row["valid_ndcg@10"], rows[0]["valid_ndcg@10"], rtol=1e-3)
+        assert row["winner"] == rows[0]["winner"]
+        if row["way"] != "together":
+            assert row["speed_up_of_together"] == row["seconds"] / rows[-1]["seconds"]
+
+
 # The GPU's benchmarks, without one.
 
 
@@ -587,6 +634,17 @@ def test_the_tuning_dry_run(tmp_path, caplog):
     assert {row["what"] for row in rows} == {"plan", "segments"}
     assert "  # 1.000 of the best" in caplog.text
     assert "the rule's 1: " in caplog.text
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="tiles are of CPUs")
+def test_tiles_of_other_sizes_give_the_same(tmp_path):
+    before = tiled.tile_rows
+    tune_tiles.compare(tune_tiles.Flags(out=tmp_path / "t.json", dry_run=True))
+    rows = json.loads((tmp_path / "t.json").read_text())["rows"]
+    assert {row["what"] for row in rows} == {"read-out", "scan"}
+    assert all(row["median_seconds"] > 0 and row["difference"] < 1e-5 for row in rows)
+    assert tiled.tile_rows is before
 
 
 @pytest.mark.parametrize(
@@ -661,3 +719,46 @@ def test_two_models_are_compared_user_by_user_on_the_same_events():
         assert row["width"] == row["high"] - row["low"]
     with pytest.raises(UserError, match="on other users"):
         prequential.compared(ours, Ranks(theirs.rank_M, user_M[::-1], user_M))
+
+
+# Peers on the very same split.
+
+
+def test_a_peer_gets_the_training_events_and_is_ranked_by_our_rule():
+    histories = [[1, 2, 3, 4, 5], [2, 1], [3, 5, 2, 1]]
+    frame = {
+        "user": np.repeat(np.arange(3), [5, 2, 4]),
+        "item": np.concatenate(histories),
+        "time": np.arange(11),
+    }
+    dataset = Dataset.from_frame(frame, user="user", item="item", time="time", k_core=0)
+    split, number = leave_one_out(dataset, 3), dataset.items_T
+    found = peers.exported(dataset, split)
+    # Of the two items of the second user both are training; of the others all but the last two.
+    places = [0, 1, 2, 5, 6, 7, 8]
+    np.testing.assert_array_equal(found["user_T"], [0, 0, 0, 1, 1, 2, 2])
+    np.testing.assert_array_equal(found["item_T"], number[places])
+    np.testing.assert_array_equal(found["test_ids_BxL"], [number[1:4], number[7:10]])
+    np.testing.assert_array_equal(found["valid_targets_B"], number[[3, 9]])
+    # Theirs numbers the items otherwise, and lacks one: the target of the first test user.
+    number_of_V = np.array([0, 3, 1, 4, 2, 5])
+    number_of_V[number[4]] = 0
+    item_VxD = np.random.default_rng(0).normal(size=(6, 2))
+    arrays = {"number_of_V": number_of_V, "user_BxD": np.eye(2), "item_VxD": item_VxD}
+    scores = peers.scorer_of(arrays)(split.test, np.arange(2))
+    known = np.flatnonzero(number_of_V)
+    np.testing.assert_array_equal(scores[:, known], item_VxD[number_of_V[known]].T)
+    ranked = rank_by(peers.scorer_of(arrays), split.test, 6, exclude_seen=False)
+    assert ranked.rank_M[0] == 5
+
+
+def test_hashed_titles_and_their_table():
+    one, same_kind, other = map(
+        cold_items.hashed, ("Alien · 1979 · Horror", "Jaws · 1975 · Horror", "Alien")
+    )
+    np.testing.assert_allclose(np.linalg.norm(one.reshape(2, -1), axis=1), 1)
+    np.testing.assert_array_equal(one[64:], same_kind[64:])
+    np.testing.assert_array_equal(one[:64], other[:64])
+    record = read_record(RESULTS / "cold-items-ml-100k.json", harness.Document)
+    page = (RESULTS / "cold-items-ml-100k.md").read_text(encoding="utf-8")
+    assert cold_items.table(record.rows).markdown() in page

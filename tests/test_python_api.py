@@ -82,6 +82,20 @@ def test_a_recipe_fills_in_what_is_not_given(frame, tmp_path):
         echojax.train(frame, recipe="best", **SMALL)
 
 
+def test_a_search_leaves_a_recipe_and_goes_on(frame, tmp_path):
+    options = SMALL | {"epochs": 2, "out": tmp_path / "study", "generation": 2}
+    space = {"dropout": {"low": 0.0, "high": 0.5}, "layers": {"choices": [1, 2]}}
+    first = echojax.tune(frame, trials=1, space=space, **options)
+    found = echojax.tune(frame, trials=2, space=space, **options)
+    assert found.trials[0] == first.trials[0]
+    assert found.best.values.keys() == {"dropout", "layers"}
+    del options["out"], options["generation"]
+    run = echojax.train(frame, recipe=found.recipe, run_dir=tmp_path / "run", **options)
+    assert run.config.dropout == found.best.values["dropout"]
+    with pytest.raises(UserError, match=r"the space: .*nothing to search; leave one of --dropout"):
+        echojax.tune(frame, space={"dropout": space["dropout"]}, dropout=0.1, **options)
+
+
 def test_a_notebook_shows_the_report_and_nothing_of_it_can_act_there(mine):
     shown = mine._repr_html_()
     assert shown.startswith("<iframe srcdoc=")

@@ -57,7 +57,8 @@ def analyse(model: SequenceModel, batch: dict[str, np.ndarray]) -> Analysis:
 
     Args:
         model: any model.
-        batch: ``item_ids`` (B, L), right padded with 0, ``lengths`` and ``targets`` (B,).
+        batch: ``item_ids`` (B, L), right padded with 0, ``lengths`` and ``targets`` (B,); with gaps
+            ``gaps`` (B, L).
     """
     graphdef, params = nnx.split(model)
     found, counts = _observe(graphdef, params, batch, _WHOLE)
@@ -103,7 +104,7 @@ def _score(
     items_BxL = own_items(model, batch["item_ids"], offsets["events"])
     read = gate_directions(model, gates, offsets["read"]) if "read" in offsets else []
     counts = count_dt(model, batch["lengths"])
-    user_BxD = model.encode(items_BxL, batch["lengths"])
+    user_BxD = model.encode(items_BxL, batch["lengths"], gaps_BxL=batch.get("gaps"))
     return jnp.sum(user_BxD * target_BxD), (read, counts)
 
 

@@ -62,18 +62,18 @@ def count_dt(model: SequenceModel, lengths_B: jax.Array) -> dict[str, DtCounts]:
     """
     counts: dict[str, DtCounts] = {}
 
-    def counted(name: str, mamba: Mamba) -> Callable[[jax.Array], jax.Array]:
-        dt_proj, bias_E = mamba.dt_proj, mamba.dt_bias_E[...]
+    def counted(name: str, mamba: Mamba) -> Callable[..., jax.Array]:
+        delta, bias_E = mamba.delta, mamba.dt_bias_E[...]
 
-        def project(x: jax.Array) -> jax.Array:
-            y = dt_proj(x)
+        def counting(dt: jax.Array, gaps: jax.Array | None) -> jax.Array:
+            y = delta(dt, gaps)
             counts[name] = _count(jax.nn.softplus(y + bias_E), lengths_B)
             return y
 
-        return project
+        return counting
 
     for name, mamba in mambas(model):
-        mamba.dt_proj = counted(name, mamba)
+        mamba.delta = counted(name, mamba)  # type: ignore[method-assign]
     return counts
 
 

@@ -10,6 +10,7 @@ from echojax.signals import stopping_at_once
 
 COMMANDS = {
     "train": "train a model, evaluate it and leave a run folder",
+    "tune": "search a model's flags by its validation score",
     "evaluate": "rank a part of the data again with a run's best checkpoint",
     "recommend": "ask a run for recommendations",
     "export": "write a run as a folder that jax and numpy run without echojax",

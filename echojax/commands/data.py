@@ -1,18 +1,22 @@
 """Say what a file or a named data set is, without training."""
 
+import dataclasses
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import msgspec
 import tyro
 
 from echojax.command_line import logged_terminal, parse
 from echojax.config import NotNegative
+from echojax.errors import UserError, escaped
 
 
 @dataclass(frozen=True)
 class Flags:
-    """Show the columns, size, time span and history lengths of a data set, and what was guessed."""
+    """Show what a data set is, what was guessed, and what the order of its events decides."""
 
     data: tyro.conf.Positional[str]
     """A file, a folder of parts, a pattern, or the name of a data set."""
@@ -36,37 +40,51 @@ class Flags:
     """Users and items with fewer interactions are left out of the last column."""
     duplicates: Literal["keep", "first", "last"] = "keep"
     """What is done there with a user's repeated interactions with one item."""
+    time_precision: Literal["exact", "float32"] = "exact"
+    """Times as they are, or rounded to float32 as RecBole has them."""
+    ties: str = "file"
+    """Order of a user's events of one time: as the file has them, or at random (random:SEED)."""
+    json: bool = False
+    """Print all of it as JSON."""
 
 
 def main(words: list[str]) -> None:
     """Run the command."""
     flags = parse(Flags, args=words)
-    from echojax.data import DATASETS, Columns, describe  # half a second, which help does without
-    from echojax.report.data_tables import data_tables
+    # These take seconds to import, which help does without.
+    from echojax.data import DATASETS, Columns, describe
+    from echojax.evaluation.order import certify
+    from echojax.report.data_tables import data_tables, order_table
 
     named = flags.data in DATASETS and not Path(flags.data).exists()
-    columns = Columns(
-        flags.user_column,
-        flags.item_column,
-        flags.time_column,
-        flags.columns,
-        flags.time_format,
-        flags.missing_ids,
-        flags.data_format,
-    )
     console = logged_terminal()
-    tables = data_tables(
-        describe(
-            flags.data if named else "",
-            data_path=None if named else flags.data,
-            data_dir=flags.data_dir,
-            columns=columns,
-            k_core=flags.k_core,
-            duplicates=flags.duplicates,
-        )
+    found = describe(
+        flags.data if named else "",
+        data_path=None if named else flags.data,
+        data_dir=flags.data_dir,
+        columns=Columns.of(flags),
+        k_core=flags.k_core,
+        duplicates=flags.duplicates,
+        time_precision=flags.time_precision,
+        ties=flags.ties,
     )
-    for table in tables:
+    certificate, problem = None, found.problem
+    if found.after is not None:
+        try:
+            certificate = certify(found.prepared)
+        except UserError as error:  # too little for a test
+            problem = str(error)
+    if flags.json:
+        shown = {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}
+        del shown["prepared"]
+        shown |= {"layout": found.layout and str(found.layout), "problem": problem}
+        sys.stdout.write(msgspec.json.encode(shown | {"order": certificate}).decode() + "\n")
+        return
+    tables = data_tables(found)
+    for table in [*tables, order_table(certificate)] if certificate else tables:
         console.print(table.terminal())
         console.print()
-    for note in tables[-1].notes:
-        console.print(note, soft_wrap=True)
+        for note in table.notes:
+            console.print(note, soft_wrap=True)
+    if problem and problem != found.problem:
+        console.print(escaped(problem), soft_wrap=True)

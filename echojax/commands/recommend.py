@@ -28,9 +28,10 @@ class Flags:
     """The run folder."""
     history: str | None = None
     """One history: the data's own item ids between commas or spaces, oldest first; as a JSON list
-    where ids hold such signs: '["a b", "c,d"]'."""
+    where ids hold such signs: '["a b", "c,d"]'. To a run with --time-gaps item@time."""
     histories: Path | None = None
-    """A file with lines of `user item item ...` instead, plain or .gz; answered into --output."""
+    """A file with lines of `user item item ...` instead, plain or .gz; answered into --output. To a
+    run with --time-gaps `user item@time item@time ...`."""
     output: Path | None = None
     """JSON lines with the answers; the same command goes on where it was cut off."""
     k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 10
@@ -64,7 +65,7 @@ def check(flags: Flags) -> None:
 
 def show(flags: Flags, recommender: "Recommender", console: Console) -> None:
     """Print one history's recommendations, with titles where there are some."""
-    from echojax.serving.item_ids import typed_ids
+    from echojax.serving.item_ids import typed_ids, with_times
     from echojax.serving.trained import run_titles
     from echojax.training.run_folder import read_config, read_items
 
@@ -78,7 +79,8 @@ def show(flags: Flags, recommender: "Recommender", console: Console) -> None:
     if titles and history:  # whoever typed the ids of other data sees it
         named = " · ".join(titles.get(item, item) for item in history[-_NAMED:])
         console.print(f"history{' ends with' * (len(history) > _NAMED)}: {named}")
-    (answer,) = recommender.recommend([history], flags.k, exclude_seen=flags.exclude_seen)
+    events = history if recommender.gap_unit is None else with_times(history)
+    (answer,) = recommender.recommend([events], flags.k, exclude_seen=flags.exclude_seen)
     known = len(history) - answer.unknown
     if answer.unknown:
         console.print(f"{answer.unknown} of {len(history)} items unknown to this model: skipped")

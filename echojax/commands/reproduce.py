@@ -24,6 +24,9 @@ class Flags:
     """Folder that holds the data sets' files (else $ECHOJAX_DATA, else the user's cache)."""
     only: tuple[str, ...] = ()
     """Run only these variants of the suite; the page shows whatever is there."""
+    tune: int | None = None
+    """Search the flags of each learned variant first, in so many trials over the space of the data
+    set's recipes; what the suite itself says is not searched."""
     report_only: bool = False
     """Write the page again, of the results that are there, and run nothing."""
 

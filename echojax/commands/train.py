@@ -5,10 +5,10 @@ import inspect
 import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from echojax.command_line import flag_value, logged_terminal, parse
 from echojax.config import (
@@ -30,6 +30,8 @@ from echojax.signals import Interrupted
 class FileFlags:
     """Flags from a file; those on the command line come before it."""
 
+    about: ClassVar[str | None] = Config.__doc__  # what the command does
+
     config: Path | None = None
     """A TOML or JSON file of flags, as a run's config.json is."""
     recipe: str | None = None
@@ -37,14 +39,21 @@ class FileFlags:
     such recipes."""
 
 
-def flags_type(default: Config, own: Mapping[str, tuple[Any, Any]] | None = None) -> type:
+def flags_type(
+    default: Config,
+    own: Mapping[str, tuple[Any, Any]] | None = None,
+    first: FileFlags | None = None,
+) -> type:
     """Return the dataclass of the command's flags: each section of ``Config`` is a field.
 
     Args:
         default: values of the flags that are not given.
         own: type and default of the options of the model's own, by name.
+        first: the section before them, of a command that takes more.
     """
-    fields: list[tuple[str, type, Any]] = [("file", FileFlags, FileFlags())]
+    first = first or FileFlags()
+    name = type(first).__name__.removesuffix("Flags").lower()
+    fields: list[tuple[str, type, Any]] = [(name, type(first), first)]
     for section in SECTIONS:
         names = [field.name for field in dataclasses.fields(section)]
         values = section(**{name: getattr(default, name) for name in names})
@@ -55,7 +64,7 @@ def flags_type(default: Config, own: Mapping[str, tuple[Any, Any]] | None = None
     return dataclasses.make_dataclass(
         "Flags",
         [(name, kind, dataclasses.field(default=value)) for name, kind, value in fields],
-        namespace={"__doc__": Config.__doc__},
+        namespace={"__doc__": first.about},
         kw_only=True,
     )
 
@@ -91,11 +100,30 @@ def read_command_line(words: list[str], *, stored: bool = True) -> Config:
     Raises:
         UserError: no such flag, or a value of another kind.
     """
+    resume = stored and "--resume" in words
+    return read_flags(words, None, lambda given: default_config(given | {"resume": resume}))[1]
+
+
+def read_flags(
+    words: list[str],
+    first: FileFlags | None,
+    default_of: Callable[[dict[str, Any]], Config],
+) -> tuple[Any, Config]:
+    """Return the first section of flags, and the configuration that all others make.
+
+    Args:
+        words: those of the command line.
+        first: as for ``flags_type``.
+        default_of: returns what is not given, by the flags that say how the others are read.
+
+    Raises:
+        UserError: no such flag, or a value of another kind.
+    """
     file = flag_value("--config", words)
     values = _values_of(Path(file)) if file else {}
     early = {name: values[name] for name in _EARLY if isinstance(values.get(name), str)}
     early |= {name: value for name in _EARLY if (value := flag_value(flag(name), words))}
-    default = default_config(early | {"resume": stored and "--resume" in words})
+    default = default_of(early)
     if default is QUICKSTART and not {"-h", "--help"}.isdisjoint(words):
         default = Config()
     model = early.get("model", default.model)
@@ -115,14 +143,14 @@ def read_command_line(words: list[str], *, stored: bool = True) -> Config:
         values = read_recipe(recipe, model, dataset) | values
     kinds = {name: kind for name, (kind, _) in own.items()}
     default = with_fields(default, from_values(values, kinds, file))
-    _, *sections = vars(parse(flags_type(default, own), args=words)).values()
+    first, *sections = vars(parse(flags_type(default, own, first), args=words)).values()
     config = dataclasses.replace(default, model_options={} if own else default.model_options)
     for section in sections:
         if type(section) in SECTIONS:
             config = dataclasses.replace(config, **vars(section))
         else:
             config = dataclasses.replace(config, model_options=vars(section))
-    return config
+    return first, config
 
 
 # Flags that say how the others are read.

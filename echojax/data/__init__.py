@@ -4,10 +4,11 @@ from echojax.data.batching import Batches, StackedBatches, batches, iterate
 from echojax.data.dataset import Dataset, prepare
 from echojax.data.description import Description, describe
 from echojax.data.examples import Examples, Windows, windows
+from echojax.data.item_vectors import ItemVectors
 from echojax.data.layouts import FORMATS, Columns
 from echojax.data.load import load_dataset
 from echojax.data.sources import DATASETS, Source, register_dataset
-from echojax.data.splits import Split, global_time_split, leave_one_out
+from echojax.data.splits import Split, cold_items_split, global_time_split, leave_one_out
 from echojax.data.titles import item_titles
 
 __all__ = [
@@ -18,11 +19,13 @@ __all__ = [
     "Dataset",
     "Description",
     "Examples",
+    "ItemVectors",
     "Source",
     "Split",
     "StackedBatches",
     "Windows",
     "batches",
+    "cold_items_split",
     "describe",
     "global_time_split",
     "item_titles",

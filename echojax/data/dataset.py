@@ -12,10 +12,12 @@ import polars as pl
 from echojax.data.frames import is_given, read_frame
 from echojax.data.ids import ids_by_number, ids_in_order
 from echojax.data.layouts import Columns, Missing
+from echojax.data.order import as_float32, check_order, random_seed, rows_in_time_order, time_order
 from echojax.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
     from echojax.data.examples import Examples
+    from echojax.data.item_vectors import ItemVectors
 
 DUPLICATES = ("keep", "first", "last")
 log = logging.getLogger(__name__)
@@ -38,11 +40,21 @@ class Dataset:
     # distribution of the next item, float64 (B, V).
     optimum: Predictor | None = field(default=None, compare=False)
     titles: Mapping[str, str] = field(default_factory=dict, compare=False)  # of items, by id
+    # Of items 1..V-1; then those that occur in training have the first numbers.
+    item_vectors: "ItemVectors | None" = field(default=None, compare=False)
 
     @property
     def num_items(self) -> int:
         """How many items there are, V, padding included."""
         return len(self.item_ids)
+
+    @property
+    def num_learned(self) -> int:
+        """How many items have parameters of their own, padding included.
+
+        That is all, but where item vectors say what those are like that training never saw.
+        """
+        return self.num_items if self.item_vectors is None else 1 + self.item_vectors.trained
 
     @property
     def num_users(self) -> int:
@@ -62,6 +74,8 @@ class Dataset:
         duplicates: str = "keep",
         missing_ids: Missing = "refuse",
         time_format: str | None = None,
+        time_precision: str = "exact",
+        ties: str = "file",
         name: str = "frame",
     ) -> "Dataset":
         """Prepare events that are in memory as those of a file are.
@@ -84,6 +98,8 @@ class Dataset:
             missing_ids: ``refuse``, ``drop`` or ``keep``: what to do with rows whose user or item
                 is missing, or NA, NULL or the like.
             time_format: How dates in text are written, as strftime has it; ``None``: ISO 8601.
+            time_precision: See ``prepare``.
+            ties: See ``prepare``.
             name: What the data is called in results.
 
         Raises:
@@ -98,45 +114,77 @@ class Dataset:
             titled = {str(key): str(title) for key, title in titles.items() if is_given(title)}
         for note in events.notes:
             log.info("%s", note)
-        dataset = prepare(name, events.frame, k_core=k_core, duplicates=duplicates)
+        dataset = prepare(
+            name,
+            events.frame,
+            k_core=k_core,
+            duplicates=duplicates,
+            time_precision=time_precision,
+            ties=ties,
+        )
+        log_order(dataset)
         dataset.fingerprint["source"] = {"format": str(events.layout), "notes": list(events.notes)}
         known = {item: titled[item] for item in dataset.item_ids.tolist() if item in titled}
         return replace(dataset, titles=known)
 
 
+def log_order(dataset: Dataset) -> None:
+    """Say where events are in an order that was asked for, but by rows that it does not mean."""
+    order = dataset.fingerprint.get("order", {})
+    if order.get("time_precision") == "float32" and order["rows_in_time_order"]:
+        log.info(
+            "%s: each user's rows are in the order of exact times already, so they are not known "
+            "to be the publisher's; events are not in the order that RecBole has them in",
+            dataset.name,
+        )
+
+
 def prepare(
-    name: str, events: pl.DataFrame, *, k_core: int = 5, duplicates: str = "keep"
+    name: str,
+    events: pl.DataFrame,
+    *,
+    k_core: int = 5,
+    duplicates: str = "keep",
+    time_precision: str = "exact",
+    ties: str = "file",
 ) -> Dataset:
     """Order events by user and time, drop what the k-core drops, number the rest.
 
     Args:
         name: The data set's name.
         events: Columns ``user`` and ``item``, and ``time`` (numbers) unless the order of rows is
-            the order of events; equal times of a user keep that order. Ids are numbered by first
-            appearance, those of an Enum in its order.
+            the order of events. Ids are numbered by first appearance, those of an Enum in its
+            order.
         k_core: Keep users and items with at least this many events each, iterated until nothing
             changes; 0 or 1 keeps all.
         duplicates: What to do when a user meets an item again: ``keep`` all events, as RecBole
             does, or only the ``first`` or ``last``.
+        time_precision: ``exact``, or ``float32``: times are rounded to it, as RecBole does.
+        ties: How a user's events of one time are ordered: ``file``, as the rows are, or
+            ``random:SEED``.
 
     Raises:
-        UserError: Fewer than two users or items are left.
+        UserError: Fewer than two users or items are left, or there are no times to order by.
     """
     if not isinstance(k_core, int | np.integer) or k_core < 0:
         raise UserError(f"--k-core {k_core!r:.40}: must be a whole number of at least 0")
     if duplicates not in DUPLICATES:
         raise unknown_name("--duplicates", duplicates, list(DUPLICATES))
+    check_order(time_precision, ties)
     users_T, user_ids = _coded(events["user"])
     items_T, item_ids = _coded(events["item"])
     times_T = events["time"].to_numpy() if "time" in events.columns else None
-    order = time_order(users_T, times_T)
+    facts = _order_facts(name, users_T, times_T, time_precision, ties)
+    if times_T is not None and time_precision == "float32":
+        times_T = as_float32(times_T)
+    order = time_order(users_T, times_T, random_seed(ties))
     users_T, items_T = users_T[order], items_T[order]
     positions_T = _positions(users_T)
     positional = times_T is None or bool(np.array_equal(times_T[order], positions_T))
     times_T = positions_T if times_T is None else times_T[order]
     repeated = repeated_pairs(users_T, items_T, duplicates)
     raw = {"users": len(user_ids), "items": len(item_ids), "interactions": int(users_T.size)}
-    facts = {
+    facts |= {
         "raw": raw,
         "k_core": k_core,
         "duplicates": {"pairs": int(repeated.sum()), "handling": duplicates},
@@ -162,28 +210,30 @@ def prepare(
     return Dataset(name=name, **arrays, fingerprint=_describe(**arrays) | facts)
 
 
+def _order_facts(
+    name: str, users_T: np.ndarray, times_T: np.ndarray | None, time_precision: str, ties: str
+) -> dict[str, Any]:
+    """Return what identifies an order that is not the usual one, for the fingerprint.
+
+    Raises:
+        UserError: There are no times to order by.
+    """
+    if (time_precision, ties) == ("exact", "file"):
+        return {}
+    if times_T is None:
+        flag = f"--ties {ties}" if time_precision == "exact" else "--time-precision float32"
+        raise UserError(f"{name}: {flag} is about times, and there are none; leave it out")
+    in_order = rows_in_time_order(users_T, times_T)
+    order = {"time_precision": time_precision, "ties": ties, "rows_in_time_order": in_order}
+    return {"order": order}
+
+
 def _coded(column: pl.Series) -> tuple[np.ndarray, np.ndarray]:
     """Return the number of each row's id, from 0, and the ids by number."""
     if column.dtype != pl.Enum:
         column = ids_in_order(column)
     ids = np.array(ids_by_number(column).to_list(), np.str_)
     return column.to_physical().cast(pl.UInt32).to_numpy().view(np.int32), ids
-
-
-def time_order(users_T: np.ndarray, times_T: np.ndarray | None) -> np.ndarray:
-    """Return the order by user, then time; ties stay in file order (stable sort)."""
-    if times_T is None:
-        return np.argsort(users_T, kind="stable")
-    first, last = times_T.min(), times_T.max()
-    span = int(last) - int(first) + 1
-    whole = times_T.dtype.kind == "i" or (
-        span < 1 << 53 and np.array_equal(times_T, np.floor(times_T))
-    )
-    if whole and (int(users_T.max()) + 1) * span < 1 << 63:
-        # One integer key sorts several times faster than two keys do.
-        key_T = users_T * np.int64(span) + (times_T - first).astype(np.int64)
-        return np.argsort(key_T, kind="stable")
-    return np.lexsort((times_T, users_T))
 
 
 def _renumbered(codes_T: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

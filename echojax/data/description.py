@@ -9,8 +9,10 @@ import numpy as np
 
 from echojax.data.dataset import Dataset, prepare, repeated_pairs
 from echojax.data.events import read_events
+from echojax.data.frames import read_frame
 from echojax.data.layouts import Columns, Layout
-from echojax.data.load import DataPath, find_files, load_dataset
+from echojax.data.load import DataPath, find_files, load_dataset, registered
+from echojax.data.order import check_order
 from echojax.data.times import span
 from echojax.errors import UserError
 
@@ -45,6 +47,7 @@ class Description:
     k_core: int
     after: Numbers | None  # None where the k-core leaves too little
     problem: str | None  # why
+    prepared: Callable[..., Dataset]  # takes the keyword arguments of ``prepare``
 
 
 def describe(
@@ -55,6 +58,8 @@ def describe(
     columns: Columns = Columns(),  # noqa: B008
     k_core: int = 5,
     duplicates: str = "keep",
+    time_precision: str = "exact",
+    ties: str = "file",
 ) -> Description:
     """Read a data set and say what it is; the arguments are those of ``load_dataset``.
 
@@ -63,10 +68,18 @@ def describe(
     Raises:
         UserError: As ``load_dataset`` does, but not where the k-core leaves too little.
     """
+    check_order(time_precision, ties)
     name, files = find_files(name, data_path=data_path, data_dir=data_dir, columns=columns)
+    frame = None
     if not files:
-        layout, notes = None, tuple[str, ...]()
-        core: Callable[..., Dataset] = partial(load_dataset, name)
+        files, frame = registered(name)
+    if frame is not None:
+        (events, _, notes), _ = read_frame(frame, columns)
+        layout = None
+        core: Callable[..., Dataset] = partial(prepare, name, events)
+    elif not files:
+        layout, notes = None, ()
+        core = partial(load_dataset, name)
     else:
         refuse = columns.missing == "refuse"
         columns = replace(columns, missing="drop") if refuse else columns
@@ -77,14 +90,16 @@ def describe(
                 f"{notes[-1]}, which training does with --missing-ids drop only",
             )
         core = partial(prepare, name, events)
+    core = partial(core, time_precision=time_precision, ties=ties)
     before = numbers_of(core(k_core=0))
     after, problem = None, None
     try:
-        after = numbers_of(core(k_core=k_core, duplicates=duplicates))
+        core = partial(core, k_core=k_core, duplicates=duplicates)
+        after = numbers_of(core())
     except UserError as error:
         problem = str(error)
     shown = tuple(map(str, files))
-    return Description(name, shown, layout, notes, before, k_core, after, problem)
+    return Description(name, shown, layout, notes, before, k_core, after, problem, core)
 
 
 def numbers_of(dataset: Dataset) -> Numbers:

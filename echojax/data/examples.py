@@ -17,6 +17,7 @@ class Examples:
     target_M: np.ndarray  # int64 position in ``items_T`` of the item to predict
     user_M: np.ndarray  # int32 user numbers
     max_len: int  # L, how many of the newest items an example shows
+    gaps_T: np.ndarray | None = None  # float32 log gap of each event (``echojax.data.gaps``)
 
     def __len__(self) -> int:
         return self.target_M.size
@@ -34,7 +35,8 @@ class Examples:
 
         Returns:
             ``item_ids`` int32 (B, L), the newest L items before the target, oldest first,
-            right-padded with 0; ``lengths`` int32 (B,); ``targets`` int32 (B,).
+            right-padded with 0; ``lengths`` int32 (B,); ``targets`` int32 (B,); with gaps ``gaps``
+            float32 (B, L) too, 0 at the first item shown.
         """
         target_B = self.target_M[indices]
         lengths_B = np.minimum(target_B - self.start_M[indices], self.max_len)
@@ -47,6 +49,7 @@ class Examples:
             "item_ids": item_ids_BxL,
             "lengths": lengths_B.astype(np.int32),
             "targets": self.items_T[target_B],
+            **_shown_gaps(self.gaps_T, positions_BxL, columns_L < lengths_B[:, None]),
         }
 
     def histories(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -78,6 +81,7 @@ class Windows:
     first_M: np.ndarray  # int64 position in ``items_T`` of a stretch's first shown item
     lengths_M: np.ndarray  # int32 shown items of a stretch
     max_len: int  # L
+    gaps_T: np.ndarray | None = None  # as in ``Examples``
 
     def __len__(self) -> int:
         return self.first_M.size
@@ -95,7 +99,7 @@ class Windows:
 
         Returns:
             ``item_ids`` and ``targets`` int32 (B, L), the second one step ahead of the first,
-            right-padded with 0; ``lengths`` int32 (B,).
+            right-padded with 0; ``lengths`` int32 (B,); with gaps ``gaps`` as ``Examples.gather``.
         """
         columns_L = np.arange(self.max_len)
         lengths_B = self.lengths_M[indices]
@@ -105,7 +109,19 @@ class Windows:
             "item_ids": self.items_T[positions_BxL] * inside_BxL,
             "lengths": lengths_B,
             "targets": self.items_T[positions_BxL + inside_BxL] * inside_BxL,
+            **_shown_gaps(self.gaps_T, positions_BxL, inside_BxL),
         }
+
+
+def _shown_gaps(
+    gaps_T: np.ndarray | None, positions_BxL: np.ndarray, inside_BxL: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Return the gaps between the items shown, where there are gaps."""
+    if gaps_T is None:
+        return {}
+    gaps_BxL = np.where(inside_BxL, np.take(gaps_T, positions_BxL, mode="clip"), np.float32(0))
+    gaps_BxL[:, 0] = 0  # what lies before is not shown
+    return {"gaps": gaps_BxL}
 
 
 def windows(train: Examples) -> Windows:
@@ -123,4 +139,6 @@ def windows(train: Examples) -> Windows:
     stop = counts[owner] - number * train.max_len
     length = np.minimum(stop, train.max_len)
     first = train.target_M[starts[owner] + stop - length] - 1
-    return Windows(train.items_T, first, length.astype(np.int32), train.max_len)
+    return Windows(
+        train.items_T, first, length.astype(np.int32), train.max_len, gaps_T=train.gaps_T
+    )

@@ -38,15 +38,15 @@ def read_frame(
     """
     if isinstance(frame, list | tuple) and len(frame) in (2, 3):
         frame = dict(zip(("user", "item", "time"), frame, strict=False))
-    keys = _keys(frame)
+    keys = column_names(frame)
     names = tuple(map(str, keys))
     samples = [_sample(frame, key) if names.count(str(key)) == 1 else [] for key in keys]
     rows = [list(row) for row in itertools.zip_longest(*samples, fillvalue="")]
     layout = with_roles(_FRAME, Layout(_FRAME, names=names), rows, columns)
-    used = [_series(frame, keys[i], times=n == 2) for n, i in enumerate(layout.used)]
+    used = [column_of(frame, keys[i], times=n == 2) for n, i in enumerate(layout.used)]
     titled = []
     if title is not None:
-        titled = [used[1], _series(frame, keys[known_column(_FRAME, names, title, "titles")])]
+        titled = [used[1], column_of(frame, keys[known_column(_FRAME, names, title, "titles")])]
     lengths = {column.name: column.len() for column in [*used, *titled]}
     if len(set(lengths.values())) > 1:
         shown = ", ".join(f"{column!r} has {length:,}" for column, length in lengths.items())
@@ -56,7 +56,7 @@ def read_frame(
     return events, titles_of(Rows(place, titled)) if titled else {}
 
 
-def _keys(frame: Any) -> list[Any]:
+def column_names(frame: Any) -> list[Any]:
     """Return the names of a frame's columns, as they stand there."""
     if isinstance(frame, Mapping):
         return list(frame)
@@ -78,13 +78,13 @@ def _sample(frame: Any, key: Any) -> list[str]:
             frame = frame.head(SAMPLE_ROWS) if method == "head" else frame.slice(0, SAMPLE_ROWS)
             break
     try:
-        column = _series(frame, key, times=True).head(SAMPLE_ROWS)
+        column = column_of(frame, key, times=True).head(SAMPLE_ROWS)
     except UserError:
         return []
     return column.cast(pl.String).fill_null("").to_list()
 
 
-def _series(frame: Any, key: Any, *, times: bool = False) -> pl.Series:
+def column_of(frame: Any, key: Any, *, times: bool = False) -> pl.Series:
     """Return a column: text, numbers or dates.
 
     Raises:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from typing import Literal
+from typing import Any, Literal
 
 from echojax.data.times import plausible
 from echojax.errors import UserError
@@ -58,6 +58,19 @@ class Columns:
     time_format: str | None = None  # how dates are written, as strftime has it; None for ISO 8601
     missing: Missing = "refuse"  # rows whose user or item is empty, NA, NULL or the like
     data_format: str | None = None  # a name in ``FORMATS``
+
+    @classmethod
+    def of(cls, flags: Any) -> "Columns":
+        """Return what the flags of a command say, or a configuration."""
+        return cls(
+            flags.user_column,
+            flags.item_column,
+            flags.time_column,
+            flags.columns,
+            flags.time_format,
+            flags.missing_ids,
+            flags.data_format,
+        )
 
 
 @dataclass(frozen=True)
@@ -143,9 +156,7 @@ def with_titles(
         UserError: There is no such column, or two of that name.
     """
     names = layout.names
-    item = names.index(columns.item) if columns.item in names else None
-    if item is None:
-        item = _guessed(names, (*_GUESSES["item"], "id"))
+    item = item_column(names, columns.item)
     if item is None and layout.data_format == "inter":
         item = 0  # by RecBole's convention
     if titles:
@@ -159,6 +170,13 @@ def with_titles(
             f"{file}: no {missing} column among {', '.join(names)}; name it with --{missing}-column"
         )
     return _using(file, layout, (item, *used))
+
+
+def item_column(names: Sequence[str], wanted: str | None) -> int | None:
+    """Return which column of a table of items has their ids: that of a name, or of a usual one."""
+    if wanted in names:
+        return names.index(wanted)
+    return _guessed(names, (*_GUESSES["item"], "id"))
 
 
 def _using(file: object, layout: Layout, used: tuple[int, ...]) -> Layout:

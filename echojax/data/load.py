@@ -6,13 +6,14 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from echojax.data import cache
-from echojax.data.dataset import Dataset, prepare
+from echojax.data.dataset import Dataset, log_order, prepare
 from echojax.data.download import check, fetch, sha256_of
 from echojax.data.events import read_events
 from echojax.data.layouts import Columns
+from echojax.data.order import check_order
 from echojax.data.sources import DATASETS, Source, Statistics, data_folders
 from echojax.data.synthetic import Synthetic
 from echojax.data.text import TextFile, reading
@@ -22,6 +23,16 @@ from echojax.errors import UserError, unknown_name
 # Part of the cache's key: raise it when the same file would be prepared differently.
 _PREPARATION = 3
 _PARTS = (".parquet", ".arrow", ".feather", ".csv", ".tsv", ".inter", ".gz", ".jsonl", ".json")
+
+
+class _Options(NamedTuple):
+    """How events are prepared: arguments of ``prepare``, part of the cache's key."""
+
+    k_core: int
+    duplicates: str
+    time_precision: str
+    ties: str
+
 
 DataPath = Path | str | Sequence[Path | str]
 log = logging.getLogger(__name__)
@@ -37,6 +48,8 @@ def load_dataset(
     title_column: str | None = None,
     k_core: int = 5,
     duplicates: str = "keep",
+    time_precision: str = "exact",
+    ties: str = "file",
     seed: int = 0,
 ) -> Dataset:
     """Find or fetch, read and prepare a data set; what was prepared once is read from a cache.
@@ -54,24 +67,31 @@ def load_dataset(
             are joined.
         k_core: Keep users and items with at least this many interactions each (iterated).
         duplicates: ``keep``, ``first`` or ``last``: what to do with repeated items of a user.
+        time_precision: ``exact`` or ``float32``: what times are rounded to (see ``prepare``).
+        ties: ``file`` or ``random:SEED``: the order of a user's events of one time.
         seed: Determines the generated data set.
 
     Raises:
         UserError: Anything wrong with names, files or what is in them.
     """
+    check_order(time_precision, ties)
+    options = _Options(k_core, duplicates, time_precision, ties)
     name, files = find_files(name, data_path=data_path, data_dir=data_dir, columns=columns)
     if not files:
-        read = DATASETS[name].read
-        if read is None:
-            return _synthetic(seed, k_core, duplicates)
-        return _registered(name, read(), k_core, duplicates)
-    dataset = _prepared(name, files, columns, k_core, duplicates)
+        if DATASETS[name].read is None:
+            return _synthetic(seed, options)
+        files, frame = registered(name)
+        if not files:
+            return Dataset.from_frame(frame, **options._asdict(), name=name)
+        return _titled(_prepared(name, files, Columns(), options), files[0].path)
+    dataset = _prepared(name, files, columns, options)
+    log_order(dataset)
     if data_path is not None:
         for note in dataset.fingerprint["source"].get("notes", []):
             log.info("%s", note)
         return _titled(dataset, files[0].path, data_dir, items_path, title_column, columns.item)
     found, published = statistics_of(dataset), DATASETS[name].five_core
-    if (k_core, duplicates) == (5, "keep") and found != published:
+    if options[:2] == (5, "keep") and found != published:
         log.info("%s: %s is not the published %s", files[0], found, published)
     return _titled(dataset, None, data_dir, items_path, title_column)
 
@@ -140,23 +160,24 @@ def statistics_of(dataset: Dataset) -> Statistics:
     return Statistics(dataset.num_users, dataset.num_items - 1, dataset.items_T.size)
 
 
-def _registered(name: str, found: Any, k_core: int, duplicates: str) -> Dataset:
-    """Return the data set that a registered function gave: files or a frame."""
+def registered(name: str) -> tuple[list[TextFile], Any]:
+    """Return the files of a registered data set, or none and its frame; none of generated data."""
+    read = DATASETS[name].read
+    found: Any = [] if read is None else read()
     paths = found if isinstance(found, list | tuple) else [found]
     if all(isinstance(path, str | Path) for path in paths):
-        files = [file for path in paths for file in _own_files(path)]
-        return _titled(_prepared(name, files, Columns(), k_core, duplicates), files[0].path)
-    return Dataset.from_frame(found, k_core=k_core, duplicates=duplicates, name=name)
+        return [file for path in paths for file in _own_files(path)], None
+    return [], found
 
 
-def _synthetic(seed: int, k_core: int, duplicates: str) -> Dataset:
+def _synthetic(seed: int, options: _Options) -> Dataset:
     generator = Synthetic(seed)
     events = generator.generate()
-    dataset = prepare("synthetic", events, k_core=k_core, duplicates=duplicates)
+    dataset = prepare("synthetic", events, **options._asdict())
     if dataset.items_T.size < events.height or dataset.num_items <= generator.catalogue:
         raise UserError(
-            f"--dataset synthetic: --k-core {k_core} and --duplicates {duplicates} drop events, "
-            "but its optimum is known for whole histories only; use the defaults"
+            f"--dataset synthetic: --k-core {options.k_core} and --duplicates {options.duplicates} "
+            "drop events, but its optimum is known for whole histories only; use the defaults"
         )
     return dataclasses.replace(dataset, optimum=generator.optimum)
 
@@ -227,9 +248,7 @@ def _fetch(name: str, source: Source, data_dir: Path | str | None) -> TextFile:
     )
 
 
-def _prepared(
-    name: str, files: list[TextFile], columns: Columns, k_core: int, duplicates: str
-) -> Dataset:
+def _prepared(name: str, files: list[TextFile], columns: Columns, options: _Options) -> Dataset:
     """Return the data set from the cache, or prepare it and keep it there.
 
     What was prepared is known by the content of its files, wherever they lie and whenever they were
@@ -245,7 +264,7 @@ def _prepared(
             *([file.name, file.member, sha] for file, sha in zip(files, sums, strict=True)),
         ],
         columns=dataclasses.astuple(columns),
-        options=[k_core, duplicates],
+        options=list(options),
         preparation=_PREPARATION,
     )
     try:
@@ -260,7 +279,7 @@ def _prepared(
             raise UserError(
                 f"{file}: was written to while it was read; start again when it is done"
             )
-    dataset = prepare(name, events.frame, k_core=k_core, duplicates=duplicates)
+    dataset = prepare(name, events.frame, **options._asdict())
     dataset.fingerprint["source"] = {
         "file": shown,
         "format": str(events.layout),

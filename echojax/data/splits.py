@@ -1,5 +1,6 @@
 """Splits of a data set into training, validation and test examples (design section 5)."""
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ class Split(NamedTuple):
     valid: Examples  # for the choice of the best epoch
     test: Examples
     facts: dict[str, object]  # JSON-able, for results
+    gap_unit: float | None = None  # of the examples' gaps, where they have some
 
 
 def leave_one_out(dataset: Dataset, max_len: int) -> Split:
@@ -79,6 +81,59 @@ def global_time_split(
     )
 
 
+def cold_items_split(dataset: Dataset, max_len: int, share: float = 0.1, seed: int = 0) -> Split:
+    """Leave one out, and test items that training never saw too.
+
+    A share of the items is drawn and all their events are taken out, so that training, validation
+    and histories know nothing of them. Of what remains every user's last item is for testing and
+    the last but one for validation. Besides, the last event with one of the items drawn is a test
+    target, after the user's remaining events before it.
+
+    Raises:
+        UserError: A part has no example, or no user has met an item drawn after another one.
+    """
+    items = dataset.num_items - 1
+    rng = np.random.default_rng(seed)
+    drawn = 1 + rng.choice(items, max(1, round(share * items)), replace=False)
+    cold_T = np.isin(dataset.items_T, drawn)
+    user_T, _, _ = _places(dataset)
+    lengths_U = np.bincount(user_T[~cold_T], minlength=dataset.num_users)
+    remaining = dataclasses.replace(
+        dataset,
+        items_T=dataset.items_T[~cold_T],
+        offsets=np.concatenate([[0], np.cumsum(lengths_U)]),
+    )
+    split = leave_one_out(remaining, max_len)
+    # The last cold event of each user and the warm ones before it, users one after another.
+    place_T, last_U = np.arange(user_T.size), np.full(dataset.num_users, -1)
+    np.maximum.at(last_U, user_T[cold_T], place_T[cold_T])
+    shown_T = ~cold_T & (place_T < last_U[user_T])
+    shown_U = np.bincount(user_T[shown_T], minlength=dataset.num_users)
+    user_M = np.flatnonzero(shown_U).astype(np.int32)
+    if not user_M.size:
+        raise UserError(
+            f"{dataset.name}: --split cold-items draws {drawn.size} items, which no user has met "
+            "after others; more or longer histories are needed"
+        )
+    kept_T = shown_T | ((place_T == last_U[user_T]) & (shown_U[user_T] > 0))
+    items_T = np.concatenate([remaining.items_T, dataset.items_T[kept_T]])
+    target_M = remaining.items_T.size + np.cumsum(shown_U[user_M] + 1) - 1
+    test = Examples(
+        items_T,
+        np.concatenate([split.test.start_M, target_M - shown_U[user_M]]),
+        np.concatenate([split.test.target_M, target_M]),
+        np.concatenate([split.test.user_M, user_M]),
+        max_len,
+    )
+    facts = split.facts | {
+        "split": "cold-items",
+        "cold_items": int(drawn.size),
+        "cold_targets": int(user_M.size),
+    }
+    train, valid = (dataclasses.replace(part, items_T=items_T) for part in split[:2])
+    return Split(train, valid, test, facts)
+
+
 def _places(dataset: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return each event's user number, position in its history, and that history's length."""
     lengths_U = np.diff(dataset.offsets)
@@ -104,4 +159,4 @@ def _split(
         user_M = user_T[target_M]
         start_M = dataset.offsets[user_M]
         parts[part] = Examples(dataset.items_T, start_M, target_M, user_M, max_len)
-    return Split(**parts, facts=facts)
+    return Split(parts["train"], parts["valid"], parts["test"], facts)

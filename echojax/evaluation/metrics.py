@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -269,6 +270,29 @@ def summarise(
         **measure(ranked, examples, popularity_V, wanted, seed=seed),
         "by_length": _by_length(values, examples, seed),
     }
+
+
+def summarise_cold(
+    ranked: Ranked, examples: Examples, popularity_V: np.ndarray
+) -> dict[str, dict[str, Any]]:
+    """Return the results of the targets that training has seen, "warm", and of all others, "cold".
+
+    Arguments are those of ``summarise``; of kinds that no target is of, there are none.
+    """
+    cold_M = popularity_V[examples.items_T[examples.target_M]] == 0
+    found = {}
+    for name, chosen_M in (("warm", ~cold_M), ("cold", cold_M)):
+        if chosen_M.any():
+            fields = ("start_M", "target_M", "user_M")
+            part = replace(examples, **{one: getattr(examples, one)[chosen_M] for one in fields})
+            confidence_M = ranked.confidence_M
+            own = Ranked(
+                ranked.rank_M[chosen_M],
+                ranked.top_MxK[chosen_M],
+                None if confidence_M is None else confidence_M[chosen_M],
+            )
+            found[name] = summarise(own, part, popularity_V)
+    return found
 
 
 def _by_length(values: np.ndarray, examples: Examples, seed: int) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ Dimension letters of this module: W passes.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
@@ -19,7 +19,8 @@ from jax import Array
 from echojax.data import Examples, Windows
 from echojax.evaluation.ranking import TOP, Ranked, make_ranker, rank_examples
 
-EncodeAll = Callable[[Any, Array, Array], Array]  # (params, item_ids_BxL, lengths_B) -> (B, L, D)
+# (params, item_ids_BxL, lengths_B, *gaps_BxL) -> (B, L, D)
+EncodeAll = Callable[..., Array]
 
 
 class Passes(NamedTuple):
@@ -53,7 +54,8 @@ def passes(examples: Examples) -> Passes:
             count.append(scored)
             begin += scored
     lengths_W = np.array(shown, np.int32)
-    windows = Windows(examples.items_T, np.array(first, np.int64), lengths_W, max_len)
+    first_W = np.array(first, np.int64)
+    windows = Windows(examples.items_T, first_W, lengths_W, max_len, gaps_T=examples.gaps_T)
     return Passes(windows, np.array(count))
 
 
@@ -61,7 +63,7 @@ def passes(examples: Examples) -> Passes:
 class _Encoded(Examples):
     """Examples that show the vector of their history in place of its items."""
 
-    vectors_MxD: np.ndarray
+    vectors_MxD: np.ndarray = field(kw_only=True)
 
     def gather(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """Return examples as arrays; see ``Examples.gather``."""
@@ -102,13 +104,14 @@ def rank_prequentially(
         wanted = np.arange(begin, min(begin + batch_size, len(windows)))
         # The last batch is filled up, not compiled anew.
         shown = windows.gather(np.resize(wanted, batch_size))
-        vectors_BxLxD = np.asarray(encode(params, shown["item_ids"], shown["lengths"]))
+        history = [shown[name] for name in ("item_ids", "lengths", "gaps") if name in shown]
+        vectors_BxLxD = np.asarray(encode(params, *history))
         last_B, count_B = windows.lengths_M[wanted], count_W[wanted]
         scored_BxL = np.arange(windows.max_len) < last_B[:, None]
         scored_BxL &= np.arange(windows.max_len) >= (last_B - count_B)[:, None]
         parts.append(vectors_BxLxD[: wanted.size][scored_BxL])
     columns = (examples.items_T, examples.start_M, examples.target_M, examples.user_M)
-    encoded = _Encoded(*columns, examples.max_len, np.concatenate(parts))
+    encoded = _Encoded(*columns, examples.max_len, vectors_MxD=np.concatenate(parts))
     ranker = make_ranker(
         lambda _, user_BxD, lengths_B: user_BxD, items, num_items=num_items, top=top
     )

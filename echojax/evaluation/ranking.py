@@ -47,7 +47,7 @@ from echojax.sharded_embedding import first_row
 TOP = 10  # how many recommended items are kept an example, for coverage and the like
 TIES = "an item with the target's score, or NaN, is ranked before the target"
 
-Encode = Callable[[Any, Array, Array], Array]
+Encode = Callable[..., Array]
 Items = Callable[[Any], Array]
 Ranker = Callable[..., tuple[Array, Array, Array]]
 
@@ -76,10 +76,10 @@ def make_ranker(
     tile: int = 2**15,
     mesh: Mesh | None = None,
 ) -> Ranker:
-    """Return a jitted ``rank(params, item_ids_BxL, lengths_B, targets_B, excluded_BxS)``.
+    """Return a jitted ``rank(params, item_ids_BxL, lengths_B, targets_B, excluded_BxS, ...)``.
 
     Args:
-        encode: pure ``(params, item_ids_BxL, lengths_B) -> user_BxD``.
+        encode: pure ``(params, item_ids_BxL, lengths_B, *gaps_BxL) -> user_BxD``.
         items: pure ``params -> item_VxD``, or a device's part of it; the scores are
             ``user @ item.T`` in float32.
         num_items: V; rows after it only fill up (``None``: there are none).
@@ -88,7 +88,8 @@ def make_ranker(
         mesh: the devices that the histories, and the items, are spread over (``None``: one). Every
             device gets all results.
 
-    ``excluded_BxS`` holds items that are no candidates, padded with 0. The result is
+    ``excluded_BxS`` holds items that are no candidates, padded with 0; after it come ``gaps_BxL``
+    where the model reads the times between events. The result is
     ``(rank_B, top_BxK, confidence_B)``, as in ``Ranked``.
     """
     mesh = mesh or one_device()
@@ -96,9 +97,14 @@ def make_ranker(
     data = tuple(axis for axis in axes.rows if axis != axes.items)
 
     def rank(
-        params: Any, item_ids_BxL: Array, lengths_B: Array, targets_B: Array, excluded_BxS: Array
+        params: Any,
+        item_ids_BxL: Array,
+        lengths_B: Array,
+        targets_B: Array,
+        excluded_BxS: Array,
+        *gaps_BxL: Array,
     ) -> tuple[Array, Array, Array]:
-        user_BxD = encode(params, item_ids_BxL, lengths_B)
+        user_BxD = encode(params, item_ids_BxL, lengths_B, *gaps_BxL)
         # The target itself always stays a candidate.
         excluded_BxS = jnp.where(excluded_BxS == targets_B[:, None], 0, excluded_BxS)
         rows = (user_BxD, targets_B, excluded_BxS)
@@ -108,7 +114,8 @@ def make_ranker(
         return jax.lax.all_gather(ranked, data, tiled=True) if data else ranked
 
     def mapped(params: Any, item_ids_BxL: Array, *rows: Array) -> Any:
-        in_specs = (state_specs(params), batch_specs(item_ids_BxL), *[P((DATA, MODEL))] * 3)
+        windows, whole = batch_specs(item_ids_BxL), P((DATA, MODEL))
+        in_specs = (state_specs(params), windows, *[whole] * 3, *[windows] * (len(rows) - 3))
         return over_devices(rank, mesh, in_specs, P())(params, item_ids_BxL, *rows)
 
     return jax.jit(mapped)
@@ -196,7 +203,8 @@ def rank_examples(
         batch = examples.gather(rows[mine])
         # Its width is the same on every host: it is that of the whole batch.
         excluded = seen(examples, rows) if exclude_seen else np.zeros((batch_size, 1), np.int32)
-        inputs = (batch["item_ids"], batch["lengths"], batch["targets"], excluded[mine])
+        inputs = [batch["item_ids"], batch["lengths"], batch["targets"], excluded[mine]]
+        inputs += [batch["gaps"]] if "gaps" in batch else []
         # Nothing is read back before the end: the next batch is gathered while this one runs.
         results.append(ranker(params, *spread(inputs, mesh)))
     columns = zip(*results, strict=True)

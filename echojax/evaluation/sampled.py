@@ -95,14 +95,15 @@ def candidate_scorer(encode: Encode, items: Items, params: Any) -> CandidateScor
     """Return the scorer of a model given as for ``make_ranker``."""
 
     @jax.jit
-    def dot(params: Any, item_ids_BxL: Array, lengths_B: Array, candidates_BxC: Array) -> Array:
-        user_BxD = encode(params, item_ids_BxL, lengths_B).astype(jnp.float32)
+    def dot(params: Any, candidates_BxC: Array, *history: Array) -> Array:
+        user_BxD = encode(params, *history).astype(jnp.float32)
         item_BxCxD = items(params)[candidates_BxC].astype(jnp.float32)
         return jnp.einsum("bd,bcd->bc", user_BxD, item_BxCxD, precision=jax.lax.Precision.HIGHEST)
 
     def score(examples: Examples, indices: np.ndarray, candidates_BxC: np.ndarray) -> np.ndarray:
         shown = examples.gather(indices)
-        return np.asarray(dot(params, shown["item_ids"], shown["lengths"], candidates_BxC))
+        history = [shown[name] for name in ("item_ids", "lengths", "gaps") if name in shown]
+        return np.asarray(dot(params, candidates_BxC, *history))
 
     return score
 

@@ -18,14 +18,19 @@ def answers(question: Question, runs: Sequence[ExploredRun]) -> dict[str, Any]:
     """
     if question.is_empty:
         return {"answers": [], "explained": ""}
-    history, following = list(question.history), ""
+    timed = any(run.recommender.gap_unit is not None for run in runs)
+    words, following = list(question.history), ""
     if question.user:
-        history, following = runs[0].history_of(question.user)
-    given = [run.recommender.recommend([history], question.k)[0] for run in runs]
+        words, following = runs[0].history_of(question.user, timed=timed)
+    histories = [run.understood(words, timed=timed) for run in runs]
+    given = [
+        run.recommender.recommend([history], question.k)[0]
+        for run, history in zip(runs, histories, strict=True)
+    ]
     best = next((a.item_ids[0] for a in given if a.by == "model" and a.item_ids), "")
     item = question.item or best
     columns = []
-    for run, answer in zip(runs, given, strict=True):
+    for run, answer, history in zip(runs, given, histories, strict=True):
         known = run.recommender.item_ids.number(item) > 0
         notes = _notes(run, answer, len(history), question.k)
         if following:

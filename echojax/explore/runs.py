@@ -17,7 +17,8 @@ from echojax.files import read_json
 from echojax.models import SequenceModel
 from echojax.models.heuristic import training_counts
 from echojax.serving import Recommender
-from echojax.serving.recommender import padded
+from echojax.serving.inputs import padded
+from echojax.serving.item_ids import with_times
 from echojax.serving.trained import check_places, read_trained, run_titles
 from echojax.training.builders import read_run_data
 
@@ -78,8 +79,10 @@ class ExploredRun:
         users = list(self._user_number)
         return users[:: max(1, len(users) // count)][:count]
 
-    def history_of(self, user: str) -> tuple[list[str], str]:
+    def history_of(self, user: str, *, timed: bool = False) -> tuple[list[str], str]:
         """Return the items of a user but the last, oldest first; and the last, the test's target.
+
+        Those of a ``timed`` history are ``item@time``.
 
         Raises:
             UserError: there is no such user, or the data set is not there.
@@ -91,22 +94,36 @@ class ExploredRun:
             raise UserError(f"user {user!r} is not in the data of this run; pick another")
         start, end = self.dataset.offsets[number : number + 2]
         items = self.dataset.item_ids[self.dataset.items_T[start:end]].tolist()
-        return items[:-1], items[-1]
+        words = items[:-1]
+        if timed:
+            times = self.dataset.times_T[start : end - 1].tolist()
+            words = [f"{item}@{time}" for item, time in zip(words, times, strict=True)]
+        return words, items[-1]
 
-    def events(self, history: Sequence[str], item: str) -> list[Event]:
+    def understood(self, words: list[str], *, timed: bool) -> Sequence[object]:
+        """Return a history as the run reads it; the words of a ``timed`` one are ``item@time``."""
+        if not timed:
+            return words
+        pairs = with_times(words)
+        return [item for item, _ in pairs] if self.recommender.gap_unit is None else pairs
+
+    def events(self, history: Sequence[object], item: str) -> list[Event]:
         """Return the events that the model reads, newest first, and how they moved a score.
 
         Args:
-            history: item ids, oldest first; those unknown to the run are skipped.
+            history: as ``understood``, oldest first; items unknown to the run are skipped.
             item: whose score; known to the run.
         """
         ids = self.recommender.item_ids
-        numbers = ids.numbers(history)[0][-self.model.max_len :]
+        numbers, gaps_L, _ = self.recommender.events(history)
+        numbers = numbers[-self.model.max_len :]
         batch = {
             "item_ids": padded([numbers], 1, self.model.max_len),
             "lengths": np.array([numbers.size], np.int32),
             "targets": np.array([ids.number(item)], np.int32),
         }
+        if gaps_L is not None:
+            batch["gaps"] = padded([gaps_L], 1, self.model.max_len, np.float32)
         found = analyse(self.model, batch).attribution
         total = float(found["events"][0, : numbers.size].sum()) or 1.0
         levels = {"share": "events", "forward": "events/forward", "backward": "events/backward"}
@@ -148,6 +165,7 @@ def read_explored(
             trained.model,
             trained.item_ids,
             step=trained.step,
+            gap_unit=trained.gap_unit,
             popularity=None if counts is None else lambda: counts,
         ),
         titles=run_titles(trained.titles, config, **places),

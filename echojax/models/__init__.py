@@ -20,6 +20,7 @@ from echojax.models.echomamba4rec import (
     Components,
     Corrections,
     EchoMamba4Rec,
+    check_time_gaps,
     not_causal,
 )
 from echojax.models.esasrec import ESASRec
@@ -174,6 +175,7 @@ def with_sizes(config: Config) -> Config:
             or an objective that it cannot be trained with.
     """
     config = _with_own_options(config)
+    _check_time_gaps(config)
     known = _parameters((MODELS | HEURISTICS)[config.model])
     # A suite's sizes are for all its models; only those of a heuristic model are not.
     for name in MODEL_SIZES if config.model in MODELS else _COUNTED:
@@ -225,6 +227,21 @@ def _objectives(config: Config) -> tuple[str, ...]:
     if config.objective == "all-positions":
         raise UserError(f"--objective all-positions is not for this EchoMamba4Rec: {reason}")
     return ("prefixes",)
+
+
+def _check_time_gaps(config: Config) -> None:
+    """Raise ``UserError`` where the model cannot read the times between events."""
+    if not config.time_gaps:
+        return
+    able = [name for name, model in MODELS.items() if "time_gaps" in _parameters(model)]
+    if config.model not in able:
+        raise UserError(
+            f"--time-gaps is for {', '.join(able[:-1])} and {able[-1]}, not for --model "
+            f"{config.model}"
+        )
+    if config.model == "echomamba4rec":
+        components = Components(config.filter, config.backward, config.glu)
+        check_time_gaps(corrections(config), components, config.d_conv or 4)
 
 
 def corrections(config: Config) -> Corrections:

@@ -27,7 +27,7 @@ _LEAST_QUERIES = 64  # that a row has before blocks are worth it
 _LEAST_BLOCK = 128  # queries
 _MOST_BLOCKS = 16  # each is a piece of program to compile
 
-# (score_HxQxS, positions of the queries, length of the row) -> weights of the values.
+# (score_HxQxS, positions of the queries, what the row brings) -> weights of the values.
 Weigh = Callable[[Array, Array, Any], Array]
 
 
@@ -56,6 +56,48 @@ class KeyValueCache(NamedTuple):
         )
 
 
+class TimeBias(nnx.Module):
+    """A learned bias of attention's scores by the time from a key's event to the query's.
+
+    That of HSTU (arXiv 2402.17152, section 3.2, and its authors' code), the same for all heads:
+    128 buckets of the time's logarithm, each 0.301 wide. They start at 0. The query's event is one
+    that was read; HSTU's authors take the time of the item to be predicted.
+    """
+
+    def __init__(self) -> None:
+        self.bias_W = nnx.Param(jnp.zeros(128))
+
+    def __call__(self, gaps_BxL: Array, position_BxQ: Array) -> Array:
+        """Return the bias of every key to queries at consecutive positions, (B, Q, L)."""
+        logs_BxQxL = jnp.log1p(elapsed(gaps_BxL, position_BxQ))
+        last = self.bias_W.shape[0] - 1
+        return self.bias_W[jnp.minimum(logs_BxQxL / 0.301, last).astype(jnp.int32)]
+
+
+def elapsed(gaps_BxL: Array, position_BxQ: Array) -> Array:
+    """Return the time from every event to those at consecutive positions, (B, Q, L), in units.
+
+    To earlier events it is 0. It is summed up from the times between: a difference of two times
+    would lose a minute between them after a year before both.
+    """
+    units_BxL = jnp.expm1(gaps_BxL)
+    key_L = jnp.arange(gaps_BxL.shape[-1])
+    first_Bx1 = position_BxQ[..., :1]
+    # To the first query from each key, and then on to the others.
+    after_BxL = jnp.where((key_L > 0) & (key_L <= first_Bx1), units_BxL, 0)
+    after_BxL = jnp.roll(after_BxL, -1, axis=-1)
+    to_first_BxL = jax.lax.cumsum(after_BxL, axis=after_BxL.ndim - 1, reverse=True)
+    query_BxQx1 = position_BxQ[..., None]
+    own_BxQ = jnp.take_along_axis(
+        units_BxL,
+        jnp.broadcast_to(position_BxQ, (*units_BxL.shape[:-1], position_BxQ.shape[-1])),
+        -1,
+    )
+    on_BxQxL = (query_BxQx1 > first_Bx1[..., None]) & (key_L < query_BxQx1)
+    on_BxQxL = jnp.cumsum(jnp.where(on_BxQxL, own_BxQ[..., None], 0), axis=-2)
+    return to_first_BxL[..., None, :] + on_BxQxL
+
+
 class CachedAttention(nnx.Module):
     """Attention of ``heads`` over positions whose keys and values are kept."""
 
@@ -80,6 +122,7 @@ class SelfAttention(CachedAttention):
         heads: how many; must divide ``d_model``.
         causal: whether a position sees none after it.
         dropout: rate.
+        time_gaps: add a ``TimeBias`` to the scores; with ``causal`` only.
         kernel_init: draws the initial weights.
         rngs: streams of random keys for the initial parameters.
     """
@@ -91,6 +134,7 @@ class SelfAttention(CachedAttention):
         heads: int,
         causal: bool,
         dropout: float,
+        time_gaps: bool = False,
         kernel_init: nnx.Initializer = normal,
         rngs: nnx.Rngs,
     ):
@@ -102,42 +146,75 @@ class SelfAttention(CachedAttention):
         self.value = nnx.Linear(d_model, d_model, **dense)
         self.out = nnx.Linear(d_model, d_model, **dense)
         self.norm = layer_norm(d_model, rngs=rngs)
+        self.time_bias = TimeBias() if time_gaps else None
 
-    def __call__(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
+    def __call__(
+        self,
+        x_BxLxD: Array,
+        lengths_B: Array,
+        *,
+        gaps_BxL: Array | None = None,
+        dropout_keys: Keys = None,
+    ) -> Array:
         """Return the output at every position, (B, L, D)."""
         read_BxLxD = self.read(x_BxLxD)
         linear = (self.query, self.key, self.value)
         q, k, v = (self.by_head(one(read_BxLxD)) for one in linear)
         # ``jax.nn.dot_product_attention`` has its softmax in float32 whatever the inputs.
         if blocks_are_better(x_BxLxD.shape[1]) or x_BxLxD.dtype == jnp.float64:
-            y_BxLxHxK = blocked_attention(q, k, v, lengths_B, causal=self.causal)
+            y_BxLxHxK = blocked_attention(
+                q, k, v, lengths_B, causal=self.causal, gaps_BxL=gaps_BxL, time_bias=self.time_bias
+            )
         else:
+            bias_Bx1xLxL = None
+            if gaps_BxL is not None and self.time_bias is not None:
+                positions_1xL = jnp.arange(x_BxLxD.shape[1])[None]
+                bias_Bx1xLxL = self.time_bias(gaps_BxL, positions_1xL)[:, None].astype(q.dtype)
             y_BxLxHxK = jax.nn.dot_product_attention(
                 q,
                 k,
                 v,
+                bias_Bx1xLxL,
                 is_causal=self.causal,
                 key_value_seq_lengths=jnp.asarray(lengths_B, jnp.int32),
             )
         return self._with_residual(y_BxLxHxK, x_BxLxD, dropout_keys)
 
-    def readout(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
+    def readout(
+        self,
+        x_BxLxD: Array,
+        lengths_B: Array,
+        *,
+        gaps_BxL: Array | None = None,
+        dropout_keys: Keys = None,
+    ) -> Array:
         """Return the output at the last item only, (B, D): it sees all items in either case."""
         last_BxD = at_position(x_BxLxD, lengths_B - 1)
         cache = KeyValueCache.of_all(*self._keys_and_values(x_BxLxD))
-        return self._at_newest(cache, last_BxD, lengths_B, dropout_keys)
+        return self._at_newest(cache, last_BxD, lengths_B, dropout_keys, gaps_BxL)
 
     def step(
-        self, cache: KeyValueCache, x_BxD: Array, position_B: Array
+        self,
+        cache: KeyValueCache,
+        x_BxD: Array,
+        position_B: Array,
+        gaps_BxL: Array | None = None,
     ) -> tuple[KeyValueCache, Array]:
         """Take in row b's next position, position[b]; return the cache and its output, (B, D).
 
         Only causal attention gives what ``readout`` would.
         """
         cache = cache.put(position_B, *self._keys_and_values(x_BxD))
-        return cache, self._at_newest(cache, x_BxD, position_B + 1, None)
+        return cache, self._at_newest(cache, x_BxD, position_B + 1, None, gaps_BxL)
 
-    def _at_newest(self, cache: KeyValueCache, x_BxD: Array, lengths_B: Array, keys: Keys) -> Array:
+    def _at_newest(
+        self,
+        cache: KeyValueCache,
+        x_BxD: Array,
+        lengths_B: Array,
+        keys: Keys,
+        gaps_BxL: Array | None,
+    ) -> Array:
         """Return the output at the newest position, whose input is x.
 
         On a CPU it is a twentieth of what ``jax.nn.dot_product_attention`` takes for one query.
@@ -149,6 +226,8 @@ class SelfAttention(CachedAttention):
             cache.key_BxHxLxK,
             preferred_element_type=jnp.promote_types(x_BxD.dtype, jnp.float32),
         )
+        if gaps_BxL is not None and self.time_bias is not None:
+            score_BxHxL += self.time_bias(gaps_BxL, lengths_B[:, None] - 1)
         seen_Bx1xL = mask(lengths_B, score_BxHxL.shape[-1])[:, None]
         weight_BxHxL = jax.nn.softmax(jnp.where(seen_Bx1xL, score_BxHxL, -jnp.inf), axis=-1)
         y_BxHxK = jnp.einsum("bhl,bhlk->bhk", weight_BxHxL.astype(x_BxD.dtype), cache.value_BxHxLxK)
@@ -189,21 +268,28 @@ def blocked_attention(
     lengths_B: Array,
     *,
     causal: bool,
+    gaps_BxL: Array | None = None,
+    time_bias: TimeBias | None = None,
 ) -> Array:
-    """Return ``softmax(q k^T / sqrt(K)) v`` at every position, (B, L, H, K).
+    """Return ``softmax(q k^T / sqrt(K) + bias) v`` at every position, (B, L, H, K).
 
     Keys at and past ``lengths``, at least 1, are not seen; with ``causal`` none after a query.
+    There is a bias where there are gaps.
     """
 
-    def weigh(score_HxQxS: Array, position_Q: Array, length: Any) -> Array:
+    def weigh(score_HxQxS: Array, position_Q: Array, row: Any) -> Array:
+        length, gaps_L = row
+        if gaps_L is not None and time_bias is not None:
+            score_HxQxS += time_bias(gaps_L, position_Q)[:, : score_HxQxS.shape[2]]
         key_S = jnp.arange(score_HxQxS.shape[2])
         see_QxS = key_S < length
         if causal:
             see_QxS &= key_S <= position_Q[:, None]
         return jax.nn.softmax(jnp.where(see_QxS, score_HxQxS, -jnp.inf), axis=-1)
 
+    rows = (lengths_B, gaps_BxL)
     q, k, v = (jnp.swapaxes(x, 1, 2) for x in (query_BxLxHxK, key_BxLxHxK, value_BxLxHxK))
-    y_BxHxLxK = attend_in_blocks(q * q.shape[-1] ** -0.5, k, v, lengths_B, weigh, causal=causal)
+    y_BxHxLxK = attend_in_blocks(q * q.shape[-1] ** -0.5, k, v, rows, weigh, causal=causal)
     return jnp.swapaxes(y_BxHxLxK, 1, 2)
 
 
@@ -211,7 +297,7 @@ def attend_in_blocks(
     query_BxHxLxK: Array,
     key_BxHxLxK: Array,
     value_BxHxLxK: Array,
-    lengths_B: Array | None,
+    of_rows: Any,
     weigh: Weigh,
     *,
     causal: bool,
@@ -219,11 +305,12 @@ def attend_in_blocks(
     """Return ``weigh(q k^T) v`` at every position, (B, H, L, K); queries are scaled.
 
     ``weigh`` gives the weights of a block, from scores that are float32 (float64 where the queries
-    are) and a row's length. With ``causal`` blocks of keys after the queries are left out.
+    are) and a row of ``of_rows``, arrays by row. With ``causal`` blocks of keys after the queries
+    are left out.
     """
 
     @jax.checkpoint
-    def row(query_HxLxK: Array, key_HxLxK: Array, value_HxLxK: Array, length: Any) -> Array:
+    def row(query_HxLxK: Array, key_HxLxK: Array, value_HxLxK: Array, brings: Any) -> Array:
         positions = query_HxLxK.shape[1]
         exact = jnp.promote_types(query_HxLxK.dtype, jnp.float32)
         block = max(_LEAST_BLOCK, -(-positions // _MOST_BLOCKS))
@@ -237,9 +324,9 @@ def attend_in_blocks(
                 key_HxLxK[:, :seen],
                 preferred_element_type=exact,
             )
-            weight_HxQxS = weigh(score_HxQxS, jnp.arange(first, stop), length)
+            weight_HxQxS = weigh(score_HxQxS, jnp.arange(first, stop), brings)
             found.append(weight_HxQxS.astype(value_HxLxK.dtype) @ value_HxLxK[:, :seen])
         return jnp.concatenate(found, axis=1)
 
-    rows = (query_BxHxLxK, key_BxHxLxK, value_BxHxLxK, lengths_B)
+    rows = (query_BxHxLxK, key_BxHxLxK, value_BxHxLxK, of_rows)
     return jax.lax.map(lambda one: row(*one), rows)

@@ -29,16 +29,18 @@ class SequenceModel(TimeSharded):
     ``objectives`` names the training objectives that fit the model, its own first
     (``echojax.training.objectives``). ``sequence_parallel`` says whether devices may each have a
     shard of every history (``echojax.models.positions``), ``not_causal`` why one more event changes
-    more than the newest position (``None`` where it does not). A model with ``start`` and ``step``
-    takes one event at a time; ``windowed`` says that its state has ``max_len`` places, and ``step``
-    needs the position of the event. Subclasses have further sizes, which ``Config`` describes;
-    their defaults are those of the paper.
+    more than the newest position (``None`` where it does not). ``time_gaps`` says that the model
+    reads the times between events: its methods then take ``gaps_BxL``, as ``encode`` does. A model
+    with ``start`` and ``step`` takes one event at a time; ``windowed`` says that its state has
+    ``max_len`` places, and ``step`` needs the position of the event. Subclasses have further sizes,
+    which ``Config`` describes; their defaults are those of the paper.
     """
 
     objectives: ClassVar[tuple[str, ...]] = ("prefixes",)
     sequence_parallel: ClassVar[bool] = False
     windowed: ClassVar[bool] = False
     not_causal: str | None = None
+    time_gaps: bool = False
 
     def __init__(self, num_items: int, *, d_model: int, max_len: int, rngs: nnx.Rngs):
         self.max_len = max_len
@@ -48,21 +50,43 @@ class SequenceModel(TimeSharded):
         # Its gradient sums over a batch.
         self.item_embedding = nnx.Param(table_VxD, per_item=True, keep_float32=True)
 
-    def encode(self, item_ids_BxL: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
+    def encode(
+        self,
+        item_ids_BxL: Array,
+        lengths_B: Array,
+        *,
+        gaps_BxL: Array | None = None,
+        dropout_keys: Keys = None,
+    ) -> Array:
         """Return one vector a history, (B, D).
 
         Args:
             item_ids_BxL: item numbers 1..V-1 in time order, right padded with 0. Any L up to
                 ``max_len``.
             lengths_B: items in each row, at least 1.
+            gaps_BxL: with ``time_gaps``, the logarithms of the times since the event before
+                (``echojax.data.gaps``), 0 at the first; float32.
             dropout_keys: a random key a row while training, (B,); ``None`` switches dropout off.
 
         Raises:
-            ValueError: the histories are longer than ``max_len``.
+            ValueError: the histories are longer than ``max_len``, or have no gaps and the model
+                reads them.
         """
+        times = self.times(gaps_BxL)
         items_BxL, lengths_B = self.arranged(jnp.asarray(item_ids_BxL), jnp.asarray(lengths_B))
         x_BxLxD, _ = self.lookup(items_BxL)
-        return self.read_out(x_BxLxD, lengths_B, dropout_keys=dropout_keys)
+        return self.read_out(x_BxLxD, lengths_B, dropout_keys=dropout_keys, **times)
+
+    def times(self, gaps_BxL: Array | None) -> dict[str, Array]:
+        """Return gaps as the argument of a method; nothing for a model that reads none.
+
+        Raises:
+            ValueError: the model reads gaps and there are none, or the reverse.
+        """
+        if self.time_gaps != (gaps_BxL is not None):
+            wants = "reads the times between events" if self.time_gaps else "reads no times"
+            raise ValueError(f"{type(self).__name__} {wants}; check gaps_BxL")
+        return {} if gaps_BxL is None else {"gaps_BxL": jnp.asarray(gaps_BxL)}
 
     def arranged(self, item_ids_BxL: Array, lengths_B: Array) -> tuple[Array, Array]:
         """Return the items as the model has them in its window, and the lengths there."""
@@ -79,17 +103,16 @@ class SequenceModel(TimeSharded):
         """
         return self.item_embedding[...] if item_VxD is None else item_VxD
 
-    def scores(self, item_ids_BxL: Array, lengths_B: Array) -> Array:
+    def scores(self, item_ids_BxL: Array, lengths_B: Array, gaps_BxL: Array | None = None) -> Array:
         """Return the logits of every item as the next one, (B, V); column 0 is padding.
 
         Raises:
-            ValueError: an item's number is not in the table, a length is not among 1..L, or the
-                histories are longer than ``max_len``. (Inside ``jax.jit`` there are no numbers to
-                check.)
+            ValueError: as ``encode``, or an item's number is not in the table, or a length not
+                among 1..L. (Inside ``jax.jit`` there are no numbers to check.)
         """
         items_VxD = self.output_embeddings()
         check_histories(item_ids_BxL, lengths_B, items_VxD.shape[0])
-        return self.encode(item_ids_BxL, lengths_B) @ items_VxD.T
+        return self.encode(item_ids_BxL, lengths_B, gaps_BxL=gaps_BxL) @ items_VxD.T
 
     def lookup(self, item_ids_BxL: Array) -> tuple[Array, Array]:
         """Return the items' vectors, (B, L, D), and the item table.
@@ -125,7 +148,12 @@ class CausalModel(SequenceModel):
     objectives = ("all-positions", "prefixes")
 
     def encode_all(
-        self, item_ids_BxL: Array, lengths_B: Array, *, dropout_keys: Keys = None
+        self,
+        item_ids_BxL: Array,
+        lengths_B: Array,
+        *,
+        gaps_BxL: Array | None = None,
+        dropout_keys: Keys = None,
     ) -> Array:
         """Return one vector a position, (B, L, D): ``encode`` of the prefix that ends there.
 
@@ -134,8 +162,9 @@ class CausalModel(SequenceModel):
         Raises:
             ValueError: a later event changes what earlier positions read (``not_causal``).
         """
+        times = self.times(gaps_BxL)
         x_BxLxD, _ = self.lookup(item_ids_BxL)
-        return self.read_all(x_BxLxD, jnp.asarray(lengths_B), dropout_keys=dropout_keys)
+        return self.read_all(x_BxLxD, jnp.asarray(lengths_B), dropout_keys=dropout_keys, **times)
 
     def read_all(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
         """Return ``encode_all``'s vectors, (B, L, D), from those of the items."""
@@ -169,15 +198,19 @@ class LayeredModel(SequenceModel):
         """Return a history's vector from what the last layer returns."""
         return x
 
-    def read_all(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
+    def read_all(
+        self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None, **times: Array
+    ) -> Array:
         """Return one vector a position, (B, L, D), from those of the items."""
-        x_BxLxD, key = self._below_last(x_BxLxD, lengths_B, dropout_keys)
-        return self.head(self.layers[-1](x_BxLxD, lengths_B, dropout_keys=key))
+        x_BxLxD, key = self._below_last(x_BxLxD, lengths_B, dropout_keys, times)
+        return self.head(self.layers[-1](x_BxLxD, lengths_B, dropout_keys=key, **times))
 
-    def read_out(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
+    def read_out(
+        self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None, **times: Array
+    ) -> Array:
         """Return one vector a history, (B, D); see ``SequenceModel.read_out``."""
-        x_BxLxD, key = self._below_last(x_BxLxD, lengths_B, dropout_keys)
-        return self.head(self.layers[-1].readout(x_BxLxD, lengths_B, dropout_keys=key))
+        x_BxLxD, key = self._below_last(x_BxLxD, lengths_B, dropout_keys, times)
+        return self.head(self.layers[-1].readout(x_BxLxD, lengths_B, dropout_keys=key, **times))
 
     def start(self, batch: int) -> list[Any]:
         """Return each layer's state before the first event, with room for ``max_len`` events."""
@@ -185,31 +218,37 @@ class LayeredModel(SequenceModel):
         return [layer.start(batch, self.max_len, dtype) for layer in self.layers]
 
     def step(
-        self, states: list[Any], item_B: Array, position_B: Array | None = None
+        self,
+        states: list[Any],
+        item_B: Array,
+        position_B: Array | None = None,
+        gaps_BxL: Array | None = None,
     ) -> tuple[list[Any], Array]:
         """Take in one more item a row; return the states and the vector after it, (B, D).
 
-        ``windowed`` models need ``position_B``, that of each item in its history.
+        ``windowed`` models need ``position_B``, that of each item in its history. Of gaps they read
+        the whole window's, (B, L), others the item's own, (B, 1).
 
         Raises:
             ValueError: they have none.
         """
+        times = self.times(gaps_BxL)
         if self.windowed and position_B is None:
             raise ValueError(f"{type(self).__name__}.step needs the position of each item")
         x_BxD, after = self.embed(self.lookup_one(item_B), None, position_B), []
         for layer, state in zip(self.layers, states, strict=True):
-            state, x_BxD = layer.step(state, x_BxD, position_B)
+            state, x_BxD = layer.step(state, x_BxD, position_B, **times)
             after.append(state)
         return after, self.head(x_BxD)
 
     def _below_last(
-        self, x_BxLxD: Array, lengths_B: Array, dropout_keys: Keys
+        self, x_BxLxD: Array, lengths_B: Array, dropout_keys: Keys, times: dict[str, Array]
     ) -> tuple[Array, Keys]:
         """Return what the last layer reads, and its keys."""
         keys = split_keys(dropout_keys, len(self.layers) + 1)
         x_BxLxD = self.embed(x_BxLxD, keys[0])
         for layer, key in zip(self.layers[:-1], keys[1:-1], strict=True):
-            x_BxLxD = layer(x_BxLxD, lengths_B, dropout_keys=key)
+            x_BxLxD = layer(x_BxLxD, lengths_B, dropout_keys=key, **times)
         return x_BxLxD, keys[-1]
 
 

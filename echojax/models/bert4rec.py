@@ -61,10 +61,13 @@ class BERT4Rec(TransformerModel):
         newest_BxL = jnp.where(full_B[:, None], items_BxL[:, 1:], items_BxL[:, :-1])
         return newest_BxL, jnp.minimum(lengths_B + 1, self.max_len)
 
-    def read_out(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
+    def read_out(
+        self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None, **times: Array
+    ) -> Array:
         """Return what is known of a hidden item after the history, (B, D + 1)."""
         last_BxL = jnp.arange(x_BxLxD.shape[1]) == lengths_B[:, None] - 1
-        return super().read_out(self._hide(x_BxLxD, last_BxL), lengths_B, dropout_keys=dropout_keys)
+        x_BxLxD = self._hide(x_BxLxD, last_BxL)
+        return super().read_out(x_BxLxD, lengths_B, dropout_keys=dropout_keys, **times)
 
     def read_hidden(
         self, x_BxLxD: Array, lengths_B: Array, hidden_BxL: Array, *, dropout_keys: Keys = None

@@ -9,6 +9,7 @@ from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
 
+from echojax.errors import UserError
 from echojax.models.base import CausalModel, LayeredModel
 from echojax.models.layers import (
     GatedLinearUnit,
@@ -85,15 +86,29 @@ class BidirectionalMamba(TimeSharded):
         self.norm_forward = layer_norm(d_model, epsilon=1e-5, rngs=rngs)
         self.norm_backward = layer_norm(d_model, epsilon=1e-5, rngs=rngs) if backward else None
 
-    def __call__(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
+    def __call__(
+        self,
+        x_BxLxD: Array,
+        lengths_B: Array,
+        *,
+        gaps_BxL: Array | None = None,
+        dropout_keys: Keys = None,
+    ) -> Array:
         """Return the sum of both directions at every position, (B, L, D)."""
 
         def back(mamba: Mamba) -> Array:
-            return mamba(x_BxLxD, self._ends(lengths_B), reverse=True)
+            return mamba(x_BxLxD, self._ends(lengths_B), gaps_BxL=gaps_BxL, reverse=True)
 
-        return self._sum(self.forward(x_BxLxD), back, x_BxLxD, dropout_keys)
+        return self._sum(self.forward(x_BxLxD, gaps_BxL=gaps_BxL), back, x_BxLxD, dropout_keys)
 
-    def readout(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
+    def readout(
+        self,
+        x_BxLxD: Array,
+        lengths_B: Array,
+        *,
+        gaps_BxL: Array | None = None,
+        dropout_keys: Keys = None,
+    ) -> Array:
         """Return one vector a history, (B, D).
 
         Forward is read at the last item; backward there too, as the authors do, or at the first
@@ -104,14 +119,21 @@ class BidirectionalMamba(TimeSharded):
         back_B = jnp.zeros_like(last_B) if self.corrections.join_both_ends else last_B
 
         def back(mamba: Mamba) -> Array:
-            return mamba.readout(x_BxLxD, back_B, self._ends(lengths_B), reverse=True)
+            return mamba.readout(
+                x_BxLxD, back_B, self._ends(lengths_B), gaps_BxL=gaps_BxL, reverse=True
+            )
 
-        ahead_BxD = self.forward.readout(x_BxLxD, last_B)
+        ahead_BxD = self.forward.readout(x_BxLxD, last_B, gaps_BxL=gaps_BxL)
         last_BxD = at_position(x_BxLxD, last_B, self.time_axis)
         return self._sum(ahead_BxD, back, last_BxD, dropout_keys)
 
     def readout_of_prefixes(
-        self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None
+        self,
+        x_BxLxD: Array,
+        lengths_B: Array,
+        *,
+        gaps_BxL: Array | None = None,
+        dropout_keys: Keys = None,
     ) -> Array:
         """Return what ``readout`` gives for the prefix that ends at each position, (B, L, D).
 
@@ -119,24 +141,26 @@ class BidirectionalMamba(TimeSharded):
         """
 
         def back(mamba: Mamba) -> Array:
-            return mamba.readout_of_prefixes(x_BxLxD, lengths_B)
+            return mamba.readout_of_prefixes(x_BxLxD, lengths_B, gaps_BxL=gaps_BxL)
 
-        return self._sum(self.forward(x_BxLxD), back, x_BxLxD, dropout_keys)
+        return self._sum(self.forward(x_BxLxD, gaps_BxL=gaps_BxL), back, x_BxLxD, dropout_keys)
 
     def start(self, batch: int, dtype: DTypeLike) -> StepState:
         """Return both directions' states before the first event."""
         back = self.backward and self.backward.start_reverse(batch, dtype)
         return self.forward.start(batch, dtype), back
 
-    def step(self, state: StepState, x_BxD: Array) -> tuple[StepState, Array]:
+    def step(
+        self, state: StepState, x_BxD: Array, gap_B: Array | None = None
+    ) -> tuple[StepState, Array]:
         """Take in one more item; return the states and what ``readout`` gives after it, (B, D)."""
-        ahead_state, ahead_BxD = self.forward.step(state[0], x_BxD)
+        ahead_state, ahead_BxD = self.forward.step(state[0], x_BxD, gap_B)
         back_state = state[1]
 
         def back(mamba: Mamba) -> Array:
             nonlocal back_state
             assert back_state is not None
-            back_state, back_BxD = mamba.step_reverse(back_state, x_BxD)
+            back_state, back_BxD = mamba.step_reverse(back_state, x_BxD, gap_B)
             return back_BxD
 
         y_BxD = self._sum(ahead_BxD, back, x_BxD, None)
@@ -169,42 +193,69 @@ class BidirectionalLayer(TimeSharded):
         self.filter, self.mambas, self.glu = spectral_filter, nnx.List(mambas), glu
         self.mask_padding = mask_padding
 
-    def __call__(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
+    def __call__(
+        self,
+        x_BxLxD: Array,
+        lengths_B: Array,
+        *,
+        gaps_BxL: Array | None = None,
+        dropout_keys: Keys = None,
+    ) -> Array:
         """Return the layer's output at every position, (B, L, D)."""
-        return self._through("__call__", x_BxLxD, lengths_B, dropout_keys)
+        return self._through("__call__", x_BxLxD, lengths_B, dropout_keys, gaps_BxL)
 
-    def readout(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
+    def readout(
+        self,
+        x_BxLxD: Array,
+        lengths_B: Array,
+        *,
+        gaps_BxL: Array | None = None,
+        dropout_keys: Keys = None,
+    ) -> Array:
         """Return the layer's output at the read-out only, (B, D)."""
-        return self._through("readout", x_BxLxD, lengths_B, dropout_keys)
+        return self._through("readout", x_BxLxD, lengths_B, dropout_keys, gaps_BxL)
 
     def readout_of_prefixes(
-        self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None
+        self,
+        x_BxLxD: Array,
+        lengths_B: Array,
+        *,
+        gaps_BxL: Array | None = None,
+        dropout_keys: Keys = None,
     ) -> Array:
         """Return what ``readout`` gives for the prefix that ends at each position, (B, L, D)."""
-        return self._through("readout_of_prefixes", x_BxLxD, lengths_B, dropout_keys)
+        return self._through("readout_of_prefixes", x_BxLxD, lengths_B, dropout_keys, gaps_BxL)
 
     def start(self, batch: int, max_len: int, dtype: DTypeLike) -> LayerState:
         """Return the states of the filter and the Mambas before the first event."""
         return self.filter.start(batch, dtype), [one.start(batch, dtype) for one in self.mambas]
 
     def step(
-        self, state: LayerState, x_BxD: Array, position_B: Array | None
+        self,
+        state: LayerState,
+        x_BxD: Array,
+        position_B: Array | None,
+        gaps_BxL: Array | None = None,
     ) -> tuple[LayerState, Array]:
         """Take in one more item; return the states and what ``readout`` gives after it, (B, D)."""
         ring, x_BxD = self.filter.step(state[0], x_BxD)
-        after = []
+        gap_B, after = None if gaps_BxL is None else gaps_BxL[:, 0], []
         for mamba, before in zip(self.mambas, state[1], strict=True):
-            mamba_state, x_BxD = mamba.step(before, x_BxD)
+            mamba_state, x_BxD = mamba.step(before, x_BxD, gap_B)
             after.append(mamba_state)
         return (ring, after), self.glu(x_BxD)
 
-    def _through(self, method: str, x_BxLxD: Array, lengths_B: Array, keys: Keys) -> Array:
+    def _through(
+        self, method: str, x_BxLxD: Array, lengths_B: Array, keys: Keys, gaps_BxL: Array | None
+    ) -> Array:
         """Return the output with the last Mamba called by ``method``."""
         each = split_keys(keys, len(self.mambas) + 2)
         x_BxLxD = self.filtered(x_BxLxD, lengths_B, each[0])
         for mamba, key in zip(self.mambas[:-1], each[1:-2], strict=True):
-            x_BxLxD = mamba(x_BxLxD, lengths_B, dropout_keys=key)
-        y = getattr(self.mambas[-1], method)(x_BxLxD, lengths_B, dropout_keys=each[-2])
+            x_BxLxD = mamba(x_BxLxD, lengths_B, dropout_keys=key, gaps_BxL=gaps_BxL)
+        y = getattr(self.mambas[-1], method)(
+            x_BxLxD, lengths_B, dropout_keys=each[-2], gaps_BxL=gaps_BxL
+        )
         return self.glu(y, dropout_keys=each[-1])
 
     def filtered(self, x_BxLxD: Array, lengths_B: Array, key: Keys = None) -> Array:
@@ -248,9 +299,13 @@ class EchoMamba4Rec(LayeredModel, CausalModel):
         corrections: Corrections = VARIANTS["echojax"],
         components: Components = ALL_COMPONENTS,
         scan: str = "auto",
+        time_gaps: bool = False,
         rngs: nnx.Rngs,
     ):
         super().__init__(num_items, d_model=d_model, max_len=max_len, rngs=rngs)
+        if time_gaps:
+            check_time_gaps(corrections, components, d_conv)
+        self.time_gaps = time_gaps
         self.dropout, self.norm = dropout, layer_norm(d_model, rngs=rngs)
         self.reads_padding = not (corrections.mask_padding and corrections.reverse_from_last)
         self.not_causal = not_causal(corrections, components, layers)
@@ -264,6 +319,7 @@ class EchoMamba4Rec(LayeredModel, CausalModel):
                 expand=expand,
                 time_step_init=corrections.time_step_init,
                 scan=scan,
+                time_gaps=time_gaps,
                 rngs=rngs,
             )
 
@@ -293,15 +349,31 @@ class EchoMamba4Rec(LayeredModel, CausalModel):
         """Return the items' normalised vectors; see ``LayeredModel.embed``."""
         return self.norm(dropout(x, self.dropout, keys, self.time_axis))
 
-    def read_all(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
+    def read_all(
+        self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None, **times: Array
+    ) -> Array:
         """Return ``encode_all``'s vectors, (B, L, D), from those of the items."""
         if self.not_causal:
             raise ValueError(f"only encode one prefix at a time: {self.not_causal}")
         keys = split_keys(dropout_keys, len(self.layers) + 1)
         x_BxLxD = self.embed(x_BxLxD, keys[0])
         for layer, key in zip(self.layers, keys[1:], strict=True):
-            x_BxLxD = layer.readout_of_prefixes(x_BxLxD, lengths_B, dropout_keys=key)
+            x_BxLxD = layer.readout_of_prefixes(x_BxLxD, lengths_B, dropout_keys=key, **times)
         return x_BxLxD
+
+
+def check_time_gaps(corrections: Corrections, components: Components, d_conv: int) -> None:
+    """Raise ``UserError`` where the model cannot read the times between events."""
+    if not (corrections.mask_padding and corrections.reverse_from_last):
+        raise UserError(
+            "--time-gaps is for an EchoMamba4Rec that reads no padding, which has no times; use "
+            "--variant echojax or causal"
+        )
+    if components.backward and d_conv < 2:
+        raise UserError(
+            "--time-gaps with a backward Mamba needs --d-conv 2 or more: the time after an event "
+            "is known one event later"
+        )
 
 
 def not_causal(corrections: Corrections, components: Components, layers: int) -> str | None:

@@ -10,6 +10,7 @@ from jax import Array
 from echojax.models.attention import (
     CachedAttention,
     KeyValueCache,
+    TimeBias,
     attend_in_blocks,
     blocks_are_better,
     check_heads,
@@ -25,8 +26,8 @@ class HSTULayer(CachedAttention):
     """``f2(dropout(LN(A V) * U)) + x`` with ``U, V, Q, K = silu(f1(LN(x)))`` (equations 1 to 3).
 
     ``A = silu(Q K^T + bias) / max_len`` for the items read so far and 0 for later ones; the bias is
-    that of the distance between two positions, the same for all heads. (The authors add a bias of
-    the time between them; here it is only by position.) As in their code both layer
+    that of the distance between two positions, the same for all heads, with ``time_gaps`` plus that
+    of the time between them (``TimeBias``). As in their code both layer
     normalisations are without scale and bias, and A is divided by the window's length whatever
     the history's.
 
@@ -35,10 +36,20 @@ class HSTULayer(CachedAttention):
         heads: how many; must divide ``d_model``.
         dropout: rate.
         max_len: the window's length.
+        time_gaps: read the times between events.
         rngs: streams of random keys for the initial parameters.
     """
 
-    def __init__(self, d_model: int, *, heads: int, dropout: float, max_len: int, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        d_model: int,
+        *,
+        heads: int,
+        dropout: float,
+        max_len: int,
+        time_gaps: bool,
+        rngs: nnx.Rngs,
+    ):
         check_heads(heads, d_model)
         self.heads, self.dropout, self.max_len = heads, dropout, max_len
         self.norm = nnx.LayerNorm(
@@ -61,34 +72,63 @@ class HSTULayer(CachedAttention):
             rngs=rngs,
         )
         self.bias_L = nnx.Param(normal(rngs.params(), (max_len,)))  # by distance into the past
+        self.time_bias = TimeBias() if time_gaps else None
 
-    def __call__(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
+    def __call__(
+        self,
+        x_BxLxD: Array,
+        lengths_B: Array,
+        *,
+        gaps_BxL: Array | None = None,
+        dropout_keys: Keys = None,
+    ) -> Array:
         """Return the layer's output at every position, (B, L, D)."""
         positions_1xL = jnp.arange(x_BxLxD.shape[1])[None]
         cache = KeyValueCache.of_all(*self._keys_and_values(x_BxLxD))
-        return self._attend(x_BxLxD, cache, positions_1xL, dropout_keys)
+        return self._attend(x_BxLxD, cache, positions_1xL, dropout_keys, gaps_BxL)
 
-    def readout(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
+    def readout(
+        self,
+        x_BxLxD: Array,
+        lengths_B: Array,
+        *,
+        gaps_BxL: Array | None = None,
+        dropout_keys: Keys = None,
+    ) -> Array:
         """Return the layer's output at the last item only, (B, D)."""
         last_B = lengths_B - 1
         last_BxD = at_position(x_BxLxD, last_B)
         cache = KeyValueCache.of_all(*self._keys_and_values(x_BxLxD))
-        return self._at_newest(cache, last_BxD, last_B, dropout_keys)
+        return self._at_newest(cache, last_BxD, last_B, dropout_keys, gaps_BxL)
 
     def step(
-        self, cache: KeyValueCache, x_BxD: Array, position_B: Array
+        self,
+        cache: KeyValueCache,
+        x_BxD: Array,
+        position_B: Array,
+        gaps_BxL: Array | None = None,
     ) -> tuple[KeyValueCache, Array]:
         """Take in row b's next position, position[b]; return the cache and its output, (B, D)."""
         cache = cache.put(position_B, *self._keys_and_values(x_BxD))
-        return cache, self._at_newest(cache, x_BxD, position_B, None)
+        return cache, self._at_newest(cache, x_BxD, position_B, None, gaps_BxL)
 
     def _at_newest(
-        self, cache: KeyValueCache, x_BxD: Array, position_B: Array, keys: Keys
+        self,
+        cache: KeyValueCache,
+        x_BxD: Array,
+        position_B: Array,
+        keys: Keys,
+        gaps_BxL: Array | None,
     ) -> Array:
-        return self._attend(x_BxD[:, None], cache, position_B[:, None], keys)[:, 0]
+        return self._attend(x_BxD[:, None], cache, position_B[:, None], keys, gaps_BxL)[:, 0]
 
     def _attend(
-        self, x_BxQxD: Array, cache: KeyValueCache, positions_BxQ: Array, keys: Keys
+        self,
+        x_BxQxD: Array,
+        cache: KeyValueCache,
+        positions_BxQ: Array,
+        keys: Keys,
+        gaps_BxL: Array | None,
     ) -> Array:
         u_BxQxD, q_BxQxD = jnp.split(nnx.silu(self.f1_uq(self.norm(x_BxQxD))), 2, axis=-1)
         q_BxHxQxK = jnp.swapaxes(self.by_head(q_BxQxD), 1, 2)
@@ -96,22 +136,26 @@ class HSTULayer(CachedAttention):
             av_BxHxQxK = attend_in_blocks(
                 q_BxHxQxK,
                 *cache,
-                None,
-                lambda logits, position_Q, _: self._weights(logits, position_Q),
+                gaps_BxL,
+                self._weights,
                 causal=True,
             )
         else:
             logits_BxHxQxL = jnp.einsum("bhqk,bhlk->bhql", q_BxHxQxK, cache.key_BxHxLxK)
-            a_BxHxQxL = self._weights(logits_BxHxQxL, positions_BxQ[:, None])
+            a_BxHxQxL = self._weights(logits_BxHxQxL, positions_BxQ, gaps_BxL)
             av_BxHxQxK = jnp.einsum("bhql,bhlk->bhqk", a_BxHxQxL, cache.value_BxHxLxK)
         av_BxQxD = jnp.swapaxes(av_BxHxQxK, 1, 2).reshape(x_BxQxD.shape)
         gated_BxQxD = self.norm(av_BxQxD) * u_BxQxD
         return self.f2(dropout(gated_BxQxD, self.dropout, keys)) + x_BxQxD
 
-    def _weights(self, logits: Array, positions: Array) -> Array:
-        """Return A of logits (..., Q, L), the queries being at ``positions`` (..., Q)."""
-        past = positions[..., None] - jnp.arange(logits.shape[-1])
-        a = nnx.silu(logits + self.bias_L[jnp.maximum(past, 0)]) / self.max_len
+    def _weights(self, logits: Array, positions: Array, gaps: Array | None) -> Array:
+        """Return A of logits (..., H, Q, L), the queries being at ``positions`` (..., Q)."""
+        keys = logits.shape[-1]
+        past = positions[..., None, :, None] - jnp.arange(keys)
+        bias = self.bias_L[jnp.maximum(past, 0)]
+        if gaps is not None and self.time_bias is not None:
+            bias += self.time_bias(gaps, positions)[..., None, :, :keys]
+        a = nnx.silu(logits + bias) / self.max_len
         return jnp.where(past >= 0, a, 0)
 
     def _keys_and_values(self, x: Array) -> tuple[Array, Array]:
@@ -138,13 +182,15 @@ class HSTU(LayeredModel, CausalModel):
         heads: int = 2,
         dropout: float = 0.2,
         max_len: int = 50,
+        time_gaps: bool = False,
         rngs: nnx.Rngs,
     ):
         super().__init__(num_items, d_model=d_model, max_len=max_len, rngs=rngs)
-        self.dropout = dropout
+        self.dropout, self.time_gaps = dropout, time_gaps
         initial = nnx.initializers.truncated_normal(d_model**-0.5)
         self.position_LxD = nnx.Param(initial(rngs.params(), (max_len, d_model)))
         shared: dict[str, Any] = {"heads": heads, "dropout": dropout, "max_len": max_len}
+        shared["time_gaps"] = time_gaps
         self.layers = nnx.List([HSTULayer(d_model, **shared, rngs=rngs) for _ in range(layers)])
 
     def embed(self, x: Array, keys: Keys, position_B: Array | None = None) -> Array:

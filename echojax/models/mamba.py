@@ -56,6 +56,7 @@ class ReverseScanState(NamedTuple):
         first_BxKxE: the convolution's inputs at the first ``d_conv`` positions.
         z_BxE: the gate at the first position.
         count_B: events so far, int32.
+        gaps_BxT: of the newest ``d_conv - 1`` positions; ``None`` where no gaps are read.
     """
 
     ssm_state_BxExN: Array
@@ -64,6 +65,7 @@ class ReverseScanState(NamedTuple):
     first_BxKxE: Array
     z_BxE: Array
     count_B: Array
+    gaps_BxT: Array | None
 
 
 class Mamba(TimeSharded):
@@ -71,6 +73,12 @@ class Mamba(TimeSharded):
 
     With ``[x, z] = in_proj(input)``, ``x = silu(conv(x))``, ``[dt, B, C] = x_proj(x)`` and
     ``delta = dt_proj(dt)`` the output is ``out_proj(scan(x, delta, A, B, C, D) * silu(z))``.
+
+    With ``time_gaps`` a position's ``delta`` has ``w`` times its log gap added to it, with a
+    learned ``w`` a channel that starts at 0: a small time step is then multiplied by
+    ``(1 + gap / unit) ** w``. (SS4Rec, arXiv 2502.08132, has time steps of the interval alone.) A
+    state decays on its way to a position, so forward that is the time since the event before, and
+    in reverse that to the event after; that of the newest event nobody knows yet, and it is 0.
 
     Args:
         d_model: D, the model dimension.
@@ -80,6 +88,7 @@ class Mamba(TimeSharded):
         time_step_init: start the time steps log-uniform in 0.001..0.1, as Mamba does; otherwise
             at softplus(0) = 0.69, as the authors' global re-initialisation leaves them.
         scan: which implementation of the selective scan (``selective_scan.implementations()``).
+        time_gaps: read the times between events.
     """
 
     def __init__(
@@ -91,6 +100,7 @@ class Mamba(TimeSharded):
         expand: int,
         time_step_init: bool,
         scan: str = "auto",
+        time_gaps: bool = False,
         rngs: nnx.Rngs,
     ):
         channels = expand * d_model
@@ -113,15 +123,22 @@ class Mamba(TimeSharded):
         self.A_log_ExN = nnx.Param(A_log_ExN, keep_float32=True, no_weight_decay=True)
         self.D_E = nnx.Param(jnp.ones(channels), keep_float32=True)
         self.out_proj = nnx.Linear(channels, d_model, **dense)
+        self.gap_E = nnx.Param(jnp.zeros(channels), keep_float32=True) if time_gaps else None
 
     def __call__(
-        self, x_BxLxD: Array, lengths_B: Array | None = None, *, reverse: bool = False
+        self,
+        x_BxLxD: Array,
+        lengths_B: Array | None = None,
+        *,
+        gaps_BxL: Array | None = None,
+        reverse: bool = False,
     ) -> Array:
         """Return the block's output at every position, (B, L, D).
 
         Args:
             x_BxLxD: input, right padded.
             lengths_B: where given, positions past the length are neither read nor written (0).
+            gaps_BxL: with ``time_gaps``, each position's log gap.
             reverse: run from the last position to the first.
         """
         if lengths_B is not None:
@@ -131,7 +148,7 @@ class Mamba(TimeSharded):
         dt_BxLxR, B_BxLxN, C_BxLxN = self._selected(u_BxLxE)
         y_BxLxE = selective_scan(
             u_BxLxE,
-            self.dt_proj(dt_BxLxR),
+            self.delta(dt_BxLxR, self._on_the_way(gaps_BxL, lengths_B, reverse)),
             -jnp.exp(self.A_log_ExN[...]),
             B_BxLxN,
             C_BxLxN,
@@ -152,6 +169,7 @@ class Mamba(TimeSharded):
         position_B: Array,
         lengths_B: Array | None = None,
         *,
+        gaps_BxL: Array | None = None,
         reverse: bool = False,
     ) -> Array:
         """Return the block's output at one position a row, (B, D).
@@ -179,7 +197,7 @@ class Mamba(TimeSharded):
         dt_BxLxR, B_BxLxN = self._entering(u_BxLxE)
         y_BxE = selective_scan_readout(
             u_BxLxE,
-            self.dt_proj(dt_BxLxR),
+            self.delta(dt_BxLxR, self._on_the_way(gaps_BxL, lengths_B, reverse)),
             -jnp.exp(self.A_log_ExN[...]),
             B_BxLxN,
             self._read_by(u_BxE),
@@ -193,13 +211,16 @@ class Mamba(TimeSharded):
         )
         return self.out_proj((y_BxE + self.D_E[...] * u_BxE) * nnx.silu(z_BxE))
 
-    def readout_of_prefixes(self, x_BxLxD: Array, lengths_B: Array) -> Array:
+    def readout_of_prefixes(
+        self, x_BxLxD: Array, lengths_B: Array, *, gaps_BxL: Array | None = None
+    ) -> Array:
         """Return the block's reverse output at the first item, for every prefix, (B, L, D).
 
         Position m has ``self(x[:, :m + 1], reverse=True)[:, 0]`` without a pass of its own. The
         reverse scan's state at the first item is a sum over the items (``ReverseScanState``), so
         one more item adds terms: its own, and those of the ``d_conv - 1`` items before it change,
-        as their convolution reads it. All other terms are settled, and summed up once.
+        as their convolution reads it. All other terms are settled, and summed up once. A gap is
+        known one item later, so with gaps the convolution has two taps or more.
         """
         length, axis = x_BxLxD.shape[1], self.time_axis
         taps, channels = self.conv_kernel_KxE.shape
@@ -211,12 +232,14 @@ class Mamba(TimeSharded):
         # Version k of a position is that of the prefix which ends k items later; the last one,
         # k = d_conv - 1, is settled.
         later = jnp.concatenate([x_BxLxE, neighbours(x_BxLxE, taps - 1, axis, reverse=True)], 1)
+        to_next_BxL = self._on_the_way(gaps_BxL, None, True)
         x_BxLxE, u, dt, B = self.conv_bias_E[...], [], [], []
         for k in range(taps):
             x_BxLxE = x_BxLxE + later[:, k : k + length] * self.conv_kernel_KxE[taps - 1 - k]
             u.append(nnx.silu(x_BxLxE))
             dt_BxLxR, B_BxLxN = self._entering(u[-1])
-            dt.append(self.dt_proj(dt_BxLxR))
+            # Of a prefix's newest item there is no next one.
+            dt.append(self.delta(dt_BxLxR, to_next_BxL if k else None))
             B.append(B_BxLxN)
 
         # Of the first item too, what is read (C, D) changes until its convolution is full.
@@ -241,6 +264,24 @@ class Mamba(TimeSharded):
         y_BxLxE += of_prefixes(self.D_E[...] * first_KxBxE)
         return self.out_proj(y_BxLxE * nnx.silu(z_BxE)[:, None])
 
+    def delta(self, dt: Array, gaps: Array | None) -> Array:
+        """Return time steps before bias and softplus, (..., E), from those selected and gaps."""
+        delta = self.dt_proj(dt)
+        if gaps is None or self.gap_E is None:
+            return delta
+        return delta + gaps[..., None] * self.gap_E[...]
+
+    def _on_the_way(
+        self, gaps_BxL: Array | None, lengths_B: Array | None, reverse: bool
+    ) -> Array | None:
+        """Return the gap that a state passes on its way to each position of this shard."""
+        if gaps_BxL is None or not reverse:
+            return gaps_BxL
+        if lengths_B is not None:
+            gaps_BxL = jnp.where(mask(lengths_B, gaps_BxL.shape[1]), gaps_BxL, 0)
+        after_Bx1x1 = neighbours(gaps_BxL[..., None], 1, self.time_axis, reverse=True)
+        return jnp.concatenate([gaps_BxL[:, 1:], after_Bx1x1[..., 0]], axis=1)
+
     def _convolve(self, x_BxLxE: Array, lengths_B: Array | None, reverse: bool) -> Array:
         """Return silu of the depthwise convolution over the positions visited so far."""
         length = x_BxLxE.shape[1]
@@ -261,7 +302,9 @@ class Mamba(TimeSharded):
         conv_state_BxTxE = jnp.zeros((batch, taps - 1, channels), dtype)
         return MambaState(conv_state_BxTxE, self._no_ssm_state(batch, dtype))
 
-    def step(self, state: MambaState, x_BxD: Array) -> tuple[MambaState, Array]:
+    def step(
+        self, state: MambaState, x_BxD: Array, gap_B: Array | None = None
+    ) -> tuple[MambaState, Array]:
         """Take in one event; return its output, (B, D): that of ``self(x)`` at its position."""
         x_BxE, z_BxE = jnp.split(self.in_proj(x_BxD), 2, axis=-1)
         window_BxKxE = jnp.concatenate([state.conv_state_BxTxE, x_BxE[:, None]], axis=1)
@@ -270,7 +313,7 @@ class Mamba(TimeSharded):
         y_BxE, ssm_state_BxExN = selective_scan_step(
             state.ssm_state_BxExN,
             u_BxE,
-            self.dt_proj(dt_BxR),
+            self.delta(dt_BxR, gap_B),
             -jnp.exp(self.A_log_ExN[...]),
             B_BxN,
             C_BxN,
@@ -292,9 +335,12 @@ class Mamba(TimeSharded):
             jnp.zeros((batch, taps, channels), dtype),
             jnp.zeros((batch, channels), dtype),
             jnp.zeros(batch, jnp.int32),
+            None if self.gap_E is None else jnp.zeros((batch, taps - 1), jnp.float32),
         )
 
-    def step_reverse(self, state: ReverseScanState, x_BxD: Array) -> tuple[ReverseScanState, Array]:
+    def step_reverse(
+        self, state: ReverseScanState, x_BxD: Array, gap_B: Array | None = None
+    ) -> tuple[ReverseScanState, Array]:
         """Take in one event; return the output at the first item, (B, D).
 
         It is that of ``self(x_BxLxD, reverse=True)`` at position 0.
@@ -308,7 +354,11 @@ class Mamba(TimeSharded):
             [self._convolved(padded_Bx2KxE[:, i : i + taps][:, ::-1]) for i in range(taps)], axis=1
         )
         dt_BxKxR, B_BxKxN = self._entering(u_BxKxE)
-        dt_BxKxE = nnx.softplus(self.dt_proj(dt_BxKxR) + self.dt_bias_E[...])
+        gaps_BxK = gaps_BxT = state.gaps_BxT
+        if gap_B is not None and gaps_BxT is not None:
+            gaps_BxT = jnp.concatenate([gaps_BxT, gap_B[:, None]], axis=1)[:, 1:]
+            gaps_BxK = jnp.pad(gaps_BxT, ((0, 0), (0, 1)))
+        dt_BxKxE = nnx.softplus(self.delta(dt_BxKxR, gaps_BxK) + self.dt_bias_E[...])
         real_BxK = jnp.arange(taps) >= taps - 1 - state.count_B[:, None]
         dt_BxKxE = jnp.where(real_BxK[..., None], dt_BxKxE, 0).astype(state.ssm_state_BxExN.dtype)
         S_BxKxE = state.elapsed_BxE[:, None] + jnp.cumsum(dt_BxKxE, axis=1) - dt_BxKxE
@@ -325,6 +375,7 @@ class Mamba(TimeSharded):
             first_BxKxE,
             z_BxE,
             state.count_B + 1,
+            gaps_BxT,
         )
         u_BxE = self._convolved(first_BxKxE[:, ::-1])
         C_BxN = self._read_by(u_BxE)

@@ -22,14 +22,29 @@ class CausalLayer(TimeSharded):
         self.norm = layer_norm(d_model, rngs=rngs)
         self.ffn = FeedForward(d_model, dropout=dropout, inner_dropout=dropout, rngs=rngs)
 
-    def __call__(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
+    def __call__(
+        self,
+        x_BxLxD: Array,
+        lengths_B: Array,
+        *,
+        gaps_BxL: Array | None = None,
+        dropout_keys: Keys = None,
+    ) -> Array:
         """Return the layer's output at every position, (B, L, D)."""
-        return self._after_mamba(self.mamba(x_BxLxD), x_BxLxD, dropout_keys)
+        y_BxLxD = self.mamba(x_BxLxD, gaps_BxL=gaps_BxL)
+        return self._after_mamba(y_BxLxD, x_BxLxD, dropout_keys)
 
-    def readout(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
+    def readout(
+        self,
+        x_BxLxD: Array,
+        lengths_B: Array,
+        *,
+        gaps_BxL: Array | None = None,
+        dropout_keys: Keys = None,
+    ) -> Array:
         """Return the layer's output at the last item only, (B, D)."""
         last_B = lengths_B - 1
-        y_BxD = self.mamba.readout(x_BxLxD, last_B)
+        y_BxD = self.mamba.readout(x_BxLxD, last_B, gaps_BxL=gaps_BxL)
         x_BxD = at_position(x_BxLxD, last_B, self.time_axis)
         return self._after_mamba(y_BxD, x_BxD, dropout_keys)
 
@@ -38,10 +53,15 @@ class CausalLayer(TimeSharded):
         return self.mamba.start(batch, dtype)
 
     def step(
-        self, state: MambaState, x_BxD: Array, position_B: Array | None
+        self,
+        state: MambaState,
+        x_BxD: Array,
+        position_B: Array | None,
+        gaps_BxL: Array | None = None,
     ) -> tuple[MambaState, Array]:
         """Take in one more position; return Mamba's state and the output there, (B, D)."""
-        state, y_BxD = self.mamba.step(state, x_BxD)
+        gap_B = None if gaps_BxL is None else gaps_BxL[:, 0]
+        state, y_BxD = self.mamba.step(state, x_BxD, gap_B)
         return state, self._after_mamba(y_BxD, x_BxD, None)
 
     def _after_mamba(self, y: Array, x: Array, key: Keys) -> Array:
@@ -71,16 +91,19 @@ class Mamba4Rec(LayeredModel, CausalModel):
         dropout: float = 0.2,
         max_len: int = 50,
         scan: str = "auto",
+        time_gaps: bool = False,
         rngs: nnx.Rngs,
     ):
         super().__init__(num_items, d_model=d_model, max_len=max_len, rngs=rngs)
         self.dropout, self.norm = dropout, layer_norm(d_model, rngs=rngs)
+        self.time_gaps = time_gaps
         mamba: dict[str, Any] = {
             "d_state": d_state,
             "d_conv": d_conv,
             "expand": expand,
             "time_step_init": False,  # the authors' re-initialisation reaches Mamba here too
             "scan": scan,
+            "time_gaps": time_gaps,
         }
         shared = {"d_model": d_model, "dropout": dropout, "residual": layers > 1, "rngs": rngs}
         self.layers = nnx.List(

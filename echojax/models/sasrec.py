@@ -27,9 +27,11 @@ class SASRec(TransformerModel, CausalModel):
         heads: int = 2,
         dropout: float = 0.5,
         max_len: int = 50,
+        time_gaps: bool = False,
         rngs: nnx.Rngs,
     ):
         super().__init__(num_items, d_model=d_model, max_len=max_len, rngs=rngs)
+        self.time_gaps = time_gaps
         self.transformer = Transformer(
             d_model,
             layers=layers,
@@ -37,5 +39,6 @@ class SASRec(TransformerModel, CausalModel):
             causal=True,
             dropout=dropout,
             max_len=max_len,
+            time_gaps=time_gaps,
             rngs=rngs,
         )

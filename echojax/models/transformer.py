@@ -14,22 +14,34 @@ from echojax.models.layers import FeedForward, Keys, PositionEmbedding, split_ke
 class TransformerLayer(nnx.Module):
     """Self-attention and a feed-forward network; arguments as for ``SelfAttention``."""
 
-    def __init__(self, d_model: int, *, heads: int, causal: bool, dropout: float, rngs: nnx.Rngs):
-        self.attention = SelfAttention(
-            d_model, heads=heads, causal=causal, dropout=dropout, rngs=rngs
-        )
+    def __init__(self, d_model: int, *, dropout: float, rngs: nnx.Rngs, **options: Any):
+        self.attention = SelfAttention(d_model, dropout=dropout, **options, rngs=rngs)
         self.ffn = FeedForward(d_model, dropout=dropout, rngs=rngs)
 
-    def __call__(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
+    def __call__(
+        self,
+        x_BxLxD: Array,
+        lengths_B: Array,
+        *,
+        gaps_BxL: Array | None = None,
+        dropout_keys: Keys = None,
+    ) -> Array:
         """Return the layer's output at every position, (B, L, D)."""
         keys = split_keys(dropout_keys, 2)
-        y_BxLxD = self.attention(x_BxLxD, lengths_B, dropout_keys=keys[0])
+        y_BxLxD = self.attention(x_BxLxD, lengths_B, gaps_BxL=gaps_BxL, dropout_keys=keys[0])
         return self.ffn(y_BxLxD, dropout_keys=keys[1])
 
-    def readout(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
+    def readout(
+        self,
+        x_BxLxD: Array,
+        lengths_B: Array,
+        *,
+        gaps_BxL: Array | None = None,
+        dropout_keys: Keys = None,
+    ) -> Array:
         """Return the layer's output at the last item only, (B, D)."""
         keys = split_keys(dropout_keys, 2)
-        y_BxD = self.attention.readout(x_BxLxD, lengths_B, dropout_keys=keys[0])
+        y_BxD = self.attention.readout(x_BxLxD, lengths_B, gaps_BxL=gaps_BxL, dropout_keys=keys[0])
         return self.ffn(y_BxD, dropout_keys=keys[1])
 
     def start(self, batch: int, max_len: int, dtype: DTypeLike) -> KeyValueCache:
@@ -37,10 +49,14 @@ class TransformerLayer(nnx.Module):
         return self.attention.start(batch, max_len, dtype)
 
     def step(
-        self, cache: KeyValueCache, x_BxD: Array, position_B: Array
+        self,
+        cache: KeyValueCache,
+        x_BxD: Array,
+        position_B: Array,
+        gaps_BxL: Array | None = None,
     ) -> tuple[KeyValueCache, Array]:
         """Take in row b's next position, position[b]; see ``SelfAttention.step``."""
-        cache, y_BxD = self.attention.step(cache, x_BxD, position_B)
+        cache, y_BxD = self.attention.step(cache, x_BxD, position_B, gaps_BxL)
         return cache, self.ffn(y_BxD)
 
 

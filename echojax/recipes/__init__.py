@@ -4,7 +4,8 @@ Keys at the top of a file are flags for all models, a table has those of the mod
 after. The files beside this one are what the results tables were made with; the suites read them.
 
 A table may list under ``tried`` what was tried before its flags were chosen: of each trial, the
-flags that were tried, and the ``score``, its validation NDCG@10, where it is known.
+flags that were tried, and the ``score``, its validation NDCG@10, where it is known. ``[space]`` has
+what ``echojax tune`` searches for all models, ``[MODEL.space]`` what differs for one.
 """
 
 import tomllib
@@ -17,7 +18,7 @@ from echojax.errors import UserError, unknown_name
 from echojax.models import HEURISTICS, MODELS
 
 Flags = dict[str, Any]  # of train.py, with _ for -
-TRIED = "tried"
+SPACE, TRIED = "space", "tried"
 
 _FOLDER = Path(__file__).parent
 _KINDS = typing.get_type_hints(Config)
@@ -36,8 +37,8 @@ def read_recipe(recipe: str, model: str, dataset: str | None) -> Flags:
         UserError: in one line, there is no such recipe, it has none for this model, or what is
             wrong in it.
     """
-    entry = _read(recipe, model, dataset)
-    return {name: value for name, value in entry.items() if name != TRIED}
+    common, tables = _read(_file_of(recipe, dataset), "--recipe")
+    return _flags(common | _of_model(recipe, model, tables))
 
 
 def read_tried(recipe: str, model: str, dataset: str | None) -> list[Flags] | None:
@@ -45,36 +46,68 @@ def read_tried(recipe: str, model: str, dataset: str | None) -> list[Flags] | No
 
     Arguments and errors are those of ``read_recipe``.
     """
-    return _read(recipe, model, dataset).get(TRIED)
+    _, tables = _read(_file_of(recipe, dataset), "--recipe")
+    return _of_model(recipe, model, tables).get(TRIED)
 
 
-def _read(recipe: str, model: str, dataset: str | None) -> Flags:
-    path = Path(recipe)
-    if recipe == "best":
-        names = sorted(one.stem for one in _FOLDER.glob("*.toml"))
-        if dataset not in names:
-            data = f"--dataset {dataset}" if dataset else "a file of your own"
-            raise UserError(
-                f"--recipe best: there is none for {data}, only for {', '.join(names)}; leave it "
-                "out, or name a recipe's file"
-            )
-        path = _FOLDER / f"{dataset}.toml"
-    _, content = read_toml(path, "--recipe")
-    tables = {name: table for name, table in content.items() if isinstance(table, dict)}
-    common = {name: value for name, value in content.items() if name not in tables}
-    for name, table in tables.items():
-        if name not in (known := [*MODELS, *HEURISTICS]):
-            raise UserError(f"{path}: {unknown_name('model', name, known)}")
-        trials, flags = table.get(TRIED, []), {k: v for k, v in table.items() if k != TRIED}
-        check_flags(flags, f"{path}, [{name}]", "a recipe")
-        check_tried(trials, f"{path}, [{name}]")
-    check_flags(common, str(path), "a recipe")
+def read_space(path: Path, model: str, name: str) -> dict[str, Any]:
+    """Return what a file says of the space to search for a model, by flag; it is not checked.
+
+    Args:
+        path: of recipes, or of a space alone.
+        model: whose space: the file's, with what the model's own table changes.
+        name: the flag that named the file, for errors.
+    """
+    common, tables = _read(path, name)
+    return common.get(SPACE, {}) | tables.get(model, {}).get(SPACE, {})
+
+
+def included_recipes(dataset: str | None) -> Path | None:
+    """Return the file that comes along for a named data set, ``None`` where there is none."""
+    return next((path for path in _FOLDER.glob("*.toml") if path.stem == dataset), None)
+
+
+def _file_of(recipe: str, dataset: str | None) -> Path:
+    path = included_recipes(dataset) if recipe == "best" else Path(recipe)
+    if path is None:
+        data = f"--dataset {dataset}" if dataset else "a file of your own"
+        names = ", ".join(sorted(one.stem for one in _FOLDER.glob("*.toml")))
+        raise UserError(
+            f"--recipe best: there is none for {data}, only for {names}; leave it out, or name a "
+            "recipe's file"
+        )
+    return path
+
+
+def _read(path: Path, name: str) -> tuple[Flags, dict[str, Flags]]:
+    """Return what a file has for all models, and by model."""
+    _, content = read_toml(path, name)
+    tables = {key: one for key, one in content.items() if isinstance(one, dict) and key != SPACE}
+    common = {key: value for key, value in content.items() if key not in tables}
+    for model, table in tables.items():
+        if model not in (known := [*MODELS, *HEURISTICS]):
+            raise UserError(f"{path}: {unknown_name('model', model, known)}")
+        check_flags(_flags(table), f"{path}, [{model}]", "a recipe")
+        check_tried(table.get(TRIED, []), f"{path}, [{model}]")
+    check_flags({key: one for key, one in common.items() if key != SPACE}, str(path), "a recipe")
+    for table in (common, *tables.values()):
+        if not isinstance(table.get(SPACE, {}), dict):
+            raise UserError(f"{path}: space must be a table, not {table[SPACE]!r:.80}")
+    return common, tables
+
+
+def _of_model(recipe: str, model: str, tables: dict[str, Flags]) -> Flags:
     if model not in tables:
         raise UserError(
             f"--recipe {recipe} is for other models than {model} ({', '.join(tables)}); leave it "
             "out, or name one of these as --model"
         )
-    return common | tables[model]
+    return tables[model]
+
+
+def _flags(table: Flags) -> Flags:
+    """Return what a table has besides the space and what was tried."""
+    return {name: value for name, value in table.items() if name not in (SPACE, TRIED)}
 
 
 def read_toml(path: Path, name: str) -> tuple[str, dict[str, Any]]:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from echojax.files import write_atomically
 from echojax.report.run_record import read_run
-from echojax.report.run_tables import results_table
+from echojax.report.run_tables import cold_table, results_table
 
-__all__ = ["results_table", "write_report"]
+__all__ = ["cold_table", "results_table", "write_report"]
 
 
 def write_report(run_dir: Path) -> Path:

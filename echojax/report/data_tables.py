@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from echojax.data.description import LENGTHS, Description, Numbers
 from echojax.errors import escaped
+from echojax.evaluation.order import METRICS, MODELS, SEEDS, Certificate, Ordered
 from echojax.report.tables import Column, Table, length_range, words
 
 _BAR = 30  # characters of the longest bar
@@ -80,3 +81,53 @@ def _lengths(data: Description) -> Table:
     shown = [Column(header, show=",") for header in ("users", f"{data.k_core}-core")]
     notes = [escaped(note) for note in (*data.notes, data.problem) if note]
     return Table([Column("events a user"), *shown, Column("", "left")], rows, notes=notes)
+
+
+def order_table(found: Certificate) -> Table:
+    """Return what several orders make of a data set."""
+    facts: dict[str, Callable[[Ordered], float | None]] = {
+        "tied events": lambda one: one.tied,
+        "tied test items": lambda one: one.tied_tests,
+        "ties in one order": lambda one: one.agreeing,
+        "of these by chance": lambda one: one.by_chance,
+        "other test items": lambda one: one.changed_tests,
+    }
+    rows: list[list[str | None]] = [
+        [name, *(None if (share := fact(one)) is None else f"{share:.1%}" for one in found.orders)]
+        for name, fact in facts.items()
+    ]
+    rows += [
+        [
+            f"{model.replace('_', ' ')} {metric.upper()}",
+            *(f"{getattr(one, model)[i]:.4f}" for one in found.orders),
+        ]
+        for model in MODELS
+        for i, metric in enumerate(METRICS)
+    ]
+    precisions = {"exact": "exact times", "float32": "float32"}
+    names = [
+        precisions[one.time_precision] + ", random" * (one.ties == "random") for one in found.orders
+    ]
+    about = (
+        "Scores are on test, leave-one-out, every item ranked, seen items kept; the lagged count "
+        "has J 4, a .5."
+    )
+    if found.timed:
+        notes = [
+            "Tied: neighbouring events of a user, and test items and the event before them, at one "
+            "time. In one order: where several users have two items as neighbours of one time, so "
+            "many have them in the order of most; by chance, if a coin had ordered each user's. "
+            "Other test items: than by exact times and the rows of the file, which order ties "
+            f"unless they are random (means over seeds {', '.join(map(str, SEEDS))}). {about}"
+        ]
+    else:
+        notes = [f"There are no times: the file has the order of events, without ties. {about}"]
+    if found.rows_in_time_order:
+        notes.append(
+            "Each user's rows are in the order of exact times in this file, so that they are not "
+            "known to be the publisher's, and float32 times give no other order. What RecBole's "
+            "order is, by the publisher's rows, is not known here."
+        )
+    if found.ranked < found.tests:
+        notes.append(f"The scores are of {found.ranked:,} of {found.tests:,} users.")
+    return Table(["", *names], rows, "Order of events", notes)

@@ -6,8 +6,8 @@ from typing import Any
 from echojax.report.pages import render
 from echojax.report.run_figures import run_pictures
 from echojax.report.run_record import RunRecord
-from echojax.report.run_tables import score_table
-from echojax.report.tables import duration
+from echojax.report.run_tables import cold_table, score_table
+from echojax.report.tables import Table, duration
 
 _HEADLINE = ("ndcg@10", "hr@10", "mrr@10")
 _PLACES = ("_path", "_dir", "plugin", "init_from")  # how the names of flags end that take one
@@ -35,17 +35,25 @@ def run_page(run: RunRecord, **navigation: Any) -> str:
         subtitle=_subtitle(run),
         tiles=_tiles(run),
         pictures=run_pictures(run),
-        tables=[score_table(results, part) for part in ("test", "valid") if results],
+        tables=_tables(results),
         notes=[_NOTE, *_calibration(results)] if results else [],
         facts={
             "Data": results.get("dataset"),
             "Protocol": results.get("protocol"),
             "Training": results.get("train"),
+            "Tuning": results.get("tuning"),
             "Machine and versions": results and _origin(results),
             "Configuration": config,
         },
         **navigation,
     )
+
+
+def _tables(results: dict[str, Any]) -> list[Table]:
+    if not results:
+        return []
+    test, cold = score_table(results, "test"), cold_table(results)
+    return [table for table in (test, cold, score_table(results, "valid")) if table is not None]
 
 
 def _calibration(results: dict[str, Any]) -> list[str]:

@@ -69,6 +69,28 @@ def score_table(results: dict[str, Any], part: str, *, half_intervals: bool = Fa
     return Table(["", *systems], rows, title, notes)
 
 
+def cold_table(results: dict[str, Any]) -> Table | None:
+    """Return the model's test scores of items that training has seen and of those it has not.
+
+    Runs without item vectors, on other splits than cold-items, have none.
+    """
+    parts = results.get("cold_items")
+    if not parts:
+        return None
+    columns = {f"{name} items": one for name, one in parts.items()}
+    rows = [_row(metric, columns) for metric in metrics_in(next(iter(parts.values())))]
+    rows.append(["Test targets", *(f"{one['examples']:,}" for one in columns.values())])
+    return Table(["", *columns], rows, "test: items of training (warm) and others (cold)")
+
+
+def _row(metric: str, systems: dict[str, dict[str, Any]]) -> list[Any]:
+    cells = []
+    for one in systems.values():
+        low, high = one["interval"][metric]
+        cells.append(Cell(f"{one[metric]:.4f}", f"±{(high - low) / 2:.4f}"))
+    return [metric.upper(), *cells]
+
+
 def results_table(results: dict[str, Any], part: str = "test") -> rich.table.Table:
     """Return model, baselines and optimum side by side for the terminal."""
     return score_table(results, part, half_intervals=True).terminal()

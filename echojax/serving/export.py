@@ -33,6 +33,7 @@ _MANIFEST = "manifest.json"
 _PROGRAM = "program.jax_export"
 _WEIGHTS = "weights.npz"
 _ITEMS = "items.json"
+_INPUTS = ("item_ids", "lengths", "seen")
 _FILES = (_PROGRAM, _WEIGHTS, _ITEMS, _MANIFEST)
 # What a command that was killed, or an empty disk, has in a folder without an export.
 _NO_EXPORT = (".new.", "lost+found")
@@ -79,7 +80,8 @@ def export_run(
         items["titles"] = [titles.get(item, "") for item in item_ids]
     program = export_program(run.model, min(k, len(item_ids) - 1))
     arrays: dict[str, Any] = weights(run.model)
-    *_, item_numbers, lengths, seen = (aval.str_short() for aval in program.in_avals)
+    names = [*_INPUTS, *["gaps"] * run.model.time_gaps]
+    inputs = [aval.str_short() for aval in program.in_avals[-len(names) :]]
     scores, numbers = program.out_avals
     today = datetime.datetime.now(datetime.UTC).date()
     manifest = {
@@ -92,16 +94,12 @@ def export_run(
         "max_len": run.model.max_len,
         "parameters": sum(array.size for array in arrays.values()),
         "k": scores.shape[1],
-        "arguments": {
-            "weights": _WEIGHTS,
-            "item_ids": item_numbers,
-            "lengths": lengths,
-            "seen": seen,
-        },
+        "arguments": {"weights": _WEIGHTS, **dict(zip(names, inputs, strict=True))},
         "results": {"scores": scores.str_short(), "item_numbers": numbers.str_short()},
         "platforms": program.platforms,
         "calling_convention": program.calling_convention_version,
         "jax": jax.__version__,
+        **({} if run.gap_unit is None else {"gap_unit": run.gap_unit}),
         "loads_until": str(today + datetime.timedelta(days=PROMISED_DAYS)),
         "echojax": __version__,
     }
@@ -121,9 +119,10 @@ def export_program(model: SequenceModel, k: int) -> export.Exported:
 
     Its arguments are ``weights`` (arrays by dotted name), ``item_ids`` (the newest items' numbers,
     int32 (B, max_len), right padded with 0), ``lengths`` (items in each row, int32 (B,), at least
-    1) and ``seen`` (items not to recommend, int32 (B, S), padded with 0). It returns scores,
-    float32 (B, k), in falling order and these items' numbers, int32 (B, k); minus infinity and 0
-    where fewer are left.
+    1) and ``seen`` (items not to recommend, int32 (B, S), padded with 0); of a model that reads the
+    times between events also ``gaps`` (``echojax.data.gaps``, float32 (B, max_len)). It returns
+    scores, float32 (B, k), in falling order and these items' numbers, int32 (B, k); minus infinity
+    and 0 where fewer are left.
 
     It answers with the best items, not with the scores of all items: these would be 4 V bytes
     a history (40 MB at ten million items) to move off the device and to search again. How many
@@ -141,22 +140,25 @@ def export_program(model: SequenceModel, k: int) -> export.Exported:
         item_ids_BxL: jax.Array,
         lengths_B: jax.Array,
         seen_BxS: jax.Array,
+        *gaps_BxL: jax.Array,
     ) -> tuple[jax.Array, jax.Array]:
         def given(path: tuple[Any, ...], param: nnx.Variable) -> nnx.Variable:
             return param.replace(arrays[".".join(map(str, path))])
 
         model = nnx.merge(graphdef, nnx.map_state(given, params), rest)
 
-        def encode(item_ids_L: jax.Array, length: jax.Array) -> jax.Array:
-            return model.encode(item_ids_L[None], length[None])[0]
+        def encode(item_ids_L: jax.Array, length: jax.Array, *gaps: jax.Array) -> jax.Array:
+            gaps_1xL = gaps[0][None] if gaps else None
+            return model.encode(item_ids_L[None], length[None], gaps_BxL=gaps_1xL)[0]
 
         # Mapped over rows, because models tile by the batch, which has no number here.
-        user_BxD = jax.vmap(encode)(item_ids_BxL, lengths_B)
+        user_BxD = jax.vmap(encode)(item_ids_BxL, lengths_B, *gaps_BxL)
         item_VxD = model.output_embeddings()
         top = top_k(user_BxD, item_VxD, seen_BxS, item_VxD.shape[0], k=k)
         return top.score_BxK, top.item_BxK
 
     batch, seen = export.symbolic_shape("b, s")
+    gaps = [jax.ShapeDtypeStruct((batch, model.max_len), jnp.float32)] * model.time_gaps
     like = {
         name: jax.ShapeDtypeStruct(array.shape, array.dtype)
         for name, array in weights(model).items()
@@ -167,6 +169,7 @@ def export_program(model: SequenceModel, k: int) -> export.Exported:
             jax.ShapeDtypeStruct((batch, model.max_len), jnp.int32),
             jax.ShapeDtypeStruct((batch,), jnp.int32),
             jax.ShapeDtypeStruct((batch, seen), jnp.int32),
+            *gaps,
         )
 
 

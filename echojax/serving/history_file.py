@@ -5,7 +5,7 @@ import json
 import os
 import stat
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, NamedTuple
 from echojax.data.text import TextFile, read_blocks, words
 from echojax.errors import UserError
 from echojax.lock import hold
+from echojax.serving.item_ids import with_times
 from echojax.serving.recommender import Recommender
 
 _FLUSH = 1024  # answers between writes to the disk
@@ -140,11 +141,19 @@ def _answers(
     """Yield the answers as lines, from history number ``skip`` on."""
     users: deque[str] = deque()  # of the histories that were read and not answered yet
 
-    def items() -> Iterator[list[str]]:
+    def timed(history: UserHistory) -> Sequence[object]:
+        pairs = with_times(history.items)
+        try:
+            recommender.events(pairs)
+        except UserError as error:
+            raise UserError(f"{path}: user {history.user!r:.50}: {error}") from None
+        return pairs
+
+    def items() -> Iterator[Sequence[object]]:
         for number, history in enumerate(read_histories(path)):
             if number >= skip:
                 users.append(history.user)
-                yield history.items
+                yield history.items if recommender.gap_unit is None else timed(history)
 
     for answer in recommender.recommend_each(items(), k, exclude_seen=exclude_seen):
         line: dict[str, Any] = {"user": users.popleft(), "items": answer.item_ids}

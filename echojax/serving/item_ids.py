@@ -3,9 +3,11 @@
 import json
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 
 import numpy as np
 
+from echojax.data.gaps import log_gaps
 from echojax.errors import UserError
 
 
@@ -29,6 +31,18 @@ def typed_ids(text: str) -> list[str]:
         if isinstance(found, list) and all(isinstance(item, str | int) for item in found):
             return [str(item) for item in found]
     return [word for word in re.split(r"[\s,;]+", text, flags=re.ASCII) if word]
+
+
+def with_times(words: Iterable[str]) -> list[tuple[str, int | float | None]]:
+    """Return the items and times of typed ``item@time``; without a time ``None``."""
+    pairs = list[tuple[str, int | float | None]]()
+    for word in words:
+        item, _, text = word.rpartition("@")
+        time: int | float | None = None
+        with suppress(ValueError):
+            time = int(text) if text.lstrip("-").isdecimal() else float(text)
+        pairs.append((item, time) if item and time is not None else (word, None))
+    return pairs
 
 
 class ItemIds:
@@ -62,6 +76,34 @@ class ItemIds:
         found = np.fromiter(map(self.number, items), np.int32)
         known = found[found > 0]
         return known, found.size - known.size
+
+    def timed(self, history: Iterable[object], unit: float) -> tuple[np.ndarray, np.ndarray, int]:
+        """Return what ``numbers`` does of pairs (item, time), and the known items' log gaps.
+
+        Raises:
+            UserError: an item has no time, or an earlier one than the item ahead of it.
+        """
+        items, times = list[object](), list[int | float]()
+        for event in history:
+            pair = event if isinstance(event, tuple | list) and len(event) == 2 else (event, None)
+            item, time = pair[0], pair[1].item() if isinstance(pair[1], np.number) else pair[1]
+            if isinstance(time, bool) or not isinstance(time, int | float) or time - time != 0:
+                raise UserError(
+                    f"item {item!r:.50} has no time, and this model reads the times between "
+                    "events; write item@time, or (item, time) in Python, in the data's own unit"
+                )
+            if times and time < times[-1]:
+                raise UserError(
+                    f"item {item!r:.50} is at {time}, before the one ahead of it; histories are "
+                    "ordered by time, oldest first"
+                )
+            items.append(item)
+            times.append(time)
+        found = np.fromiter(map(self.number, items), np.int32)
+        whole = all(isinstance(time, int) and abs(time) < 1 << 63 for time in times)
+        times_L = np.array(times, np.int64 if whole else np.float64)[found > 0]
+        known = found[found > 0]
+        return known, log_gaps(times_L, unit), found.size - known.size
 
     def ids(self, numbers: np.ndarray) -> list[str]:
         """Return the items' own ids."""

@@ -16,12 +16,14 @@ from echojax.errors import UserError
 from echojax.evaluation.tiles import Top
 from echojax.models import SequenceModel
 from echojax.models.heuristic import training_counts
+from echojax.serving.inputs import check_gap_unit, model_inputs, padded, power_of_two
 from echojax.serving.item_ids import ItemIds, check_list
 from echojax.serving.top_k import top_k
 from echojax.serving.trained import check_places, read_trained
 from echojax.training.builders import read_run_data
 
-History = Sequence[object]  # item ids, oldest first
+# Item ids, oldest first; to a model that reads the times between events, pairs (item id, time).
+History = Sequence[object]
 Filter = Callable[[str], bool]  # is told an item's own id, and says whether to recommend it
 
 # Numbers of items to leave out in one batch, padding included: 16 MiB.
@@ -51,11 +53,13 @@ class _Known(NamedTuple):
         newest_L: what the model reads, int32, at most ``max_len``.
         excluded_S: columns of the pool that are not to be recommended, int32.
         unknown: how many items the model does not know.
+        gaps_L: of the newest, float32, where the model reads them.
     """
 
     newest_L: np.ndarray
     excluded_S: np.ndarray
     unknown: int
+    gaps_L: np.ndarray | None
 
 
 class _Request(NamedTuple):
@@ -88,6 +92,7 @@ class Recommender:
             history without a known item comes. ``None``: such a history is an error.
         batch_size: histories computed at once; ``None``: 64 on a CPU, 1024 elsewhere.
         step: after how many steps of training the model is served; ``None`` where that is unknown.
+        gap_unit: of a model that reads the times between events (``echojax.data.gaps``).
     """
 
     def __init__(
@@ -98,8 +103,10 @@ class Recommender:
         popularity: Callable[[], np.ndarray] | None = None,
         batch_size: int | None = None,
         step: int | None = None,
+        gap_unit: float | None = None,
     ):
-        self.item_ids = ItemIds(item_ids_V)
+        check_gap_unit(model, gap_unit)
+        self.item_ids, self.gap_unit = ItemIds(item_ids_V), gap_unit
         self.max_len = model.max_len
         self.batch_size = batch_size or (64 if jax.default_backend() == "cpu" else 1024)
         self.step = step
@@ -112,13 +119,15 @@ class Recommender:
             item_CxD: jax.Array,
             item_ids_BxL: jax.Array,
             lengths_B: jax.Array,
+            gaps_BxL: jax.Array | None,
             excluded_BxS: jax.Array,
             num_items: jax.Array | int,
             *,
             k: int,
             approx: float | None = None,
         ) -> Top:
-            user_BxD = nnx.merge(graphdef, params).encode(item_ids_BxL, lengths_B)
+            model = nnx.merge(graphdef, params)
+            user_BxD = model.encode(item_ids_BxL, lengths_B, gaps_BxL=gaps_BxL)
             return top_k(user_BxD, item_CxD, excluded_BxS, num_items, k=k, recall=approx)
 
         def score(
@@ -126,9 +135,11 @@ class Recommender:
             item_VxD: jax.Array,
             item_ids_1xL: jax.Array,
             lengths_1: jax.Array,
+            gaps_1xL: jax.Array | None,
             items_C: jax.Array,
         ) -> jax.Array:
-            user_1xD = nnx.merge(graphdef, params).encode(item_ids_1xL, lengths_1)
+            model = nnx.merge(graphdef, params)
+            user_1xD = model.encode(item_ids_1xL, lengths_1, gaps_BxL=gaps_1xL)
             item_CxD = item_VxD[items_C].astype(jnp.float32)
             return jnp.matmul(
                 item_CxD, user_1xD[0].astype(jnp.float32), precision=jax.lax.Precision.HIGHEST
@@ -170,7 +181,12 @@ class Recommender:
             return training_counts(split.train, dataset.num_items)
 
         return cls(
-            run.model, run.item_ids, popularity=popularity, batch_size=batch_size, step=run.step
+            run.model,
+            run.item_ids,
+            popularity=popularity,
+            batch_size=batch_size,
+            step=run.step,
+            gap_unit=run.gap_unit,
         )
 
     def recommend(
@@ -193,7 +209,8 @@ class Recommender:
 
         Args:
             histories: the data's own item ids, oldest first, any number of any length; the model
-                reads the newest ``max_len``.
+                reads the newest ``max_len``. For a model that reads the times between events pairs
+                of an item id and its time, in the unit of the data.
             k: how many items; all where there are fewer.
             exclude_seen: leave out what the history holds anywhere.
             candidates: recommend only these (unknown ones are skipped).
@@ -228,15 +245,16 @@ class Recommender:
         """
         check_list("items", items)
         check_list("a history", history)
-        numbers, _ = self.item_ids.numbers(history)
+        numbers, gaps, _ = self.events(history)
         if not numbers.size:
             raise UserError(
                 "the history has no item of this model's catalogue; nothing to score by"
             )
-        item_ids_1xL, lengths_1 = _model_inputs([numbers[-self.max_len :]], self.max_len)
+        newest = numbers[-self.max_len :]
+        item_ids_1xL, lengths_1, gaps_1xL = model_inputs([newest], [gaps], self.max_len)
         wanted = np.array([self.item_ids.number(item) for item in items], np.int32)
-        rows = padded([wanted], 1, _power_of_two(len(wanted)))[0]
-        score_C = self._score(self._params, self._item_VxD, item_ids_1xL, lengths_1, rows)
+        rows = padded([wanted], 1, power_of_two(len(wanted)))[0]
+        score_C = self._score(self._params, self._item_VxD, item_ids_1xL, lengths_1, gaps_1xL, rows)
         return np.where(wanted > 0, np.asarray(score_C)[: len(wanted)], np.float32(np.nan))
 
     def similar_items(self, item: object, k: int = 10) -> Recommendation:
@@ -294,7 +312,7 @@ class Recommender:
         number_C = np.append(np.int32(0), numbers)
         column_V = np.zeros(len(self.item_ids), np.int32)
         column_V[number_C] = np.arange(number_C.size)
-        rows = padded([number_C], 1, _power_of_two(number_C.size))[0]
+        rows = padded([number_C], 1, power_of_two(number_C.size))[0]
         return number_C, column_V, jnp.take(self._item_VxD, rows, axis=0)
 
     def _batches(self, histories: Iterable[History], request: _Request) -> Iterator[list[_Known]]:
@@ -311,8 +329,8 @@ class Recommender:
                 some = True
                 known = self._known(history, request)
                 widest = max(widest, known.excluded_S.size)
-                rows = _power_of_two(len(batch) + 1)
-                if batch and rows * _power_of_two(widest) > _MOST_EXCLUDED:
+                rows = power_of_two(len(batch) + 1)
+                if batch and rows * power_of_two(widest) > _MOST_EXCLUDED:
                     yield batch
                     batch, widest = [], known.excluded_S.size
                 batch.append(known)
@@ -322,21 +340,38 @@ class Recommender:
 
     def _known(self, history: History, request: _Request) -> _Known:
         check_list("a history", history)
-        numbers, unknown = self.item_ids.numbers(history)
+        numbers, gaps, unknown = self.events(history)
         seen = np.unique(numbers) if request.exclude_seen else np.zeros(0, np.int32)
         # A copy, for a part would keep all of a long history in memory.
-        return _Known(numbers[-self.max_len :].copy(), request.column_V[seen], unknown)
+        newest = numbers[-self.max_len :].copy()
+        return _Known(newest, request.column_V[seen], unknown, gaps)
+
+    def events(self, history: History) -> tuple[np.ndarray, np.ndarray | None, int]:
+        """Return the numbers of the known items, the newest ones' log gaps, and how many are not.
+
+        Raises:
+            UserError: the model reads the times between events, and the history lacks some.
+        """
+        if self.gap_unit is None:
+            numbers, unknown = self.item_ids.numbers(history)
+            return numbers, None, unknown
+        numbers, gaps_L, unknown = self.item_ids.timed(history, self.gap_unit)
+        gaps_L = gaps_L[-self.max_len :].copy()
+        gaps_L[:1] = 0  # what lies before is not shown
+        return numbers, gaps_L, unknown
 
     def _compute(self, batch: list[_Known], request: _Request) -> Top:
         """Start the computation of a batch; nothing is waited for."""
-        item_ids_BxL, lengths_B = _model_inputs([known.newest_L for known in batch], self.max_len)
+        newest, gaps = [known.newest_L for known in batch], [known.gaps_L for known in batch]
+        item_ids_BxL, lengths_B, gaps_BxL = model_inputs(newest, gaps, self.max_len)
         excluded = [known.excluded_S for known in batch]
-        width = _power_of_two(max(map(len, excluded)))
+        width = power_of_two(max(map(len, excluded)))
         return self._best(
             self._params,
             request.item_CxD,
             item_ids_BxL,
             lengths_B,
+            gaps_BxL,
             padded(excluded, len(lengths_B), width),
             request.number_C.size,
             k=_searched(request.k),
@@ -383,31 +418,4 @@ class Recommender:
 
 def _searched(k: int) -> int:
     """Return how many are searched for: few values, so that few programs are compiled."""
-    return max(16, _power_of_two(k))
-
-
-def _power_of_two(number: int) -> int:
-    """Return the least power of two that is not below ``number``."""
-    return 1 << max(0, number - 1).bit_length()
-
-
-def _model_inputs(newest: Sequence[np.ndarray], max_len: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return item_ids_BxL and lengths_B; their sizes are powers of two (L at most ``max_len``).
-
-    A request so seldom meets a size not compiled yet. Rows without a history, and those that fill
-    the batch up, hold item 1: their results mean nothing.
-    """
-    rows = _power_of_two(len(newest))
-    item_ids_BxL = padded(newest, rows, min(max_len, _power_of_two(max(map(len, newest)))))
-    lengths_B = np.ones(rows, np.int32)
-    lengths_B[: len(newest)] = [max(1, len(items)) for items in newest]
-    item_ids_BxL[:, 0] = np.maximum(item_ids_BxL[:, 0], 1)
-    return item_ids_BxL, lengths_B
-
-
-def padded(lists: Sequence[np.ndarray], rows: int, width: int) -> np.ndarray:
-    """Return lists of numbers as int32 (rows, width), each row padded with 0."""
-    array = np.zeros((rows, width), np.int32)
-    for row, numbers in zip(array, lists, strict=False):
-        row[: len(numbers)] = numbers
-    return array
+    return max(16, power_of_two(k))

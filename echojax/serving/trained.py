@@ -16,7 +16,7 @@ from echojax.errors import UserError
 from echojax.interop.weights import weights
 from echojax.models import HEURISTICS, SequenceModel
 from echojax.training.checkpoints import load_checkpoint
-from echojax.training.run_folder import read_config, read_items
+from echojax.training.run_folder import read_config, read_gap_unit, read_items
 from selective_scan import implementations
 
 log = logging.getLogger(__name__)
@@ -33,6 +33,7 @@ class Trained(NamedTuple):
             0 where no validation has named it yet.
         item_ids: the data's own ids, str (V,); number 0 is padding.
         titles: by item id, as the run folder has them; maybe none.
+        gap_unit: of the times between events (``echojax.data.gaps``); ``None``: not read.
     """
 
     config: Config
@@ -41,6 +42,7 @@ class Trained(NamedTuple):
     best_step: int
     item_ids: np.ndarray
     titles: dict[str, str]
+    gap_unit: float | None
 
 
 def read_trained(folder: Path, *, scan: str | None = None) -> Trained:
@@ -75,7 +77,8 @@ def read_trained(folder: Path, *, scan: str | None = None) -> Trained:
                 f"the checkpoint of step {best.step} in {folder} has NaN or infinite numbers in "
                 f"{name}; train again with a smaller --learning-rate"
             )
-    return Trained(config, model, best.step, best.best_step, item_ids, titles)
+    unit = read_gap_unit(folder, config)
+    return Trained(config, model, best.step, best.best_step, item_ids, titles, unit)
 
 
 def check_places(data_dir: str | None, data_path: str | None) -> None:

@@ -6,8 +6,10 @@ from typing import Any
 
 import polars as pl
 
+from echojax.data.order import order_words
 from echojax.files import write_atomically
 from echojax.report.pages import render
+from echojax.suites.order import read_certificates
 from echojax.suites.results import Results
 from echojax.suites.runs import Run
 from echojax.suites.scores import score_frame
@@ -36,6 +38,7 @@ def write_page(
 
     datasets: list[dict[str, Any]] = []
     frames, finished_runs = [], []
+    certificates = read_certificates(results.out)
     for name in suite.datasets:
         on_data = [run for run in runs if run.dataset == name]
         finished, problems = results.finished(on_data, damaged)
@@ -51,7 +54,7 @@ def write_page(
             "about": _about_data([run.results for run in finished.values()]),
             "problems": problems + [f"{run} failed: {why}" for run, why in failures if why],
             "missing": [run.name for run in on_data if run.name not in finished],
-            "tables": tables_of(frame, suite.reference, first, source),
+            "tables": tables_of(frame, suite.reference, first, source, certificates.get(name)),
             "pictures": pictures(frame, name, suite.reference),
             "learned": learned(finished.get(reference), name, suite.reference),
             "commands": dict(frame.drop_nulls("command").select("variant", "command").rows()),
@@ -98,7 +101,7 @@ def _about_data(runs: Sequence[dict[str, Any]]) -> str:
     if facts.get("time") == "position":
         words.append("no times: events in the file's order")
     elif share := facts.get("tie_share"):
-        words.append(f"{share:.0%} of adjacent events at the same time, in the file's order")
+        words.append(f"{share:.0%} of adjacent events at the same time, {order_words(facts)}")
     devices = (f"{run['device']}, jax {run['versions']['jax']}" for run in runs)
     return " · ".join(
         [*words, *_dates(runs), *dict.fromkeys(devices), f"sha256 {facts['sha256'][:12]}"]

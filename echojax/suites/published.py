@@ -1,51 +1,59 @@
-"""Published numbers to compare ours with (``published.toml``)."""
+"""Published numbers to compare ours with (``published.toml``), each with its protocol."""
 
 import tomllib
+from collections.abc import Mapping
 from importlib.resources import files
+from typing import Any, Literal
 
 import msgspec
 
+# Of RecBole times are float32, and ties are ordered by the rows of the publisher's file.
+Order = Literal["exact", "float32 rows", "unknown"]
+
 
 class Published(msgspec.Struct, forbid_unknown_fields=True):
-    """What somebody published about a model on a data set.
+    """What somebody published about a model on a data set, by leave-one-out and full ranking.
 
     Attributes:
         dataset: our name of the data set.
         label: the model's name there.
-        hr: HR@10, or the lowest and the highest of several publications.
-        ndcg: NDCG@10, likewise.
+        seen: what becomes of the items of the history in the ranking.
+        order: how events are ordered: by exact times, or as RecBole does.
+        hr: HR@10.
+        ndcg: NDCG@10, where it is known.
         model: our name of the model; "" where we have none.
-        exclude_seen: whether items of the history are filtered from the ranking.
-        source: where it was published; "" where that is not known here.
-        differs: what else its source says that we do otherwise.
+        objective: what is trained; "" where that is not known here.
+        besides: what else its protocol has that ours has not, such as what it trains on.
+        differs: what else is not as in our row, such as the model's size.
+        source: where it was published, and who made it.
     """
 
     dataset: str
     label: str
-    hr: list[float]
-    ndcg: list[float]
+    seen: Literal["kept", "filtered"]
+    order: Order
+    hr: float
+    source: str
+    ndcg: float | None = None
     model: str = ""
-    exclude_seen: bool = False
-    source: str = ""
+    objective: str = ""
+    besides: str = ""
     differs: str = ""
 
     @property
-    def protocol(self) -> dict[str, str | bool]:
-        """How it was evaluated, in the words of our results."""
-        return {"split": "leave-one-out", "ranking": "full", "exclude_seen": self.exclude_seen}
+    def protocol(self) -> str:
+        """Its protocol in words, but for seen items."""
+        orders = {"exact": "exact times", "float32 rows": "float32 times by rows"}
+        words = [orders.get(self.order, "order not known"), self.objective, self.besides]
+        return "; ".join(filter(None, [*words, self.differs]))
 
-    def differences(self, protocol: dict[str, str | bool]) -> str:
-        """Return how it differs from the score it is compared with, evaluated by ``protocol``."""
-        words = [
-            f"ours: {name} {protocol.get(name)}"
-            for name, theirs in self.protocol.items()
-            if protocol.get(name) != theirs
-        ]
-        words += [self.differs] if self.differs else []
-        words.append(
-            "range over publications" if len(self.hr) > 1 else "one number, without interval"
-        )
-        return "; ".join(words)
+    def other_protocol(self, fingerprint: Mapping[str, Any]) -> str:
+        """Return in what its protocol differs from that of our data, seen items aside; or ""."""
+        order = fingerprint.get("order", {"time_precision": "exact", "ties": "file"})
+        rounded = order["time_precision"] == "float32" and not order.get("rows_in_time_order")
+        ours = "random" if order["ties"] != "file" else "float32 rows" if rounded else "exact"
+        words = ["order not known" if self.order == "unknown" else "order"]
+        return "; ".join(filter(None, [*words * (self.order != ours), self.besides]))
 
 
 def published(dataset: str) -> list[Published]:

@@ -13,13 +13,16 @@ from rich.console import Console
 from echojax.commands.reproduce import Flags
 from echojax.errors import UserError
 from echojax.lock import BusyError
+from echojax.models import HEURISTICS
 from echojax.report.tables import duration
 from echojax.signals import Interrupted, Stopped, stopping_at_once
+from echojax.suites.order import certify_if_missing
 from echojax.suites.page import write_page
 from echojax.suites.protocols import evaluate_if_missing
 from echojax.suites.results import RUNS, Results, read
-from echojax.suites.runs import Run, plan, write_failure, write_sample
+from echojax.suites.runs import Run, plan, write_failure, write_sample_of
 from echojax.suites.suite_file import Suite, find_suite, read_suite
+from echojax.suites.tuned import check_budget, recorded, tune, write_tuning
 from echojax.training.builders import read_data, resolved
 from echojax.training.run import run as train
 
@@ -43,29 +46,42 @@ def reproduce(flags: Flags, console: Console) -> bool:
     suite = read_suite(find_suite(name))
     out = flags.out or Path("runs") / suite.name
     runs = plan(suite, out, flags.data_dir)
-    wanted = [run for run in runs if run.variant in suite.known(flags.only)] if flags.only else runs
+    only = suite.known(flags.only or (*suite.variants, *suite.ablation))
     _check_folder(out, runs, flags.report_only)
     results = read(out, suite.name)
     damaged = results.pack(runs)
+    suite.tuned = recorded(results, runs)
+    check_budget(suite, out, flags.tune, report_only=flags.report_only)
     command = f"echojax reproduce {'--quick' if flags.quick else f'--suite {name}'}"
-    these = _Suite(suite, runs, results, command, flags.data_dir, console)
+    command += "" if flags.tune is None else f" --tune {flags.tune}"
+    these = _Suite(suite, runs, results, command, flags, console)
+    these.plan()
     if flags.report_only:
         these.write_page()
         return True
-    for run in wanted:
-        if run.name in damaged:
+    for run in runs:
+        if run.variant in only and run.name in damaged:
             raise UserError(damaged[run.name])
-    states = [results.state_of(run) for run in wanted]  # refuses before anything runs
-    finished = states.count("finished")
-    log.info("%d runs, %d of them finished, in %s", len(wanted), finished, out)
+    for run in these.ready(only):
+        results.state_of(run)  # refuses before anything runs
     try:
         with stopping_at_once():
             results.write()
+            if flags.tune is not None:
+                tune(suite, [run for run in runs if run.variant in only], out, flags.tune, console)
+                these.plan()
+            wanted = these.ready(only)
+            states = [results.state_of(run) for run in wanted]
+            finished = states.count("finished")
+            log.info("%d runs, %d of them finished, in %s", len(wanted), finished, out)
             these.make(wanted, len(states) - finished)
+            for name in suite.datasets:
+                certify_if_missing(results, [run for run in runs if run.dataset == name])
     except (Interrupted, Stopped) as stop:
         signum = stop.signum if isinstance(stop, Stopped) else stop.code - 128
         these.write_page()
         raise Interrupted("stopped and saved; the same command goes on", signum) from None
+    wanted = [run for run in these.runs if run.variant in only]
     failures = {run.name: why for run in wanted if (why := results.failures.get(run.name))}
     for failed, why in failures.items():
         log.info("failed: %s: %s", failed, why)
@@ -90,8 +106,25 @@ class _Suite:
     runs: list[Run]
     results: Results
     command: str
-    data_dir: str | None
+    flags: Flags
     console: Console
+
+    def plan(self) -> None:
+        """Plan the runs again, with the flags that searches have found."""
+        self.runs = plan(self.suite, self.results.out, self.flags.data_dir)
+
+    def ready(self, only: set[str]) -> list[Run]:
+        """Return the runs of some variants that wait for no search."""
+        return [
+            run
+            for run in self.runs
+            if run.variant in only
+            and (
+                self.flags.tune is None
+                or run.config.model in HEURISTICS
+                or (run.dataset, run.variant) in self.suite.tuned
+            )
+        ]
 
     def write_page(self) -> None:
         """Pack what is finished, write the page, and log where it is."""
@@ -121,13 +154,12 @@ class _Suite:
         evaluated, why = False, None
         try:
             if unfinished:
-                if users := self.suite.sample_users.get(run.dataset):
-                    assert run.config.data_path is not None
-                    dataset = self.suite.datasets[run.dataset]["dataset"]
-                    write_sample(Path(run.config.data_path), dataset, users, self.data_dir)
+                write_sample_of(self.suite, run)
                 self._refuse_other_data(run)
                 resume = (run.folder / "config.json").exists()
                 train(dataclasses.replace(run.config, resume=resume), self.console)
+            if run.folder.exists() and (tuning := self.suite.tuned.get((run.dataset, run.variant))):
+                write_tuning(run, tuning)
             if run.variant in self.suite.variants and run.folder.exists():
                 evaluated = self._evaluate(run)
         except (Interrupted, Stopped):
@@ -148,7 +180,7 @@ class _Suite:
     def _evaluate(self, run: Run) -> bool:
         """Evaluate a run under other protocols; if its checkpoint is lost, it stays as it is."""
         try:
-            return evaluate_if_missing(run.folder, self.data_dir)
+            return evaluate_if_missing(run.folder, self.flags.data_dir)
         except UserError as error:
             log.info("%s is not evaluated under other protocols: %s", run.name, error)
             return False

@@ -17,13 +17,13 @@ import numpy as np
 import polars as pl
 
 from echojax.arrays import read_arrays
-from echojax.config import Config, as_dict
+from echojax.config import LIMITS, Config, as_dict
 from echojax.errors import UserError
 from echojax.evaluation.metrics import metric_names, metrics_of
 from echojax.files import write_atomically
 from echojax.report.run_record import read_run
 from echojax.run_files import check_results, read_protocols, read_results
-from echojax.suites.runs import LIMITS, Run, State, state_of
+from echojax.suites.runs import Run, State, state_of
 from echojax.training.run_folder import read_config
 
 RUNS, RANKS = "runs.parquet", "ranks.parquet"
@@ -52,11 +52,18 @@ class _Row(msgspec.Struct):
     digest: str | None
 
 
+class _Order(msgspec.Struct):
+    time_precision: str
+    ties: str
+    rows_in_time_order: bool
+
+
 class _Data(msgspec.Struct):
     users: int
     items: int
     interactions: int
     sha256: str
+    order: _Order | None = None
 
 
 class _Ranking(msgspec.Struct):

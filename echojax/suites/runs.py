@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from echojax.config import RESUMABLE, Config, as_dict, flag
+from echojax.config import LIMITS, RESUMABLE, Config, as_dict, flag
 from echojax.data import load_dataset
 from echojax.errors import UserError
 from echojax.files import write_atomically
@@ -18,9 +18,6 @@ from echojax.training.builders import resolved
 from echojax.training.run_folder import read_config
 
 log = logging.getLogger(__name__)
-
-# How long a run trains: one that is finished can only go on, not be cut.
-LIMITS = ("epochs", "max_steps", "patience")
 
 State = Literal["new", "interrupted", "finished"]
 
@@ -137,6 +134,14 @@ def write_failure(run: Run, reason: str | None) -> None:
         return
     run.failure_file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(run.failure_file, reason + "\n")
+
+
+def write_sample_of(suite: Suite, run: Run) -> None:
+    """Draw the users of a run's data set, where the suite samples it and has not yet."""
+    if users := suite.sample_users.get(run.dataset):
+        assert run.config.data_path is not None
+        name = suite.datasets[run.dataset]["dataset"]
+        write_sample(Path(run.config.data_path), name, users, run.config.data_dir)
 
 
 def write_sample(path: Path, dataset: str, users: int, data_dir: str | None) -> None:

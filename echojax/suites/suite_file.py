@@ -26,6 +26,30 @@ FOLDER = Path(__file__).parent / "included"
 _Tables = dict[Annotated[str, Meta(pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$")], Flags]
 
 
+class Tuning(Struct):
+    """A search for a variant's flags: what ``results.json`` has of it under ``tuning``.
+
+    Attributes:
+        trials: how many there were.
+        failed: how many of them diverged, or had values that do not go together.
+        epochs: of all trials.
+        seconds: of all trials' training.
+        score: best validation NDCG@10.
+        found: the flags of the best trial.
+        space: what was searched.
+        tried: flags and score of each trial.
+    """
+
+    trials: int
+    failed: int
+    epochs: float
+    seconds: float
+    score: float
+    found: Flags
+    space: dict[str, Flags]
+    tried: list[Flags]
+
+
 class GlobalTime(Struct, forbid_unknown_fields=True):
     """Which variants are trained on a global time split too, and on which data sets."""
 
@@ -50,6 +74,7 @@ class Suite(Struct, kw_only=True):
         variants: of the main table: a model with its flags, which override the data set's.
         ablation: flags of variants that differ from the reference only by what the file lists.
         tried: of variants whose flags are not the recipe's alone, what was tried for them.
+        tuned: by data set and variant what a search found, whose flags come before all others.
         global_time: what is trained on that split too, with the first seed.
     """
 
@@ -68,6 +93,7 @@ class Suite(Struct, kw_only=True):
     variants: Annotated[_Tables, Meta(min_length=1)]
     ablation: _Tables = {}
     tried: dict[str, list[Flags]] = {}
+    tuned: dict[tuple[str, str], Tuning] = {}
     global_time: GlobalTime = msgspec.field(default_factory=GlobalTime)
 
     def known(self, names: Iterable[str]) -> set[str]:
@@ -79,9 +105,8 @@ class Suite(Struct, kw_only=True):
         return set(names)
 
 
-_KEYS = [
-    one for one in Suite.__struct_fields__ if one not in ("name", "text", "sample_users", TRIED)
-]
+_NO_KEYS = ("name", "text", "sample_users", TRIED, "tuned")
+_KEYS = [one for one in Suite.__struct_fields__ if one not in _NO_KEYS]
 
 
 def find_suite(given: str) -> Path:
@@ -162,16 +187,25 @@ def flags_of(suite: Suite, dataset: str, variant: str) -> Flags:
     Raises:
         UserError: the suite has a recipe, but none for this model and data set.
     """
-    flags = suite.flags | suite.datasets[dataset] | (suite.variants | suite.ablation)[variant]
+    flags = own_flags(suite, dataset, variant)
+    tuning = suite.tuned.get((dataset, variant))
+    found = tuning.found if tuning else {}
     if suite.recipe is None:
-        return flags
+        return flags | found
     data = None if "data_path" in flags else flags["dataset"]
-    return read_recipe(suite.recipe, flags.get("model", Config.model), data) | flags
+    return read_recipe(suite.recipe, flags.get("model", Config.model), data) | flags | found
+
+
+def own_flags(suite: Suite, dataset: str, variant: str) -> Flags:
+    """Return the flags that a suite itself has for a variant's runs on a data set."""
+    return suite.flags | suite.datasets[dataset] | (suite.variants | suite.ablation)[variant]
 
 
 def tried_of(suite: Suite, dataset: str, variant: str) -> list[Flags] | None:
     """Return what was tried for a variant; ``None`` where nobody says."""
-    own = suite.flags | suite.datasets[dataset] | (suite.variants | suite.ablation)[variant]
+    if tuning := suite.tuned.get((dataset, variant)):
+        return tuning.tried
+    own = own_flags(suite, dataset, variant)
     if variant in suite.tried or suite.recipe is None or own.keys() - {"dataset", "model"}:
         return suite.tried.get(variant)
     return read_tried(suite.recipe, own.get("model", Config.model), own["dataset"])

@@ -5,9 +5,12 @@ from typing import Any
 
 import polars as pl
 
+from echojax.data.order import order_words
+from echojax.evaluation.order import Certificate
+from echojax.report.data_tables import order_table
 from echojax.report.run_tables import BEYOND_ACCURACY
 from echojax.report.tables import Cell, Column, Table, duration, length_range, number
-from echojax.suites.published import published
+from echojax.suites.published import Published, published
 from echojax.suites.results import Protocol, RunResult
 
 FEW = 30  # test examples; below so many a mean says little and its interval nothing
@@ -42,7 +45,11 @@ _STILL_BEST = (
 
 
 def tables_of(
-    frame: pl.DataFrame, reference: str, first: RunResult | None, source: str
+    frame: pl.DataFrame,
+    reference: str,
+    first: RunResult | None,
+    source: str,
+    certificate: Certificate | None,
 ) -> list[Table]:
     """Return a data set's tables that have something to show, in the order of the page.
 
@@ -51,6 +58,8 @@ def tables_of(
         reference: the variant that others are tested against.
         first: one of the finished runs; ``None`` before there is one.
         source: the named data set it is, whole; "" of a sample or a file.
+        certificate: what the order of events decides, where that is known; of other data it is not
+            shown.
     """
     rows = {
         name: frame.filter(table=name).rows(named=True)
@@ -82,6 +91,8 @@ def tables_of(
         _cost_table(rows["main"] + rows["ablation"], reference),
         _protocol_table(rows["protocols"], reference),
     ]
+    if first and certificate and certificate.sha256 == first.results["dataset"]["sha256"]:
+        tables.append(order_table(certificate))
     if first and source:
         tables.append(_published_table(rows, first, source))
     return [table for table in tables if table.rows]
@@ -201,8 +212,10 @@ def _beyond_table(rows: Sequence[_Row], reference: str) -> Table:
     notes = [
         "Of the ten items recommended to each user on test, means over seeds; docs/data.md has the "
         "definitions. None of these chooses anything, and none is better the higher it is without "
-        "regard to accuracy. A dash: the runs are older than the metric, or have no probabilities."
+        "regard to accuracy."
     ]
+    if any(value is None for row in body for value in row):
+        notes.append("A dash: the runs are older than the metric, or have no probabilities.")
     return Table(["", *columns.values()], body, "Beyond accuracy", notes, reference)
 
 
@@ -294,41 +307,54 @@ def _protocol_words(protocol: Protocol) -> str:
 
 
 def _published_table(rows: Mapping[str, Sequence[_Row]], first: RunResult, source: str) -> Table:
-    """Return published numbers, and ours of the same model by the same protocol or by our own."""
-    columns: list[Column | str] = [
-        "", "HR@10", "ours", "NDCG@10", "ours", Column("our row", "left"),
-        Column("source of the published", "left"), Column("differs", "left"),
-    ]  # fmt: skip
-    body, own = [], first.results["protocol"]
+    """Return published numbers, and ours of the same model with seen items treated alike."""
+    own, data = first.results["protocol"], first.results["dataset"]
+    body = []
     for one in published(source):
         row = next((row for row in rows["main"] if one.model and row["model"] == one.model), None)
-        ours: _Row | None = row
-        protocol = own
-        if row and one.exclude_seen != own["exclude_seen"]:
-            for other in rows["protocols"]:
-                same = all(other[name] == value for name, value in one.protocol.items())
-                if same and other["variant"] == row["variant"]:
-                    ours, protocol = other, one.protocol
+        same = Protocol("leave-one-out", "full", one.seen == "filtered")
+        found = {
+            Protocol(*(other[name] for name in Protocol._fields)): other
+            for other in rows["protocols"]
+            if row and other["variant"] == row["variant"]
+        }
+        is_own = Protocol(*(own[name] for name in Protocol._fields)) == same
+        ours = row if is_own else found.get(same)
         body.append(
             [
-                Cell(one.label, "seen items filtered" if one.exclude_seen else ""),
-                "–".join(f"{value:.4f}" for value in one.hr),
-                _score(ours, "hr@10"),
-                "–".join(f"{value:.4f}" for value in one.ndcg),
-                _score(ours, "ndcg@10"),
-                row and row["variant"],
-                one.source or "not named",
-                one.differences(protocol),
+                one.label,
+                one.seen,
+                f"{one.hr:.4f}",
+                _score(ours, "hr@10", interval=False),
+                None if one.ndcg is None else f"{one.ndcg:.4f}",
+                _score(ours, "ndcg@10", interval=False),
+                row["variant"] if row and ours else None,
+                _compared(one, ours, data),
+                one.protocol,
+                one.source,
             ]
         )
-    seen = "filtered" if own["exclude_seen"] else "kept"
+    columns: list[Column | str] = ["", Column("seen items", "left")]
+    columns += ["HR@10", "ours", "NDCG@10", "ours"]
+    columns += [Column(one, "left") for one in ("our row", "compared", "its protocol", "source")]
     notes = [
-        "All published numbers here are by full ranking and leave-one-out. Beside one with seen "
-        "items filtered stand our seeds that were evaluated so; some of the others may filter them "
-        "too.",
-        f"Ours otherwise: {first.config['k_core']}-core, {own['split']}, histories of "
-        f"{first.config['max_len']} items, {own['ranking']} ranking with seen items {seen}, ties "
-        "count against the model, epoch chosen on validation. Of the published ones preparation, "
-        "order of ties, lengths and choice of the epoch are not known here.",
+        "All are by leave-one-out and a ranking of every item. Ours is the same checkpoint with "
+        "seen items treated as in the published number. Reached, or not, is said of NDCG@10 (HR@10 "
+        "where that is all) and only where no difference of protocol is known: another order of "
+        "events ranks other test items. Where both have exact times, ties of them may still be "
+        "ordered otherwise, which is not known. Published numbers have no intervals.",
+        f"Ours otherwise: {first.config['k_core']}-core, events of one time "
+        f"{order_words(data)}, histories of {first.config['max_len']} items, ties of score count "
+        "against the model, epoch chosen on validation.",
     ]
     return Table(columns, body, "Published numbers beside ours", notes)
+
+
+def _compared(one: Published, ours: _Row | None, data: Mapping[str, Any]) -> str | None:
+    """Return whether a published number is reached, or why that cannot be said."""
+    metric, theirs = ("hr@10", one.hr) if one.ndcg is None else ("ndcg@10", one.ndcg)
+    if ours is None or ours[metric] is None:
+        return None
+    if other := one.other_protocol(data):
+        return f"other protocol: {other}"
+    return "reached" if round(ours[metric], 4) >= theirs else "not reached"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
@@ -17,24 +18,35 @@ from echojax.data import (
     Batches,
     Columns,
     Dataset,
+    ItemVectors,
     Split,
     batches,
+    cold_items_split,
     global_time_split,
     leave_one_out,
     load_dataset,
     windows,
 )
+from echojax.data.gaps import with_gaps
+from echojax.data.item_vectors import read_item_vectors, with_item_vectors
+from echojax.data.order import random_seed
 from echojax.errors import UserError, unknown_name
 from echojax.losses import LOSSES, make_loss
-from echojax.mesh import axes_of, local_rows, padded_rows, row_groups
+from echojax.mesh import axes_of, local_rows, padded_rows, place, row_groups
 from echojax.models import check_names, check_sequence_shards, with_sizes
+from echojax.models.heuristic import training_counts
+from echojax.models.projection import as_params
 from echojax.plugins import load_plugin
-from echojax.training.run_folder import check_same_data, kept_dataset
+from echojax.training.run_folder import check_same_data, kept_dataset, kept_item_vectors
 from echojax.training.step import make_train_step
 
 log = logging.getLogger(__name__)
 
-_SPLITS = {"leave-one-out": leave_one_out, "global-time": global_time_split}
+_SPLITS = {
+    "leave-one-out": leave_one_out,
+    "global-time": global_time_split,
+    "cold-items": cold_items_split,
+}
 # Positions an epoch that pay for a width's compilation, 3 to 7 seconds on a CPU: a position takes
 # some 5 to 40 microseconds of it.
 WORTH_A_WIDTH = 2**15
@@ -54,6 +66,7 @@ def resolved(config: Config, *, in_memory: bool = False) -> Config:
     if config.plugin is not None:
         config = dataclasses.replace(config, plugin=load_plugin(config.plugin))
     check_names(config)
+    random_seed(config.ties)
     if config.loss not in LOSSES:
         raise unknown_name("--loss", config.loss, list(LOSSES))
     # What a run that goes on was started on may have been in memory: its folder keeps it.
@@ -75,21 +88,45 @@ def resolved(config: Config, *, in_memory: bool = False) -> Config:
 
 
 def read_data(
-    config: Config, *, dataset: Dataset | None = None, run_dir: Path | None = None
+    config: Config,
+    *,
+    dataset: Dataset | None = None,
+    item_vectors: ItemVectors | None = None,
+    run_dir: Path | None = None,
 ) -> tuple[Dataset, Split]:
     """Read, prepare and split the data of a resolved configuration.
 
     Args:
         config: of a run.
         dataset: from memory; then it is only split.
-        run_dir: the folder of the run, which keeps the data of a run on data from memory.
+        item_vectors: from memory.
+        run_dir: the folder of the run, which keeps the data of a run on data from memory, and the
+            items' vectors wherever they came from.
     """
     if dataset is None and run_dir is not None:
         dataset = kept_dataset(run_dir, config.dataset)
     started = run_dir is not None and (run_dir / "config.json").exists()
     dataset = dataset or _load(config, started=started)
     assert config.max_len is not None
-    return dataset, _SPLITS[config.split](dataset, config.max_len)
+    split = _SPLITS[config.split](dataset, config.max_len)
+    if config.time_gaps:
+        split = with_gaps(dataset, split)
+    if config.item_vectors is None:
+        return dataset, split
+    kept = kept_item_vectors(run_dir) if run_dir is not None and started else None
+    if kept and item_vectors and not kept.same_as(item_vectors):
+        sizes = [one.vectors_NxF.shape[::-1] for one in (kept, item_vectors)]
+        raise UserError(
+            "item_vectors are not what {} was trained with ({} numbers each of {:,} items, now {} "
+            "of {:,}); leave them out, or name another run_dir".format(
+                run_dir, *sizes[0], *sizes[1]
+            )
+        )
+    given = kept or item_vectors
+    given = given or read_item_vectors(config.item_vectors, item=config.item_column)
+    counts_V = training_counts(split.train, dataset.num_items)
+    name = f"--item-vectors {config.item_vectors}"
+    return with_item_vectors(dataset, split, counts_V, given, name)
 
 
 def read_run_data(
@@ -116,24 +153,17 @@ def read_run_data(
 
 def _load(config: Config, *, started: bool) -> Dataset:
     """Read the data; a run that has ``started`` keeps titles in its folder."""
-    columns = Columns(
-        config.user_column,
-        config.item_column,
-        config.time_column,
-        config.columns,
-        config.time_format,
-        config.missing_ids,
-        config.data_format,
-    )
     return load_dataset(
         config.dataset,
         data_path=config.data_path,
         data_dir=config.data_dir,
-        columns=columns,
+        columns=Columns.of(config),
         items_path=None if started else config.items_path,
         title_column=None if started else config.title_column,
         k_core=config.k_core,
         duplicates=config.duplicates,
+        time_precision=config.time_precision,
+        ties=config.ties,
     )
 
 
@@ -148,9 +178,17 @@ def training_batches(config: Config, split: Split, mesh: Mesh) -> Batches:
     return batches(shown, config.batch_size, config.seed, rows=rows)
 
 
+def learned_vectors(dataset: Dataset, mesh: Mesh) -> nnx.State | None:
+    """Return the vectors of the items that training sees, on the devices; ``None``: none."""
+    if dataset.item_vectors is None:
+        return None
+    vectors = as_params(dataset.item_vectors.vectors_VxF[: dataset.num_learned])
+    return jax.tree.map(jnp.asarray, vectors) if mesh.size == 1 else place(vectors, mesh)
+
+
 def target_counts(dataset: Dataset, split: Split) -> np.ndarray:
-    """Return how often each item is a training target, (V,)."""
-    return np.bincount(split.train.items_T[split.train.target_M], minlength=dataset.num_items)
+    """Return how often each item that has parameters is a training target, (V,)."""
+    return np.bincount(split.train.items_T[split.train.target_M], minlength=dataset.num_learned)
 
 
 def make_step(

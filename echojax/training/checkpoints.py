@@ -28,8 +28,9 @@ from echojax.errors import UserError
 from echojax.files import read_json
 from echojax.hosts import broadcast, is_main_process, on_main_process
 from echojax.models import build_model
+from echojax.models.projection import complete, projection_of
 from echojax.training.optimizer import make_optimizer
-from echojax.training.run_folder import identity
+from echojax.training.run_folder import identity, kept_item_vectors
 from echojax.training.step import TrainState, state_shapes
 
 log = logging.getLogger(__name__)
@@ -335,6 +336,7 @@ def load_checkpoint(
     num_items: int,
     *,
     step: int | None = None,
+    as_trained: bool = False,
 ) -> LoadedCheckpoint:
     """Read the checkpoint of a run's best step, or the newest whole one and say why.
 
@@ -343,6 +345,8 @@ def load_checkpoint(
         config: the run's resolved configuration, of one seed.
         num_items: V, padding included.
         step: the best one where the caller knows it: no other will do then.
+        as_trained: leave the projection of item vectors among the parameters, which else are those
+            of a model with a row for each item.
 
     Raises:
         UserError: there is no checkpoint (of ``step``), or none that can be read.
@@ -354,7 +358,10 @@ def load_checkpoint(
     )
     if not (folder / "checkpoints").is_dir():
         raise missing
-    graphdef, like = state_shapes(lambda: build_model(config, num_items), make_optimizer(config))
+    vectors = None if config.item_vectors is None else kept_item_vectors(folder)
+    rows = num_items if vectors is None else 1 + vectors.trained
+    optimizer, projection = make_optimizer(config), projection_of(config, vectors)
+    graphdef, like = state_shapes(lambda: build_model(config, rows), optimizer, projection)
     checkpoints = Checkpoints(folder / "checkpoints", identity(folder))
     try:
         best = step or _best_step(folder, checkpoints.newest_progress())
@@ -370,7 +377,8 @@ def load_checkpoint(
         )
     elif not best:
         log.warning(f"step {served} is served: no validation has said yet which step is the best")
-    return LoadedCheckpoint(graphdef, found.state.params, served, best)
+    params = found.state.params if as_trained else complete(found.state.params, vectors)
+    return LoadedCheckpoint(graphdef, params, served, best)
 
 
 def _best_step(folder: Path, progress: dict[str, Any]) -> int:

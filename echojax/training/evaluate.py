@@ -13,7 +13,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from echojax.config import Config
-from echojax.data import Dataset, Examples, Split
+from echojax.data import Dataset, Examples, ItemVectors, Split
 from echojax.errors import UserError
 from echojax.evaluation.baselines import fit_heuristic, rank_by, scorer
 from echojax.evaluation.metrics import (
@@ -27,10 +27,11 @@ from echojax.evaluation.metrics import (
 )
 from echojax.evaluation.prequential import rank_prequentially
 from echojax.evaluation.ranking import TOP, Ranked, Ranker, make_ranker, rank_examples
-from echojax.mesh import axes_of, one_device
+from echojax.mesh import axes_of, one_device, place
 from echojax.models import HEURISTICS
 from echojax.models.base import CausalModel, with_axes, with_precision
 from echojax.models.heuristic import training_counts
+from echojax.models.projection import complete
 from echojax.training.builders import read_run_data
 from echojax.training.checkpoints import LoadedCheckpoint, load_checkpoint
 from echojax.training.run_folder import read_own_config
@@ -53,6 +54,7 @@ class Evaluator:
         ranker: from ``make_ranker``.
         popularity_V: training interactions of each item.
         mesh: the devices that users are spread over.
+        item_vectors: of the items, where the parameters that are trained have a projection.
     """
 
     config: Config
@@ -60,6 +62,11 @@ class Evaluator:
     ranker: Ranker
     popularity_V: Any
     mesh: Mesh
+    item_vectors: ItemVectors | None = None
+
+    def placed(self, trained: nnx.State) -> nnx.State:
+        """Return the parameters that are ranked by, on the devices, from whole ones in training."""
+        return place(complete(trained, self.item_vectors), self.mesh)
 
     def __call__(self, params: nnx.State, part: str) -> dict[str, Any]:
         """Return the results of ``part`` ("train", "valid" or "test") as ``summarise`` does."""
@@ -87,13 +94,18 @@ def encoder_and_items(
 ) -> tuple[Callable[..., jax.Array], Callable[[nnx.State], jax.Array]]:
     """Return how models with this structure encode histories, and give the items' vectors.
 
-    ``encode(params, item_ids_BxL, lengths_B)`` is user_BxD, in the precision that ``config`` asks
-    for, and ``items(params)`` item_VxD.
+    ``encode(params, item_ids_BxL, lengths_B)``, and with gaps ``gaps_BxL``, is user_BxD, in the
+    precision that ``config`` asks for, and ``items(params)`` item_VxD.
     """
 
-    def encode(params: nnx.State, item_ids_BxL: jax.Array, lengths_B: jax.Array) -> jax.Array:
+    def encode(
+        params: nnx.State,
+        item_ids_BxL: jax.Array,
+        lengths_B: jax.Array,
+        gaps_BxL: jax.Array | None = None,
+    ) -> jax.Array:
         model = with_precision(nnx.merge(graphdef, params), config.precision)
-        return with_axes(model, axes_of(mesh)).encode(item_ids_BxL, lengths_B)
+        return with_axes(model, axes_of(mesh)).encode(item_ids_BxL, lengths_B, gaps_BxL=gaps_BxL)
 
     def items(params: nnx.State) -> jax.Array:
         return nnx.merge(graphdef, params).output_embeddings()
@@ -113,9 +125,12 @@ def _rank_prequentially(
     if not isinstance(model, CausalModel) or model.not_causal is not None:
         raise UserError(_NOT_CAUSAL.format(config.model))
 
-    def encode_all(params: nnx.State, item_ids_BxL: jax.Array, lengths_B: jax.Array) -> jax.Array:
+    def encode_all(
+        params: nnx.State, item_ids_BxL: jax.Array, lengths_B: jax.Array, *gaps_BxL: jax.Array
+    ) -> jax.Array:
         model = with_precision(nnx.merge(best.graphdef, params), config.precision)
-        return cast(CausalModel, model).encode_all(item_ids_BxL, lengths_B)
+        gaps = gaps_BxL[0] if gaps_BxL else None
+        return cast(CausalModel, model).encode_all(item_ids_BxL, lengths_B, gaps_BxL=gaps)
 
     _, items = encoder_and_items(config, best.graphdef, one_device())
     return rank_prequentially(
@@ -146,7 +161,7 @@ def make_evaluator(
     encode, items = encoder_and_items(config, graphdef, mesh)
     ranker = make_ranker(encode, items, num_items=dataset.num_items, top=top, mesh=mesh)
     counts_V = training_counts(split.train, dataset.num_items)
-    return Evaluator(config, split, ranker, counts_V, mesh)
+    return Evaluator(config, split, ranker, counts_V, mesh, dataset.item_vectors)
 
 
 class RankedRun(NamedTuple):

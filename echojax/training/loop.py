@@ -44,15 +44,16 @@ class GroupStep(NamedTuple):
     Attributes:
         steps: from ``over_members``.
         mesh: the devices that it is mapped over.
-        like: a state of the structure that ``steps`` takes; that of the runs may have other nodes
-            around the same arrays.
-        inputs: of ``steps``, those of the runs stacked.
+        structure: of a state, as ``steps`` takes it; that of a run may have other nodes around the
+            same arrays.
+        inputs: of ``steps``: the items' vectors, ``None`` where there are none, and what else it
+            takes, those of the runs stacked.
     """
 
     steps: Any
     mesh: Mesh
-    like: TrainState
-    inputs: Sequence[Any] = ()
+    structure: Any
+    inputs: Sequence[Any] = (None,)
 
 
 class _Group(NamedTuple):
@@ -116,11 +117,10 @@ class Loop:
             Interrupted: a signal to stop came; everything is saved.
         """
         done, per_epoch = runs[0].progress.steps, runs[0].per_epoch
-        steps, mesh, like, inputs = self.step_of(runs)
+        steps, mesh, structure, inputs = self.step_of(runs)
         batches = StackedBatches(
             tuple(training_batches(run.config, self.split, mesh) for run in runs)
         )
-        structure = jax.tree.structure(like)
         alike = [jax.tree.unflatten(structure, jax.tree.leaves(run.state)) for run in runs]
         states = place(stack_states(alike), mesh, axis=1)
         if len(runs) not in self._programs:
@@ -197,8 +197,8 @@ class Loop:
             with run.divergence():
                 saved = run.finite(gather(state, run.state, group.mesh))
                 if not epoch % self.config.eval_every or epoch == self.config.epochs or not whole:
-                    on_same = self.evaluate.mesh == group.mesh
-                    params = state.params if on_same else place(saved.params, self.evaluate.mesh)
+                    ready = self.evaluate.mesh == group.mesh and not self.evaluate.item_vectors
+                    params = state.params if ready else self.evaluate.placed(saved.params)
                     self._validate(run, params, epoch)
                 if whole:
                     run.progress.epoch_loss, run.progress.epoch_steps = 0.0, 0

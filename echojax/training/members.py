@@ -30,7 +30,7 @@ from echojax.mesh import axes_of, describe, make_mesh, one_device, place
 from echojax.models import OURS, build_model
 from echojax.run_files import read_records
 from echojax.signals import Interrupted, Interrupts, deferred_interrupts
-from echojax.training.builders import make_step, target_counts, training_batches
+from echojax.training.builders import learned_vectors, make_step, target_counts, training_batches
 from echojax.training.evaluate import make_evaluator
 from echojax.training.loop import GroupStep, Loop
 from echojax.training.optimizer import make_optimizer
@@ -130,7 +130,7 @@ def train_members(
         for config, folder in zip(configs, folders, strict=True):
             given = dataclasses.replace(config, run_dir=str(folder), resume=True)
             held.enter_context(create_or_resume_run_dir(given))
-            fill_folders({folder: config}, dataset, in_memory=False)
+            fill_folders({folder: config}, dataset, None, split.gap_unit)
             groups[program_key(config)].append((given, folder))
         teams = [
             _Team(members, dataset, split, console, interrupts, stopped_line)
@@ -145,7 +145,7 @@ def train_members(
                 team.train(epoch)
             scores = {i: run.history[epoch] for i, run in enumerate(runs) if epoch in run.history}
             for i in decide(epoch, scores) if decide is not None and scores else ():
-                runs[i].ended = "stopped by the search"
+                runs[i].ended = runs[i].stop_reason() or "stopped by the search"
                 runs[i].history = {e: ndcg for e, ndcg in runs[i].history.items() if e <= epoch}
         if interrupts.signum:  # it came after the last step
             raise Interrupted(stopped_line, interrupts.signum)
@@ -176,18 +176,20 @@ class _Team:
             "item_shards": config.item_shards,
             "sequence_shards": config.sequence_shards,
         }
+        self._dataset = dataset
         self._shards, mesh = shards, make_mesh(**shards)
         self._lanes = mesh.size // math.prod(shards.values())
         feed = training_batches(config, split, one_device())
         self._per_epoch, self._lengths_M = feed.per_epoch, feed.examples.lengths_M
-        self._counts_V, self._num_items = target_counts(dataset, split), dataset.num_items
+        self._counts_V, self._num_items = target_counts(dataset, split), dataset.num_learned
         graphdef, self.runs = open_runs(config, members, dataset, feed.per_epoch, _go_back)
         for run in self.runs:
-            run.name, run.ends_alone = run.folder.name, True
+            run.ends_alone = True
         values = {name: {getattr(config, name) for config, _ in members} for name in KNOBS}
         self._varying = [name for name, different in values.items() if len(different) > 1]
         # Where some decay and others do not, the program has the state of those that do.
-        self._like = max(self.runs, key=lambda run: run.config.weight_decay).state
+        decaying = max(self.runs, key=lambda run: run.config.weight_decay)
+        self._structure = jax.tree.structure(decaying.state)
         self._loop = Loop(
             dataclasses.replace(config, parallel="shard_map"),
             split,
@@ -222,7 +224,7 @@ class _Team:
         devices = jax.devices()[: lanes * math.prod(self._shards.values())]
         mesh = make_mesh(devices, members=lanes, **self._shards)
 
-        def step(state: TrainState, batch: Any, knobs: dict[str, Any]) -> Any:
+        def step(state: TrainState, batch: Any, knobs: dict[str, Any], vectors: Any) -> Any:
             config = dataclasses.replace(self._config, **knobs)
             # Only the structure and the dropout rates of this model are read.
             graphdef, _, rates = nnx.split(build_model(config, self._num_items), nnx.Variable, ...)
@@ -230,13 +232,14 @@ class _Team:
             one = make_step(
                 config, self._counts_V, self._lengths_M, graphdef, optimizer, mesh, [rates]
             )
-            return one(state, batch)
+            return one(state, batch, vectors)
 
         knobs = {
             name: np.array([getattr(run.config, name) for run in group], np.float32)
             for name in self._varying
         }
-        return GroupStep(over_members(step, mesh), mesh, self._like, [place(knobs, mesh, axis=1)])
+        inputs = [learned_vectors(self._dataset, mesh), place(knobs, mesh, axis=1)]
+        return GroupStep(over_members(step, mesh), mesh, self._structure, inputs)
 
 
 def _go_back(runs: Sequence[SeedRun], starts: Sequence[TrainState]) -> None:

@@ -37,9 +37,10 @@ Objective = Callable[[Any, Batch, jax.Array], Predictions]
 
 def prefixes(model: Any, batch: Batch, keys_B: jax.Array) -> Predictions:
     """Predict the item after each prefix, one a row: any model may be trained so."""
+    times = model.times(batch.get("gaps"))
     items_BxL, lengths_B = model.arranged(batch["item_ids"], batch["lengths"])
     x_BxLxD, item_VxD = model.lookup(items_BxL)
-    user_BxD = model.read_out(x_BxLxD, lengths_B, dropout_keys=keys_B)
+    user_BxD = model.read_out(x_BxLxD, lengths_B, dropout_keys=keys_B, **times)
     targets_Bx1, weights_Bx1 = batch["targets"][:, None], batch["weights"][:, None]
     return Predictions(user_BxD[:, None], targets_Bx1, weights_Bx1, item_VxD)
 
@@ -49,8 +50,9 @@ def all_positions(model: Any, batch: Batch, keys_B: jax.Array) -> Predictions:
 
     ``batch["targets"]`` is (B, L): what follows each item.
     """
+    times = model.times(batch.get("gaps"))
     x_BxLxD, item_VxD = model.lookup(batch["item_ids"])
-    user_BxLxD = model.read_all(x_BxLxD, batch["lengths"], dropout_keys=keys_B)
+    user_BxLxD = model.read_all(x_BxLxD, batch["lengths"], dropout_keys=keys_B, **times)
     length = batch["item_ids"].shape[1]
     inside_BxL = mask(within(batch["lengths"], length, model.time_axis), length)
     weights_BxL = inside_BxL * batch["weights"][:, None]

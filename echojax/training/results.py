@@ -15,14 +15,20 @@ from rich.table import Table
 from echojax.arrays import read_arrays, write_arrays
 from echojax.config import Config, as_dict
 from echojax.data import Dataset, Examples, Split
+from echojax.data.order import order_words
 from echojax.evaluation.baselines import evaluate_baselines, fit_heuristic, rank_by, scorer
-from echojax.evaluation.metrics import example_metrics, named_metrics, summarise
+from echojax.evaluation.metrics import (
+    example_metrics,
+    named_metrics,
+    summarise,
+    summarise_cold,
+)
 from echojax.evaluation.ranking import TIES, Ranked
 from echojax.evaluation.statistics import seed_estimates
 from echojax.files import write_json
 from echojax.machine import commit, device_name, processor
 from echojax.models.heuristic import training_counts
-from echojax.report import results_table, write_report
+from echojax.report import cold_table, results_table, write_report
 from echojax.training.progress import TrainingProgress
 
 log = logging.getLogger(__name__)
@@ -40,6 +46,7 @@ def log_data(dataset: Dataset, split: Split) -> None:
         )
     known = facts.get("time") != "position"
     ties = f"tie share {facts['tie_share']:.2f}" if known else "no times: order as in the file"
+    ties += f", {order_words(facts)}" if "order" in facts else ""
     lengths = "/".join(str(n) for n in facts["history_length"].values())
     log.info(
         f"data: {dataset.name}  {facts['users']:,} users  {facts['items']:,} items  "
@@ -51,6 +58,13 @@ def log_data(dataset: Dataset, split: Split) -> None:
         f"      {raw['interactions']:,} interactions before {facts['k_core']}-core, "
         f"{repeated['pairs']:,} repeated user-item pairs ({repeated['handling']})"
     )
+    if (vectors := facts.get("item_vectors")) is not None:
+        unseen = dataset.num_items - dataset.num_learned
+        log.info(
+            f"      item vectors of {vectors['size']} numbers; {unseen:,} items that training "
+            f"never sees, {vectors['items_without_events']:,} of them not in the data, are scored "
+            "by theirs"
+        )
     log.info(
         f"      {len(split.train):,} training, {len(split.valid):,} validation, "
         f"{len(split.test):,} test examples"
@@ -110,10 +124,14 @@ def finish(
         "processor": processor(),
         "date": date.today().isoformat(),
     }
+    if dataset.item_vectors is not None or config.split == "cold-items":
+        results["cold_items"] = summarise_cold(ranked["test"], split.test, counts_V)
     _write_ranks(folder / "ranks.npz", ranked, split)
     write_json(folder / "results.json", results)
     page = write_report(folder)
     console.print(results_table(results))
+    if table := cold_table(results):
+        console.print(table.terminal())
     console.print(f"results: {folder / 'results.json'}", highlight=False, soft_wrap=True)
     console.print(f"report:  {page}", highlight=False, soft_wrap=True)
     return results

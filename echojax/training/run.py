@@ -18,14 +18,16 @@ from rich.console import Console
 from echojax import keep_root_handlers
 from echojax.analysis import write_analysis
 from echojax.config import Config
-from echojax.data import Dataset, Split
+from echojax.data import Dataset, ItemVectors, Split
 from echojax.errors import UserError
 from echojax.hosts import is_main_process, on_main_process
-from echojax.mesh import axes_of, describe, make_mesh, place
+from echojax.mesh import axes_of, describe, make_mesh
 from echojax.models import HEURISTICS, build_model
+from echojax.models.projection import complete, projection_of, with_projection
 from echojax.multihost.agreement import agree
 from echojax.signals import Interrupted, deferred_interrupts
 from echojax.training.builders import (
+    learned_vectors,
     make_step,
     read_data,
     resolved,
@@ -59,6 +61,7 @@ def run(
     console: Console,
     *,
     dataset: Dataset | None = None,
+    item_vectors: ItemVectors | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> Path:
     """Train, evaluate and report; return the run folder.
@@ -68,6 +71,7 @@ def run(
         console: where progress and results are shown.
         dataset: data from memory, in place of those that ``config`` names; the run folder keeps
             them.
+        item_vectors: from memory, in place of those that ``config`` names.
         callbacks: called after each validation with its record of ``metrics.jsonl`` and the seed.
             Where one returns something true, training of this seed ends.
 
@@ -93,12 +97,16 @@ def run(
         seeds = seed_folders(config, folder)
 
         # Data: read, prepared, split; a resumed run must see what it was started on.
-        in_memory = dataset is not None
-        dataset, split = read_data(config, dataset=dataset, run_dir=folder)
+        in_memory = dataset
+        dataset, split = read_data(
+            config, dataset=dataset, item_vectors=item_vectors, run_dir=folder
+        )
         log_data(dataset, split)
         agree("data", {"sha256 of the data": dataset.fingerprint["sha256"][:12]})
+        if (facts := dataset.fingerprint.get("item_vectors")) is not None:
+            agree("item vectors", {"sha256 of the item vectors": facts["sha256"][:12]})
         folders = dict([(folder, config), *((f, c) for c, f in seeds)])
-        on_main_process(fill_folders, folders, dataset, in_memory)
+        on_main_process(fill_folders, folders, dataset, in_memory, split.gap_unit)
 
         if config.model in HEURISTICS:
             if is_main_process():
@@ -132,6 +140,7 @@ def _train(
         step = make_step(config, counts_V, lengths_M, graphdef, optimizer, mesh)
         steps = over_members(step, mesh, config.parallel)
         evaluate = make_evaluator(config, dataset, split, graphdef, mesh)
+        vectors = learned_vectors(dataset, mesh)
         most_epochs = min(config.epochs, (config.max_steps or math.inf) / feed.per_epoch)
         profile = Profile((config.profile or 0) * is_main_process(), folder)
         resume = ["echojax", "train", "--run-dir", str(folder), "--resume"]
@@ -139,7 +148,7 @@ def _train(
         loop = Loop(
             config,
             split,
-            lambda group: GroupStep(steps, mesh, group[0].state),
+            lambda group: GroupStep(steps, mesh, jax.tree.structure(group[0].state), [vectors]),
             evaluate,
             Display(console, most_epochs=most_epochs),
             interrupts,
@@ -177,13 +186,21 @@ def _of_any_host(signum: int) -> int:
     return int(np.max(multihost_utils.process_allgather(np.int32(signum))))
 
 
-def fill_folders(folders: dict[Path, Config], dataset: Dataset, in_memory: bool) -> None:
-    """Fill run folders that are new; check that the others were made on this data."""
+def fill_folders(
+    folders: dict[Path, Config],
+    dataset: Dataset,
+    in_memory: Dataset | None,
+    gap_unit: float | None,
+) -> None:
+    """Fill run folders that are new; check that the others were made on this data.
+
+    They keep the data set as it was given, where it was in memory.
+    """
     for folder, config in folders.items():
         if (folder / "config.json").exists():
             check_same_data(folder, dataset)
         else:
-            write_start(folder, config, dataset, keep_data=in_memory)
+            write_start(folder, config, dataset, in_memory=in_memory, gap_unit=gap_unit)
 
 
 def open_runs(
@@ -203,17 +220,20 @@ def open_runs(
         go_back: takes state and progress of runs that are resumed, from states before the first
             step on.
     """
+    projection = projection_of(config, dataset.item_vectors)
     runs, starts = [], []
     for seed_config, folder in seeds:
         checkpoints = Checkpoints(folder / "checkpoints", on_main_process(identity, folder))
-        model = build_model(seed_config, dataset.num_items)
-        graphdef, start = create_state(model, make_optimizer(seed_config), seed_config.seed)
-        name = f"seed {seed_config.seed}" if len(seeds) > 1 else ""
+        model = build_model(seed_config, dataset.num_learned)
+        optimizer, seed = make_optimizer(seed_config), seed_config.seed
+        graphdef, start = create_state(model, optimizer, seed, projection)
+        name = folder.name.replace("-", " ") if len(seeds) > 1 else ""
         progress = TrainingProgress()
         runs.append(SeedRun(seed_config, folder, start, progress, checkpoints, per_epoch, name))
         starts.append(start)
     if config.init_from is not None and not all(run.checkpoints.steps() for run in runs):
-        weights = take_weights([start.params for start in starts], config, dataset.item_ids)
+        item_ids = dataset.item_ids[: dataset.num_learned]
+        weights = take_weights([start.params for start in starts], config, item_ids)
         starts = [one._replace(params=w) for one, w in zip(starts, weights, strict=True)]
         for run, start in zip(runs, starts, strict=True):
             run.state = start
@@ -245,12 +265,15 @@ def _finish(
         run.stopped += f"; {why}"
         run.progress.best_step, run.progress.best_epoch = step, step // run.per_epoch
         log.info(run.stopped)
-    placed = place(params, evaluate.mesh)
+    placed = evaluate.placed(params)
     ranked = {part: evaluate.rank(placed, part) for part in PARTS}
     if not is_main_process():
         return {}
-    before = build_model(run.config, dataset.num_items)
-    after = nnx.merge(graphdef, params)
+    before = build_model(run.config, dataset.num_learned)
+    if (projection := projection_of(run.config, dataset.item_vectors)) is not None:
+        start = with_projection(nnx.state(before), projection, run.config.seed)
+        before = nnx.merge(graphdef, complete(start, dataset.item_vectors))
+    after = nnx.merge(graphdef, complete(params, dataset.item_vectors))
     write_analysis(run.folder / "insight.npz", before, after, split.valid)
     return finish(
         run.folder,

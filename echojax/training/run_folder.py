@@ -1,6 +1,7 @@
 """The run folder: never overwritten, resumed only by the configuration that made it."""
 
 import dataclasses
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -9,8 +10,10 @@ from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
+from echojax.arrays import write_arrays
 from echojax.config import RESUMABLE, Config, as_dict, as_flags, check, flag, misfit
-from echojax.data import Dataset, cache
+from echojax.data import Dataset, ItemVectors, cache
+from echojax.data.item_vectors import load_kept
 from echojax.errors import UserError, unknown_name
 from echojax.files import read_json, read_record, refuse_special, write_json
 from echojax.lock import hold
@@ -30,11 +33,13 @@ _FORMER_NAMES = {
 
 # What a start that was killed, or an empty disk, has in a folder without a run.
 _NO_RUN = (
-    *("data.npz", ".data.npz.", "items.json", ".items.json.", ".config.json."),
+    *("data.npz", ".data.npz.", "item_vectors.npz", ".item_vectors.npz."),
+    *("items.json", ".items.json.", ".config.json."),
     *(".lock", "lost+found"),
 )
 
 _DATA = "data.npz"  # the prepared data of a run on data from memory
+_VECTORS = "item_vectors.npz"
 
 
 def default_run_dir(config: Config) -> str:
@@ -178,18 +183,26 @@ def read_own_config(path: Path) -> Config:
     return config
 
 
-def write_start(path: Path, config: Config, dataset: Dataset, *, keep_data: bool = False) -> None:
+def write_start(
+    path: Path,
+    config: Config,
+    dataset: Dataset,
+    *,
+    in_memory: Dataset | None = None,
+    gap_unit: float | None = None,
+) -> None:
     """Fill a new run folder; what makes it one, ``config.json``, comes last.
 
     Args:
         path: the folder.
         config: what it is made with.
         dataset: what it is made on; its titles are kept for whoever asks the run without it.
-        keep_data: the data set was in memory only: the folder keeps it.
+        in_memory: the data set as it was given, where it was in memory only: the folder keeps it.
+        gap_unit: that of the model's gaps (``echojax.data.gaps``), where it reads some.
     """
     path.mkdir(parents=True, exist_ok=True)
-    if keep_data:
-        cache.save(dataset, path / _DATA)
+    if in_memory is not None:
+        cache.save(in_memory, path / _DATA)
     item_ids = dataset.item_ids.tolist()
     items: dict[str, Any] = {
         "dataset": dataset.name,
@@ -198,6 +211,13 @@ def write_start(path: Path, config: Config, dataset: Dataset, *, keep_data: bool
     }
     if dataset.titles:
         items["titles"] = [dataset.titles.get(item, "") for item in item_ids]
+    if (vectors := dataset.item_vectors) is not None:
+        items["item_vectors_sha256"] = vectors.sha256
+        trained = np.array(vectors.trained)
+        arrays = {"ids": vectors.ids_N, "vectors": vectors.vectors_NxF, "trained": trained}
+        write_arrays(path / _VECTORS, arrays)
+    if gap_unit is not None:
+        items["gap_unit"] = gap_unit
     write_json(path / "items.json", items)
     # The run may go on from another folder than it began in.
     data_path = config.data_path and os.path.abspath(config.data_path)
@@ -207,6 +227,7 @@ def write_start(path: Path, config: Config, dataset: Dataset, *, keep_data: bool
 class _Items(TypedDict):
     item_ids: list[str]
     titles: NotRequired[list[str]]
+    gap_unit: NotRequired[float]
 
 
 def read_items(path: Path) -> tuple[np.ndarray, dict[str, str]]:
@@ -230,6 +251,20 @@ def read_items(path: Path) -> tuple[np.ndarray, dict[str, str]]:
     return np.array(item_ids, dtype=str), {item: title for item, title in pairs if title}
 
 
+def read_gap_unit(path: Path, config: Config) -> float | None:
+    """Return the unit of the gaps that the model of the run in a folder reads, if it reads any.
+
+    Raises:
+        UserError: its items.json is missing or damaged, or has none.
+    """
+    if not config.time_gaps:
+        return None
+    unit = read_record(path / "items.json", _Items).get("gap_unit", 0.0)
+    if not 0 < unit < math.inf:
+        raise UserError(f"{path / 'items.json'} has no 'gap_unit' above 0; restore it from a copy")
+    return unit
+
+
 def kept_dataset(path: Path, name: str) -> Dataset | None:
     """Return the data set that a run folder keeps, ``None`` where it is read from elsewhere.
 
@@ -245,6 +280,20 @@ def kept_dataset(path: Path, name: str) -> Dataset | None:
         raise UserError(f"{file} cannot be read ({error}); restore it from a copy") from None
 
 
+def kept_item_vectors(path: Path) -> ItemVectors:
+    """Return the vectors of items 1..V-1 that the run in a folder was trained with.
+
+    Raises:
+        UserError: they are missing or damaged, or not the run's.
+    """
+    vectors = load_kept(path / _VECTORS)
+    items = read_json(path / "items.json")
+    known = items.get("item_vectors_sha256"), items.get("item_ids")
+    if known != (vectors.sha256, ["", *vectors.ids_N.tolist()]):
+        raise UserError(f"{path / _VECTORS} is not what the run was trained with; restore it")
+    return vectors
+
+
 def identity(path: Path) -> dict[str, Any]:
     """Return what makes checkpoints those of the run in a folder, by name.
 
@@ -253,10 +302,11 @@ def identity(path: Path) -> dict[str, Any]:
     Raises:
         UserError: as ``read_config``, or its items.json is missing or damaged.
     """
-    flags = as_flags(read_config(path))
+    flags, items = as_flags(read_config(path)), read_json(path / "items.json")
     return {
         **{flag(name): value for name, value in flags.items() if name not in RESUMABLE},
-        "data's sha256": read_json(path / "items.json").get("sha256"),
+        "data's sha256": items.get("sha256"),
+        **{name: items[name] for name in ("item_vectors_sha256",) if name in items},
     }
 
 

@@ -18,6 +18,7 @@ from echojax.compilation import cache_hits
 from echojax.losses import Loss, full_softmax, pool
 from echojax.mesh import MEMBER, Axes, axes_of, batch_specs, over_devices, state_specs
 from echojax.models.base import with_axes, with_precision
+from echojax.models.projection import Projection, folded, with_projection
 from echojax.parameters import is_per_item, map_with_facts
 from echojax.training.objectives import OBJECTIVES, Batch
 
@@ -33,7 +34,7 @@ class TrainState(NamedTuple):
 
     Args:
         step: int32 scalar, steps done. It is also the data position: batch number ``step`` is next.
-        params: the model's parameters (``nnx.State``).
+        params: the model's parameters (``nnx.State``), maybe ``with_projection``.
         opt_state: optax's.
         key: uint32 data of the run's random key; step s draws from ``fold_in(key, s)``.
     """
@@ -45,16 +46,23 @@ class TrainState(NamedTuple):
 
 
 def create_state(
-    model: nnx.Module, optimizer: optax.GradientTransformation, seed: int
+    model: nnx.Module,
+    optimizer: optax.GradientTransformation,
+    seed: int,
+    projection: Projection | None = None,
 ) -> tuple[nnx.GraphDef, TrainState]:
     """Split ``model`` and return its structure and the state before the first step."""
     graphdef, params = nnx.split(model)
+    if projection is not None:
+        params = with_projection(params, projection, seed)
     key = jax.random.key_data(jax.random.key(seed))
     return graphdef, TrainState(jnp.int32(0), params, optimizer.init(params), key)
 
 
 def state_shapes(
-    make_model: Callable[[], nnx.Module], optimizer: optax.GradientTransformation
+    make_model: Callable[[], nnx.Module],
+    optimizer: optax.GradientTransformation,
+    projection: Projection | None = None,
 ) -> tuple[nnx.GraphDef, TrainState]:
     """Return what ``create_state`` does, shapes and dtypes in place of arrays.
 
@@ -63,7 +71,7 @@ def state_shapes(
     graphdef, params = nnx.split(nnx.eval_shape(make_model))
 
     def state(params: nnx.State) -> TrainState:
-        return create_state(nnx.merge(graphdef, params), optimizer, 0)[1]
+        return create_state(nnx.merge(graphdef, params), optimizer, 0, projection)[1]
 
     return graphdef, jax.eval_shape(state, params)
 
@@ -84,7 +92,7 @@ def make_train_step(
     axes: Axes = NOT_MAPPED,
     rates: Sequence[nnx.State] = (),
 ) -> jax.stages.Wrapped:
-    """Return ``step(state, batch) -> (state, loss)``, jitted, with the old state donated.
+    """Return ``step(state, batch, vectors=None) -> (state, loss)``, jitted. It donates the state.
 
     Args:
         graphdef: the model's structure.
@@ -101,7 +109,9 @@ def make_train_step(
             rates that are arrays.
 
     The batch holds ``item_ids`` (B, L), ``lengths``, ``targets`` and ``weights`` (B,); rows of
-    weight 0 pad the last batch of an epoch. The loss is the weighted mean over the predictions.
+    weight 0 pad the last batch of an epoch. With gaps it holds ``gaps`` (B, L) too. The loss is the
+    weighted mean over the predictions. ``vectors`` are the items' (``projection.as_params``) where
+    the parameters have a projection.
     """
     predict = OBJECTIVES[objective]
 
@@ -118,13 +128,20 @@ def make_train_step(
         total = loss(user_BxPxD, items_VxD, targets_BxP, weights_BxP, keys_B, pool_M)
         return total, jnp.sum(weights_BxP)
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, jax.Array]:
+    def step(
+        state: TrainState, batch: Batch, vectors: nnx.State | None = None
+    ) -> tuple[TrainState, jax.Array]:
         keys_B = row_keys(state, batch["lengths"].shape[0], axes)
         drawn_from = pool(batch["targets"], batch["weights"])
         if axes.rows:
             drawn_from = jax.lax.all_gather(drawn_from, axes.rows, tiled=True)
         summed = partial(summed_loss, drawn_from)
-        sums = summed_gradient(summed, state.params, batch, keys_B, microbatch, columns)
+        params = state.params
+        if vectors is not None:  # once a step, not for each microbatch
+            params, by_own = jax.vjp(lambda own: folded(own, vectors), params)
+        sums = summed_gradient(summed, params, batch, keys_B, microbatch, columns)
+        if vectors is not None:
+            sums = sums[0], by_own(sums[1])[0]
         (value, total), grads = over_all(sums, axes)
         grads = jax.tree.map(lambda grad: grad / total, grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -205,11 +222,12 @@ def unstack_states(states: TrainState) -> list[TrainState]:
 def over_members(step: StepFunction, mesh: Mesh, parallel: str = "shard_map") -> Any:
     """Return ``step`` for stacked states and batches, mapped over ``mesh``, jitted.
 
-    ``steps(states, batches, signals, *inputs)`` returns states, losses and the largest of the
-    signals that the devices' hosts got, (devices,) int32, the same on all hosts. Members and the
-    rows of each one's batch are spread over the devices (``mesh.spread``, for ``pmap``
-    ``mesh.stack_shares``); ``shard_map`` donates the old states. ``inputs``, (S, ...), are what
-    ``step`` takes besides state and batch (not with ``pmap``).
+    ``steps(states, batches, signals, vectors, *inputs)`` returns states, losses and the largest of
+    the signals that the devices' hosts got, (devices,) int32, the same on all hosts. Members and
+    the rows of each one's batch are spread over the devices (``mesh.spread``, for ``pmap``
+    ``mesh.stack_shares``); ``shard_map`` donates the old states. ``vectors`` are the items', for
+    all members, ``None`` where there are none. ``inputs``, (S, ...), are what ``step`` takes
+    besides state, batch and vectors (not with ``pmap``).
 
     An accelerator computes its members at once. A CPU's cores are busy with one, and the arrays of
     several leave its caches: there they follow each other inside the program, 1.5 times faster.
@@ -217,28 +235,39 @@ def over_members(step: StepFunction, mesh: Mesh, parallel: str = "shard_map") ->
     axes = axes_of(mesh)
 
     def steps(
-        states: TrainState, batches: Any, signals: jax.Array, *inputs: Any
+        states: TrainState,
+        batches: Any,
+        signals: jax.Array,
+        vectors: nnx.State | None = None,
+        *inputs: Any,
     ) -> tuple[TrainState, jax.Array, jax.Array]:
         members = (states, batches, *inputs)
+        one_step = partial(step, vectors=vectors)
         if states.step.shape[0] == 1:  # a loop would copy its state
-            one = step(*jax.tree.map(lambda x: x[0], members))
+            one = one_step(*jax.tree.map(lambda x: x[0], members))
             states, losses = jax.tree.map(lambda x: x[None], one)
         elif jax.default_backend() == "cpu":
-            states, losses = jax.lax.map(lambda member: step(*member), members)
+            states, losses = jax.lax.map(lambda member: one_step(*member), members)
         else:
-            states, losses = jax.vmap(step)(*members)
+            states, losses = jax.vmap(one_step)(*members)
         signals = jnp.max(signals)
         return states, losses, jax.lax.pmax(signals, axes.rows) if axes.rows else signals
 
     if axes.rows and parallel == "pmap":
         (axis,), devices = axes.rows, list(mesh.devices.flat)
-        return jax.pmap(steps, axis, in_axes=(None, 1, 0), out_axes=None, devices=devices)
+        return jax.pmap(steps, axis, in_axes=(None, 1, 0, None), out_axes=None, devices=devices)
 
-    def mapped(states: TrainState, batches: Any, signals: jax.Array, *inputs: Any) -> Any:
+    def mapped(
+        states: TrainState,
+        batches: Any,
+        signals: jax.Array,
+        vectors: nnx.State | None = None,
+        *inputs: Any,
+    ) -> Any:
         spread, rows = state_specs(states, 1), (batch_specs(batches, 1), batch_specs(signals))
-        specs = (spread, *rows, *[P(MEMBER)] * len(inputs))
+        specs = (spread, *rows, state_specs(vectors), *[P(MEMBER)] * len(inputs))
         return over_devices(steps, mesh, specs, (spread, P(MEMBER), P()))(
-            states, batches, signals, *inputs
+            states, batches, signals, vectors, *inputs
         )
 
     return jax.jit(mapped, donate_argnums=0)

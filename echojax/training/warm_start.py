@@ -13,6 +13,7 @@ from echojax.config import MODEL_SIZES, Config, flag
 from echojax.errors import UserError
 from echojax.hosts import on_main_process
 from echojax.models import HEURISTICS, build_model
+from echojax.models.projection import PROJECTION, Projection
 from echojax.parameters import is_parameter, is_per_item, names_of
 from echojax.training.checkpoints import load_checkpoint
 from echojax.training.optimizer import make_optimizer
@@ -25,14 +26,17 @@ log = logging.getLogger(__name__)
 def check_initial_weights(config: Config) -> None:
     """Raise ``UserError`` where --init-from or --freeze do not fit the model, before any work."""
     if config.model in HEURISTICS:
-        for name in ("init_from", "freeze"):
+        for name in ("init_from", "freeze", "item_vectors"):
             if getattr(config, name) is not None:
                 raise UserError(
                     f"{flag(name)} has no meaning for --model {config.model}; leave it out"
                 )
         return
     if config.freeze is not None:
-        state_shapes(lambda: build_model(config, 2), make_optimizer(config))
+        # Names are alike for vectors of any size.
+        replace = config.item_vectors_use == "replace"
+        projection = None if config.item_vectors is None else Projection(1, replace)
+        state_shapes(lambda: build_model(config, 2), make_optimizer(config), projection)
     if config.init_from is None or (config.resume and on_main_process(_is_started, config)):
         return
     other = read_own_config(Path(config.init_from))
@@ -62,15 +66,25 @@ def take_weights(
     Args:
         params: each seed's initial ones.
         config: the resolved configuration.
-        item_ids_V: the ids of the items; number 0 is padding.
+        item_ids_V: the ids of the items that have parameters; number 0 is padding.
 
     Raises:
         UserError: there is no such run, or no checkpoint of it that can be read.
     """
     folder = Path(str(config.init_from))
     their_ids, _ = read_items(folder)
-    best = load_checkpoint(folder, read_own_config(folder), len(their_ids))
+    own, other = names_of(params[0]), read_own_config(folder)
+    # Without vectors of its own, the model takes what theirs come to.
+    best = load_checkpoint(folder, other, len(their_ids), as_trained=PROJECTION in own)
     sources = names_of(best.params)
+    sizes = [one[PROJECTION].shape[0] for one in (sources, own) if PROJECTION in one]
+    if len(set(sizes)) > 1:
+        raise UserError(
+            f"--init-from {folder} was trained with item vectors of {sizes[0]} numbers, not "
+            f"{sizes[1]}; give it vectors of the same size, or name another run"
+        )
+    per_item = (one for one in sources.values() if is_per_item(one.get_metadata()))
+    their_ids = their_ids[: next((one.shape[0] for one in per_item), None)]
     shared, ours_S, theirs_S = np.intersect1d(item_ids_V, their_ids, return_indices=True)
 
     def fits(name: str, own: nnx.Variable) -> bool:
@@ -87,7 +101,6 @@ def take_weights(
             value[...] = source
         return own.replace(jnp.asarray(value))
 
-    own = names_of(params[0])
     left = [name for name in own if not fits(name, own[name])]
     log.info(
         f"initial weights: step {best.step} of {folder}, {len(shared) - 1:,} of "

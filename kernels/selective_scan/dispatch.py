@@ -194,7 +194,6 @@ def _needs_tpu() -> str | None:
     return None if platform == "tpu" else f"needs a TPU; this is {platform}"
 
 
-# In the order of preference.
 SCANS: dict[str, Scan] = {
     "pallas_gpu": _pallas("gpu"),
     "pallas_tpu": _pallas("tpu"),

@@ -19,9 +19,15 @@ from selective_scan.elementwise import exp2
 from selective_scan.missing_derivatives import no_forward_mode
 
 # Elements of a (rows, E) tile. With 32 states and float32 a tile's state has 256 kB.
+# ``benchmarks/tune_tiles.py`` compares it with tiles of so many bytes of state.
 _TILE_ELEMENTS = 2048
 _SHORTEST_CHUNK = 16
 _MOST_TERMS = 64  # written out
+
+
+def tile_rows(channels: int, states: int) -> int:
+    """Return how many rows of so many channels, each with so many states, a tile has on a CPU."""
+    return max(1, _TILE_ELEMENTS // channels)
 
 
 class _Parts(NamedTuple):
@@ -33,12 +39,12 @@ class _Parts(NamedTuple):
     positions: int
 
     @classmethod
-    def of(cls, shape: tuple[int, ...]) -> "_Parts":
+    def of(cls, shape: tuple[int, ...], states: int) -> "_Parts":
         batch, length, channels = shape
         tiles = 1
         # An accelerator wants few large operations, and an exported program's batch has no number.
         if jax.default_backend() == "cpu" and isinstance(batch, int):
-            tiles = -(-batch // max(1, _TILE_ELEMENTS // channels))
+            tiles = -(-batch // tile_rows(channels, states))
         chunks = -(-length // max(_SHORTEST_CHUNK, isqrt(length)))
         return cls(tiles, -(-batch // tiles), chunks, -(-length // chunks))
 
@@ -79,7 +85,7 @@ def _scan(inputs: Recurrence, reverse: bool) -> tuple[Array, Array]:
 def _forward(inputs: Recurrence, reverse: bool, *, keep: bool) -> tuple[Array, Array, Array | None]:
     """Return y, the last state and, to keep, the states before each chunk."""
     u, t, A, B, C, state = inputs
-    parts = _Parts.of(u.shape)
+    parts = _Parts.of(u.shape, A.shape[1])
     A2 = A.T / log(2)
 
     def tile(part: tuple[Array, ...]) -> tuple[Array, ...]:
@@ -112,7 +118,7 @@ def _forward_rule(inputs: Recurrence, reverse: bool) -> tuple[Any, Any]:
 def _backward_rule(reverse: bool, saved: Any, outer: Any) -> tuple[Recurrence]:
     u, t, A, B, C, starts = saved
     dy, dlast = outer
-    parts = _Parts.of(u.shape)
+    parts = _Parts.of(u.shape, A.shape[1])
     A_NxE, A2 = A.T, A.T / log(2)
 
     def tile(part: tuple[Array, ...]) -> tuple[Array, ...]:

@@ -52,6 +52,11 @@ FLAGS = {
     ("--tensorboard",): "pip install 'echojax[tensorboard]'",
     ("--data-format", "parquet", "--data-path", "FILE"): "parquet",
     ("--split", "global-time", "--data-path", "ORDER"): "--split",
+    ("--time-gaps", "--data-path", "ORDER"): "--time-gaps needs times",
+    ("--time-gaps", "--model", "gru4rec"): "--time-gaps is for echomamba4rec, mamba4rec, sasrec",
+    ("--time-gaps", "--model", "markov"): "--time-gaps is for echomamba4rec, mamba4rec, sasrec",
+    ("--time-gaps", "--variant", "official"): "--time-gaps is for an EchoMamba4Rec that reads no",
+    ("--time-gaps", "--d-conv", "1"): "--time-gaps with a backward Mamba needs --d-conv 2",
 }
 
 

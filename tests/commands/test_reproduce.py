@@ -114,7 +114,7 @@ def test_it_makes_every_run_and_the_page(made, suite_file, tmp_path):
     assert all((made / name / "results.json").exists() for name in RUNS)
     assert not list(made.glob("ring/*/seed-2"))
     assert not (made / "ring/popularity/seed-1").exists()
-    assert rows_of(made, "Scores") == ["popularity", "sasrec", "markov"]
+    assert rows_of(made, "Scores") == ["popularity", "sasrec", "markov", "lagged-count"]
     for title in ("Scores with seen items filtered", "The same models under other protocols"):
         assert rows_of(made, title) == ["popularity", "sasrec"]
     page = (made / "page.html").read_text()
@@ -123,10 +123,11 @@ def test_it_makes_every_run_and_the_page(made, suite_file, tmp_path):
             assert f"<th>{split}, {ranking}</th>" in page
         assert f"<th>{split}, 100 sampled, uniform</th>" in page
     assert "runs are missing" not in page
+    assert rows_of(made, "Order of events")[0] == "tied events"
     # The page is made of the packed results alone, wherever they are.
     kept = tmp_path / "kept"
     kept.mkdir()
-    for name in ("runs.parquet", "ranks.parquet"):
+    for name in ("runs.parquet", "ranks.parquet", "order.json"):
         shutil.copy(made / name, kept)
     assert make(suite_file, kept, report_only=True)[0]
     assert (kept / "page.html").read_text() == page
@@ -193,7 +194,7 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(suite_file, copy, tmp_pa
         assert f"failed: ring/broken/seed-{seed}: the loss of step" in caplog.text
         assert f"ring/broken/seed-{seed} failed: the loss of step" in page
     assert (out / RUNS[3] / "results.json").exists()
-    assert rows_of(out, "Scores") == ["popularity", "sasrec", "broken", "markov"]
+    assert rows_of(out, "Scores") == ["popularity", "sasrec", "broken", "markov", "lagged-count"]
     # With the variant taken out of the suite, nothing is amiss any more.
     assert make(suite_file, out)[0]
     assert "failed" not in (out / "page.html").read_text()

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from echojax.data import prepare
-from echojax.data.dataset import in_core, time_order
+from echojax.data.dataset import in_core
+from echojax.data.order import time_order
 from echojax.errors import UserError
 
 

@@ -1,9 +1,11 @@
 """What ``echojax data`` says of a file."""
 
+import json
+
 import pytest
 
 from echojax.commands import data as command
-from echojax.data import Columns, describe
+from echojax.data import DATASETS, Columns, Source, describe
 from echojax.data.description import LENGTHS
 from echojax.errors import UserError
 
@@ -58,6 +60,20 @@ def test_data_without_files_or_times(write):
         describe("ml1m")
 
 
+def test_all_of_it_as_json(write, capsys):
+    path = write("a.csv", CSV)
+    command.main([str(path), "--k-core", "3", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert found["after"]["events"] == 18
+    assert [one["ties"] for one in found["order"]["orders"]] == ["file", "random"] * 2
+    command.main([str(path), "--k-core", "9", "--json", "--ties", "random:1"])
+    found = json.loads(capsys.readouterr().out)
+    assert (found["after"], found["order"]) == (None, None)
+    assert found["problem"].startswith("a: 0 users")
+    with pytest.raises(UserError, match="--ties 'x': must be file, or random:SEED"):
+        command.main([str(path), "--ties", "x"])
+
+
 def test_the_command_prints_what_is_safe(write, capsys):
     path = write("a.csv", CSV)
     command.main([str(path), "--k-core", "3"])
@@ -72,3 +88,16 @@ def test_the_command_prints_what_is_safe(write, capsys):
         ["seen_at", "looks like a time, not used"],
     ]
     assert table["events"] == ["18", "18"]
+
+
+def test_a_registered_frame_is_read_once(monkeypatch):
+    reads = []
+
+    def read():
+        reads.append(0)
+        return [row[0] for row in ROWS], [row[1] for row in ROWS], [row[2] for row in ROWS]
+
+    monkeypatch.setitem(DATASETS, "mine", Source(50, read=read))
+    found = describe("mine", k_core=3)
+    assert found.prepared(ties="random:1").items_T.size == found.after.events == 18
+    assert (found.files, found.layout, reads) == ((), None, [0])

@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echojax.data import Dataset, global_time_split, leave_one_out
+from echojax.data import Dataset, cold_items_split, global_time_split, leave_one_out
 from echojax.errors import UserError
 
 
@@ -47,6 +49,40 @@ def test_leave_one_out(lengths):
             history = dataset.items_T[part.start_M[m] : part.target_M[m]]
             assert row[row > 0].tolist() == history.tolist()
             assert history[-1] == shown["targets"][m] - 1
+
+
+@given(
+    st.lists(st.integers(1, 9), min_size=2, max_size=12).filter(lambda n: max(n) >= 6),
+    st.integers(0, 99),
+)
+def test_cold_items_are_nowhere_but_among_the_targets_of_testing(lengths, seed):
+    dataset = dataset_of(lengths)
+    items = np.random.default_rng(seed).integers(1, 9, sum(lengths)).astype(np.int32)
+    dataset = replace(dataset, items_T=items, item_ids=np.arange(9).astype(str))
+    cold = set((1 + np.random.default_rng(seed).choice(8, 2, replace=False)).tolist())
+    users = np.split(items, np.cumsum(lengths)[:-1])
+    expected = []  # user, history, target
+    warm = [[item for item in user if item not in cold] for user in users]
+    expected += [(u, w[:-1], w[-1]) for u, w in enumerate(warm) if len(w) >= 3]
+    for u, user in enumerate(users):
+        places = [place for place, item in enumerate(user) if item in cold]
+        before = [item for item in user[: places[-1]] if item not in cold] if places else []
+        if before:
+            expected.append((u, before, user[places[-1]]))
+    try:
+        split = cold_items_split(dataset, 50, share=0.25, seed=seed)
+    except UserError:  # it leaves a part empty
+        return
+    for part in (split.train, split.valid):
+        assert not cold & set(np.unique(part.gather(np.arange(len(part)))["item_ids"]).tolist())
+        assert not cold & set(part.items_T[part.target_M].tolist())
+    test = split.test
+    found = [
+        (int(user), test.items_T[start:target].tolist(), test.items_T[target])
+        for user, start, target in zip(test.user_M, test.start_M, test.target_M, strict=True)
+    ]
+    assert found == expected
+    assert split.facts["cold_targets"] == sum(target in cold for *_, target in found)
 
 
 times_strategy = st.lists(

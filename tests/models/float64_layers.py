@@ -46,25 +46,34 @@ def place(p, x):
     return layer_norm(p["norm"], x + p["position_LxD"][: len(x)])
 
 
-def attention(p, x, heads, causal):
-    return layer_norm(p["norm"], linear(p["out"], attend(p, x, heads, causal)) + x)
+def time_bias(p, gaps):
+    """Return the bias of attention's scores by the time from event j to event i >= j, (L, L)."""
+    times = np.cumsum(np.expm1(gaps))
+    passed = np.maximum(times[:, None] - times, 0)
+    return p["bias_W"][np.minimum(np.log1p(passed) / 0.301, 127).astype(int)]
 
 
-def attend(p, x, heads, causal):
+def attention(p, x, heads, causal, gaps=None):
+    return layer_norm(p["norm"], linear(p["out"], attend(p, x, heads, causal, gaps)) + x)
+
+
+def attend(p, x, heads, causal, gaps=None):
     query, key, value = (linear(p[name], x) for name in ("query", "key", "value"))
     out = np.zeros_like(x)
+    bias = np.zeros((len(x), len(x))) if gaps is None else time_bias(p["time_bias"], gaps)
     for columns in np.split(np.arange(x.shape[1]), heads):
         for l in range(len(x)):
             seen = slice(0, l + 1 if causal else len(x))
             logits = key[seen, columns] @ query[l, columns] / math.sqrt(columns.size)
+            logits = logits + bias[l, seen]
             out[l, columns] = softmax(logits) @ value[seen, columns]
     return out
 
 
-def transformer(p, x, heads, causal):
+def transformer(p, x, heads, causal, gaps=None):
     x = place(p["positions"], x)
     for layer in p["layers"].values():
-        x = feed_forward(layer["ffn"], attention(layer["attention"], x, heads, causal))
+        x = feed_forward(layer["ffn"], attention(layer["attention"], x, heads, causal, gaps))
     return x
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from tests.models.float64_layers import feed_forward, layer_norm, linear, sigmoid, silu, standardise
 
 
-def selected(p, x):
+def selected(p, x, gaps=None):
     """Return what Mamba's recurrence reads at each position: u, delta, B, C and the gate z."""
     u, z = np.split(linear(p["in_proj"], x), 2, axis=1)
     taps = p["conv_kernel_KxE"]
@@ -16,12 +16,15 @@ def selected(p, x):
     u = silu(p["conv_bias_E"] + sum(tap * before[k : k + len(u)] for k, tap in enumerate(taps)))
     rank, states = p["dt_proj"]["kernel"].shape[0], p["A_log_ExN"].shape[1]
     dt, B, C = np.split(linear(p["x_proj"], u), [rank, rank + states], axis=1)
-    return u, np.logaddexp(0, linear(p["dt_proj"], dt) + p["dt_bias_E"]), B, C, z
+    delta = linear(p["dt_proj"], dt) + p["dt_bias_E"]
+    if gaps is not None:
+        delta = delta + np.outer(gaps, p["gap_E"])
+    return u, np.logaddexp(0, delta), B, C, z
 
 
-def mamba(p, x):
+def mamba(p, x, gaps=None):
     """Return Mamba's outputs, (L, D): arXiv 2312.00752, algorithm 2 with its block around it."""
-    u, delta, B, C, z = selected(p, x)
+    u, delta, B, C, z = selected(p, x, gaps)
     A = -np.exp(p["A_log_ExN"])
     h, y = np.zeros_like(A), np.zeros_like(u)
     for l in range(len(x)):
@@ -30,16 +33,16 @@ def mamba(p, x):
     return linear(p["out_proj"], y * silu(z))
 
 
-def mamba4rec(p, items):
+def mamba4rec(p, items, gaps=None):
     """Return the vector of a history."""
     x = layer_norm(p["norm"], p["item_embedding"][items])
     for layer in p["layers"].values():
-        y = mamba(layer["mamba"], x)
+        y = mamba(layer["mamba"], x, gaps)
         x = feed_forward(layer["ffn"], layer_norm(layer["norm"], y + x * (len(p["layers"]) > 1)))
     return x[-1]
 
 
-def echomamba4rec(p, items, window, corrections):
+def echomamba4rec(p, items, window, corrections, gaps=None):
     """Return the vector of a history that is padded with item 0 to ``window`` positions."""
     length = len(items)
     x = layer_norm(p["norm"], p["item_embedding"][[*items, *[0] * (window - length)]])
@@ -50,7 +53,7 @@ def echomamba4rec(p, items, window, corrections):
             x = filtered(layer["filter"], x)
         x = x * (np.arange(window) < length)[:, None] if corrections.mask_padding else x
         for bidirectional in layer["mambas"].values():
-            ahead, back = both_directions(bidirectional, x, length, corrections)
+            ahead, back = both_directions(bidirectional, x, length, corrections, gaps)
             read, x = x[length - 1], ahead + normed(bidirectional, "norm_backward", back, x)
         # What the scores see of the last layer: forward at the last item, backward there too or
         # at the first, both added to the last item.
@@ -61,14 +64,21 @@ def echomamba4rec(p, items, window, corrections):
     return user
 
 
-def both_directions(p, x, length, corrections):
-    """Return the forward branch and the backward Mamba's outputs (None: there is none)."""
-    ahead = normed(p, "norm_forward", mamba(p["forward"], x), x)
+def both_directions(p, x, length, corrections, gaps=None):
+    """Return the forward branch and the backward Mamba's outputs (None: there is none).
+
+    With the gaps of ``length`` events nothing is read of padding.
+    """
+    before = after = None
+    if gaps is not None:
+        before = np.pad(gaps, (0, len(x) - length))
+        after = np.append(gaps[1:], 0)[::-1]  # from each event to the next, and none to the target
+    ahead = normed(p, "norm_forward", mamba(p["forward"], x, before), x)
     if "backward" not in p:
         return ahead, None
     stop = length if corrections.reverse_from_last else len(x)
     back = np.zeros_like(x)
-    back[:stop] = mamba(p["backward"], x[:stop][::-1])[::-1]
+    back[:stop] = mamba(p["backward"], x[:stop][::-1], after)[::-1]
     return ahead, back
 
 

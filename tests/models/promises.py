@@ -16,6 +16,10 @@ IDS = np.array(
     np.int32,
 )
 LENGTHS = np.array([5, 7, 1, 6], np.int32)
+# Log gaps, from none over shorter ones than the unit to some thousand units.
+GAPS = np.random.default_rng(4).exponential(2.0, IDS.shape).astype(np.float32)
+GAPS *= (np.arange(7) > 0) & (np.arange(7) < LENGTHS[:, None])
+GAPS[1, 3] = 0
 HISTORIES = [row[:length].tolist() for row, length in zip(IDS, LENGTHS, strict=True)]
 KEYS = jax.random.split(jax.random.key(0), len(IDS))
 CLOSE = {"rtol": 2e-5, "atol": 2e-6}  # between two computations in float32
@@ -70,6 +74,7 @@ class Promises:
 
     kind: type
     max_len = 7
+    gaps = None  # what the model is given, and each history's what ``encode`` is
 
     def encode(self, p, items):
         raise NotImplementedError
@@ -79,8 +84,12 @@ class Promises:
 
     def scores(self, params):
         """Return the scores of HISTORIES by the equations."""
-        p = by_name(params)
-        return np.stack([self.output_embeddings(p) @ self.encode(p, items) for items in HISTORIES])
+        p, gaps = by_name(params), [] if self.gaps is None else [self.gaps]
+        users = [
+            self.encode(p, items, *[one[row, : len(items)] for one in gaps])
+            for row, items in enumerate(HISTORIES)
+        ]
+        return np.stack([self.output_embeddings(p) @ user for user in users])
 
     @pytest.mark.usefixtures("x64")
     def test_scores_and_their_gradient_are_those_of_the_equations(self):
@@ -90,7 +99,7 @@ class Promises:
         @jax.jit
         @functools.partial(jax.grad, has_aux=True)
         def gradient(params):
-            scores = nnx.merge(graphdef, params).scores(IDS, LENGTHS)
+            scores = nnx.merge(graphdef, params).scores(IDS, LENGTHS, self.gaps)
             return jnp.sum(weights * scores), scores
 
         slopes, ours = gradient(params)
@@ -169,6 +178,46 @@ class CausalPromises(Promises):
         follows_keys(
             compiled(self.kind, "encode_all", dropout=0.5), compiled(self.kind, "encode_all")
         )
+
+
+class TimedPromises(Promises):
+    """For models that read the times between events, as far as these change what is promised."""
+
+    gaps = GAPS
+
+    test_scores_of_what_means_nothing_are_refused_and_of_nothing_are_none = None
+    test_rows_do_not_meet = test_padding_and_columns_do_not_matter = None
+    test_longer_histories_are_refused = test_dropout_follows_each_rows_key = None
+
+    def test_no_prefix_reads_a_later_gap_and_each_reads_the_earlier_ones(self):
+        encode = compiled(self.kind)
+        for stop in range(1, 8):
+            ids, lengths = np.where(np.arange(7) < stop, IDS, 0), np.minimum(stop, LENGTHS)
+            own = encode(ids, lengths, gaps_BxL=np.where(ids > 0, GAPS, 0))
+            littered = np.where(ids > 0, GAPS, 3.0).astype(np.float32)
+            later = encode(ids, lengths, gaps_BxL=littered)
+            np.testing.assert_allclose(later, own, **CLOSE)
+            for earlier in range(1, stop):
+                changed = GAPS + (np.arange(7) == earlier).astype(np.float32)
+                other = encode(ids, lengths, gaps_BxL=changed)
+                reads = earlier < lengths
+                assert (np.abs(other - own)[reads].max(axis=1) > 1e-5).all()
+
+    def test_gaps_are_wanted(self):
+        with pytest.raises(ValueError, match=r"reads the times between events; check gaps_BxL"):
+            build(self.kind).encode(IDS, LENGTHS)
+
+
+class TimedCausalPromises(TimedPromises):
+    """For those with a vector at every position."""
+
+    def test_all_positions_are_the_encoded_prefixes(self):
+        everywhere = compiled(self.kind, "encode_all")(IDS, LENGTHS, gaps_BxL=GAPS)
+        for stop in range(1, 8):
+            prefix = np.where(np.arange(7) < stop, IDS, 0)
+            one = compiled(self.kind)(prefix, np.minimum(stop, LENGTHS), gaps_BxL=GAPS)
+            reached = stop <= LENGTHS
+            np.testing.assert_allclose(one[reached], everywhere[reached, stop - 1], **CLOSE)
 
 
 def refuses_and_answers_nothing(scores):

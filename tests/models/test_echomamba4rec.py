@@ -9,14 +9,18 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from echojax.errors import UserError
 from echojax.models.echomamba4rec import VARIANTS, Components, Corrections, EchoMamba4Rec
 from tests.models.float64_mamba import echomamba4rec
 from tests.models.promises import (
+    GAPS,
     HISTORIES,
     IDS,
     LENGTHS,
     CausalPromises,
     Promises,
+    TimedCausalPromises,
+    TimedPromises,
     build,
     by_name,
     float64,
@@ -60,21 +64,53 @@ class TestCausal(CausalPromises):
     test_later_items_change_nothing_earlier = None
 
 
+class TestTimed(TimedPromises):
+    kind = staticmethod(functools.partial(EchoMamba4Rec, time_gaps=True))
+
+    def encode(self, p, items, gaps):
+        return echomamba4rec(p, items, 7, Corrections(), gaps)
+
+
+class TestTimedCausal(TimedCausalPromises):
+    kind = staticmethod(
+        functools.partial(EchoMamba4Rec, corrections=VARIANTS["causal"], time_gaps=True)
+    )
+
+    def encode(self, p, items, gaps):
+        return echomamba4rec(p, items, 7, VARIANTS["causal"], gaps)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "why"),
+    [
+        ({"corrections": OFFICIAL}, "--time-gaps is for an EchoMamba4Rec that reads no padding"),
+        ({"d_conv": 1}, "--time-gaps with a backward Mamba needs --d-conv 2 or more"),
+    ],
+)
+def test_gaps_that_it_cannot_read_exactly_are_refused(sizes, why):
+    with pytest.raises(UserError, match=why):
+        EchoMamba4Rec(10, time_gaps=True, **sizes, rngs=nnx.Rngs(0))
+
+
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("d_conv", [1, 2, 4])
-def test_all_positions_have_the_gradients_of_their_prefixes(d_conv):
+@pytest.mark.parametrize(("d_conv", "gaps"), [(1, None), (2, GAPS), (4, None)])
+def test_all_positions_have_the_gradients_of_their_prefixes(d_conv, gaps):
     kind = functools.partial(EchoMamba4Rec, corrections=VARIANTS["causal"])
-    graphdef, params = float64(kind, d_conv=d_conv, d_state=3)
+    graphdef, params = float64(kind, d_conv=d_conv, d_state=3, time_gaps=gaps is not None)
     weights = np.random.default_rng(2).normal(size=(*IDS.shape, 8))
     weights *= (np.arange(7) < LENGTHS[:, None])[..., None]
     rows, stops = np.nonzero(weights[..., 0])
     prefixes = np.where(np.arange(7) <= stops[:, None], IDS[rows], 0)
+    of_prefixes = None if gaps is None else gaps[rows]
 
     def at_once(params):
-        return jnp.sum(weights * nnx.merge(graphdef, params).encode_all(IDS, LENGTHS))
+        return jnp.sum(
+            weights * nnx.merge(graphdef, params).encode_all(IDS, LENGTHS, gaps_BxL=gaps)
+        )
 
     def one_by_one(params):
-        vectors = nnx.merge(graphdef, params).encode(prefixes, stops + 1)
+        model = nnx.merge(graphdef, params)
+        vectors = model.encode(prefixes, stops + 1, gaps_BxL=of_prefixes)
         return jnp.sum(weights[rows, stops] * vectors)
 
     ours, theirs = (jax.jit(jax.value_and_grad(f))(params) for f in (at_once, one_by_one))

@@ -1,5 +1,7 @@
 """Mamba4Rec against its equations, and its promises."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -7,7 +9,15 @@ from flax import nnx
 
 from echojax.models.mamba4rec import Mamba4Rec
 from tests.models.float64_mamba import mamba4rec
-from tests.models.promises import HISTORIES, IDS, LENGTHS, CausalPromises, by_name, float64
+from tests.models.promises import (
+    HISTORIES,
+    IDS,
+    LENGTHS,
+    CausalPromises,
+    TimedCausalPromises,
+    by_name,
+    float64,
+)
 
 
 class TestMamba4Rec(CausalPromises):
@@ -15,6 +25,13 @@ class TestMamba4Rec(CausalPromises):
 
     def encode(self, p, items):
         return mamba4rec(p, items)
+
+
+class TestTimed(TimedCausalPromises):
+    kind = staticmethod(functools.partial(Mamba4Rec, time_gaps=True))
+
+    def encode(self, p, items, gaps):
+        return mamba4rec(p, items, gaps)
 
 
 @pytest.mark.usefixtures("x64")

@@ -1,5 +1,7 @@
 """SASRec against its equations, and its promises."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -8,7 +10,7 @@ from flax import nnx
 from echojax.errors import UserError
 from echojax.models.sasrec import SASRec
 from tests.models import float64_layers as layers
-from tests.models.promises import CausalPromises, build
+from tests.models.promises import CausalPromises, TimedCausalPromises, build
 
 
 class TestSASRec(CausalPromises):
@@ -16,6 +18,14 @@ class TestSASRec(CausalPromises):
 
     def encode(self, p, items):
         return layers.transformer(p["transformer"], p["item_embedding"][items], 2, causal=True)[-1]
+
+
+class TestTimed(TimedCausalPromises):
+    kind = staticmethod(functools.partial(SASRec, time_gaps=True))
+
+    def encode(self, p, items, gaps):
+        x = p["item_embedding"][items]
+        return layers.transformer(p["transformer"], x, 2, causal=True, gaps=gaps)[-1]
 
 
 def test_parameters_are_recboles():

@@ -17,7 +17,7 @@ def test_many_systems_on_a_terminal(results):
     out = io.StringIO()
     Console(file=out, width=80).print(results_table(results))
     lines = out.getvalue().splitlines()
-    assert len(lines) == 2 + len(metric_names()) + 5
+    assert len(lines) == 2 + len(metric_names()) + 6
     assert lines[2].count("±") == 1
     assert "lagged count" in lines[1]
     assert score_table(results, "test").notes == ["Lagged count: J 8, a 0.5, chosen by validation."]
@@ -34,7 +34,7 @@ def test_scores_on_a_terminal(results, part):
     assert text.replace("\n", "").isprintable()  # no control codes
     assert lines[0].startswith(f"{part}: 40 examples")
     assert lines[1].split() == ["model", "popularity", "Markov", "optimum"]
-    assert len(lines) == 2 + len(metric_names()) + 5
+    assert len(lines) == 2 + len(metric_names()) + 6
     assert len({len(line.rstrip()) for line in lines[1:]}) == 1
     assert len(lines[1]) <= 80
     for name in metric_names():

@@ -10,6 +10,7 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from echojax.data.gaps import log_gaps
 from echojax.errors import UserError
 from echojax.models.bert4rec import BERT4Rec
 from echojax.models.caser import Caser
@@ -164,6 +165,39 @@ def test_events_behind_max_len_are_remembered(name):
     params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), params)
     stream = Stream(nnx.merge(short, params))
     check(name, stream, stream_of(name, "float64")[1], TURNS, FLOAT64)
+
+
+@pytest.mark.parametrize(
+    ("name", "unit"), [("mamba4rec", 60.0), ("echomamba4rec-causal", 3.0), ("hstu", 60.0)]
+)
+def test_times_are_read_as_those_of_whole_histories(name, unit):
+    (kind, sizes), longest = ALL[name], max_len(name)
+    model = build(kind, max_len=longest, time_gaps=True, **sizes)
+    stream, encode = Stream(model, unit), jax.jit(model.encode)
+    rng = np.random.default_rng(0)
+    waits = np.where(rng.random(TURNS.shape) < 0.3, 0, rng.exponential(9, TURNS.shape) ** 3)
+    times = 1_700_000_000 + np.cumsum(waits.astype(np.int64), axis=1)
+    state, add = stream.start(len(TURNS)), jax.jit(stream.add, donate_argnums=0)
+    for turn in range(EVENTS):
+        if turn % 2:
+            state, users = add(state, TURNS[:, turn], stream.times(times[:, turn]))
+        else:
+            state, users = stream.add(state, TURNS[:, turn], times[:, turn])
+        for row, user in enumerate(np.asarray(users)):
+            past = np.flatnonzero(TURNS[row, : turn + 1])[-longest:]
+            items, gaps = np.zeros((1, longest), np.int32), np.zeros((1, longest), np.float32)
+            items[0, : past.size] = TURNS[row, past]
+            gaps[0, : past.size] = log_gaps(times[row, past], unit)
+            if past.size:
+                expected = np.asarray(encode(items, np.array([past.size]), gaps_BxL=gaps))[0]
+                assert np.abs(user - expected).max() <= FLOAT32 * np.abs(expected).max(), turn
+    read = stream.read(stream.start(len(TURNS)), TURNS, times)
+    np.testing.assert_allclose(read.user_BxD, state.user_BxD, rtol=1e-4, atol=1e-4)
+    for wrong in (None, times[:, 0] * np.nan, times[:2, 0]):
+        with pytest.raises(ValueError, match="reads times, and every event needs a finite one"):
+            stream.add(read, np.array([1, 2, 3]), wrong)
+    with pytest.raises(UserError, match="reads times: give the gap_unit of its run"):
+        Stream(model)
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from echojax.data import DATASETS
+from echojax.errors import UserError
 from echojax.evaluation.metrics import metrics_of
 from echojax.models import HEURISTICS, MODELS
+from echojax.suites.order import FILE, read_certificates
 from echojax.suites.published import published
 from echojax.suites.scores import PRIMARY, score_frame
 from echojax.suites.tables import tables_of
@@ -32,7 +34,8 @@ def tables(suite, runs, out):
     finished, _ = results.finished(runs, damaged)
     frame = score_frame(suite, runs[0].dataset, runs, finished)
     source = "" if runs[0].config.data_path else runs[0].config.dataset
-    found = tables_of(frame, suite.reference, next(iter(finished.values())), source)
+    first = next(iter(finished.values()))
+    found = tables_of(frame, suite.reference, first, source, read_certificates(out).get("ring"))
     return {table.title: table for table in found}
 
 
@@ -126,55 +129,86 @@ def test_without_ranks_there_are_scores_and_no_tests(finished_suite):
 
 
 def test_every_entry_is_of_a_known_data_set_and_sound():
-    assert len([one for dataset in DATASETS for one in published(dataset)]) == 11
+    assert len([one for dataset in DATASETS for one in published(dataset)]) == 38
     for dataset in DATASETS:
         for one in published(dataset):
-            assert 0 < one.ndcg[0] <= one.ndcg[-1] < 1
-            assert one.ndcg[0] <= one.hr[0] <= one.hr[-1] < 1
+            assert 0 < (one.ndcg or 0.01) < one.hr < 1
             assert one.model in {*MODELS, *HEURISTICS, ""}
 
 
 def test_differences_of_protocol_are_named():
-    hstu = next(one for one in published("ml-1m") if one.label == "HSTU")
-    same = {"split": "leave-one-out", "ranking": "full", "exclude_seen": True}
-    assert hstu.differences(same).startswith("softmax over 128 sampled negatives; a bias of times")
-    other = hstu.differences(same | {"split": "global-time", "exclude_seen": False})
-    assert other.startswith("ours: split global-time; ours: exclude_seen False; softmax")
+    found = {(one.label, one.seen): one for one in published("ml-1m")}
+    hstu, sasrec, mamba = (
+        found[key]
+        for key in (("HSTU-large", "filtered"), ("SASRec", "filtered"), ("Mamba4Rec", "kept"))
+    )
+    assert hstu.protocol.startswith("exact times; softmax over 128 negatives; trained on the valid")
+    rounded = {"time_precision": "float32", "ties": "file", "rows_in_time_order": False}
+    for order, exact, rows in (
+        (None, "", "order"),
+        (rounded, "order", ""),
+        (rounded | {"rows_in_time_order": True}, "", "order"),
+        (rounded | {"ties": "random:0"}, "order", "order"),
+    ):
+        data = {} if order is None else {"order": order}
+        assert (sasrec.other_protocol(data), mamba.other_protocol(data)) == (exact, rows)
+    assert hstu.other_protocol({}) == "trained on the validation item too"
+    assert published("amazon-beauty")[0].other_protocol({}).startswith("order not known; items of")
 
 
 def published_rows(suite, runs, out):
+    """Return the cells of the published numbers, by label and what becomes of seen items."""
     found = tables(suite, runs, out).get("Published numbers beside ours")
-    return {row[0].text: row for row in found.cells} if found else {}
+    rows = found.cells if found else []
+    return {(row[0].text, row[1].text): [cell.text for cell in row[2:8]] for row in rows[::-1]}
 
 
-def test_ours_stand_beside_them(make_suite):
+def test_ours_stand_beside_them_with_seen_items_treated_alike(make_suite):
     suite, runs, out = make_suite(BEAUTY)
     write_run(runs[0], 3)
     ours = json.loads((runs[0].folder / "results.json").read_text())["test"]
-    rows = published_rows(suite, runs, out)
     hr, ndcg = (f"{ours[metric]:.4f}" for metric in ("hr@10", "ndcg@10"))
-    shown = ["0.0734–0.0914", hr, "0.0431–0.0551", ndcg, "mamba4rec"]
-    assert [cell.text for cell in rows["Mamba4Rec"][1:6]] == shown
-    bsarec = rows["BSARec"]
-    assert bsarec[2].text == bsarec[5].text == "–"
-    assert bsarec[0].note == "seen items filtered"
-    assert bsarec[6].text.startswith("Shin et al.")
-
-
-def test_seen_items_are_filtered_beside_a_number_that_filtered_them(make_suite):
-    text = BEAUTY.replace("amazon-beauty", "ml-1m").replace("mamba4rec", "hstu")
-    suite, runs, out = make_suite(text)
-    write_run(runs[0], 3)
-    ours = json.loads((runs[0].folder / "results.json").read_text())["test"]
     rows = published_rows(suite, runs, out)
-    assert rows["BERT4Rec"][6].text == "not named"
-    assert rows["HSTU"][0].note == "seen items filtered"
-    assert rows["HSTU"][2].text == f"{ours['hr@10']:.4f}"
-    assert "ours: exclude_seen False" in rows["HSTU"][7].text  # not evaluated otherwise yet
-    ndcg_M = write_protocols(runs[0])
-    hstu = published_rows(suite, runs, out)["HSTU"]
-    assert hstu[4].text == f"{ndcg_M.mean():.4f}"
-    assert "exclude_seen" not in hstu[7].text
+    kept = ["0.0734", hr, "0.0431", ndcg, "mamba4rec", "reached"]
+    assert rows["Mamba4Rec", "kept"] == kept
+    assert rows["Mamba4Rec", "filtered"] == ["0.0914", "–", "0.0551", "–", "–", "–"]
+    filtered = f"{write_protocols(runs[0]).mean():.4f}"
+    rows = published_rows(suite, runs, out)
+    assert rows["Mamba4Rec", "kept"] == kept
+    assert rows["Mamba4Rec", "filtered"][3] == filtered
+    assert rows["Mamba4Rec", "filtered"][5].startswith("other protocol: order not known; items of")
+    assert rows["BSARec", "filtered"][1] == "–"
+
+
+def test_not_reached_is_said_of_one_protocol_only(make_suite):
+    suite, runs, out = make_suite(BEAUTY.replace("amazon-beauty", "ml-1m").replace("mamba4", "sas"))
+    write_run(runs[0], 0.1)
+    write_protocols(runs[0])
+    path = runs[0].folder / "protocols.json"
+    content = json.loads(path.read_text())
+    content["judged"][1] |= {"ndcg@10": 0.1}
+    path.write_text(json.dumps(content))
+    (runs[0].folder / "protocols.npz").unlink()
+    rows = published_rows(suite, runs, out)
+    assert rows["SASRec", "filtered"][3:] == ["0.1000", "sasrec", "not reached"]
+    assert rows["SASRec", "kept"][4:] == ["sasrec", "other protocol: order"]
+
+
+def test_the_order_of_events_is_shown_where_it_is_of_these_data(finished_suite):
+    suite, runs, out = finished_suite
+    assert "Order of events" not in tables(suite, runs, out)
+    one = {"time_precision": "exact", "ties": "file", "tied": 0.5, "tied_tests": 0.25}
+    one |= {"agreeing": None, "by_chance": None, "changed_tests": 0.0}
+    one |= {"markov": [0.2, 0.1], "lagged_count": [0.4, 0.3]}
+    found = {"sha256": "5" * 64, "tests": 60, "ranked": 50, "timed": True}
+    found |= {"rows_in_time_order": True, "orders": [one]}
+    for sha256, shown in (("5" * 64, True), ("6" * 64, False)):
+        (out / FILE).write_text(json.dumps({"ring": found | {"sha256": sha256}}))
+        assert ("Order of events" in tables(suite, runs, out)) == shown
+        assert ("<h3>Order of events</h3>" in page_of(suite, runs, out)) == shown
+    (out / FILE).write_text(json.dumps({"ring": found | {"orders": []}}))
+    with pytest.raises(UserError, match=r"order\.json cannot be used .* delete it, and it is made"):
+        read_certificates(out)
 
 
 def test_a_sample_or_a_file_has_none(make_suite):

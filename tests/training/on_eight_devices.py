@@ -1,18 +1,22 @@
-"""Run by test_devices.py: 20 steps of two seeds, and ranks, on 1, 2, 4 and 8 devices."""
+"""Run by test_devices.py: two seeds, ranks, and members together, on 1, 2, 4 and 8 devices."""
 
 import dataclasses
 import sys
+import tempfile
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import PartitionSpec as P
+from rich.console import Console
 
 from echojax.config import Config
-from echojax.data import Dataset, leave_one_out
+from echojax.data import Dataset, ItemVectors, leave_one_out
 from echojax.data.batching import StackedBatches
+from echojax.data.gaps import with_gaps
 from echojax.mesh import (
     Axes,
     axes_of,
@@ -27,8 +31,16 @@ from echojax.mesh import (
 from echojax.models import build_model
 from echojax.models.base import with_axes
 from echojax.models.echomamba4rec import EchoMamba4Rec
-from echojax.training.builders import make_step, resolved, target_counts, training_batches
+from echojax.models.projection import projection_of
+from echojax.training.builders import (
+    learned_vectors,
+    make_step,
+    resolved,
+    target_counts,
+    training_batches,
+)
 from echojax.training.evaluate import make_evaluator
+from echojax.training.members import train_members
 from echojax.training.optimizer import make_optimizer
 from echojax.training.step import create_state, over_members, stack_states, unstack_states
 
@@ -36,7 +48,7 @@ SIZES = {"d_model": 8, "max_len": 6, "dropout": 0.3, "layers": 1, "scan": "seque
 CASES = {
     # A batch that 4 and 8 devices cannot share evenly, microbatches, short windows.
     "echomamba4rec": Config(d_state=2, batch_size=30, clip_norm=0.05, label_smoothing=0.1, **SIZES),
-    "causal": Config(variant="causal", d_state=2, batch_size=8, **SIZES),
+    "causal": Config(variant="causal", d_state=2, batch_size=8, time_gaps=True, **SIZES),
     "mamba4rec": Config(model="mamba4rec", d_state=2, batch_size=8, **SIZES | {"layers": 2}),
     "sasrec": Config(
         model="sasrec",
@@ -45,6 +57,7 @@ CASES = {
         loss="gbce",
         negative_sampling="in-batch",
         item_optimizer="rowwise",
+        item_vectors="made up",
         **SIZES,
     ),
 }
@@ -70,11 +83,11 @@ def made_up() -> Dataset:
     return Dataset(
         name="made up",
         items_T=items_T,
-        times_T=np.arange(items_T.size, dtype=float),
+        times_T=np.cumsum(rng.exponential(size=items_T.size)),
         offsets=np.concatenate([[0], np.cumsum(lengths)]),
         user_ids=np.arange(41).astype(str),
         item_ids=np.array(["", *map(str, range(1, 20))]),
-        fingerprint={},
+        fingerprint={"sha256": ""},
     )
 
 
@@ -84,10 +97,23 @@ def train(config, devices, item_shards, sequence_shards, parallel):
         jax.devices()[:devices], item_shards=item_shards, sequence_shards=sequence_shards
     )
     dataset = made_up()
+    if config.item_vectors:  # and an item that no data have
+        ids_N = np.append(dataset.item_ids[1:], "new")
+        vectors = np.random.default_rng(1).normal(size=(20, 3)).astype(np.float32)
+        dataset = dataclasses.replace(
+            dataset,
+            item_ids=np.append("", ids_N),
+            item_vectors=ItemVectors(ids_N, vectors, trained=19),
+        )
+    projection = projection_of(config, dataset.item_vectors)
     split = leave_one_out(dataset, 6)
+    split = with_gaps(dataset, split) if config.time_gaps else split
     optimizer = make_optimizer(config, axes_of(mesh).items)
     configs = [dataclasses.replace(config, seed=seed) for seed in (0, 1)]
-    made = [create_state(build_model(c, dataset.num_items), optimizer, c.seed) for c in configs]
+    made = [
+        create_state(build_model(c, dataset.num_learned), optimizer, c.seed, projection)
+        for c in configs
+    ]
     graphdef = made[0][0]
     feed = StackedBatches(tuple(training_batches(c, split, mesh) for c in configs))
     # As if there were many of each, so that short windows are worth their compilation.
@@ -95,16 +121,19 @@ def train(config, devices, item_shards, sequence_shards, parallel):
     counts_V = target_counts(dataset, split)
     step = make_step(config, counts_V, lengths_M, graphdef, optimizer, mesh)
     step = over_members(step, mesh, parallel)
+    vectors = learned_vectors(dataset, mesh)
     states, losses = place(stack_states([state for _, state in made]), mesh, axis=1), []
     onto = {"shard_map": spread, "pmap": stack_shares}[parallel]
     for number in range(20):
         signal_D = np.arange(number, number - devices // sequence_shards, -1, np.int32)
-        states, loss, signum = step(states, onto(feed[number], mesh, axis=1), onto(signal_D, mesh))
+        batch = onto(feed[number], mesh, axis=1)
+        states, loss, signum = step(states, batch, onto(signal_D, mesh), vectors)
         assert int(signum) == number
         losses.append(np.asarray(loss))
     state = unstack_states(states)[1]
-    ranked = make_evaluator(config, dataset, split, graphdef, mesh).rank(state.params, "test")
     params = gather(state, made[1][1], mesh).params
+    evaluate = make_evaluator(config, dataset, split, graphdef, mesh)
+    ranked = evaluate.rank(evaluate.placed(params), "test")
     return np.array(losses), list(map(np.asarray, jax.tree.leaves(params))), ranked
 
 
@@ -144,8 +173,34 @@ def stretches():
         np.testing.assert_allclose(ours, whole, rtol=2e-4, atol=2e-4)
 
 
+def members():
+    """Compare three members on a device each with the same, the item table in two parts."""
+    dataset = made_up()
+    config = resolved(dataclasses.replace(CASES["sasrec"], epochs=2), in_memory=True)
+    configs = [
+        dataclasses.replace(config, dropout=rate, weight_decay=decay, seed=seed)
+        for rate, decay, seed in ((0.0, 0.1, 0), (0.3, 0.0, 0), (0.3, 0.1, 1))
+    ]
+    found = []
+    for shards in (1, 2):
+        with tempfile.TemporaryDirectory() as folder:
+            found.append(
+                train_members(
+                    [dataclasses.replace(one, item_shards=shards) for one in configs],
+                    dataset,
+                    leave_one_out(dataset, 6),
+                    [Path(folder, str(i)) for i in range(3)],
+                    Console(quiet=True),
+                )
+            )
+    for one, two in zip(*found, strict=True):
+        np.testing.assert_allclose([*one.history.values()], [*two.history.values()], rtol=1e-6)
+    assert len({tuple(one.history.values()) for one in found[0]}) == 3
+
+
 if __name__ == "__main__":
     if "all" in sys.argv:
+        members()
         stretches()
     for name, cases in (FEW if "few" in sys.argv else PARALLEL).items():
         config = resolved(CASES[name])

@@ -1,23 +1,27 @@
 """Members that differ in knobs, trained together: each as if it had been trained alone."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 from rich.console import Console
 
 from echojax.config import Config
+from echojax.errors import UserError
 from echojax.run_files import read_records
 from echojax.training.builders import read_data, resolved
 from echojax.training.checkpoints import load_checkpoint
-from echojax.training.members import train_members
+from echojax.training.members import program_key, train_members
 from echojax.training.run_folder import read_own_config
+from echojax.training.seed_run import SeedRun
 from tests.training.conftest import train
 
 SIZES = {
     "model": "sasrec", "d_model": 8, "heads": 1, "layers": 1, "max_len": 6, "batch_size": 16,
     "k_core": 2, "epochs": 3, "warmup": 0.2, "microbatch": 8,
 }  # fmt: skip
-# Every knob is 0 for some and not for others, but the rate.
+# Each knob but the rate is 0 for some and not for others.
 KNOBS = [
     {"learning_rate": 0.02, "dropout": 0.0, "weight_decay": 0.1, "label_smoothing": 0.0},
     {"learning_rate": 0.01, "dropout": 0.3, "weight_decay": 0.0, "label_smoothing": 0.2},
@@ -32,14 +36,22 @@ def ring(make_ring):
 
 @pytest.fixture(scope="module")
 def together(ring):
-    """Return a function that trains members in folders of one."""
+    """Return a function that trains members; it returns their outcomes, and what it was told."""
 
-    def call(folder, knobs=KNOBS, decide=None, **changes):
-        configs = [resolved(Config(data_path=str(ring), **SIZES | changes | own)) for own in knobs]
+    def call(folder, knobs=KNOBS, stop=()):
+        """``stop``: (epoch, member) to stop."""
+        configs = [resolved(Config(data_path=str(ring), **SIZES | own)) for own in knobs]
         dataset, split = read_data(configs[0])
-        unread = split._replace(test=None)  # to read it is an error
+        unread = split._replace(test=None)  # an error where it is read
+        told = []
+
+        def decide(epoch, scores):
+            told.append((epoch, scores))
+            return [member for when, member in stop if when == epoch]
+
         folders = [folder / f"m{i}" for i in range(len(knobs))]
-        return train_members(configs, dataset, unread, folders, Console(quiet=True), decide=decide)
+        console = Console(quiet=True)
+        return train_members(configs, dataset, unread, folders, console, decide=decide), told
 
     return call
 
@@ -47,17 +59,13 @@ def together(ring):
 @pytest.fixture(scope="module")
 def trained(together, tmp_path_factory):
     """Return the folder of the members, how each ended, and what ``decide`` was told."""
-    folder, told = tmp_path_factory.mktemp("members"), []
-
-    def decide(epoch, scores):
-        told.append((epoch, scores))
-        return [1] if epoch == 2 else []
-
-    return folder, together(folder, decide=decide), told
+    folder = tmp_path_factory.mktemp("members")
+    return folder, *together(folder, stop=[(2, 1)])
 
 
 def losses_of(folder):
-    return [record["loss"] for record in read_records(folder / "metrics.jsonl") if "loss" in record]
+    records = read_records(folder / "metrics.jsonl")
+    return [record["loss"] for record in records if record["kind"] == "train"]
 
 
 def weights_of(folder, step):
@@ -67,10 +75,83 @@ def weights_of(folder, step):
 @pytest.mark.parametrize("member", range(len(KNOBS)))
 def test_a_member_is_what_it_is_alone(trained, ring, tmp_path, member):
     folder, outcomes, _ = trained
-    epochs = 2 if member == 1 else 3
-    train(ring, tmp_path / "alone", **SIZES | KNOBS[member])
-    ours, alone = folder / f"m{member}", tmp_path / "alone"
-    np.testing.assert_allclose(losses_of(ours), losses_of(alone)[: 2 * epochs], rtol=1e-5)
-    step = outcomes[member].steps
-    for a, b in zip(weights_of(ours, step), weights_of(alone, step), strict=True):
+    train(ring, tmp_path, **SIZES | KNOBS[member])
+    ours, step = folder / f"m{member}", outcomes[member].steps
+    losses = losses_of(ours)
+    np.testing.assert_allclose(losses, losses_of(tmp_path)[: len(losses)], rtol=1e-5)
+    # Adam makes much of the gradient of an attention key's bias, which is 0 but for rounding.
+    for a, b in zip(weights_of(ours, step), weights_of(tmp_path, step), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=5e-4)
+
+
+def test_who_is_stopped_at_the_barrier_trains_no_longer(trained):
+    folder, outcomes, told = trained
+    assert [(epoch, [*scores]) for epoch, scores in told] == [
+        (1, [0, 1, 2]), (2, [0, 1, 2]), (3, [0, 2]),
+    ]  # fmt: skip
+    assert [one.ended for one in outcomes] == [
+        "3 epochs done", "stopped by the search", "3 epochs done",
+    ]  # fmt: skip
+    per_epoch = outcomes[0].steps // 3
+    assert [one.steps for one in outcomes] == [3 * per_epoch, 2 * per_epoch, 3 * per_epoch]
+    for i, one in enumerate(outcomes):
+        assert one.history == {epoch: scores[i] for epoch, scores in told if i in scores}
+        assert one.history[one.best_epoch] == max(one.history.values())
+        assert one.seconds > 0
+        assert not one.diverged
+        assert not (folder / f"m{i}" / "results.json").exists()
+
+
+def test_a_kill_between_two_members_checkpoints_changes_nothing(
+    trained, together, tmp_path, monkeypatch
+):
+    folder, outcomes, told = trained
+    left, save = iter(range(4)), SeedRun.save  # the second epoch's of the first
+
+    def dies(self, state):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        save(self, state)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SeedRun, "save", dies)
+        with pytest.raises(KeyboardInterrupt):
+            together(tmp_path, stop=[(2, 1)])
+    again, told_again = together(tmp_path, stop=[(2, 1)])
+    assert told_again == told
+    for i, (ours, theirs) in enumerate(zip(again, outcomes, strict=True)):
+        assert dataclasses.replace(ours, seconds=0) == dataclasses.replace(theirs, seconds=0)
+        assert losses_of(tmp_path / f"m{i}") == losses_of(folder / f"m{i}")
+
+
+def test_one_that_diverges_ends_alone_and_other_sizes_wait_at_the_same_barrier(
+    trained, together, tmp_path
+):
+    _, outcomes, _ = trained
+    others = [{"learning_rate": 1e30}, {"d_model": 4}]
+    found, told = together(tmp_path, [*KNOBS, *others])
+    assert found[3].diverged
+    assert "not finite" in found[3].ended
+    assert found[3].history == {}
+    assert [[*scores] for _, scores in told] == [[0, 1, 2, 4]] * 3
+    for ours, theirs in zip(found, outcomes, strict=False):
+        for epoch, ndcg in theirs.history.items():
+            assert ours.history[epoch] == pytest.approx(ndcg)
+    assert found[4].ended == "3 epochs done"
+    with pytest.raises(UserError, match="was made with --dropout 0"):
+        together(tmp_path, [KNOBS[1]])
+
+
+def test_what_trains_in_one_program():
+    one = resolved(Config(dataset="ml-100k", model="sasrec"))
+
+    def alike(**changes):
+        return program_key(one) == program_key(dataclasses.replace(one, **changes))
+
+    for name in ("seed", "dropout", "learning_rate", "weight_decay", "label_smoothing", "run_dir"):
+        assert alike(**{name: 1})
+    for name, value in (("d_model", 8), ("epochs", 3), ("loss", "bce"), ("clip_norm", 1.0)):
+        assert not alike(**{name: value})
+    assert program_key(dataclasses.replace(one, model="mine")) != program_key(
+        dataclasses.replace(one, model="mine", dropout=0.9)
+    )

@@ -38,8 +38,8 @@ def stretches(rows, lengths, length=50):
 
 def fake(**methods):
     """Return a model that reads item numbers in the place of vectors."""
-    looked_up = {"arranged": lambda *given: given, "lookup": lambda items_BxL: (items_BxL, None)}
-    return SimpleNamespace(**looked_up, **methods)
+    own = {"arranged": lambda *given: given, "lookup": lambda items_BxL: (items_BxL, None)}
+    return SimpleNamespace(**own, times=lambda _: {}, **methods)
 
 
 def recorder(mask_rate=0.2):

@@ -1,0 +1,138 @@
+"""Measure what item vectors do for new items: python benchmarks/cold_items.py.
+
+A tenth of the items of ml-100k is kept from training (--split cold-items). The vectors are made
+from titles, years and genres by hashing their words, without any learned model of text; "random"
+are vectors of the same shape that say nothing.
+"""
+
+import tempfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+import echojax
+import harness
+from echojax.data.sources import data_folders
+from echojax.data.titles import read_titles
+from echojax.errors import UserError
+from echojax.report.tables import Column, Table
+from harness import Row
+
+_METRICS = ("hr@10", "ndcg@10")
+_FIELDS = ("movie_title", "release_year", "class")
+_HALF = 64  # numbers of titles, and as many of years and genres
+_ABOUT = (
+    "Every item is a candidate. Warm targets are the users' last items of training's; cold targets "
+    "are their last items of those that training never saw. Means over seeds, each with its "
+    "standard deviation over them."
+)
+
+
+@dataclass(frozen=True)
+class Flags:
+    """Train with item vectors and without, and test items that training never saw."""
+
+    out: Path | None = None
+    """The JSON file (runs/cold_items-DATE-TIME.json)."""
+    data_dir: Path | None = None
+    """Folder that holds ml-100k.inter.gz and ml-100k.item.gz."""
+    model: str = "sasrec"
+    """Name of the model."""
+    epochs: int = 12
+    """Epochs of each, with a learning rate of 5e-3 that rises over a tenth of them, then falls."""
+    seeds: int = 3
+    """Seeds of each."""
+
+
+def hashed(text: str) -> np.ndarray:
+    """Return a vector of a line ``title · year · genres``: signed feature hashing, (2 _HALF,)."""
+    title, year, genres = [*text.split(" · "), "", ""][:3]
+    words = title.lower().split()
+    # Parts of words, too, are alike in sequels.
+    title_parts = words + [w[i : i + 4] for w in words for i in range(max(1, len(w) - 3))]
+    kinds = [*genres.lower().split(), f"{year[:3]}0s"]
+    return np.concatenate([_signed(title_parts), _signed(kinds)])
+
+
+def _signed(parts: list[str]) -> np.ndarray:
+    vector = np.zeros(_HALF)
+    for part in parts:
+        code = zlib.crc32(part.encode())
+        vector[code % _HALF] += 1 if code >> 31 else -1
+    return vector / max(1.0, float(np.linalg.norm(vector)))
+
+
+def bench(flags: Flags) -> None:
+    """Train what is missing and write the file and its page."""
+    harness.check_positive(seeds=flags.seeds, epochs=flags.epochs)
+    folders = data_folders(flags.data_dir)
+    path = next((p for f in folders if (p := f / "ml-100k.item.gz").is_file()), None)
+    if path is None:
+        raise UserError(f"no ml-100k.item.gz in {folders[0]}; name its folder with --data-dir")
+    texts = read_titles(path, item="item_id", titles=_FIELDS)
+    vectors = np.array([hashed(text) for text in texts.values()])
+    given = {
+        "none": None,
+        "random": (list(texts), np.random.default_rng(0).normal(size=vectors.shape)),
+        "hashed": (list(texts), vectors),
+    }
+    kinds = (("none", None), ("hashed", "add"), ("hashed", "replace"), ("random", "add"))
+    cases: list[Row] = [{"vectors": vectors, "use": use} for vectors, use in kinds]
+    with harness.record_of("cold_items", flags) as record:
+        for case in record.missing(cases):
+            options = {} if case["use"] is None else {"item_vectors_use": case["use"]}
+            with record.row(case) as row, tempfile.TemporaryDirectory() as folder:
+                run = echojax.train(
+                    "ml-100k",
+                    model=flags.model,
+                    seeds=flags.seeds,
+                    epochs=flags.epochs,
+                    learning_rate=5e-3,
+                    schedule="cosine",
+                    warmup=0.1,
+                    eval_every=2,
+                    quiet=True,
+                    split="cold-items",
+                    item_vectors=given[case["vectors"]],
+                    data_dir=flags.data_dir and str(flags.data_dir),
+                    run_dir=Path(folder) / "run",
+                    **options,
+                )
+                row |= dict(_scores(run))
+    record.write_page("New items", table(record.document.rows), pictures={})
+
+
+def _scores(run: echojax.Run) -> Iterator[tuple[str, object]]:
+    first = run.seeds[0].results
+    yield "items", first["dataset"]["items"]
+    yield "train", [one.results["train"] for one in run.seeds]
+    for kind in ("warm", "cold"):
+        yield kind, [one.results["cold_items"][kind] for one in run.seeds]
+
+
+def table(rows: list[Row]) -> Table:
+    """Return the scores of warm and cold targets under each kind of vectors."""
+    measured = [row for row in rows if row["status"] == "measured"]
+    lines = []
+    for row in measured:
+        cells = [
+            _mean_and_spread([one[metric] for one in row[kind]])
+            for kind in ("warm", "cold")
+            for metric in _METRICS
+        ]
+        use = {None: "", "add": ", added", "replace": " alone"}[row["use"]]
+        lines.append([f"{row['vectors']}{use}", f"{row['items']:,}", *cells])
+    names = [f"{metric.upper()}, {kind}" for kind in ("warm", "cold") for metric in _METRICS]
+    return Table(["vectors", "items", *(Column(name) for name in names)], lines, "Scores", [_ABOUT])
+
+
+def _mean_and_spread(values: list[float]) -> str:
+    spread = f" ± {np.std(values, ddof=1):.4f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.4f}{spread}"
+
+
+if __name__ == "__main__":
+    harness.run(Flags, bench)

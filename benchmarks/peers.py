@@ -1,0 +1,170 @@
+"""Train RecTools' SASRec on our split beside ours, of the same sizes: python benchmarks/peers.py.
+
+RecTools is installed into a virtual environment of its own. Its vectors come back, and the scores
+are ranked as those of our models are.
+"""
+
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import echojax
+import harness
+from echojax.data import Dataset, Examples, Split, leave_one_out, load_dataset
+from echojax.errors import UserError
+from echojax.evaluation.baselines import Scorer, rank_by
+from echojax.files import read_json, write_json
+from echojax.machine import cores
+from echojax.models.heuristic import training_positions
+from echojax.suites.results import Ranks
+from echojax.training.evaluate import rank_run
+from harness import log
+from prequential import compared
+
+_PEER = "rectools[torch]"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What both are trained with: sizes, Adam's constant rate, full softmax, patience in epochs."""
+
+    dataset: str = "ml-100k"
+    seed: int = 0
+    d_model: int = 64
+    layers: int = 2
+    heads: int = 2
+    dropout: float = 0.5
+    max_len: int = 50
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    epochs: int = 300
+    patience: int = 30
+
+
+@dataclass(frozen=True)
+class Flags:
+    """Train RecTools' SASRec and ours on the same split, and rank the same test items.
+
+    What differs is theirs: layers as in the SASRec paper (as wide inside as out, normalised
+    before), positions from the end of the window, and one window a user, its newest, an epoch.
+    """
+
+    dataset: str = "ml-100k"
+    """Name of the data set; leave-one-out."""
+    seed: int = 0
+    """Of both."""
+    dropout: float = 0.5
+    """Of both."""
+    folder: Path = Path("runs/peers")
+    """Holds the virtual environment, our run, and what is exchanged. What is there is used."""
+    data_dir: Path | None = None
+    """Folder that holds the data sets' files."""
+    out: Path | None = None
+    """The JSON file (runs/peers-DATE-TIME.json)."""
+
+
+def measure(flags: Flags) -> None:
+    """Train what has not been trained, and compare."""
+    settings = Settings(flags.dataset, flags.seed, dropout=flags.dropout)
+    data_dir = str(flags.data_dir) if flags.data_dir else None
+    dataset = load_dataset(settings.dataset, data_dir=data_dir)
+    split = leave_one_out(dataset, settings.max_len)
+    folder = flags.folder / f"{settings.dataset}-{settings.dropout}-seed-{settings.seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    with harness.record_of("peers", flags, settings) as record:
+        if not (folder / "theirs.json").exists():
+            write_json(folder / "settings.json", asdict(settings) | {"cores": cores()})
+            np.savez(folder / "split.npz", **exported(dataset, split))
+            _call(environment(flags.folder / "environment"), "peers_rectools.py", folder)
+        if not (folder / "ours" / "results.json").exists():
+            _train_ours(dataset, settings, folder / "ours")
+        score = scorer_of(dict(np.load(folder / "theirs.npz")))
+        trained = read_json(folder / "ours" / "results.json")["train"]
+        record.document.facts = {
+            "ours": {name: trained[name] for name in ("best_epoch", "seconds", "parameters")},
+            "theirs": read_json(folder / "theirs.json"),
+        }
+        test = split.test
+        for exclude_seen in (False, True):
+            for _ in record.missing([{"exclude_seen": exclude_seen}]):
+                found = rank_by(score, test, dataset.num_items, exclude_seen=exclude_seen)
+                ours = rank_run(
+                    folder / "ours", "test", exclude_seen=exclude_seen, data_dir=data_dir
+                )
+                pair = (
+                    Ranks(ranked.rank_M, test.user_M, test.target_M - test.start_M)
+                    for ranked in (ours.ranked, found)
+                )
+                rows = compared(*pair)
+                record.add(*({"exclude_seen": exclude_seen, **row} for row in rows))
+    for row in record.document.rows:
+        seen = "filtered" if row["exclude_seen"] else "kept"
+        log.info(
+            f"seen {seen:<9} {row['metric']:<8} ours {row['ours']:.4f}  theirs "
+            f"{row['theirs']:.4f}  {row['difference']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}]"
+        )
+
+
+def exported(dataset: Dataset, split: Split) -> dict[str, Any]:
+    """Return the split as arrays: training events in order, and what is to be scored."""
+    positions = training_positions(split.train)
+    owners = np.searchsorted(dataset.offsets, positions, side="right") - 1
+    arrays = {"user_T": owners, "item_T": dataset.items_T[positions]}
+    for part in ("valid", "test"):
+        examples: Examples = getattr(split, part)
+        shown = examples.gather(np.arange(len(examples)))
+        arrays[f"{part}_ids_BxL"] = shown["item_ids"]
+        arrays[f"{part}_targets_B"] = shown["targets"]
+    return arrays | {"num_items": np.array(dataset.num_items)}
+
+
+def scorer_of(theirs: dict[str, np.ndarray]) -> Scorer:
+    """Return a function that scores test examples by RecTools' vectors.
+
+    Items that it did not see in training have no vector there: they are ranked last.
+    """
+    number_of_V, user_BxD = theirs["number_of_V"], theirs["user_BxD"]
+    item_VxD, unknown_V = theirs["item_VxD"][number_of_V], number_of_V == 0
+
+    def score(examples: Examples, rows: np.ndarray) -> np.ndarray:
+        return np.where(unknown_V, -np.inf, user_BxD[rows] @ item_VxD.T)
+
+    return score
+
+
+def environment(folder: Path) -> Path:
+    """Return the Python of the virtual environment that has RecTools; it is made where it lacks.
+
+    Raises:
+        UserError: it cannot be made, or RecTools does not install.
+    """
+    python = folder / "bin" / "python"
+    if not python.exists():
+        log.info(f"making {folder} with {_PEER}: some gigabytes")
+        for words in (
+            [sys.executable, "-m", "venv", str(folder)],
+            [str(python), "-m", "pip", "install", "-q", _PEER],
+        ):
+            if subprocess.run(words, check=False).returncode:
+                raise UserError(f"'{' '.join(words)}' failed; delete {folder}, then try again")
+    return python
+
+
+def _call(python: Path, script: str, folder: Path) -> None:
+    words = [str(python), str(Path(__file__).with_name(script)), str(folder)]
+    if subprocess.run(words, check=False).returncode:
+        raise UserError(f"'{' '.join(words)}' failed")
+
+
+def _train_ours(dataset: Dataset, settings: Settings, folder: Path) -> None:
+    options = asdict(settings)
+    del options["dataset"]
+    echojax.train(dataset, model="sasrec", run_dir=folder, **options)
+
+
+if __name__ == "__main__":
+    harness.run(Flags, measure)

@@ -1,0 +1,171 @@
+"""Compare the CPU tiles of "tiled" and of its read-out: python benchmarks/tune_tiles.py --cores 1.
+
+All choices of a size are measured in turns, in one process; so their ratios hold on a machine that
+others use too.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+import harness
+from echojax.errors import UserError
+from harness import Program, Row, log
+from scan_programs import ORDER, PASSES, Arrays, Pass, Shape, make_problem
+from selective_scan import readout, selective_scan, selective_scan_readout, tiled
+
+_SIZES = {
+    "read-out": [(128, 50, 128, 32), (128, 200, 64, 32), (512, 50, 64, 16)],
+    "scan": [(128, 50, 128, 32), (8, 1024, 256, 16), (4, 4096, 64, 16), (2, 50, 128, 32)],
+}
+_TINY = (4, 9, 5, 3)
+PRESENT, HALVES = "as it is", "two halves side by side"
+
+
+@dataclass(frozen=True)
+class Flags:
+    """Measure tiles of other sizes beside those that are taken now; about six minutes.
+
+    A file that holds a part of the same comparison is continued.
+    """
+
+    out: Path | None = None
+    """The JSON file (runs/tune_tiles-DATE-TIME.json)."""
+    cores: int | None = None
+    """Use only so many cores (all)."""
+    seconds: float = 3.0
+    """Time to spend on each program."""
+    dry_run: bool = False
+    """Try a tiny size, shortly."""
+
+
+def choices(what: str) -> dict[str, Any]:
+    """Return what to put in the place of the present choice, by name."""
+    if what == "read-out":
+        return {
+            PRESENT: readout._TILE_ELEMENTS,
+            **{f"{2**k:,} elements": 2**k for k in (12, 13, 15, 16)},
+        }
+
+    def by_state(kib: int, channels: int, states: int) -> int:
+        return max(1, kib * 1024 // (4 * channels * states))
+
+    return {
+        PRESENT: tiled.tile_rows,
+        **{f"{kib} KiB of state": partial(by_state, kib) for kib in (32, 64, 128)},
+        HALVES: tiled.tile_rows,
+    }
+
+
+@contextmanager
+def taken(what: str, choice: Any) -> Iterator[None]:
+    """Let what is compiled inside have tiles of this choice."""
+    module, name = (readout, "_TILE_ELEMENTS") if what == "read-out" else (tiled, "tile_rows")
+    jax.clear_caches()
+    present = getattr(module, name)
+    setattr(module, name, choice)
+    try:
+        yield
+    finally:
+        setattr(module, name, present)
+
+
+def function_of(what: str, name: str) -> Callable[[Arrays], jax.Array]:
+    """Return the function of a problem's arguments that is measured."""
+
+    def read(arrays: Arrays) -> jax.Array:
+        u, delta, A, B, C, _, _, bias = (arrays[name] for name in ORDER)
+        options: dict[str, Any] = {"delta_softplus": True, "implementation": "tiled"}
+        return selective_scan_readout(u, delta, A, B, C[:, -1], delta_bias=bias, **options)
+
+    def scan(arrays: Arrays) -> jax.Array:
+        in_order = [arrays[name] for name in ORDER]
+        return selective_scan(*in_order, delta_softplus=True, implementation="tiled")
+
+    def halves(arrays: Arrays) -> jax.Array:
+        half = len(arrays["u"]) // 2
+        parts = [
+            scan({k: x[rows] if x.ndim == 3 else x for k, x in arrays.items()})
+            for rows in (slice(half), slice(half, None))
+        ]
+        return jnp.concatenate(parts)
+
+    return read if what == "read-out" else halves if name == HALVES else scan
+
+
+def program_of(what: str, name: str, arrays: Arrays, dy: jax.Array, which: Pass) -> Program:
+    """Compile the function, with its gradients where asked for."""
+    run = function_of(what, name)
+    dy = dy[:, -1] if what == "read-out" else dy
+
+    def both(arrays: Arrays, dy: jax.Array) -> Any:
+        y, back = jax.vjp(run, arrays)
+        return y, back(dy)
+
+    if which == PASSES[0]:
+        return harness.compiled(jax.jit(run), lambda: (arrays,))
+    return harness.compiled(jax.jit(both), lambda: (arrays, dy))
+
+
+def measure(case: Row, seconds: float) -> list[Row]:
+    """Return a row for each choice and pass: times, and the largest difference to the present."""
+    problem = make_problem(Shape(*(case[name] for name in Shape._fields)), "float32")
+    rows: list[Row] = []
+    programs: list[Program] = []
+    results: dict[tuple[str, str], list[jax.Array]] = {}
+    for name, choice in choices(case["what"]).items():
+        for which in PASSES:
+            with taken(case["what"], choice):
+                program = program_of(case["what"], name, problem.arguments, problem.dy, which)
+            results[name, which] = jax.tree.leaves(program.run())
+            off = max(
+                float(jnp.max(jnp.abs(x - wanted)) / jnp.max(jnp.abs(wanted)).clip(1e-30))
+                for x, wanted in zip(results[name, which], results[PRESENT, which], strict=True)
+            )
+            if not off < 1e-5:
+                raise UserError(f"{harness.title(case)}, {name}: {which} is off by {off:.1e}")
+            programs.append(program)
+            rows.append(case | {"choice": name, "pass": which, "difference": off})
+    for row, samples in zip(rows, harness.time_in_turns(programs, seconds), strict=True):
+        row |= samples.row()
+    return rows
+
+
+def compare(flags: Flags) -> None:
+    """Measure what is missing, and print each choice's time over the present one's."""
+    harness.use_cores(flags.cores)
+    if jax.default_backend() != "cpu":
+        raise UserError("tiles are cut on CPUs only; run this with JAX_PLATFORMS=cpu")
+    harness.check_positive(seconds=flags.seconds)
+    sizes = {what: [_TINY] for what in _SIZES} if flags.dry_run else _SIZES
+    cases: list[Row] = [
+        {"what": what} | Shape(*size)._asdict() for what in sizes for size in sizes[what]
+    ]
+    with harness.record_of("tune_tiles", flags) as record:
+        for case in record.missing(cases):
+            record.add(*measure(case, 0.01 if flags.dry_run else flags.seconds))
+            log.info("\n".join([harness.title(case), *ratios(record.of(case))]))
+
+
+def ratios(rows: list[Row]) -> list[str]:
+    """Return a line for each choice: its median time over the present one's, by pass."""
+    present = {row["pass"]: row for row in rows if row["choice"] == PRESENT}
+    times = {
+        (row["choice"], row["pass"]): row["median_seconds"] / present[row["pass"]]["median_seconds"]
+        for row in rows
+    }
+    names = dict.fromkeys(row["choice"] for row in rows)
+    return [
+        f"  {name}: " + ", ".join(f"{which} {times[name, which]:.3f}" for which in PASSES)
+        for name in names
+    ]
+
+
+if __name__ == "__main__":
+    harness.run(Flags, compare)

@@ -1,0 +1,87 @@
+"""Search a model's flags by its validation score."""
+
+import dataclasses
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from echojax.command_line import logged_terminal
+from echojax.commands.train import FileFlags, flags_type, read_flags
+from echojax.config import QUICKSTART, Config, default_config
+from echojax.errors import UserError
+from echojax.signals import Interrupted
+
+# Of the longest trials; most stop early.
+EPOCHS = 30
+_ABOUT = """Search flags of a model by the validation NDCG@10; leave a page of what was tried.
+
+All flags of train are taken, and those that are given are not searched. What is finished is kept,
+what was interrupted goes on: the same command again, also in several processes at once.
+"""
+
+
+@dataclass(frozen=True)
+class TuneFlags(FileFlags):
+    """What is tried, and flags from a file; those on the command line come before it."""
+
+    about: ClassVar[str | None] = _ABOUT
+
+    trials: int = 20
+    """How many settings are tried, those of earlier starts among them."""
+    generation: int = 4
+    """How many are proposed and trained together; half of them stop after a quarter of the epochs,
+    and half of the rest after half of them."""
+    space: str | None = None
+    """A TOML file with what is searched, [space] (None: the data set's recipes, or the default:
+    learning rate, dropout, weight decay)."""
+    out: Path | None = None
+    """Folder of the study: trials, page and best.toml, a recipe (None:
+    runs/tune-DATASET-MODEL-seedN)."""
+
+
+Flags = flags_type(dataclasses.replace(Config(), epochs=EPOCHS), first=TuneFlags())
+
+
+def main(words: list[str]) -> None:
+    """Run the command."""
+    flags, config = read_flags(words, TuneFlags(), default_of)
+    try:
+        from echojax.tuning.search import default_folder, search
+    except ModuleNotFoundError as error:
+        raise UserError(f"{error.name} is missing: pip install 'echojax[tune]'") from None
+    from echojax.compilation import use_compilation_cache
+    from echojax.training.builders import resolved
+    from echojax.training.members import one_device_per_core
+    from echojax.tuning.page import trials_table
+    from echojax.tuning.space import find_space
+
+    one_device_per_core()
+    console = logged_terminal()
+    use_compilation_cache()
+    fixed = {word.partition("=")[0].lstrip("-").replace("-", "_") for word in words}
+    fixed |= {word.removeprefix("no_") for word in fixed}
+    space = find_space(resolved(config), file=flags.space, recipe=flags.recipe, fixed=fixed)
+    try:
+        found = search(
+            config,
+            space,
+            flags.out or default_folder(config),
+            console,
+            trials=flags.trials,
+            generation=flags.generation,
+            command=shlex.join(["echojax", "tune", *words]),
+        )
+    except Interrupted as stop:
+        console.print(str(stop), highlight=False)
+        raise SystemExit(stop.code) from None
+    console.print(trials_table(found).terminal())
+    for name in ("page", "recipe"):
+        console.print(f"{name}: {getattr(found, name)}", highlight=False)
+
+
+def default_of(given: Mapping[str, Any]) -> Config:
+    """Return what holds where nothing is given."""
+    config = default_config(given)
+    return config if config is QUICKSTART else dataclasses.replace(config, epochs=EPOCHS)

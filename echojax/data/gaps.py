@@ -1,0 +1,57 @@
+"""The times between events, as models read them: logarithms in a unit of the data set's own.
+
+A gap is ``log(1 + (t_l - t_{l-1}) / unit)``, 0 at the first event. The unit is the tenth percentile
+of the training events' gaps that are not 0, so that seconds, milliseconds and days are all the same
+to a model. Differences are taken before anything is rounded.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from echojax.data.dataset import Dataset
+from echojax.data.splits import Split
+from echojax.errors import UserError
+
+
+def log_gaps(times_L: np.ndarray, unit: float) -> np.ndarray:
+    """Return the log gaps of one history, float32 (L,), from its times, which do not fall."""
+    gaps_L = np.zeros(times_L.size, np.float32)
+    gaps_L[1:] = np.log1p(_differences(times_L) / unit)
+    return gaps_L
+
+
+def with_gaps(dataset: Dataset, split: Split) -> Split:
+    """Return a split whose examples have gaps; their unit is in its facts too.
+
+    Raises:
+        UserError: the data has no times, or all are equal.
+    """
+    if dataset.fingerprint.get("time") == "position":
+        raise UserError(
+            f"--time-gaps needs times and {dataset.name} has only positions; leave it out"
+        )
+    if split.train.items_T.size != dataset.times_T.size:
+        raise UserError("--time-gaps is not for --split cold-items, which leaves events out")
+    between_T = np.zeros(dataset.times_T.size)
+    between_T[1:] = _differences(dataset.times_T)
+    between_T[dataset.offsets[:-1]] = 0  # a user's first event has none before it
+    of_training = between_T[split.train.target_M]
+    if not (of_training > 0).any():
+        raise UserError(
+            f"--time-gaps: no training event of {dataset.name} is later than the event before it; "
+            "leave it out"
+        )
+    unit = float(np.quantile(of_training[of_training > 0], 0.1, method="inverted_cdf"))
+    gaps_T = np.log1p(between_T / unit).astype(np.float32)
+    parts = {
+        name: replace(getattr(split, name), gaps_T=gaps_T) for name in ("train", "valid", "test")
+    }
+    return split._replace(**parts, facts=split.facts | {"gap_unit": unit}, gap_unit=unit)
+
+
+def _differences(times_T: np.ndarray) -> np.ndarray:
+    """Return each time minus the one before, float64; where that is negative it means nothing."""
+    if times_T.dtype == np.int64:  # a difference may be larger than int64 has
+        return np.diff(times_T.view(np.uint64)).astype(np.float64)
+    return np.diff(times_T.astype(np.float64))

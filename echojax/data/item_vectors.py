@@ -1,0 +1,277 @@
+"""Vectors of items from outside, such as embeddings of their texts or images, by item id."""
+
+import dataclasses
+import tokenize
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+
+from echojax.arrays import load_arrays
+from echojax.data.dataset import Dataset, arrays_sha256
+from echojax.data.frames import column_names, column_of
+from echojax.data.ids import as_ids
+from echojax.data.layouts import item_column
+from echojax.data.rows import Place
+from echojax.data.splits import Split
+from echojax.errors import UserError, one_line
+from echojax.files import is_special
+
+# How files begin that polars reads, and NumPy's own.
+_READERS = {b"PAR1": pl.read_parquet, b"ARROW1": pl.read_ipc}
+_NPY, _NPZ = b"\x93NUMPY", b"PK\x03\x04"
+
+
+class ItemVectors(NamedTuple):
+    """Vectors of N items.
+
+    Attributes:
+        ids_N: the items' ids, str.
+        vectors_NxF: float32.
+        trained: how many of them, the first ones, occur in training; 0 where that is not known.
+    """
+
+    ids_N: np.ndarray
+    vectors_NxF: np.ndarray
+    trained: int = 0
+
+    @property
+    def vectors_VxF(self) -> np.ndarray:  # noqa: N802
+        """Those of items 0 to N, padding's 0 first."""
+        return np.pad(self.vectors_NxF, [(1, 0), (0, 0)])
+
+    def same_as(self, other: "ItemVectors") -> bool:
+        """Return whether the same items have the same vectors, in any order and unit."""
+        ours, theirs = np.argsort(self.ids_N), np.argsort(other.ids_N)
+        if not np.array_equal(self.ids_N[ours], other.ids_N[theirs]):
+            return False
+        one, two = (
+            array / (float(np.linalg.norm(array)) or 1.0)
+            for array in (self.vectors_NxF[ours], other.vectors_NxF[theirs])
+        )
+        return one.shape == two.shape and np.allclose(one, two, rtol=1e-5, atol=0)
+
+    @property
+    def sha256(self) -> str:
+        """What identifies them."""
+        return arrays_sha256(self.ids_N, self.vectors_NxF)
+
+
+def read_item_vectors(path: Path | str, *, item: str | None = None) -> ItemVectors:
+    """Return the vectors in a file.
+
+    A Parquet, Arrow, CSV or TSV file has a column of item ids, and one of lists of numbers or
+    columns of numbers only. A NumPy archive (``.npz``) has arrays ``ids`` and ``vectors``; beside
+    ``NAME.npy`` stands ``NAME.ids.txt`` with an id a line.
+
+    Args:
+        path: the file.
+        item: the column of ids, where a table has one of that name; else it is one of the usual.
+
+    Raises:
+        UserError: there is no such file, or it does not hold one vector of finite numbers an id.
+    """
+    path, name = Path(path), f"--item-vectors {path}"
+    if not path.is_file():
+        what = "is no regular file" if path.exists() else "no such file"
+        raise UserError(f"{name}: {what}; name a Parquet, CSV, .npz or .npy file")
+    try:
+        with path.open("rb") as file:
+            head = file.read(8)
+        if head.startswith(_NPZ):
+            return _from_arrays(name, load_arrays(path))
+        if head.startswith(_NPY):
+            return _from_npy(name, path)
+        for magic, read in _READERS.items():
+            if head.startswith(magic):
+                return vectors_of_frame(read(path), item=item, name=name)
+        return vectors_of_frame(_read_text(name, path, item), item=item, name=name)
+    except OSError as error:
+        raise UserError(f"{name}: cannot be read ({error.strerror or one_line(error)})") from None
+    except (ValueError, EOFError, SyntaxError, tokenize.TokenError) as error:
+        raise UserError(f"{name}: cannot be read ({one_line(error)})") from None
+    except pl.exceptions.PolarsError as error:
+        raise UserError(f"{name}: is no table that can be read ({one_line(error):.200})") from None
+
+
+def vectors_of_frame(
+    frame: Any, *, item: str | None = None, name: str = "item_vectors"
+) -> ItemVectors:
+    """Return the vectors of a frame.
+
+    Args:
+        frame: anything with columns, as ``read_item_vectors`` wants a table; or ids and an array
+            (N, F).
+        item: the column of ids, where there is one of that name; else it is one of the usual.
+        name: what errors name.
+
+    Raises:
+        UserError: it does not hold one vector of finite numbers an id.
+    """
+    if isinstance(frame, tuple | list) and len(frame) == 2:
+        frame = {"item": frame[0], "vector": frame[1]}
+    keys = column_names(frame)
+    names = [str(key) for key in keys]
+    if (index := item_column(names, item)) is None:
+        raise UserError(f"{name}: no item column among {', '.join(names)}; name it item_id")
+    ids = frame[keys[index]]
+    ids = ids if isinstance(ids, pl.Series) else column_of(frame, keys[index])
+    place = Place(name, range(ids.len()), "row")
+    values = {str(key): _numbers(frame[key]) for key in keys if key != keys[index]}
+    lists = [column for column, array in values.items() if array.ndim == 2]
+    if len(lists) > 1:
+        raise UserError(f"{name}: columns {', '.join(lists)} all hold lists; leave one of them")
+    if lists:
+        vectors = values[lists[0]]
+    else:
+        for column, array in values.items():
+            if array.ndim != 1 or array.dtype.kind not in "iuf":
+                raise UserError(
+                    f"{name}: column {column!r} holds no numbers, nor lists of one length; leave "
+                    "it out, or mend it"
+                )
+            if len(array) != ids.len():
+                raise UserError(f"{name}: {ids.len():,} ids, but {len(array):,} of {column!r}")
+        vectors = np.column_stack([*values.values()]) if values else np.empty((ids.len(), 0))
+    return _checked(name, as_ids(ids, place).to_numpy().astype(str), vectors)
+
+
+def _numbers(values: Any) -> np.ndarray:
+    """Return a column as an array, (N, F) where it holds lists of numbers of one length."""
+    try:
+        array = np.asarray(values)
+    except ValueError:  # lists of several lengths
+        return np.empty(())
+    if array.dtype.kind == "O" and array.ndim == 1 and array.size:
+        lists = [np.asarray(one) for one in array]
+        sizes = {one.shape for one in lists}
+        if len(sizes) == 1 and lists[0].ndim == 1 and all(one.dtype.kind in "iuf" for one in lists):
+            return np.stack(lists)
+    return array
+
+
+def _read_text(name: str, path: Path, item: str | None) -> pl.DataFrame:
+    separator = "\t" if path.suffix == ".tsv" else ","
+    names = pl.read_csv(path, separator=separator, n_rows=0).columns
+    index = item_column(names, item)
+    ids = {} if index is None else {names[index]: pl.String}
+    return pl.read_csv(path, separator=separator, schema_overrides=ids, infer_schema_length=None)
+
+
+def _from_arrays(name: str, arrays: dict[str, np.ndarray]) -> ItemVectors:
+    if not arrays.keys() >= {"ids", "vectors"} or arrays["ids"].ndim != 1:
+        raise UserError(f"{name}: needs the arrays 'ids' (N,) and 'vectors' (N, F)")
+    ids = as_ids(column_of(arrays, "ids"), Place(name, range(len(arrays["ids"])), "row"))
+    return _checked(name, ids.to_numpy().astype(str), arrays["vectors"])
+
+
+def _from_npy(name: str, path: Path) -> ItemVectors:
+    vectors, beside = np.load(path, mmap_mode="r", allow_pickle=False), path.with_suffix(".ids.txt")
+    if not beside.is_file() or is_special(beside):
+        raise UserError(f"{name}: {beside} is missing; write the id of each row there, one a line")
+    lines = beside.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    return _checked(name, np.array([line.strip(" \t\r") for line in lines]), vectors)
+
+
+def _checked(name: str, ids_N: np.ndarray, vectors: np.ndarray) -> ItemVectors:
+    if vectors.ndim != 2 or not vectors.size or vectors.dtype.kind not in "iuf":
+        shape = f"{vectors.dtype} of shape {vectors.shape}"
+        raise UserError(f"{name}: vectors are {shape}; numbers of shape (items, size) wanted")
+    if len(ids_N) != len(vectors):
+        raise UserError(f"{name}: {len(ids_N):,} ids of {len(vectors):,} vectors; give one each")
+    if (ids_N == "").any():
+        row = int(np.argmax(ids_N == "")) + 1
+        raise UserError(f"{name}: row {row:,} has no item id; give each vector its item")
+    distinct, count = np.unique(ids_N, return_counts=True)
+    if (repeated := distinct[count > 1]).size:
+        raise UserError(
+            f"{name}: {repeated.size:,} ids come more than once, such as {str(repeated[0])!r}; "
+            "leave one vector of each"
+        )
+    with np.errstate(over="ignore"):
+        vectors_NxF = np.array(vectors, np.float32)
+    if not (finite_N := np.isfinite(vectors_NxF).all(axis=1)).all():
+        bad = ids_N[np.argmin(finite_N)]
+        raise UserError(
+            f"{name}: {np.sum(~finite_N):,} vectors have NaN or infinite numbers, such as that of "
+            f"{str(bad)!r}; mend them or leave them out"
+        )
+    return ItemVectors(ids_N, vectors_NxF)
+
+
+def load_kept(path: Path) -> ItemVectors:
+    """Return the vectors that a run keeps, as they are.
+
+    Raises:
+        UserError: they are damaged or missing.
+    """
+    try:
+        arrays = load_arrays(path)
+        kept = _from_arrays(str(path), arrays)
+        return kept._replace(trained=int(arrays["trained"]))
+    except KeyError:
+        raise UserError(f"{path} lacks the array 'trained'; restore it from a copy") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); restore it from a copy") from None
+
+
+def with_item_vectors(
+    dataset: Dataset, split: Split, counts_V: np.ndarray, given: ItemVectors, name: str
+) -> tuple[Dataset, Split]:
+    """Return a data set with vectors and its split: items of training first, then all others.
+
+    Items that have a vector and no event join the catalogue. Vectors are scaled so that those of
+    training's items have a mean squared length of 1; but for those that a run has kept.
+
+    Args:
+        dataset: the data set.
+        split: of it.
+        counts_V: events of each item in training.
+        given: the vectors.
+        name: what errors name.
+
+    Raises:
+        UserError: an item of the data has no vector.
+    """
+    row_of = {item: row for row, item in enumerate(given.ids_N.tolist())}
+    ids = dataset.item_ids[1:].tolist()
+    if missing := [item for item in ids if item not in row_of]:
+        raise UserError(
+            f"{name}: {len(missing):,} of {len(ids):,} items of the data have no vector, such as "
+            f"{missing[0]!r} (its own ids are such as {next(iter(row_of))!r}); add them"
+        )
+    order = np.append(0, 1 + np.argsort(counts_V[1:] == 0, kind="stable"))
+    number_V = np.argsort(order).astype(np.int32)
+    known = set(ids)
+    more = [item for item in row_of if item not in known]
+    item_ids = np.array(["", *dataset.item_ids[order[1:]].tolist(), *more])
+    rows = [row_of[item] for item in item_ids[1:].tolist()]
+    vectors_NxF, trained = given.vectors_NxF[rows], int(np.count_nonzero(counts_V))
+    if not given.trained:  # Adam moves the projection alike in whatever unit the vectors are
+        squares_N = np.square(vectors_NxF[:trained], dtype=np.float64).sum(axis=1)
+        vectors_NxF /= np.float32(np.sqrt(squares_N.mean()) or 1)
+    kept = ItemVectors(item_ids[1:], vectors_NxF, trained)
+    facts = {
+        "size": vectors_NxF.shape[1],
+        "items_in_training": kept.trained,
+        "items_without_events": len(more),
+        "sha256": kept.sha256,
+    }
+    fingerprint = {**dataset.fingerprint, "items": len(item_ids) - 1, "item_vectors": facts}
+    if more:  # another catalogue: ranks are not those of the data alone
+        fingerprint["sha256"] = arrays_sha256(np.array([fingerprint["sha256"], *more]))
+    dataset = dataclasses.replace(
+        dataset,
+        items_T=number_V[dataset.items_T],
+        item_ids=item_ids,
+        fingerprint=fingerprint,
+        optimum=None,  # it knows the items by their former numbers
+        item_vectors=kept,
+    )
+    items_T = number_V[split.train.items_T]
+    parts = {
+        part: dataclasses.replace(getattr(split, part), items_T=items_T)
+        for part in ("train", "valid", "test")
+    }
+    return dataset, split._replace(**parts)

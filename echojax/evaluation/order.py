@@ -1,0 +1,174 @@
+"""The order certificate of a data set: how far ties and rounded times decide what is measured."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Annotated
+
+import msgspec
+import numpy as np
+import polars as pl
+from scipy.special import gammaln
+
+from echojax.data import Dataset, Examples, leave_one_out
+from echojax.evaluation.baselines import rank_by, scorer
+from echojax.evaluation.metrics import metric_names, metrics_of
+from echojax.models.heuristic import LaggedCount, Markov
+
+METRICS = ("hr@10", "ndcg@10")
+MODELS = {"markov": Markov, "lagged_count": LaggedCount}
+SEEDS = (0, 1, 2)  # of random orders
+_SHOWN = 10  # newest items; these models read fewer
+_SCORES = 2**29  # of a model, in all orders: of more test examples a sample is ranked
+
+
+class Ordered(msgspec.Struct):
+    """A data set in one order; means over seeds where that is random.
+
+    Attributes:
+        time_precision: as of ``prepare``.
+        ties: ``file`` or ``random``.
+        tied: share of a user's neighbouring events that have one time.
+        tied_tests: share of test items that have the time of the event before them.
+        agreeing: where several users have the same two items as neighbours of one time, the share
+            of these users who have them in the order that most of them have; ``None``: nowhere.
+        by_chance: what that share would be if each user's order were a coin's.
+        changed_tests: share of users whose test item is another than by exact times and the file.
+        markov: HR@10 and NDCG@10 on test, seen items kept.
+        lagged_count: the same.
+    """
+
+    time_precision: str
+    ties: str
+    tied: float
+    tied_tests: float
+    agreeing: float | None
+    by_chance: float | None
+    changed_tests: float
+    markov: tuple[float, float]
+    lagged_count: tuple[float, float]
+
+
+class Certificate(msgspec.Struct):
+    """What several orders make of a data set.
+
+    Attributes:
+        sha256: of the data in the order in which they are used.
+        tests: test examples.
+        ranked: how many of them the models are tested on.
+        timed: whether there are times; without them there is one order.
+        rows_in_time_order: whether each user's rows in the file are in the order of exact times, so
+            that they are not known to be the publisher's, and rounded times give no other order.
+        orders: that of exact times and the file first.
+    """
+
+    sha256: str
+    tests: int
+    ranked: int
+    timed: bool
+    rows_in_time_order: bool
+    orders: Annotated[list[Ordered], msgspec.Meta(min_length=1)]
+
+
+def certify(prepared: Callable[..., Dataset]) -> Certificate:
+    """Return what orders make of a data set, and how two models that only count score in each.
+
+    Args:
+        prepared: returns the data set as it is used, or in the order that its arguments
+            ``time_precision`` and ``ties`` say.
+
+    Raises:
+        UserError: too few events are left for a test.
+    """
+    exact = prepared(time_precision="exact", ties="file")
+    tests = leave_one_out(exact, _SHOWN).test
+    timed, in_order = exact.fingerprint["time"] != "position", False
+    most = _SCORES // (exact.num_items * (2 + 2 * len(SEEDS) if timed else 1))
+    ranked = min(len(tests), max(1, most))
+    ranked_M = np.sort(np.random.default_rng(0).permutation(len(tests))[:ranked])
+    orders = [_ordered("exact", "file", [exact], exact, ranked_M)]
+    for precision, ties in (("exact", "random"), ("float32", "file"), ("float32", "random")):
+        if timed:
+            every = ["file"] if ties == "file" else [f"random:{seed}" for seed in SEEDS]
+            datasets = [prepared(time_precision=precision, ties=one) for one in every]
+            in_order = datasets[0].fingerprint["order"]["rows_in_time_order"]
+            orders.append(_ordered(precision, ties, datasets, exact, ranked_M, orders[0]))
+    sha256 = prepared().fingerprint["sha256"]
+    return Certificate(sha256, len(tests), ranked, timed, in_order, orders)
+
+
+def _ordered(
+    precision: str,
+    ties: str,
+    datasets: Sequence[Dataset],
+    exact: Dataset,
+    ranked_M: np.ndarray,
+    known: Ordered | None = None,
+) -> Ordered:
+    """Return the means over data sets in random orders; ``known`` is that of ``exact``."""
+    tests = leave_one_out(exact, _SHOWN).test.target_M  # the same places in every order
+    agreeing = [agreement(one) for one in datasets]
+    of_exact = np.array([getattr(known, name) for name in MODELS]) if known else None
+    scores_MxF = np.mean(
+        [
+            of_exact
+            if of_exact is not None and np.array_equal(one.items_T, exact.items_T)
+            else _scores(one, ranked_M)
+            for one in datasets
+        ],
+        axis=0,
+    )
+    return Ordered(
+        time_precision=precision,
+        ties=ties,
+        tied=datasets[0].fingerprint["tie_share"],
+        tied_tests=float((datasets[0].times_T[tests] == datasets[0].times_T[tests - 1]).mean()),
+        agreeing=None if None in agreeing else _mean([one[0] for one in agreeing if one]),
+        by_chance=None if None in agreeing else _mean([one[1] for one in agreeing if one]),
+        changed_tests=_mean([(one.items_T != exact.items_T)[tests].mean() for one in datasets]),
+        **{name: tuple(row) for name, row in zip(MODELS, scores_MxF.tolist(), strict=True)},
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values))
+
+
+def agreement(dataset: Dataset) -> tuple[float, float] | None:
+    """Return ``Ordered.agreeing`` and ``Ordered.by_chance``; ``None`` where no users share a tie.
+
+    A user whose history repeats two items counts once for them.
+    """
+    user_T = np.repeat(np.arange(dataset.num_users), np.diff(dataset.offsets))
+    first, second = dataset.items_T[:-1], dataset.items_T[1:]
+    tied = (user_T[1:] == user_T[:-1]) & (dataset.times_T[1:] == dataset.times_T[:-1])
+    tied &= first != second
+    low, high = np.minimum(first, second), np.maximum(first, second)
+    pairs = (
+        pl.DataFrame({"user": user_T[1:], "low": low, "high": high, "rising": first < second})
+        .filter(tied)
+        .unique(subset=["user", "low", "high"], keep="first", maintain_order=True)
+        .group_by("low", "high")
+        .agg(users=pl.len(), rising=pl.col("rising").sum())
+        .filter(pl.col("users") > 1)
+    )
+    if not pairs.height:
+        return None
+    n, rising = (pairs[name].to_numpy().astype(np.float64) for name in ("users", "rising"))
+    # The mean distance of n coins' heads from n / 2 is n binom(n - 1, n // 2) / 2 ** n.
+    half = np.floor(n / 2)
+    log_binomial = gammaln(n) - gammaln(half + 1) - gammaln(n - half)
+    chance = n / 2 + n * np.exp(log_binomial - n * np.log(2))
+    return float(np.maximum(rising, n - rising).sum() / n.sum()), float(chance.sum() / n.sum())
+
+
+def _scores(dataset: Dataset, ranked_M: np.ndarray) -> np.ndarray:
+    """Return ``METRICS`` of each of ``MODELS``, (M, F)."""
+    split = leave_one_out(dataset, _SHOWN)
+    some = {name: getattr(split.test, name)[ranked_M] for name in ("start_M", "target_M", "user_M")}
+    tests: Examples = replace(split.test, **some)
+    columns, scores = [metric_names().index(name) for name in METRICS], []
+    for model in MODELS.values():
+        score = scorer(model(split.train, dataset.num_items))
+        rank_M = rank_by(score, tests, dataset.num_items, exclude_seen=False).rank_M
+        scores.append(metrics_of(rank_M).mean(axis=0)[columns])
+    return np.array(scores)

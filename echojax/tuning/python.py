@@ -1,0 +1,73 @@
+"""Searching from Python: ``tune``, as ``echojax tune`` does."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from echojax.api import as_found
+from echojax.commands.tune import default_of
+from echojax.errors import UserError
+from echojax.options import Data, configuration
+from echojax.training.builders import resolved
+
+try:
+    from echojax.tuning.page import Search
+    from echojax.tuning.search import GENERATION, default_folder, search
+    from echojax.tuning.space import check_space, find_space
+except ModuleNotFoundError as error:
+    raise UserError(f"{error.name} is missing: pip install 'echojax[tune]'") from None
+
+
+def tune(
+    data: Data | None = None,
+    *,
+    model: str | None = None,
+    user: str | None = None,
+    item: str | None = None,
+    time: str | None = None,
+    trials: int = 20,
+    space: "Mapping[str, Mapping[str, Any]] | str | os.PathLike[str] | None" = None,
+    out: "str | os.PathLike[str] | None" = None,
+    generation: int = GENERATION,
+    recipe: "str | os.PathLike[str] | None" = None,
+    quiet: bool = False,
+    **options: Any,
+) -> Search:
+    """Search flags of a model by the validation NDCG@10; a search that is there goes on.
+
+    Args:
+        data: as for ``train``.
+        model: its name.
+        user: name of the user column.
+        item: name of the item column.
+        time: name of the time column.
+        trials: how many settings are tried, those of earlier calls among them.
+        space: what is searched, as ``{"dropout": {"low": 0.0, "high": 0.5}}``, or a file.
+        out: the folder of the study; ``None``: as the command without the flag.
+        generation: how many are proposed and trained together.
+        recipe: flags that are not given.
+        quiet: show nothing.
+        options: any flag of training, with underscores; what is given is not searched.
+
+    Returns:
+        what was found: ``best``, ``trials``, and ``recipe``, a file that ``train`` takes.
+
+    Raises:
+        UserError: something the user can fix.
+    """
+    if model is not None:
+        options["model"] = model
+    with as_found(quiet) as console:
+        recipe = None if recipe is None else os.fspath(recipe)
+        config, dataset = configuration(data, options, (user, item, time), recipe, default_of)
+        whole = resolved(config, in_memory=dataset is not None)
+        if isinstance(space, Mapping):
+            found = check_space(space, whole, "the space", options)
+        else:
+            file = None if space is None else os.fspath(space)
+            found = find_space(whole, file=file, recipe=recipe, fixed=options)
+        folder = default_folder(config) if out is None else Path(out)
+        return search(
+            config, found, folder, console, trials=trials, generation=generation, dataset=dataset
+        )

@@ -1,0 +1,207 @@
+"""A search: trials in generations, trained together and halved, until there are enough."""
+
+import logging
+import shutil
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+
+from echojax.config import Config, flag
+from echojax.data import Dataset, Split
+from echojax.errors import UserError
+from echojax.lock import BusyError
+from echojax.report.tables import duration
+from echojax.training.builders import read_data, resolved
+from echojax.training.members import Outcome, train_members
+from echojax.training.run_folder import default_run_dir, lock
+from echojax.tuning.halving import Halving
+from echojax.tuning.page import Search, write
+from echojax.tuning.space import Space, as_written, set_flags
+from echojax.tuning.study import Study, Trial, best_of, open_study
+
+log = logging.getLogger(__name__)
+
+GENERATION = 4
+_STOPPED = "stopped and saved; the same command goes on"
+_ELSEWHERE = {
+    "run_dir": "use --out",
+    "resume": "the same command goes on anyway",
+    "seeds": "all trials have one --seed",
+    "coordinator": "for several processes start the same command several times",
+    "num_processes": "start the same command several times",
+}
+
+
+def default_folder(config: Config) -> Path:
+    """Return runs/tune-DATASET-MODEL[-VARIANT]-seedN."""
+    run = Path(default_run_dir(config))
+    return run.with_name(f"tune-{run.name}")
+
+
+def search(
+    config: Config,
+    space: Space,
+    folder: Path,
+    console: Console,
+    *,
+    trials: int,
+    generation: int = GENERATION,
+    dataset: Dataset | None = None,
+    command: str = "",
+) -> Search:
+    """Search a space by the validation NDCG@10; write the study's page and the best recipe.
+
+    Args:
+        config: as given, with the flags that are not searched; its seed is that of all trials, and
+            of the search.
+        space: what is searched.
+        folder: the study's; one that is there goes on.
+        console: where training shows how far it is.
+        trials: how many there are to be in all.
+        generation: how many are proposed, trained and halved together.
+        dataset: data from memory, in place of those that ``config`` names.
+        command: makes the same search, for the page.
+
+    Raises:
+        UserError: a flag has no place here, the folder holds something else, or no trial has a
+            score.
+        Interrupted: by a signal; everything is saved.
+    """
+    for name, value in (("--trials", trials), ("--generation", generation)):
+        if value < 1:
+            raise UserError(f"{name} must be at least 1, not {value}")
+    for name, instead in _ELSEWHERE.items():
+        if getattr(config, name) != getattr(Config, name):
+            raise UserError(f"{flag(name)} has no place in a search; {instead}")
+    whole = resolved(config, in_memory=dataset is not None)
+    dataset, split = read_data(whole, dataset=dataset)
+    facts = dataset.fingerprint
+    with open_study(folder, whole, space, generation=generation, facts=facts) as study:
+        this = _Searching(study, config, dataset, split, console, trials, command)
+        this.write_page()
+        while (busy := this.train_a_generation()) is None:
+            this.write_page()
+        if busy:
+            log.info("%d trials are being trained by another process", busy)
+        found = this.write_page()
+        if found.best is None and not busy:
+            last = found.trials[-1]
+            raise UserError(f"all {len(found.trials)} trials failed, the last: {last.ended}")
+        return found
+
+
+@dataclass
+class _Searching:
+    """A search under way."""
+
+    study: Study
+    config: Config
+    dataset: Dataset
+    split: Split
+    console: Console
+    wanted: int
+    command: str
+    seconds: list[float] = field(default_factory=list)  # of generations trained here
+
+    def write_page(self) -> Search:
+        """Write the page and the recipe of what is there; return that."""
+        found = Search(
+            self.study.folder,
+            self.config,
+            self.study.space,
+            self.study.trials()[: self.wanted],
+            self.wanted,
+            self.dataset.name,
+            self.command,
+        )
+        write(found)
+        return found
+
+    def train_a_generation(self) -> int | None:
+        """Train the first generation that is neither finished nor another process's.
+
+        Returns:
+            ``None`` where it did; else how many trials other processes are training.
+        """
+        busy = 0
+        for generation, numbers in enumerate(self._generations()):
+            if not self._unfinished(numbers):
+                continue
+            folder = self.study.folder / f"generation-{generation}"
+            folder.mkdir(exist_ok=True)
+            with ExitStack() as held:
+                try:
+                    held.enter_context(lock(folder))
+                except BusyError:
+                    busy += len(numbers)
+                    continue
+                if self._unfinished(numbers):  # still, now that it is ours
+                    began = time.monotonic()
+                    self._train(generation, numbers)
+                    self.seconds.append(time.monotonic() - began)
+                    for path in folder.glob("trial-*/checkpoints"):  # nothing goes on from them
+                        shutil.rmtree(path)
+                    return None
+        return busy
+
+    def _generations(self) -> list[range]:
+        size = self.study.generation
+        firsts = range(0, self.wanted, size)
+        return [range(first, min(first + size, self.wanted)) for first in firsts]
+
+    def _unfinished(self, numbers: range) -> list[int]:
+        finished = {trial.number for trial in self.study.trials() if trial.finished}
+        return [number for number in numbers if number not in finished]
+
+    def _train(self, generation: int, numbers: range) -> None:
+        """Train a generation, halve it on the way, and record what comes of each trial.
+
+        Trials that a start which was killed has recorded are in it again: they end as they did, and
+        the others are compared with them.
+        """
+        self.study.propose(generation, numbers)
+        trials = {trial.number: trial for trial in self.study.trials()}
+        self._log_progress(numbers, list(trials.values()))
+        configs = {}
+        for number in numbers:
+            try:
+                config = set_flags(self.config, trials[number].values)
+                configs[number] = resolved(config, in_memory=True)
+            except UserError as error:  # values that do not go together
+                self._record(trials[number], Outcome({}, 0, str(error), True, 0, 0.0))
+        if not configs:
+            return
+        halving = Halving(list(configs), self.config.epochs)
+        folder = self.study.folder / f"generation-{generation}"
+        outcomes = train_members(
+            list(configs.values()),
+            self.dataset,
+            self.split,
+            [folder / f"trial-{number}" for number in configs],
+            self.console,
+            decide=halving,
+            stopped_line=_STOPPED,
+        )
+        for place, (number, outcome) in enumerate(zip(configs, outcomes, strict=True)):
+            self._record(trials[number], outcome, stopped=place in halving.stopped)
+
+    def _record(self, trial: Trial, outcome: Outcome, *, stopped: bool = False) -> None:
+        if not self.study.record(trial.number, outcome, stopped=stopped):
+            return
+        score = "failed" if outcome.diverged else f"{max(outcome.history.values()):.4f}"
+        values = ", ".join(f"{name} {as_written(value)}" for name, value in trial.values.items())
+        log.info(f"trial {trial.number}: {score}, {outcome.ended}: {values}")
+
+    def _log_progress(self, numbers: Sequence[int], trials: Sequence[Trial]) -> None:
+        best, left = best_of(trials), ""
+        if self.seconds:
+            unfinished = sum(bool(self._unfinished(one)) for one in self._generations())
+            mean = sum(self.seconds) / len(self.seconds)
+            left = f" (about {duration(unfinished * mean)} left)"
+        so_far = f"; best so far {best.score:.4f}, trial {best.number}" if best else ""
+        which = ", ".join(map(str, numbers))
+        log.info(f"trials {which} of {self.wanted}{left}{so_far}")

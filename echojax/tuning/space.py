@@ -1,0 +1,206 @@
+"""Spaces: which flags a search may set, and to what, checked before anything is trained."""
+
+import dataclasses
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import msgspec
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+
+from echojax.config import (
+    NOT_IN_SUITES,
+    RESUMABLE,
+    Config,
+    ModelFlags,
+    TrainingFlags,
+    flag,
+    from_values,
+    with_fields,
+)
+from echojax.errors import UserError, unknown_name
+from echojax.models import HEURISTICS, MODELS, own_options
+from echojax.models.echomamba4rec import Components, Corrections
+from echojax.recipes import included_recipes, read_space
+from echojax.training.builders import resolved
+
+DEFAULT = Path(__file__).with_name("space.toml")
+_ALL = [field.name for field in dataclasses.fields(Config)]
+_FIXED = RESUMABLE | NOT_IN_SUITES.keys() | {"model", "scan", "microbatch", "eval_every"}
+_KNOBS = [
+    field.name
+    for section in (ModelFlags, TrainingFlags)
+    for field in dataclasses.fields(section)
+    if field.name not in _FIXED
+]
+_ECHOMAMBA4REC = {
+    "variant",
+    *(field.name for kind in (Corrections, Components) for field in dataclasses.fields(kind)),
+}
+
+# Values that a search can set flags to.
+Values: TypeAlias = dict[str, bool | int | float | str]
+
+
+class Range(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Numbers from ``low`` to ``high``, whole ones if both are; drawn by logarithm if ``log``."""
+
+    low: int | float
+    high: int | float
+    log: bool = False
+
+
+class Choices(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Some values, in no order."""
+
+    choices: list[bool | int | float | str]
+
+
+Space: TypeAlias = dict[str, Range | Choices]
+
+
+def find_space(
+    config: Config, *, file: str | None, recipe: str | None, fixed: Collection[str] = ()
+) -> Space:
+    """Return the space of a search: of ``file``, else the recipe's, the data set's, the default.
+
+    Args:
+        config: resolved, with the flags that are not searched.
+        file: what --space names.
+        recipe: what --recipe names.
+        fixed: flags that are given, and so not searched.
+
+    Raises:
+        UserError: as ``check_space``, or a file cannot be read.
+    """
+    if file is not None:
+        path, name = Path(file), "--space"
+        if not (entries := read_space(path, config.model, name)):
+            raise UserError(f"--space {file} has no [space] for {config.model}; write one")
+        return check_space(entries, config, str(path), fixed)
+    known = None if config.data_path else included_recipes(config.dataset)
+    recipes = known if recipe in (None, "best") else Path(recipe)
+    for place in (recipes, DEFAULT):
+        if place and (entries := read_space(place, config.model, "--recipe")):
+            break
+    return check_space(entries, config, str(place), fixed)
+
+
+def check_space(
+    entries: Mapping[str, Any], config: Config, where: str, fixed: Collection[str] = ()
+) -> Space:
+    """Return a space as TOML and Python have it, without the flags that are ``fixed``.
+
+    Args:
+        entries: by flag ``{low, high, log}`` or ``{choices}``.
+        config: resolved; each value alone must go with it.
+        where: the entries stand, for errors.
+        fixed: as for ``find_space``.
+
+    Raises:
+        UserError: the model is not trained, a flag is unknown, not the model's or not to be
+            searched, a range is none, or nothing is left to search.
+    """
+    if config.model in HEURISTICS:
+        raise UserError(f"--model {config.model} is not trained: there is nothing to search")
+    own = {name: kind for name, (kind, _) in own_options(MODELS[config.model]).items()}
+    space: Space = {}
+    for name, entry in entries.items():
+        if name in _ALL and name not in _KNOBS:
+            raise UserError(f"{where}: {name} cannot be searched; give it as a flag")
+        if name not in _KNOBS and name not in own:
+            raise UserError(f"{where}: {unknown_name('flag in the space', name, [*_KNOBS, *own])}")
+        if name in _ECHOMAMBA4REC and config.model != "echomamba4rec":
+            raise UserError(
+                f"{where}: {flag(name)} has no meaning for --model {config.model}; leave it out"
+            )
+        try:
+            knob = _knob(entry)
+            values = [_value_of(name, one, own) for one in _ends(knob)]
+            for value in values:
+                resolved(set_flags(config, {name: value}), in_memory=True)
+        except UserError as error:
+            raise UserError(f"{where}: {name} in the space: {error}") from None
+        if name not in fixed:
+            # As the flag has them: a share from 0 to 1 is no whole number.
+            space[name] = (
+                Range(values[0], values[1], knob.log)
+                if isinstance(knob, Range)
+                else Choices(values)
+            )
+    if not space:
+        given = f"; leave one of {', '.join(map(flag, entries))} out" if entries else ""
+        raise UserError(f"{where}: there is nothing to search{given}")
+    return space
+
+
+def set_flags(config: Config, values: Mapping[str, Any]) -> Config:
+    """Return a configuration with some flags set, those of the model's own among them.
+
+    Raises:
+        UserError: a value is not of the flag's kind.
+    """
+    own = {name: kind for name, (kind, _) in own_options(MODELS[config.model]).items()}
+    return with_fields(config, from_values(values, own))
+
+
+def distributions(space: Space) -> dict[str, BaseDistribution]:
+    """Return a space as Optuna has it."""
+    found: dict[str, BaseDistribution] = {}
+    for name, knob in space.items():
+        if isinstance(knob, Choices):
+            found[name] = CategoricalDistribution(knob.choices)
+        elif isinstance(knob.low, int) and isinstance(knob.high, int):
+            found[name] = IntDistribution(knob.low, knob.high, log=knob.log)
+        else:
+            found[name] = FloatDistribution(knob.low, knob.high, log=knob.log)
+    return found
+
+
+def as_written(value: bool | int | float | str) -> str:
+    """Return a value of a knob with three digits or so."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def as_words(knob: Range | Choices) -> str:
+    """Return what a knob may be, as one would write it."""
+    if isinstance(knob, Choices):
+        return ", ".join(map(str, knob.choices))
+    return f"{knob.low:g} to {knob.high:g}{', by its logarithm' if knob.log else ''}"
+
+
+def _knob(entry: Any) -> Range | Choices:
+    """Return an entry of a space; ``UserError`` where it is none."""
+    kind: type[Range | Choices] = Range
+    if isinstance(entry, Mapping) and "choices" in entry:
+        kind = Choices
+    try:
+        knob = msgspec.convert(entry, kind)
+    except msgspec.ValidationError as error:
+        raise UserError(
+            f"must be {{low, high}}, {{low, high, log = true}} or {{choices}}, not {entry!r:.80} "
+            f"({error})"
+        ) from None
+    if isinstance(knob, Choices):
+        if len(knob.choices) < 2 or len({repr(one) for one in knob.choices}) < len(knob.choices):
+            raise UserError(f"choices must be two or more that differ, not {knob.choices}")
+    elif not knob.low < knob.high:
+        raise UserError(f"low must be below high, not {knob.low} and {knob.high}")
+    elif knob.log and knob.low <= 0:
+        raise UserError(f"with log, low must be above 0, not {knob.low}")
+    return knob
+
+
+def _value_of(name: str, value: Any, own: Mapping[str, Any]) -> Any:
+    """Return a value as the flag holds it; ``UserError`` where it cannot."""
+    fields = from_values({name: value}, own)
+    return fields["model_options"][name] if name in own else fields[name]
+
+
+def _ends(knob: Range | Choices) -> Iterator[Any]:
+    yield from knob.choices if isinstance(knob, Choices) else (knob.low, knob.high)

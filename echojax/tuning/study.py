@@ -1,0 +1,322 @@
+"""A study: the trials of one search, in a folder that several processes can work on.
+
+``study.json`` says what is searched, ``study.db`` (SQLite, by Optuna) has the trials, and
+``generation-N/trial-M`` are their run folders. Trials are proposed in generations, each a function
+of the seed, its number, and the generations that are finished.
+"""
+
+import logging
+import os
+import time
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import optuna
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
+
+from echojax.config import LIMITS, RESUMABLE, Config, as_flags, flag
+from echojax.errors import UserError, one_line
+from echojax.files import read_record, write_json
+from echojax.lock import BusyError, hold
+from echojax.training.members import Outcome
+from echojax.tuning.space import Space, Values, as_words, distributions
+
+# The first generations are drawn at random, until so many trials are known.
+_RANDOM_TRIALS = 8
+_NAME = "tune"
+UNFINISHED, COMPLETE, STOPPED_EARLY, FAILED = "not finished", "complete", "stopped", "failed"
+_STATES = {
+    TrialState.RUNNING: UNFINISHED,
+    TrialState.COMPLETE: COMPLETE,
+    TrialState.PRUNED: STOPPED_EARLY,
+    TrialState.FAIL: FAILED,
+}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A trial.
+
+    Attributes:
+        number: from 0, in the order in which they are proposed.
+        values: of the flags that are searched.
+        state: in words.
+        score: best validation NDCG@10; ``None``: it has none, or diverged.
+        epochs: it was trained for.
+        best_epoch: of the score.
+        seconds: of its training.
+        ended: why, in words.
+    """
+
+    number: int
+    values: Values
+    state: str
+    score: float | None = None
+    epochs: int = 0
+    best_epoch: int = 0
+    seconds: float = 0.0
+    ended: str = ""
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing of it is to be trained any more."""
+        return self.state != UNFINISHED
+
+
+def best_of(trials: Iterable[Trial]) -> Trial | None:
+    """Return the trial with the best score, the first of several; ``None`` where none has one."""
+    scored = [trial for trial in trials if trial.finished and trial.score is not None]
+    return max(scored, key=lambda trial: (trial.score, -trial.number), default=None)
+
+
+class _File(msgspec.Struct):
+    """``study.json``."""
+
+    data: str  # its SHA-256
+    generation: int
+    flags: dict[str, Any]
+    space: dict[str, Any]
+
+
+class Study:
+    """The trials of an open study.
+
+    Args:
+        folder: the study's.
+        seed: of the proposals.
+        space: what is searched.
+        generation: trials that are proposed, and trained, together.
+        storage: of the trials.
+    """
+
+    def __init__(
+        self, folder: Path, seed: int, space: Space, generation: int, storage: RDBStorage
+    ) -> None:
+        self.folder, self.space, self.generation = folder, space, generation
+        self._seed, self._storage = seed, storage
+        self._distributions = distributions(space)
+        self._study = optuna.create_study(
+            storage=storage, study_name=_NAME, direction="maximize", load_if_exists=True
+        )
+
+    def trials(self) -> list[Trial]:
+        """Return all trials that are proposed, by number."""
+        return [_trial(number, frozen) for number, frozen in self._frozen().items()]
+
+    def propose(self, generation: int, numbers: range) -> None:
+        """Propose the trials of a generation that are not there yet."""
+        known = self._frozen()
+        if all(number in known for number in numbers):
+            return
+        first = generation * self.generation
+        others = [
+            frozen for number, frozen in known.items() if number // self.generation != generation
+        ]
+        values = self._ask(generation, others)
+        for number in numbers:
+            if number not in known:
+                self._study.add_trial(
+                    create_trial(
+                        state=TrialState.RUNNING,
+                        params=values[number - first],
+                        distributions=self._distributions,
+                        user_attrs={"number": number},
+                    )
+                )
+
+    def record(self, number: int, outcome: Outcome, *, stopped: bool) -> bool:
+        """Write down what came of a trial, unless that was done; return whether it was not.
+
+        ``stopped``: others of its generation were better.
+        """
+        frozen = self._frozen()[number]
+        if frozen.state.is_finished():
+            return False
+        study_id = self._storage.get_study_id_from_name(_NAME)
+        trial_id = self._storage.get_trial_id_from_study_id_trial_number(study_id, frozen.number)
+        epochs = max(outcome.history, default=0)
+        facts = {
+            "epochs": epochs,
+            "best_epoch": outcome.best_epoch,
+            "seconds": outcome.seconds,
+            "ended": outcome.ended,
+        }
+        self._storage.set_trial_user_attr(trial_id, "outcome", facts)
+        if outcome.diverged or not outcome.history:
+            self._study.tell(frozen.number, state=TrialState.FAIL)
+            return True
+        score = max(outcome.history.values())
+        if stopped:
+            # The sampler ranks them by how far they came, then by score.
+            self._storage.set_trial_intermediate_value(trial_id, epochs, score)
+            self._study.tell(frozen.number, state=TrialState.PRUNED)
+        else:
+            self._study.tell(frozen.number, score)
+        return True
+
+    def _frozen(self) -> dict[int, FrozenTrial]:
+        """Return Optuna's trials by our number; those that somebody else added are passed over."""
+        found = {
+            frozen.user_attrs["number"]: frozen
+            for frozen in self._study.get_trials(deepcopy=False)
+            if frozen.state in _STATES
+            and type(frozen.user_attrs.get("number")) is int
+            and frozen.params.keys() == self.space.keys()
+        }
+        return dict(sorted(found.items()))
+
+    def _ask(self, generation: int, others: Iterable[FrozenTrial]) -> list[Values]:
+        """Return the values of a generation's trials, by what came of the others."""
+        seed = np.random.SeedSequence([self._seed, generation]).generate_state(1)[0]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            sampler = optuna.samplers.TPESampler(
+                seed=int(seed),
+                n_startup_trials=_RANDOM_TRIALS,
+                multivariate=True,
+                constant_liar=True,  # trials of one generation keep apart
+            )
+            memory = optuna.create_study(sampler=sampler, direction="maximize")
+            for frozen in others:
+                if frozen.state == TrialState.FAIL:  # which the sampler would know nothing of
+                    frozen = create_trial(
+                        state=TrialState.PRUNED,
+                        params=frozen.params,
+                        distributions=frozen.distributions,
+                    )
+                memory.add_trial(frozen)
+            return [memory.ask(self._distributions).params for _ in range(self.generation)]
+
+
+@contextmanager
+def open_study(
+    folder: Path, config: Config, space: Space, *, generation: int, facts: Mapping[str, Any]
+) -> Iterator[Study]:
+    """Give the study in a folder, which is made where there is none.
+
+    Args:
+        folder: the study's.
+        config: resolved, with the flags that are not searched.
+        space: what is searched.
+        generation: trials that are trained together.
+        facts: the data's fingerprint.
+
+    Raises:
+        UserError: the folder holds something else, or a study of other data, another model, space
+            or other flags; or its ``study.db`` cannot be used.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--out {folder} is a file; name a folder")
+    path, database = folder / "study.json", folder / "study.db"
+    files = [one.name for one in folder.iterdir()] if folder.exists() else []
+    if not path.exists() and not all(name.startswith(".") for name in files):
+        raise UserError(f"--out {folder} has files but no study.json; name another folder")
+    # How long a trial is trained makes its score.
+    kept = as_flags(config).items()
+    given = {n: v for n, v in kept if n not in {*space, *RESUMABLE.difference(LIMITS)}}
+    if vectors := facts.get("item_vectors"):
+        given["item_vectors"] = vectors["sha256"][:12]
+    mine = _File(facts["sha256"], generation, given, msgspec.to_builtins(space))
+    folder.mkdir(parents=True, exist_ok=True)
+    url = URL.create("sqlite", database=str(database)).render_as_string()
+    with ExitStack() as held:
+        held.enter_context(_quiet_optuna())
+        held.enter_context(_one_line_errors(database))
+        with _alone(folder):
+            if path.exists():
+                _check_same(folder, read_record(path, _File), mine, space)
+            else:
+                write_json(path, msgspec.to_builtins(mine))
+            try:
+                # No pool: one that could not be set up would leave its connections open.
+                options = {"connect_args": {"timeout": 60}, "poolclass": NullPool}
+                storage = RDBStorage(url, engine_kwargs=options)
+            except RuntimeError as error:  # written by another version of Optuna
+                raise UserError(f"{database} cannot be used: {one_line(error)}") from None
+            held.callback(storage.remove_session)
+            study = Study(folder, config.seed, space, generation, storage)
+        yield study
+
+
+def _check_same(folder: Path, stored: _File, mine: _File, space: Space) -> None:
+    """Raise ``UserError`` where a study is of something else than what is asked for."""
+    other = f"or name another --out than {folder}"
+    if stored.data != mine.data:
+        raise UserError(
+            f"{folder} is a study of other data (sha256 {stored.data[:12]}, here "
+            f"{mine.data[:12]}); restore the data, {other}"
+        )
+    for name in {**stored.flags, **mine.flags}:
+        if (before := stored.flags.get(name)) != (now := mine.flags.get(name)):
+            if name in stored.space.keys() ^ mine.space.keys():
+                continue
+            raise UserError(
+                f"{folder} is a study with {flag(name)} {before}, not {now}; give the same, {other}"
+            )
+    if stored.space != mine.space:
+        words = "; ".join(f"{name}: {as_words(knob)}" for name, knob in space.items())
+        raise UserError(f"{folder} is a study of another space than {words}; give it, {other}")
+    if stored.generation != mine.generation:
+        raise UserError(
+            f"{folder} is a study with --generation {stored.generation}, not {mine.generation}; "
+            f"give the same, {other}"
+        )
+
+
+def _trial(number: int, frozen: FrozenTrial) -> Trial:
+    facts = frozen.user_attrs.get("outcome", {})
+    score = frozen.value if frozen.state != TrialState.FAIL else None
+    return Trial(number, dict(frozen.params), _STATES[frozen.state], score, **facts)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Set up a study while no other process does; wait for one that does."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with ExitStack() as held:
+            while True:
+                try:
+                    held.enter_context(hold(folder / ".lock", handle, f"sets up {folder}"))
+                    break
+                except BusyError:
+                    time.sleep(0.05)
+            yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _quiet_optuna() -> Iterator[None]:
+    """Let Optuna say nothing that is no warning; then it may again."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(logging.WARNING)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)
+
+
+@contextmanager
+def _one_line_errors(database: Path) -> Iterator[None]:
+    """Turn what SQLite refuses into a ``UserError``."""
+    try:
+        yield
+    except (SQLAlchemyError, StorageInternalError) as error:
+        cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+        cause = getattr(cause, "orig", cause) or error
+        raise UserError(
+            f"{database} cannot be used ({one_line(cause)}); mend that, restore it from a copy, or "
+            "name another --out"
+        ) from None

@@ -1,0 +1,117 @@
+"""The command tune: small searches with real trainings, killed, shared, and used."""
+
+import json
+import signal
+import sys
+import time
+import tomllib
+
+import pytest
+
+SEARCH = [
+    "--model", "sasrec", "--d-model", "8", "--layers", "1", "--max-len", "8", "--k-core", "2",
+    "--batch-size", "64", "--epochs", "4", "--generation", "2", "--dropout", "0.1",
+]  # fmt: skip
+
+
+def trials_of(folder):
+    return tomllib.loads((folder / "best.toml").read_text())["sasrec"]["tried"]
+
+
+@pytest.fixture(scope="module")
+def searched(call, data_file, tmp_path_factory):
+    """Return the folder of a search that ended undisturbed, and what it printed."""
+    out = tmp_path_factory.mktemp("searched") / "study"
+    words = ["--data-path", data_file, *SEARCH, "--trials", 4, "--out", out]
+    code, printed, err = call("tune", *words)
+    assert code == 0, err
+    return out, printed
+
+
+def test_a_search_and_what_comes_of_it(searched, call, data_file, tmp_path):
+    out, printed = searched
+    assert f"page: {out / 'page.html'}" in printed
+    assert "best so far" in printed
+    assert len(trials_of(out)) == 4
+    folders = sorted(path.name for path in out.glob("generation-*/trial-*"))
+    assert folders == ["trial-0", "trial-1", "trial-2", "trial-3"]
+    assert not list(out.glob("*/*/results.json"))  # nobody looked at the test set
+    train = ["--data-path", data_file, "--model", "sasrec", "--k-core", "2"]
+    run = tmp_path / "run"
+    code, _, err = call("train", *train, "--recipe", out / "best.toml", "--run-dir", run)
+    assert code == 0, err
+    config = json.loads((run / "config.json").read_text())
+    assert (config["d_model"], config["epochs"], config["dropout"]) == (8, 4, 0.1)
+    best = max(one["score"] for one in trials_of(out))
+    results = json.loads((run / "results.json").read_text())
+    assert results["valid"]["ndcg@10"] == pytest.approx(best, abs=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (
+            ["--weight-decay", "0", "--learning-rate", "0.1"],
+            "nothing to search; leave one of ",
+        ),
+        (["--space", "none.toml"], "--space none.toml: no such file"),
+        (["--model", "markov"], "--model markov is not trained: there is nothing to search"),
+        (["--trials", "0"], "--trials must be at least 1, not 0"),
+        (["--resume"], "--resume has no place in a search; the same command goes on anyway"),
+        (["--out", "FILE"], "is a file; name a folder"),
+        (["--trails", "3"], "--trails"),
+    ],
+)
+def test_mistakes_are_one_line(words, says, call, data_file, tmp_path):
+    words = [data_file if word == "FILE" else word for word in words]
+    if "--out" not in words:
+        words += ["--out", tmp_path / "study"]
+    code, _, err = call("tune", "--data-path", data_file, *SEARCH, *words)
+    assert code == 2, err
+    assert says in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "study").exists()
+
+
+def test_without_optuna(call, data_file, monkeypatch):
+    for name in [one for one in sys.modules if one.startswith("echojax.tuning")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    code, _, err = call("tune", "--data-path", data_file, *SEARCH)
+    assert (code, err) == (2, "error: optuna is missing: pip install 'echojax[tune]'\n")
+
+
+@pytest.mark.slow
+def test_killed_twice_it_finds_the_same(start, command, data_file, tmp_path):
+    words = ["--data-path", data_file, *SEARCH, "--trials", 8, "--generation", 4]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    code, _, err = command("tune", *words, "--out", whole)
+    assert code == 0, err
+    for generation, sent in ((0, signal.SIGKILL), (1, signal.SIGTERM)):
+        process = start("tune", *words, "--out", killed)
+        log = killed / f"generation-{generation}" / f"trial-{4 * generation}" / "metrics.jsonl"
+        deadline = time.monotonic() + 200
+        while not (log.exists() and log.read_text()):  # its first epoch is done
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        process.send_signal(sent)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode in (-sent, 128 + sent), err
+        assert "Traceback" not in err
+    code, _, err = command("tune", *words, "--out", killed)
+    assert code == 0, err
+    assert trials_of(killed) == trials_of(whole)
+    assert len(trials_of(whole)) == 8
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_study(start, data_file, tmp_path):
+    out = tmp_path / "study"
+    words = ["--data-path", data_file, *SEARCH, "--trials", 8, "--out", out]
+    processes = [start("tune", *words) for _ in range(2)]
+    for process in processes:
+        _, err = process.communicate(timeout=400)
+        assert process.returncode == 0, err
+    assert len(trials_of(out)) == 8
+    assert len(list(out.glob("generation-*/trial-*"))) == 8

@@ -1,0 +1,134 @@
+"""Suites whose learned variants are searched before their runs: ``reproduce --tune``."""
+
+import io
+import json
+import re
+import shutil
+import signal
+
+import pytest
+from rich.console import Console
+
+from echojax.errors import UserError
+from echojax.signals import Interrupted
+from echojax.suites.reproduce import Flags, reproduce
+from tests.tuning.stand_in import stand_in_for_training
+
+SUITE = """
+title = "Tuned"
+reference = "sasrec"
+[flags]
+max_len = 8
+batch_size = 16
+epochs = 2
+dropout = 0.1
+[datasets.ring]
+data_path = "DATA"
+k_core = 2
+[variants.popularity]
+model = "popularity"
+[variants.sasrec]
+model = "sasrec"
+d_model = 8
+layers = 1
+"""
+
+
+@pytest.fixture(scope="module")
+def members():
+    with stand_in_for_training() as stand_in:
+        yield stand_in
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tuned")
+    rows = [f"u{user}\ti{(user + n) % 12}\t{n}\n" for user in range(20) for n in range(8)]
+    header = "user_id:token\titem_id:token\ttimestamp:float\n"
+    (folder / "ring.inter").write_text(header + "".join(rows))
+    path = folder / "ring.toml"
+    path.write_text(SUITE.replace("DATA", str(folder / "ring.inter")))
+    return path
+
+
+def make(suite, **flags):
+    return reproduce(Flags(suite=str(suite), **flags), Console(file=io.StringIO()))
+
+
+@pytest.fixture(scope="module")
+def made(suite, members):
+    """Return the folder of a suite whose first search was interrupted."""
+    out = suite.parent / "out"
+
+    def kill():
+        raise Interrupted("stopped", signal.SIGTERM)
+
+    members.raised = {2: kill}
+    with pytest.raises(Interrupted, match="the same command goes on"):
+        make(suite, out=out, tune=6)
+    assert not (out / "ring" / "sasrec").exists()
+    assert make(suite, out=out, tune=6)
+    return out
+
+
+def results_of(out, variant):
+    return json.loads((out / "ring" / variant / "seed-0" / "results.json").read_text())
+
+
+def test_a_row_is_made_with_what_its_search_found(made):
+    results = results_of(made, "sasrec")
+    tuning, config = results["tuning"], results["config"]
+    assert (tuning["trials"], len(tuning["tried"])) == (6, 6)
+    assert tuning["found"].keys() == tuning["space"].keys() == {"learning_rate", "weight_decay"}
+    assert tuning["found"] == {name: config[name] for name in tuning["found"]}
+    assert config["dropout"] == 0.1  # as the suite says
+    assert (made / "tuning" / "ring" / "sasrec" / "best.toml").exists()
+    assert "tuning" not in results_of(made, "popularity")
+    page = (made / "page.md").read_text()
+    assert "echojax reproduce --suite" in page
+    assert "--tune 6" in page
+    assert re.search(r"\| sasrec .*\| 6 trials learning rate: ", page), page
+    assert f"--learning-rate {config['learning_rate']}" in page
+
+
+def test_the_same_command_finds_all_done(made, suite, members, tmp_path):
+    before, page = members.calls, (made / "page.html").read_text()
+    assert make(suite, out=made, tune=6)
+    assert make(suite, out=made, tune=6, report_only=True)
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    for name in ("runs.parquet", "ranks.parquet"):
+        shutil.copy(made / name, kept)
+    assert make(suite, out=kept, tune=6)
+    assert (kept / "page.html").read_text() == page
+    assert make(suite, out=kept, report_only=True)
+    assert members.calls == before
+
+
+def test_another_budget_is_refused(made, suite):
+    for tune in (None, 7):
+        with pytest.raises(UserError, match="made with --tune 6; give that, or name another --out"):
+            make(suite, out=made, tune=tune)
+    with pytest.raises(UserError, match="--tune must be at least 1, not 0"):
+        make(suite, out=made, tune=0)
+
+
+def test_what_cannot_be_searched(made, suite, members, tmp_path, caplog):
+    caplog.set_level("INFO")
+    text = suite.read_text()
+    fixed = "dropout = 0.1\nlearning_rate = 0.01\nweight_decay = 0.1"
+    bad = tmp_path / "bad.toml"
+    bad.write_text(text.replace("dropout = 0.1", fixed))
+    with pytest.raises(UserError, match=r"bad\.toml, variant sasrec on ring: .*nothing to search"):
+        make(bad, out=tmp_path / "fixed", tune=2)
+    # A search that fails leaves the other variants.
+    bad.write_text(text)
+    members.calls, members.raised = 0, {1: _refuse}
+    assert not make(bad, out=tmp_path / "failed", tune=2)
+    assert "failed: ring/sasrec/seed-0: its search: it is odd" in caplog.text
+    assert results_of(tmp_path / "failed", "popularity")
+    assert not (tmp_path / "failed" / "ring" / "sasrec" / "seed-0").exists()
+
+
+def _refuse():
+    raise UserError("it is odd")
