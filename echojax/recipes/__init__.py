@@ -1,7 +1,8 @@
 """Recipes: the flags that a model is trained with on a data set, one TOML file a data set.
 
 Keys at the top of a file are flags for all models, a table has those of the model it is named
-after; ``[MODEL-VARIANT]`` has those of a variant in its place. The files beside this one are what the results tables were made with; the suites read them.
+after; ``[MODEL-VARIANT]`` has those of a variant in its place. The files beside this one are what
+the results tables were made with; the suites read them.
 
 A table may list under ``tried`` what was tried before its flags were chosen: of each trial, the
 flags that were tried, and the ``score``, its validation NDCG@10, where it is known. ``[space]`` has

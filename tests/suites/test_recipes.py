@@ -41,7 +41,7 @@ def test_a_recipe_of_ones_own(tmp_path):
 def test_a_variant_may_have_a_recipe_of_its_own(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text("[echomamba4rec]\nepochs = 3\n[echomamba4rec-causal]\nbatch_size = 8\n")
-    words = ["--recipe", str(path), "--model", "echomamba4rec"]
+    words = ["--dataset", "ml-100k", "--recipe", str(path), "--model", "echomamba4rec"]
     assert read_command_line(words).epochs == 3
     assert read_command_line([*words, "--variant", "official"]).epochs == 3
     causal = read_command_line([*words, "--variant", "causal"])
