@@ -99,7 +99,7 @@ def tune(suite: Suite, runs: Sequence[Run], out: Path, trials: int, console: Con
                 if (other.dataset, other.variant) == key:
                     write_failure(other, f"its search: {error}")
             continue
-        if all(trial.finished for trial in found.trials):
+        if not found.left:
             suite.tuned[key] = msgspec.convert(found.record, Tuning)
 
 

@@ -115,6 +115,11 @@ class Search:
             "tried": self.tried,
         }
 
+    @property
+    def left(self) -> int:
+        """How many trials are not finished, those that are not proposed yet among them."""
+        return self.wanted - sum(trial.finished for trial in self.trials)
+
     def count(self, state: str) -> int:
         """Return how many trials are in a state."""
         return sum(trial.state == state for trial in self.trials)
@@ -188,13 +193,9 @@ def _toml(value: Any) -> str:
 def _page(search: Search) -> str:
     finished = [trial for trial in search.trials if trial.finished]
     best, failed, stopped = search.best, search.count(FAILED), search.count(STOPPED_EARLY)
-    left = search.wanted - len(finished)
+    left = f", {search.left} to come" if search.left else ""
     tiles = [
-        (
-            "Trials",
-            str(len(finished)),
-            f"{stopped} stopped early, {failed} failed" + (f", {left} to come" if left else ""),
-        ),
+        ("Trials", str(len(finished)), f"{stopped} stopped early, {failed} failed{left}"),
         ("Epochs", str(sum(trial.epochs for trial in finished)), "of all trials"),
         ("Training time", duration(sum(trial.seconds for trial in finished)), "of all trials"),
     ]

@@ -21,7 +21,7 @@ from echojax.training.run_folder import default_run_dir, lock
 from echojax.tuning.halving import Halving
 from echojax.tuning.page import Search, write
 from echojax.tuning.space import Space, as_written, set_flags
-from echojax.tuning.study import Study, Trial, best_of, open_study
+from echojax.tuning.study import Study, Trial, alone, best_of, open_study
 
 log = logging.getLogger(__name__)
 
@@ -109,16 +109,17 @@ class _Searching:
 
     def write_page(self) -> Search:
         """Write the page and the recipe of what is there; return that."""
-        found = Search(
-            self.study.folder,
-            self.config,
-            self.study.space,
-            self.study.trials()[: self.wanted],
-            self.wanted,
-            self.dataset.name,
-            self.command,
-        )
-        write(found)
+        with alone(self.study.folder):  # none overwrites what another has read later
+            found = Search(
+                self.study.folder,
+                self.config,
+                self.study.space,
+                [trial for trial in self.study.trials() if trial.number < self.wanted],
+                self.wanted,
+                self.dataset.name,
+                self.command,
+            )
+            write(found)
         return found
 
     def train_a_generation(self) -> int | None:
@@ -160,14 +161,20 @@ class _Searching:
     def _train(self, generation: int, numbers: range) -> None:
         """Train a generation, halve it on the way, and record what comes of each trial.
 
-        Trials that a start which was killed has recorded are in it again: they end as they did, and
-        the others are compared with them.
+        Trials that a start which was killed has recorded still have checkpoints, and are in it
+        again: they end as they did, and the others are compared with them.
         """
         self.study.propose(generation, numbers)
         trials = {trial.number: trial for trial in self.study.trials()}
-        self._log_progress(numbers, list(trials.values()))
+        folder = self.study.folder / f"generation-{generation}"
+        these = [
+            number
+            for number in numbers
+            if not trials[number].finished or (folder / f"trial-{number}" / "checkpoints").exists()
+        ]
+        self._log_progress(these, list(trials.values()))
         configs = {}
-        for number in numbers:
+        for number in these:
             try:
                 config = set_flags(self.config, trials[number].values)
                 configs[number] = resolved(config, in_memory=True)
@@ -176,7 +183,6 @@ class _Searching:
         if not configs:
             return
         halving = Halving(list(configs), self.config.epochs)
-        folder = self.study.folder / f"generation-{generation}"
         outcomes = train_members(
             list(configs.values()),
             self.dataset,

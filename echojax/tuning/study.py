@@ -6,7 +6,6 @@ of the seed, its number, and the generations that are finished.
 """
 
 import logging
-import os
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -28,8 +27,9 @@ from sqlalchemy.pool import NullPool
 from echojax.config import LIMITS, RESUMABLE, Config, as_flags, flag
 from echojax.errors import UserError, one_line
 from echojax.files import read_record, write_json
-from echojax.lock import BusyError, hold
+from echojax.lock import BusyError
 from echojax.training.members import Outcome
+from echojax.training.run_folder import lock
 from echojax.tuning.space import Space, Values, as_words, distributions
 
 # The first generations are drawn at random, until so many trials are known.
@@ -233,7 +233,7 @@ def open_study(
     with ExitStack() as held:
         held.enter_context(_quiet_optuna())
         held.enter_context(_one_line_errors(database))
-        with _alone(folder):
+        with alone(folder):
             if path.exists():
                 _check_same(folder, read_record(path, _File), mine, space)
             else:
@@ -281,20 +281,16 @@ def _trial(number: int, frozen: FrozenTrial) -> Trial:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Set up a study while no other process does; wait for one that does."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        with ExitStack() as held:
-            while True:
-                try:
-                    held.enter_context(hold(folder / ".lock", handle, f"sets up {folder}"))
-                    break
-                except BusyError:
-                    time.sleep(0.05)
-            yield
-    finally:
-        os.close(handle)
+def alone(folder: Path) -> Iterator[None]:
+    """Write the files of a study's folder while no other process does; wait for one that does."""
+    with ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(lock(folder))
+                break
+            except BusyError:
+                time.sleep(0.05)
+        yield
 
 
 @contextmanager

@@ -27,6 +27,8 @@ class Members:
 
     def __call__(self, configs, dataset, split, folders, console, *, decide, stopped_line):
         self.calls += 1
+        for folder in folders:
+            (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
         if error := self.raised.pop(self.calls, None):
             error()
         length = {i: one.epochs for i, one in enumerate(configs)}

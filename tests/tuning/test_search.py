@@ -12,9 +12,12 @@ from rich.console import Console
 from echojax.config import Config
 from echojax.data import Dataset
 from echojax.errors import UserError
+from echojax.lock import BusyError
 from echojax.recipes import read_recipe, read_tried
 from echojax.signals import Interrupted
+from echojax.training.run_folder import lock
 from echojax.tuning import page
+from echojax.tuning import search as search_module
 from echojax.tuning.halving import Halving
 from echojax.tuning.search import search
 from echojax.tuning.space import Choices, Range
@@ -28,6 +31,8 @@ SPACE = {
     "layers": Choices([1, 2]),
     "freeze": Choices(["pos<b>*", "$x"]),
 }
+
+NEAR = SPACE | {"learning_rate": Range(1e-4, 1e-2, log=True)}  # none of these diverges
 
 
 def dataset(name="ri<b>ng", shift=0):
@@ -132,6 +137,33 @@ def test_another_process_takes_other_generations(members, tmp_path, caplog):
     assert members.calls == 3
 
 
+def test_what_another_process_has_begun_is_still_to_come(members, tmp_path, monkeypatch):
+    folder = tmp_path / "begun"
+    run(folder, trials=4)
+    (folder / "generation-1").mkdir()
+    with lock(folder / "generation-1"):  # and has proposed nothing yet
+        assert run(folder).left == 4
+        found = run(folder, trials=8)
+        assert [trial.number for trial in found.trials] == [0, 1, 2, 3]
+        assert found.left == 4
+
+    def write(found):
+        with pytest.raises(BusyError), lock(folder):
+            pass
+
+    monkeypatch.setattr(search_module, "write", write)
+    assert run(folder).left == 0
+
+
+def test_what_is_added_to_a_generation_is_one_of_its_own(members, tmp_path):
+    """The first six trials stay as they are, and one of the other two is trained to the end."""
+    before = run(tmp_path, trials=6, space=NEAR).trials
+    assert not list(tmp_path.glob("*/*/checkpoints"))
+    found = run(tmp_path, trials=8, space=NEAR)
+    assert found.trials[:6] == before
+    assert sorted(trial.epochs for trial in found.trials[6:]) == [4, 8]
+
+
 def test_what_cannot_be_trained_is_counted(members, tmp_path):
     space = {"heads": Choices([2, 3]), "d_model": Choices([16, 24]), "dropout": Range(0.0, 0.5)}
     found = run(tmp_path / "misfits", space=space)
@@ -167,10 +199,9 @@ def test_what_cannot_be_trained_is_counted(members, tmp_path):
         ({"config": dataclasses.replace(CONFIG, seeds=2)}, "--seeds has no place in a search"),
     ],
 )
-def test_another_study_is_refused(given, says, members, tmp_path):
-    run(tmp_path / "study", trials=4)
+def test_another_study_is_refused(given, says, whole):
     with pytest.raises(UserError) as refused:
-        run(tmp_path / "study", **({"trials": 4} | given))
+        run(whole.folder, **given)
     assert says in str(refused.value)
     assert "\n" not in str(refused.value)
 
