@@ -239,6 +239,7 @@ def _record_speed(
     for run in runs:
         if not run.has_diverged:
             run.progress.seconds += seconds
+            run.progress.share += seconds / len(runs)
             run.progress.waited += waited
             run.progress.examples += examples
             run.write_metrics(

@@ -155,8 +155,7 @@ def train_members(
 def _outcome(run: SeedRun) -> Outcome:
     best = max(run.history, key=lambda epoch: (run.history[epoch], -epoch), default=0)
     progress, ended = run.progress, run.stop_reason() or ""
-    seconds = progress.seconds / progress.seeds_at_once
-    return Outcome(run.history, best, ended, run.has_diverged, progress.steps, seconds)
+    return Outcome(run.history, best, ended, run.has_diverged, progress.steps, progress.share)
 
 
 class _Team:

@@ -40,6 +40,7 @@ class TrainingProgress:
     epoch_loss: float = 0.0  # summed over this epoch's steps so far
     epoch_steps: int = 0
     seconds: float = 0.0  # spent in training steps, over all starts
+    share: float = 0.0  # of these, its own, where others were trained at once
     waited: float = 0.0  # of these, spent waiting for input
     examples: int = 0  # rows trained on, over all starts
     seeds_at_once: int = 1  # trained in one program, itself included, at the start

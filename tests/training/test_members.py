@@ -10,9 +10,12 @@ from rich.console import Console
 from echojax.config import Config
 from echojax.errors import UserError
 from echojax.run_files import read_records
+from echojax.training import loop
+from echojax.training import run as run_module
 from echojax.training.builders import read_data, resolved
 from echojax.training.checkpoints import load_checkpoint
 from echojax.training.members import program_key, train_members
+from echojax.training.progress import TrainingProgress
 from echojax.training.run_folder import read_own_config
 from echojax.training.seed_run import SeedRun
 from tests.training.conftest import train
@@ -21,12 +24,13 @@ SIZES = {
     "model": "sasrec", "d_model": 8, "heads": 1, "layers": 1, "max_len": 6, "batch_size": 16,
     "k_core": 2, "epochs": 3, "warmup": 0.2, "microbatch": 8,
 }  # fmt: skip
-# Each knob but the rate is 0 for some and not for others.
+# Each knob but the rate is 0 for one.
 KNOBS = [
     {"learning_rate": 0.02, "dropout": 0.0, "weight_decay": 0.1, "label_smoothing": 0.0},
-    {"learning_rate": 0.01, "dropout": 0.3, "weight_decay": 0.0, "label_smoothing": 0.2},
-    {"learning_rate": 0.01, "dropout": 0.3, "weight_decay": 0.1, "label_smoothing": 0.2, "seed": 1},
+    {"learning_rate": 0.01, "dropout": 0.3, "weight_decay": 0.0, "label_smoothing": 0.2, "seed": 1},
 ]
+# One that diverges, and one of another program.
+OTHERS = [{"learning_rate": 1e30}, {"d_model": 4}]
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +64,7 @@ def together(ring):
 def trained(together, tmp_path_factory):
     """Return the folder of the members, how each ended, and what ``decide`` was told."""
     folder = tmp_path_factory.mktemp("members")
-    return folder, *together(folder, stop=[(2, 1)])
+    return folder, *together(folder, [*KNOBS, *OTHERS], stop=[(2, 1)])
 
 
 def losses_of(folder):
@@ -73,8 +77,9 @@ def weights_of(folder, step):
 
 
 @pytest.mark.parametrize("member", range(len(KNOBS)))
-def test_a_member_is_what_it_is_alone(trained, ring, tmp_path, member):
+def test_a_member_is_what_it_is_alone(trained, ring, tmp_path, member, monkeypatch):
     folder, outcomes, _ = trained
+    monkeypatch.setattr(run_module, "_finish", lambda run, *rest: run.checkpoints.close())
     train(ring, tmp_path, **SIZES | KNOBS[member])
     ours, step = folder / f"m{member}", outcomes[member].steps
     losses = losses_of(ours)
@@ -84,29 +89,35 @@ def test_a_member_is_what_it_is_alone(trained, ring, tmp_path, member):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=5e-4)
 
 
-def test_who_is_stopped_at_the_barrier_trains_no_longer(trained):
+def test_who_is_stopped_at_the_barrier_or_diverges_trains_no_longer(trained, together):
     folder, outcomes, told = trained
     assert [(epoch, [*scores]) for epoch, scores in told] == [
-        (1, [0, 1, 2]), (2, [0, 1, 2]), (3, [0, 2]),
+        (1, [0, 1, 3]), (2, [0, 1, 3]), (3, [0, 3]),
     ]  # fmt: skip
-    assert [one.ended for one in outcomes] == [
-        "3 epochs done", "stopped by the search", "3 epochs done",
-    ]  # fmt: skip
+    diverged = outcomes[2]
+    assert (diverged.diverged, diverged.history, diverged.best_epoch) == (True, {}, 0)
+    assert "not finite" in diverged.ended
+    ended = [one.ended for one in outcomes if one is not diverged]
+    assert ended == ["3 epochs done", "stopped by the search", "3 epochs done"]
     per_epoch = outcomes[0].steps // 3
-    assert [one.steps for one in outcomes] == [3 * per_epoch, 2 * per_epoch, 3 * per_epoch]
-    for i, one in enumerate(outcomes):
+    assert diverged.steps < per_epoch
+    for i, epochs in ((0, 3), (1, 2), (3, 3)):
+        one = outcomes[i]
+        assert one.steps == epochs * per_epoch
         assert one.history == {epoch: scores[i] for epoch, scores in told if i in scores}
         assert one.history[one.best_epoch] == max(one.history.values())
         assert one.seconds > 0
         assert not one.diverged
         assert not (folder / f"m{i}" / "results.json").exists()
+    with pytest.raises(UserError, match="was made with --dropout 0"):
+        together(folder, [KNOBS[1]])
 
 
 def test_a_kill_between_two_members_checkpoints_changes_nothing(
     trained, together, tmp_path, monkeypatch
 ):
     folder, outcomes, told = trained
-    left, save = iter(range(4)), SeedRun.save  # the second epoch's of the first
+    left, save = iter(range(3)), SeedRun.save  # the second epoch's of the first
 
     def dies(self, state):
         if next(left, None) is None:
@@ -118,28 +129,19 @@ def test_a_kill_between_two_members_checkpoints_changes_nothing(
         with pytest.raises(KeyboardInterrupt):
             together(tmp_path, stop=[(2, 1)])
     again, told_again = together(tmp_path, stop=[(2, 1)])
-    assert told_again == told
-    for i, (ours, theirs) in enumerate(zip(again, outcomes, strict=True)):
+    assert told_again == [(n, {i: scores[i] for i in scores if i < 2}) for n, scores in told]
+    for i, (ours, theirs) in enumerate(zip(again, outcomes, strict=False)):
         assert dataclasses.replace(ours, seconds=0) == dataclasses.replace(theirs, seconds=0)
         assert losses_of(tmp_path / f"m{i}") == losses_of(folder / f"m{i}")
 
 
-def test_one_that_diverges_ends_alone_and_other_sizes_wait_at_the_same_barrier(
-    trained, together, tmp_path
-):
-    _, outcomes, _ = trained
-    others = [{"learning_rate": 1e30}, {"d_model": 4}]
-    found, told = together(tmp_path, [*KNOBS, *others])
-    assert found[3].diverged
-    assert "not finite" in found[3].ended
-    assert found[3].history == {}
-    assert [[*scores] for _, scores in told] == [[0, 1, 2, 4]] * 3
-    for ours, theirs in zip(found, outcomes, strict=False):
-        for epoch, ndcg in theirs.history.items():
-            assert ours.history[epoch] == pytest.approx(ndcg)
-    assert found[4].ended == "3 epochs done"
-    with pytest.raises(UserError, match="was made with --dropout 0"):
-        together(tmp_path, [KNOBS[1]])
+def test_each_has_its_share_of_the_seconds(monkeypatch):
+    monkeypatch.setattr(SeedRun, "write_metrics", lambda self, *args, **values: None)
+    runs = [SeedRun(Config(), None, None, TrainingProgress(), None) for _ in range(2)]
+    loop._record_speed(runs, 1.0, 10, 3.0, 0.0)
+    loop._record_speed(runs[:1], 2.0, 10, 3.0, 0.0)
+    assert [run.progress.seconds for run in runs] == [6.0, 3.0]
+    assert [run.progress.share for run in runs] == [4.5, 1.5]
 
 
 def test_what_trains_in_one_program():
