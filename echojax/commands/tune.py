@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 from echojax.command_line import logged_terminal
 from echojax.commands.train import FileFlags, flags_type, read_flags
 from echojax.config import QUICKSTART, Config, default_config
-from echojax.errors import UserError
 from echojax.signals import Interrupted
 
 # Of the longest trials; most stop early.
@@ -47,21 +46,17 @@ Flags = flags_type(dataclasses.replace(Config(), epochs=EPOCHS), first=TuneFlags
 def main(words: list[str]) -> None:
     """Run the command."""
     flags, config = read_flags(words, TuneFlags(), default_of)
-    try:
-        from echojax.tuning.search import default_folder, search
-    except ModuleNotFoundError as error:
-        raise UserError(f"{error.name} is missing: pip install 'echojax[tune]'") from None
     from echojax.compilation import use_compilation_cache
     from echojax.training.builders import resolved
     from echojax.training.members import one_device_per_core
     from echojax.tuning.page import trials_table
+    from echojax.tuning.search import default_folder, search
     from echojax.tuning.space import find_space
 
     one_device_per_core()
     console = logged_terminal()
     use_compilation_cache()
-    fixed = {word.partition("=")[0].lstrip("-").replace("-", "_") for word in words}
-    fixed |= {word.removeprefix("no_") for word in fixed}
+    fixed = given_flags(words)
     space = find_space(resolved(config), file=flags.space, recipe=flags.recipe, fixed=fixed)
     try:
         found = search(
@@ -79,6 +74,13 @@ def main(words: list[str]) -> None:
     console.print(trials_table(found).terminal())
     for name in ("page", "recipe"):
         console.print(f"{name}: {getattr(found, name)}", highlight=False)
+
+
+def given_flags(words: list[str]) -> set[str]:
+    """Return the names of the flags on a command line, of ``--no-filter`` also ``filter``."""
+    flags = [word.partition("=")[0][2:] for word in words if word.startswith("--")]
+    names = {name.replace("-", "_") for name in flags}
+    return names | {name.removeprefix("no_") for name in names}
 
 
 def default_of(given: Mapping[str, Any]) -> Config:

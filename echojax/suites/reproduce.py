@@ -2,9 +2,7 @@
 
 import dataclasses
 import logging
-import sys
 import time
-import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +18,7 @@ from echojax.suites.order import certify_if_missing
 from echojax.suites.page import write_page
 from echojax.suites.protocols import evaluate_if_missing
 from echojax.suites.results import RUNS, Results, read
-from echojax.suites.runs import Run, plan, write_failure, write_sample_of
+from echojax.suites.runs import Run, plan, reason_of, write_failure, write_sample_of
 from echojax.suites.suite_file import Suite, find_suite, read_suite
 from echojax.suites.tuned import check_budget, recorded, tune, write_tuning
 from echojax.training.builders import read_data, resolved
@@ -167,11 +165,8 @@ class _Suite:
         except BusyError as busy:
             log.info("%s", busy)
             return False
-        except UserError as error:
-            why = str(error)
         except Exception as error:  # a run's own, whatever it is: the others go on
-            traceback.print_exc(file=sys.stderr)
-            why = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            why = reason_of(error)
         news = unfinished or evaluated or why != self.results.failures.get(run.name)
         write_failure(run, why)
         self.results.failures.pop(run.name, None)  # packed again where there is one

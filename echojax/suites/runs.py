@@ -1,6 +1,7 @@
 """The runs of a suite: which there are, how far each has come, and why one failed."""
 
 import logging
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -125,6 +126,14 @@ def state_of(run: Run, finished: dict[str, Any] | None) -> State:
 def _longer(wanted: Any, stored: Any) -> bool:
     """Return whether a limit has grown; ``None`` is no limit."""
     return stored is not None and (wanted is None or wanted >= stored)
+
+
+def reason_of(error: Exception) -> str:
+    """Return in one line why a run failed; print the traceback of what is no ``UserError``."""
+    if isinstance(error, UserError):
+        return str(error)
+    traceback.print_exception(error)
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def write_failure(run: Run, reason: str | None) -> None:

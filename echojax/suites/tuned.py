@@ -8,11 +8,13 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
+from echojax.config import as_dict
 from echojax.errors import UserError
 from echojax.files import read_json, write_json
 from echojax.models import HEURISTICS
+from echojax.signals import Interrupted
 from echojax.suites.results import Results
-from echojax.suites.runs import Run, write_failure, write_sample_of
+from echojax.suites.runs import Run, reason_of, write_failure, write_sample_of
 from echojax.suites.suite_file import Suite, Tuning, own_flags
 from echojax.training.builders import resolved
 
@@ -66,11 +68,9 @@ def tune(suite: Suite, runs: Sequence[Run], out: Path, trials: int, console: Con
     Raises:
         UserError: before anything is trained, a variant has nothing to search.
     """
-    try:
-        from echojax.tuning.search import search
-        from echojax.tuning.space import find_space
-    except ModuleNotFoundError as error:
-        raise UserError(f"{error.name} is missing: pip install 'echojax[tune]'") from None
+    from echojax.tuning.search import search
+    from echojax.tuning.space import find_space
+
     firsts, spaces = [], []
     for run in runs:
         if run.seed != suite.seeds[0] or run.global_time or run.config.model in HEURISTICS:
@@ -79,6 +79,8 @@ def tune(suite: Suite, runs: Sequence[Run], out: Path, trials: int, console: Con
         try:
             config = resolved(run.config)
             spaces.append(find_space(config, file=None, recipe=suite.recipe, fixed=fixed))
+            if own := spaces[-1].keys() - as_dict(config).keys():
+                raise UserError(f"{min(own)} cannot be searched: no suite can set it")
         except UserError as error:
             where = f"{suite.name}.toml, variant {run.variant} on {run.dataset}"
             raise UserError(f"{where}: {error}") from None
@@ -93,11 +95,14 @@ def tune(suite: Suite, runs: Sequence[Run], out: Path, trials: int, console: Con
         try:
             write_sample_of(suite, run)
             found = search(config, space, folder, console, trials=trials)
-        except UserError as error:
-            log.info("failed: %s", error)
+        except Interrupted:
+            raise
+        except Exception as error:  # its own, whatever it is: the others go on
+            why = f"its search: {reason_of(error)}"
+            log.info("failed: %s", why)
             for other in runs:
                 if (other.dataset, other.variant) == key:
-                    write_failure(other, f"its search: {error}")
+                    write_failure(other, why)
             continue
         if not found.left:
             suite.tuned[key] = msgspec.convert(found.record, Tuning)

@@ -6,17 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from echojax.api import as_found
-from echojax.commands.tune import default_of
-from echojax.errors import UserError
+from echojax.commands.tune import TuneFlags, default_of
 from echojax.options import Data, configuration
 from echojax.training.builders import resolved
-
-try:
-    from echojax.tuning.page import Search
-    from echojax.tuning.search import GENERATION, default_folder, search
-    from echojax.tuning.space import check_space, find_space
-except ModuleNotFoundError as error:
-    raise UserError(f"{error.name} is missing: pip install 'echojax[tune]'") from None
+from echojax.tuning.page import Search
+from echojax.tuning.search import default_folder, search
+from echojax.tuning.space import check_space, find_space
 
 
 def tune(
@@ -26,10 +21,10 @@ def tune(
     user: str | None = None,
     item: str | None = None,
     time: str | None = None,
-    trials: int = 20,
+    trials: int = TuneFlags.trials,
     space: "Mapping[str, Mapping[str, Any]] | str | os.PathLike[str] | None" = None,
     out: "str | os.PathLike[str] | None" = None,
-    generation: int = GENERATION,
+    generation: int = TuneFlags.generation,
     recipe: "str | os.PathLike[str] | None" = None,
     quiet: bool = False,
     **options: Any,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from echojax.commands.tune import TuneFlags
 from echojax.config import Config, flag
 from echojax.data import Dataset, Split
 from echojax.errors import UserError
@@ -25,7 +26,6 @@ from echojax.tuning.study import Study, Trial, alone, best_of, open_study
 
 log = logging.getLogger(__name__)
 
-GENERATION = 4
 _STOPPED = "stopped and saved; the same command goes on"
 _ELSEWHERE = {
     "run_dir": "use --out",
@@ -33,6 +33,7 @@ _ELSEWHERE = {
     "seeds": "all trials have one --seed",
     "coordinator": "for several processes start the same command several times",
     "num_processes": "start the same command several times",
+    "profile": "give it to train",
 }
 
 
@@ -49,7 +50,7 @@ def search(
     console: Console,
     *,
     trials: int,
-    generation: int = GENERATION,
+    generation: int = TuneFlags.generation,
     dataset: Dataset | None = None,
     command: str = "",
 ) -> Search:

@@ -48,7 +48,7 @@ Values: TypeAlias = dict[str, bool | int | float | str]
 
 
 class Range(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Numbers from ``low`` to ``high``, whole ones if both are; drawn by logarithm if ``log``."""
+    """Numbers from ``low`` to ``high``, whole ones if both are; on a log scale if ``log``."""
 
     low: int | float
     high: int | float
@@ -171,7 +171,7 @@ def as_words(knob: Range | Choices) -> str:
     """Return what a knob may be, as one would write it."""
     if isinstance(knob, Choices):
         return ", ".join(map(str, knob.choices))
-    return f"{knob.low:g} to {knob.high:g}{', by its logarithm' if knob.log else ''}"
+    return f"{knob.low:g} to {knob.high:g}{', on a log scale' if knob.log else ''}"
 
 
 def _knob(entry: Any) -> Range | Choices:

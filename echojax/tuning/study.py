@@ -112,24 +112,26 @@ class Study:
 
     def trials(self) -> list[Trial]:
         """Return all trials that are proposed, by number."""
-        return [_trial(number, frozen) for number, frozen in self._frozen().items()]
+        try:
+            return [_trial(number, frozen) for number, frozen in self._frozen().items()]
+        except msgspec.ValidationError as error:
+            raise _unusable(self.folder / "study.db", error) from None
 
     def propose(self, generation: int, numbers: range) -> None:
         """Propose the trials of a generation that are not there yet."""
         known = self._frozen()
         if all(number in known for number in numbers):
             return
-        first = generation * self.generation
         others = [
             frozen for number, frozen in known.items() if number // self.generation != generation
         ]
-        values = self._ask(generation, others)
-        for number in numbers:
+        values = self._ask(generation, others, len(numbers))
+        for number, proposed in zip(numbers, values, strict=True):
             if number not in known:
                 self._study.add_trial(
                     create_trial(
                         state=TrialState.RUNNING,
-                        params=values[number - first],
+                        params=proposed,
                         distributions=self._distributions,
                         user_attrs={"number": number},
                     )
@@ -176,8 +178,8 @@ class Study:
         }
         return dict(sorted(found.items()))
 
-    def _ask(self, generation: int, others: Iterable[FrozenTrial]) -> list[Values]:
-        """Return the values of a generation's trials, by what came of the others."""
+    def _ask(self, generation: int, others: Iterable[FrozenTrial], count: int) -> list[Values]:
+        """Return the values of a generation's first trials, by what came of the others."""
         seed = np.random.SeedSequence([self._seed, generation]).generate_state(1)[0]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
@@ -196,7 +198,7 @@ class Study:
                         distributions=frozen.distributions,
                     )
                 memory.add_trial(frozen)
-            return [memory.ask(self._distributions).params for _ in range(self.generation)]
+            return [memory.ask(self._distributions).params for _ in range(count)]
 
 
 @contextmanager
@@ -275,9 +277,14 @@ def _check_same(folder: Path, stored: _File, mine: _File, space: Space) -> None:
 
 
 def _trial(number: int, frozen: FrozenTrial) -> Trial:
-    facts = frozen.user_attrs.get("outcome", {})
-    score = frozen.value if frozen.state != TrialState.FAIL else None
-    return Trial(number, dict(frozen.params), _STATES[frozen.state], score, **facts)
+    outcome = msgspec.convert(frozen.user_attrs.get("outcome", {}), dict[str, Any])
+    known = {
+        "number": number,
+        "values": frozen.params,
+        "state": _STATES[frozen.state],
+        "score": frozen.value if frozen.state != TrialState.FAIL else None,
+    }
+    return msgspec.convert(outcome | known, Trial)
 
 
 @contextmanager
@@ -311,8 +318,11 @@ def _one_line_errors(database: Path) -> Iterator[None]:
         yield
     except (SQLAlchemyError, StorageInternalError) as error:
         cause = error.__cause__ if isinstance(error, StorageInternalError) else error
-        cause = getattr(cause, "orig", cause) or error
-        raise UserError(
-            f"{database} cannot be used ({one_line(cause)}); mend that, restore it from a copy, or "
-            "name another --out"
-        ) from None
+        raise _unusable(database, getattr(cause, "orig", cause) or error) from None
+
+
+def _unusable(database: Path, why: BaseException) -> UserError:
+    return UserError(
+        f"{database} cannot be used ({one_line(why)}); mend that, restore it from a copy, or name "
+        "another --out"
+    )

@@ -1,5 +1,6 @@
 """The command tune: small searches with real trainings, killed, shared, and used."""
 
+import dataclasses
 import json
 import signal
 import sys
@@ -7,6 +8,9 @@ import time
 import tomllib
 
 import pytest
+
+from echojax.commands.tune import given_flags
+from echojax.config import Config
 
 SEARCH = [
     "--model", "sasrec", "--d-model", "8", "--layers", "1", "--max-len", "8", "--k-core", "2",
@@ -71,6 +75,21 @@ def test_mistakes_are_one_line(words, says, call, data_file, tmp_path):
     assert says in err
     assert err.count("\n") == 1
     assert not (tmp_path / "study").exists()
+
+
+def test_only_flags_that_are_given_are_not_searched():
+    words = [
+        "--d-model=8",
+        "--no-filter",
+        "--out",
+        "dropout",
+        "--run_dir",
+        "x",
+        "-h",
+        "weight-decay",
+    ]
+    found = given_flags(words) & {field.name for field in dataclasses.fields(Config)}
+    assert found == {"d_model", "filter", "run_dir"}
 
 
 def test_without_optuna(call, data_file, monkeypatch):

@@ -123,12 +123,12 @@ def test_what_cannot_be_searched(made, suite, members, tmp_path, caplog):
         make(bad, out=tmp_path / "fixed", tune=2)
     # A search that fails leaves the other variants.
     bad.write_text(text)
-    members.calls, members.raised = 0, {1: _refuse}
+    members.calls, members.raised = 0, {1: _fail}
     assert not make(bad, out=tmp_path / "failed", tune=2)
-    assert "failed: ring/sasrec/seed-0: its search: it is odd" in caplog.text
+    assert "failed: ring/sasrec/seed-0: its search: RuntimeError: it is odd" in caplog.text
     assert results_of(tmp_path / "failed", "popularity")
     assert not (tmp_path / "failed" / "ring" / "sasrec" / "seed-0").exists()
 
 
-def _refuse():
-    raise UserError("it is odd")
+def _fail():
+    raise RuntimeError("it is odd")

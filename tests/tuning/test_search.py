@@ -4,6 +4,7 @@ import dataclasses
 import io
 import re
 import signal
+import sqlite3
 
 import numpy as np
 import pytest
@@ -197,6 +198,7 @@ def test_what_cannot_be_trained_is_counted(members, tmp_path):
             "--run-dir has no place in a",
         ),
         ({"config": dataclasses.replace(CONFIG, seeds=2)}, "--seeds has no place in a search"),
+        ({"config": dataclasses.replace(CONFIG, profile=2)}, "--profile has no place in a search"),
     ],
 )
 def test_another_study_is_refused(given, says, whole):
@@ -215,6 +217,11 @@ def test_folders_of_no_use(members, tmp_path):
     folder = tmp_path / "odd ?%&"
     run(folder, trials=4)
     assert (folder / "study.db").exists()
+    with sqlite3.connect(folder / "study.db") as database:
+        database.execute("UPDATE trial_user_attributes SET value_json = '3' WHERE key = 'outcome'")
+    database.close()
+    with pytest.raises(UserError, match=r"study\.db cannot be used \(Expected `object`, got `int`"):
+        run(folder, trials=4)
     (folder / "study.db").write_bytes(b"no database, " * 99)
     with pytest.raises(UserError, match=r"study\.db cannot be used \(file is not a database\)"):
         run(folder, trials=4)
