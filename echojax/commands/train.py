@@ -140,7 +140,8 @@ def read_flags(
         from echojax.recipes import read_recipe
 
         dataset = None if "data_path" in early else early.get("dataset", default.dataset)
-        values = read_recipe(recipe, model, dataset) | values
+        variant = early.get("variant", default.variant)
+        values = read_recipe(recipe, model, dataset, variant) | values
     kinds = {name: kind for name, (kind, _) in own.items()}
     default = with_fields(default, from_values(values, kinds, file))
     first, *sections = vars(parse(flags_type(default, own, first), args=words)).values()
@@ -154,7 +155,7 @@ def read_flags(
 
 
 # Flags that say how the others are read.
-_EARLY = ("dataset", "data_path", "run_dir", "plugin", "model")
+_EARLY = ("dataset", "data_path", "run_dir", "plugin", "model", "variant")
 
 
 def _values_of(path: Path) -> dict[str, Any]:
