@@ -51,7 +51,8 @@ def configuration(
     default = default_of(given)
     if recipe is not None:
         named_data = None if "data_path" in given else given.get("dataset", default.dataset)
-        flags = read_recipe(os.fspath(recipe), given.get("model", default.model), named_data)
+        model, variant = given.get("model", default.model), given.get("variant", default.variant)
+        flags = read_recipe(os.fspath(recipe), model, named_data, variant)
         given = from_values(flags, {}) | given
     return with_fields(default, given), dataset
 

@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 from echojax.command_line import flag_value, logged_terminal, parse
 from echojax.config import (
     QUICKSTART,
-    SECTIONS,
     Config,
     default_config,
     flag,
@@ -21,6 +20,7 @@ from echojax.config import (
     with_fields,
 )
 from echojax.errors import UserError
+from echojax.flags import SECTIONS
 from echojax.multihost.place import place_of
 from echojax.multihost.together import Together
 from echojax.signals import Interrupted
@@ -140,7 +140,8 @@ def read_flags(
         from echojax.recipes import read_recipe
 
         dataset = None if "data_path" in early else early.get("dataset", default.dataset)
-        values = read_recipe(recipe, model, dataset) | values
+        variant = early.get("variant", default.variant)
+        values = read_recipe(recipe, model, dataset, variant) | values
     kinds = {name: kind for name, (kind, _) in own.items()}
     default = with_fields(default, from_values(values, kinds, file))
     first, *sections = vars(parse(flags_type(default, own, first), args=words)).values()
@@ -154,7 +155,7 @@ def read_flags(
 
 
 # Flags that say how the others are read.
-_EARLY = ("dataset", "data_path", "run_dir", "plugin", "model")
+_EARLY = ("dataset", "data_path", "run_dir", "plugin", "model", "variant")
 
 
 def _values_of(path: Path) -> dict[str, Any]:

@@ -181,7 +181,7 @@ def list_metrics(
     as_popular_M = items - np.searchsorted(np.sort(popularity_V), popularity_V[target_M])
     some = max(1, shown.size)
     values = (
-        np.count_nonzero(count_V) / max(1, items),
+        int(np.count_nonzero(count_V)) / max(1, items),
         float(popularity_V[shown - 1].mean()) if shown.size else 0.0,
         float(count_V @ information_V / some),
         float((2 * place_V - items - 1) @ np.sort(count_V) / (max(1, items) * some)),

@@ -1,7 +1,8 @@
 """Recipes: the flags that a model is trained with on a data set, one TOML file a data set.
 
 Keys at the top of a file are flags for all models, a table has those of the model it is named
-after. The files beside this one are what the results tables were made with; the suites read them.
+after; ``[MODEL-VARIANT]`` has those of a variant in its place. The files beside this one are what
+the results tables were made with; the suites read them.
 
 A table may list under ``tried`` what was tried before its flags were chosen: of each trial, the
 flags that were tried, and the ``score``, its validation NDCG@10, where it is known. ``[space]`` has
@@ -16,29 +17,32 @@ from typing import Any
 from echojax.config import NOT_IN_SUITES, Config, misfit
 from echojax.errors import UserError, unknown_name
 from echojax.models import HEURISTICS, MODELS
+from echojax.models.echomamba4rec import VARIANTS
 
 Flags = dict[str, Any]  # of train.py, with _ for -
 SPACE, TRIED = "space", "tried"
 
 _FOLDER = Path(__file__).parent
 _KINDS = typing.get_type_hints(Config)
+_OF_VARIANTS = [f"echomamba4rec-{variant}" for variant in VARIANTS]
 _DATA = [name for name in _KINDS if name.startswith("data")]
 
 
-def read_recipe(recipe: str, model: str, dataset: str | None) -> Flags:
+def read_recipe(recipe: str, model: str, dataset: str | None, variant: str | None = None) -> Flags:
     """Return the flags of a recipe.
 
     Args:
         recipe: "best", the one that comes along for this data set and model, or a file.
         model: whose flags.
         dataset: the named data set; ``None``: a file of the user's own, which needs a file here.
+        variant: of the model, if it is not the default one.
 
     Raises:
         UserError: in one line, there is no such recipe, it has none for this model, or what is
             wrong in it.
     """
     common, tables = _read(_file_of(recipe, dataset), "--recipe")
-    return _flags(common | _of_model(recipe, model, tables))
+    return _flags(common | _of_model(recipe, model, tables, variant))
 
 
 def read_tried(recipe: str, model: str, dataset: str | None) -> list[Flags] | None:
@@ -85,7 +89,7 @@ def _read(path: Path, name: str) -> tuple[Flags, dict[str, Flags]]:
     tables = {key: one for key, one in content.items() if isinstance(one, dict) and key != SPACE}
     common = {key: value for key, value in content.items() if key not in tables}
     for model, table in tables.items():
-        if model not in (known := [*MODELS, *HEURISTICS]):
+        if model not in (known := [*MODELS, *HEURISTICS, *_OF_VARIANTS]):
             raise UserError(f"{path}: {unknown_name('model', model, known)}")
         check_flags(_flags(table), f"{path}, [{model}]", "a recipe")
         check_tried(table.get(TRIED, []), f"{path}, [{model}]")
@@ -96,7 +100,11 @@ def _read(path: Path, name: str) -> tuple[Flags, dict[str, Flags]]:
     return common, tables
 
 
-def _of_model(recipe: str, model: str, tables: dict[str, Flags]) -> Flags:
+def _of_model(
+    recipe: str, model: str, tables: dict[str, Flags], variant: str | None = None
+) -> Flags:
+    if (own := f"{model}-{variant}") in tables:
+        return tables[own]
     if model not in tables:
         raise UserError(
             f"--recipe {recipe} is for other models than {model} ({', '.join(tables)}); leave it "

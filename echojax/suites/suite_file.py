@@ -193,7 +193,8 @@ def flags_of(suite: Suite, dataset: str, variant: str) -> Flags:
     if suite.recipe is None:
         return flags | found
     data = None if "data_path" in flags else flags["dataset"]
-    return read_recipe(suite.recipe, flags.get("model", Config.model), data) | flags | found
+    recipe = read_recipe(suite.recipe, flags.get("model", Config.model), data, flags.get("variant"))
+    return recipe | flags | found
 
 
 def own_flags(suite: Suite, dataset: str, variant: str) -> Flags:

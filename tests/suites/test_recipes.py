@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from echojax.commands.train import read_command_line
 from echojax.config import Config
 from echojax.errors import UserError
 from echojax.models import HEURISTICS, MODELS
@@ -35,6 +36,16 @@ def test_a_recipe_of_ones_own(tmp_path):
     assert read_recipe(str(path), "sasrec", None) == {"layers": 2}
     assert read_tried(str(path), "sasrec", None) == [{"layers": 1, "score": 0.1}, {}]
     assert read_tried(str(path), "hstu", None) is None
+
+
+def test_a_variant_may_have_a_recipe_of_its_own(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text("[echomamba4rec]\nepochs = 3\n[echomamba4rec-causal]\nbatch_size = 8\n")
+    words = ["--dataset", "ml-100k", "--recipe", str(path), "--model", "echomamba4rec"]
+    assert read_command_line(words).epochs == 3
+    assert read_command_line([*words, "--variant", "official"]).epochs == 3
+    causal = read_command_line([*words, "--variant", "causal"])
+    assert (causal.epochs, causal.batch_size) == (Config.epochs, 8)
 
 
 @pytest.mark.parametrize(
