@@ -118,7 +118,7 @@ def check(config: Config) -> None:
         raise UserError("--item-vectors-use replace has no meaning without --item-vectors")
     if config.time_gaps and config.split == "cold-items":
         raise UserError(
-            "--time-gaps is not for --split cold-items, which takes events out; leave out one of them"
+            "--time-gaps is not for --split cold-items, which takes events out; drop one of them"
         )
     if config.label_smoothing and config.loss != "softmax":
         raise UserError(f"--label-smoothing is for --loss softmax, not for {config.loss}")

@@ -10,7 +10,6 @@ import numpy as np
 from echojax.data.gaps import log_gaps
 from echojax.errors import UserError
 
-
 _LATEST = 1e300  # so that differences of times are finite, too
 
 

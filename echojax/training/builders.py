@@ -124,8 +124,8 @@ def read_data(
         )
     if kept and (new := np.setdiff1d(dataset.item_ids[1:], kept.ids_N)).size:
         raise UserError(
-            f"{dataset.name} is not what {run_dir} was trained on ({new.size:,} items more, such as "
-            f"{str(new[0])!r}); restore the data, or name another --run-dir"
+            f"{dataset.name} is not what {run_dir} was trained on ({new.size:,} items more, such "
+            f"as {str(new[0])!r}); restore the data, or name another --run-dir"
         )
     given = kept or item_vectors
     given = given or read_item_vectors(config.item_vectors, item=config.item_column)
