@@ -89,8 +89,11 @@ class ItemIds:
         for event in history:
             pair = event if isinstance(event, tuple | list) and len(event) == 2 else (event, None)
             item, time = pair[0], pair[1].item() if isinstance(pair[1], np.number) else pair[1]
-            is_number = isinstance(time, int | float) and not isinstance(time, bool)
-            if not is_number or not abs(time) < _LATEST:
+            if (
+                isinstance(time, bool)
+                or not isinstance(time, int | float)
+                or not abs(time) < _LATEST
+            ):
                 raise UserError(
                     f"item {item!r:.50} has no time, and this model reads the times between "
                     "events; write item@time, or (item, time) in Python, in the data's own unit"
