@@ -11,7 +11,6 @@ from echojax.config import (
     NOT_IN_SUITES,
     QUICKSTART,
     RESUMABLE,
-    SECTIONS,
     Config,
     as_dict,
     check,
@@ -20,6 +19,7 @@ from echojax.config import (
 )
 from echojax.errors import UserError
 from echojax.files import write_json
+from echojax.flags import SECTIONS
 
 
 def test_facts_are_found_inside_unions_too():

@@ -121,6 +121,7 @@ def test_a_served_history_is_read_with_its_times(trained, tmp_path):
         ("3@5 4", "item '4' has no time, and this model reads the times between events"),
         ("3@5 4@nan", "item '4' has no time"),
         ("3@5 4@1e999", "item '4' has no time"),
+        ("3@5 4@1" + 400 * "0", "item '4' has no time"),
         ("3@5 4@4", "item '4' is at 4, before the one ahead of it"),
     ],
 )
@@ -181,7 +182,7 @@ def all_rows(data, max_len=3):
 
 
 def test_no_row_has_the_time_of_its_target_or_of_what_it_does_not_show():
-    times = np.cumsum(np.random.default_rng(0).exponential(100, 14).round() + 1)
+    times = np.cumsum(np.random.default_rng(2).exponential(100, 14).round() + 1)
     data = dataset(times, [6, 8])
     unit = with_gaps(data, leave_one_out(data, 3)).gap_unit
     for name, rows in all_rows(data).items():
@@ -192,10 +193,10 @@ def test_no_row_has_the_time_of_its_target_or_of_what_it_does_not_show():
             shown = times[items[:length] - 1]
             np.testing.assert_array_equal(gaps[:length], log_gaps(shown, unit), err_msg=name)
             assert (gaps[length:] == 0).all()
-    # The test target's time, the last of all, changes nothing anywhere.
-    later = dataset(np.append(times[:-1], times[-1] + 1e6), [6, 8])
-    for name, rows in all_rows(later).items():
-        np.testing.assert_array_equal(rows["gaps"], all_rows(data)[name]["gaps"])
+    # The test target's time, the last of all, changes nothing anywhere, nor the unit of gaps.
+    for last in (times[-1] + 1e6, times[-2], times[-2] + 1e-3):
+        for name, rows in all_rows(dataset(np.append(times[:-1], last), [6, 8])).items():
+            np.testing.assert_array_equal(rows["gaps"], all_rows(data)[name]["gaps"])
 
 
 def test_the_unit_of_the_source_does_not_matter():

@@ -10,8 +10,8 @@ import msgspec
 import tyro
 
 from echojax.command_line import logged_terminal, parse
-from echojax.config import NotNegative
 from echojax.errors import UserError, escaped
+from echojax.flags import NotNegative
 
 
 @dataclass(frozen=True)

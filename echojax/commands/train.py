@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 from echojax.command_line import flag_value, logged_terminal, parse
 from echojax.config import (
     QUICKSTART,
-    SECTIONS,
     Config,
     default_config,
     flag,
@@ -21,6 +20,7 @@ from echojax.config import (
     with_fields,
 )
 from echojax.errors import UserError
+from echojax.flags import SECTIONS
 from echojax.multihost.place import place_of
 from echojax.multihost.together import Together
 from echojax.signals import Interrupted

@@ -212,7 +212,7 @@ def load_kept(path: Path) -> ItemVectors:
         return kept._replace(trained=int(arrays["trained"]))
     except KeyError:
         raise UserError(f"{path} lacks the array 'trained'; restore it from a copy") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{path} cannot be read ({error}); restore it from a copy") from None
 
 

@@ -10,6 +10,8 @@ import numpy as np
 from echojax.data.gaps import log_gaps
 from echojax.errors import UserError
 
+_LATEST = 1e300  # so that differences of times are finite, too
+
 
 def check_list(what: str, items: object) -> None:
     """Raise ``UserError`` where items are no list; a string would be taken apart into letters."""
@@ -87,7 +89,11 @@ class ItemIds:
         for event in history:
             pair = event if isinstance(event, tuple | list) and len(event) == 2 else (event, None)
             item, time = pair[0], pair[1].item() if isinstance(pair[1], np.number) else pair[1]
-            if isinstance(time, bool) or not isinstance(time, int | float) or time - time != 0:
+            if (
+                isinstance(time, bool)
+                or not isinstance(time, int | float)
+                or not abs(time) < _LATEST
+            ):
                 raise UserError(
                     f"item {item!r:.50} has no time, and this model reads the times between "
                     "events; write item@time, or (item, time) in Python, in the data's own unit"

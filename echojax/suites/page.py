@@ -61,7 +61,13 @@ def write_page(
         }
         datasets.append(one)
         finished_runs += [run.results for run in finished.values()]
-        for picture in one["pictures"][1:]:  # the first shows what the first table says
+        # What the tables say too is drawn on the HTML page only.
+        one["beside_tables"] = [
+            picture
+            for picture in one["pictures"]
+            if not picture.name.endswith(("-scores", "-time"))
+        ]
+        for picture in one["beside_tables"]:
             write_atomically(results.out / f"{picture.name}.png", picture.png())
         for picture in one["learned"]:
             write_atomically(results.out / f"{picture.name}.svg", picture.svg())

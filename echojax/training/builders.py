@@ -122,6 +122,11 @@ def read_data(
                 run_dir, *sizes[0], *sizes[1]
             )
         )
+    if kept and (new := np.setdiff1d(dataset.item_ids[1:], kept.ids_N)).size:
+        raise UserError(
+            f"{dataset.name} is not what {run_dir} was trained on ({new.size:,} items more, such "
+            f"as {str(new[0])!r}); restore the data, or name another --run-dir"
+        )
     given = kept or item_vectors
     given = given or read_item_vectors(config.item_vectors, item=config.item_column)
     counts_V = training_counts(split.train, dataset.num_items)

@@ -15,14 +15,13 @@ from echojax.config import (
     NOT_IN_SUITES,
     RESUMABLE,
     Config,
-    ModelFlags,
-    TrainingFlags,
     as_dict,
     as_flags,
     flag,
 )
 from echojax.errors import escaped
 from echojax.files import write_atomically
+from echojax.flags import ModelFlags, TrainingFlags
 from echojax.recipes import TRIED
 from echojax.report.figures import BLUE, GREY, ORANGE, Picture, drawing_style, new_figure
 from echojax.report.pages import render

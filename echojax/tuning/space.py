@@ -17,13 +17,12 @@ from echojax.config import (
     NOT_IN_SUITES,
     RESUMABLE,
     Config,
-    ModelFlags,
-    TrainingFlags,
     flag,
     from_values,
     with_fields,
 )
 from echojax.errors import UserError, unknown_name
+from echojax.flags import ModelFlags, TrainingFlags
 from echojax.models import HEURISTICS, MODELS, own_options
 from echojax.models.echomamba4rec import Components, Corrections
 from echojax.recipes import included_recipes, read_space

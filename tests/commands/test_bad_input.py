@@ -55,6 +55,7 @@ FLAGS = {
     ("--time-gaps", "--data-path", "ORDER"): "--time-gaps needs times",
     ("--time-gaps", "--model", "gru4rec"): "--time-gaps is for echomamba4rec, mamba4rec, sasrec",
     ("--time-gaps", "--model", "markov"): "--time-gaps is for echomamba4rec, mamba4rec, sasrec",
+    ("--time-gaps", "--split", "cold-items"): "--time-gaps is not for --split cold-items",
     ("--time-gaps", "--variant", "official"): "--time-gaps is for an EchoMamba4Rec that reads no",
     ("--time-gaps", "--d-conv", "1"): "--time-gaps with a backward Mamba needs --d-conv 2",
 }

@@ -39,7 +39,7 @@ def ndcg(runs, variant):
 
 def test_it_leaves_page_tables_and_figures(shown):
     out, _ = shown
-    figures = {f"ring-{name}.png" for name in ("differences", "ablation", "by-length", "time")}
+    figures = {f"ring-{name}.png" for name in ("differences", "ablation", "by-length")}
     names = {path.name for path in out.iterdir() if path.is_file()}
     assert names == {"page.html", "page.md", "results.csv"} | figures
     for name in figures:

@@ -127,6 +127,10 @@ def test_a_run_goes_on_by_the_vectors_that_it_keeps(run, tmp_path):
         echojax.train(item_vectors=(ids, wide[:, :4]), run_dir=copy, resume=True, quiet=True)
     with pytest.raises(UserError, match=r"made with --item-vectors frame, not v\.npz"):
         echojax.train(item_vectors="v.npz", run_dir=copy, resume=True, quiet=True)
+    grown = events()
+    grown["item"][0] = "later"
+    with pytest.raises(UserError, match=r"is not what .* was trained on .1 items more.* 'later'"):
+        echojax.train(grown, run_dir=copy, resume=True, k_core=0, quiet=True)
     np.savez(copy / "item_vectors.npz", ids=np.array(IDS), vectors=np.ones((14, 5)), trained=3)
     with pytest.raises(UserError, match="is not what the run was trained with"):
         echojax.Run.load(copy).recommender()

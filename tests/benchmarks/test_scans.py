@@ -1,0 +1,233 @@
+"""The comparison of scans in small: its oracle, its grid, its record and its page."""
+
+import json
+import math
+
+import jax
+import numpy as np
+import pytest
+
+import scan_programs
+import scans
+from echojax.command_line import parse
+from echojax.errors import UserError
+from harness import Record
+from scan_programs import Roofline, Shape
+from selective_scan import dispatch, selective_scan_gradients, selective_scan_reference
+
+HERE = {"kernel": "needs a GPU", "tiled": None, "sequential": None, "reference": None}
+TINY = {"seconds": 0.01, "dtypes": ("float32",), "implementations": ("tiled", "sequential")}
+
+
+def test_the_cut_of_the_whole_is_the_oracle_of_the_cut():
+    """Gradients that sum over batch and channels are right too, as dy is 0 outside the cut."""
+    problem = scan_programs.make_problem(Shape(9, 3, 50, 2), "float32")
+    assert (len(problem.rows), len(problem.channels)) == (4, 32)
+    whole = {name: np.asarray(x) for name, x in problem.arguments.items()}
+    y, last = selective_scan_reference(**whole, delta_softplus=True)
+    gradients = selective_scan_gradients(
+        np.asarray(problem.dy), np.zeros_like(last), **whole, delta_softplus=True
+    )
+    for name, wanted in problem.expected().items():
+        actual = problem.cut(name, y if name == "y" else gradients[name])
+        np.testing.assert_allclose(actual, wanted, rtol=1e-9, atol=1e-12)
+        assert np.abs(wanted).max() > 0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_inputs_are_those_of_a_layer(dtype):
+    shape = Shape(2, 64, 8, 4)
+    problem = scan_programs.make_problem(shape, dtype)
+    for name, x in problem.arguments.items():
+        assert x.dtype == ("float32" if name in ("A", "D", "delta_bias") else dtype)
+    steps = jax.nn.softplus(problem.arguments["delta_bias"])
+    assert 0.9e-3 < steps.min() <= steps.max() < 0.11
+    everything = (*problem.arguments.values(), problem.dy)
+    assert scan_programs.input_bytes(shape, dtype) == sum(x.nbytes for x in everything)
+    for cut, size in ((problem.rows, 2), (problem.channels, 8)):
+        assert (cut[0], cut[-1]) == (0, size - 1)
+
+
+def test_the_floor_counts_bytes_and_exponentials():
+    B, L, E, N = shape = Shape(2, 3, 5, 7)
+    slow_copy, slow_exp = Roofline(1.0, 1e12), Roofline(1e12, 1.0)
+    forward, both = scan_programs.PASSES
+    bytes_forward = 2 * (4 * B * L * E + 2 * B * L * N)
+    assert slow_copy.floor_seconds(shape, "bfloat16", forward) == bytes_forward
+    bytes_both = 4 * (11 * B * L * E + 6 * B * L * N)
+    assert slow_copy.floor_seconds(shape, "float32", both) == bytes_both
+    assert slow_exp.floor_seconds(shape, "float32", forward) == B * L * E * N
+    assert slow_exp.floor_seconds(shape, "float32", both) == 3 * B * L * E * N
+
+
+def test_the_oracle_is_measured_only_where_it_is_named():
+    assert scans.resolved(scans.Flags(), HERE, [], True).implementations == ("tiled", "sequential")
+    flags = scans.Flags(implementations=("reference", "tiled"), shape=("1, 2,3,4", "1,2,3,4"))
+    settings = scans.resolved(flags, HERE, ["torch loop"], True)
+    assert settings.implementations == ("tiled", "reference", "torch loop")
+    assert settings.shapes == (Shape(1, 2, 3, 4),)
+
+
+@pytest.mark.parametrize("quick", [False, True])
+@pytest.mark.parametrize("cpu", [True, False])
+def test_every_grid_sweeps_length_and_batch(quick, cpu):
+    shapes = scans.resolved(scans.Flags(quick=quick), HERE, [], cpu).shapes
+    for axis in ("length", "batch"):
+        swept = scans.sweep([shape._asdict() for shape in shapes], axis)
+        assert len({row[axis] for row in swept}) >= 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--shape", "1,2,3"], "--shape '1,2,3' is not B,L,E,N"),
+        (["--shape", "1,2,3,0"], "--shape '1,2,3,0' is not B,L,E,N"),
+        (["--implementations", "tilled"], "did you mean 'tiled'"),
+        (["--implementations", "kernel"], "kernel cannot run here: needs a GPU"),
+        (["--dtypes", "float16"], "--dtypes"),
+        (["--seconds", "0"], "--seconds must be a number above 0, not 0"),
+        (["--max-memory-gib", "nan"], "--max-memory-gib must be a number above 0"),
+    ],
+)
+def test_scans_refuse_values_of_no_use(flags, says):
+    with pytest.raises(UserError, match=says):
+        scans.resolved(parse(scans.Flags, args=flags), HERE, [], True)
+
+
+def test_scans_beside_a_scan_that_is_not_installed(monkeypatch):
+    monkeypatch.setattr(scan_programs, "find_spec", lambda _: None)
+    with pytest.raises(UserError, match="neither is installed"):
+        scans.compare(scans.Flags(against="torch"))
+
+
+def test_a_scan_of_ones_own_is_measured_beside_the_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(dispatch, "_NEEDS", dict(dispatch._NEEDS))
+    monkeypatch.setattr(scan_programs, "measure_roofline", lambda: Roofline(1e9, 1e9))
+    (tmp_path / "my.py").write_text(
+        "from selective_scan.xla import sequential\n"
+        "def mine(inputs, *, reverse):\n"
+        "    y, last = sequential(inputs, reverse=reverse)\n"
+        "    return 1.5 * y, last\n"
+    )
+    path = tmp_path / "r.json"
+    module = {"module": f"{tmp_path / 'my.py'}:mine", "implementations": ("mine",)}
+    try:
+        scans.compare(scans.Flags(**TINY | module, shape=("1,2,3,2",), out=path))
+    finally:
+        dispatch.SCANS.pop("mine", None)
+    document = json.loads(path.read_text())
+    assert "--module my.py:mine" in document["command"]
+    forward, _ = document["rows"]
+    assert forward["implementation"] == "mine"
+    assert forward["errors"]["y"] > 0.01
+    for flag, says in (
+        ("none.py:scan", "no such file; name a scan as FILE.py:FUNCTION"),
+        (f"{tmp_path / 'my.py'}:yours", "has no function 'yours'"),
+        (f"{tmp_path / 'my.py'}:sequential", "'sequential' is this package's own"),
+    ):
+        with pytest.raises(UserError, match=says):
+            scans.compare(scans.Flags(module=flag))
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    """Return the file of a tiny comparison, of which one shape was too large."""
+    path = tmp_path_factory.mktemp("scans") / "whole.json"
+    shapes = ("2,4,3,2", "1,8,3,2", "2,8,3,2", "2,512,16,16")
+    flags = scans.Flags(shape=shapes, max_memory_gib=1e-4, against="plain", out=path, **TINY)
+    scans.compare(flags)
+    return path
+
+
+def test_a_comparison_records_times_memory_and_errors(compared):
+    results = json.loads(compared.read_text())
+    flags = "--implementations tiled sequential --shape 2,4,3,2 --shape 1,8,3,2"
+    assert results["command"].startswith(f"python benchmarks/scans.py {flags}")
+    assert results["finished"]
+    assert len(results["rows"]) == 4 * 4 * 2
+    assert {row["implementation"] for row in results["rows"]} >= {*scan_programs.PLAIN}
+    for row in results["rows"]:
+        if row["length"] == 512:
+            assert row["status"] == "skipped"
+            assert "GiB may be used" in row["reason"]
+            continue
+        assert row["status"] == "measured", row
+        low, high = row["quartiles_seconds"]
+        assert 0 < row["min_seconds"] <= low <= row["median_seconds"] <= high
+        assert row["floor_share"] == pytest.approx(row["floor_seconds"] / row["median_seconds"])
+        assert row["memory_bytes"] == sum(row["memory"].values()) > 0
+        gradients = set(scan_programs.ORDER) if row["pass"] != "forward" else set()
+        assert set(row["errors"]) == {"y", *gradients}
+        assert max(row["errors"].values()) < 1e-5
+    page = compared.with_suffix(".md").read_text()
+    assert "## B 1, L 8, E 3, N 2, float32" in page
+    assert "sequential, forward: skipped: needs" in page
+    for axis in ("length", "batch"):
+        assert f"(whole-against-{axis}.png)" in page
+        picture = compared.with_name(f"whole-against-{axis}.png")
+        assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("spans", "fastest"),
+    [
+        ({"a": (1, 2), "b": (3, 4)}, "a"),
+        ({"a": (1, 3), "b": (2, 4)}, None),  # within noise
+        ({"a": (1, 2)}, None),  # alone
+        ({"a": None, "b": (3, 4), "c": (1, 2)}, "c"),
+    ],
+)
+def test_what_is_within_noise_is_not_set_off(spans, fastest):
+    rows = [
+        {
+            "implementation": name,
+            "quartiles_seconds": span,
+            "status": "measured" if span else "failed",
+        }
+        for name, span in spans.items()
+    ]
+    assert scans._fastest(rows) == fastest
+
+
+def test_a_scan_that_fails_or_is_wrong_stops_no_other(monkeypatch, tmp_path):
+    shape = Shape(2, 4, 3, 2)
+    problem = scan_programs.make_problem(shape, "float32")
+    right = {w: scan_programs.make_program("tiled", problem, w) for w in scan_programs.PASSES}
+
+    def scaled(factor, program):
+        def start(*arguments):
+            results = program.start(*arguments)
+            return results | {"y": results["y"] * factor}
+
+        return program._replace(start=start), 0
+
+    def make(name, problem, which, option):
+        program, needed = right[which]
+        if name == "no gradient" and which != "forward":
+            raise NotImplementedError("no gradient\nin /a/secret/place.py here")
+        if name == "large":
+            return program._replace(start=lambda *_: pytest.fail("was run")), 2**60
+        factors = {"wrong": 1.5, "mamba_ssm": 1.5, "nan": math.nan}
+        return scaled(factors[name], program) if name in factors else (program, needed)
+
+    monkeypatch.setattr(scan_programs, "make_program", make)
+    names = ("no gradient", "large", "wrong", "mamba_ssm", "nan", "right")
+    settings = scans.Settings((), (), names, 1e-3, None)
+    case = shape._asdict() | {"dtype": "float32"}
+    rows = scans.measure(case, settings, Roofline(1e9, 1e9), Record(tmp_path / "r", "", {}))
+    found = {(row["implementation"], row["pass"]): scans.held_to_tolerance(row) for row in rows}
+    forward, both = scan_programs.PASSES
+    assert found["no gradient", forward]["status"] == "measured"
+    failed = found["no gradient", both]
+    assert failed["reason"] == "NotImplementedError: no gradient in ... here"
+    assert (failed["status"], failed["median_seconds"]) == ("failed", None)
+    assert found["large", forward]["status"] == "skipped"
+    assert found["large", forward]["reason"].startswith("needs 1.07e+09 GiB")
+    wrong = found["wrong", both]
+    assert wrong["errors"]["y"] == pytest.approx(0.5, rel=1e-3)
+    assert wrong["errors"]["A"] < 1e-5
+    assert (wrong["status"], wrong["reason"]) == ("failed", "y is off by 5.0e-01")
+    assert found["mamba_ssm", both]["status"] == "measured"  # by others: only told
+    assert found["nan", forward]["reason"] == "ArithmeticError: not finite: y"
+    assert {found["right", which]["status"] for which in (forward, both)} == {"measured"}
+    assert scans.held_to_tolerance(wrong | {"errors": {"y": math.nan}})["status"] == "failed"

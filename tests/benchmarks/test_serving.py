@@ -1,0 +1,56 @@
+"""The benchmark of serving in small."""
+
+import json
+import math
+
+import pytest
+
+import serving
+from echojax.errors import UserError
+
+
+def test_serving(tmp_path, caplog):
+    path = tmp_path / "s.json"
+    flags = serving.Flags(quick=True, models=("sasrec",), max_memory_gib=0.5, out=path)
+    serving.bench(flags)
+    results = json.loads(path.read_text())
+    assert results["command"] == (
+        "python benchmarks/serving.py --models sasrec --max-memory-gib 0.5 --quick"
+    )
+    assert [(row["kind"], row["model"], row["catalogue"]) for row in results["rows"]] == [
+        ("encode", "sasrec", None),
+        ("encode", "sasrec", None),
+        ("event", "mamba4rec", None),
+        ("event", "mamba4rec", None),
+        ("top-k", None, 1000),
+        ("top-k", None, 2000),
+    ]
+    for row in results["rows"]:
+        assert row["status"] == "measured", row
+        assert 0 < row["min_seconds"] <= row["p50_seconds"] <= row["p99_seconds"]
+        assert row["repeats"] >= 3
+        assert row["memory_bytes"] > 0
+    assert "## One more event taken in, batch 2" in path.with_suffix(".md").read_text()
+    assert path.with_name("s-against-length.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ({"models": ("sasrek",)}, "unknown model in --models 'sasrek'; did you mean 'sasrec'"),
+        ({"streams": ("bert4rec",)}, "unknown model in --streams 'bert4rec'"),
+        ({"lengths": (5, 0)}, "--lengths must be 1 or more, not 0"),
+        ({"catalogues": (1,)}, "--catalogues must be 2 or more, not 1"),
+        ({"seconds": math.nan}, "--seconds must be a number above 0, not nan"),
+        ({"cores": 0}, "--cores must be from 1 to"),
+    ],
+)
+def test_serving_refuses_values_of_no_use(flags, says):
+    with pytest.raises(UserError, match=says):
+        serving.bench(serving.Flags(**flags))
+
+
+def test_growth_is_the_power_between_the_two_longest():
+    rows = [{"length": n, "p50_seconds": s} for n, s in ((10, 9.0), (4, 7.0), (20, 36.0))]
+    assert serving.growth(rows) == "length^2"
+    assert serving.growth([*rows[:1], {"length": 40, "p50_seconds": None}]) == "–"
