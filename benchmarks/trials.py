@@ -15,6 +15,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import jax
 import numpy as np
 
 import harness
@@ -23,7 +24,7 @@ from echojax.config import Config
 from echojax.machine import device_name
 from echojax.run_files import read_records
 from echojax.training.builders import read_data, resolved
-from echojax.training.members import KNOBS, one_device_per_core, train_members
+from echojax.training.members import KNOBS, train_members
 from harness import Row, log
 
 _TRAIN = Path(__file__).parent.parent / "experiments" / "train.py"
@@ -150,7 +151,7 @@ def work(text: str) -> None:
     if task["core"] is not None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[task["core"] :: 2])
     if task["devices"]:
-        one_device_per_core()
+        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))  # one a core
     use_compilation_cache()
     config = resolved(Config(**task["config"]))
     dataset, split = read_data(config)

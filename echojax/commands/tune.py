@@ -48,12 +48,10 @@ def main(words: list[str]) -> None:
     flags, config = read_flags(words, TuneFlags(), default_of)
     from echojax.compilation import use_compilation_cache
     from echojax.training.builders import resolved
-    from echojax.training.members import one_device_per_core
     from echojax.tuning.page import trials_table
     from echojax.tuning.search import default_folder, search
     from echojax.tuning.space import find_space
 
-    one_device_per_core()
     console = logged_terminal()
     use_compilation_cache()
     fixed = given_flags(words)

@@ -1,18 +1,17 @@
 """Several runs that differ in seed and continuous knobs, trained together, held at each validation.
 
 An accelerator's devices train all members at once, by ``vmap``. A CPU's core is busy with one:
-there every device trains one at a time, an epoch each, in one program that is compiled once;
-``one_device_per_core`` makes every core a device. A run that has stopped leaves the group and costs
-nothing: on a CPU the same program goes on, an accelerator's is compiled once for each size.
+there every device trains one at a time, an epoch each, in one program that is compiled once. A run
+that has stopped leaves the group and costs nothing: on a CPU the same program goes on, an
+accelerator's is compiled once for each size.
 """
 
 import dataclasses
 import logging
 import math
-import os
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,13 +68,6 @@ class Outcome:
     diverged: bool
     steps: int
     seconds: float
-
-
-def one_device_per_core() -> None:
-    """Make each core of a CPU a device, before JAX starts; afterwards it does nothing."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    with suppress(RuntimeError):
-        jax.config.update("jax_num_cpu_devices", cores or 1)
 
 
 def program_key(config: Config) -> Hashable:
