@@ -25,7 +25,7 @@ from echojax.errors import unknown_name
 from echojax.machine import device_name
 from echojax.mesh import one_device
 from echojax.models import MODELS, build_model
-from echojax.models.echomamba4rec import VARIANTS
+from echojax.models.echomamba4rec import VARIANT_OF_NAME
 from echojax.training.builders import (
     make_step,
     read_data,
@@ -39,7 +39,7 @@ from echojax.training.step import compile_step, create_state
 from harness import Row, log
 
 # EchoMamba4Rec in a variant other than its default, by name.
-_VARIANTS = {f"echomamba4rec-{name}": name for name in VARIANTS if name != Config.variant}
+_VARIANTS = {name: one for name, one in VARIANT_OF_NAME.items() if one != Config.variant}
 _TRAIN = Path(__file__).parent.parent / "experiments" / "train.py"
 
 

@@ -273,6 +273,8 @@ VARIANTS = {
     "causal": Corrections(causal_filter=True),
     "official": Corrections(*[False] * 6),
 }
+# A variant where models are told by one name: in recipes and measurements.
+VARIANT_OF_NAME = {f"echomamba4rec-{variant}": variant for variant in VARIANTS}
 ALL_COMPONENTS = Components()
 
 

@@ -17,14 +17,13 @@ from typing import Any
 from echojax.config import NOT_IN_SUITES, Config, misfit
 from echojax.errors import UserError, unknown_name
 from echojax.models import HEURISTICS, MODELS
-from echojax.models.echomamba4rec import VARIANTS
+from echojax.models.echomamba4rec import VARIANT_OF_NAME
 
 Flags = dict[str, Any]  # of train.py, with _ for -
 SPACE, TRIED = "space", "tried"
 
 _FOLDER = Path(__file__).parent
 _KINDS = typing.get_type_hints(Config)
-_OF_VARIANTS = [f"echomamba4rec-{variant}" for variant in VARIANTS]
 _DATA = [name for name in _KINDS if name.startswith("data")]
 
 
@@ -54,16 +53,18 @@ def read_tried(recipe: str, model: str, dataset: str | None) -> list[Flags] | No
     return _of_model(recipe, model, tables).get(TRIED)
 
 
-def read_space(path: Path, model: str, name: str) -> dict[str, Any]:
+def read_space(path: Path, model: str, name: str, variant: str | None = None) -> dict[str, Any]:
     """Return what a file says of the space to search for a model, by flag; it is not checked.
 
     Args:
         path: of recipes, or of a space alone.
         model: whose space: the file's, with what the model's own table changes.
         name: the flag that named the file, for errors.
+        variant: of the model, if it is not the default one.
     """
     common, tables = _read(path, name)
-    return common.get(SPACE, {}) | tables.get(model, {}).get(SPACE, {})
+    own = tables.get(f"{model}-{variant}", tables.get(model, {}))
+    return common.get(SPACE, {}) | own.get(SPACE, {})
 
 
 def included_recipes(dataset: str | None) -> Path | None:
@@ -89,7 +90,7 @@ def _read(path: Path, name: str) -> tuple[Flags, dict[str, Flags]]:
     tables = {key: one for key, one in content.items() if isinstance(one, dict) and key != SPACE}
     common = {key: value for key, value in content.items() if key not in tables}
     for model, table in tables.items():
-        if model not in (known := [*MODELS, *HEURISTICS, *_OF_VARIANTS]):
+        if model not in (known := [*MODELS, *HEURISTICS, *VARIANT_OF_NAME]):
             raise UserError(f"{path}: {unknown_name('model', model, known)}")
         check_flags(_flags(table), f"{path}, [{model}]", "a recipe")
         check_tried(table.get(TRIED, []), f"{path}, [{model}]")

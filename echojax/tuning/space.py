@@ -79,13 +79,13 @@ def find_space(
     """
     if file is not None:
         path, name = Path(file), "--space"
-        if not (entries := read_space(path, config.model, name)):
+        if not (entries := read_space(path, config.model, name, config.variant)):
             raise UserError(f"--space {file} has no [space] for {config.model}; write one")
         return check_space(entries, config, str(path), fixed)
     known = None if config.data_path else included_recipes(config.dataset)
     recipes = known if recipe in (None, "best") else Path(recipe)
     for place in (recipes, DEFAULT):
-        if place and (entries := read_space(place, config.model, "--recipe")):
+        if place and (entries := read_space(place, config.model, "--recipe", config.variant)):
             break
     return check_space(entries, config, str(place), fixed)
 

@@ -78,3 +78,14 @@ def test_something_is_left_to_search():
         check_space(space, config_of(), "mine.toml", fixed=["dropout"])
     with pytest.raises(UserError, match="popularity is not trained: there is nothing to search"):
         check_space(space, config_of("popularity"), "mine.toml")
+
+
+def test_a_variant_has_the_space_of_its_own_table(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        "[echomamba4rec.space]\ndropout = {low = 0, high = 0.5}\n"
+        "[echomamba4rec-causal.space]\nd_state = {choices = [8, 16]}\n"
+    )
+    plain, causal = (config_of("echomamba4rec", variant=one) for one in ("echojax", "causal"))
+    assert find_space(plain, file=str(path), recipe=None) == {"dropout": Range(0.0, 0.5)}
+    assert find_space(causal, file=str(path), recipe=None) == {"d_state": Choices([8, 16])}
