@@ -92,7 +92,12 @@ class Cut:
         outputs: dict[str, Output],
         scratch: dict[str, tuple[int, ...]],
     ) -> dict[str, Array]:
-        """Launch a kernel; see ``kernel.launch``."""
+        """Launch a kernel; see ``kernel.launch``. B and C get scratch where not float32."""
+        scratch = scratch | {
+            f"{name}_float32": (self.blocks.chunk, *self.blocks.column_shape)
+            for name in ("B", "C")
+            if name in inputs and inputs[name][0].dtype != jnp.float32
+        }
         return launch(kernel, self.options.softplus, self.blocks, inputs, outputs, scratch)
 
     def shared(self, *names: str, from_end: bool = False) -> dict[str, Input]:

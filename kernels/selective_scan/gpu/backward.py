@@ -51,6 +51,7 @@ def _backward_chunk(
     else:
         w = dy
     x = t * u
+    refs = blocks.in_float32(refs)
     refs.t[...] = t
     refs.x[...] = x
     refs.w[...] = w
@@ -138,6 +139,7 @@ def _arrives_chunk(
     if hasattr(refs, "z"):
         z = jnp.where(chunk.mask, blocks.tile_of(refs.z), 0.0)
         w *= z * sigmoid(z)
+    refs = blocks.in_float32(refs)
     refs.t[...] = t
     refs.w[...] = w
     blocks.sync()

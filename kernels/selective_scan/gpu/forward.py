@@ -91,6 +91,7 @@ def _forward_chunk(
     chunk = Chunk(blocks, refs, refs.visit)
     u = jnp.where(chunk.mask, blocks.tile_of(refs.u), 0.0)
     _, t = time_steps(blocks, refs, chunk, use_softplus, carry["bias"])
+    refs = blocks.in_float32(refs)
     refs.t[...] = t
     refs.x[...] = t * u
     blocks.sync()
@@ -127,6 +128,7 @@ def _ends_chunk(blocks: Blocks, refs: SimpleNamespace, use_softplus: bool, carry
     """
     chunk = Chunk(blocks, refs, refs.visit)
     _, t = time_steps(blocks, refs, chunk, use_softplus, carry["bias"])
+    refs = blocks.in_float32(refs)
     refs.t[...] = t
     refs.x[...] = jnp.where(chunk.mask, t * blocks.tile_of(refs.u), 0.0)
     blocks.sync()
