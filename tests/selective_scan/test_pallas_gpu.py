@@ -95,16 +95,16 @@ def test_without_the_last_state_the_rest_is_the_same():
     arrays = float32(inputs((2, 19, 5, 3)))
     lengths = arrays.pop("lengths")
 
-    def values(arrays, last):
+    def values(last, arrays):
         given = ScanInputs(**arrays, lengths=lengths)
-        return interpreted(given, softplus=True, reverse=True, segments=2, last=last)
+        return interpreted(given, softplus=True, reverse=True, segments=2, last=last)[0]
 
-    both = jax.jit(
-        lambda arrays: [jax.vjp(lambda x: values(x, last)[0], arrays) for last in (True, False)]
-    )
+    @jax.jit
+    def both(arrays):
+        return [jax.vjp(partial(values, last), arrays) for last in (True, False)]
+
     (y, back), (y_only, back_only) = both(arrays)
     jax.tree.map(np.testing.assert_array_equal, (y_only, back_only(y)), (y, back(y)))
-    assert not np.any(values(arrays, False)[1])
 
 
 def test_very_small_time_steps_keep_their_precision():
