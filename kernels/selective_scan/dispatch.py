@@ -24,7 +24,7 @@ from selective_scan.platforms import lowered_later, only_for
 
 Inputs = TypeVar("Inputs", bound=tuple[Any, ...])
 Tree = TypeVar("Tree")
-Size = tuple[int, int, int, int]  # B, L, E, N
+Size = tuple[int, ...]  # B, L, E, N
 
 
 def implementations() -> dict[str, str | None]:
@@ -159,9 +159,10 @@ def resolve_implementation(
     }
     plain = "tiled"
     if size is not None and all(isinstance(n, int) for n in size):
-        device, platform = jax.devices()[0], _platform()
-        here = ("cpu", "cpu") if platform in kernels else (platform, device.device_kind)
-        plain = measured.fastest(*here, size, _PLAIN)
+        here, kind = _platform(), jax.devices()[0].device_kind
+        if here in kernels:
+            here = kind = "cpu"
+        plain = measured.fastest(here, kind, size, _PLAIN)
     return kernels | {None: plain}
 
 

@@ -12,9 +12,7 @@ _OTHERS = {"cuda": "NVIDIA H200"}
 _SLOWER = 1.1  # times the fastest: as good as that, so memory decides
 
 
-def fastest(
-    platform: str, kind: str, size: tuple[int, int, int, int], able: Collection[str]
-) -> str:
+def fastest(platform: str, kind: str, size: tuple[int, ...], able: Collection[str]) -> str:
     """Return the scan to take, by the times with the backward pass at the nearest measured size.
 
     Among those that take at most a tenth longer than the fastest it is the one with least memory.
