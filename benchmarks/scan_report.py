@@ -17,10 +17,14 @@ from scan_programs import FORMULA, PASSES, SECOND, TOKEN
 
 _CASE = (*Shape._fields, "dtype", "decays")
 _TIMES = ("forward ms", "ns each", "% of floor", "with backward ms", "ns each", "% of floor")
-_ERRORS = ("value error", "gradient error", "an element's error", "second derivative's error")
+_ERRORS = ("values", "gradients", "an element", "second derivatives")
 COLUMNS: tuple[Column | str, ...] = (
     "",
     *(Column(header, show=number) for header in (*_TIMES, "MiB", "compile s")),
+)
+_ERROR_COLUMNS = (
+    Column("", "left"),
+    Column("scan", "left"),
     *(Column(header, show=".1e") for header in _ERRORS),
 )
 _TOKEN_COLUMNS: tuple[Column | str, ...] = (
@@ -37,7 +41,7 @@ _METHOD = (
     "arguments, outputs and temporary arrays. "
     "Errors are the largest absolute difference from a float64 oracle over the largest absolute "
     "expected value, on a few evenly spread batch entries and channels of the very program that "
-    "is timed, at whole length; the gradient error is the worst over all arguments. An element's "
+    "is timed, at whole length, of gradients the worst over all arguments. An element's "
     "error is its own over the sum of its terms' absolute values, the worst of all values and "
     "gradients, so that small elements count as large ones do. Second derivatives are the Hessian "
     "of a weighted sum of y times the arguments, against central differences of the oracle's "
@@ -158,8 +162,8 @@ def _best(rows: Sequence[Row]) -> str | None:
 
 
 def tables(rows: Sequence[Row]) -> list[Table]:
-    """Return the tables: one of each size, dtype and decays, and one of all tokens."""
-    found = []
+    """Return the tables: one of each size, dtype and decays, one of errors, one of tokens."""
+    found, errors = [], []
     for title, own in _cases([row for row in rows if row["pass"] != TOKEN]):
         best = set()
         for machine in dict.fromkeys(row.get("machine") for row in own):
@@ -168,9 +172,14 @@ def tables(rows: Sequence[Row]) -> list[Table]:
                 names = fastest(same)
                 if len(names) == 1 < len(same):
                     best.add((machine, which, *names))
-        labels = dict.fromkeys(map(_label, own))
-        lines = [_line(label, [r for r in own if _label(r) == label], best) for label in labels]
+        scans: dict[str, list[Row]] = {}
+        for row in own:
+            scans.setdefault(_label(row), []).append(row)
+        lines = [_line(name, same, best) for name, same in scans.items()]
         found.append(Table(COLUMNS, lines, title, _not_measured(own)))
+        errors += [[title, name, *_errors(same)] for name, same in scans.items()]
+    if errors := [line for line in errors if any(line[2:])]:
+        found.append(Table(_ERROR_COLUMNS, errors, "Errors"))
     tokens = [row for row in rows if row["pass"] == TOKEN]
     if tokens:
         found.append(
@@ -188,9 +197,13 @@ def _not_measured(rows: Sequence[Row]) -> list[str]:
 
 
 def _quartiles(row: Row) -> tuple[float, float]:
-    """Return what half of the times lie between, in milliseconds; the median in earlier files."""
+    """Return what half of the times lie between, in milliseconds.
+
+    Earlier files have none: there, from the least to the median.
+    """
     found = row.get("queued_quartiles_seconds") or row.get("quartiles_seconds")
-    low, high = found or 2 * [device_seconds(row)]
+    middle = device_seconds(row)
+    low, high = map(float, found or (row.get("min_seconds") or middle, middle))
     return 1e3 * low, 1e3 * high
 
 
@@ -217,11 +230,18 @@ def _line(label: str, rows: Sequence[Row], best: set[tuple[Any, ...]]) -> list[A
         key = (row.get("machine"), which, row["implementation"])
         time = Cell(number(1e3 * device_seconds(row)), _spread(row), best=key in best)
         line += [time, row["ns_per_element"], row["floor_share"] and 100 * row["floor_share"]]
+    whole = by_pass.get(PASSES[1], rows[-1])
+    memory = whole["memory_bytes"]
+    return [*line, memory and memory / 2**20, whole["compile_seconds"]]
+
+
+def _errors(rows: Sequence[Row]) -> list[float | None]:
+    """Return the errors of values, gradients, an element and second derivatives."""
+    by_pass = {row["pass"]: row for row in rows}
     whole, second = by_pass.get(PASSES[1], rows[-1]), by_pass.get(SECOND, {})
-    errors, memory = dict(whole["errors"] or {}), whole["memory_bytes"]
-    line += [memory and memory / 2**20, whole["compile_seconds"], errors.pop("y", None)]
-    line += [_worst(errors), _worst(whole.get("element_errors")), _worst(second.get("errors"))]
-    return line
+    errors = dict(whole["errors"] or {})
+    elements, seconds = whole.get("element_errors"), second.get("errors")
+    return [errors.pop("y", None), *map(_worst, (errors, elements, seconds))]
 
 
 def _worst(errors: dict[str, float] | None) -> float | None:
