@@ -233,7 +233,8 @@ def bidirectional_scan(
         like = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct((2, *x.shape), x.dtype), results_like(one)
         )
-        y, last = run_by(implementation, run, like, inputs)
+        size = (*one.u.shape, one.A.shape[-1])
+        y, last = run_by(implementation, run, like, inputs, size)
     return (y, last) if return_last_state else y
 
 
