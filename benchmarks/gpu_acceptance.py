@@ -161,6 +161,8 @@ def run_scans(section: str, flags: Flags, path: Path, torch: bool) -> list[Row]:
     if not done.finished:
         end = {"status": "skipped", "reason": NO_TIME}
     rows = [{"section": section} | scans.held_to_tolerance(row) for row in done.rows]
+    if section in ("after", "before"):  # side by side in the tables
+        rows = [row | {"implementation": f"{row['implementation']}, {section}"} for row in rows]
     return [*rows, {"section": section, "name": "all"} | end]
 
 
