@@ -57,9 +57,6 @@ def fetch(origin: Origin, folder: Path, verify: Callable[[Path], None]) -> Path:
         folder: Where to.
         verify: Raises ``UserError`` when content of known checksum or none, under a temporary
             name, is not what is wanted.
-
-    Raises:
-        UserError: The file cannot be fetched or is not what it should be; nothing is left of it.
     """
     pooch.get_logger().setLevel("WARNING")  # one line is logged by who asks for the file
 

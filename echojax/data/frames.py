@@ -32,9 +32,6 @@ def read_frame(
             of users, items and times.
         columns: Which columns are used, and how.
         title: The name of a column of titles.
-
-    Raises:
-        UserError: A column is missing, or holds something else than ids or times.
     """
     if isinstance(frame, list | tuple) and len(frame) in (2, 3):
         frame = dict(zip(("user", "item", "time"), frame, strict=False))
@@ -85,11 +82,7 @@ def _sample(frame: Any, key: Any) -> list[str]:
 
 
 def column_of(frame: Any, key: Any, *, times: bool = False) -> pl.Series:
-    """Return a column: text, numbers or dates.
-
-    Raises:
-        UserError: It holds something else, or text and numbers.
-    """
+    """Return a column: text, numbers or dates."""
     name = str(key)
     try:
         values = frame[key]

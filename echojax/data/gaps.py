@@ -22,11 +22,7 @@ def log_gaps(times_L: np.ndarray, unit: float) -> np.ndarray:
 
 
 def with_gaps(dataset: Dataset, split: Split) -> Split:
-    """Return a split whose examples have gaps; their unit is in its facts too.
-
-    Raises:
-        UserError: the data has no times, or all are equal.
-    """
+    """Return a split whose examples have gaps; their unit is in its facts too."""
     if dataset.fingerprint.get("time") == "position":
         raise UserError(
             f"--time-gaps needs times and {dataset.name} has only positions; leave it out"

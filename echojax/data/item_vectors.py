@@ -68,9 +68,6 @@ def read_item_vectors(path: Path | str, *, item: str | None = None) -> ItemVecto
     Args:
         path: the file.
         item: the column of ids, where a table has one of that name; else it is one of the usual.
-
-    Raises:
-        UserError: there is no such file, or it does not hold one vector of finite numbers an id.
     """
     path, name = Path(path), f"--item-vectors {path}"
     if not path.is_file():
@@ -105,9 +102,6 @@ def vectors_of_frame(
             (N, F).
         item: the column of ids, where there is one of that name; else it is one of the usual.
         name: what errors name.
-
-    Raises:
-        UserError: it does not hold one vector of finite numbers an id.
     """
     if isinstance(frame, tuple | list) and len(frame) == 2:
         frame = {"item": frame[0], "vector": frame[1]}
@@ -201,11 +195,7 @@ def _checked(name: str, ids_N: np.ndarray, vectors: np.ndarray) -> ItemVectors:
 
 
 def load_kept(path: Path) -> ItemVectors:
-    """Return the vectors that a run keeps, as they are.
-
-    Raises:
-        UserError: they are damaged or missing.
-    """
+    """Return the vectors that a run keeps, as they are."""
     try:
         arrays = load_arrays(path)
         kept = _from_arrays(str(path), arrays)
@@ -230,9 +220,6 @@ def with_item_vectors(
         counts_V: events of each item in training.
         given: the vectors.
         name: what errors name.
-
-    Raises:
-        UserError: an item of the data has no vector.
     """
     row_of = {item: row for row, item in enumerate(given.ids_N.tolist())}
     ids = dataset.item_ids[1:].tolist()

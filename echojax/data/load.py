@@ -99,11 +99,7 @@ def load_dataset(
 def find_files(
     name: str, *, data_path: DataPath | None, data_dir: Path | str | None, columns: Columns
 ) -> tuple[str, list[TextFile]]:
-    """Return what a data set is called, and its files; none of what is generated or registered.
-
-    Raises:
-        UserError: There are none, or columns are given for data whose own are known.
-    """
+    """Return what a data set is called, and its files; none of what is generated or registered."""
     if data_path is not None:
         files = _own_files(data_path)
         return _name(data_path, files), files
@@ -128,11 +124,7 @@ def _titled(
     title_column: str | None = None,
     item_column: str | None = None,
 ) -> Dataset:
-    """Return a data set with its items' titles; none where those beside the data are damaged.
-
-    Raises:
-        UserError: ``items_path`` cannot be read, or has other items.
-    """
+    """Return a data set with its items' titles; none where those beside the data are damaged."""
     if items_path is None:
         if title_column is not None:
             raise UserError("--title-column names a column of --items-path; give one")

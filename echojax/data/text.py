@@ -103,11 +103,7 @@ def words(line: bytes) -> list[bytes]:
 
 
 def first_bytes(file: TextFile) -> bytes:
-    """Return how a file itself begins, whatever it holds.
-
-    Raises:
-        UserError: The file is missing or unreadable.
-    """
+    """Return how a file itself begins, whatever it holds."""
     with reading(file), file.path.open("rb") as raw:
         return raw.read(16)
 
@@ -141,10 +137,6 @@ def read_blocks(file: TextFile, block_bytes: int = BLOCK_BYTES) -> Iterator[Bloc
 
     A first byte pair 1f 8b means gzip, whatever the name says; other kinds are refused by name.
     Memory stays bounded by the block and ``MAX_LINE_BYTES``.
-
-    Raises:
-        UserError: The file is missing, unreadable, empty, a broken archive, no UTF-8 text, or
-            expands suspiciously far.
     """
     line, empty = 1, True
     with reading(file), ExitStack() as stack:

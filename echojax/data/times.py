@@ -81,9 +81,6 @@ class Times:
         """Return the times of all blocks, and in words what they are (None: no usual times).
 
         They are float64, or int64 where float64 would make some of them equal.
-
-        Raises:
-            UserError: A date is too far from 1970 for the unit of the others.
         """
         if not self._dates:
             whole = all(block.dtype == np.int64 for block in self._numbers)

@@ -57,9 +57,6 @@ def read_titles(
         path: The file; it names its columns.
         item: The column of item ids, where it has no usual name.
         titles: The columns of the title; by default a title and, where there is one, a year.
-
-    Raises:
-        UserError: The file cannot be read, or has no such columns.
     """
     found = _read(TextFile(Path(path)), item, titles)
     if not found:

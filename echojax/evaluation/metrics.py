@@ -47,9 +47,6 @@ def named_metrics(
         metrics: one or several, such as "recall", "recall@3" and "ece"; ``None``: those that every
             run reports, and those registered.
         cutoffs: of the metrics that are given without one.
-
-    Raises:
-        UserError: there is no such metric, or a cutoff is not a whole number from 1.
     """
     if not cutoffs:
         raise UserError("--ks names no cutoff; give one or more, such as 5,10")
@@ -146,9 +143,6 @@ def mean_metrics(
         rank_M: ranks of the targets.
         names: full names (``None``: those that every run reports, and those registered).
         items: how many there are; no cutoff may be beyond (``None``: any may).
-
-    Raises:
-        UserError: a cutoff is beyond the number of items.
     """
     names = named_metrics() if names is None else names
     if items is not None:
@@ -214,9 +208,6 @@ def measure(
 
     Returns:
         each metric; ``interval``: of those that are means over examples; ``examples``.
-
-    Raises:
-        UserError: the calibration is asked for of scores that are no logits.
     """
     values: dict[str, float] = {}
     for k in sorted({cutoff_of(name) for name in names if _of_lists(name)}):

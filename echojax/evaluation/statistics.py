@@ -96,17 +96,13 @@ def holm(p_N: Sequence[float]) -> list[float]:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A metric over seeds.
+    """A metric over seeds."""
 
-    Attributes:
-        mean: over examples and seeds.
-        interval: 95 %, by the bootstrap over users of each user's mean over seeds; ``None`` where
-            the ranks are not kept.
-        spread: standard deviation between seeds (n - 1); ``None`` of a single one.
-    """
-
-    mean: float
+    mean: float  # over examples and seeds
+    # 95 %, by the bootstrap over users of each user's mean over seeds; ``None`` where the ranks are
+    # not kept.
     interval: tuple[float, float] | None = None
+    # Standard deviation between seeds (n - 1); ``None`` of a single one.
     spread: float | None = None
 
 

@@ -11,17 +11,11 @@ from jax import Array
 
 
 class Tile(NamedTuple):
-    """Scores of neighbouring items.
+    """Scores of neighbouring items."""
 
-    Attributes:
-        item_C: the columns' items, int32.
-        candidate_C: whether a column is to be ranked in this tile.
-        score_BxC: float32.
-    """
-
-    item_C: Array
-    candidate_C: Array
-    score_BxC: Array
+    item_C: Array  # the columns' items, int32
+    candidate_C: Array  # whether a column is to be ranked in this tile
+    score_BxC: Array  # float32
 
 
 def score_tile(
@@ -55,15 +49,10 @@ def without(excluded_BxS: Array, tile: Tile) -> Array:
 
 
 class Top(NamedTuple):
-    """The K best items so far in falling order of score, equal ones by number.
+    """The K best items so far in falling order of score, equal ones by number."""
 
-    Attributes:
-        score_BxK: float32; minus infinity where fewer than K were found.
-        item_BxK: int32; 0 there.
-    """
-
-    score_BxK: Array
-    item_BxK: Array
+    score_BxK: Array  # float32; minus infinity where fewer than K were found
+    item_BxK: Array  # int32; 0 there
 
 
 def no_top(batch: int, k: int) -> Top:

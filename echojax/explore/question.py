@@ -15,19 +15,12 @@ _ITEMS = 2_000
 
 @dataclass(frozen=True)
 class Question:
-    """One question; empty where nothing was asked.
+    """One question; empty where nothing was asked."""
 
-    Attributes:
-        user: a user of the data set, or "".
-        history: item ids, oldest first, where no user was picked.
-        k: how many recommendations.
-        item: whose score is to be explained; "" for the best one.
-    """
-
-    user: str = ""
-    history: tuple[str, ...] = ()
-    k: int = 10
-    item: str = ""
+    user: str = ""  # a user of the data set, or ""
+    history: tuple[str, ...] = ()  # item ids, oldest first, where no user was picked
+    k: int = 10  # how many recommendations
+    item: str = ""  # whose score is to be explained; "" for the best one
 
     @property
     def is_empty(self) -> bool:
@@ -44,11 +37,7 @@ class Question:
 
 
 def read_question(values: Mapping[str, str]) -> Question:
-    """Return the question of an address.
-
-    Raises:
-        UserError: a value is empty or too long, or k is no number from 1 to 100.
-    """
+    """Return the question of an address."""
     for name in ("user", "history", "k", "item"):
         if len(values.get(name, "")) > CHARACTERS:
             raise UserError(f"{name} is longer than {CHARACTERS:,} characters; shorten it")

@@ -41,11 +41,7 @@ class Comparison(msgspec.Struct):
 
 
 def scan_page(path: Path, **navigation: Any) -> str:
-    """Return the page, with the figures in the file's folder.
-
-    Raises:
-        UserError: the file is missing, damaged or no comparison.
-    """
+    """Return the page, with the figures in the file's folder."""
     comparison = read_record(path, Comparison)
     machine = comparison.machine
     return render(

@@ -154,11 +154,7 @@ class _Protocol(H11Protocol):
 
 
 def listen(port: int) -> socket.socket:
-    """Return a socket on the loopback interface; port 0 takes a free one.
-
-    Raises:
-        UserError: the port is taken or not allowed.
-    """
+    """Return a socket on the loopback interface; port 0 takes a free one."""
     if not 0 <= port < 2**16:
         raise UserError(f"--port must be from 0 to 65535, not {port}")
     try:

@@ -32,9 +32,6 @@ def place_of(words: list[str]) -> Place | None:
     """Return the place that a command line, or a cluster's launcher, gives to this process.
 
     ``None`` where it is the only one.
-
-    Raises:
-        UserError: flags that name no place.
     """
     coordinator = flag_value("--coordinator", words)
     hosts, host = _number("--num-processes", words, least=1), _number("--process-id", words)
@@ -92,11 +89,7 @@ def _number(name: str, words: list[str], least: int | None = None) -> int | None
 
 
 def _in_cluster() -> bool:
-    """Say whether a launcher has started several processes in a way that JAX recognises.
-
-    Raises:
-        UserError: Slurm has room for several tasks, and nobody has started them.
-    """
+    """Say whether a launcher has started several processes in a way that JAX recognises."""
     several = _count("OMPI_COMM_WORLD_SIZE") > 1 or _count("SLURM_STEP_NUM_TASKS") > 1
     if not several and _count("SLURM_NTASKS") > 1 and "SLURM_STEP_NUM_TASKS" not in os.environ:
         tasks = os.environ["SLURM_NTASKS"]

@@ -72,19 +72,12 @@ def drawing_style() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure with the words around it.
+    """A figure with the words around it."""
 
-    Attributes:
-        name: of its file, without a suffix; also keeps the ids of several on one page apart.
-        title: above it.
-        caption: below it; with the title what is to be seen, for those who cannot see it.
-        figure: drawn within ``drawing_style``.
-    """
-
-    name: str
-    title: str
-    caption: str
-    figure: Figure
+    name: str  # of its file, without a suffix; also keeps the ids of several on one page apart
+    title: str  # above it
+    caption: str  # below it; with the title what is to be seen, for those who cannot see it
+    figure: Figure  # drawn within ``drawing_style``
 
     def inline(self) -> Markup:
         """Return SVG for a page, in the page's colours."""

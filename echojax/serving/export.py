@@ -218,9 +218,6 @@ def _filling(output: Path) -> Iterator[Path]:
 
     Whatever ends it early, ``output`` stays as it was; a process that is killed leaves at most a
     folder ``.new.*`` in it. The folder itself stays: it may be a container's volume.
-
-    Raises:
-        UserError: nothing can be written there.
     """
     made = not output.exists()
     try:

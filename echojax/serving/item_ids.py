@@ -63,11 +63,7 @@ class ItemIds:
         return len(self.item_ids_V)
 
     def number(self, item: object) -> int:
-        """Return the item's number; 0 where it is unknown.
-
-        Raises:
-            UserError: an unknown float, as pandas makes of the ids in a column with gaps.
-        """
+        """Return the item's number; 0 where it is unknown."""
         number = self._number.get(str(item), 0)
         if not number and isinstance(item, float | np.floating):
             raise UserError(f"item {item} is a float, not an id; write ids as text or integers")
@@ -80,11 +76,7 @@ class ItemIds:
         return known, found.size - known.size
 
     def timed(self, history: Iterable[object], unit: float) -> tuple[np.ndarray, np.ndarray, int]:
-        """Return what ``numbers`` does of pairs (item, time), and the known items' log gaps.
-
-        Raises:
-            UserError: an item has no time, or an earlier one than the item ahead of it.
-        """
+        """Return what ``numbers`` does of pairs (item, time), and the known items' log gaps."""
         items, times = list[object](), list[int | float]()
         for event in history:
             pair = event if isinstance(event, tuple | list) and len(event) == 2 else (event, None)

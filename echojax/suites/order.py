@@ -18,11 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def read_certificates(out: Path) -> dict[str, Certificate]:
-    """Return what a suite's folder holds, by data set.
-
-    Raises:
-        UserError: the file is damaged.
-    """
+    """Return what a suite's folder holds, by data set."""
     path = out / FILE
     try:
         return msgspec.json.decode(path.read_bytes(), type=dict[str, Certificate])

@@ -38,9 +38,6 @@ def evaluate_if_missing(folder: Path, data_dir: str | None) -> bool:
 
     Returns:
         whether it did.
-
-    Raises:
-        UserError: the run's data or checkpoint are gone.
     """
     if read_alternatives(folder):
         return False

@@ -119,22 +119,14 @@ class Evaluation:
 
 @dataclass(frozen=True, eq=False)
 class RunResult:
-    """A finished run.
+    """A finished run."""
 
-    Attributes:
-        results: ``results.json``; its ``config`` has the flags that there were, under their names
-            of today.
-        ranks: by whether seen items are left out of the full ranking.
-        protocols: the same checkpoint's test metrics under several protocols.
-        analysis: the bytes of ``insight.npz``, where there is one.
-        digest: tells whether the files of the folder have changed.
-    """
-
+    # ``results.json``; its ``config`` has the flags that there were, under their names of today.
     results: dict[str, Any]
-    ranks: dict[bool, Ranks | None]
-    protocols: list[dict[str, Any]]
-    analysis: bytes | None
-    digest: str
+    ranks: dict[bool, Ranks | None]  # by whether seen items are left out of the full ranking
+    protocols: list[dict[str, Any]]  # the same checkpoint's test metrics under several protocols
+    analysis: bytes | None  # the bytes of ``insight.npz``, where there is one
+    digest: str  # tells whether the files of the folder have changed
     evaluations: dict[Protocol | None, Evaluation] = field(init=False, default_factory=dict)
     """By protocol; ``None``: the run's own."""
 
@@ -321,11 +313,7 @@ def _write(path: Path, frame: pl.DataFrame) -> None:
 
 
 def read_run_folder(folder: Path) -> RunResult:
-    """Return the result of a finished run.
-
-    Raises:
-        UserError: a file of its folder is missing or damaged.
-    """
+    """Return the result of a finished run."""
     results, digest = read_results(folder / "results.json"), digest_of(folder)
     limits = {name: results["config"][name] for name in LIMITS if name in results["config"]}
     # config.json has the limits of the first start, the results those of the last.
