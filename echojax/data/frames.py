@@ -24,14 +24,9 @@ _NOTHING = ("NoneType", "NAType", "NaTType")  # types of None, pandas.NA and pan
 def read_frame(
     frame: Any, columns: Columns, title: str | None = None
 ) -> tuple[Events, dict[str, str]]:
-    """Return the events of a frame, and titles by item id.
+    """Return the events of a frame, as ``Dataset.from_frame`` takes it, and titles by item id.
 
-    Args:
-        frame: Anything with columns, which are read through ``numpy.asarray(frame[name])``: a
-            frame of pandas or polars, an Arrow table, a mapping of arrays; or two or three arrays,
-            of users, items and times.
-        columns: Which columns are used, and how.
-        title: The name of a column of titles.
+    ``title`` is the name of their column.
     """
     if isinstance(frame, list | tuple) and len(frame) in (2, 3):
         frame = dict(zip(("user", "item", "time"), frame, strict=False))

@@ -140,14 +140,9 @@ class MissingColumnError(UserError):
 def with_titles(
     file: object, layout: Layout, rows: Fields, columns: Columns, titles: Sequence[str] = ()
 ) -> Layout:
-    """Return a layout with the item's column and those of its title.
+    """Return a layout with the item's column and those of its title, the columns ``titles``.
 
-    Args:
-        file: What errors name.
-        layout: The layout.
-        rows: The first rows.
-        columns: Names the item's column, where it has no usual name.
-        titles: Names those of the title; by default a title and, where there is one, a year.
+    By default these are a title and, where there is one, a year. ``file`` is what errors name.
     """
     names = layout.names
     item = item_column(names, columns.item)

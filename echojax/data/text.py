@@ -83,11 +83,6 @@ class Block:
     data: bytes  # UTF-8 without NUL and CRLF; the last byte is a newline
     first_line: int  # its number in the file, from 1
 
-    def error(self, position: int, problem: str) -> UserError:
-        """Return the error for ``problem`` at byte ``position``, naming file and line."""
-        number = self.first_line + self.data.count(b"\n", 0, position)
-        return line_error(self.file, number, problem)
-
 
 def line_error(file: TextFile, line: int, problem: str) -> UserError:
     """Return the error for ``problem`` at a line of a file."""
@@ -222,15 +217,15 @@ def _whole_lines(file: TextFile, stream: _Reads, size: int, limit: int | None) -
 
 
 def _checked(block: Block) -> Block:
-    data = block.data
-    if (nul := data.find(b"\0")) >= 0:
-        raise block.error(nul, "holds a NUL byte; not a UTF-8 text file")
-    if not data.isascii():
+    data, problem = block.data, "holds a NUL byte; not a UTF-8 text file"
+    if (bad := data.find(b"\0")) < 0 and not data.isascii():
         try:
             data.decode("utf-8")
         except UnicodeDecodeError as error:
-            problem = f"byte 0x{data[error.start]:02x} is not UTF-8; convert the file with iconv"
-            raise block.error(error.start, problem) from None
+            bad = error.start
+            problem = f"byte 0x{data[bad]:02x} is not UTF-8; convert the file with iconv"
+    if bad >= 0:
+        raise line_error(block.file, block.first_line + data.count(b"\n", 0, bad), problem)
     if b"\r" in data:  # Windows ends lines by CR LF, and files converted twice by CR CR LF
         data = data.replace(b"\r\r\n", b"\n").replace(b"\r\n", b"\n")
     return Block(block.file, data, block.first_line)

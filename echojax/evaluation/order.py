@@ -1,7 +1,6 @@
 """The order certificate of a data set: how far ties and rounded times decide what is measured."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Annotated
 
 import msgspec
@@ -9,12 +8,11 @@ import numpy as np
 import polars as pl
 from scipy.special import gammaln
 
-from echojax.data import Dataset, Examples, leave_one_out
+from echojax.data import Dataset, leave_one_out
 from echojax.evaluation.baselines import rank_by, scorer
-from echojax.evaluation.metrics import metric_names, metrics_of
+from echojax.evaluation.metrics import SHOWN, example_metrics
 from echojax.models.heuristic import LaggedCount, Markov
 
-METRICS = ("hr@10", "ndcg@10")
 MODELS = {"markov": Markov, "lagged_count": LaggedCount}
 SEEDS = (0, 1, 2)  # of random orders
 _SHOWN = 10  # newest items; these models read fewer
@@ -142,13 +140,12 @@ def agreement(dataset: Dataset) -> tuple[float, float] | None:
 
 
 def _scores(dataset: Dataset, ranked_M: np.ndarray) -> np.ndarray:
-    """Return ``METRICS`` of each of ``MODELS``, (M, F)."""
+    """Return HR@10 and NDCG@10 of each of ``MODELS``, (M, F)."""
     split = leave_one_out(dataset, _SHOWN)
-    some = {name: getattr(split.test, name)[ranked_M] for name in ("start_M", "target_M", "user_M")}
-    tests: Examples = replace(split.test, **some)
-    columns, scores = [metric_names().index(name) for name in METRICS], []
+    tests = split.test.at(ranked_M)
+    scores = []
     for model in MODELS.values():
         score = scorer(model(split.train, dataset.num_items))
         rank_M = rank_by(score, tests, dataset.num_items, exclude_seen=False).rank_M
-        scores.append(metrics_of(rank_M).mean(axis=0)[columns])
+        scores.append(example_metrics(rank_M, SHOWN).mean(axis=0))
     return np.array(scores)

@@ -34,7 +34,12 @@ def answers(question: Question, runs: Sequence[ExploredRun]) -> dict[str, Any]:
         known = run.recommender.item_ids.number(item) > 0
         notes = _notes(run, answer, len(history), question.k)
         if following:
-            notes.append(_what_came_next(run, answer, following))
+            found = answer.item_ids
+            place = f"number {found.index(following) + 1} here" if following in found else ""
+            notes.append(
+                "The user's held-out last item, what came next in the data: "
+                f"{run.titles.get(following, following)}, {place or 'not among these'}."
+            )
         if item and not known:
             notes.append(f"Item {item[:50]!r} is unknown to this run: not explained.")
         by_model = answer.by == "model"
@@ -81,11 +86,3 @@ def _notes(run: ExploredRun, answer: Recommendation, total: int, k: int) -> list
         f"Read: {newest}{read} of the history's {total} items. Score: the model's logit, higher is "
         "better. Items of the history are left out.",
     ]
-
-
-def _what_came_next(run: ExploredRun, answer: Recommendation, item: str) -> str:
-    place = f"number {answer.item_ids.index(item) + 1} here" if item in answer.item_ids else ""
-    return (
-        "The user's held-out last item, what came next in the data: "
-        f"{run.titles.get(item, item)}, {place or 'not among these'}."
-    )

@@ -92,9 +92,7 @@ class ExploredRun:
     def events(self, history: Sequence[object], item: str) -> list[Event]:
         """Return the events that the model reads, newest first, and how they moved a score.
 
-        Args:
-            history: as ``understood``, oldest first; items unknown to the run are skipped.
-            item: whose score; known to the run.
+        ``history`` is as ``understood``, and ``item``, whose score it is, known to the run.
         """
         ids = self.recommender.item_ids
         numbers, gaps_L, _ = self.recommender.events(history)

@@ -47,12 +47,9 @@ _HEADERS = {
 def make_app(runs: Sequence[ExploredRun], scans: Path | None) -> Starlette:
     """Return the page as an ASGI application.
 
-    What it shows names no folder of this machine: errors in files go to the log.
-
-    Args:
-        runs: one or two; a user is picked from the data of the first.
-        scans: the JSON file of a comparison of scans, read anew for each visit; ``None``: no such
-            page.
+    What it shows names no folder of this machine: errors in files go to the log. A user is picked
+    from the data of the first of one or two runs. The JSON file of a comparison of scans is read
+    anew for each visit.
     """
     reports = {f"/runs/{number}": run for number, run in enumerate(runs, 1)}
     links = {"/": "Ask", **{address: run.name for address, run in reports.items()}}
@@ -115,22 +112,14 @@ def make_app(runs: Sequence[ExploredRun], scans: Path | None) -> Starlette:
         return HTMLResponse(html, headers=_HEADERS)
 
     return Starlette(
-        routes=[
-            Route("/", ask),
-            Route("/runs/{number}", report),
-            Route("/scans", comparison),
-        ],
+        routes=[Route("/", ask), Route("/runs/{number}", report), Route("/scans", comparison)],
         # A page elsewhere must not reach this one under a name of its own (DNS rebinding).
         middleware=[
             Middleware(
                 TrustedHostMiddleware, allowed_hosts=[LOOPBACK, "localhost"], www_redirect=False
             )
         ],
-        exception_handlers={
-            UserError: mistake,
-            HTTPException: absent,
-            Exception: broken,
-        },
+        exception_handlers={UserError: mistake, HTTPException: absent, Exception: broken},
     )
 
 

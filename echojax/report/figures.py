@@ -141,14 +141,8 @@ def draw_dots(
 ) -> None:
     """Draw a row a name, the first on top: a dot at its value, over its interval.
 
-    Args:
-        axes: get the names as labels of the y axis.
-        names: of the rows.
-        values: of each row, as are the following.
-        intervals: low and high; ``None``: none is drawn.
-        colours: of dot and interval.
-        filled: whether the dot is; ``None``: all are.
-        labels: stand to the right of the intervals, for which x then begins at 0.
+    ``filled`` says which dots are (``None``: all). ``labels`` stand to the right of the intervals,
+    for which x then begins at 0.
     """
     rows = range(len(names))
     ends = [one or (value, value) for value, one in zip(values, intervals, strict=True)]

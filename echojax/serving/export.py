@@ -104,7 +104,13 @@ def export_run(
         "echojax": __version__,
     }
     with _filling(output) as folder:
-        write_atomically(folder / _PROGRAM, _serialized(program))
+        try:
+            write_atomically(folder / _PROGRAM, bytes(program.serialize()))
+        except ImportError:
+            raise UserError(
+                "jax.export writes its files by flatbuffers, which is not installed; "
+                "pip install flatbuffers"
+            ) from None
         np.savez(folder / _WEIGHTS, **arrays)
         write_json(folder / _ITEMS, items)
         manifest["files"] = {
@@ -183,16 +189,6 @@ def _without_source_locations() -> Iterator[None]:
         yield
     finally:
         jax.config.update(name, before)
-
-
-def _serialized(program: export.Exported) -> bytes:
-    try:
-        return bytes(program.serialize())
-    except ImportError:
-        raise UserError(
-            "jax.export writes its files by flatbuffers, which is not installed; "
-            "pip install flatbuffers"
-        ) from None
 
 
 def _check_output(output: Path) -> None:

@@ -40,11 +40,7 @@ class Trained(NamedTuple):
 def read_trained(folder: Path, *, scan: str | None = None) -> Trained:
     """Read a run's best checkpoint; no data set is needed.
 
-    Where another step has to be served, that is logged.
-
-    Args:
-        folder: the run folder.
-        scan: the selective scan's implementation; ``None``: the run's where it runs here.
+    ``scan`` is the selective scan's implementation; ``None``: the run's where it runs here.
     """
     config = read_config(folder)
     if config.model in HEURISTICS:
@@ -86,11 +82,7 @@ def run_titles(
 ) -> dict[str, str]:
     """Return titles by item id; empty where there are none.
 
-    Args:
-        kept: those of the run folder, which come first; runs of earlier versions kept none.
-        config: the run's configuration.
-        data_dir: where the data lies now, if not where the run found it.
-        data_path: where the run's own file lies now.
+    Those ``kept`` in the run folder come first; runs of earlier versions kept none.
     """
     if kept:
         return kept

@@ -79,10 +79,8 @@ def plan(suite: Suite, out: Path, data_dir: str | None) -> list[Run]:
 def state_of(run: Run, finished: dict[str, Any] | None) -> State:
     """Return how far a run has come.
 
-    Args:
-        run: of a suite.
-        finished: the configuration of its result, with the limits of its last start; ``None``: it
-            has none.
+    ``finished`` is the configuration of its result, where it has one, with the limits of its last
+    start.
     """
     has_folder = (run.folder / "config.json").exists()
     if finished is None and not has_folder:
@@ -140,13 +138,7 @@ def write_sample(path: Path, dataset: str, users: int, data_dir: str | None) -> 
     """Draw users of a data set and write all their interactions, unless that has been done.
 
     The same users are drawn every time; 5-core and the rest of the preparation happen when the
-    file is read.
-
-    Args:
-        path: the file, in RecBole's format.
-        dataset: the data set's name.
-        users: how many are drawn.
-        data_dir: where the data set lies.
+    file, which is in RecBole's format, is read.
     """
     if path.exists():
         return

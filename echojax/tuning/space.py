@@ -68,11 +68,7 @@ def find_space(
 ) -> Space:
     """Return the space of a search: of ``file``, else the recipe's, the data set's, the default.
 
-    Args:
-        config: resolved, with the flags that are not searched.
-        file: what --space names.
-        recipe: what --recipe names.
-        fixed: flags that are given, and so not searched.
+    ``config`` is resolved; flags that are ``fixed`` are given, and so not searched.
     """
     if file is not None:
         path, name = Path(file), "--space"
@@ -92,11 +88,8 @@ def check_space(
 ) -> Space:
     """Return a space as TOML and Python have it, without the flags that are ``fixed``.
 
-    Args:
-        entries: by flag ``{low, high, log}`` or ``{choices}``.
-        config: resolved; each value alone must go with it.
-        where: the entries stand, for errors.
-        fixed: as for ``find_space``.
+    Entries are ``{low, high, log}`` or ``{choices}`` by flag, each value of which must go with the
+    resolved configuration; ``where`` they stand is for errors.
     """
     if config.model in HEURISTICS:
         raise UserError(f"--model {config.model} is not trained: there is nothing to search")

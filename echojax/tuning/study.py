@@ -79,15 +79,7 @@ class _File(msgspec.Struct):
 
 
 class Study:
-    """The trials of an open study.
-
-    Args:
-        folder: the study's.
-        seed: of the proposals.
-        space: what is searched.
-        generation: trials that are proposed, and trained, together.
-        storage: of the trials.
-    """
+    """The trials of an open study, proposed and trained ``generation`` together."""
 
     def __init__(
         self, folder: Path, seed: int, space: Space, generation: int, storage: RDBStorage
@@ -196,12 +188,7 @@ def open_study(
 ) -> Iterator[Study]:
     """Give the study in a folder, which is made where there is none.
 
-    Args:
-        folder: the study's.
-        config: resolved, with the flags that are not searched.
-        space: what is searched.
-        generation: trials that are trained together.
-        facts: the data's fingerprint.
+    ``config`` is resolved, ``facts`` are the data's fingerprint.
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--out {folder} is a file; name a folder")
