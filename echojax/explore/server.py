@@ -20,8 +20,7 @@ from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from echojax.errors import UserError, one_line
-from echojax.explore.answers import answers
-from echojax.explore.question import CHARACTERS, MOST, read_question
+from echojax.explore.answers import CHARACTERS, MOST, answers, read_question
 from echojax.explore.runs import ExploredRun
 from echojax.explore.scans import scan_page
 from echojax.report.learned_figures import WHY_DIRECTIONS_EXCEED

@@ -17,10 +17,10 @@ from jax import export
 
 from echojax import __version__
 from echojax.errors import UserError
+from echojax.evaluation.tiles import top_k
 from echojax.files import read_record, write_atomically, write_json
 from echojax.interop.weights import weights
 from echojax.models import SequenceModel
-from echojax.serving.top_k import top_k
 from echojax.serving.trained import check_places, read_trained, run_titles
 
 MOST = 100  # items an answer

@@ -13,12 +13,11 @@ import numpy as np
 from flax import nnx
 
 from echojax.errors import UserError
-from echojax.evaluation.tiles import Top
+from echojax.evaluation.tiles import Top, top_k
 from echojax.models import SequenceModel
 from echojax.models.heuristic import training_counts
 from echojax.serving.inputs import check_gap_unit, model_inputs, padded, power_of_two
 from echojax.serving.item_ids import ItemIds, check_list
-from echojax.serving.top_k import top_k
 from echojax.serving.trained import check_places, read_trained
 from echojax.training.builders import read_run_data
 
