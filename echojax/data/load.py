@@ -102,7 +102,10 @@ def find_files(
     """Return what a data set is called, and its files; none of what is generated or registered."""
     if data_path is not None:
         files = _own_files(data_path)
-        return _name(data_path, files), files
+        if isinstance(data_path, Path | str) and Path(data_path).is_dir():
+            return Path(data_path).resolve().name, files
+        path = files[0].path.resolve()
+        return path.parent.name if len(files) > 1 else files[0].name.split(".")[0], files
     if columns != Columns():
         raise UserError(
             "--data-format, --columns, --time-format, --missing-ids and the --...-column flags "
@@ -196,13 +199,6 @@ def _own_files(data_path: DataPath) -> list[TextFile]:
             raise UserError(f"{path}: no file matches this pattern; check the path")
         return [TextFile(Path(name)) for name in found]
     return [TextFile(path)]
-
-
-def _name(data_path: DataPath, files: list[TextFile]) -> str:
-    """Return what a data set of the user's own is called: its file, or its folder."""
-    if isinstance(data_path, Path | str) and Path(data_path).is_dir():
-        return Path(data_path).resolve().name
-    return files[0].path.resolve().parent.name if len(files) > 1 else files[0].name.split(".")[0]
 
 
 def _find(source: Source, folders: list[Path]) -> TextFile | None:

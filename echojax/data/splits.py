@@ -137,8 +137,7 @@ def cold_items_split(dataset: Dataset, max_len: int, share: float = 0.1, seed: i
         "cold_items": int(drawn.size),
         "cold_targets": int(user_M.size),
     }
-    train, valid = (dataclasses.replace(part, items_T=items_T) for part in split[:2])
-    return Split(train, valid, test, facts)
+    return split.with_examples(items_T=items_T)._replace(test=test, facts=facts)
 
 
 def _places(dataset: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

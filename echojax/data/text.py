@@ -176,11 +176,7 @@ def _open(file: TextFile, stack: ExitStack) -> tuple[_Reads, int | None]:
         if raw.peek(2).startswith(b"\x1f\x8b"):
             stream = stack.enter_context(gzip.GzipFile(fileobj=raw))
             limit = most_bytes(file.path.stat().st_size)
-    _refuse_other_kinds(file, stream.peek(512)[:512])
-    return stream, limit
-
-
-def _refuse_other_kinds(file: TextFile, head: bytes) -> None:
+    head = stream.peek(512)[:512]
     for magic, kind, advice in _KINDS:
         if head.startswith(magic):
             raise UserError(f"{file}: is {kind}; {advice}")
@@ -188,6 +184,7 @@ def _refuse_other_kinds(file: TextFile, head: bytes) -> None:
         raise UserError(f"{file}: is a tar archive; {_UNPACK}")
     if len(head) >= 8 and 3 * max(head[0::2].count(0), head[1::2].count(0)) > len(head):
         raise UserError(f"{file}: looks like UTF-16 text; {_UTF8}")
+    return stream, limit
 
 
 def most_bytes(compressed_bytes: int) -> int:

@@ -13,19 +13,12 @@ _JOIN_SECONDS, _CLUSTER_JOIN_SECONDS = 50, 300
 
 @dataclass(frozen=True)
 class Place:
-    """One of several processes; what is ``None`` JAX finds out from the cluster's launcher.
+    """One of several processes; what is ``None`` JAX finds out from the cluster's launcher."""
 
-    Args:
-        coordinator: address and port of the first process, HOST:PORT.
-        hosts: how many processes there are.
-        host: this one's number, from 0.
-        seconds: how long the first of them wait for the last.
-    """
-
-    coordinator: str | None = None
-    hosts: int | None = None
-    host: int | None = None
-    seconds: int = _CLUSTER_JOIN_SECONDS
+    coordinator: str | None = None  # address and port of the first process, HOST:PORT
+    hosts: int | None = None  # how many processes there are
+    host: int | None = None  # this one's number, from 0
+    seconds: int = _CLUSTER_JOIN_SECONDS  # how long the first of them wait for the last
 
 
 def place_of(words: list[str]) -> Place | None:

@@ -68,13 +68,6 @@ def answer_file(
     Each has "user", "items", "scores", "by" and "unknown" (see ``Recommendation``). Until the last
     one is written they stand in a file of another name in the same folder; the same request goes on
     after the last whole batch of it. The last number yielded is that of all.
-
-    Args:
-        recommender: answers.
-        histories: the file read.
-        output: the file written.
-        k: recommendations a history.
-        exclude_seen: leave out what the history holds.
     """
     check_files(histories, output)
     info = histories.stat()

@@ -48,14 +48,10 @@ def with_times(words: Iterable[str]) -> list[tuple[str, int | float | None]]:
 
 
 class ItemIds:
-    """Translates both ways.
-
-    Args:
-        item_ids_V: str (V,), the data's own ids by item number; number 0 is padding.
-    """
+    """Translates both ways."""
 
     def __init__(self, item_ids_V: np.ndarray):
-        self.item_ids_V = item_ids_V
+        self.item_ids_V = item_ids_V  # str (V,), by item number; number 0 is padding
         self._number = {item: n for n, item in enumerate(item_ids_V.tolist()) if n}
 
     def __len__(self) -> int:
