@@ -104,8 +104,9 @@ def find_files(
         files = _own_files(data_path)
         if isinstance(data_path, Path | str) and Path(data_path).is_dir():
             return Path(data_path).resolve().name, files
-        path = files[0].path.resolve()
-        return path.parent.name if len(files) > 1 else files[0].name.split(".")[0], files
+        if len(files) > 1:
+            return files[0].path.resolve().parent.name, files
+        return files[0].name.split(".")[0], files
     if columns != Columns():
         raise UserError(
             "--data-format, --columns, --time-format, --missing-ids and the --...-column flags "

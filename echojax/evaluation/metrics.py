@@ -262,7 +262,8 @@ def summarise_cold(
     found = {}
     for name, chosen_M in (("warm", ~cold_M), ("cold", cold_M)):
         if chosen_M.any():
-            own = Ranked(*(one if one is None else one[chosen_M] for one in ranked))
+            confidence_M = None if ranked.confidence_M is None else ranked.confidence_M[chosen_M]
+            own = Ranked(ranked.rank_M[chosen_M], ranked.top_MxK[chosen_M], confidence_M)
             found[name] = summarise(own, examples.at(chosen_M), popularity_V)
     return found
 
