@@ -204,6 +204,8 @@ def compare(flags: Flags) -> None:
     record = harness.record_of("scans", flags, settings, **options)
     facts = record.document.facts
     facts["not here"] = {name: reason for name, reason in here.items() if reason is not None}
+    # A narrow terminal breaks the lines of a table, rather than lose columns.
+    harness.console.width = max(harness.console.width, 150)
     try:
         with record:
             if "roofline" not in facts:
