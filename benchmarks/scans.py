@@ -23,7 +23,7 @@ import scan_problems
 import scan_programs
 import scan_report
 from echojax.errors import UserError, unknown_name
-from harness import Program, Record, Row
+from harness import NO_TIME, Program, Record, Row, Skipped
 from scan_problems import Expected, Problem, Shape
 from scan_programs import ONE_LAUNCH, SECOND, STEP, TWO_LAUNCHES, Roofline
 from scan_report import device_seconds
@@ -259,6 +259,8 @@ def measure(
             ready.append((row, _prepare(row, problem, wanted, settings, options)))
         except Exception as failure:
             row |= harness.not_measured(failure)
+    if any(row["reason"] == NO_TIME for row in rows):  # the next time measures all of them in turns
+        return [row | harness.not_measured(Skipped(NO_TIME)) for row in rows]
     timed = harness.time_in_turns([program for _, program in ready], settings.seconds)
     for (row, _), samples in zip(ready, timed, strict=True):
         row |= samples.row()

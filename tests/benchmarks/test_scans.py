@@ -15,7 +15,7 @@ import scan_report
 import scans
 from echojax.command_line import parse
 from echojax.errors import UserError
-from harness import Record
+from harness import Program, Record
 from scan_problems import ORDER, Shape
 from scan_programs import SECOND, TOKEN, Roofline
 from selective_scan import dispatch, selective_scan_gradients, selective_scan_reference
@@ -272,6 +272,16 @@ def test_what_is_within_noise_is_not_set_off(spans, advice, set_off):
     assert forward == advice
     (table,) = scan_report.tables(rows)
     assert table.markdown().count("**") == 2 * set_off
+
+
+def test_a_case_that_time_cut_short_is_measured_whole_the_next_time(monkeypatch):
+    """Else the programs that were ready would pass for the whole case."""
+    left = iter([True, False])
+    monkeypatch.setattr(Record, "out_of_time", property(lambda _: not next(left, False)))
+    program = Program(lambda: pytest.fail("was timed"))
+    monkeypatch.setattr(scans, "_prepare", lambda *_: program)
+    rows = measured(Shape(2, 4, 3, 2), "float32", "layer", ("no kernel",))
+    assert [row["reason"] for row in rows] == ["no time left"] * 2
 
 
 def test_a_scan_that_fails_or_is_wrong_stops_no_other(monkeypatch):
