@@ -55,7 +55,8 @@ def compiled_programs(shared_folder):
     """
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(shared_folder / "programs"))
     jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+    # Small programs are many: a process that reads them starts to compute seconds earlier.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     compilation_cache.reset_cache()
     jax.devices()  # JAX has started: no command that a test calls changes the number of devices
 

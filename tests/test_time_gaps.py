@@ -74,15 +74,15 @@ def trained(tmp_path_factory):
     return first_guesses("mamba4rec", d_state=8, time_gaps=True, run_dir=folder)
 
 
-def test_what_times_decide_is_learned_with_them_and_not_without(trained):
+def test_what_times_decide_is_learned_with_them(trained):
     assert trained[1] > 0.9
-    assert first_guesses("mamba4rec", d_state=8, run_dir=False)[1] < 0.6
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "options"),
     [
+        ("mamba4rec", {"d_state": 8}),
         ("hstu", {}),
         ("sasrec", {}),
         ("echomamba4rec", {"d_state": 8}),

@@ -78,17 +78,8 @@ def test_mistakes_are_one_line(words, says, call, data_file, tmp_path):
 
 
 def test_only_flags_that_are_given_are_not_searched():
-    words = [
-        "--d-model=8",
-        "--no-filter",
-        "--out",
-        "dropout",
-        "--run_dir",
-        "x",
-        "-h",
-        "weight-decay",
-    ]
-    found = given_flags(words) & {field.name for field in dataclasses.fields(Config)}
+    line = "--d-model=8 --no-filter --out dropout --run_dir x -h weight-decay"
+    found = given_flags(line.split()) & {field.name for field in dataclasses.fields(Config)}
     assert found == {"d_model", "filter", "run_dir"}
 
 
