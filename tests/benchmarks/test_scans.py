@@ -234,11 +234,20 @@ def test_a_comparison_records_times_memory_and_errors(compared):
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("rows", ['[{"pass": "forward"}]', '[{"pass": 3, "batch": "x"}]', "3"])
+NO_TIME_TAKEN = {
+    **Shape(1, 2, 3, 4)._asdict(),
+    **{"dtype": "float32", "implementation": "tiled", "pass": "forward"},
+    **{"status": "measured", "reason": None},
+}
+
+
+@pytest.mark.parametrize(
+    "rows", [3, [{"pass": "forward"}], [NO_TIME_TAKEN], [NO_TIME_TAKEN | {"batch": "x"}]]
+)
 def test_another_machines_file_that_is_no_comparison(tmp_path, rows):
     path = tmp_path / "other.json"
-    head = '{"command": "", "date": "", "machine": {}, "settings": {}, "finished": true, "rows": '
-    path.write_text(f"{head}{rows}}}")
+    document = {"command": "", "date": "", "machine": {}, "settings": {}, "finished": True}
+    path.write_text(json.dumps(document | {"rows": rows}))
     with pytest.raises(UserError, match=r"other\.json cannot be used: .*--beside"):
         scans.compare(scans.Flags(beside=(path,)))
 
