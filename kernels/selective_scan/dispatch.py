@@ -95,9 +95,11 @@ def run_by(
 def scan_by(implementation: str) -> Scan:
     """Return the scan of a name or of "auto"; see ``run_by``."""
 
-    def scan(inputs: ScanInputs, *, softplus: bool, reverse: bool) -> tuple[Array, Array]:
+    def scan(
+        inputs: ScanInputs, *, softplus: bool, reverse: bool, last: bool = True
+    ) -> tuple[Array, Array]:
         def run(name: str, inputs: ScanInputs) -> tuple[Array, Array]:
-            return over_groups(SCANS[name])(inputs, softplus=softplus, reverse=reverse)
+            return over_groups(SCANS[name])(inputs, softplus=softplus, reverse=reverse, last=last)
 
         size = (*inputs.u.shape, inputs.A.shape[-1])
         return run_by(implementation, run, results_like(inputs), inputs, size)
@@ -192,9 +194,11 @@ def _unfit(arrays: list[Array]) -> dict[str, str]:
 def _pallas(module: str) -> Scan:
     """Return the scan of a module of kernels, whose import takes a third of a second, if used."""
 
-    def scan(inputs: ScanInputs, *, softplus: bool, reverse: bool) -> tuple[Array, Array]:
+    def scan(
+        inputs: ScanInputs, *, softplus: bool, reverse: bool, last: bool = True
+    ) -> tuple[Array, Array]:
         kernels: Any = import_module(f"selective_scan.{module}")
-        return kernels.scan(inputs, softplus=softplus, reverse=reverse)
+        return kernels.scan(inputs, softplus=softplus, reverse=reverse, last=last)
 
     return scan
 

@@ -92,6 +92,22 @@ def test_time_steps_without_softplus():
     compare(run(interpreted, arrays, jnp.float32, reverse=False, softplus=False), 1e-5)
 
 
+def test_without_the_last_state_the_rest_is_the_same():
+    arrays = float32(inputs((2, 19, 5, 3)))
+    lengths = arrays.pop("lengths")
+
+    def values(last, arrays):
+        given = ScanInputs(**arrays, lengths=lengths)
+        return interpreted(given, softplus=True, reverse=True, segments=2, last=last)[0]
+
+    @jax.jit
+    def both(arrays):
+        return [jax.vjp(partial(values, last), arrays) for last in (True, False)]
+
+    (y, back), (y_only, back_only) = both(arrays)
+    jax.tree.map(np.testing.assert_array_equal, (y_only, back_only(y)), (y, back(y)))
+
+
 def test_very_small_time_steps_keep_their_precision():
     arrays = inputs((1, 6, 3, 2), ())
     arrays["delta"] = arrays["delta"] - 14
