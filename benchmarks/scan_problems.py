@@ -20,7 +20,7 @@ IN_TIME = ("u", "delta", "B", "C", "z", "y", "dy")  # (B, L, ...)
 # Between which the time steps lie: where a Mamba starts, and where hardly a state survives.
 DECAYS = {"layer": (1e-3, 0.1), "strong": (0.1, 50.0)}
 # What the oracle may take: its Python loop costs time, and it keeps all states in float64.
-_ORACLE_ELEMENTS = 2_000_000
+_ORACLE_ELEMENTS = 1_000_000
 # Second derivatives take the oracle's gradients twice more: they are for small sizes.
 SECOND_ELEMENTS = 2**18
 # Below 1.2e-38 a term is 0 in float32, or keeps few digits.

@@ -50,7 +50,10 @@ _METHOD = (
 ).format(*DECAYS["layer"], *DECAYS["strong"])
 
 
-class _Measured(TypedDict):
+_Pass = TypedDict("_Pass", {"pass": str})  # no name that a class could have
+
+
+class _Measured(_Pass):
     """What is shown of a row of another machine."""
 
     batch: int
@@ -63,9 +66,9 @@ class _Measured(TypedDict):
     status: str
     reason: str | None
     median_seconds: NotRequired[float | None]
-    quartiles_seconds: NotRequired[list[float]]
+    quartiles_seconds: NotRequired[tuple[float, float]]
     queued_seconds: NotRequired[float]
-    queued_quartiles_seconds: NotRequired[list[float]]
+    queued_quartiles_seconds: NotRequired[tuple[float, float]]
     compile_seconds: NotRequired[float | None]
     memory_bytes: NotRequired[int | None]
     ns_per_element: NotRequired[float | None]
@@ -90,12 +93,11 @@ def read_rows(path: Path) -> list[Row]:
     rows = [row for row in document.rows if "pass" in row and row.get("section") != "directions"]
     try:
         shown = msgspec.convert(rows, list[_Measured])
+        if any(row["status"] == "measured" and not row.get("median_seconds") for row in shown):
+            raise msgspec.ValidationError("a row that was measured has no time")
     except msgspec.ValidationError as error:
         raise UserError(f"{path} cannot be used: {error}; {cure}") from None
-    return [
-        {**_UNKNOWN, **kept, "pass": row["pass"], "machine": str(name)}
-        for row, kept in zip(rows, shown, strict=True)
-    ]
+    return [{**_UNKNOWN, **row, "machine": str(name)} for row in shown]
 
 
 _UNKNOWN = dict.fromkeys(

@@ -23,7 +23,7 @@ import scan_problems
 import scan_programs
 import scan_report
 from echojax.errors import UserError, unknown_name
-from harness import Program, Record, Row
+from harness import NO_TIME, Program, Record, Row, Skipped
 from scan_problems import Expected, Problem, Shape
 from scan_programs import ONE_LAUNCH, SECOND, STEP, TWO_LAUNCHES, Roofline
 from scan_report import device_seconds
@@ -204,6 +204,8 @@ def compare(flags: Flags) -> None:
     record = harness.record_of("scans", flags, settings, **options)
     facts = record.document.facts
     facts["not here"] = {name: reason for name, reason in here.items() if reason is not None}
+    # A narrow terminal breaks the lines of a table, rather than lose columns.
+    harness.console.width = max(harness.console.width, 150)
     try:
         with record:
             if "roofline" not in facts:
@@ -257,6 +259,8 @@ def measure(
             ready.append((row, _prepare(row, problem, wanted, settings, options)))
         except Exception as failure:
             row |= harness.not_measured(failure)
+    if any(row["reason"] == NO_TIME for row in rows):  # the next time measures all of them in turns
+        return [row | harness.not_measured(Skipped(NO_TIME)) for row in rows]
     timed = harness.time_in_turns([program for _, program in ready], settings.seconds)
     for (row, _), samples in zip(ready, timed, strict=True):
         row |= samples.row()

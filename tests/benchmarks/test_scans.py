@@ -15,7 +15,7 @@ import scan_report
 import scans
 from echojax.command_line import parse
 from echojax.errors import UserError
-from harness import Record
+from harness import Program, Record
 from scan_problems import ORDER, Shape
 from scan_programs import SECOND, TOKEN, Roofline
 from selective_scan import dispatch, selective_scan_gradients, selective_scan_reference
@@ -234,11 +234,20 @@ def test_a_comparison_records_times_memory_and_errors(compared):
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("rows", ['[{"pass": "forward"}]', '[{"pass": 3, "batch": "x"}]', "3"])
+NO_TIME_TAKEN = {
+    **Shape(1, 2, 3, 4)._asdict(),
+    **{"dtype": "float32", "implementation": "tiled", "pass": "forward"},
+    **{"status": "measured", "reason": None},
+}
+
+
+@pytest.mark.parametrize(
+    "rows", [3, [{"pass": "forward"}], [NO_TIME_TAKEN], [NO_TIME_TAKEN | {"batch": "x"}]]
+)
 def test_another_machines_file_that_is_no_comparison(tmp_path, rows):
     path = tmp_path / "other.json"
-    head = '{"command": "", "date": "", "machine": {}, "settings": {}, "finished": true, "rows": '
-    path.write_text(f"{head}{rows}}}")
+    document = {"command": "", "date": "", "machine": {}, "settings": {}, "finished": True}
+    path.write_text(json.dumps(document | {"rows": rows}))
     with pytest.raises(UserError, match=r"other\.json cannot be used: .*--beside"):
         scans.compare(scans.Flags(beside=(path,)))
 
@@ -272,6 +281,16 @@ def test_what_is_within_noise_is_not_set_off(spans, advice, set_off):
     assert forward == advice
     (table,) = scan_report.tables(rows)
     assert table.markdown().count("**") == 2 * set_off
+
+
+def test_a_case_that_time_cut_short_is_measured_whole_the_next_time(monkeypatch):
+    """Else the programs that were ready would pass for the whole case."""
+    left = iter([True, False])
+    monkeypatch.setattr(Record, "out_of_time", property(lambda _: not next(left, False)))
+    program = Program(lambda: pytest.fail("was timed"))
+    monkeypatch.setattr(scans, "_prepare", lambda *_: program)
+    rows = measured(Shape(2, 4, 3, 2), "float32", "layer", ("no kernel",))
+    assert [row["reason"] for row in rows] == ["no time left"] * 2
 
 
 def test_a_scan_that_fails_or_is_wrong_stops_no_other(monkeypatch):

@@ -13,6 +13,7 @@ import pytest
 
 from echojax import compilation
 from echojax.commands import main
+from tests.conftest import reporting
 
 ROOT = Path(__file__).parent.parent.parent
 SMALL = [
@@ -138,7 +139,8 @@ def finished(call, data_file, shared_folder):
     run, printed = folder / "run", folder / "out.txt"
     with made_once(folder) as wanted:
         if wanted:
-            code, out, err = call("train", "--data-path", data_file, *WHOLE, "--run-dir", run)
+            with reporting():
+                code, out, err = call("train", "--data-path", data_file, *WHOLE, "--run-dir", run)
             assert code == 0, err
             printed.write_text(out)
     return run, printed.read_text()

@@ -54,10 +54,7 @@ def test_a_search_and_what_comes_of_it(searched, call, data_file, tmp_path):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (
-            ["--weight-decay", "0", "--learning-rate", "0.1"],
-            "nothing to search; leave one of ",
-        ),
+        (["--weight-decay", "0", "--learning-rate", "0.1"], "nothing to search; leave one of "),
         (["--space", "none.toml"], "--space none.toml: no such file"),
         (["--model", "markov"], "--model markov is not trained: there is nothing to search"),
         (["--trials", "0"], "--trials must be at least 1, not 0"),

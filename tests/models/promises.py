@@ -27,8 +27,7 @@ KEYS = jax.random.split(jax.random.key(0), len(IDS))
 # is in the fast tier.
 EVERY_MODEL = [
     pytest.param(
-        name,
-        marks=[pytest.mark.slow] * (name in ("mamba4rec", "esasrec", "bert4rec", "narm")),
+        name, marks=[pytest.mark.slow] * (name in ("mamba4rec", "esasrec", "bert4rec", "narm"))
     )
     for name in MODELS
 ]
