@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from selective_scan import gpu, selective_scan
 from selective_scan.arguments import ScanInputs, direction_of
@@ -204,6 +205,17 @@ def test_what_is_stored_as_one_piece_ends_with_a_whole_chunk(channels, positions
 )
 def test_kernels_lower_for_cuda(shape, options, dtype):
     """An API that changes under the kernels is seen without a GPU."""
+    check_lowering(shape, options, dtype)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(jax.__version_info__ < (0, 12), reason="JAX takes these layouts from 0.12 on")
+def test_kernels_lower_without_lane_semantics(monkeypatch):
+    monkeypatch.setattr(gpu.kernel, "_LOWERING", plgpu.LoweringSemantics.Warpgroup)
+    check_lowering((2048, 50, 128, 32), "mamba", "bfloat16")
+
+
+def check_lowering(shape, options, dtype):
     batch, length, channels, states = shape
     sizes = {7: batch, 6: length, 5: channels, 2: states}  # of ``small``, which tell their axes
     small = inputs((7, 6, 5, 2), OPTIONS[options])
