@@ -309,7 +309,9 @@ class Mamba(TimeSharded):
             first = taps - 1 - tap if reverse else tap
             met = read[:, first : first + length]
             if ids is not None and segment_ids_BxL is not None:
-                met = jnp.where(ids[:, first : first + length] == segment_ids_BxL[..., None], met, 0)
+                met = jnp.where(
+                    ids[:, first : first + length] == segment_ids_BxL[..., None], met, 0
+                )
             out = out + met * self.conv_kernel_KxE[tap]
         return nnx.silu(out)
 

@@ -8,11 +8,23 @@ from flax import nnx
 from hypothesis import given
 from hypothesis import strategies as st
 
+from echojax.config import Config
+from echojax.data import batches
+from echojax.data.examples import Windows
 from echojax.data.packing import packed
+from echojax.errors import UserError
 from echojax.models.mamba4rec import Mamba4Rec
+from echojax.training.builders import choose_microbatch, resolved
 from echojax.training.step import create_state, make_train_step
 from tests.models.promises import float64
 
+REFUSED = [
+    ({"model": "sasrec"}, "--pack is for mamba4rec, not for --model sasrec"),
+    ({"model": "popularity"}, "--pack is for mamba4rec, not for --model popularity"),
+    ({"objective": "prefixes"}, "--pack is for --objective all-positions, not for prefixes"),
+    ({"loss": "bpr"}, "--pack is not for --loss bpr; leave one of them out"),
+    ({"sequence_shards": 2}, "--pack is not for --sequence-shards; leave one of them out"),
+]
 # Of three rows two are enough for the longest, and a history meets the end of its row.
 LENGTHS = [7, 1, 3, 2, 1, 5, 1, 4]
 
@@ -72,3 +84,29 @@ def test_every_history_lies_whole_in_one_row(lengths, data):
     # No two rows could have been one.
     used = np.sort(rows["lengths"][rows["lengths"] > 0])
     assert used.size < 2 or used[0] + used[1] > 9
+
+
+def test_each_device_packs_its_share_of_a_batch():
+    """Of 11 stretches of 3 items each; the last batch has 3 that only fill up."""
+    lengths_M = np.full(11, 3, np.int32)
+    shown = Windows(np.arange(1, 50, dtype=np.int32), 4 * np.arange(11), lengths_M, max_len=7)
+    feed = batches(shown, 7, 0, rows=range(8), pack=4)
+    rows = [feed[step] for step in range(2)]
+    assert [batch["lengths"].tolist() for batch in rows] == [
+        [6, 6, 0, 0, 6, 3, 0, 0],
+        [6, 6, 0, 0, 0, 0, 0, 0],
+    ]
+    items = np.concatenate([batch["item_ids"][batch["segment_ids"] > 0] for batch in rows])
+    assert sorted(items.tolist()) == [i for i in range(1, 45) if i % 4]
+
+
+def test_a_microbatch_is_a_quarter_of_the_rows_that_hold_something():
+    config = resolved(Config(model="mamba4rec", pack=True, max_len=50, batch_size=128))
+    chosen = [choose_microbatch(config, 128, 1000, np.array([n])) for n in (1, 6, 25, 50)]
+    assert chosen == [1, 4, 16, 32]
+
+
+@pytest.mark.parametrize(("flags", "says"), REFUSED)
+def test_what_cannot_be_packed_is_refused(flags, says):
+    with pytest.raises(UserError, match=says):
+        resolved(Config(**{"model": "mamba4rec", "pack": True} | flags))
