@@ -70,6 +70,7 @@ def measure(flags: Flags) -> None:
             folder = None if flags.data_dir is None else str(flags.data_dir)
             config = Config(model="mamba4rec", data_dir=folder, **case)
             apart = resolved(config)
+            assert apart.batch_size is not None
             data = read_data(apart)
             layouts = {name: Training(replace(apart, pack=name == "packed"), *data)
                        for name in ("apart", "packed")}  # fmt: skip
@@ -77,7 +78,7 @@ def measure(flags: Flags) -> None:
                 for training in layouts.values():
                     training.step(number)
             windows = layouts["apart"].feed.examples
-            row = {"events_a_window": windows.lengths_M.mean(), "max_len": windows.max_len}
+            row = {"events_a_window": float(windows.lengths_M.mean()), "max_len": windows.max_len}
             for name, training in layouts.items():
                 low, median, high = statistics.quantiles(training.seconds[1:], n=4)
                 row |= {
