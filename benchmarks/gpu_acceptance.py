@@ -19,6 +19,7 @@ from pathlib import Path
 
 import harness
 import scan_programs
+import scan_report
 import scans
 from echojax.data import DATASETS
 from echojax.errors import UserError
@@ -188,7 +189,7 @@ def train(dataset: str, scan: str, flags: Flags) -> Row:
 
 def summary(rows: Sequence[Row]) -> bool:
     """Print the times, the counts and what failed; return whether anything did."""
-    for table in scans.tables([row for row in rows if "pass" in row]):
+    for table in scan_report.tables([row for row in rows if "pass" in row]):
         harness.console.print(table.terminal())
     counts = Counter((row["section"], row["status"]) for row in rows)
     log.info("\n".join(f"{section} {status}: {n}" for (section, status), n in counts.items()))

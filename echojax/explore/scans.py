@@ -28,7 +28,8 @@ class Row(msgspec.Struct):
     dtype: str
     median_seconds: float | None
     memory_bytes: int | None
-    which: str = msgspec.field(name="pass")  # "forward" or "forward+backward"
+    which: str = msgspec.field(name="pass")  # "forward", "forward+backward", or of errors only
+    decays: str = "layer"
 
 
 class Comparison(msgspec.Struct):
@@ -70,6 +71,8 @@ def _table(rows: list[Row]) -> Table:
     """Return a line an implementation of each size and dtype."""
     lines: dict[tuple[Any, ...], dict[str, Row]] = {}
     for row in rows:
+        if row.which not in ("forward", "forward+backward") or row.decays != "layer":
+            continue
         case = row.implementation, row.batch, row.length, row.channels, row.states, row.dtype
         lines.setdefault(case, {})[row.which] = row
     shown = []

@@ -32,9 +32,10 @@ class SequenceModel(TimeSharded):
     more than the newest position (``None`` where it does not), ``packs`` whether ``read_all`` takes
     ``segment_ids_BxL`` of rows that hold several histories (``echojax.data.packing``).
     ``time_gaps`` says that the model reads the times between events: its methods then take
-    ``gaps_BxL``, as ``encode`` does. A model with ``start`` and ``step`` takes one event at a time; ``windowed``
-    says that its state has ``max_len`` places, and ``step`` needs the position of the event.
-    Subclasses have further sizes, which ``Config`` describes; their defaults are the paper's.
+    ``gaps_BxL``, as ``encode`` does. A model with ``start`` and ``step`` takes one event at a time;
+    ``windowed`` says that its state has ``max_len`` places, and ``step`` needs the position of the
+    event. Subclasses have further sizes, which ``Config`` describes; their defaults are the
+    paper's.
     """
 
     objectives: ClassVar[tuple[str, ...]] = ("prefixes",)

@@ -9,7 +9,7 @@ import gpu_acceptance
 import tune_scans
 import tune_tiles
 from echojax.errors import UserError
-from scan_programs import Shape
+from scan_problems import Shape
 from selective_scan import tiled
 from selective_scan.gpu.plans import PLANS
 

@@ -202,7 +202,8 @@ def by_rows(arrays, start, stop, dy, reverse):
     return total
 
 
-@pytest.mark.parametrize("name", NAMES)
+# The others are differentiated and mapped by JAX alone.
+@pytest.mark.parametrize("name", ["tiled", "reference"])
 def test_vmap_and_checkpoint(name):
     u, delta, A, B, C = float32(inputs((4, 6, 2, 3), ())).values()
     scan = jax.checkpoint(partial(selective_scan, delta_softplus=True, implementation=name))
