@@ -17,8 +17,7 @@ from echojax.config import Config
 from echojax.data import Dataset, leave_one_out, windows
 from echojax.data.gaps import log_gaps, with_gaps
 from echojax.evaluation.prequential import passes
-from echojax.explore.answers import answers
-from echojax.explore.question import Question
+from echojax.explore.answers import Question, answers
 from echojax.explore.runs import read_explored
 from echojax.serving.history_file import answer_file
 from echojax.training.run_folder import read_gap_unit

@@ -42,11 +42,7 @@ class Comparison(msgspec.Struct):
 
 
 def scan_page(path: Path, **navigation: Any) -> str:
-    """Return the page, with the figures in the file's folder.
-
-    Raises:
-        UserError: the file is missing, damaged or no comparison.
-    """
+    """Return the page, with the figures in the file's folder."""
     comparison = read_record(path, Comparison)
     machine = comparison.machine
     return render(
@@ -54,17 +50,13 @@ def scan_page(path: Path, **navigation: Any) -> str:
         title="Selective scans compared",
         subtitle=f"{machine.get('device')} · {machine.get('processor')} · {comparison.date}",
         figures={
-            file.stem: _as_url(file)
+            file.stem: f"data:image/png;base64,{b64encode(file.read_bytes()).decode()}"
             for file in sorted(path.parent.glob(f"{escape(path.stem)}-against-*.png"))
         },
         table=_table(comparison.rows),
         facts={"Machine and versions": {"command": comparison.command, **machine}},
         **navigation,
     )
-
-
-def _as_url(file: Path) -> str:
-    return f"data:image/png;base64,{b64encode(file.read_bytes()).decode()}"
 
 
 def _table(rows: list[Row]) -> Table:

@@ -202,8 +202,16 @@ def by_rows(arrays, start, stop, dy, reverse):
     return total
 
 
-# The others are differentiated and mapped by JAX alone.
-@pytest.mark.parametrize("name", ["tiled", "reference"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        # JAX alone differentiates and maps these.
+        pytest.param(
+            name, marks=[pytest.mark.slow] * (name in ("associative", "chunked", "sequential"))
+        )
+        for name in NAMES
+    ],
+)
 def test_vmap_and_checkpoint(name):
     u, delta, A, B, C = float32(inputs((4, 6, 2, 3), ())).values()
     scan = jax.checkpoint(partial(selective_scan, delta_softplus=True, implementation=name))
