@@ -26,7 +26,7 @@ from echojax.training.builders import (
 )
 from echojax.training.optimizer import make_optimizer
 from echojax.training.step import compile_step, create_state
-from harness import log
+from harness import Row, log
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,10 @@ def measure(flags: Flags) -> None:
                 for training in layouts.values():
                     training.step(number)
             windows = layouts["apart"].feed.examples
-            row = {"events_a_window": float(windows.lengths_M.mean()), "max_len": windows.max_len}
+            row: Row = {
+                "events_a_window": float(windows.lengths_M.mean()),
+                "max_len": windows.max_len,
+            }
             for name, training in layouts.items():
                 low, median, high = statistics.quantiles(training.seconds[1:], n=4)
                 row |= {
