@@ -72,8 +72,8 @@ def measure(flags: Flags) -> None:
             apart = resolved(config)
             assert apart.batch_size is not None
             data = read_data(apart)
-            layouts = {name: Training(replace(apart, pack=name == "packed"), *data)
-                       for name in ("apart", "packed")}  # fmt: skip
+            together = replace(apart, pack=True)
+            layouts = {"apart": Training(apart, *data), "packed": Training(together, *data)}
             for number in range(1 + flags.steps):
                 for training in layouts.values():
                     training.step(number)

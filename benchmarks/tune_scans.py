@@ -28,7 +28,12 @@ _SIZES = {
         (8, 2048, 2048, 16),
         (2048, 200, 128, 32),
     ],
-    "segments": [(1, 16384, 256, 16), (1, 16384, 1024, 16), (4, 4096, 128, 32)],
+    "segments": [
+        *((1, 16384, channels, 16) for channels in (256, 1024)),
+        (4, 4096, 128, 32),
+        # Small batches of wide models: few programs, and rows that the rule does not cut.
+        *((1, 2048, channels, 16) for channels in (1536, 5120)),
+    ],
 }
 _TINY = (2, 9, 5, 3)
 Case = tuple[Any, ...]  # B, L, E, N and dtype

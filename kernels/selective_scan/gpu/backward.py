@@ -16,9 +16,15 @@ from types import SimpleNamespace
 import jax.numpy as jnp
 from jax import Array, lax
 
-from selective_scan.elementwise import sigmoid
 from selective_scan.gpu.blocks import Blocks, Place
-from selective_scan.gpu.forward import Chunk, parameters, start, time_steps, visit_chunk
+from selective_scan.gpu.forward import (
+    Chunk,
+    parameters,
+    sigmoid,
+    start,
+    time_steps,
+    visit_chunk,
+)
 from selective_scan.gpu.kernel import Carry, Kernel
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array, lax
 
-from selective_scan.elementwise import sigmoid, softplus
+from selective_scan.elementwise import exp_in_base_2, softplus_by
 from selective_scan.gpu.blocks import Blocks, Place, flipped
 from selective_scan.gpu.kernel import Carry, Kernel
 
@@ -34,7 +34,13 @@ def time_steps(
 ) -> tuple[Array, Array]:
     """Return delta + bias and the time steps, (chunk, block); steps are 0 where nothing is."""
     raw = blocks.tile_of(refs.delta) + blocks.over_chunk(bias_E)
-    return raw, jnp.where(chunk.mask, softplus(raw) if use_softplus else raw, 0.0)
+    steps = softplus_by(exp_in_base_2, raw) if use_softplus else raw
+    return raw, jnp.where(chunk.mask, steps, 0.0)
+
+
+def sigmoid(x: Array) -> Array:
+    """Return 1 / (1 + exp(-x)); the compiler's division is the hardware's reciprocal."""
+    return 1 / (1 + exp_in_base_2(-x))
 
 
 def visit_chunk(
