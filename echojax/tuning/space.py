@@ -30,7 +30,7 @@ from echojax.training.builders import resolved
 
 DEFAULT = Path(__file__).with_name("space.toml")
 _ALL = [field.name for field in dataclasses.fields(Config)]
-_FIXED = RESUMABLE | NOT_IN_SUITES.keys() | {"model", "scan", "microbatch", "eval_every"}
+_FIXED = RESUMABLE | NOT_IN_SUITES.keys() | {"model", "scan", "microbatch", "pack", "eval_every"}
 _KNOBS = [
     field.name
     for section in (ModelFlags, TrainingFlags)
