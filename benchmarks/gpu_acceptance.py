@@ -2,7 +2,8 @@
 
 Runs `pytest -m gpu` (correctness), `benchmarks/scans.py` with mamba_ssm (times and memory) and
 trainings with the scan that "auto" takes and with "tiled", each in processes of its own, and writes
-one JSON file about all of it. About ten minutes; a file that is not finished is continued.
+one JSON file about all of it. About ten minutes; a file that is not finished is continued. With
+--before FOLDER it is the tests and the kernels' times before and after a change: six minutes.
 """
 
 import json
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import harness
 import scan_programs
+import scan_report
 import scans
 from echojax.data import DATASETS
 from echojax.errors import UserError
@@ -30,7 +32,14 @@ _ROOT = Path(__file__).parent.parent
 _TESTS = "tests/selective_scan/test_gpu.py"
 _SHAPES = ("2048,50,128,32", "2048,200,128,32", "8,16384,2048,16")
 # Seconds that a section may take.
-_LIMITS = {"tests": 220, "scans": 180, "directions": 30, "training": 120}
+_LIMITS = {
+    "tests": 220,
+    "after": 60,
+    "before": 60,
+    "scans": 180,
+    "directions": 30,
+    "training": 120,
+}
 _METRICS = ("hr@10", "ndcg@10")
 
 
@@ -45,6 +54,8 @@ class Flags:
     """The JSON file (runs/gpu_acceptance-DATE-TIME.json); the timings and a page come beside."""
     data_dir: Path | None = None
     """Folder that holds ml-1m, to train on it too."""
+    before: Path | None = None
+    """A clone of a version before: measure its kernels beside these, and nothing but them."""
     dry_run: bool = False
     """Run every section on tiny sizes, on any machine; without a GPU the tests are skipped."""
 
@@ -53,7 +64,7 @@ def accept(flags: Flags) -> None:
     """Run the sections that have no rows yet.
 
     Raises:
-        UserError: there is no GPU, or the folder of the data has none.
+        UserError: there is no GPU, or a folder is not what its flag says.
     """
     if not flags.dry_run and (reason := implementations()["pallas_gpu"]) is not None:
         raise UserError(f"pallas_gpu {reason}; --dry-run runs every section, tiny")
@@ -61,23 +72,27 @@ def accept(flags: Flags) -> None:
     files = (*source.files, *(origin.file for origin in source.origins))
     if flags.data_dir is not None and not any((flags.data_dir / file).is_file() for file in files):
         raise UserError(f"--data-dir {flags.data_dir} holds no ml-1m; put {files[0]} there")
+    script = "benchmarks/scans.py"
+    if flags.before is not None and not (flags.before / script).is_file():
+        raise UserError(f"--before {flags.before} holds no {script}; name a clone of this project")
     # Processes side by side share the GPU's memory.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     settings = {"dry_run": flags.dry_run, "data": flags.data_dir is not None}
-    others = scan_programs.torch_scans()
+    settings |= {"before": flags.before is not None}
+    others = [] if flags.before else scan_programs.torch_scans()
     with harness.record_of("gpu_acceptance", flags, settings, others=others) as record:
         if not record.of({"section": "tests", "name": "all"}):
             passed = {r["name"] for r in record.of({"section": "tests", "status": "passed"})}
             for row in run_tests(passed, flags):
                 record.add({"section": "tests"} | row)
-        for section in ("scans", "directions"):
+        for section in ("after", "before") if flags.before else ("scans", "directions"):
             if not record.of({"section": section, "name": "all"}):
                 kept = [row for row in record.document.rows if row["section"] != section]
                 record.document.rows = kept
                 record.add(*run_scans(section, flags, record.path, bool(others)))
         cases: list[Row] = [{"section": "training", "dataset": "synthetic"}]
         cases += [{"section": "training", "dataset": "ml-1m"}] if flags.data_dir else []
-        for case in record.missing(cases):
+        for case in [] if flags.before else record.missing(cases):
             with record.row(case) as row:
                 row |= compare_training(case["dataset"], flags)
         failed = summary(record.document.rows)
@@ -127,12 +142,17 @@ def run_scans(section: str, flags: Flags, path: Path, torch: bool) -> list[Row]:
     words += ["--seconds", "0.01" if flags.dry_run else "0.3"]
     if section == "directions":
         words += ["--implementations", scan_programs.ONE_LAUNCH, scan_programs.TWO_LAUNCHES]
+    elif section in ("after", "before"):
+        words += ["--implementations", "tiled" if flags.dry_run else "pallas_gpu"]
     elif torch:
         words += ["--against", "torch"]
     out = path.with_name(f"{path.stem}-{section}.json")
-    command = [sys.executable, str(_ROOT / "benchmarks" / "scans.py"), *words]
+    root = flags.before.resolve() if flags.before and section == "before" else _ROOT
+    places = [str(root), str(root / "kernels"), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, places))}
+    command = [sys.executable, str(root / "benchmarks" / "scans.py"), *words]
     command += ["--out", str(out), "--time-limit", str(limit_of(section, flags))]
-    code = subprocess.run(command, check=False).returncode
+    code = subprocess.run(command, check=False, env=environment).returncode
     if code:
         reason = f"scans.py ended with {code}"
         return [{"section": section, "name": "all", "status": "failed", "reason": reason}]
@@ -141,6 +161,8 @@ def run_scans(section: str, flags: Flags, path: Path, torch: bool) -> list[Row]:
     if not done.finished:
         end = {"status": "skipped", "reason": NO_TIME}
     rows = [{"section": section} | scans.held_to_tolerance(row) for row in done.rows]
+    if section in ("after", "before"):  # side by side in the tables
+        rows = [row | {"implementation": f"{row['implementation']}, {section}"} for row in rows]
     return [*rows, {"section": section, "name": "all"} | end]
 
 
@@ -188,7 +210,7 @@ def train(dataset: str, scan: str, flags: Flags) -> Row:
 
 def summary(rows: Sequence[Row]) -> bool:
     """Print the times, the counts and what failed; return whether anything did."""
-    for table in scans.tables([row for row in rows if "pass" in row]):
+    for table in scan_report.tables([row for row in rows if "pass" in row]):
         harness.console.print(table.terminal())
     counts = Counter((row["section"], row["status"]) for row in rows)
     log.info("\n".join(f"{section} {status}: {n}" for (section, status), n in counts.items()))

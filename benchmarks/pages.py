@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
@@ -30,22 +30,27 @@ def page(document: Any, file: str, heading: str, *parts: str | Table) -> str:
 
 
 class Panel(NamedTuple):
-    """Lines of one panel of a picture: points by label, and the axes' names."""
+    """Lines of one panel of a picture: points by label, and the axes' names.
+
+    A point is (x, y), or (x, y, low, high) with the spread of y.
+    """
 
     title: str
     x: str
     y: str
-    lines: dict[str, list[tuple[float, float]]]
+    lines: Mapping[str, Sequence[tuple[float, ...]]]
 
 
 def picture(panels: Sequence[Panel], *, columns: int, log_y: bool = True) -> bytes | None:
     """Return a PNG of lines on a logarithmic x axis; ``None`` where no line has two points.
 
-    Labels have the same colour in all panels; a line whose label ends with "*" is dashed.
+    Labels have the same colour in all panels; a line whose label ends with "*" is dashed. "NAME on
+    MACHINE" has the colour of NAME, is dotted and has hollow markers. Spread is shaded.
     """
     if not any(len(line) > 1 for panel in panels for line in panel.lines.values()):
         return None
-    labels = list(dict.fromkeys(label for panel in panels for label in panel.lines))
+    labels = (label.partition(" on ")[0] for panel in panels for label in panel.lines)
+    names = list(dict.fromkeys(labels))
     handles: dict[str, Any] = {}
     with drawing_style():
         rows = math.ceil(len(panels) / columns)
@@ -53,13 +58,18 @@ def picture(panels: Sequence[Panel], *, columns: int, log_y: bool = True) -> byt
         grid = figure.subplots(rows, columns, squeeze=False).ravel()
         for axes, panel in zip(grid, panels, strict=True):
             for label, line in panel.lines.items():
-                style = labels.index(label) % len(LINE_COLOURS)
-                look = LINE_MARKERS[style] + ("--" if label.endswith("*") else "-")
-                points, colour = zip(*sorted(line), strict=True), LINE_COLOURS[style]
-                (handle,) = axes.plot(*points, look, color=colour, markersize=4)
+                name, _, machine = label.partition(" on ")
+                style = names.index(name) % len(LINE_COLOURS)
+                look = LINE_MARKERS[style] + (":" if machine else "--" if "*" in name else "-")
+                x, y, *spread = zip(*sorted(line), strict=True)
+                fill = "white" if machine else LINE_COLOURS[style]
+                colour = {"color": LINE_COLOURS[style]}
+                (handle,) = axes.plot(x, y, look, markersize=4, markerfacecolor=fill, **colour)
+                if spread:
+                    axes.fill_between(x, *spread, alpha=0.25, linewidth=0, **colour)
                 handles[label.removesuffix("*")] = handle
             axes.set(title=panel.title, xlabel=panel.x, ylabel=panel.y, xscale="log")
-            ticks = sorted({x for line in panel.lines.values() for x, _ in line})
+            ticks = sorted({x for line in panel.lines.values() for x, *_ in line})
             axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
             axes.set_xticks([], minor=True)
             if log_y:

@@ -1,6 +1,5 @@
-"""Selective scans made ready to be timed: inputs, programs, what is right, and the least time."""
+"""Selective scans made ready to be timed: their programs, and the least time they can take."""
 
-import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -10,144 +9,43 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from harness import Program, compiled
+from harness import Program, Skipped, compiled
+from scan_problems import IN_TIME, ORDER, SECOND_ELEMENTS, Arrays, Problem, Shape
 from selective_scan import (
     bidirectional_scan,
     gpu,
+    implementations,
     selective_scan,
-    selective_scan_gradients,
-    selective_scan_reference,
+    selective_scan_step,
 )
 from selective_scan.arguments import ScanInputs
 from selective_scan.elementwise import exp2
 from selective_scan.gpu.arrays import Options
 
-Arrays = dict[str, jax.Array]
-Pass = Literal["forward", "forward+backward"]
+Pass = Literal["forward", "forward+backward", "second derivative", "token"]
 PASSES: tuple[Pass, ...] = ("forward", "forward+backward")
+SECOND: Pass = "second derivative"
+TOKEN: Pass = "token"
 
 TORCH_LOOP, MAMBA_SSM = "torch loop", "mamba_ssm"
-# As one writes them in JAX without this package: every decay and state in an array.
+# As public ports of Mamba to JAX have them: every decay and state in an array.
 PLAIN = "plain lax.scan", "plain lax.associative_scan"
 OTHERS = (TORCH_LOOP, MAMBA_SSM, *PLAIN)
 # Both directions of a layer: by bidirectional_scan, and by two scans.
 ONE_LAUNCH, TWO_LAUNCHES = "both directions", "two directions"
-
-# The order in which selective_scan takes a problem's arguments.
-ORDER = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
-_IN_TIME = ("u", "delta", "B", "C", "z", "y", "dy")  # (B, L, ...)
-# What the oracle may take: its Python loop costs time, and it keeps all states in float64.
-_ORACLE_ELEMENTS = 2_000_000
+STEP = "selective_scan_step"
 
 
-class Shape(NamedTuple):
-    """The size of a scan: batch B, length L, channels E, states a channel N."""
+def passes(name: str, shape: Shape) -> tuple[Pass, ...]:
+    """Return what is measured of an implementation at a size.
 
-    batch: int
-    length: int
-    channels: int
-    states: int
-
-    @property
-    def elements(self) -> int:
-        """State elements, B * L * E * N."""
-        return math.prod(self)
-
-
-class Problem(NamedTuple):
-    """One shape and dtype with random inputs on the device.
-
-    Attributes:
-        arguments: by the oracle's names; large arrays in the dtype, A, D and bias float32.
-        dy: weights of y (B, L, E), 0 outside the cut: the gradients of the cut are then those of
-            the cut only, and so are exact for A, B, C, D and bias, which sum over others.
-        rows: the batch entries that are held against the oracle, evenly spread.
-        channels: the channels that are.
+    One position is a token, which is a step's only. Second derivatives are those of small sizes.
     """
-
-    shape: Shape
-    arguments: Arrays
-    dy: jax.Array
-    rows: np.ndarray
-    channels: np.ndarray
-
-    def cut(self, name: str, x: Any) -> np.ndarray:
-        """Return the cut of an argument, of y or of a gradient, by its name, in float64."""
-        if name in ("u", "delta", "z", "y", "dy"):
-            x = x[self.rows][:, :, self.channels]
-        elif name in ("B", "C"):
-            x = x[self.rows]
-        else:  # A, D, delta_bias
-            x = x[self.channels]
-        return np.asarray(x).astype(np.float64)
-
-    def expected(self) -> dict[str, np.ndarray]:
-        """Return the oracle's y and gradients on the cut: "y" and the arguments' names."""
-        cut: dict[str, Any] = {name: self.cut(name, x) for name, x in self.arguments.items()}
-        y, last = selective_scan_reference(**cut, delta_softplus=True)
-        gradients = selective_scan_gradients(
-            self.cut("dy", self.dy), np.zeros_like(last), **cut, delta_softplus=True
-        )
-        return {"y": y, **{name: gradients[name] for name in cut}}
-
-
-def make_problem(shape: Shape, dtype: str) -> Problem:
-    """Return random inputs as a Mamba layer has them: time steps 0.001 to 0.1, A = -1 ... -N.
-
-    Length and states of what the oracle sees stay whole, and so does the program that is checked;
-    of the batch entries and channels it sees as many as it has time for, first and last too.
-    """
-    room = max(1, _ORACLE_ELEMENTS // (shape.length * shape.states))
-    batch = min(shape.batch, 4, room)
-    channels = min(shape.channels, 32, max(1, room // batch))
-    rows, columns = (
-        np.unique(np.linspace(0, size - 1, count).round().astype(int))
-        for size, count in ((shape.batch, batch), (shape.channels, channels))
-    )
-    inside_B = np.isin(np.arange(shape.batch), rows)
-    inside_E = np.isin(np.arange(shape.channels), columns)
-    arguments, dy = _draw(jax.random.key(0), inside_B, inside_E, shape, dtype)
-    return Problem(shape, arguments, dy, rows, columns)
-
-
-@partial(jax.jit, static_argnums=(3, 4))
-def _draw(
-    key: jax.Array, inside_B: jax.Array, inside_E: jax.Array, shape: Shape, dtype: str
-) -> tuple[Arrays, jax.Array]:
-    B, L, E, N = shape
-    keys = iter(jax.random.split(key, 8))
-
-    def normal(*sizes: int) -> jax.Array:
-        return jax.random.normal(next(keys), sizes)
-
-    low, high = jnp.log(1e-3), jnp.log(0.1)
-    step_E = jnp.exp(jax.random.uniform(next(keys), (E,), minval=low, maxval=high))
-    arguments = {
-        "u": normal(B, L, E).astype(dtype),
-        "delta": (0.5 * normal(B, L, E)).astype(dtype),
-        "A": -jnp.broadcast_to(jnp.arange(1.0, N + 1), (E, N)),
-        "B": normal(B, L, N).astype(dtype),
-        "C": normal(B, L, N).astype(dtype),
-        "D": jnp.ones(E),
-        "z": normal(B, L, E).astype(dtype),
-        "delta_bias": jnp.log(jnp.expm1(step_E)),  # softplus(bias) is the time step
-    }
-    dy_BxLxE = jnp.where(inside_B[:, None, None] & inside_E, normal(B, L, E), 0)
-    return arguments, dy_BxLxE.astype(dtype)
-
-
-def input_bytes(shape: Shape, dtype: str) -> int:
-    """Return the memory of the inputs and the weights of y."""
-    B, L, E, N = shape
-    return (4 * B * L * E + 2 * B * L * N) * jnp.dtype(dtype).itemsize + 4 * (E * N + 2 * E)
-
-
-def error(actual: np.ndarray, wanted: np.ndarray) -> float:
-    """Return the largest absolute error relative to the largest absolute expected value."""
-    largest = float(np.abs(wanted).max(initial=0.0))
-    return float(np.abs(actual - wanted).max(initial=0.0)) / (largest or 1.0)
+    if shape.length == 1 or name == STEP:
+        return (TOKEN,) if shape.length == 1 and name == STEP else ()
+    second = shape.elements <= SECOND_ELEMENTS and name in (*PLAIN, *implementations())
+    return (*PASSES, SECOND) if second else PASSES
 
 
 def make_program(
@@ -155,14 +53,20 @@ def make_program(
 ) -> tuple[Program, int]:
     """Return the program of an implementation, and the bytes that it needs as far as is known.
 
-    It gives "y" and, with the backward pass, the gradients by argument. ``option``: of the GPU
-    kernels, which then run whatever the name.
+    It gives "y" and, with the backward pass, the gradients by argument; second derivatives are the
+    Hessian times the arguments. ``option``: of the GPU kernels, which then run whatever the name.
+
+    Raises:
+        Skipped: the implementation has no such derivative.
     """
     if name in (TORCH_LOOP, MAMBA_SSM):
         # The loop makes the decays and the inputs of all states; autograd keeps them.
         states = {"forward": 3, "forward+backward": 8}[which] if name == TORCH_LOOP else 0
         return _torch_program(name, problem, which), 4 * states * problem.shape.elements
     arguments, dy = problem.arguments, problem.dy
+    if which == TOKEN:
+        program = compiled(jax.jit(_token), lambda: (arguments,))
+        return program, sum(program.memory.values())
     if option is not None:
         program = _jax_program(partial(_kernels, option), arguments, dy, which)
         return program, sum(program.memory.values())
@@ -223,6 +127,13 @@ def _plain(
     return ((read + D * u) * jax.nn.silu(z)).astype(u.dtype)
 
 
+def _token(arguments: Arrays) -> Arrays:
+    one = {k: x[:, 0] if k in IN_TIME else x for k, x in arguments.items()}
+    in_order = [one[key] for key in ORDER]
+    y, last = selective_scan_step(arguments["initial_state"], *in_order, delta_softplus=True)
+    return {"y": y[:, None], "last": last}
+
+
 def _kernels(option: dict[str, Any], arguments: Arrays) -> jax.Array:
     inputs = ScanInputs(*(arguments[name] for name in ORDER))
     one = jax.tree.map(lambda x: x[None], inputs)
@@ -234,13 +145,26 @@ def _jax_program(
 ) -> Program:
     """Compile ``scan(arguments) -> y``, with its gradients for the weights ``dy`` if asked for."""
 
+    def gradients(arguments: Arrays, dy: jax.Array) -> Arrays:
+        return jax.vjp(scan, arguments)[1](dy)[0]
+
+    def second(arguments: Arrays, dy: jax.Array) -> Arrays:
+        # The Hessian is symmetric: it may be multiplied from either side.
+        return jax.vjp(lambda x: gradients(x, dy), arguments)[1](arguments)[0]
+
     def both(arguments: Arrays, dy: jax.Array) -> Arrays:
         y, pull_back = jax.vjp(scan, arguments)
         return {"y": y, **pull_back(dy)[0]}
 
     if which == "forward":
         return compiled(jax.jit(lambda arguments: {"y": scan(arguments)}), lambda: (arguments,))
-    return compiled(jax.jit(both), lambda: (arguments, dy))
+    try:
+        function = jax.jit(second if which == SECOND else both)
+        return compiled(function, lambda: (arguments, dy))
+    except TypeError as refused:
+        if "first derivatives only" in str(refused):
+            raise Skipped(str(refused)) from None
+        raise
 
 
 def torch_scans() -> list[str]:
@@ -264,7 +188,7 @@ def _torch_program(name: str, problem: Problem, which: Pass) -> Program:
         scan = partial(interface.selective_scan_fn, delta_softplus=True)
 
     def theirs(key: str, x: Any) -> Any:  # mamba_ssm wants time last
-        return x.transpose(1, 2) if name == MAMBA_SSM and key in _IN_TIME else x
+        return x.transpose(1, 2) if name == MAMBA_SSM and key in IN_TIME else x
 
     def tensor(key: str, x: jax.Array) -> Any:
         return theirs(key, torch.from_dlpack(x).clone().to(device)).contiguous()
@@ -314,28 +238,32 @@ class Roofline(NamedTuple):
 
     A scan must read its inputs and write its outputs once, and compute one exponential for each
     state element (B * L * E * N), two more on the way back: one to rebuild the states, one for the
-    decay of their gradients.
+    decay of their gradients. A token reads and writes the state, and reads A, too.
     """
 
     bytes_per_second: float
     exps_per_second: float
 
-    def floor_seconds(self, shape: Shape, dtype: str, which: Pass) -> float:
-        """Return the least time of a scan; A, D and bias are too small to count."""
+    def floor_seconds(self, shape: Shape, dtype: str, which: Pass) -> float | None:
+        """Return the least time of a scan, where it is known; D and bias are too small to count."""
         B, L, E, N = shape
-        forward = which == "forward"
-        values = 4 * B * L * E + 2 * B * L * N if forward else 11 * B * L * E + 6 * B * L * N
-        exps = shape.elements if forward else 3 * shape.elements
-        return max(
-            values * jnp.dtype(dtype).itemsize / self.bytes_per_second, exps / self.exps_per_second
-        )
+        if which == SECOND:
+            return None
+        values, exps, state = 4 * B * L * E + 2 * B * L * N, shape.elements, 0
+        if which == TOKEN:
+            state = 4 * (2 * B * E * N + E * N)
+        elif which != "forward":
+            values, exps = 11 * B * L * E + 6 * B * L * N, 3 * exps
+        moved = values * jnp.dtype(dtype).itemsize + state
+        return max(moved / self.bytes_per_second, exps / self.exps_per_second)
 
 
 FORMULA = (
     "The floor is the larger of bytes / copy bandwidth and exponentials / rate, both as measured "
     "here. Forward it counts 4·B·L·E + 2·B·L·N values (u, delta, z, B and C read, y written) and "
     "B·L·E·N exponentials; with the backward pass 11·B·L·E + 6·B·L·N values and 3·B·L·E·N "
-    "exponentials."
+    "exponentials; of a token 2·B·E·N + E·N values in float32, the state and A, besides what a "
+    "forward pass of one position has."
 )
 _EXPS = 64  # for each element that is read and written
 

@@ -1,28 +1,32 @@
 """Compare the selective scans that run here: python benchmarks/scans.py.
 
-Measures the time forward and with the backward pass, memory, the error against the float64 oracle,
-and the share of what the device's copy bandwidth and exponentials allow.
+Measures the time forward and with the backward pass, of second derivatives and of a token, memory,
+the errors against the float64 oracle, and the share of what the device's copy bandwidth and
+exponentials allow.
 """
 
 import math
 import os
 import runpy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import jax
 from tyro.conf import UseAppendAction
 
 import harness
-import pages
+import scan_problems
 import scan_programs
+import scan_report
 from echojax.errors import UserError, unknown_name
-from echojax.report.tables import Cell, Column, Table, number
-from harness import Program, Record, Row
-from scan_programs import ONE_LAUNCH, PASSES, TWO_LAUNCHES, Problem, Roofline, Shape
+from harness import NO_TIME, Program, Record, Row, Skipped
+from scan_problems import Expected, Problem, Shape
+from scan_programs import ONE_LAUNCH, SECOND, STEP, TWO_LAUNCHES, Roofline
+from scan_report import device_seconds
 from selective_scan import implementations, register
 
 DTYPES = ("float32", "bfloat16")
@@ -40,14 +44,21 @@ class Flags:
     """Which to measure (all that run here). Only where named: "reference", the oracle; "both
     directions", a layer's two scans in one call, and "two directions", one after the other."""
     shape: Annotated[tuple[str, ...], UseAppendAction] = ()
-    """A size to measure, as B,L,E,N; may be given again (a grid that suits the device)."""
+    """A size to measure, as B,L,E,N; may be given again (a grid that suits the device). Where L is
+    1, a token of selective_scan_step is timed."""
     module: str | None = None
     """A scan of your own, as FILE.py:FUNCTION; see docs/extending.md for what it is called with."""
     dtypes: tuple[Literal["float32", "bfloat16"], ...] | None = None
-    """Of u, delta, z, B and C; the rest is float32 (both, or float32 with --quick)."""
+    """Of u, delta, z, B and C; the rest is float32 (both, or float32 with --quick). The grid has
+    the second one at its first size only."""
+    decays: tuple[Literal["layer", "strong"], ...] | None = None
+    """Time steps as a layer starts with them, .001 to .1, or strong ones, .1 to 50 (the first, and
+    strong ones at one size of the grid)."""
     against: Literal["torch", "plain"] | None = None
     """Measure others too: "torch", a PyTorch loop, and the CUDA scan of mamba_ssm where it is
     installed; "plain", lax.scan and lax.associative_scan as one writes them by oneself."""
+    beside: tuple[Path, ...] = ()
+    """JSON files of this command or of gpu_acceptance.py on other machines, to show as well."""
     out: Path | None = None
     """The JSON file (runs/scans-DATE-TIME.json)."""
     quick: bool = False
@@ -64,21 +75,22 @@ class Flags:
 
 @dataclass(frozen=True)
 class Settings:
-    """What makes two comparisons the same one."""
+    """What makes two comparisons the same one; a case is a size (``Shape``), dtype and decays."""
 
-    shapes: tuple[Shape, ...]
-    dtypes: tuple[str, ...]
+    cases: tuple[Row, ...]
     implementations: tuple[str, ...]
     seconds: float
     max_memory_gib: float | None
 
 
-# Base shape, a sweep over length, a sweep over batch.
+# Of each grid the first is the base; then come sweeps over length, batch, channels and states.
 _QUICK = [*((4, length, 64, 16) for length in (64, 256, 1024)), (16, 64, 64, 16)]
 _CPU = [
     (128, 50, 128, 32),
     *((4, length, 64, 16) for length in (64, 256, 1024, 4096)),
-    *((batch, 50, 128, 32) for batch in (2, 8, 32)),
+    *((batch, 50, 128, 32) for batch in (2, 16)),
+    *((16, 50, channels, 32) for channels in (32, 512)),
+    *((16, 50, 128, states) for states in (8, 64)),
 ]
 _ACCELERATOR = [
     (2048, 50, 128, 32),
@@ -86,7 +98,12 @@ _ACCELERATOR = [
     (8, 16384, 2048, 16),
     *((8, length, 1024, 16) for length in (256, 1024, 4096, 16384)),
     *((batch, 50, 128, 32) for batch in (8, 32, 128, 512)),
+    *((8, 1024, channels, 16) for channels in (256, 4096)),
+    *((8, 1024, 1024, states) for states in (8, 64)),
 ]
+_STRONG = Shape(4, 64, 64, 16)  # small enough for second derivatives
+# The default model's layer with all users of a batch, mamba-130m's with one and with many.
+_TOKENS = [Shape(128, 1, 128, 32), Shape(1, 1, 1536, 16), Shape(64, 1, 1536, 16)]
 
 
 def resolved(flags: Flags, here: dict[str, str | None], others: list[str], cpu: bool) -> Settings:
@@ -101,11 +118,23 @@ def resolved(flags: Flags, here: dict[str, str | None], others: list[str], cpu: 
     Raises:
         UserError: a flag's value is of no use.
     """
-    grid = _QUICK if flags.quick else _CPU if cpu else _ACCELERATOR
-    shapes = [_shape(text) for text in flags.shape] or [Shape(*sizes) for sizes in grid]
+    dtypes = flags.dtypes or (DTYPES[:1] if flags.quick else DTYPES)
+    decays = flags.decays or ("layer",)
+    if flags.shape:
+        found = list(product(map(_shape, flags.shape), dtypes, decays))
+    else:
+        sizes = _QUICK if flags.quick else _CPU if cpu else _ACCELERATOR
+        grid = [Shape(*size) for size in sizes]
+        found = list(product([*grid, *_TOKENS], dtypes[:1], decays))
+        found += product(grid[:1], dtypes[1:], decays)
+        found += [] if flags.decays else [(_STRONG, dtypes[0], "strong")]
+    cases: list[Row] = [
+        shape._asdict() | {"dtype": dtype, "decays": strength}
+        for shape, dtype, strength in dict.fromkeys(found)
+    ]
     names = [name for name, reason in here.items() if reason is None and name != "reference"]
     if flags.implementations:
-        known: dict[str, str | None] = {**here, ONE_LAUNCH: None, TWO_LAUNCHES: None}
+        known: dict[str, str | None] = {**here, **dict.fromkeys([ONE_LAUNCH, TWO_LAUNCHES, STEP])}
         for name in flags.implementations:
             if name not in known:
                 raise unknown_name("implementation in --implementations", name, list(known))
@@ -114,9 +143,9 @@ def resolved(flags: Flags, here: dict[str, str | None], others: list[str], cpu: 
         names = [name for name in known if name in flags.implementations]
     seconds = flags.seconds if flags.seconds is not None else 0.1 if flags.quick else 1.0
     harness.check_positive(seconds=seconds, max_memory_gib=flags.max_memory_gib)
-    dtypes = flags.dtypes or (DTYPES[:1] if flags.quick else DTYPES)
-    unique = tuple(dict.fromkeys(shapes)), tuple(dict.fromkeys(dtypes))
-    return Settings(*unique, (*names, *others), seconds, flags.max_memory_gib)
+    steps = [STEP] if any(case["length"] == 1 for case in cases) else []
+    names = list(dict.fromkeys([*names, *others, *steps]))
+    return Settings(tuple(cases), tuple(names), seconds, flags.max_memory_gib)
 
 
 def _shape(text: str) -> Shape:
@@ -166,6 +195,8 @@ def compare(flags: Flags) -> None:
     jax.config.update("jax_enable_compilation_cache", False)  # compile times are measured
     if flags.module is not None:
         flags = replace(flags, module=register_from(flags.module))
+    elsewhere = [row for path in flags.beside for row in scan_report.read_rows(path)]
+    flags = replace(flags, beside=tuple(Path(path.name) for path in flags.beside))
     here = implementations()
     compared = [*others, *(scan_programs.PLAIN if flags.against == "plain" else [])]
     settings = resolved(flags, here, compared, jax.default_backend() == "cpu")
@@ -173,21 +204,21 @@ def compare(flags: Flags) -> None:
     record = harness.record_of("scans", flags, settings, **options)
     facts = record.document.facts
     facts["not here"] = {name: reason for name, reason in here.items() if reason is not None}
-    cases: list[Row] = [
-        shape._asdict() | {"dtype": d} for shape in settings.shapes for d in settings.dtypes
-    ]
+    # A narrow terminal breaks the lines of a table, rather than lose columns.
+    harness.console.width = max(harness.console.width, 150)
     try:
         with record:
             if "roofline" not in facts:
                 facts["roofline"] = scan_programs.measure_roofline()._asdict()
-            for case in record.missing(cases):
+            for case in record.missing(settings.cases):
                 record.add(*measure(case, settings, Roofline(**facts["roofline"]), record))
-                for table in tables(record.of(case)):
+                for table in scan_report.tables(record.of(case)):
                     harness.console.print(table.terminal(), *table.notes, sep="\n")
     finally:
-        if rows := record.document.rows:
-            parts: list[str | Table] = [*tables(rows), _METHOD, scan_programs.FORMULA]
-            record.write_page("Selective scans compared", *parts, pictures=pictures(rows))
+        if rows := record.document.rows + elsewhere:
+            parts = scan_report.parts(rows)
+            pictures = scan_report.pictures(rows)
+            record.write_page("Selective scans compared", *parts, pictures=pictures)
 
 
 def measure(
@@ -200,7 +231,7 @@ def measure(
     """Return a row for each implementation and pass; one that fails is recorded, never raised.
 
     Args:
-        case: size and dtype.
+        case: size, dtype and decays.
         settings: what else to measure.
         roofline: what the device can do.
         record: tells whether there is time.
@@ -208,15 +239,16 @@ def measure(
     """
     shape = Shape(*(case[name] for name in Shape._fields))
     empty = {"status": "measured", "reason": None} | dict.fromkeys(_MEASURED)
-    names = settings.implementations
     rows: list[Row] = [
-        case | {"implementation": name, "pass": which} | empty for name in names for which in PASSES
+        case | {"implementation": name, "pass": which} | empty
+        for name in settings.implementations
+        for which in scan_programs.passes(name, shape)
     ]
     try:
         harness.check_memory(
-            scan_programs.input_bytes(shape, case["dtype"]), settings.max_memory_gib
+            scan_problems.input_bytes(shape, case["dtype"]), settings.max_memory_gib
         )
-        problem = scan_programs.make_problem(shape, case["dtype"])
+        problem = scan_problems.make_problem(shape, case["dtype"], case.get("decays", "layer"))
         wanted = problem.expected()
     except Exception as failure:
         return [row | harness.not_measured(failure) for row in rows]
@@ -227,30 +259,28 @@ def measure(
             ready.append((row, _prepare(row, problem, wanted, settings, options)))
         except Exception as failure:
             row |= harness.not_measured(failure)
+    if any(row["reason"] == NO_TIME for row in rows):  # the next time measures all of them in turns
+        return [row | harness.not_measured(Skipped(NO_TIME)) for row in rows]
     timed = harness.time_in_turns([program for _, program in ready], settings.seconds)
     for (row, _), samples in zip(ready, timed, strict=True):
         row |= samples.row()
         if row["status"] == "measured":
             seconds = device_seconds(row)
             row["ns_per_element"] = 1e9 * seconds / shape.elements
-            row["floor_seconds"] = roofline.floor_seconds(shape, case["dtype"], row["pass"])
-            row["floor_share"] = row["floor_seconds"] / seconds
+            floor = roofline.floor_seconds(shape, case["dtype"], row["pass"])
+            row["floor_seconds"], row["floor_share"] = floor, floor and floor / seconds
     return rows
-
-
-def device_seconds(row: Row) -> float:
-    """Return the time of a call in a queue where it was measured, else of a single call."""
-    return float(row.get("queued_seconds") or row["median_seconds"])
 
 
 _MEASURED = [
     *("median_seconds", "min_seconds", "repeats", "compile_seconds", "memory_bytes", "memory"),
     *("device_peak_bytes", "ns_per_element", "floor_seconds", "floor_share", "errors"),
+    "element_errors",
 ]
 
 
 def _prepare(
-    row: Row, problem: Problem, wanted: Row, settings: Settings, options: Mapping[str, Row]
+    row: Row, problem: Problem, wanted: Expected, settings: Settings, options: Mapping[str, Row]
 ) -> Program:
     """Compile a program and run it for the first time, if it has room; record what that tells."""
     name, which = row["implementation"], row["pass"]
@@ -264,33 +294,18 @@ def _prepare(
     if (peak := harness.device_peak_bytes()) > before:
         row["device_peak_bytes"] = peak
     if name not in (ONE_LAUNCH, TWO_LAUNCHES):
-        errors = {
-            key: scan_programs.error(problem.cut(key, scan_programs.as_array(x)), wanted[key])
-            for key, x in results.items()
-        }
+        actual = {key: problem.cut(key, scan_programs.as_array(x)) for key, x in results.items()}
+        exact = (which == SECOND and wanted.second) or wanted.values
+        errors = {key: scan_problems.error(x, exact[key]) for key, x in actual.items()}
         if wrong := ", ".join(key for key, value in errors.items() if not math.isfinite(value)):
             raise ArithmeticError(f"not finite: {wrong}")
         row["errors"] = errors
+        if which != SECOND:
+            row["element_errors"] = {
+                key: scan_problems.element_error(x, exact[key], wanted.sums[key])
+                for key, x in actual.items()
+            }
     return program
-
-
-_TIMES = ("forward ms", "ns each", "% of floor", "with backward ms", "ns each", "% of floor")
-COLUMNS: tuple[Column | str, ...] = (
-    "",
-    *(Column(header, show=number) for header in (*_TIMES, "MiB", "compile s")),
-    Column("value error", show=".1e"),
-    Column("gradient error", show=".1e"),
-)
-_METHOD = (
-    "Times are medians of runs of compiled programs until their results are there, on an "
-    "accelerator of a call in a queue, with their quartiles; all programs of one size take turns, "
-    "and the fastest is set off where its quartiles lie below those of all others. ns each is the "
-    "time over B·L·E·N. MiB are the compiled program's arguments, outputs and temporary arrays. "
-    "Errors are the largest absolute difference from a float64 oracle over the largest absolute "
-    "expected value, on a few evenly spread batch entries and channels of the very program that "
-    "is timed, at whole length; the gradient error is the worst over all arguments. Memory, "
-    "compile time and errors are of the program with the backward pass."
-)
 
 
 def held_to_tolerance(row: Row) -> Row:
@@ -302,101 +317,6 @@ def held_to_tolerance(row: Row) -> Row:
         return row
     words = "; ".join(f"{name} is off by {value:.1e}" for name, value in off)
     return row | {"status": "failed", "reason": words}
-
-
-def tables(rows: Sequence[Row]) -> list[Table]:
-    """Return the tables of a comparison, a size and dtype each, a line an implementation."""
-    found = []
-    keys = (*Shape._fields, "dtype")
-    for case in dict.fromkeys(tuple(row[key] for key in keys) for row in rows):
-        own = [row for row in rows if tuple(row[key] for key in keys) == case]
-        names = dict.fromkeys(row["implementation"] for row in own)
-        fastest = {
-            which: _fastest([row for row in own if row["pass"] == which]) for which in PASSES
-        }
-        lines = [
-            _line(name, [r for r in own if r["implementation"] == name], fastest) for name in names
-        ]
-        title = "B {}, L {}, E {}, N {}, {}".format(*case)
-        notes = [
-            f"{row['implementation']}, {row['pass']}: {row['status']}: {row['reason']}"
-            for row in own
-            if row["status"] != "measured"
-        ]
-        found.append(Table(COLUMNS, lines, title, notes))
-    return found
-
-
-def _quartiles(row: Row) -> list[float]:
-    """Return what half of the times lie between, in milliseconds; the median in earlier files."""
-    low_high = row.get("queued_quartiles_seconds") or row.get("quartiles_seconds")
-    return [1e3 * x for x in low_high or 2 * [device_seconds(row)]]
-
-
-def _fastest(rows: Sequence[Row]) -> str | None:
-    """Return the implementation whose times lie below those of all others, quartile to quartile."""
-    spans = {r["implementation"]: _quartiles(r) for r in rows if r["status"] == "measured"}
-    name = min(spans, key=lambda name: spans[name][1], default=None)
-    others = [low for other, (low, _) in spans.items() if other != name]
-    return name if name and others and spans[name][1] < min(others) else None
-
-
-def _line(name: str, rows: Sequence[Row], fastest: Mapping[Any, str | None]) -> list[Any]:
-    line: list[Any] = [name]
-    for row in rows:  # forward, then with the backward pass
-        if row["status"] != "measured":
-            line += [row["status"], None, None]
-        else:
-            share = 100 * row["floor_share"]
-            time = Cell(
-                number(1e3 * device_seconds(row)),
-                " to ".join(map(number, _quartiles(row))),
-                best=name == fastest[row["pass"]],
-            )
-            line += [time, row["ns_per_element"], share]
-    errors = dict(row["errors"] or {})
-    memory, value = row["memory_bytes"], errors.pop("y", None)
-    line += [memory and memory / 2**20, row["compile_seconds"]]
-    return [*line, value, max(errors.values(), default=None)]
-
-
-def pictures(rows: Sequence[Row]) -> dict[str, bytes | None]:
-    """Return time and memory against length and against batch, where sizes allow."""
-    return {f"against-{axis}": _picture(rows, axis) for axis in ("length", "batch")}
-
-
-def sweep(rows: Sequence[Row], axis: str) -> list[Row]:
-    """Return the rows whose shapes differ only in one size, of the most values of it."""
-    groups: dict[tuple[int, ...], list[Row]] = {}
-    for row in rows:
-        groups.setdefault(tuple(row[k] for k in Shape._fields if k != axis), []).append(row)
-    return max(groups.values(), key=lambda group: len({row[axis] for row in group}), default=[])
-
-
-_UNITS = {"median_seconds": (1e3, "ms"), "memory_bytes": (2**-20, "MiB")}
-
-
-def _picture(rows: Sequence[Row], axis: str) -> bytes | None:
-    swept = sweep([row for row in rows if row["status"] == "measured"], axis)
-    names = list(dict.fromkeys(row["implementation"] for row in rows))
-    panels = []
-    for dtype in dict.fromkeys(row["dtype"] for row in swept):
-        for which, key in ((PASSES[0], "median_seconds"), *((PASSES[1], key) for key in _UNITS)):
-            unit, unit_name = _UNITS[key]
-            shown = [row for row in swept if (row["dtype"], row["pass"]) == (dtype, which)]
-            lines: dict[str, Any] = {
-                name: [
-                    (r[axis], unit * r[key])
-                    for r in shown
-                    if r["implementation"] == name and r[key]
-                ]
-                for name in names
-            }
-            if key == "median_seconds":
-                lines["floor*"] = list({(r[axis], unit * r["floor_seconds"]) for r in shown})
-            lines = {label: line for label, line in lines.items() if line}
-            panels.append(pages.Panel(f"{which}, {dtype}, {unit_name}", axis, unit_name, lines))
-    return pages.picture(panels, columns=3)
 
 
 if __name__ == "__main__":

@@ -19,11 +19,11 @@ from flax import nnx
 import harness
 import pages
 from echojax.errors import UserError, unknown_name
+from echojax.evaluation.tiles import top_k
 from echojax.models import MODELS
 from echojax.models.echomamba4rec import Components, EchoMamba4Rec
 from echojax.report.tables import Table, number
 from echojax.serving.streaming import Stream, StreamState
-from echojax.serving.top_k import top_k
 from harness import Program, Row, log
 
 ITEMS = 10_000  # in the table that is looked up; its size does not matter to encoding

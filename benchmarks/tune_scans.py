@@ -14,8 +14,10 @@ from typing import Any
 import harness
 from echojax.errors import UserError
 from harness import Row, log
-from scan_programs import PASSES, Roofline, Shape
-from scans import DTYPES, Settings, device_seconds, held_to_tolerance, measure
+from scan_problems import Shape
+from scan_programs import PASSES, Roofline
+from scan_report import device_seconds
+from scans import DTYPES, Settings, held_to_tolerance, measure
 from selective_scan import implementations
 from selective_scan.gpu.plans import PLANS, Plan, plan_for, segments_for
 
@@ -26,7 +28,12 @@ _SIZES = {
         (8, 2048, 2048, 16),
         (2048, 200, 128, 32),
     ],
-    "segments": [(1, 16384, 256, 16), (1, 16384, 1024, 16), (4, 4096, 128, 32)],
+    "segments": [
+        *((1, 16384, channels, 16) for channels in (256, 1024)),
+        (4, 4096, 128, 32),
+        # Small batches of wide models: few programs, and rows that the rule does not cut.
+        *((1, 2048, channels, 16) for channels in (1536, 5120)),
+    ],
 }
 _TINY = (2, 9, 5, 3)
 Case = tuple[Any, ...]  # B, L, E, N and dtype
@@ -75,7 +82,7 @@ def tune(flags: Flags) -> None:
     with harness.record_of("tune_scans", flags) as record:
         for case in record.missing(cases):
             options = options_of(case, dry_run=flags.dry_run)
-            settings = Settings((), (), tuple(options), seconds, None)
+            settings = Settings((), tuple(options), seconds, None)
             rows = measure(case, settings, Roofline(math.inf, math.inf), record, options)
             record.add(*map(held_to_tolerance, rows))
         rows = record.document.rows

@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import harness
 from echojax.errors import UserError
 from harness import Program, Row, log
-from scan_programs import ORDER, PASSES, Arrays, Pass, Shape, make_problem
+from scan_problems import ORDER, Arrays, Shape, make_problem
+from scan_programs import PASSES, Pass
 from selective_scan import readout, selective_scan, selective_scan_readout, tiled
 
 _SIZES = {

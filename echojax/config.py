@@ -105,6 +105,9 @@ def check(config: Config) -> None:
         )
     if config.parallel == "pmap" and config.item_shards * config.sequence_shards > 1:
         raise UserError("--parallel pmap spreads rows only; leave it out with shards")
+    if config.pack and (config.loss != "softmax" or config.sequence_shards > 1):
+        other = "--sequence-shards" if config.loss == "softmax" else f"--loss {config.loss}"
+        raise UserError(f"--pack is not for {other}; leave one of them out")
     if config.warmup and config.warmup_steps:
         raise UserError("--warmup and --warmup-steps say the same; leave one out")
     if config.schedule == "cosine" and config.decay_steps:

@@ -202,6 +202,8 @@ class TrainingFlags:
     """Rows a step (None: 2048 prefixes, 256 on synthetic; 128 sequences, 32 on synthetic)."""
     microbatch: Positive | None = None
     """Examples held in memory at once; gradients are summed (None: chosen by device)."""
+    pack: bool = False
+    """Compute several short histories in one row instead of padding (mamba4rec, all-positions)."""
     epochs: Annotated[Positive, Fact.RESUMABLE] = 200
     """Most passes over the training examples."""
     max_steps: Annotated[Positive | None, Fact.RESUMABLE] = None

@@ -1,5 +1,6 @@
 """Where the shared data and golden numbers are; tests that need them skip where they are not."""
 
+import contextlib
 import gc
 import logging
 import os
@@ -14,6 +15,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from echojax import losses, models
 from echojax.data import sources
 from echojax.evaluation import metrics
+from echojax.training import results, run
 
 ROOT = Path(__file__).parent.parent
 # Most of the tests' time is compilation, which takes a fraction of it without LLVM's optimisations
@@ -22,6 +24,7 @@ FAST_TO_COMPILE = "--xla_backend_optimization_level=0"
 if jax.__version_info__ < (0, 11):  # later releases know no such flag, and XLA ends the process
     FAST_TO_COMPILE += " --xla_cpu_use_fusion_emitters=false"
 os.environ["XLA_FLAGS"] = f"{FAST_TO_COMPILE} {os.environ.get('XLA_FLAGS', '')}"
+REPORTING = run.write_analysis, results.write_report
 SHARED = Path(os.environ.get("ECHOJAX_SHARED", ROOT.parent / "shared"))
 GOLDEN = Path(os.environ.get("ECHOJAX_GOLDEN", SHARED / "golden"))
 
@@ -55,9 +58,26 @@ def compiled_programs(shared_folder):
     """
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(shared_folder / "programs"))
     jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+    # Small programs are many: a process that reads them starts to compute seconds earlier.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     compilation_cache.reset_cache()
     jax.devices()  # JAX has started: no command that a test calls changes the number of devices
+
+
+@contextlib.contextmanager
+def reporting(analyse=REPORTING[0], report=REPORTING[1]):
+    """Let runs that end inside be analysed and reported, as a user's are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "write_analysis", analyse)
+        patch.setattr(results, "write_report", report)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _without_reports():
+    """Both are tested elsewhere, and take longer than training does here."""
+    with reporting(lambda *of_run: None, lambda folder: folder / "report.html"):
+        yield
 
 
 @pytest.fixture

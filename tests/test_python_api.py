@@ -17,6 +17,7 @@ import echojax
 from echojax import UserError
 from echojax.evaluation.metrics import metric_names, metrics_of
 from echojax.evaluation.statistics import holm, paired_difference
+from tests.conftest import reporting
 
 SMALL = {
     "model": "sasrec", "d_model": 8, "heads": 2, "max_len": 8, "batch_size": 64, "k_core": 2,
@@ -45,7 +46,8 @@ def told():
 @pytest.fixture(scope="module")
 def mine(frame, told, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "mine"
-    return echojax.train(frame, epochs=3, run_dir=folder, callbacks=[told.append], **SMALL)
+    with reporting():
+        return echojax.train(frame, epochs=3, run_dir=folder, callbacks=[told.append], **SMALL)
 
 
 @pytest.fixture(scope="module")

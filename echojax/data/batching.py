@@ -15,6 +15,7 @@ import numpy as np
 from absl import flags
 
 from echojax.data.examples import Examples, Windows
+from echojax.data.packing import packed
 from echojax.errors import UserError
 
 _ROUNDS = 6
@@ -67,6 +68,8 @@ class Batches:
     # The rows of each batch to make. A host that feeds only some devices makes a part; rows from
     # ``batch_size`` on only fill up, so that all devices have as many.
     rows: range
+    # How many of these rows, those of a device, are packed together; None: they are not packed.
+    pack: int | None = None
 
     @property
     def per_epoch(self) -> int:
@@ -83,15 +86,23 @@ class Batches:
 
         Returns:
             ``item_ids``, ``lengths``, ``targets`` as the examples' ``gather`` gives them, and
-            ``weights`` float32 (B,): 1 for an example, 0 for a row that only fills up.
+            ``weights`` float32 (B,): 1 for an example, 0 for a row that only fills up. Where they
+            are packed, the same events in fewer rows (``packing.packed``).
         """
-        epoch, batch = divmod(step, self.per_epoch)
+        epoch, number = divmod(step, self.per_epoch)
         rows = np.arange(self.rows.start, self.rows.stop)
-        positions = batch * self.batch_size + rows
+        positions = number * self.batch_size + rows
         real = (positions < len(self.examples)) & (rows < self.batch_size)
         # A filling row repeats the epoch's first example: harmless, and its weight is 0.
         indices = shuffled(np.where(real, positions, 0), len(self.examples), self.seed, epoch)
-        return self.examples.gather(indices) | {"weights": real.astype(np.float32)}
+        batch = self.examples.gather(indices) | {"weights": real.astype(np.float32)}
+        if self.pack is None:
+            return batch
+        parts = [
+            packed({name: x[first : first + self.pack] for name, x in batch.items()})
+            for first in range(0, rows.size, self.pack)
+        ]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 @dataclass(frozen=True)
@@ -166,9 +177,16 @@ def _end_with(parent: int, worker: int, workers: int) -> None:
 
 
 def batches(
-    examples: Examples | Windows, batch_size: int, seed: int, *, rows: range | None = None
+    examples: Examples | Windows,
+    batch_size: int,
+    seed: int,
+    *,
+    rows: range | None = None,
+    pack: int | None = None,
 ) -> Batches:
-    """Return shuffled batches of ``examples``; ``rows`` as in ``Batches`` (``None``: all).
+    """Return shuffled batches of ``examples``.
+
+    ``rows`` (``None``: all) and ``pack`` (only for ``Windows``) are those of ``Batches``.
 
     Raises:
         UserError: ``batch_size`` is below 1 or ``seed`` negative.
@@ -177,4 +195,4 @@ def batches(
         raise UserError(f"--batch-size {batch_size}: must be at least 1")
     if seed < 0:
         raise UserError(f"--seed {seed}: must not be negative")
-    return Batches(examples, batch_size, seed, range(batch_size) if rows is None else rows)
+    return Batches(examples, batch_size, seed, range(batch_size) if rows is None else rows, pack)

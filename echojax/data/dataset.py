@@ -213,11 +213,7 @@ def prepare(
 def _order_facts(
     name: str, users_T: np.ndarray, times_T: np.ndarray | None, time_precision: str, ties: str
 ) -> dict[str, Any]:
-    """Return what identifies an order that is not the usual one, for the fingerprint.
-
-    Raises:
-        UserError: There are no times to order by.
-    """
+    """Return what identifies an order that is not the usual one, for the fingerprint."""
     if (time_precision, ties) == ("exact", "file"):
         return {}
     if times_T is None:

@@ -52,14 +52,8 @@ def check(path: Path, origin: Origin) -> None:
 def fetch(origin: Origin, folder: Path, verify: Callable[[Path], None]) -> Path:
     """Fetch ``origin`` into ``folder``, which is made where it is missing.
 
-    Args:
-        origin: What to fetch.
-        folder: Where to.
-        verify: Raises ``UserError`` when content of known checksum or none, under a temporary
-            name, is not what is wanted.
-
-    Raises:
-        UserError: The file cannot be fetched or is not what it should be; nothing is left of it.
+    ``verify`` raises ``UserError`` when content of known checksum or none, under a temporary name,
+    is not what is wanted; nothing is left of it.
     """
     pooch.get_logger().setLevel("WARNING")  # one line is logged by who asks for the file
 
@@ -89,9 +83,11 @@ def _by_https(url: str, part: Path, origin: Origin) -> None:
     """Download ``url``; the server's certificate and name are verified, as requests does."""
     most = origin.size or MAX_BYTES
     headers = {"User-Agent": "echojax", "Accept-Encoding": "identity"}
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
     get = partial(requests.get, stream=True, timeout=20, headers=headers)
     try:
-        with get(url, hooks={"response": stay_on_tls}) as response, _progress_bar() as bar:
+        progress = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True))
+        with get(url, hooks={"response": stay_on_tls}) as response, progress as bar:
             response.raise_for_status()
             length = response.headers.get("Content-Length")
             task = bar.add_task(origin.file, total=int(length) if length else None)
@@ -141,8 +137,3 @@ def _by_pip(requirement: str, part: Path, origin: Origin) -> None:
             lines = done.stderr.strip().splitlines() or ["no such file"]
             raise UserError(f"pip cannot download {requirement} ({lines[-1]})")
         os.replace(wheel, part)
-
-
-def _progress_bar() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-    return Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True))

@@ -18,36 +18,22 @@ _MISSING = ["", "NA", "N/A", "n/a", "#N/A", "NULL", "null", "NaN", "nan", "None"
 
 
 class Events(NamedTuple):
-    """What was read.
+    """What was read."""
 
-    Attributes:
-        frame: Events in file order: ``user`` and ``item``, ids in order of first appearance (an
-            Enum), and, unless the source has none, ``time``, float64, or int64 where float64 is
-            not exact.
-        layout: How the (first) file was read.
-        notes: What the user should know of that, a line each.
-    """
-
+    # Events in file order: ``user`` and ``item``, ids in order of first appearance (an Enum), and,
+    # unless the source has none, ``time``, float64, or int64 where float64 is not exact.
     frame: pl.DataFrame
-    layout: Layout
-    notes: tuple[str, ...]
+    layout: Layout  # how the (first) file was read
+    notes: tuple[str, ...]  # what the user should know of that, a line each
 
 
 def read_events(files: Sequence[TextFile], columns: Columns = Columns()) -> Events:  # noqa: B008
-    """Read whole files with the same columns, one after another.
-
-    Raises:
-        UserError: A file cannot be read in its format; names file, line and value.
-    """
+    """Read whole files with the same columns, one after another."""
     return collect(((file, *read_rows(file, columns)) for file in files), columns)
 
 
 def collect(tables: Iterable[tuple[object, Layout, Iterable[Rows]]], columns: Columns) -> Events:
-    """Return the events of tables: what errors name them, their layouts and their rows.
-
-    Raises:
-        UserError: They do not fit together, or an id or time is none; names line and value.
-    """
+    """Return the events of tables: what errors name them, their layouts and their rows."""
     if columns.missing not in get_args(Missing):
         raise unknown_name("--missing-ids", columns.missing, list(get_args(Missing)))
     layouts, places = dict[object, Layout](), list[Place]()
@@ -115,11 +101,7 @@ def _notes(layout: Layout, columns: Columns, times: str | None) -> list[str]:
 
 
 def _missing(frame: pl.DataFrame, handling: str, error: Error) -> tuple[pl.Series, str]:
-    """Return which rows have no user or no item, but a word for it, and the note of them.
-
-    Raises:
-        UserError: They are refused, or kept and have no id at all.
-    """
+    """Return which rows have no user or no item, but a word for it, and the note of them."""
     lacking, found, empty = pl.repeat(False, frame.height, eager=True), list[str](), False
     first, problem = frame.height, ""
     for role in ("user", "item"):

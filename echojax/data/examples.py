@@ -1,6 +1,6 @@
 """Examples (prefix of a history -> next item) and windows of histories, made when asked for."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,6 +21,11 @@ class Examples:
 
     def __len__(self) -> int:
         return self.target_M.size
+
+    def at(self, indices: np.ndarray) -> "Examples":
+        """Return some of the examples."""
+        columns = {"start_M": self.start_M, "target_M": self.target_M, "user_M": self.user_M}
+        return replace(self, **{name: column[indices] for name, column in columns.items()})
 
     @property
     def lengths_M(self) -> np.ndarray:  # noqa: N802

@@ -24,17 +24,9 @@ _NOTHING = ("NoneType", "NAType", "NaTType")  # types of None, pandas.NA and pan
 def read_frame(
     frame: Any, columns: Columns, title: str | None = None
 ) -> tuple[Events, dict[str, str]]:
-    """Return the events of a frame, and titles by item id.
+    """Return the events of a frame, as ``Dataset.from_frame`` takes it, and titles by item id.
 
-    Args:
-        frame: Anything with columns, which are read through ``numpy.asarray(frame[name])``: a
-            frame of pandas or polars, an Arrow table, a mapping of arrays; or two or three arrays,
-            of users, items and times.
-        columns: Which columns are used, and how.
-        title: The name of a column of titles.
-
-    Raises:
-        UserError: A column is missing, or holds something else than ids or times.
+    ``title`` is the name of their column.
     """
     if isinstance(frame, list | tuple) and len(frame) in (2, 3):
         frame = dict(zip(("user", "item", "time"), frame, strict=False))
@@ -85,11 +77,7 @@ def _sample(frame: Any, key: Any) -> list[str]:
 
 
 def column_of(frame: Any, key: Any, *, times: bool = False) -> pl.Series:
-    """Return a column: text, numbers or dates.
-
-    Raises:
-        UserError: It holds something else, or text and numbers.
-    """
+    """Return a column: text, numbers or dates."""
     name = str(key)
     try:
         values = frame[key]

@@ -5,8 +5,6 @@ of the training events' gaps that are not 0, so that seconds, milliseconds and d
 to a model. Differences are taken before anything is rounded.
 """
 
-from dataclasses import replace
-
 import numpy as np
 
 from echojax.data.dataset import Dataset
@@ -22,11 +20,7 @@ def log_gaps(times_L: np.ndarray, unit: float) -> np.ndarray:
 
 
 def with_gaps(dataset: Dataset, split: Split) -> Split:
-    """Return a split whose examples have gaps; their unit is in its facts too.
-
-    Raises:
-        UserError: the data has no times, or all are equal.
-    """
+    """Return a split whose examples have gaps; their unit is in its facts too."""
     if dataset.fingerprint.get("time") == "position":
         raise UserError(
             f"--time-gaps needs times and {dataset.name} has only positions; leave it out"
@@ -42,10 +36,8 @@ def with_gaps(dataset: Dataset, split: Split) -> Split:
         )
     unit = float(np.quantile(of_training[of_training > 0], 0.1, method="inverted_cdf"))
     gaps_T = np.log1p(between_T / unit).astype(np.float32)
-    parts = {
-        name: replace(getattr(split, name), gaps_T=gaps_T) for name in ("train", "valid", "test")
-    }
-    return split._replace(**parts, facts=split.facts | {"gap_unit": unit}, gap_unit=unit)
+    facts = split.facts | {"gap_unit": unit}
+    return split.with_examples(gaps_T=gaps_T)._replace(facts=facts, gap_unit=unit)
 
 
 def _differences(times_T: np.ndarray) -> np.ndarray:

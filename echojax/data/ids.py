@@ -26,9 +26,6 @@ def as_ids(column: pl.Series, place: Place) -> pl.Series:
     """Return the ids of a block as text, without the blanks around them; "" where there is none.
 
     Whole numbers that gaps made floats are written without a point.
-
-    Raises:
-        UserError: The column holds neither text nor whole numbers.
     """
     check_kind(place.file, column, is_time=False)
     if column.dtype.is_float():
@@ -60,11 +57,7 @@ class Ids:
         self._blocks.append((ids, column.cast(pl.Enum(ids)).to_physical()))
 
     def joined(self, error: Error) -> pl.Series:
-        """Return all ids, an Enum in order of first appearance.
-
-        Raises:
-            UserError: An id is longer than ``MAX_ID_BYTES``, or holds a tab, newline or NUL.
-        """
+        """Return all ids, an Enum in order of first appearance."""
         merged = ids_in_order(pl.concat([ids for ids, _ in self._blocks]))
         starts = itertools.accumulate((ids.len() for ids, _ in self._blocks), initial=0)
         column = pl.concat(

@@ -61,16 +61,9 @@ class ItemVectors(NamedTuple):
 def read_item_vectors(path: Path | str, *, item: str | None = None) -> ItemVectors:
     """Return the vectors in a file.
 
-    A Parquet, Arrow, CSV or TSV file has a column of item ids, and one of lists of numbers or
-    columns of numbers only. A NumPy archive (``.npz``) has arrays ``ids`` and ``vectors``; beside
-    ``NAME.npy`` stands ``NAME.ids.txt`` with an id a line.
-
-    Args:
-        path: the file.
-        item: the column of ids, where a table has one of that name; else it is one of the usual.
-
-    Raises:
-        UserError: there is no such file, or it does not hold one vector of finite numbers an id.
+    A Parquet, Arrow, CSV or TSV file has a column of item ids, named ``item`` or as usual, and one
+    of lists of numbers or columns of numbers only. A NumPy archive (``.npz``) has arrays ``ids``
+    and ``vectors``; beside ``NAME.npy`` stands ``NAME.ids.txt`` with an id a line.
     """
     path, name = Path(path), f"--item-vectors {path}"
     if not path.is_file():
@@ -86,7 +79,7 @@ def read_item_vectors(path: Path | str, *, item: str | None = None) -> ItemVecto
         for magic, read in _READERS.items():
             if head.startswith(magic):
                 return vectors_of_frame(read(path), item=item, name=name)
-        return vectors_of_frame(_read_text(name, path, item), item=item, name=name)
+        return vectors_of_frame(_read_text(path, item), item=item, name=name)
     except OSError as error:
         raise UserError(f"{name}: cannot be read ({error.strerror or one_line(error)})") from None
     except (ValueError, EOFError, SyntaxError, tokenize.TokenError) as error:
@@ -98,16 +91,9 @@ def read_item_vectors(path: Path | str, *, item: str | None = None) -> ItemVecto
 def vectors_of_frame(
     frame: Any, *, item: str | None = None, name: str = "item_vectors"
 ) -> ItemVectors:
-    """Return the vectors of a frame.
+    """Return the vectors of a table as ``read_item_vectors`` wants one, or of ids and an array.
 
-    Args:
-        frame: anything with columns, as ``read_item_vectors`` wants a table; or ids and an array
-            (N, F).
-        item: the column of ids, where there is one of that name; else it is one of the usual.
-        name: what errors name.
-
-    Raises:
-        UserError: it does not hold one vector of finite numbers an id.
+    ``name`` is what errors name.
     """
     if isinstance(frame, tuple | list) and len(frame) == 2:
         frame = {"item": frame[0], "vector": frame[1]}
@@ -151,7 +137,7 @@ def _numbers(values: Any) -> np.ndarray:
     return array
 
 
-def _read_text(name: str, path: Path, item: str | None) -> pl.DataFrame:
+def _read_text(path: Path, item: str | None) -> pl.DataFrame:
     separator = "\t" if path.suffix == ".tsv" else ","
     names = pl.read_csv(path, separator=separator, n_rows=0).columns
     index = item_column(names, item)
@@ -201,11 +187,7 @@ def _checked(name: str, ids_N: np.ndarray, vectors: np.ndarray) -> ItemVectors:
 
 
 def load_kept(path: Path) -> ItemVectors:
-    """Return the vectors that a run keeps, as they are.
-
-    Raises:
-        UserError: they are damaged or missing.
-    """
+    """Return the vectors that a run keeps, as they are."""
     try:
         arrays = load_arrays(path)
         kept = _from_arrays(str(path), arrays)
@@ -223,16 +205,7 @@ def with_item_vectors(
 
     Items that have a vector and no event join the catalogue. Vectors are scaled so that those of
     training's items have a mean squared length of 1; but for those that a run has kept.
-
-    Args:
-        dataset: the data set.
-        split: of it.
-        counts_V: events of each item in training.
-        given: the vectors.
-        name: what errors name.
-
-    Raises:
-        UserError: an item of the data has no vector.
+    ``counts_V`` are the events of each item in training, ``name`` is what errors name.
     """
     row_of = {item: row for row, item in enumerate(given.ids_N.tolist())}
     ids = dataset.item_ids[1:].tolist()
@@ -269,9 +242,4 @@ def with_item_vectors(
         optimum=None,  # it knows the items by their former numbers
         item_vectors=kept,
     )
-    items_T = number_V[split.train.items_T]
-    parts = {
-        part: dataclasses.replace(getattr(split, part), items_T=items_T)
-        for part in ("train", "valid", "test")
-    }
-    return dataset, split._replace(**parts)
+    return dataset, split.with_examples(items_T=number_V[split.train.items_T])

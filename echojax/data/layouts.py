@@ -100,9 +100,6 @@ def with_roles(file: object, layout: Layout, rows: Fields, columns: Columns) -> 
     """Return a layout with the user's, item's and time's column, by name and first rows.
 
     ``file`` is what errors name.
-
-    Raises:
-        UserError: There is no such column, or two of that name.
     """
     if layout.data_format in UNNAMED:
         if (columns.user, columns.item, columns.time) != (None, None, None):
@@ -143,17 +140,9 @@ class MissingColumnError(UserError):
 def with_titles(
     file: object, layout: Layout, rows: Fields, columns: Columns, titles: Sequence[str] = ()
 ) -> Layout:
-    """Return a layout with the item's column and those of its title.
+    """Return a layout with the item's column and those of its title, the columns ``titles``.
 
-    Args:
-        file: What errors name.
-        layout: The layout.
-        rows: The first rows.
-        columns: Names the item's column, where it has no usual name.
-        titles: Names those of the title; by default a title and, where there is one, a year.
-
-    Raises:
-        UserError: There is no such column, or two of that name.
+    By default these are a title and, where there is one, a year. ``file`` is what errors name.
     """
     names = layout.names
     item = item_column(names, columns.item)
@@ -202,11 +191,7 @@ def _guessed(names: Sequence[str], guesses: Sequence[str]) -> int | None:
 
 
 def known_column(file: object, names: Sequence[str], wanted: str, flag: str) -> int:
-    """Return which column has a name.
-
-    Raises:
-        UserError: None has; the nearest name is shown.
-    """
+    """Return which column has a name."""
     if wanted in names:
         return names.index(wanted)
     near = get_close_matches(wanted, names, n=1)

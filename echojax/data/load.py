@@ -99,14 +99,14 @@ def load_dataset(
 def find_files(
     name: str, *, data_path: DataPath | None, data_dir: Path | str | None, columns: Columns
 ) -> tuple[str, list[TextFile]]:
-    """Return what a data set is called, and its files; none of what is generated or registered.
-
-    Raises:
-        UserError: There are none, or columns are given for data whose own are known.
-    """
+    """Return what a data set is called, and its files; none of what is generated or registered."""
     if data_path is not None:
         files = _own_files(data_path)
-        return _name(data_path, files), files
+        if isinstance(data_path, Path | str) and Path(data_path).is_dir():
+            return Path(data_path).resolve().name, files
+        if len(files) > 1:
+            return files[0].path.resolve().parent.name, files
+        return files[0].name.split(".")[0], files
     if columns != Columns():
         raise UserError(
             "--data-format, --columns, --time-format, --missing-ids and the --...-column flags "
@@ -128,11 +128,7 @@ def _titled(
     title_column: str | None = None,
     item_column: str | None = None,
 ) -> Dataset:
-    """Return a data set with its items' titles; none where those beside the data are damaged.
-
-    Raises:
-        UserError: ``items_path`` cannot be read, or has other items.
-    """
+    """Return a data set with its items' titles; none where those beside the data are damaged."""
     if items_path is None:
         if title_column is not None:
             raise UserError("--title-column names a column of --items-path; give one")
@@ -204,13 +200,6 @@ def _own_files(data_path: DataPath) -> list[TextFile]:
             raise UserError(f"{path}: no file matches this pattern; check the path")
         return [TextFile(Path(name)) for name in found]
     return [TextFile(path)]
-
-
-def _name(data_path: DataPath, files: list[TextFile]) -> str:
-    """Return what a data set of the user's own is called: its file, or its folder."""
-    if isinstance(data_path, Path | str) and Path(data_path).is_dir():
-        return Path(data_path).resolve().name
-    return files[0].path.resolve().parent.name if len(files) > 1 else files[0].name.split(".")[0]
 
 
 def _find(source: Source, folders: list[Path]) -> TextFile | None:

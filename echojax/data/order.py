@@ -15,9 +15,6 @@ def as_float32(times_T: np.ndarray) -> np.ndarray:
     """Return times rounded to float32, as RecBole has them, in float64.
 
     Neighbours are 64 apart at 9.8e8, the epoch seconds of MovieLens.
-
-    Raises:
-        UserError: A time is too large for float32.
     """
     with np.errstate(over="ignore"):
         rounded_T = times_T.astype(np.float32)
@@ -28,11 +25,7 @@ def as_float32(times_T: np.ndarray) -> np.ndarray:
 
 
 def random_seed(ties: str) -> int | None:
-    """Return the seed of ``random:SEED``; None for ``file``.
-
-    Raises:
-        UserError: It is neither.
-    """
+    """Return the seed of ``random:SEED``; None for ``file``."""
     if ties == "file":
         return None
     if found := re.fullmatch("random:([0-9]{1,18})", str(ties)):

@@ -16,11 +16,7 @@ _INTER_FIELD = re.compile(r"[^\s:]+:(token|float)(_seq)?")
 
 
 def recognise_events(file: TextFile, lines: list[str], columns: Columns) -> tuple[Layout, Fields]:
-    """Return the layout of a file of text that begins with ``lines``, and its first rows.
-
-    Raises:
-        UserError: The format is unknown or not recognised.
-    """
+    """Return the layout of a file of text that begins with ``lines``, and its first rows."""
     chosen = columns.data_format
     if chosen is not None and chosen not in FORMATS:
         raise unknown_name("--data-format", chosen, list(FORMATS))
@@ -78,11 +74,7 @@ def _forced(file: TextFile, lines: list[str], chosen: str) -> tuple[Layout, Fiel
 
 
 def _recognised(file: TextFile, lines: list[str], columns: Columns) -> tuple[Layout, Fields]:
-    """Return the layout that every column of the first rows fits, and these rows.
-
-    Raises:
-        UserError: It could be none of them, or more than one.
-    """
+    """Return the layout that every column of the first rows fits, and these rows."""
     if PurePath(file.name).suffix == ".inter" or _typed_delimiter(lines[0]):
         return _inter(file, lines)
     if lines[0].startswith("{"):

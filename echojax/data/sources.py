@@ -146,11 +146,7 @@ def register_dataset(name: str, *, max_len: int = 50, citation: str = "") -> Cal
 
 
 def cache_dir() -> Path:
-    """Return the user's cache folder of echojax (XDG).
-
-    Raises:
-        UserError: The user has no home, as an unknown uid in a container.
-    """
+    """Return the user's cache folder of echojax (XDG)."""
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "echojax"
     except RuntimeError:

@@ -19,6 +19,13 @@ class Split(NamedTuple):
     facts: dict[str, object]  # JSON-able, for results
     gap_unit: float | None = None  # of the examples' gaps, where they have some
 
+    def with_examples(self, **changes: Any) -> "Split":
+        """Return a split whose examples of every purpose have other columns."""
+        parts = {part: getattr(self, part) for part in ("train", "valid", "test")}
+        return self._replace(
+            **{name: dataclasses.replace(part, **changes) for name, part in parts.items()}
+        )
+
 
 def leave_one_out(dataset: Dataset, max_len: int) -> Split:
     """Keep every user's last item for testing and the last but one for validation.
@@ -130,8 +137,7 @@ def cold_items_split(dataset: Dataset, max_len: int, share: float = 0.1, seed: i
         "cold_items": int(drawn.size),
         "cold_targets": int(user_M.size),
     }
-    train, valid = (dataclasses.replace(part, items_T=items_T) for part in split[:2])
-    return Split(train, valid, test, facts)
+    return split.with_examples(items_T=items_T)._replace(test=test, facts=facts)
 
 
 def _places(dataset: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -46,11 +46,7 @@ EVENTS = Choice(recognise_events, with_roles)
 def read_rows(
     file: TextFile, columns: Columns, choice: Choice = EVENTS
 ) -> tuple[Layout, Iterator[Rows]]:
-    """Return the layout of a file, and its rows, a block at a time.
-
-    Raises:
-        UserError: The file is no such table; the rows raise it where a line does not fit.
-    """
+    """Return the layout of a file, and its rows, a block at a time."""
     head = b"" if file.member else first_bytes(file)
     kind = next((name for magic, name in COLUMNAR.items() if head.startswith(magic)), None)
     if kind is not None:
@@ -217,11 +213,7 @@ def _words(blocks: Iterator[Block], layout: Layout) -> Iterator[Rows]:
 def _columnar(
     file: TextFile, kind: str, columns: Columns, choice: Choice
 ) -> tuple[Layout, Iterator[Rows]]:
-    """Return the layout of a Parquet or Arrow file, and its rows, a block at a time.
-
-    Raises:
-        UserError: The file is damaged, has too many rows for its size, or no such columns.
-    """
+    """Return the layout of a Parquet or Arrow file, and its rows, a block at a time."""
     if columns.names is not None:
         raise UserError(f"{file}: has names of its own; drop --columns")
     with _scanned(file, kind) as scan:

@@ -83,11 +83,6 @@ class Block:
     data: bytes  # UTF-8 without NUL and CRLF; the last byte is a newline
     first_line: int  # its number in the file, from 1
 
-    def error(self, position: int, problem: str) -> UserError:
-        """Return the error for ``problem`` at byte ``position``, naming file and line."""
-        number = self.first_line + self.data.count(b"\n", 0, position)
-        return line_error(self.file, number, problem)
-
 
 def line_error(file: TextFile, line: int, problem: str) -> UserError:
     """Return the error for ``problem`` at a line of a file."""
@@ -103,11 +98,7 @@ def words(line: bytes) -> list[bytes]:
 
 
 def first_bytes(file: TextFile) -> bytes:
-    """Return how a file itself begins, whatever it holds.
-
-    Raises:
-        UserError: The file is missing or unreadable.
-    """
+    """Return how a file itself begins, whatever it holds."""
     with reading(file), file.path.open("rb") as raw:
         return raw.read(16)
 
@@ -141,10 +132,6 @@ def read_blocks(file: TextFile, block_bytes: int = BLOCK_BYTES) -> Iterator[Bloc
 
     A first byte pair 1f 8b means gzip, whatever the name says; other kinds are refused by name.
     Memory stays bounded by the block and ``MAX_LINE_BYTES``.
-
-    Raises:
-        UserError: The file is missing, unreadable, empty, a broken archive, no UTF-8 text, or
-            expands suspiciously far.
     """
     line, empty = 1, True
     with reading(file), ExitStack() as stack:
@@ -189,11 +176,7 @@ def _open(file: TextFile, stack: ExitStack) -> tuple[_Reads, int | None]:
         if raw.peek(2).startswith(b"\x1f\x8b"):
             stream = stack.enter_context(gzip.GzipFile(fileobj=raw))
             limit = most_bytes(file.path.stat().st_size)
-    _refuse_other_kinds(file, stream.peek(512)[:512])
-    return stream, limit
-
-
-def _refuse_other_kinds(file: TextFile, head: bytes) -> None:
+    head = stream.peek(512)[:512]
     for magic, kind, advice in _KINDS:
         if head.startswith(magic):
             raise UserError(f"{file}: is {kind}; {advice}")
@@ -201,6 +184,7 @@ def _refuse_other_kinds(file: TextFile, head: bytes) -> None:
         raise UserError(f"{file}: is a tar archive; {_UNPACK}")
     if len(head) >= 8 and 3 * max(head[0::2].count(0), head[1::2].count(0)) > len(head):
         raise UserError(f"{file}: looks like UTF-16 text; {_UTF8}")
+    return stream, limit
 
 
 def most_bytes(compressed_bytes: int) -> int:
@@ -230,15 +214,15 @@ def _whole_lines(file: TextFile, stream: _Reads, size: int, limit: int | None) -
 
 
 def _checked(block: Block) -> Block:
-    data = block.data
-    if (nul := data.find(b"\0")) >= 0:
-        raise block.error(nul, "holds a NUL byte; not a UTF-8 text file")
-    if not data.isascii():
+    data, problem = block.data, "holds a NUL byte; not a UTF-8 text file"
+    if (bad := data.find(b"\0")) < 0 and not data.isascii():
         try:
             data.decode("utf-8")
         except UnicodeDecodeError as error:
-            problem = f"byte 0x{data[error.start]:02x} is not UTF-8; convert the file with iconv"
-            raise block.error(error.start, problem) from None
+            bad = error.start
+            problem = f"byte 0x{data[bad]:02x} is not UTF-8; convert the file with iconv"
+    if bad >= 0:
+        raise line_error(block.file, block.first_line + data.count(b"\n", 0, bad), problem)
     if b"\r" in data:  # Windows ends lines by CR LF, and files converted twice by CR CR LF
         data = data.replace(b"\r\r\n", b"\n").replace(b"\r\n", b"\n")
     return Block(block.file, data, block.first_line)

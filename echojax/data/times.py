@@ -24,25 +24,16 @@ _DAY = 86_400
 
 
 class Times:
-    """Takes times a block at a time; in memory are numbers.
-
-    Attributes:
-        time_format: How dates are written, as strftime has it; None for ISO 8601.
-    """
+    """Takes times a block at a time; in memory are numbers."""
 
     def __init__(self, time_format: str | None = None):
-        self.time_format = time_format
+        self.time_format = time_format  # as strftime has it; None for ISO 8601
         self._dates = False
         self._numbers: list[np.ndarray] = []
         self._nanos: list[np.ndarray] = []  # of dates, after their whole epoch seconds
 
     def add(self, column: pl.Series, place: Place) -> None:
-        """Take the times of a block.
-
-        Raises:
-            UserError: A time is missing, no finite number and no date, or not of the first one's
-                kind.
-        """
+        """Take the times of a block, which are all of the kind of the first one."""
         check_kind(place.file, column, is_time=True)
         if column.null_count():
             raise place.error(int(column.is_null().arg_max() or 0), "the time is missing")
@@ -81,9 +72,6 @@ class Times:
         """Return the times of all blocks, and in words what they are (None: no usual times).
 
         They are float64, or int64 where float64 would make some of them equal.
-
-        Raises:
-            UserError: A date is too far from 1970 for the unit of the others.
         """
         if not self._dates:
             whole = all(block.dtype == np.int64 for block in self._numbers)

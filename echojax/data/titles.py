@@ -53,13 +53,8 @@ def read_titles(
 ) -> dict[str, str]:
     """Return titles by item id from a table of items: CSV, TSV, .item, JSON lines, Parquet, Arrow.
 
-    Args:
-        path: The file; it names its columns.
-        item: The column of item ids, where it has no usual name.
-        titles: The columns of the title; by default a title and, where there is one, a year.
-
-    Raises:
-        UserError: The file cannot be read, or has no such columns.
+    ``item`` is the column of item ids, where it has no usual name; ``titles`` are those of the
+    title, by default a title and, where there is one, a year.
     """
     found = _read(TextFile(Path(path)), item, titles)
     if not found:
@@ -68,11 +63,9 @@ def read_titles(
 
 
 def titles_of(rows: Rows, *, dated: bool = False) -> dict[str, str]:
-    """Return titles by item id; of an item that comes twice, the first one.
+    """Return titles by item id from columns of items and of the parts of their titles.
 
-    Args:
-        rows: Columns of items and of the parts of their titles.
-        dated: Whether the second part is a year, which is put in brackets.
+    Of an item that comes twice it is the first one. The second part of a ``dated`` title is a year.
     """
     item, *parts = rows.columns
     ids = as_ids(item, rows.place).to_list()
@@ -85,11 +78,7 @@ def titles_of(rows: Rows, *, dated: bool = False) -> dict[str, str]:
     return titles
 
 
-def _read(
-    file: TextFile,
-    item: str | None = None,
-    titles: Sequence[str] = (),
-) -> dict[str, str]:
+def _read(file: TextFile, item: str | None = None, titles: Sequence[str] = ()) -> dict[str, str]:
     choice = Choice(recognise_items, partial(with_titles, titles=titles))
     _, blocks = read_rows(file, Columns(item=item), choice)
     found: dict[str, str] = {}

@@ -3,7 +3,6 @@
 That is popularity, first-order Markov, the lagged count, and the optimum where it is known.
 """
 
-import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -139,17 +138,10 @@ def choose_lagged_count(
 ) -> LaggedCount:
     """Return the lagged count with the best NDCG@10 on up to 4,096 validation examples.
 
-    Args:
-        split: the examples.
-        num_items: V.
-        exclude_seen: leave items of the history out of the ranking.
-        lags: J, where it is not to be chosen among 1, 2, 4 and 8.
-        damping: a, where it is not to be chosen among 0, 0.5 and 1.
+    ``lags`` J and ``damping`` a are given where they are not to be chosen.
     """
-    valid = split.valid
-    chosen = np.linspace(0, len(valid) - 1, min(len(valid), _TO_CHOOSE)).astype(np.int64)
-    columns = {name: getattr(valid, name)[chosen] for name in ("start_M", "target_M", "user_M")}
-    examples = dataclasses.replace(valid, **columns)
+    size = len(split.valid)
+    examples = split.valid.at(np.linspace(0, size - 1, min(size, _TO_CHOOSE)).astype(np.int64))
 
     def ndcg(model: LaggedCount) -> float:
         tiles = _tiles(scorer(model), examples, num_items, exclude_seen=exclude_seen)

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from echojax.plugins import check_new_name
 Metric = Callable[[np.ndarray], np.ndarray]
 
 CUTOFFS = (5, 10, 20)
+SHOWN = ("hr@10", "ndcg@10")  # of which tables and figures tell most
 _LENGTHS = (1, 5, 10, 20, 50, 100, 200)  # where buckets of history lengths begin
 _BINS = 15  # of confidences
 
@@ -43,13 +43,8 @@ def named_metrics(
 ) -> list[str]:
     """Return the full names of metrics, such as recall@5; ece and registered ones have no cutoff.
 
-    Args:
-        metrics: one or several, such as "recall", "recall@3" and "ece"; ``None``: those that every
-            run reports, and those registered.
-        cutoffs: of the metrics that are given without one.
-
-    Raises:
-        UserError: there is no such metric, or a cutoff is not a whole number from 1.
+    ``None`` is those that every run reports, and those registered. ``cutoffs`` are of the metrics
+    that are given without one.
     """
     if not cutoffs:
         raise UserError("--ks names no cutoff; give one or more, such as 5,10")
@@ -108,9 +103,9 @@ def example_metrics(rank_M: np.ndarray, names: Sequence[str]) -> np.ndarray:
     return np.column_stack(columns).astype(np.float64)
 
 
-def metrics_of(rank_M: np.ndarray, cutoffs: Sequence[int] = CUTOFFS) -> np.ndarray:
+def metrics_of(rank_M: np.ndarray) -> np.ndarray:
     """Return every example's metrics in the order of ``metric_names``, (M, F) float64."""
-    return example_metrics(rank_M, metric_names(cutoffs))
+    return example_metrics(rank_M, metric_names())
 
 
 REGISTERED: dict[str, Metric] = {}
@@ -142,13 +137,8 @@ def mean_metrics(
 ) -> dict[str, float]:
     """Return the mean of each metric by name: what chooses among a run's checkpoints.
 
-    Args:
-        rank_M: ranks of the targets.
-        names: full names (``None``: those that every run reports, and those registered).
-        items: how many there are; no cutoff may be beyond (``None``: any may).
-
-    Raises:
-        UserError: a cutoff is beyond the number of items.
+    ``None`` as ``names`` is those that every run reports, and those registered. With ``items``, how
+    many there are, no cutoff may be beyond.
     """
     names = named_metrics() if names is None else names
     if items is not None:
@@ -207,16 +197,11 @@ def measure(
     examples: Examples,
     popularity_V: np.ndarray,
     names: Sequence[str],
-    *,
-    seed: int = 0,
 ) -> dict[str, Any]:
     """Return metrics by their full names, JSON-able; arguments are those of ``summarise``.
 
     Returns:
         each metric; ``interval``: of those that are means over examples; ``examples``.
-
-    Raises:
-        UserError: the calibration is asked for of scores that are no logits.
     """
     values: dict[str, float] = {}
     for k in sorted({cutoff_of(name) for name in names if _of_lists(name)}):
@@ -229,7 +214,7 @@ def measure(
     if columns := [name for name in names if name != ECE and not _of_lists(name)]:
         values_MxF = example_metrics(ranked.rank_M, columns)
         values |= zip(columns, values_MxF.mean(axis=0).tolist(), strict=True)
-        found = bootstrap_intervals(values_MxF, examples.user_M, seed=seed).tolist()
+        found = bootstrap_intervals(values_MxF, examples.user_M).tolist()
         intervals = dict(zip(columns, found, strict=True))
     ordered = {name: values[name] for name in names}
     return {**ordered, "interval": intervals, "examples": len(examples)}
@@ -245,16 +230,13 @@ def _of_lists(name: str) -> bool:
     return name not in REGISTERED and name.partition("@")[0] in OF_LISTS
 
 
-def summarise(
-    ranked: Ranked, examples: Examples, popularity_V: np.ndarray, *, seed: int = 0
-) -> dict[str, Any]:
+def summarise(ranked: Ranked, examples: Examples, popularity_V: np.ndarray) -> dict[str, Any]:
     """Return the results of one evaluation, JSON-able.
 
     Args:
         ranked: ranks and recommended items of the examples.
         examples: what was ranked.
         popularity_V: training interactions of each item.
-        seed: of the bootstrap.
 
     Returns:
         each metric's mean; ``interval``: its 95 % bootstrap interval over users; ``examples``;
@@ -265,11 +247,8 @@ def summarise(
     names = named_metrics()
     calibration = [] if ranked.confidence_M is None else [ECE]
     wanted = [*names, *OWN_OF_LISTS, *calibration]
-    values = example_metrics(ranked.rank_M, names)
-    return {
-        **measure(ranked, examples, popularity_V, wanted, seed=seed),
-        "by_length": _by_length(values, examples, seed),
-    }
+    found = measure(ranked, examples, popularity_V, wanted)
+    return found | {"by_length": _by_length(ranked.rank_M, examples)}
 
 
 def summarise_cold(
@@ -283,37 +262,29 @@ def summarise_cold(
     found = {}
     for name, chosen_M in (("warm", ~cold_M), ("cold", cold_M)):
         if chosen_M.any():
-            fields = ("start_M", "target_M", "user_M")
-            part = replace(examples, **{one: getattr(examples, one)[chosen_M] for one in fields})
-            confidence_M = ranked.confidence_M
-            own = Ranked(
-                ranked.rank_M[chosen_M],
-                ranked.top_MxK[chosen_M],
-                None if confidence_M is None else confidence_M[chosen_M],
-            )
-            found[name] = summarise(own, part, popularity_V)
+            confidence_M = None if ranked.confidence_M is None else ranked.confidence_M[chosen_M]
+            own = Ranked(ranked.rank_M[chosen_M], ranked.top_MxK[chosen_M], confidence_M)
+            found[name] = summarise(own, examples.at(chosen_M), popularity_V)
     return found
 
 
-def _by_length(values: np.ndarray, examples: Examples, seed: int) -> list[dict[str, Any]]:
-    length_M = examples.target_M - examples.start_M
-    columns = [metric_names().index(name) for name in ("hr@10", "ndcg@10")]
+def _by_length(rank_M: np.ndarray, examples: Examples) -> list[dict[str, Any]]:
+    length_M, values_MxF = examples.target_M - examples.start_M, metrics_of(rank_M)
+    columns = [metric_names().index(name) for name in SHOWN]
     buckets = []
     for first, after in zip(_LENGTHS, (*_LENGTHS[1:], None), strict=True):
         inside = (length_M >= first) & (length_M < (after or np.inf))
         if not inside.any():
             continue
-        part = values[inside][:, columns]
-        intervals = bootstrap_intervals(part, examples.user_M[inside], seed=seed).tolist()
-        hr, ndcg = part.mean(axis=0).tolist()
+        part = values_MxF[inside][:, columns]
+        intervals = bootstrap_intervals(part, examples.user_M[inside]).tolist()
         buckets.append(
             {
                 "from": first,
                 "to": None if after is None else after - 1,
                 "examples": int(inside.sum()),
-                "hr@10": hr,
-                "ndcg@10": ndcg,
-                "interval": {"hr@10": intervals[0], "ndcg@10": intervals[1]},
+                **dict(zip(SHOWN, part.mean(axis=0).tolist(), strict=True)),
+                "interval": dict(zip(SHOWN, intervals, strict=True)),
             }
         )
     return buckets

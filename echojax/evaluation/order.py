@@ -1,7 +1,6 @@
 """The order certificate of a data set: how far ties and rounded times decide what is measured."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Annotated
 
 import msgspec
@@ -9,12 +8,11 @@ import numpy as np
 import polars as pl
 from scipy.special import gammaln
 
-from echojax.data import Dataset, Examples, leave_one_out
+from echojax.data import Dataset, leave_one_out
 from echojax.evaluation.baselines import rank_by, scorer
-from echojax.evaluation.metrics import metric_names, metrics_of
+from echojax.evaluation.metrics import SHOWN, example_metrics
 from echojax.models.heuristic import LaggedCount, Markov
 
-METRICS = ("hr@10", "ndcg@10")
 MODELS = {"markov": Markov, "lagged_count": LaggedCount}
 SEEDS = (0, 1, 2)  # of random orders
 _SHOWN = 10  # newest items; these models read fewer
@@ -22,50 +20,33 @@ _SCORES = 2**29  # of a model, in all orders: of more test examples a sample is 
 
 
 class Ordered(msgspec.Struct):
-    """A data set in one order; means over seeds where that is random.
+    """A data set in one order; means over seeds where that is random."""
 
-    Attributes:
-        time_precision: as of ``prepare``.
-        ties: ``file`` or ``random``.
-        tied: share of a user's neighbouring events that have one time.
-        tied_tests: share of test items that have the time of the event before them.
-        agreeing: where several users have the same two items as neighbours of one time, the share
-            of these users who have them in the order that most of them have; ``None``: nowhere.
-        by_chance: what that share would be if each user's order were a coin's.
-        changed_tests: share of users whose test item is another than by exact times and the file.
-        markov: HR@10 and NDCG@10 on test, seen items kept.
-        lagged_count: the same.
-    """
-
-    time_precision: str
-    ties: str
-    tied: float
-    tied_tests: float
+    time_precision: str  # as of ``prepare``
+    ties: str  # ``file`` or ``random``
+    tied: float  # share of a user's neighbouring events that have one time
+    tied_tests: float  # share of test items that have the time of the event before them
+    # Where several users have the same two items as neighbours of one time, the share of these
+    # users who have them in the order that most of them have; ``None``: nowhere.
     agreeing: float | None
-    by_chance: float | None
+    by_chance: float | None  # what that share would be if each user's order were a coin's
+    # Share of users whose test item is another than by exact times and the file.
     changed_tests: float
-    markov: tuple[float, float]
-    lagged_count: tuple[float, float]
+    markov: tuple[float, float]  # HR@10 and NDCG@10 on test, seen items kept
+    lagged_count: tuple[float, float]  # the same
 
 
 class Certificate(msgspec.Struct):
-    """What several orders make of a data set.
+    """What several orders make of a data set."""
 
-    Attributes:
-        sha256: of the data in the order in which they are used.
-        tests: test examples.
-        ranked: how many of them the models are tested on.
-        timed: whether there are times; without them there is one order.
-        rows_in_time_order: whether each user's rows in the file are in the order of exact times, so
-            that they are not known to be the publisher's, and rounded times give no other order.
-        orders: that of exact times and the file first.
-    """
-
-    sha256: str
-    tests: int
-    ranked: int
-    timed: bool
+    sha256: str  # of the data in the order in which they are used
+    tests: int  # test examples
+    ranked: int  # how many of them the models are tested on
+    timed: bool  # whether there are times; without them there is one order
+    # Whether each user's rows in the file are in the order of exact times, so that they are not
+    # known to be the publisher's, and rounded times give no other order.
     rows_in_time_order: bool
+    # That of exact times and the file first.
     orders: Annotated[list[Ordered], msgspec.Meta(min_length=1)]
 
 
@@ -75,9 +56,6 @@ def certify(prepared: Callable[..., Dataset]) -> Certificate:
     Args:
         prepared: returns the data set as it is used, or in the order that its arguments
             ``time_precision`` and ``ties`` say.
-
-    Raises:
-        UserError: too few events are left for a test.
     """
     exact = prepared(time_precision="exact", ties="file")
     tests = leave_one_out(exact, _SHOWN).test
@@ -162,13 +140,12 @@ def agreement(dataset: Dataset) -> tuple[float, float] | None:
 
 
 def _scores(dataset: Dataset, ranked_M: np.ndarray) -> np.ndarray:
-    """Return ``METRICS`` of each of ``MODELS``, (M, F)."""
+    """Return HR@10 and NDCG@10 of each of ``MODELS``, (M, F)."""
     split = leave_one_out(dataset, _SHOWN)
-    some = {name: getattr(split.test, name)[ranked_M] for name in ("start_M", "target_M", "user_M")}
-    tests: Examples = replace(split.test, **some)
-    columns, scores = [metric_names().index(name) for name in METRICS], []
+    tests = split.test.at(ranked_M)
+    scores = []
     for model in MODELS.values():
         score = scorer(model(split.train, dataset.num_items))
         rank_M = rank_by(score, tests, dataset.num_items, exclude_seen=False).rank_M
-        scores.append(metrics_of(rank_M).mean(axis=0)[columns])
+        scores.append(example_metrics(rank_M, SHOWN).mean(axis=0))
     return np.array(scores)

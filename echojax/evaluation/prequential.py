@@ -87,15 +87,8 @@ def rank_prequentially(
 ) -> Ranked:
     """Rank every example's target; memory grows with the examples, (M, D), not with users x items.
 
-    Args:
-        encode_all: of a causal model, in evaluation.
-        items: ``params -> item_VxD``.
-        params: the first argument of both.
-        examples: those of a user together, in time order.
-        num_items: V.
-        batch_size: passes at once, and histories ranked at once.
-        exclude_seen: leave items of the history out of the ranking.
-        top: how many of an example's best items are kept.
+    Those of a user lie together, in time order. ``encode_all`` is of a causal model, in evaluation;
+    ``items`` and the others are as in ``make_ranker``. A batch is of passes, or of histories.
     """
     encode = jax.jit(encode_all)
     windows, count_W = passes(examples)

@@ -38,14 +38,7 @@ def draw_negatives(
 
     Neither the target nor an item of the history is drawn; where fewer than ``count`` items are
     left, the rest is 0. The draws depend on nothing but the arguments, so that every model is
-    evaluated on the same ones.
-
-    Args:
-        examples: what is to be ranked.
-        num_items: V.
-        count: negatives an example.
-        weights_V: chances of the items, as their training counts; ``None``: all alike.
-        seed: of the draws.
+    evaluated on the same ones. ``weights_V`` are chances of the items, as their training counts.
     """
     rng = np.random.default_rng(seed)
     weights_V = np.ones(num_items) if weights_V is None else np.asarray(weights_V, np.float64)
@@ -73,11 +66,7 @@ def rank_sampled(
 ) -> np.ndarray:
     """Return each target's rank among its negatives, (M,) int32, by the rule of ``ranking``.
 
-    Args:
-        score: from ``candidate_scorer`` or ``candidates_of``.
-        examples: M examples.
-        negatives_MxC: from ``draw_negatives``; 0 is none.
-        batch_size: examples scored at once.
+    ``negatives_MxC`` are from ``draw_negatives``; 0 is none.
     """
     rank_M = np.empty(len(examples), np.int32)
     for first in range(0, len(examples), batch_size):

@@ -37,7 +37,6 @@ def paired_difference(
     user_M: np.ndarray,
     *,
     resamples: int = 10_000,
-    seed: int = 0,
 ) -> dict[str, float]:
     """Compare one metric of two models on the same examples.
 
@@ -46,7 +45,6 @@ def paired_difference(
         theirs_M: under the other.
         user_M: the example's user.
         resamples: of the bootstrap and of the permutation test.
-        seed: of both.
 
     Returns:
         ``difference`` of the means (ours - theirs), its 95 % interval ``low`` and ``high`` by the
@@ -54,11 +52,11 @@ def paired_difference(
         models' results of a user at random.
     """
     gain_M = np.asarray(ours_M, np.float64) - theirs_M
-    low, high = bootstrap_intervals(gain_M[:, None], user_M, resamples=resamples, seed=seed)[0]
+    low, high = bootstrap_intervals(gain_M[:, None], user_M, resamples=resamples)[0]
     sums_Ux1, _ = _per_user(gain_M[:, None], user_M)
     # Swapping turns a user's gain around, so users differ only by its size.
     gain_G, users_G = np.unique(np.abs(sums_Ux1), return_counts=True)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     totals = np.concatenate(
         [
             np.abs((2 * rng.binomial(users_G, 0.5, (n, gain_G.size)) - users_G) @ gain_G)
@@ -82,10 +80,7 @@ def holm(p_N: Sequence[float]) -> list[float]:
 
     The smallest is multiplied by N, the next by N - 1 and so on; none falls below one before it
     or rises above 1. Rejecting what is below 0.05 then errs anywhere with probability at most
-    0.05, however the tests depend on each other.
-
-    Args:
-        p_N: in any order, which the result keeps.
+    0.05, however the tests depend on each other. The result keeps the order.
     """
     order = np.argsort(p_N, kind="stable")
     steps = np.asarray(p_N, np.float64)[order] * np.arange(len(p_N), 0, -1)
@@ -96,27 +91,18 @@ def holm(p_N: Sequence[float]) -> list[float]:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A metric over seeds.
+    """A metric over seeds."""
 
-    Attributes:
-        mean: over examples and seeds.
-        interval: 95 %, by the bootstrap over users of each user's mean over seeds; ``None`` where
-            the ranks are not kept.
-        spread: standard deviation between seeds (n - 1); ``None`` of a single one.
-    """
-
-    mean: float
+    mean: float  # over examples and seeds
+    # 95 %, by the bootstrap over users of each user's mean over seeds; ``None`` where the ranks are
+    # not kept.
     interval: tuple[float, float] | None = None
+    # Standard deviation between seeds (n - 1); ``None`` of a single one.
     spread: float | None = None
 
 
 def seed_estimates(values_SxMxF: Sequence[np.ndarray], user_M: np.ndarray) -> list[Estimate]:
-    """Return the estimate of each metric.
-
-    Args:
-        values_SxMxF: each seed's metrics of the same examples, one row an example.
-        user_M: the example's user.
-    """
+    """Return the estimate of each metric, from each seed's values of the same examples."""
     intervals = bootstrap_intervals(np.mean(values_SxMxF, axis=0), user_M).tolist()
     of_seeds_FxS = np.array([values_MxF.mean(axis=0) for values_MxF in values_SxMxF]).T
     return [

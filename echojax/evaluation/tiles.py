@@ -9,19 +9,15 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+TILE = 2**15  # items scored at once
+
 
 class Tile(NamedTuple):
-    """Scores of neighbouring items.
+    """Scores of neighbouring items."""
 
-    Attributes:
-        item_C: the columns' items, int32.
-        candidate_C: whether a column is to be ranked in this tile.
-        score_BxC: float32.
-    """
-
-    item_C: Array
-    candidate_C: Array
-    score_BxC: Array
+    item_C: Array  # the columns' items, int32
+    candidate_C: Array  # whether a column is to be ranked in this tile
+    score_BxC: Array  # float32
 
 
 def score_tile(
@@ -55,15 +51,10 @@ def without(excluded_BxS: Array, tile: Tile) -> Array:
 
 
 class Top(NamedTuple):
-    """The K best items so far in falling order of score, equal ones by number.
+    """The K best items so far in falling order of score, equal ones by number."""
 
-    Attributes:
-        score_BxK: float32; minus infinity where fewer than K were found.
-        item_BxK: int32; 0 there.
-    """
-
-    score_BxK: Array
-    item_BxK: Array
+    score_BxK: Array  # float32; minus infinity where fewer than K were found
+    item_BxK: Array  # int32; 0 there
 
 
 def no_top(batch: int, k: int) -> Top:
@@ -110,3 +101,42 @@ def mass_of(tile: Tile, candidate_BxC: Array, top: Top) -> Array:
 def relative(mass_B: Array, top: Top, new: Top) -> Array:
     """Return a mass that is relative to the best of ``top`` as one relative to that of ``new``."""
     return jnp.where(mass_B > 0, mass_B * jnp.exp(top.score_BxK[:, 0] - new.score_BxK[:, 0]), 0)
+
+
+def top_k(
+    user_BxD: Array,
+    item_VxD: Array,
+    excluded_BxS: Array,
+    num_items: Array | int,
+    *,
+    k: int,
+    recall: float | None = None,
+    tile: int = TILE,
+) -> Top:
+    """Return the k items of the largest ``user @ item.T``, and these scores in float32.
+
+    Pure, to be called under ``jax.jit``; besides its inputs it needs memory for (B, tile) scores.
+
+    Args:
+        user_BxD: what histories were encoded as.
+        item_VxD: the items' vectors; row 0 is padding and never returned.
+        excluded_BxS: items that must not be returned, int32, padded with 0.
+        num_items: rows of ``item_VxD`` from here on are padding too.
+        k: how many.
+        recall: take a tile's best by ``lax.approx_max_k``, which is to find this share of them;
+            ``None`` is exact. Only TPUs gain time by it; a CPU gives the exact answer anyway.
+        tile: items scored at once.
+
+    Returns:
+        Scores and items, (B, k), in falling order of score, equal ones by number; item 0 with
+        score minus infinity where there are fewer than k.
+    """
+    tile = min(tile, item_VxD.shape[0])
+
+    def one_tile(top: Top, first: Array) -> tuple[Top, None]:
+        scored = score_tile(user_BxD, item_VxD, first, tile)
+        candidate_BxC = without(excluded_BxS, scored) & (scored.item_C < num_items)
+        return merge_top(top, scored, candidate_BxC, recall), None
+
+    firsts = jnp.arange(0, item_VxD.shape[0], tile, dtype=jnp.int32)
+    return jax.lax.scan(one_tile, no_top(user_BxD.shape[0], k), firsts)[0]

@@ -1,14 +1,61 @@
-"""The runs' answers to a question, as the page's template shows them."""
+"""What the page is asked, checked, and the runs' answers, as its template shows them."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlencode
 
-from echojax.explore.question import Question
+from echojax.errors import UserError
 from echojax.explore.runs import ExploredRun
+from echojax.serving.item_ids import typed_ids
 from echojax.serving.recommender import Recommendation
 
+MOST = 100  # recommendations
+CHARACTERS = 20_000  # of a value
+_ITEMS = 2_000
 _EVENTS = 50  # rows
 _LEAST = 0.001  # share of an event that has a row of its own
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question; empty where nothing was asked."""
+
+    user: str = ""  # a user of the data set, or ""
+    history: tuple[str, ...] = ()  # item ids, oldest first, where no user was picked
+    k: int = 10  # how many recommendations
+    item: str = ""  # whose score is to be explained; "" for the best one
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was asked."""
+        return not self.user and not self.history
+
+    def about(self, item: str) -> str:
+        """Return the address of the same question with this item explained."""
+        history = " ".join(self.history)
+        if tuple(typed_ids(history)) != self.history:  # ids with blanks or commas
+            history = json.dumps(self.history)
+        asked = {"user": self.user, "history": history, "k": self.k, "item": item}
+        return "/?" + urlencode({name: value for name, value in asked.items() if value})
+
+
+def read_question(values: Mapping[str, str]) -> Question:
+    """Return the question of an address."""
+    for name in ("user", "history", "k", "item"):
+        if len(values.get(name, "")) > CHARACTERS:
+            raise UserError(f"{name} is longer than {CHARACTERS:,} characters; shorten it")
+    history = tuple(typed_ids(values.get("history", "")))
+    if len(history) > _ITEMS:
+        raise UserError(f"a history of {len(history):,} items; give the newest {_ITEMS:,}")
+    k = values.get("k", "").strip() or "10"
+    if not (k.isascii() and k.isdigit() and len(k) < 4 and 1 <= int(k) <= MOST):
+        raise UserError(f"k must be a whole number from 1 to {MOST}, not {k[:20]!r}")
+    user = values.get("user", "").strip()
+    if not user and not history and ("user" in values or "history" in values):
+        raise UserError("nothing was asked; type a user, or the ids of some items")
+    return Question(user, () if user else history, int(k), values.get("item", "").strip())
 
 
 def answers(question: Question, runs: Sequence[ExploredRun]) -> dict[str, Any]:
@@ -34,7 +81,12 @@ def answers(question: Question, runs: Sequence[ExploredRun]) -> dict[str, Any]:
         known = run.recommender.item_ids.number(item) > 0
         notes = _notes(run, answer, len(history), question.k)
         if following:
-            notes.append(_what_came_next(run, answer, following))
+            found = answer.item_ids
+            place = f"number {found.index(following) + 1} here" if following in found else ""
+            notes.append(
+                "The user's held-out last item, what came next in the data: "
+                f"{run.titles.get(following, following)}, {place or 'not among these'}."
+            )
         if item and not known:
             notes.append(f"Item {item[:50]!r} is unknown to this run: not explained.")
         by_model = answer.by == "model"
@@ -81,11 +133,3 @@ def _notes(run: ExploredRun, answer: Recommendation, total: int, k: int) -> list
         f"Read: {newest}{read} of the history's {total} items. Score: the model's logit, higher is "
         "better. Items of the history are left out.",
     ]
-
-
-def _what_came_next(run: ExploredRun, answer: Recommendation, item: str) -> str:
-    place = f"number {answer.item_ids.index(item) + 1} here" if item in answer.item_ids else ""
-    return (
-        "The user's held-out last item, what came next in the data: "
-        f"{run.titles.get(item, item)}, {place or 'not among these'}."
-    )

@@ -26,41 +26,26 @@ log = logging.getLogger(__name__)
 
 
 class Event(NamedTuple):
-    """A past event's part in a score.
+    """A past event's part in a score."""
 
-    Attributes:
-        item: its id.
-        ago: 1 for the last event.
-        shares: of the attribution to all events, in whole ("share") and, of bidirectional models,
-            through the "forward" and the "backward" Mambas.
-    """
-
-    item: str
-    ago: int
+    item: str  # its id
+    ago: int  # 1 for the last event
+    # Of the attribution to all events, in whole ("share") and, of bidirectional models, through the
+    # "forward" and the "backward" Mambas.
     shares: dict[str, float]
 
 
 @dataclass(frozen=True)
 class ExploredRun:
-    """A run that is asked.
+    """A run that is asked."""
 
-    Attributes:
-        folder: the run folder.
-        config: what it was trained with.
-        data_sha256: of the prepared data.
-        model: with the parameters of the best validation.
-        recommender: answers by them.
-        titles: by item id; empty where the data has none.
-        dataset: what it was trained on; ``None`` where that is not found.
-    """
-
-    folder: Path
-    config: Config
-    data_sha256: str
-    model: SequenceModel
-    recommender: Recommender
-    titles: dict[str, str]
-    dataset: Dataset | None
+    folder: Path  # the run folder
+    config: Config  # what it was trained with
+    data_sha256: str  # of the prepared data
+    model: SequenceModel  # with the parameters of the best validation
+    recommender: Recommender  # answers by them
+    titles: dict[str, str]  # by item id; empty where the data has none
+    dataset: Dataset | None  # what it was trained on; ``None`` where that is not found
 
     @property
     def name(self) -> str:
@@ -83,9 +68,6 @@ class ExploredRun:
         """Return the items of a user but the last, oldest first; and the last, the test's target.
 
         Those of a ``timed`` history are ``item@time``.
-
-        Raises:
-            UserError: there is no such user, or the data set is not there.
         """
         if self.dataset is None:
             raise UserError(f"the data of {self.name} is not here; type a history instead")
@@ -110,9 +92,7 @@ class ExploredRun:
     def events(self, history: Sequence[object], item: str) -> list[Event]:
         """Return the events that the model reads, newest first, and how they moved a score.
 
-        Args:
-            history: as ``understood``, oldest first; items unknown to the run are skipped.
-            item: whose score; known to the run.
+        ``history`` is as ``understood``, and ``item``, whose score it is, known to the run.
         """
         ids = self.recommender.item_ids
         numbers, gaps_L, _ = self.recommender.events(history)
@@ -141,12 +121,7 @@ class ExploredRun:
 def read_explored(
     folder: Path, *, data_dir: str | None = None, data_path: str | None = None
 ) -> ExploredRun:
-    """Read a run, and its data where they are found.
-
-    Raises:
-        UserError: no run, no model in it, no whole checkpoint, titles that cannot be read, or data
-            that is not where it is said to be.
-    """
+    """Read a run, and its data where they are found."""
     check_places(data_dir, data_path)
     trained = read_trained(folder)
     config, places = trained.config, {"data_dir": data_dir, "data_path": data_path}

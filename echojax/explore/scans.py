@@ -28,7 +28,8 @@ class Row(msgspec.Struct):
     dtype: str
     median_seconds: float | None
     memory_bytes: int | None
-    which: str = msgspec.field(name="pass")  # "forward" or "forward+backward"
+    which: str = msgspec.field(name="pass")  # "forward", "forward+backward", or of errors only
+    decays: str = "layer"
 
 
 class Comparison(msgspec.Struct):
@@ -41,11 +42,7 @@ class Comparison(msgspec.Struct):
 
 
 def scan_page(path: Path, **navigation: Any) -> str:
-    """Return the page, with the figures in the file's folder.
-
-    Raises:
-        UserError: the file is missing, damaged or no comparison.
-    """
+    """Return the page, with the figures in the file's folder."""
     comparison = read_record(path, Comparison)
     machine = comparison.machine
     return render(
@@ -53,7 +50,7 @@ def scan_page(path: Path, **navigation: Any) -> str:
         title="Selective scans compared",
         subtitle=f"{machine.get('device')} · {machine.get('processor')} · {comparison.date}",
         figures={
-            file.stem: _as_url(file)
+            file.stem: f"data:image/png;base64,{b64encode(file.read_bytes()).decode()}"
             for file in sorted(path.parent.glob(f"{escape(path.stem)}-against-*.png"))
         },
         table=_table(comparison.rows),
@@ -62,14 +59,12 @@ def scan_page(path: Path, **navigation: Any) -> str:
     )
 
 
-def _as_url(file: Path) -> str:
-    return f"data:image/png;base64,{b64encode(file.read_bytes()).decode()}"
-
-
 def _table(rows: list[Row]) -> Table:
     """Return a line an implementation of each size and dtype."""
     lines: dict[tuple[Any, ...], dict[str, Row]] = {}
     for row in rows:
+        if row.which not in ("forward", "forward+backward") or row.decays != "layer":
+            continue
         case = row.implementation, row.batch, row.length, row.channels, row.states, row.dtype
         lines.setdefault(case, {})[row.which] = row
     shown = []

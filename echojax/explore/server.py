@@ -20,8 +20,7 @@ from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from echojax.errors import UserError, one_line
-from echojax.explore.answers import answers
-from echojax.explore.question import CHARACTERS, MOST, read_question
+from echojax.explore.answers import CHARACTERS, MOST, answers, read_question
 from echojax.explore.runs import ExploredRun
 from echojax.explore.scans import scan_page
 from echojax.report.learned_figures import WHY_DIRECTIONS_EXCEED
@@ -47,12 +46,9 @@ _HEADERS = {
 def make_app(runs: Sequence[ExploredRun], scans: Path | None) -> Starlette:
     """Return the page as an ASGI application.
 
-    What it shows names no folder of this machine: errors in files go to the log.
-
-    Args:
-        runs: one or two; a user is picked from the data of the first.
-        scans: the JSON file of a comparison of scans, read anew for each visit; ``None``: no such
-            page.
+    What it shows names no folder of this machine: errors in files go to the log. A user is picked
+    from the data of the first of one or two runs. The JSON file of a comparison of scans is read
+    anew for each visit.
     """
     reports = {f"/runs/{number}": run for number, run in enumerate(runs, 1)}
     links = {"/": "Ask", **{address: run.name for address, run in reports.items()}}
@@ -115,22 +111,14 @@ def make_app(runs: Sequence[ExploredRun], scans: Path | None) -> Starlette:
         return HTMLResponse(html, headers=_HEADERS)
 
     return Starlette(
-        routes=[
-            Route("/", ask),
-            Route("/runs/{number}", report),
-            Route("/scans", comparison),
-        ],
+        routes=[Route("/", ask), Route("/runs/{number}", report), Route("/scans", comparison)],
         # A page elsewhere must not reach this one under a name of its own (DNS rebinding).
         middleware=[
             Middleware(
                 TrustedHostMiddleware, allowed_hosts=[LOOPBACK, "localhost"], www_redirect=False
             )
         ],
-        exception_handlers={
-            UserError: mistake,
-            HTTPException: absent,
-            Exception: broken,
-        },
+        exception_handlers={UserError: mistake, HTTPException: absent, Exception: broken},
     )
 
 
@@ -154,11 +142,7 @@ class _Protocol(H11Protocol):
 
 
 def listen(port: int) -> socket.socket:
-    """Return a socket on the loopback interface; port 0 takes a free one.
-
-    Raises:
-        UserError: the port is taken or not allowed.
-    """
+    """Return a socket on the loopback interface; port 0 takes a free one."""
     if not 0 <= port < 2**16:
         raise UserError(f"--port must be from 0 to 65535, not {port}")
     try:

@@ -176,6 +176,9 @@ def with_sizes(config: Config) -> Config:
     """
     config = _with_own_options(config)
     _check_time_gaps(config)
+    able = [name for name, model in MODELS.items() if model.packs]
+    if config.pack and config.model not in able:
+        raise UserError(f"--pack is for {' and '.join(able)}, not for --model {config.model}")
     known = _parameters((MODELS | HEURISTICS)[config.model])
     # A suite's sizes are for all its models; only those of a heuristic model are not.
     for name in MODEL_SIZES if config.model in MODELS else _COUNTED:
@@ -194,6 +197,8 @@ def with_sizes(config: Config) -> Config:
         )
     sizes = {name: getattr(config, name) for name in own if getattr(config, name) is not None}
     config = dataclasses.replace(config, objective=objective, **(own | sizes))
+    if config.pack and objective != "all-positions":
+        raise UserError(f"--pack is for --objective all-positions, not for {objective}")
     if config.heads is not None and config.d_model is not None:
         check_heads(config.heads, config.d_model)
     return config

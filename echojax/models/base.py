@@ -29,15 +29,18 @@ class SequenceModel(TimeSharded):
     ``objectives`` names the training objectives that fit the model, its own first
     (``echojax.training.objectives``). ``sequence_parallel`` says whether devices may each have a
     shard of every history (``echojax.models.positions``), ``not_causal`` why one more event changes
-    more than the newest position (``None`` where it does not). ``time_gaps`` says that the model
-    reads the times between events: its methods then take ``gaps_BxL``, as ``encode`` does. A model
-    with ``start`` and ``step`` takes one event at a time; ``windowed`` says that its state has
-    ``max_len`` places, and ``step`` needs the position of the event. Subclasses have further sizes,
-    which ``Config`` describes; their defaults are those of the paper.
+    more than the newest position (``None`` where it does not), ``packs`` whether ``read_all`` takes
+    ``segment_ids_BxL`` of rows that hold several histories (``echojax.data.packing``).
+    ``time_gaps`` says that the model reads the times between events: its methods then take
+    ``gaps_BxL``, as ``encode`` does. A model with ``start`` and ``step`` takes one event at a time;
+    ``windowed`` says that its state has ``max_len`` places, and ``step`` needs the position of the
+    event. Subclasses have further sizes, which ``Config`` describes; their defaults are the
+    paper's.
     """
 
     objectives: ClassVar[tuple[str, ...]] = ("prefixes",)
     sequence_parallel: ClassVar[bool] = False
+    packs: ClassVar[bool] = False
     windowed: ClassVar[bool] = False
     not_causal: str | None = None
     time_gaps: bool = False

@@ -131,6 +131,7 @@ class Mamba(TimeSharded):
         lengths_B: Array | None = None,
         *,
         gaps_BxL: Array | None = None,
+        segment_ids_BxL: Array | None = None,
         reverse: bool = False,
     ) -> Array:
         """Return the block's output at every position, (B, L, D).
@@ -139,12 +140,14 @@ class Mamba(TimeSharded):
             x_BxLxD: input, right padded.
             lengths_B: where given, positions past the length are neither read nor written (0).
             gaps_BxL: with ``time_gaps``, each position's log gap.
+            segment_ids_BxL: where given, of packed rows: integers, one number for each history in
+                a row, which is computed as if it stood alone.
             reverse: run from the last position to the first.
         """
         if lengths_B is not None:
             lengths_B = within(lengths_B, x_BxLxD.shape[1], self.time_axis)
         x_BxLxE, z_BxLxE = jnp.split(self.in_proj(x_BxLxD), 2, axis=-1)
-        u_BxLxE = self._convolve(x_BxLxE, lengths_B, reverse)
+        u_BxLxE = self._convolve(x_BxLxE, lengths_B, reverse, segment_ids_BxL)
         dt_BxLxR, B_BxLxN, C_BxLxN = self._selected(u_BxLxE)
         y_BxLxE = selective_scan(
             u_BxLxE,
@@ -157,6 +160,7 @@ class Mamba(TimeSharded):
             self.dt_bias_E[...],
             delta_softplus=True,
             lengths=lengths_B,
+            segment_ids=segment_ids_BxL,
             reverse=reverse,
             axis_name=self.time_axis,
             implementation=self.scan,
@@ -282,18 +286,33 @@ class Mamba(TimeSharded):
         after_Bx1x1 = neighbours(gaps_BxL[..., None], 1, self.time_axis, reverse=True)
         return jnp.concatenate([gaps_BxL[:, 1:], after_Bx1x1[..., 0]], axis=1)
 
-    def _convolve(self, x_BxLxE: Array, lengths_B: Array | None, reverse: bool) -> Array:
+    def _convolve(
+        self,
+        x_BxLxE: Array,
+        lengths_B: Array | None,
+        reverse: bool,
+        segment_ids_BxL: Array | None = None,
+    ) -> Array:
         """Return silu of the depthwise convolution over the positions visited so far."""
         length = x_BxLxE.shape[1]
         if reverse and lengths_B is not None:  # what lies after the end is not read
             x_BxLxE = jnp.where(mask(lengths_B, length)[..., None], x_BxLxE, 0)
         taps = self.conv_kernel_KxE[...].shape[0]
-        more = neighbours(x_BxLxE, taps - 1, self.time_axis, reverse=reverse)
-        padded = jnp.concatenate([x_BxLxE, more] if reverse else [more, x_BxLxE], axis=1)
-        out = self.conv_bias_E[...]
+
+        def padded(x: Array) -> Array:
+            more = neighbours(x, taps - 1, self.time_axis, reverse=reverse)
+            return jnp.concatenate([x, more] if reverse else [more, x], axis=1)
+
+        read, out = padded(x_BxLxE), self.conv_bias_E[...]
+        ids = None if segment_ids_BxL is None else padded(segment_ids_BxL[..., None])
         for tap in range(taps):  # the last tap of the kernel meets the newest position
             first = taps - 1 - tap if reverse else tap
-            out = out + padded[:, first : first + length] * self.conv_kernel_KxE[tap]
+            met = read[:, first : first + length]
+            if ids is not None and segment_ids_BxL is not None:
+                met = jnp.where(
+                    ids[:, first : first + length] == segment_ids_BxL[..., None], met, 0
+                )
+            out = out + met * self.conv_kernel_KxE[tap]
         return nnx.silu(out)
 
     def start(self, batch: int, dtype: DTypeLike) -> MambaState:

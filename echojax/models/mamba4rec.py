@@ -28,10 +28,11 @@ class CausalLayer(TimeSharded):
         lengths_B: Array,
         *,
         gaps_BxL: Array | None = None,
+        segment_ids_BxL: Array | None = None,
         dropout_keys: Keys = None,
     ) -> Array:
         """Return the layer's output at every position, (B, L, D)."""
-        y_BxLxD = self.mamba(x_BxLxD, gaps_BxL=gaps_BxL)
+        y_BxLxD = self.mamba(x_BxLxD, gaps_BxL=gaps_BxL, segment_ids_BxL=segment_ids_BxL)
         return self._after_mamba(y_BxLxD, x_BxLxD, dropout_keys)
 
     def readout(
@@ -78,6 +79,7 @@ class Mamba4Rec(LayeredModel, CausalModel):
     """
 
     sequence_parallel = True
+    packs = True
 
     def __init__(
         self,

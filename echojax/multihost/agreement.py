@@ -22,6 +22,7 @@ _PLACE = ("coordinator", "num_processes", "process_id", "join_seconds")
 
 # Packages that compute, draw numbers or order the data; JAX's plugins are named jax-cuda13-...
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "grain", "numpy", "libtpu")
+_PLUGINS = ("jax-cuda", "jax-rocm")
 
 # Settings of JAX that change what is computed.
 _SETTINGS = (
@@ -116,13 +117,13 @@ def _facts(given: Config) -> dict[str, Any]:
         **flags,
         "the code of echojax": code_digest(),
         "Python": ".".join(map(str, sys.version_info[:2])),
-        **{name: version for name, version in installed if _computes(name)},
+        **{
+            one: version
+            for one, version in installed
+            if one.startswith(_PLUGINS) or one in _PACKAGES
+        },
         **{name.upper(): getattr(jax.config, name) for name in _SETTINGS},
     }
-
-
-def _computes(package: str) -> bool:
-    return package in _PACKAGES or package.startswith(("jax-cuda", "jax-rocm"))
 
 
 def _listed(hosts: list[int]) -> str:

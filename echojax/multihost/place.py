@@ -13,28 +13,18 @@ _JOIN_SECONDS, _CLUSTER_JOIN_SECONDS = 50, 300
 
 @dataclass(frozen=True)
 class Place:
-    """One of several processes; what is ``None`` JAX finds out from the cluster's launcher.
+    """One of several processes; what is ``None`` JAX finds out from the cluster's launcher."""
 
-    Args:
-        coordinator: address and port of the first process, HOST:PORT.
-        hosts: how many processes there are.
-        host: this one's number, from 0.
-        seconds: how long the first of them wait for the last.
-    """
-
-    coordinator: str | None = None
-    hosts: int | None = None
-    host: int | None = None
-    seconds: int = _CLUSTER_JOIN_SECONDS
+    coordinator: str | None = None  # address and port of the first process, HOST:PORT
+    hosts: int | None = None  # how many processes there are
+    host: int | None = None  # this one's number, from 0
+    seconds: int = _CLUSTER_JOIN_SECONDS  # how long the first of them wait for the last
 
 
 def place_of(words: list[str]) -> Place | None:
     """Return the place that a command line, or a cluster's launcher, gives to this process.
 
     ``None`` where it is the only one.
-
-    Raises:
-        UserError: flags that name no place.
     """
     coordinator = flag_value("--coordinator", words)
     hosts, host = _number("--num-processes", words, least=1), _number("--process-id", words)
@@ -92,11 +82,7 @@ def _number(name: str, words: list[str], least: int | None = None) -> int | None
 
 
 def _in_cluster() -> bool:
-    """Say whether a launcher has started several processes in a way that JAX recognises.
-
-    Raises:
-        UserError: Slurm has room for several tasks, and nobody has started them.
-    """
+    """Say whether a launcher has started several processes in a way that JAX recognises."""
     several = _count("OMPI_COMM_WORLD_SIZE") > 1 or _count("SLURM_STEP_NUM_TASKS") > 1
     if not several and _count("SLURM_NTASKS") > 1 and "SLURM_STEP_NUM_TASKS" not in os.environ:
         tasks = os.environ["SLURM_NTASKS"]

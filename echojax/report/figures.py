@@ -72,19 +72,12 @@ def drawing_style() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure with the words around it.
+    """A figure with the words around it."""
 
-    Attributes:
-        name: of its file, without a suffix; also keeps the ids of several on one page apart.
-        title: above it.
-        caption: below it; with the title what is to be seen, for those who cannot see it.
-        figure: drawn within ``drawing_style``.
-    """
-
-    name: str
-    title: str
-    caption: str
-    figure: Figure
+    name: str  # of its file, without a suffix; also keeps the ids of several on one page apart
+    title: str  # above it
+    caption: str  # below it; with the title what is to be seen, for those who cannot see it
+    figure: Figure  # drawn within ``drawing_style``
 
     def inline(self) -> Markup:
         """Return SVG for a page, in the page's colours."""
@@ -148,14 +141,8 @@ def draw_dots(
 ) -> None:
     """Draw a row a name, the first on top: a dot at its value, over its interval.
 
-    Args:
-        axes: get the names as labels of the y axis.
-        names: of the rows.
-        values: of each row, as are the following.
-        intervals: low and high; ``None``: none is drawn.
-        colours: of dot and interval.
-        filled: whether the dot is; ``None``: all are.
-        labels: stand to the right of the intervals, for which x then begins at 0.
+    ``filled`` says which dots are (``None``: all). ``labels`` stand to the right of the intervals,
+    for which x then begins at 0.
     """
     rows = range(len(names))
     ends = [one or (value, value) for value, one in zip(values, intervals, strict=True)]

@@ -33,11 +33,8 @@ def render(template: str, **values: Any) -> str:
     """Return a page.
 
     Values are escaped for HTML or Markdown, and control characters in them shown, but for
-    ``Markup``; a value that the template names and that is not given is an error.
-
-    Args:
-        template: its file's name in ``templates/``, whose ending is the page's kind.
-        values: what the template names.
+    ``Markup``; a value that the template names and that is not given is an error. The template is
+    named by its file in ``templates/``, whose ending is the page's kind.
     """
     environment = _MARKDOWN if template.endswith(".md") else _HTML
     return environment.get_template(template).render(values)

@@ -31,7 +31,11 @@ def run_pictures(run: RunRecord) -> list[Picture]:
             pictures.append(_systems(systems_of(run.results, "test")))
             pictures.append(_by_length(run.results["test"]["by_length"]))
         if run.train:
-            pictures.append(_loss(run.train))
+            figure, (axes,) = new_figure(3.2)
+            _draw_by_epoch(axes, run.train, "loss", BLUE)
+            axes.set_ylabel("training loss (nats per item)")
+            caption = "Mean over the epoch so far."
+            pictures.append(Picture("training-loss", "Training loss", caption, figure))
         if run.best is not None:
             pictures.append(_validation(run.valid, run.best))
     return pictures + learned_pictures(run)
@@ -79,14 +83,6 @@ def _by_length(bins: list[dict[str, Any]]) -> Picture:
         "Test scores with 95 % intervals; below each range stands its number of examples.",
         figure,
     )
-
-
-def _loss(train: list[dict[str, Any]]) -> Picture:
-    """Draw the training loss."""
-    figure, (axes,) = new_figure(3.2)
-    _draw_by_epoch(axes, train, "loss", BLUE)
-    axes.set_ylabel("training loss (nats per item)")
-    return Picture("training-loss", "Training loss", "Mean over the epoch so far.", figure)
 
 
 def _validation(valid: list[dict[str, Any]], best: dict[str, Any]) -> Picture:

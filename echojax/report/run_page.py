@@ -19,6 +19,11 @@ _NOTE = (
     "share of users whose target is among them and not among the ten most popular items."
 )
 
+_CALIBRATION = (
+    "ECE, the expected calibration error, is by how much the softmax's probability of the first "
+    "item misses the share of users for whom it is right, in the mean over 15 bins of it."
+)
+
 
 def run_page(run: RunRecord, **navigation: Any) -> str:
     """Return the whole page; ``navigation``: links to others (``links`` and ``here``)."""
@@ -28,41 +33,34 @@ def run_page(run: RunRecord, **navigation: Any) -> str:
         name: Path(str(value)).name if value and name.endswith(_PLACES) else value
         for name, value in run.config.items()
     }
-    data = results["dataset"]["name"] if results else config.get("data_path")
+    data, origin = config.get("data_path"), dict[str, Any]()
+    tables, notes = list[Table | None](), list[str]()
+    if results:
+        data = results["dataset"]["name"]
+        test, valid = score_table(results, "test"), score_table(results, "valid")
+        tables, notes = [test, cold_table(results), valid], [_NOTE]
+        notes += [_CALIBRATION] * ("ece" in results["test"])
+        origin = {"device": results["device"], **results["versions"]}
+        if commit := results.get("commit"):  # runs of older versions do not name it
+            origin["commit"] = commit
     return render(
         "page.html",
         title=f"{config.get('model')} on {data or config.get('dataset')}",
         subtitle=_subtitle(run),
         tiles=_tiles(run),
         pictures=run_pictures(run),
-        tables=_tables(results),
-        notes=[_NOTE, *_calibration(results)] if results else [],
+        tables=[table for table in tables if table is not None],
+        notes=notes,
         facts={
             "Data": results.get("dataset"),
             "Protocol": results.get("protocol"),
             "Training": results.get("train"),
             "Tuning": results.get("tuning"),
-            "Machine and versions": results and _origin(results),
+            "Machine and versions": origin,
             "Configuration": config,
         },
         **navigation,
     )
-
-
-def _tables(results: dict[str, Any]) -> list[Table]:
-    if not results:
-        return []
-    test, cold = score_table(results, "test"), cold_table(results)
-    return [table for table in (test, cold, score_table(results, "valid")) if table is not None]
-
-
-def _calibration(results: dict[str, Any]) -> list[str]:
-    if "ece" not in results["test"]:
-        return []
-    return [
-        "ECE, the expected calibration error, is by how much the softmax's probability of the "
-        "first item misses the share of users for whom it is right, in the mean over 15 bins of it."
-    ]
 
 
 def _subtitle(run: RunRecord) -> str:
@@ -91,9 +89,3 @@ def _tiles(run: RunRecord) -> list[tuple[str, str, str]]:
         note = f"epoch {run.best['epoch']}, the best so far"
         return [(f"Validation {m.upper()}", f"{run.best[m]:.4f}", note) for m in _HEADLINE]
     return []
-
-
-def _origin(results: dict[str, Any]) -> dict[str, Any]:
-    """Return device, versions and commit, which runs of older versions do not name."""
-    commit = {"commit": results["commit"]} if results.get("commit") else {}
-    return {"device": results["device"], **results["versions"], **commit}

@@ -26,23 +26,15 @@ _NAMES = {  # of the arrays of insight.npz, by kind
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a run folder holds.
+    """What a run folder holds."""
 
-    Attributes:
-        name: the folder's name.
-        config: the configuration.
-        train: records of training steps, in order.
-        valid: records of validations, in order.
-        results: ``results.json``; ``None`` while the run is not over.
-        analysis: what ``insight.npz`` holds (``echojax.analysis.write_analysis``), by its first
-            word: "filter", "time_steps", "memory", "influence".
-    """
-
-    name: str
-    config: dict[str, Any]
-    train: list[dict[str, Any]]
-    valid: list[dict[str, Any]]
-    results: dict[str, Any] | None
+    name: str  # the folder's name
+    config: dict[str, Any]  # the configuration
+    train: list[dict[str, Any]]  # records of training steps, in order
+    valid: list[dict[str, Any]]  # records of validations, in order
+    results: dict[str, Any] | None  # ``results.json``; ``None`` while the run is not over
+    # What ``insight.npz`` holds (``echojax.analysis.write_analysis``), by its first word: "filter",
+    # "time_steps", "memory", "influence".
     analysis: dict[str, Pairs]
 
     @property
@@ -52,11 +44,7 @@ class RunRecord:
 
 
 def read_run(folder: Path) -> RunRecord:
-    """Read a run folder.
-
-    Raises:
-        UserError: it is not a run folder, or one of its files is damaged.
-    """
+    """Read a run folder."""
     if not (folder / "config.json").exists():
         raise UserError(f"{folder} is not a run folder (it has no config.json)")
     config = read_json(folder / "config.json")

@@ -33,13 +33,10 @@ def lagged_count_sizes(found: Mapping[str, Any]) -> str:
 
 
 def score_table(results: dict[str, Any], part: str, *, half_intervals: bool = False) -> Table:
-    """Return all metrics of the systems, those with intervals first.
+    """Return all metrics of the systems on "valid" or "test", those with intervals first.
 
-    Args:
-        results: what ``results.json`` holds.
-        part: "valid" or "test".
-        half_intervals: give ± half of an interval in place of its ends, of many systems only the
-            model's: it fits into 80 columns.
+    ``half_intervals`` gives ± half of an interval in place of its ends, of many systems only the
+    model's: it fits into 80 columns.
     """
     systems = systems_of(results, part)
     rows: list[list[Any]] = []
@@ -47,11 +44,10 @@ def score_table(results: dict[str, Any], part: str, *, half_intervals: bool = Fa
     for metric in [name for name in names[0] if all(name in others for others in names)]:
         row: list[Any] = [metric.upper()]
         for name, one in systems.items():
-            low, high = one["interval"][metric]
-            note = f"±{(high - low) / 2:.4f}" if half_intervals else f"{low:.4f}–{high:.4f}"
+            cell = _cell(one, metric, half=half_intervals, best=name == "model")
             if half_intervals and len(systems) > _MOST_INTERVALS and name != "model":
-                note = ""
-            row.append(Cell(f"{one[metric]:.4f}", note, best=name == "model"))
+                cell = cell._replace(note="")
+            row.append(cell)
         rows.append(row)
     for metric, (label, form) in BEYOND_ACCURACY.items():
         if metric in results[part]:
@@ -78,17 +74,19 @@ def cold_table(results: dict[str, Any]) -> Table | None:
     if not parts:
         return None
     columns = {f"{name} items": one for name, one in parts.items()}
-    rows = [_row(metric, columns) for metric in metrics_in(next(iter(parts.values())))]
+    metrics = metrics_in(next(iter(parts.values())))
+    rows = [
+        [metric.upper(), *(_cell(one, metric, half=True) for one in columns.values())]
+        for metric in metrics
+    ]
     rows.append(["Test targets", *(f"{one['examples']:,}" for one in columns.values())])
     return Table(["", *columns], rows, "test: items of training (warm) and others (cold)")
 
 
-def _row(metric: str, systems: dict[str, dict[str, Any]]) -> list[Any]:
-    cells = []
-    for one in systems.values():
-        low, high = one["interval"][metric]
-        cells.append(Cell(f"{one[metric]:.4f}", f"±{(high - low) / 2:.4f}"))
-    return [metric.upper(), *cells]
+def _cell(one: dict[str, Any], metric: str, *, half: bool, best: bool = False) -> Cell:
+    low, high = one["interval"][metric]
+    note = f"±{(high - low) / 2:.4f}" if half else f"{low:.4f}–{high:.4f}"
+    return Cell(f"{one[metric]:.4f}", note, best)
 
 
 def results_table(results: dict[str, Any], part: str = "test") -> rich.table.Table:

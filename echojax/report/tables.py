@@ -19,17 +19,12 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table.
+    """A column of a table."""
 
-    Attributes:
-        header: above it.
-        align: numbers stand to the right, words to the left.
-        show: how values that are neither ``Cell`` nor text are written: a format such as ".4f",
-            or a function.
-    """
-
-    header: str = ""
-    align: Literal["left", "right"] = "right"
+    header: str = ""  # above it
+    align: Literal["left", "right"] = "right"  # numbers stand to the right, words to the left
+    # How values that are neither ``Cell`` nor text are written: a format such as ".4f", or a
+    # function.
     show: str | Callable[[Any], str] = ""
 
     def cell(self, value: Any) -> Cell:
@@ -43,21 +38,15 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A table whose rows begin with their name.
+    """A table whose rows begin with their name."""
 
-    Attributes:
-        columns: the first is that of the names; text is the header of a column of numbers.
-        rows: values of every column: ``Cell``, text, ``None``, or what the column's ``show`` takes.
-        title: above it.
-        notes: sentences below it.
-        highlight: the name of a row that is set off.
-    """
-
+    # The first is that of the names; text is the header of a column of numbers.
     columns: Sequence[Column | str]
+    # Values of every column: ``Cell``, text, ``None``, or what the column's ``show`` takes.
     rows: Sequence[Sequence[Any]]
-    title: str = ""
-    notes: Sequence[str] = ()
-    highlight: str | None = None
+    title: str = ""  # above it
+    notes: Sequence[str] = ()  # sentences below it
+    highlight: str | None = None  # the name of a row that is set off
 
     @property
     def head(self) -> list[Column]:

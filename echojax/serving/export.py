@@ -17,10 +17,10 @@ from jax import export
 
 from echojax import __version__
 from echojax.errors import UserError
+from echojax.evaluation.tiles import top_k
 from echojax.files import read_record, write_atomically, write_json
 from echojax.interop.weights import weights
 from echojax.models import SequenceModel
-from echojax.serving.top_k import top_k
 from echojax.serving.trained import check_places, read_trained, run_titles
 
 MOST = 100  # items an answer
@@ -104,7 +104,13 @@ def export_run(
         "echojax": __version__,
     }
     with _filling(output) as folder:
-        write_atomically(folder / _PROGRAM, _serialized(program))
+        try:
+            write_atomically(folder / _PROGRAM, bytes(program.serialize()))
+        except ImportError:
+            raise UserError(
+                "jax.export writes its files by flatbuffers, which is not installed; "
+                "pip install flatbuffers"
+            ) from None
         np.savez(folder / _WEIGHTS, **arrays)
         write_json(folder / _ITEMS, items)
         manifest["files"] = {
@@ -185,16 +191,6 @@ def _without_source_locations() -> Iterator[None]:
         jax.config.update(name, before)
 
 
-def _serialized(program: export.Exported) -> bytes:
-    try:
-        return bytes(program.serialize())
-    except ImportError:
-        raise UserError(
-            "jax.export writes its files by flatbuffers, which is not installed; "
-            "pip install flatbuffers"
-        ) from None
-
-
 def _check_output(output: Path) -> None:
     """Raise ``UserError`` where ``output`` holds something other than an earlier export."""
     if not output.parent.is_dir():
@@ -218,9 +214,6 @@ def _filling(output: Path) -> Iterator[Path]:
 
     Whatever ends it early, ``output`` stays as it was; a process that is killed leaves at most a
     folder ``.new.*`` in it. The folder itself stays: it may be a container's volume.
-
-    Raises:
-        UserError: nothing can be written there.
     """
     made = not output.exists()
     try:

@@ -30,9 +30,6 @@ def read_histories(path: Path) -> Iterator[UserHistory]:
     """Yield the histories of a file with lines of ``user item item ...``, plain or gzip.
 
     Blank lines are passed over: one at the end should not cost a long file its answer.
-
-    Raises:
-        UserError: the file cannot be read.
     """
     for block in read_blocks(TextFile(path)):
         for line in block.data.split(b"\n"):
@@ -71,17 +68,6 @@ def answer_file(
     Each has "user", "items", "scores", "by" and "unknown" (see ``Recommendation``). Until the last
     one is written they stand in a file of another name in the same folder; the same request goes on
     after the last whole batch of it. The last number yielded is that of all.
-
-    Args:
-        recommender: answers.
-        histories: the file read.
-        output: the file written.
-        k: recommendations a history.
-        exclude_seen: leave out what the history holds.
-
-    Raises:
-        UserError: ``output`` exists, another process writes it, or a file cannot be read or
-            written.
     """
     check_files(histories, output)
     info = histories.stat()

@@ -48,14 +48,10 @@ def with_times(words: Iterable[str]) -> list[tuple[str, int | float | None]]:
 
 
 class ItemIds:
-    """Translates both ways.
-
-    Args:
-        item_ids_V: str (V,), the data's own ids by item number; number 0 is padding.
-    """
+    """Translates both ways."""
 
     def __init__(self, item_ids_V: np.ndarray):
-        self.item_ids_V = item_ids_V
+        self.item_ids_V = item_ids_V  # str (V,), by item number; number 0 is padding
         self._number = {item: n for n, item in enumerate(item_ids_V.tolist()) if n}
 
     def __len__(self) -> int:
@@ -63,11 +59,7 @@ class ItemIds:
         return len(self.item_ids_V)
 
     def number(self, item: object) -> int:
-        """Return the item's number; 0 where it is unknown.
-
-        Raises:
-            UserError: an unknown float, as pandas makes of the ids in a column with gaps.
-        """
+        """Return the item's number; 0 where it is unknown."""
         number = self._number.get(str(item), 0)
         if not number and isinstance(item, float | np.floating):
             raise UserError(f"item {item} is a float, not an id; write ids as text or integers")
@@ -80,11 +72,7 @@ class ItemIds:
         return known, found.size - known.size
 
     def timed(self, history: Iterable[object], unit: float) -> tuple[np.ndarray, np.ndarray, int]:
-        """Return what ``numbers`` does of pairs (item, time), and the known items' log gaps.
-
-        Raises:
-            UserError: an item has no time, or an earlier one than the item ahead of it.
-        """
+        """Return what ``numbers`` does of pairs (item, time), and the known items' log gaps."""
         items, times = list[object](), list[int | float]()
         for event in history:
             pair = event if isinstance(event, tuple | list) and len(event) == 2 else (event, None)

@@ -13,12 +13,11 @@ import numpy as np
 from flax import nnx
 
 from echojax.errors import UserError
-from echojax.evaluation.tiles import Top
+from echojax.evaluation.tiles import Top, top_k
 from echojax.models import SequenceModel
 from echojax.models.heuristic import training_counts
 from echojax.serving.inputs import check_gap_unit, model_inputs, padded, power_of_two
 from echojax.serving.item_ids import ItemIds, check_list
-from echojax.serving.top_k import top_k
 from echojax.serving.trained import check_places, read_trained
 from echojax.training.builders import read_run_data
 
@@ -47,39 +46,24 @@ class Recommendation(NamedTuple):
 
 
 class _Known(NamedTuple):
-    """A history as item numbers.
+    """A history as item numbers."""
 
-    Attributes:
-        newest_L: what the model reads, int32, at most ``max_len``.
-        excluded_S: columns of the pool that are not to be recommended, int32.
-        unknown: how many items the model does not know.
-        gaps_L: of the newest, float32, where the model reads them.
-    """
-
-    newest_L: np.ndarray
-    excluded_S: np.ndarray
-    unknown: int
-    gaps_L: np.ndarray | None
+    newest_L: np.ndarray  # what the model reads, int32, at most ``max_len``
+    excluded_S: np.ndarray  # columns of the pool that are not to be recommended, int32
+    unknown: int  # how many items the model does not know
+    gaps_L: np.ndarray | None  # of the newest, float32, where the model reads them
 
 
 class _Request(NamedTuple):
-    """What is asked of every history, and the pool: items that may be recommended.
+    """What is asked of every history, and the pool: items that may be recommended."""
 
-    Attributes:
-        number_C: the pool's item numbers, int32, rising from padding's 0 in column 0.
-        column_V: where each item stands in the pool, int32; 0 where it is not in it.
-        item_CxD: the pool's vectors, filled up with padding to a power of two where it is a part.
-        k: how many items.
-        exclude_seen: leave out what the history holds.
-        approx: recall of the search; ``None`` is exact.
-    """
-
-    number_C: np.ndarray
-    column_V: np.ndarray
+    number_C: np.ndarray  # the pool's item numbers, int32, rising from padding's 0 in column 0
+    column_V: np.ndarray  # where each item stands in the pool, int32; 0 where it is not in it
+    # The pool's vectors, filled up with padding to a power of two where it is a part.
     item_CxD: jax.Array
-    k: int
-    exclude_seen: bool
-    approx: float | None
+    k: int  # how many items
+    exclude_seen: bool  # leave out what the history holds
+    approx: float | None  # recall of the search; ``None`` is exact
 
 
 class Recommender:
@@ -285,11 +269,7 @@ class Recommender:
     def _allowed(
         self, candidates: Iterable[object] | None, keep: Filter | None
     ) -> np.ndarray | None:
-        """Return the numbers that candidates and filter leave, rising; ``None``: neither is given.
-
-        Raises:
-            UserError: nothing is left, or candidates are no list.
-        """
+        """Return the numbers that candidates and filter leave, rising; ``None`` without either."""
         if candidates is None and keep is None:
             return None
         if candidates is None:
@@ -347,11 +327,7 @@ class Recommender:
         return _Known(newest, request.column_V[seen], unknown, gaps)
 
     def events(self, history: History) -> tuple[np.ndarray, np.ndarray | None, int]:
-        """Return the numbers of the known items, the newest ones' log gaps, and how many are not.
-
-        Raises:
-            UserError: the model reads the times between events, and the history lacks some.
-        """
+        """Return the known items' numbers, the newest ones' log gaps, and how many are unknown."""
         if self.gap_unit is None:
             numbers, unknown = self.item_ids.numbers(history)
             return numbers, None, unknown

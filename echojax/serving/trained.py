@@ -23,40 +23,24 @@ log = logging.getLogger(__name__)
 
 
 class Trained(NamedTuple):
-    """A run's model.
+    """A run's model."""
 
-    Attributes:
-        config: what it was trained with.
-        model: with the parameters of the step that is served.
-        step: which one that is.
-        best_step: the best step of validation, which is served where its checkpoint can be read;
-            0 where no validation has named it yet.
-        item_ids: the data's own ids, str (V,); number 0 is padding.
-        titles: by item id, as the run folder has them; maybe none.
-        gap_unit: of the times between events (``echojax.data.gaps``); ``None``: not read.
-    """
-
-    config: Config
-    model: SequenceModel
-    step: int
+    config: Config  # what it was trained with
+    model: SequenceModel  # with the parameters of the step that is served
+    step: int  # which one that is
+    # The best step of validation, which is served where its checkpoint can be read; 0 where no
+    # validation has named it yet.
     best_step: int
-    item_ids: np.ndarray
-    titles: dict[str, str]
+    item_ids: np.ndarray  # the data's own ids, str (V,); number 0 is padding
+    titles: dict[str, str]  # by item id, as the run folder has them; maybe none
+    # Of the times between events (``echojax.data.gaps``); ``None``: not read.
     gap_unit: float | None
 
 
 def read_trained(folder: Path, *, scan: str | None = None) -> Trained:
     """Read a run's best checkpoint; no data set is needed.
 
-    Where another step has to be served, that is logged.
-
-    Args:
-        folder: the run folder.
-        scan: the selective scan's implementation; ``None``: the run's where it runs here.
-
-    Raises:
-        UserError: no run, one of several seeds or of a heuristic model, no whole checkpoint, or
-            parameters in it that are not finite.
+    ``scan`` is the selective scan's implementation; ``None``: the run's where it runs here.
     """
     config = read_config(folder)
     if config.model in HEURISTICS:
@@ -98,14 +82,7 @@ def run_titles(
 ) -> dict[str, str]:
     """Return titles by item id; empty where there are none.
 
-    Args:
-        kept: those of the run folder, which come first; runs of earlier versions kept none.
-        config: the run's configuration.
-        data_dir: where the data lies now, if not where the run found it.
-        data_path: where the run's own file lies now.
-
-    Raises:
-        UserError: the data's titles cannot be read.
+    Those ``kept`` in the run folder come first; runs of earlier versions kept none.
     """
     if kept:
         return kept

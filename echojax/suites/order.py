@@ -18,11 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def read_certificates(out: Path) -> dict[str, Certificate]:
-    """Return what a suite's folder holds, by data set.
-
-    Raises:
-        UserError: the file is damaged.
-    """
+    """Return what a suite's folder holds, by data set."""
     path = out / FILE
     try:
         return msgspec.json.decode(path.read_bytes(), type=dict[str, Certificate])
@@ -45,16 +41,9 @@ def certify_if_missing(results: Results, runs: Sequence[Run]) -> None:
     if name in known and known[name].sha256 == facts["sha256"]:
         return
     try:
-        prepared = describe(
-            config.dataset,
-            data_path=config.data_path,
-            data_dir=config.data_dir,
-            columns=Columns.of(config),
-            k_core=config.k_core,
-            duplicates=config.duplicates,
-            time_precision=config.time_precision,
-            ties=config.ties,
-        ).prepared
+        names = ("data_path", "data_dir", "k_core", "duplicates", "time_precision", "ties")
+        flags = {name: getattr(config, name) for name in names}
+        prepared = describe(config.dataset, columns=Columns.of(config), **flags).prepared
         if prepared().fingerprint["sha256"] != facts["sha256"]:
             raise UserError("the data here are not those of the runs")
         known[name] = certify(prepared)

@@ -27,12 +27,7 @@ def write_page(
 ) -> None:
     """Write the page of whatever is finished, and its files, into the suite's folder.
 
-    Args:
-        suite: what was asked for.
-        runs: of the suite.
-        results: of the runs.
-        command: makes it all.
-        damaged: why run folders cannot be packed, by name.
+    ``command`` makes it all; ``damaged``: why run folders cannot be packed, by name.
     """
     from echojax.suites.figures import learned, pictures  # matplotlib: half a second, only now
 

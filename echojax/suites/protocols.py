@@ -12,7 +12,7 @@ import numpy as np
 
 from echojax.arrays import write_arrays
 from echojax.evaluation.baselines import fit_heuristic, rank_by, scorer
-from echojax.evaluation.metrics import metrics_of
+from echojax.evaluation.metrics import SHOWN, metrics_of
 from echojax.evaluation.sampled import (
     NEGATIVES,
     candidate_scorer,
@@ -26,7 +26,7 @@ from echojax.mesh import one_device
 from echojax.models import HEURISTICS
 from echojax.models.heuristic import training_counts
 from echojax.suites.results import PROTOCOLS_JSON, PROTOCOLS_NPZ, read_alternatives, results_sha256
-from echojax.suites.scores import COLUMNS, METRICS
+from echojax.suites.scores import COLUMNS
 from echojax.training.builders import read_run_data
 from echojax.training.checkpoints import load_checkpoint
 from echojax.training.evaluate import encoder_and_items, make_evaluator
@@ -38,9 +38,6 @@ def evaluate_if_missing(folder: Path, data_dir: str | None) -> bool:
 
     Returns:
         whether it did.
-
-    Raises:
-        UserError: the run's data or checkpoint are gone.
     """
     if read_alternatives(folder):
         return False
@@ -94,6 +91,6 @@ def _entry(
         "ranking": ranking,
         "exclude_seen": exclude_seen,
         "examples": rank_M.size,
-        **dict(zip(METRICS, values_MxF.mean(axis=0)[COLUMNS].tolist(), strict=True)),
-        "interval": dict(zip(METRICS, intervals, strict=True)),
+        **dict(zip(SHOWN, values_MxF.mean(axis=0)[COLUMNS].tolist(), strict=True)),
+        "interval": dict(zip(SHOWN, intervals, strict=True)),
     }

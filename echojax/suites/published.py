@@ -12,33 +12,19 @@ Order = Literal["exact", "float32 rows", "unknown"]
 
 
 class Published(msgspec.Struct, forbid_unknown_fields=True):
-    """What somebody published about a model on a data set, by leave-one-out and full ranking.
+    """What somebody published about a model on a data set, by leave-one-out and full ranking."""
 
-    Attributes:
-        dataset: our name of the data set.
-        label: the model's name there.
-        seen: what becomes of the items of the history in the ranking.
-        order: how events are ordered: by exact times, or as RecBole does.
-        hr: HR@10.
-        ndcg: NDCG@10, where it is known.
-        model: our name of the model; "" where we have none.
-        objective: what is trained; "" where that is not known here.
-        besides: what else its protocol has that ours has not, such as what it trains on.
-        differs: what else is not as in our row, such as the model's size.
-        source: where it was published, and who made it.
-    """
-
-    dataset: str
-    label: str
-    seen: Literal["kept", "filtered"]
-    order: Order
-    hr: float
-    source: str
-    ndcg: float | None = None
-    model: str = ""
-    objective: str = ""
-    besides: str = ""
-    differs: str = ""
+    dataset: str  # our name of the data set
+    label: str  # the model's name there
+    seen: Literal["kept", "filtered"]  # what becomes of the items of the history in the ranking
+    order: Order  # how events are ordered: by exact times, or as RecBole does
+    hr: float  # HR@10
+    source: str  # where it was published, and who made it
+    ndcg: float | None = None  # NDCG@10, where it is known
+    model: str = ""  # our name of the model; "" where we have none
+    objective: str = ""  # what is trained; "" where that is not known here
+    besides: str = ""  # what else its protocol has that ours has not, such as what it trains on
+    differs: str = ""  # what else is not as in our row, such as the model's size
 
     @property
     def protocol(self) -> str:

@@ -30,12 +30,7 @@ log = logging.getLogger(__name__)
 def reproduce(flags: Flags, console: Console) -> bool:
     """Run the command; return whether every run that was wanted is finished.
 
-    Args:
-        flags: the command line.
-        console: where training prints.
-
     Raises:
-        UserError: flags, suite or folder are of no use.
         Interrupted: by SIGINT or SIGTERM; page and runs are saved.
     """
     if flags.quick and flags.suite is not None:
@@ -159,7 +154,10 @@ class _Suite:
             if run.folder.exists() and (tuning := self.suite.tuned.get((run.dataset, run.variant))):
                 write_tuning(run, tuning)
             if run.variant in self.suite.variants and run.folder.exists():
-                evaluated = self._evaluate(run)
+                try:
+                    evaluated = evaluate_if_missing(run.folder, self.flags.data_dir)
+                except UserError as error:  # if its checkpoint is lost, it stays as it is
+                    log.info("%s is not evaluated under other protocols: %s", run.name, error)
         except (Interrupted, Stopped):
             raise
         except BusyError as busy:
@@ -171,14 +169,6 @@ class _Suite:
         write_failure(run, why)
         self.results.failures.pop(run.name, None)  # packed again where there is one
         return news
-
-    def _evaluate(self, run: Run) -> bool:
-        """Evaluate a run under other protocols; if its checkpoint is lost, it stays as it is."""
-        try:
-            return evaluate_if_missing(run.folder, self.flags.data_dir)
-        except UserError as error:
-            log.info("%s is not evaluated under other protocols: %s", run.name, error)
-            return False
 
     def _refuse_other_data(self, run: Run) -> None:
         """Check before hours of training that the run will stand in one table with the others."""

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import msgspec
 import numpy as np
@@ -52,48 +52,32 @@ class _Row(msgspec.Struct):
     digest: str | None
 
 
-class _Order(msgspec.Struct):
-    time_precision: str
-    ties: str
-    rows_in_time_order: bool
-
-
-class _Data(msgspec.Struct):
-    users: int
-    items: int
-    interactions: int
-    sha256: str
-    order: _Order | None = None
-
-
-class _Ranking(msgspec.Struct):
-    split: str
-    ranking: str
-    exclude_seen: bool
-
-
-class _Train(msgspec.Struct):
-    steps: int
-    best_step: int
-    epochs: float
-
-
-class _Shown(msgspec.Struct):
-    """What a suite's page counts on in ``results.json``, besides what every page does."""
-
-    config: dict[str, Any]
-    dataset: _Data
-    protocol: _Ranking
-    train: _Train
-    versions: dict[str, str]
-
-
 class Protocol(NamedTuple):
     """How test targets were ranked."""
 
     split: str
     ranking: str
     exclude_seen: bool
+
+
+_record: Any = TypedDict
+_ORDER = {"time_precision": str, "ties": str, "rows_in_time_order": bool}
+_DATA = {
+    **dict.fromkeys(("users", "items", "interactions"), int),
+    "sha256": str,
+    "order": NotRequired[_record("Order", _ORDER) | None],
+}
+# What a suite's page counts on in ``results.json``, besides what every page does.
+_Shown = _record(
+    "Shown",
+    {
+        "config": dict[str, Any],
+        "dataset": _record("Data", _DATA),
+        "protocol": _record("Ranking", Protocol.__annotations__),
+        "train": _record("Train", {"steps": int, "best_step": int, "epochs": float}),
+        "versions": dict[str, str],
+    },
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,22 +103,14 @@ class Evaluation:
 
 @dataclass(frozen=True, eq=False)
 class RunResult:
-    """A finished run.
+    """A finished run."""
 
-    Attributes:
-        results: ``results.json``; its ``config`` has the flags that there were, under their names
-            of today.
-        ranks: by whether seen items are left out of the full ranking.
-        protocols: the same checkpoint's test metrics under several protocols.
-        analysis: the bytes of ``insight.npz``, where there is one.
-        digest: tells whether the files of the folder have changed.
-    """
-
+    # ``results.json``; its ``config`` has the flags that there were, under their names of today.
     results: dict[str, Any]
-    ranks: dict[bool, Ranks | None]
-    protocols: list[dict[str, Any]]
-    analysis: bytes | None
-    digest: str
+    ranks: dict[bool, Ranks | None]  # by whether seen items are left out of the full ranking
+    protocols: list[dict[str, Any]]  # the same checkpoint's test metrics under several protocols
+    analysis: bytes | None  # the bytes of ``insight.npz``, where there is one
+    digest: str  # tells whether the files of the folder have changed
     evaluations: dict[Protocol | None, Evaluation] = field(init=False, default_factory=dict)
     """By protocol; ``None``: the run's own."""
 
@@ -196,9 +172,7 @@ class Results:
     ) -> tuple[dict[str, RunResult], list[str]]:
         """Return the results of a data set's runs by name, all on the same data, and what is amiss.
 
-        Args:
-            runs: of the suite, on one data set.
-            damaged: why run folders cannot be packed, by name.
+        ``damaged``: why run folders cannot be packed, by name.
         """
         finished: dict[str, RunResult] = {}
         problems, sha256 = [damaged[run.name] for run in runs if run.name in damaged], None
@@ -321,11 +295,7 @@ def _write(path: Path, frame: pl.DataFrame) -> None:
 
 
 def read_run_folder(folder: Path) -> RunResult:
-    """Return the result of a finished run.
-
-    Raises:
-        UserError: a file of its folder is missing or damaged.
-    """
+    """Return the result of a finished run."""
     results, digest = read_results(folder / "results.json"), digest_of(folder)
     limits = {name: results["config"][name] for name in LIMITS if name in results["config"]}
     # config.json has the limits of the first start, the results those of the last.

@@ -25,25 +25,15 @@ State = Literal["new", "interrupted", "finished"]
 
 @dataclass(frozen=True)
 class Run:
-    """A variant on a data set with a seed.
+    """A variant on a data set with a seed."""
 
-    Attributes:
-        dataset: the data set's name in the suite.
-        variant: the variant's.
-        seed: of the run.
-        name: the path of its run folder in the suite's.
-        folder: its run folder.
-        config: its configuration, whose ``resume`` is off.
-        command: makes the same run by itself.
-    """
-
-    dataset: str
-    variant: str
-    seed: int
-    name: str
-    folder: Path
-    config: Config
-    command: str
+    dataset: str  # the data set's name in the suite
+    variant: str  # the variant's
+    seed: int  # of the run
+    name: str  # the path of its run folder in the suite's
+    folder: Path  # its run folder
+    config: Config  # its configuration, whose ``resume`` is off
+    command: str  # makes the same run by itself
 
     @property
     def global_time(self) -> bool:
@@ -57,11 +47,7 @@ class Run:
 
 
 def plan(suite: Suite, out: Path, data_dir: str | None) -> list[Run]:
-    """Return all runs of a suite in the order in which they are made.
-
-    Raises:
-        UserError: a variant's flags do not go together, or its model is unknown.
-    """
+    """Return all runs of a suite in the order in which they are made."""
 
     def run(dataset: str, variant: str, seed: int, flags: Flags, split: str = "") -> Run:
         name = f"{dataset}/{variant}{split}/seed-{seed}"
@@ -93,13 +79,8 @@ def plan(suite: Suite, out: Path, data_dir: str | None) -> list[Run]:
 def state_of(run: Run, finished: dict[str, Any] | None) -> State:
     """Return how far a run has come.
 
-    Args:
-        run: of a suite.
-        finished: the configuration of its result, with the limits of its last start; ``None``: it
-            has none.
-
-    Raises:
-        UserError: its result or its folder is of another configuration.
+    ``finished`` is the configuration of its result, where it has one, with the limits of its last
+    start.
     """
     has_folder = (run.folder / "config.json").exists()
     if finished is None and not has_folder:
@@ -157,16 +138,7 @@ def write_sample(path: Path, dataset: str, users: int, data_dir: str | None) -> 
     """Draw users of a data set and write all their interactions, unless that has been done.
 
     The same users are drawn every time; 5-core and the rest of the preparation happen when the
-    file is read.
-
-    Args:
-        path: the file, in RecBole's format.
-        dataset: the data set's name.
-        users: how many are drawn.
-        data_dir: where the data set lies.
-
-    Raises:
-        UserError: the data set cannot be read.
+    file, which is in RecBole's format, is read.
     """
     if path.exists():
         return

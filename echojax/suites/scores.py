@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from echojax.evaluation.metrics import metric_names
+from echojax.evaluation.metrics import SHOWN, metric_names
 from echojax.evaluation.statistics import (
     Estimate,
     holm,
@@ -23,8 +23,7 @@ from echojax.suites.results import Evaluation, Protocol, Ranks, RunResult
 from echojax.suites.runs import Run
 from echojax.suites.suite_file import Suite, tried_of
 
-METRICS = ("hr@10", "ndcg@10")
-COLUMNS = [metric_names().index(name) for name in METRICS]
+COLUMNS = [metric_names().index(name) for name in SHOWN]
 PRIMARY = metric_names().index("ndcg@10")  # what is tested
 RESAMPLES = 10_000  # of the paired tests
 
@@ -51,7 +50,7 @@ SCHEMA: dict[str, Any] = {
     "sizes": pl.String,  # of the lagged count, where validation may have chosen them
     "planned": pl.Int64,  # seeds; null of what is no variant, such as the optimum
     "seeds": pl.String,  # those finished
-    **{f"{metric}{end}": pl.Float64 for metric in METRICS for end in _ENDS},
+    **{f"{metric}{end}": pl.Float64 for metric in SHOWN for end in _ENDS},
     "validation_ndcg@10": pl.Float64,
     **{f"difference_{name}": pl.Float64 for name in _DIFFERENCE},  # to the reference, in NDCG@10
     "not_tested": pl.String,  # why
@@ -72,14 +71,7 @@ SCHEMA: dict[str, Any] = {
 def score_frame(
     suite: Suite, data: str, runs: Sequence[Run], finished: Mapping[str, RunResult]
 ) -> pl.DataFrame:
-    """Return all numbers of a data set's tables, by ``SCHEMA``.
-
-    Args:
-        suite: what was asked for.
-        data: the data set's name.
-        runs: of the suite, on this data set.
-        finished: the results of those that are finished, by name.
-    """
+    """Return all numbers of the tables of a data set, by ``SCHEMA``, from its runs."""
     main, ablation = (
         _variants(suite, names, runs, finished)
         for names in (suite.variants, [suite.reference, *suite.ablation])
@@ -199,7 +191,7 @@ def _protocols(
 
 @cache
 def scores(seeds: tuple[Evaluation, ...]) -> dict[str, float | None]:
-    """Return mean, interval and spread of ``METRICS`` over the seeds of a variant."""
+    """Return mean, interval and spread of ``SHOWN`` over the seeds of a variant."""
     ranks = _ranks(seeds)
     if not ranks:
         return _without_ranks([one.test for one in seeds])
@@ -226,11 +218,9 @@ def by_length(seeds: tuple[Evaluation, ...]) -> tuple[dict[str, Any], ...]:
 
 def _named(of_metrics: Sequence[Estimate]) -> dict[str, float | None]:
     columns: dict[str, float | None] = {}
-    for metric, one in zip(METRICS, of_metrics, strict=True):
+    for metric, one in zip(SHOWN, of_metrics, strict=True):
         low, high = one.interval or (None, None)
-        values = zip(
-            ("", "_low", "_high", "_spread"), (one.mean, low, high, one.spread), strict=True
-        )
+        values = zip(_ENDS, (one.mean, low, high, one.spread), strict=True)
         columns |= {f"{metric}{end}": value for end, value in values}
     return columns
 
@@ -238,7 +228,7 @@ def _named(of_metrics: Sequence[Estimate]) -> dict[str, float | None]:
 def _without_ranks(of_seeds: list[dict[str, Any]]) -> dict[str, float | None]:
     """Return what results without ranks tell: a single run's interval, none of several."""
     estimates = []
-    for metric in METRICS:
+    for metric in SHOWN:
         values_S = np.array([one[metric] for one in of_seeds])
         interval = tuple(of_seeds[0]["interval"][metric]) if len(of_seeds) == 1 else None
         estimates.append(Estimate(float(values_S.mean()), interval, spread_of(values_S)))
@@ -251,12 +241,9 @@ def compare(
     *,
     heuristic: tuple[bool, bool],
 ) -> dict[str, Any]:
-    """Compare NDCG@10 of two variants, user by user.
+    """Compare NDCG@10 of two variants, user by user, from their evaluations by seed.
 
-    Args:
-        ours: evaluations by seed.
-        theirs: of the reference.
-        heuristic: of each, whether seeds make no difference: one stands for all.
+    ``heuristic`` says of each whether seeds make no difference: one stands for all.
 
     Returns:
         ``difference_mean`` of the means over the seeds that both have, its standard deviation

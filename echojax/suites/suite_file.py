@@ -27,27 +27,16 @@ _Tables = dict[Annotated[str, Meta(pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$")], Fla
 
 
 class Tuning(Struct):
-    """A search for a variant's flags: what ``results.json`` has of it under ``tuning``.
+    """A search for a variant's flags: what ``results.json`` has of it under ``tuning``."""
 
-    Attributes:
-        trials: how many there were.
-        failed: how many of them diverged, or had values that do not go together.
-        epochs: of all trials.
-        seconds: of all trials' training.
-        score: best validation NDCG@10.
-        found: the flags of the best trial.
-        space: what was searched.
-        tried: flags and score of each trial.
-    """
-
-    trials: int
-    failed: int
-    epochs: float
-    seconds: float
-    score: float
-    found: Flags
-    space: dict[str, Flags]
-    tried: list[Flags]
+    trials: int  # how many there were
+    failed: int  # how many of them diverged, or had values that do not go together
+    epochs: float  # of all trials
+    seconds: float  # of all trials' training
+    score: float  # best validation NDCG@10
+    found: Flags  # the flags of the best trial
+    space: dict[str, Flags]  # what was searched
+    tried: list[Flags]  # flags and score of each trial
 
 
 class GlobalTime(Struct, forbid_unknown_fields=True):
@@ -58,42 +47,33 @@ class GlobalTime(Struct, forbid_unknown_fields=True):
 
 
 class Suite(Struct, kw_only=True):
-    """What a file describes.
+    """What a file describes."""
 
-    Attributes:
-        name: the file's, without its ending.
-        text: the file itself, for the page.
-        title: of the page.
-        about: a sentence or two below it.
-        seeds: each variant is trained with each.
-        reference: the variant that all others are tested against.
-        recipe: "best" or a file: flags by model (``echojax.recipes``), below all others.
-        flags: of every run, below those of data set and variant.
-        datasets: flags of every run on a data set, which say what data it is, by its name.
-        sample_users: so many users are drawn from these data sets, the others are whole.
-        variants: of the main table: a model with its flags, which override the data set's.
-        ablation: flags of variants that differ from the reference only by what the file lists.
-        tried: of variants whose flags are not the recipe's alone, what was tried for them.
-        tuned: by data set and variant what a search found, whose flags come before all others.
-        global_time: what is trained on that split too, with the first seed.
-    """
-
-    name: str = ""
-    text: str = ""
-    title: str = ""
-    about: str = ""
+    name: str = ""  # the file's, without its ending
+    text: str = ""  # the file itself, for the page
+    title: str = ""  # of the page
+    about: str = ""  # a sentence or two below it
+    # Each variant is trained with each.
     seeds: Annotated[list[Annotated[int, Meta(ge=0)]], Meta(min_length=1)] = msgspec.field(
         default_factory=lambda: [0]
     )
-    reference: str
+    reference: str  # the variant that all others are tested against
+    # "best" or a file: flags by model (``echojax.recipes``), below all others.
     recipe: str | None = None
-    flags: Flags = {}
+    flags: Flags = {}  # of every run, below those of data set and variant
+    # Flags of every run on a data set, which say what data it is, by its name.
     datasets: Annotated[_Tables, Meta(min_length=1)]
+    # So many users are drawn from these data sets, the others are whole.
     sample_users: dict[str, int] = {}
+    # Of the main table: a model with its flags, which override the data set's.
     variants: Annotated[_Tables, Meta(min_length=1)]
+    # Flags of variants that differ from the reference only by what the file lists.
     ablation: _Tables = {}
+    # Of variants whose flags are not the recipe's alone, what was tried for them.
     tried: dict[str, list[Flags]] = {}
+    # By data set and variant what a search found, whose flags come before all others.
     tuned: dict[tuple[str, str], Tuning] = {}
+    # What is trained on that split too, with the first seed.
     global_time: GlobalTime = msgspec.field(default_factory=GlobalTime)
 
     def known(self, names: Iterable[str]) -> set[str]:
@@ -110,11 +90,7 @@ _KEYS = [one for one in Suite.__struct_fields__ if one not in _NO_KEYS]
 
 
 def find_suite(given: str) -> Path:
-    """Return the file of a suite, which is given by its path or is one that comes along.
-
-    Raises:
-        UserError: there is neither.
-    """
+    """Return the file of a suite, which is given by its path or is one that comes along."""
     if given.endswith(".toml") or "/" in given:
         return Path(given)
     names = sorted(path.stem for path in FOLDER.glob("*.toml"))
@@ -124,11 +100,7 @@ def find_suite(given: str) -> Path:
 
 
 def read_suite(path: Path) -> Suite:
-    """Read a suite.
-
-    Raises:
-        UserError: in one line, with file and key, whatever is wrong in it.
-    """
+    """Read a suite."""
     text, content = read_toml(path, "--suite")
     for key in content:
         if key not in _KEYS:
@@ -182,11 +154,7 @@ def _check_names(suite: Suite, path: Path) -> None:
 
 
 def flags_of(suite: Suite, dataset: str, variant: str) -> Flags:
-    """Return the flags of a variant's runs on a data set, the recipe's among them.
-
-    Raises:
-        UserError: the suite has a recipe, but none for this model and data set.
-    """
+    """Return the flags of a variant's runs on a data set, the recipe's among them."""
     flags = own_flags(suite, dataset, variant)
     tuning = suite.tuned.get((dataset, variant))
     found = tuning.found if tuning else {}

@@ -53,13 +53,8 @@ def tables_of(
 ) -> list[Table]:
     """Return a data set's tables that have something to show, in the order of the page.
 
-    Args:
-        frame: of ``score_frame``.
-        reference: the variant that others are tested against.
-        first: one of the finished runs; ``None`` before there is one.
-        source: the named data set it is, whole; "" of a sample or a file.
-        certificate: what the order of events decides, where that is known; of other data it is not
-            shown.
+    ``first`` is one of the finished runs, ``source`` the named data set it is, whole; "" of a
+    sample or a file. A certificate of other data is not shown.
     """
     rows = {
         name: frame.filter(table=name).rows(named=True)
@@ -295,15 +290,12 @@ def _protocol_table(rows: Sequence[_Row], reference: str) -> Table:
         "uniformly or by training popularity. They are several times the full ones, not comparable "
         "with them, can order models differently, and choose nothing here.",
     ]
-    head = ["", *map(_protocol_words, protocols), "seeds"]
+    seen = {
+        one: f", seen items {'filtered' if one.exclude_seen else 'kept'}" * (one.ranking == "full")
+        for one in protocols
+    }
+    head = ["", *(f"{one.split}, {one.ranking}{seen[one]}" for one in protocols), "seeds"]
     return Table(head, body, "The same models under other protocols", notes, reference)
-
-
-def _protocol_words(protocol: Protocol) -> str:
-    if protocol.ranking != "full":
-        return f"{protocol.split}, {protocol.ranking}"
-    seen = "filtered" if protocol.exclude_seen else "kept"
-    return f"{protocol.split}, full, seen items {seen}"
 
 
 def _published_table(rows: Mapping[str, Sequence[_Row]], first: RunResult, source: str) -> Table:

@@ -56,17 +56,8 @@ def check_budget(suite: Suite, out: Path, trials: int | None, *, report_only: bo
 def tune(suite: Suite, runs: Sequence[Run], out: Path, trials: int, console: Console) -> None:
     """Search the flags of each learned variant that has none; put what is found into the suite.
 
-    A variant whose search fails, or that another process searches, is left without.
-
-    Args:
-        suite: gets what is found.
-        runs: that are wanted.
-        out: the suite's folder; studies are in ``tuning/DATASET/VARIANT``.
-        trials: of each search.
-        console: where training shows how far it is.
-
-    Raises:
-        UserError: before anything is trained, a variant has nothing to search.
+    A variant whose search fails, or that another process searches, is left without. Studies are in
+    ``tuning/DATASET/VARIANT`` of the suite's folder ``out``.
     """
     from echojax.tuning.search import search
     from echojax.tuning.space import find_space

@@ -179,8 +179,15 @@ def training_batches(config: Config, split: Split, mesh: Mesh) -> Batches:
     """
     assert config.batch_size is not None
     shown = split.train if config.objective == "prefixes" else windows(split.train)
-    rows = local_rows(config.batch_size, mesh)
-    return batches(shown, config.batch_size, config.seed, rows=rows)
+    rows, share = local_rows(config.batch_size, mesh), rows_of_a_device(config, mesh)
+    pack = share if config.pack else None
+    return batches(shown, config.batch_size, config.seed, rows=rows, pack=pack)
+
+
+def rows_of_a_device(config: Config, mesh: Mesh) -> int:
+    """Return how many rows of a batch each device computes, some of which may only fill up."""
+    assert config.batch_size is not None
+    return padded_rows(config.batch_size, mesh) // row_groups(mesh)
 
 
 def learned_vectors(dataset: Dataset, mesh: Mesh) -> nnx.State | None:
@@ -212,8 +219,7 @@ def make_step(
     """
     assert config.objective is not None
     assert config.max_len is not None
-    assert config.batch_size is not None
-    rows = padded_rows(config.batch_size, mesh) // row_groups(mesh)
+    rows = rows_of_a_device(config, mesh)
     if config.microbatch and rows % config.microbatch:
         raise UserError(
             f"--microbatch {config.microbatch} does not divide the {rows} rows of a device; "
@@ -233,8 +239,8 @@ def make_step(
         graphdef,
         optimizer,
         objective=config.objective,
-        microbatch=config.microbatch or choose_microbatch(config, rows, counts_V.size),
-        columns=() if axes.time else choose_columns(lengths_M, config.max_len),
+        microbatch=config.microbatch or choose_microbatch(config, rows, counts_V.size, lengths_M),
+        columns=() if axes.time or config.pack else choose_columns(lengths_M, config.max_len),
         loss=loss,
         precision=config.precision,
         axes=axes,
@@ -242,18 +248,25 @@ def make_step(
     )
 
 
-def choose_microbatch(config: Config, rows: int, num_items: int) -> int | None:
+def choose_microbatch(
+    config: Config, rows: int, num_items: int, lengths_M: np.ndarray
+) -> int | None:
     """Return how many of ``rows`` examples a CPU's caches hold at once; an accelerator takes all.
 
     About 4096 positions keep a step's activations in the last-level cache (twice as fast as the
-    whole batch from memory), more where adding up the item table's gradient would show.
+    whole batch from memory), more where adding up the item table's gradient would show. Of packed
+    rows it is a quarter of those that hold something: the others' microbatches are left out.
     """
     assert config.max_len is not None
     assert config.d_model is not None
-    if jax.default_backend() != "cpu":
+    on_cpu = jax.default_backend() == "cpu"
+    if not on_cpu and not config.pack:
         return None
     positions = max(4096, num_items * config.d_model // 300)
-    most = max(1, min(rows, positions // config.max_len))
+    most = max(1, min(rows, positions // config.max_len)) if on_cpu else rows
+    if config.pack:
+        held = rows * float(lengths_M.mean()) / config.max_len
+        most = max(1, min(most, round(held / 4)))
     return next(n for n in range(most, 0, -1) if rows % n == 0)
 
 

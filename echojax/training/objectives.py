@@ -48,11 +48,14 @@ def prefixes(model: Any, batch: Batch, keys_B: jax.Array) -> Predictions:
 def all_positions(model: Any, batch: Batch, keys_B: jax.Array) -> Predictions:
     """Predict the next item at each position of a pass: for causal models only.
 
-    ``batch["targets"]`` is (B, L): what follows each item.
+    ``batch["targets"]`` is (B, L): what follows each item. A packed batch has ``segment_ids``
+    (``echojax.data.packing``).
     """
-    times = model.times(batch.get("gaps"))
+    given = model.times(batch.get("gaps"))
+    if "segment_ids" in batch:
+        given["segment_ids_BxL"] = batch["segment_ids"]
     x_BxLxD, item_VxD = model.lookup(batch["item_ids"])
-    user_BxLxD = model.read_all(x_BxLxD, batch["lengths"], dropout_keys=keys_B, **times)
+    user_BxLxD = model.read_all(x_BxLxD, batch["lengths"], dropout_keys=keys_B, **given)
     length = batch["item_ids"].shape[1]
     inside_BxL = mask(within(batch["lengths"], length, model.time_axis), length)
     weights_BxL = inside_BxL * batch["weights"][:, None]

@@ -204,9 +204,15 @@ def summed_gradient(
         new = jax.lax.switch(choice, [partial(gradient, width) for width in widths], *part)
         return jax.tree.map(jnp.add, total, new), None
 
+    def add_packed(total: Any, part: tuple[Batch, jax.Array]) -> Any:
+        # Most rows of a packed batch are empty, and all of these in some microbatches.
+        some = part[0]["lengths"].max() > 0
+        return jax.lax.cond(some, lambda: add(total, part)[0], lambda: total), None
+
     zero = jax.tree.map(jnp.zeros_like, params)
     nothing = jnp.zeros((), batch["weights"].dtype)
-    return jax.lax.scan(add, ((nothing, nothing), zero), parts)[0]
+    step = add_packed if "segment_ids" in batch else add
+    return jax.lax.scan(step, ((nothing, nothing), zero), parts)[0]
 
 
 def stack_states(states: Sequence[TrainState]) -> TrainState:

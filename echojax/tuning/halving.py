@@ -11,17 +11,10 @@ class Halving:
 
     Of four, two go on after a quarter of the epochs, and one after half of them; of more, the first
     go the earlier. They are compared by their best score so far.
-
-    Args:
-        numbers: of the trials.
-        epochs: of a trial that is not stopped.
-
-    Attributes:
-        stopped: the places in ``numbers`` of those that were stopped.
     """
 
     def __init__(self, numbers: Sequence[int], epochs: int):
-        self.stopped: set[int] = set()
+        self.stopped: set[int] = set()  # places in ``numbers``
         self._numbers, self._epochs = numbers, epochs
         self._best: dict[int, float] = {}
         times = max(len(numbers), 1).bit_length() - 1

@@ -44,25 +44,15 @@ _NOTE = (
 
 @dataclass(frozen=True)
 class Search:
-    """What a search has found so far.
+    """What a search has found so far."""
 
-    Attributes:
-        folder: the study's.
-        config: the flags that are not searched, as they were given.
-        space: what is searched.
-        trials: that are proposed, by number.
-        wanted: how many trials there are to be.
-        data: the name of the data set.
-        command: makes the same search; may be empty.
-    """
-
-    folder: Path
-    config: Config
-    space: Space
-    trials: list[Trial]
-    wanted: int
-    data: str
-    command: str
+    folder: Path  # the study's
+    config: Config  # the flags that are not searched, as they were given
+    space: Space  # what is searched
+    trials: list[Trial]  # that are proposed, by number
+    wanted: int  # how many trials there are to be
+    data: str  # the name of the data set
+    command: str  # makes the same search; may be empty
 
     @property
     def best(self) -> Trial | None:

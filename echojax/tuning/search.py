@@ -56,16 +56,10 @@ def search(
 ) -> Search:
     """Search a space by the validation NDCG@10; write the study's page and the best recipe.
 
-    Args:
-        config: as given, with the flags that are not searched; its seed is that of all trials, and
-            of the search.
-        space: what is searched.
-        folder: the study's; one that is there goes on.
-        console: where training shows how far it is.
-        trials: how many there are to be in all.
-        generation: how many are proposed, trained and halved together.
-        dataset: data from memory, in place of those that ``config`` names.
-        command: makes the same search, for the page.
+    The seed of ``config``, which is as given, is that of all trials and of the search; a study that
+    is in the folder goes on. ``trials`` is how many there are to be in all, ``generation`` how many
+    are proposed, trained and halved together. Data from memory come in place of those that the
+    configuration names.
 
     Raises:
         UserError: a flag has no place here, the folder holds something else, or no trial has a

@@ -30,7 +30,7 @@ from echojax.training.builders import resolved
 
 DEFAULT = Path(__file__).with_name("space.toml")
 _ALL = [field.name for field in dataclasses.fields(Config)]
-_FIXED = RESUMABLE | NOT_IN_SUITES.keys() | {"model", "scan", "microbatch", "eval_every"}
+_FIXED = RESUMABLE | NOT_IN_SUITES.keys() | {"model", "scan", "microbatch", "pack", "eval_every"}
 _KNOBS = [
     field.name
     for section in (ModelFlags, TrainingFlags)
@@ -68,14 +68,7 @@ def find_space(
 ) -> Space:
     """Return the space of a search: of ``file``, else the recipe's, the data set's, the default.
 
-    Args:
-        config: resolved, with the flags that are not searched.
-        file: what --space names.
-        recipe: what --recipe names.
-        fixed: flags that are given, and so not searched.
-
-    Raises:
-        UserError: as ``check_space``, or a file cannot be read.
+    ``config`` is resolved; flags that are ``fixed`` are given, and so not searched.
     """
     if file is not None:
         path, name = Path(file), "--space"
@@ -95,15 +88,8 @@ def check_space(
 ) -> Space:
     """Return a space as TOML and Python have it, without the flags that are ``fixed``.
 
-    Args:
-        entries: by flag ``{low, high, log}`` or ``{choices}``.
-        config: resolved; each value alone must go with it.
-        where: the entries stand, for errors.
-        fixed: as for ``find_space``.
-
-    Raises:
-        UserError: the model is not trained, a flag is unknown, not the model's or not to be
-            searched, a range is none, or nothing is left to search.
+    Entries are ``{low, high, log}`` or ``{choices}`` by flag, each value of which must go with the
+    resolved configuration; ``where`` they stand is for errors.
     """
     if config.model in HEURISTICS:
         raise UserError(f"--model {config.model} is not trained: there is nothing to search")
@@ -139,11 +125,7 @@ def check_space(
 
 
 def set_flags(config: Config, values: Mapping[str, Any]) -> Config:
-    """Return a configuration with some flags set, those of the model's own among them.
-
-    Raises:
-        UserError: a value is not of the flag's kind.
-    """
+    """Return a configuration with some flags set, those of the model's own among them."""
     own = {name: kind for name, (kind, _) in own_options(MODELS[config.model]).items()}
     return with_fields(config, from_values(values, own))
 

@@ -46,27 +46,16 @@ _STATES = {
 
 @dataclass(frozen=True)
 class Trial:
-    """A trial.
+    """A trial."""
 
-    Attributes:
-        number: from 0, in the order in which they are proposed.
-        values: of the flags that are searched.
-        state: in words.
-        score: best validation NDCG@10; ``None``: it has none, or diverged.
-        epochs: it was trained for.
-        best_epoch: of the score.
-        seconds: of its training.
-        ended: why, in words.
-    """
-
-    number: int
-    values: Values
-    state: str
-    score: float | None = None
-    epochs: int = 0
-    best_epoch: int = 0
-    seconds: float = 0.0
-    ended: str = ""
+    number: int  # from 0, in the order in which they are proposed
+    values: Values  # of the flags that are searched
+    state: str  # in words
+    score: float | None = None  # best validation NDCG@10; ``None``: it has none, or diverged
+    epochs: int = 0  # it was trained for
+    best_epoch: int = 0  # of the score
+    seconds: float = 0.0  # of its training
+    ended: str = ""  # why, in words
 
     @property
     def finished(self) -> bool:
@@ -90,15 +79,7 @@ class _File(msgspec.Struct):
 
 
 class Study:
-    """The trials of an open study.
-
-    Args:
-        folder: the study's.
-        seed: of the proposals.
-        space: what is searched.
-        generation: trials that are proposed, and trained, together.
-        storage: of the trials.
-    """
+    """The trials of an open study, proposed and trained ``generation`` together."""
 
     def __init__(
         self, folder: Path, seed: int, space: Space, generation: int, storage: RDBStorage
@@ -207,16 +188,7 @@ def open_study(
 ) -> Iterator[Study]:
     """Give the study in a folder, which is made where there is none.
 
-    Args:
-        folder: the study's.
-        config: resolved, with the flags that are not searched.
-        space: what is searched.
-        generation: trials that are trained together.
-        facts: the data's fingerprint.
-
-    Raises:
-        UserError: the folder holds something else, or a study of other data, another model, space
-            or other flags; or its ``study.db`` cannot be used.
+    ``config`` is resolved, ``facts`` are the data's fingerprint.
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--out {folder} is a file; name a folder")

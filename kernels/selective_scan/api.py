@@ -117,9 +117,9 @@ def selective_scan(
     """
     given = ScanInputs(u, delta, A, B, C, D, z, delta_bias, initial_state, lengths, segment_ids)
     inputs = ScanInputs(**as_arrays(given._asdict()))
-    scan = scan_by(implementation)
+    scan = partial(scan_by(implementation), last=return_last_state)
     if axis_name is not None:
-        scan = partial(scan_over_time, scan, axis=axis_name)
+        scan = partial(scan_over_time, scan_by(implementation), axis=axis_name)
     y, last = scan(inputs, softplus=delta_softplus, reverse=reverse)
     return (y, last) if return_last_state else y
 
@@ -216,8 +216,8 @@ def bidirectional_scan(
         if name == "pallas_gpu" and inputs.B.ndim == inputs.C.ndim == 4:
             from selective_scan import gpu
 
-            return gpu.scan_both(inputs, softplus=delta_softplus)
-        return in_turn(over_groups(SCANS[name]), inputs)
+            return gpu.scan_both(inputs, softplus=delta_softplus, last=return_last_state)
+        return in_turn(partial(over_groups(SCANS[name]), last=return_last_state), inputs)
 
     def in_turn(scan: Scan, inputs: ScanInputs) -> tuple[Array, Array]:
         scan = partial(scan, softplus=delta_softplus)
@@ -233,7 +233,8 @@ def bidirectional_scan(
         like = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct((2, *x.shape), x.dtype), results_like(one)
         )
-        y, last = run_by(implementation, run, like, inputs)
+        size = (*one.u.shape, one.A.shape[-1])
+        y, last = run_by(implementation, run, like, inputs, size)
     return (y, last) if return_last_state else y
 
 

@@ -63,8 +63,13 @@ def direction_of(inputs: ScanInputs, direction: int) -> ScanInputs:
 class Scan(Protocol):
     """An implementation: y in the dtype of u, and the last state in float32 or float64."""
 
-    def __call__(self, inputs: ScanInputs, *, softplus: bool, reverse: bool) -> tuple[Array, Array]:
-        """Return y (B, L, E) and the state after the last visited position (B, E, N)."""
+    def __call__(
+        self, inputs: ScanInputs, *, softplus: bool, reverse: bool, last: bool = True
+    ) -> tuple[Array, Array]:
+        """Return y (B, L, E) and the state after the last visited position (B, E, N).
+
+        Without ``last`` the state is not wanted, and may be anything.
+        """
 
 
 class Recurrence(NamedTuple):
@@ -90,7 +95,9 @@ Core = Callable[..., tuple[Array, Array]]
 def with_epilogue(core: Core) -> Scan:
     """Return the scan whose recurrence is ``core``: time steps before it, D and gate after it."""
 
-    def scan(inputs: ScanInputs, *, softplus: bool, reverse: bool) -> tuple[Array, Array]:
+    def scan(
+        inputs: ScanInputs, *, softplus: bool, reverse: bool, last: bool = True
+    ) -> tuple[Array, Array]:
         u, delta, A, B, C, D, z, delta_bias, state, lengths, segment_ids = inputs
         dtype = state_dtype(u, delta, A, B, C)
         valid_BxL = valid_mask(lengths, u.shape[1])
@@ -105,13 +112,13 @@ def with_epilogue(core: Core) -> Scan:
             entering = jnp.where(starts_BxLx1, dt * u / _FOREVER, u)
             passing = jnp.where(starts_BxLx1, _FOREVER, dt)
         inside = Recurrence(*varying_alike(entering, passing, A, B, C, state))
-        y, last = core(inside, reverse=reverse)
+        y, state = core(inside, reverse=reverse)
         if D is not None:
             y += D.astype(dtype) * u
         if z is not None:
             y *= jax.nn.silu(z.astype(dtype))
         # Also for the gradient of y, which may be anything where nothing is valid.
-        return where_valid(valid_BxL, y).astype(given.dtype), last
+        return where_valid(valid_BxL, y).astype(given.dtype), state
 
     return scan
 
@@ -146,7 +153,10 @@ def over_groups(scan: Scan) -> Scan:
     is not copied either. B or C (E, N) are groups of one channel, (B, L, E, N).
     """
 
-    def run(inputs: ScanInputs, *, softplus: bool, reverse: bool) -> tuple[Array, Array]:
+    def run(
+        inputs: ScanInputs, *, softplus: bool, reverse: bool, last: bool = True
+    ) -> tuple[Array, Array]:
+        one = partial(scan, softplus=softplus, reverse=reverse, last=last)
         (batch, length, channels), states = inputs.u.shape, inputs.A.shape[1]
 
         def in_time(x: Array) -> Array:
@@ -155,7 +165,7 @@ def over_groups(scan: Scan) -> Scan:
         B, C = in_time(inputs.B), in_time(inputs.C)
         groups = lcm(*(x.shape[2] for x in (B, C) if x.ndim == 4))
         if B.ndim == C.ndim == 3:
-            return scan(inputs, softplus=softplus, reverse=reverse)
+            return one(inputs)
         # Where the channels are, and so the groups in front of them.
         axes = {name: letters.find("E") for name, letters in AXES.items()}
         given: dict[str, Any] = {}
@@ -168,10 +178,9 @@ def over_groups(scan: Scan) -> Scan:
             elif x is not None and axis >= 0:
                 x = x.reshape(*x.shape[:axis], groups, -1, *x.shape[axis + 1 :])
             given[name], mapped[name] = x, None if x is None or axis < 0 else axis
-        one = partial(scan, softplus=softplus, reverse=reverse)
         each = jax.vmap(one, in_axes=(ScanInputs(**mapped),), out_axes=(2, 1))
-        y, last = each(ScanInputs(**given))
-        return y.reshape(inputs.u.shape), last.reshape(batch, channels, states)
+        y, state = each(ScanInputs(**given))
+        return y.reshape(inputs.u.shape), state.reshape(batch, channels, states)
 
     return run
 

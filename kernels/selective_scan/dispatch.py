@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from selective_scan import reference, tiled, xla
+from selective_scan import measured, reference, tiled, xla
 from selective_scan.arguments import (
     Core,
     Scan,
@@ -24,6 +24,7 @@ from selective_scan.platforms import lowered_later, only_for
 
 Inputs = TypeVar("Inputs", bound=tuple[Any, ...])
 Tree = TypeVar("Tree")
+Size = tuple[int, ...]  # B, L, E, N
 
 
 def implementations() -> dict[str, str | None]:
@@ -50,7 +51,13 @@ def register(name: str, scan: Core, available: Callable[[], str | None] | None =
     _NEEDS[name] = available or (lambda: None)
 
 
-def run_by(implementation: str, run: Callable[[str, Inputs], Tree], like: Any, inputs: Any) -> Any:
+def run_by(
+    implementation: str,
+    run: Callable[[str, Inputs], Tree],
+    like: Any,
+    inputs: Any,
+    size: Size | None = None,
+) -> Any:
     """Return ``run(name, inputs)`` with the implementation of a name, or of "auto".
 
     Args:
@@ -58,12 +65,13 @@ def run_by(implementation: str, run: Callable[[str, Inputs], Tree], like: Any, i
         run: called with a name of ``SCANS``; for other platforms only where it is lowered for them.
         like: shapes and dtypes of its results.
         inputs: a tuple of arrays.
+        size: as for ``resolve_implementation``.
 
     Raises:
         ValueError: as ``resolve_implementation``; or, where a kernel that is named is lowered for
             another platform than its own.
     """
-    names = resolve_implementation(implementation, *inputs)
+    names = resolve_implementation(implementation, *inputs, size=size)
     here = _platform()
     own = here if here in names else None
 
@@ -87,11 +95,14 @@ def run_by(implementation: str, run: Callable[[str, Inputs], Tree], like: Any, i
 def scan_by(implementation: str) -> Scan:
     """Return the scan of a name or of "auto"; see ``run_by``."""
 
-    def scan(inputs: ScanInputs, *, softplus: bool, reverse: bool) -> tuple[Array, Array]:
+    def scan(
+        inputs: ScanInputs, *, softplus: bool, reverse: bool, last: bool = True
+    ) -> tuple[Array, Array]:
         def run(name: str, inputs: ScanInputs) -> tuple[Array, Array]:
-            return over_groups(SCANS[name])(inputs, softplus=softplus, reverse=reverse)
+            return over_groups(SCANS[name])(inputs, softplus=softplus, reverse=reverse, last=last)
 
-        return run_by(implementation, run, results_like(inputs), inputs)
+        size = (*inputs.u.shape, inputs.A.shape[-1])
+        return run_by(implementation, run, results_like(inputs), inputs, size)
 
     return scan
 
@@ -103,14 +114,19 @@ def results_like(inputs: ScanInputs) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDty
     return jax.ShapeDtypeStruct(u.shape, u.dtype), last
 
 
-def resolve_implementation(implementation: str, *arrays: Array | None) -> dict[str | None, str]:
+def resolve_implementation(
+    implementation: str, *arrays: Array | None, size: Size | None = None
+) -> dict[str | None, str]:
     """Return the implementation by the platform for which the program is lowered.
 
     Args:
         implementation: a name, or "auto": on each platform its kernel where that takes the arrays,
-            or else "tiled".
+            or else what ``measured.fastest`` says of the scans in plain JAX: for this machine's
+            device where no kernel runs on it, or else for a CPU.
         arrays: what it is to run on. Where one has no elements, that is "sequential", which cuts
             nothing into parts.
+        size: of the scan. Without one, or where it has no number, "tiled" is the scan in plain JAX:
+            the read-out has a closed form there.
 
     Returns:
         Names by platform, as "cuda"; ``None`` stands for all that are not there.
@@ -143,7 +159,13 @@ def resolve_implementation(implementation: str, *arrays: Array | None) -> dict[s
     kernels: dict[str | None, str] = {
         platform: name for name, platform in _KERNELS.items() if reasons[name] is None
     }
-    return kernels | {None: "tiled"}
+    plain = "tiled"
+    if size is not None and all(isinstance(n, int) for n in size):
+        here, kind = _platform(), jax.devices()[0].device_kind
+        if here in kernels:
+            here = kind = "cpu"
+        plain = measured.fastest(here, kind, size, _PLAIN)
+    return kernels | {None: plain}
 
 
 def _refusal(name: str, reason: str, unfit: Mapping[str, str] = MappingProxyType({})) -> str:
@@ -172,9 +194,11 @@ def _unfit(arrays: list[Array]) -> dict[str, str]:
 def _pallas(module: str) -> Scan:
     """Return the scan of a module of kernels, whose import takes a third of a second, if used."""
 
-    def scan(inputs: ScanInputs, *, softplus: bool, reverse: bool) -> tuple[Array, Array]:
+    def scan(
+        inputs: ScanInputs, *, softplus: bool, reverse: bool, last: bool = True
+    ) -> tuple[Array, Array]:
         kernels: Any = import_module(f"selective_scan.{module}")
-        return kernels.scan(inputs, softplus=softplus, reverse=reverse)
+        return kernels.scan(inputs, softplus=softplus, reverse=reverse, last=last)
 
     return scan
 
@@ -204,6 +228,7 @@ SCANS: dict[str, Scan] = {
     "reference": with_epilogue(reference.scan),
 }
 _OWN = tuple(SCANS)
+_PLAIN = ("tiled", "chunked", "associative", "sequential")
 _KERNELS = {"pallas_gpu": "cuda", "pallas_tpu": "tpu"}  # by the platform of each
 _NEEDS: dict[str, Callable[[], str | None]] = {
     "pallas_gpu": _needs_hopper,

@@ -8,10 +8,10 @@ from flax import nnx
 
 from echojax.analysis import analyse
 from echojax.analysis.attribution import by_age
-from echojax.models import MODELS
 from echojax.models.echomamba4rec import Components
 from echojax.models.positions import at_position
 from tests.analysis.small_models import BATCH, INSIDE, LENGTH, build
+from tests.models.promises import EVERY_MODEL
 
 IDS, LENGTHS, TARGETS = (BATCH[name] for name in ("item_ids", "lengths", "targets"))
 
@@ -29,7 +29,7 @@ def differences(score, x, step):
     return ((ahead - behind) / (2 * step)).reshape(*x.shape, *ahead.shape[1:])
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", EVERY_MODEL)
 def test_attribution_to_events_is_that_of_finite_differences(name):
     model = build(name)
     graphdef, params = nnx.split(model)

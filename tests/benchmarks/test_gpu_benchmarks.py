@@ -9,7 +9,7 @@ import gpu_acceptance
 import tune_scans
 import tune_tiles
 from echojax.errors import UserError
-from scan_programs import Shape
+from scan_problems import Shape
 from selective_scan import tiled
 from selective_scan.gpu.plans import PLANS
 
@@ -83,9 +83,13 @@ def test_without_a_gpu_one_line_says_so(measure):
         measure()
 
 
-def test_acceptance_without_the_data_that_was_named(tmp_path):
-    with pytest.raises(UserError, match=r"holds no ml-1m; put ml-1m.* there"):
-        gpu_acceptance.accept(gpu_acceptance.Flags(dry_run=True, data_dir=tmp_path))
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [("data_dir", "holds no ml-1m; put ml-1m.* there"), ("before", "holds no benchmarks/scans.py")],
+)
+def test_acceptance_without_what_a_folder_should_hold(tmp_path, flag, words):
+    with pytest.raises(UserError, match=words):
+        gpu_acceptance.accept(gpu_acceptance.Flags(dry_run=True, **{flag: tmp_path}))
 
 
 @pytest.mark.slow

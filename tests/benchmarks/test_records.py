@@ -6,7 +6,7 @@ import pytest
 
 import harness
 import pages
-import scans
+import scan_report
 import serving
 from echojax.files import read_record
 
@@ -16,9 +16,16 @@ RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 @pytest.mark.parametrize("name", ["scans-cpu", "scans-cpu-million", "scans-cpu-one-core"])
 def test_committed_scans_are_shown(name):
     document = read_record(RESULTS / f"{name}.json", harness.Document)
-    text = pages.page(document, f"{name}.json", "Scans", *scans.tables(document.rows))
-    assert "| fused |" in text
-    assert (scans.pictures(document.rows)["against-length"] is None) == (name != "scans-cpu")
+    text = pages.page(document, f"{name}.json", "Scans", *scan_report.parts(document.rows))
+    assert "| chunked |" in text
+    assert (scan_report.pictures(document.rows)["against-size"] is None) == (name != "scans-cpu")
+
+
+def test_the_gpu_record_is_shown_beside_others():
+    rows = scan_report.read_rows(RESULTS / "gpu-2026-11-26.json")
+    advice = scan_report.advice(rows).markdown()
+    assert "| B 8, L 16384, E 2048, N 16, float32, NVIDIA H200 | pallas_gpu" in advice
+    assert "| mamba_ssm on NVIDIA H200 |" in scan_report.tables(rows)[0].markdown()
 
 
 def test_committed_serving_is_shown():

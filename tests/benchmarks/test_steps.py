@@ -33,24 +33,8 @@ def test_a_sharded_step_has_the_losses_of_one_device(tmp_path, script):
 
 @pytest.mark.slow
 def test_scaling_exchanges_the_bytes_of_arithmetic(tmp_path, script):
-    small = [
-        "--model",
-        "gru4rec",
-        "--items",
-        31,
-        "--large-items",
-        16,
-        "--events",
-        6,
-        "--d-model",
-        8,
-        "--devices",
-        2,
-        "--rows",
-        16,
-        "--steps",
-        2,
-    ]
+    flags = "--model gru4rec --items 31 --large-items 16 --events 6 --d-model 8 --devices 2"
+    small = [*flags.split(), "--rows", 16, "--steps", 2]
     code, _, err = script("scaling.py", *small, "--out", tmp_path / "s.json")
     assert code == 0, err
     rows = json.loads((tmp_path / "s.json").read_text())["rows"]

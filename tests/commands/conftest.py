@@ -8,16 +8,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
+from echojax import compilation
 from echojax.commands import main
+from tests.conftest import reporting
 
 ROOT = Path(__file__).parent.parent.parent
 SMALL = [
     "--d-model", "8", "--d-state", "4", "--max-len", "8", "--batch-size", "64",
-    "--k-core", "2", "--learning-rate", "0.01",
+    "--k-core", "2", "--learning-rate", "0.01", "--scan", "sequential",  # quick to compile
 ]  # fmt: skip
 
 # As in pyproject.toml.
@@ -87,9 +88,9 @@ def call(environment):
 
     def call(*words, cwd=None):
         out, err, code = io.StringIO(), io.StringIO(), 0
-        seconds = jax.config.jax_persistent_cache_min_compile_time_secs
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "argv", ["echojax", *map(str, words)])
+            patch.setattr(compilation, "use_compilation_cache", lambda: None)
             for key, value in environment.items():
                 patch.setenv(key, value)
             patch.chdir(cwd or ROOT)
@@ -98,7 +99,6 @@ def call(environment):
                     main()
                 except SystemExit as stop:
                     code = stop.code or 0
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", seconds)
         return code, out.getvalue(), err.getvalue()
 
     return call
@@ -139,7 +139,8 @@ def finished(call, data_file, shared_folder):
     run, printed = folder / "run", folder / "out.txt"
     with made_once(folder) as wanted:
         if wanted:
-            code, out, err = call("train", "--data-path", data_file, *WHOLE, "--run-dir", run)
+            with reporting():
+                code, out, err = call("train", "--data-path", data_file, *WHOLE, "--run-dir", run)
             assert code == 0, err
             printed.write_text(out)
     return run, printed.read_text()

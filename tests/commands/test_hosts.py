@@ -48,7 +48,7 @@ def hosts():
 @pytest.mark.slow
 def test_two_hosts_one_lost_and_resumed_on_one(start, command, data_file, on_four, hosts, tmp_path):
     def flags(folder):
-        return ["--data-path", data_file, *SMALL, "--scan", "sequential", "--run-dir", folder,
+        return ["--data-path", data_file, *SMALL, "--run-dir", folder,
                 "--epochs", EPOCHS, "--patience", EPOCHS]  # fmt: skip
 
     together, alone = tmp_path / "together", tmp_path / "alone"

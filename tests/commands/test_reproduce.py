@@ -140,6 +140,7 @@ def test_a_run_is_the_same_as_train_would_make_it(made, call, tmp_path):
     assert scores(made, RUNS[1]) == scores(tmp_path, "run")
 
 
+@pytest.mark.slow
 def test_interrupted_it_leaves_a_page_and_goes_on(start, suite_file, made, copy):
     out = copy(*RUNS[2:4])
     process = start("reproduce", "--suite", suite_file, "--out", out)

@@ -54,10 +54,7 @@ def test_a_search_and_what_comes_of_it(searched, call, data_file, tmp_path):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (
-            ["--weight-decay", "0", "--learning-rate", "0.1"],
-            "nothing to search; leave one of ",
-        ),
+        (["--weight-decay", "0", "--learning-rate", "0.1"], "nothing to search; leave one of "),
         (["--space", "none.toml"], "--space none.toml: no such file"),
         (["--model", "markov"], "--model markov is not trained: there is nothing to search"),
         (["--trials", "0"], "--trials must be at least 1, not 0"),
@@ -78,17 +75,8 @@ def test_mistakes_are_one_line(words, says, call, data_file, tmp_path):
 
 
 def test_only_flags_that_are_given_are_not_searched():
-    words = [
-        "--d-model=8",
-        "--no-filter",
-        "--out",
-        "dropout",
-        "--run_dir",
-        "x",
-        "-h",
-        "weight-decay",
-    ]
-    found = given_flags(words) & {field.name for field in dataclasses.fields(Config)}
+    line = "--d-model=8 --no-filter --out dropout --run_dir x -h weight-decay"
+    found = given_flags(line.split()) & {field.name for field in dataclasses.fields(Config)}
     assert found == {"d_model", "filter", "run_dir"}
 
 

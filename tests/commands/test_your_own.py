@@ -8,7 +8,7 @@ import pytest
 
 import echojax
 from tests.commands.test_bad_input import only_line
-from tests.conftest import ROOT
+from tests.conftest import ROOT, reporting
 
 PAGE = (ROOT / "docs" / "your-own.md").read_text()
 MODULES, BLOCKS = {0: "lru.py", 3: "own.py"}, re.findall(r"```(\w+)\n(.*?)```", PAGE, re.S)
@@ -34,7 +34,8 @@ def test_the_page_does_what_it_says(call, data_file, tmp_path, monkeypatch, caps
             assert program == "echojax"
             if words[0] == "train":
                 words += SMALL if "--dataset" in words else [*SMALL, *own_data]
-            code, out, err = call(*words, cwd=tmp_path)
+            with reporting():
+                code, out, err = call(*words, cwd=tmp_path)
             assert code == 0, err
             if "--help" in words:
                 text = " ".join(out.split())

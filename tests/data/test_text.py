@@ -36,7 +36,7 @@ def test_line_numbers_count_over_blocks(write):
     blocks = list(read_blocks(TextFile(write("x", LINES)), 64))
     assert len(blocks) > 10
     last = blocks[-1]
-    assert "line 500:" in str(last.error(len(last.data) - 1, "odd"))
+    assert last.first_line + last.data.count(b"\n") - 1 == 500
 
 
 def test_windows_newlines_byte_order_mark_and_missing_last_newline(write):

@@ -8,7 +8,7 @@ from echojax.data import leave_one_out
 from echojax.evaluation import make_ranker, rank_examples
 from echojax.evaluation.baselines import rank_by, scorer
 from echojax.models import HEURISTICS, MODELS
-from tests.models.promises import ITEMS, build
+from tests.models.promises import EVERY_MODEL, ITEMS, build
 
 HISTORIES = np.random.default_rng(0).integers(1, ITEMS, (6, 9))
 
@@ -27,7 +27,7 @@ def ranking_of(name):
     return lambda split: rank_examples(ranker, params, split.test, batch_size=len(HISTORIES))
 
 
-@pytest.mark.parametrize("name", [*HEURISTICS, *MODELS])
+@pytest.mark.parametrize("name", [*HEURISTICS, *EVERY_MODEL])
 def test_other_targets_leave_every_score_as_it_was(name, make_dataset):
     others = HISTORIES.copy()
     others[:, -1] = 1 + others[:, -1] % (ITEMS - 1)

@@ -60,10 +60,7 @@ def test_float32_stays_float32(golden):
     [
         (lambda d: d.pop("LayerNorm.bias"), "missing array: LayerNorm.bias"),
         (lambda d: d.update(odd=np.zeros(3)), "unknown array: odd"),
-        (
-            lambda d: d.update({"LayerNorm.bias": np.zeros(3)}),
-            r"LayerNorm.bias has shape \(3,\)",
-        ),
+        (lambda d: d.update({"LayerNorm.bias": np.zeros(3)}), r"LayerNorm.bias has shape \(3,\)"),
         (
             lambda d: d.update({"mamba_layers.0.mamba.conv1d.weight": np.zeros((128, 4))}),
             r"conv1d.weight has shape \(128, 4\)",

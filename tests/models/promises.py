@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from echojax.models import MODELS
 from echojax.models.base import CausalModel
 
 ITEMS = 10
@@ -22,6 +23,14 @@ GAPS *= (np.arange(7) > 0) & (np.arange(7) < LENGTHS[:, None])
 GAPS[1, 3] = 0
 HISTORIES = [row[:length].tolist() for row, length in zip(IDS, LENGTHS, strict=True)]
 KEYS = jax.random.split(jax.random.key(0), len(IDS))
+# For what is promised of all models by code that they share: of those made of the same layers, one
+# is in the fast tier.
+EVERY_MODEL = [
+    pytest.param(
+        name, marks=[pytest.mark.slow] * (name in ("mamba4rec", "esasrec", "bert4rec", "narm"))
+    )
+    for name in MODELS
+]
 
 
 def assert_close(actual, desired):

@@ -8,7 +8,7 @@ from flax import nnx
 
 from echojax.models import MODELS, mamba
 from echojax.models.base import with_precision
-from tests.models.promises import IDS, KEYS, LENGTHS, build
+from tests.models.promises import EVERY_MODEL, IDS, KEYS, LENGTHS, build
 
 
 def encode(name, precision):
@@ -23,7 +23,7 @@ def encode(name, precision):
     return vectors, params
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", EVERY_MODEL)
 def test_bf16_is_used_and_close(name):
     vectors, params = encode(name, "bf16")
     assert "bf16" in str(jax.make_jaxpr(vectors)(params))

@@ -56,8 +56,7 @@ def test_tasks_that_nobody_started_are_refused_at_once(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "place"),
-    [("train-1.train.ns.svc.cluster.local", Place()), ("train-1", None)],
+    ("name", "place"), [("train-1.train.ns.svc.cluster.local", Place()), ("train-1", None)]
 )
 def test_an_indexed_job_without_a_service_is_an_array(monkeypatch, name, place):
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")

@@ -8,12 +8,7 @@ import numpy as np
 import pytest
 from jax import export
 
-from selective_scan import (
-    bidirectional_scan,
-    selective_scan,
-    selective_scan_readout,
-    tpu,
-)
+from selective_scan import bidirectional_scan, selective_scan, selective_scan_readout, tpu
 from selective_scan.arguments import ScanInputs
 from tests.selective_scan.oracle import OPTIONS, float32, for_readout, inputs
 

@@ -53,9 +53,20 @@ def exact():
         }
 
 
-@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(
-    ("kind", "name"), [("scan", "tiled"), ("scan", "sequential"), ("readout", "tiled")]
+    ("kind", "name", "mode"),
+    [
+        ("scan", "tiled", "reverse over reverse"),
+        ("readout", "tiled", "forward over reverse"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                ("scan", "tiled", "forward over reverse"),
+                ("readout", "tiled", "reverse over reverse"),
+                *(("scan", "sequential", mode) for mode in MODES),
+            )
+        ),
+    ],
 )
 def test_hessian(exact, kind, name, mode):
     actual = np.asarray(hessian(LOSSES[kind], name, mode, jnp.float32), np.float64)

@@ -1,6 +1,10 @@
 """Which implementation runs, and what is said where one cannot."""
 
+import json
 from functools import partial
+from importlib.resources import files
+from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +16,7 @@ from selective_scan import (
     bidirectional_scan,
     dispatch,
     implementations,
+    measured,
     register,
     selective_scan,
     selective_scan_readout,
@@ -109,6 +114,68 @@ def test_auto_takes_the_kernel_where_it_takes_the_arrays(arguments):
         assert resolve_implementation("auto", *wide) == {None: "tiled"}
         with pytest.raises(ValueError, match="computes in float32, and an input is float64"):
             resolve_implementation("pallas_gpu", *wide)
+
+
+TABLES = {
+    file.name: json.loads(file.read_text())
+    for file in files(measured).iterdir()
+    if file.name.endswith(".json")
+}
+RESULTS = Path(__file__).parents[2] / "benchmarks/results"
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_hold_what_was_measured(name):
+    table, expected = TABLES[name], {}
+    wanted = {"pass": "forward+backward", "dtype": "float32", "status": "measured"}
+    for file in table["results"]:
+        results = json.loads((RESULTS / file).read_text())
+        assert results["date"] == table["date"]
+        for row in results["rows"]:
+            scan = {"fused": "tiled"}.get(row.get("implementation"), row.get("implementation"))
+            of_scans = row.get("section", "scans") == "scans" and scan in dispatch.SCANS
+            if not (of_scans and wanted.items() <= row.items()):
+                continue
+            size = tuple(row[k] for k in ("batch", "length", "channels", "states"))
+            seconds = row.get("queued_seconds") or row["median_seconds"]
+            memory = round(row["memory"]["temporary"] / 2**20)
+            expected.setdefault(size, {})[scan] = [float(f"{1e3 * seconds:.3g}"), memory]
+    assert {tuple(row["size"]): row["scans"] for row in table["sizes"]} == expected
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_auto_never_takes_a_scan_that_another_beats(name):
+    platform, kind = ("cpu", "cpu") if name == "cpu.json" else ("cuda", "NVIDIA H200")
+    for row in TABLES[name]["sizes"]:
+        times = {scan: milliseconds for scan, (milliseconds, _) in row["scans"].items()}
+        kernel = times.pop("pallas_gpu", 0)  # taken wherever it runs
+        assert kernel < min(times.values())
+        found = measured.fastest(platform, kind, tuple(row["size"]), times)
+        assert times[found] <= 1.1 * min(times.values())
+        if platform == "cpu":
+            assert found == "tiled"
+
+
+@pytest.fixture
+def ampere(monkeypatch):
+    device = SimpleNamespace(platform="gpu", device_kind="NVIDIA A100", compute_capability="8.0")
+    monkeypatch.setattr(jax, "devices", lambda: [device])
+
+
+@pytest.mark.usefixtures("ampere")
+def test_a_gpu_without_the_kernel_takes_few_long_rows_in_chunks(arguments):
+    assert implementations()["pallas_gpu"].endswith("9.0 or newer; this one's is 8.0")
+    auto = partial(resolve_implementation, "auto", *arguments)
+    assert auto(size=(8, 16384, 2048, 16))[None] == auto(size=(1, 9000, 1024, 8))[None] == "chunked"
+    assert auto(size=(2048, 50, 128, 32))[None] == auto(size=(999, 99, 64, 64))[None] == "tiled"
+    assert auto()[None] == "tiled"  # the read-out
+    arrays = float32(inputs((1, 400, 2, 2)))
+    results = [
+        jax.jit(partial(selective_scan, implementation=name))(**arrays)
+        for name in ("auto", "chunked", "tiled")
+    ]
+    np.testing.assert_array_equal(*results[:2])
+    assert (results[0] != results[2]).any()
 
 
 def test_auto_takes_no_kernel_where_shards_are_checked(arguments):

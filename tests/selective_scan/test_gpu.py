@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from echojax.config import Config
 from echojax.models import build_model, with_sizes
@@ -71,6 +72,13 @@ def test_equals_the_oracle(shape, options, dtype, reverse):
 @pytest.mark.parametrize("name", OPTIONS["everything"])
 def test_each_option_alone(name):
     compare(run(mixed, inputs(ODD, (name,)), jnp.float32, reverse=False), 1e-5)
+
+
+@pytest.mark.skipif(jax.__version_info__ < (0, 12), reason="JAX takes these layouts from 0.12 on")
+@pytest.mark.parametrize("shape", [ODD, LONG], ids=str)
+def test_without_lane_semantics(shape, monkeypatch):
+    monkeypatch.setattr(gpu.kernel, "_LOWERING", plgpu.LoweringSemantics.Warpgroup)
+    compare(run(mixed, inputs(shape, OPTIONS["everything"]), jnp.float32, reverse=True), 1e-5)
 
 
 def test_very_small_time_steps_keep_their_precision():

@@ -202,7 +202,16 @@ def by_rows(arrays, start, stop, dy, reverse):
     return total
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        # JAX alone differentiates and maps these.
+        pytest.param(
+            name, marks=[pytest.mark.slow] * (name in ("associative", "chunked", "sequential"))
+        )
+        for name in NAMES
+    ],
+)
 def test_vmap_and_checkpoint(name):
     u, delta, A, B, C = float32(inputs((4, 6, 2, 3), ())).values()
     scan = jax.checkpoint(partial(selective_scan, delta_softplus=True, implementation=name))

@@ -5,11 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from selective_scan import (
-    bidirectional_scan,
-    selective_scan,
-    selective_scan_readout,
-)
+from selective_scan import bidirectional_scan, selective_scan, selective_scan_readout
 from selective_scan.arguments import ScanInputs
 from tests.selective_scan.oracle import SCANS, inputs
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from selective_scan import gpu, selective_scan
 from selective_scan.arguments import ScanInputs, direction_of
@@ -89,6 +90,22 @@ def test_time_steps_without_softplus():
     arrays = inputs((2, 9, 3, 2), ())
     arrays["delta"] = np.abs(arrays["delta"])
     compare(run(interpreted, arrays, jnp.float32, reverse=False, softplus=False), 1e-5)
+
+
+def test_without_the_last_state_the_rest_is_the_same():
+    arrays = float32(inputs((2, 19, 5, 3)))
+    lengths = arrays.pop("lengths")
+
+    def values(last, arrays):
+        given = ScanInputs(**arrays, lengths=lengths)
+        return interpreted(given, softplus=True, reverse=True, segments=2, last=last)[0]
+
+    @jax.jit
+    def both(arrays):
+        return [jax.vjp(partial(values, last), arrays) for last in (True, False)]
+
+    (y, back), (y_only, back_only) = both(arrays)
+    jax.tree.map(np.testing.assert_array_equal, (y_only, back_only(y)), (y, back(y)))
 
 
 def test_very_small_time_steps_keep_their_precision():
@@ -188,6 +205,17 @@ def test_what_is_stored_as_one_piece_ends_with_a_whole_chunk(channels, positions
 )
 def test_kernels_lower_for_cuda(shape, options, dtype):
     """An API that changes under the kernels is seen without a GPU."""
+    check_lowering(shape, options, dtype)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(jax.__version_info__ < (0, 12), reason="JAX takes these layouts from 0.12 on")
+def test_kernels_lower_without_lane_semantics(monkeypatch):
+    monkeypatch.setattr(gpu.kernel, "_LOWERING", plgpu.LoweringSemantics.Warpgroup)
+    check_lowering((2048, 50, 128, 32), "mamba", "bfloat16")
+
+
+def check_lowering(shape, options, dtype):
     batch, length, channels, states = shape
     sizes = {7: batch, 6: length, 5: channels, 2: states}  # of ``small``, which tell their axes
     small = inputs((7, 6, 5, 2), OPTIONS[options])

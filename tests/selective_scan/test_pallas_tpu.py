@@ -143,7 +143,10 @@ def check_lowering(arrays, reverse):
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_compiles_for_a_tpu(dtype, monkeypatch):
     pytest.importorskip("libtpu", reason="libtpu is not installed: it compiles without a TPU too")
+    monkeypatch.delenv("XLA_FLAGS", raising=False)  # libtpu ends the process at one it lacks
     monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "1")
+    monkeypatch.setenv("TPU_ACCELERATOR_TYPE", "v5litepod-4")
+    monkeypatch.setenv("TPU_WORKER_HOSTNAMES", "localhost")
     device = get_topology_desc(platform="tpu", topology_name="v5e:2x2").devices[0]
     gradient = jax.grad(lambda arrays: loss_of(arrays, False), allow_int=True)
     arrays = shapes_of((2, 300, 640, 16), dtype, "everything")

@@ -6,6 +6,7 @@ from rich.console import Console
 
 from echojax.config import Config
 from echojax.training.run import run
+from tests.conftest import reporting
 
 
 @pytest.fixture(scope="session")
@@ -30,4 +31,6 @@ def ring_run(tmp_path_factory):
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-        yield run(config, Console(quiet=True))
+        with reporting():
+            run(config, Console(quiet=True))
+        yield folder / "run"

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from echojax.errors import UserError
-from echojax.explore.question import Question, read_question
+from echojax.explore.answers import Question, read_question
 from echojax.explore.runs import check_same_items, read_explored
 from echojax.explore.server import listen, make_app
 from echojax.serving import Recommender

@@ -68,12 +68,12 @@ def test_long_histories_are_not_kept_until_their_batch_is_full(ring_run):
 
     def histories():
         for _ in range(16):
-            yield [f"i{n % 3}{n % 10}" for n in range(100_000)]
+            yield [f"i{n % 3}{n % 10}" for n in range(30_000)]
 
     tracemalloc.start()
     try:
         assert len(list(recommender.recommend_each(histories()))) == 16
-        assert tracemalloc.get_traced_memory()[1] < 30e6  # all of them take 90
+        assert tracemalloc.get_traced_memory()[1] < 10e6  # all of them take 27
     finally:
         tracemalloc.stop()
 

@@ -100,11 +100,6 @@ def check(name, stream, encode, turns, tolerance):
     return state
 
 
-@pytest.mark.parametrize("name", ["echomamba4rec", "sasrec"])
-def test_every_prefix_is_that_of_a_full_pass(name):
-    check(name, *stream_of(name, "float32"), TURNS, FLOAT32)
-
-
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", ALL)
 def test_in_float64_it_is_the_same_number(name):

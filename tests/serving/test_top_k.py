@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from echojax.serving.top_k import top_k
+from echojax.evaluation.tiles import top_k
 
 
 def expected(user, items, excluded, num_items, k):

@@ -12,11 +12,12 @@ from rich.console import Console
 from echojax.config import Config
 from echojax.errors import UserError
 from echojax.evaluation.baselines import rank_by, scorer
+from echojax.evaluation.metrics import SHOWN
 from echojax.evaluation.sampled import draw_negatives
 from echojax.models import HEURISTICS
 from echojax.suites.protocols import evaluate_if_missing
 from echojax.suites.results import Protocol, read_alternatives, read_run_folder
-from echojax.suites.scores import COLUMNS, METRICS
+from echojax.suites.scores import COLUMNS
 from echojax.training.builders import read_data, resolved
 from echojax.training.evaluate import evaluate_run
 from echojax.training.run import run
@@ -65,13 +66,13 @@ def test_rankings_agree_with_the_run_and_a_few_negatives_flatter(model, runs):
     results = json.loads((runs / model / "results.json").read_text())["test"]
     same = alternative(runs / model, "full", False)
     assert same["examples"] == results["examples"] > 40
-    for metric in METRICS:
+    for metric in SHOWN:
         assert same[metric] == results[metric]
         assert same["interval"][metric] == results["interval"][metric]
     filtered = alternative(runs / model, "full", True)
     if model == "sasrec":  # what evaluate prints
         again = evaluate_run(runs / model, "test", exclude_seen=True)
-        assert [filtered[metric] for metric in METRICS] == [again[metric] for metric in METRICS]
+        assert [filtered[metric] for metric in SHOWN] == [again[metric] for metric in SHOWN]
     for name in ("uniform", "popularity"):
         sampled = alternative(runs / model, f"100 sampled, {name}", True)
         assert sampled["hr@10"] >= filtered["hr@10"]
@@ -120,7 +121,7 @@ def test_ranks_are_kept_with_seen_items_treated_the_other_way(model, runs, tmp_p
     means = kept.ranks.metrics().mean(axis=0)[COLUMNS]
     np.testing.assert_array_equal(kept.ranks.user_M, own.ranks.user_M)
     np.testing.assert_array_equal(kept.ranks.length_M, own.ranks.length_M)
-    assert list(means) == [kept.test[metric] for metric in METRICS]
+    assert list(means) == [kept.test[metric] for metric in SHOWN]
     folder = tmp_path / model
     shutil.copytree(runs / model, folder)
     (folder / "protocols.npz").unlink()  # as early versions left it

@@ -9,7 +9,6 @@ from rich.console import Console
 
 from echojax.command_line import log_to
 from echojax.config import Config
-from echojax.training import results
 from echojax.training.run import run
 
 
@@ -29,14 +28,6 @@ def make_ring(tmp_path_factory):
         return path
 
     return write
-
-
-@pytest.fixture(scope="package", autouse=True)
-def no_pictures():
-    """Pictures are tested elsewhere and take longer than training here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(results, "write_report", lambda folder: folder / "report.html")
-        yield
 
 
 def train(data, folder, **options):

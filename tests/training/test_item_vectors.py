@@ -12,6 +12,7 @@ from echojax.parameters import names_of
 from echojax.serving.trained import read_trained
 from echojax.training.checkpoints import load_checkpoint
 from echojax.training.run_folder import read_items, read_own_config
+from tests.conftest import reporting
 
 # BERT4Rec has a second parameter of a row an item; it trains on hidden items.
 SMALL = {
@@ -52,10 +53,11 @@ def trained_of(folder):
 @pytest.fixture(scope="module", params=["add", "replace"])
 def run(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "run"
-    return echojax.train(
-        events(), item_vectors=vectors(), item_vectors_use=request.param, epochs=2, seeds=2,
-        run_dir=folder, **SMALL,
-    ).seeds[1]  # fmt: skip
+    with reporting():
+        return echojax.train(
+            events(), item_vectors=vectors(), item_vectors_use=request.param, epochs=2, seeds=2,
+            run_dir=folder, **SMALL,
+        ).seeds[1]  # fmt: skip
 
 
 def test_the_table_is_the_projection_of_the_vectors(run):
@@ -148,8 +150,7 @@ def test_initial_weights_with_vectors_and_without(run, tmp_path):
     _, table, theirs = trained_of(without.folder)
     for item in (*RING, "late"):
         np.testing.assert_array_equal(
-            table["item_embedding"][theirs.index(item)],
-            plain["item_embedding"][items.index(item)],
+            table["item_embedding"][theirs.index(item)], plain["item_embedding"][items.index(item)]
         )
     ids, wide = vectors()
     with pytest.raises(UserError, match="item vectors of 5 numbers, not 4; give it vectors of"):

@@ -24,24 +24,30 @@ from selective_scan.missing_derivatives import first_derivatives_only, no_forwar
 
 
 def scan(
-    inputs: ScanInputs, *, softplus: bool, reverse: bool, interpret: bool = False
+    inputs: ScanInputs,
+    *,
+    softplus: bool,
+    reverse: bool,
+    last: bool = True,
+    interpret: bool = False,
 ) -> tuple[Array, Array]:
-    """Run the scan; see ``selective_scan``."""
+    """Run the scan; see ``arguments.Scan``."""
     if inputs.A.shape[1] > MOST_STATES or inputs.segment_ids is not None:
         parts = in_parts(partial(scan, interpret=interpret), MOST_STATES)
         return with_epilogue(parts)(inputs, softplus=softplus, reverse=reverse)
     one = jax.tree.map(lambda x: x[None], inputs)
-    y, last = scan_sets(one, Options(softplus, (reverse,), interpret))
-    return y[0], last[0]
+    y, state = scan_sets(one, Options(softplus, (reverse,), interpret, last=last))
+    return y[0], state[0]
 
 
 def scan_both(
-    inputs: ScanInputs, *, softplus: bool, interpret: bool = False
+    inputs: ScanInputs, *, softplus: bool, last: bool = True, interpret: bool = False
 ) -> tuple[Array, Array]:
     """Run both directions in one launch; see ``api.bidirectional_scan``."""
     if inputs.A.shape[-1] <= MOST_STATES and inputs.segment_ids is None:
         A = jnp.broadcast_to(inputs.A, (2, *inputs.A.shape[1:]))
-        return scan_sets(inputs._replace(A=A), Options(softplus, (False, True), interpret))
+        options = Options(softplus, (False, True), interpret, last=last)
+        return scan_sets(inputs._replace(A=A), options)
     each = [
         scan(direction_of(inputs, d), softplus=softplus, reverse=bool(d), interpret=interpret)
         for d in (0, 1)
@@ -57,9 +63,13 @@ def scan_sets(inputs: ScanInputs, options: Options) -> tuple[Array, Array]:
         options: ``reverse`` has a flag for each direction; set g is of direction g modulo those.
 
     Returns:
-        y (G, B, L, E) in the dtype of u and the last states (G, B, E, N), float32.
+        y (G, B, L, E) in the dtype of u and the last states (G, B, E, N), float32; zeros where they
+        are not wanted.
     """
-    return _scan(no_forward_mode("pallas_gpu", inputs), options)
+    y, last = _scan(no_forward_mode("pallas_gpu", inputs), options)
+    if last is None:
+        last = jnp.zeros((len(y), y.shape[1], *inputs.A.shape[1:]), jnp.float32)
+    return y, last
 
 
 def mapped_as_sets(function: Callable[..., Arrays]) -> Callable[..., Arrays]:
@@ -86,17 +96,17 @@ def mapped_as_sets(function: Callable[..., Arrays]) -> Callable[..., Arrays]:
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _scan(inputs: ScanInputs, options: Options) -> tuple[Array, Array]:
+def _scan(inputs: ScanInputs, options: Options) -> tuple[Array, Array | None]:
     run = mapped_as_sets(partial(run_forward, options=options, gradient=False))
     results = run(inputs)
-    return results["y"], results["last"]
+    return results["y"], results.get("last")
 
 
 def _forward_rule(inputs: ScanInputs, options: Options) -> tuple[Any, Any]:
     inputs = first_derivatives_only("pallas_gpu", inputs)
     results = mapped_as_sets(partial(run_forward, options=options, gradient=True))(inputs)
-    kept = {name: results[name] for name in ("starts", "total") if name in results}
-    return (results["y"], results["last"]), (inputs, kept)
+    outputs = results.pop("y"), results.pop("last", None)
+    return outputs, (inputs, results)
 
 
 def _backward_rule(options: Options, residuals: Any, outer: Any) -> tuple[ScanInputs]:

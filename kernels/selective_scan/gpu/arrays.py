@@ -29,6 +29,7 @@ class Options:
         interpret: run the kernels as plain JAX, on any machine.
         plan: block sizes; by default those of the table.
         segments: parts of time that run side by side; by default by the shape.
+        last: whether the last states are wanted.
     """
 
     softplus: bool
@@ -36,6 +37,7 @@ class Options:
     interpret: bool = False
     plan: Plan | None = None
     segments: int | None = None
+    last: bool = True
 
 
 class Cut:
@@ -92,7 +94,12 @@ class Cut:
         outputs: dict[str, Output],
         scratch: dict[str, tuple[int, ...]],
     ) -> dict[str, Array]:
-        """Launch a kernel; see ``kernel.launch``."""
+        """Launch a kernel; see ``kernel.launch``. B and C get scratch where not float32."""
+        scratch = scratch | {
+            f"{name}_float32": (self.blocks.chunk, *self.blocks.column_shape)
+            for name in ("B", "C")
+            if name in inputs and inputs[name][0].dtype != jnp.float32
+        }
         return launch(kernel, self.options.softplus, self.blocks, inputs, outputs, scratch)
 
     def shared(self, *names: str, from_end: bool = False) -> dict[str, Input]:
@@ -221,6 +228,12 @@ class Cut:
         """
         whole_chunks = self.blocks.chunks * self.blocks.chunk
         return whole_chunks if width == part else self.blocks.length
+
+    def tiles_shape(self, dtype: jnp.dtype) -> Output:
+        """One value a position and channel, by chunk: (G, B segments, chunks, chunk, E padded)."""
+        blocks = self.blocks
+        shape = (self.sets, blocks.rows, blocks.chunks, blocks.chunk, self._block_channels)
+        return jax.ShapeDtypeStruct(shape, dtype), None
 
     def states_shape(self) -> Output:
         """States: (G, B segments, planes, E padded, plane)."""

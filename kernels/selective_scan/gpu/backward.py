@@ -16,9 +16,15 @@ from types import SimpleNamespace
 import jax.numpy as jnp
 from jax import Array, lax
 
-from selective_scan.elementwise import sigmoid
 from selective_scan.gpu.blocks import Blocks, Place
-from selective_scan.gpu.forward import Chunk, parameters, start, time_steps, visit_chunk
+from selective_scan.gpu.forward import (
+    Chunk,
+    parameters,
+    sigmoid,
+    start,
+    time_steps,
+    visit_chunk,
+)
 from selective_scan.gpu.kernel import Carry, Kernel
 
 
@@ -33,9 +39,10 @@ def _backward_chunk(
 ) -> Carry:
     """Compute the gradients.
 
-    Inputs: lengths, u, delta, A2, B, C, D, bias, starts, dy and where given z, dlast. Outputs: du,
-    ddelta, dB, dC (sums over the block's channels), dA, dD, dbias, dinitial (of the row) and where
-    given dz. Scratch: states (chunk, planes, block, plane); t, x, w, dx, dt (chunk, block).
+    Inputs: lengths, u, delta, A2, B, C, D, bias, starts, dy and where given z with ungated, dlast.
+    Outputs: du, ddelta, dB, dC (sums over the block's channels), dA, dD, dbias (of the row) and
+    where given dz, dinitial. Scratch: states (chunk, planes, block, plane); t, x, w, dx, dt (chunk,
+    block).
     """
     chunk = Chunk(blocks, refs, blocks.chunks - 1 - refs.visit)
     at = chunk.place.states(blocks, chunk.visit)
@@ -43,14 +50,17 @@ def _backward_chunk(
     u = jnp.where(chunk.mask, blocks.tile_of(refs.u), 0.0)
     raw, t = time_steps(blocks, refs, chunk, use_softplus, carry["bias"])
     dy = jnp.where(chunk.mask, blocks.tile_of(refs.dy), 0.0)
-    gated = hasattr(refs, "z")
-    if gated:
+    if hasattr(refs, "z"):
         z = jnp.where(chunk.mask, blocks.tile_of(refs.z), 0.0)
         gate = sigmoid(z)
         w = dy * z * gate
+        ungated = blocks.load(refs.ungated, at, blocks.tile).astype(jnp.float32)
+        dz = dy * ungated * gate * (1 + z * (1 - gate))
+        refs.dz[...] = jnp.where(chunk.mask, dz, 0.0).astype(refs.dz.dtype)
     else:
         w = dy
     x = t * u
+    refs = blocks.in_float32(refs)
     refs.t[...] = t
     refs.x[...] = x
     refs.w[...] = w
@@ -59,19 +69,11 @@ def _backward_chunk(
 
     def keep(position: Array, through: Array, h: Array) -> None:
         refs.states[position] = through
-        if gated:
-            C = blocks.over_channels(refs.C.at[position])
-            refs.dx[position] = blocks.sum_over_states(h * C)  # free until ``_go_back``
 
     visit_chunk(blocks, refs, chunk, carry["A2"], h, keep)
     blocks.sync()
     entered = blocks.in_states(refs.dt.at[0, : blocks.chunk], refs.B)
     refs.dC[...] = blocks.sum_over_channels(refs.w, refs.states) + entered
-    D = blocks.over_chunk(carry["D"])
-    if gated:
-        ungated = blocks.tile_of(refs.dx) + D * u
-        dz = dy * ungated * gate * (1 + z * (1 - gate))
-        refs.dz[...] = jnp.where(chunk.mask, dz, 0.0).astype(refs.dz.dtype)
     blocks.sync()
     g, dA = _go_back(blocks, refs, chunk, carry)
     blocks.sync()
@@ -81,7 +83,7 @@ def _backward_chunk(
     if use_softplus:
         dt *= sigmoid(raw)
     dt = jnp.where(chunk.mask, dt, 0.0)
-    refs.du[...] = (dx * t + w * D).astype(refs.du.dtype)
+    refs.du[...] = (dx * t + w * blocks.over_chunk(carry["D"])).astype(refs.du.dtype)
     refs.ddelta[...] = dt.astype(refs.ddelta.dtype)
     sums = {"dD": carry["dD"] + w * u, "dbias": carry["dbias"] + dt}
     return carry | {"g": g, "dA": dA} | sums
@@ -115,7 +117,8 @@ def _go_back(
 def _backward_last(blocks: Blocks, refs: SimpleNamespace, carry: Carry) -> None:
     place = Place.of(blocks, refs.program)
     refs.dA[place.states(blocks)] = carry["dA"]
-    refs.dinitial[place.states(blocks)] = carry["g"]
+    if hasattr(refs, "dinitial"):
+        refs.dinitial[place.states(blocks)] = carry["g"]
     at = (place.set, place.row, place.channels(blocks))
     refs.dD[at] = jnp.sum(carry["dD"], axis=0)
     refs.dbias[at] = jnp.sum(carry["dbias"], axis=0)
@@ -138,6 +141,7 @@ def _arrives_chunk(
     if hasattr(refs, "z"):
         z = jnp.where(chunk.mask, blocks.tile_of(refs.z), 0.0)
         w *= z * sigmoid(z)
+    refs = blocks.in_float32(refs)
     refs.t[...] = t
     refs.w[...] = w
     blocks.sync()

@@ -14,6 +14,7 @@ chunk at a time, from shared memory, with each warp at positions of its own.
 
 from dataclasses import dataclass
 from functools import cached_property, partial
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -118,6 +119,11 @@ class Blocks:
         tiling = plgpu.Tiling(((4, planes, rows, self.plane), (_VECTOR,)))
         return plgpu.Layout.TILED(tiling, warp_dims=(-5,), lane_dims=(-4, -3, -2), vector_dim=-1)
 
+    @cached_property
+    def columns(self) -> Any:
+        """Their columns at every position: (chunk, planes, plane)."""
+        return self.stack.reduce((2,))
+
     @property
     def _stacked(self) -> tuple[int, int]:
         """Planes and channels that a warp covers in a stack; few channels are soon summed over."""
@@ -151,8 +157,8 @@ class Blocks:
         return self.place(lax.broadcast_in_dim(x_E, self.state_shape, (1,)), self.state)
 
     def over_channels(self, ref: Any) -> Array:
-        """Return (planes, block, plane), float32, from a reference to one value a state."""
-        x_PxS = self.place(ref[...], self.column).astype(jnp.float32)
+        """Return (planes, block, plane) from a reference to one value a state."""
+        x_PxS = self.place(ref[...], self.column)
         return self.place(lax.broadcast_in_dim(x_PxS, self.state_shape, (0, 2)), self.state)
 
     def sum_over_states(self, x: Array) -> Array:
@@ -183,10 +189,24 @@ class Blocks:
             weights: reference to (chunk,).
             states: reference to (chunk, planes, plane).
         """
-        layout, shape = self.stack.reduce((2,)), (self.chunk, *self.column_shape)
+        shape = (self.chunk, *self.column_shape)
         weight = self.place(weights[...], self.stack.reduce((1, 2, 3)))
-        weight = self.place(lax.broadcast_in_dim(weight, shape, (0,)), layout)
-        return weight * self.place(states[...], layout).astype(jnp.float32)
+        weight = self.place(lax.broadcast_in_dim(weight, shape, (0,)), self.columns)
+        return weight * self.place(states[...], self.columns)
+
+    def in_float32(self, refs: SimpleNamespace) -> SimpleNamespace:
+        """Return refs with B and C in float32, where they are not by way of scratch.
+
+        Once a chunk: every thread would convert every value that it reads, at every position. A
+        ``sync`` is due before they are read.
+        """
+        wide = {}
+        for name in ("B", "C"):
+            if hasattr(refs, f"{name}_float32"):
+                wide[name] = getattr(refs, f"{name}_float32")
+                x = self.place(getattr(refs, name)[...], self.columns)
+                wide[name][...] = x.astype(jnp.float32)
+        return SimpleNamespace(**(vars(refs) | wide))
 
     def over_chunk(self, x_E: Array) -> Array:
         """Return (chunk, block) from one value a channel, in ``channel`` layout."""

@@ -9,7 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array, lax
 
-from selective_scan.elementwise import sigmoid, softplus
+from selective_scan.elementwise import exp_in_base_2, softplus_by
 from selective_scan.gpu.blocks import Blocks, Place, flipped
 from selective_scan.gpu.kernel import Carry, Kernel
 
@@ -34,7 +34,13 @@ def time_steps(
 ) -> tuple[Array, Array]:
     """Return delta + bias and the time steps, (chunk, block); steps are 0 where nothing is."""
     raw = blocks.tile_of(refs.delta) + blocks.over_chunk(bias_E)
-    return raw, jnp.where(chunk.mask, softplus(raw) if use_softplus else raw, 0.0)
+    steps = softplus_by(exp_in_base_2, raw) if use_softplus else raw
+    return raw, jnp.where(chunk.mask, steps, 0.0)
+
+
+def sigmoid(x: Array) -> Array:
+    """Return 1 / (1 + exp(-x)); the compiler's division is the hardware's reciprocal."""
+    return 1 / (1 + exp_in_base_2(-x))
 
 
 def visit_chunk(
@@ -83,19 +89,21 @@ def _forward_first(blocks: Blocks, refs: SimpleNamespace) -> Carry:
 def _forward_chunk(
     blocks: Blocks, refs: SimpleNamespace, use_softplus: bool, carry: Carry
 ) -> Carry:
-    """Compute y, the last state and, for the gradient, the state before each chunk.
+    """Compute y, the last state and, for the gradient, the state before each chunk and y ungated.
 
-    Inputs: lengths, u, delta, A2, B, C, D, bias and where given z, initial. Outputs: y, last and
-    where asked for starts. Scratch: t, x, read (chunk, block).
+    Inputs: lengths, u, delta, A2, B, C, D, bias and where given z, initial. Outputs: y and where
+    asked for last, starts, ungated. Scratch: t, x, read (chunk, block).
     """
     chunk = Chunk(blocks, refs, refs.visit)
     u = jnp.where(chunk.mask, blocks.tile_of(refs.u), 0.0)
     _, t = time_steps(blocks, refs, chunk, use_softplus, carry["bias"])
+    refs = blocks.in_float32(refs)
     refs.t[...] = t
     refs.x[...] = t * u
     blocks.sync()
+    at = chunk.place.states(blocks, chunk.visit)
     if hasattr(refs, "starts"):
-        refs.starts[chunk.place.states(blocks, chunk.visit)] = carry["h"]
+        refs.starts[at] = carry["h"]
 
     def read(position: Array, through: Array, h: Array) -> None:
         C = blocks.over_channels(refs.C.at[position])
@@ -104,6 +112,8 @@ def _forward_chunk(
     h = visit_chunk(blocks, refs, chunk, carry["A2"], carry["h"], read)
     blocks.sync()
     y = blocks.tile_of(refs.read) + blocks.over_chunk(carry["D"]) * u
+    if hasattr(refs, "ungated"):
+        refs.ungated[at] = y.astype(refs.ungated.dtype)
     if hasattr(refs, "z"):
         z = blocks.tile_of(refs.z)
         y *= z * sigmoid(z)
@@ -112,7 +122,8 @@ def _forward_chunk(
 
 
 def _forward_last(blocks: Blocks, refs: SimpleNamespace, carry: Carry) -> None:
-    refs.last[Place.of(blocks, refs.program).states(blocks)] = carry["h"]
+    if hasattr(refs, "last"):
+        refs.last[Place.of(blocks, refs.program).states(blocks)] = carry["h"]
 
 
 def _ends_first(blocks: Blocks, refs: SimpleNamespace) -> Carry:
@@ -127,6 +138,7 @@ def _ends_chunk(blocks: Blocks, refs: SimpleNamespace, use_softplus: bool, carry
     """
     chunk = Chunk(blocks, refs, refs.visit)
     _, t = time_steps(blocks, refs, chunk, use_softplus, carry["bias"])
+    refs = blocks.in_float32(refs)
     refs.t[...] = t
     refs.x[...] = jnp.where(chunk.mask, t * blocks.tile_of(refs.u), 0.0)
     blocks.sync()

@@ -16,6 +16,11 @@ from selective_scan.platforms import lowered_later
 
 Carry = dict[str, Array]
 
+# Lane is what has run on a GPU. Warpgroup, JAX's default since 0.11, is for a JAX that has no Lane
+# any more; JAX 0.12 makes the same kernel by it, in barriers, exponentials, products and stores.
+_WARPGROUP = plgpu.LoweringSemantics.Warpgroup
+_LOWERING = getattr(plgpu.LoweringSemantics, "Lane", _WARPGROUP)
+
 
 @dataclass(frozen=True)
 class Kernel:
@@ -135,7 +140,14 @@ def _compiled(
 
         def spec(name: str) -> pl.BlockSpec:
             block = moving[name]
-            return plgpu.BlockSpec(block.shape, lambda visit: block.index(number, visit))
+            # Tiles of one position leave memory as it is. Left to itself, Warpgroup lowering takes
+            # tiles of eight, and a row would have to be whole tiles.
+            tile = plgpu.TilingTransform((1, block.shape[-1] or 1))
+            return plgpu.BlockSpec(
+                block.shape,
+                lambda visit: block.index(number, visit),
+                transforms=[tile] if _LOWERING is _WARPGROUP else [],
+            )
 
         def visit(at: tuple[Array], *parts_and_carry: Any) -> Carry:
             *parts, carry = parts_and_carry
@@ -163,9 +175,7 @@ def _compiled(
             # another reads, a few for a chunk; automatic ones would be two for every store.
             unsafe_no_auto_barriers=True,
             approx_math=True,  # the hardware's exp2, 2 ulp; nothing else in here is approximate
-            # Every layout is given: nothing is left to inference, which would have arrays in time
-            # be whole tiles of eight positions.
-            lowering_semantics=plgpu.LoweringSemantics.Lane,
+            lowering_semantics=_LOWERING,
         ),
         kernel_name=kernel.name,
     )

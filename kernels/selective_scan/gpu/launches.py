@@ -14,7 +14,7 @@ Arrays = dict[str, Array]
 
 
 def run_forward(inputs: ScanInputs, options: Options, *, gradient: bool) -> Arrays:
-    """Return y (G, B, L, E), last (G, B, E, N) and what the gradient needs."""
+    """Return y (G, B, L, E), where wanted last (G, B, E, N), and what the gradient needs."""
     cut = Cut(inputs, options, ahead=2)
     kept: Arrays = {}
     initial = cut.initial()
@@ -30,19 +30,23 @@ def run_forward(inputs: ScanInputs, options: Options, *, gradient: bool) -> Arra
         initial = cut.between(ends["last"], ends["total"], initial, from_end=False)
     elif initial is not None:
         initial = cut.in_planes(initial)
-    outputs = {"y": cut.in_time_shape(inputs.u.dtype), "last": cut.states_shape()}
+    outputs = {"y": cut.in_time_shape(inputs.u.dtype)}
+    if options.last:
+        outputs["last"] = cut.states_shape()
     if gradient:
         outputs["starts"] = cut.starts_shape()
+    if gradient and inputs.z is not None:
+        outputs["ungated"] = cut.tiles_shape(inputs.u.dtype)
     results = cut.run(
         forward.FORWARD,
         shared | cut.shared("C", "D", "z") | _given("initial", initial),
         outputs,
         scratch=dict.fromkeys(("t", "x", "read"), cut.blocks.tile_shape),
     )
-    if gradient:
-        kept["starts"] = results["starts"]
-    last = cut.outermost(results["last"], from_end=False)
-    return {"y": cut.whole(results["y"]), "last": last} | kept
+    kept |= {name: results[name] for name in ("starts", "ungated") if name in results}
+    if options.last:
+        kept["last"] = cut.outermost(results["last"], from_end=False)
+    return {"y": cut.whole(results["y"])} | kept
 
 
 def run_backward(
@@ -75,19 +79,20 @@ def run_backward(
         "dB": cut.partial_shape(),
         "dC": cut.partial_shape(),
         "dA": cut.states_shape(),
-        "dinitial": cut.states_shape(),
         "dD": cut.channels_shape(),
         "dbias": cut.channels_shape(),
     }
     scratch: dict[str, tuple[int, ...]] = {"states": (blocks.chunk, *blocks.state_shape)}
     scratch |= dict.fromkeys(("t", "x", "w", "dx", "dt"), blocks.tile_shape)
+    if inputs.initial_state is not None:
+        outputs["dinitial"] = cut.states_shape()
     if inputs.z is not None:
         outputs["dz"] = cut.in_time_shape(inputs.z.dtype, from_end=True)
     grads = cut.run(
         backward.BACKWARD,
         shared
         | cut.shared("u", "B", "D", from_end=True)
-        | {"starts": (kept["starts"], None)}
+        | {name: (kept[name], None) for name in ("starts", "ungated") if name in kept}
         | _given("dlast", after),
         outputs,
         scratch,
@@ -97,7 +102,8 @@ def run_backward(
     for name, of_row in (("D", "dD"), ("delta_bias", "dbias")):
         sums[name] = jnp.sum(grads[of_row], axis=1)[:, :E]
     sums["A"] = cut.from_planes(jnp.sum(grads["dA"], axis=1))[:, :E, :N]
-    sums["initial_state"] = cut.outermost(grads["dinitial"], from_end=True)
+    if "dinitial" in grads:
+        sums["initial_state"] = cut.outermost(grads["dinitial"], from_end=True)
     return sums | {k: cut.whole(grads[f"d{k}"]) for k in ("u", "delta", "z") if f"d{k}" in grads}
 
 

@@ -19,7 +19,12 @@ _MOST_STATES = 256  # of a launch: more do not fit in VMEM on every TPU
 
 
 def scan(
-    inputs: ScanInputs, *, softplus: bool, reverse: bool, interpret: bool = False
+    inputs: ScanInputs,
+    *,
+    softplus: bool,
+    reverse: bool,
+    last: bool = True,
+    interpret: bool = False,
 ) -> tuple[Array, Array]:
     """Run the scan; see ``selective_scan``.
 
@@ -27,6 +32,7 @@ def scan(
         inputs: float32 or bfloat16; time steps, decays and states are float32 in any case.
         softplus: whether softplus makes the time steps.
         reverse: whether positions are visited from the last to the first.
+        last: ignored; the last state is always there.
         interpret: run on any backend, slowly.
     """
     if inputs.A.shape[1] > _MOST_STATES or inputs.segment_ids is not None:

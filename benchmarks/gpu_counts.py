@@ -1,0 +1,154 @@
+"""Count what the GPU kernels do, without a GPU: python benchmarks/gpu_counts.py.
+
+XLA compiles the gradient of a gated scan for an H100 and leaves each kernel's machine code. Needs,
+for jax's version, `pip install --no-deps jax-cuda13-plugin jax-cuda13-pjrt`, and
+`nvidia-cuda-nvcc nvidia-nvvm nvidia-cuda-nvdisasm`.
+"""
+
+import os
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import topologies
+from jax.sharding import SingleDeviceSharding
+
+import harness
+from echojax.errors import UserError
+from harness import Row
+from scan_problems import Shape
+from selective_scan import selective_scan
+from selective_scan.gpu.plans import plan_for
+
+_H100 = """
+gpu_device_info {
+  threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152
+  shared_memory_per_core: 233472 threads_per_core_limit: 2048 core_count: 132 fpus_per_core: 128
+  block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
+  memory_bandwidth: 3352320000000 l2_cache_size: 52428800 clock_rate_ghz: 1.98
+  device_memory_size: 84929347584 shared_memory_per_block_optin: 232448
+  cuda_compute_capability { major: 9 feature_extension: ACCELERATED_FEATURES }
+  registers_per_core_limit: 65536 registers_per_block_limit: 65536
+}
+platform_name: "CUDA"
+dnn_version_info { major: 9 minor: 8 patch: 0 }
+device_description_str: "NVIDIA H100 80GB HBM3"
+"""
+_SHAPES = [(2048, 50, 128, 32), (8, 16384, 2048, 16)]
+# By what they wait for: the exponential unit, shared memory, memory, all threads.
+_UNITS = {"MUFU": "special", "LDS": "shared", "STS": "shared", "SHFL": "shuffle", "BAR": "barrier"}
+
+
+@dataclass(frozen=True)
+class Flags:
+    """Count the instructions and registers of the GPU kernels; leave one JSON file."""
+
+    out: Path | None = None
+    """The JSON file (runs/gpu_counts-DATE-TIME.json)."""
+
+
+def count(flags: Flags) -> None:
+    """Compile each case and count.
+
+    Raises:
+        UserError: the plugin or the compiler is not installed.
+    """
+    nvidia = find_spec("nvidia")
+    places = [Path(p) / "cu13" for p in (nvidia and nvidia.submodule_search_locations) or []]
+    root = next((p for p in places if (p / "bin" / "nvdisasm").exists()), None)
+    if root is None or find_spec("jax_plugins.xla_cuda13") is None:
+        raise UserError("no CUDA plugin or compiler here; the script's first lines say which")
+    os.environ["PATH"] = f"{root / 'bin'}:{os.environ['PATH']}"
+    os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"
+    os.environ["XLA_FLAGS"] = f"--xla_gpu_cuda_data_dir={root}"
+    jax.config.update("jax_enable_compilation_cache", False)
+    cases: list[Row] = [
+        Shape(*size)._asdict() | {"dtype": dtype}
+        for size in _SHAPES
+        for dtype in ("float32", "bfloat16")
+    ]
+    with harness.record_of("gpu_counts", flags) as record:
+        for case in record.missing(cases):
+            with record.row(case) as row, tempfile.TemporaryDirectory() as folder:
+                os.environ |= {f"MOSAIC_GPU_DUMP_{x}": "1" for x in ("PTXAS", "SASS")}
+                os.environ["MOSAIC_GPU_DUMP_TO"] = folder
+                compile_gradient(case)
+                for kernel in ("forward", "backward"):
+                    row[kernel] = counted(Path(folder), kernel, plan_for(case["states"]).chunk)
+
+
+def compile_gradient(case: Row) -> None:
+    """Compile the gradient of a gated scan of a case for an H100."""
+    topology = topologies.get_topology_desc(
+        "", platform="cuda", target_config=_H100, topology="1x1x1"
+    )
+    B, L, E, N = (case[name] for name in Shape._fields)
+    shapes = {"u": (B, L, E), "delta": (B, L, E), "A": (E, N), "B": (B, L, N), "C": (B, L, N)}
+    shapes |= {"D": (E,), "z": (B, L, E), "delta_bias": (E,)}
+    arrays = {
+        name: jax.ShapeDtypeStruct(
+            shape,
+            case["dtype"] if len(shape) == 3 else "float32",
+            sharding=SingleDeviceSharding(topology.devices[0]),
+        )
+        for name, shape in shapes.items()
+    }
+
+    def loss(arrays: dict[str, Any]) -> Any:
+        y = selective_scan(**arrays, delta_softplus=True, implementation="pallas_gpu")
+        return jnp.sum(y.astype(jnp.float32) ** 2)
+
+    traced = jax.jit(jax.grad(loss)).trace(arrays)
+    traced.lower(lowering_platforms=("cuda",)).compile()
+
+
+def counted(folder: Path, kernel: str, positions: int) -> Row:
+    """Return registers, and a warp's instructions a position of a chunk, with its share of all."""
+    (text,) = (path.read_text() for path in folder.glob(f"{kernel}_*.ptxas"))
+    registers = re.search(r"Used (\d+) registers", text)
+    assert registers is not None
+    (path,) = folder.glob(f"{kernel}_*.sass*")
+    code, loops = program(path)
+    within = lambda x, y: x is not y and y[0] <= x[0] and x[-1] <= y[-1]  # noqa: E731
+    inner = [x for x in loops if not any(within(y, x) for y in loops)]
+    # The one over chunks, with what waits and copies.
+    chunk = max((x for x in loops if all(within(y, x) for y in inner)), key=len)
+    units: Counter[str] = Counter()
+    for n in chunk:
+        times = positions if any(n in x for x in inner) else 1
+        units[_UNITS.get(code[n], "other")] += times
+    total = sum(units.values()) / positions
+    each = {name: count / positions for name, count in sorted(units.items())}
+    return {"registers": int(registers[1]), "instructions": total, "by_unit": each}
+
+
+def program(path: Path) -> tuple[list[str], list[range]]:
+    """Return the opcodes of a listing, and its loops."""
+    labels: dict[str, int] = {}
+    code: list[str] = []
+    jumps: list[tuple[int, str]] = []
+    for line in path.read_text().splitlines():
+        if label := re.match(r"(\.L_x_\d+):", line):
+            labels[label[1]] = len(code)
+        elif found := re.search(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\d+\s+)?([A-Z0-9]+)(.*)", line):
+            if target := re.search(r"`\((\.L_x_\d+)\)", found[2]):
+                jumps.append((len(code), target[1]))
+            code.append(found[1])
+    return code, list(_loops(jumps, labels))
+
+
+def _loops(jumps: list[tuple[int, str]], labels: dict[str, int]) -> Iterator[range]:
+    for at, label in jumps:
+        if labels[label] < at - 9:  # shorter ones wait for a copy
+            yield range(labels[label], at + 1)
+
+
+if __name__ == "__main__":
+    harness.run(Flags, count)

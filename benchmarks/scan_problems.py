@@ -1,0 +1,210 @@
+"""Problems for selective scans: random inputs, and what the float64 oracle makes of them."""
+
+import math
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from selective_scan import selective_scan_gradients, selective_scan_reference
+
+Arrays = dict[str, jax.Array]
+Exact = dict[str, np.ndarray]
+
+# The order in which selective_scan takes a problem's arguments.
+ORDER = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
+IN_TIME = ("u", "delta", "B", "C", "z", "y", "dy")  # (B, L, ...)
+# Between which the time steps lie: where a Mamba starts, and where hardly a state survives.
+DECAYS = {"layer": (1e-3, 0.1), "strong": (0.1, 50.0)}
+# What the oracle may take: its Python loop costs time, and it keeps all states in float64.
+_ORACLE_ELEMENTS = 1_000_000
+# Second derivatives take the oracle's gradients twice more: they are for small sizes.
+SECOND_ELEMENTS = 2**18
+# Below 1.2e-38 a term is 0 in float32, or keeps few digits.
+_FLUSHED = 1e-28
+
+
+class Shape(NamedTuple):
+    """The size of a scan: batch B, length L, channels E, states a channel N."""
+
+    batch: int
+    length: int
+    channels: int
+    states: int
+
+    @property
+    def elements(self) -> int:
+        """State elements, B * L * E * N."""
+        return math.prod(self)
+
+
+class Expected(NamedTuple):
+    """The oracle's results, by the names of arguments (their gradients), "y" and "last".
+
+    Attributes:
+        values: of the results.
+        sums: for each element the sum of its terms' absolute values, to which its error in float32
+            is proportional, however small the element is.
+        second: the Hessian of sum(y * dy) times the arguments, of small sizes.
+    """
+
+    values: Exact
+    sums: Exact
+    second: Exact | None = None
+
+
+class Problem(NamedTuple):
+    """One shape and dtype with random inputs on the device.
+
+    Attributes:
+        arguments: by the oracle's names; large arrays in the dtype, A, D and bias float32. At a
+            length of 1, a token's, there is an "initial_state" too.
+        dy: weights of y (B, L, E), 0 outside the cut: the gradients of the cut are then those of
+            the cut only, and so are exact for A, B, C, D and bias, which sum over others.
+        rows: the batch entries that are held against the oracle, evenly spread.
+        channels: the channels that are.
+    """
+
+    shape: Shape
+    arguments: Arrays
+    dy: jax.Array
+    rows: np.ndarray
+    channels: np.ndarray
+
+    def cut(self, name: str, x: Any) -> np.ndarray:
+        """Return the cut of an argument, of y or of a gradient, by its name, in float64."""
+        if name in ("u", "delta", "z", "y", "dy"):
+            x = x[self.rows][:, :, self.channels]
+        elif name in ("last", "initial_state"):
+            x = x[self.rows][:, self.channels]
+        elif name in ("B", "C"):
+            x = x[self.rows]
+        else:  # A, D, delta_bias
+            x = x[self.channels]
+        return np.asarray(x).astype(np.float64)
+
+    def expected(self) -> Expected:
+        """Return what the oracle makes of the cut."""
+        cut = {name: self.cut(name, x) for name, x in self.arguments.items()}
+        dy = self.cut("dy", self.dy)
+        dlast = np.zeros((len(self.rows), len(self.channels), self.shape.states))
+        expected = ask_oracle(dy, dlast, cut)
+        if self.shape.elements > SECOND_ELEMENTS:
+            return expected
+        step = 1e-5  # of central differences, which are then exact to about 1e-9
+        after, before = (
+            selective_scan_gradients(
+                dy, dlast, **{k: factor * x for k, x in cut.items()}, delta_softplus=True
+            )
+            for factor in (1 + step, 1 - step)
+        )
+        return expected._replace(second={k: (after[k] - before[k]) / (2 * step) for k in cut})
+
+
+def ask_oracle(
+    dy: np.ndarray, dlast: np.ndarray, arrays: Mapping[str, Any], *, reverse: bool = False
+) -> Expected:
+    """Return y, the last state and the gradients of sum(y * dy) + sum(last * dlast).
+
+    Args:
+        dy: (B, L, E).
+        dlast: (B, E, N).
+        arrays: the arguments by name, in float64, with softplus to come.
+        reverse: the direction.
+    """
+    options: Any = {"delta_softplus": True, "reverse": reverse}
+    values = selective_scan_gradients(dy, dlast, **arrays, **options)
+    values["y"], values["last"] = selective_scan_reference(**arrays, **options)
+    # The same of absolute values, but that neither the time steps nor A change a term's sign, and
+    # that the gate weighs its output.
+    signed = ("delta", "delta_bias", "A")
+    large: dict[str, Any] = {k: x if k in signed else np.abs(x) for k, x in arrays.items()}
+    large.pop("z", None)
+    z, gate, slope = arrays.get("z"), np.ones_like(dy), np.zeros_like(dy)
+    if z is not None:
+        sigmoid = 1 / (1 + np.exp(-z))
+        gate, slope = z * sigmoid, sigmoid * (1 + z * (1 - sigmoid))
+    weights = np.abs(dy * gate)
+    sums = selective_scan_gradients(weights, np.abs(dlast), **large, **options)
+    ungated, sums["last"] = selective_scan_reference(**large, **options)
+    sums["y"], sums["z"] = ungated * np.abs(gate), ungated * np.abs(dy * slope)
+    # Of the two terms of a time step's gradient the one through A is negative here.
+    raw = arrays["delta"] + arrays.get("delta_bias", 0)
+    entered = (sums["u"] - weights * large.get("D", 0)) * large["u"] / np.logaddexp(raw, 0)
+    sums["delta"] = 2 * entered / (1 + np.exp(-raw)) - sums["delta"]
+    sums["delta_bias"] = sums["delta"].sum((0, 1))
+    return Expected(values, sums)
+
+
+def make_problem(shape: Shape, dtype: str, decays: str = "layer") -> Problem:
+    """Return random inputs as a Mamba layer has them: time steps of ``DECAYS``, A = -1 ... -N.
+
+    Length and states of what the oracle sees stay whole, and so does the program that is checked;
+    of the batch entries and channels it sees as many as it has time for, first and last too.
+    """
+    room = max(1, _ORACLE_ELEMENTS // (shape.length * shape.states))
+    batch = min(shape.batch, 4, room)
+    channels = min(shape.channels, 32, max(1, room // batch))
+    rows, columns = (
+        np.unique(np.linspace(0, size - 1, count).round().astype(int))
+        for size, count in ((shape.batch, batch), (shape.channels, channels))
+    )
+    inside_B = np.isin(np.arange(shape.batch), rows)
+    inside_E = np.isin(np.arange(shape.channels), columns)
+    arguments, dy = _draw(jax.random.key(0), inside_B, inside_E, shape, dtype, DECAYS[decays])
+    return Problem(shape, arguments, dy, rows, columns)
+
+
+@partial(jax.jit, static_argnums=(3, 4, 5))
+def _draw(
+    key: jax.Array,
+    inside_B: jax.Array,
+    inside_E: jax.Array,
+    shape: Shape,
+    dtype: str,
+    steps: tuple[float, float],
+) -> tuple[Arrays, jax.Array]:
+    B, L, E, N = shape
+    keys = iter(jax.random.split(key, 8))
+
+    def normal(*sizes: int) -> jax.Array:
+        return jax.random.normal(next(keys), sizes)
+
+    low, high = map(math.log, steps)
+    step_E = jnp.exp(jax.random.uniform(next(keys), (E,), minval=low, maxval=high))
+    arguments = {
+        "u": normal(B, L, E).astype(dtype),
+        "delta": (0.5 * normal(B, L, E)).astype(dtype),
+        "A": -jnp.broadcast_to(jnp.arange(1.0, N + 1), (E, N)),
+        "B": normal(B, L, N).astype(dtype),
+        "C": normal(B, L, N).astype(dtype),
+        "D": jnp.ones(E),
+        "z": normal(B, L, E).astype(dtype),
+        "delta_bias": jnp.log(jnp.expm1(step_E)),  # softplus(bias) is the time step
+    }
+    if L == 1:
+        arguments["initial_state"] = normal(B, E, N)
+    dy_BxLxE = jnp.where(inside_B[:, None, None] & inside_E, normal(B, L, E), 0)
+    return arguments, dy_BxLxE.astype(dtype)
+
+
+def input_bytes(shape: Shape, dtype: str) -> int:
+    """Return the memory of the inputs and the weights of y."""
+    B, L, E, N = shape
+    state = B * E * N if L == 1 else 0
+    values = 4 * B * L * E + 2 * B * L * N
+    return values * jnp.dtype(dtype).itemsize + 4 * (E * N + 2 * E + state)
+
+
+def error(actual: np.ndarray, wanted: np.ndarray) -> float:
+    """Return the largest absolute error relative to the largest absolute expected value."""
+    largest = float(np.abs(wanted).max(initial=0.0))
+    return float(np.abs(actual - wanted).max(initial=0.0)) / (largest or 1.0)
+
+
+def element_error(actual: np.ndarray, wanted: np.ndarray, sums: np.ndarray) -> float:
+    """Return the largest error of an element relative to the sum of its terms' sizes."""
+    return float((np.abs(actual - wanted) / (sums + _FLUSHED)).max(initial=0.0))

@@ -1,0 +1,300 @@
+"""The page of a comparison of scans: what to use when, times, errors, and pictures."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NotRequired, TypedDict
+
+import msgspec
+
+import harness
+import pages
+from echojax.errors import UserError
+from echojax.files import read_record
+from echojax.report.tables import Cell, Column, Table, number
+from harness import Row
+from scan_problems import DECAYS, Shape
+from scan_programs import FORMULA, PASSES, SECOND, TOKEN
+
+_CASE = (*Shape._fields, "dtype", "decays")
+_TIMES = ("forward ms", "ns each", "% of floor", "with backward ms", "ns each", "% of floor")
+_ERRORS = ("values", "gradients", "an element", "second derivatives")
+COLUMNS: tuple[Column | str, ...] = (
+    "",
+    *(Column(header, show=number) for header in (*_TIMES, "MiB", "compile s")),
+)
+_ERROR_COLUMNS = (
+    Column("", "left"),
+    Column("scan", "left"),
+    *(Column(header, show=".1e") for header in _ERRORS),
+)
+_TOKEN_COLUMNS: tuple[Column | str, ...] = (
+    "",
+    *(Column(header, show=number) for header in ("B", "E", "N", "us a step", "us a token")),
+    Column("% of floor", show=number),
+    Column("error", show=".1e"),
+)
+_METHOD = (
+    "Times are medians of runs of compiled programs until their results are there, on an "
+    "accelerator of a call in a queue, with their quartiles, which the pictures shade; all "
+    "programs of one size take turns, and the fastest is set off where its quartiles lie below "
+    "those of all others. ns each is the time over B·L·E·N. MiB are the compiled program's "
+    "arguments, outputs and temporary arrays. "
+    "Errors are the largest absolute difference from a float64 oracle over the largest absolute "
+    "expected value, on a few evenly spread batch entries and channels of the very program that "
+    "is timed, at whole length, of gradients the worst over all arguments. An element's "
+    "error is its own over the sum of its terms' absolute values, the worst of all values and "
+    "gradients, so that small elements count as large ones do. Second derivatives are the Hessian "
+    "of a weighted sum of y times the arguments, against central differences of the oracle's "
+    "gradients. Memory, compile time and the first three errors are of the program with the "
+    "backward pass. Time steps are {} to {} as a layer starts, {} to {} where decays are strong."
+).format(*DECAYS["layer"], *DECAYS["strong"])
+
+
+_Pass = TypedDict("_Pass", {"pass": str})  # no name that a class could have
+
+
+class _Measured(_Pass):
+    """What is shown of a row of another machine."""
+
+    batch: int
+    length: int
+    channels: int
+    states: int
+    dtype: str
+    decays: NotRequired[str]
+    implementation: str
+    status: str
+    reason: str | None
+    median_seconds: NotRequired[float | None]
+    quartiles_seconds: NotRequired[tuple[float, float]]
+    queued_seconds: NotRequired[float]
+    queued_quartiles_seconds: NotRequired[tuple[float, float]]
+    compile_seconds: NotRequired[float | None]
+    memory_bytes: NotRequired[int | None]
+    ns_per_element: NotRequired[float | None]
+    floor_seconds: NotRequired[float | None]
+    floor_share: NotRequired[float | None]
+    errors: NotRequired[dict[str, float] | None]
+    element_errors: NotRequired[dict[str, float] | None]
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Return the rows of another machine's file, with the machine's name.
+
+    Raises:
+        UserError: the file is missing or damaged, or no such comparison.
+    """
+    cure = "name a JSON file of scans.py or gpu_acceptance.py with --beside"
+    document = read_record(path, harness.Document, cure=cure)
+    machine = document.machine
+    name = machine.get("device")
+    if machine.get("platform") == "cpu":
+        name = f"{machine.get('processor')}, {machine.get('cores')} cores"
+    rows = [row for row in document.rows if "pass" in row and row.get("section") != "directions"]
+    try:
+        shown = msgspec.convert(rows, list[_Measured])
+        if any(row["status"] == "measured" and not row.get("median_seconds") for row in shown):
+            raise msgspec.ValidationError("a row that was measured has no time")
+    except msgspec.ValidationError as error:
+        raise UserError(f"{path} cannot be used: {error}; {cure}") from None
+    return [{**_UNKNOWN, **row, "machine": str(name)} for row in shown]
+
+
+_UNKNOWN = dict.fromkeys(
+    ("median_seconds", "compile_seconds", "memory_bytes", "ns_per_element", "floor_share", "errors")
+)
+
+
+def parts(rows: Sequence[Row]) -> list[str | Table]:
+    """Return the parts of the page."""
+    return [advice(rows), *tables(rows), _METHOD, FORMULA]
+
+
+def device_seconds(row: Row) -> float:
+    """Return the time of a call in a queue where it was measured, else of a single call."""
+    return float(row.get("queued_seconds") or row["median_seconds"])
+
+
+def _label(row: Row) -> str:
+    machine = row.get("machine")
+    return f"{row['implementation']} on {machine}" if machine else str(row["implementation"])
+
+
+def _cases(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
+    """Yield each size, dtype and decays in words, with its rows."""
+    cases: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        cases.setdefault(tuple({"decays": "layer", **row}[key] for key in _CASE), []).append(row)
+    for (*size, decays), own in cases.items():
+        strong = "" if decays == "layer" else f", {decays} decays"
+        yield "B {}, L {}, E {}, N {}, {}".format(*size) + strong, own
+
+
+def advice(rows: Sequence[Row]) -> Table:
+    """Return what to use at each size: what is fastest, and what is level with it."""
+    lines = []
+    for machine in dict.fromkeys(row.get("machine") for row in rows):
+        here = [row for row in rows if row.get("machine") == machine and row["pass"] != TOKEN]
+        for case, own in _cases(here):
+            found = [_best([row for row in own if row["pass"] == which]) for which in PASSES]
+            sizes = {
+                row["implementation"]: row["memory_bytes"]
+                for row in own
+                if row["pass"] == PASSES[1] and row["status"] == "measured" and row["memory_bytes"]
+            }
+            least = min(sizes, key=lambda name: sizes[name], default=None)
+            where = f"{case}, {machine}" if machine else case
+            lines.append([where, *found, least])
+    columns = [Column(name, "left") for name in ("", "forward", "with backward", "least memory")]
+    note = (
+        "The fastest, with all whose quartiles overlap with its own, and how many times as long "
+        "the next one takes; least memory with the backward pass."
+    )
+    return Table(columns, lines, "What to use when", [note])
+
+
+def _best(rows: Sequence[Row]) -> str | None:
+    names = fastest(rows)
+    times = {r["implementation"]: device_seconds(r) for r in rows if r["status"] == "measured"}
+    others = [time for name, time in times.items() if name not in names]
+    if not names:
+        return None
+    ratio = min(others) / min(times[name] for name in names) if others else None
+    return " or ".join(names) + (f" (next: {ratio:.3g} times)" if ratio else "")
+
+
+def tables(rows: Sequence[Row]) -> list[Table]:
+    """Return the tables: one of each size, dtype and decays, one of errors, one of tokens."""
+    found, errors = [], []
+    for title, own in _cases([row for row in rows if row["pass"] != TOKEN]):
+        best = set()
+        for machine in dict.fromkeys(row.get("machine") for row in own):
+            for which in PASSES:
+                same = [r for r in own if (r.get("machine"), r["pass"]) == (machine, which)]
+                names = fastest(same)
+                if len(names) == 1 < len(same):
+                    best.add((machine, which, *names))
+        scans: dict[str, list[Row]] = {}
+        for row in own:
+            scans.setdefault(_label(row), []).append(row)
+        lines = [_line(name, same, best) for name, same in scans.items()]
+        found.append(Table(COLUMNS, lines, title, _not_measured(own)))
+        errors += [[title, name, *_errors(same)] for name, same in scans.items()]
+    if errors := [line for line in errors if any(line[2:])]:
+        found.append(Table(_ERROR_COLUMNS, errors, "Errors"))
+    tokens = [row for row in rows if row["pass"] == TOKEN]
+    if tokens:
+        found.append(
+            Table(_TOKEN_COLUMNS, list(map(_token_line, tokens)), "A token", _not_measured(tokens))
+        )
+    return found
+
+
+def _not_measured(rows: Sequence[Row]) -> list[str]:
+    return [
+        f"{_label(row)}, {row['pass']}: {row['status']}: {row['reason']}"
+        for row in rows
+        if row["status"] != "measured"
+    ]
+
+
+def _quartiles(row: Row) -> tuple[float, float]:
+    """Return what half of the times lie between, in milliseconds.
+
+    Earlier files have none: there, from the least to the median.
+    """
+    found = row.get("queued_quartiles_seconds") or row.get("quartiles_seconds")
+    middle = device_seconds(row)
+    low, high = map(float, found or (row.get("min_seconds") or middle, middle))
+    return 1e3 * low, 1e3 * high
+
+
+def _spread(row: Row, unit: float = 1.0) -> str:
+    low, high = (unit * x for x in _quartiles(row))
+    return "" if low == high else f"{number(low)} to {number(high)}"
+
+
+def fastest(rows: Sequence[Row]) -> list[str]:
+    """Return the fastest implementation and all whose quartiles overlap with its own."""
+    spans = {r["implementation"]: _quartiles(r) for r in rows if r["status"] == "measured"}
+    level = min((high for _, high in spans.values()), default=0.0)
+    return [name for name, (low, _) in spans.items() if low <= level]
+
+
+def _line(label: str, rows: Sequence[Row], best: set[tuple[Any, ...]]) -> list[Any]:
+    by_pass = {row["pass"]: row for row in rows}
+    line: list[Any] = [label]
+    for which in PASSES:
+        row = by_pass.get(which)
+        if row is None or row["status"] != "measured":
+            line += [row and row["status"], None, None]
+            continue
+        key = (row.get("machine"), which, row["implementation"])
+        time = Cell(number(1e3 * device_seconds(row)), _spread(row), best=key in best)
+        line += [time, row["ns_per_element"], row["floor_share"] and 100 * row["floor_share"]]
+    whole = by_pass.get(PASSES[1], rows[-1])
+    memory = whole["memory_bytes"]
+    return [*line, memory and memory / 2**20, whole["compile_seconds"]]
+
+
+def _errors(rows: Sequence[Row]) -> list[float | None]:
+    """Return the errors of values, gradients, an element and second derivatives."""
+    by_pass = {row["pass"]: row for row in rows}
+    whole, second = by_pass.get(PASSES[1], rows[-1]), by_pass.get(SECOND, {})
+    errors = dict(whole["errors"] or {})
+    elements, seconds = whole.get("element_errors"), second.get("errors")
+    return [errors.pop("y", None), *map(_worst, (errors, elements, seconds))]
+
+
+def _worst(errors: dict[str, float] | None) -> float | None:
+    return max((errors or {}).values(), default=None)
+
+
+def _token_line(row: Row) -> list[Any]:
+    line = [_label(row), row["batch"], row["channels"], row["states"]]
+    if row["status"] != "measured":
+        return [*line, row["status"], None, None, None]
+    seconds = 1e6 * device_seconds(row)
+    step = Cell(number(seconds), _spread(row, 1e3))
+    share = row["floor_share"] and 100 * row["floor_share"]
+    return [*line, step, seconds / row["batch"], share, _worst(row["errors"])]
+
+
+def pictures(rows: Sequence[Row]) -> dict[str, bytes | None]:
+    """Return time and memory against every size of which several values were measured."""
+    return {"against-size": _picture([row for row in rows if row["pass"] in PASSES])}
+
+
+def sweep(rows: Sequence[Row], axis: str) -> list[Row]:
+    """Return the rows that differ only in one size, of the most values of it."""
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        same = tuple(row.get(key, "layer") for key in _CASE if key != axis)
+        groups.setdefault(same, []).append(row)
+    return max(groups.values(), key=lambda group: len({row[axis] for row in group}), default=[])
+
+
+def _picture(rows: Sequence[Row]) -> bytes | None:
+    panels = []
+    for axis in Shape._fields:
+        swept = sweep([row for row in rows if row["status"] == "measured"], axis)
+        if len({row[axis] for row in swept}) < 2:
+            continue
+        sizes = zip("BLEN", Shape._fields, strict=True)
+        fixed = ", ".join(f"{letter} {swept[0][key]}" for letter, key in sizes if key != axis)
+        for which, unit in ((PASSES[0], "ms"), (PASSES[1], "ms"), (PASSES[1], "MiB")):
+            lines: dict[str, list[tuple[float, ...]]] = {}
+            for row in (row for row in swept if row["pass"] == which):
+                point: tuple[float, ...]
+                if unit == "ms":
+                    point = (row[axis], 1e3 * device_seconds(row), *_quartiles(row))
+                    if row.get("machine") is None and row["floor_seconds"]:
+                        floor = (row[axis], 1e3 * row["floor_seconds"])
+                        lines.setdefault("floor*", []).append(floor)
+                elif not row["memory_bytes"]:
+                    continue
+                else:
+                    point = (row[axis], row["memory_bytes"] / 2**20)
+                lines.setdefault(_label(row), []).append(point)
+            panels.append(pages.Panel(which, f"{axis} ({fixed})", unit, lines))
+    return pages.picture(panels, columns=3)
