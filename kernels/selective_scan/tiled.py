@@ -1,6 +1,6 @@
 """One position after the other in plain JAX, with a hand-written gradient that recomputes.
 
-Rows go in tiles whose state stays in a core's second-level cache; time goes in chunks of about
+Rows go in tiles whose state is small enough for a core's caches; time goes in chunks of about
 sqrt(L) positions, and only the states between chunks are kept: O(sqrt(L)) states, forward and back.
 XLA's CPU code is fast where an expression's last axis is long and elementwise, and where a sum is a
 matrix product; sums that are neither are scalar loops, so they are written out term by term.
@@ -18,16 +18,19 @@ from selective_scan.arguments import Recurrence
 from selective_scan.elementwise import exp2
 from selective_scan.missing_derivatives import no_forward_mode
 
-# Elements of a (rows, E) tile. With 32 states and float32 a tile's state has 256 kB.
-# ``benchmarks/tune_tiles.py`` compares it with tiles of so many bytes of state.
-_TILE_ELEMENTS = 2048
+# Of a tile's float32 state: then a chunk's states stay in a core's second-level cache, and a
+# position's in the first. ``benchmarks/tune_tiles.py`` compares other sizes.
+_TILE_BYTES = 32 * 1024
 _SHORTEST_CHUNK = 16
 _MOST_TERMS = 64  # written out
 
 
 def tile_rows(channels: int, states: int) -> int:
-    """Return how many rows of so many channels, each with so many states, a tile has on a CPU."""
-    return max(1, _TILE_ELEMENTS // channels)
+    """Return how many rows of so many channels, each with so many states, a tile has on a CPU.
+
+    Two at least: one alone was measured slower.
+    """
+    return max(2, _TILE_BYTES // (4 * channels * states))
 
 
 class _Parts(NamedTuple):
@@ -120,48 +123,58 @@ def _backward_rule(reverse: bool, saved: Any, outer: Any) -> tuple[Recurrence]:
     dy, dlast = outer
     parts = _Parts.of(u.shape, A.shape[1])
     A_NxE, A2 = A.T, A.T / log(2)
+    first, before, after = (parts.positions, 1, 0) if reverse else (0, 0, 1)
 
     def tile(part: tuple[Array, ...]) -> tuple[Array, ...]:
         g_rxExN, starts, *whole = part
         g_rxNxE = g_rxExN.swapaxes(1, 2)
         in_time = tuple(map(parts.cut, whole))
-        nothing = jnp.zeros_like(g_rxNxE)
+        position_P = jnp.arange(parts.positions)
 
-        def recompute(h: Array, at: tuple[Array, ...]) -> tuple[Array, Array]:
-            t_rxE, x_rxE, B_rxN, _, _ = at
-            return _step(h, t_rxE, x_rxE, A2, B_rxN), h
+        def recompute(carry: tuple[Array, Array], at: Any) -> tuple[Any, None]:
+            h, kept = carry
+            i, (t_rxE, x_rxE, B_rxN, _, _) = at
+            h = _step(h, t_rxE, x_rxE, A2, B_rxN)
+            return (h, lax.dynamic_update_index_in_dim(kept, h, i + after, 0)), None
 
-        def position(carry: tuple[Array, Array], at: Any) -> tuple[Any, Any]:
-            g, dA = carry
-            h_before, (t_rxE, x_rxE, B_rxN, C_rxN, dy_rxE) = at
-            g = g + dy_rxE[:, None] * C_rxN[..., None]
-            g_before = g * exp2(t_rxE[:, None] * A2)
-            # As g (h - x B) this would cancel where the decay is strong.
-            q = g_before * h_before
-            grads = (
-                _einsum("rn,rne->re", B_rxN, g),
-                _sum_over_states(q * A_NxE),
-                _einsum("rne,re->rn", g, x_rxE),
-            )
-            return (g_before, dA + q * t_rxE[:, None]), grads
-
-        def chunk(carry: tuple[Array, Array], at: Any) -> tuple[Any, Any]:
-            g, dA = carry
+        def chunk(carry: tuple[Array, ...], at: Any) -> tuple[Any, Any]:
+            g, dA, kept = carry
             start, in_time = at
-            last, h_before = lax.scan(recompute, start, in_time, reverse=reverse)
-            # A sum over all positions of a long row, one after the other, would lose digits.
-            (g, more), grads = lax.scan(
-                position, (g, nothing), (h_before, in_time), reverse=not reverse
-            )
-            return (g, dA + more), (*grads, _read_gradient(h_before, last, in_time[-1], reverse))
+            kept = kept.at[first].set(start)
+            at_position = position_P, in_time
+            (_, kept), _ = lax.scan(recompute, (start, kept), at_position, reverse=reverse)
 
-        both = (g_rxNxE, nothing)
-        (g, dA), grads = lax.scan(chunk, both, (starts, in_time), reverse=not reverse)
+            def position(carry: tuple[Array, Array], at: Any) -> tuple[Any, Any]:
+                g, dA = carry  # g: of the state after this position, but for what y reads there
+                i, (t_rxE, x_rxE, B_rxN, C_rxN, dy_rxE) = at
+                dx_rxE = _einsum("rn,rne->re", B_rxN, g)
+                dB_rxN = _einsum("rne,re->rn", g, x_rxE)
+                g = (g + dy_rxE[:, None] * C_rxN[..., None]) * exp2(t_rxE[:, None] * A2)
+                h = lax.dynamic_index_in_dim(kept, i + before, 0, keepdims=False)
+                # As g (h - x B) this would cancel where the decay is strong.
+                q = g * h
+                grads = dx_rxE, _sum_over_states(q * A_NxE), dB_rxN
+                return (g, dA + q * t_rxE[:, None]), grads
+
+            # A sum over all positions of a long row, one after the other, would lose digits.
+            nothing = jnp.zeros_like(dA)
+            (g, more), grads = lax.scan(position, (g, nothing), at_position, reverse=not reverse)
+            dC = _read_gradient(kept, in_time[-1], reverse)
+            return (g, dA + more, kept), (*grads, dC)
+
+        nothing = jnp.zeros_like(g_rxNxE)
+        kept = jnp.broadcast_to(nothing, (parts.positions + 1, *nothing.shape))
+        both = (g_rxNxE, nothing, kept)
+        (g, dA, _), grads = lax.scan(chunk, both, (starts, in_time), reverse=not reverse)
         return g.swapaxes(1, 2), dA, *(parts.joined(x, u.shape[1]) for x in grads)
 
-    dlast, *in_time = map(parts.tiled, (dlast, t, t * u, B, C, dy))
+    x = t * u
+    dlast, *in_time = map(parts.tiled, (dlast, t, x, B, C, dy))
     dstate, dA, *grads = lax.map(tile, (dlast, starts, *in_time))
     dstate, dx, dt, dB, dC = (parts.untiled(x, u.shape[0]) for x in (dstate, *grads))
+    # What y adds to g where it reads.
+    dx += dy * jnp.sum(B * C, axis=-1, keepdims=True)
+    dB += C * jnp.sum(dy * x, axis=-1, keepdims=True)
     return (Recurrence(dx * t, dx * u + dt, jnp.sum(dA, axis=(0, 1)).T, dB, dC, dstate),)
 
 
@@ -175,20 +188,15 @@ def _step(h_rxNxE: Array, t_rxE: Array, x_rxE: Array, A2_NxE: Array, B_rxN: Arra
     return exp2(t_rxE[:, None] * A2_NxE) * h_rxNxE + x_rxE[:, None] * B_rxN[..., None]
 
 
-def _read_gradient(h_before_prne: Array, last_rne: Array, dy_pre: Array, reverse: bool) -> Array:
-    """Return the sum over E of dy h, (positions, r, N).
+def _read_gradient(kept: Array, dy_pre: Array, reverse: bool) -> Array:
+    """Return the sum over E of dy h, (positions, r, N), from the start and the state after each.
 
-    The state after a position is the one before the next. It is dy that moves, without states.
+    It is dy that moves, without states.
     """
     nothing = jnp.zeros_like(dy_pre[:1])
-    if reverse:
-        moved, edge = jnp.concatenate([dy_pre[1:], nothing]), dy_pre[0]
-    else:
-        moved, edge = jnp.concatenate([nothing, dy_pre[:-1]]), dy_pre[-1]
-    dC_prn = _einsum("prne,pre->prn", h_before_prne, moved)
-    of_last_1rn = _einsum("rne,re->rn", last_rne, edge)[None]
-    parts = [of_last_1rn, dC_prn[:-1]] if reverse else [dC_prn[1:], of_last_1rn]
-    return jnp.concatenate(parts)
+    moved = jnp.concatenate([dy_pre, nothing] if reverse else [nothing, dy_pre])
+    dC = _einsum("prne,pre->prn", kept, moved)
+    return dC[:-1] if reverse else dC[1:]
 
 
 def _sum_over_states(q_rxNxE: Array) -> Array:
