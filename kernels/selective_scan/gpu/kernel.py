@@ -142,7 +142,8 @@ def _compiled(
             block = moving[name]
             # Tiles of one position leave memory as it is. Left to itself, Warpgroup lowering takes
             # tiles of eight, and a row would have to be whole tiles.
-            tile = plgpu.TilingTransform((1, block.shape[-1] or 1))
+            tiling: Callable[..., Any] = plgpu.TilingTransform  # abstract by its types in JAX 0.12
+            tile = tiling((1, block.shape[-1] or 1))
             return plgpu.BlockSpec(
                 block.shape,
                 lambda visit: block.index(number, visit),
