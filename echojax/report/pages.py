@@ -7,7 +7,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from echojax.command_line import printable
-from echojax.report.tables import fact_name, words
+from echojax.report.tables import fact_name, in_markdown, words
 
 # By the name of its CSS variable, each colour on a light and on a dark page.
 COLOURS: Mapping[str, tuple[str, str]] = {
@@ -48,8 +48,8 @@ def _shown(value: Any) -> Any:
 
 
 def _in_markdown(value: Any) -> Any:
-    text = _shown(value)
-    return text.replace("<", "&lt;") if type(text) is str else text
+    plain = isinstance(value, str) and not isinstance(value, Markup)
+    return in_markdown(value.replace("\r\n", "\n")) if plain else value
 
 
 _HTML = Environment(

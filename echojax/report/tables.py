@@ -1,5 +1,6 @@
 """One kind of table, printed alike as HTML, as Markdown and on a terminal."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -93,8 +94,12 @@ def _markdown(cell: Cell) -> str:
 
 
 def _escaped(text: str) -> str:
-    text = printable(text).replace("|", "\\|").replace("<", "&lt;")
-    return " ".join(text.splitlines())
+    return " ".join(in_markdown(text).replace("|", "\\|").splitlines())
+
+
+def in_markdown(text: str) -> str:
+    """Return text that Markdown takes for neither HTML nor a link; control characters are shown."""
+    return re.sub(r"\](\s?)(?=[\[(])", r"]\1\\", printable(text)).replace("<", "&lt;")
 
 
 def number(value: float) -> str:

@@ -49,6 +49,7 @@ TABLE = Table(
     [
         ["<row|1>", Cell("0.50", "±0.1", best=True), 1234.5, "one\ntwo"],
         ["row 2", 0.25, None, "\x1b[31m"],
+        ["row 3", 0.25, None, "[a] [b](c)"],
     ],
     title="T & t",
     notes=["A note."],
@@ -62,6 +63,7 @@ def test_one_table_as_markdown_and_html():
         "| --- | ---: | ---: | --- |",
         "| &lt;row\\|1> | **0.50** ±0.1 | 1,234 | one two |",
         "| row 2 | 0.25 | – | \\x1b[31m |",
+        "| row 3 | 0.25 | – | [a] \\[b]\\(c) |",
     ]
     values = {"title": "", "subtitle": "", "tiles": [], "pictures": [], "notes": [], "facts": {}}
     html = render("page.html", tables=[TABLE], **values)
