@@ -32,7 +32,7 @@ def test_suites_that_come_along_can_be_run(path, tmp_path):
 
 
 def test_the_suites_are_there():
-    names = {"quick", "ml-100k", "ml-100k-smoothed", "ml-1m", "amazon-beauty"}
+    names = {"quick", "ml-100k", "ml-100k-smoothed", "ml-1m", "amazon-beauty", "causal"}
     assert {path.stem for path in SUITES} == names
 
 
