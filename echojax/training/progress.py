@@ -11,13 +11,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
+from uuid import uuid4
 
 import jax
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from echojax.config import Config, as_dict
-from echojax.errors import UserError
+from echojax.errors import UserError, one_line
 from echojax.files import write_atomically
 from echojax.hosts import is_main_process
 from echojax.training.optimizer import schedule_steps
@@ -168,9 +169,9 @@ class MetricLog:
         path = folder / "metrics.jsonl" if first else Path(os.devnull)
         if first:
             write_atomically(path, "".join(_lines_up_to(path, step)))
-        self._file = path.open("a", buffering=1)
-        self._tensorboard = _tensorboard(folder) if first and config.tensorboard else None
         self._wandb = _wandb(folder, config) if first and config.wandb else None
+        self._tensorboard = _tensorboard(folder) if first and config.tensorboard else None
+        self._file = path.open("a", buffering=1)
 
     def write(self, record: dict[str, Any]) -> None:
         """Write one record; it has ``kind`` and ``step``."""
@@ -230,11 +231,18 @@ def _tensorboard(folder: Path) -> Any:
 def _wandb(folder: Path, config: Config) -> Any:
     import wandb
 
-    return wandb.init(
-        project="echojax",
-        name=folder.name,
-        dir=str(folder),
-        config=as_dict(config),
-        id=folder.name,
-        resume="allow",
-    )
+    file = folder / "wandb-id"  # written once: folders of other runs have the same name
+    if not file.exists():
+        write_atomically(file, f"{uuid4().hex}\n")
+    try:
+        return wandb.init(
+            project="echojax",
+            name=folder.name,
+            dir=str(folder),
+            config=as_dict(config),
+            id=file.read_text(encoding="utf-8").strip(),
+            resume="allow",
+            reinit="create_new",  # several seeds log at once, each to its own
+        )
+    except wandb.Error as error:
+        raise UserError(f"--wandb: {one_line(error)}") from None

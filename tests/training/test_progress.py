@@ -1,13 +1,16 @@
 import io
 import json
 import math
+import sys
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
 from echojax.config import Config
+from echojax.errors import UserError
 from echojax.training.progress import Display, MetricLog, TrainingProgress
 from echojax.training.results import trained_and_tested
 
@@ -107,3 +110,49 @@ def test_resume_takes_newer_and_broken_lines_back(tmp_path):
     lines = map(json.loads, path.read_text().splitlines())
     kinds = [(line["kind"], line["step"]) for line in lines]
     assert kinds == [("train", 1), ("train", 2), ("valid", 2)]
+
+
+class Wandb:
+    """Stands for Weights & Biases: keeps what is logged by the id of the run."""
+
+    Error = type("Error", (Exception,), {})
+
+    def __init__(self):
+        self.logged, self.open = {}, []
+
+    def init(self, *, id, reinit=None, **_):
+        if self.open and reinit != "create_new":  # as wandb does
+            return self.open[0]
+        own = self.logged.setdefault(id, [])
+        run = SimpleNamespace(log=lambda numbers, step: own.append(step))
+        run.finish = lambda: self.open.remove(run)
+        self.open.append(run)
+        return run
+
+
+def test_every_run_folder_is_a_wandb_run_of_its_own_which_a_resumed_run_goes_on(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "wandb", wandb := Wandb())
+    folders = [tmp_path / one / "seed-0" for one in "ab"]
+    for step in (1, 2):
+        for folder in folders:
+            folder.mkdir(parents=True, exist_ok=True)
+        # Seeds of one run log at once.
+        with (
+            MetricLog(folders[0], step - 1, Config(wandb=True)) as first,
+            MetricLog(folders[1], step - 1, Config(wandb=True)) as second,
+        ):
+            first.write({"kind": "train", "step": step, "loss": 1.0})
+            second.write({"kind": "train", "step": step, "loss": 1.0})
+    assert [*wandb.logged.values()] == [[1, 2], [1, 2]]
+
+
+def test_what_wandb_refuses_is_a_mistake(tmp_path, monkeypatch):
+    def refuse(**_):
+        raise Wandb.Error("no API key;\nlog in")
+
+    monkeypatch.setitem(sys.modules, "wandb", wandb := Wandb())
+    wandb.init = refuse
+    with pytest.raises(UserError, match=r"^--wandb: no API key; log in$"):
+        MetricLog(tmp_path, 0, Config(wandb=True))
