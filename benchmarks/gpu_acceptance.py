@@ -61,11 +61,7 @@ class Flags:
 
 
 def accept(flags: Flags) -> None:
-    """Run the sections that have no rows yet.
-
-    Raises:
-        UserError: there is no GPU, or a folder is not what its flag says.
-    """
+    """Run the sections that have no rows yet."""
     if not flags.dry_run and (reason := implementations()["pallas_gpu"]) is not None:
         raise UserError(f"pallas_gpu {reason}; --dry-run runs every section, tiny")
     source = DATASETS["ml-1m"]

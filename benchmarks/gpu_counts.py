@@ -55,11 +55,7 @@ class Flags:
 
 
 def count(flags: Flags) -> None:
-    """Compile each case and count.
-
-    Raises:
-        UserError: the plugin or the compiler is not installed.
-    """
+    """Compile each case and count."""
     nvidia = find_spec("nvidia")
     places = [Path(p) / "cu13" for p in (nvidia and nvidia.submodule_search_locations) or []]
     root = next((p for p in places if (p / "bin" / "nvdisasm").exists()), None)

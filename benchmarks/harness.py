@@ -91,20 +91,13 @@ def _free_bytes() -> int | None:
 
 
 class Program(NamedTuple):
-    """What is run again and again.
+    """What is run again and again."""
 
-    Attributes:
-        start: puts one call on the device's queue and returns its results.
-        prepare: makes the arguments of a call; not timed.
-        wait: returns when the results are there.
-        compile_seconds: tracing and compiling; ``None`` where nothing is compiled.
-        memory: bytes by kind ("arguments", "outputs", "temporary") where the compiler says.
-    """
-
-    start: Callable[..., Any]
-    prepare: Callable[[], tuple[Any, ...]] = tuple
-    wait: Callable[[Any], Any] = jax.block_until_ready
-    compile_seconds: float | None = None
+    start: Callable[..., Any]  # puts one call on the device's queue and returns its results
+    prepare: Callable[[], tuple[Any, ...]] = tuple  # makes the arguments of a call; not timed
+    wait: Callable[[Any], Any] = jax.block_until_ready  # returns when the results are there
+    compile_seconds: float | None = None  # of tracing too; ``None`` where nothing is compiled
+    # Bytes by kind ("arguments", "outputs", "temporary") where the compiler says.
     memory: dict[str, int] = {}  # noqa: RUF012 (never changed)
 
     @property
@@ -144,15 +137,11 @@ def compiled(function: Any, prepare: Callable[[], tuple[Any, ...]], **static: An
 
 
 class Samples(NamedTuple):
-    """Seconds of the calls of a program, or why it failed.
+    """Seconds of the calls of a program, or why it failed."""
 
-    Attributes:
-        single: of a call that is waited for: what a program that needs the result pays.
-        queued: of a call in a queue, on an accelerator: the device's own time, where a call takes
-            longer on the device than its start on the host.
-    """
-
-    single: list[float]
+    single: list[float]  # of a call that is waited for: what a program that needs the result pays
+    # Of a call in a queue, on an accelerator: the device's own time, where a call takes longer on
+    # the device than its start on the host.
     queued: list[float]
     failure: Exception | None = None
 
@@ -183,11 +172,7 @@ def time_in_turns(
 ) -> list[Samples]:
     """Time programs that have all run before, round by round, so that noise hits all alike.
 
-    Args:
-        programs: what to time.
-        seconds: spent on each in all.
-        least: fewest samples of each, at least 2.
-        most: most samples of each.
+    So many seconds are spent on each in all, for 2 or more samples of it.
     """
     samples = [Samples([], []) for _ in programs]
     queues = jax.default_backend() != "cpu"
@@ -228,17 +213,11 @@ class Document(msgspec.Struct, kw_only=True):
 class Record:
     """The file of a measurement, whole on disk after every row.
 
-    As a context: SIGINT and SIGTERM end the command, and what there is stays in the file.
-
-    Args:
-        path: of the JSON; where it holds a part of this very measurement, that is continued.
-        command: as a user types it, without paths.
-        settings: what makes two measurements the same one.
-        others: scans by others that are measured too.
-        time_limit: seconds after which no further case begins.
-
-    Raises:
-        UserError: the file is of something else, of other settings or of another machine.
+    Where it holds a part of this very measurement, that is continued: ``settings`` are what makes
+    two measurements the same one, of the same machine. As a context: SIGINT and SIGTERM end the
+    command, and what there is stays in the file. ``command`` is as a user types it, without paths;
+    ``others`` are scans by others that are measured too; after ``time_limit`` seconds no further
+    case begins.
     """
 
     def __init__(
@@ -384,11 +363,8 @@ def run(flags: type[T], measure: Callable[[T], None]) -> None:
 def record_of(name: str, flags: Any, settings: Any = None, **options: Any) -> Record:
     """Return the record of NAME.py: of ``flags.out``, or of runs/NAME-DATE-TIME.json.
 
-    Args:
-        name: of the script, without ".py".
-        flags: its dataclass of flags.
-        settings: what makes two measurements the same one (all flags but folders and files).
-        options: of ``Record``.
+    ``settings`` are by default all flags but folders and files; the options are those of
+    ``Record``.
     """
     if settings is None:
         names = [field.name for field in fields(flags) if field.name not in ("out", "data_dir")]
@@ -427,11 +403,7 @@ def use_devices(devices: int) -> None:
 
 
 def use_cores(cores: int | None) -> None:
-    """Use only so many cores; XLA counts them when it starts.
-
-    Raises:
-        UserError: there are not so many, or this system cannot choose.
-    """
+    """Use only so many cores; XLA counts them when it starts."""
     if cores is None:
         return
     if not hasattr(os, "sched_setaffinity"):

@@ -137,11 +137,7 @@ def scorer_of(theirs: dict[str, np.ndarray]) -> Scorer:
 
 
 def environment(folder: Path) -> Path:
-    """Return the Python of the virtual environment that has RecTools; it is made where it lacks.
-
-    Raises:
-        UserError: it cannot be made, or RecTools does not install.
-    """
+    """Return the Python of the virtual environment that has RecTools; it is made where it lacks."""
     python = folder / "bin" / "python"
     if not python.exists():
         log.info(f"making {folder} with {_PEER}: some gigabytes")

@@ -42,37 +42,27 @@ class Shape(NamedTuple):
 
 
 class Expected(NamedTuple):
-    """The oracle's results, by the names of arguments (their gradients), "y" and "last".
-
-    Attributes:
-        values: of the results.
-        sums: for each element the sum of its terms' absolute values, to which its error in float32
-            is proportional, however small the element is.
-        second: the Hessian of sum(y * dy) times the arguments, of small sizes.
-    """
+    """The oracle's results, by the names of arguments (their gradients), "y" and "last"."""
 
     values: Exact
+    # For each element the sum of its terms' absolute values, to which its error in float32 is
+    # proportional, however small the element is.
     sums: Exact
-    second: Exact | None = None
+    second: Exact | None = None  # the Hessian of sum(y * dy) times the arguments, of small sizes
 
 
 class Problem(NamedTuple):
-    """One shape and dtype with random inputs on the device.
-
-    Attributes:
-        arguments: by the oracle's names; large arrays in the dtype, A, D and bias float32. At a
-            length of 1, a token's, there is an "initial_state" too.
-        dy: weights of y (B, L, E), 0 outside the cut: the gradients of the cut are then those of
-            the cut only, and so are exact for A, B, C, D and bias, which sum over others.
-        rows: the batch entries that are held against the oracle, evenly spread.
-        channels: the channels that are.
-    """
+    """One shape and dtype with random inputs on the device."""
 
     shape: Shape
+    # By the oracle's names; large arrays in the dtype, A, D and bias float32. At a length of 1, a
+    # token's, there is an "initial_state" too.
     arguments: Arrays
+    # Weights of y (B, L, E), 0 outside the cut: the gradients of the cut are then those of the cut
+    # only, and so are exact for A, B, C, D and bias, which sum over others.
     dy: jax.Array
-    rows: np.ndarray
-    channels: np.ndarray
+    rows: np.ndarray  # the batch entries that are held against the oracle, evenly spread
+    channels: np.ndarray  # the channels that are
 
     def cut(self, name: str, x: Any) -> np.ndarray:
         """Return the cut of an argument, of y or of a gradient, by its name, in float64."""
@@ -109,11 +99,7 @@ def ask_oracle(
 ) -> Expected:
     """Return y, the last state and the gradients of sum(y * dy) + sum(last * dlast).
 
-    Args:
-        dy: (B, L, E).
-        dlast: (B, E, N).
-        arrays: the arguments by name, in float64, with softplus to come.
-        reverse: the direction.
+    Arguments are by name, in float64, with softplus to come.
     """
     options: Any = {"delta_softplus": True, "reverse": reverse}
     values = selective_scan_gradients(dy, dlast, **arrays, **options)

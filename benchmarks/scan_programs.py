@@ -55,9 +55,7 @@ def make_program(
 
     It gives "y" and, with the backward pass, the gradients by argument; second derivatives are the
     Hessian times the arguments. ``option``: of the GPU kernels, which then run whatever the name.
-
-    Raises:
-        Skipped: the implementation has no such derivative.
+    An implementation that has no such derivative is ``Skipped``.
     """
     if name in (TORCH_LOOP, MAMBA_SSM):
         # The loop makes the decays and the inputs of all states; autograd keeps them.

@@ -79,11 +79,7 @@ class _Measured(_Pass):
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Return the rows of another machine's file, with the machine's name.
-
-    Raises:
-        UserError: the file is missing or damaged, or no such comparison.
-    """
+    """Return the rows of another machine's file, with the machine's name."""
     cure = "name a JSON file of scans.py or gpu_acceptance.py with --beside"
     document = read_record(path, harness.Document, cure=cure)
     machine = document.machine

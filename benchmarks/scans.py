@@ -107,16 +107,9 @@ _TOKENS = [Shape(128, 1, 128, 32), Shape(1, 1, 1536, 16), Shape(64, 1, 1536, 16)
 
 
 def resolved(flags: Flags, here: dict[str, str | None], others: list[str], cpu: bool) -> Settings:
-    """Return the settings that the flags and this device give.
+    """Return the settings that the flags and this device, a CPU or not, give.
 
-    Args:
-        flags: the command line.
-        here: ``selective_scan.implementations()``.
-        others: scans by others that are compared too.
-        cpu: whether the device is a CPU.
-
-    Raises:
-        UserError: a flag's value is of no use.
+    ``here`` is ``selective_scan.implementations()``; ``others`` are scans that are compared too.
     """
     dtypes = flags.dtypes or (DTYPES[:1] if flags.quick else DTYPES)
     decays = flags.decays or ("layer",)
@@ -158,11 +151,7 @@ def _shape(text: str) -> Shape:
 
 
 def register_from(module: str) -> str:
-    """Register the scan that FILE.py:FUNCTION names by the function's name; leave out its folder.
-
-    Raises:
-        UserError: there is no such file or function, or it cannot be imported.
-    """
+    """Register the scan that FILE.py:FUNCTION names as FUNCTION; return that without its folder."""
     file, _, name = module.rpartition(":")
     path = Path(file)
     if path.suffix != ".py" or not path.is_file():
@@ -230,12 +219,8 @@ def measure(
 ) -> list[Row]:
     """Return a row for each implementation and pass; one that fails is recorded, never raised.
 
-    Args:
-        case: size, dtype and decays.
-        settings: what else to measure.
-        roofline: what the device can do.
-        record: tells whether there is time.
-        options: of the GPU kernels, by the name that stands in the place of an implementation.
+    The record tells whether there is time. ``options`` are of the GPU kernels, by the name that
+    stands in the place of an implementation.
     """
     shape = Shape(*(case[name] for name in Shape._fields))
     empty = {"status": "measured", "reason": None} | dict.fromkeys(_MEASURED)

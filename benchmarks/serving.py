@@ -109,11 +109,7 @@ _QUICK = Settings(
 
 
 def resolved(flags: Flags) -> Settings:
-    """Return the settings that the flags give.
-
-    Raises:
-        UserError: a flag's value is of no use.
-    """
+    """Return the settings that the flags give."""
     values = asdict(_QUICK if flags.quick else Settings())
     for name in values:
         if (value := getattr(flags, name)) is not None:

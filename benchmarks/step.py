@@ -61,10 +61,7 @@ class Flags:
 class RandomStep:
     """The step that ``train.py`` would run, compiled, with random full histories and a state.
 
-    Args:
-        config: sizes and shards; ``max_len`` is the length of each history.
-        items: of the table, with padding.
-        devices: the first so many of this machine.
+    ``max_len`` is the length of each history. It runs on the first so many devices of this machine.
     """
 
     def __init__(self, config: Config, items: int, devices: int = 1):
@@ -111,11 +108,7 @@ class RandomStep:
 
 
 def measure(flags: Flags) -> None:
-    """Time the steps and write the file.
-
-    Raises:
-        UserError: a size that no step can have.
-    """
+    """Time the steps and write the file."""
     if flags.items % flags.item_shards:
         raise UserError(
             f"--items {flags.items} is not a multiple of --item-shards {flags.item_shards}; "

@@ -189,11 +189,7 @@ def time_seeds(flags: Flags, name: str) -> Row:
 
 
 def _train(flags: Flags, folder: str, name: str, *own: str) -> Iterator[str]:
-    """Run train.py in a folder that has its caches too; yield the lines that it prints.
-
-    Raises:
-        subprocess.CalledProcessError: it failed.
-    """
+    """Run train.py in a folder that has its caches too; yield the lines that it prints."""
     command = [sys.executable, str(_TRAIN), "--dataset", flags.dataset]
     command += ["--run-dir", str(Path(folder) / name), *own]
     command += ["--data-dir", str(flags.data_dir)] if flags.data_dir else []

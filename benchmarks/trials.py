@@ -103,11 +103,7 @@ def draw(trials: int) -> list[dict[str, float]]:
 
 
 def train(way: str, flags: Flags, knobs: list[dict[str, float]], folder: Path) -> None:
-    """Train all trials in their folders, N of trial N, in processes of their own.
-
-    Raises:
-        subprocess.CalledProcessError: one failed.
-    """
+    """Train all trials in their folders, N of trial N, in processes of their own."""
     environment = os.environ | {"XDG_CACHE_HOME": str(folder / "cache")}
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)
     trials = range(len(knobs))

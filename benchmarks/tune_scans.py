@@ -64,11 +64,7 @@ def plans() -> list[Plan]:
 
 
 def tune(flags: Flags) -> None:
-    """Try what is missing, write the file and print the lines.
-
-    Raises:
-        UserError: there is no GPU for the kernels.
-    """
+    """Try what is missing, write the file and print the lines."""
     if not flags.dry_run and (reason := implementations()["pallas_gpu"]) is not None:
         raise UserError(f"pallas_gpu {reason}; --dry-run tries little, interpreted")
     tiny = {"plan": [_TINY], "segments": [_TINY]}

@@ -358,8 +358,7 @@ def _check_comparable(first: str, reference: Run, name: str, seeds: Sequence[Run
 def as_found(quiet: bool) -> Iterator[Terminal]:
     """Show inside what is logged; leave logging and JAX as they were, signals to their handlers.
 
-    Raises:
-        UserError: also where the operating system refuses something.
+    What the operating system refuses becomes a ``UserError`` too.
     """
     # A notebook calls itself a terminal, and would keep each state of a bar; it gets plain lines.
     plain = False if Terminal().is_jupyter else None

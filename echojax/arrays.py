@@ -43,12 +43,7 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Return the arrays of a file that ``np.savez`` wrote.
-
-    Raises:
-        OSError: the file does not exist or cannot be read.
-        ValueError: it is not what ``np.savez`` writes.
-    """
+    """Return the arrays of a file; ``ValueError`` where it is not what ``np.savez`` writes."""
     if is_special(path):
         raise ValueError("no regular file")
     with path.open("rb") as file:
@@ -83,11 +78,7 @@ def _sound(array: object) -> bool:
 
 
 def read_arrays(path: Path, names: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
-    """Return the arrays of a file in a run folder; ``names`` must be among them, of one axis.
-
-    Raises:
-        UserError: it is missing or damaged.
-    """
+    """Return the arrays of a file in a run folder; ``names`` must be among them, of one axis."""
     try:
         arrays = load_arrays(path)
         for name in names:

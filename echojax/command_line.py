@@ -70,14 +70,9 @@ class _ConsoleHandler(logging.Handler):
 
 
 def parse(kind: type[T], *, args: list[str]) -> T:
-    """Read ``args`` into a dataclass ``kind``: every field is a flag, or a dataclass of flags.
+    """Read the words after the program's name into a dataclass ``kind``; mistakes are in one line.
 
-    Args:
-        kind: a dataclass type.
-        args: the words after the program's name.
-
-    Raises:
-        UserError: unknown flags, missing or malformed values, in one line.
+    Every field is a flag, or a dataclass of flags.
     """
     caught = io.StringIO()
     try:

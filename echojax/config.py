@@ -58,8 +58,8 @@ QUICKSTART = Config(learning_rate=3e-3, dropout=0.0, epochs=2)
 def default_config(given: Mapping[str, Any]) -> Config:
     """Return what holds where nothing is given: the run that goes on; without data, quickstart.
 
-    Args:
-        given: options by name; ``resume``, ``run_dir``, ``dataset`` and ``data_path`` decide.
+    Of the options that are given, by name, ``resume``, ``run_dir``, ``dataset`` and ``data_path``
+    decide.
     """
     if given.get("resume") and given.get("run_dir"):
         folder = Path(given["run_dir"])
@@ -153,13 +153,8 @@ def from_values(
 ) -> dict[str, Any]:
     """Return values as arguments of ``Config``, those of the model's own options among them.
 
-    Args:
-        values: by name, as JSON and TOML have them.
-        own: the types of the model's own options, by name.
-        file: they come from, for errors.
-
-    Raises:
-        UserError: there is no such flag, or it cannot have this value.
+    They are by name, as JSON and TOML have them, of which ``file``, for errors; ``own`` are the
+    types of the model's own options.
     """
     fields: dict[str, Any] = {}
     options: dict[str, ModelOption] = {}

@@ -106,13 +106,8 @@ def read_json(path: Path) -> dict[str, Any]:
 def read_record(path: Path, kind: type[T], *, cure: str = "restore it from a copy") -> T:
     """Return a JSON file's object as ``kind``: a dataclass, ``TypedDict`` or ``msgspec.Struct``.
 
-    Args:
-        path: the file.
-        kind: what its readers count on; nothing is converted, and further keys are ignored.
-        cure: what the user can do about a file that does not fit.
-
-    Raises:
-        UserError: the file is missing or damaged, or does not fit; the line names file and key.
+    That is what its readers count on: nothing is converted, and further keys are ignored. ``cure``
+    is what the user can do about a file that does not fit; the line names file and key.
     """
     try:
         return msgspec.convert(read_json(path), kind)

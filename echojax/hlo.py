@@ -39,21 +39,13 @@ class Instruction(NamedTuple):
 
 
 class Collective(NamedTuple):
-    """What one collective instruction moves.
-
-    Attributes:
-        name: of the instruction.
-        kind: one of ``COLLECTIVES``.
-        bytes: of its operands, on each device.
-        group: devices that exchange among each other.
-        times: how often a run of the program executes it; ``None`` where a loop does not tell.
-    """
+    """What one collective instruction moves."""
 
     name: str
-    kind: str
-    bytes: int
-    group: int
-    times: int | None
+    kind: str  # one of ``COLLECTIVES``
+    bytes: int  # of its operands, on each device
+    group: int  # devices that exchange among each other
+    times: int | None  # a run of the program executes it; ``None`` where a loop does not tell
 
     @property
     def wire_bytes(self) -> float:

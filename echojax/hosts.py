@@ -23,8 +23,7 @@ def is_main_process() -> bool:
 def on_main_process(read: Callable[..., Any], *args: Any) -> Any:
     """Return on every host what ``read(*args)``, JSON values, returns on the first one.
 
-    Raises:
-        UserError: on every host, where it is raised on the first.
+    A ``UserError`` there is raised on every host.
     """
     if jax.process_count() == 1:
         return read(*args)

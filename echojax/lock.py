@@ -34,19 +34,11 @@ class _Owner(TypedDict):
 
 @contextmanager
 def hold(file: Path, handle: int, doing: str) -> Iterator[None]:
-    """Let no other process do the same meanwhile.
+    """Let no other process do the same meanwhile; it is ``doing`` what errors say.
 
-    On one machine the operating system knows who holds ``handle``. Others, and file systems without
-    such locks, see ``file``, which its owner touches every few seconds.
-
-    Args:
-        file: the lock file; it is there while the lock is held.
-        handle: an open file or folder that stands for what is held.
-        doing: what the owner does, such as "trains in runs/mine".
-
-    Raises:
-        BusyError: a process does it already.
-        UserError: ``file`` is a pipe or a device.
+    ``handle`` is an open file or folder that stands for what is held: on one machine the operating
+    system knows who holds it. Others, and file systems without such locks, see ``file``, which is
+    there while the lock is held and which its owner touches every few seconds.
     """
     boot, pids = _boot_and_process_ids()
     owner = {"host": socket.gethostname(), "pid": os.getpid(), "boot": boot, "pids": pids}

@@ -15,8 +15,7 @@ _PACKAGES = ("echojax", "jax", "jaxlib", "numpy")
 def describe(rivals: list[str]) -> dict[str, Any]:
     """Return device, processor, cores in use and the versions that shape a time.
 
-    Args:
-        rivals: scans of others that are compared; their packages' versions are given too.
+    Where scans of ``rivals`` are compared, their packages' versions are given too.
     """
     device = jax.devices()[0]
     others = ("torch", "mamba-ssm") if rivals else ()

@@ -22,17 +22,11 @@ MEMBER, DATA, MODEL, TIME = "member", "data", "model", "time"
 
 
 class Axes(NamedTuple):
-    """Names of the axes that something is spread over; nothing is on one device.
+    """Names of the axes that something is spread over; nothing is on one device."""
 
-    Attributes:
-        rows: a batch's rows.
-        items: the item table (one of those of the rows).
-        time: the positions of a history.
-    """
-
-    rows: tuple[str, ...] = ()
-    items: str | None = None
-    time: str | None = None
+    rows: tuple[str, ...] = ()  # a batch's rows
+    items: str | None = None  # the item table (one of those of the rows)
+    time: str | None = None  # the positions of a history
 
     @property
     def all(self) -> tuple[str, ...]:
@@ -50,9 +44,6 @@ def make_mesh(
     """Return a mesh of all devices of all processes (or of these), ordered by process.
 
     ``members`` must divide the devices; where there are several, the devices are of one process.
-
-    Raises:
-        UserError: the devices do not divide into so many shards.
     """
     devices = jax.devices() if devices is None else devices
     if len(devices) % (item_shards * sequence_shards):

@@ -33,15 +33,8 @@ def configuration(
 ) -> tuple[Config, Dataset | None]:
     """Return the configuration, and the data set if it is in memory.
 
-    Args:
-        data: as for ``echojax.train``.
-        options: any flags, with underscores.
-        columns: names of those of user, item and time.
-        recipe: as for ``echojax.train``.
-        default_of: returns what is not given.
-
-    Raises:
-        UserError: there is no such option, it cannot have its value, or the data are of no use.
+    ``data`` and ``recipe`` are as for ``echojax.train``, ``options`` any flags, with underscores,
+    ``columns`` the names of those of user, item and time. ``default_of`` returns what is not given.
     """
     roles = zip(("user_column", "item_column", "time_column"), columns, strict=True)
     named = {name: str(column) for name, column in roles if column is not None}
@@ -58,11 +51,7 @@ def configuration(
 
 
 def _options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return options as ``Config`` holds them.
-
-    Raises:
-        UserError: there is no such option, or its value is of another kind.
-    """
+    """Return options as ``Config`` holds them."""
     values = {}
     for name, value in options.items():
         value = os.fspath(value) if isinstance(value, os.PathLike) else value

@@ -19,19 +19,11 @@ _of_files: dict[Path, ModuleType] = {}
 
 
 def load_plugin(plugin: str, *, run: Path | None = None) -> str:
-    """Import a plug-in, once.
+    """Import a plug-in, once; return it, a path as an absolute one.
 
-    Args:
-        plugin: the name of a module that Python finds, from the current folder too, or the path of
-            a ``.py`` file.
-        run: the run folder whose configuration names it.
-
-    Returns:
-        ``plugin``, a path as an absolute one.
-
-    Raises:
-        UserError: it cannot be found, lies in the run folder, is a relative path named by one, or
-            raises an error.
+    It is the name of a module that Python finds, from the current folder too, or the path of a
+    ``.py`` file. A run folder whose configuration names it, ``run``, must not hold it, nor name a
+    relative path.
     """
     by = f"--plugin {plugin}" if run is None else f"--plugin {plugin}, named in {run}/config.json,"
     if "\0" in plugin:

@@ -73,11 +73,7 @@ def check_results(results: object, protocols: object) -> None:
 
 
 def read_results(path: Path) -> dict[str, Any]:
-    """Return what ``results.json`` holds.
-
-    Raises:
-        UserError: it is missing, damaged, or not the results of a run.
-    """
+    """Return what ``results.json`` holds."""
     return _read(path, _Results, "the results of a run", "restore it from a copy")
 
 
@@ -97,11 +93,7 @@ def _scored(part: dict[str, Any], name: str) -> bool:
 
 
 def read_protocols(path: Path) -> dict[str, Any]:
-    """Return what ``protocols.json`` holds.
-
-    Raises:
-        UserError: it is missing, damaged, or does not say how a run was evaluated.
-    """
+    """Return what ``protocols.json`` holds."""
     return _read(path, _Protocols, "how a run was evaluated", "delete it to do without")
 
 

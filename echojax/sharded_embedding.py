@@ -20,13 +20,9 @@ def embedding_lookup(table_CxD: Array, items: Array, axis: str | None) -> tuple[
     gradients added to one array as large as the table, in place. Otherwise each look-up would make
     such an array, and the sum of all, of its own.
 
-    With ``axis`` each device looks the items of all up in its part, and those it has go to whoever
-    asked: the exchange is as large as the result on each device, for the gradient too.
-
-    Args:
-        table_CxD: the table, or this device's part of it.
-        items: item numbers, as many on every device.
-        axis: the mapped axis that the table is spread over (``None``: it is whole).
+    With ``axis``, over which the table is spread, each device looks the items of all, as many of
+    each, up in its part, and those it has go to whoever asked: the exchange is as large as the
+    result on each device, for the gradient too.
     """
     return _rows(table_CxD, items, axis), table_CxD
 

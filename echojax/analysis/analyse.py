@@ -33,32 +33,25 @@ _DIRECTIONS = {"/forward": (1.0, 0.0), "/backward": (0.0, 1.0)}
 
 
 class Analysis(NamedTuple):
-    """What is observed.
+    """What is observed."""
 
-    Attributes:
-        dt_Kx2: the distribution of each Mamba's dt (``DtCounts.distribution``) by its name
-            ("0/forward", ...); empty for other models.
-        mean_dt_E: likewise the mean dt of each channel.
-        attribution: of the target's score to each position. "events" (B, L): to each event's item
-            vector. Of bidirectional models also "events/forward" and "events/backward", where all
-            gradients pass through the forward or the backward Mambas only (with more than one layer
-            some paths take both in turn and are in neither), and all three for "read": what the
-            first layer's Mambas read, after its filter, (B, max_len). There padding may have a
-            share.
-    """
-
+    # The distribution of each Mamba's dt (``DtCounts.distribution``) by its name ("0/forward",
+    # ...); empty for other models.
     dt_Kx2: dict[str, np.ndarray]
-    mean_dt_E: dict[str, np.ndarray]
+    mean_dt_E: dict[str, np.ndarray]  # likewise the mean dt of each channel
+    # Of the target's score to each position. "events" (B, L): to each event's item vector. Of
+    # bidirectional models also "events/forward" and "events/backward", where all gradients pass
+    # through the forward or the backward Mambas only (with more than one layer some paths take both
+    # in turn and are in neither), and all three for "read": what the first layer's Mambas read,
+    # after its filter, (B, max_len). There padding may have a share.
     attribution: dict[str, np.ndarray]
 
 
 def analyse(model: SequenceModel, batch: dict[str, np.ndarray]) -> Analysis:
     """Return what happens in ``model`` when it scores the targets of ``batch``.
 
-    Args:
-        model: any model.
-        batch: ``item_ids`` (B, L), right padded with 0, ``lengths`` and ``targets`` (B,); with gaps
-            ``gaps`` (B, L).
+    This has ``item_ids`` (B, L), right padded with 0, ``lengths`` and ``targets`` (B,); with gaps
+    ``gaps`` (B, L).
     """
     graphdef, params = nnx.split(model)
     found, counts = _observe(graphdef, params, batch, _WHOLE)
@@ -123,11 +116,7 @@ def write_analysis(
     - ``influence/events``, ``influence/events/forward``, ``influence/read/backward`` and so on:
       the attribution by age of the event, (L + 2,) (``Analysis`` and ``by_age``).
 
-    Args:
-        path: the file, written whole or not at all.
-        before: the model with its initial values.
-        after: the same model, trained.
-        examples: a sample of them is scored.
+    A sample of the examples is scored; the file is written whole or not at all.
     """
     batch = sample(examples)
     arrays = {

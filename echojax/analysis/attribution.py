@@ -26,15 +26,8 @@ def own_items(model: SequenceModel, item_ids_BxL: jax.Array, offset_BxLxD: jax.A
     """Make every event an item of its own, with its item's vector and an offset.
 
     A gradient with respect to the offsets is then one by event, whatever the model does with a
-    history (roll it, cut it, append to it).
-
-    Args:
-        model: merged for the traced function at hand; its item table is changed.
-        item_ids_BxL: item numbers, 0 for padding.
-        offset_BxLxD: what is added to the events' vectors.
-
-    Returns:
-        The events' numbers in the new table, (B, L), 0 for padding.
+    history (roll it, cut it, append to it). ``model``, merged for the traced function at hand, gets
+    a table of events; their numbers there are returned, (B, L), 0 for padding.
     """
     table_VxD = model.item_embedding[...]
     event_BxLxD = table_VxD[item_ids_BxL] + offset_BxLxD
@@ -50,19 +43,12 @@ def is_bidirectional(model: SequenceModel) -> bool:
 
 
 def gate_directions(model: SequenceModel, gates: Any, offset_BxLxD: jax.Array) -> list[jax.Array]:
-    """Let gradients through the forward and the backward Mambas as ``gates`` say.
+    """Let gradients through the forward and the backward Mambas as ``gates``, 1 or 0 each, say.
 
     A Mamba's gate holds for the residual around it too, so that in one layer the gradients of both
-    directions sum to the whole one.
-
-    Args:
-        model: a bidirectional one, merged for the traced function at hand; it is changed.
-        gates: 1 or 0 for forward, and for backward.
-        offset_BxLxD: added to what the first layer's Mambas read, after its filter; of ``max_len``
-            positions.
-
-    Returns:
-        A list that gets, when ``model`` encodes, what they read, (B, L, D).
+    directions sum to the whole one. The offset is added to what the first layer's Mambas read,
+    after its filter, at all ``max_len`` positions. The list that is returned gets what they read,
+    (B, L, D), when ``model`` encodes; it is merged for the traced function at hand, and changed.
     """
     for pair in _of_kind(model, BidirectionalMamba):
         pair.norm_forward = _gated(pair.norm_forward, gates[0])

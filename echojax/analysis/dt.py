@@ -56,9 +56,8 @@ def mambas(model: SequenceModel) -> Iterator[tuple[str, Mamba]]:
 def count_dt(model: SequenceModel, lengths_B: jax.Array) -> dict[str, DtCounts]:
     """Return a dictionary that gets each Mamba's dt, by its name, when ``model`` encodes.
 
-    Args:
-        model: merged for the traced function at hand; it is changed.
-        lengths_B: of the histories that it will encode, right padded.
+    It is merged for the traced function at hand, and changed. ``lengths_B`` are of the histories
+    that it will encode, right padded.
     """
     counts: dict[str, DtCounts] = {}
 
@@ -89,14 +88,10 @@ def _count(dt_BxLxE: jax.Array, lengths_B: jax.Array) -> DtCounts:
 
 
 def effective_memory(mean_dt_E: np.ndarray, A_ExN: np.ndarray) -> np.ndarray:
-    """Return the events until what a state holds has decayed to 1/e, (E, N).
+    """Return the events until what a state holds has decayed to 1/e, (E, N); A is negative.
 
     Between two events k and l a state decays by ``exp(A (dt_{k+1} + ... + dt_l))``. With the
     channel's mean dt in place of each, that is 1/e after ``1 / (mean dt x |A|)`` events. Below 1
     the state holds little more than the newest event.
-
-    Args:
-        mean_dt_E: mean dt of each channel.
-        A_ExN: negative decay rates.
     """
     return -1 / (mean_dt_E[:, None] * A_ExN)

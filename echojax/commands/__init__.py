@@ -31,11 +31,7 @@ def main(command: str | None = None) -> None:
 
 
 def _first_word() -> str:
-    """Take the subcommand from the command line; help and completion end the program.
-
-    Raises:
-        UserError: it is none, or not known.
-    """
+    """Take the subcommand from the command line; help and completion end the program."""
     words = sys.argv[1:]
     if not words:
         raise UserError(f"name a command: {', '.join(COMMANDS)} (see echojax --help)")

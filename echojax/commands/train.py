@@ -46,10 +46,8 @@ def flags_type(
 ) -> type:
     """Return the dataclass of the command's flags: each section of ``Config`` is a field.
 
-    Args:
-        default: values of the flags that are not given.
-        own: type and default of the options of the model's own, by name.
-        first: the section before them, of a command that takes more.
+    ``default`` has the values of those that are not given, ``own`` type and default of the model's
+    own options, by name. ``first`` is the section before them, of a command that takes more.
     """
     first = first or FileFlags()
     name = type(first).__name__.removesuffix("Flags").lower()
@@ -93,12 +91,7 @@ Flags = flags_type(Config())
 def read_command_line(words: list[str], *, stored: bool = True) -> Config:
     """Return what the flags say; else --config, --recipe; else the run that goes on, or quickstart.
 
-    Args:
-        words: those of the command line.
-        stored: read the run folder of a run that goes on; only the first host has it.
-
-    Raises:
-        UserError: no such flag, or a value of another kind.
+    Only the first host has the run folder of a run that goes on ``stored``, and reads it.
     """
     resume = stored and "--resume" in words
     return read_flags(words, None, lambda given: default_config(given | {"resume": resume}))[1]
@@ -111,13 +104,8 @@ def read_flags(
 ) -> tuple[Any, Config]:
     """Return the first section of flags, and the configuration that all others make.
 
-    Args:
-        words: those of the command line.
-        first: as for ``flags_type``.
-        default_of: returns what is not given, by the flags that say how the others are read.
-
-    Raises:
-        UserError: no such flag, or a value of another kind.
+    ``first`` is as for ``flags_type``; ``default_of`` returns what is not given, by the flags that
+    say how the others are read.
     """
     file = flag_value("--config", words)
     values = _values_of(Path(file)) if file else {}

@@ -84,10 +84,9 @@ class Batches:
     def __getitem__(self, step: int) -> dict[str, np.ndarray]:
         """Return batch ``step`` (from 0, counted over all epochs).
 
-        Returns:
-            ``item_ids``, ``lengths``, ``targets`` as the examples' ``gather`` gives them, and
-            ``weights`` float32 (B,): 1 for an example, 0 for a row that only fills up. Where they
-            are packed, the same events in fewer rows (``packing.packed``).
+        It has what the examples' ``gather`` gives, and ``weights`` float32 (B,): 1 for an example,
+        0 for a row that only fills up. Where they are packed, it has the same events in fewer rows
+        (``packing.packed``).
         """
         epoch, number = divmod(step, self.per_epoch)
         rows = np.arange(self.rows.start, self.rows.stop)
@@ -141,15 +140,8 @@ def iterate(
 ) -> grain.DatasetIterator:
     """Return an iterator over batches from ``start_step`` on, prepared in the background.
 
-    Args:
-        source: What to take them from.
-        start_step: First batch.
-        stop_step: Batch to stop before.
-        workers: Processes that make batches; 0 makes them in a thread of this one.
-        prefetch: How many batches to hold ready (for each worker).
-
-    Returns:
-        A grain iterator; ``close()`` stops its thread or processes.
+    ``workers`` are processes that make batches; 0 makes them in a thread of this one. Each holds
+    ``prefetch`` batches ready. ``close()`` of the iterator stops its thread or processes.
     """
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=prefetch)
     steps = grain.MapDataset.range(start_step, stop_step).map(source.__getitem__)
@@ -187,9 +179,6 @@ def batches(
     """Return shuffled batches of ``examples``.
 
     ``rows`` (``None``: all) and ``pack`` (only for ``Windows``) are those of ``Batches``.
-
-    Raises:
-        UserError: ``batch_size`` is below 1 or ``seed`` negative.
     """
     if batch_size < 1:
         raise UserError(f"--batch-size {batch_size}: must be at least 1")

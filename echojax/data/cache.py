@@ -23,11 +23,7 @@ def cache_path(name: str, **identity: Any) -> Path:
 
 
 def save(dataset: Dataset, path: Path) -> None:
-    """Write a data set under a temporary name, then rename it.
-
-    Raises:
-        OSError: The folder cannot be written.
-    """
+    """Write a data set under a temporary name, then rename it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     arrays = {name: getattr(dataset, name) for name in _ARRAYS}
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -41,12 +37,7 @@ def save(dataset: Dataset, path: Path) -> None:
 
 
 def load(name: str, path: Path) -> Dataset:
-    """Read a data set.
-
-    Raises:
-        OSError: The file does not exist or cannot be read.
-        ValueError: It is not what ``save`` wrote.
-    """
+    """Read a data set; ``ValueError`` where it is not what ``save`` wrote."""
     archive = load_arrays(path)
     if not archive.keys() >= {*_ARRAYS, "fingerprint"}:
         raise ValueError("an array is missing")

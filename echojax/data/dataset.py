@@ -150,21 +150,14 @@ def prepare(
 ) -> Dataset:
     """Order events by user and time, drop what the k-core drops, number the rest.
 
-    Args:
-        name: The data set's name.
-        events: Columns ``user`` and ``item``, and ``time`` (numbers) unless the order of rows is
-            the order of events. Ids are numbered by first appearance, those of an Enum in its
-            order.
-        k_core: Keep users and items with at least this many events each, iterated until nothing
-            changes; 0 or 1 keeps all.
-        duplicates: What to do when a user meets an item again: ``keep`` all events, as RecBole
-            does, or only the ``first`` or ``last``.
-        time_precision: ``exact``, or ``float32``: times are rounded to it, as RecBole does.
-        ties: How a user's events of one time are ordered: ``file``, as the rows are, or
-            ``random:SEED``.
+    Events have columns ``user`` and ``item``, and ``time`` (numbers) unless the order of rows is
+    the order of events. Ids are numbered by first appearance, those of an Enum in its order.
 
-    Raises:
-        UserError: Fewer than two users or items are left, or there are no times to order by.
+    Users and items stay with at least ``k_core`` events each, iterated until nothing changes; 0 or
+    1 keeps all. Of items that a user meets again, ``duplicates`` keeps all events (``keep``), as
+    RecBole does, or only the ``first`` or ``last``. ``time_precision`` is ``exact``, or
+    ``float32``, to which RecBole rounds times. A user's events of one time are ordered by ``ties``:
+    ``file``, as the rows are, or ``random:SEED``.
     """
     if not isinstance(k_core, int | np.integer) or k_core < 0:
         raise UserError(f"--k-core {k_core!r:.40}: must be a whole number of at least 0")

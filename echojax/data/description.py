@@ -63,10 +63,8 @@ def describe(
 ) -> Description:
     """Read a data set and say what it is; the arguments are those of ``load_dataset``.
 
-    Rows without user or item are left out, and counted in a note.
-
-    Raises:
-        UserError: As ``load_dataset`` does, but not where the k-core leaves too little.
+    Rows without user or item are left out, and counted in a note. It is no error where the k-core
+    leaves too little.
     """
     check_order(time_precision, ties)
     name, files = find_files(name, data_path=data_path, data_dir=data_dir, columns=columns)

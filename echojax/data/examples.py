@@ -33,15 +33,11 @@ class Examples:
         return np.minimum(self.target_M - self.start_M, self.max_len)
 
     def gather(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """Return examples as arrays.
+        """Return examples, by their numbers, as arrays.
 
-        Args:
-            indices: int (B,) example numbers.
-
-        Returns:
-            ``item_ids`` int32 (B, L), the newest L items before the target, oldest first,
-            right-padded with 0; ``lengths`` int32 (B,); ``targets`` int32 (B,); with gaps ``gaps``
-            float32 (B, L) too, 0 at the first item shown.
+        ``item_ids`` int32 (B, L) are the newest L items before the target, oldest first,
+        right-padded with 0; ``lengths`` int32 (B,); ``targets`` int32 (B,); with gaps ``gaps``
+        float32 (B, L) too, 0 at the first item shown.
         """
         target_B = self.target_M[indices]
         lengths_B = np.minimum(target_B - self.start_M[indices], self.max_len)
@@ -58,14 +54,10 @@ class Examples:
         }
 
     def histories(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return everything before the targets, not cut to ``max_len``.
+        """Return everything before the targets of examples, not cut to ``max_len``.
 
-        Args:
-            indices: int (B,) example numbers.
-
-        Returns:
-            ``items`` int32 and ``offsets`` int64 (B+1,): the items that example b's user met
-            before its target are ``items[offsets[b]:offsets[b+1]]``.
+        The items, int32, that example b's user met before its target are
+        ``items[offsets[b]:offsets[b+1]]``; ``offsets`` are int64 (B+1,).
         """
         start_B = self.start_M[indices]
         lengths_B = self.target_M[indices] - start_B
@@ -97,14 +89,10 @@ class Windows:
         return int(self.lengths_M.sum())
 
     def gather(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """Return stretches as arrays.
+        """Return stretches, by their numbers, as arrays.
 
-        Args:
-            indices: int (B,) stretch numbers.
-
-        Returns:
-            ``item_ids`` and ``targets`` int32 (B, L), the second one step ahead of the first,
-            right-padded with 0; ``lengths`` int32 (B,); with gaps ``gaps`` as ``Examples.gather``.
+        ``item_ids`` and ``targets`` int32 (B, L), the second one step ahead of the first,
+        right-padded with 0; ``lengths`` int32 (B,); with gaps ``gaps`` as ``Examples.gather``.
         """
         columns_L = np.arange(self.max_len)
         lengths_B = self.lengths_M[indices]

@@ -24,17 +24,11 @@ _NPY, _NPZ = b"\x93NUMPY", b"PK\x03\x04"
 
 
 class ItemVectors(NamedTuple):
-    """Vectors of N items.
+    """Vectors of N items."""
 
-    Attributes:
-        ids_N: the items' ids, str.
-        vectors_NxF: float32.
-        trained: how many of them, the first ones, occur in training; 0 where that is not known.
-    """
-
-    ids_N: np.ndarray
-    vectors_NxF: np.ndarray
-    trained: int = 0
+    ids_N: np.ndarray  # the items' ids, str
+    vectors_NxF: np.ndarray  # float32
+    trained: int = 0  # how many, the first ones, occur in training; 0 where that is not known
 
     @property
     def vectors_VxF(self) -> np.ndarray:  # noqa: N802

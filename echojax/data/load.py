@@ -54,25 +54,16 @@ def load_dataset(
 ) -> Dataset:
     """Find or fetch, read and prepare a data set; what was prepared once is read from a cache.
 
-    Args:
-        name: A name in ``DATASETS``; not used when ``data_path`` is given.
-        data_path: A file of the user's own, in one of ``FORMATS``, plain or gzip; or several of
-            one layout, a pattern such as ``log-*.csv``, or a folder of such files.
-        data_dir: Where named data sets are looked for first, and downloaded to; then
-            ``$ECHOJAX_DATA``, then the user's cache folder.
-        columns: The format of ``data_path``, which columns are used, and how they are read.
-        items_path: A table of the items, with their titles; by default they are looked for where
-            the data lies.
-        title_column: The titles' column there, where it has no usual name; several between commas
-            are joined.
-        k_core: Keep users and items with at least this many interactions each (iterated).
-        duplicates: ``keep``, ``first`` or ``last``: what to do with repeated items of a user.
-        time_precision: ``exact`` or ``float32``: what times are rounded to (see ``prepare``).
-        ties: ``file`` or ``random:SEED``: the order of a user's events of one time.
-        seed: Determines the generated data set.
+    It has a name in ``DATASETS``, or is ``data_path``: a file of the user's own, in one of
+    ``FORMATS``, plain or gzip; or several of one layout, a pattern such as ``log-*.csv``, or a
+    folder of such files. ``columns`` say how that is read. Named data sets are looked for in
+    ``data_dir`` first, and downloaded to it; then in ``$ECHOJAX_DATA``, then in the user's cache
+    folder.
 
-    Raises:
-        UserError: Anything wrong with names, files or what is in them.
+    ``items_path`` is a table of the items, with their titles in ``title_column`` (several between
+    commas are joined); by default they are looked for where the data lies. ``k_core``,
+    ``duplicates``, ``time_precision`` and ``ties`` are those of ``prepare``; ``seed`` determines
+    the generated data set.
     """
     check_order(time_precision, ties)
     options = _Options(k_core, duplicates, time_precision, ties)

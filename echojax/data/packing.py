@@ -8,13 +8,10 @@ import numpy as np
 def packed(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return a batch of windows with the same events in as few rows, one history after another.
 
-    Args:
-        batch: of ``Windows.gather``, with ``weights`` (B,). Rows of weight 0 are left out.
-
-    Returns:
-        the arrays of the same shapes, and ``segment_ids`` int32 (B, L): which row of ``batch`` the
-        event is of, counted from 1; 0 for padding. ``lengths`` are the events in each row. Rows
-        that nothing is in come last and have length and weight 0.
+    The batch is of ``Windows.gather``, with ``weights`` (B,); rows of weight 0 are left out. The
+    arrays are of the same shapes, and there are ``segment_ids`` int32 (B, L): which row of
+    ``batch`` the event is of, counted from 1; 0 for padding. ``lengths`` are the events in each
+    row. Rows that nothing is in come last and have length and weight 0.
     """
     lengths_B = np.where(batch["weights"] > 0, batch["lengths"], 0)
     rows, max_len = batch["item_ids"].shape

@@ -60,9 +60,6 @@ def global_time_split(
     between the two, to testing at or after the second; its history is all of the user's earlier
     events. No training target is later than any target of validation or testing, which
     leave-one-out does not promise.
-
-    Raises:
-        UserError: The source has no times, or a part has no example.
     """
     if dataset.fingerprint.get("time") == "position":
         raise UserError(
@@ -95,9 +92,6 @@ def cold_items_split(dataset: Dataset, max_len: int, share: float = 0.1, seed: i
     and histories know nothing of them. Of what remains every user's last item is for testing and
     the last but one for validation. Besides, the last event with one of the items drawn is a test
     target, after the user's remaining events before it.
-
-    Raises:
-        UserError: A part has no example, or no user has met an item drawn after another one.
     """
     items = dataset.num_items - 1
     rng = np.random.default_rng(seed)

@@ -103,14 +103,10 @@ class Synthetic:
         return np.where(chosen_U == 2, genre_U * self.genre_size + member_U, items_U)
 
     def optimum(self, examples: Examples, indices: np.ndarray) -> np.ndarray:
-        """Return the exact distribution of the next item given all items before it.
+        """Return the exact distribution of the next item given all items before it, float64 (B, V).
 
-        Args:
-            examples: Examples of this generator's data set.
-            indices: int (B,) example numbers.
-
-        Returns:
-            float64 (B, V); the column of padding is 0, every row sums to 1.
+        ``examples`` are of this generator's data set. The column of padding is 0, every row sums to
+        1.
         """
         items, offsets = examples.histories(indices)
         lengths_B = np.diff(offsets)

@@ -31,13 +31,8 @@ def item_titles(
 ) -> dict[str, str]:
     """Return titles by item id, with the year where it is known; empty where there are none.
 
-    Args:
-        name: The data set's name; not used when ``data_path`` is given.
-        data_path: A file of interactions; NAME.item (or .item.gz) next to NAME.inter is read.
-        data_dir: Where named data sets are looked for first, as by ``load_dataset``.
-
-    Raises:
-        UserError: There is such a file, and it cannot be read.
+    They are those of a named data set, looked for as by ``load_dataset``, or of a file of
+    interactions, beside whose NAME.inter NAME.item (or .item.gz) is read.
     """
     for file in _places(name, data_path, data_dir):
         if file.path.is_file():

@@ -37,13 +37,10 @@ def rank_in_scores(
     *,
     top: int = TOP,
 ) -> Ranked:
-    """Rank targets in dense scores.
+    """Rank targets in dense scores, which are not changed; column 0 is padding.
 
-    Args:
-        scores_BxV: any float dtype, column 0 is padding. Not changed.
-        targets_B: item numbers.
-        excluded_BxS: items that are no candidates, padded with 0; a target stays one.
-        top: how many of the best items are kept.
+    Excluded items, padded with 0, are no candidates, but a target stays one. ``top`` is how many of
+    the best items are kept.
     """
     rank_B, out_BxV = _ranks(scores_BxV, targets_B, excluded_BxS)
     return Ranked(rank_B, _top(np.where(out_BxV, -np.inf, scores_BxV), top))

@@ -200,8 +200,8 @@ def measure(
 ) -> dict[str, Any]:
     """Return metrics by their full names, JSON-able; arguments are those of ``summarise``.
 
-    Returns:
-        each metric; ``interval``: of those that are means over examples; ``examples``.
+    ``interval`` has those of the metrics that are means over examples, of which there are
+    ``examples``.
     """
     values: dict[str, float] = {}
     for k in sorted({cutoff_of(name) for name in names if _of_lists(name)}):
@@ -233,16 +233,10 @@ def _of_lists(name: str) -> bool:
 def summarise(ranked: Ranked, examples: Examples, popularity_V: np.ndarray) -> dict[str, Any]:
     """Return the results of one evaluation, JSON-able.
 
-    Args:
-        ranked: ranks and recommended items of the examples.
-        examples: what was ranked.
-        popularity_V: training interactions of each item.
-
-    Returns:
-        each metric's mean; ``interval``: its 95 % bootstrap interval over users; ``examples``;
-        those of ``list_metrics`` at 10; ``ece``: the calibration error of the first item's softmax
-        probability, where there is one; ``by_length``: HR@10 and NDCG@10 with intervals by the
-        length of the history.
+    They are each metric's mean; ``interval``: its 95 % bootstrap interval over users; ``examples``;
+    those of ``list_metrics`` at 10; ``ece``: the calibration error of the first item's softmax
+    probability, where there is one; ``by_length``: HR@10 and NDCG@10 with intervals by the length
+    of the history. ``popularity_V`` are the training interactions of each item.
     """
     names = named_metrics()
     calibration = [] if ranked.confidence_M is None else [ECE]

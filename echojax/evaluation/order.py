@@ -53,9 +53,8 @@ class Certificate(msgspec.Struct):
 def certify(prepared: Callable[..., Dataset]) -> Certificate:
     """Return what orders make of a data set, and how two models that only count score in each.
 
-    Args:
-        prepared: returns the data set as it is used, or in the order that its arguments
-            ``time_precision`` and ``ties`` say.
+    ``prepared`` returns the data set as it is used, or in the order that its arguments
+    ``time_precision`` and ``ties`` say.
     """
     exact = prepared(time_precision="exact", ties="file")
     tests = leave_one_out(exact, _SHOWN).test

@@ -78,19 +78,16 @@ def make_ranker(
 ) -> Ranker:
     """Return a jitted ``rank(params, item_ids_BxL, lengths_B, targets_B, excluded_BxS, ...)``.
 
-    Args:
-        encode: pure ``(params, item_ids_BxL, lengths_B, *gaps_BxL) -> user_BxD``.
-        items: pure ``params -> item_VxD``, or a device's part of it; the scores are
-            ``user @ item.T`` in float32.
-        num_items: V; rows after it only fill up (``None``: there are none).
-        top: K, how many of the best items are kept.
-        tile: items scored at once; memory is (B, tile) and does not grow with the item set.
-        mesh: the devices that the histories, and the items, are spread over (``None``: one). Every
-            device gets all results.
+    ``encode`` is pure, ``(params, item_ids_BxL, lengths_B, *gaps_BxL) -> user_BxD``, and so is
+    ``items``, ``params -> item_VxD``, or a device's part of it; the scores are ``user @ item.T`` in
+    float32. Rows after the first ``num_items`` only fill up (``None``: there are none). K, ``top``,
+    of the best items are kept. ``tile`` items are scored at once: memory is (B, tile) and does not
+    grow with the item set. Histories and items are spread over ``mesh`` (``None``: one device), and
+    every device gets all results.
 
     ``excluded_BxS`` holds items that are no candidates, padded with 0; after it come ``gaps_BxL``
-    where the model reads the times between events. The result is
-    ``(rank_B, top_BxK, confidence_B)``, as in ``Ranked``.
+    where the model reads the times between events. The result is ``(rank_B, top_BxK,
+    confidence_B)``, as in ``Ranked``.
     """
     mesh = mesh or one_device()
     axes = axes_of(mesh)
@@ -188,13 +185,8 @@ def rank_examples(
 ) -> Ranked:
     """Rank every example's target with a function from ``make_ranker``.
 
-    Args:
-        ranker: what ``make_ranker`` returned.
-        params: its first argument.
-        examples: M examples.
-        batch_size: histories ranked at once; the last batch is filled up, not compiled anew.
-        exclude_seen: leave items of the history out of the ranking.
-        mesh: the ranker's; of each batch this process makes the rows of its own devices.
+    The last batch is filled up, not compiled anew. ``mesh`` is the ranker's; of each batch this
+    process makes the rows of its own devices.
     """
     mesh = mesh or one_device()
     batch_size, mine, results = padded_rows(batch_size, mesh), local_rows(batch_size, mesh), []

@@ -18,14 +18,8 @@ def bootstrap_intervals(
 ) -> np.ndarray:
     """Return 95 % percentile intervals of the means over examples, (F, 2) float64.
 
-    Users are drawn with replacement, each with all its examples (a cluster bootstrap): where
-    users have one example each this is the ordinary one.
-
-    Args:
-        values_MxF: one row an example, one column a metric.
-        user_M: the example's user.
-        resamples: how often users are drawn.
-        seed: of the draws.
+    A row is an example, a column a metric. Users are drawn with replacement, each with all its
+    examples (a cluster bootstrap): where users have one example each this is the ordinary one.
     """
     means = resampled_means(values_MxF, user_M, resamples=resamples, seed=seed)
     return np.quantile(means, [0.025, 0.975], axis=0).T
@@ -38,18 +32,11 @@ def paired_difference(
     *,
     resamples: int = 10_000,
 ) -> dict[str, float]:
-    """Compare one metric of two models on the same examples.
+    """Compare one metric of two models on the same examples, from its value of each.
 
-    Args:
-        ours_M: the metric of each example under one model.
-        theirs_M: under the other.
-        user_M: the example's user.
-        resamples: of the bootstrap and of the permutation test.
-
-    Returns:
-        ``difference`` of the means (ours - theirs), its 95 % interval ``low`` and ``high`` by the
-        bootstrap over users, and ``p``, two-sided, of a permutation test that swaps the two
-        models' results of a user at random.
+    Returns ``difference`` of the means (ours - theirs), its 95 % interval ``low`` and ``high`` by
+    the bootstrap over users, and ``p``, two-sided, of a permutation test that swaps the two models'
+    results of a user at random.
     """
     gain_M = np.asarray(ours_M, np.float64) - theirs_M
     low, high = bootstrap_intervals(gain_M[:, None], user_M, resamples=resamples)[0]

@@ -116,20 +116,12 @@ def top_k(
     """Return the k items of the largest ``user @ item.T``, and these scores in float32.
 
     Pure, to be called under ``jax.jit``; besides its inputs it needs memory for (B, tile) scores.
+    They are (B, k), in falling order of score, equal ones by number; item 0 with score minus
+    infinity where there are fewer than k. Row 0 of the items' vectors is padding, and so are those
+    from ``num_items`` on; ``excluded_BxS`` must not be returned either, int32, padded with 0.
 
-    Args:
-        user_BxD: what histories were encoded as.
-        item_VxD: the items' vectors; row 0 is padding and never returned.
-        excluded_BxS: items that must not be returned, int32, padded with 0.
-        num_items: rows of ``item_VxD`` from here on are padding too.
-        k: how many.
-        recall: take a tile's best by ``lax.approx_max_k``, which is to find this share of them;
-            ``None`` is exact. Only TPUs gain time by it; a CPU gives the exact answer anyway.
-        tile: items scored at once.
-
-    Returns:
-        Scores and items, (B, k), in falling order of score, equal ones by number; item 0 with
-        score minus infinity where there are fewer than k.
+    ``recall`` takes a tile's best by ``lax.approx_max_k``, which is to find this share of them;
+    ``None`` is exact. Only TPUs gain time by it; a CPU gives the exact answer anyway.
     """
     tile = min(tile, item_VxD.shape[0])
 

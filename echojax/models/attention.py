@@ -117,14 +117,8 @@ class CachedAttention(nnx.Module):
 class SelfAttention(CachedAttention):
     """``LayerNorm(dropout(out(softmax(q k^T / sqrt(D / heads)) v)) + x)``.
 
-    Args:
-        d_model: D.
-        heads: how many; must divide ``d_model``.
-        causal: whether a position sees none after it.
-        dropout: rate.
-        time_gaps: add a ``TimeBias`` to the scores; with ``causal`` only.
-        kernel_init: draws the initial weights.
-        rngs: streams of random keys for the initial parameters.
+    With ``causal`` a position sees none after it; only then may a ``TimeBias`` be added to the
+    scores (``time_gaps``).
     """
 
     def __init__(

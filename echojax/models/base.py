@@ -83,8 +83,7 @@ class SequenceModel(TimeSharded):
     def times(self, gaps_BxL: Array | None) -> dict[str, Array]:
         """Return gaps as the argument of a method; nothing for a model that reads none.
 
-        Raises:
-            ValueError: the model reads gaps and there are none, or the reverse.
+        Gaps where it reads none, or the reverse, are a ``ValueError``.
         """
         if self.time_gaps != (gaps_BxL is not None):
             wants = "reads the times between events" if self.time_gaps else "reads no times"

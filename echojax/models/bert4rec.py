@@ -74,11 +74,7 @@ class BERT4Rec(TransformerModel):
     ) -> Array:
         """Return what is known of each position when some items are hidden, (B, L, D + 1).
 
-        Args:
-            x_BxLxD: the items' vectors.
-            lengths_B: items in each row, hidden ones included.
-            hidden_BxL: booleans, which items no vector may tell.
-            dropout_keys: a random key a row while training, (B,); ``None`` switches dropout off.
+        These, booleans in ``hidden_BxL``, no vector may tell; lengths count them.
         """
         x_BxLxD = self._hide(x_BxLxD, hidden_BxL)
         return self.read_all(x_BxLxD, lengths_B, dropout_keys=dropout_keys)

@@ -11,15 +11,9 @@ from echojax.models.layers import uniform_within
 class GRU(nnx.Module):
     """One recurrent layer from the first position to the last, starting at zero.
 
-    With ``[xr, xz, xn] = x W_x + b_x`` and ``[hr, hz, hn] = h W_h + b_h`` the next state is
-    ``(1 - z) n + z h``, where ``r = sigmoid(xr + hr)``, ``z = sigmoid(xz + hz)`` and
+    With ``[xr, xz, xn] = x W_x + b_x`` and ``[hr, hz, hn] = h W_h + b_h`` the next state, of H
+    numbers, is ``(1 - z) n + z h``, where ``r = sigmoid(xr + hr)``, ``z = sigmoid(xz + hz)`` and
     ``n = tanh(xn + r hn)``.
-
-    Args:
-        inputs: size of x.
-        hidden_size: H, size of the state.
-        use_bias: whether there are ``b_x`` and ``b_h``.
-        rngs: streams of random keys for the initial parameters.
     """
 
     def __init__(self, inputs: int, hidden_size: int, *, use_bias: bool = True, rngs: nnx.Rngs):

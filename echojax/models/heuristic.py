@@ -17,12 +17,7 @@ _SIMILARITIES = 2**24  # computed at once
 
 
 class HeuristicModel(ABC):
-    """Fitted by one pass over the training part; every instance is ready to score.
-
-    Args:
-        train: the training examples.
-        num_items: V, with padding as item 0.
-    """
+    """Fitted by one pass over the training part; every instance is ready to score V items."""
 
     def __init__(self, train: Examples, num_items: int):
         self.num_items = num_items
@@ -30,12 +25,8 @@ class HeuristicModel(ABC):
     def scores(self, item_ids_BxL: np.ndarray, lengths_B: np.ndarray) -> np.ndarray:
         """Return the scores of every item as the next one, float64 (B, V).
 
-        Args:
-            item_ids_BxL: histories, oldest item first, right padded with 0.
-            lengths_B: items in each row, at least 1.
-
-        Raises:
-            ValueError: an item's number is not below V, or a length is not among 1..L.
+        Histories have the oldest item first and are right padded with 0; lengths are at least 1.
+        Numbers that mean nothing are a ``ValueError``.
         """
         check_histories(item_ids_BxL, lengths_B, self.num_items)
         return self._scores(item_ids_BxL, lengths_B)
@@ -127,15 +118,9 @@ class ItemKNN(HeuristicModel):
 class LaggedCount(HeuristicModel):
     """Scores items by how often they came soon after the newest ones in training.
 
-    The score of t is the sum over lags j = 1..J of ``count(h_j, t) / (j n(h_j)^a)``: h_j is the
-    j-th newest item of the history, ``count(h, t)`` how often t was among the next J events after
-    h, and n(h) how often h occurs. Popularity breaks ties.
-
-    Args:
-        train: the training examples.
-        num_items: V, with padding as item 0.
-        lags: J.
-        damping: a.
+    The score of t is the sum over lags j = 1..J, ``lags``, of ``count(h_j, t) / (j n(h_j)^a)``: h_j
+    is the j-th newest item of the history, ``count(h, t)`` how often t was among the next J events
+    after h, n(h) how often h occurs, and a the ``damping``. Popularity breaks ties.
     """
 
     def __init__(self, train: Examples, num_items: int, *, lags: int = 4, damping: float = 0.5):

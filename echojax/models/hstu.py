@@ -27,17 +27,9 @@ class HSTULayer(CachedAttention):
 
     ``A = silu(Q K^T + bias) / max_len`` for the items read so far and 0 for later ones; the bias is
     that of the distance between two positions, the same for all heads, with ``time_gaps`` plus that
-    of the time between them (``TimeBias``). As in their code both layer
-    normalisations are without scale and bias, and A is divided by the window's length whatever
-    the history's.
-
-    Args:
-        d_model: D, the size of U, V, Q and K together over all heads.
-        heads: how many; must divide ``d_model``.
-        dropout: rate.
-        max_len: the window's length.
-        time_gaps: read the times between events.
-        rngs: streams of random keys for the initial parameters.
+    of the time between them (``TimeBias``). As in their code both layer normalisations are without
+    scale and bias, and A is divided by the window's length whatever the history's. ``d_model`` is
+    the size of U, V, Q and K together over all heads.
     """
 
     def __init__(

@@ -32,13 +32,9 @@ def dropout(x: Array, rate: float | Array, keys_B: Keys, time_axis: str | None =
     A row's mask depends on its own key only, so it is the same whatever other rows are computed
     with it: in microbatches, on another number of devices, or among other seeds.
 
-    Args:
-        x: (B, ...), any floating dtype (kept).
-        rate: probability in [0, 1) that an element is dropped, to 16 bits. It may be traced: then
-            one program serves all rates.
-        keys_B: a JAX random key a row, or ``None`` for none.
-        time_axis: the mapped axis of whose positions x (B, L, D) has this device's shard: it gets
-            its part of the whole's mask.
+    The rate, in [0, 1), counts to 16 bits. It may be traced: then one program serves all rates.
+    Where a mapped ``time_axis`` gives this device a shard of the positions of x (B, L, D), it gets
+    its part of the whole's mask.
     """
     traced = isinstance(rate, Array)
     if keys_B is None or (not traced and rate == 0.0):
@@ -102,11 +98,7 @@ class PositionEmbedding(nnx.Module):
 class FeedForward(TimeSharded):
     """``LayerNorm(dropout(w_2(dropout(gelu(w_1 x)))) + x)``, four times as wide inside.
 
-    Args:
-        d_model: D.
-        dropout: rate after the residual branch.
-        inner_dropout: rate between the two linear maps.
-        rngs: streams of random keys for the initial parameters.
+    ``dropout`` is after the residual branch, ``inner_dropout`` between the two linear maps.
     """
 
     def __init__(self, d_model: int, *, dropout: float, inner_dropout: float = 0.0, rngs: nnx.Rngs):

@@ -30,15 +30,10 @@ from selective_scan import (
 
 
 class MambaState(NamedTuple):
-    """Of the events so far, in time order.
+    """Of the events so far, in time order."""
 
-    Attributes:
-        conv_state_BxTxE: what the convolution reads again, the newest ``d_conv - 1`` inputs.
-        ssm_state_BxExN: the scan's state, float32 or float64.
-    """
-
-    conv_state_BxTxE: Array
-    ssm_state_BxExN: Array
+    conv_state_BxTxE: Array  # what the convolution reads again, the newest ``d_conv - 1`` inputs
+    ssm_state_BxExN: Array  # the scan's, float32 or float64
 
 
 class ReverseScanState(NamedTuple):
@@ -48,47 +43,32 @@ class ReverseScanState(NamedTuple):
     at the first position is ``sum_l exp(A S_l) dt_l B_l u_l``, so one event adds terms and decays
     none. Of the terms only those of the newest ``d_conv - 1`` positions still change: their
     convolution reads later events.
-
-    Attributes:
-        ssm_state_BxExN: the sum over the positions that are settled, float32 or float64.
-        elapsed_BxE: the sum of their time steps.
-        conv_state_BxTxE: the convolution's inputs at the others.
-        first_BxKxE: the convolution's inputs at the first ``d_conv`` positions.
-        z_BxE: the gate at the first position.
-        count_B: events so far, int32.
-        gaps_BxT: of the newest ``d_conv - 1`` positions; ``None`` where no gaps are read.
     """
 
-    ssm_state_BxExN: Array
-    elapsed_BxE: Array
-    conv_state_BxTxE: Array
-    first_BxKxE: Array
-    z_BxE: Array
-    count_B: Array
-    gaps_BxT: Array | None
+    ssm_state_BxExN: Array  # the sum over the positions that are settled, float32 or float64
+    elapsed_BxE: Array  # the sum of their time steps
+    conv_state_BxTxE: Array  # the convolution's inputs at the others
+    first_BxKxE: Array  # the convolution's inputs at the first ``d_conv`` positions
+    z_BxE: Array  # the gate at the first position
+    count_B: Array  # events so far, int32
+    gaps_BxT: Array | None  # of the newest ``d_conv - 1`` positions, where gaps are read
 
 
 class Mamba(TimeSharded):
     """Project in, convolve over time, scan, gate, project out.
 
-    With ``[x, z] = in_proj(input)``, ``x = silu(conv(x))``, ``[dt, B, C] = x_proj(x)`` and
-    ``delta = dt_proj(dt)`` the output is ``out_proj(scan(x, delta, A, B, C, D) * silu(z))``.
+    With ``[x, z] = in_proj(input)``, ``x = silu(conv(x))``, ``[dt, B, C] = x_proj(x)`` and ``delta
+    = dt_proj(dt)`` the output is ``out_proj(scan(x, delta, A, B, C, D) * silu(z))``. There are N,
+    ``d_state``, states a channel, ``d_conv`` taps of the causal depthwise convolution, and E =
+    ``expand`` * D inner channels. With ``time_step_init`` the time steps start log-uniform in
+    0.001..0.1, as Mamba's do; otherwise at softplus(0) = 0.69, as the authors' global
+    re-initialisation leaves them. ``scan`` is one of ``selective_scan.implementations()``.
 
     With ``time_gaps`` a position's ``delta`` has ``w`` times its log gap added to it, with a
-    learned ``w`` a channel that starts at 0: a small time step is then multiplied by
-    ``(1 + gap / unit) ** w``. (SS4Rec, arXiv 2502.08132, has time steps of the interval alone.) A
-    state decays on its way to a position, so forward that is the time since the event before, and
-    in reverse that to the event after; that of the newest event nobody knows yet, and it is 0.
-
-    Args:
-        d_model: D, the model dimension.
-        d_state: N, states a channel.
-        d_conv: taps of the causal depthwise convolution.
-        expand: E = expand * D inner channels.
-        time_step_init: start the time steps log-uniform in 0.001..0.1, as Mamba does; otherwise
-            at softplus(0) = 0.69, as the authors' global re-initialisation leaves them.
-        scan: which implementation of the selective scan (``selective_scan.implementations()``).
-        time_gaps: read the times between events.
+    learned ``w`` a channel that starts at 0: a small time step is then multiplied by ``(1 + gap /
+    unit) ** w``. (SS4Rec, arXiv 2502.08132, has time steps of the interval alone.) A state decays
+    on its way to a position, so forward that is the time since the event before, and in reverse
+    that to the event after; that of the newest event nobody knows yet, and it is 0.
     """
 
     def __init__(
@@ -134,15 +114,12 @@ class Mamba(TimeSharded):
         segment_ids_BxL: Array | None = None,
         reverse: bool = False,
     ) -> Array:
-        """Return the block's output at every position, (B, L, D).
+        """Return the block's output at every position of right padded inputs, (B, L, D).
 
-        Args:
-            x_BxLxD: input, right padded.
-            lengths_B: where given, positions past the length are neither read nor written (0).
-            gaps_BxL: with ``time_gaps``, each position's log gap.
-            segment_ids_BxL: where given, of packed rows: integers, one number for each history in
-                a row, which is computed as if it stood alone.
-            reverse: run from the last position to the first.
+        Where there are lengths, positions past them are neither read nor written (0). With
+        ``time_gaps`` the gaps are each position's log gap. Segment ids are those of packed rows:
+        integers, one number for each history in a row, which is computed as if it stood alone. In
+        reverse it runs from the last position to the first.
         """
         if lengths_B is not None:
             lengths_B = within(lengths_B, x_BxLxD.shape[1], self.time_axis)

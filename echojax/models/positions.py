@@ -53,10 +53,7 @@ def whole_length(length: int, axis: str | None) -> int:
 def neighbours(x_BxLxD: Array, count: int, axis: str | None, *, reverse: bool) -> Array:
     """Return the ``count`` positions before this shard (after it if reverse), (B, count, D).
 
-    Where there are none they are 0.
-
-    Raises:
-        ValueError: a shard has fewer positions.
+    Where there are none they are 0; a shard has as many itself.
     """
     batch, length, d_model = x_BxLxD.shape
     if axis is None:

@@ -26,15 +26,10 @@ _NO_STEP = 2**32 - 2  # steps fold their number into the same key; none comes th
 
 
 class Projection(NamedTuple):
-    """How a model's parameters have the projection among them.
+    """How a model's parameters have the projection among them."""
 
-    Attributes:
-        vector_size: F.
-        replace: it takes the place of the id embedding.
-    """
-
-    vector_size: int
-    replace: bool = False
+    vector_size: int  # F
+    replace: bool = False  # it takes the place of the id embedding
 
 
 def projection_of(config: Config, vectors: ItemVectors | None) -> Projection | None:
@@ -68,14 +63,11 @@ def complete(params: nnx.State, vectors: ItemVectors | None) -> nnx.State:
 
 
 def folded(params: nnx.State, vectors: nnx.State) -> nnx.State:
-    """Return a model's own parameters from those that are trained.
+    """Return a model's own parameters from those that are trained, of ``with_projection``.
 
-    The item table is ``vectors @ item_projection``, with the id embedding added where there is
-    one. Items past the last that was trained have no row of any parameter: theirs are 0.
-
-    Args:
-        params: from ``with_projection``.
-        vectors: from ``as_params``, (V, F); or a device's part of both.
+    The item table is ``vectors @ item_projection``, with the id embedding added where there is one;
+    the vectors, (V, F), are from ``as_params``, or all is a device's part. Items past the last that
+    was trained have no row of any parameter: theirs are 0.
     """
     plain = dict(params)
     vectors_VxF = vectors["item_vectors"][...]

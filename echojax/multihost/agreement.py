@@ -40,13 +40,9 @@ _LISTED = 4
 def agreed_config(given: Config, read: Callable[[], Config]) -> Config:
     """Return the first host's configuration on all hosts, but for where each finds the data.
 
-    Args:
-        given: what the command line of this host says.
-        read: returns the configuration. It is called on the first host, which has the run folder
-            that a resumed run goes on from.
-
-    Raises:
-        UserError: on all hosts, where flags, versions or devices differ, or ``read`` raises it.
+    ``given`` is what the command line of this host says. ``read`` is called on the first host,
+    which has the run folder that a resumed run goes on from. Where hosts differ, it is a
+    ``UserError`` on all.
     """
     agree("start", _facts(given))
     devices = jax.local_devices()
@@ -60,12 +56,8 @@ def agreed_config(given: Config, read: Callable[[], Config]) -> Config:
 def agree(topic: str, facts: Mapping[str, Any]) -> None:
     """Compare facts, JSON values by name, with the other hosts'; all must call it.
 
-    Args:
-        topic: the name of this comparison.
-        facts: what must be alike.
-
-    Raises:
-        UserError: on all hosts, with what differs and how.
+    Where they differ it is a ``UserError`` on all hosts, which says how. ``topic`` is the
+    comparison's name.
     """
     if store.client() is None:
         return

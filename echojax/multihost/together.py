@@ -40,10 +40,8 @@ class Together:
     """A context in which a failure ends all hosts at once, and success waits for all of them.
 
     A process that ended as usual would first wait for the others, and they for it. The exit code is
-    2 where the first failure is a ``UserError``, 130 for Ctrl-C, otherwise 1.
-
-    Args:
-        place: this process's; with ``None`` it is the only one, and nothing is done.
+    2 where the first failure is a ``UserError``, 130 for Ctrl-C, otherwise 1. Without a place, of
+    the only process, nothing is done.
     """
 
     def __init__(self, place: Place | None):
@@ -71,9 +69,6 @@ class Together:
         """Connect to the other hosts, before JAX is used for anything else.
 
         Where they do not come in time, this process ends with one line and exit code 2.
-
-        Raises:
-            UserError: the port is taken, or the others cannot be reached.
         """
         place = self._place
         if place is None:

@@ -28,17 +28,10 @@ _DATA = [name for name in _KINDS if name.startswith("data")]
 
 
 def read_recipe(recipe: str, model: str, dataset: str | None, variant: str | None = None) -> Flags:
-    """Return the flags of a recipe.
+    """Return the flags of a recipe: "best", the one that comes along for the data set, or a file.
 
-    Args:
-        recipe: "best", the one that comes along for this data set and model, or a file.
-        model: whose flags.
-        dataset: the named data set; ``None``: a file of the user's own, which needs a file here.
-        variant: of the model, if it is not the default one.
-
-    Raises:
-        UserError: in one line, there is no such recipe, it has none for this model, or what is
-            wrong in it.
+    They are those for a model, of a ``variant`` if it is not the default one. Data of the user's
+    own, ``None``, have no recipe that comes along.
     """
     common, tables = _read(_file_of(recipe, dataset), "--recipe")
     return _flags(common | _of_model(recipe, model, tables, variant))
@@ -56,11 +49,8 @@ def read_tried(recipe: str, model: str, dataset: str | None) -> list[Flags] | No
 def read_space(path: Path, model: str, name: str, variant: str | None = None) -> dict[str, Any]:
     """Return what a file says of the space to search for a model, by flag; it is not checked.
 
-    Args:
-        path: of recipes, or of a space alone.
-        model: whose space: the file's, with what the model's own table changes.
-        name: the flag that named the file, for errors.
-        variant: of the model, if it is not the default one.
+    The file, of recipes or of a space alone, was named by the flag ``name``. What the table of the
+    model, or of its variant, has changes what the file has for all.
     """
     common, tables = _read(path, name)
     own = tables.get(f"{model}-{variant}", tables.get(model, {}))

@@ -14,9 +14,6 @@ def write_report(run_dir: Path) -> Path:
 
     Reads ``config.json``, ``metrics.jsonl``, ``results.json`` and ``insight.npz``; only the first
     must be there. The page needs nothing from outside and is written whole or not at all.
-
-    Raises:
-        UserError: not a run folder, or a file in it is damaged.
     """
     from echojax.report.run_page import run_page  # matplotlib: half a second, after a run only
 

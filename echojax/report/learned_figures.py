@@ -57,11 +57,10 @@ def learned_pictures(run: RunRecord) -> list[Picture]:
 
 
 def _attribution(shares: tuple[np.ndarray, np.ndarray]) -> Picture:
-    """Draw each event's share by its age.
+    """Draw each event's share by its age, from shares before and after training, (L + 2,) each.
 
-    Args:
-        shares: (L + 2,) each: mean share of all padding at 0, of the event k events ago at k, of
-            the first event at L + 1; NaN where there is none.
+    They are the mean share of all padding at 0, of the event k events ago at k, of the first event
+    at L + 1; NaN where there is none.
     """
     figure, (axes,) = new_figure(3.2)
     for (_, colour), share_P in zip(_WHEN, shares, strict=True):

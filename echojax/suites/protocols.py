@@ -34,11 +34,7 @@ from echojax.training.run_folder import read_config
 
 
 def evaluate_if_missing(folder: Path, data_dir: str | None) -> bool:
-    """Write ``protocols.json`` and its ranks into a run folder that lacks them for its results.
-
-    Returns:
-        whether it did.
-    """
+    """Write ``protocols.json`` and its ranks into a run folder without; return whether it did."""
     if read_alternatives(folder):
         return False
     config = read_config(folder)

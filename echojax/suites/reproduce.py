@@ -28,11 +28,7 @@ log = logging.getLogger(__name__)
 
 
 def reproduce(flags: Flags, console: Console) -> bool:
-    """Run the command; return whether every run that was wanted is finished.
-
-    Raises:
-        Interrupted: by SIGINT or SIGTERM; page and runs are saved.
-    """
+    """Run the command; return whether every run that was wanted is finished."""
     if flags.quick and flags.suite is not None:
         raise UserError("--quick is the suite named quick; leave --suite out")
     name = flags.suite or ("quick" if flags.quick else "ml-100k")

@@ -245,11 +245,7 @@ class Results:
 
 
 def read(out: Path, suite: str) -> Results:
-    """Return what the two files of a suite hold, nothing where there are none yet.
-
-    Raises:
-        UserError: one is damaged, or they are another suite's.
-    """
+    """Return what the two files of a suite hold, nothing where there are none yet."""
     results = Results(out, suite)
     ranks: dict[str, dict[bool, Ranks | None]] = {}
     columns = ("run", "exclude_seen", "rank", "user", "length")

@@ -243,13 +243,11 @@ def compare(
 ) -> dict[str, Any]:
     """Compare NDCG@10 of two variants, user by user, from their evaluations by seed.
 
-    ``heuristic`` says of each whether seeds make no difference: one stands for all.
-
-    Returns:
-        ``difference_mean`` of the means over the seeds that both have, its standard deviation
-        ``difference_spread`` between them, its 95 % bootstrap interval over users and the two-sided
-        ``difference_p`` of a permutation test that swaps the two variants' results of a user; or
-        ``not_tested``, why that cannot be done.
+    ``heuristic`` says of each whether seeds make no difference: one stands for all. Returns
+    ``difference_mean`` of the means over the seeds that both have, its standard deviation
+    ``difference_spread`` between them, its 95 % bootstrap interval over users and the two-sided
+    ``difference_p`` of a permutation test that swaps the two variants' results of a user; or
+    ``not_tested``, why that cannot be done.
     """
     seeds = sorted(ours.keys() & theirs.keys())
     if any(heuristic):

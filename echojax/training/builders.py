@@ -55,12 +55,7 @@ WORTH_A_WIDTH = 2**15
 def resolved(config: Config, *, in_memory: bool = False) -> Config:
     """Check a configuration and fill in what depends on the data set's name.
 
-    Args:
-        config: as it was given.
-        in_memory: the data set is at hand; its name need not be known.
-
-    Raises:
-        UserError: a value is impossible or a name unknown.
+    The name of data that are ``in_memory`` need not be known.
     """
     check(config)
     if config.plugin is not None:
@@ -94,14 +89,10 @@ def read_data(
     item_vectors: ItemVectors | None = None,
     run_dir: Path | None = None,
 ) -> tuple[Dataset, Split]:
-    """Read, prepare and split the data of a resolved configuration.
+    """Read, prepare and split the data of a resolved configuration; data from memory is only split.
 
-    Args:
-        config: of a run.
-        dataset: from memory; then it is only split.
-        item_vectors: from memory.
-        run_dir: the folder of the run, which keeps the data of a run on data from memory, and the
-            items' vectors wherever they came from.
+    The folder of a run keeps the data of a run on data from memory, and the items' vectors wherever
+    they came from.
     """
     if dataset is None and run_dir is not None:
         dataset = kept_dataset(run_dir, config.dataset)
@@ -137,16 +128,9 @@ def read_data(
 def read_run_data(
     run_dir: Path, config: Config, *, data_dir: str | None = None, data_path: str | None = None
 ) -> tuple[Dataset, Split]:
-    """Return the data that the run in a folder was trained on.
+    """Return the data that the run in a folder was trained on; ``UserError`` without them.
 
-    Args:
-        run_dir: the run folder.
-        config: its configuration.
-        data_dir: where the data lies now, if not where the run found it.
-        data_path: where the run's own file lies now.
-
-    Raises:
-        UserError: the data is not there, or not what the run was trained on.
+    ``data_dir`` and ``data_path`` say where they lie now, if not where the run found them.
     """
     config = dataclasses.replace(
         config, data_dir=data_dir or config.data_dir, data_path=data_path or config.data_path

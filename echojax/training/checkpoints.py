@@ -65,33 +65,20 @@ def _no_tracebacks() -> Iterator[None]:
 
 
 class Restored(NamedTuple):
-    """A checkpoint that was read.
-
-    Attributes:
-        state: the state.
-        progress: what was saved with it.
-        lost: what is wrong with the checkpoint that was asked for, where this is another one.
-    """
+    """A checkpoint that was read."""
 
     state: TrainState
-    progress: dict[str, Any]
-    lost: str = ""
+    progress: dict[str, Any]  # what was saved with it
+    lost: str = ""  # what is wrong with the one that was asked for, where this is another
 
 
 class LoadedCheckpoint(NamedTuple):
-    """The model of a run's best step, or of the one that stands in for it.
-
-    Attributes:
-        graphdef: its structure.
-        params: its parameters.
-        step: after how many steps they were.
-        best_step: the best one of validation; 0 where none has named it yet.
-    """
+    """The model of a run's best step, or of the one that stands in for it."""
 
     graphdef: nnx.GraphDef
     params: nnx.State
-    step: int
-    best_step: int
+    step: int  # after how many steps the parameters were
+    best_step: int  # the best one of validation; 0 where none has named it yet
 
 
 class Checkpoints:
@@ -107,13 +94,8 @@ class Checkpoints:
     The arrays are saved whole, so it does not matter how many devices and hosts go on from them.
     Only the first host reads and writes, and tells the others what it has read.
 
-    Args:
-        folder: where they are.
-        run: what makes them those of one run, JSON values by name; saved with each and compared
-            when it is read.
-
-    Raises:
-        UserError: they cannot even be listed.
+    ``run`` is what makes them those of one run, JSON values by name: it is saved with each and
+    compared when it is read.
     """
 
     def __init__(self, folder: Path, run: Mapping[str, Any] | None = None):
@@ -158,9 +140,6 @@ class Checkpoints:
 
         ``progress`` holds JSON values; its ``best_step`` names the checkpoint that is kept besides
         this one, 0 for none.
-
-        Raises:
-            UserError: the disk is full, or refuses otherwise.
         """
         if self._manager is None:
             return
@@ -197,14 +176,10 @@ class Checkpoints:
     ) -> Restored | None:
         """Return the newest whole checkpoint, or ``None`` where there is no checkpoint at all.
 
-        Args:
-            like: a state, or what ``state_shapes`` returns: its shapes and dtypes are read.
-            first: a step to try before the others (the best one).
-            newest: pass over later steps.
-
-        Raises:
-            UserError: there are checkpoints and none of them can be read, or one is of another run,
-                of another version's model, or not to be read by this user.
+        Of ``like``, a state or what ``state_shapes`` returns, shapes and dtypes are read. The step
+        ``first`` is tried before the others; steps after ``newest`` are passed over. It is a
+        ``UserError`` where none can be read, or one is of another run, of another version's model,
+        or not to be read by this user.
         """
         state = like = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
 
@@ -340,16 +315,9 @@ def load_checkpoint(
 ) -> LoadedCheckpoint:
     """Read the checkpoint of a run's best step, or the newest whole one and say why.
 
-    Args:
-        folder: the run folder.
-        config: the run's resolved configuration, of one seed.
-        num_items: V, padding included.
-        step: the best one where the caller knows it: no other will do then.
-        as_trained: leave the projection of item vectors among the parameters, which else are those
-            of a model with a row for each item.
-
-    Raises:
-        UserError: there is no checkpoint (of ``step``), or none that can be read.
+    ``config`` is resolved, of one seed. Where the caller knows the best ``step``, no other will do.
+    With ``as_trained`` the projection of item vectors stays among the parameters, which else are
+    those of a model with a row for each item.
     """
     missing = UserError(
         f"{folder} has no checkpoint yet; train until the first one is written"

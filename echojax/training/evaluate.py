@@ -46,22 +46,14 @@ _NOT_CAUSAL = (
 
 @dataclass(frozen=True)
 class Evaluator:
-    """Evaluates parameters on the parts of a split.
+    """Evaluates parameters on the parts of a split."""
 
-    Args:
-        config: batch size and ``exclude_seen``.
-        split: the examples.
-        ranker: from ``make_ranker``.
-        popularity_V: training interactions of each item.
-        mesh: the devices that users are spread over.
-        item_vectors: of the items, where the parameters that are trained have a projection.
-    """
-
-    config: Config
+    config: Config  # batch size and ``exclude_seen``
     split: Split
     ranker: Ranker
-    popularity_V: Any
-    mesh: Mesh
+    popularity_V: Any  # training interactions of each item
+    mesh: Mesh  # the devices that users are spread over
+    # Where the parameters that are trained have a projection.
     item_vectors: ItemVectors | None = None
 
     def placed(self, trained: nnx.State) -> nnx.State:
@@ -116,11 +108,7 @@ def encoder_and_items(
 def _rank_prequentially(
     config: Config, num_items: int, best: LoadedCheckpoint, examples: Examples, top: int = TOP
 ) -> Ranked:
-    """Rank a part in few passes; see ``echojax.evaluation.prequential``.
-
-    Raises:
-        UserError: the model is not causal.
-    """
+    """Rank a part in few passes (``echojax.evaluation.prequential``), by a causal model only."""
     model = nnx.merge(best.graphdef, best.params)
     if not isinstance(model, CausalModel) or model.not_causal is not None:
         raise UserError(_NOT_CAUSAL.format(config.model))
@@ -165,19 +153,12 @@ def make_evaluator(
 
 
 class RankedRun(NamedTuple):
-    """How a finished run ranks a part of its data.
+    """How a finished run ranks a part of its data."""
 
-    Attributes:
-        step: of the checkpoint that ranks; 0 of a heuristic model.
-        ranked: the ranks.
-        examples: what was ranked.
-        popularity_V: training interactions of each item.
-    """
-
-    step: int
+    step: int  # of the checkpoint that ranks; 0 of a heuristic model
     ranked: Ranked
-    examples: Examples
-    popularity_V: np.ndarray
+    examples: Examples  # what was ranked
+    popularity_V: np.ndarray  # training interactions of each item
 
 
 def evaluate_run(
@@ -188,18 +169,10 @@ def evaluate_run(
     cutoffs: Sequence[int] | None = None,
     **options: Any,
 ) -> dict[str, Any]:
-    """Return the results of one part, and the "step" they are of.
+    """Return the results of one part, "valid" or "test", and the "step" they are of.
 
-    Args:
-        folder: the run folder.
-        part: "valid" or "test".
-        metrics: as of ``named_metrics``.
-        cutoffs: likewise; where both are ``None``, the results are those of ``summarise``, else of
-            ``measure``.
-        options: other arguments of ``rank_run``.
-
-    Raises:
-        UserError: as ``rank_run``, ``named_metrics`` and ``measure``.
+    ``metrics`` and ``cutoffs`` are those of ``named_metrics``; where both are ``None``, the results
+    are those of ``summarise``, else of ``measure``. The options are those of ``rank_run``.
     """
     if metrics is None and cutoffs is None:
         run = rank_run(folder, part, **options)
@@ -221,21 +194,11 @@ def rank_run(
     data_path: str | None = None,
     names: Sequence[str] = (),
 ) -> RankedRun:
-    """Rank a part of a run's data by its best checkpoint.
+    """Rank a part, "valid" or "test", of a run's data by its best checkpoint.
 
-    Args:
-        folder: the run folder.
-        part: "valid" or "test".
-        exclude_seen: overrides the run's.
-        prequential: score all events of a window in one pass of a causal model.
-        data_dir: where the data lies now.
-        data_path: where the run's own file lies now.
-        names: full names of the metrics that are wanted.
-
-    Raises:
-        UserError: no run, no checkpoint that can be read, other data than the run's, fewer items
-            than a metric's cutoff, or a prequential evaluation that its split or model does not
-            allow.
+    ``exclude_seen`` overrides the run's; ``data_dir`` and ``data_path`` say where the data lie now;
+    ``names`` are the full names of the metrics that are wanted, whose cutoffs say how many items
+    are kept.
     """
     own = config = read_own_config(folder)
     if exclude_seen is not None:

@@ -39,20 +39,13 @@ Callback = Callable[[dict[str, Any]], object]
 
 
 class GroupStep(NamedTuple):
-    """What computes the next step of runs that are trained in one program.
+    """What computes the next step of runs that are trained in one program."""
 
-    Attributes:
-        steps: from ``over_members``.
-        mesh: the devices that it is mapped over.
-        structure: of a state, as ``steps`` takes it; that of a run may have other nodes around the
-            same arrays.
-        inputs: of ``steps``: the items' vectors, ``None`` where there are none, and what else it
-            takes, those of the runs stacked.
-    """
-
-    steps: Any
-    mesh: Mesh
+    steps: Any  # from ``over_members``
+    mesh: Mesh  # the devices that it is mapped over
+    # Of a state, as ``steps`` takes it; that of a run may have other nodes around the same arrays.
     structure: Any
+    # Of ``steps``: the items' vectors, if any, and what else it takes, those of the runs stacked.
     inputs: Sequence[Any] = (None,)
 
 
@@ -80,41 +73,23 @@ class _Group(NamedTuple):
 
 @dataclass
 class Loop:
-    """Trains runs in one program, validates and saves them.
+    """Trains runs in one program, validates and saves them."""
 
-    Args:
-        config: what the runs have in common.
-        split: the examples.
-        step_of: what computes the next step of these runs; of as many runs the same program.
-        evaluate: validates.
-        display: shows steps.
-        interrupts: signals to stop, deferred.
-        stopped_line: what is said where one came.
-        profile: watches the steps.
-        callbacks: as for ``run``.
-    """
-
-    config: Config
+    config: Config  # what the runs have in common
     split: Split
-    step_of: Callable[[Sequence[SeedRun]], GroupStep]
+    step_of: Callable[[Sequence[SeedRun]], GroupStep]  # of as many runs the same program
     evaluate: Evaluator
     display: Display
     interrupts: Interrupts
-    stopped_line: str
+    stopped_line: str  # what is said where a signal came
     profile: Profile
     callbacks: Sequence[Callback] = ()
     _programs: dict[int, CompiledStep] = field(default_factory=dict)  # by the number of runs
 
     def train(self, runs: Sequence[SeedRun], last_epoch: float = math.inf) -> None:
-        """Train runs that stand at one step until one has a reason to stop.
+        """Train runs that stand at one step until one has a reason to stop, or an epoch ends.
 
-        Args:
-            runs: all of this loop's configuration, but for seed and inputs.
-            last_epoch: the one to stop after in any case.
-
-        Raises:
-            UserError: one that may not end alone has diverged.
-            Interrupted: a signal to stop came; everything is saved.
+        They are all of this loop's configuration, but for seed and inputs.
         """
         done, per_epoch = runs[0].progress.steps, runs[0].per_epoch
         steps, mesh, structure, inputs = self.step_of(runs)

@@ -51,23 +51,14 @@ Decide = Callable[[int, dict[int, float]], Iterable[int]]
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a member's training went.
+    """How a member's training went."""
 
-    Attributes:
-        history: validation NDCG@10 by epoch.
-        best_epoch: that of the highest one, 0 without a validation.
-        ended: why it ended.
-        diverged: a loss or an update was not finite; ``history`` has what was before.
-        steps: done.
-        seconds: of training steps, its share of what the members trained at once took together.
-    """
-
-    history: dict[int, float]
-    best_epoch: int
-    ended: str
-    diverged: bool
+    history: dict[int, float]  # validation NDCG@10 by epoch
+    best_epoch: int  # that of the highest one, 0 without a validation
+    ended: str  # why
+    diverged: bool  # a loss or an update was not finite; ``history`` has what was before
     steps: int
-    seconds: float
+    seconds: float  # of training steps, its share of what the members trained at once took together
 
 
 def program_key(config: Config) -> Hashable:
@@ -95,25 +86,15 @@ def train_members(
 ) -> list[Outcome]:
     """Train members to their ends, or as far as ``decide`` lets them; never look at the test set.
 
-    Those of one ``program_key`` train in one program, the others after them, all held at the same
-    epoch. What a member does is what it does alone, up to rounding.
+    Configurations are resolved, each of one seed and of a model that is trained. Those of one
+    ``program_key`` train in one program, the others after them, all held at the same epoch. What a
+    member does is what it does alone, up to rounding. Each has a run folder, which is made or goes
+    on; it holds ``config.json``, ``items.json``, ``metrics.jsonl`` and checkpoints.
 
-    Args:
-        configs: resolved, each of one seed and of a model that is trained.
-        dataset: to train on.
-        split: its parts; only "train" and "valid" are read.
-        folders: one run folder each; new ones are made, and runs in others go on. They hold
-            ``config.json``, ``items.json``, ``metrics.jsonl`` and checkpoints.
-        console: where progress is shown.
-        decide: called once for every epoch that ends with a validation, in order, when all members
-            have had it; also for those of before a resume, with the same scores, so that what
-            follows from the scores alone is the same after a kill.
-        stopped_line: what is said where a signal to stop comes.
-
-    Raises:
-        UserError: a folder holds another run, or several processes train together.
-        BusyError: another process trains in a folder.
-        Interrupted: a signal to stop came; everything is saved.
+    ``decide`` is called once for every epoch that ends with a validation, in order, when all
+    members have had it; also for those of before a resume, with the same scores, so that what
+    follows from the scores alone is the same after a kill. ``stopped_line`` is said where a signal
+    to stop comes.
     """
     if jax.process_count() > 1:
         raise UserError("several members are trained by one process; leave --coordinator out")

@@ -17,19 +17,12 @@ _HIDDEN = 2**32 - 2  # dropout splits the same keys, and negatives have the numb
 
 
 class Predictions(NamedTuple):
-    """Vectors and the items that they should score highest.
-
-    Args:
-        user_BxPxD: the model's vectors.
-        targets_BxP: item numbers.
-        weights_BxP: float32, 0 where there is nothing to predict.
-        item_VxD: the item table as the model's lookup returned it.
-    """
+    """Vectors and the items that they should score highest."""
 
     user_BxPxD: jax.Array
     targets_BxP: jax.Array
-    weights_BxP: jax.Array
-    item_VxD: jax.Array
+    weights_BxP: jax.Array  # float32, 0 where there is nothing to predict
+    item_VxD: jax.Array  # the item table as the model's lookup returned it
 
 
 Objective = Callable[[Any, Batch, jax.Array], Predictions]

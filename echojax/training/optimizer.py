@@ -19,14 +19,9 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
     """Return Adam, as all the papers use it, with the schedule, decay and limit that are asked for.
 
-    The limit is on the norm of the whole gradient, before Adam's own scaling.
-
-    Args:
-        config: what it is like. Its rate and decay may be traced: the state is then that of one
-            that decays.
-        item_axis: the mapped axis that the item table is spread over.
-        steps_per_epoch: what a schedule in shares of the run is of. Its state is of the same shape
-            for all of them.
+    The limit is on the norm of the whole gradient, before Adam's own scaling. Rate and decay of
+    ``config`` may be traced: the state is then that of one that decays. It is of the same shape for
+    all ``steps_per_epoch``, of which a schedule in shares of the run is.
     """
     rate = learning_rate(config, steps_per_epoch)
     optimizer = _scaled(config, optax.scale_by_adam(), rate)
@@ -60,12 +55,8 @@ def item_or_other(params: Any) -> Any:
 def trained_or_frozen(patterns: str, params: Any) -> Any:
     """Say of each parameter whether it is trained or "frozen", its name fits one of ``patterns``.
 
-    Args:
-        patterns: as ``fnmatch`` has them, between commas.
-        params: the parameters, or what has their structure.
-
-    Raises:
-        UserError: a pattern fits no name, or nothing is left to train.
+    These are as ``fnmatch`` has them, between commas; each must fit some name, and leave some to
+    train.
     """
     names = list(names_of(params))
     frozen: set[str] = set()
@@ -117,15 +108,10 @@ def decayed(params: Any) -> Any:
 
 
 class RowState(NamedTuple):
-    """State of ``scale_by_row_rms``.
+    """State of ``scale_by_row_rms``."""
 
-    Attributes:
-        steps: int32, updates done.
-        square: for each parameter the running mean of its rows' squared gradients, (V,) float32.
-    """
-
-    steps: jax.Array
-    square: Any
+    steps: jax.Array  # int32, updates done
+    square: Any  # by parameter the running mean of its rows' squared gradients, (V,) float32
 
 
 def scale_by_row_rms(decay: float = 0.999, eps: float = 1e-8) -> optax.GradientTransformation:

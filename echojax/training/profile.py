@@ -41,11 +41,8 @@ Device = Mapping[str, Spans]  # what it ran: "containers", "collectives" and "co
 class Profile:
     """Watches a training loop; traces ``steps`` of its steps once (none: does nothing).
 
-    Where an epoch ends in between, the trace ends too, and another one begins with the next.
-
-    Args:
-        steps: to trace.
-        folder: the run folder; gets ``profile/`` and ``profile.json``.
+    Where an epoch ends in between, the trace ends too, and another one begins with the next. The
+    run folder gets ``profile/`` and ``profile.json``.
     """
 
     def __init__(self, steps: int, folder: Path):
@@ -136,21 +133,14 @@ class Profile:
 
 
 class TraceTimes(NamedTuple):
-    """Where the time of traced steps went.
+    """Where the time of traced steps went."""
 
-    Attributes:
-        steps: how many.
-        wall: their seconds.
-        waited: of these, how long the loop waited for batches, devices idle or not.
-        devices: of this host that the trace shows.
-        parts_P: seconds of each of ``PARTS``, the mean over devices; NaN where the backend's trace
-            has no events of the program.
-    """
-
-    steps: int
-    wall: float
-    waited: float
-    devices: int
+    steps: int  # how many
+    wall: float  # their seconds
+    waited: float  # of these, how long the loop waited for batches, devices idle or not
+    devices: int  # of this host that the trace shows
+    # Seconds of each of ``PARTS``, the mean over devices; NaN where the backend's trace has no
+    # events of the program.
     parts_P: np.ndarray
 
 
@@ -223,10 +213,7 @@ def _covered(spans: Spans, points_N: np.ndarray) -> np.ndarray:
 def figures(times: TraceTimes, untraced: float, program: dict[str, Any]) -> dict[str, Any]:
     """Return what ``profile.json`` holds; "unknown" where the backend does not tell.
 
-    Args:
-        times: of the traced steps.
-        untraced: seconds of a step before the trace.
-        program: "compile" and "memory" of the step.
+    ``untraced`` are the seconds of a step before the trace, ``program`` has "compile" and "memory".
     """
     live = sum(s.data.nbytes for x in jax.live_arrays() for s in x.addressable_shards)
     stats = jax.local_devices()[0].memory_stats() or {}

@@ -90,12 +90,9 @@ class TrainingProgress:
 
 
 class Display:
-    """A progress bar on a terminal, a logged line now and then elsewhere.
+    """A progress bar on a terminal, a logged line every so many seconds elsewhere.
 
-    Args:
-        console: where to draw the bar.
-        seconds: between lines.
-        most_epochs: how many there may be, which is told with what one takes, where that is long.
+    Where epochs are long, what one takes is told, and that there are ``most_epochs`` at most.
     """
 
     def __init__(self, console: Console, seconds: float = 20.0, most_epochs: float = 0):
@@ -156,12 +153,7 @@ class Display:
 class MetricLog:
     """Appends to ``metrics.jsonl``; lines newer than a resumed step are taken back first.
 
-    Only the first host writes.
-
-    Args:
-        folder: the run folder.
-        step: the step the run goes on from (0 for a new run).
-        config: says whether TensorBoard and W&B are wanted.
+    Only the first host writes. Where they are wanted, TensorBoard and W&B get the metrics too.
     """
 
     def __init__(self, folder: Path, step: int, config: Config):

@@ -66,18 +66,11 @@ def run(
 ) -> Path:
     """Train, evaluate and report; return the run folder.
 
-    Args:
-        config: what to do; what is not given in it depends on data and model.
-        console: where progress and results are shown.
-        dataset: data from memory, in place of those that ``config`` names; the run folder keeps
-            them.
-        item_vectors: from memory, in place of those that ``config`` names.
-        callbacks: called after each validation with its record of ``metrics.jsonl`` and the seed.
-            Where one returns something true, training of this seed ends.
-
-    Raises:
-        UserError: something the user can fix.
-        Interrupted: a signal to stop came; everything is saved.
+    What is not given in ``config`` depends on data and model. A data set and item vectors from
+    memory come in place of those that it names; the run folder keeps them. Callbacks are called
+    after each validation with its record of ``metrics.jsonl`` and the seed; where one returns
+    something true, training of this seed ends. Where a signal to stop comes, everything is saved
+    and ``Interrupted`` raised.
     """
     # Impossible values and folders that are taken or read-only are refused before any work.
     config = resolved(config, in_memory=dataset is not None)
@@ -212,13 +205,9 @@ def open_runs(
 ) -> tuple[nnx.GraphDef, list[SeedRun]]:
     """Return the model's structure and each run where it stands.
 
-    Args:
-        config: what the runs have in common.
-        seeds: the configuration and the folder of each.
-        dataset: to train on.
-        per_epoch: steps of an epoch.
-        go_back: takes state and progress of runs that are resumed, from states before the first
-            step on.
+    ``seeds`` has the configuration and the folder of each, ``config`` what they have in common.
+    ``go_back`` takes state and progress of runs that are resumed, from states before the first step
+    on.
     """
     projection = projection_of(config, dataset.item_vectors)
     runs, starts = [], []

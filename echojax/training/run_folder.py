@@ -64,13 +64,8 @@ def seed_folders(config: Config, folder: Path) -> list[tuple[Config, Path]]:
 def create_or_resume_run_dir(config: Config) -> Iterator[Path]:
     """Give the run folder, made where it is not there, with no other process training in it.
 
-    It is taken back, with its parents, where it is new and nothing came of the run.
-
-    Raises:
-        UserError: the folder holds something and ``resume`` is off, or holds a run of another
-            configuration.
-        BusyError: another process trains in it.
-        OSError: it cannot be made, or written.
+    It is taken back, with its parents, where it is new and nothing came of the run. It is a
+    ``UserError`` where it holds something and ``resume`` is off, or a run of another configuration.
     """
     path = Path(config.run_dir or default_run_dir(config))
     if path.exists() and not path.is_dir():
@@ -114,11 +109,7 @@ def _check_content(path: Path, config: Config) -> None:
 
 @contextmanager
 def lock(path: Path) -> Iterator[None]:
-    """Let no other process train in a run folder, on this machine or another that shares it.
-
-    Raises:
-        BusyError: a process trains in it already.
-    """
+    """Let no other process train in a run folder, on this machine or another that shares it."""
     folder = os.open(path, os.O_RDONLY)
     try:
         with hold(path / ".lock", folder, f"trains in {path}"):
@@ -128,12 +119,7 @@ def lock(path: Path) -> Iterator[None]:
 
 
 def read_config(path: Path) -> Config:
-    """Return the configuration that a run folder was made with.
-
-    Raises:
-        UserError: no such folder, its config.json is missing or not one of ours, or it holds a pipe
-            or a device.
-    """
+    """Return the configuration that a run folder was made with; it holds no pipe or device."""
     if not path.is_dir():
         why = "is a file; name the run folder" if path.exists() else "does not exist"
         raise UserError(f"run folder {path} {why}")
@@ -167,12 +153,7 @@ def read_config(path: Path) -> Config:
 
 
 def read_own_config(path: Path) -> Config:
-    """Return the configuration of a run that left its checkpoints in this very folder.
-
-    Raises:
-        UserError: as ``read_config``, the folder holds one folder for each of several seeds, or
-            values are missing that every run has.
-    """
+    """Return the configuration of a run that left its checkpoints in this very folder."""
     config = read_config(path)
     if None in (config.max_len, config.batch_size):
         file = path / "config.json"
@@ -193,12 +174,9 @@ def write_start(
 ) -> None:
     """Fill a new run folder; what makes it one, ``config.json``, comes last.
 
-    Args:
-        path: the folder.
-        config: what it is made with.
-        dataset: what it is made on; its titles are kept for whoever asks the run without it.
-        in_memory: the data set as it was given, where it was in memory only: the folder keeps it.
-        gap_unit: that of the model's gaps (``echojax.data.gaps``), where it reads some.
+    Titles of the data set are kept for whoever asks the run without it, and data that were
+    ``in_memory`` only, as they were given. ``gap_unit`` is that of the model's gaps, where it reads
+    some.
     """
     path.mkdir(parents=True, exist_ok=True)
     if in_memory is not None:
@@ -231,14 +209,9 @@ class _Items(TypedDict):
 
 
 def read_items(path: Path) -> tuple[np.ndarray, dict[str, str]]:
-    """Return the items of the run in a folder.
+    """Return the ids of a run's items by number, str (V,), and titles by id.
 
-    Returns:
-        item_ids_V: the data's own ids by number, str (V,).
-        titles: by id; empty where the run was started without.
-
-    Raises:
-        UserError: its items.json is missing or damaged.
+    There are no titles where the run was started without.
     """
     items = read_record(path / "items.json", _Items)
     item_ids, titles = items["item_ids"], items.get("titles", [])
@@ -252,11 +225,7 @@ def read_items(path: Path) -> tuple[np.ndarray, dict[str, str]]:
 
 
 def read_gap_unit(path: Path, config: Config) -> float | None:
-    """Return the unit of the gaps that the model of the run in a folder reads, if it reads any.
-
-    Raises:
-        UserError: its items.json is missing or damaged, or has none.
-    """
+    """Return the unit of the gaps that the model of the run in a folder reads, if it reads any."""
     if not config.time_gaps:
         return None
     unit = read_record(path / "items.json", _Items).get("gap_unit", 0.0)
@@ -266,11 +235,7 @@ def read_gap_unit(path: Path, config: Config) -> float | None:
 
 
 def kept_dataset(path: Path, name: str) -> Dataset | None:
-    """Return the data set that a run folder keeps, ``None`` where it is read from elsewhere.
-
-    Raises:
-        UserError: it is damaged.
-    """
+    """Return the data set that a run folder keeps, ``None`` where it is read from elsewhere."""
     try:
         return cache.load(name, path / _DATA)
     except FileNotFoundError:
@@ -281,11 +246,7 @@ def kept_dataset(path: Path, name: str) -> Dataset | None:
 
 
 def kept_item_vectors(path: Path) -> ItemVectors:
-    """Return the vectors of items 1..V-1 that the run in a folder was trained with.
-
-    Raises:
-        UserError: they are missing or damaged, or not the run's.
-    """
+    """Return the vectors of items 1..V-1 that the run in a folder was trained with."""
     vectors = load_kept(path / _VECTORS)
     items = read_json(path / "items.json")
     known = items.get("item_vectors_sha256"), items.get("item_ids")
@@ -298,9 +259,6 @@ def identity(path: Path) -> dict[str, Any]:
     """Return what makes checkpoints those of the run in a folder, by name.
 
     Flags that no resumed run may change, and the SHA-256 of the data.
-
-    Raises:
-        UserError: as ``read_config``, or its items.json is missing or damaged.
     """
     flags, items = as_flags(read_config(path)), read_json(path / "items.json")
     return {

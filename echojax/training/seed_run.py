@@ -23,37 +23,22 @@ class DivergedError(UserError):
 
 @dataclass
 class SeedRun:
-    """A seed's run.
+    """A seed's run."""
 
-    Args:
-        config: with this seed.
-        folder: its run folder.
-        state: its state when it was last out of the stack of those in training.
-        progress: its progress.
-        checkpoints: in its folder.
-        per_epoch: steps of an epoch.
-        name: among several, for messages.
-        ends_alone: where it diverges, that is the end of this run only.
-        metrics: its metrics.jsonl, while it is open.
-        history: its validations' NDCG@10, by epoch (of this start).
-        stopped: why it was done, once it is.
-        ended: why it stopped early, if it did.
-        has_diverged: and that it was this.
-    """
-
-    config: Config
+    config: Config  # with this seed
     folder: Path
-    state: TrainState
+    state: TrainState  # when it was last out of the stack of those in training
     progress: TrainingProgress
     checkpoints: Checkpoints
-    per_epoch: int = 1
-    name: str = ""
-    ends_alone: bool = False
-    metrics: MetricLog | None = None
+    per_epoch: int = 1  # steps of an epoch
+    name: str = ""  # among several, for messages
+    ends_alone: bool = False  # where it diverges, that is the end of this run only
+    metrics: MetricLog | None = None  # its metrics.jsonl, while it is open
+    # Validation NDCG@10 by epoch (of this start).
     history: dict[int, float] = field(default_factory=dict)
-    stopped: str = ""
-    ended: str = ""
-    has_diverged: bool = False
+    stopped: str = ""  # why it was done, once it is
+    ended: str = ""  # why it stopped early, if it did
+    has_diverged: bool = False  # and that it was this
 
     def stop_reason(self) -> str | None:
         """Return why this seed is done, or ``None`` while it is not."""
@@ -87,12 +72,9 @@ class SeedRun:
         self.checkpoints.save(state, asdict(self.progress))
 
     def finite(self, state: TrainState) -> TrainState:
-        """Return the state, on the host, if it is worth keeping.
+        """Return the state, on the host, if it is worth keeping; raise where it is not finite.
 
         A loss is finite one step longer than the update that it leads to.
-
-        Raises:
-            UserError: a number of it is not finite.
         """
         state = jax.device_get(state)
         if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state)):
@@ -119,9 +101,7 @@ class SeedRun:
     def go_back(self, start: TrainState, newest: int | None = None) -> bool:
         """Take state and progress from the last checkpoint; return whether there was one.
 
-        Args:
-            start: the state before the first step.
-            newest: the latest step to go back to.
+        ``start`` is the state before the first step, ``newest`` the latest step to go back to.
         """
         found = self.checkpoints.restore(start, newest=newest)
         self.state, saved = (found.state, found.progress) if found else (start, {})

@@ -30,19 +30,13 @@ CPU_OPTIONS: dict[str, str | bool] = {"xla_cpu_prefer_vector_width": "512"}
 
 
 class TrainState(NamedTuple):
-    """Everything a step reads and writes; a pytree of arrays.
+    """Everything a step reads and writes; a pytree of arrays."""
 
-    Args:
-        step: int32 scalar, steps done. It is also the data position: batch number ``step`` is next.
-        params: the model's parameters (``nnx.State``), maybe ``with_projection``.
-        opt_state: optax's.
-        key: uint32 data of the run's random key; step s draws from ``fold_in(key, s)``.
-    """
-
+    # Int32, steps done. It is also the data position: batch number ``step`` is next.
     step: jax.Array
-    params: nnx.State
+    params: nnx.State  # the model's parameters, maybe ``with_projection``
     opt_state: optax.OptState
-    key: jax.Array
+    key: jax.Array  # uint32 data of the run's random key; step s draws from ``fold_in(key, s)``
 
 
 def create_state(
@@ -280,14 +274,10 @@ def over_members(step: StepFunction, mesh: Mesh, parallel: str = "shard_map") ->
 
 
 class CompiledStep(NamedTuple):
-    """A compiled program, and what it took to make it.
-
-    Attributes:
-        run: the program.
-        seconds: of "trace", "lower" and "compile", and whether it came from the cache ("cached").
-    """
+    """A compiled program, and what it took to make it."""
 
     run: jax.stages.Compiled
+    # Of "trace", "lower" and "compile", and whether it came from the cache ("cached").
     seconds: dict[str, Any]
 
     @property

@@ -60,16 +60,9 @@ def take_weights(
 ) -> list[nnx.State]:
     """Return parameters with the weights of the best step of ``config.init_from``; log which.
 
-    Rows of items are taken by item id. Rows of other items stay as they are, and so does what the
-    other model lacks, or has for windows of another length.
-
-    Args:
-        params: each seed's initial ones.
-        config: the resolved configuration.
-        item_ids_V: the ids of the items that have parameters; number 0 is padding.
-
-    Raises:
-        UserError: there is no such run, or no checkpoint of it that can be read.
+    ``params`` are each seed's initial ones, ``item_ids_V`` the ids of the items that have
+    parameters; number 0 is padding. Rows of items are taken by item id. Rows of other items stay as
+    they are, and so does what the other model lacks, or has for windows of another length.
     """
     folder = Path(str(config.init_from))
     their_ids, _ = read_items(folder)

@@ -60,11 +60,6 @@ def search(
     is in the folder goes on. ``trials`` is how many there are to be in all, ``generation`` how many
     are proposed, trained and halved together. Data from memory come in place of those that the
     configuration names.
-
-    Raises:
-        UserError: a flag has no place here, the folder holds something else, or no trial has a
-            score.
-        Interrupted: by a signal; everything is saved.
     """
     for name, value in (("--trials", trials), ("--generation", generation)):
         if value < 1:
@@ -120,8 +115,7 @@ class _Searching:
     def train_a_generation(self) -> int | None:
         """Train the first generation that is neither finished nor another process's.
 
-        Returns:
-            ``None`` where it did; else how many trials other processes are training.
+        Where there is none, return how many trials other processes are training.
         """
         busy = 0
         for generation, numbers in enumerate(self._generations()):

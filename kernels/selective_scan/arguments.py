@@ -190,14 +190,9 @@ def as_arrays(
 ) -> dict[str, Any]:
     """Return arguments by name as arrays; raise where a shape does not fit u and A, or a dtype.
 
-    Args:
-        arguments: by the names of ``AXES``; ``None`` stays.
-        axes: of arguments that have others than in ``AXES``.
-        sizes: of further axes.
-
-    Raises:
-        ValueError: for the first shape.
-        TypeError: for the first dtype.
+    They are by the names of ``AXES``; ``None`` stays. ``axes`` are of arguments that have others
+    than there, ``sizes`` of further axes. The first shape that does not fit is a ``ValueError``,
+    the first dtype a ``TypeError``.
     """
     arrays: dict[str, Any] = {
         name: None if x is None else jnp.asarray(x) for name, x in arguments.items()

@@ -60,16 +60,10 @@ def run_by(
 ) -> Any:
     """Return ``run(name, inputs)`` with the implementation of a name, or of "auto".
 
-    Args:
-        implementation: as for ``resolve_implementation``.
-        run: called with a name of ``SCANS``; for other platforms only where it is lowered for them.
-        like: shapes and dtypes of its results.
-        inputs: a tuple of arrays.
-        size: as for ``resolve_implementation``.
-
-    Raises:
-        ValueError: as ``resolve_implementation``; or, where a kernel that is named is lowered for
-            another platform than its own.
+    ``run`` is called with a name of ``SCANS``; for other platforms only where it is lowered for
+    them. ``like`` has shapes and dtypes of its results, ``inputs`` is a tuple of arrays; the others
+    are as for ``resolve_implementation``. Where a kernel that is named is lowered for another
+    platform than its own, that is a ``ValueError`` too.
     """
     names = resolve_implementation(implementation, *inputs, size=size)
     here = _platform()
@@ -117,23 +111,16 @@ def results_like(inputs: ScanInputs) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDty
 def resolve_implementation(
     implementation: str, *arrays: Array | None, size: Size | None = None
 ) -> dict[str | None, str]:
-    """Return the implementation by the platform for which the program is lowered.
+    """Return the implementation by the platform for which the program is lowered, as "cuda".
 
-    Args:
-        implementation: a name, or "auto": on each platform its kernel where that takes the arrays,
-            or else what ``measured.fastest`` says of the scans in plain JAX: for this machine's
-            device where no kernel runs on it, or else for a CPU.
-        arrays: what it is to run on. Where one has no elements, that is "sequential", which cuts
-            nothing into parts.
-        size: of the scan. Without one, or where it has no number, "tiled" is the scan in plain JAX:
-            the read-out has a closed form there.
+    ``None`` stands for all platforms that are not there. "auto" is on each platform its kernel
+    where that takes the arrays, or else what ``measured.fastest`` says of the scans in plain JAX:
+    for this machine's device where no kernel runs on it, or else for a CPU. Where an array has no
+    elements, it is "sequential", which cuts nothing into parts. Without a size of the scan, or
+    where it has no number, "tiled" is the scan in plain JAX: the read-out has a closed form there.
 
-    Returns:
-        Names by platform, as "cuda"; ``None`` stands for all that are not there.
-
-    Raises:
-        ValueError: the name is unknown, or that implementation cannot run here; but a kernel of
-            another platform can still be lowered for that.
+    It is a ``ValueError`` where the name is unknown, or that implementation cannot run here; but a
+    kernel of another platform can still be lowered for that.
     """
     given = [x for x in arrays if x is not None]
     unfit = _unfit(given)

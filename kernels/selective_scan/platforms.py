@@ -44,16 +44,12 @@ batching.defvectorized(_guard_p)
 def lowered_later(
     platform: str | None, function: Callable[..., Tree], like: Any, *arrays: Any
 ) -> Tree:
-    """Return ``function(*arrays)`` without tracing it before it is lowered.
+    """Return ``function(*arrays)``, of trees of arrays, without tracing it before it is lowered.
 
-    The gradient keeps nothing but the arrays: it runs the function once more.
-
-    Args:
-        platform: for which it is lowered, and no other, though the program may be for several:
-            Mosaic GPU takes one only. ``None`` is for those of the program.
-        function: of trees of arrays; returns floating-point arrays.
-        like: the shapes and dtypes of its results.
-        arrays: what it is called with.
+    It returns floating-point arrays of the shapes and dtypes of ``like``. The gradient keeps
+    nothing but the arrays: it runs the function once more. It is lowered for ``platform`` and no
+    other, though the program may be for several: Mosaic GPU takes one only. ``None`` is for those
+    of the program.
     """
     leaves, tree = jax.tree.flatten(arrays)
     shapes, results = jax.tree.flatten(like)

@@ -154,11 +154,8 @@ def _over_valid(
 ) -> Any:
     """Return what ``tile`` finds for the visited rows of ``arrays``, and its sum over tiles.
 
-    Args:
-        tile: of A and a few rows of each array, returns arrays of as many rows, and a sum.
-        valid_R: whether a row is visited; of the others only some are computed.
-        A_ExN: handed on.
-        arrays: (R, ...).
+    ``tile``, of A and a few rows of each array (R, ...), returns arrays of as many rows, and a sum.
+    Of the rows that are not visited only some are computed.
     """
     # An accelerator wants few large kernels, and an exported program's batch has no number.
     rows = valid_R.size

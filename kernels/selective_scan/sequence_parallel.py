@@ -28,12 +28,8 @@ def scan_over_time(
 ) -> tuple[Array, Array]:
     """Return y of this device's shard, (B, L, E), and the state after all of them, (B, E, N).
 
-    Args:
-        scan: an implementation.
-        inputs: this shard's; the initial state, that of the whole rows, the same on all devices.
-        softplus: whether softplus makes the time steps positive.
-        reverse: whether time is read from the last shard to the first.
-        axis: the mapped axis; its devices have shards in the order of time.
+    The devices of the mapped axis have shards in the order of time. The inputs are this shard's,
+    but for the initial state: that of the whole rows, the same on all devices.
     """
     alone = inputs._replace(D=None, z=None, initial_state=None)
     _, last = scan(alone, softplus=softplus, reverse=reverse)

@@ -15,16 +15,10 @@ _SLOWER = 1.1  # times the fastest: as good as that, so memory decides
 def fastest(platform: str, kind: str, size: tuple[int, ...], able: Collection[str]) -> str:
     """Return the scan to take, by the times with the backward pass at the nearest measured size.
 
-    Among those that take at most a tenth longer than the fastest it is the one with least memory.
-    Sizes are near whose lengths, and numbers of state elements at a position, differ by a small
-    factor.
-
-    Args:
-        platform: in the word of ``jax.lax.platform_dependent``.
-        kind: of device, as JAX names it; one without a file goes by the H200's on "cuda", and by
-            the CPU's elsewhere.
-        size: B, L, E, N.
-        able: the scans to choose from.
+    Among those of ``able`` that take at most a tenth longer than the fastest it is the one with
+    least memory. Sizes, B, L, E, N, are near whose lengths, and numbers of state elements at a
+    position, differ by a small factor. A kind of device, as JAX names it, that has no file goes by
+    the H200's on the platform "cuda", and by the CPU's elsewhere.
     """
     sizes = _sizes(kind) or _sizes(_OTHERS.get(platform, "cpu"))
 
