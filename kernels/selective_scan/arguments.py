@@ -266,12 +266,25 @@ def valid_mask(lengths_B: Array | None, length: int) -> Array | None:
 
 
 def segment_starts(segment_ids: Array, valid_BxL: Array | None, reverse: bool) -> Array:
-    """Return where the state starts anew, (B, L): the position visited before has another id."""
-    changed = segment_ids[:, 1:] != segment_ids[:, :-1]
+    """Return where the state starts anew, (B, L): the position visited before has another id.
+
+    What is given may have the axes of ``valid_mask``, (..., B, L).
+    """
+    changed = segment_ids[..., 1:] != segment_ids[..., :-1]
     if valid_BxL is not None:
-        changed &= valid_BxL[:, 1:]
-    first = jnp.zeros_like(segment_ids[:, :1], bool)
-    return jnp.concatenate([changed, first] if reverse else [first, changed], axis=1)
+        changed &= valid_BxL[..., 1:]
+    first = jnp.zeros_like(segment_ids, bool, shape=(*changed.shape[:-1], 1))
+    return jnp.concatenate([changed, first] if reverse else [first, changed], axis=-1)
+
+
+def pauses(segment_ids: Array, lengths: Array | None, reverse: bool) -> Array:
+    """Return the time that passes before each position besides its time step, (..., B, L), float32.
+
+    It is 0 but before a segment, where it leaves nothing of the state. The kernels add it to what
+    decays the state; what a position puts in keeps the time step itself.
+    """
+    valid_BxL = valid_mask(lengths, segment_ids.shape[-1])
+    return jnp.where(segment_starts(segment_ids, valid_BxL, reverse), jnp.float32(_FOREVER), 0)
 
 
 def where_valid(valid_BxL: Array | None, arrays: Tree) -> Tree:

@@ -36,7 +36,7 @@ SHAPES = {
 
 def interpreted(inputs, *, softplus, reverse, **options):
     """Run the kernels as plain JAX, with the options that are to be tried."""
-    if not options or inputs.segment_ids is not None:
+    if not options:
         return gpu.scan(inputs, softplus=softplus, reverse=reverse, interpret=True)
     one = jax.tree.map(lambda x: x[None], inputs)
     options = Options(softplus, (reverse,), interpret=True, **options)
@@ -57,7 +57,8 @@ def test_shapes(shape):
 @pytest.mark.parametrize(("segments", "reverse"), [(2, False), (5, True)])
 def test_segments_side_by_side(segments, reverse):
     scan = partial(interpreted, segments=segments)
-    compare(run(scan, inputs((2, 43, 3, 4)), jnp.float32, reverse), 1e-5)
+    arrays = inputs((2, 43, 3, 4), OPTIONS["packed"])
+    compare(run(scan, arrays, jnp.float32, reverse), 1e-5)
 
 
 @pytest.mark.parametrize("plan", [Plan(32, 16, 1), Plan(64, 24, 2), Plan(128, 4, 2)], ids=str)
@@ -68,7 +69,7 @@ def test_plans(plan):
 
 def test_bfloat16_inputs_keep_float32_states():
     scan = partial(interpreted, segments=3)
-    pairs = run(scan, inputs((2, 9, 4, 3)), jnp.bfloat16, reverse=True)
+    pairs = run(scan, inputs((2, 9, 4, 3), OPTIONS["packed"]), jnp.bfloat16, reverse=True)
     assert pairs["y"][0].dtype == jnp.bfloat16
     assert pairs["last_state"][0].dtype == jnp.float32
     compare(pairs, 2e-2)
@@ -117,13 +118,14 @@ def test_very_small_time_steps_keep_their_precision():
 def test_both_directions_in_one_launch():
     shared = {k: x[None] for k, x in float32(inputs((2, 21, 3, 4), OPTIONS["mamba"])).items()}
     own = {k: jnp.concatenate([shared[k], 1.5 * shared[k]]) for k in ("delta", "A", "B", "C")}
-    lengths = jnp.array([[21, 8]])
+    whole = {"lengths": jnp.array([[21, 8]])}
+    whole["segment_ids"] = jnp.broadcast_to(jnp.arange(21) // 6, (1, 2, 21))
 
     def one_launch(arrays):
-        return gpu.scan_both(ScanInputs(**arrays, lengths=lengths), softplus=True, interpret=True)
+        return gpu.scan_both(ScanInputs(**arrays, **whole), softplus=True, interpret=True)
 
     def in_turn(arrays):
-        both = ScanInputs(**arrays, lengths=lengths)
+        both = ScanInputs(**arrays, **whole)
         plain = partial(SCANS["sequential"], softplus=True)
         runs = [plain(direction_of(both, d), reverse=bool(d)) for d in (0, 1)]
         return jax.tree.map(lambda *x: jnp.stack(x), *runs)
@@ -137,12 +139,16 @@ def test_both_directions_in_one_launch():
 def test_vmap_takes_copies_as_further_sets():
     u, delta, A, B, C = float32(inputs((2, 6, 3, 2), ())).values()
 
+    def ids_of(u):  # mapped where u is
+        return {"segment_ids": jnp.int32(u[..., 0] > 0)}
+
     def kernel(u, A, B):
-        return interpreted(ScanInputs(u, delta, A, B, C), softplus=True, reverse=True)[0]
+        given = ScanInputs(u, delta, A, B, C, **ids_of(u))
+        return interpreted(given, softplus=True, reverse=True)[0]
 
     def plain(u, A, B):
         options = {"delta_softplus": True, "reverse": True, "implementation": "sequential"}
-        return selective_scan(u, delta, A, B, C, **options)
+        return selective_scan(u, delta, A, B, C, **ids_of(u), **options)
 
     def mapped(scan, u, A, B):
         return jax.vmap(jax.vmap(scan, in_axes=(0, None, None)), in_axes=(None, 0, 0))(u, A, B)
@@ -200,6 +206,7 @@ def test_what_is_stored_as_one_piece_ends_with_a_whole_chunk(channels, positions
         ((8, 16384, 2048, 16), "plain", "bfloat16"),
         ((1, 5000, 256, 16), "everything", "float32"),
         ((3, 37, 5, 3), "everything", "bfloat16"),
+        ((1, 5000, 64, 32), "packed", "bfloat16"),
     ],
     ids=str,
 )
@@ -212,26 +219,25 @@ def test_kernels_lower_for_cuda(shape, options, dtype):
 @pytest.mark.skipif(jax.__version_info__ < (0, 12), reason="JAX takes these layouts from 0.12 on")
 def test_kernels_lower_without_lane_semantics(monkeypatch):
     monkeypatch.setattr(gpu.kernel, "_LOWERING", plgpu.LoweringSemantics.Warpgroup)
-    check_lowering((2048, 50, 128, 32), "mamba", "bfloat16")
+    check_lowering((2048, 50, 128, 32), "packed", "bfloat16")
 
 
 def check_lowering(shape, options, dtype):
     batch, length, channels, states = shape
     sizes = {7: batch, 6: length, 5: channels, 2: states}  # of ``small``, which tell their axes
     small = inputs((7, 6, 5, 2), OPTIONS[options])
-    of = lambda k, x: jnp.int32 if k == "lengths" else jnp.float32 if x.ndim < 3 else dtype  # noqa: E731
-    args = ScanInputs(
-        **{
-            k: jax.ShapeDtypeStruct(tuple(sizes[n] for n in x.shape), of(k, x))
-            for k, x in small.items()
-        }
-    )
+    args = {
+        k: jax.ShapeDtypeStruct(
+            tuple(sizes[n] for n in x.shape),
+            x.dtype if x.dtype == jnp.int32 else jnp.float32 if x.ndim < 3 else dtype,
+        )
+        for k, x in small.items()
+    }
 
-    def loss(args, lengths):
-        y, last = gpu.scan(args._replace(lengths=lengths), softplus=True, reverse=True)
+    def loss(args):
+        y, last = gpu.scan(ScanInputs(**args), softplus=True, reverse=True)
         return jnp.sum(y.astype(jnp.float32)) + jnp.sum(last)
 
-    floats, lengths = args._replace(lengths=None), args.lengths
-    for function, kernels in ((loss, 1), (jax.grad(loss), 2)):
-        lowered = jax.jit(function).trace(floats, lengths).lower(lowering_platforms=("cuda",))
+    for function, kernels in ((loss, 1), (jax.grad(loss, allow_int=True), 2)):
+        lowered = jax.jit(function).trace(args).lower(lowering_platforms=("cuda",))
         assert lowered.as_text().count("@mosaic_gpu") >= kernels

@@ -32,7 +32,7 @@ def scan(
     interpret: bool = False,
 ) -> tuple[Array, Array]:
     """Run the scan; see ``arguments.Scan``."""
-    if inputs.A.shape[1] > MOST_STATES or inputs.segment_ids is not None:
+    if inputs.A.shape[1] > MOST_STATES:
         parts = in_parts(partial(scan, interpret=interpret), MOST_STATES)
         return with_epilogue(parts)(inputs, softplus=softplus, reverse=reverse)
     one = jax.tree.map(lambda x: x[None], inputs)
@@ -44,7 +44,7 @@ def scan_both(
     inputs: ScanInputs, *, softplus: bool, last: bool = True, interpret: bool = False
 ) -> tuple[Array, Array]:
     """Run both directions in one launch; see ``api.bidirectional_scan``."""
-    if inputs.A.shape[-1] <= MOST_STATES and inputs.segment_ids is None:
+    if inputs.A.shape[-1] <= MOST_STATES:
         A = jnp.broadcast_to(inputs.A, (2, *inputs.A.shape[1:]))
         options = Options(softplus, (False, True), interpret, last=last)
         return scan_sets(inputs._replace(A=A), options)

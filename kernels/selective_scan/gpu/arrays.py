@@ -5,6 +5,7 @@ Everything here has the set, G or 1, as first axis; see ``gpu.kernel``.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from math import log
 
 import jax
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.experimental import pallas as pl
 
-from selective_scan.arguments import ScanInputs, valid_mask
+from selective_scan.arguments import ScanInputs, pauses, valid_mask
 from selective_scan.gpu.blocks import Blocks, plane_for
 from selective_scan.gpu.kernel import Input, Kernel, Output, in_time, launch, partial_in_time
 from selective_scan.gpu.plans import Plan, plan_for, segments_for
@@ -103,11 +104,14 @@ class Cut:
         return launch(kernel, self.options.softplus, self.blocks, inputs, outputs, scratch)
 
     def shared(self, *names: str, from_end: bool = False) -> dict[str, Input]:
-        """Return inputs by name, and the lengths, each with its blocks; without what is not given.
+        """Return inputs by name, each with its blocks; without what is not given.
 
+        Among them are what all kernels read: the lengths, and the pauses where there are segments.
         D and bias are zeros where not given: a kernel without them would save nothing.
         """
         arrays: dict[str, Input] = {"lengths": (self.lengths(), None)}
+        if self.inputs.segment_ids is not None:
+            arrays["pauses"] = (self.pauses(self.inputs.segment_ids), None)
         for name in names:
             x = getattr(self.inputs, {"A2": "A", "bias": "delta_bias"}.get(name, name))
             if name in ("B", "C"):
@@ -156,6 +160,18 @@ class Cut:
         sets = (self.sets, self.rows, self.segments)
         here = jnp.broadcast_to(jnp.repeat(here, self.sets // len(here), axis=0), sets)
         return here.reshape(self.sets, -1)
+
+    def pauses(self, segment_ids: Array) -> Array:
+        """Return ``arguments.pauses`` by whole chunks, (G, B segments, chunks chunk)."""
+        ids, lengths = jax.tree.map(
+            lambda x: jnp.repeat(x, self.sets // len(x), axis=0),
+            (segment_ids, self.inputs.lengths),
+        )
+        of = partial(pauses, ids, lengths)
+        each = jnp.where(self._backwards[:, None, None], of(True), of(False))
+        each = self.in_time(each[..., None], 1)[..., 0]
+        rest = self.blocks.chunks * self.blocks.chunk - self.blocks.length
+        return jnp.pad(each, ((0, 0), (0, 0), (0, rest)))
 
     def decay_rates(self) -> Array:
         """Return A log2(e), (G, E padded, N padded), float32."""

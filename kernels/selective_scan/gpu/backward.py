@@ -24,6 +24,7 @@ from selective_scan.gpu.forward import (
     start,
     time_steps,
     visit_chunk,
+    with_pauses,
 )
 from selective_scan.gpu.kernel import Carry, Kernel
 
@@ -39,10 +40,10 @@ def _backward_chunk(
 ) -> Carry:
     """Compute the gradients.
 
-    Inputs: lengths, u, delta, A2, B, C, D, bias, starts, dy and where given z with ungated, dlast.
-    Outputs: du, ddelta, dB, dC (sums over the block's channels), dA, dD, dbias (of the row) and
-    where given dz, dinitial. Scratch: states (chunk, planes, block, plane); t, x, w, dx, dt (chunk,
-    block).
+    Inputs: lengths, u, delta, A2, B, C, D, bias, starts, dy and where given pauses, z with ungated,
+    dlast. Outputs: du, ddelta, dB, dC (sums over the block's channels), dA, dD, dbias (of the row)
+    and where given dz, dinitial. Scratch: states (chunk, planes, block, plane); t, x, w, dx, dt
+    (chunk, block).
     """
     chunk = Chunk(blocks, refs, blocks.chunks - 1 - refs.visit)
     at = chunk.place.states(blocks, chunk.visit)
@@ -61,7 +62,7 @@ def _backward_chunk(
         w = dy
     x = t * u
     refs = blocks.in_float32(refs)
-    refs.t[...] = t
+    refs.t[...] = with_pauses(blocks, refs, chunk, t)
     refs.x[...] = x
     refs.w[...] = w
     refs.dt[0, : blocks.chunk] = jnp.sum(w * x, axis=1)  # free until ``_go_back``
@@ -133,7 +134,8 @@ def _arrives_chunk(
 ) -> Carry:
     """Compute the gradient of a row's initial state when nothing comes from after its last.
 
-    Inputs: lengths, delta, A2, C, bias, dy and where given z. Outputs: dinitial. Scratch: t, w.
+    Inputs: lengths, delta, A2, C, bias, dy and where given pauses, z. Outputs: dinitial. Scratch:
+    t, w.
     """
     chunk = Chunk(blocks, refs, blocks.chunks - 1 - refs.visit)
     _, t = time_steps(blocks, refs, chunk, use_softplus, carry["bias"])
@@ -142,7 +144,7 @@ def _arrives_chunk(
         z = jnp.where(chunk.mask, blocks.tile_of(refs.z), 0.0)
         w *= z * sigmoid(z)
     refs = blocks.in_float32(refs)
-    refs.t[...] = t
+    refs.t[...] = with_pauses(blocks, refs, chunk, t)
     refs.w[...] = w
     blocks.sync()
 

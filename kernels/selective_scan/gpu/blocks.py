@@ -140,6 +140,11 @@ class Blocks:
         """One value a channel, as the tiles have it."""
         return self.tile.reduce((0,))
 
+    @cached_property
+    def position(self) -> Any:
+        """One value a position, as the tiles have it."""
+        return self.tile.reduce((1,))
+
     def place(self, x: Array, layout: Any) -> Array:
         """Return ``x`` in a layout; of a part of shared memory, read that way."""
         return x if self.interpret else plgpu.layout_cast(x, layout)
@@ -211,6 +216,10 @@ class Blocks:
     def over_chunk(self, x_E: Array) -> Array:
         """Return (chunk, block) from one value a channel, in ``channel`` layout."""
         return self.place(lax.broadcast_in_dim(x_E, self.tile_shape, (1,)), self.tile)
+
+    def over_block(self, x_K: Array) -> Array:
+        """Return (chunk, block) from one value a position, in ``position`` layout."""
+        return self.place(lax.broadcast_in_dim(x_K, self.tile_shape, (0,)), self.tile)
 
     def no_states(self) -> Array:
         """Return zeros, (planes, block, plane)."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.experimental import pallas as pl
 
 from selective_scan.elementwise import exp_in_base_2, softplus_by
 from selective_scan.gpu.blocks import Blocks, Place, flipped
@@ -20,8 +21,8 @@ class Chunk:
     def __init__(self, blocks: Blocks, refs: SimpleNamespace, visit: Array):
         self.place = place = Place.of(blocks, refs.program)
         self.visit = visit
-        first = place.chunk_at(blocks, visit) * blocks.chunk
-        self.positions = lax.clamp(0, refs.lengths[place.set, place.row] - first, blocks.chunk)
+        self.first = place.chunk_at(blocks, visit) * blocks.chunk
+        self.positions = lax.clamp(0, refs.lengths[place.set, place.row] - self.first, blocks.chunk)
         self.mask = blocks.mask(self.positions, place)
 
     def position(self, k: Array) -> Array:
@@ -38,6 +39,14 @@ def time_steps(
     return raw, jnp.where(chunk.mask, steps, 0.0)
 
 
+def with_pauses(blocks: Blocks, refs: SimpleNamespace, chunk: Chunk, t: Array) -> Array:
+    """Return by how much time each position decays the state before it, (chunk, block)."""
+    if not hasattr(refs, "pauses"):
+        return t
+    at = (chunk.place.set, chunk.place.row, pl.ds(chunk.first, blocks.chunk))
+    return t + blocks.over_block(blocks.load(refs.pauses, at, blocks.position))
+
+
 def sigmoid(x: Array) -> Array:
     """Return 1 / (1 + exp(-x)); the compiler's division is the hardware's reciprocal."""
     return 1 / (1 + exp_in_base_2(-x))
@@ -48,8 +57,8 @@ def visit_chunk(
 ) -> Array:
     """Run the recurrence over the chunk's positions; return the state after them.
 
-    ``refs.t`` and ``refs.x`` hold the time steps and t u. ``after(position, through, h)`` is
-    called with every state (planes, block, plane), and what is left of the one before it.
+    ``refs.t`` holds the time steps with the pauses, and ``refs.x`` t u. ``after(position, through,
+    h)`` is called with every state (planes, block, plane), and what is left of the one before it.
     """
 
     def step(k: Array, h: Array) -> Array:
@@ -91,14 +100,14 @@ def _forward_chunk(
 ) -> Carry:
     """Compute y, the last state and, for the gradient, the state before each chunk and y ungated.
 
-    Inputs: lengths, u, delta, A2, B, C, D, bias and where given z, initial. Outputs: y and where
-    asked for last, starts, ungated. Scratch: t, x, read (chunk, block).
+    Inputs: lengths, u, delta, A2, B, C, D, bias and where given pauses, z, initial. Outputs: y and
+    where asked for last, starts, ungated. Scratch: t, x, read (chunk, block).
     """
     chunk = Chunk(blocks, refs, refs.visit)
     u = jnp.where(chunk.mask, blocks.tile_of(refs.u), 0.0)
     _, t = time_steps(blocks, refs, chunk, use_softplus, carry["bias"])
     refs = blocks.in_float32(refs)
-    refs.t[...] = t
+    refs.t[...] = with_pauses(blocks, refs, chunk, t)
     refs.x[...] = t * u
     blocks.sync()
     at = chunk.place.states(blocks, chunk.visit)
@@ -132,21 +141,23 @@ def _ends_first(blocks: Blocks, refs: SimpleNamespace) -> Carry:
 
 
 def _ends_chunk(blocks: Blocks, refs: SimpleNamespace, use_softplus: bool, carry: Carry) -> Carry:
-    """Compute the state after a row that starts from 0, and the sum of its time steps.
+    """Compute the state after a row that starts from 0, and the sum of time steps and pauses.
 
-    Inputs: lengths, u, delta, A2, B, bias. Outputs: last, total. Scratch: t, x.
+    Inputs: lengths, u, delta, A2, B, bias and where given pauses. Outputs: last, total. Scratch: t,
+    x.
     """
     chunk = Chunk(blocks, refs, refs.visit)
     _, t = time_steps(blocks, refs, chunk, use_softplus, carry["bias"])
     refs = blocks.in_float32(refs)
-    refs.t[...] = t
+    decayed = with_pauses(blocks, refs, chunk, t)
+    refs.t[...] = decayed
     refs.x[...] = jnp.where(chunk.mask, t * blocks.tile_of(refs.u), 0.0)
     blocks.sync()
     h = visit_chunk(blocks, refs, chunk, carry["A2"], carry["h"], lambda *_: None)
     # Nothing may read the chunk's inputs after this: no output is stored from shared memory here,
     # so nothing else holds back the next chunk's copy.
     blocks.sync()
-    return carry | {"h": h, "total": carry["total"] + t}
+    return carry | {"h": h, "total": carry["total"] + decayed}
 
 
 def _ends_last(blocks: Blocks, refs: SimpleNamespace, carry: Carry) -> None:

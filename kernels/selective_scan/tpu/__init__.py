@@ -35,7 +35,7 @@ def scan(
         last: ignored; the last state is always there.
         interpret: run on any backend, slowly.
     """
-    if inputs.A.shape[1] > _MOST_STATES or inputs.segment_ids is not None:
+    if inputs.A.shape[1] > _MOST_STATES:
         parts = in_parts(partial(scan, interpret=interpret), _MOST_STATES)
         return with_epilogue(parts)(inputs, softplus=softplus, reverse=reverse)
     return _scan(no_forward_mode("pallas_tpu", inputs), softplus, reverse, interpret)

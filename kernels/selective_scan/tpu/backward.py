@@ -35,7 +35,7 @@ def run_backward(
     launch = launch_for(
         inputs, softplus=softplus, reverse=reverse, backward=True, interpret=interpret
     )
-    arrays = operands(inputs)
+    arrays = operands(inputs, reverse=reverse)
     initial = arrays.pop("initial", None)
     arrays |= {"starts": starts, "dy": dy_BxLxE, "dlast": dlast_BxExN.swapaxes(1, 2)}
     batch, blocks, _ = launch.grid
@@ -128,7 +128,7 @@ def _recompute(launch: Launch, refs: Refs, chunk: Chunk) -> None:
         at, lane_1xW = pl.ds(position, 1), chunk.lane_of(position)
         refs["before"][position] = h_NxE
         enter_NxE = refs["x32"][at] * column(B_NxW, lane_1xW)
-        h_NxE = jnp.exp2(refs["t32"][at] * A_NxE) * h_NxE + enter_NxE
+        h_NxE = jnp.exp2(chunk.decay_time(position) * A_NxE) * h_NxE + enter_NxE
         if "z" in refs:
             read_NxE = h_NxE * column(C_NxW, lane_1xW)
             refs["read"][at] = jnp.sum(read_NxE, axis=0, keepdims=True)
@@ -144,7 +144,7 @@ def _walk_back(launch: Launch, refs: Refs, chunk: Chunk) -> None:
     def visit(position: Array, carry: tuple[Array, ...]) -> tuple[Array, ...]:
         dh_NxE, dA_NxE, dB_NxW, dC_NxW = carry
         at, lane_1xW = pl.ds(position, 1), chunk.lane_of(position)
-        t_1xE, x_1xE, dread_1xE = refs["t32"][at], refs["x32"][at], refs["dread"][at]
+        t_1xE, x_1xE, dread_1xE = chunk.decay_time(position), refs["x32"][at], refs["dread"][at]
         B_Nx1 = column(B_NxW, lane_1xW)
         decay_NxE = jnp.exp2(t_1xE * A_NxE)
         stays_NxE = decay_NxE * refs["before"][position]

@@ -15,7 +15,7 @@ from jax import Array
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from selective_scan.arguments import ScanInputs
+from selective_scan.arguments import ScanInputs, pauses
 
 # exp(t A) = exp2(t (A log2 e)): a TPU raises 2 to a power, so the factor goes into A, once.
 LOG2_E = math.log2(math.e)
@@ -104,7 +104,7 @@ def launch_for(
     )
 
 
-def operands(inputs: ScanInputs) -> dict[str, Array]:
+def operands(inputs: ScanInputs, *, reverse: bool) -> dict[str, Array]:
     """Return what the kernels read, by name."""
     batch, length, _ = inputs.u.shape
     lengths_B = jnp.full(batch, length) if inputs.lengths is None else inputs.lengths
@@ -123,6 +123,10 @@ def operands(inputs: ScanInputs) -> dict[str, Array]:
         named["z"] = inputs.z
     if inputs.delta_bias is not None:
         named["bias"] = inputs.delta_bias.astype(jnp.float32)[None]
+    if inputs.segment_ids is not None:
+        # By whole windows: a chunk reads all its positions, also those past the row's end.
+        pauses_BxL = pauses(inputs.segment_ids, inputs.lengths, reverse)
+        named["pauses"] = jnp.pad(pauses_BxL, ((0, 0), (0, -length % LANES)))[:, None]
     if inputs.initial_state is not None:
         named["initial"] = inputs.initial_state.astype(jnp.float32).swapaxes(1, 2)
     return named
@@ -170,6 +174,9 @@ def _spec(name: str, launch: Launch) -> pl.BlockSpec:
     at, window_at = launch.chunk_at, launch.window_at
     if name == "lengths":  # (B, 1, 1), scalars
         return pl.BlockSpec((None, 1, 1), lambda b, e, i: (b, 0, 0), memory_space=pltpu.SMEM)
+    if name == "pauses":  # (B, 1, windows of LANES), scalars
+        at_window = lambda b, e, i: (b, 0, window_at(i))  # noqa: E731
+        return pl.BlockSpec((None, 1, LANES), at_window, memory_space=pltpu.SMEM)
     if name in ("u", "delta", "z", "y", "dy", "du", "ddelta", "dz"):  # (B, L, E)
         return pl.BlockSpec((None, chunk, block), lambda b, e, i: (b, at(i), e))
     if name in ("B", "C"):  # (B, N, L)
@@ -244,6 +251,13 @@ class Chunk:
         if self._launch.softplus:
             t_KxE = jnp.maximum(raw_KxE, 0) + jnp.log1p(jnp.exp(-jnp.abs(raw_KxE)))
         return raw_KxE, jnp.where(self.visited_KxE, t_KxE, 0)
+
+    def decay_time(self, position: Array) -> Array:
+        """Return by how much time a position decays the state before it, (1, E)."""
+        t_1xE = self._refs["t32"][pl.ds(position, 1)]
+        if "pauses" in self._refs:
+            t_1xE += self._refs["pauses"][0, self._first_lane + position]
+        return t_1xE
 
     def walk(self, visit: Callable[..., Any], carry: Any, *, descending: bool) -> Any:
         """Return the carry after ``carry = visit(position, carry)`` over visited positions.

@@ -34,7 +34,7 @@ def run_forward(
         results["starts"] = jax.ShapeDtypeStruct((batch, chunks, *state[1:]), jnp.float32)
     wide = (launch.chunk, launch.block)
     scratch = {"state": (launch.states, launch.block), "t32": wide, "x32": wide, "read": wide}
-    values = call(_kernel, launch, operands(inputs), results, scratch)
+    values = call(_kernel, launch, operands(inputs, reverse=reverse), results, scratch)
     return values["y"], values["last"].swapaxes(1, 2), values.get("starts")
 
 
@@ -57,7 +57,7 @@ def _kernel(launch: Launch, refs: Refs) -> None:
     def visit(position: Array, h_NxE: Array) -> Array:
         at, lane_1xW = pl.ds(position, 1), chunk.lane_of(position)
         enter_NxE = refs["x32"][at] * column(B_NxW, lane_1xW)
-        h_NxE = jnp.exp2(refs["t32"][at] * A_NxE) * h_NxE + enter_NxE
+        h_NxE = jnp.exp2(chunk.decay_time(position) * A_NxE) * h_NxE + enter_NxE
         read_NxE = h_NxE * column(C_NxW, lane_1xW)
         refs["read"][at] = jnp.sum(read_NxE, axis=0, keepdims=True)
         return h_NxE
