@@ -41,14 +41,32 @@ def escaped(text: str) -> str:
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
+def out_of_memory(error: BaseException) -> UserError | None:
+    """Return the error for memory of the machine or a device that did not suffice, if that is it.
+
+    JAX is not imported for it.
+    """
+    words = one_line(error)[:200]
+    if isinstance(error, MemoryError):
+        reason = f" ({words})" if words else ""
+        return UserError(f"out of memory{reason}; free some, or ask for less at once")
+    if type(error).__name__ == "JaxRuntimeError" and "RESOURCE_EXHAUSTED" in words:
+        return UserError(
+            f"out of memory on a device ({words}); ask for less at once, as with a smaller "
+            "--microbatch or --batch-size"
+        )
+    return None
+
+
 @contextmanager
 def os_failure_is_user_error() -> Iterator[None]:
-    """Turn what the operating system refuses into a ``UserError``: files, disks and memory."""
+    """Turn what the system refuses into a ``UserError``: files, disks, memory, also a device's."""
     try:
         yield
-    except MemoryError as error:
-        reason = f" ({one_line(error)})" if str(error) else ""
-        raise UserError(f"out of memory{reason}; free some, or ask for less at once") from None
+    except (MemoryError, RuntimeError) as error:
+        if (refused := out_of_memory(error)) is None:
+            raise
+        raise refused from None
     except ConnectionError:  # another process, not a file
         raise
     except OSError as error:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from jax.errors import JaxRuntimeError
 
 from echojax.errors import UserError, exit_on_user_error
 from echojax.signals import Stopped
@@ -52,6 +53,7 @@ def test_another_broken_pipe_is_not_hidden():
         ),
         (OSError(errno.EBUSY, "Device or resource busy", "run"), "cannot use run: Device or"),
         (MemoryError("Unable to allocate 3 GiB"), "out of memory (Unable to allocate 3 GiB); free"),
+        (JaxRuntimeError("RESOURCE_EXHAUSTED: 3 GiB"), "out of memory on a device (RESOURCE_EXHAU"),
     ],
 )
 def test_what_the_system_refuses_is_one_line(error, says, capsys):
@@ -61,6 +63,11 @@ def test_what_the_system_refuses_is_one_line(error, says, capsys):
     line = capsys.readouterr().err
     assert line.startswith(f"error: {says}")
     assert line.count("\n") == 1
+
+
+def test_another_error_of_a_device_is_not_hidden():
+    with pytest.raises(JaxRuntimeError), exit_on_user_error():
+        raise JaxRuntimeError("INTERNAL: a bug of a kernel")
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt(), Stopped(signal.SIGHUP)])

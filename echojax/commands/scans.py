@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from rich.table import Table
 
 from echojax.command_line import logged_terminal, parse
-from echojax.errors import UserError
+from echojax.errors import UserError, out_of_memory
 
 if TYPE_CHECKING:
     import jax
@@ -109,8 +109,8 @@ def _measured(name: str, inputs: Arrays, expected: Any, seconds: float) -> list[
     try:
         y = np.asarray(forward(inputs)[:1]).astype(np.float64)
         taken = [_median(run, inputs, seconds) for run in (forward, both)]
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if out_of_memory(error) is None:
             raise
         return ["out of memory", "", ""]
     difference = np.abs(y - expected).max() / np.abs(expected).max()

@@ -188,11 +188,6 @@ def _described(error: BaseException) -> tuple[str, int]:
     words = one_line(error)[:200]
     if _is_lost(error):
         return f"a host lost touch with another ({words})", 1
-    if "RESOURCE_EXHAUSTED" in words:
-        return (
-            f"out of memory on a device ({words}); train anew with a smaller --microbatch or "
-            "--batch-size, in another --run-dir"
-        ), 2
     return f"{type(error).__name__}: {words}", 1
 
 

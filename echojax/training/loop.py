@@ -64,9 +64,9 @@ class _Group(NamedTuple):
         return self.batches.per_epoch
 
     def of_each(self, states: TrainState) -> Iterator[tuple[SeedRun, TrainState]]:
-        """Yield the runs that have not diverged, with their own states."""
+        """Yield the runs that have not failed, with their own states."""
         for run, state in zip(self.runs, unstack_states(states), strict=True):
-            if not run.has_diverged:
+            if not run.failed:
                 structure = jax.tree.structure(run.state)
                 yield run, jax.tree.unflatten(structure, jax.tree.leaves(state))
 
@@ -202,7 +202,7 @@ def _record_losses(runs: Sequence[SeedRun], outcome: list[jax.Array], step: int)
     """Take in what a step returned; return the signal that some host got, known to all."""
     losses, signum = outcome
     for run, loss in zip(runs, np.asarray(losses).tolist(), strict=True):
-        if not run.has_diverged:
+        if not run.failed:
             with run.divergence():
                 run.record_loss(loss, step)
     return int(signum)
@@ -212,7 +212,7 @@ def _record_speed(
     runs: Sequence[SeedRun], epoch: float, examples: int, seconds: float, waited: float
 ) -> None:
     for run in runs:
-        if not run.has_diverged:
+        if not run.failed:
             run.progress.seconds += seconds
             run.progress.share += seconds / len(runs)
             run.progress.waited += waited

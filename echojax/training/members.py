@@ -10,8 +10,8 @@ import dataclasses
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from rich.console import Console
 from echojax import keep_root_handlers
 from echojax.config import Config, as_flags
 from echojax.data import Dataset, Split
-from echojax.errors import UserError
+from echojax.errors import UserError, out_of_memory
 from echojax.mesh import axes_of, describe, make_mesh, one_device, place
 from echojax.models import OURS, build_model
 from echojax.run_files import read_records
@@ -56,9 +56,11 @@ class Outcome:
     history: dict[int, float]  # validation NDCG@10 by epoch
     best_epoch: int  # that of the highest one, 0 without a validation
     ended: str  # why
-    diverged: bool  # a loss or an update was not finite; ``history`` has what was before
-    steps: int
-    seconds: float  # of training steps, its share of what the members trained at once took together
+    # A loss or an update was not finite, or memory did not suffice; ``history`` is of before.
+    failed: bool
+    steps: int = 0
+    # Of training steps, its share of what the members trained at once took together.
+    seconds: float = 0.0
 
 
 def program_key(config: Config) -> Hashable:
@@ -105,30 +107,46 @@ def train_members(
             held.enter_context(create_or_resume_run_dir(given))
             fill_folders({folder: config}, dataset, None, split.gap_unit)
             groups[program_key(config)].append((given, folder))
-        teams = [
-            _Team(members, dataset, split, console, interrupts, stopped_line)
-            for members in groups.values()
-        ]
+        teams, no_room = list[_Team](), dict[Path, str]()
+        for members in groups.values():
+            with _too_little_memory() as why:
+                teams.append(_Team(members, dataset, split, console, interrupts, stopped_line))
+            no_room |= {folder: line for _, folder in members for line in why}
         by_folder = {run.folder: run for team in teams for run in team.runs}
-        runs = [by_folder[folder] for folder in folders]
-        for run in runs:
+        runs = {i: by_folder[own] for i, own in enumerate(folders) if own not in no_room}
+        for run in runs.values():
             held.enter_context(closing(run.checkpoints))
         for epoch in range(1, max(config.epochs for config in configs) + 1):
             for team in teams:
                 team.train(epoch)
-            scores = {i: run.history[epoch] for i, run in enumerate(runs) if epoch in run.history}
+            scores = {i: run.history[epoch] for i, run in runs.items() if epoch in run.history}
             for i in decide(epoch, scores) if decide is not None and scores else ():
                 runs[i].ended = runs[i].stop_reason() or "stopped by the search"
                 runs[i].history = {e: ndcg for e, ndcg in runs[i].history.items() if e <= epoch}
         if interrupts.signum:  # it came after the last step
             raise Interrupted(stopped_line, interrupts.signum)
-    return [_outcome(run) for run in runs]
+    return [
+        _outcome(runs[i]) if i in runs else Outcome({}, 0, no_room[folder], failed=True)
+        for i, folder in enumerate(folders)
+    ]
+
+
+@contextmanager
+def _too_little_memory() -> Iterator[list[str]]:
+    """Give a list, which has a line when memory did not suffice for what is done inside."""
+    lines: list[str] = []
+    try:
+        yield lines
+    except (MemoryError, RuntimeError) as error:
+        if (refused := out_of_memory(error)) is None:
+            raise
+        lines.append(str(refused))
 
 
 def _outcome(run: SeedRun) -> Outcome:
     best = max(run.history, key=lambda epoch: (run.history[epoch], -epoch), default=0)
     progress, ended = run.progress, run.stop_reason() or ""
-    return Outcome(run.history, best, ended, run.has_diverged, progress.steps, progress.share)
+    return Outcome(run.history, best, ended, run.failed, progress.steps, progress.share)
 
 
 class _Team:
@@ -183,7 +201,12 @@ class _Team:
         ]:
             earliest = min(run.progress.steps for run in waiting)
             group = [run for run in waiting if run.progress.steps == earliest]
-            self._loop.train(group[: self._at_once(len(group))], epoch)
+            group = group[: self._at_once(len(group))]
+            with _too_little_memory() as why:
+                self._loop.train(group, epoch)
+            for run in group if why else ():
+                many = f" ({len(group)} were trained at once)" if len(group) > 1 else ""
+                run.ended, run.failed = why[0] + many, True
 
     def _at_once(self, members: int) -> int:
         """Return how many of so many members train at once: as many on each device."""

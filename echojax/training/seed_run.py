@@ -38,7 +38,7 @@ class SeedRun:
     history: dict[int, float] = field(default_factory=dict)
     stopped: str = ""  # why it was done, once it is
     ended: str = ""  # why it stopped early, if it did
-    has_diverged: bool = False  # and that it was this
+    failed: bool = False  # and that it diverged, or found too little memory
 
     def stop_reason(self) -> str | None:
         """Return why this seed is done, or ``None`` while it is not."""
@@ -89,7 +89,7 @@ class SeedRun:
         except DivergedError as error:
             if not self.ends_alone:
                 raise
-            self.ended, self.has_diverged = f"diverged: {error}", True
+            self.ended, self.failed = f"diverged: {error}", True
 
     def diverged(self, what: str) -> DivergedError:
         """Return the error for ``what``, a part of training that is NaN or infinite."""

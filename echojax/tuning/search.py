@@ -187,7 +187,7 @@ class _Searching:
     def _record(self, trial: Trial, outcome: Outcome, *, stopped: bool = False) -> None:
         if not self.study.record(trial.number, outcome, stopped=stopped):
             return
-        score = "failed" if outcome.diverged else f"{max(outcome.history.values()):.4f}"
+        score = "failed" if outcome.failed else f"{max(outcome.history.values()):.4f}"
         values = ", ".join(f"{name} {as_written(value)}" for name, value in trial.values.items())
         log.info(f"trial {trial.number}: {score}, {outcome.ended}: {values}")
 

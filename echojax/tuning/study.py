@@ -136,7 +136,7 @@ class Study:
             "ended": outcome.ended,
         }
         self._storage.set_trial_user_attr(trial_id, "outcome", facts)
-        if outcome.diverged or not outcome.history:
+        if outcome.failed or not outcome.history:
             self._study.tell(frozen.number, state=TrialState.FAIL)
             return True
         score = max(outcome.history.values())

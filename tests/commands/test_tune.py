@@ -7,10 +7,12 @@ import sys
 import time
 import tomllib
 
+import jax.numpy as jnp
 import pytest
 
 from echojax.commands.tune import given_flags
 from echojax.config import Config
+from echojax.training import loop
 
 SEARCH = [
     "--model", "sasrec", "--d-model", "8", "--layers", "1", "--max-len", "8", "--k-core", "2",
@@ -72,6 +74,16 @@ def test_mistakes_are_one_line(words, says, call, data_file, tmp_path):
     assert says in err
     assert err.count("\n") == 1
     assert not (tmp_path / "study").exists()
+
+
+def test_too_little_memory_is_what_a_trial_failed_of(call, data_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "compile_step", lambda *_: jnp.zeros((2**22, 2**22)))
+    words = ["--data-path", data_file, *SEARCH, "--trials", 2, "--out", tmp_path / "study"]
+    code, out, err = call("tune", *words)
+    assert code == 2
+    assert "trial 0: failed, out of memory on a device" in out
+    assert err.startswith("error: all 2 trials failed, the last: out of memory on a device (RESOU")
+    assert err.count("\n") == 1
 
 
 def test_only_flags_that_are_given_are_not_searched():

@@ -115,7 +115,6 @@ JaxRuntimeError = type("JaxRuntimeError", (RuntimeError,), {})
         (JaxRuntimeError("UNAVAILABLE: no answer"), True, 1, "a host lost touch with another ("),
         (ValueError("[/gloo/transport] Connection closed by peer"), True, 1, "a host lost touch"),
         (JaxRuntimeError("INTERNAL: a bug of a kernel"), False, 1, "JaxRuntimeError: INTERNAL"),
-        (JaxRuntimeError("RESOURCE_EXHAUSTED: 3 GiB"), False, 2, "out of memory on a device"),
         (UserError("a mistake"), False, 2, "a mistake"),
     ],
 )

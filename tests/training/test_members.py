@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from rich.console import Console
@@ -10,7 +11,7 @@ from rich.console import Console
 from echojax.config import Config
 from echojax.errors import UserError
 from echojax.run_files import read_records
-from echojax.training import loop
+from echojax.training import loop, members
 from echojax.training import run as run_module
 from echojax.training.builders import read_data, resolved
 from echojax.training.checkpoints import load_checkpoint
@@ -95,7 +96,7 @@ def test_who_is_stopped_at_the_barrier_or_diverges_trains_no_longer(trained, tog
         (1, [0, 1, 3]), (2, [0, 1, 3]), (3, [0, 3]),
     ]  # fmt: skip
     diverged = outcomes[2]
-    assert (diverged.diverged, diverged.history, diverged.best_epoch) == (True, {}, 0)
+    assert (diverged.failed, diverged.history, diverged.best_epoch) == (True, {}, 0)
     assert "not finite" in diverged.ended
     ended = [one.ended for one in outcomes if one is not diverged]
     assert ended == ["3 epochs done", "stopped by the search", "3 epochs done"]
@@ -107,7 +108,7 @@ def test_who_is_stopped_at_the_barrier_or_diverges_trains_no_longer(trained, tog
         assert one.history == {epoch: scores[i] for epoch, scores in told if i in scores}
         assert one.history[one.best_epoch] == max(one.history.values())
         assert one.seconds > 0
-        assert not one.diverged
+        assert not one.failed
         assert not (folder / f"m{i}" / "results.json").exists()
     with pytest.raises(UserError, match="was made with --dropout 0"):
         together(folder, [KNOBS[1]])
@@ -133,6 +134,36 @@ def test_a_kill_between_two_members_checkpoints_changes_nothing(
     for i, (ours, theirs) in enumerate(zip(again, outcomes, strict=False)):
         assert dataclasses.replace(ours, seconds=0) == dataclasses.replace(theirs, seconds=0)
         assert losses_of(tmp_path / f"m{i}") == losses_of(folder / f"m{i}")
+
+
+def no_room(*_):
+    jnp.zeros((2**22, 2**22))
+
+
+def test_memory_that_does_not_suffice_ends_those_of_one_program_only(
+    together, tmp_path, monkeypatch
+):
+    """The program of the second finds none when it is compiled, that of the third before."""
+    evaluator, compiling = members.make_evaluator, loop.compile_step
+    monkeypatch.setattr(
+        members,
+        "make_evaluator",
+        lambda config, *rest: no_room() if config.d_model == 2 else evaluator(config, *rest),
+    )
+    monkeypatch.setattr(
+        loop,
+        "compile_step",
+        lambda step, states, *rest: (
+            no_room()
+            if any(x.shape[-1] == 4 for x in jax.tree.leaves(states.params) if x.ndim)
+            else compiling(step, states, *rest)
+        ),
+    )
+    ours, second, third = together(tmp_path, [KNOBS[0], {"d_model": 4}, {"d_model": 2}])[0]
+    assert (ours.ended, ours.failed, len(ours.history)) == ("3 epochs done", False, 3)
+    for one in (second, third):
+        assert (one.failed, one.history, one.steps) == (True, {}, 0)
+        assert "out of memory on a device (RESOURCE_EXHAUSTED" in one.ended
 
 
 def test_each_has_its_share_of_the_seconds(monkeypatch):

@@ -37,7 +37,7 @@ class Members:
             scores = {
                 i: one.history[epoch]
                 for i, one in outcomes.items()
-                if length[i] >= epoch and not one.diverged
+                if length[i] >= epoch and not one.failed
             }
             for i in decide(epoch, scores) if scores else ():
                 length[i] = epoch
