@@ -171,7 +171,7 @@ class Loop:
         for run, state in group.of_each(states):
             with run.divergence():
                 saved = run.finite(gather(state, run.state, group.mesh))
-                if not epoch % self.config.eval_every or epoch == self.config.epochs or not whole:
+                if not epoch % self.config.eval_every or run.stop_reason() is not None:
                     ready = self.evaluate.mesh == group.mesh and not self.evaluate.item_vectors
                     params = state.params if ready else self.evaluate.placed(saved.params)
                     self._validate(run, params, epoch)

@@ -32,7 +32,7 @@ from echojax.signals import Interrupted, Interrupts, deferred_interrupts
 from echojax.training.builders import learned_vectors, make_step, target_counts, training_batches
 from echojax.training.evaluate import make_evaluator
 from echojax.training.loop import GroupStep, Loop
-from echojax.training.optimizer import make_optimizer
+from echojax.training.optimizer import make_optimizer, most_steps
 from echojax.training.profile import Profile
 from echojax.training.progress import Display
 from echojax.training.run import fill_folders, open_runs
@@ -61,6 +61,12 @@ class Outcome:
     steps: int = 0
     # Of training steps, its share of what the members trained at once took together.
     seconds: float = 0.0
+
+
+def most_epochs(config: Config, split: Split) -> int:
+    """Return how many epochs a member has that nothing ends early; the last may be cut short."""
+    per_epoch = training_batches(config, split, one_device()).per_epoch
+    return math.ceil(most_steps(config, per_epoch) / per_epoch)
 
 
 def program_key(config: Config) -> Hashable:
@@ -116,7 +122,7 @@ def train_members(
         runs = {i: by_folder[own] for i, own in enumerate(folders) if own not in no_room}
         for run in runs.values():
             held.enter_context(closing(run.checkpoints))
-        for epoch in range(1, max(config.epochs for config in configs) + 1):
+        for epoch in range(1, max(most_epochs(config, split) for config in configs) + 1):
             for team in teams:
                 team.train(epoch)
             scores = {i: run.history[epoch] for i, run in runs.items() if epoch in run.history}

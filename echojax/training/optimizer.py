@@ -75,13 +75,18 @@ def trained_or_frozen(patterns: str, params: Any) -> Any:
     return jax.tree.unflatten(structure, labels)
 
 
+def most_steps(config: Config, steps_per_epoch: int) -> int:
+    """Return how many steps a run has that nothing ends early."""
+    steps = config.epochs * steps_per_epoch
+    return min(steps, config.max_steps or steps)
+
+
 def schedule_steps(config: Config, steps_per_epoch: int) -> tuple[int, int | None]:
     """Return in how many steps the learning rate rises, and in how many it falls after them.
 
     It does not fall where the second is ``None``.
     """
-    steps = config.epochs * steps_per_epoch
-    steps = min(steps, config.max_steps or steps)
+    steps = most_steps(config, steps_per_epoch)
     warmup = config.warmup_steps or math.ceil(config.warmup * steps)
     decay = max(1, steps - warmup) if config.schedule == "cosine" else config.decay_steps
     return warmup, decay

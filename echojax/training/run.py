@@ -1,7 +1,6 @@
 """One training run, from configuration to report, to be read from top to bottom."""
 
 import logging
-import math
 import shlex
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -37,7 +36,7 @@ from echojax.training.builders import (
 from echojax.training.checkpoints import Checkpoints
 from echojax.training.evaluate import Evaluator, make_evaluator
 from echojax.training.loop import Callback, GroupStep, Loop
-from echojax.training.optimizer import make_optimizer
+from echojax.training.optimizer import make_optimizer, most_steps
 from echojax.training.profile import Profile
 from echojax.training.progress import Display, TrainingProgress, check_extras
 from echojax.training.results import PARTS, finish, log_data, run_heuristic, summarise_seeds
@@ -134,7 +133,7 @@ def _train(
         steps = over_members(step, mesh, config.parallel)
         evaluate = make_evaluator(config, dataset, split, graphdef, mesh)
         vectors = learned_vectors(dataset, mesh)
-        most_epochs = min(config.epochs, (config.max_steps or math.inf) / feed.per_epoch)
+        most_epochs = most_steps(config, feed.per_epoch) / feed.per_epoch
         profile = Profile((config.profile or 0) * is_main_process(), folder)
         resume = ["echojax", "train", "--run-dir", str(folder), "--resume"]
         stopped_line = f"stopped and saved; go on with: {shlex.join(resume)}"

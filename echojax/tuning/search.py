@@ -17,7 +17,7 @@ from echojax.errors import UserError
 from echojax.lock import BusyError
 from echojax.report.tables import duration
 from echojax.training.builders import read_data, resolved
-from echojax.training.members import Outcome, train_members
+from echojax.training.members import Outcome, most_epochs, train_members
 from echojax.training.run_folder import default_run_dir, lock
 from echojax.tuning.halving import Halving
 from echojax.tuning.page import Search, write
@@ -171,7 +171,8 @@ class _Searching:
                 self._record(trials[number], Outcome({}, 0, str(error), True, 0, 0.0))
         if not configs:
             return
-        halving = Halving(list(configs), self.config.epochs)
+        epochs = max(most_epochs(config, self.split) for config in configs.values())
+        halving = Halving(list(configs), epochs)
         outcomes = train_members(
             list(configs.values()),
             self.dataset,

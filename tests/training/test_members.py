@@ -136,6 +136,11 @@ def test_a_kill_between_two_members_checkpoints_changes_nothing(
         assert losses_of(tmp_path / f"m{i}") == losses_of(folder / f"m{i}")
 
 
+def test_the_last_step_is_validated_wherever_max_steps_puts_it(together, tmp_path):
+    (one,), _ = together(tmp_path, [KNOBS[0] | {"max_steps": 6, "eval_every": 5}])
+    assert (one.steps, [*one.history], one.ended) == (6, [2], "6 steps done")
+
+
 def no_room(*_):
     jnp.zeros((2**22, 2**22))
 

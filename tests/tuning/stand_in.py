@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from echojax.training.members import Outcome
+from echojax.training.members import Outcome, most_epochs
 from echojax.tuning import page, search
 
 
@@ -31,8 +31,8 @@ class Members:
             (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
         if error := self.raised.pop(self.calls, None):
             error()
-        length = {i: one.epochs for i, one in enumerate(configs)}
-        for epoch in range(1, configs[0].epochs + 1):
+        length = {i: most_epochs(one, split) for i, one in enumerate(configs)}
+        for epoch in range(1, length[0] + 1):
             outcomes = {i: outcome_of(configs[i], epoch, stopped=False) for i in length}
             scores = {
                 i: one.history[epoch]
@@ -41,7 +41,7 @@ class Members:
             }
             for i in decide(epoch, scores) if scores else ():
                 length[i] = epoch
-        ended = [n < configs[i].epochs for i, n in length.items()]
+        ended = [n < most_epochs(configs[i], split) for i, n in length.items()]
         return [outcome_of(config, length[i], stopped=ended[i]) for i, config in enumerate(configs)]
 
 

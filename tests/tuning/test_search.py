@@ -91,6 +91,16 @@ def test_it_finds_what_is_good(whole):
     assert np.mean(later) > np.mean([t.score for t in whole.trials[:8] if t.score is not None])
 
 
+@pytest.mark.parametrize(
+    ("max_steps", "epochs"), [(8, [1, 1, 2, 4]), (7, [1, 1, 2, 4]), (2, [1] * 4)]
+)
+def test_halving_is_of_the_epochs_that_max_steps_leaves(members, tmp_path, max_steps, epochs):
+    """An epoch has two steps, and of one there is nothing to halve."""
+    config = dataclasses.replace(CONFIG, max_steps=max_steps)
+    found = run(tmp_path, trials=4, config=config, space=NEAR)
+    assert sorted(trial.epochs for trial in found.trials) == epochs
+
+
 def kill():
     raise Interrupted("stopped", signal.SIGTERM)
 
