@@ -20,7 +20,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from echojax.errors import UserError
-from echojax.models.layers import Keys, dropout, layer_norm, normal
+from echojax.models.layers import Gaps, Keys, dropout, layer_norm, normal
 from echojax.models.positions import at_position, mask
 
 _LEAST_QUERIES = 64  # that a row has before blocks are worth it
@@ -99,10 +99,34 @@ def elapsed(gaps_BxL: Array, position_BxQ: Array) -> Array:
 
 
 class CachedAttention(nnx.Module):
-    """Attention of ``heads`` over positions whose keys and values are kept."""
+    """Attention of ``heads`` over positions whose keys and values are kept.
+
+    A subclass has ``keys_and_values`` of its inputs, and ``at_newest``.
+    """
 
     heads: int
     norm: nnx.LayerNorm
+    keys_and_values: Callable[[Array], tuple[Array, Array]]  # (..., D) -> (..., H, D / H) each
+    # (cache, its input, position, dropout keys, gaps) -> the output at the newest position, (B, D)
+    at_newest: Callable[..., Array]
+
+    def readout(
+        self, x_BxLxD: Array, lengths_B: Array, *, gaps_BxL: Gaps = None, dropout_keys: Keys = None
+    ) -> Array:
+        """Return the output at the last item only, (B, D): it sees all items in either case."""
+        last_B = lengths_B - 1
+        cache = KeyValueCache.of_all(*self.keys_and_values(x_BxLxD))
+        return self.at_newest(cache, at_position(x_BxLxD, last_B), last_B, dropout_keys, gaps_BxL)
+
+    def step(
+        self, cache: KeyValueCache, x_BxD: Array, position_B: Array, gaps_BxL: Gaps = None
+    ) -> tuple[KeyValueCache, Array]:
+        """Take in row b's next position, position[b]; return the cache and its output, (B, D).
+
+        Only causal attention gives what ``readout`` would.
+        """
+        cache = cache.put(position_B, *self.keys_and_values(x_BxD))
+        return cache, self.at_newest(cache, x_BxD, position_B, None, gaps_BxL)
 
     def start(self, batch: int, max_len: int, dtype: DTypeLike) -> KeyValueCache:
         """Return the cache before the first position."""
@@ -143,12 +167,7 @@ class SelfAttention(CachedAttention):
         self.time_bias = TimeBias() if time_gaps else None
 
     def __call__(
-        self,
-        x_BxLxD: Array,
-        lengths_B: Array,
-        *,
-        gaps_BxL: Array | None = None,
-        dropout_keys: Keys = None,
+        self, x_BxLxD: Array, lengths_B: Array, *, gaps_BxL: Gaps = None, dropout_keys: Keys = None
     ) -> Array:
         """Return the output at every position, (B, L, D)."""
         read_BxLxD = self.read(x_BxLxD)
@@ -174,40 +193,8 @@ class SelfAttention(CachedAttention):
             )
         return self._with_residual(y_BxLxHxK, x_BxLxD, dropout_keys)
 
-    def readout(
-        self,
-        x_BxLxD: Array,
-        lengths_B: Array,
-        *,
-        gaps_BxL: Array | None = None,
-        dropout_keys: Keys = None,
-    ) -> Array:
-        """Return the output at the last item only, (B, D): it sees all items in either case."""
-        last_BxD = at_position(x_BxLxD, lengths_B - 1)
-        cache = KeyValueCache.of_all(*self._keys_and_values(x_BxLxD))
-        return self._at_newest(cache, last_BxD, lengths_B, dropout_keys, gaps_BxL)
-
-    def step(
-        self,
-        cache: KeyValueCache,
-        x_BxD: Array,
-        position_B: Array,
-        gaps_BxL: Array | None = None,
-    ) -> tuple[KeyValueCache, Array]:
-        """Take in row b's next position, position[b]; return the cache and its output, (B, D).
-
-        Only causal attention gives what ``readout`` would.
-        """
-        cache = cache.put(position_B, *self._keys_and_values(x_BxD))
-        return cache, self._at_newest(cache, x_BxD, position_B + 1, None, gaps_BxL)
-
-    def _at_newest(
-        self,
-        cache: KeyValueCache,
-        x_BxD: Array,
-        lengths_B: Array,
-        keys: Keys,
-        gaps_BxL: Array | None,
+    def at_newest(
+        self, cache: KeyValueCache, x_BxD: Array, position_B: Array, keys: Keys, gaps_BxL: Gaps
     ) -> Array:
         """Return the output at the newest position, whose input is x.
 
@@ -221,13 +208,13 @@ class SelfAttention(CachedAttention):
             preferred_element_type=jnp.promote_types(x_BxD.dtype, jnp.float32),
         )
         if gaps_BxL is not None and self.time_bias is not None:
-            score_BxHxL += self.time_bias(gaps_BxL, lengths_B[:, None] - 1)
-        seen_Bx1xL = mask(lengths_B, score_BxHxL.shape[-1])[:, None]
+            score_BxHxL += self.time_bias(gaps_BxL, position_B[:, None])
+        seen_Bx1xL = mask(position_B + 1, score_BxHxL.shape[-1])[:, None]
         weight_BxHxL = jax.nn.softmax(jnp.where(seen_Bx1xL, score_BxHxL, -jnp.inf), axis=-1)
         y_BxHxK = jnp.einsum("bhl,bhlk->bhk", weight_BxHxL.astype(x_BxD.dtype), cache.value_BxHxLxK)
         return self._with_residual(y_BxHxK, x_BxD, keys)
 
-    def _keys_and_values(self, x: Array) -> tuple[Array, Array]:
+    def keys_and_values(self, x: Array) -> tuple[Array, Array]:
         """Return K and V of inputs x (..., D), each (..., H, D / H)."""
         read = self.read(x)
         return self.by_head(self.key(read)), self.by_head(self.value(read))
@@ -262,7 +249,7 @@ def blocked_attention(
     lengths_B: Array,
     *,
     causal: bool,
-    gaps_BxL: Array | None = None,
+    gaps_BxL: Gaps = None,
     time_bias: TimeBias | None = None,
 ) -> Array:
     """Return ``softmax(q k^T / sqrt(K) + bias) v`` at every position, (B, L, H, K).

@@ -9,7 +9,7 @@ from flax import nnx
 from jax import Array
 
 from echojax.mesh import Axes
-from echojax.models.layers import Keys, normal, split_keys
+from echojax.models.layers import Gaps, Keys, normal, split_keys
 from echojax.models.positions import TimeSharded, at_position
 from echojax.parameters import map_with_facts
 from echojax.sharded_embedding import embedding_lookup
@@ -58,7 +58,7 @@ class SequenceModel(TimeSharded):
         item_ids_BxL: Array,
         lengths_B: Array,
         *,
-        gaps_BxL: Array | None = None,
+        gaps_BxL: Gaps = None,
         dropout_keys: Keys = None,
     ) -> Array:
         """Return one vector a history, (B, D).
@@ -80,7 +80,7 @@ class SequenceModel(TimeSharded):
         x_BxLxD, _ = self.lookup(items_BxL)
         return self.read_out(x_BxLxD, lengths_B, dropout_keys=dropout_keys, **times)
 
-    def times(self, gaps_BxL: Array | None) -> dict[str, Array]:
+    def times(self, gaps_BxL: Gaps) -> dict[str, Array]:
         """Return gaps as the argument of a method; nothing for a model that reads none.
 
         Gaps where it reads none, or the reverse, are a ``ValueError``.
@@ -105,7 +105,7 @@ class SequenceModel(TimeSharded):
         """
         return self.item_embedding[...] if item_VxD is None else item_VxD
 
-    def scores(self, item_ids_BxL: Array, lengths_B: Array, gaps_BxL: Array | None = None) -> Array:
+    def scores(self, item_ids_BxL: Array, lengths_B: Array, gaps_BxL: Gaps = None) -> Array:
         """Return the logits of every item as the next one, (B, V); column 0 is padding.
 
         Raises:
@@ -154,7 +154,7 @@ class CausalModel(SequenceModel):
         item_ids_BxL: Array,
         lengths_B: Array,
         *,
-        gaps_BxL: Array | None = None,
+        gaps_BxL: Gaps = None,
         dropout_keys: Keys = None,
     ) -> Array:
         """Return one vector a position, (B, L, D): ``encode`` of the prefix that ends there.
@@ -224,7 +224,7 @@ class LayeredModel(SequenceModel):
         states: list[Any],
         item_B: Array,
         position_B: Array | None = None,
-        gaps_BxL: Array | None = None,
+        gaps_BxL: Gaps = None,
     ) -> tuple[list[Any], Array]:
         """Take in one more item a row; return the states and the vector after it, (B, D).
 

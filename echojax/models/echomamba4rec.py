@@ -12,6 +12,7 @@ from jax.typing import DTypeLike
 from echojax.errors import UserError
 from echojax.models.base import CausalModel, LayeredModel
 from echojax.models.layers import (
+    Gaps,
     GatedLinearUnit,
     Keys,
     SpectralFilter,
@@ -87,12 +88,7 @@ class BidirectionalMamba(TimeSharded):
         self.norm_backward = layer_norm(d_model, epsilon=1e-5, rngs=rngs) if backward else None
 
     def __call__(
-        self,
-        x_BxLxD: Array,
-        lengths_B: Array,
-        *,
-        gaps_BxL: Array | None = None,
-        dropout_keys: Keys = None,
+        self, x_BxLxD: Array, lengths_B: Array, *, gaps_BxL: Gaps = None, dropout_keys: Keys = None
     ) -> Array:
         """Return the sum of both directions at every position, (B, L, D)."""
 
@@ -102,12 +98,7 @@ class BidirectionalMamba(TimeSharded):
         return self._sum(self.forward(x_BxLxD, gaps_BxL=gaps_BxL), back, x_BxLxD, dropout_keys)
 
     def readout(
-        self,
-        x_BxLxD: Array,
-        lengths_B: Array,
-        *,
-        gaps_BxL: Array | None = None,
-        dropout_keys: Keys = None,
+        self, x_BxLxD: Array, lengths_B: Array, *, gaps_BxL: Gaps = None, dropout_keys: Keys = None
     ) -> Array:
         """Return one vector a history, (B, D).
 
@@ -128,12 +119,7 @@ class BidirectionalMamba(TimeSharded):
         return self._sum(ahead_BxD, back, last_BxD, dropout_keys)
 
     def readout_of_prefixes(
-        self,
-        x_BxLxD: Array,
-        lengths_B: Array,
-        *,
-        gaps_BxL: Array | None = None,
-        dropout_keys: Keys = None,
+        self, x_BxLxD: Array, lengths_B: Array, *, gaps_BxL: Gaps = None, dropout_keys: Keys = None
     ) -> Array:
         """Return what ``readout`` gives for the prefix that ends at each position, (B, L, D).
 
@@ -194,34 +180,19 @@ class BidirectionalLayer(TimeSharded):
         self.mask_padding = mask_padding
 
     def __call__(
-        self,
-        x_BxLxD: Array,
-        lengths_B: Array,
-        *,
-        gaps_BxL: Array | None = None,
-        dropout_keys: Keys = None,
+        self, x_BxLxD: Array, lengths_B: Array, *, gaps_BxL: Gaps = None, dropout_keys: Keys = None
     ) -> Array:
         """Return the layer's output at every position, (B, L, D)."""
         return self._through("__call__", x_BxLxD, lengths_B, dropout_keys, gaps_BxL)
 
     def readout(
-        self,
-        x_BxLxD: Array,
-        lengths_B: Array,
-        *,
-        gaps_BxL: Array | None = None,
-        dropout_keys: Keys = None,
+        self, x_BxLxD: Array, lengths_B: Array, *, gaps_BxL: Gaps = None, dropout_keys: Keys = None
     ) -> Array:
         """Return the layer's output at the read-out only, (B, D)."""
         return self._through("readout", x_BxLxD, lengths_B, dropout_keys, gaps_BxL)
 
     def readout_of_prefixes(
-        self,
-        x_BxLxD: Array,
-        lengths_B: Array,
-        *,
-        gaps_BxL: Array | None = None,
-        dropout_keys: Keys = None,
+        self, x_BxLxD: Array, lengths_B: Array, *, gaps_BxL: Gaps = None, dropout_keys: Keys = None
     ) -> Array:
         """Return what ``readout`` gives for the prefix that ends at each position, (B, L, D)."""
         return self._through("readout_of_prefixes", x_BxLxD, lengths_B, dropout_keys, gaps_BxL)
@@ -231,11 +202,7 @@ class BidirectionalLayer(TimeSharded):
         return self.filter.start(batch, dtype), [one.start(batch, dtype) for one in self.mambas]
 
     def step(
-        self,
-        state: LayerState,
-        x_BxD: Array,
-        position_B: Array | None,
-        gaps_BxL: Array | None = None,
+        self, state: LayerState, x_BxD: Array, position_B: Array | None, gaps_BxL: Gaps = None
     ) -> tuple[LayerState, Array]:
         """Take in one more item; return the states and what ``readout`` gives after it, (B, D)."""
         ring, x_BxD = self.filter.step(state[0], x_BxD)
@@ -246,7 +213,7 @@ class BidirectionalLayer(TimeSharded):
         return (ring, after), self.glu(x_BxD)
 
     def _through(
-        self, method: str, x_BxLxD: Array, lengths_B: Array, keys: Keys, gaps_BxL: Array | None
+        self, method: str, x_BxLxD: Array, lengths_B: Array, keys: Keys, gaps_BxL: Gaps
     ) -> Array:
         """Return the output with the last Mamba called by ``method``."""
         each = split_keys(keys, len(self.mambas) + 2)

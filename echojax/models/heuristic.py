@@ -97,8 +97,7 @@ class ItemKNN(HeuristicModel):
         super().__init__(train, num_items)
         user, items = _training_events(train)
         seen_UxV = sparse.csr_matrix(
-            (np.ones(items.size), (user, items)),
-            shape=(int(np.max(user)) + 1, num_items),
+            (np.ones(items.size), (user, items)), shape=(int(np.max(user)) + 1, num_items)
         )
         seen_UxV.data[:] = 1.0  # a repeated item counts once
         norm_V = np.sqrt(np.maximum(1, np.asarray(seen_UxV.sum(axis=0)).ravel()))

@@ -16,8 +16,7 @@ from echojax.models.attention import (
     check_heads,
 )
 from echojax.models.base import CausalModel, LayeredModel
-from echojax.models.layers import Keys, dropout, normal, uniform_within
-from echojax.models.positions import at_position
+from echojax.models.layers import Gaps, Keys, dropout, normal, uniform_within
 
 _TEMPERATURE = 0.05  # of the cosine scores, in all of the authors' configurations
 
@@ -67,71 +66,26 @@ class HSTULayer(CachedAttention):
         self.time_bias = TimeBias() if time_gaps else None
 
     def __call__(
-        self,
-        x_BxLxD: Array,
-        lengths_B: Array,
-        *,
-        gaps_BxL: Array | None = None,
-        dropout_keys: Keys = None,
+        self, x_BxLxD: Array, lengths_B: Array, *, gaps_BxL: Gaps = None, dropout_keys: Keys = None
     ) -> Array:
         """Return the layer's output at every position, (B, L, D)."""
         positions_1xL = jnp.arange(x_BxLxD.shape[1])[None]
-        cache = KeyValueCache.of_all(*self._keys_and_values(x_BxLxD))
+        cache = KeyValueCache.of_all(*self.keys_and_values(x_BxLxD))
         return self._attend(x_BxLxD, cache, positions_1xL, dropout_keys, gaps_BxL)
 
-    def readout(
-        self,
-        x_BxLxD: Array,
-        lengths_B: Array,
-        *,
-        gaps_BxL: Array | None = None,
-        dropout_keys: Keys = None,
+    def at_newest(
+        self, cache: KeyValueCache, x_BxD: Array, position_B: Array, keys: Keys, gaps_BxL: Gaps
     ) -> Array:
-        """Return the layer's output at the last item only, (B, D)."""
-        last_B = lengths_B - 1
-        last_BxD = at_position(x_BxLxD, last_B)
-        cache = KeyValueCache.of_all(*self._keys_and_values(x_BxLxD))
-        return self._at_newest(cache, last_BxD, last_B, dropout_keys, gaps_BxL)
-
-    def step(
-        self,
-        cache: KeyValueCache,
-        x_BxD: Array,
-        position_B: Array,
-        gaps_BxL: Array | None = None,
-    ) -> tuple[KeyValueCache, Array]:
-        """Take in row b's next position, position[b]; return the cache and its output, (B, D)."""
-        cache = cache.put(position_B, *self._keys_and_values(x_BxD))
-        return cache, self._at_newest(cache, x_BxD, position_B, None, gaps_BxL)
-
-    def _at_newest(
-        self,
-        cache: KeyValueCache,
-        x_BxD: Array,
-        position_B: Array,
-        keys: Keys,
-        gaps_BxL: Array | None,
-    ) -> Array:
+        """Return the output at the newest position, whose input is x."""
         return self._attend(x_BxD[:, None], cache, position_B[:, None], keys, gaps_BxL)[:, 0]
 
     def _attend(
-        self,
-        x_BxQxD: Array,
-        cache: KeyValueCache,
-        positions_BxQ: Array,
-        keys: Keys,
-        gaps_BxL: Array | None,
+        self, x_BxQxD: Array, cache: KeyValueCache, positions_BxQ: Array, keys: Keys, gaps_BxL: Gaps
     ) -> Array:
         u_BxQxD, q_BxQxD = jnp.split(nnx.silu(self.f1_uq(self.norm(x_BxQxD))), 2, axis=-1)
         q_BxHxQxK = jnp.swapaxes(self.by_head(q_BxQxD), 1, 2)
         if blocks_are_better(q_BxHxQxK.shape[2]):  # all positions, of long rows
-            av_BxHxQxK = attend_in_blocks(
-                q_BxHxQxK,
-                *cache,
-                gaps_BxL,
-                self._weights,
-                causal=True,
-            )
+            av_BxHxQxK = attend_in_blocks(q_BxHxQxK, *cache, gaps_BxL, self._weights, causal=True)
         else:
             logits_BxHxQxL = jnp.einsum("bhqk,bhlk->bhql", q_BxHxQxK, cache.key_BxHxLxK)
             a_BxHxQxL = self._weights(logits_BxHxQxL, positions_BxQ, gaps_BxL)
@@ -150,7 +104,7 @@ class HSTULayer(CachedAttention):
         a = nnx.silu(logits + bias) / self.max_len
         return jnp.where(past >= 0, a, 0)
 
-    def _keys_and_values(self, x: Array) -> tuple[Array, Array]:
+    def keys_and_values(self, x: Array) -> tuple[Array, Array]:
         """Return K and V of inputs x (..., D), each (..., H, D / H)."""
         v, k = jnp.split(nnx.silu(self.f1_vk(self.norm(x))), 2, axis=-1)
         return self.by_head(k), self.by_head(v)

@@ -12,6 +12,8 @@ from echojax.models.positions import TimeSharded, channels_of_all, shard_of_all,
 
 # A random key for each row of the batch, (B,); ``None`` switches dropout off (evaluation).
 Keys = Array | None
+# Log gaps, (B, L), of a model that reads the times between events.
+Gaps = Array | None
 
 # Every linear layer and the item table: N(0, 0.02), the authors' `_init_weights`.
 normal = nnx.initializers.normal(0.02)

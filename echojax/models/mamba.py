@@ -12,7 +12,7 @@ from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
 
-from echojax.models.layers import normal, uniform_within
+from echojax.models.layers import Gaps, normal, uniform_within
 from echojax.models.positions import (
     TimeSharded,
     at_position,
@@ -110,7 +110,7 @@ class Mamba(TimeSharded):
         x_BxLxD: Array,
         lengths_B: Array | None = None,
         *,
-        gaps_BxL: Array | None = None,
+        gaps_BxL: Gaps = None,
         segment_ids_BxL: Array | None = None,
         reverse: bool = False,
     ) -> Array:
@@ -150,7 +150,7 @@ class Mamba(TimeSharded):
         position_B: Array,
         lengths_B: Array | None = None,
         *,
-        gaps_BxL: Array | None = None,
+        gaps_BxL: Gaps = None,
         reverse: bool = False,
     ) -> Array:
         """Return the block's output at one position a row, (B, D).
@@ -193,7 +193,7 @@ class Mamba(TimeSharded):
         return self.out_proj((y_BxE + self.D_E[...] * u_BxE) * nnx.silu(z_BxE))
 
     def readout_of_prefixes(
-        self, x_BxLxD: Array, lengths_B: Array, *, gaps_BxL: Array | None = None
+        self, x_BxLxD: Array, lengths_B: Array, *, gaps_BxL: Gaps = None
     ) -> Array:
         """Return the block's reverse output at the first item, for every prefix, (B, L, D).
 
@@ -252,9 +252,7 @@ class Mamba(TimeSharded):
             return delta
         return delta + gaps[..., None] * self.gap_E[...]
 
-    def _on_the_way(
-        self, gaps_BxL: Array | None, lengths_B: Array | None, reverse: bool
-    ) -> Array | None:
+    def _on_the_way(self, gaps_BxL: Gaps, lengths_B: Array | None, reverse: bool) -> Array | None:
         """Return the gap that a state passes on its way to each position of this shard."""
         if gaps_BxL is None or not reverse:
             return gaps_BxL

@@ -7,7 +7,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from echojax.models.base import CausalModel, LayeredModel
-from echojax.models.layers import FeedForward, Keys, dropout, layer_norm, split_keys
+from echojax.models.layers import FeedForward, Gaps, Keys, dropout, layer_norm, split_keys
 from echojax.models.mamba import Mamba, MambaState
 from echojax.models.positions import TimeSharded, at_position
 
@@ -27,7 +27,7 @@ class CausalLayer(TimeSharded):
         x_BxLxD: Array,
         lengths_B: Array,
         *,
-        gaps_BxL: Array | None = None,
+        gaps_BxL: Gaps = None,
         segment_ids_BxL: Array | None = None,
         dropout_keys: Keys = None,
     ) -> Array:
@@ -36,12 +36,7 @@ class CausalLayer(TimeSharded):
         return self._after_mamba(y_BxLxD, x_BxLxD, dropout_keys)
 
     def readout(
-        self,
-        x_BxLxD: Array,
-        lengths_B: Array,
-        *,
-        gaps_BxL: Array | None = None,
-        dropout_keys: Keys = None,
+        self, x_BxLxD: Array, lengths_B: Array, *, gaps_BxL: Gaps = None, dropout_keys: Keys = None
     ) -> Array:
         """Return the layer's output at the last item only, (B, D)."""
         last_B = lengths_B - 1
@@ -54,11 +49,7 @@ class CausalLayer(TimeSharded):
         return self.mamba.start(batch, dtype)
 
     def step(
-        self,
-        state: MambaState,
-        x_BxD: Array,
-        position_B: Array | None,
-        gaps_BxL: Array | None = None,
+        self, state: MambaState, x_BxD: Array, position_B: Array | None, gaps_BxL: Gaps = None
     ) -> tuple[MambaState, Array]:
         """Take in one more position; return Mamba's state and the output there, (B, D)."""
         gap_B = None if gaps_BxL is None else gaps_BxL[:, 0]

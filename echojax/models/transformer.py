@@ -8,7 +8,7 @@ from jax.typing import DTypeLike
 
 from echojax.models.attention import KeyValueCache, SelfAttention
 from echojax.models.base import LayeredModel
-from echojax.models.layers import FeedForward, Keys, PositionEmbedding, split_keys
+from echojax.models.layers import FeedForward, Gaps, Keys, PositionEmbedding, split_keys
 
 
 class TransformerLayer(nnx.Module):
@@ -19,12 +19,7 @@ class TransformerLayer(nnx.Module):
         self.ffn = FeedForward(d_model, dropout=dropout, rngs=rngs)
 
     def __call__(
-        self,
-        x_BxLxD: Array,
-        lengths_B: Array,
-        *,
-        gaps_BxL: Array | None = None,
-        dropout_keys: Keys = None,
+        self, x_BxLxD: Array, lengths_B: Array, *, gaps_BxL: Gaps = None, dropout_keys: Keys = None
     ) -> Array:
         """Return the layer's output at every position, (B, L, D)."""
         keys = split_keys(dropout_keys, 2)
@@ -32,12 +27,7 @@ class TransformerLayer(nnx.Module):
         return self.ffn(y_BxLxD, dropout_keys=keys[1])
 
     def readout(
-        self,
-        x_BxLxD: Array,
-        lengths_B: Array,
-        *,
-        gaps_BxL: Array | None = None,
-        dropout_keys: Keys = None,
+        self, x_BxLxD: Array, lengths_B: Array, *, gaps_BxL: Gaps = None, dropout_keys: Keys = None
     ) -> Array:
         """Return the layer's output at the last item only, (B, D)."""
         keys = split_keys(dropout_keys, 2)
@@ -49,11 +39,7 @@ class TransformerLayer(nnx.Module):
         return self.attention.start(batch, max_len, dtype)
 
     def step(
-        self,
-        cache: KeyValueCache,
-        x_BxD: Array,
-        position_B: Array,
-        gaps_BxL: Array | None = None,
+        self, cache: KeyValueCache, x_BxD: Array, position_B: Array, gaps_BxL: Gaps = None
     ) -> tuple[KeyValueCache, Array]:
         """Take in row b's next position, position[b]; see ``SelfAttention.step``."""
         cache, y_BxD = self.attention.step(cache, x_BxD, position_B, gaps_BxL)
