@@ -9,24 +9,12 @@ import statistics
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import jax
 
 import harness
 from echojax.config import Config
-from echojax.mesh import one_device
-from echojax.models import build_model
-from echojax.training.builders import (
-    make_step,
-    read_data,
-    resolved,
-    target_counts,
-    training_batches,
-)
-from echojax.training.optimizer import make_optimizer
-from echojax.training.step import compile_step, create_state
+from echojax.training.builders import read_data, resolved
 from harness import Row, log
+from step import DataStep
 
 
 @dataclass(frozen=True)
@@ -43,24 +31,6 @@ class Flags:
     """Training steps to time in each layout, after one that is not counted."""
 
 
-class Training:
-    """The steps of a run; ``seconds`` are those of making each batch and computing with it."""
-
-    def __init__(self, config: Config, dataset: Any, split: Any):
-        mesh, optimizer = one_device(), make_optimizer(config)
-        self.feed, self.seconds = training_batches(config, split, mesh), list[float]()
-        graphdef, self.state = create_state(build_model(config, dataset.num_items), optimizer, 0)
-        counts_V, lengths_M = target_counts(dataset, split), self.feed.examples.lengths_M
-        step = make_step(config, counts_V, lengths_M, graphdef, optimizer, mesh)
-        self.run = compile_step(step, self.state, self.feed[0]).run
-
-    def step(self, number: int) -> None:
-        """Do a step."""
-        began = time.process_time()
-        self.state, _ = jax.block_until_ready(self.run(self.state, self.feed[number]))
-        self.seconds.append(time.process_time() - began)
-
-
 def measure(flags: Flags) -> None:
     """Time the steps and write the file."""
     harness.check_positive(steps=flags.steps)
@@ -73,17 +43,20 @@ def measure(flags: Flags) -> None:
             assert apart.batch_size is not None
             data = read_data(apart)
             together = replace(apart, pack=True)
-            layouts = {"apart": Training(apart, *data), "packed": Training(together, *data)}
+            layouts = {"apart": DataStep(apart, *data), "packed": DataStep(together, *data)}
+            seconds: dict[str, list[float]] = {name: [] for name in layouts}  # batches made, too
             for number in range(1 + flags.steps):
-                for training in layouts.values():
-                    training.step(number)
+                for name, step in layouts.items():
+                    began = time.process_time()
+                    step.run(step.feed[number])
+                    seconds[name].append(time.process_time() - began)
             windows = layouts["apart"].feed.examples
             row: Row = {
                 "events_a_window": float(windows.lengths_M.mean()),
                 "max_len": windows.max_len,
             }
-            for name, training in layouts.items():
-                low, median, high = statistics.quantiles(training.seconds[1:], n=4)
+            for name, taken in seconds.items():
+                low, median, high = statistics.quantiles(taken[1:], n=4)
                 row |= {
                     f"{name}_cpu_seconds_a_step": median,
                     f"{name}_quartiles": [low, high],

@@ -79,9 +79,9 @@ def make_program(
 
 
 def _scan(name: str, arguments: Arrays) -> jax.Array:
-    in_order = [arguments[key] for key in ORDER]
     if name in PLAIN:
-        return _plain(name, *in_order)
+        return _plain(name, ScanInputs(**arguments))
+    in_order = [arguments[key] for key in ORDER]
     if name == ONE_LAUNCH:
         return bidirectional_scan(*in_order, delta_softplus=True)
     if name == TWO_LAUNCHES:
@@ -93,18 +93,9 @@ def _scan(name: str, arguments: Arrays) -> jax.Array:
     return selective_scan(*in_order, delta_softplus=True, implementation=name)
 
 
-def _plain(
-    name: str,
-    u: jax.Array,
-    delta: jax.Array,
-    A: jax.Array,
-    B: jax.Array,
-    C: jax.Array,
-    D: jax.Array,
-    z: jax.Array,
-    delta_bias: jax.Array,
-) -> jax.Array:
+def _plain(name: str, inputs: Any) -> jax.Array:
     """Return y as public ports of Mamba compute it, differentiated by JAX."""
+    u, delta, A, B, C, D, z, delta_bias, *_ = inputs
     dt = jax.nn.softplus(delta.astype(jnp.float32) + delta_bias)
     decay_BxLxExN = jnp.exp(dt[..., None] * A)
     enter_BxLxExN = (dt * u)[..., None] * B[:, :, None]

@@ -18,11 +18,12 @@ from jax.sharding import NamedSharding
 
 import harness
 from echojax.config import Config
+from echojax.data import Dataset, Split
 from echojax.errors import UserError
-from echojax.mesh import axes_of, describe, make_mesh, spread, state_specs
+from echojax.mesh import axes_of, describe, make_mesh, one_device, spread, state_specs
 from echojax.models import build_model
 from echojax.parameters import is_per_item, map_with_facts
-from echojax.training.builders import make_step, resolved
+from echojax.training.builders import make_step, resolved, target_counts, training_batches
 from echojax.training.optimizer import make_optimizer
 from echojax.training.step import TrainState, compile_step, create_state, over_members
 from harness import Program, log
@@ -105,6 +106,23 @@ class RandomStep:
         """Start the next step."""
         self.states, self.loss, _ = self.program.run(self.states, *self._batch)
         return self.states, self.loss
+
+
+class DataStep:
+    """The step of a resolved configuration on its data and one device; ``feed`` has the batches."""
+
+    def __init__(self, config: Config, dataset: Dataset, split: Split):
+        mesh, optimizer = one_device(), make_optimizer(config)
+        self.feed = training_batches(config, split, mesh)
+        model = build_model(config, dataset.num_items)
+        self.graphdef, self.state = create_state(model, optimizer, config.seed)
+        counts_V, lengths_M = target_counts(dataset, split), self.feed.examples.lengths_M
+        step = make_step(config, counts_V, lengths_M, self.graphdef, optimizer, mesh)
+        self.program = compile_step(step, self.state, self.feed[0])
+
+    def run(self, batch: Any) -> None:
+        """Do a step to its end."""
+        self.state, _ = jax.block_until_ready(self.program.run(self.state, batch))
 
 
 def measure(flags: Flags) -> None:

@@ -15,28 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-
 import harness
 from echojax.config import Config
 from echojax.data import iterate
 from echojax.errors import unknown_name
 from echojax.machine import device_name
 from echojax.mesh import one_device
-from echojax.models import MODELS, build_model
+from echojax.models import MODELS
 from echojax.models.echomamba4rec import VARIANT_OF_NAME
-from echojax.training.builders import (
-    make_step,
-    read_data,
-    resolved,
-    target_counts,
-    training_batches,
-)
+from echojax.training.builders import read_data, resolved
 from echojax.training.evaluate import make_evaluator
-from echojax.training.optimizer import make_optimizer
-from echojax.training.step import compile_step, create_state
 from harness import Row, log
+from step import DataStep
 
 # EchoMamba4Rec in a variant other than its default, by name.
 _VARIANTS = {name: one for name, one in VARIANT_OF_NAME.items() if one != Config.variant}
@@ -114,28 +104,21 @@ def time_epoch(flags: Flags, name: str) -> Row:
     )
     config = resolved(config)
     dataset, split = read_data(config)
-    optimizer = make_optimizer(config)
-    graphdef, state = create_state(build_model(config, dataset.num_items), optimizer, config.seed)
-    mesh = one_device()
-    feed = training_batches(config, split, mesh)
-    counts_V, lengths_M = target_counts(dataset, split), feed.examples.lengths_M
-    plain = make_step(config, counts_V, lengths_M, graphdef, optimizer, mesh)
-    step = compile_step(plain, state, jax.tree.map(jnp.asarray, feed[0]))
+    step = DataStep(config, dataset, split)
+    feed = step.feed
     rows, seconds, waited = iterate(feed), [], 0.0
-    state, loss = step.run(state, next(rows))
-    jax.block_until_ready(loss)
+    step.run(next(rows))
     for _ in range(flags.steps):
         began = time.perf_counter()
         batch = next(rows)
         waited += time.perf_counter() - began
-        state, loss = step.run(state, batch)
-        jax.block_until_ready(loss)
+        step.run(batch)
         seconds.append(time.perf_counter() - began)
     rows.close()
-    evaluate = make_evaluator(config, dataset, split, graphdef, mesh)
-    evaluate(state.params, "valid")
+    evaluate = make_evaluator(config, dataset, split, step.graphdef, one_device())
+    evaluate(step.state.params, "valid")
     began = time.perf_counter()
-    evaluate(state.params, "valid")
+    evaluate(step.state.params, "valid")
     full_batches = len(feed.examples) / feed.batch_size
     return {
         # The median step: a shared machine holds single steps up.
@@ -149,7 +132,7 @@ def time_epoch(flags: Flags, name: str) -> Row:
         "input_wait_share": waited / sum(seconds),
         "evaluation_seconds": time.perf_counter() - began,
         "evaluated_users": len(split.valid),
-        "step_memory_bytes": step.memory_bytes,
+        "step_memory_bytes": step.program.memory_bytes,
         "device": device_name(),
     }
 

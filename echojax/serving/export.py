@@ -128,16 +128,12 @@ def export_program(model: SequenceModel, k: int) -> export.Exported:
     1) and ``seen`` (items not to recommend, int32 (B, S), padded with 0); of a model that reads the
     times between events also ``gaps`` (``echojax.data.gaps``, float32 (B, max_len)). It returns
     scores, float32 (B, k), in falling order and these items' numbers, int32 (B, k); minus infinity
-    and 0 where fewer are left.
+    and 0 where fewer are left. The model's scan runs anywhere.
 
-    It answers with the best items, not with the scores of all items: these would be 4 V bytes
-    a history (40 MB at ten million items) to move off the device and to search again. How many
-    items it gives is fixed; whoever needs fewer takes the first. Weights are an argument: the
-    program stays small, and other weights of the same sizes fit it.
-
-    Args:
-        model: with a scan that runs anywhere.
-        k: how many items.
+    It answers with the best items, not with the scores of all items: these would be 4 V bytes a
+    history (40 MB at ten million items) to move off the device and to search again. How many items
+    it gives is fixed; whoever needs fewer takes the first. Weights are an argument: the program
+    stays small, and other weights of the same sizes fit it.
     """
     graphdef, params, rest = nnx.split(model, nnx.Param, ...)
 

@@ -1,6 +1,7 @@
 """Histories as a compiled program takes them: few shapes, so that few are compiled."""
 
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -21,10 +22,18 @@ def check_gap_unit(model: SequenceModel, gap_unit: float | None) -> None:
         raise UserError(f"{type(model).__name__} {needs} gap_unit of its run's items.json")
 
 
+class Histories(NamedTuple):
+    """Arguments of ``encode``."""
+
+    item_ids_BxL: Any
+    lengths_B: Any
+    gaps_BxL: Any  # ``None`` where the model reads none
+
+
 def model_inputs(
     newest: Sequence[np.ndarray], gaps: Sequence[np.ndarray | None], max_len: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Return item_ids_BxL, lengths_B and, where there are gaps, gaps_BxL.
+) -> Histories:
+    """Return histories for a model.
 
     Their sizes are powers of two (L at most ``max_len``).
     A request so seldom meets a size not compiled yet. Rows without a history, and those that fill
@@ -37,7 +46,7 @@ def model_inputs(
     item_ids_BxL[:, 0] = np.maximum(item_ids_BxL[:, 0], 1)
     known = [one for one in gaps if one is not None]
     gaps_BxL = padded(known, rows, item_ids_BxL.shape[1], np.float32) if known else None
-    return item_ids_BxL, lengths_B, gaps_BxL
+    return Histories(item_ids_BxL, lengths_B, gaps_BxL)
 
 
 def padded(

@@ -16,7 +16,7 @@ from echojax.errors import UserError
 from echojax.evaluation.tiles import Top, top_k
 from echojax.models import SequenceModel
 from echojax.models.heuristic import training_counts
-from echojax.serving.inputs import check_gap_unit, model_inputs, padded, power_of_two
+from echojax.serving.inputs import Histories, check_gap_unit, model_inputs, padded, power_of_two
 from echojax.serving.item_ids import ItemIds, check_list
 from echojax.serving.trained import check_places, read_trained
 from echojax.training.builders import read_run_data
@@ -98,36 +98,21 @@ class Recommender:
         self._item_VxD = jnp.asarray(model.output_embeddings())
         graphdef, params = nnx.split(model)
 
-        def recommend(
-            params: nnx.State,
-            item_CxD: jax.Array,
-            item_ids_BxL: jax.Array,
-            lengths_B: jax.Array,
-            gaps_BxL: jax.Array | None,
-            excluded_BxS: jax.Array,
-            num_items: jax.Array | int,
-            *,
-            k: int,
-            approx: float | None = None,
-        ) -> Top:
+        def encode(params: nnx.State, of: Histories) -> jax.Array:
             model = nnx.merge(graphdef, params)
-            user_BxD = model.encode(item_ids_BxL, lengths_B, gaps_BxL=gaps_BxL)
-            return top_k(user_BxD, item_CxD, excluded_BxS, num_items, k=k, recall=approx)
+            return model.encode(of.item_ids_BxL, of.lengths_B, gaps_BxL=of.gaps_BxL)
+
+        def recommend(
+            params: nnx.State, histories: Histories, *where: Any, k: int, approx: float | None
+        ) -> Top:
+            return top_k(encode(params, histories), *where, k=k, recall=approx)
 
         def score(
-            params: nnx.State,
-            item_VxD: jax.Array,
-            item_ids_1xL: jax.Array,
-            lengths_1: jax.Array,
-            gaps_1xL: jax.Array | None,
-            items_C: jax.Array,
+            params: nnx.State, history: Histories, item_VxD: jax.Array, items_C: jax.Array
         ) -> jax.Array:
-            model = nnx.merge(graphdef, params)
-            user_1xD = model.encode(item_ids_1xL, lengths_1, gaps_BxL=gaps_1xL)
+            user_D = encode(params, history)[0].astype(jnp.float32)
             item_CxD = item_VxD[items_C].astype(jnp.float32)
-            return jnp.matmul(
-                item_CxD, user_1xD[0].astype(jnp.float32), precision=jax.lax.Precision.HIGHEST
-            )
+            return jnp.matmul(item_CxD, user_D, precision=jax.lax.Precision.HIGHEST)
 
         self._params = jax.tree.map(jnp.asarray, params)  # NumPy's would be moved at every call
         self._best = jax.jit(recommend, static_argnames=("k", "approx"))
@@ -234,11 +219,10 @@ class Recommender:
             raise UserError(
                 "the history has no item of this model's catalogue; nothing to score by"
             )
-        newest = numbers[-self.max_len :]
-        item_ids_1xL, lengths_1, gaps_1xL = model_inputs([newest], [gaps], self.max_len)
+        newest = model_inputs([numbers[-self.max_len :]], [gaps], self.max_len)
         wanted = np.array([self.item_ids.number(item) for item in items], np.int32)
         rows = padded([wanted], 1, power_of_two(len(wanted)))[0]
-        score_C = self._score(self._params, self._item_VxD, item_ids_1xL, lengths_1, gaps_1xL, rows)
+        score_C = self._score(self._params, newest, self._item_VxD, rows)
         return np.where(wanted > 0, np.asarray(score_C)[: len(wanted)], np.float32(np.nan))
 
     def similar_items(self, item: object, k: int = 10) -> Recommendation:
@@ -339,16 +323,14 @@ class Recommender:
     def _compute(self, batch: list[_Known], request: _Request) -> Top:
         """Start the computation of a batch; nothing is waited for."""
         newest, gaps = [known.newest_L for known in batch], [known.gaps_L for known in batch]
-        item_ids_BxL, lengths_B, gaps_BxL = model_inputs(newest, gaps, self.max_len)
+        histories = model_inputs(newest, gaps, self.max_len)
         excluded = [known.excluded_S for known in batch]
         width = power_of_two(max(map(len, excluded)))
         return self._best(
             self._params,
+            histories,
             request.item_CxD,
-            item_ids_BxL,
-            lengths_B,
-            gaps_BxL,
-            padded(excluded, len(lengths_B), width),
+            padded(excluded, len(histories.lengths_B), width),
             request.number_C.size,
             k=_searched(request.k),
             approx=request.approx,

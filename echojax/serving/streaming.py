@@ -1,17 +1,7 @@
 """One event at a time: a state for each user in place of the whole history.
 
 Which models take an event in constant time, what they keep of a user, and which full pass they then
-equal is a table in ``docs/serving.md``. Mamba4Rec, GRU4Rec, Caser and EchoMamba4Rec forget nothing:
-after ``max_len`` events they are the model of a longer ``max_len`` with the same parameters, not
-``encode`` of the newest ones, which starts in the middle; only a causal filter forgets what is
-older than ``max_len`` events. SASRec, HSTU and NARM read all ``max_len`` places at every event.
-When these are full every item moves to another position (in NARM: the first states lose their
-past), nothing kept is right any more, and each further event costs a whole ``encode``.
-
-EchoMamba4Rec streams with a causal filter (``--variant causal``) or without one (``--no-filter``),
-with one layer or without a backward Mamba. With the paper's filter, a circular convolution over the
-window, each event changes the input of both Mambas at every position; so does a second layer above
-a backward Mamba.
+equal is a table in ``docs/serving.md``.
 """
 
 from typing import Any, NamedTuple

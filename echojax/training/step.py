@@ -88,19 +88,14 @@ def make_train_step(
 ) -> jax.stages.Wrapped:
     """Return ``step(state, batch, vectors=None) -> (state, loss)``, jitted. It donates the state.
 
-    Args:
-        graphdef: the model's structure.
-        optimizer: an optax transformation.
-        objective: what a row predicts (``echojax.training.objectives``).
-        microbatch: rows held in memory at once; must divide the batch. The gradient is the
-            sum over microbatches, so it is that of the whole batch.
-        columns: how narrow a microbatch's window may be cut where its rows are short.
-        loss: of the predictions and their targets (``echojax.losses.make_loss``).
-        precision: of the model's activations (``models.base.with_precision``).
-        axes: the mapped axes that rows, items and positions are spread over; the result is that of
-            all.
-        rates: what the model is made of besides parameters and its structure, where it is: dropout
-            rates that are arrays.
+    ``objective`` is what a row predicts (``echojax.training.objectives``), ``loss`` of the
+    predictions and their targets (``echojax.losses.make_loss``), ``precision`` of the model's
+    activations (``models.base.with_precision``). So many rows as ``microbatch``, which must divide
+    the batch, are held in memory at once: the gradient is the sum over microbatches, so it is that
+    of the whole batch. ``columns`` are how narrow a microbatch's window may be cut where its rows
+    are short. ``axes`` are the mapped axes that rows, items and positions are spread over; the
+    result is that of all. ``rates`` are dropout rates that are arrays, where the model is made of
+    such besides parameters and its structure.
 
     The batch holds ``item_ids`` (B, L), ``lengths``, ``targets`` and ``weights`` (B,); rows of
     weight 0 pad the last batch of an epoch. With gaps it holds ``gaps`` (B, L) too. The loss is the

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax import Array
 
-from selective_scan.arguments import Recurrence
+from selective_scan.arguments import Recurrence, ScanInputs
 from selective_scan.missing_derivatives import first_derivatives_only, no_forward_mode
 
 Arrays = dict[str, np.ndarray]
@@ -31,9 +31,8 @@ def selective_scan_reference(
     reverse: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return ``(y, last_state)``; arguments as for ``selective_scan``, everything in float64."""
-    options: Any = {"initial_state": initial_state, "lengths": lengths, "reverse": reverse}
-    options["segment_ids"] = segment_ids
-    run = _run(u, delta, A, B, C, D, z, delta_bias, delta_softplus=delta_softplus, **options)
+    given: Any = (u, delta, A, B, C, D, z, delta_bias, initial_state, lengths, segment_ids)
+    run = _run(ScanInputs(*given), delta_softplus, reverse)
     return run.y, run.last_state
 
 
@@ -45,7 +44,9 @@ def selective_scan_gradients(
     The other arguments are those of ``selective_scan_reference``. Optional arrays that were not
     given have no gradient, except ``initial_state``.
     """
-    run = _run(*arrays, **options)
+    given: Any = arrays
+    softplus, reverse = options.pop("delta_softplus", False), options.pop("reverse", False)
+    run = _run(ScanInputs(*given, **options), softplus, reverse)
     u, A, B, C = run.u, run.A, run.B, run.C
     channels = u.shape[2]
     dy = np.where(run.visited, np.asarray(dy, np.float64), 0)
@@ -74,7 +75,7 @@ def selective_scan_gradients(
         _add(dB, position, dh * (t * u[:, position])[..., None])
         dh = np.where(run.starts[position], 0, dh * decay)
     dt = np.where(run.visited, dt, 0)
-    if run.delta_softplus:
+    if softplus:
         dt = dt / (1 + np.exp(-run.raw))
     grads |= {"u": du, "delta": dt, "A": dA, "B": dB, "C": dC, "initial_state": dh}
     if run.delta_bias is not None:
@@ -82,25 +83,11 @@ def selective_scan_gradients(
     return grads
 
 
-def _run(
-    u: Any,
-    delta: Any,
-    A: Any,
-    B: Any,
-    C: Any,
-    D: Any = None,
-    z: Any = None,
-    delta_bias: Any = None,
-    *,
-    delta_softplus: bool = False,
-    initial_state: Any = None,
-    lengths: Any = None,
-    segment_ids: Any = None,
-    reverse: bool = False,
-) -> SimpleNamespace:
+def _run(inputs: Any, delta_softplus: bool, reverse: bool) -> SimpleNamespace:
     """Run the loop and keep everything that the gradients need."""
-    u, delta, A, B, C = (np.asarray(x, np.float64) for x in (u, delta, A, B, C))
-    D, z, delta_bias = (x if x is None else np.asarray(x, np.float64) for x in (D, z, delta_bias))
+    *arrays, lengths, segment_ids = inputs
+    exact: Any = [x if x is None else np.asarray(x, np.float64) for x in arrays]
+    u, delta, A, B, C, D, z, delta_bias, initial_state = exact
     batch, length, channels = u.shape
     raw = delta if delta_bias is None else delta + delta_bias
     dt = np.logaddexp(raw, 0) if delta_softplus else raw
@@ -110,7 +97,7 @@ def _run(
     dt = np.where(visited, dt, 0)
     h = np.zeros((batch, channels, A.shape[1]))
     if initial_state is not None:
-        h = h + np.asarray(initial_state, np.float64)
+        h = h + initial_state
     order = list(range(length))[::-1] if reverse else list(range(length))
     read, before, after, starts = np.zeros_like(u), {}, {}, {}
     for position, previous in zip(order, [None, *order[:-1]], strict=True):
@@ -128,7 +115,7 @@ def _run(
     ungated = read if D is None else read + D * u
     y = ungated if z is None else ungated * z / (1 + np.exp(-z))
     given = {"u": u, "A": A, "B": B, "C": C, "D": D, "z": z, "delta_bias": delta_bias}
-    steps = {"dt": dt, "raw": raw, "visited": visited, "delta_softplus": delta_softplus}
+    steps = {"dt": dt, "raw": raw, "visited": visited}
     states = {"order": order, "before": before, "after": after, "starts": starts, "last_state": h}
     return SimpleNamespace(**given, **steps, **states, ungated=ungated, y=np.where(visited, y, 0))
 
