@@ -32,11 +32,9 @@ _ABOUT = (
 
 
 @dataclass(frozen=True)
-class Flags:
+class Flags(harness.Flags):
     """Train with item vectors and without, and test items that training never saw."""
 
-    out: Path | None = None
-    """The JSON file (runs/cold_items-DATE-TIME.json)."""
     data_dir: Path | None = None
     """Folder that holds ml-100k.inter.gz and ml-100k.item.gz."""
     model: str = "sasrec"

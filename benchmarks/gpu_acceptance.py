@@ -44,14 +44,12 @@ _METRICS = ("hr@10", "ndcg@10")
 
 
 @dataclass(frozen=True)
-class Flags:
+class Flags(harness.Flags):
     """Check, time and use the GPU scan on this machine's GPU; leave one JSON file.
 
     Exit code 1 where something failed, 2 where nothing could be run.
     """
 
-    out: Path | None = None
-    """The JSON file (runs/gpu_acceptance-DATE-TIME.json); the timings and a page come beside."""
     data_dir: Path | None = None
     """Folder that holds ml-1m, to train on it too."""
     before: Path | None = None

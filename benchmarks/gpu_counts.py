@@ -47,11 +47,8 @@ _UNITS = {"MUFU": "special", "LDS": "shared", "STS": "shared", "SHFL": "shuffle"
 
 
 @dataclass(frozen=True)
-class Flags:
+class Flags(harness.Flags):
     """Count the instructions and registers of the GPU kernels; leave one JSON file."""
-
-    out: Path | None = None
-    """The JSON file (runs/gpu_counts-DATE-TIME.json)."""
 
 
 def count(flags: Flags) -> None:

@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from datetime import date
 from pathlib import Path
 from types import FrameType
@@ -346,6 +346,28 @@ class Record:
                 shown.append(f"![{name}]({path.name})")
         text = pages.page(self.document, self.path.name, heading, *parts, *shown)
         write_atomically(self.path.with_suffix(".md"), text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flags:
+    """What every benchmark takes."""
+
+    out: Path | None = None
+    """The JSON file (runs/SCRIPT-DATE-TIME.json), with a page beside it, if any; one that holds a
+    part of the same measurement is continued."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataFlags(Flags):
+    """What every benchmark on data sets takes."""
+
+    data_dir: Path | None = None
+    """Folder that holds the data sets' files."""
+
+    @property
+    def data_folder(self) -> str | None:
+        """The folder, as echojax takes it."""
+        return None if self.data_dir is None else str(self.data_dir)
 
 
 def title(case: Row) -> str:

@@ -8,7 +8,6 @@ the machine meanwhile lengthen it little.
 import statistics
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import harness
 from echojax.config import Config
@@ -18,15 +17,11 @@ from step import DataStep
 
 
 @dataclass(frozen=True)
-class Flags:
+class Flags(harness.DataFlags):
     """Time Mamba4Rec's training steps in both layouts."""
 
-    out: Path | None = None
-    """The JSON file (runs/packing-DATE-TIME.json)."""
     datasets: tuple[str, ...] = ("amazon-beauty", "ml-1m")
     """Names of data sets."""
-    data_dir: Path | None = None
-    """Folder that holds the data sets' files."""
     steps: int = 8
     """Training steps to time in each layout, after one that is not counted."""
 
@@ -37,8 +32,7 @@ def measure(flags: Flags) -> None:
     harness.use_cores(1)
     with harness.record_of("packing", flags) as record:
         for case in record.missing([{"dataset": name} for name in flags.datasets]):
-            folder = None if flags.data_dir is None else str(flags.data_dir)
-            config = Config(model="mamba4rec", data_dir=folder, **case)
+            config = Config(model="mamba4rec", data_dir=flags.data_folder, **case)
             apart = resolved(config)
             assert apart.batch_size is not None
             data = read_data(apart)

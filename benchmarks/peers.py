@@ -46,7 +46,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Flags:
+class Flags(harness.DataFlags):
     """Train RecTools' SASRec and ours on the same split, and rank the same test items.
 
     What differs is theirs: layers as in the SASRec paper (as wide inside as out, normalised
@@ -61,17 +61,12 @@ class Flags:
     """Of both."""
     folder: Path = Path("runs/peers")
     """Holds the virtual environment, our run, and what is exchanged. What is there is used."""
-    data_dir: Path | None = None
-    """Folder that holds the data sets' files."""
-    out: Path | None = None
-    """The JSON file (runs/peers-DATE-TIME.json)."""
 
 
 def measure(flags: Flags) -> None:
     """Train what has not been trained, and compare."""
     settings = Settings(flags.dataset, flags.seed, dropout=flags.dropout)
-    data_dir = str(flags.data_dir) if flags.data_dir else None
-    dataset = load_dataset(settings.dataset, data_dir=data_dir)
+    dataset = load_dataset(settings.dataset, data_dir=flags.data_folder)
     split = leave_one_out(dataset, settings.max_len)
     folder = flags.folder / f"{settings.dataset}-{settings.dropout}-seed-{settings.seed}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -93,7 +88,7 @@ def measure(flags: Flags) -> None:
             for _ in record.missing([{"exclude_seen": exclude_seen}]):
                 found = rank_by(score, test, dataset.num_items, exclude_seen=exclude_seen)
                 ours = rank_run(
-                    folder / "ours", "test", exclude_seen=exclude_seen, data_dir=data_dir
+                    folder / "ours", "test", exclude_seen=exclude_seen, data_dir=flags.data_folder
                 )
                 pair = (
                     Ranks(ranked.rank_M, test.user_M, test.target_M - test.start_M)

@@ -22,7 +22,7 @@ _RESAMPLES = 10_000
 
 
 @dataclass(frozen=True)
-class Flags:
+class Flags(harness.DataFlags):
     """Compare two models user by user: prequentially, and by leave-one-out.
 
     The intervals and tests are those of the suites' pages: a bootstrap over users, each with all
@@ -36,10 +36,6 @@ class Flags:
     suite: Path
     """Folder with the results of a suite that has both by leave-one-out, with the same seeds, such
     as benchmarks/results/ml-100k."""
-    data_dir: Path | None = None
-    """Folder that holds the data sets' files."""
-    out: Path | None = None
-    """The JSON file (runs/prequential-DATE-TIME.json)."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +83,7 @@ def _leave_one_out(
 
 def _prequential(flags: Flags, exclude_seen: bool) -> tuple[results.Ranks, results.Ranks]:
     """Return the ranks of both runs, scored in one pass a window."""
-    pair, data_dir = [], str(flags.data_dir) if flags.data_dir else None
+    pair, data_dir = [], flags.data_folder
     for folder in (flags.ours, flags.theirs):
         run = rank_run(
             folder, "test", exclude_seen=exclude_seen, prequential=True, data_dir=data_dir

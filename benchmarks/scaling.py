@@ -6,7 +6,6 @@ the devices exchange.
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
 import jax
 
@@ -21,11 +20,9 @@ from step import RandomStep
 
 
 @dataclass(frozen=True)
-class Flags:
+class Flags(harness.Flags):
     """Measure how training steps scale over simulated devices."""
 
-    out: Path | None = None
-    """The JSON file (runs/scaling-DATE-TIME.json); a page and a picture are written beside it."""
     model: str = "echomamba4rec"
     """Name of the model."""
     items: int = 3_417

@@ -33,12 +33,8 @@ DTYPES = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True)
-class Flags:
-    """Measure the selective scans that run here, in turns.
-
-    A file that holds a part of the same comparison is continued. A page and pictures are written
-    beside it.
-    """
+class Flags(harness.Flags):
+    """Measure the selective scans that run here, in turns."""
 
     implementations: tuple[str, ...] | None = None
     """Which to measure (all that run here). Only where named: "reference", the oracle; "both
@@ -59,8 +55,6 @@ class Flags:
     installed; "plain", lax.scan and lax.associative_scan as one writes them by oneself."""
     beside: tuple[Path, ...] = ()
     """JSON files of this command or of gpu_acceptance.py on other machines, to show as well."""
-    out: Path | None = None
-    """The JSON file (runs/scans-DATE-TIME.json)."""
     quick: bool = False
     """A small grid and short timings."""
     cores: int | None = None

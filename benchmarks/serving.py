@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -41,12 +40,8 @@ _TITLES = {
 
 
 @dataclass(frozen=True)
-class Flags:
-    """Measure how long recommendations take: encoding, one more event, the search of all items.
-
-    A file that holds a part of the same benchmark is continued. A page and a picture are written
-    beside it.
-    """
+class Flags(harness.Flags):
+    """Measure how long recommendations take: encoding, one more event, the search of all items."""
 
     models: tuple[str, ...] | None = None
     """Models that encode whole histories (echomamba4rec mamba4rec sasrec bert4rec)."""
@@ -64,8 +59,6 @@ class Flags:
     """Time to spend on the repeats of a case, at least 3 (2, or 0.05 with --quick)."""
     max_memory_gib: float | None = None
     """Skip what needs more memory (80 % of what is free)."""
-    out: Path | None = None
-    """The JSON file (runs/serving-DATE-TIME.json)."""
     quick: bool = False
     """A few small cases, in seconds."""
 

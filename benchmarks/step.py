@@ -8,7 +8,6 @@ simulates several devices, which share its cores and its memory.
 import resource
 import statistics
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import jax
@@ -30,11 +29,9 @@ from harness import Program, log
 
 
 @dataclass(frozen=True)
-class Flags:
+class Flags(harness.Flags):
     """Time training steps on random data and tell their memory."""
 
-    out: Path | None = None
-    """The JSON file (runs/step-DATE-TIME.json)."""
     model: str = "echomamba4rec"
     """Name of the model."""
     items: int = 100_000

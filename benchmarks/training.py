@@ -34,18 +34,11 @@ _TRAIN = Path(__file__).parent.parent / "experiments" / "train.py"
 
 
 @dataclass(frozen=True)
-class Flags:
-    """Time training steps and an evaluation of each model, and whole commands if asked for.
+class Flags(harness.DataFlags):
+    """Time training steps and an evaluation of each model, and whole commands if asked for."""
 
-    A file that holds a part of the same benchmark is continued.
-    """
-
-    out: Path | None = None
-    """The JSON file (runs/training-DATE-TIME.json)."""
     dataset: str = "ml-100k"
     """Name of the data set."""
-    data_dir: Path | None = None
-    """Folder that holds the data sets' files."""
     cores: int = 1
     """CPU cores to use."""
     steps: int = 12
@@ -98,7 +91,7 @@ def time_epoch(flags: Flags, name: str) -> Row:
     """Return seconds an epoch and an evaluation of one model at its own sizes."""
     config = Config(
         dataset=flags.dataset,
-        data_dir=None if flags.data_dir is None else str(flags.data_dir),
+        data_dir=flags.data_folder,
         objective=flags.objective,
         **_model_flags(name),
     )

@@ -38,18 +38,11 @@ WAYS = {
 
 
 @dataclass(frozen=True)
-class Flags:
-    """Train trials one after the other and together.
+class Flags(harness.DataFlags):
+    """Train trials one after the other and together."""
 
-    A file that holds a part of the same benchmark is continued.
-    """
-
-    out: Path | None = None
-    """The JSON file (runs/trials-DATE-TIME.json)."""
     dataset: str = "ml-100k"
     """Name of the data set."""
-    data_dir: Path | None = None
-    """Folder that holds the data sets' files."""
     cores: int = 2
     """CPU cores to use."""
     model: str = "sasrec"
@@ -128,7 +121,7 @@ def train(way: str, flags: Flags, knobs: list[dict[str, float]], folder: Path) -
             "folder": str(folder),
             "config": {
                 "dataset": flags.dataset,
-                "data_dir": str(flags.data_dir) if flags.data_dir else None,
+                "data_dir": flags.data_folder,
                 "model": flags.model,
                 "epochs": flags.epochs,
             },

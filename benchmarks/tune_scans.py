@@ -8,7 +8,6 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import harness
@@ -40,14 +39,9 @@ Case = tuple[Any, ...]  # B, L, E, N and dtype
 
 
 @dataclass(frozen=True)
-class Flags:
-    """Find the block sizes of the GPU kernels on this machine's GPU; about fifteen minutes.
+class Flags(harness.Flags):
+    """Find the block sizes of the GPU kernels on this machine's GPU; about fifteen minutes."""
 
-    A file that holds a part of the same search is continued.
-    """
-
-    out: Path | None = None
-    """The JSON file with all times (runs/tune_scans-DATE-TIME.json)."""
     dry_run: bool = False
     """Try two plans on a tiny size with the kernels interpreted, on any machine."""
 

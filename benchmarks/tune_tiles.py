@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -30,14 +29,9 @@ PRESENT, HALVES = "as it is", "two halves side by side"
 
 
 @dataclass(frozen=True)
-class Flags:
-    """Measure tiles of other sizes beside those that are taken now; about six minutes.
+class Flags(harness.Flags):
+    """Measure tiles of other sizes beside those that are taken now; about six minutes."""
 
-    A file that holds a part of the same comparison is continued.
-    """
-
-    out: Path | None = None
-    """The JSON file (runs/tune_tiles-DATE-TIME.json)."""
     cores: int | None = None
     """Use only so many cores (all)."""
     seconds: float = 3.0
