@@ -9,7 +9,6 @@ import os
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -134,13 +133,8 @@ def program(path: Path) -> tuple[list[str], list[range]]:
             if target := re.search(r"`\((\.L_x_\d+)\)", found[2]):
                 jumps.append((len(code), target[1]))
             code.append(found[1])
-    return code, list(_loops(jumps, labels))
-
-
-def _loops(jumps: list[tuple[int, str]], labels: dict[str, int]) -> Iterator[range]:
-    for at, label in jumps:
-        if labels[label] < at - 9:  # shorter ones wait for a copy
-            yield range(labels[label], at + 1)
+    loops = [range(labels[label], at + 1) for at, label in jumps]
+    return code, [loop for loop in loops if len(loop) > 10]  # shorter ones wait for a copy
 
 
 if __name__ == "__main__":

@@ -286,11 +286,6 @@ class Record:
         """Whether the time limit is over."""
         return self.time_limit is not None and time.monotonic() - self._began > self.time_limit
 
-    def check_time(self) -> None:
-        """Raise ``Skipped`` where the time limit is over; such a row is measured next time."""
-        if self.out_of_time:
-            raise Skipped(NO_TIME)
-
     def of(self, case: Row) -> list[Row]:
         """Return the rows of a case."""
         return [row for row in self.document.rows if case.items() <= row.items()]

@@ -21,9 +21,8 @@ from echojax.files import read_json, write_json
 from echojax.machine import cores
 from echojax.models.heuristic import training_positions
 from echojax.suites.results import Ranks
-from echojax.training.evaluate import rank_run
 from harness import log
-from prequential import compared
+from prequential import compared, ranks_of
 
 _PEER = "rectools[torch]"
 
@@ -74,7 +73,8 @@ def measure(flags: Flags) -> None:
         if not (folder / "theirs.json").exists():
             write_json(folder / "settings.json", asdict(settings) | {"cores": cores()})
             np.savez(folder / "split.npz", **exported(dataset, split))
-            _call(environment(flags.folder / "environment"), "peers_rectools.py", folder)
+            script = Path(__file__).with_name("peers_rectools.py")
+            _run(environment(flags.folder / "environment"), script, folder)
         if not (folder / "ours" / "results.json").exists():
             _train_ours(dataset, settings, folder / "ours")
         score = scorer_of(dict(np.load(folder / "theirs.npz")))
@@ -87,14 +87,9 @@ def measure(flags: Flags) -> None:
         for exclude_seen in (False, True):
             for _ in record.missing([{"exclude_seen": exclude_seen}]):
                 found = rank_by(score, test, dataset.num_items, exclude_seen=exclude_seen)
-                ours = rank_run(
-                    folder / "ours", "test", exclude_seen=exclude_seen, data_dir=flags.data_folder
-                )
-                pair = (
-                    Ranks(ranked.rank_M, test.user_M, test.target_M - test.start_M)
-                    for ranked in (ours.ranked, found)
-                )
-                rows = compared(*pair)
+                theirs = Ranks(found.rank_M, test.user_M, test.target_M - test.start_M)
+                ours = ranks_of(flags, folder / "ours", exclude_seen=exclude_seen)
+                rows = compared(ours, theirs)
                 record.add(*({"exclude_seen": exclude_seen, **row} for row in rows))
     for row in record.document.rows:
         seen = "filtered" if row["exclude_seen"] else "kept"
@@ -136,19 +131,15 @@ def environment(folder: Path) -> Path:
     python = folder / "bin" / "python"
     if not python.exists():
         log.info(f"making {folder} with {_PEER}: some gigabytes")
-        for words in (
-            [sys.executable, "-m", "venv", str(folder)],
-            [str(python), "-m", "pip", "install", "-q", _PEER],
-        ):
-            if subprocess.run(words, check=False).returncode:
-                raise UserError(f"'{' '.join(words)}' failed; delete {folder}, then try again")
+        cure = f"; delete {folder}, then try again"
+        _run(sys.executable, "-m", "venv", folder, cure=cure)
+        _run(python, "-m", "pip", "install", "-q", _PEER, cure=cure)
     return python
 
 
-def _call(python: Path, script: str, folder: Path) -> None:
-    words = [str(python), str(Path(__file__).with_name(script)), str(folder)]
+def _run(*words: str | Path, cure: str = "") -> None:
     if subprocess.run(words, check=False).returncode:
-        raise UserError(f"'{' '.join(words)}' failed")
+        raise UserError(f"'{' '.join(map(str, words))}' failed{cure}")
 
 
 def _train_ours(dataset: Dataset, settings: Settings, folder: Path) -> None:

@@ -6,6 +6,7 @@ of a suite by leave-one-out.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import harness
 from echojax.config import Config
@@ -61,16 +62,15 @@ def measure(flags: Flags) -> None:
                 case: Row = {"protocol": protocol, "exclude_seen": exclude_seen}
                 for _ in record.missing([case]):
                     if protocol == "prequential":
-                        pair = _prequential(flags, exclude_seen)
+                        how = {"exclude_seen": exclude_seen, "prequential": True}
+                        pair = [ranks_of(flags, one, **how) for one in (flags.ours, flags.theirs)]
                     else:
                         pair = _leave_one_out(flags.suite, configs, exclude_seen)
                     record.add(*({**case, **row} for row in compared(*pair)))
         _log_widths(record.document.rows)
 
 
-def _leave_one_out(
-    suite: Path, configs: list[Config], exclude_seen: bool
-) -> tuple[results.Ranks, results.Ranks]:
+def _leave_one_out(suite: Path, configs: list[Config], exclude_seen: bool) -> list[results.Ranks]:
     """Return the ranks of both models' runs in a suite."""
     known, pair = results.read(suite, suite.name).runs, []
     for config in configs:
@@ -78,19 +78,14 @@ def _leave_one_out(
         if name not in known or (ranks := known[name].ranks.get(exclude_seen)) is None:
             raise UserError(f"--suite {suite} has no ranks of {name}")
         pair.append(ranks)
-    return pair[0], pair[1]
+    return pair
 
 
-def _prequential(flags: Flags, exclude_seen: bool) -> tuple[results.Ranks, results.Ranks]:
-    """Return the ranks of both runs, scored in one pass a window."""
-    pair, data_dir = [], flags.data_folder
-    for folder in (flags.ours, flags.theirs):
-        run = rank_run(
-            folder, "test", exclude_seen=exclude_seen, prequential=True, data_dir=data_dir
-        )
-        shown = run.examples
-        pair.append(results.Ranks(run.ranked.rank_M, shown.user_M, shown.target_M - shown.start_M))
-    return pair[0], pair[1]
+def ranks_of(flags: harness.DataFlags, folder: Path, **how: Any) -> results.Ranks:
+    """Return the ranks of the test targets of the run in a folder, made as ``rank_run`` is told."""
+    run = rank_run(folder, "test", data_dir=flags.data_folder, **how)
+    shown = run.examples
+    return results.Ranks(run.ranked.rank_M, shown.user_M, shown.target_M - shown.start_M)
 
 
 def compared(ours: results.Ranks, theirs: results.Ranks) -> list[Row]:

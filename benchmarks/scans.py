@@ -233,13 +233,12 @@ def measure(
         return [row | harness.not_measured(failure) for row in rows]
     ready: list[tuple[Row, Program]] = []
     for row in rows:
+        if record.out_of_time:  # the next time measures all of them in turns
+            return [row | harness.not_measured(Skipped(NO_TIME)) for row in rows]
         try:
-            record.check_time()
             ready.append((row, _prepare(row, problem, wanted, settings, options)))
         except Exception as failure:
             row |= harness.not_measured(failure)
-    if any(row["reason"] == NO_TIME for row in rows):  # the next time measures all of them in turns
-        return [row | harness.not_measured(Skipped(NO_TIME)) for row in rows]
     timed = harness.time_in_turns([program for _, program in ready], settings.seconds)
     for (row, _), samples in zip(ready, timed, strict=True):
         row |= samples.row()

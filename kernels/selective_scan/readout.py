@@ -163,9 +163,6 @@ def _over_valid(
         return tile(A_ExN, *arrays)
     count = jnp.sum(valid_R, dtype=jnp.int32)
 
-    def as_they_stand() -> Any:
-        return _over_tiles(tile, count, A_ExN, arrays)
-
     def valid_first() -> Any:
         place_R = _places(valid_R, count)
         order_R = jnp.zeros_like(place_R).at[place_R].set(jnp.arange(place_R.size, dtype=jnp.int32))
@@ -173,6 +170,7 @@ def _over_valid(
         found, total = _over_tiles(tile, count, A_ExN, ordered)
         return jax.tree.map(lambda x: x[place_R], found), total
 
+    as_they_stand = partial(_over_tiles, tile, count, A_ExN, arrays)
     return jax.lax.cond(count == rows, as_they_stand, valid_first)
 
 
