@@ -32,3 +32,11 @@ def test_committed_serving_is_shown():
     document = read_record(RESULTS / "serving-cpu.json", harness.Document)
     assert len(serving.tables(document.rows)) == 6
     assert serving.picture(document.rows)
+
+
+def test_each_fact_is_in_one_file():
+    """Two suites of one data set share its certificate: the second has a link to it."""
+    seen = {}
+    for path in sorted(RESULTS.rglob("*")):
+        if path.is_file() and not path.is_symlink():
+            assert seen.setdefault(path.read_bytes(), path) == path
