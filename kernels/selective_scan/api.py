@@ -18,7 +18,7 @@ from selective_scan.arguments import (
     time_steps,
     where_valid,
 )
-from selective_scan.dispatch import SCANS, results_like, run_by, scan_by
+from selective_scan.dispatch import SCANS, results_like, run_by, scan_by, without_repeats
 from selective_scan.readout import readout
 from selective_scan.sequence_parallel import scan_over_time, time_after_shard
 
@@ -234,7 +234,7 @@ def bidirectional_scan(
             lambda x: jax.ShapeDtypeStruct((2, *x.shape), x.dtype), results_like(one)
         )
         size = (*one.u.shape, one.A.shape[-1])
-        y, last = run_by(implementation, run, like, inputs, size)
+        y, last = run_by(without_repeats(implementation, one), run, like, inputs, size)
     return (y, last) if return_last_state else y
 
 

@@ -77,7 +77,8 @@ class Recurrence(NamedTuple):
 
     All of one dtype, float32 or float64: u and dt (B, L, E), A (E, N), B and C (B, L, N), and the
     state before the first visited position, (B, E, N). Time steps are positive, and 0 where a
-    position is not valid: there the state passes unchanged.
+    position is not valid: there the state passes unchanged. This package's own scans in plain JAX
+    are also given B and C (E, N), the same at all times.
     """
 
     u: Array
@@ -102,7 +103,8 @@ def with_epilogue(core: Core) -> Scan:
         dtype = state_dtype(u, delta, A, B, C)
         valid_BxL = valid_mask(lengths, u.shape[1])
         dt = time_steps(delta, delta_bias, softplus, valid_BxL, dtype)
-        given, (u, B, C, z) = u, where_valid(valid_BxL, (u, B, C, z))
+        given, (u, z) = u, where_valid(valid_BxL, (u, z))
+        B, C = (x if x.ndim == 2 else where_valid(valid_BxL, x) for x in (B, C))
         if state is None:
             state = jnp.zeros((u.shape[0], *A.shape), dtype)
         u, A, B, C, state = (x.astype(dtype) for x in (u, A, B, C, state))
@@ -147,40 +149,56 @@ def in_parts(scan: Scan, most_states: int) -> Core:
 
 
 def over_groups(scan: Scan) -> Scan:
-    """Return the scan that also takes B and C for groups of channels, or the same at all times.
+    """Return the scan that also takes B and C for groups of channels.
 
     Groups are mapped copies, so nothing is repeated for the channels of a group, and what all share
-    is not copied either. B or C (E, N) are groups of one channel, (B, L, E, N).
+    is not copied either.
     """
 
     def run(
         inputs: ScanInputs, *, softplus: bool, reverse: bool, last: bool = True
     ) -> tuple[Array, Array]:
         one = partial(scan, softplus=softplus, reverse=reverse, last=last)
-        (batch, length, channels), states = inputs.u.shape, inputs.A.shape[1]
-
-        def in_time(x: Array) -> Array:
-            return jnp.broadcast_to(x, (batch, length, *x.shape)) if x.ndim == 2 else x
-
-        B, C = in_time(inputs.B), in_time(inputs.C)
-        groups = lcm(*(x.shape[2] for x in (B, C) if x.ndim == 4))
-        if B.ndim == C.ndim == 3:
+        of_groups = [x.shape[2] for x in (inputs.B, inputs.C) if x.ndim == 4]
+        if not of_groups:
             return one(inputs)
+        groups = lcm(*of_groups)
         # Where the channels are, and so the groups in front of them.
         axes = {name: letters.find("E") for name, letters in AXES.items()}
         given: dict[str, Any] = {}
         mapped: dict[str, Any] = {}
-        for name, x in inputs._replace(B=B, C=C)._asdict().items():
+        for name, x in inputs._asdict().items():
             axis = axes.get(name, -1)
             if x is not None and name in ("B", "C"):
-                axis = 2 if x.ndim == 4 else -1
-                x = jnp.repeat(x, groups // x.shape[2], axis=2) if x.ndim == 4 else x
-            elif x is not None and axis >= 0:
+                axis = _GROUPED.get(x.ndim, "").find("E")
+            if x is not None and axis >= 0:
                 x = x.reshape(*x.shape[:axis], groups, -1, *x.shape[axis + 1 :])
+            elif x is not None and x.ndim == 4:
+                axis, x = 2, jnp.repeat(x, groups // x.shape[2], axis=2)
             given[name], mapped[name] = x, None if x is None or axis < 0 else axis
         each = jax.vmap(one, in_axes=(ScanInputs(**mapped),), out_axes=(2, 1))
         y, state = each(ScanInputs(**given))
-        return y.reshape(inputs.u.shape), state.reshape(batch, channels, states)
+        return y.reshape(inputs.u.shape), state.reshape(-1, *inputs.A.shape)
+
+    return run
+
+
+def repeated_in_time(scan: Scan) -> Scan:
+    """Return the scan that also takes B and C (E, N), the same at all times.
+
+    To a scan that reads them by position they are groups of one channel, (B, L, E, N).
+    """
+
+    def run(
+        inputs: ScanInputs, *, softplus: bool, reverse: bool, last: bool = True
+    ) -> tuple[Array, Array]:
+        repeated = {
+            name: jnp.broadcast_to(x, (*inputs.u.shape[:2], *x.shape))
+            for name, x in (("B", inputs.B), ("C", inputs.C))
+            if x.ndim == 2
+        }
+        grouped = over_groups(scan)
+        return grouped(inputs._replace(**repeated), softplus=softplus, reverse=reverse, last=last)
 
     return run
 

@@ -17,6 +17,7 @@ from selective_scan.arguments import (
     Scan,
     ScanInputs,
     over_groups,
+    repeated_in_time,
     state_dtype,
     with_epilogue,
 )
@@ -47,7 +48,7 @@ def register(name: str, scan: Core, available: Callable[[], str | None] | None =
     """
     if name in _OWN or name == "auto":
         raise ValueError(f"{name!r} is this package's own; register under another name")
-    SCANS[name] = with_epilogue(scan)
+    SCANS[name] = repeated_in_time(with_epilogue(scan))
     _NEEDS[name] = available or (lambda: None)
 
 
@@ -96,9 +97,16 @@ def scan_by(implementation: str) -> Scan:
             return over_groups(SCANS[name])(inputs, softplus=softplus, reverse=reverse, last=last)
 
         size = (*inputs.u.shape, inputs.A.shape[-1])
-        return run_by(implementation, run, results_like(inputs), inputs, size)
+        name = without_repeats(implementation, inputs)
+        return run_by(name, run, results_like(inputs), inputs, size)
 
     return scan
+
+
+def without_repeats(implementation: str, inputs: ScanInputs) -> str:
+    """Return "tiled" for "auto" where B or C is the same at all times; a kernel would repeat it."""
+    same = implementation == "auto" and 2 in (inputs.B.ndim, inputs.C.ndim)
+    return "tiled" if same else implementation
 
 
 def results_like(inputs: ScanInputs) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
@@ -187,7 +195,7 @@ def _pallas(module: str) -> Scan:
         kernels: Any = import_module(f"selective_scan.{module}")
         return kernels.scan(inputs, softplus=softplus, reverse=reverse, last=last)
 
-    return scan
+    return repeated_in_time(scan)
 
 
 def _needs_hopper() -> str | None:

@@ -18,6 +18,8 @@ from selective_scan.arguments import Recurrence
 from selective_scan.elementwise import exp2
 from selective_scan.missing_derivatives import no_forward_mode
 
+Sums = dict[str, Array]
+
 # Of a tile's float32 state: then a chunk's states stay in a core's second-level cache, and a
 # position's in the first. ``benchmarks/tune_tiles.py`` compares other sizes.
 _TILE_BYTES = 32 * 1024
@@ -90,16 +92,17 @@ def _forward(inputs: Recurrence, reverse: bool, *, keep: bool) -> tuple[Array, A
     u, t, A, B, C, state = inputs
     parts = _Parts.of(u.shape, A.shape[1])
     A2 = A.T / log(2)
+    (B_BxLxN, B_NxE), (C_BxLxN, C_NxE) = map(_by_time, (B, C))
 
-    def tile(part: tuple[Array, ...]) -> tuple[Array, ...]:
+    def tile(part: tuple[Any, ...]) -> tuple[Array, ...]:
         h_rxExN, *whole = part
         h_rxNxE = h_rxExN.swapaxes(1, 2)
-        in_time = tuple(map(parts.cut, whole))
+        in_time = jax.tree.map(parts.cut, tuple(whole))
 
-        def position(h: Array, at: tuple[Array, ...]) -> tuple[Array, Array]:
+        def position(h: Array, at: tuple[Any, ...]) -> tuple[Array, Array]:
             t_rxE, x_rxE, B_rxN, C_rxN = at
-            h = _step(h, t_rxE, x_rxE, A2, B_rxN)
-            return h, _einsum("rn,rne->re", C_rxN, h)
+            h = _step(h, t_rxE, x_rxE, A2, B_rxN, B_NxE)
+            return h, _over_states(C_rxN, C_NxE, h)
 
         def chunk(h: Array, at: tuple[Array, ...]) -> tuple[Array, Any]:
             after, y = lax.scan(position, h, at, reverse=reverse)
@@ -108,7 +111,8 @@ def _forward(inputs: Recurrence, reverse: bool, *, keep: bool) -> tuple[Array, A
         last, (y, starts) = lax.scan(chunk, h_rxNxE, in_time, reverse=reverse)
         return last.swapaxes(1, 2), parts.joined(y, u.shape[1]), starts
 
-    last, y, starts = lax.map(tile, tuple(map(parts.tiled, (state, t, t * u, B, C))))
+    whole = state, t, t * u, B_BxLxN, C_BxLxN
+    last, y, starts = lax.map(tile, jax.tree.map(parts.tiled, whole))
     batch = u.shape[0]
     return parts.untiled(y, batch), parts.untiled(last, batch), starts
 
@@ -123,59 +127,76 @@ def _backward_rule(reverse: bool, saved: Any, outer: Any) -> tuple[Recurrence]:
     dy, dlast = outer
     parts = _Parts.of(u.shape, A.shape[1])
     A_NxE, A2 = A.T, A.T / log(2)
+    (B_BxLxN, B_NxE), (C_BxLxN, C_NxE) = map(_by_time, (B, C))
     first, before, after = (parts.positions, 1, 0) if reverse else (0, 0, 1)
 
-    def tile(part: tuple[Array, ...]) -> tuple[Array, ...]:
+    def tile(part: tuple[Any, ...]) -> tuple[Any, ...]:
         g_rxExN, starts, *whole = part
         g_rxNxE = g_rxExN.swapaxes(1, 2)
-        in_time = tuple(map(parts.cut, whole))
+        in_time = jax.tree.map(parts.cut, tuple(whole))
         position_P = jnp.arange(parts.positions)
 
         def recompute(carry: tuple[Array, Array], at: Any) -> tuple[Any, None]:
             h, kept = carry
             i, (t_rxE, x_rxE, B_rxN, _, _) = at
-            h = _step(h, t_rxE, x_rxE, A2, B_rxN)
+            h = _step(h, t_rxE, x_rxE, A2, B_rxN, B_NxE)
             return (h, lax.dynamic_update_index_in_dim(kept, h, i + after, 0)), None
 
-        def chunk(carry: tuple[Array, ...], at: Any) -> tuple[Any, Any]:
-            g, dA, kept = carry
+        def chunk(carry: tuple[Any, ...], at: Any) -> tuple[Any, Any]:
+            g, sums, kept = carry
             start, in_time = at
             kept = kept.at[first].set(start)
             at_position = position_P, in_time
             (_, kept), _ = lax.scan(recompute, (start, kept), at_position, reverse=reverse)
 
-            def position(carry: tuple[Array, Array], at: Any) -> tuple[Any, Any]:
-                g, dA = carry  # g: of the state after this position, but for what y reads there
+            def position(carry: tuple[Array, Sums], at: Any) -> tuple[Any, Any]:
+                g, sums = carry  # g: of the state after this position, but for what y reads there
                 i, (t_rxE, x_rxE, B_rxN, C_rxN, dy_rxE) = at
-                dx_rxE = _einsum("rn,rne->re", B_rxN, g)
-                dB_rxN = _einsum("rne,re->rn", g, x_rxE)
-                g = (g + dy_rxE[:, None] * C_rxN[..., None]) * exp2(t_rxE[:, None] * A2)
+                dx_rxE = _over_states(B_rxN, B_NxE, g)
+                dB_rxN = _einsum("rne,re->rn", g, x_rxE) if B_NxE is None else None
+                more = {} if B_NxE is None else {"B": g * x_rxE[:, None]}
+                read = C_rxN[..., None] if C_NxE is None else C_NxE
+                g = (g + dy_rxE[:, None] * read) * exp2(t_rxE[:, None] * A2)
                 h = lax.dynamic_index_in_dim(kept, i + before, 0, keepdims=False)
                 # As g (h - x B) this would cancel where the decay is strong.
                 q = g * h
                 grads = dx_rxE, _sum_over_states(q * A_NxE), dB_rxN
-                return (g, dA + q * t_rxE[:, None]), grads
+                more["A"] = q * t_rxE[:, None]
+                return (g, {name: sums[name] + x for name, x in more.items()}), grads
 
             # A sum over all positions of a long row, one after the other, would lose digits.
-            nothing = jnp.zeros_like(dA)
+            nothing = {name: jnp.zeros_like(x) for name, x in sums.items() if name != "C"}
             (g, more), grads = lax.scan(position, (g, nothing), at_position, reverse=not reverse)
-            dC = _read_gradient(kept, in_time[-1], reverse)
-            return (g, dA + more, kept), (*grads, dC)
+            dC = _read_gradient(kept, in_time[-1], reverse, summed=C_NxE is not None)
+            more |= {} if C_NxE is None else {"C": dC}
+            sums = {name: sums[name] + x for name, x in more.items()}
+            return (g, sums, kept), (*grads, dC if C_NxE is None else None)
 
         nothing = jnp.zeros_like(g_rxNxE)
         kept = jnp.broadcast_to(nothing, (parts.positions + 1, *nothing.shape))
-        both = (g_rxNxE, nothing, kept)
-        (g, dA, _), grads = lax.scan(chunk, both, (starts, in_time), reverse=not reverse)
-        return g.swapaxes(1, 2), dA, *(parts.joined(x, u.shape[1]) for x in grads)
+        carry = (g_rxNxE, dict.fromkeys(summed, nothing), kept)
+        (g, sums, _), grads = lax.scan(chunk, carry, (starts, in_time), reverse=not reverse)
+        return g.swapaxes(1, 2), sums, jax.tree.map(lambda x: parts.joined(x, u.shape[1]), grads)
 
     x = t * u
-    dlast, *in_time = map(parts.tiled, (dlast, t, x, B, C, dy))
-    dstate, dA, *grads = lax.map(tile, (dlast, starts, *in_time))
-    dstate, dx, dt, dB, dC = (parts.untiled(x, u.shape[0]) for x in (dstate, *grads))
+    # The gradients that are sums over all positions.
+    summed = ["A", *(name for name, fixed in (("B", B_NxE), ("C", C_NxE)) if fixed is not None)]
+    dlast, *in_time = jax.tree.map(parts.tiled, (dlast, t, x, B_BxLxN, C_BxLxN, dy))
+    dstate, sums, grads = lax.map(tile, (dlast, starts, *in_time))
+    dstate, (dx, dt, *others) = jax.tree.map(
+        lambda x: parts.untiled(x, u.shape[0]), (dstate, grads)
+    )
+    sums = {name: jnp.sum(x, axis=(0, 1)).T for name, x in sums.items()}
+    dB, dC = (sums.get(name, x) for name, x in zip("BC", others, strict=True))
     # What y adds to g where it reads.
-    dx += dy * jnp.sum(B * C, axis=-1, keepdims=True)
-    dB += C * jnp.sum(dy * x, axis=-1, keepdims=True)
-    return (Recurrence(dx * t, dx * u + dt, jnp.sum(dA, axis=(0, 1)).T, dB, dC, dstate),)
+    if summed == ["A"]:
+        dx += dy * jnp.sum(B * C, axis=-1, keepdims=True)
+        dB += C * jnp.sum(dy * x, axis=-1, keepdims=True)
+    else:
+        b, c = ("en" if x.ndim == 2 else "bln" for x in (B, C))
+        dx += _einsum(f"ble,{b},{c}->ble", dy, B, C)
+        dB += _einsum(f"ble,{c}->{b}", dy * x, C)
+    return (Recurrence(dx * t, dx * u + dt, sums["A"], dB, dC, dstate),)
 
 
 _scan.defvjp(_forward_rule, _backward_rule)
@@ -183,18 +204,40 @@ _scan.defvjp(_forward_rule, _backward_rule)
 _einsum = partial(jnp.einsum, precision="highest")
 
 
-def _step(h_rxNxE: Array, t_rxE: Array, x_rxE: Array, A2_NxE: Array, B_rxN: Array) -> Array:
+def _by_time(x: Array) -> tuple[Array | None, Array | None]:
+    """Return B or C as it moves, (B, L, N), and as it stays the same, (N, E); one is ``None``."""
+    return (None, x.T) if x.ndim == 2 else (x, None)
+
+
+def _step(
+    h_rxNxE: Array,
+    t_rxE: Array,
+    x_rxE: Array,
+    A2_NxE: Array,
+    B_rxN: Any,
+    B_NxE: Array | None,
+) -> Array:
     """Return the state after one more position."""
-    return exp2(t_rxE[:, None] * A2_NxE) * h_rxNxE + x_rxE[:, None] * B_rxN[..., None]
+    enter = B_rxN[..., None] if B_NxE is None else B_NxE
+    return exp2(t_rxE[:, None] * A2_NxE) * h_rxNxE + x_rxE[:, None] * enter
 
 
-def _read_gradient(kept: Array, dy_pre: Array, reverse: bool) -> Array:
+def _over_states(C_rxN: Any, C_NxE: Array | None, h_rxNxE: Array) -> Array:
+    """Return C . h, (r, E)."""
+    if C_NxE is None:
+        return _einsum("rn,rne->re", C_rxN, h_rxNxE)
+    return _sum_over_states(h_rxNxE * C_NxE)
+
+
+def _read_gradient(kept: Array, dy_pre: Array, reverse: bool, *, summed: bool) -> Array:
     """Return the sum over E of dy h, (positions, r, N), from the start and the state after each.
 
-    It is dy that moves, without states.
+    It is dy that moves, without states. ``summed``: the sum over positions instead, (r, N, E).
     """
     nothing = jnp.zeros_like(dy_pre[:1])
     moved = jnp.concatenate([dy_pre, nothing] if reverse else [nothing, dy_pre])
+    if summed:
+        return jnp.sum(kept * moved[:, :, None], axis=0)
     dC = _einsum("prne,pre->prn", kept, moved)
     return dC[:-1] if reverse else dC[1:]
 

@@ -1,10 +1,11 @@
 """Scans in plain JAX operations: sequential, associative, and chunked, which is between them.
 
-Each takes a ``Recurrence`` and returns C . h at every position, (B, L, E), and the last state,
-(B, E, N).
+Each takes a ``Recurrence``, in which B and C may be (E, N), and returns C . h at every position,
+(B, L, E), and the last state, (B, E, N).
 """
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,31 +20,34 @@ _einsum = partial(jnp.einsum, precision="highest")
 
 def sequential(inputs: Recurrence, *, reverse: bool) -> tuple[Array, Array]:
     """Scan one position after the other, by ``lax.scan``; the gradient keeps every state."""
-    u_BxLxE, dt_BxLxE, A_ExN, B_BxLxN, C_BxLxN, state_BxExN = inputs
+    u_BxLxE, dt_BxLxE, A_ExN, B, C, state_BxExN = inputs
 
     # The gradient computes decays again instead of keeping them along with the states.
     @partial(jax.checkpoint, prevent_cse=False)
-    def visit(h_BxExN: Array, at: tuple[Array, ...]) -> tuple[Array, Array]:
+    def visit(h_BxExN: Array, at: tuple[Any, ...]) -> tuple[Array, Array]:
         u_BxE, dt_BxE, B_BxN, C_BxN = at
         decay_BxExN = jnp.exp(dt_BxE[..., None] * A_ExN)
-        h_BxExN = decay_BxExN * h_BxExN + (dt_BxE * u_BxE)[..., None] * B_BxN[:, None]
+        enter_BxExN = B if B_BxN is None else B_BxN[:, None]
+        h_BxExN = decay_BxExN * h_BxExN + (dt_BxE * u_BxE)[..., None] * enter_BxExN
+        if C_BxN is None:
+            return h_BxExN, _einsum("ben,en->be", h_BxExN, C)
         return h_BxExN, _einsum("ben,bn->be", h_BxExN, C_BxN)
 
-    in_time = [x.swapaxes(0, 1) for x in (u_BxLxE, dt_BxLxE, B_BxLxN, C_BxLxN)]
+    in_time = [x.swapaxes(0, 1) if x.ndim == 3 else None for x in (u_BxLxE, dt_BxLxE, B, C)]
     last, y_LxBxE = jax.lax.scan(visit, state_BxExN, tuple(in_time), reverse=reverse)
     return y_LxBxE.swapaxes(0, 1), last
 
 
 def associative(inputs: Recurrence, *, reverse: bool) -> tuple[Array, Array]:
     """Scan all positions at once: O(log L) deep, with several (B, L, E, N) arrays."""
-    u_BxLxE, dt_BxLxE, A_ExN, B_BxLxN, C_BxLxN, state_BxExN = inputs
+    u_BxLxE, dt_BxLxE, A_ExN, B, C, state_BxExN = inputs
     decay_BxLxExN = jnp.exp(dt_BxLxE[..., None] * A_ExN)
-    input_BxLxExN = (dt_BxLxE * u_BxLxE)[..., None] * B_BxLxN[:, :, None]
+    input_BxLxExN = (dt_BxLxE * u_BxLxE)[..., None] * (B if B.ndim == 2 else B[:, :, None])
     first = -1 if reverse else 0
     # The initial state is what the first visited position decays.
     input_BxLxExN = input_BxLxExN.at[:, first].add(decay_BxLxExN[:, first] * state_BxExN)
     h_BxLxExN = _states(reverse, decay_BxLxExN, input_BxLxExN)
-    y_BxLxE = _einsum("blen,bln->ble", h_BxLxExN, C_BxLxN)
+    y_BxLxE = _einsum("blen,en->ble" if C.ndim == 2 else "blen,bln->ble", h_BxLxExN, C)
     return y_BxLxE, h_BxLxExN[:, 0 if reverse else -1]
 
 
@@ -88,13 +92,16 @@ def chunked(inputs: Recurrence, *, reverse: bool, chunk: int = CHUNK) -> tuple[A
     chunks = -(-length // chunk)
     chunk = -(-length // chunks)  # equal chunks, so that little is padded
 
-    def cut(x_BxLxF: Array) -> Array:
+    def cut(x_BxLxF: Array) -> Array | None:
+        if x_BxLxF.ndim == 2:
+            return None
         padded = jnp.pad(x_BxLxF, ((0, 0), (0, chunks * chunk - length), (0, 0)))
         return padded.reshape(batch, chunks, chunk, -1).swapaxes(0, 1)
 
     @jax.checkpoint  # the gradient runs a chunk again instead of keeping its states
-    def visit(h_BxExN: Array, part: tuple[Array, ...]) -> tuple[Array, Array]:
+    def visit(h_BxExN: Array, part: tuple[Any, ...]) -> tuple[Array, Array]:
         u, dt, B, C = part
+        B, C = inputs.B if B is None else B, inputs.C if C is None else C
         within = Recurrence(u, dt, inputs.A, B, C, h_BxExN)
         y, h_BxExN = associative(within, reverse=reverse)
         return h_BxExN, y

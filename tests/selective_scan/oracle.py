@@ -13,7 +13,7 @@ from selective_scan import (
     selective_scan_reference,
     tpu,
 )
-from selective_scan.arguments import ScanInputs
+from selective_scan.arguments import ScanInputs, repeated_in_time
 from selective_scan.dispatch import SCANS as OWN
 
 OPTIONS = {
@@ -30,8 +30,8 @@ EVERY_OPTION = [
 
 # The kernels as plain JAX, and every implementation that can be run on this machine.
 INTERPRETED = {
-    "pallas_gpu": partial(gpu.scan, interpret=True),
-    "pallas_tpu": partial(tpu.scan, interpret=True),
+    "pallas_gpu": repeated_in_time(partial(gpu.scan, interpret=True)),
+    "pallas_tpu": repeated_in_time(partial(tpu.scan, interpret=True)),
 }
 NAMES = [name for name, reason in implementations().items() if reason is None]
 SCANS = {name: OWN[name] for name in NAMES} | INTERPRETED

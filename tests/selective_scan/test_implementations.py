@@ -94,11 +94,16 @@ def test_equals_the_original(golden, name, case):
 
 # Groups of channels and, as None, what stays the same at all times.
 BOTH_KINDS = {"B": 2, "C": None}
+SAME = {"B": None, "C": None}
 
 
 @pytest.mark.parametrize(
     ("name", "groups"),
-    [*((name, BOTH_KINDS) for name in SCANS), ("tiled", {"C": 2}), ("tiled", {"B": 4, "C": 2})],
+    [
+        *((name, BOTH_KINDS) for name in SCANS),
+        *((name, SAME) for name in IN_JAX),
+        *(("tiled", groups) for groups in ({"C": 2}, {"B": 4, "C": 2}, {"B": None})),
+    ],
 )
 def test_groups_and_what_stays_the_same(name, groups):
     arrays = grouped(inputs((2, 7, 4, 3), OPTIONS["packed"]), groups)
@@ -233,14 +238,14 @@ def test_vmap_and_checkpoint(name):
         np.testing.assert_allclose(actual[:, 0], expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["tiled", "chunked"])
-def test_states_of_all_positions_are_never_held(name):
+@pytest.mark.parametrize(("name", "groups"), [("tiled", {}), ("chunked", {}), ("auto", SAME)])
+def test_states_of_all_positions_are_never_held(name, groups):
     shape = batch, length, channels, states = (2, 4096, 16, 16)
 
     def loss(floats):
         return jnp.sum(selective_scan(**floats, delta_softplus=True, implementation=name))
 
-    floats = float32(inputs(shape, ("D", "z")))
+    floats = float32(grouped(inputs(shape, ("D", "z")), groups))
     memory = jax.jit(jax.grad(loss)).lower(floats).compile().memory_analysis()
     assert memory.temp_size_in_bytes < 4 * batch * length * channels * states
 
