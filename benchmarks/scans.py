@@ -43,7 +43,8 @@ class Flags(harness.Flags):
     """A size to measure, as B,L,E,N; may be given again (a grid that suits the device). Where L is
     1, a token of selective_scan_step is timed."""
     module: str | None = None
-    """A scan of your own, as FILE.py:FUNCTION; see docs/extending.md for what it is called with."""
+    """A scan of your own, as FILE.py:FUNCTION, which is measured beside those that are named; see
+    docs/extending.md for what it is called with."""
     dtypes: tuple[Literal["float32", "bfloat16"], ...] | None = None
     """Of u, delta, z, B and C; the rest is float32 (both, or float32 with --quick). The grid has
     the second one at its first size only."""
@@ -182,6 +183,7 @@ def compare(flags: Flags) -> None:
     flags = replace(flags, beside=tuple(Path(path.name) for path in flags.beside))
     here = implementations()
     compared = [*others, *(scan_programs.PLAIN if flags.against == "plain" else [])]
+    compared += [] if flags.module is None else [flags.module.rpartition(":")[2]]
     settings = resolved(flags, here, compared, jax.default_backend() == "cpu")
     options = {"others": others, "time_limit": flags.time_limit}
     record = harness.record_of("scans", flags, settings, **options)

@@ -31,6 +31,8 @@ def test_it_is_installed_and_used_without_echojax(tmp_path):
     version = selective_scan.__version__
     assert installed == {"selective_scan", f"selective_scan_jax-{version}.dist-info"}
     assert (tmp_path / "site" / "selective_scan" / "py.typed").exists()
+    licence = f"selective_scan_jax-{version}.dist-info/licenses/LICENSE"
+    assert "Apache License" in (tmp_path / "site" / licence).read_text()
     (tmp_path / "use.py").write_text(
         "import sys, jax.numpy as jnp, selective_scan\n"
         "x = jnp.ones((2, 9, 4))\n"
