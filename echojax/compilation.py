@@ -16,7 +16,8 @@ def use_compilation_cache() -> None:
             root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
             jax.config.update("jax_compilation_cache_dir", str(Path(root) / "echojax" / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-    # One that cannot be used, as on a full disk, costs only time.
+    # One that cannot be used, as on a full disk, costs only time. So does an entry that a killed
+    # process left truncated: JAX does not write that again, and tells nobody its name.
     warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
 
 

@@ -33,6 +33,35 @@ def test_cache_hits(tmp_path):
     assert found.stdout == "0\n1\n", found.stderr
 
 
+CACHED = """
+import jax
+import numpy as np
+from echojax.compilation import use_compilation_cache
+
+use_compilation_cache()
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+print(jax.jit(lambda x: x + 17)(np.ones(3)))
+"""
+
+
+def test_a_truncated_entry_is_compiled_again_without_a_word(tmp_path):
+    """A command that is killed while JAX writes one leaves it so; JAX never writes it again."""
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(tmp_path)}
+    for start in range(2):
+        found = subprocess.run(
+            [sys.executable, "-c", CACHED],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert (found.stdout, found.stderr) == ("[18. 18. 18.]\n", "")
+        for entry in tmp_path.glob("*-cache"):
+            if not start:
+                entry.write_bytes(entry.read_bytes()[: entry.stat().st_size // 2])
+    assert [*tmp_path.glob("*-cache")]
+
+
 def test_a_cache_that_cannot_be_used_is_no_warning(monkeypatch):
     config = SimpleNamespace(update=lambda name, value: None)
     monkeypatch.setattr(compilation, "jax", SimpleNamespace(config=config))
