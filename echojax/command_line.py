@@ -126,4 +126,9 @@ def _one_line(box: str) -> str:
         r"\1 expected, not '\2'",
         line,
     )
+    for python, kind in (
+        ("invalid literal for int() with base 10:", "INT"),
+        ("could not convert string to float:", "FLOAT"),
+    ):
+        line = line.replace(python, f"{kind} expected, not")
     return f"{line} (see {sys.argv[0]} --help)"

@@ -98,6 +98,8 @@ def check(config: Config) -> None:
         for limits in facts if value is not None else []:
             if isinstance(limits, Meta) and not _within(value, limits):
                 raise UserError(f"{flag(name)} must be {_range(limits)}, not {value}")
+    if config.seed + config.seeds > 2**32:
+        raise UserError(f"--seeds {config.seeds}: seeds end at {2**32 - 1}; give a smaller --seed")
     if config.batch_size and config.microbatch and config.batch_size % config.microbatch:
         raise UserError(
             f"--batch-size {config.batch_size} is not a multiple of "

@@ -24,8 +24,9 @@ class UserError(Exception):
 
 def unknown_name(kind: str, name: str, known: list[str]) -> UserError:
     """Return the error for a ``name`` that is none of ``known``, with the nearest match."""
-    near = get_close_matches(str(name), known, n=1)  # from Python it may be anything
-    hints = [f"did you mean {near[0]!r}?"] if near else []
+    alike = {one.lower(): one for one in known}
+    near = get_close_matches(str(name).lower(), alike, n=1)  # from Python it may be anything
+    hints = [f"did you mean {alike[near[0]]!r}?"] if near else []
     if not near or len(known) < _MANY:
         hints.append(f"known: {', '.join(known)}")
     return UserError(f"unknown {kind} {name!r}; {' '.join(hints)}")

@@ -11,6 +11,7 @@ Positive = Annotated[int, Meta(ge=1)]
 NotNegative = Annotated[int, Meta(ge=0)]
 # Of an array's axis: more is a mistake, not a model.
 Size = Annotated[int, Meta(ge=1), Meta(le=2**20)]
+Seed = Annotated[int, Meta(ge=0), Meta(lt=2**32)]  # JAX reads no more bits of it
 Share = Annotated[float, Meta(ge=0, lt=1)]
 PositiveNumber = Annotated[float, Meta(gt=0, le=FINITE)]
 
@@ -213,7 +214,7 @@ class TrainingFlags:
     spent."""
     eval_every: Positive = 1
     """Epochs between validations."""
-    seed: Annotated[NotNegative, NotInSuites("list the seeds under `seeds`")] = 0
+    seed: Annotated[Seed, NotInSuites("list the seeds under `seeds`")] = 0
     """Seed of initial values, dropout and data order."""
     seeds: Annotated[Positive, NotInSuites("list the seeds under `seeds`")] = 1
     """Train this many seeds, from --seed on, as one program; each leaves its own run folder,

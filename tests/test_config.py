@@ -34,6 +34,8 @@ def test_facts_are_found_inside_unions_too():
     ("wrong", "says"),
     [
         ({"epochs": 0}, "--epochs must be at least 1, not 0"),
+        ({"seed": 2**32}, "--seed must be below 4294967296, not 4294967296"),
+        ({"seed": 2**32 - 1, "seeds": 2}, "--seeds 2: seeds end at 4294967295"),
         ({"d_model": 0}, "--d-model must be at least 1, not 0"),
         ({"d_model": 10**8}, "--d-model must be at most 1048576, not 100000000"),
         ({"decay_steps": 0}, "--decay-steps must be at least 1"),

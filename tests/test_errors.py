@@ -10,7 +10,7 @@ import sys
 import pytest
 from jax.errors import JaxRuntimeError
 
-from echojax.errors import UserError, exit_on_user_error
+from echojax.errors import UserError, exit_on_user_error, unknown_name
 from echojax.signals import Stopped
 
 MANY_LINES = """
@@ -63,6 +63,10 @@ def test_what_the_system_refuses_is_one_line(error, says, capsys):
     line = capsys.readouterr().err
     assert line.startswith(f"error: {says}")
     assert line.count("\n") == 1
+
+
+def test_a_name_in_other_letters_is_near():
+    assert "did you mean 'sasrec'?" in str(unknown_name("--model", "SASRec", ["sasrec", "narm"]))
 
 
 def test_another_error_of_a_device_is_not_hidden():
