@@ -27,9 +27,11 @@ from echojax.errors import UserError, os_failure_is_user_error, unknown_name
 from echojax.evaluation.metrics import example_metrics, lists_wanted, mean_metrics, named_metrics
 from echojax.evaluation.statistics import holm, paired_difference, seed_estimates
 from echojax.files import TemporaryFolder
+from echojax.given import given_path, given_switch
 from echojax.options import Data, configuration
 from echojax.run_files import metrics_in, read_records, read_results
 from echojax.serving import Recommender, export_run
+from echojax.serving.trained import check_places
 from echojax.signals import Interrupted
 from echojax.training.evaluate import evaluate_run
 from echojax.training.run import run as run_training
@@ -64,9 +66,9 @@ class Run:
         """Return the run in a folder, of Python or of the command.
 
         Raises:
-            UserError: there is no run.
+            UserError: there is no run, or that is no path.
         """
-        return cls(Path(path))
+        return cls(given_path("the run folder", path))
 
     @cached_property
     def results(self) -> dict[str, Any]:
@@ -149,8 +151,12 @@ class Run:
         Raises:
             UserError: no checkpoint, other data, no such metric, a cutoff or protocol not for it.
         """
-        if split not in ("valid", "test"):
+        if not isinstance(split, str) or split not in ("valid", "test"):
             raise unknown_name("split", split, ["valid", "test"])
+        if exclude_seen is not None:
+            exclude_seen = given_switch("--exclude-seen", exclude_seen)
+        prequential = given_switch("prequential", prequential)
+        check_places(data_dir, data_path)
         ks = tuple(ks) if isinstance(ks, Iterable) else (ks,)
         names = named_metrics(metrics, ks)
         how: dict[str, Any] = {"exclude_seen": exclude_seen, "metrics": names}
@@ -172,7 +178,7 @@ class Run:
         Options are those of ``echojax.serving.export_run``.
         """
         with as_found(quiet=True):
-            return export_run(self._own, Path(path), **options)
+            return export_run(self._own, path, **options)
 
     @property
     def _own(self) -> Path:

@@ -10,6 +10,7 @@ import numpy as np
 from echojax.config import Config, default_config, flag, from_values, with_fields
 from echojax.data import DATASETS, Dataset
 from echojax.errors import UserError
+from echojax.given import given_path
 from echojax.models import MODELS, own_options
 from echojax.plugins import load_plugin
 from echojax.recipes import read_recipe
@@ -45,7 +46,7 @@ def configuration(
     if recipe is not None:
         named_data = None if "data_path" in given else given.get("dataset", default.dataset)
         model, variant = given.get("model", default.model), given.get("variant", default.variant)
-        flags = read_recipe(os.fspath(recipe), model, named_data, variant)
+        flags = read_recipe(str(given_path("--recipe", recipe)), model, named_data, variant)
         given = from_values(flags, {}) | given
     return with_fields(default, given), dataset
 

@@ -14,9 +14,10 @@ import polars as pl
 import pytest
 
 import echojax
-from echojax import UserError
+from echojax import UserError, interop
 from echojax.evaluation.metrics import metric_names, metrics_of
 from echojax.evaluation.statistics import holm, paired_difference
+from echojax.serving import export_run
 from tests.conftest import reporting
 
 SMALL = {
@@ -355,6 +356,76 @@ def test_a_taken_folder_and_no_run_are_mistakes(mine, frame, tmp_path):
         echojax.train(frame, run_dir=mine.folder, **SMALL)
     with pytest.raises(UserError, match="does not exist"):
         echojax.Run.load(tmp_path / "none")
+
+
+ODD = [3, None, b"runs", ["runs"], "a\0b"]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=repr)
+def test_what_is_no_path_is_a_mistake(mine, frame, tmp_path, monkeypatch, odd):
+    monkeypatch.chdir(tmp_path)
+    calls = [
+        echojax.Run.load,
+        echojax.Recommender.load,
+        mine.export,
+        lambda path: export_run(path, tmp_path / "model"),
+        interop.read_safetensors,
+        lambda path: interop.write_safetensors(path, {}),
+    ]
+    if odd is not None:
+        calls += [
+            lambda path: echojax.train(frame, recipe=path, run_dir=False, **SMALL),
+            lambda path: echojax.train(frame, run_dir=path, **SMALL),
+            lambda path: echojax.train(frame, init_from=path, run_dir=False, **SMALL),
+            lambda path: echojax.tune(frame, recipe=path, **SMALL),
+            lambda path: echojax.tune(frame, space=path, **SMALL),
+            lambda path: echojax.tune(frame, out=path, **SMALL),
+            lambda path: mine.recommender(data_dir=path),
+            lambda path: mine.recommender(data_path=path),
+            lambda path: mine.evaluate(data_dir=path),
+        ]
+    for call in calls:
+        with pytest.raises(UserError, match=r"must be a (path|string)|can be a name") as caught:
+            call(odd)
+        assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("odd", [0, -1, "3", 1.5, [3], {}], ids=repr)
+def test_what_is_no_number_of_things_is_a_mistake(mine, frame, tmp_path, odd):
+    calls = [
+        lambda k: mine.recommender().recommend([["i1"]], k=k),
+        lambda k: mine.recommender().similar_items("i1", k=k),
+        lambda k: mine.export(tmp_path / "model", k=k),
+        lambda n: mine.recommender(batch_size=n),
+        lambda n: echojax.tune(frame, trials=n, out=tmp_path / "study", **SMALL),
+        lambda n: echojax.tune(frame, generation=n, out=tmp_path / "study", **SMALL),
+    ]
+    for call in calls:
+        with pytest.raises(UserError, match=r"must be (a whole number|at least 1), not"):
+            call(odd)
+    assert not list(tmp_path.iterdir())
+
+
+def test_values_of_another_kind_are_mistakes(mine, frame):
+    rec, from_frame = mine.recommender(), echojax.Dataset.from_frame
+    for call, sentence in (
+        (lambda: mine.evaluate(exclude_seen=3), "--exclude-seen must be True or False, not 3"),
+        (lambda: mine.evaluate(prequential="yes"), "prequential must be True or False, not 'yes'"),
+        (lambda: mine.evaluate(split=np.array(["test", "valid"])), "unknown split"),
+        (lambda: rec.recommend(3), "histories: a list of histories is wanted, not 3"),
+        (lambda: rec.recommend("i1"), "histories: a list of histories is wanted, not 'i1'"),
+        (lambda: rec.recommend([["i1"]], filter="i1"), "filter must be a function of an item's id"),
+        (lambda: rec.recommend([["i1"]], approx="i1"), "approx must be a number above 0"),
+        (lambda: rec.recommend([["i1"]], exclude_seen=3), "exclude_seen must be True or False"),
+        (lambda: from_frame(frame, time_format=3), "--time-format must be a string, not 3"),
+        (lambda: from_frame(frame, name=None), "name must be a string, not None"),
+        (lambda: interop.weights(mine), "a model is wanted, not Run("),
+        (lambda: interop.write_safetensors("x", [frame]), "x: arrays are wanted by name, not [{"),
+    ):
+        with pytest.raises(UserError) as caught:
+            call()
+        assert sentence in str(caught.value)
 
 
 def test_importing_echojax_is_cheap():

@@ -14,6 +14,7 @@ from echojax.data.ids import ids_by_number, ids_in_order
 from echojax.data.layouts import Columns, Missing
 from echojax.data.order import as_float32, check_order, random_seed, rows_in_time_order, time_order
 from echojax.errors import UserError, unknown_name
+from echojax.given import given_text
 
 if TYPE_CHECKING:
     from echojax.data.examples import Examples
@@ -105,6 +106,9 @@ class Dataset:
         Raises:
             UserError: A column is missing, or what is in it is no id or no time.
         """
+        name = given_text("name", name)
+        if time_format is not None:
+            given_text("--time-format", time_format)
         # Names may be numbers in a frame of pandas.
         user, item, time = (None if one is None else str(one) for one in (user, item, time))
         columns = Columns(user, item, time, time_format=time_format, missing=missing_ids)

@@ -11,6 +11,7 @@ from safetensors.numpy import save
 
 from echojax.errors import UserError
 from echojax.files import write_atomically
+from echojax.given import given_path
 
 _DTYPES: dict[str, Any] = {
     "F64": np.float64,
@@ -42,7 +43,9 @@ def write_safetensors(
     Raises:
         UserError: a name, a dtype or the metadata cannot be written, or the folder is missing.
     """
-    path = Path(path)
+    path = given_path("the file", path)
+    if not isinstance(arrays, Mapping):
+        raise UserError(f"{path}: arrays are wanted by name, not {arrays!r:.80}")
     if not all(isinstance(text, str) for item in (metadata or {}).items() for text in item):
         raise UserError(f"{path}: metadata must be text by name; write it as str")
     if "__metadata__" in arrays:
@@ -62,7 +65,7 @@ def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
     Raises:
         UserError: the file is missing or damaged, or holds arrays of a dtype that NumPy lacks.
     """
-    path = Path(path)
+    path = given_path("the file", path)
     try:
         views = safetensors.deserialize(path.read_bytes())
         unknown = {view["dtype"] for _, view in views} - _DTYPES.keys()

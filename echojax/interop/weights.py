@@ -11,7 +11,13 @@ from echojax.errors import UserError
 
 
 def weights(model: nnx.Module) -> dict[str, np.ndarray]:
-    """Return the model's parameters by dotted name, such as ``layers.0.norm.scale``."""
+    """Return the model's parameters by dotted name, such as ``layers.0.norm.scale``.
+
+    Raises:
+        UserError: it is no model.
+    """
+    if not isinstance(model, nnx.Module):
+        raise UserError(f"a model is wanted, not {model!r:.80}")
     params = by_name(nnx.state(model, nnx.Param))
     return {name: np.asarray(param[...]) for name, param in params.items()}
 

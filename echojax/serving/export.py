@@ -19,6 +19,7 @@ from echojax import __version__
 from echojax.errors import UserError
 from echojax.evaluation.tiles import top_k
 from echojax.files import read_record, write_atomically, write_json
+from echojax.given import given_number, given_path
 from echojax.interop.weights import weights
 from echojax.models import SequenceModel
 from echojax.serving.trained import check_places, read_trained, run_titles
@@ -46,8 +47,8 @@ class _Manifest(TypedDict, total=False):
 
 
 def export_run(
-    run_dir: str | Path,
-    output: str | Path,
+    run_dir: str | os.PathLike[str],
+    output: str | os.PathLike[str],
     *,
     k: int = MOST,
     data_dir: str | None = None,
@@ -67,13 +68,12 @@ def export_run(
             written, k is below 1, the data is not where it is said to be, or
             flatbuffers is not installed.
     """
-    output = Path(output).resolve()
+    output = given_path("the folder of the export", output).resolve()
     _check_output(output)
-    if k < 1:
-        raise UserError(f"-k must be at least 1, not {k}")
+    k = given_number("-k", k)
     check_places(data_dir, data_path)
     # The kernels for one accelerator do not run on another: a scan in plain JAX does on all.
-    run = read_trained(Path(run_dir), scan="tiled")
+    run = read_trained(given_path("the run folder", run_dir), scan="tiled")
     item_ids = run.item_ids.tolist()
     items: dict[str, Any] = {"item_ids": item_ids}
     if titles := run_titles(run.titles, run.config, data_dir=data_dir, data_path=data_path):

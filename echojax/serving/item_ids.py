@@ -13,10 +13,10 @@ from echojax.errors import UserError
 _LATEST = 1e300  # so that differences of times are finite, too
 
 
-def check_list(what: str, items: object) -> None:
+def check_list(what: str, items: object, of: str = "item ids") -> None:
     """Raise ``UserError`` where items are no list; a string would be taken apart into letters."""
     if isinstance(items, str) or not isinstance(items, Iterable):
-        raise UserError(f"{what}: a list of item ids is wanted, not {items!r}; put it in brackets")
+        raise UserError(f"{what}: a list of {of} is wanted, not {items!r}; put it in brackets")
 
 
 def typed_ids(text: str) -> list[str]:

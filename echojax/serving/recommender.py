@@ -1,10 +1,10 @@
 """A trained model that is asked by the data's own item ids."""
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import islice
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +14,7 @@ from flax import nnx
 
 from echojax.errors import UserError
 from echojax.evaluation.tiles import Top, top_k
+from echojax.given import given_number, given_path, given_switch
 from echojax.models import SequenceModel
 from echojax.models.heuristic import training_counts
 from echojax.serving.inputs import Histories, check_gap_unit, model_inputs, padded, power_of_two
@@ -92,7 +93,8 @@ class Recommender:
         check_gap_unit(model, gap_unit)
         self.item_ids, self.gap_unit = ItemIds(item_ids_V), gap_unit
         self.max_len = model.max_len
-        self.batch_size = batch_size or (64 if jax.default_backend() == "cpu" else 1024)
+        usual = 64 if jax.default_backend() == "cpu" else 1024
+        self.batch_size = given_number("batch_size", usual if batch_size is None else batch_size)
         self.step = step
         self._popularity = popularity
         self._item_VxD = jnp.asarray(model.output_embeddings())
@@ -122,7 +124,7 @@ class Recommender:
     @classmethod
     def load(
         cls,
-        run_dir: str | Path,
+        run_dir: "str | os.PathLike[str]",
         *,
         data_dir: str | None = None,
         data_path: str | None = None,
@@ -141,7 +143,7 @@ class Recommender:
                 said to be.
         """
         check_places(data_dir, data_path)
-        folder = Path(run_dir)
+        folder = given_path("the run folder", run_dir)
         run = read_trained(folder)
 
         def popularity() -> np.ndarray:
@@ -190,8 +192,12 @@ class Recommender:
             UserError: k, candidates, filter or a history cannot be answered.
         """
         k = self._number_asked(k)
-        if approx is not None and not 0 < approx <= 1:
-            raise UserError(f"approx must be above 0 and at most 1, not {approx}")
+        check_list("histories", histories, "histories")
+        exclude_seen = given_switch("exclude_seen", exclude_seen)
+        if approx is not None and not (isinstance(approx, int | float) and 0 < approx <= 1):
+            raise UserError(f"approx must be a number above 0 and at most 1, not {approx!r:.80}")
+        if filter is not None and not callable(filter):
+            raise UserError(f"filter must be a function of an item's id, not {filter!r:.80}")
         pool = self._pool(self._allowed(candidates, filter))
         request = _Request(*pool, k, exclude_seen, approx)
         waiting = None
@@ -352,9 +358,7 @@ class Recommender:
 
     def _number_asked(self, k: int) -> int:
         """Return k, or the number of items where that is less: the search holds k a history."""
-        if not isinstance(k, int | np.integer) or k < 1:
-            raise UserError(f"k must be a whole number of at least 1, not {k!r:.40}")
-        return min(int(k), len(self.item_ids) - 1)
+        return min(given_number("k", k), len(self.item_ids) - 1)
 
     def _named(
         self, numbers: np.ndarray, scores: np.ndarray, by: str, unknown: int

@@ -13,6 +13,7 @@ from echojax.config import Config
 from echojax.data import item_titles
 from echojax.data.titles import TITLED
 from echojax.errors import UserError
+from echojax.given import given_path
 from echojax.interop.weights import weights
 from echojax.models import HEURISTICS, SequenceModel
 from echojax.training.checkpoints import load_checkpoint
@@ -67,9 +68,12 @@ def read_trained(folder: Path, *, scan: str | None = None) -> Trained:
 
 def check_places(data_dir: str | None, data_path: str | None) -> None:
     """Raise ``UserError`` where data is said to lie that does not."""
-    if data_dir is not None and not Path(data_dir).is_dir():
+    if data_dir is not None and not given_path("--data-dir", data_dir).is_dir():
         raise UserError(f"--data-dir {data_dir} is no folder; check the path")
-    if data_path is not None and not (Path(data_path).exists() or has_magic(data_path)):
+    if data_path is None:
+        return
+    path = given_path("--data-path", data_path)
+    if not (path.exists() or has_magic(str(path))):
         raise UserError(f"--data-path {data_path} is no file; check the path")
 
 

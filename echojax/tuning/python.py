@@ -2,11 +2,11 @@
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from echojax.api import as_found
 from echojax.commands.tune import TuneFlags, default_of
+from echojax.given import given_path
 from echojax.options import Data, configuration
 from echojax.training.builders import resolved
 from echojax.tuning.page import Search
@@ -54,15 +54,15 @@ def tune(
     if model is not None:
         options["model"] = model
     with as_found(quiet) as console:
-        recipe = None if recipe is None else os.fspath(recipe)
+        recipe = None if recipe is None else str(given_path("--recipe", recipe))
         config, dataset = configuration(data, options, (user, item, time), recipe, default_of)
         whole = resolved(config, in_memory=dataset is not None)
         if isinstance(space, Mapping):
             found = check_space(space, whole, "the space", options)
         else:
-            file = None if space is None else os.fspath(space)
+            file = None if space is None else str(given_path("the space", space))
             found = find_space(whole, file=file, recipe=recipe, fixed=options)
-        folder = default_folder(config) if out is None else Path(out)
+        folder = default_folder(config) if out is None else given_path("--out", out)
         return search(
             config, found, folder, console, trials=trials, generation=generation, dataset=dataset
         )

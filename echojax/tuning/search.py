@@ -14,6 +14,7 @@ from echojax.commands.tune import TuneFlags
 from echojax.config import Config, flag
 from echojax.data import Dataset, Split
 from echojax.errors import UserError
+from echojax.given import given_number
 from echojax.lock import BusyError
 from echojax.report.tables import duration
 from echojax.training.builders import read_data, resolved
@@ -62,8 +63,7 @@ def search(
     configuration names.
     """
     for name, value in (("--trials", trials), ("--generation", generation)):
-        if value < 1:
-            raise UserError(f"{name} must be at least 1, not {value}")
+        given_number(name, value)
     for name, instead in _ELSEWHERE.items():
         if getattr(config, name) != getattr(Config, name):
             raise UserError(f"{flag(name)} has no place in a search; {instead}")
