@@ -2,8 +2,10 @@
 
 Rows go in tiles whose state is small enough for a core's caches; time goes in chunks of about
 sqrt(L) positions, and only the states between chunks are kept: O(sqrt(L)) states, forward and back.
-XLA's CPU code is fast where an expression's last axis is long and elementwise, and where a sum is a
-matrix product; sums that are neither are scalar loops, so they are written out term by term.
+A position is read from the whole arrays and written to them, so that nothing of size (B, L, E) is
+copied. XLA's CPU code is fast where an expression's last axis is long and elementwise, and where a
+sum is a matrix product; sums that are neither are scalar loops, so they are written out term by
+term.
 """
 
 from functools import partial
@@ -50,30 +52,56 @@ class _Parts(NamedTuple):
         # An accelerator wants few large operations, and an exported program's batch has no number.
         if jax.default_backend() == "cpu" and isinstance(batch, int):
             tiles = -(-batch // tile_rows(channels, states))
-        chunks = -(-length // max(_SHORTEST_CHUNK, isqrt(length)))
+        most = -(-length // max(_SHORTEST_CHUNK, isqrt(length)))
+        # A few more chunks often leave nothing to pad.
+        chunks = min(range(most, 2 * most + 1), key=lambda chunks: -length % -(-length // chunks))
         return cls(tiles, -(-batch // tiles), chunks, -(-length // chunks))
 
-    def tiled(self, x: Array) -> Array:
-        """Return (B, ...) as (tiles, rows, ...), zeros where nothing is."""
-        missing = self.tiles * self.rows - x.shape[0]
-        x = jnp.pad(x, ((0, missing), *((0, 0) for _ in x.shape[1:]))) if missing else x
-        return x.reshape(self.tiles, self.rows, *x.shape[1:])
+    @property
+    def rows_of_tiles(self) -> Array:
+        """The first row of each tile."""
+        return jnp.arange(self.tiles) * self.rows
+
+    @property
+    def places_of_chunks(self) -> Array:
+        """The first position of each chunk."""
+        return jnp.arange(self.chunks) * self.positions
+
+    def padded(self, x: Array) -> Array:
+        """Return (B, L, F) as (tiles x rows, chunks x positions, F), zeros where nothing is."""
+        size = (self.tiles * self.rows, self.chunks * self.positions, x.shape[2])
+        if size == x.shape:
+            return x
+        return jnp.pad(
+            x, [(0, wanted - given) for wanted, given in zip(size, x.shape, strict=True)]
+        )
+
+    def states(self, h_BxExN: Array) -> Array:
+        """Return one state a row as (tiles, rows, N, E), zeros where nothing is."""
+        missing = self.tiles * self.rows - h_BxExN.shape[0]
+        if missing:
+            h_BxExN = jnp.pad(h_BxExN, ((0, missing), (0, 0), (0, 0)))
+        h_BxNxE = h_BxExN.swapaxes(1, 2)
+        return h_BxNxE.reshape(self.tiles, self.rows, *h_BxNxE.shape[1:])
 
     @staticmethod
-    def untiled(x: Array, batch: int) -> Array:
-        """Return (tiles, rows, ...) as (B, ...)."""
-        return x.reshape(-1, *x.shape[2:])[:batch]
+    def of_rows(h_TxrxNxE: Array, batch: int) -> Array:
+        """Return states (tiles, rows, N, E) as (B, E, N)."""
+        return h_TxrxNxE.reshape(-1, *h_TxrxNxE.shape[2:])[:batch].swapaxes(1, 2)
 
-    def cut(self, x: Array) -> Array:
-        """Return (rows, L, F) as (chunks, positions, rows, F), zeros where nothing is."""
-        rows, length, _ = x.shape
-        x = jnp.pad(x, ((0, 0), (0, self.chunks * self.positions - length), (0, 0)))
-        return x.reshape(rows, self.chunks, self.positions, -1).transpose(1, 2, 0, 3)
+    def read(self, whole: Any, row: Array, place: Array) -> Any:
+        """Return one position of a tile from arrays (B, L, F), each (rows, F)."""
+        return jax.tree.map(lambda x: self.slice(x, row, place, 1)[:, 0], whole)
 
-    def joined(self, x: Array, length: int) -> Array:
-        """Return (chunks, positions, rows, F) as (rows, L, F)."""
-        rows = x.shape[2]
-        return x.transpose(2, 0, 1, 3).reshape(rows, -1, x.shape[3])[:, :length]
+    def slice(self, x: Array, row: Array, place: Array, positions: int) -> Array:
+        """Return some positions of a tile, (rows, positions, F)."""
+        size = (self.rows, positions, x.shape[2])
+        return lax.dynamic_slice(x, (row, place, 0), size, allow_negative_indices=False)
+
+
+def _write(x: Array, new: Array, row: Array, position: Array) -> Array:
+    """Return (B, L, F) with the positions of a tile that begin there, (rows, positions, F)."""
+    return lax.dynamic_update_slice(x, new, (row, position, 0), allow_negative_indices=False)
 
 
 def scan(inputs: Recurrence, *, reverse: bool) -> tuple[Array, Array]:
@@ -90,31 +118,31 @@ def _scan(inputs: Recurrence, reverse: bool) -> tuple[Array, Array]:
 def _forward(inputs: Recurrence, reverse: bool, *, keep: bool) -> tuple[Array, Array, Array | None]:
     """Return y, the last state and, to keep, the states before each chunk."""
     u, t, A, B, C, state = inputs
-    parts = _Parts.of(u.shape, A.shape[1])
-    A2 = A.T / log(2)
+    (batch, length, _), A2 = u.shape, A.T / log(2)
+    parts = _Parts.of(u.shape, len(A2))
     (B_BxLxN, B_NxE), (C_BxLxN, C_NxE) = map(_by_time, (B, C))
+    whole = jax.tree.map(parts.padded, (t, u, B_BxLxN, C_BxLxN))
+    place_P = jnp.arange(parts.positions)
 
-    def tile(part: tuple[Any, ...]) -> tuple[Array, ...]:
-        h_rxExN, *whole = part
-        h_rxNxE = h_rxExN.swapaxes(1, 2)
-        in_time = jax.tree.map(parts.cut, tuple(whole))
+    def tile(y: Array, at: tuple[Array, Array]) -> tuple[Array, Any]:
+        row, h_rxNxE = at
 
-        def position(h: Array, at: tuple[Any, ...]) -> tuple[Array, Array]:
-            t_rxE, x_rxE, B_rxN, C_rxN = at
-            h = _step(h, t_rxE, x_rxE, A2, B_rxN, B_NxE)
-            return h, _over_states(C_rxN, C_NxE, h)
+        def position(carry: tuple[Array, Array], place: Array) -> tuple[Any, None]:
+            h, y = carry
+            t_rxE, u_rxE, B_rxN, C_rxN = parts.read(whole, row, place)
+            h = _step(h, t_rxE, t_rxE * u_rxE, A2, B_rxN, B_NxE)
+            return (h, _write(y, _over_states(C_rxN, C_NxE, h)[:, None], row, place)), None
 
-        def chunk(h: Array, at: tuple[Array, ...]) -> tuple[Array, Any]:
-            after, y = lax.scan(position, h, at, reverse=reverse)
-            return after, (y, h if keep else None)
+        def chunk(carry: tuple[Array, Array], first: Array) -> tuple[Any, Array | None]:
+            after, _ = lax.scan(position, carry, first + place_P, reverse=reverse)
+            return after, carry[0] if keep else None
 
-        last, (y, starts) = lax.scan(chunk, h_rxNxE, in_time, reverse=reverse)
-        return last.swapaxes(1, 2), parts.joined(y, u.shape[1]), starts
+        (last, y), starts = lax.scan(chunk, (h_rxNxE, y), parts.places_of_chunks, reverse=reverse)
+        return y, (last, starts)
 
-    whole = state, t, t * u, B_BxLxN, C_BxLxN
-    last, y, starts = lax.map(tile, jax.tree.map(parts.tiled, whole))
-    batch = u.shape[0]
-    return parts.untiled(y, batch), parts.untiled(last, batch), starts
+    tiles = parts.rows_of_tiles, parts.states(state)
+    y, (last, starts) = lax.scan(tile, jnp.zeros_like(whole[1]), tiles)
+    return y[:batch, :length], parts.of_rows(last, batch), starts
 
 
 def _forward_rule(inputs: Recurrence, reverse: bool) -> tuple[Any, Any]:
@@ -125,78 +153,80 @@ def _forward_rule(inputs: Recurrence, reverse: bool) -> tuple[Any, Any]:
 def _backward_rule(reverse: bool, saved: Any, outer: Any) -> tuple[Recurrence]:
     u, t, A, B, C, starts = saved
     dy, dlast = outer
-    parts = _Parts.of(u.shape, A.shape[1])
-    A_NxE, A2 = A.T, A.T / log(2)
+    (batch, length, _), A_NxE, A2 = dy.shape, A.T, A.T / log(2)
+    parts = _Parts.of(dy.shape, len(A2))
     (B_BxLxN, B_NxE), (C_BxLxN, C_NxE) = map(_by_time, (B, C))
-    first, before, after = (parts.positions, 1, 0) if reverse else (0, 0, 1)
+    whole = jax.tree.map(parts.padded, (t, u, B_BxLxN, C_BxLxN, dy))
+    start, before, after = (parts.positions, 1, 0) if reverse else (0, 0, 1)
+    place_P = jnp.arange(parts.positions)
 
-    def tile(part: tuple[Any, ...]) -> tuple[Any, ...]:
-        g_rxExN, starts, *whole = part
-        g_rxNxE = g_rxExN.swapaxes(1, 2)
-        in_time = jax.tree.map(parts.cut, tuple(whole))
-        position_P = jnp.arange(parts.positions)
+    def tile(carry: tuple[Any, Sums, Array], at: tuple[Array, ...]) -> tuple[Any, Array]:
+        grads, sums, kept = carry
+        row, g_rxNxE, starts = at
 
-        def recompute(carry: tuple[Array, Array], at: Any) -> tuple[Any, None]:
+        def recompute(carry: tuple[Array, Array], at: tuple[Array, Array]) -> tuple[Any, None]:
             h, kept = carry
-            i, (t_rxE, x_rxE, B_rxN, _, _) = at
-            h = _step(h, t_rxE, x_rxE, A2, B_rxN, B_NxE)
+            i, place = at
+            t_rxE, u_rxE, B_rxN = parts.read(whole[:3], row, place)
+            h = _step(h, t_rxE, t_rxE * u_rxE, A2, B_rxN, B_NxE)
             return (h, lax.dynamic_update_index_in_dim(kept, h, i + after, 0)), None
 
-        def chunk(carry: tuple[Any, ...], at: Any) -> tuple[Any, Any]:
-            g, sums, kept = carry
-            start, in_time = at
-            kept = kept.at[first].set(start)
-            at_position = position_P, in_time
-            (_, kept), _ = lax.scan(recompute, (start, kept), at_position, reverse=reverse)
+        def chunk(carry: tuple[Any, ...], at: tuple[Array, Array]) -> tuple[Any, None]:
+            grads, g, sums, kept = carry
+            first, h = at
+            kept = kept.at[start].set(h)
+            places = place_P, first + place_P
+            (_, kept), _ = lax.scan(recompute, (h, kept), places, reverse=reverse)
 
-            def position(carry: tuple[Array, Sums], at: Any) -> tuple[Any, Any]:
-                g, sums = carry  # g: of the state after this position, but for what y reads there
-                i, (t_rxE, x_rxE, B_rxN, C_rxN, dy_rxE) = at
+            def position(carry: tuple[Any, Array, Sums], at: tuple[Array, Array]) -> Any:
+                grads, g, sums = carry  # g: of the state after this position, but for what y reads
+                i, place = at
+                t_rxE, u_rxE, B_rxN, C_rxN, dy_rxE = parts.read(whole, row, place)
+                g += dy_rxE[:, None] * (C_rxN[..., None] if C_NxE is None else C_NxE)
+                x_rxE = t_rxE * u_rxE
                 dx_rxE = _over_states(B_rxN, B_NxE, g)
                 dB_rxN = _einsum("rne,re->rn", g, x_rxE) if B_NxE is None else None
                 more = {} if B_NxE is None else {"B": g * x_rxE[:, None]}
-                read = C_rxN[..., None] if C_NxE is None else C_NxE
-                g = (g + dy_rxE[:, None] * read) * exp2(t_rxE[:, None] * A2)
-                h = lax.dynamic_index_in_dim(kept, i + before, 0, keepdims=False)
+                g *= exp2(t_rxE[:, None] * A2)
                 # As g (h - x B) this would cancel where the decay is strong.
-                q = g * h
-                grads = dx_rxE, _sum_over_states(q * A_NxE), dB_rxN
+                q = g * lax.dynamic_index_in_dim(kept, i + before, 0, keepdims=False)
                 more["A"] = q * t_rxE[:, None]
-                return (g, {name: sums[name] + x for name, x in more.items()}), grads
+                dt_rxE = dx_rxE * u_rxE + _sum_over_states(q * A_NxE)
+                found = jax.tree.map(lambda x: x[:, None], (dx_rxE * t_rxE, dt_rxE, dB_rxN))
+                grads = jax.tree.map(lambda x, new: _write(x, new, row, place), grads, found)
+                return (grads, g, {name: sums[name] + x for name, x in more.items()}), None
 
             # A sum over all positions of a long row, one after the other, would lose digits.
             nothing = {name: jnp.zeros_like(x) for name, x in sums.items() if name != "C"}
-            (g, more), grads = lax.scan(position, (g, nothing), at_position, reverse=not reverse)
-            dC = _read_gradient(kept, in_time[-1], reverse, summed=C_NxE is not None)
-            more |= {} if C_NxE is None else {"C": dC}
+            (*grads, dC), carry = grads, (grads[:3], g, nothing)
+            (grads, g, more), _ = lax.scan(position, carry, places, reverse=not reverse)
+            dy_PxrxE = parts.slice(whole[4], row, first, parts.positions).swapaxes(0, 1)
+            found = _read_gradient(kept, dy_PxrxE, reverse, summed=dC is None)
+            if dC is None:
+                more["C"] = found
+            else:
+                dC = _write(dC, found.swapaxes(0, 1), row, first)
             sums = {name: sums[name] + x for name, x in more.items()}
-            return (g, sums, kept), (*grads, dC if C_NxE is None else None)
+            return ((*grads, dC), g, sums, kept), None
 
-        nothing = jnp.zeros_like(g_rxNxE)
-        kept = jnp.broadcast_to(nothing, (parts.positions + 1, *nothing.shape))
-        carry = (g_rxNxE, dict.fromkeys(summed, nothing), kept)
-        (g, sums, _), grads = lax.scan(chunk, carry, (starts, in_time), reverse=not reverse)
-        return g.swapaxes(1, 2), sums, jax.tree.map(lambda x: parts.joined(x, u.shape[1]), grads)
+        before_all, chunks = (grads, g_rxNxE, sums, kept), (parts.places_of_chunks, starts)
+        (grads, g, sums, kept), _ = lax.scan(chunk, before_all, chunks, reverse=not reverse)
+        return (grads, sums, kept), g
 
-    x = t * u
+    dlast_TxrxNxE = parts.states(dlast)
+    nothing_rxNxE = jnp.zeros_like(dlast_TxrxNxE[0])
+    kept = jnp.broadcast_to(nothing_rxNxE, (parts.positions + 1, *nothing_rxNxE.shape))
     # The gradients that are sums over all positions.
     summed = ["A", *(name for name, fixed in (("B", B_NxE), ("C", C_NxE)) if fixed is not None)]
-    dlast, *in_time = jax.tree.map(parts.tiled, (dlast, t, x, B_BxLxN, C_BxLxN, dy))
-    dstate, sums, grads = lax.map(tile, (dlast, starts, *in_time))
-    dstate, (dx, dt, *others) = jax.tree.map(
-        lambda x: parts.untiled(x, u.shape[0]), (dstate, grads)
-    )
-    sums = {name: jnp.sum(x, axis=(0, 1)).T for name, x in sums.items()}
-    dB, dC = (sums.get(name, x) for name, x in zip("BC", others, strict=True))
-    # What y adds to g where it reads.
-    if summed == ["A"]:
-        dx += dy * jnp.sum(B * C, axis=-1, keepdims=True)
-        dB += C * jnp.sum(dy * x, axis=-1, keepdims=True)
-    else:
-        b, c = ("en" if x.ndim == 2 else "bln" for x in (B, C))
-        dx += _einsum(f"ble,{b},{c}->ble", dy, B, C)
-        dB += _einsum(f"ble,{c}->{b}", dy * x, C)
-    return (Recurrence(dx * t, dx * u + dt, sums["A"], dB, dC, dstate),)
+    t, u, B_BxLxN, C_BxLxN, _ = whole
+    grads = jax.tree.map(jnp.zeros_like, (u, t, B_BxLxN, C_BxLxN))
+    carry = grads, dict.fromkeys(summed, nothing_rxNxE), kept
+    tiles = parts.rows_of_tiles, dlast_TxrxNxE, starts
+    (grads, sums, _), dstate = lax.scan(tile, carry, tiles)
+    du, dt, dB, dC = jax.tree.map(lambda x: x[:batch, :length], grads)
+    sums = {name: jnp.sum(x, axis=0).T for name, x in sums.items()}
+    dB, dC = sums.get("B", dB), sums.get("C", dC)
+    return (Recurrence(du, dt, sums["A"], dB, dC, parts.of_rows(dstate, batch)),)
 
 
 _scan.defvjp(_forward_rule, _backward_rule)
