@@ -114,8 +114,9 @@ def _one_line(box: str) -> str:
     lines = [line.strip("│ ") for line in box.splitlines()[1:]]  # below the title
     parts = [part.strip().split("\n") for part in re.split(r"\n?[─-]{4,}", "\n".join(lines))]
     said, *more = [part for part in parts if part != [""]]
-    # Each flag that is missing has a line of its own, and below it its help.
-    line = " ".join([said[0], *(other for other in said[1:] if other.startswith("--"))])
+    # Each flag that is missing, or word in capitals, has a line of its own, and below it its help.
+    missing = [other for other in said[1:] if other.startswith("--") or other.isupper()]
+    line = " ".join([said[0], *missing])
     for part in more:
         if part[0].startswith("Perhaps"):
             flags = [one.split()[0] for one in part if one.startswith("--")]

@@ -2,13 +2,12 @@
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeAlias, Union
 
 import numpy as np
 
 from echojax.config import Config, default_config, flag, from_values, with_fields
-from echojax.data import DATASETS, Dataset
+from echojax.data import Dataset, is_name
 from echojax.errors import UserError
 from echojax.given import given_path
 from echojax.models import MODELS, own_options
@@ -72,8 +71,7 @@ def _dataset(data: Data | None, given: Mapping[str, Any]) -> tuple[Dataset | Non
         raise UserError(f"data and {flag(min(taken))} are given; leave one out")
     if isinstance(data, str | os.PathLike):
         name = os.fspath(data)
-        is_name = name in DATASETS or not (os.sep in name or "." in name or Path(name).exists())
-        return None, {"dataset" if is_name else "data_path": name}
+        return None, {"dataset" if is_name(name) else "data_path": name}
     what, how = "data in memory", {name: given[name] for name in _HOW if name in given}
     meaningless = {*_OF_FILES} & given.keys()
     if isinstance(data, Dataset):

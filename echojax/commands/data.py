@@ -4,13 +4,13 @@ import dataclasses
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 import tyro
 
 from echojax.command_line import logged_terminal, parse
-from echojax.errors import UserError, escaped
+from echojax.errors import UserError, escaped, unknown_name
 from echojax.flags import NotNegative
 
 
@@ -18,7 +18,7 @@ from echojax.flags import NotNegative
 class Flags:
     """Show what a data set is, what was guessed, and what the order of its events decides."""
 
-    data: tyro.conf.Positional[str]
+    data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
     """A file, a folder of parts, a pattern, or the name of a data set."""
     data_dir: str | None = None
     """Folder that holds the data sets' files (else $ECHOJAX_DATA, else the user's cache)."""
@@ -52,11 +52,13 @@ def main(words: list[str]) -> None:
     """Run the command."""
     flags = parse(Flags, args=words)
     # These take seconds to import, which help does without.
-    from echojax.data import DATASETS, Columns, describe
+    from echojax.data import DATASETS, Columns, describe, is_name
     from echojax.evaluation.order import certify
     from echojax.report.data_tables import data_tables, order_table
 
-    named = flags.data in DATASETS and not Path(flags.data).exists()
+    named = is_name(flags.data) and not Path(flags.data).exists()
+    if named and flags.data not in DATASETS:
+        raise unknown_name("file or data set", flags.data, list(DATASETS))
     console = logged_terminal()
     found = describe(
         flags.data if named else "",

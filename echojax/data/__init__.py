@@ -7,7 +7,7 @@ from echojax.data.examples import Examples, Windows, windows
 from echojax.data.item_vectors import ItemVectors
 from echojax.data.layouts import FORMATS, Columns
 from echojax.data.load import load_dataset
-from echojax.data.sources import DATASETS, Source, register_dataset
+from echojax.data.sources import DATASETS, Source, is_name, register_dataset
 from echojax.data.splits import Split, cold_items_split, global_time_split, leave_one_out
 from echojax.data.titles import item_titles
 
@@ -28,6 +28,7 @@ __all__ = [
     "cold_items_split",
     "describe",
     "global_time_split",
+    "is_name",
     "item_titles",
     "iterate",
     "leave_one_out",

@@ -9,6 +9,7 @@ must have exactly the published number of users, items and interactions before i
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from glob import has_magic
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -134,6 +135,12 @@ def register_dataset(name: str, *, max_len: int = 50, citation: str = "") -> Cal
         return read
 
     return register
+
+
+def is_name(data: str) -> bool:
+    """Return whether data is given by the name of a data set, known or not, and not by a path."""
+    path = os.sep in data or "." in data or has_magic(data) or Path(data).exists()
+    return data in DATASETS or not path
 
 
 def cache_dir() -> Path:

@@ -96,6 +96,10 @@ def _of_model(
 ) -> Flags:
     if (own := f"{model}-{variant}") in tables:
         return tables[own]
+    if not tables:
+        raise UserError(
+            f"--recipe {recipe} has no recipe, as [{model}]; write one, or leave it out"
+        )
     if model not in tables:
         raise UserError(
             f"--recipe {recipe} is for other models than {model} ({', '.join(tables)}); leave it "

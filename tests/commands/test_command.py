@@ -23,6 +23,18 @@ def test_without_a_command_and_with_an_unknown_one(call):
     assert all(f"  {name} " in out for name in COMMANDS)
 
 
+def test_data_that_are_not_named_or_not_known(call):
+    code, _, err = call("data")
+    assert code == 2
+    assert "Missing from echojax data: DATA (see" in only_line(err)
+    code, _, err = call("data", "ML-1M")
+    assert code == 2
+    assert "unknown file or data set 'ML-1M'; did you mean 'ml-1m'?" in only_line(err)
+    code, _, err = call("data", "ml-1m.csv")
+    assert code == 2
+    assert "ml-1m.csv: no such file" in only_line(err)
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_each_has_help_and_names_itself_in_mistakes(name, call):
     code, out, _ = call(name, "--help")

@@ -51,6 +51,7 @@ def test_a_variant_may_have_a_recipe_of_its_own(tmp_path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
+        ("", "has no recipe, as [hstu]; write one"),
         ("[sasrec]", "is for other models than hstu (sasrec); leave it out, or name one of these"),
         ("[hstu]\nepoch = 3", "mine.toml, [hstu]: unknown flag 'epoch'; did you mean 'epochs'"),
         ("epochs = 3.5\n[hstu]", "mine.toml: epochs must be a whole number, not 3.5"),
