@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import io
 import logging
 import os
 import sys
@@ -12,7 +13,8 @@ import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from echojax import losses, models
+from echojax import compilation, losses, models
+from echojax.commands import main
 from echojax.data import sources
 from echojax.evaluation import metrics
 from echojax.training import results, run
@@ -62,6 +64,41 @@ def compiled_programs(shared_folder):
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     compilation_cache.reset_cache()
     jax.devices()  # JAX has started: no command that a test calls changes the number of devices
+
+
+@pytest.fixture(scope="session")
+def environment(compiled_programs, tmp_path_factory):
+    """Return an environment with caches of its own and no way to a network."""
+    nowhere = "http://127.0.0.1:9"
+    return os.environ | {
+        "XDG_CACHE_HOME": str(tmp_path_factory.mktemp("caches")),
+        "PIP_INDEX_URL": nowhere, "PIP_NO_INDEX": "1", "HTTPS_PROXY": nowhere, "COLUMNS": "100",
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def call(environment):
+    """Return a function that calls a command in this process: (exit code, stdout, stderr).
+
+    Of the environment only the caches and the network differ, as for a command that is started.
+    """
+
+    def call(*words, cwd=None):
+        out, err, code = io.StringIO(), io.StringIO(), 0
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", ["echojax", *map(str, words)])
+            patch.setattr(compilation, "use_compilation_cache", lambda: None)
+            for key, value in environment.items():
+                patch.setenv(key, value)
+            patch.chdir(cwd or ROOT)
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                try:
+                    main()
+                except SystemExit as stop:
+                    code = stop.code or 0
+        return code, out.getvalue(), err.getvalue()
+
+    return call
 
 
 @contextlib.contextmanager

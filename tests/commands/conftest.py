@@ -2,20 +2,14 @@
 
 import contextlib
 import fcntl
-import io
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from echojax import compilation
-from echojax.commands import main
-from tests.conftest import reporting
+from tests.conftest import ROOT, reporting
 
-ROOT = Path(__file__).parent.parent.parent
 SMALL = [
     "--d-model", "8", "--d-state", "4", "--max-len", "8", "--batch-size", "64",
     "--k-core", "2", "--learning-rate", "0.01", "--scan", "sequential",  # quick to compile
@@ -29,16 +23,6 @@ WARNINGS = [
 
 # The run that others, disturbed, must end like.
 WHOLE = [*SMALL, "--epochs", "8", "--checkpoint-every", "8"]
-
-
-@pytest.fixture(scope="session")
-def environment(compiled_programs, tmp_path_factory):
-    """Return an environment with caches of its own and no way to a network."""
-    nowhere = "http://127.0.0.1:9"
-    return os.environ | {
-        "XDG_CACHE_HOME": str(tmp_path_factory.mktemp("caches")),
-        "PIP_INDEX_URL": nowhere, "PIP_NO_INDEX": "1", "HTTPS_PROXY": nowhere, "COLUMNS": "100",
-    }  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -77,31 +61,6 @@ def write_ring(path):
     path.write_text("\n".join(lines) + "\n")
     titles = "".join(f"i{n}\tStop {n}\n" for n in range(30))
     path.with_suffix(".item").write_text(f"item_id:token\ttitle:token_seq\n{titles}")
-
-
-@pytest.fixture(scope="session")
-def call(environment):
-    """Return a function that calls a command in this process: (exit code, stdout, stderr).
-
-    Of the environment only the caches and the network differ, as for a command that is started.
-    """
-
-    def call(*words, cwd=None):
-        out, err, code = io.StringIO(), io.StringIO(), 0
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sys, "argv", ["echojax", *map(str, words)])
-            patch.setattr(compilation, "use_compilation_cache", lambda: None)
-            for key, value in environment.items():
-                patch.setenv(key, value)
-            patch.chdir(cwd or ROOT)
-            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-                try:
-                    main()
-                except SystemExit as stop:
-                    code = stop.code or 0
-        return code, out.getvalue(), err.getvalue()
-
-    return call
 
 
 @pytest.fixture(scope="session")

@@ -29,11 +29,13 @@ def wait_for(condition, seconds):
 
 
 @pytest.fixture
-def on_four(environment, monkeypatch):
-    """Give each process four devices."""
+def on_four(environment, monkeypatch, tmp_path):
+    """Give each process four devices, and programs that were compiled for them."""
     flags = environment["XLA_FLAGS"] + " --xla_force_host_platform_device_count=4"
     monkeypatch.setitem(environment, "XLA_FLAGS", flags)
     monkeypatch.setitem(environment, "JAX_PLATFORMS", "cpu")
+    # Programs that the cache gives back for other devices than they were compiled for end JAX.
+    monkeypatch.setitem(environment, "JAX_COMPILATION_CACHE_DIR", str(tmp_path / "programs"))
 
 
 @pytest.fixture
@@ -76,6 +78,7 @@ def test_two_hosts_one_lost_and_resumed_on_one(start, command, data_file, on_fou
     assert list(found.values()) == pytest.approx(list(expected.values()), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_hosts_with_other_flags_do_not_start(start, data_file, hosts, tmp_path):
     folder = tmp_path / "run"
     flags = ["--data-path", data_file, *SMALL, "--run-dir", folder]

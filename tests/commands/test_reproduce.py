@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 import shutil
 import signal
@@ -11,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from echojax.suites.reproduce import Flags, reproduce
+from echojax.suites.results import Results
 
 SUITE = """
 title = "A ring"
@@ -168,17 +170,17 @@ def test_interrupted_it_leaves_a_page_and_goes_on(start, suite_file, made, copy)
     assert "not finished" not in (out / "page.html").read_text()
 
 
-def test_a_signal_before_training_stops_it_too(start, suite_file, tmp_path):
-    out = tmp_path / "ring"
-    process = start("reproduce", "--suite", suite_file, "--out", out)
-    deadline = time.monotonic() + 120
-    while not (out / "runs.parquet").exists():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
-    process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM, err
+def test_a_signal_before_training_stops_it_too(call, suite_file, tmp_path, monkeypatch):
+    out, write = tmp_path / "ring", Results.write
+
+    def signalled(self):
+        monkeypatch.setattr(Results, "write", write)
+        write(self)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Results, "write", signalled)
+    code, _, err = call("reproduce", "--suite", suite_file, "--out", out)
+    assert code == 128 + signal.SIGTERM, err
     assert "Traceback" not in err
     assert "runs are missing" in (out / "page.html").read_text()
 

@@ -21,9 +21,9 @@ from echojax.models import build_model, with_sizes
 from echojax.serving import export as exporting
 from echojax.serving import export_run
 from echojax.serving.export import export_program
+from tests.conftest import ROOT
 from tests.models.promises import EVERY_MODEL
 
-ROOT = Path(__file__).parent.parent.parent
 FILES = ["items.json", "manifest.json", "program.jax_export", "weights.npz"]
 
 # Runs a program where neither echojax nor what it builds on can be imported, then asks it more.
@@ -46,18 +46,12 @@ def program(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def exported(ring_run, tmp_path_factory):
+def exported(call, ring_run, tmp_path_factory):
     """Return the folder that the command made of the small run, and what it printed."""
     folder = tmp_path_factory.mktemp("exported") / "model"
-    done = command("--run-dir", ring_run, "--output", folder)
-    assert done.returncode == 0, done.stderr
-    return folder, done.stdout
-
-
-def command(*flags):
-    script = ROOT / "experiments" / "export.py"
-    words = [sys.executable, "-W", "error::UserWarning", script, *flags]
-    return subprocess.run(list(map(str, words)), capture_output=True, text=True, check=False)
+    code, printed, err = call("export", "--run-dir", ring_run, "--output", folder)
+    assert code == 0, err
+    return folder, printed
 
 
 @pytest.fixture
@@ -269,11 +263,11 @@ def test_what_is_no_export_is_not_replaced(copy, ring_run, change, words):
     assert sorted(copy.parent.parent.rglob("*")) == before
 
 
-def test_mistakes_are_one_line(ring_run, tmp_path):
-    done = command("--run-dir", ring_run, "--output", ring_run)
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
-    assert "is no export" in done.stderr
+def test_mistakes_are_one_line(call, ring_run, tmp_path):
+    code, _, err = call("export", "--run-dir", ring_run, "--output", ring_run)
+    assert code == 2
+    assert err.count("\n") == 1
+    assert "is no export" in err
     with pytest.raises(UserError, match="-k must be at least 1, not 0"):
         export_run(ring_run, tmp_path / "model", k=0)
 
