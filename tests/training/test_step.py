@@ -23,7 +23,7 @@ def setup(seed=0, dropout=0.0, kind=SMALL_ECHOMAMBA, **options):
     return make_train_step(graphdef, optax.adam(1e-2), **options), state
 
 
-def batch(rows=8, weights=None):
+def batch(rows=16, weights=None):
     rng = np.random.default_rng(0)
     lengths = rng.integers(1, 7, rows).astype(np.int32)
     ids = rng.integers(1, 20, (rows, 6)).astype(np.int32)
@@ -53,7 +53,7 @@ def test_microbatches_add_up_to_the_batch(kind, objective):
     """Dropout included, although short rows are computed on fewer columns."""
     whole, state = setup(kind=kind, dropout=0.3, objective=objective)
     parts, same = setup(kind=kind, dropout=0.3, objective=objective, microbatch=4, columns=[3])
-    rows = batch(16)
+    rows = batch()
     if objective != "prefixes":
         rows["targets"] = np.roll(rows["item_ids"], -1, axis=1) + (rows["item_ids"] > 0)
     one, loss = whole(state, rows)
@@ -64,7 +64,7 @@ def test_microbatches_add_up_to_the_batch(kind, objective):
 
 def test_rows_of_weight_zero_do_nothing():
     """Nor in microbatches, of which the last one has fewer rows than the others then."""
-    rows = batch(weights=np.array([1, 1, 1, 1, 1, 0, 0, 0], np.float32))
+    rows = batch(8, weights=np.array([1, 1, 1, 1, 1, 0, 0, 0], np.float32))
     rows["lengths"][5:], rows["item_ids"][5:], rows["targets"][5:] = 6, 3, 4
     (step, state), (parts, same) = setup(kind=Caser), setup(kind=Caser, microbatch=4)
     one, loss = step(state, {name: values[:5] for name, values in rows.items()})
@@ -93,7 +93,7 @@ def test_loss_falls_to_the_bottom_on_one_batch():
     step, state = setup()
     losses = []
     for _ in range(150):
-        state, loss = step(state, batch())
+        state, loss = step(state, batch(8))
         losses.append(float(loss))
     assert losses[0] == pytest.approx(np.log(20), rel=0.05)
     assert losses[-1] < 0.1
