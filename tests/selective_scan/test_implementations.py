@@ -36,8 +36,24 @@ from tests.selective_scan.oracle import (
 IN_JAX = [name for name in NAMES if name != "reference"]
 
 
-@pytest.mark.parametrize(("options", "reverse"), EVERY_OPTION)
-@pytest.mark.parametrize("name", NAMES)
+def slow_by_jax(name):
+    """Return the marks of a case that the scans differentiated and mapped by JAX have in common."""
+    return [pytest.mark.slow] * (name in ("associative", "chunked", "sequential"))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "reverse"),
+    [
+        # What is between none and all of the options is done around these by code of all scans.
+        pytest.param(
+            name,
+            *case,
+            marks=slow_by_jax(name) if case[0] in ("mamba", "everything") else [],
+        )
+        for name in NAMES
+        for case in EVERY_OPTION
+    ],
+)
 def test_float32_equals_the_oracle(name, options, reverse):
     compare(run(SCANS[name], inputs((2, 37, 5, 3), OPTIONS[options]), jnp.float32, reverse), 1e-5)
 
@@ -58,7 +74,7 @@ def test_float64_stays_float64(name):
     compare(pairs, 1e-12)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(
     shape=st.tuples(st.integers(1, 3), st.integers(1, 18), st.integers(1, 3), st.integers(1, 3)),
     name=st.sampled_from(IN_JAX),
@@ -100,7 +116,7 @@ SAME = {"B": None, "C": None}
 @pytest.mark.parametrize(
     ("name", "groups"),
     [
-        *((name, BOTH_KINDS) for name in SCANS),
+        *(pytest.param(name, BOTH_KINDS, marks=slow_by_jax(name)) for name in SCANS),
         *((name, SAME) for name in IN_JAX),
         *(("tiled", groups) for groups in ({"C": 2}, {"B": 4, "C": 2}, {"B": None})),
     ],
@@ -209,13 +225,7 @@ def by_rows(arrays, start, stop, dy, reverse):
 
 @pytest.mark.parametrize(
     "name",
-    [
-        # JAX alone differentiates and maps these.
-        pytest.param(
-            name, marks=[pytest.mark.slow] * (name in ("associative", "chunked", "sequential"))
-        )
-        for name in NAMES
-    ],
+    [pytest.param(name, marks=slow_by_jax(name)) for name in NAMES],
 )
 def test_vmap_and_checkpoint(name):
     u, delta, A, B, C = float32(inputs((4, 6, 2, 3), ())).values()
