@@ -229,7 +229,8 @@ class Record:
         others: Sequence[str] = (),
         time_limit: float | None = None,
     ):
-        settings, device = msgspec.to_builtins(settings), jax.devices()[0]
+        settings = msgspec.json.decode(msgspec.json.encode(settings))  # as they are read back
+        device = jax.devices()[0]
         machine = describe(list(others)) | {"devices": jax.device_count()}
         if device.platform != "cpu":
             machine["runtime"] = " ".join(device.client.platform_version.split())

@@ -29,14 +29,15 @@ def fill(path, settings=(), stop=None, **options):
 def test_a_stopped_measurement_keeps_its_rows_and_continues(tmp_path, caplog):
     caplog.set_level("INFO")
     path = tmp_path / "new" / "r.json"
+    sizes = {"sizes": ({"L": 50},)}
     with pytest.raises(SystemExit) as stopped:
-        fill(path, stop=2)
+        fill(path, sizes, stop=2)
     assert stopped.value.code == 128 + signal.SIGTERM
     assert f"with --out {path} continues" in caplog.text
     before = json.loads(path.read_text())
     assert not before["finished"]
     assert [row["n"] for row in before["rows"]] == [0, 1]
-    document = fill(path)
+    document = fill(path, sizes)
     assert document.finished
     assert document.rows[:2] == before["rows"]
     assert "2 of 3 cases are in" in caplog.text
