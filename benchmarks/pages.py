@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
+from PIL import Image
 
 from echojax.report.figures import LINE_COLOURS, LINE_MARKERS, drawing_style
 from echojax.report.tables import Table
@@ -79,5 +80,8 @@ def picture(panels: Sequence[Panel], *, columns: int, log_y: bool = True) -> byt
                 axes.set_ylim(bottom=0)
         figure.legend(handles.values(), handles.keys(), loc="outside right center")
         buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
-    return buffer.getvalue()
+        figure.savefig(buffer, format="png", dpi=120)
+    # A page keeps its figures in the repository; of their colours few are enough.
+    picture = Image.open(buffer).convert("RGB").quantize(128, dither=Image.Dither.NONE)
+    picture.save(small := io.BytesIO(), format="png", optimize=True)
+    return small.getvalue()
