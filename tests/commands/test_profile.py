@@ -11,8 +11,8 @@ from echojax.commands.train import read_command_line
 from tests.commands.conftest import ROOT
 
 SMALL = [
-    "--model", "sasrec", "--d-model", "8", "--heads", "1", "--max-len", "6", "--batch-size", "16",
-    "--k-core", "2", "--dropout", "0",
+    "--model", "sasrec", "--d-model", "8", "--heads", "1", "--layers", "1", "--max-len", "6",
+    "--batch-size", "16", "--k-core", "2", "--dropout", "0",
 ]  # fmt: skip
 
 
