@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from echojax.report.figures import LINE_COLOURS, LINE_MARKERS, drawing_style
-from echojax.report.tables import Table
+from echojax.report.tables import Table, in_markdown
 
 
 def page(document: Any, file: str, heading: str, *parts: str | Table) -> str:
@@ -26,7 +26,7 @@ def page(document: Any, file: str, heading: str, *parts: str | Table) -> str:
         if isinstance(part, str):
             text.append(part)
         else:
-            text += [f"## {part.title}", part.markdown(), *part.notes]
+            text += [f"## {part.title}", part.markdown(), *map(in_markdown, part.notes)]
     return "\n\n".join(text) + "\n"
 
 

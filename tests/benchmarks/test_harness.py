@@ -9,7 +9,9 @@ import jax
 import pytest
 
 import harness
+import pages
 from echojax.errors import UserError
+from echojax.report.tables import Table
 from harness import Program, Record, Skipped
 
 CASES = [{"n": n} for n in range(3)]
@@ -138,3 +140,9 @@ def test_an_accelerator_is_timed_in_a_queue_that_is_awaited_once(monkeypatch):
     assert slow_one.queued == slow_one.single  # what is slow is not run twice as often
     row = quick.row()
     assert row["queued_quartiles_seconds"][0] <= row["queued_seconds"]
+
+
+def test_what_a_failure_says_is_no_link_on_a_page(tmp_path):
+    with Record(tmp_path / "r.json", "python it.py", {}) as record:
+        table = Table(("scan",), [], "Sizes", ["skipped: no memory [at=''] [in='f']"])
+        assert "[at=''] \\[in='f']" in pages.page(record.document, "r.json", "Scans", table)
