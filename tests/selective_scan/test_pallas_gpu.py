@@ -1,6 +1,7 @@
 """The Mosaic GPU kernels: interpreted, against the oracle; and lowered for CUDA as they are."""
 
 from functools import partial
+from importlib import import_module
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from selective_scan import gpu, selective_scan
 from selective_scan.arguments import ScanInputs, direction_of
+from selective_scan.gpu import kernel
 from selective_scan.gpu.arrays import Cut, Options
 from selective_scan.gpu.plans import MOST_STATES, Plan, segments_for
 from tests.selective_scan.oracle import (
@@ -246,3 +248,57 @@ def check_lowering(shape, options, dtype):
     for function, kernels in ((loss, 1), (jax.grad(loss, allow_int=True), 2)):
         lowered = jax.jit(function).trace(args).lower(lowering_platforms=("cuda",))
         assert lowered.as_text().count("@mosaic_gpu") >= kernels
+
+
+@pytest.fixture
+def as_compiled(monkeypatch):
+    """Run the kernels that are compiled for a card, by JAX's interpreter, which finds races."""
+    if not hasattr(plgpu, "InterpretGPUParams"):
+        pytest.skip("this JAX does not interpret Mosaic GPU")
+    callbacks = import_module("jax._src.pallas.mosaic_gpu.interpret.gpu_callbacks")
+    copy = callbacks.copy_smem_to_gmem
+
+    def copy_where(*, predicate, token, **rest):
+        copied = predicate is None or bool(predicate)
+        return copy(predicate=None, token=token, **rest) if copied else token
+
+    # The interpreter refuses the predicate that JAX's own pipeline gives.
+    monkeypatch.setattr(callbacks, "copy_smem_to_gmem", copy_where)
+    monkeypatch.setattr(
+        kernel, "lowered_later", lambda _platform, run, _like, *arrays: run(*arrays)
+    )
+    with plgpu.force_gpu_interpret_mode(plgpu.InterpretGPUParams(detect_races=True)):
+        yield callbacks
+
+
+def compiled(inputs, *, softplus, reverse, segments=1):
+    one = jax.tree.map(lambda x: x[None], inputs)
+    results = gpu.scan_sets(one, Options(softplus, (reverse,), segments=segments))
+    return jax.tree.map(lambda x: x[0], results)
+
+
+@pytest.mark.parametrize(
+    ("options", "shape", "segments", "dtype", "tolerance"),
+    [
+        ("packed", (2, 19, 3, 4), 1, jnp.float32, 1e-5),
+        pytest.param("everything", (2, 43, 5, 3), 2, jnp.float32, 1e-5, marks=pytest.mark.slow),
+        pytest.param("plain", (1, 9, 130, 16), 1, jnp.bfloat16, 3e-2, marks=pytest.mark.slow),
+    ],
+)
+@pytest.mark.parametrize(
+    "reverse", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["forward", "reverse"]
+)
+@pytest.mark.usefixtures("as_compiled")
+def test_compiled_kernels_have_no_race(options, shape, segments, dtype, tolerance, reverse):
+    scan = partial(compiled, segments=segments)
+    compare(run(scan, inputs(shape, OPTIONS[options]), dtype, reverse), tolerance)
+
+
+def test_a_race_is_found(as_compiled, monkeypatch):
+    arrays = ScanInputs(**float32(inputs((1, 43, 3, 4), OPTIONS["plain"])))
+    jax.block_until_ready(compiled(arrays, softplus=True, reverse=False))
+    # Chunks are written to where an earlier one may still be read from.
+    monkeypatch.setattr(as_compiled, "wait_smem_to_gmem", lambda *, token, **_: token)
+    jax.clear_caches()
+    with pytest.raises(Exception, match=r"(?i)race"):
+        jax.block_until_ready(compiled(arrays, softplus=True, reverse=False))
