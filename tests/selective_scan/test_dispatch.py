@@ -134,6 +134,7 @@ def test_tables_hold_what_was_measured(name):
         for row in results["rows"]:
             scan = {"fused": "tiled"}.get(row.get("implementation"), row.get("implementation"))
             of_scans = row.get("section", "scans") == "scans" and scan in dispatch.SCANS
+            of_scans &= row.get("decays", "layer") == "layer"
             if not (of_scans and wanted.items() <= row.items()):
                 continue
             size = tuple(row[k] for k in ("batch", "length", "channels", "states"))
