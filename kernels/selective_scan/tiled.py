@@ -3,9 +3,9 @@
 Rows go in tiles whose state is small enough for a core's caches; time goes in chunks of about
 sqrt(L) positions, and only the states between chunks are kept: O(sqrt(L)) states, forward and back.
 A position is read from the whole arrays and written to them, so that nothing of size (B, L, E) is
-copied. XLA's CPU code is fast where an expression's last axis is long and elementwise, and where a
-sum is a matrix product; sums that are neither are scalar loops, so they are written out term by
-term.
+copied, unless it must be padded. XLA's CPU code is fast where an expression's last axis is long and
+elementwise, and where a sum is a matrix product; sums that are neither are scalar loops, so they
+are written out term by term.
 """
 
 from functools import partial
@@ -20,7 +20,7 @@ from selective_scan.arguments import Recurrence
 from selective_scan.elementwise import exp2
 from selective_scan.missing_derivatives import no_forward_mode
 
-Sums = dict[str, Array]
+Sums = dict[str, Array]  # gradients (r, N, E) that are sums over positions, by argument
 
 # Of a tile's float32 state: then a chunk's states stay in a core's second-level cache, and a
 # position's in the first. ``benchmarks/tune_tiles.py`` compares other sizes.
@@ -99,9 +99,9 @@ class _Parts(NamedTuple):
         return lax.dynamic_slice(x, (row, place, 0), size, allow_negative_indices=False)
 
 
-def _write(x: Array, new: Array, row: Array, position: Array) -> Array:
+def _write(x: Array, new: Array, row: Array, place: Array) -> Array:
     """Return (B, L, F) with the positions of a tile that begin there, (rows, positions, F)."""
-    return lax.dynamic_update_slice(x, new, (row, position, 0), allow_negative_indices=False)
+    return lax.dynamic_update_slice(x, new, (row, place, 0), allow_negative_indices=False)
 
 
 def scan(inputs: Recurrence, *, reverse: bool) -> tuple[Array, Array]:
@@ -182,7 +182,7 @@ def _backward_rule(reverse: bool, saved: Any, outer: Any) -> tuple[Recurrence]:
                 grads, g, sums = carry  # g: of the state after this position, but for what y reads
                 i, place = at
                 t_rxE, u_rxE, B_rxN, C_rxN, dy_rxE = parts.read(whole, row, place)
-                g += dy_rxE[:, None] * (C_rxN[..., None] if C_NxE is None else C_NxE)
+                g += dy_rxE[:, None] * _beside_states(C_rxN, C_NxE)
                 x_rxE = t_rxE * u_rxE
                 dx_rxE = _over_states(B_rxN, B_NxE, g)
                 dB_rxN = _einsum("rne,re->rn", g, x_rxE) if B_NxE is None else None
@@ -248,8 +248,13 @@ def _step(
     B_NxE: Array | None,
 ) -> Array:
     """Return the state after one more position."""
-    enter = B_rxN[..., None] if B_NxE is None else B_NxE
-    return exp2(t_rxE[:, None] * A2_NxE) * h_rxNxE + x_rxE[:, None] * enter
+    entered = x_rxE[:, None] * _beside_states(B_rxN, B_NxE)
+    return exp2(t_rxE[:, None] * A2_NxE) * h_rxNxE + entered
+
+
+def _beside_states(x_rxN: Any, x_NxE: Array | None) -> Array:
+    """Return B or C of one position, either way it is given, to multiply by (r, N, E)."""
+    return x_rxN[..., None] if x_NxE is None else x_NxE
 
 
 def _over_states(C_rxN: Any, C_NxE: Array | None, h_rxNxE: Array) -> Array:
@@ -259,13 +264,13 @@ def _over_states(C_rxN: Any, C_NxE: Array | None, h_rxNxE: Array) -> Array:
     return _sum_over_states(h_rxNxE * C_NxE)
 
 
-def _read_gradient(kept: Array, dy_pre: Array, reverse: bool, *, summed: bool) -> Array:
+def _read_gradient(kept: Array, dy_PxrxE: Array, reverse: bool, *, summed: bool) -> Array:
     """Return the sum over E of dy h, (positions, r, N), from the start and the state after each.
 
     It is dy that moves, without states. ``summed``: the sum over positions instead, (r, N, E).
     """
-    nothing = jnp.zeros_like(dy_pre[:1])
-    moved = jnp.concatenate([dy_pre, nothing] if reverse else [nothing, dy_pre])
+    nothing = jnp.zeros_like(dy_PxrxE[:1])
+    moved = jnp.concatenate([dy_PxrxE, nothing] if reverse else [nothing, dy_PxrxE])
     if summed:
         return jnp.sum(kept * moved[:, :, None], axis=0)
     dC = _einsum("prne,pre->prn", kept, moved)
