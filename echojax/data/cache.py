@@ -2,16 +2,15 @@
 
 import hashlib
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from echojax.arrays import load_arrays
+from echojax.arrays import load_arrays, write_arrays
 from echojax.data.dataset import Dataset, arrays_sha256
 from echojax.data.sources import cache_dir
+from echojax.files import is_special
 
 _ARRAYS = ("items_T", "times_T", "offsets", "user_ids", "item_ids")
 
@@ -23,17 +22,12 @@ def cache_path(name: str, **identity: Any) -> Path:
 
 
 def save(dataset: Dataset, path: Path) -> None:
-    """Write a data set under a temporary name, then rename it."""
+    """Write a data set, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    if is_special(path):  # it would be written to, and a pipe that nobody reads waits forever
+        path.unlink()
     arrays = {name: getattr(dataset, name) for name in _ARRAYS}
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, fingerprint=np.array(json.dumps(dataset.fingerprint)), **arrays)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    write_arrays(path, arrays | {"fingerprint": np.array(json.dumps(dataset.fingerprint))})
 
 
 def load(name: str, path: Path) -> Dataset:
