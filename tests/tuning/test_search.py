@@ -271,10 +271,10 @@ def test_the_best_trial_is_a_recipe(whole):
     ],
 )
 def test_halving(members, epochs, left):
-    """The better places are those of higher numbers, but for what a score was once."""
+    """The better places are those of higher numbers: their scores were once the best."""
     halving, alive = Halving(range(members), epochs), set(range(members))
     for epoch in range(1, epochs + 1):
-        scores = {i: (1 + i) / 10 / epoch for i in alive}
+        scores = {i: (1 + i) / 10 if epoch == 1 else (9 - i) / 100 for i in alive}
         alive -= set(halving(epoch, scores))
         assert len(alive) == left.get(epoch, len(alive))
         assert alive == set(range(members)) - halving.stopped
