@@ -151,6 +151,12 @@ def test_of_two_that_find_a_dead_owner_one_takes_over(tmp_path, no_flock, monkey
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_lock_file_that_another_has_taken_over_stays_when_its_first_owner_ends(tmp_path):
+    with held(tmp_path):
+        write_json(tmp_path / ".lock", ELSEWHERE)
+    assert json.loads((tmp_path / ".lock").read_text()) == ELSEWHERE
+
+
 def test_a_lock_file_that_cannot_be_read_is_left_alone(tmp_path, no_flock, monkeypatch):
     write_json(tmp_path / ".lock", ELSEWHERE)
     refused = PermissionError(errno.EACCES, "Permission denied", str(tmp_path / ".lock"))
