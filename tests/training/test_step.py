@@ -12,7 +12,7 @@ from flax import nnx
 from echojax.models.bert4rec import BERT4Rec
 from echojax.models.caser import Caser
 from echojax.models.echomamba4rec import EchoMamba4Rec
-from echojax.training.step import create_state, make_train_step
+from echojax.training.step import TrainState, create_state, make_train_step, row_keys
 
 SMALL_ECHOMAMBA = partial(EchoMamba4Rec, d_state=3, scan="sequential")  # quick to compile
 
@@ -87,6 +87,13 @@ def test_same_seed_same_bits_and_the_step_moves_the_dropout():
         np.testing.assert_array_equal(a, b)
     later = setup(dropout=0.3)[1]._replace(step=jnp.int32(7))
     assert float(step(later, batch())[1]) != results[0][0][0]
+
+
+def test_every_row_of_every_step_has_a_key_of_its_own():
+    state = TrainState(jnp.int32(0), None, None, jax.random.key_data(jax.random.key(0)))
+    of_step = jax.jit(lambda step: jax.random.key_data(row_keys(state._replace(step=step), 4)))
+    keys = np.concatenate([of_step(step) for step in range(3)])
+    assert len(np.unique(keys, axis=0)) == 12
 
 
 def test_loss_falls_to_the_bottom_on_one_batch():
