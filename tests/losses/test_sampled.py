@@ -149,6 +149,24 @@ def test_bfloat16_activations_are_compared_in_float32():
     np.testing.assert_allclose(value, by_definition("sampled-softmax", user, *others), rtol=1e-6)
 
 
+def test_draws_are_from_other_keys_than_dropouts():
+    """A row's dropout masks are drawn from what its key is split into."""
+
+    @jax.jit
+    def keys(*arguments):
+        used = [arguments[4], *jax.vmap(lambda key: jax.random.split(key, 4))(arguments[4]).T]
+
+        def draw(keys_B, *others):
+            used.append(keys_B)
+            return given_draws(keys_B, *others)
+
+        sampled_loss(bpr, draw, 3)(*arguments)
+        return jax.random.key_data(jnp.concatenate(used))
+
+    found = keys(*problem((2, 4), 3, 0, np.float32))
+    assert len(np.unique(found, axis=0)) == len(found) == 2 * (1 + 4 + 1)
+
+
 COUNTS = np.array([0, 50, 1, 5, 20, 3, 1, 10, 8])
 
 
