@@ -63,9 +63,11 @@ def test_other_devices_are_refused(other_host):
 
 
 def test_each_host_may_have_the_data_where_it_likes(other_host):
-    given = Config(data_path="/here/ring.inter", data_dir="/here", coordinator="a:1", process_id=0)
-    other_host |= {"--data-dir": "/there", "--coordinator": "b:1", "--process-id": 1}
-    assert agreed(given) == Config(data_path="/here/ring.inter", data_dir="/here")
+    here = {"data_path": "/here/ring.inter", "data_dir": "/here", "items_path": "/here/ring.item"}
+    given = Config(**here, coordinator="a:1", process_id=0)
+    other_host |= {"--data-dir": "/there", "--items-path": "/there/ring.item"}
+    other_host |= {"--coordinator": "b:1", "--process-id": 1}
+    assert agreed(given) == Config(**here)
 
 
 def test_a_resumed_run_is_what_the_first_hosts_folder_says(other_host):
