@@ -17,6 +17,7 @@ from selective_scan import (
     selective_scan_readout,
     selective_scan_reference,
     selective_scan_step,
+    tiled,
 )
 from selective_scan.arguments import over_groups, with_epilogue
 from selective_scan.xla import chunked
@@ -258,6 +259,13 @@ def test_states_of_all_positions_are_never_held(name, groups):
     floats = float32(grouped(inputs(shape, ("D", "z")), groups))
     memory = jax.jit(jax.grad(loss)).lower(floats).compile().memory_analysis()
     assert memory.temp_size_in_bytes < 4 * batch * length * channels * states
+
+
+def test_any_number_of_states_is_summed_up():
+    for states in (1, 64, 65):
+        q_rxNxE = np.random.default_rng(0).normal(size=(2, states, 3))
+        found = tiled._sum_over_states(jnp.asarray(q_rxNxE, jnp.float32))
+        np.testing.assert_allclose(found, q_rxNxE.sum(axis=1), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("reverse", [False, True])
