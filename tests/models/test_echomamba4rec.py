@@ -198,11 +198,29 @@ def test_depth_of_both_variants():
     assert mambas("official") == 9
 
 
-def test_time_steps_start_where_they_should():
-    def steps(variant):
-        model = EchoMamba4Rec(10, corrections=VARIANTS[variant], rngs=nnx.Rngs(0))
-        return np.asarray(jax.nn.softplus(model.layers[0].mambas[0].forward.dt_bias_E[...]))
-
-    np.testing.assert_allclose(steps("official"), np.log(2), rtol=1e-6)
-    assert steps("echojax").min() >= 0.999e-3
-    assert steps("echojax").max() <= 0.1001
+@pytest.mark.parametrize("variant", ["official", "echojax"])
+def test_initial_values_are_those_of_the_authors_but_for_the_time_steps(variant):
+    """The time steps' rank is 2, so that what is drawn for it has another bound than the taps."""
+    model = EchoMamba4Rec(
+        500, d_model=32, d_state=3, corrections=VARIANTS[variant], rngs=nnx.Rngs(0)
+    )
+    bounds = {"conv_kernel_KxE": 4**-0.5, "conv_bias_E": 4**-0.5}
+    bounds |= {} if variant == "official" else {"dt_proj.kernel": 2**-0.5}
+    rates_ExN = np.tile([1, 2, 3], (64, 1))
+    for path, x in jax.tree.leaves_with_path(by_name(nnx.state(model))):
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        bound = next((bound for end, bound in bounds.items() if name.endswith(end)), None)
+        if name.endswith("dt_bias_E"):
+            low, high = (np.log(2),) * 2 if variant == "official" else (1e-3, 0.1)
+            steps = np.log1p(np.exp(x))
+            assert low * 0.999 <= steps.min() <= steps.max() <= high * 1.001, name
+        elif bound is not None:
+            assert 0.9 * bound < np.abs(x).max() <= bound, name
+        elif name.endswith("A_log_ExN"):
+            np.testing.assert_allclose(np.exp(x), rates_ExN, rtol=1e-6)
+        elif name.endswith(("D_E", "scale")):
+            assert (x == 1).all(), name
+        elif name.endswith(".bias"):
+            assert (x == 0).all(), name
+        else:
+            np.testing.assert_allclose(np.std(x), 0.02, rtol=0.1, err_msg=name)
