@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from echojax.data import Examples, batches, iterate
-from echojax.data.batching import shuffled
+from echojax.data.batching import _mix64, shuffled
 from echojax.errors import UserError
 
 
@@ -49,6 +49,12 @@ def test_shuffle_looks_random():
         expected = counts.mean()
         chi_square = ((counts - expected) ** 2 / expected).sum()
         assert abs(chi_square - degrees) < 5 * np.sqrt(2 * degrees)
+
+
+def test_numbers_are_mixed_as_splitmix64_does():
+    """The first two that its authors' program gives for the seed 0."""
+    states = np.array([0x9E3779B97F4A7C15, 0x3C6EF372FE94F82A], np.uint64)
+    assert _mix64(states).tolist() == [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4]
 
 
 def test_shuffles_of_neighbouring_seeds_and_epochs_differ():
