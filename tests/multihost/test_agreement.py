@@ -56,9 +56,10 @@ def test_any_difference_is_refused(other_host):
     assert not [name for name in names if f"{name} is " not in str(caught.value)]
 
 
-def test_other_devices_are_refused(other_host):
-    other_host["number of devices"] = 8
-    with pytest.raises(UserError, match=r"number of devices is \d on host 0 and 8 on host 1"):
+@pytest.mark.parametrize(("fact", "value"), [("number of devices", 8), ("device", "another")])
+def test_other_devices_are_refused(other_host, fact, value):
+    other_host[fact] = value
+    with pytest.raises(UserError, match=rf"differ: {fact} is \w+ on host 0 and {value} on host 1;"):
         agreed(Config())
 
 
@@ -93,6 +94,12 @@ def test_many_hosts_are_counted():
     assert agreement.differences(facts) == [
         "--seed is 0 on host 0 and 1 on hosts 1, 2, 3, 4 and 4 more"
     ]
+
+
+def test_what_one_host_alone_knows_is_a_difference():
+    facts = [{}, {"libtpu": "0.1"}]
+    for of_hosts in (facts, facts[::-1]):
+        assert [line.split(" is ")[0] for line in agreement.differences(of_hosts)] == ["libtpu"]
 
 
 def test_one_process_compares_nothing():
