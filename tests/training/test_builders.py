@@ -11,7 +11,7 @@ from echojax.data import Dataset, leave_one_out
 from echojax.evaluation import rank_in_scores
 from echojax.mesh import one_device
 from echojax.models import MODELS
-from echojax.training.builders import choose_columns, resolved
+from echojax.training.builders import choose_columns, resolved, target_counts
 from echojax.training.evaluate import make_evaluator
 from tests.models.promises import ITEMS, build
 
@@ -39,6 +39,15 @@ def test_an_evaluator_ranks_the_items_by_the_models_scores_without_dropout(exclu
     np.testing.assert_array_equal(ranked.rank_M, expected.rank_M)
     np.testing.assert_array_equal(ranked.top_MxK, expected.top_MxK)
     assert (rank_in_scores(scores, shown["targets"], seen).rank_M > expected.rank_M).any()
+
+
+def test_targets_are_counted_without_the_first_item_of_a_history():
+    dataset = Dataset(
+        name="x", items_T=np.array([1, 2, 2, 3, 3], np.int32), times_T=np.arange(5.0),
+        offsets=np.array([0, 5]), user_ids=np.array(["u"]),
+        item_ids=np.arange(4).astype(str), fingerprint={},
+    )  # fmt: skip
+    assert target_counts(dataset, leave_one_out(dataset, 7)).tolist() == [0, 0, 2, 0]
 
 
 def positions(lengths, widths):
