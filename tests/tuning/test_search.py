@@ -279,3 +279,7 @@ def test_halving(members, epochs, left):
         assert len(alive) == left.get(epoch, len(alive))
         assert alive == set(range(members)) - halving.stopped
         assert max(alive) == members - 1
+
+
+def test_of_equal_trials_the_first_goes_on():
+    assert Halving(range(2), 4)(2, {0: 0.5, 1: 0.5}) == [1]
