@@ -5,7 +5,7 @@ import pytest
 from flax import nnx
 
 from echojax.models import MODELS
-from echojax.models.layers import dropout
+from echojax.models.layers import dropout, split_keys
 from tests.models.promises import IDS, KEYS, LENGTHS, build
 
 
@@ -71,3 +71,18 @@ def test_each_direction_of_a_bidirectional_mamba_is_dropped(method, silent):
     first, same, other = map(encode, (KEYS, KEYS, KEYS[::-1]))
     assert jnp.array_equal(first, same)
     assert (jnp.abs(first - other).reshape(len(IDS), -1).max(axis=1) > 1e-3).all()
+
+
+def test_both_directions_of_a_bidirectional_mamba_have_masks_of_their_own():
+    """Where their outputs are the same, the sum is twice one's but for dropout."""
+    mamba = nnx.clone(build(MODELS["echomamba4rec"], dropout=0.5).layers[0].mambas[0])
+    mamba.norm_backward = mamba.norm_forward
+    x, out = jax.random.normal(jax.random.key(1), (2, len(IDS), 8))
+
+    @jax.jit
+    def sums(keys):
+        both = mamba._sum(out, lambda _: out, x, keys)
+        return both, 2 * mamba.norm_forward(dropout(out, 0.5, split_keys(keys, 2)[0]) + x)
+
+    assert jnp.allclose(*sums(None), rtol=1e-5)
+    assert (jnp.abs(jnp.subtract(*sums(KEYS))).max(axis=1) > 1e-3).all()
