@@ -116,5 +116,7 @@ def test_code_has_a_digest_of_all_its_files(tmp_path, monkeypatch):
         lambda name: type("Spec", (), {"origin": str(tmp_path / name / "__init__.py")}),
     )  # fmt: skip
     empty = agreement.code_digest()
-    (tmp_path / "selective_scan" / "deep" / "new.py").touch()
-    assert len({before, empty, agreement.code_digest()}) == 3
+    (new := tmp_path / "selective_scan" / "deep" / "new.py").touch()
+    more = agreement.code_digest()
+    new.write_text("x = 1\n")
+    assert len({before, empty, more, agreement.code_digest()}) == 4
