@@ -80,6 +80,8 @@ def test_a_taken_folder_is_refused(tmp_path):
         start(Config(), tmp_path / "run")
     with pytest.raises(UserError, match="was made with --seed 0, not 1; leave --seed out"):
         start(Config(seed=1, resume=True), tmp_path / "run")
+    with pytest.raises(UserError, match="was made with --odd None, not 2; leave --odd out"):
+        start(Config(model_options={"odd": 2}, resume=True), tmp_path / "run")
     start(Config(resume=True, epochs=3), tmp_path / "run")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/file").write_text("x")
