@@ -5,7 +5,7 @@ from rich.console import Console
 
 from echojax.evaluation import metric_names
 from echojax.report import results_table
-from echojax.report.pages import render
+from echojax.report.pages import _MARKDOWN, render
 from echojax.report.run_tables import score_table
 from echojax.report.tables import Cell, Column, Table, duration, number
 
@@ -76,6 +76,11 @@ def test_one_table_as_markdown_and_html():
         '<p class="note-below">A note.</p>',
     ):
         assert part in html
+
+
+def test_no_line_ends_a_block_of_code():
+    block = _MARKDOWN.from_string("{{ command | code }}")
+    assert block.render(command="a\n```\n<b>\x1b") == r"a\n```\n<b>\x1b"
 
 
 def test_numbers_and_times_have_three_digits():
