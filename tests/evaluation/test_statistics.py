@@ -96,6 +96,13 @@ def test_the_permutation_test_agrees_with_all_swaps(counts):
     assert result["difference"] == pytest.approx((ours - theirs).mean())
 
 
+def test_a_user_is_swapped_with_all_examples():
+    """All four gain alike: of their 16 swaps 2 are as far from 0, of 4,096 by example 2 too."""
+    gain = np.ones(12)
+    result = paired_difference(gain, 0 * gain, users_with_examples([3] * 4))
+    assert result["p"] == pytest.approx(2 / 16, abs=0.02)
+
+
 def test_a_clear_difference_is_significant_in_both_directions():
     rng = np.random.default_rng(10)
     theirs = rng.random(200)
