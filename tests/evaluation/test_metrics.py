@@ -143,6 +143,9 @@ def test_calibration_by_hand():
     error = calibration_error(confidence, np.array([True, False, True]))
     assert error == pytest.approx((abs(0.25 + 0.22 - 1) + abs(0.9 - 1)) / 3)
     assert calibration_error(np.array([0.0, 1.0], np.float32), np.array([False, True])) == 0
+    # Bins are closed above: 1 is in the last, with 0.95.
+    error = calibration_error(np.array([1.0, 0.95], np.float32), np.array([False, True]))
+    assert error == pytest.approx((1 + 0.95 - 1) / 2)
 
 
 @given(st.lists(st.tuples(st.floats(0, 1, width=32), st.booleans()), min_size=1, max_size=40))
