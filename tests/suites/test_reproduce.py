@@ -11,8 +11,9 @@ from rich.console import Console
 
 from echojax.commands.reproduce import Flags
 from echojax.errors import UserError
+from echojax.files import write_json
 from echojax.suites.reproduce import reproduce
-from echojax.suites.results import read
+from echojax.suites.results import PROTOCOLS_JSON, PROTOCOLS_NPZ, read
 from echojax.suites.runs import write_failure
 from echojax.training.run_folder import lock
 from tests.suites.conftest import SUITE, packed, write_run
@@ -116,12 +117,14 @@ def test_packed_results_are_those_of_the_folders(finished_suite):
     row = frame.row(by_predicate=pl.col("run") == runs[3].name, named=True)
     assert (row["variant"], row["seed"]) == (runs[3].variant, runs[3].seed)
     assert row["test_ndcg@10"] == before.runs[runs[3].name].results["test"]["ndcg@10"]
-    # A run that was made again is packed again, others are the same objects.
+    # A run that was made or evaluated again is packed again, others are the same objects.
     write_run(runs[1], 9)
+    write_json(runs[2].folder / PROTOCOLS_JSON, {"results_sha256": "of before", "judged": []})
+    (runs[3].folder / PROTOCOLS_NPZ).touch()
     kept = dict(after.runs)
     assert after.pack(runs) == {}
     changed = [name for name in kept if after.runs[name] is not kept[name]]
-    assert changed == [runs[1].name]
+    assert changed == [run.name for run in runs[1:4]]
 
 
 def test_a_run_that_cannot_even_start_is_recorded(finished_suite, command):
