@@ -1,6 +1,7 @@
 """Where the shared data and golden numbers are; tests that need them skip where they are not."""
 
 import contextlib
+import fcntl
 import gc
 import io
 import logging
@@ -25,10 +26,20 @@ ROOT = Path(__file__).parent.parent
 FAST_TO_COMPILE = "--xla_backend_optimization_level=0"
 if jax.__version_info__ < (0, 11):  # later releases know no such flag, and XLA ends the process
     FAST_TO_COMPILE += " --xla_cpu_use_fusion_emitters=false"
+if jax.__version_info__ >= (0, 12):  # earlier ones know no preset
+    FAST_TO_COMPILE += " --xla_cpu_opt_preset=CPU_OPT_PRESET_FAST_COMPILE"
 os.environ["XLA_FLAGS"] = f"{FAST_TO_COMPILE} {os.environ.get('XLA_FLAGS', '')}"
 REPORTING = run.write_analysis, results.write_report
 SHARED = Path(os.environ.get("ECHOJAX_SHARED", ROOT.parent / "shared"))
 GOLDEN = Path(os.environ.get("ECHOJAX_GOLDEN", SHARED / "golden"))
+
+SMALL = [
+    "--d-model", "8", "--d-state", "4", "--max-len", "8", "--batch-size", "64",
+    "--k-core", "2", "--learning-rate", "0.01", "--scan", "sequential",  # quick to compile
+]  # fmt: skip
+
+# The run that others, disturbed, must end like.
+WHOLE = [*SMALL, "--epochs", "8", "--checkpoint-every", "8"]
 
 
 def pytest_collection_finish():
@@ -76,6 +87,46 @@ def environment(compiled_programs, tmp_path_factory):
     }  # fmt: skip
 
 
+@contextlib.contextmanager
+def made_once(folder):
+    """Let one worker fill a shared folder; the others wait for it.
+
+    Gives whether it is still to be filled.
+    """
+    folder.mkdir(exist_ok=True)
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = folder / "done"
+        yield not done.exists()
+        done.touch()
+
+
+@pytest.fixture(scope="session")
+def data_file(shared_folder):
+    """Return a file of 60 users who walk around a ring of 30 items, with some noise; titles too."""
+    folder = shared_folder / "ring"
+    path = folder / "ring.inter"
+    with made_once(folder) as wanted:
+        if wanted:
+            write_ring(path)
+    return path
+
+
+def write_ring(path):
+    rng = np.random.default_rng(0)
+    lines = ["user_id:token\titem_id:token\ttimestamp:float"]
+    for user in range(60):
+        item = rng.integers(30)
+        for time in range(rng.integers(8, 20)):
+            item = (item + 1) % 30 if rng.random() < 0.9 else rng.integers(30)
+            lines.append(f"u{user}\ti{item}\t{time}")
+    path.write_text("\n".join(lines) + "\n")
+    titles = "".join(f"i{n}\tStop {n}\t{1990 + n}\n" for n in range(30))
+    path.with_suffix(".item").write_text(
+        f"item_id:token\tname:token_seq\trelease_year:token\n{titles}"
+    )
+
+
 @pytest.fixture(scope="session")
 def call(environment):
     """Return a function that calls a command in this process: (exit code, stdout, stderr).
@@ -115,6 +166,20 @@ def _without_reports():
     """Both are tested elsewhere, and take longer than training does here."""
     with reporting(lambda *of_run: None, lambda folder: folder / "report.html"):
         yield
+
+
+@pytest.fixture(scope="session")
+def finished(call, data_file, shared_folder):
+    """Return the folder of a run that ended undisturbed, and what it printed."""
+    folder = shared_folder / "finished"
+    run, printed = folder / "run", folder / "out.txt"
+    with made_once(folder) as wanted:
+        if wanted:
+            with reporting():
+                code, out, err = call("train", "--data-path", data_file, *WHOLE, "--run-dir", run)
+            assert code == 0, err
+            printed.write_text(out)
+    return run, printed.read_text()
 
 
 @pytest.fixture

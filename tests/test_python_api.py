@@ -88,12 +88,11 @@ def test_a_recipe_fills_in_what_is_not_given(frame, tmp_path):
 
 def test_a_search_leaves_a_recipe_and_goes_on(frame, tmp_path):
     options = SMALL | {"epochs": 2, "out": tmp_path / "study", "generation": 2}
-    del options["layers"]  # it is searched
-    space = {"dropout": {"low": 0.0, "high": 0.5}, "layers": {"choices": [1, 2]}}
+    space = {"dropout": {"low": 0.0, "high": 0.5}, "weight_decay": {"choices": [0.0, 0.1]}}
     first = echojax.tune(frame, trials=1, space=space, **options)
     found = echojax.tune(frame, trials=2, space=space, **options)
     assert found.trials[0] == first.trials[0]
-    assert found.best.values.keys() == {"dropout", "layers"}
+    assert found.best.values.keys() == {"dropout", "weight_decay"}
     del options["out"], options["generation"]
     run = echojax.train(frame, recipe=found.recipe, run_dir=tmp_path / "run", **options)
     assert run.config.dropout == found.best.values["dropout"]

@@ -31,7 +31,14 @@ def examples():
     return Examples(items, start, stop - 1, np.arange(4, dtype=np.int32), LENGTH)
 
 
-@pytest.mark.parametrize("name", MODELS)
+# The others have only events to analyse, as SASRec has.
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name not in {*MAMBAS, *FILTERS, "sasrec"}))
+        for name in MODELS
+    ],
+)
 def test_every_models_analysis_is_written_and_drawn(name, tmp_path):
     before, after = build(name, noise=0.3), build(name)
     write_analysis(tmp_path / "insight.npz", before, after, examples())

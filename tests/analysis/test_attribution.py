@@ -8,10 +8,10 @@ from flax import nnx
 
 from echojax.analysis import analyse
 from echojax.analysis.attribution import by_age
+from echojax.models import MODELS
 from echojax.models.echomamba4rec import Components
 from echojax.models.positions import at_position
 from tests.analysis.small_models import BATCH, INSIDE, LENGTH, build
-from tests.models.promises import EVERY_MODEL
 
 IDS, LENGTHS, TARGETS = (BATCH[name] for name in ("item_ids", "lengths", "targets"))
 
@@ -29,7 +29,13 @@ def differences(score, x, step):
     return ((ahead - behind) / (2 * step)).reshape(*x.shape, *ahead.shape[1:])
 
 
-@pytest.mark.parametrize("name", EVERY_MODEL)
+# Attribution asks of a model only what all of them promise.
+FEW = ("echomamba4rec", "sasrec")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in FEW)) for name in MODELS]
+)
 def test_attribution_to_events_is_that_of_finite_differences(name):
     model = build(name)
     graphdef, params = nnx.split(model)
@@ -110,13 +116,16 @@ def test_officials_backward_mamba_has_seen_padding_and_no_history():
 
 
 def test_corrected_reads_all_of_the_history_and_no_padding_in_two_layers():
-    moved = analyse(build("echomamba4rec", layers=2), BATCH).attribution
+    found = analyse(build("echomamba4rec", layers=2), BATCH)
+    assert {*found.dt_Kx2} == {f"{i}/{way}" for i in (0, 1) for way in ("forward", "backward")}
+    moved = found.attribution
     for level in ("events", "read"):
         for way in ("", "/forward", "/backward"):
             assert (moved[level + way][INSIDE] > 0).all()
             assert (moved[level + way][~INSIDE] == 0).all()
 
 
+@pytest.mark.slow
 def test_directions_stay_apart_in_every_mamba_of_a_deep_model():
     model = build("echomamba4rec", "official", layers=2, components=Components(filter=False))
     found = analyse(model, BATCH)

@@ -51,7 +51,9 @@ def test_dt_beyond_the_scale_is_counted_at_its_ends():
 
 
 def test_models_of_one_direction_and_of_none():
-    one = analyse(build("echomamba4rec", components=Components(backward=False)), BATCH)
+    one = analyse(
+        build("echomamba4rec", components=Components(filter=False, backward=False)), BATCH
+    )
     assert set(one.dt_Kx2) == {"0/forward"}
     assert set(one.attribution) == {"events"}
     assert analyse(build("sasrec"), BATCH).dt_Kx2 == {}

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from tests.commands.conftest import SMALL
+from tests.conftest import SMALL
 
 HEADER = "user_id:token\titem_id:token\ttimestamp:float\n"
 ROWS = "".join(f"u{u}\ti{i}\t{i}\n" for u in range(6) for i in range(6))

@@ -10,8 +10,8 @@ import pytest
 from echojax.commands.train import read_command_line
 from echojax.config import Config, as_dict
 from echojax.files import write_json
-from tests.commands.conftest import SMALL
 from tests.commands.test_train import steps
+from tests.conftest import SMALL
 
 EPOCHS = 12
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from echojax.commands.train import read_command_line
-from tests.commands.conftest import ROOT
+from tests.conftest import ROOT
 
 SMALL = [
     "--model", "sasrec", "--d-model", "8", "--heads", "1", "--layers", "1", "--max-len", "6",

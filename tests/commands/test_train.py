@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from echojax.machine import commit
-from tests.commands.conftest import SMALL, WHOLE
 from tests.commands.test_bad_input import only_line
+from tests.conftest import SMALL, WHOLE
 
 METRICS = [f"{kind}@{k}" for kind in ("hr", "ndcg", "mrr") for k in (5, 10, 20)]
 

@@ -1,5 +1,6 @@
 """The page on models, data, losses and metrics of one's own does what it says; so do mistakes."""
 
+import contextlib
 import json
 import re
 import shlex
@@ -34,7 +35,7 @@ def test_the_page_does_what_it_says(call, data_file, tmp_path, monkeypatch, caps
             assert program == "echojax"
             if words[0] == "train":
                 words += SMALL if "--dataset" in words else [*SMALL, *own_data]
-            with reporting():
+            with reporting() if "hinge" in words else contextlib.nullcontext():
                 code, out, err = call(*words, cwd=tmp_path)
             assert code == 0, err
             if "--help" in words:

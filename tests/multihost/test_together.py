@@ -63,6 +63,7 @@ def test_a_disk_that_fails_the_first_host_ends_the_other(start):
     assert ends(waits) == (2, f"error: host 0 has ended: {line}\n")
 
 
+@pytest.mark.slow
 def test_the_first_host_killed_ends_the_other(start):
     killed, waits = start("wait", 0), start("wait", 1)
     assert killed.stdout.readline() == waits.stdout.readline() == "joined\n"

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FEW = ["tiled", "readout", "time-readout", "time-prefixes", "time-both"]
+FEW = ["tiled", "time-readout", "time-prefixes", "time-both"]
 OTHERS = [
-    "associative", "sequential", "chunked", "pallas_gpu", "pallas_tpu", "time-sequential",
-    "time-tiled",
+    "associative", "sequential", "chunked", "pallas_gpu", "pallas_tpu", "readout",
+    "time-sequential", "time-tiled",
 ]  # fmt: skip
 
 

@@ -48,8 +48,11 @@ def program(tmp_path_factory):
 @pytest.fixture(scope="module")
 def exported(call, ring_run, tmp_path_factory):
     """Return the folder that the command made of the small run, and what it printed."""
-    folder = tmp_path_factory.mktemp("exported") / "model"
-    code, printed, err = call("export", "--run-dir", ring_run, "--output", folder)
+    folder, run = tmp_path_factory.mktemp("exported") / "model", tmp_path_factory.mktemp("run")
+    shutil.copytree(ring_run, run, dirs_exist_ok=True)
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(config | {"scan": "auto"}))
+    code, printed, err = call("export", "--run-dir", run, "--output", folder)
     assert code == 0, err
     return folder, printed
 

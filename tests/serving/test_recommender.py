@@ -90,12 +90,12 @@ def test_unknown_items_are_skipped_and_counted(recommender):
     assert with_unknown == without._replace(unknown=2)
 
 
-def test_an_empty_history_is_answered_by_popularity(recommender, ring_run):
+def test_an_empty_history_is_answered_by_popularity(recommender, data_file):
     empty, unknown = recommender.recommend([[], ["what"]], k=4)
     assert empty.by == unknown.by == "popularity"
     assert (empty.unknown, unknown.unknown) == (0, 1)
     assert empty.scores == sorted(empty.scores, reverse=True)
-    lines = (ring_run.parent / "ring.inter").read_text().splitlines()[1:]
+    lines = data_file.read_text().splitlines()[1:]
     events = [line.split("\t")[1] for line in lines]
     assert 0 < empty.scores[0] <= events.count(empty.item_ids[0])
     with pytest.raises(UserError, match="nothing to score"):

@@ -163,7 +163,12 @@ def test_events_behind_max_len_are_remembered(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "unit"), [("mamba4rec", 60.0), ("echomamba4rec-causal", 3.0), ("hstu", 60.0)]
+    ("name", "unit"),
+    [
+        pytest.param("mamba4rec", 60.0, marks=pytest.mark.slow),
+        ("echomamba4rec-causal", 3.0),
+        ("hstu", 60.0),
+    ],
 )
 def test_times_are_read_as_those_of_whole_histories(name, unit):
     (kind, sizes), longest = ALL[name], max_len(name)

@@ -1,7 +1,6 @@
 """What is read of a run: titles, its own before the data's; and models that cannot be served."""
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -41,9 +40,8 @@ def test_a_titled_data_set_without_titles_is_said(tmp_path, monkeypatch, caplog,
     assert [line.split(";")[0] for line in caplog.messages] == ["titles not found"] * lines
 
 
-def test_runs_without_titles_read_those_of_the_data(ring_run, tmp_path):
-    shutil.copy(ring_run.parent / "ring.item", tmp_path)
-    found = run_titles({}, Config(), data_path=str(tmp_path / "ring.inter"))
+def test_runs_without_titles_read_those_of_the_data(data_file):
+    found = run_titles({}, Config(), data_path=str(data_file))
     assert found["i6"] == "Stop 6 (1996)"
 
 
