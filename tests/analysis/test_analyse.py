@@ -10,10 +10,10 @@ from flax import nnx
 from echojax.analysis import analyse, write_analysis
 from echojax.analysis.analyse import SAMPLE, sample
 from echojax.data import Examples
-from echojax.models import MODELS
 from echojax.report.learned_figures import learned_pictures
 from echojax.report.run_record import read_run
 from tests.analysis.small_models import BATCH, INSIDE, LENGTH, build
+from tests.models.promises import every_model
 
 MAMBAS = {"echomamba4rec": ("forward", "backward"), "mamba4rec": ("forward",)}
 FILTERS = {"echomamba4rec": 1, "fmlp-rec": 2}
@@ -32,13 +32,7 @@ def examples():
 
 
 # The others have only events to analyse, as SASRec has.
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[pytest.mark.slow] * (name not in {*MAMBAS, *FILTERS, "sasrec"}))
-        for name in MODELS
-    ],
-)
+@pytest.mark.parametrize("name", every_model(*MAMBAS, *FILTERS, "sasrec"))
 def test_every_models_analysis_is_written_and_drawn(name, tmp_path):
     before, after = build(name, noise=0.3), build(name)
     write_analysis(tmp_path / "insight.npz", before, after, examples())

@@ -8,10 +8,10 @@ from flax import nnx
 
 from echojax.analysis import analyse
 from echojax.analysis.attribution import by_age
-from echojax.models import MODELS
 from echojax.models.echomamba4rec import Components
 from echojax.models.positions import at_position
 from tests.analysis.small_models import BATCH, INSIDE, LENGTH, build
+from tests.models.promises import every_model
 
 IDS, LENGTHS, TARGETS = (BATCH[name] for name in ("item_ids", "lengths", "targets"))
 
@@ -30,12 +30,7 @@ def differences(score, x, step):
 
 
 # Attribution asks of a model only what all of them promise.
-FEW = ("echomamba4rec", "sasrec")
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in FEW)) for name in MODELS]
-)
+@pytest.mark.parametrize("name", every_model("echomamba4rec", "sasrec"))
 def test_attribution_to_events_is_that_of_finite_differences(name):
     model = build(name)
     graphdef, params = nnx.split(model)

@@ -107,12 +107,6 @@ def test_flags(flags, call, data_file, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_mistake_is_a_line_on_standard_error_and_exit_code_2(command):
-    code, out, err = command("train", "--widht", "8")
-    assert (code, out) == (2, "")
-    assert "--widht" in only_line(err)
-
-
 def test_without_network_it_says_which_file_goes_where(call, tmp_path):
     args = ["--dataset", "ml-1m", "--data-dir", tmp_path, "--run-dir", tmp_path / "run"]
     code, _, err = call("train", *args)

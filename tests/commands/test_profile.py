@@ -8,6 +8,8 @@ import sys
 import pytest
 
 from echojax.commands.train import read_command_line
+from echojax.config import Config, as_dict
+from echojax.files import write_json
 from tests.conftest import ROOT
 
 SMALL = [
@@ -32,6 +34,7 @@ def profiled(environment, data_file, tmp_path_factory):
     return folder, process.stdout, json.loads((folder / "profile.json").read_text())
 
 
+@pytest.mark.slow
 def test_parts_sum_to_the_wall_time(profiled):
     _, _, found = profiled
     assert found["steps"] == 5
@@ -44,6 +47,7 @@ def test_parts_sum_to_the_wall_time(profiled):
     assert found["seconds_a_step_before_the_trace"] > 0
 
 
+@pytest.mark.slow
 def test_the_program_is_described(profiled):
     _, _, found = profiled
     assert not found["compile"]["cached"]
@@ -56,6 +60,7 @@ def test_the_program_is_described(profiled):
     assert memory["live_array_bytes"] >= 2 * memory["step"]["alias"]
 
 
+@pytest.mark.slow
 def test_it_is_printed_and_the_trace_is_there(profiled):
     folder, out, _ = profiled
     assert "profile: 5 steps of" in out
@@ -65,7 +70,8 @@ def test_it_is_printed_and_the_trace_is_there(profiled):
         assert list(folder.glob(f"profile/plugins/profile/*/*.{kind}"))
 
 
-def test_a_resumed_run_profiles_only_where_asked(profiled):
-    resume = ["--run-dir", str(profiled[0]), "--resume"]
+def test_a_resumed_run_profiles_only_where_asked(tmp_path):
+    write_json(tmp_path / "config.json", as_dict(Config(profile=5)))
+    resume = ["--run-dir", str(tmp_path), "--resume"]
     assert read_command_line(resume).profile is None
     assert read_command_line([*resume, "--profile", "2"]).profile == 2

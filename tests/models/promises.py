@@ -24,14 +24,16 @@ GAPS *= (np.arange(7) > 0) & (np.arange(7) < LENGTHS[:, None])
 GAPS[1, 3] = 0
 HISTORIES = [row[:length].tolist() for row, length in zip(IDS, LENGTHS, strict=True)]
 KEYS = jax.random.split(jax.random.key(0), len(IDS))
+
+
+def every_model(*fast):
+    """Return the names of all models to parametrize by, those in the fast tier as given."""
+    return [pytest.param(name, marks=[pytest.mark.slow] * (name not in fast)) for name in MODELS]
+
+
 # For what is promised of all models by code that they share: of those made of the same layers, one
 # is in the fast tier.
-EVERY_MODEL = [
-    pytest.param(
-        name, marks=[pytest.mark.slow] * (name in ("mamba4rec", "esasrec", "bert4rec", "narm"))
-    )
-    for name in MODELS
-]
+EVERY_MODEL = every_model("echomamba4rec", "sasrec", "hstu", "gru4rec", "caser")
 
 
 def assert_close(actual, desired):

@@ -5,6 +5,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from selective_scan import (
     gpu,
@@ -26,6 +27,12 @@ OPTIONS = {
 EVERY_OPTION = [
     *(("plain", False), ("mamba", True), ("everything", True)),
     *(("packed", False), ("packed", True)),
+]
+
+# For kernels, which are long to compile: what "packed" holds too is slow.
+FEW_OPTIONS = [
+    pytest.param(*case, marks=[pytest.mark.slow] * (case[0] in ("mamba", "everything")))
+    for case in EVERY_OPTION
 ]
 
 # The kernels as plain JAX, and every implementation that can be run on this machine.

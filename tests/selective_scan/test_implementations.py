@@ -59,7 +59,10 @@ def test_float32_equals_the_oracle(name, options, reverse):
     compare(run(SCANS[name], inputs((2, 37, 5, 3), OPTIONS[options]), jnp.float32, reverse), 1e-5)
 
 
-@pytest.mark.parametrize("name", NAMES)
+BY_KIND = [pytest.param(name, marks=slow_by_jax(name)) for name in NAMES]
+
+
+@pytest.mark.parametrize("name", BY_KIND)
 def test_bfloat16_inputs_keep_float32_states(name):
     pairs = run(SCANS[name], inputs((2, 9, 4, 3)), jnp.bfloat16, reverse=True)
     assert pairs["y"][0].dtype == jnp.bfloat16
@@ -68,7 +71,7 @@ def test_bfloat16_inputs_keep_float32_states(name):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", BY_KIND)
 def test_float64_stays_float64(name):
     pairs = run(SCANS[name], inputs((2, 19, 3, 4)), jnp.float64, reverse=True)
     assert all(actual.dtype == jnp.float64 for actual, _ in pairs.values())
@@ -87,8 +90,13 @@ def test_any_shape(shape, name, reverse, seed):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("case", ["scan_B2_L7_D4_N3", "scan_B3_L50_D128_N32"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("name", "case"),
+    [
+        *((name, "scan_B2_L7_D4_N3") for name in NAMES),
+        *(pytest.param(name, "scan_B3_L50_D128_N32", marks=slow_by_jax(name)) for name in NAMES),
+    ],
+)
 def test_equals_the_original(golden, name, case):
     numbers = golden(case)
     wide = {k[3:]: v.astype(np.float64) for k, v in numbers.items() if k.startswith("in_")}
@@ -169,8 +177,14 @@ def test_oracle_gradients_equal_finite_differences(groups):
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize(
     ("name", "shape"),
-    [(name, (3, 11, 4, 3)) for name in IN_JAX]
-    + [("tiled", (1, 1, 1, 1)), ("tiled", (70, 9, 130, 2))],
+    [
+        ("tiled", (1, 1, 1, 1)),
+        ("tiled", (3, 11, 4, 3)),
+        ("tiled", (70, 9, 130, 2)),
+        ("sequential", (3, 11, 4, 3)),  # as all others: the scan, read at one position
+        pytest.param("associative", (3, 11, 4, 3), marks=pytest.mark.slow),
+        pytest.param("chunked", (3, 11, 4, 3), marks=pytest.mark.slow),
+    ],
 )
 def test_readout_equals_the_scan_at_its_last_position(name, reverse, shape):
     rng = np.random.default_rng(2)
@@ -224,10 +238,7 @@ def by_rows(arrays, start, stop, dy, reverse):
     return total
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=slow_by_jax(name)) for name in NAMES],
-)
+@pytest.mark.parametrize("name", BY_KIND)
 def test_vmap_and_checkpoint(name):
     u, delta, A, B, C = float32(inputs((4, 6, 2, 3), ())).values()
     scan = jax.checkpoint(partial(selective_scan, delta_softplus=True, implementation=name))
@@ -291,7 +302,7 @@ def test_step_by_step_equals_the_scan():
         np.testing.assert_allclose(y, whole[:, position], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("chunk", [1, 5, 100])
+@pytest.mark.parametrize("chunk", [1, 5])
 def test_chunks_of_any_length_equal_the_oracle(chunk):
     scan = with_epilogue(partial(chunked, chunk=chunk))
     compare(run(scan, inputs((2, 37, 5, 3)), jnp.float32, reverse=True), 1e-5)

@@ -1,7 +1,4 @@
-import subprocess
-import sys
 import tracemalloc
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -160,8 +157,3 @@ def test_what_cannot_be_answered_is_said(recommender, histories, options, words)
 def test_a_string_of_items_is_not_taken_apart(recommender):
     with pytest.raises(UserError, match="items: a list of item ids is wanted, not 'i5'"):
         recommender.score(["i3"], "i5")
-
-
-def test_the_package_is_imported_without_jax():
-    code = "import sys, echojax; assert 'jax' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent)
