@@ -21,7 +21,7 @@ from echojax.explore.answers import Question, answers
 from echojax.explore.runs import read_explored
 from echojax.serving.history_file import answer_file
 from echojax.training.run_folder import read_gap_unit
-from tests.conftest import reporting
+from tests.conftest import reporting, without_report
 
 ITEMS, USERS, EVENTS = 12, 300, 9
 SMALL = {
@@ -62,7 +62,7 @@ def first_guesses(model, **options):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "timed"
-    with reporting():
+    with reporting(report=without_report):
         return first_guesses("mamba4rec", d_state=8, time_gaps=True, run_dir=folder)
 
 

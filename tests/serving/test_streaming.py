@@ -58,6 +58,9 @@ WINDOWED = {
     "narm": (NARM, {}),
 }
 ALL = ENDLESS | WINDOWED
+# Of two that are made of the same layers, one is in the fast tier.
+SLOW = {"mamba4rec-2-layers", "echomamba4rec-1-tap", "esasrec"}
+EVERY_STREAM = [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in ALL]
 # Of the largest component.
 FLOAT32, FLOAT64 = 2e-5, 1e-10
 
@@ -101,15 +104,15 @@ def check(name, stream, encode, turns, tolerance):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", EVERY_STREAM)
 def test_in_float64_it_is_the_same_number(name):
     state = check(name, *stream_of(name, "float64"), TURNS, FLOAT64)
     assert all(x.dtype in (jnp.float64, jnp.int32) for x in jax.tree.leaves(state))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
-    name=st.sampled_from(sorted(ALL)),
+    name=st.sampled_from(sorted(ALL.keys() - SLOW)),
     lengths=st.lists(st.integers(0, EVENTS), min_size=3, max_size=3),
     seed=st.integers(0, 2**16),
 )
@@ -123,7 +126,7 @@ def test_any_lengths(name, lengths, seed):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", EVERY_STREAM)
 def test_rows_do_not_meet(name):
     stream, _ = stream_of(name, "float64")
     for row in range(len(TURNS)):
@@ -200,7 +203,7 @@ def test_times_are_read_as_those_of_whole_histories(name, unit):
         Stream(model)
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", EVERY_STREAM)
 def test_a_first_state_can_be_donated(name):
     leaves = jax.tree.leaves(stream_of(name, "float32")[0].start(2))
     places = [leaf.unsafe_buffer_pointer() for leaf in leaves if leaf.size]

@@ -9,6 +9,7 @@ import pytest
 from echojax.config import as_dict
 from echojax.data import Examples
 from echojax.evaluation import Ranked, summarise
+from echojax.suites import figures
 from echojax.suites.page import write_page
 from echojax.suites.results import Results
 from echojax.suites.runs import plan
@@ -16,6 +17,7 @@ from echojax.suites.suite_file import read_suite
 from echojax.training.builders import resolved
 
 USERS = 60
+PICTURES = figures.pictures
 SUITE = """
 title = "Two models <b>& more</b>"
 about = "Made by hand."
@@ -114,12 +116,22 @@ def packed(suite, runs, out):
     return results, results.pack(runs)
 
 
+@pytest.fixture(scope="package", autouse=True)
+def _without_figures():
+    """They take their time: pages have them only by ``page_of``."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "pictures", lambda *of_page: [])
+        yield
+
+
 def page_of(suite, runs, out):
-    """Write the page of what is in the run folders; return it."""
+    """Write the page of what is in the run folders, with figures; return it."""
     results, damaged = packed(suite, runs, out)
     out.mkdir(exist_ok=True)
     command = f"echojax reproduce --suite {suite.name}"
-    write_page(suite, runs, results, command=command, damaged=damaged)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "pictures", PICTURES)
+        write_page(suite, runs, results, command=command, damaged=damaged)
     return (out / "page.html").read_text()
 
 

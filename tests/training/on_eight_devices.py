@@ -78,7 +78,7 @@ PARALLEL = {
     "mamba4rec": [(4, 1, 2, "shard_map")],
     "sasrec": [(4, 2, 1, "shard_map"), (8, 1, 1, "pmap")],
 }  # fmt: skip
-FEW = {"echomamba4rec": [(8, 2, 2, "shard_map")], "sasrec": [(8, 1, 1, "pmap")]}
+FEW = {"echomamba4rec": [(8, 2, 2, "shard_map")]}
 
 
 def made_up() -> Dataset:

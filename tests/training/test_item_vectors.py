@@ -13,7 +13,7 @@ from echojax.parameters import names_of
 from echojax.serving.trained import read_trained
 from echojax.training.checkpoints import load_checkpoint
 from echojax.training.run_folder import read_items, read_own_config
-from tests.conftest import reporting
+from tests.conftest import reporting, without_report
 
 # BERT4Rec has a second parameter of a row an item; it trains on hidden items.
 SMALL = {
@@ -54,7 +54,8 @@ def trained_of(folder):
 @pytest.fixture(scope="module", params=["add", "replace"])
 def run(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "run"
-    with reporting() if request.param == "add" else contextlib.nullcontext():
+    analysed = reporting(report=without_report)
+    with analysed if request.param == "add" else contextlib.nullcontext():
         return echojax.train(
             events(), item_vectors=vectors(), item_vectors_use=request.param, epochs=2, seeds=2,
             run_dir=folder, **SMALL,
