@@ -42,6 +42,11 @@ SMALL = [
 WHOLE = [*SMALL, "--epochs", "8", "--checkpoint-every", "8"]
 
 
+def pytest_collection_modifyitems(items):
+    """Begin with the longest, so that no worker is left alone with it in the end."""
+    items.sort(key=lambda item: item.path.name != "test_devices.py")
+
+
 def pytest_collection_finish():
     """Keep the garbage collector from what stays: it took a tenth of the time."""
     gc.freeze()

@@ -19,9 +19,8 @@ from echojax.training.seed_run import SeedRun
 from tests.training.conftest import train
 
 SIZES = {
-    "model": "mamba4rec", "d_model": 8, "d_state": 2, "max_len": 6, "batch_size": 16, "k_core": 2,
-    "learning_rate": 0.02, "patience": 2, "epochs": 9, "dropout": 0.3,
-    "scan": "sequential",
+    "model": "gru4rec", "d_model": 8, "hidden_size": 8, "max_len": 6, "batch_size": 16, "k_core": 2,
+    "learning_rate": 0.02, "patience": 2, "epochs": 9, "dropout": 0.3,  # quick to compile
 }  # fmt: skip
 
 
