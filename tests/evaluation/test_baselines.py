@@ -15,7 +15,7 @@ from echojax.evaluation.baselines import choose_lagged_count, rank_by, scorer
 from echojax.evaluation.metrics import mean_metrics
 from echojax.models import HEURISTICS
 from echojax.models.heuristic import ItemKNN, LaggedCount, Markov, Popularity, training_counts
-from tests.models.promises import ITEMS, refuses_and_answers_nothing
+from tests.models.promises import ITEMS, refuses_what_means_nothing
 
 HISTORIES = st.lists(st.lists(st.integers(1, 7), min_size=3, max_size=9), min_size=1, max_size=6)
 WITH_TRAINING = HISTORIES.filter(lambda histories: any(len(history) > 3 for history in histories))
@@ -144,7 +144,9 @@ def test_each_item_keeps_its_nearest(make_dataset, monkeypatch, at_once):
 @pytest.mark.parametrize("name", HEURISTICS)
 def test_scores_of_what_means_nothing_are_refused_and_of_nothing_are_none(make_dataset, name):
     split = leave_one_out(make_dataset([[1, 2, 1, 3, 4, 5]], ITEMS), max_len=9)
-    refuses_and_answers_nothing(HEURISTICS[name](split.train, ITEMS).scores)
+    scores = HEURISTICS[name](split.train, ITEMS).scores
+    refuses_what_means_nothing(scores)
+    assert scores(np.ones((0, 3), np.int32), np.array([], int)).shape == (0, ITEMS)
 
 
 def test_equal_counts_are_equal_scores(make_dataset):

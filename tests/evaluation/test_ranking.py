@@ -80,8 +80,9 @@ def test_jitted_ranks_follow_the_definition_and_equal_the_twin(by_definition, ti
         )
 
 
-@pytest.mark.parametrize("tile", [7, 64, 1000, 2**15])
-@pytest.mark.parametrize("num_items", [2, 97, 1003])
+@pytest.mark.parametrize(
+    ("tile", "num_items"), [(7, 97), (64, 1003), (1000, 1003), (2**15, 2), (2**15, 1003)]
+)
 def test_a_constant_scorer_gets_the_last_rank_in_spite_of_rounding(tile, num_items):
     rng = np.random.default_rng(0)
     item = np.tile(rng.normal(size=64).astype(np.float32), (num_items, 1))

@@ -86,9 +86,9 @@ def jitted(at_once, smoothing=0.0):
     return jax.jit(lambda *given: with_gradient(*given, smoothing))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
-    st.sampled_from([(1, 1, 2), (4, 1, 9), (3, 5, 9)]),
+    st.sampled_from([(1, 1, 2), (3, 5, 9)]),
     st.sampled_from([1, 4, 99]),
     st.sampled_from([0.0, 0.3, 1.0]),
     st.sampled_from([0.0, 0.1]),
