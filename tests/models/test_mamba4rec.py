@@ -28,7 +28,7 @@ class TestMamba4Rec(CausalPromises):
 
 
 class TestTimed(TimedCausalPromises):
-    kind = staticmethod(functools.partial(Mamba4Rec, time_gaps=True))
+    kind = staticmethod(functools.partial(Mamba4Rec, time_gaps=True, scan="sequential"))
 
     def encode(self, p, items, gaps):
         return mamba4rec(p, items, gaps)

@@ -20,7 +20,7 @@ from tests.training.conftest import train
 
 SIZES = {
     "model": "gru4rec", "d_model": 8, "hidden_size": 8, "max_len": 6, "batch_size": 16, "k_core": 2,
-    "learning_rate": 0.02, "patience": 2, "epochs": 9, "dropout": 0.3,  # quick to compile
+    "learning_rate": 0.05, "patience": 2, "epochs": 9, "dropout": 0.3,  # quick to compile
 }  # fmt: skip
 
 
