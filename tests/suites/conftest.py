@@ -118,19 +118,20 @@ def packed(suite, runs, out):
 
 @pytest.fixture(scope="package", autouse=True)
 def _without_figures():
-    """They take their time: pages have them only by ``page_of``."""
+    """They take their time: pages have them only where ``page_of`` is asked for them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(figures, "pictures", lambda *of_page: [])
         yield
 
 
-def page_of(suite, runs, out):
-    """Write the page of what is in the run folders, with figures; return it."""
+def page_of(suite, runs, out, *, drawn=False):
+    """Write the page of what is in the run folders; return it. ``drawn``: with figures."""
     results, damaged = packed(suite, runs, out)
     out.mkdir(exist_ok=True)
     command = f"echojax reproduce --suite {suite.name}"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures, "pictures", PICTURES)
+        if drawn:
+            patch.setattr(figures, "pictures", PICTURES)
         write_page(suite, runs, results, command=command, damaged=damaged)
     return (out / "page.html").read_text()
 
@@ -151,5 +152,5 @@ def finished_suite(tmp_path):
 def shown(tmp_path_factory):
     """Return (folder, runs) of a finished suite with its page."""
     suite, runs, out = finished_in(tmp_path_factory.mktemp("shown"))
-    page_of(suite, runs, out)
+    page_of(suite, runs, out, drawn=True)
     return out, runs

@@ -208,7 +208,7 @@ def test_everything_says_where_it_comes_from_and_is_escaped(shown):
 
 
 def test_before_the_first_run_it_says_so(make_suite):
-    text = text_of(page_of(*make_suite()))
+    text = text_of(page_of(*make_suite(), drawn=True))
     assert "no run is finished yet" in text
     assert "16 runs are missing" in text
     assert "by length" not in text
@@ -220,7 +220,7 @@ def test_half_a_suite_is_shown_as_far_as_it_goes(make_suite):
         if (run.variant, run.seed) in {("ours", 0), ("ours", 1), ("sasrec", 1), ("hstu", 2)}:
             write_run(run, SKILL[run.variant], memory=None)
     write_failure(runs[0], "the <disk> is full")
-    page = page_of(suite, runs, out)
+    page = page_of(suite, runs, out, drawn=True)
     table = table_of(page, "Scores")
     second = [run for run in runs if run.folder.exists() and run.seed == 1]
     difference = ndcg(second, "sasrec").mean() - ndcg(second, "ours").mean()
@@ -239,7 +239,7 @@ def test_variants_without_ranks_are_shown_without_a_test(make_suite):
     suite, runs, out = make_suite()
     for run in runs:
         write_run(run, SKILL[run.variant], ranks=run.variant != "hstu")
-    page = page_of(suite, runs, out)
+    page = page_of(suite, runs, out, drawn=True)
     table = table_of(page, "Scores")
     assert re.fullmatch(r"0\.\d{4} ±0\.\d{4}", table["hstu"][1])
     assert table["hstu"][2:5] == ["–", "–", "–"]
