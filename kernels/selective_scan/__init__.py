@@ -4,7 +4,10 @@
     h_l = exp(dt_l A) h_{l-1} + dt_l B_l u_l
     y_l = C_l . h_l + D u_l,  times silu(z_l) if given
 
-Dimension letters: B batch, L length, E channels, N states a channel.
+This is the recurrence of equations 2 and 4 of Mamba (Gu and Dao, 2023, arXiv:2312.00752), except
+that B is discretized as dt B (Euler) instead of by zero-order hold, as in the authors' code.
+
+Dimension letters: B batch, L length, E channels, N states per channel.
 """
 
 from selective_scan.api import (

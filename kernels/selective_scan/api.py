@@ -1,4 +1,4 @@
-"""The public functions: arguments are checked, an implementation is chosen and run."""
+"""The public functions: they check their arguments, choose an implementation and run it."""
 
 from functools import partial
 from typing import Any, Literal, overload
@@ -82,38 +82,46 @@ def selective_scan(
     axis_name: str | None = None,
     implementation: str = "auto",
 ) -> Array | tuple[Array, Array]:
-    """Run the selective scan.
+    """Run the selective scan of Mamba (Gu and Dao, 2023, arXiv:2312.00752, algorithm 2).
+
+    It computes h_l = exp(dt_l A) h_{l-1} + dt_l B_l u_l and y_l = C_l . h_l + D u_l, with
+    dt = softplus(delta + delta_bias), and multiplies y by silu(z) if there is a gate. The arrays
+    are of any real floating-point dtypes; time steps, decays and states are computed in float32, or
+    in float64 if an input has that dtype.
 
     Args:
         u: input, (B, L, E).
         delta: time steps before bias and softplus, (B, L, E).
         A: decay rates, (E, N), negative.
-        B: how the input enters the states, (B, L, N); or (B, L, G, N) for G groups of E / G
-            neighbouring channels; or (E, N), the same at all times.
-        C: how the states are read, of these shapes too.
-        D: weight of the input in the output, (E,).
+        B: input matrix, which projects the input into the state, (B, L, N); or (B, L, G, N) for G
+            groups of E / G neighbouring channels; or (E, N), the same at all positions.
+        C: output matrix, which projects the state to the output, of the same shapes as B may have.
+        D: skip connection, the weight of the input in the output, (E,).
         z: gate, (B, L, E); the output is multiplied by silu(z).
         delta_bias: added to ``delta``, (E,).
-        delta_softplus: whether softplus makes the time steps positive.
-        initial_state: the state before the first visited position, (B, E, N) (0 by default).
-        lengths: (B,), integers; positions at or past the length change no state and give 0.
-        segment_ids: (B, L), integers; where a position's id is not that of the one visited before,
-            the state starts anew from 0 (packed rows). A is then at most -1e-16.
-        reverse: visit positions from the last (``lengths - 1``) to the first.
-        return_last_state: return the state after the last visited position too.
-        axis_name: the mapped axis whose devices each give one shard of time, in order, inside
-            ``shard_map(..., check_vma=False)``; ``lengths`` are those of the shard, and the initial
-            state is the same on all devices. One state a sequence and device is exchanged.
-        implementation: a name from ``implementations()``; "auto" chooses.
+        delta_softplus: whether to apply softplus, which makes the time steps positive.
+        initial_state: the state before the first position that is scanned, (B, E, N); zeros by
+            default.
+        lengths: valid positions of each row, (B,), integers; all L by default. Positions at or
+            past the length leave the state unchanged, and their output is 0.
+        segment_ids: (B, L), integers, for packed rows. Where the id differs from that of the
+            position scanned before, the state starts again from 0. A must then be at most -1e-16.
+        reverse: scan from the last valid position (``lengths - 1``) to the first.
+        return_last_state: also return the state after the last position that is scanned.
+        axis_name: name of the mapped axis for sequence parallelism, inside
+            ``shard_map(..., check_vma=False)``. Each device of that axis has one shard of the
+            positions, in order; ``lengths`` count those of the shard, and the initial state is the
+            same on all devices. Each device sends one state per sequence.
+        implementation: a name from ``implementations()``, or "auto", which chooses one.
 
     Returns:
-        y (B, L, E) in the dtype of ``u``; with ``return_last_state`` also the state (B, E, N),
-        float32 (float64 where an input is).
+        y (B, L, E) in the dtype of ``u``; with ``return_last_state`` also the state (B, E, N), in
+        float32, or in float64 if an input has that dtype.
 
     Raises:
         ValueError: a shape does not fit, or the implementation is unknown or cannot run here.
-        TypeError: lengths or ids are not integers, or another argument is not real floating
-            point; or the implementation lacks the derivative that is asked for.
+        TypeError: lengths or ids are not integers, another argument is not real floating point, or
+            the implementation lacks the derivative that is taken.
     """
     given = ScanInputs(u, delta, A, B, C, D, z, delta_bias, initial_state, lengths, segment_ids)
     inputs = ScanInputs(**as_arrays(given._asdict()))
@@ -180,17 +188,19 @@ def bidirectional_scan(
     axis_name: str | None = None,
     implementation: str = "auto",
 ) -> Array | tuple[Array, Array]:
-    """Run the scan from the first position to the last and from the last to the first.
+    """Run the scan in both directions: from the first position to the last, and back.
 
-    Each array has the shape that ``selective_scan`` takes or, but for ``lengths`` and
-    ``segment_ids``, that shape with an axis of 2 in front: the forward direction's and the backward
-    direction's. B and C of groups have that axis, and those that stay the same are shared; three
-    axes are (B, L, N), and four (2, B, L, N). "pallas_gpu" runs both directions in one launch, and
-    reads what they share once, unless there is an ``axis_name``.
+    The arguments are those of ``selective_scan`` without ``reverse``. An array of the shape given
+    there is shared by both directions. Every array except ``lengths`` and ``segment_ids`` may have
+    a leading axis of size 2 instead, for the forward and the backward direction. Grouped B and C
+    must have it, (2, B, L, G, N), since four axes are read as (2, B, L, N); B and C that are the
+    same at all positions, (E, N), cannot have it. "pallas_gpu" runs both directions in one launch,
+    in which it reads shared arrays once, unless there is an ``axis_name``.
 
     Returns:
-        y (2, B, L, E): forward and backward, each with its own D and gate; with
-        ``return_last_state`` also their states after the last visited position, (2, B, E, N).
+        y (2, B, L, E), forward and backward, each with its own D and gate; with
+        ``return_last_state`` also the state of each direction after the last position that it
+        scans, (2, B, E, N). Dtypes are as for ``selective_scan``.
 
     Raises:
         ValueError: a shape does not fit, or the implementation is unknown or cannot run here.
@@ -254,32 +264,36 @@ def selective_scan_readout(
     axis_name: str | None = None,
     implementation: str = "auto",
 ) -> Array:
-    """Return C . h after the last visited position only, (B, E), without D and gate.
+    """Return C . h after the last position that is scanned, without D and gate.
 
-    A sequence encoder needs no more of its last layer, and it is far cheaper: "tiled" computes it
-    in closed form, the others run their scan. Arguments that are not listed are those of
-    ``selective_scan``.
+    This is all that a sequence encoder needs of its last layer, and far cheaper than the whole
+    output: "tiled" computes it in closed form; the other implementations run their scan.
 
     Args:
-        u: as for ``selective_scan``, like ``delta``, A and B.
-        delta: time steps before bias and softplus.
-        A: negative decay rates.
-        B: how the input enters the states.
-        C: how the state after the last visited position is read, (B, N).
-        delta_bias: added to ``delta``.
-        delta_softplus: whether softplus makes the time steps positive.
-        start: first position of the visited range, (B,), integers (0 by default).
-        stop: where the range ends, exclusive, (B,), integers (L by default).
-        reverse: visit from ``stop - 1`` down to ``start``.
-        initial_state: the state before the first visited position.
-        axis_name: as for ``selective_scan``; start and stop are those of the shard, C and the
-            result the same on all devices. A sum of time steps and one result are exchanged.
-        implementation: a name from ``implementations()``; "auto" chooses.
+        u: input, (B, L, E).
+        delta: time steps before bias and softplus, (B, L, E).
+        A: decay rates, (E, N), negative.
+        B: input matrix, (B, L, N).
+        C: output matrix after the last position that is scanned, (B, N).
+        delta_bias: added to ``delta``, (E,).
+        delta_softplus: whether to apply softplus, which makes the time steps positive.
+        start: first position of the range that is scanned, (B,), integers; 0 by default.
+        stop: end of that range, exclusive, (B,), integers; L by default.
+        reverse: scan from ``stop - 1`` down to ``start``.
+        initial_state: the state before the first position that is scanned, (B, E, N); zeros by
+            default.
+        axis_name: as for ``selective_scan``; start and stop are positions in the shard, and C and
+            the result are the same on all devices. Each device sends the sums of its time steps,
+            and the results are added.
+        implementation: a name from ``implementations()``, or "auto", which chooses one.
+
+    Returns:
+        C . h, (B, E), in the dtype of ``u``.
 
     Raises:
         ValueError: a shape does not fit, the implementation is unknown or cannot run here, or an
             initial state is given with ``axis_name``.
-        TypeError: as for ``selective_scan``; start and stop are integers too.
+        TypeError: as for ``selective_scan``; start and stop must be integers, too.
     """
     given = {"u": u, "delta": delta, "A": A, "B": B, "C": C, "delta_bias": delta_bias}
     given |= {"initial_state": initial_state, "start": start, "stop": stop}
@@ -307,7 +321,7 @@ def selective_scan_readout(
         if name == "tiled":
             state = None if state is None else state.astype(dtype)
             return readout(u, dt, A, B, C, state, valid_BxL, later_BxE, reverse=reverse)
-        # The time steps are ready, and 0 where a position is not visited.
+        # Bias and softplus are applied already, and the time step of an invalid position is 0.
         scanned = ScanInputs(u, dt, A, B, jnp.zeros_like(B), initial_state=state)
         _, last = SCANS[name](scanned, softplus=False, reverse=reverse)
         if later_BxE is not None:
@@ -335,10 +349,28 @@ def selective_scan_step(
     *,
     delta_softplus: bool = False,
 ) -> tuple[Array, Array]:
-    """Take in one more event; return its output, (B, E), and the state after it, (B, E, N).
+    """Advance the scan by one position, as in decoding a token at a time.
 
-    Arguments are those of ``selective_scan`` at one position, without the axis L: B and C are
-    (B, N) or (B, G, N). The state is what ``return_last_state`` gives, or zeros.
+    Args:
+        state: the state before the position, (B, E, N), as ``return_last_state`` gives it; zeros
+            before the first position.
+        u: the arguments from here on are those of ``selective_scan`` without the axis L: (B, E).
+        delta: time steps before bias and softplus, (B, E).
+        A: decay rates, (E, N), negative.
+        B: input matrix, (B, N) or (B, G, N).
+        C: output matrix, (B, N) or (B, G, N).
+        D: skip connection, (E,).
+        z: gate, (B, E).
+        delta_bias: added to ``delta``, (E,).
+        delta_softplus: whether to apply softplus.
+
+    Returns:
+        The output (B, E), in the dtype of ``u``, and the state after the position, (B, E, N), in
+        float32, or in float64 if an input has that dtype.
+
+    Raises:
+        ValueError: a shape does not fit.
+        TypeError: an argument is not real floating point.
     """
     y_Bx1xE, state = selective_scan(
         u[:, None],

@@ -1,4 +1,4 @@
-"""The arguments of a scan, their checks, and what is the same around every pure JAX scan."""
+"""The arguments of a scan, their checks, and what all scans in plain JAX have in common."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -14,7 +14,7 @@ from selective_scan.elementwise import softplus as exact_softplus
 
 Tree = TypeVar("Tree")
 
-# The axes of each argument, and which are whole numbers.
+# The axes of each argument.
 AXES = {
     "u": "BLE",
     "delta": "BLE",
@@ -30,17 +30,18 @@ AXES = {
     "stop": "B",
     "segment_ids": "BL",
 }
-# What B and C may also be, by the number of their axes: for groups of channels, G of E / G
-# neighbours, or the same at all times.
+# Other axes that B and C may have, by their number: the same at all positions, or for G groups of
+# E / G neighbouring channels.
 _GROUPED = {2: "EN", 4: "BLGN"}
 _WHOLE = ("lengths", "start", "stop", "segment_ids")
 
-# The time step before a segment: no state is left after it. As a power of 2 it changes no digits.
+# A time step so long that nothing of the state is left after it: it resets the state at the start
+# of a segment. Dividing and multiplying by a power of 2 is exact.
 _FOREVER = 2.0**60
 
 
 class ScanInputs(NamedTuple):
-    """The arrays of one selective scan; see ``selective_scan``. ``None`` where not given."""
+    """The arrays of one selective scan; see ``selective_scan``. ``None`` if not given."""
 
     u: Array
     delta: Array
@@ -56,7 +57,7 @@ class ScanInputs(NamedTuple):
 
 
 def direction_of(inputs: ScanInputs, direction: int) -> ScanInputs:
-    """Return one direction's arrays of those with the direction in front, 2, or 1 for both."""
+    """Return the arrays of one direction, from arrays with a leading axis of 2, or 1 if shared."""
     return jax.tree.map(lambda x: x[direction if len(x) == 2 else 0], inputs)
 
 
@@ -66,19 +67,19 @@ class Scan(Protocol):
     def __call__(
         self, inputs: ScanInputs, *, softplus: bool, reverse: bool, last: bool = True
     ) -> tuple[Array, Array]:
-        """Return y (B, L, E) and the state after the last visited position (B, E, N).
+        """Return y (B, L, E) and the state after the last position that is scanned, (B, E, N).
 
-        Without ``last`` the state is not wanted, and may be anything.
+        Without ``last`` the caller ignores that state, and it may hold anything.
         """
 
 
 class Recurrence(NamedTuple):
-    """What a plain recurrence reads: h_l = exp(dt_l A) h_{l-1} + dt_l B_l u_l, and C_l . h_l.
+    """The inputs of the plain recurrence: h_l = exp(dt_l A) h_{l-1} + dt_l B_l u_l, y_l = C_l . h_l.
 
-    All of one dtype, float32 or float64: u and dt (B, L, E), A (E, N), B and C (B, L, N), and the
-    state before the first visited position, (B, E, N). Time steps are positive, and 0 where a
-    position is not valid: there the state passes unchanged. This package's own scans in plain JAX
-    are also given B and C (E, N), the same at all times.
+    All arrays have one dtype, float32 or float64: u and dt (B, L, E), A (E, N), B and C (B, L, N),
+    and the state before the first position that is scanned, (B, E, N). Time steps are positive, or
+    0 at invalid positions, which leave the state unchanged. The package's own scans in plain JAX
+    also take B and C of shape (E, N), the same at all positions.
     """
 
     u: Array
@@ -94,7 +95,7 @@ Core = Callable[..., tuple[Array, Array]]
 
 
 def with_epilogue(core: Core) -> Scan:
-    """Return the scan whose recurrence is ``core``: time steps before it, D and gate after it."""
+    """Return a scan that makes the time steps, runs the recurrence ``core``, adds D and gates."""
 
     def scan(
         inputs: ScanInputs, *, softplus: bool, reverse: bool, last: bool = True
@@ -119,14 +120,18 @@ def with_epilogue(core: Core) -> Scan:
             y += D.astype(dtype) * u
         if z is not None:
             y *= jax.nn.silu(z.astype(dtype))
-        # Also for the gradient of y, which may be anything where nothing is valid.
+        # This masks the gradient of y, too, which may be anything at invalid positions.
         return where_valid(valid_BxL, y).astype(given.dtype), state
 
     return scan
 
 
 def in_parts(scan: Scan, most_states: int) -> Core:
-    """Return the recurrence by a scan of so many states at the most; parts' outputs add up."""
+    """Return a recurrence over any number of states, by a scan that takes at most so many.
+
+    The states are cut into parts of equal size, which are scanned as mapped copies; y is the sum of
+    the parts' outputs.
+    """
 
     def core(inputs: Recurrence, *, reverse: bool) -> tuple[Array, Array]:
         u, dt, *others = inputs
@@ -149,10 +154,10 @@ def in_parts(scan: Scan, most_states: int) -> Core:
 
 
 def over_groups(scan: Scan) -> Scan:
-    """Return the scan that also takes B and C for groups of channels.
+    """Return the scan, extended to B and C of groups of channels, (B, L, G, N).
 
-    Groups are mapped copies, so nothing is repeated for the channels of a group, and what all share
-    is not copied either.
+    The groups are mapped by ``jax.vmap``, so B and C are not repeated for the channels of a group,
+    and arrays that all groups share are not copied.
     """
 
     def run(
@@ -163,7 +168,7 @@ def over_groups(scan: Scan) -> Scan:
         if not of_groups:
             return one(inputs)
         groups = lcm(*of_groups)
-        # Where the channels are, and so the groups in front of them.
+        # The axis of the channels, which becomes two: the groups, and the channels of each.
         axes = {name: letters.find("E") for name, letters in AXES.items()}
         given: dict[str, Any] = {}
         mapped: dict[str, Any] = {}
@@ -184,9 +189,9 @@ def over_groups(scan: Scan) -> Scan:
 
 
 def repeated_in_time(scan: Scan) -> Scan:
-    """Return the scan that also takes B and C (E, N), the same at all times.
+    """Return the scan, extended to B and C of shape (E, N), the same at all positions.
 
-    To a scan that reads them by position they are groups of one channel, (B, L, E, N).
+    They are repeated at every position, as groups of one channel each: (B, L, E, N).
     """
 
     def run(
@@ -206,11 +211,17 @@ def repeated_in_time(scan: Scan) -> Scan:
 def as_arrays(
     arguments: Mapping[str, Any], axes: Mapping[str, str] = MappingProxyType({}), **sizes: int
 ) -> dict[str, Any]:
-    """Return arguments by name as arrays; raise where a shape does not fit u and A, or a dtype.
+    """Return the arguments as arrays, after checking their shapes and dtypes.
 
-    They are by the names of ``AXES``; ``None`` stays. ``axes`` are of arguments that have others
-    than there, ``sizes`` of further axes. The first shape that does not fit is a ``ValueError``,
-    the first dtype a ``TypeError``.
+    Args:
+        arguments: by the names of ``AXES``, u and A among them; ``None`` stays ``None``.
+        axes: the axes of arguments that have others here than in ``AXES``.
+        sizes: the sizes of axes that neither u nor A has.
+
+    Raises:
+        ValueError: a shape does not fit those of u and A.
+        TypeError: lengths, positions or ids are not integers, or another argument is not real
+            floating point.
     """
     arrays: dict[str, Any] = {
         name: None if x is None else jnp.asarray(x) for name, x in arguments.items()
@@ -238,7 +249,7 @@ def as_arrays(
         if array.shape != expected:
             raise ValueError(
                 f"{name} has shape {array.shape}; {expected} expected ({', '.join(letters)}) "
-                f"beside u {u.shape} and A {A.shape}"
+                f"for u of shape {u.shape} and A of shape {A.shape}"
             )
         kind, wanted, dtype = (
             (jnp.integer, "whole numbers expected: round it, and pass", "int32")
@@ -262,9 +273,9 @@ def time_steps(
     valid_BxL: Array | None,
     dtype: jnp.dtype,
 ) -> Array:
-    """Return dt = softplus(delta + bias), and 0 where a position is not valid.
+    """Return dt = softplus(delta + bias), (B, L, E), with 0 at invalid positions.
 
-    A time step of 0 decays nothing and adds nothing: the state passes unchanged.
+    A time step of 0 neither decays the state nor adds to it, and so leaves it unchanged.
     """
     dt = where_valid(valid_BxL, delta_BxLxE).astype(dtype)
     if delta_bias_E is not None:
@@ -279,14 +290,15 @@ _softplus.defjvps(lambda dx, _, x: dx * jax.nn.sigmoid(x))
 
 
 def valid_mask(lengths_B: Array | None, length: int) -> Array | None:
-    """Return which positions are valid, (B, L) or (..., B, L); ``None`` stands for all."""
+    """Return which positions are valid, (..., B, L), or ``None`` if all are."""
     return None if lengths_B is None else jnp.arange(length) < lengths_B[..., None]
 
 
 def segment_starts(segment_ids: Array, valid_BxL: Array | None, reverse: bool) -> Array:
-    """Return where the state starts anew, (B, L): the position visited before has another id.
+    """Return the positions where a new segment starts, (..., B, L), booleans.
 
-    What is given may have the axes of ``valid_mask``, (..., B, L).
+    A position starts one if the position scanned before it has another id. The first position that
+    is scanned does not count: the state there is the initial one.
     """
     changed = segment_ids[..., 1:] != segment_ids[..., :-1]
     if valid_BxL is not None:
@@ -298,17 +310,18 @@ def segment_starts(segment_ids: Array, valid_BxL: Array | None, reverse: bool) -
 def pauses(segment_ids: Array, lengths: Array | None, reverse: bool) -> Array:
     """Return the time that passes before each position besides its time step, (..., B, L), float32.
 
-    It is 0 but before a segment, where it leaves nothing of the state. The kernels add it to what
-    decays the state; what a position puts in keeps the time step itself.
+    At the first position of a segment it is so long that the state decays to 0; elsewhere it is 0.
+    The kernels add it to the time step in the decay of the state, but not in what the position adds
+    to the state.
     """
     valid_BxL = valid_mask(lengths, segment_ids.shape[-1])
     return jnp.where(segment_starts(segment_ids, valid_BxL, reverse), jnp.float32(_FOREVER), 0)
 
 
 def where_valid(valid_BxL: Array | None, arrays: Tree) -> Tree:
-    """Return (B, L, ...) arrays with 0, and gradients of 0, where a position is not valid.
+    """Return (B, L, ...) arrays with 0 at invalid positions, which then have gradients of 0, too.
 
-    There may be anything, NaN too, which no factor of 0 would undo.
+    Padding may hold anything, even NaN, so a multiplication by 0 would not do.
     """
     if valid_BxL is None:
         return arrays
@@ -316,10 +329,11 @@ def where_valid(valid_BxL: Array | None, arrays: Tree) -> Tree:
 
 
 def varying_alike(*arrays: Array) -> tuple[Array, ...]:
-    """Return the arrays with one type inside ``shard_map``, unchanged elsewhere.
+    """Return the arrays, which inside ``shard_map`` are made to vary over the same mesh axes.
 
-    Hand-written gradients and carries of loops need it: there a parameter that all devices share
-    has another type than an array of which each has a part. Its gradient is then summed over them.
+    There a parameter that is replicated has another type than an array that is sharded, and
+    hand-written gradients and the carries of loops need equal types. The gradient of a replicated
+    array is then summed over the devices. Outside ``shard_map`` nothing changes.
     """
     varying = [jax.typeof(x).manual_axis_type.varying for x in arrays]
     axes = frozenset().union(*varying)

@@ -1,4 +1,4 @@
-"""Which implementations there are, which of them run here, and which one "auto" takes."""
+"""The table of implementations, which of them run here, and which one "auto" takes."""
 
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
@@ -29,7 +29,10 @@ Size = tuple[int, ...]  # B, L, E, N
 
 
 def implementations() -> dict[str, str | None]:
-    """Return the implementations by name: ``None`` where one runs here, else why it does not."""
+    """Return the names of all implementations, each with the reason why it cannot run here.
+
+    The reason is ``None`` if it can.
+    """
     return {name: _NEEDS[name]() if name in _NEEDS else None for name in SCANS}
 
 
@@ -37,11 +40,12 @@ def register(name: str, scan: Core, available: Callable[[], str | None] | None =
     """Make ``implementation=name`` run a scan of your own; "auto" never takes it.
 
     Args:
-        name: a new name, or one that was registered before and is to have another scan.
+        name: a new name, or one that was registered before, whose scan is then replaced.
         scan: called with a ``Recurrence`` and the keyword ``reverse``; returns C . h at every
-            position, (B, L, E), and the state after the last visited one, (B, E, N). Time steps,
-            lengths, D and gate need no care: that is done around it.
-        available: returns why the scan cannot run here, or ``None`` where it can.
+            position, (B, L, E), and the state after the last position that is scanned, (B, E, N).
+            Bias, softplus, lengths, D and gate are applied around it.
+        available: returns why the scan cannot run here, or ``None`` if it can; without it the scan
+            runs everywhere.
 
     Raises:
         ValueError: the name is that of one of this package's implementations.
@@ -59,12 +63,19 @@ def run_by(
     inputs: Any,
     size: Size | None = None,
 ) -> Any:
-    """Return ``run(name, inputs)`` with the implementation of a name, or of "auto".
+    """Return ``run(name, inputs)`` with the implementation that is named, or that "auto" chooses.
 
-    ``run`` is called with a name of ``SCANS``; for other platforms only where it is lowered for
-    them. ``like`` has shapes and dtypes of its results, ``inputs`` is a tuple of arrays; the others
-    are as for ``resolve_implementation``. Where a kernel that is named is lowered for another
-    platform than its own, that is a ``ValueError`` too.
+    Args:
+        implementation: a name, or "auto".
+        run: called with a name of ``SCANS`` and the inputs. For another platform than this
+            machine's it is traced only when the program is lowered for that platform.
+        like: shapes and dtypes of the results of ``run``.
+        inputs: a tuple of arrays.
+        size: as for ``resolve_implementation``.
+
+    Raises:
+        ValueError: as for ``resolve_implementation``; or, on lowering, a kernel that was named is
+            lowered for another platform than its own.
     """
     names = resolve_implementation(implementation, *inputs, size=size)
     here = _platform()
@@ -88,7 +99,7 @@ def run_by(
 
 
 def scan_by(implementation: str) -> Scan:
-    """Return the scan of a name or of "auto"; see ``run_by``."""
+    """Return the scan that is named, or that "auto" chooses; see ``run_by``."""
 
     def scan(
         inputs: ScanInputs, *, softplus: bool, reverse: bool, last: bool = True
@@ -104,13 +115,13 @@ def scan_by(implementation: str) -> Scan:
 
 
 def without_repeats(implementation: str, inputs: ScanInputs) -> str:
-    """Return "tiled" for "auto" where B or C is the same at all times; a kernel would repeat it."""
+    """Return "tiled" for "auto" if B or C is (E, N), which the kernels would need repeated."""
     same = implementation == "auto" and 2 in (inputs.B.ndim, inputs.C.ndim)
     return "tiled" if same else implementation
 
 
 def results_like(inputs: ScanInputs) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
-    """Return shape and dtype of a scan's y and last state."""
+    """Return the shapes and dtypes of a scan's y and last state."""
     u, state = inputs.u, (inputs.u.shape[0], *inputs.A.shape)
     last = jax.ShapeDtypeStruct(state, state_dtype(*inputs[:5]))
     return jax.ShapeDtypeStruct(u.shape, u.dtype), last
@@ -119,16 +130,23 @@ def results_like(inputs: ScanInputs) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDty
 def resolve_implementation(
     implementation: str, *arrays: Array | None, size: Size | None = None
 ) -> dict[str | None, str]:
-    """Return the implementation by the platform for which the program is lowered, as "cuda".
+    """Return the implementation for each platform that the program may be lowered for.
 
-    ``None`` stands for all platforms that are not there. "auto" is on each platform its kernel
-    where that takes the arrays, or else what ``measured.fastest`` says of the scans in plain JAX:
-    for this machine's device where no kernel runs on it, or else for a CPU. Where an array has no
-    elements, it is "sequential", which cuts nothing into parts. Without a size of the scan, or
-    where it has no number, "tiled" is the scan in plain JAX: the read-out has a closed form there.
+    The keys are platforms in JAX's words, such as "cuda"; ``None`` stands for all others. "auto"
+    takes the kernel of a platform if the kernel takes the arrays. For the other platforms it takes
+    the scan in plain JAX that ``measured.fastest`` names, for this machine's device if that has no
+    kernel, otherwise for a CPU. Without a size, or if the size is symbolic, that scan is "tiled",
+    in which the read-out has a closed form. If an array is empty, every implementation is
+    replaced by "sequential", which cuts nothing into parts.
 
-    It is a ``ValueError`` where the name is unknown, or that implementation cannot run here; but a
-    kernel of another platform can still be lowered for that.
+    Args:
+        implementation: a name, or "auto".
+        arrays: the arrays of the scan.
+        size: B, L, E and N of the scan.
+
+    Raises:
+        ValueError: the name is unknown, or its implementation cannot run here. A kernel of another
+            platform is no error: it can still be lowered for that platform.
     """
     given = [x for x in arrays if x is not None]
     unfit = _unfit(given)
@@ -169,13 +187,13 @@ def _refusal(name: str, reason: str, unfit: Mapping[str, str] = MappingProxyType
 
 
 def _platform() -> str:
-    """Return this machine's platform in the word of ``lax.platform_dependent``."""
+    """Return this machine's platform as ``lax.platform_dependent`` names it."""
     platform = jax.devices()[0].platform
     return "cuda" if platform == "gpu" else platform
 
 
 def _unfit(arrays: list[Array]) -> dict[str, str]:
-    """Return the implementations that do not take these arrays, and why."""
+    """Return the implementations that do not take these arrays, each with the reason."""
     if jnp.result_type(*arrays) == jnp.float64:
         return dict.fromkeys(_KERNELS, "it computes in float32, and an input is float64")
     if any(jax.typeof(x).manual_axis_type.varying for x in arrays):
@@ -187,7 +205,10 @@ def _unfit(arrays: list[Array]) -> dict[str, str]:
 
 
 def _pallas(module: str) -> Scan:
-    """Return the scan of a module of kernels, whose import takes a third of a second, if used."""
+    """Return the scan of a module of kernels.
+
+    The module is imported on first use, since the import takes a third of a second.
+    """
 
     def scan(
         inputs: ScanInputs, *, softplus: bool, reverse: bool, last: bool = True
@@ -224,7 +245,7 @@ SCANS: dict[str, Scan] = {
 }
 _OWN = tuple(SCANS)
 _PLAIN = ("tiled", "chunked", "associative", "sequential")
-_KERNELS = {"pallas_gpu": "cuda", "pallas_tpu": "tpu"}  # by the platform of each
+_KERNELS = {"pallas_gpu": "cuda", "pallas_tpu": "tpu"}  # the platform of each
 _NEEDS: dict[str, Callable[[], str | None]] = {
     "pallas_gpu": _needs_hopper,
     "pallas_tpu": _needs_tpu,

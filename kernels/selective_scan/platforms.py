@@ -1,9 +1,9 @@
-"""What is settled where a program is lowered for a platform, and not where it is traced.
+"""Decisions that wait until a program is lowered for a platform, rather than until it is traced.
 
-``jax.lax.platform_dependent`` chooses among branches that are all traced. Those of other platforms
-are traced only if they are lowered: ``lowered_later`` stands for them until then, through
-derivatives and ``vmap``. So a program for one platform neither imports nor traces the kernels of
-the others, and refuses no derivative that they lack.
+``jax.lax.platform_dependent`` traces all of its branches. ``lowered_later`` takes the place of a
+branch for another platform, through derivatives and ``vmap``, and traces it only when it is
+lowered. So a program for one platform neither imports nor traces the kernels of the others, and
+does not fail because they lack a derivative.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +21,11 @@ Call = Callable[..., Sequence[Array]]
 
 
 def only_for(platform: str, refusal: str, x: Array) -> Array:
-    """Return x; where a program that reads it is lowered for another platform, ``ValueError``."""
+    """Return x, unchanged.
+
+    Raises:
+        ValueError: ``refusal``, when a program that reads x is lowered for another platform.
+    """
     return _guard_p.bind(x, platform=platform, refusal=refusal)
 
 
@@ -44,12 +48,16 @@ batching.defvectorized(_guard_p)
 def lowered_later(
     platform: str | None, function: Callable[..., Tree], like: Any, *arrays: Any
 ) -> Tree:
-    """Return ``function(*arrays)``, of trees of arrays, without tracing it before it is lowered.
+    """Return ``function(*arrays)`` without tracing the function before it is lowered.
 
-    It returns floating-point arrays of the shapes and dtypes of ``like``. The gradient keeps
-    nothing but the arrays: it runs the function once more. It is lowered for ``platform`` and no
-    other, though the program may be for several: Mosaic GPU takes one only. ``None`` is for those
-    of the program.
+    The gradient keeps only the arrays as residuals, and runs the function once more.
+
+    Args:
+        platform: the only platform for which the function is lowered, even if the program is for
+            several (Mosaic GPU takes only one); ``None`` stands for the program's.
+        function: from trees of arrays to a tree of floating-point arrays.
+        like: the shapes and dtypes of its results.
+        arrays: its arguments.
     """
     leaves, tree = jax.tree.flatten(arrays)
     shapes, results = jax.tree.flatten(like)
@@ -83,7 +91,7 @@ def _lowering(ctx: Any, *args: Any, call: Call, platform: str | None, **_: Any) 
 
 
 def _jvp(primitive: Primitive, primals: Any, tangents: Any, **params: Any) -> tuple[Any, Any]:
-    """Return the results and their tangents, which are linear in those that are not 0."""
+    """Return the results and their tangents, as a linear function of the nonzero input tangents."""
     moved = tuple(i for i, x in enumerate(tangents) if not isinstance(x, ad.Zero))
     call = params["call"]
 
