@@ -74,7 +74,7 @@ class Scan(Protocol):
 
 
 class Recurrence(NamedTuple):
-    """The inputs of the plain recurrence: h_l = exp(dt_l A) h_{l-1} + dt_l B_l u_l, y_l = C_l . h_l.
+    """The inputs of the recurrence h_l = exp(dt_l A) h_{l-1} + dt_l B_l u_l, with y_l = C_l . h_l.
 
     All arrays have one dtype, float32 or float64: u and dt (B, L, E), A (E, N), B and C (B, L, N),
     and the state before the first position that is scanned, (B, E, N). Time steps are positive, or

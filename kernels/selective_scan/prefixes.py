@@ -1,11 +1,12 @@
-"""The read-out of a reverse scan at its first position, for every prefix of a row in one pass.
+"""The read-out of a reverse scan at position 0, for every prefix of a row in one pass.
 
-The reverse scan of positions 0..m is read where it ends, at position 0. With S_l the sum of the
-time steps before position l, its state there is a sum,
+The reverse scan of positions 0..m ends at position 0. With S_l the sum of the time steps before
+position l, its state there is the sum
 
     h_m = sum_{l <= m} exp(A S_l) dt_l B_l u_l
 
-so one more position adds a term and decays none: all prefixes cost what the longest does.
+A longer prefix adds terms without changing the others, so all prefixes together cost as much as the
+longest one.
 """
 
 import jax
@@ -29,40 +30,47 @@ def selective_scan_prefix_readouts(
     lengths: Array | None = None,
     axis_name: str | None = None,
 ) -> Array:
-    """Return C . h at the first position after the reverse scan of every prefix, (B, L, E).
+    """Return C . h at position 0 after the reverse scan of every prefix, without D and gate.
 
-    Position m has ``selective_scan(x[:, :m + 1], reverse=True)[:, 0]`` of every argument x, without
-    D and gate and without a pass of its own. Positions at or past the length are not
-    computed: there the result means nothing, and what is given must be finite.
+    The result at position m is ``selective_scan(x[:, :m + 1], reverse=True)[:, 0]``, for every
+    argument x, but all prefixes take one pass together.
 
-    What the scan reads at a position may still change while later ones come, as behind a
-    convolution that sees K - 1 of them. Then u, delta and B have K versions, with an axis in front:
-    version k is that of the prefix which ends k positions later, and the last one stays.
+    The inputs of the scan at a position may depend on later positions, as after an anticausal
+    convolution with K taps. Then u, delta and B have a leading axis of K versions: version k at a
+    position holds for the prefix that ends k positions later, and the last version for all longer
+    prefixes.
 
     Args:
         u: input, (B, L, E) or (K, B, L, E).
         delta: time steps before bias and softplus, of the same shape.
         A: decay rates, (E, N), negative.
-        B: how the input enters the states, (B, L, N) or (K, B, L, N).
-        C: how the state is read, (B, N), or (B, L, N) for each prefix: from position K - 1 on it
-            must be the same, since terms are summed up as they were read first.
+        B: input matrix, (B, L, N) or (K, B, L, N).
+        C: output matrix, (B, N), or (B, L, N) with one for each prefix. From position K - 1 on it
+            must be the same, since each term is multiplied by C once, for the first prefix that it
+            belongs to.
         delta_bias: added to ``delta``, (E,).
-        delta_softplus: whether softplus makes the time steps positive.
-        lengths: (B,), integers (L by default).
-        axis_name: the mapped axis whose devices each give one shard of time, in order; lengths are
-            those of the shard, whose L is at least K - 1.
+        delta_softplus: whether to apply softplus, which makes the time steps positive.
+        lengths: valid positions of each row, (B,), integers; all L by default. Results past the
+            length are undefined; the arguments must be finite there.
+        axis_name: name of the mapped axis for sequence parallelism: each of its devices has one
+            shard of the positions, in order. Lengths count the positions of the shard, which has at
+            least K - 1 of them.
+
+    Returns:
+        C . h for the prefix that ends at each position, (B, L, E), in the dtype of ``u``.
 
     Raises:
         ValueError: a shape does not fit.
-        TypeError: lengths are not integers, or another argument is not real floating point; or
-            forward-mode derivatives are asked for.
+        TypeError: lengths are not integers, another argument is not real floating point, or
+            forward-mode derivatives are taken.
     """
     u, delta, B, C = map(jnp.asarray, (u, delta, B, C))
     if u.ndim == 3:
         u, delta, B = u[None], delta[None], B[None]
     if u.ndim != 4:
         raise ValueError(
-            f"u has shape {u.shape}; (batch, length, channels) expected, or with versions in front"
+            f"u has shape {u.shape}; (batch, length, channels) expected, "
+            "or (versions, batch, length, channels)"
         )
     one = {"u": u[0], "delta": delta, "A": A, "B": B, "C": C}
     axes = {"delta": "KBLE", "B": "KBLN", "C": "BN" if C.ndim == 2 else "BLN"}
@@ -77,8 +85,9 @@ def selective_scan_prefix_readouts(
     if lengths is not None:
         valid_BxL &= jnp.arange(length) < lengths[:, None]
 
-    # At m stands what position m - k has in the prefix that ends at m, first that of the settled
-    # ones. S there is that of position m - k - 1 and its time step.
+    # In round k, index m has the term of position m - k in the prefix that ends at m. The first
+    # round, with the last version, also sums the terms of all earlier positions. S at index m is
+    # the time before position m - k; after each round it grows by that position's time step.
     y_BxLxE = S_BxLxE = None
     for k in range(versions - 1, -1, -1):
         dt_BxLxE = time_steps(delta[k], delta_bias, delta_softplus, None, dtype)

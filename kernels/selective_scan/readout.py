@@ -1,14 +1,16 @@
-"""The scan's output at the last position it visits, without a recurrence.
+"""The scan's output at the last position that it scans, without a recurrence.
 
 A sequence encoder reads its last layer at one position. There the state is a plain sum: with S_l
-the sum of the time steps visited after position l, and S_0 that of all of them,
+the sum of the time steps after position l in scan order, and S_0 that of all time steps,
 
     h = exp(A S_0) h_0 + sum_l exp(A S_l) t_l B_l u_l
     y = C . h = C . exp(A S_0) h_0 + sum_l t_l u_l w_l,    w_le = sum_n C_n B_ln exp(A_en S_le)
 
-One exponential per (l, e, n), nothing waits for anything, nothing is kept for the gradient, and
-positions that are not visited cost nothing: the rows (b, l) that are go first, and only the tiles
-that hold one are computed.
+This takes one exponential per (l, e, n). The terms do not depend on each other, the gradient needs
+no residuals, and invalid positions cost nothing: the pairs (b, l) are sorted so that the valid ones
+come first, and only the tiles that hold one are computed.
+
+Here R is the number of pairs (b, l), and r that of a tile's.
 """
 
 from collections.abc import Callable
@@ -24,10 +26,11 @@ from selective_scan.arguments import varying_alike
 from selective_scan.elementwise import LOG2_E, exp2
 from selective_scan.missing_derivatives import no_forward_mode
 
-# Elements of a (rows, E) tile: what a tile touches stays in a core's second-level cache.
+# Elements of a (rows, E) tile, so that all that it reads and writes fits into a core's second-level
+# cache.
 _TILE_ELEMENTS = 2**14
 
-# Positions up to which one sum for all of them loses no digits that matter.
+# Up to so many positions a plain sum is exact enough; longer rows are summed in a tree.
 _LONGEST_SUM = 256
 
 
@@ -43,10 +46,14 @@ def readout(
     *,
     reverse: bool,
 ) -> Array:
-    """Return C . h after the last visited position, (B, E).
+    """Return C . h after the last position that is scanned, (B, E), in the inputs' dtype.
 
-    Time steps ``t`` are positive, and 0 at positions that are not valid; all inputs are float32
-    or all float64. ``later``: time that passes after the last position before h is read.
+    The inputs are all float32 or all float64. Time steps ``t`` are positive, or 0 at invalid
+    positions. ``later_BxE`` is the time that passes between the last position and the read-out, on
+    later sequence shards.
+
+    Raises:
+        TypeError: forward-mode derivatives are taken.
     """
     u_BxLxE, t_BxLxE, A_ExN, B_BxLxN, C_BxN, initial_state_BxExN, later_BxE = no_forward_mode(
         "tiled", (u_BxLxE, t_BxLxE, A_ExN, B_BxLxN, C_BxN, initial_state_BxExN, later_BxE)
@@ -70,9 +77,9 @@ def readout(
 
 
 def _time_after(t_BxLxE: Array, reverse: bool) -> Array:
-    """Return the sum of the time steps visited after each position, (B, L, E).
+    """Return the sum of the time steps after each position in scan order, (B, L, E).
 
-    Long rows are summed from the near end, so that what has decayed least is the most exact.
+    Sums start at the end of the scan, so they are most exact where the state has decayed least.
     """
     length = t_BxLxE.shape[1]
     if length <= _LONGEST_SUM:
@@ -88,9 +95,9 @@ def _time_after(t_BxLxE: Array, reverse: bool) -> Array:
 
 
 def _one_after_the_other(t_BxLxE: Array, reverse: bool) -> Array:
-    """Return the same by adding up position by position: on a CPU in a third of a product's time.
+    """Return the same in a loop over positions: on a CPU, in a third of the matrix product's time.
 
-    A product with ones and zeros wants time in front, and what it reads and returns is copied.
+    The product needs time as the first axis, so that its operand and its result are copied.
     """
 
     def position(carry: tuple[Array, Array], place: Array) -> tuple[tuple[Array, Array], None]:
@@ -107,15 +114,15 @@ def _one_after_the_other(t_BxLxE: Array, reverse: bool) -> Array:
 time_after = jax.custom_vjp(_time_after, nondiff_argnums=(1,))
 time_after.defvjp(
     lambda t_BxLxE, reverse: (_time_after(t_BxLxE, reverse), None),
-    # A position's time step counts for all that were visited before it.
+    # A time step is a term of the sums of all positions scanned before it.
     lambda reverse, _, dS_BxLxE: (_time_after(dS_BxLxE, not reverse),),
 )
 
 
 def _decayed_sum(S_RxE: Array, A_ExN: Array, Q_RxN: Array, valid_R: Array) -> Array:
-    """Return sum_n Q_rn exp(A_en S_re) in visited rows and 0 or more in others, (R, E).
+    """Return sum_n Q_rn exp(A_en S_re) in valid rows, (R, E); other rows may hold anything finite.
 
-    One n of one tile is held at a time.
+    The exponentials of one n and one tile are in memory at a time.
     """
     return _over_valid(_sum, valid_R, A_ExN, (S_RxE, Q_RxN))[0]
 
@@ -153,7 +160,7 @@ def _sum(A_ExN: Array, S_rxE: Array, Q_rxN: Array) -> tuple[Array, None]:
 def _gradient(
     A_ExN: Array, S_rxE: Array, Q_rxN: Array, dw_rxE: Array
 ) -> tuple[tuple[Array, Array], Array]:
-    """Return the gradients of S (r, E) and Q (r, N), and what the rows add to that of A, (N, E)."""
+    """Return the gradients of S (r, E) and Q (r, N), and these rows' part of that of A, (N, E)."""
     rates_NxE, Q_Nxr = A_ExN.T, Q_rxN.T
     ones_E = jnp.ones(S_rxE.shape[1], S_rxE.dtype)
 
@@ -161,10 +168,10 @@ def _gradient(
         sum_rxE, dQ_Nxr, dA_NxE = carry
         for n in group:
             A_E, Q_r = _at(rates_NxE, n), _at(Q_Nxr, n)
-            # Without the barrier each of its three readers computes the exponential anew.
+            # Without the barrier XLA computes the exponential once for each of its three uses.
             G_rxE = lax.optimization_barrier(exp2(S_rxE * (A_E * LOG2_E)) * dw_rxE)
             sum_rxE += (Q_r[:, None] * A_E) * G_rxE
-            # Sums as matrix products: XLA's own reductions take longer on the CPU.
+            # The sums are matrix products, since XLA's reductions take longer on the CPU.
             dQ_Nxr = lax.dynamic_update_index_in_dim(dQ_Nxr, _matmul(G_rxE, ones_E), n, 0)
             dA_E = _matmul(Q_r, S_rxE * G_rxE)
             dA_NxE = lax.dynamic_update_index_in_dim(dA_NxE, dA_E, n, 0)
@@ -176,10 +183,10 @@ def _gradient(
 
 
 def _groups(states: int, most: int) -> Array:
-    """Return the numbers of the states in equal groups, (groups, states of each).
+    """Return the indices of the states in groups of equal size, (groups, states of each).
 
-    A group's sums are read and written once. States are read one by one from the whole arrays:
-    XLA's CPU code for a part of a part, as ``unroll`` makes it, is a scalar loop.
+    The sums are read and written once per group. Each state is read from the whole arrays: for the
+    nested slices that ``unroll`` would make, XLA's CPU code is a scalar loop.
     """
     return jnp.arange(states).reshape(-1, gcd(states, most))
 
@@ -194,12 +201,13 @@ _matmul = partial(jnp.matmul, precision="highest")
 def _over_valid(
     tile: Callable[..., Any], valid_R: Array, A_ExN: Array, arrays: tuple[Array, ...]
 ) -> Any:
-    """Return what ``tile`` finds for the visited rows of ``arrays``, and its sum over tiles.
+    """Apply ``tile`` to the valid rows, tile by tile; return its arrays, and its sums added up.
 
-    ``tile``, of A and a few rows of each array (R, ...), returns arrays of as many rows, and a sum.
-    Of the rows that are not visited only some are computed.
+    ``tile`` takes A and some rows of each array (R, ...), and returns arrays with as many rows, and
+    a tree of sums over the rows. Results of invalid rows are 0 or computed like those of valid
+    ones.
     """
-    # An accelerator wants few large kernels, and an exported program's batch has no number.
+    # Accelerators are faster with few large kernels; an exported batch may be symbolic.
     rows = valid_R.size
     if jax.default_backend() != "cpu" or not isinstance(rows, int) or rows == 0:
         return tile(A_ExN, *arrays)
@@ -217,7 +225,7 @@ def _over_valid(
 
 
 def _places(valid_R: Array, count: Array) -> Array:
-    """Return each row's place when the ``count`` visited rows come first."""
+    """Return each row's place if the rows are sorted so that the ``count`` valid ones are first."""
     before = jnp.cumsum(valid_R, dtype=jnp.int32) - valid_R
     invalid_before = jnp.arange(valid_R.size, dtype=jnp.int32) - before
     return jnp.where(valid_R, before, count + invalid_before)
@@ -226,12 +234,13 @@ def _places(valid_R: Array, count: Array) -> Array:
 def _over_tiles(
     tile: Callable[..., Any], count: Array, A_ExN: Array, arrays: tuple[Array, ...]
 ) -> Any:
-    """Return what ``tile`` finds in the tiles that hold one of the first ``count`` rows.
+    """Apply ``tile`` to the tiles that hold any of the first ``count`` rows; others give zeros.
 
-    That is a loop over all tiles, not only over those: JAX can go back through it.
+    The loop goes over all tiles and skips some, since JAX can differentiate a loop only if its
+    number of iterations is fixed.
     """
     rows, channels = arrays[0].shape
-    # Equal tiles, so that little is padded.
+    # Tiles of equal size need little padding.
     size = -(-rows // max(1, round(rows * channels / _TILE_ELEMENTS)))
     tiles = -(-rows // size)
 
