@@ -1,6 +1,6 @@
-"""One line where an implementation has no such derivative, which names those that have it.
+"""Clear errors for derivatives that an implementation lacks, naming those that have them.
 
-JAX's own lines speak of ``custom_vjp`` and of primitives inside a kernel.
+JAX's own messages would speak of ``custom_vjp`` and of primitives inside a kernel.
 """
 
 from functools import partial
@@ -16,18 +16,18 @@ Tree = TypeVar("Tree")
 
 
 def no_forward_mode(name: str, arrays: Tree) -> Tree:
-    """Return the arrays; where their tangents are computed forwards, ``TypeError`` says it.
+    """Return the arrays unchanged, so that forward-mode derivatives of them raise ``TypeError``.
 
-    A gradient does not compute tangents, it only passes them; what it leaves to be differentiated
-    once more is free of this, so that forward mode over a gradient goes on.
+    Reverse mode transposes tangents without evaluating them, and is allowed. The gradient itself
+    is free of this mark, so forward mode over a gradient is allowed, too.
     """
     return _of_floats(partial(_reverse_only, name), arrays)
 
 
 def first_derivatives_only(name: str, arrays: Tree) -> Tree:
-    """Return the arrays; where they are differentiated, ``TypeError`` says it.
+    """Return the arrays unchanged, so that derivatives of them raise ``TypeError``.
 
-    For the inputs of hand-written derivatives that have none themselves.
+    It is for the inputs of hand-written derivatives that cannot be differentiated again.
     """
     return _of_floats(partial(_constant, name), arrays)
 
@@ -67,7 +67,7 @@ def _no_tangent(*_: Any, name: str) -> NoReturn:
     )
 
 
-# The identity of a tangent: JAX can transpose it, but neither evaluate nor compile it.
+# The identity, for tangents: JAX can transpose it, but neither evaluate nor compile it.
 _tangent_p = Primitive("forward_mode")
 _tangent_p.def_abstract_eval(lambda x, name: x)
 _tangent_p.def_impl(_no_tangent)

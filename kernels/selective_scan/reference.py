@@ -1,4 +1,4 @@
-"""The oracle: a plain loop over time in NumPy, float64, with hand-written gradients."""
+"""The oracle of the tests: a loop over time in NumPy and float64, with hand-written gradients."""
 
 from functools import partial
 from types import SimpleNamespace
@@ -30,7 +30,10 @@ def selective_scan_reference(
     segment_ids: np.ndarray | None = None,
     reverse: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return ``(y, last_state)``; arguments as for ``selective_scan``, everything in float64."""
+    """Return y (B, L, E) and the last state (B, E, N), in float64.
+
+    The arguments are those of ``selective_scan``, as arrays of NumPy.
+    """
     given: Any = (u, delta, A, B, C, D, z, delta_bias, initial_state, lengths, segment_ids)
     run = _run(ScanInputs(*given), delta_softplus, reverse)
     return run.y, run.last_state
@@ -39,17 +42,24 @@ def selective_scan_reference(
 def selective_scan_gradients(
     dy: np.ndarray, dlast: np.ndarray, *arrays: np.ndarray | None, **options: Any
 ) -> Arrays:
-    """Return the gradients of ``sum(y * dy) + sum(last_state * dlast)`` by argument name.
+    """Return the gradients of ``sum(y * dy) + sum(last_state * dlast)``, in float64.
 
-    The other arguments are those of ``selective_scan_reference``. Optional arrays that were not
-    given have no gradient, except ``initial_state``.
+    Args:
+        dy: gradient of y, (B, L, E).
+        dlast: gradient of the last state, (B, E, N).
+        arrays: the arrays of ``selective_scan_reference``, in its order.
+        options: its other arguments, by name.
+
+    Returns:
+        The gradients by argument name. Optional arrays that were not given have none, except
+        ``initial_state``.
     """
     given: Any = arrays
     softplus, reverse = options.pop("delta_softplus", False), options.pop("reverse", False)
     run = _run(ScanInputs(*given, **options), softplus, reverse)
     u, A, B, C = run.u, run.A, run.B, run.C
     channels = u.shape[2]
-    dy = np.where(run.visited, np.asarray(dy, np.float64), 0)
+    dy = np.where(run.valid, np.asarray(dy, np.float64), 0)
     grads: Arrays = {}
     dread = dy
     if run.z is not None:
@@ -74,7 +84,7 @@ def selective_scan_gradients(
         du[:, position] += into * t
         _add(dB, position, dh * (t * u[:, position])[..., None])
         dh = np.where(run.starts[position], 0, dh * decay)
-    dt = np.where(run.visited, dt, 0)
+    dt = np.where(run.valid, dt, 0)
     if softplus:
         dt = dt / (1 + np.exp(-run.raw))
     grads |= {"u": du, "delta": dt, "A": dA, "B": dB, "C": dC, "initial_state": dh}
@@ -91,10 +101,10 @@ def _run(inputs: Any, delta_softplus: bool, reverse: bool) -> SimpleNamespace:
     batch, length, channels = u.shape
     raw = delta if delta_bias is None else delta + delta_bias
     dt = np.logaddexp(raw, 0) if delta_softplus else raw
-    visited = np.ones((batch, length, 1), bool)
+    valid = np.ones((batch, length, 1), bool)
     if lengths is not None:
-        visited = (np.arange(length) < np.asarray(lengths)[:, None])[..., None]
-    dt = np.where(visited, dt, 0)
+        valid = (np.arange(length) < np.asarray(lengths)[:, None])[..., None]
+    dt = np.where(valid, dt, 0)
     h = np.zeros((batch, channels, A.shape[1]))
     if initial_state is not None:
         h = h + initial_state
@@ -104,7 +114,7 @@ def _run(inputs: Any, delta_softplus: bool, reverse: bool) -> SimpleNamespace:
         starts[position] = np.zeros((batch, 1, 1), bool)
         if segment_ids is not None and previous is not None:
             ids = np.asarray(segment_ids)
-            inside = visited[:, position, 0] & visited[:, previous, 0]
+            inside = valid[:, position, 0] & valid[:, previous, 0]
             starts[position][:, 0, 0] = inside & (ids[:, position] != ids[:, previous])
         h = np.where(starts[position], 0, h)
         before[position] = h
@@ -115,13 +125,13 @@ def _run(inputs: Any, delta_softplus: bool, reverse: bool) -> SimpleNamespace:
     ungated = read if D is None else read + D * u
     y = ungated if z is None else ungated * z / (1 + np.exp(-z))
     given = {"u": u, "A": A, "B": B, "C": C, "D": D, "z": z, "delta_bias": delta_bias}
-    steps = {"dt": dt, "raw": raw, "visited": visited}
+    steps = {"dt": dt, "raw": raw, "valid": valid}
     states = {"order": order, "before": before, "after": after, "starts": starts, "last_state": h}
-    return SimpleNamespace(**given, **steps, **states, ungated=ungated, y=np.where(visited, y, 0))
+    return SimpleNamespace(**given, **steps, **states, ungated=ungated, y=np.where(valid, y, 0))
 
 
 def _at(x: np.ndarray, position: int, channels: int) -> np.ndarray:
-    """Return B or C at a position, (B, E, N), or 1 in the place of B or E where all share it."""
+    """Return B or C at a position, (B, E, N), with a size of 1 for an axis that it lacks."""
     if x.ndim == 2:
         return x[None]
     if x.ndim == 3:
@@ -130,7 +140,7 @@ def _at(x: np.ndarray, position: int, channels: int) -> np.ndarray:
 
 
 def _add(grad: np.ndarray, position: int, x: np.ndarray) -> None:
-    """Add the gradient at a position, (B, E, N), to that of B or C, as ``_at`` takes it apart."""
+    """Add the gradient at a position, (B, E, N), to that of B or C: the transpose of ``_at``."""
     if grad.ndim == 2:
         grad += x.sum(0)
     elif grad.ndim == 3:
@@ -141,7 +151,13 @@ def _add(grad: np.ndarray, position: int, x: np.ndarray) -> None:
 
 
 def scan(inputs: Recurrence, *, reverse: bool) -> tuple[Array, Array]:
-    """Call the oracle from JAX: C . h at each position and the last state, in the inputs' dtype."""
+    """Call the oracle from JAX.
+
+    Return C . h at every position, (B, L, E), and the last state, (B, E, N), in the inputs' dtype.
+
+    Raises:
+        TypeError: forward-mode or second derivatives are taken.
+    """
     return _scan(no_forward_mode("reference", inputs), reverse)
 
 

@@ -1,9 +1,8 @@
-"""The scan of sequences of which each device of a mapped axis has a shard of time.
+"""Sequence parallelism: each device of a mapped axis has one shard of the positions.
 
-A shard is scanned from a state of zero; its last state and the sum of its time steps are the one
-carry that the devices exchange. Time S turns a state h into exp(A S) h plus what is added in it, so
-each device finds the state in which its shard begins from the carries of those before it, and
-scans again from there.
+A shard whose time steps sum to S turns a state h into exp(A S) h plus its last state when scanned
+from 0. So each device scans its shard from 0, and the devices exchange only that last state and S.
+Each then computes the state in which its shard begins, and scans again from there.
 """
 
 from typing import Any
@@ -26,10 +25,11 @@ from selective_scan.readout import time_after
 def scan_over_time(
     scan: Scan, inputs: ScanInputs, *, softplus: bool, reverse: bool, axis: str
 ) -> tuple[Array, Array]:
-    """Return y of this device's shard, (B, L, E), and the state after all of them, (B, E, N).
+    """Return y of this device's shard, (B, L, E), and the state after the last shard, (B, E, N).
 
-    The devices of the mapped axis have shards in the order of time. The inputs are this shard's,
-    but for the initial state: that of the whole rows, the same on all devices.
+    The shards lie on the devices of the mapped axis in the order of positions. The inputs are those
+    of this device's shard, except the initial state, which is that of the whole rows and the same
+    on all devices.
     """
     alone = inputs._replace(D=None, z=None, initial_state=None)
     _, last = scan(alone, softplus=softplus, reverse=reverse)
@@ -58,12 +58,16 @@ def scan_over_time(
 def _new_segments(
     ids_BxL: Array, valid_BxL: Array | None, axis: str, reverse: bool
 ) -> tuple[Array, Array]:
-    """Return whether a segment begins in this device's shard, and whether one does as it begins."""
+    """Return whether any segment starts in this device's shard, and whether one starts at its edge.
+
+    Both are booleans, (B,). The edge is the position of the shard that is scanned first; a segment
+    starts there if the shard scanned before ends with another id.
+    """
     valid_BxL = jnp.ones_like(ids_BxL, bool) if valid_BxL is None else valid_BxL
     ids_SxBx2, valid_SxBx2 = jax.lax.all_gather(
         (ids_BxL[:, jnp.array([0, -1])], valid_BxL[:, jnp.array([0, -1])]), axis
     )
-    own, theirs = (-1, 0) if reverse else (0, -1)  # edges that meet
+    own, theirs = (-1, 0) if reverse else (0, -1)  # the positions at which the shards meet
     before = jax.lax.axis_index(axis) + (1 if reverse else -1)
     at = jnp.clip(before, 0, len(ids_SxBx2) - 1)
     met_B = (before == at) & valid_BxL[:, own] & valid_SxBx2[at, :, theirs]
@@ -72,7 +76,7 @@ def _new_segments(
 
 
 def time_after_shard(dt_BxLxE: Array, axis: str, *, reverse: bool) -> Array:
-    """Return the sum of the time steps of the shards read after this device's, (B, E)."""
+    """Return the sum of the time steps of all shards scanned after this device's, (B, E)."""
     passed_SxBxE = jax.lax.all_gather(jnp.sum(dt_BxLxE, axis=1), axis)
     here, shard_S = jax.lax.axis_index(axis), jnp.arange(passed_SxBxE.shape[0])
     later_S = shard_S < here if reverse else shard_S > here
@@ -80,10 +84,13 @@ def time_after_shard(dt_BxLxE: Array, axis: str, *, reverse: bool) -> Array:
 
 
 def moved_later(x_BxLxF: Array, by: int, axis: str | None) -> Array:
-    """Return what stood ``by`` positions before each one, (B, L, F); 0 where nothing did."""
+    """Return x shifted ``by`` positions to later ones, (B, L, F), with zeros before the first.
+
+    With an axis, the shift goes from shard to shard.
+    """
     if not by:
         return x_BxLxF
-    # XLA's CPU compiler would compute what it fuses with a concatenation one number at a time.
+    # Without the barriers XLA fuses the concatenation on a CPU, and its code is a scalar loop.
     x_BxLxF = jax.lax.optimization_barrier(x_BxLxF)
     batch, length, width = x_BxLxF.shape
     if axis is None:
@@ -96,7 +103,7 @@ def moved_later(x_BxLxF: Array, by: int, axis: str | None) -> Array:
 
 
 def running_sum(x_BxLxF: Array, axis: str | None) -> Array:
-    """Return the sum over all positions up to each one, itself included, (B, L, F)."""
+    """Return the inclusive cumulative sum over positions, across the shards of the axis, if any."""
     sums_BxLxF = x_BxLxF + time_after(x_BxLxF, True)
     if axis is None:
         return sums_BxLxF

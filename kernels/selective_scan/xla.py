@@ -1,7 +1,7 @@
-"""Scans in plain JAX operations: sequential, associative, and chunked, which is between them.
+"""Scans in plain JAX: sequential, associative, and chunked, which combines the two.
 
 Each takes a ``Recurrence``, in which B and C may be (E, N), and returns C . h at every position,
-(B, L, E), and the last state, (B, E, N).
+(B, L, E), and the last state, (B, E, N), in the inputs' dtype.
 """
 
 from functools import partial
@@ -19,10 +19,10 @@ _einsum = partial(jnp.einsum, precision="highest")
 
 
 def sequential(inputs: Recurrence, *, reverse: bool) -> tuple[Array, Array]:
-    """Scan one position after the other, by ``lax.scan``; the gradient keeps every state."""
+    """Scan position by position with ``lax.scan``; the gradient keeps every state."""
     u_BxLxE, dt_BxLxE, A_ExN, B, C, state_BxExN = inputs
 
-    # The gradient computes decays again instead of keeping them along with the states.
+    # The gradient recomputes the decays instead of keeping them, too.
     @partial(jax.checkpoint, prevent_cse=False)
     def visit(h_BxExN: Array, at: tuple[Any, ...]) -> tuple[Array, Array]:
         u_BxE, dt_BxE, B_BxN, C_BxN = at
@@ -39,12 +39,12 @@ def sequential(inputs: Recurrence, *, reverse: bool) -> tuple[Array, Array]:
 
 
 def associative(inputs: Recurrence, *, reverse: bool) -> tuple[Array, Array]:
-    """Scan all positions at once: O(log L) deep, with several (B, L, E, N) arrays."""
+    """Scan all positions in parallel, in O(log L) steps, with several (B, L, E, N) arrays."""
     u_BxLxE, dt_BxLxE, A_ExN, B, C, state_BxExN = inputs
     decay_BxLxExN = jnp.exp(dt_BxLxE[..., None] * A_ExN)
     input_BxLxExN = (dt_BxLxE * u_BxLxE)[..., None] * (B if B.ndim == 2 else B[:, :, None])
     first = -1 if reverse else 0
-    # The initial state is what the first visited position decays.
+    # The first position that is scanned decays the initial state.
     input_BxLxExN = input_BxLxExN.at[:, first].add(decay_BxLxExN[:, first] * state_BxExN)
     h_BxLxExN = _states(reverse, decay_BxLxExN, input_BxLxExN)
     y_BxLxE = _einsum("blen,en->ble" if C.ndim == 2 else "blen,bln->ble", h_BxLxExN, C)
@@ -54,9 +54,9 @@ def associative(inputs: Recurrence, *, reverse: bool) -> tuple[Array, Array]:
 def _states(reverse: bool, decay_BxLxExN: Array, input_BxLxExN: Array) -> Array:
     """Return h_l = decay_l h_before + input_l at every position, (B, L, E, N), from a state of 0.
 
-    As the solution of a linear system it has derivatives of its own: forward mode is the same
-    recurrence once more, the gradient that recurrence the other way round. JAX's own gradient
-    would go back through every level of the tree and keep them all.
+    It is written as the solution of a linear system, whose derivatives JAX takes by the recurrence
+    itself: in the same direction for tangents, in the opposite one for cotangents. Differentiated
+    directly, ``lax.associative_scan`` would keep the arrays of every level of its tree.
     """
 
     def solve(reverse: bool, decay: Array, inputs: Array) -> Array:
@@ -66,7 +66,7 @@ def _states(reverse: bool, decay_BxLxExN: Array, input_BxLxExN: Array) -> Array:
         lambda h: h - decay_BxLxExN * _shifted(h, 1, reverse),
         input_BxLxExN,
         lambda _, inputs: solve(reverse, decay_BxLxExN, inputs),
-        # Going back, a position's state is decayed by the position that was visited after it.
+        # A state's gradient passes through the decay of the position that is scanned after it.
         lambda _, dh: solve(not reverse, _shifted(decay_BxLxExN, -1, reverse), dh),
     )
 
@@ -76,21 +76,21 @@ def _join(near: tuple[Array, Array], far: tuple[Array, Array]) -> tuple[Array, A
 
 
 def _shifted(x_BxLxExN: Array, by: int, reverse: bool) -> Array:
-    """Return what the position visited one earlier (``by`` = 1) or one later (-1) has, or 0."""
+    """Return x at the position scanned one earlier (``by`` = 1) or one later (-1), 0 at the end."""
     if (by == 1) != reverse:
         return jnp.pad(x_BxLxExN[:, :-1], ((0, 0), (1, 0), (0, 0), (0, 0)))
     return jnp.pad(x_BxLxExN[:, 1:], ((0, 0), (0, 1), (0, 0), (0, 0)))
 
 
 def chunked(inputs: Recurrence, *, reverse: bool, chunk: int = CHUNK) -> tuple[Array, Array]:
-    """Scan in parallel inside a chunk of time, sequentially from chunk to chunk.
+    """Scan in parallel inside a chunk of positions, and sequentially from chunk to chunk.
 
-    Memory is that of ``associative`` for one chunk, and one state a chunk: the gradient computes a
-    chunk again. The last chunk is padded with time steps of 0.
+    It needs the memory of ``associative`` for one chunk, and for one state per chunk, since the
+    gradient recomputes each chunk. The last chunk is padded with time steps of 0.
     """
     batch, length, _ = inputs.u.shape
     chunks = -(-length // chunk)
-    chunk = -(-length // chunks)  # equal chunks, so that little is padded
+    chunk = -(-length // chunks)  # chunks of equal size need little padding
 
     def cut(x_BxLxF: Array) -> Array | None:
         if x_BxLxF.ndim == 2:
@@ -98,7 +98,7 @@ def chunked(inputs: Recurrence, *, reverse: bool, chunk: int = CHUNK) -> tuple[A
         padded = jnp.pad(x_BxLxF, ((0, 0), (0, chunks * chunk - length), (0, 0)))
         return padded.reshape(batch, chunks, chunk, -1).swapaxes(0, 1)
 
-    @jax.checkpoint  # the gradient runs a chunk again instead of keeping its states
+    @jax.checkpoint  # the gradient recomputes a chunk instead of keeping its states
     def visit(h_BxExN: Array, part: tuple[Any, ...]) -> tuple[Array, Array]:
         u, dt, B, C = part
         B, C = inputs.B if B is None else B, inputs.C if C is None else C

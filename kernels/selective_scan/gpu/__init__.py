@@ -1,10 +1,13 @@
-"""The whole scan as one Mosaic GPU kernel: nothing of size (B, L, E, N) leaves the chip.
+"""The whole scan as one Mosaic GPU kernel: no array of size (B, L, E, N) is in the GPU's memory.
 
-The forward kernel keeps the state before every chunk of time, (B, L / chunk, E, N), when there is
-a gradient to come; the backward kernel recomputes a chunk from it. Few long rows are cut into
-segments that run side by side: first each segment's end from a state of 0, then the states between
-segments (a segment decays its start by exp(A times its sum of time steps)), then all of it again
-from the right starts.
+If there is a gradient to compute, the forward kernel stores the state before every chunk of
+positions, (B, L / chunk, E, N), and the backward kernel recomputes the states of a chunk from it.
+
+A few long rows would not fill the GPU, so they are cut into segments of time that run in parallel,
+in three passes. The first scans each segment from a state of 0. The second computes the states
+between segments: a segment decays the state in which it starts by exp(A times the sum of its time
+steps). The third scans all segments again from those states. (These segments have nothing to do
+with ``segment_ids``.)
 """
 
 from collections.abc import Callable
@@ -56,15 +59,20 @@ def scan_both(
 
 
 def scan_sets(inputs: ScanInputs, options: Options) -> tuple[Array, Array]:
-    """Run several scans in one launch.
+    """Run several scans, called sets, in one launch.
 
     Args:
-        inputs: arrays with one more axis in front: the set, G of them, or 1 for what all share.
-        options: ``reverse`` has a flag for each direction; set g is of direction g modulo those.
+        inputs: the arrays of ``selective_scan`` with a leading axis, G sets, or 1 if all sets share
+            the array.
+        options: ``reverse`` has a flag for each direction; set g has direction g modulo their
+            number.
 
     Returns:
-        y (G, B, L, E) in the dtype of u and the last states (G, B, E, N), float32; zeros where they
-        are not wanted.
+        y (G, B, L, E), in the dtype of u, and the last states (G, B, E, N), in float32; zeros
+        without ``options.last``.
+
+    Raises:
+        TypeError: forward-mode or second derivatives are taken.
     """
     y, last = _scan(no_forward_mode("pallas_gpu", inputs), options)
     if last is None:
@@ -73,9 +81,9 @@ def scan_sets(inputs: ScanInputs, options: Options) -> tuple[Array, Array]:
 
 
 def mapped_as_sets(function: Callable[..., Arrays]) -> Callable[..., Arrays]:
-    """Return ``function``, which under ``jax.vmap`` takes the mapped copies as further sets.
+    """Return ``function`` with a rule for ``jax.vmap``, which makes mapped copies further sets.
 
-    Arrays have the set as first axis, G or 1, and results have it, G.
+    The arrays have the set as their first axis, of size G or 1, and so have the results, of size G.
     """
     call = custom_vmap(function)
 
@@ -84,7 +92,7 @@ def mapped_as_sets(function: Callable[..., Arrays]) -> Callable[..., Arrays]:
         def fold(x: Array, is_mapped: bool) -> Array:
             if not is_mapped:
                 if len(x) == 1:
-                    return x  # shared by all
+                    return x  # shared by all sets
                 x = jnp.broadcast_to(x, (size, *x.shape))
             return x.reshape(-1, *x.shape[2:])
 
@@ -117,7 +125,7 @@ def _backward_rule(options: Options, residuals: Any, outer: Any) -> tuple[ScanIn
     for name, grad in grads.items():
         x = getattr(inputs, name)
         if x is not None:
-            # What several sets share takes the sum of their gradients.
+            # The gradient of an array that sets share is the sum over those sets.
             grad = grad.reshape(len(x), -1, *grad.shape[1:])
             sums[name] = jnp.sum(grad.astype(jnp.float32), axis=1).astype(x.dtype)
     return (ScanInputs(**sums),)

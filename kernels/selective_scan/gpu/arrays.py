@@ -1,6 +1,7 @@
-"""A scan's arrays as the kernels see them: padded, cut into segments of time, with their blocks.
+"""A scan's arrays as the kernels read them: padded, cut into segments of time, with their blocks.
 
-Everything here has the set, G or 1, as first axis; see ``gpu.kernel``.
+All arrays here have the set as their first axis; its size is G, or S for "G, or 1 if shared". "E
+padded" is E rounded up to whole blocks of channels, "N padded" N rounded up to whole planes.
 """
 
 from collections.abc import Iterable
@@ -21,16 +22,16 @@ from selective_scan.gpu.plans import Plan, plan_for, segments_for
 
 @dataclass(frozen=True)
 class Options:
-    """What is fixed when a scan is compiled.
+    """The static options of a scan.
 
     Attributes:
-        softplus: whether softplus makes the time steps positive.
-        reverse: for each direction whether it starts at the last position; set g is of direction
-            g modulo the number of directions.
+        softplus: whether to apply softplus to the time steps.
+        reverse: for each direction, whether it starts at the last position; set g has direction g
+            modulo the number of directions.
         interpret: run the kernels as plain JAX, on any machine.
-        plan: block sizes; by default those of the table.
-        segments: parts of time that run side by side; by default by the shape.
-        last: whether the last states are wanted.
+        plan: block sizes; by default those of the table in ``gpu.plans``.
+        segments: the number of segments of time that run in parallel; by default the shape decides.
+        last: whether to return the last states.
     """
 
     softplus: bool
@@ -42,17 +43,18 @@ class Options:
 
 
 class Cut:
-    """One launch's sizes, and its arrays as the kernels see them.
+    """The sizes of one launch, and its arrays as the kernels read them.
 
-    Channels are padded to whole blocks in arrays without time, which kernels access as they lie in
-    memory, and to 16 bytes in arrays with time: the hardware copies those, and leaves out what is
-    past their end.
+    Arrays without a time axis are accessed directly in the GPU's memory, and have their channels
+    padded to whole blocks. Arrays with a time axis are copied by the hardware (TMA), which ignores
+    what is past their end but needs channels padded to 16 bytes.
 
     Args:
-        inputs: of the scan.
-        options: of the scan.
-        ahead: as in the plan, unless given here.
-        beside: further arrays with the set as first axis; there are as many sets as any array has.
+        inputs: those of the scan.
+        options: those of the scan.
+        ahead: overrides that of the plan.
+        beside: further arrays with the set as their first axis. The launch has as many sets as the
+            array that has the most.
     """
 
     def __init__(
@@ -68,7 +70,7 @@ class Cut:
         self.sets = max(len(x) for x in (*inputs, *beside) if x is not None)
         self.states = inputs.A.shape[-1]
         plan = options.plan or plan_for(self.states)
-        if plan.chunk > plan.block:  # the backward kernel's sums over a chunk have a block's room
+        if plan.chunk > plan.block:  # the backward kernel stores a chunk's sums in a block's row
             raise ValueError(f"{plan}: chunk must be at most block")
         programs = self.sets * self.rows * pl.cdiv(self.channels, plan.block)
         self.segments = options.segments or segments_for(programs, self.length, plan.chunk)
@@ -78,8 +80,8 @@ class Cut:
             rows=self.rows * self.segments,
             length=pl.cdiv(self.length, self.segments),
             channels=self.channels,
-            # Two planes at the least, though up to 8 states would fit into one: JAX 0.10 cannot
-            # take one plane's block of channels.
+            # At least two planes, though up to 8 states would fit into one: JAX 0.10 cannot slice
+            # the channels of a single plane.
             states=self.states + -self.states % (2 * plane_for(plan.block)),
             block=plan.block,
             chunk=plan.chunk,
@@ -95,7 +97,10 @@ class Cut:
         outputs: dict[str, Output],
         scratch: dict[str, tuple[int, ...]],
     ) -> dict[str, Array]:
-        """Launch a kernel; see ``kernel.launch``. B and C get scratch where not float32."""
+        """Launch a kernel; see ``kernel.launch``.
+
+        B and C of another dtype than float32 get scratch in which they are converted.
+        """
         scratch = scratch | {
             f"{name}_float32": (self.blocks.chunk, *self.blocks.column_shape)
             for name in ("B", "C")
@@ -104,10 +109,11 @@ class Cut:
         return launch(kernel, self.options.softplus, self.blocks, inputs, outputs, scratch)
 
     def shared(self, *names: str, from_end: bool = False) -> dict[str, Input]:
-        """Return inputs by name, each with its blocks; without what is not given.
+        """Return the named inputs that were given, each with its block.
 
-        Among them are what all kernels read: the lengths, and the pauses where there are segments.
-        D and bias are zeros where not given: a kernel without them would save nothing.
+        The lengths, and with ``segment_ids`` the pauses, are always among them, since all kernels
+        read them. D and bias are zeros if they were not given: kernels without them would not be
+        faster. ``from_end`` is as for ``kernel.in_time``.
         """
         arrays: dict[str, Input] = {"lengths": (self.lengths(), None)}
         if self.inputs.segment_ids is not None:
@@ -127,32 +133,32 @@ class Cut:
                 arrays[name] = (self.in_time(x, self.padded_channels), spec)
         return arrays
 
-    # Arrays as the kernels see them.
+    # Conversions of arrays to and from the kernels' layouts.
 
     def in_time(self, x: Array, width: int) -> Array:
-        """Return (S, B, L, F) as (S, B segments, L / segments, width)."""
+        """Return (S, B, L, F) as (S, B segments, L / segments, width), padded with zeros."""
         time = self.segments * self.blocks.length - self.length
         x = jnp.pad(x, ((0, 0), (0, 0), (0, time), (0, width - x.shape[-1])))
         return x.reshape(len(x), self.blocks.rows, self.blocks.length, width)
 
     def whole(self, x: Array, width: int | None = None) -> Array:
-        """Return what the kernels see as (G, B, L, E), or (G, B, L, width)."""
+        """Return (G, B segments, L stored, F) as (G, B, L, E), or (G, B, L, width): no padding."""
         x = x[:, :, : self.blocks.length]
         x = x.reshape(self.sets, self.rows, -1, x.shape[-1])
         return x[:, :, : self.length, : width or self.channels]
 
     def over_channel_blocks(self, x: Array) -> Array:
-        """Return the sum of partial sums, (G, B segments, L stored, N padded)."""
+        """Return the sum over blocks of channels, (G, B segments, L stored, N padded)."""
         return jnp.sum(x.reshape(-1, self.sets, *x.shape[1:3], self.blocks.states), axis=0)
 
     def where_valid(self, x: Array) -> Array:
-        """Return (G, B segments, L stored, N) with zeros where nothing is visited."""
+        """Return (G, B segments, L stored, N) with zeros at invalid positions."""
         given = self.inputs.lengths is not None
         inside = valid_mask(self.lengths() if given else None, x.shape[2])
         return x if inside is None else jnp.where(inside[..., None], x, 0)
 
     def lengths(self) -> Array:
-        """Return the positions that each row and segment visits, (G, B segments), int32."""
+        """Return the number of valid positions of each row and segment, (G, B segments), int32."""
         given = self.inputs.lengths
         lengths = jnp.full((1, self.rows), self.length) if given is None else given
         first = jnp.arange(self.segments) * self.blocks.length
@@ -162,7 +168,7 @@ class Cut:
         return here.reshape(self.sets, -1)
 
     def pauses(self, segment_ids: Array) -> Array:
-        """Return ``arguments.pauses`` by whole chunks, (G, B segments, chunks chunk)."""
+        """Return ``arguments.pauses``, padded to whole chunks: (G, B segments, chunks x chunk)."""
         ids, lengths = jax.tree.map(
             lambda x: jnp.repeat(x, self.sets // len(x), axis=0),
             (segment_ids, self.inputs.lengths),
@@ -174,7 +180,7 @@ class Cut:
         return jnp.pad(each, ((0, 0), (0, 0), (0, rest)))
 
     def decay_rates(self) -> Array:
-        """Return A log2(e), (G, E padded, N padded), float32."""
+        """Return the decay rates in base 2, A log2(e), (G, E padded, N padded), float32."""
         x = self.inputs.A.astype(jnp.float32) / log(2)
         x = jnp.repeat(x, self.sets // len(x), axis=0)
         return self._pad_states(x)
@@ -190,11 +196,6 @@ class Cut:
         """Return states (S, B, E, N) as (G, B, E padded, N padded), float32."""
         x = jnp.repeat(x.astype(jnp.float32), self.sets // len(x), axis=0)
         return self._pad_states(x)
-
-    def initial(self) -> Array | None:
-        """Return the initial states, or ``None`` for zeros."""
-        state = self.inputs.initial_state
-        return None if state is None else self.state_array(state)
 
     def in_planes(self, x: Array) -> Array:
         """Return states (..., E padded, N padded) as (..., planes, E padded, plane)."""
@@ -219,17 +220,17 @@ class Cut:
     def _state(self) -> tuple[int, int, int]:
         return self.blocks.planes, self._block_channels, self.blocks.plane
 
-    # Outputs.
+    # Shapes of outputs, with their blocks.
 
     def in_time_shape(self, dtype: jnp.dtype, *, from_end: bool = False) -> Output:
-        """Output y and gradients of u, delta and z: (G, B segments, L stored, E padded)."""
+        """Return y or a gradient of u, delta or z: (G, B segments, L stored, E to 16 bytes)."""
         blocks = self.blocks
         length = self._stored_length(self.padded_channels, blocks.block)
         shape = (self.sets, blocks.rows, length, self.padded_channels)
         return jax.ShapeDtypeStruct(shape, dtype), in_time(blocks, self.sets, from_end=from_end)
 
     def partial_shape(self) -> Output:
-        """Gradients of B and C, sums over one block of channels each: (blocks G, ...)."""
+        """Return a gradient of B or C, summed over each block of channels: (blocks x G, ...)."""
         blocks = self.blocks
         length = self._stored_length(blocks.states, blocks.states)
         parts = blocks.channel_blocks * self.sets
@@ -237,32 +238,33 @@ class Cut:
         return jax.ShapeDtypeStruct(shape, jnp.float32), partial_in_time(blocks)
 
     def _stored_length(self, width: int, part: int) -> int:
-        """Return how many positions an output has for each row and segment.
+        """Return how many positions an output has in memory for each row and segment ("L stored").
 
-        Where a program's part of a chunk is one piece of memory, JAX stores it as that, heedless of
-        the end of the row: its last chunk would lie over the next row's first positions.
+        If a program's part of a chunk is contiguous in memory, JAX stores it without regard for the
+        end of the row. The last chunk would then overwrite the first positions of the next row, so
+        such outputs have whole chunks.
         """
         whole_chunks = self.blocks.chunks * self.blocks.chunk
         return whole_chunks if width == part else self.blocks.length
 
     def tiles_shape(self, dtype: jnp.dtype) -> Output:
-        """One value a position and channel, by chunk: (G, B segments, chunks, chunk, E padded)."""
+        """Return a value per position and channel: (G, B segments, chunks, chunk, E padded)."""
         blocks = self.blocks
         shape = (self.sets, blocks.rows, blocks.chunks, blocks.chunk, self._block_channels)
         return jax.ShapeDtypeStruct(shape, dtype), None
 
     def states_shape(self) -> Output:
-        """States: (G, B segments, planes, E padded, plane)."""
+        """Return states: (G, B segments, planes, E padded, plane)."""
         shape = (self.sets, self.blocks.rows, *self._state)
         return jax.ShapeDtypeStruct(shape, jnp.float32), None
 
     def starts_shape(self) -> Output:
-        """The states before each chunk: (G, B segments, chunks, planes, E padded, plane)."""
+        """Return the state before each chunk: (G, B segments, chunks, planes, E padded, plane)."""
         shape = (self.sets, self.blocks.rows, self.blocks.chunks, *self._state)
         return jax.ShapeDtypeStruct(shape, jnp.float32), None
 
     def channels_shape(self) -> Output:
-        """One value a row and channel: (G, B segments, E padded)."""
+        """Return a value per row and channel: (G, B segments, E padded)."""
         shape = (self.sets, self.blocks.rows, self._block_channels)
         return jax.ShapeDtypeStruct(shape, jnp.float32), None
 
@@ -276,9 +278,9 @@ class Cut:
         return self.in_planes(states.reshape(self.sets, self.blocks.rows, *states.shape[3:]))
 
     def outermost(self, x: Array, *, from_end: bool) -> Array:
-        """Return (G, B, E, N): what a row's last segment on the way has."""
-        x = self.from_planes(x)
-        x = last_segment(self._by_segment(x), self._backwards ^ from_end)
+        """Return the states of the segment that each row scans last, (G, B, E, N)."""
+        x = self._by_segment(self.from_planes(x))
+        x = _in_order(x, self._backwards ^ from_end)[:, :, -1]
         return x[:, :, : self.channels, : self.states]
 
     def _by_segment(self, x: Array) -> Array:
@@ -289,22 +291,22 @@ class Cut:
         return jnp.resize(jnp.array(self.blocks.reverse), (self.sets,))
 
 
-# Few long rows: segments of time that run side by side, and the states between them. A segment
-# that starts from 0 ends in some state; with another start it ends in that state plus the start,
-# decayed by exp(A times the sum of the segment's time steps). Gradients flow back likewise.
+# A few long rows are cut into segments of time that run in parallel. A segment that starts from
+# another state than 0 ends in the state in which it would end from 0, plus the start decayed by
+# exp(A times the sum of the segment's time steps). The same holds for the gradients, backwards.
 
 
 def between_segments(
     ends: Array, totals: Array, A2: Array, edge: Array | None, backwards: Array
 ) -> Array:
-    """Return the state with which each segment starts.
+    """Return the state in which each segment starts, (G, B, T, E, N).
 
     Args:
-        ends: (G, B, T, E, N), what each of T segments ends in when it starts from 0.
-        totals: (G, B, T, E), sums of time steps.
-        A2: (G, E, N), decay rates in base 2.
-        edge: (G, B, E, N), with what the first segment starts; zeros if ``None``.
-        backwards: (G,), whether a set goes from the last segment to the first.
+        ends: the state in which each of T segments ends if it starts from 0, (G, B, T, E, N).
+        totals: the sum of each segment's time steps, (G, B, T, E).
+        A2: decay rates in base 2, (G, E, N).
+        edge: the state in which the first segment starts, (G, B, E, N); zeros if ``None``.
+        backwards: whether a set goes from the last segment to the first, (G,).
     """
     edge = jnp.zeros_like(ends[:, :, 0]) if edge is None else edge
     ends, totals = (_in_order(x, backwards) for x in (ends, totals))
@@ -318,11 +320,6 @@ def between_segments(
     return _in_order(jnp.concatenate([edge[:, :, None], after[:, :, :-1]], axis=2), backwards)
 
 
-def last_segment(x: Array, backwards: Array) -> Array:
-    """Return (G, B, ...) of (G, B, T, ...): what the last segment on the way has."""
-    return _in_order(x, backwards)[:, :, -1]
-
-
 def _in_order(x: Array, backwards: Array) -> Array:
-    """Return the segments of (G, B, T, ...) in the order of the way (and back again)."""
+    """Return (G, B, T, ...) with the segments in scan order, or from scan order in that of time."""
     return jnp.where(backwards.reshape(-1, *[1] * (x.ndim - 1)), jnp.flip(x, axis=2), x)

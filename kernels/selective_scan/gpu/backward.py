@@ -1,13 +1,14 @@
-"""The backward kernels: the chunks in the opposite order, each recomputed from the state before it.
+"""The backward kernels: they go through the chunks in reverse and recompute the states of each.
 
-With g the gradient of the state after a position, x = t u, w the gradient of C . h, and
-"through" what is left of the state before the position, exp(t A) h_before:
+Let g be the gradient of the state after a position, x = t u, w the gradient of C . h, and "through"
+the decayed state before the position, exp(t A) h_before. Then, at each position,
 
     g += w C        dC_n = sum_e w through + B_n sum_e w x
     q = g through   dB_n = sum_e g x        dx_e = sum_n g B
     g *= exp(t A)   dA += q t               dt_e = sum_n q A
 
-The recomputation keeps "through" rather than h: as h - x B it would cancel where decays are strong.
+The recomputation stores "through" rather than h, since h - x B would lose all digits under strong
+decays.
 """
 
 from math import log
@@ -38,16 +39,16 @@ def _backward_first(blocks: Blocks, refs: SimpleNamespace) -> Carry:
 def _backward_chunk(
     blocks: Blocks, refs: SimpleNamespace, use_softplus: bool, carry: Carry
 ) -> Carry:
-    """Compute the gradients.
+    """Compute the gradients at a chunk.
 
-    Inputs: lengths, u, delta, A2, B, C, D, bias, starts, dy and where given pauses, z with ungated,
-    dlast. Outputs: du, ddelta, dB, dC (sums over the block's channels), dA, dD, dbias (of the row)
-    and where given dz, dinitial. Scratch: states (chunk, planes, block, plane); t, x, w, dx, dt
+    Inputs: lengths, u, delta, A2, B, C, D, bias, starts, dy; optional: pauses, z with ungated,
+    dlast. Outputs: du, ddelta; dB and dC, summed over the block's channels; dA, dD and dbias of the
+    row; optional: dz, dinitial. Scratch: states (chunk, planes, block, plane); t, x, w, dx, dt
     (chunk, block).
     """
     chunk = Chunk(blocks, refs, blocks.chunks - 1 - refs.visit)
     at = chunk.place.states(blocks, chunk.visit)
-    h = blocks.load(refs.starts, at, blocks.state)  # long before it is needed
+    h = blocks.load(refs.starts, at, blocks.state)  # early, to hide the latency of the load
     u = jnp.where(chunk.mask, blocks.tile_of(refs.u), 0.0)
     raw, t = time_steps(blocks, refs, chunk, use_softplus, carry["bias"])
     dy = jnp.where(chunk.mask, blocks.tile_of(refs.dy), 0.0)
@@ -65,7 +66,7 @@ def _backward_chunk(
     refs.t[...] = with_pauses(blocks, refs, chunk, t)
     refs.x[...] = x
     refs.w[...] = w
-    refs.dt[0, : blocks.chunk] = jnp.sum(w * x, axis=1)  # free until ``_go_back``
+    refs.dt[0, : blocks.chunk] = jnp.sum(w * x, axis=1)  # this scratch is free until ``_go_back``
     blocks.sync()
 
     def keep(position: Array, through: Array, h: Array) -> None:
@@ -93,9 +94,9 @@ def _backward_chunk(
 def _go_back(
     blocks: Blocks, refs: SimpleNamespace, chunk: Chunk, carry: Carry
 ) -> tuple[Array, Array]:
-    """Walk the chunk's positions from the last visited to the first; return g and dA.
+    """Go through the chunk's valid positions in reverse scan order; return g and dA.
 
-    ``refs.states`` holds "through", and then the gradients g in its place.
+    ``refs.states`` holds "through" at first, and is overwritten by the gradients g.
     """
     A2 = carry["A2"]
 
@@ -132,10 +133,9 @@ def _arrives_first(blocks: Blocks, refs: SimpleNamespace) -> Carry:
 def _arrives_chunk(
     blocks: Blocks, refs: SimpleNamespace, use_softplus: bool, carry: Carry
 ) -> Carry:
-    """Compute the gradient of a row's initial state when nothing comes from after its last.
+    """Compute the gradient of a segment's initial state, with a gradient of 0 for its last state.
 
-    Inputs: lengths, delta, A2, C, bias, dy and where given pauses, z. Outputs: dinitial. Scratch:
-    t, w.
+    Inputs: lengths, delta, A2, C, bias, dy; optional: pauses, z. Output: dinitial. Scratch: t, w.
     """
     chunk = Chunk(blocks, refs, blocks.chunks - 1 - refs.visit)
     _, t = time_steps(blocks, refs, chunk, use_softplus, carry["bias"])

@@ -1,15 +1,15 @@
-"""How the Mosaic GPU kernels cut arrays into blocks, and which thread holds what.
+"""How the Mosaic GPU kernels cut arrays into blocks, and which thread holds which elements.
 
-Arrays have the axes G, B, L, E, N: G sets of parameters (the two directions of a layer, or mapped
-copies), B rows. One warpgroup works on one row, one set and a block of channels, and walks over
-time a chunk after the other; the chunks' inputs come into shared memory, ahead of the work where
-the plan says so.
+Arrays have the axes G, B, L, E, N, with G sets of parameters (the two directions of a layer, or
+mapped copies) and B rows. One warpgroup has one row, one set and a block of channels, and scans
+chunk after chunk of positions. A chunk's inputs are copied into shared memory, before they are
+needed if the plan says so.
 
-States are kept in planes, (N / S, E, S), so that a plane's block of channels covers the 128 threads
-once or twice: a thread has four neighbouring states of a channel in each plane. Loads and stores
-of states are then 16 bytes a thread and free of bank conflicts, and a sum over states is mostly
-inside a thread. Sums over channels would go across warps for every position; they are made for a
-chunk at a time, from shared memory, with each warp at positions of its own.
+States are stored in planes, (N / S, E, S), so that a plane's block of channels covers the 128
+threads once or twice, and each thread has four neighbouring states of a channel in each plane.
+Loads and stores of states then have 16 bytes per thread and no bank conflicts, and a sum over
+states is mostly inside a thread. Sums over channels would need all warps at every position. So they
+are computed for a whole chunk from shared memory, where each warp has positions of its own.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 
 # Before 0.11 a load must have an index, later it must have none.
 _ALL: tuple[Any, ...] = ((),) if jax.__version_info__ < (0, 11) else ()
-_VECTOR = 4  # neighbouring elements a thread: 16 bytes of float32
+_VECTOR = 4  # neighbouring elements of a thread: 16 bytes of float32
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class Blocks:
         rows: B.
         length: L.
         channels: E.
-        states: N, in planes of ``plane``, an even number of them.
-        block: channels a block: 32, 64 or 128.
-        chunk: positions a chunk; ``chunk * block`` is a multiple of 512.
+        states: N, an even number of planes.
+        block: channels of a block: 32, 64 or 128.
+        chunk: positions of a chunk; ``chunk * block`` is a multiple of 512.
         ahead: chunks in shared memory at a time.
-        reverse: for each direction whether it goes from the last position to the first; set g
-            belongs to direction ``g % len(reverse)``.
+        reverse: for each direction, whether it goes from the last position to the first; set g
+            has direction ``g % len(reverse)``.
         interpret: run the kernel as plain JAX, on any machine.
     """
 
@@ -59,17 +59,17 @@ class Blocks:
 
     @property
     def chunks(self) -> int:
-        """Chunks of time."""
+        """The number of chunks of a row."""
         return pl.cdiv(self.length, self.chunk)
 
     @property
     def channel_blocks(self) -> int:
-        """Blocks of channels."""
+        """The number of blocks of channels."""
         return pl.cdiv(self.channels, self.block)
 
     @property
     def programs(self) -> int:
-        """Programs of a launch."""
+        """The number of programs of the launch."""
         return self.rows * self.sets * self.channel_blocks
 
     @property
@@ -79,7 +79,7 @@ class Blocks:
 
     @property
     def planes(self) -> int:
-        """Planes of states."""
+        """The number of planes."""
         return self.states // self.plane
 
     @property
@@ -89,12 +89,12 @@ class Blocks:
 
     @property
     def column_shape(self) -> tuple[int, int]:
-        """The shape of one value a state."""
+        """The shape of one value per state."""
         return self.planes, self.plane
 
     @property
     def tile_shape(self) -> tuple[int, int]:
-        """The shape of one value a position of a chunk and channel of a block."""
+        """The shape of one value per position of a chunk and channel of a block."""
         return self.chunk, self.block
 
     @cached_property
@@ -104,29 +104,32 @@ class Blocks:
 
     @cached_property
     def row(self) -> Any:
-        """Their rows: one value a channel."""
+        """The layout of one value per channel, (block,), that broadcasts to the states'."""
         return self.state.reduce((0, 2))
 
     @cached_property
     def column(self) -> Any:
-        """Their columns: one value a state, (planes, plane)."""
+        """The layout of one value per state, (planes, plane), that broadcasts to the states'."""
         return self.state.reduce((1,))
 
     @cached_property
     def stack(self) -> Any:
-        """The layout of (chunk, planes, channels, plane) arrays: each warp at its own positions."""
+        """The layout of (chunk, planes, channels, plane), in which each warp has own positions."""
         planes, rows = self._stacked
         tiling = plgpu.Tiling(((4, planes, rows, self.plane), (_VECTOR,)))
         return plgpu.Layout.TILED(tiling, warp_dims=(-5,), lane_dims=(-4, -3, -2), vector_dim=-1)
 
     @cached_property
     def columns(self) -> Any:
-        """Their columns at every position: (chunk, planes, plane)."""
+        """The layout of one value per position and state, (chunk, planes, plane), as in a stack."""
         return self.stack.reduce((2,))
 
     @property
     def _stacked(self) -> tuple[int, int]:
-        """Planes and channels that a warp covers in a stack; few channels are soon summed over."""
+        """The planes and channels that a warp covers in a stack.
+
+        With few channels, the sum over them needs few exchanges between threads.
+        """
         planes = 2 if self.planes % 4 else 4
         return planes, 32 * _VECTOR // self.plane // planes
 
@@ -137,41 +140,41 @@ class Blocks:
 
     @cached_property
     def channel(self) -> Any:
-        """One value a channel, as the tiles have it."""
+        """The layout of one value per channel that broadcasts to the tiles'."""
         return self.tile.reduce((0,))
 
     @cached_property
     def position(self) -> Any:
-        """One value a position, as the tiles have it."""
+        """The layout of one value per position that broadcasts to the tiles'."""
         return self.tile.reduce((1,))
 
     def place(self, x: Array, layout: Any) -> Array:
-        """Return ``x`` in a layout; of a part of shared memory, read that way."""
+        """Return ``x`` in a layout; an array just read from shared memory is loaded in it."""
         return x if self.interpret else plgpu.layout_cast(x, layout)
 
     def load(self, ref: Any, at: tuple[Any, ...], layout: Any) -> Array:
-        """Return a part of an array in the GPU's memory."""
-        # "optimized" is about bank conflicts, which only shared memory has.
+        """Return a part of an array in the GPU's memory, in a layout."""
+        # "optimized" avoids bank conflicts, which only shared memory has.
         if self.interpret:
             return ref[at]
         return plgpu.load(ref.at[at], *_ALL, layout=layout, optimized=False)
 
     def over_states(self, ref: Any) -> Array:
-        """Return (planes, block, plane) from a reference to one value a channel."""
+        """Return (planes, block, plane) from a reference to one value per channel."""
         x_E = self.place(ref[...], self.row)
         return self.place(lax.broadcast_in_dim(x_E, self.state_shape, (1,)), self.state)
 
     def over_channels(self, ref: Any) -> Array:
-        """Return (planes, block, plane) from a reference to one value a state."""
+        """Return (planes, block, plane) from a reference to one value per state."""
         x_PxS = self.place(ref[...], self.column)
         return self.place(lax.broadcast_in_dim(x_PxS, self.state_shape, (0, 2)), self.state)
 
     def sum_over_states(self, x: Array) -> Array:
-        """Return one value a channel from (planes, block, plane)."""
+        """Return one value per channel, the sum of (planes, block, plane) over the states."""
         return jnp.sum(jnp.sum(x, axis=0), axis=1)
 
     def sum_over_channels(self, weights: Any, states: Any) -> Array:
-        """Return (chunk, planes, plane): sums of weights times states over the block's channels.
+        """Return the sum of weights times states over the block's channels, (chunk, planes, plane).
 
         Args:
             weights: reference to (chunk, block).
@@ -188,7 +191,7 @@ class Blocks:
         return jnp.sum(total, axis=2)
 
     def in_states(self, weights: Any, states: Any) -> Array:
-        """Return (chunk, planes, plane), as ``sum_over_channels``: weights times states.
+        """Return weights times states, (chunk, planes, plane), in ``sum_over_channels``' layout.
 
         Args:
             weights: reference to (chunk,).
@@ -200,10 +203,10 @@ class Blocks:
         return weight * self.place(states[...], self.columns)
 
     def in_float32(self, refs: SimpleNamespace) -> SimpleNamespace:
-        """Return refs with B and C in float32, where they are not by way of scratch.
+        """Return refs with B and C in float32; those of other dtypes are converted into scratch.
 
-        Once a chunk: every thread would convert every value that it reads, at every position. A
-        ``sync`` is due before they are read.
+        This is done once per chunk; otherwise every thread would convert every value that it reads,
+        at every position. The caller must ``sync`` before it reads them.
         """
         wide = {}
         for name in ("B", "C"):
@@ -214,11 +217,11 @@ class Blocks:
         return SimpleNamespace(**(vars(refs) | wide))
 
     def over_chunk(self, x_E: Array) -> Array:
-        """Return (chunk, block) from one value a channel, in ``channel`` layout."""
+        """Return (chunk, block) from one value per channel, in ``channel`` layout."""
         return self.place(lax.broadcast_in_dim(x_E, self.tile_shape, (1,)), self.tile)
 
     def over_block(self, x_K: Array) -> Array:
-        """Return (chunk, block) from one value a position, in ``position`` layout."""
+        """Return (chunk, block) from one value per position, in ``position`` layout."""
         return self.place(lax.broadcast_in_dim(x_K, self.tile_shape, (0,)), self.tile)
 
     def no_states(self) -> Array:
@@ -230,19 +233,20 @@ class Blocks:
         return self.place(jnp.zeros(self.tile_shape, jnp.float32), self.tile)
 
     def tile_of(self, ref: Any) -> Array:
-        """Return a (chunk, block) reference's content in float32."""
+        """Return the content of a (chunk, block) reference in float32."""
         return self.place(ref[...], self.tile).astype(jnp.float32)
 
     def sync(self) -> None:
-        """Wait for all threads: what was written to shared memory may be read, and vice versa.
+        """Wait for all threads, so that each may read what others wrote to shared memory.
 
-        Not needed where a thread reads back only what it wrote itself.
+        It also lets what all have read be overwritten. It is not needed if each thread reads only
+        what it wrote itself.
         """
         if not self.interpret:
             plgpu.commit_smem()
 
     def mask(self, positions: Array, place: "Place") -> Array:
-        """Return which of a tile's elements are there: (chunk, block)."""
+        """Return which elements of a tile are valid positions and existing channels."""
         shape = self.tile_shape
         if self.interpret:
             at = [lax.broadcasted_iota(jnp.int32, shape, axis) for axis in (0, 1)]
@@ -255,7 +259,7 @@ class Blocks:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a program is: its set, row and block of channels."""
+    """The set, row and block of channels of a program, and whether it scans backwards."""
 
     set: Array
     row: Array
@@ -264,9 +268,10 @@ class Place:
 
     @classmethod
     def of(cls, blocks: Blocks, program: Array) -> "Place":
-        """Decode a program's number: blocks of channels fastest, then sets, then rows.
+        """Decode a program's number: blocks of channels vary fastest, then sets, then rows.
 
-        The sets of one row are neighbours, so that what they share is read from memory once.
+        The sets of one row are neighbours, so that arrays that they share are read from memory
+        once.
         """
         sets, channel_blocks = jnp.int32(blocks.sets), jnp.int32(blocks.channel_blocks)
         program, channel = lax.div(program, channel_blocks), lax.rem(program, channel_blocks)
@@ -281,29 +286,29 @@ class Place:
         return pl.ds(self.channel * blocks.block, blocks.block)
 
     def states(self, blocks: Blocks, *chunk: Array) -> tuple[Any, ...]:
-        """Return the place in an array (G, B, planes, E, plane), or one with chunks after B."""
+        """Return the index in an array (G, B, planes, E, plane), or one with chunks after B."""
         return self.set, self.row, *chunk, slice(None), self.channels(blocks)
 
     def chunk_at(self, blocks: Blocks, visit: Array) -> Array:
-        """Return which chunk of time is the ``visit``-th on the way."""
+        """Return which chunk of positions is the ``visit``-th in scan order."""
         return flipped(self.backwards, visit, jnp.int32(blocks.chunks))
 
 
 def flipped(backwards: bool | Array, k: Array, count: Array) -> Array:
-    """Return ``k``, counted from the end where the way goes backwards."""
+    """Return ``k``, counted from the end if the scan goes backwards."""
     if isinstance(backwards, bool):
         return count - 1 - k if backwards else k
     return lax.select(backwards, count - 1 - k, k)
 
 
 def plane_for(block: int) -> int:
-    """Return how many states a plane has, so that a block of channels covers 128 threads."""
+    """Return how many states a plane has, so that a block of channels covers all 128 threads."""
     return max(8, 128 * _VECTOR // block)
 
 
 def _layout(columns: int, planes: tuple[int, ...] = ()) -> Any:
-    """Return the layout of a block with so many columns, and planes (see above)."""
-    groups = 1  # threads on one row
+    """Return the layout of a block with so many columns, and planes, if given."""
+    groups = 1  # threads that share a row
     while groups < 32 and columns % (2 * groups * _VECTOR) == 0:
         groups *= 2
     rows, width = 32 // groups, groups * _VECTOR

@@ -1,6 +1,6 @@
-"""The forward kernels: over one row and block of channels, a chunk of time after the other.
+"""The forward kernels: each program scans one row and block of channels, chunk after chunk.
 
-The recurrence runs in base 2 (the hardware's exponential): decays are exp2(t A2), A2 = A log2(e).
+Decays are computed as exp2(t A2) with A2 = A log2(e), since the hardware's exponential has base 2.
 """
 
 from types import SimpleNamespace
@@ -16,7 +16,7 @@ from selective_scan.gpu.kernel import Carry, Kernel
 
 
 class Chunk:
-    """Where a program is in time and channels, and how many positions of its chunk are visited."""
+    """A program's chunk: where it lies, and which of its positions are valid."""
 
     def __init__(self, blocks: Blocks, refs: SimpleNamespace, visit: Array):
         self.place = place = Place.of(blocks, refs.program)
@@ -26,21 +26,21 @@ class Chunk:
         self.mask = blocks.mask(self.positions, place)
 
     def position(self, k: Array) -> Array:
-        """Return which position of the chunk is the ``k``-th on the way."""
+        """Return which position of the chunk is the ``k``-th in scan order."""
         return flipped(self.place.backwards, k, self.positions)
 
 
 def time_steps(
     blocks: Blocks, refs: SimpleNamespace, chunk: Chunk, use_softplus: bool, bias_E: Array
 ) -> tuple[Array, Array]:
-    """Return delta + bias and the time steps, (chunk, block); steps are 0 where nothing is."""
+    """Return delta + bias and the time steps, (chunk, block), which are 0 at invalid positions."""
     raw = blocks.tile_of(refs.delta) + blocks.over_chunk(bias_E)
     steps = softplus_by(exp_in_base_2, raw) if use_softplus else raw
     return raw, jnp.where(chunk.mask, steps, 0.0)
 
 
 def with_pauses(blocks: Blocks, refs: SimpleNamespace, chunk: Chunk, t: Array) -> Array:
-    """Return by how much time each position decays the state before it, (chunk, block)."""
+    """Return the times by which the state decays, (chunk, block): time steps plus any pauses."""
     if not hasattr(refs, "pauses"):
         return t
     at = (chunk.place.set, chunk.place.row, pl.ds(chunk.first, blocks.chunk))
@@ -48,17 +48,18 @@ def with_pauses(blocks: Blocks, refs: SimpleNamespace, chunk: Chunk, t: Array) -
 
 
 def sigmoid(x: Array) -> Array:
-    """Return 1 / (1 + exp(-x)); the compiler's division is the hardware's reciprocal."""
+    """Return 1 / (1 + exp(-x)); the compiler's division uses the hardware's reciprocal."""
     return 1 / (1 + exp_in_base_2(-x))
 
 
 def visit_chunk(
     blocks: Blocks, refs: SimpleNamespace, chunk: Chunk, A2: Array, h: Array, after: Any
 ) -> Array:
-    """Run the recurrence over the chunk's positions; return the state after them.
+    """Run the recurrence over the chunk's valid positions; return the state after them.
 
-    ``refs.t`` holds the time steps with the pauses, and ``refs.x`` t u. ``after(position, through,
-    h)`` is called with every state (planes, block, plane), and what is left of the one before it.
+    ``refs.t`` holds the time steps with the pauses, and ``refs.x`` the products t u.
+    ``after(position, through, h)`` is called after every position with the decayed state before it
+    and the state after it, both (planes, block, plane).
     """
 
     def step(k: Array, h: Array) -> Array:
@@ -73,7 +74,10 @@ def visit_chunk(
 
 
 def parameters(blocks: Blocks, refs: SimpleNamespace, *names: str) -> Carry:
-    """Return a program's part of A2, and of bias or D by name, to be carried: read only once."""
+    """Return a program's part of A2, and of the named ones of bias and D.
+
+    They are part of the carry, so that they are read only once.
+    """
     place = Place.of(blocks, refs.program)
     channels = place.channels(blocks)
     A2 = blocks.load(refs.A2, (place.set, slice(None), channels), blocks.state)
@@ -84,7 +88,7 @@ def parameters(blocks: Blocks, refs: SimpleNamespace, *names: str) -> Carry:
 
 
 def start(blocks: Blocks, refs: SimpleNamespace, name: str) -> Array:
-    """Return the state that a row starts with, by the name of its array; zeros without one."""
+    """Return a program's part of the named array of states, or zeros if there is no such array."""
     if not hasattr(refs, name):
         return blocks.no_states()
     place = Place.of(blocks, refs.program)
@@ -98,10 +102,10 @@ def _forward_first(blocks: Blocks, refs: SimpleNamespace) -> Carry:
 def _forward_chunk(
     blocks: Blocks, refs: SimpleNamespace, use_softplus: bool, carry: Carry
 ) -> Carry:
-    """Compute y, the last state and, for the gradient, the state before each chunk and y ungated.
+    """Compute y at a chunk and, for the gradient, the state before the chunk and y before the gate.
 
-    Inputs: lengths, u, delta, A2, B, C, D, bias and where given pauses, z, initial. Outputs: y and
-    where asked for last, starts, ungated. Scratch: t, x, read (chunk, block).
+    Inputs: lengths, u, delta, A2, B, C, D, bias; optional: pauses, z, initial. Outputs: y;
+    optional: last, starts, ungated. Scratch: t, x, read (chunk, block).
     """
     chunk = Chunk(blocks, refs, refs.visit)
     u = jnp.where(chunk.mask, blocks.tile_of(refs.u), 0.0)
@@ -141,10 +145,9 @@ def _ends_first(blocks: Blocks, refs: SimpleNamespace) -> Carry:
 
 
 def _ends_chunk(blocks: Blocks, refs: SimpleNamespace, use_softplus: bool, carry: Carry) -> Carry:
-    """Compute the state after a row that starts from 0, and the sum of time steps and pauses.
+    """Compute the state in which a segment ends from 0, and the sum of its time steps and pauses.
 
-    Inputs: lengths, u, delta, A2, B, bias and where given pauses. Outputs: last, total. Scratch: t,
-    x.
+    Inputs: lengths, u, delta, A2, B, bias; optional: pauses. Outputs: last, total. Scratch: t, x.
     """
     chunk = Chunk(blocks, refs, refs.visit)
     _, t = time_steps(blocks, refs, chunk, use_softplus, carry["bias"])
@@ -154,8 +157,8 @@ def _ends_chunk(blocks: Blocks, refs: SimpleNamespace, use_softplus: bool, carry
     refs.x[...] = jnp.where(chunk.mask, t * blocks.tile_of(refs.u), 0.0)
     blocks.sync()
     h = visit_chunk(blocks, refs, chunk, carry["A2"], carry["h"], lambda *_: None)
-    # Nothing may read the chunk's inputs after this: no output is stored from shared memory here,
-    # so nothing else holds back the next chunk's copy.
+    # All threads must be done with the chunk's inputs here: this kernel stores no output from
+    # shared memory, so nothing else delays the copy of the next chunk over them.
     blocks.sync()
     return carry | {"h": h, "total": carry["total"] + decayed}
 

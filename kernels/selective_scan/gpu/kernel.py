@@ -1,4 +1,4 @@
-"""What a Mosaic GPU kernel is, and how it is launched: compiled, or interpreted on any machine."""
+"""The description of a Mosaic GPU kernel, and its launch: compiled, or interpreted anywhere."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,27 +16,30 @@ from selective_scan.platforms import lowered_later
 
 Carry = dict[str, Array]
 
-# Lane is what has run on a GPU. Warpgroup, JAX's default since 0.11, is for a JAX that has no Lane
-# any more; JAX 0.12 makes the same kernel by it, in barriers, exponentials, products and stores.
+# The kernels have run on a GPU with Lane semantics. Warpgroup, JAX's default since 0.11, is for a
+# JAX without Lane; with it JAX 0.12 emits as many barriers, exponentials, products and stores.
 _WARPGROUP = plgpu.LoweringSemantics.Warpgroup
 _LOWERING = getattr(plgpu.LoweringSemantics, "Lane", _WARPGROUP)
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """What one program does: before its first chunk of time, at each, and after its last.
+    """What one program does: before its first chunk of positions, at each, and after its last.
 
-    ``refs`` has the arrays by name (those with a block: the part in shared memory, at chunks only),
-    the scratch, ``program`` and at chunks ``visit``. What is carried is float32, in registers.
+    The functions get ``refs``, which has the arrays and the scratch by name, the number of the
+    program as ``program``, and at a chunk the chunk's place in the loop as ``visit``. An array with
+    a block is there at chunks only, as the part in shared memory. The carry is in registers, in
+    float32.
 
     Attributes:
         name: the launch's name, for profilers.
-        states: names of what is carried a state element, (planes, block, plane).
-        tiles: likewise, (chunk, block): sums over chunks, which ``last`` sums over their positions.
-        channels: likewise, (block,).
-        first: from (blocks, refs) to the carry.
-        chunk: from (blocks, refs, softplus, carry) to the next carry.
-        last: from (blocks, refs, carry), writes what is left.
+        states: names of carried arrays (planes, block, plane).
+        tiles: names of carried arrays (chunk, block): sums over chunks, which ``last`` sums over
+            positions.
+        channels: names of carried arrays (block,).
+        first: from (blocks, refs), returns the first carry.
+        chunk: from (blocks, refs, softplus, carry), returns the next carry.
+        last: from (blocks, refs, carry), writes the results of the whole row.
     """
 
     name: str
@@ -50,18 +53,18 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Block:
-    """Which part of an array a program has in shared memory while it is at a chunk of time.
+    """Which part of an array a program has in shared memory at a chunk.
 
     Attributes:
-        shape: the part's shape; ``None`` for axes of which it is at one place.
-        index: from (program, visit) to the part's place, in units of ``shape``.
+        shape: the part's shape; ``None`` removes an axis, at one index of it.
+        index: from (program, visit), returns the index of the part, in units of ``shape``.
     """
 
     shape: tuple[int | None, ...]
     index: Callable[[Array, Array], tuple[Any, ...]]
 
 
-# A kernel's array with its block; without one it stays in the GPU's memory.
+# An array of a kernel with its block; an array without a block stays in the GPU's memory.
 Input = tuple[Array, Block | None]
 Output = tuple[jax.ShapeDtypeStruct, Block | None]
 
@@ -71,9 +74,9 @@ def in_time(blocks: Blocks, sets: int, *, states: bool = False, from_end: bool =
 
     Args:
         blocks: the launch's sizes.
-        sets: how many sets the array has; one is shared by ``blocks.sets // sets``.
-        states: the array is (sets, B, L, planes, plane), without channels.
-        from_end: the gradient visits the chunks in the opposite order.
+        sets: how many sets the array has; each is for ``blocks.sets // sets`` sets of the launch.
+        states: whether the array is (sets, B, L, planes, plane), without channels.
+        from_end: whether the kernel goes through the chunks in reverse, as the gradient does.
     """
 
     def index(program: Array, visit: Array) -> tuple[Any, ...]:
@@ -88,7 +91,7 @@ def in_time(blocks: Blocks, sets: int, *, states: bool = False, from_end: bool =
 
 
 def partial_in_time(blocks: Blocks) -> Block:
-    """Return the block of a gradient's partial sums, (channel blocks G, B, L, planes, plane)."""
+    """Return the block of a gradient's partial sums, (channel blocks x G, B, L, planes, plane)."""
 
     def index(program: Array, visit: Array) -> tuple[Any, ...]:
         place = Place.of(blocks, program)
@@ -107,9 +110,10 @@ def launch(
     outputs: dict[str, Output],
     scratch: dict[str, tuple[int, ...]],
 ) -> dict[str, Array]:
-    """Run a kernel for each row, set and block of channels, over all chunks of time.
+    """Run a kernel for each row, set and block of channels, over all chunks; return its outputs.
 
-    Scratch is float32 in shared memory, for one chunk: what lasts is carried.
+    Scratch is float32 in shared memory, and its content does not outlive a chunk; only the carry
+    does.
     """
     specs = {name: block for name, (_, block) in (inputs | outputs).items()}
     shapes = [shape for shape, _ in outputs.values()]
@@ -140,8 +144,8 @@ def _compiled(
 
         def spec(name: str) -> pl.BlockSpec:
             block = moving[name]
-            # Tiles of one position leave memory as it is. Left to itself, Warpgroup lowering takes
-            # tiles of eight, and a row would have to be whole tiles.
+            # Tiles of one position keep the layout of the memory. By default Warpgroup lowering
+            # takes tiles of eight positions, of which a row would have to be a multiple.
             tiling: Callable[..., Any] = plgpu.TilingTransform  # abstract by its types in JAX 0.12
             tile = tiling((1, block.shape[-1] or 1))
             return plgpu.BlockSpec(
@@ -172,10 +176,10 @@ def _compiled(
         grid=(blocks.programs,),
         grid_names=("program",),
         compiler_params=plgpu.CompilerParams(
-            # The kernels have a ``sync`` between what one thread writes to shared memory and what
-            # another reads, a few for a chunk; automatic ones would be two for every store.
+            # The kernels ``sync`` a few times per chunk, between writes of one thread to shared
+            # memory and reads of another. Automatic barriers would be two for every store.
             unsafe_no_auto_barriers=True,
-            approx_math=True,  # the hardware's exp2, 2 ulp; nothing else in here is approximate
+            approx_math=True,  # the hardware's exp2, to 2 ulp; no other function is approximate
             lowering_semantics=_LOWERING,
         ),
         kernel_name=kernel.name,
@@ -190,7 +194,7 @@ def _interpreted(
     shapes: list[jax.ShapeDtypeStruct],
     scratch: dict[str, tuple[int, ...]],
 ) -> Callable[..., list[Array]]:
-    """Return the kernel with a grid over chunks too; the carry is in memory between them."""
+    """Return the kernel with the chunks as a second axis of the grid, and the carry in memory."""
 
     def program(*refs: Any) -> None:
         named = dict(zip([*specs, *scratch], refs, strict=False))

@@ -1,4 +1,4 @@
-"""The launches of a forward and a backward pass, and what flows between them."""
+"""The launches of the forward and the backward pass, and the residuals between them."""
 
 import dataclasses
 
@@ -14,10 +14,14 @@ Arrays = dict[str, Array]
 
 
 def run_forward(inputs: ScanInputs, options: Options, *, gradient: bool) -> Arrays:
-    """Return y (G, B, L, E), where wanted last (G, B, E, N), and what the gradient needs."""
+    """Return y (G, B, L, E), with ``options.last`` the states last (G, B, E, N), and residuals.
+
+    With ``gradient`` there are "starts" and, if there is a gate, "ungated"; "total" is there if the
+    rows are cut into segments.
+    """
     cut = Cut(inputs, options, ahead=2)
     kept: Arrays = {}
-    initial = cut.initial()
+    initial = None if inputs.initial_state is None else cut.state_array(inputs.initial_state)
     shared = cut.shared("u", "delta", "A2", "B", "bias")
     if cut.segments > 1:
         ends = cut.run(
@@ -52,8 +56,12 @@ def run_forward(inputs: ScanInputs, options: Options, *, gradient: bool) -> Arra
 def run_backward(
     inputs: ScanInputs, kept: Arrays, dy: Array, dlast: Array | None, options: Options
 ) -> Arrays:
-    """Return the gradients by argument, with the axis G; sums over rows where it has none."""
-    # Under ``jax.vmap`` there may be more sets here than in the forward pass, whose segments stay.
+    """Return the gradients by argument, with the axis G.
+
+    Those of arguments without a batch axis are summed over rows.
+    """
+    # Under ``jax.vmap`` there may be more sets here than in the forward pass. The segments must be
+    # those of the residuals all the same.
     segments = kept["starts"].shape[1] // inputs.u.shape[1]
     options = dataclasses.replace(options, segments=segments)
     cut = Cut(inputs, options, beside=(dy, dlast, *kept.values()))

@@ -1,4 +1,4 @@
-"""Which block sizes a launch takes: a small table by states, and the rule for long rows."""
+"""The block sizes of a launch: a small table by the number of states, and a rule for long rows."""
 
 from typing import NamedTuple
 
@@ -6,15 +6,15 @@ from jax.experimental import pallas as pl
 
 
 class Plan(NamedTuple):
-    """How a launch is cut up.
+    """The block sizes of a launch.
 
     Attributes:
-        block: channels a program: 32, 64 or 128.
-        chunk: positions a chunk, at most ``block``; ``chunk * block`` is a multiple of 512. In the
-            forward kernel their inputs are in shared memory at a time, in the backward kernel also
-            one state for each of them. A state is kept between chunks.
-        ahead: chunks whose inputs the backward kernel has in shared memory at a time: 2 hides
-            the copies, 1 may leave room for one program more on the same multiprocessor.
+        block: channels of a program: 32, 64 or 128.
+        chunk: positions of a chunk, at most ``block``; ``chunk * block`` is a multiple of 512. The
+            inputs of a chunk are in shared memory together, in the backward kernel with one state
+            per position. For the gradient, the states between chunks are stored.
+        ahead: the number of chunks whose inputs the backward kernel has in shared memory at a time:
+            2 hides the copies, 1 may leave room for one more program on the same multiprocessor.
     """
 
     block: int
@@ -22,8 +22,8 @@ class Plan(NamedTuple):
     ahead: int
 
 
-# By the largest number of states that a line is for; more states are run in parts.
-# ``benchmarks/tune_scans.py`` measures the choices on a GPU and prints the lines.
+# The key is the largest number of states that a plan is for; more states are run in parts.
+# ``benchmarks/tune_scans.py`` measures the possible plans on a GPU and prints these lines.
 PLANS: dict[int, Plan] = {
     16: Plan(block=64, chunk=8, ahead=1),
     32: Plan(block=64, chunk=8, ahead=2),
@@ -31,20 +31,20 @@ PLANS: dict[int, Plan] = {
 }
 MOST_STATES = max(PLANS)
 
-# Programs that fill a GPU: two for each of the 132 multiprocessors of an H100 or H200.
+# So many programs fill a GPU: two for each of the 132 multiprocessors of an H100 or H200.
 _FULL = 264
 
 
 def plan_for(states: int) -> Plan:
-    """Return the table's plan for so many states, at most ``MOST_STATES``."""
+    """Return the table's plan for a number of states, at most ``MOST_STATES``."""
     return next(plan for most, plan in PLANS.items() if states <= most)
 
 
 def segments_for(programs: int, length: int, chunk: int) -> int:
-    """Return into how many parts of time rows are cut.
+    """Return into how many segments of time each row is cut.
 
-    Parts run side by side, at the price of a second pass over the recurrence; that pays only where
-    whole rows leave more than half of the GPU idle.
+    Segments run in parallel, at the price of a second pass over the recurrence. That pays only if
+    whole rows would leave more than half of the GPU idle.
     """
     if 2 * programs > _FULL // 2:
         return 1

@@ -1,4 +1,4 @@
-"""Which scan was measured to be the fastest, by kind of device: one JSON file each, lying here."""
+"""The fastest scan as measured, from one JSON file in this folder for each kind of device."""
 
 import json
 from collections.abc import Collection
@@ -7,18 +7,24 @@ from importlib.resources import files
 from math import log, prod
 from typing import Any
 
-# Kinds of device that were not measured go by one that was.
+# The kind whose measurements stand for a platform's kinds of device that were not measured.
 _OTHERS = {"cuda": "NVIDIA H200"}
-_SLOWER = 1.1  # times the fastest: as good as that, so memory decides
+_SLOWER = 1.1  # scans up to so many times as slow as the fastest count as equal; memory decides
 
 
 def fastest(platform: str, kind: str, size: tuple[int, ...], able: Collection[str]) -> str:
-    """Return the scan to take, by the times with the backward pass at the nearest measured size.
+    """Return the best scan at the measured size nearest to this one.
 
-    Among those of ``able`` that take at most a tenth longer than the fastest it is the one with
-    least memory. Sizes, B, L, E, N, are near whose lengths, and numbers of state elements at a
-    position, differ by a small factor. A kind of device, as JAX names it, that has no file goes by
-    the H200's on the platform "cuda", and by the CPU's elsewhere.
+    Among the scans of ``able`` that take at most a tenth longer than the fastest of them, with the
+    backward pass, that is the one with the least memory. The distance of two sizes is measured by
+    the ratio of their lengths and that of their state elements per position.
+
+    Args:
+        platform: JAX's name of the platform, such as "cuda".
+        kind: JAX's name of the kind of device. If there is no file for it, the H200's is taken for
+            "cuda", and the CPU's elsewhere.
+        size: B, L, E, N.
+        able: names of the scans to choose from.
     """
     sizes = _sizes(kind) or _sizes(_OTHERS.get(platform, "cpu"))
 

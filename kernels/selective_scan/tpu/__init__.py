@@ -1,7 +1,8 @@
-"""The whole scan as one Pallas kernel for TPUs: nothing of size (B, L, E, N) leaves the chip.
+"""The whole scan as one Pallas kernel for TPUs: no array of size (B, L, E, N) is in HBM.
 
-The forward kernel keeps the state before every chunk of time, (B, L / chunk, N, E), when there is
-a gradient to come; the backward kernel recomputes a chunk's states from it in VMEM.
+If there is a gradient to compute, the forward kernel stores the state before every chunk of
+positions, (B, L / chunk, N, E), and the backward kernel recomputes a chunk's states from it in
+VMEM.
 """
 
 from functools import partial
@@ -15,7 +16,7 @@ from selective_scan.missing_derivatives import first_derivatives_only, no_forwar
 from selective_scan.tpu.backward import run_backward
 from selective_scan.tpu.forward import run_forward
 
-_MOST_STATES = 256  # of a launch: more do not fit in VMEM on every TPU
+_MOST_STATES = 256  # of a launch; more would not fit into the VMEM of every TPU
 
 
 def scan(
@@ -26,14 +27,17 @@ def scan(
     last: bool = True,
     interpret: bool = False,
 ) -> tuple[Array, Array]:
-    """Run the scan; see ``selective_scan``.
+    """Run the scan; see ``arguments.Scan``.
 
     Args:
-        inputs: float32 or bfloat16; time steps, decays and states are float32 in any case.
-        softplus: whether softplus makes the time steps.
-        reverse: whether positions are visited from the last to the first.
-        last: ignored; the last state is always there.
+        inputs: float32 or bfloat16 arrays; time steps, decays and states are float32 in any case.
+        softplus: whether to apply softplus to the time steps.
+        reverse: whether to scan from the last position to the first.
+        last: ignored; the last state is always computed.
         interpret: run on any backend, slowly.
+
+    Raises:
+        TypeError: forward-mode or second derivatives are taken.
     """
     if inputs.A.shape[1] > _MOST_STATES:
         parts = in_parts(partial(scan, interpret=interpret), _MOST_STATES)

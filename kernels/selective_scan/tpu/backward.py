@@ -1,4 +1,4 @@
-"""The gradient kernel for TPUs: recomputes a chunk's states in VMEM, then walks back over it."""
+"""The backward kernel for TPUs: it recomputes a chunk's states in VMEM, then goes back over it."""
 
 from math import log
 
@@ -25,7 +25,7 @@ def run_backward(
 
     Args:
         inputs: the scan's inputs.
-        starts: the state before each chunk, (B, chunks, N, E), of ``run_forward``.
+        starts: the state before each chunk, (B, chunks, N, E), as ``run_forward`` returns it.
         dy_BxLxE: gradient of y.
         dlast_BxExN: gradient of the last state.
         softplus: as in ``run_forward``.
@@ -70,7 +70,7 @@ def run_backward(
 
 
 def _summed(inputs: ScanInputs, grads: dict[str, Array]) -> ScanInputs:
-    """Add up what rows and blocks of channels have for themselves, in a fixed order."""
+    """Sum the gradients over rows and blocks of channels, in a fixed order."""
     return ScanInputs(
         u=grads["du"],
         delta=grads["ddelta"],
@@ -121,7 +121,7 @@ def _kernel(launch: Launch, refs: Refs) -> None:
 
 
 def _recompute(launch: Launch, refs: Refs, chunk: Chunk) -> None:
-    """Fill the states before every visited position, and C . h where a gate asks for it."""
+    """Compute the states before every valid position and, if there is a gate, C . h."""
     A_NxE, B_NxW, C_NxW = chunk.inside("A"), chunk.states("B"), chunk.states("C")
 
     def visit(position: Array, h_NxE: Array) -> Array:
@@ -138,7 +138,7 @@ def _recompute(launch: Launch, refs: Refs, chunk: Chunk) -> None:
 
 
 def _walk_back(launch: Launch, refs: Refs, chunk: Chunk) -> None:
-    """Carry the gradient of the state against the order of visits, and collect all others."""
+    """Carry the gradient of the state in reverse scan order, and collect all other gradients."""
     A_NxE, B_NxW, C_NxW = chunk.inside("A"), chunk.states("B"), chunk.states("C")
 
     def visit(position: Array, carry: tuple[Array, ...]) -> tuple[Array, ...]:
@@ -177,7 +177,7 @@ def _write_gradients(
     t_KxE: Array,
     dread_KxE: Array,
 ) -> None:
-    """Turn what the loops collected at each position into the gradients of the inputs."""
+    """Compute the gradients of the inputs from what the loops collected at each position."""
     into_KxE = chunk.collected("into")
     du_KxE, ddelta_KxE = into_KxE * t_KxE, into_KxE * u_KxE + log(2) * chunk.collected("rate")
     if launch.softplus:

@@ -1,11 +1,10 @@
 """How the TPU kernels cut a scan into blocks, and the one place that calls Pallas.
 
-A program has one row, a block of channels and a chunk of time; channels are lanes and states are
-sublanes. Blocks may reach beyond the arrays, in time and in channels: what they read there is
-masked and what they write there is dropped, so no array is padded.
+A program has one row, a block of channels and a chunk of positions; channels are lanes and states
+are sublanes. Blocks may reach past the ends of the arrays, in positions and in channels: values
+read there are masked and values written there are dropped, so no array is padded.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -16,34 +15,33 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from selective_scan.arguments import ScanInputs, pauses
+from selective_scan.elementwise import LOG2_E
 
-# exp(t A) = exp2(t (A log2 e)): a TPU raises 2 to a power, so the factor goes into A, once.
-LOG2_E = math.log2(math.e)
 LANES = 128
-GROUP = 8  # the sublanes of a register: positions of one turn of a loop
-# Wide blocks share what is done once a position for all channels, above all turning B and C from
-# lanes to sublanes; a state of 16 registers (of 64) is about as wide as still pays.
+GROUP = 8  # the sublanes of a register: so many positions are one iteration of a loop
+# In a wide block, work that is done once per position serves more channels; most of that work is
+# moving B and C from lanes to sublanes. Beyond a state of 16 of the 64 registers, little is gained.
 _MOST_CHANNELS = 512
 _MOST_STATE_REGISTERS = 16
 _MOST_POSITIONS = 128  # of a chunk
-_MOST_CHUNK_BYTES = 4 * 2**20  # the states of a chunk, which the gradient holds in VMEM
+_MOST_CHUNK_BYTES = 4 * 2**20  # of a chunk's states, which the backward kernel holds in VMEM
 
 Refs = dict[str, Any]
 
 
 class Launch(NamedTuple):
-    """The sizes of a scan and how it is cut.
+    """The sizes of a scan, its blocks and its options.
 
     Attributes:
-        batch: rows.
-        length: positions.
+        batch: B.
+        length: L.
         channels: E.
         states: N.
-        block: channels a program.
-        chunk: positions a chunk.
-        softplus: whether softplus makes the time steps.
-        reverse: whether positions are visited from the last to the first.
-        backward: whether the grid walks the chunks against the order of visits.
+        block: channels of a program.
+        chunk: positions of a chunk.
+        softplus: whether to apply softplus to the time steps.
+        reverse: whether to scan from the last position to the first.
+        backward: whether the grid goes through the chunks in reverse scan order.
         interpret: run on any backend, slowly.
     """
 
@@ -60,31 +58,31 @@ class Launch(NamedTuple):
 
     @property
     def grid(self) -> tuple[int, int, int]:
-        """Rows, blocks of channels, chunks."""
+        """The numbers of rows, of blocks of channels and of chunks."""
         blocks = pl.cdiv(self.channels, self.block)
         return self.batch, blocks, pl.cdiv(self.length, self.chunk)
 
     @property
     def window(self) -> int:
-        """Positions of a block of B or C, whose lanes they are; a multiple of the chunk, or all."""
+        """The positions (lanes) of a block of B or C: a multiple of the chunk, or all."""
         return min(self.length, LANES)
 
     def chunk_at(self, step: Any) -> Any:
-        """Return which chunk of time a step of the grid has."""
+        """Return the chunk of a step of the grid."""
         return self.grid[2] - 1 - step if self.reverse != self.backward else step
 
     def window_at(self, step: Any) -> Any:
-        """Return which window of B and C a step of the grid has."""
+        """Return the window of B and C of a step of the grid."""
         if self.length <= LANES:
             return 0
-        # A shift: floor division asks JAX which TPU is there, and on most machines none is.
+        # Floor division would ask JAX for the kind of TPU, and most machines have none.
         return self.chunk_at(step) * self.chunk >> (LANES.bit_length() - 1)
 
 
 def launch_for(
     inputs: ScanInputs, *, softplus: bool, reverse: bool, backward: bool, interpret: bool
 ) -> Launch:
-    """Return the launch for these inputs; both directions of the gradient cut alike."""
+    """Return the launch for these inputs; the forward and the backward pass have equal blocks."""
     batch, length, channels = inputs.u.shape
     states = inputs.A.shape[1]
     registers = pl.cdiv(states, GROUP)  # of a state, for 128 channels
@@ -105,7 +103,7 @@ def launch_for(
 
 
 def operands(inputs: ScanInputs, *, reverse: bool) -> dict[str, Array]:
-    """Return what the kernels read, by name."""
+    """Return the arrays that the kernels read, by name."""
     batch, length, _ = inputs.u.shape
     lengths_B = jnp.full(batch, length) if inputs.lengths is None else inputs.lengths
     named = {
@@ -113,7 +111,8 @@ def operands(inputs: ScanInputs, *, reverse: bool) -> dict[str, Array]:
         "u": inputs.u,
         "delta": inputs.delta,
         "A": (inputs.A.astype(jnp.float32) * LOG2_E).T,
-        # Positions as lanes: so few states would leave most of a tile empty, in HBM too.
+        # Positions are lanes; if the few states were, most of each tile would be empty, even in
+        # HBM.
         "B": inputs.B.swapaxes(1, 2),
         "C": inputs.C.swapaxes(1, 2),
     }
@@ -124,7 +123,7 @@ def operands(inputs: ScanInputs, *, reverse: bool) -> dict[str, Array]:
     if inputs.delta_bias is not None:
         named["bias"] = inputs.delta_bias.astype(jnp.float32)[None]
     if inputs.segment_ids is not None:
-        # By whole windows: a chunk reads all its positions, also those past the row's end.
+        # Padded to whole windows, since a chunk also reads its positions past the row's end.
         pauses_BxL = pauses(inputs.segment_ids, inputs.lengths, reverse)
         named["pauses"] = jnp.pad(pauses_BxL, ((0, 0), (0, -length % LANES)))[:, None]
     if inputs.initial_state is not None:
@@ -139,14 +138,15 @@ def call(
     results: Mapping[str, jax.ShapeDtypeStruct],
     scratch: Mapping[str, tuple[int, ...]],
 ) -> dict[str, Array]:
-    """Run a kernel that gets its blocks by name.
+    """Run a kernel; return its results by name.
 
     Args:
-        kernel: called as ``kernel(launch, refs)``; ``refs`` holds inputs, results and scratch.
-        launch: how the scan is cut.
+        kernel: called as ``kernel(launch, refs)``; ``refs`` has the inputs, results and scratch by
+            name.
+        launch: the sizes and options of the launch.
         arrays: inputs by name.
-        results: results by name.
-        scratch: shapes of float32 VMEM by name.
+        results: shapes and dtypes of the results by name.
+        scratch: shapes of float32 arrays in VMEM by name.
     """
     names = [*arrays, *results, *scratch]
     run = pl.pallas_call(
@@ -162,14 +162,14 @@ def call(
         interpret=launch.interpret,
         name="selective_scan_backward" if launch.backward else "selective_scan",
     )
-    # Nothing here is of 64 bits, and Mosaic takes no indices of 64 bits.
+    # No array here has 64 bits, and Mosaic does not take indices of 64 bits.
     with jax.enable_x64(False):
         values = run(*arrays.values())
     return dict(zip(results, values, strict=True))
 
 
 def _spec(name: str, launch: Launch) -> pl.BlockSpec:
-    """Return which block of the named array a program has; axes of ``None`` are left out."""
+    """Return the block of the named array that a program has; ``None`` removes an axis."""
     chunk, states, block, window = launch.chunk, launch.states, launch.block, launch.window
     at, window_at = launch.chunk_at, launch.window_at
     if name == "lengths":  # (B, 1, 1), scalars
@@ -195,74 +195,76 @@ def _spec(name: str, launch: Launch) -> pl.BlockSpec:
 
 
 class Chunk:
-    """The inputs of a chunk in float32, 0 where nothing is visited, and the walk over it.
+    """The inputs of a chunk in float32, with 0 at invalid positions, and the loop over the chunk.
+
+    Letters: K positions of a chunk, E channels of a block, W positions of a window.
 
     Attributes:
-        visited_KxE: visited positions, and channels inside the arrays.
+        valid_KxE: which elements are valid positions and existing channels.
     """
 
     def __init__(self, launch: Launch, refs: Refs):
         self._launch, self._refs = launch, refs
         start = launch.chunk_at(pl.program_id(2)) * launch.chunk
         self._length = refs["lengths"][0, 0]
-        # Groups of positions that hold a visited one; they are the first of the chunk.
-        visited = jnp.clip(self._length - start, 0, launch.chunk)
-        self._groups = (visited + GROUP - 1) >> (GROUP.bit_length() - 1)
+        # The groups that hold a valid position, which are the first ones of the chunk.
+        valid = jnp.clip(self._length - start, 0, launch.chunk)
+        self._groups = (valid + GROUP - 1) >> (GROUP.bit_length() - 1)
 
         channel_1xE = jax.lax.broadcasted_iota(jnp.int32, (1, launch.block), 1)
         self._inside_1xE = channel_1xE < launch.channels - pl.program_id(1) * launch.block
         position_KxE = jax.lax.broadcasted_iota(jnp.int32, (launch.chunk, launch.block), 0)
-        self.visited_KxE = (position_KxE < visited) & self._inside_1xE
+        self.valid_KxE = (position_KxE < valid) & self._inside_1xE
 
         self._lane_1xW = jax.lax.broadcasted_iota(jnp.int32, (1, launch.window), 1)
         self._window_start = launch.window_at(pl.program_id(2)) * launch.window
         self._first_lane = start - self._window_start
 
     def channels(self, name: str) -> Array:
-        """Return a (K, E) input."""
-        return jnp.where(self.visited_KxE, self._refs[name][...].astype(jnp.float32), 0)
+        """Return an input with channels, (K, E)."""
+        return jnp.where(self.valid_KxE, self._refs[name][...].astype(jnp.float32), 0)
 
     def collected(self, name: str) -> Array:
-        """Return what a walk wrote, (K, E); it writes nothing where it does not come by."""
-        return jnp.where(self.visited_KxE, self._refs[name][...], 0)
+        """Return what a loop wrote to scratch, (K, E), with 0 at positions that it left out."""
+        return jnp.where(self.valid_KxE, self._refs[name][...], 0)
 
     def states(self, name: str) -> Array:
         """Return B or C in the whole window, (N, W)."""
-        visited_1xW = self._window_start + self._lane_1xW < self._length
-        return jnp.where(visited_1xW, self._refs[name][...].astype(jnp.float32), 0)
+        valid_1xW = self._window_start + self._lane_1xW < self._length
+        return jnp.where(valid_1xW, self._refs[name][...].astype(jnp.float32), 0)
 
     def lane_of(self, position: Array) -> Array:
-        """Return where in the window a position of the chunk is, (1, W)."""
+        """Return which lane of the window a position of the chunk is, (1, W), booleans."""
         return self._lane_1xW == self._first_lane + position
 
     def inside(self, name: str) -> Array:
-        """Return a state, or A, with 0 beyond the last channel, (N, E)."""
+        """Return a state, or A, with 0 past the last channel, (N, E)."""
         x_NxE = self._refs[name][...]
         if self._launch.channels % self._launch.block == 0:
             return x_NxE
         return jnp.where(self._inside_1xE, x_NxE, 0)
 
     def time_steps(self) -> tuple[Array, Array]:
-        """Return delta + bias and t, (K, E)."""
+        """Return delta + bias and the time steps, (K, E)."""
         raw_KxE = self.channels("delta")
         if "bias" in self._refs:
             raw_KxE += self._refs["bias"][...]
         t_KxE = raw_KxE
         if self._launch.softplus:
             t_KxE = jnp.maximum(raw_KxE, 0) + jnp.log1p(jnp.exp(-jnp.abs(raw_KxE)))
-        return raw_KxE, jnp.where(self.visited_KxE, t_KxE, 0)
+        return raw_KxE, jnp.where(self.valid_KxE, t_KxE, 0)
 
     def decay_time(self, position: Array) -> Array:
-        """Return by how much time a position decays the state before it, (1, E)."""
+        """Return the time by which the state decays at a position, (1, E)."""
         t_1xE = self._refs["t32"][pl.ds(position, 1)]
         if "pauses" in self._refs:
             t_1xE += self._refs["pauses"][0, self._first_lane + position]
         return t_1xE
 
     def walk(self, visit: Callable[..., Any], carry: Any, *, descending: bool) -> Any:
-        """Return the carry after ``carry = visit(position, carry)`` over visited positions.
+        """Return the carry after ``carry = visit(position, carry)`` at each position.
 
-        Groups of 8 positions without a visited one are left out.
+        Groups of 8 positions without a valid one are left out.
         """
 
         def group(i: Array, carry: Any) -> Any:
@@ -271,12 +273,12 @@ class Chunk:
             def one(j: Array, carry: Any) -> Any:
                 return visit(first + (GROUP - 1 - j if descending else j), carry)
 
-            # Unrolled, an interpreted kernel takes long to compile.
+            # An interpreted kernel with unrolled loops would take long to compile.
             return jax.lax.fori_loop(0, GROUP, one, carry, unroll=not self._launch.interpret)
 
         return jax.lax.fori_loop(0, self._groups, group, carry)
 
 
 def column(x_NxW: Array, lane_1xW: Array) -> Array:
-    """Return one position's column of B or C, (N, 1)."""
+    """Return B or C at one position of a window, (N, 1)."""
     return jnp.sum(jnp.where(lane_1xW, x_NxW, 0), axis=1, keepdims=True)

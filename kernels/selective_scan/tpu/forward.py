@@ -12,14 +12,18 @@ from selective_scan.tpu.blocks import Chunk, Launch, Refs, call, column, launch_
 def run_forward(
     inputs: ScanInputs, *, softplus: bool, reverse: bool, keep: bool, interpret: bool
 ) -> tuple[Array, Array, Array | None]:
-    """Return y, the last state, and with ``keep`` the state before each chunk, (B, chunks, N, E).
+    """Run the forward kernel.
 
     Args:
         inputs: the scan's inputs.
-        softplus: whether softplus makes the time steps.
-        reverse: whether positions are visited from the last to the first.
-        keep: whether a gradient is to come.
+        softplus: whether to apply softplus to the time steps.
+        reverse: whether to scan from the last position to the first.
+        keep: whether to return the residuals of the gradient.
         interpret: run on any backend, slowly.
+
+    Returns:
+        y (B, L, E), in the dtype of u; the last state (B, E, N), in float32; and with ``keep`` the
+        state before each chunk, (B, chunks, N, E), in float32, otherwise ``None``.
     """
     launch = launch_for(
         inputs, softplus=softplus, reverse=reverse, backward=False, interpret=interpret
@@ -68,8 +72,8 @@ def _kernel(launch: Launch, refs: Refs) -> None:
         y_KxE += refs["D"][...] * u_KxE
     if "z" in refs:
         y_KxE *= jax.nn.silu(chunk.channels("z"))
-    # Positions that are not visited were not written.
-    refs["y"][...] = jnp.where(chunk.visited_KxE, y_KxE, 0).astype(refs["y"].dtype)
+    # The loop wrote nothing at the positions that it left out.
+    refs["y"][...] = jnp.where(chunk.valid_KxE, y_KxE, 0).astype(refs["y"].dtype)
 
     @pl.when(step == launch.grid[2] - 1)
     def _() -> None:
