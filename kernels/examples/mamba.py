@@ -5,8 +5,8 @@
     logits = model(ids)  # (B, L) -> (B, L, V)
     ids = generate(model, ids, 20)
 
-Needs flax and safetensors. Dimension letters: B batch, L length, D model, E channels, N states,
-K taps of the convolution, R rank of the time steps, V vocabulary.
+It needs flax and safetensors. Dimension letters: B batch, L length, D model width, E channels, N
+states per channel, K taps of the convolution, V vocabulary.
 """
 
 from functools import partial
@@ -24,14 +24,14 @@ from selective_scan import selective_scan, selective_scan_step
 
 
 class State(NamedTuple):
-    """What a block knows of the past: the convolution's last inputs and the state of the scan."""
+    """The state of a block in decoding: the convolution's last inputs and the scan's state."""
 
     inputs_BxTxE: Array  # T = K - 1
     h_BxExN: Array
 
 
 class MambaBlock(nnx.Module):
-    """Section 3.4 of the paper: projection, convolution, selective scan, gate, projection."""
+    """The block of section 3.4: projection, convolution, selective scan, gate, projection."""
 
     def __init__(
         self, d_model: int, d_inner: int, d_state: int, d_conv: int, rank: int, *, rngs: nnx.Rngs
@@ -64,7 +64,7 @@ class MambaBlock(nnx.Module):
         return State(jnp.zeros((batch, taps - 1, d_inner)), jnp.zeros((batch, d_inner, d_state)))
 
     def step(self, state: State, x_BxD: Array) -> tuple[State, Array]:
-        """Take in one more position; return its output, (B, D)."""
+        """Advance by one position; return the state after it, and its output (B, D)."""
         u_BxE, z_BxE = jnp.split(self.in_proj(x_BxD), 2, axis=-1)
         window_BxKxE = jnp.concatenate([state.inputs_BxTxE, u_BxE[:, None]], axis=1)
         u_BxE = jnp.einsum("bke,ke->be", window_BxKxE, self.conv1d.kernel[:, 0])
@@ -75,7 +75,7 @@ class MambaBlock(nnx.Module):
         return State(window_BxKxE[:, 1:], h_BxExN), self.out_proj(y_BxE)
 
     def _inputs(self, u: Array, z: Array) -> tuple[Array, ...]:
-        """Return what the scan reads, from (..., E): B, C and the time steps are made of u."""
+        """Return the arguments of the scan for u and z, (..., E): delta, B and C depend on u."""
         rank, states = self.dt_proj.kernel.shape[0], self.A_log.shape[1]
         dt, B, C = jnp.split(self.x_proj(u), [rank, rank + states], axis=-1)
         delta = dt @ self.dt_proj.kernel[...]
@@ -84,7 +84,7 @@ class MambaBlock(nnx.Module):
 
 
 class Layer(nnx.Module):
-    """x + mixer(norm(x))."""
+    """A residual layer: x + mixer(norm(x))."""
 
     def __init__(self, d_model: int, *sizes: int, rngs: nnx.Rngs):
         self.norm = nnx.RMSNorm(d_model, epsilon=1e-5, rngs=rngs)
@@ -92,7 +92,7 @@ class Layer(nnx.Module):
 
 
 class Mamba(nnx.Module):
-    """A language model; its output layer is its embedding."""
+    """A language model whose output layer is tied to its embedding."""
 
     def __init__(self, vocabulary: int, layers: int, d_model: int, *sizes: int, rngs: nnx.Rngs):
         self.embeddings = nnx.Embed(vocabulary, d_model, rngs=rngs)
@@ -111,7 +111,7 @@ class Mamba(nnx.Module):
         return [layer.mixer.start(batch) for layer in self.layers]
 
     def step(self, states: list[State], ids_B: Array) -> tuple[list[State], Array]:
-        """Take in one more token; return the logits of the next one, (B, V)."""
+        """Advance by one token, (B,); return the states, and the next one's logits (B, V)."""
         x_BxD, after = self.embeddings(ids_B), []
         for layer, state in zip(self.layers, states, strict=True):
             state, y_BxD = layer.mixer.step(state, layer.norm(x_BxD))
@@ -122,7 +122,7 @@ class Mamba(nnx.Module):
 
 @partial(nnx.jit, static_argnums=2)
 def generate(model: Mamba, prompt_BxL: Array, count: int) -> Array:
-    """Return the ``count`` most probable tokens, one after the other, (B, count)."""
+    """Return ``count`` tokens by greedy decoding after a prompt, (B, L) -> (B, count)."""
 
     def read(states: list[State], ids_B: Array) -> tuple[list[State], Array]:
         states, logits_BxV = model.step(states, ids_B)
@@ -138,10 +138,10 @@ def generate(model: Mamba, prompt_BxL: Array, count: int) -> Array:
 
 
 def load(path: str | Path) -> Mamba:
-    """Return the model of a file in Hugging Face's layout, such as ``state-spaces/mamba-130m-hf``.
+    """Load a model from a file in Hugging Face's format, such as ``state-spaces/mamba-130m-hf``.
 
     Raises:
-        ValueError: the file lacks a tensor, holds one too many, or one of another shape.
+        ValueError: the file lacks a tensor, has one too many, or has one of another shape.
     """
     tensors = {name.removeprefix("backbone."): x for name, x in load_file(path).items()}
     head = tensors.pop("lm_head.weight", None)
@@ -151,11 +151,11 @@ def load(path: str | Path) -> Mamba:
         d_conv = tensors["layers.0.mixer.conv1d.weight"].shape[2]
         rank = tensors["layers.0.mixer.dt_proj.weight"].shape[1]
     except KeyError as missing:
-        raise ValueError(f"{path} lacks {missing}; it is no Mamba of Hugging Face's") from None
-    if head is not None and not np.array_equal(head, embedding):
         raise ValueError(
-            f"{path}: lm_head.weight is not the embedding; this model has one for both"
-        )
+            f"{path} lacks {missing}; it is no Mamba in Hugging Face's format"
+        ) from None
+    if head is not None and not np.array_equal(head, embedding):
+        raise ValueError(f"{path}: lm_head.weight is not the embedding; this model ties the two")
     layers = 1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("layers."))
     sizes = (*embedding.shape[:1], layers, embedding.shape[1], d_inner, d_state, d_conv, rank)
     model = nnx.eval_shape(lambda: Mamba(*sizes, rngs=nnx.Rngs(0)))
@@ -164,7 +164,7 @@ def load(path: str | Path) -> Mamba:
     if odd := params.keys() ^ tensors.keys():
         raise ValueError(f"{path}: {min(odd)} is missing, or one too many")
     for name, param in params.items():
-        # A kernel has the outputs last, there they are first.
+        # Flax has a kernel's outputs as the last axis, the file as the first.
         array = tensors[name].T if name.endswith("weight") and "emb" not in name else tensors[name]
         if array.shape != param.shape:
             raise ValueError(f"{path}: {name} has shape {tensors[name].shape}")
@@ -174,7 +174,7 @@ def load(path: str | Path) -> Mamba:
 
 
 def _name(path: tuple[Any, ...]) -> str:
-    """Return a parameter's name in the file: what Flax calls otherwise is "weight" there."""
+    """Return a parameter's name in the file: kernels, scales and embeddings are "weight" there."""
     *names, last = map(str, path)
     return ".".join(
         [*names, {"kernel": "weight", "scale": "weight", "embedding": "weight"}.get(last, last)]
