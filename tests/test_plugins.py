@@ -10,7 +10,7 @@ from flax import nnx
 import echojax
 from echojax import models
 from echojax.config import Config, as_dict
-from echojax.data import load, sources
+from echojax.data import Preparation, load, sources
 from echojax.errors import UserError
 from echojax.files import write_json
 from echojax.models import CausalModel, SequenceModel, own_options, with_sizes
@@ -148,7 +148,10 @@ def test_a_data_set_is_a_file_or_a_frame(tmp_path):
     columns = [line.split() for line in lines]
     frame = {"user": [user for user, _ in columns], "item": [item for _, item in columns]}
     echojax.register_dataset("of-frame")(lambda: frame)
-    file, memory = (load.load_dataset(name, k_core=2) for name in ("of-file", "of-frame"))
+    file, memory = (
+        load.load_dataset(name, preparation=Preparation(k_core=2))
+        for name in ("of-file", "of-frame")
+    )
     assert (file.name, memory.name) == ("of-file", "of-frame")
     assert file.items_T.tolist() == memory.items_T.tolist()
     assert file.item_ids.tolist() == memory.item_ids.tolist()

@@ -52,7 +52,7 @@ def main(words: list[str]) -> None:
     """Run the command."""
     flags = parse(Flags, args=words)
     # These take seconds to import, which help does without.
-    from echojax.data import DATASETS, Columns, describe, is_name
+    from echojax.data import DATASETS, Columns, Preparation, describe, is_name
     from echojax.evaluation.order import certify
     from echojax.report.data_tables import data_tables, order_table
 
@@ -65,20 +65,18 @@ def main(words: list[str]) -> None:
         data_path=None if named else flags.data,
         data_dir=flags.data_dir,
         columns=Columns.of(flags),
-        k_core=flags.k_core,
-        duplicates=flags.duplicates,
-        time_precision=flags.time_precision,
-        ties=flags.ties,
+        preparation=Preparation.of(flags),
     )
     certificate, problem = None, found.problem
     if found.after is not None:
         try:
-            certificate = certify(found.prepared)
+            certificate = certify(found.prepare, found.preparation)
         except UserError as error:  # too little for a test
             problem = str(error)
     if flags.json:
         shown = {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}
-        del shown["prepared"]
+        del shown["prepare"]
+        shown |= {"k_core": shown.pop("preparation").k_core}
         shown |= {"layout": found.layout and str(found.layout), "problem": problem}
         sys.stdout.write(msgspec.json.encode(shown | {"order": certificate}).decode() + "\n")
         return

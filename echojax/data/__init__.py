@@ -1,7 +1,7 @@
 """Interaction data: files and names to prepared data sets, splits, batches. Knows no models."""
 
 from echojax.data.batching import Batches, StackedBatches, batches, iterate
-from echojax.data.dataset import Dataset, prepare
+from echojax.data.dataset import Dataset, Preparation, prepare
 from echojax.data.description import Description, describe
 from echojax.data.examples import Examples, Windows, windows
 from echojax.data.item_vectors import ItemVectors
@@ -20,6 +20,7 @@ __all__ = [
     "Description",
     "Examples",
     "ItemVectors",
+    "Preparation",
     "Source",
     "Split",
     "StackedBatches",

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import polars as pl
 from echojax.data.frames import is_given, read_frame
 from echojax.data.ids import ids_by_number, ids_in_order
 from echojax.data.layouts import Columns, Missing
-from echojax.data.order import as_float32, check_order, random_seed, rows_in_time_order, time_order
+from echojax.data.order import as_float32, random_seed, rows_in_time_order, time_order
 from echojax.errors import UserError, unknown_name
 from echojax.given import given_text
 
@@ -21,8 +21,46 @@ if TYPE_CHECKING:
     from echojax.data.item_vectors import ItemVectors
 
 DUPLICATES = ("keep", "first", "last")
+TIME_PRECISIONS = ("exact", "float32")
 log = logging.getLogger(__name__)
 Predictor = Callable[["Examples", np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How events become a data set: which of them are kept, and how those of a user are ordered.
+
+    Args:
+        k_core: Keep users and items with at least this many events each, repeated until nothing
+            changes; 0 or 1 keeps all.
+        duplicates: Of the events of a user with the same item, keep all (``keep``), as RecBole
+            does, or only the ``first`` or the ``last``.
+        time_precision: ``exact``, or ``float32``, to which RecBole rounds times.
+        ties: The order of a user's events that have the same time: ``file``, that of the rows, or
+            ``random:SEED``.
+
+    Raises:
+        UserError: A value is none of these.
+    """
+
+    k_core: int = 5
+    duplicates: str = "keep"
+    time_precision: str = "exact"
+    ties: str = "file"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.k_core, int | np.integer) or self.k_core < 0:
+            raise UserError(f"--k-core {self.k_core!r:.40}: must be a whole number of at least 0")
+        if self.duplicates not in DUPLICATES:
+            raise unknown_name("--duplicates", self.duplicates, list(DUPLICATES))
+        if self.time_precision not in TIME_PRECISIONS:
+            raise unknown_name("--time-precision", self.time_precision, list(TIME_PRECISIONS))
+        random_seed(self.ties)
+
+    @classmethod
+    def of(cls, flags: Any) -> "Preparation":
+        """Return the preparation that the flags of a command, or a configuration, describe."""
+        return cls(**{one.name: getattr(flags, one.name) for one in fields(cls)})
 
 
 @dataclass(frozen=True)
@@ -94,19 +132,20 @@ class Dataset:
             time: The column of times, numbers or dates: ``None`` finds it by its name and values;
                 without one the order of rows is that of events.
             titles: The column of the items' titles, or titles by item id.
-            k_core: Keep users and items with at least this many events each (iterated).
-            duplicates: ``keep``, ``first`` or ``last``: what to do with a user's repeated items.
+            k_core: See ``Preparation``, as for ``duplicates``, ``time_precision`` and ``ties``.
+            duplicates: See ``Preparation``.
             missing_ids: ``refuse``, ``drop`` or ``keep``: what to do with rows whose user or item
                 is missing, or NA, NULL or the like.
             time_format: How dates in text are written, as strftime has it; ``None``: ISO 8601.
-            time_precision: See ``prepare``.
-            ties: See ``prepare``.
+            time_precision: See ``Preparation``.
+            ties: See ``Preparation``.
             name: What the data is called in results.
 
         Raises:
             UserError: A column is missing, or what is in it is no id or no time.
         """
         name = given_text("name", name)
+        preparation = Preparation(k_core, duplicates, time_precision, ties)
         if time_format is not None:
             given_text("--time-format", time_format)
         # Names may be numbers in a frame of pandas.
@@ -118,14 +157,7 @@ class Dataset:
             titled = {str(key): str(title) for key, title in titles.items() if is_given(title)}
         for note in events.notes:
             log.info("%s", note)
-        dataset = prepare(
-            name,
-            events.frame,
-            k_core=k_core,
-            duplicates=duplicates,
-            time_precision=time_precision,
-            ties=ties,
-        )
+        dataset = prepare(name, events.frame, preparation)
         log_order(dataset)
         dataset.fingerprint["source"] = {"format": str(events.layout), "notes": list(events.notes)}
         known = {item: titled[item] for item in dataset.item_ids.tolist() if item in titled}
@@ -143,38 +175,20 @@ def log_order(dataset: Dataset) -> None:
         )
 
 
-def prepare(
-    name: str,
-    events: pl.DataFrame,
-    *,
-    k_core: int = 5,
-    duplicates: str = "keep",
-    time_precision: str = "exact",
-    ties: str = "file",
-) -> Dataset:
-    """Order events by user and time, drop what the k-core drops, number the rest.
+def prepare(name: str, events: pl.DataFrame, preparation: Preparation = Preparation()) -> Dataset:
+    """Order events by user and time, drop those outside the k-core, and number users and items.
 
-    Events have columns ``user`` and ``item``, and ``time`` (numbers) unless the order of rows is
-    the order of events. Ids are numbered by first appearance, those of an Enum in its order.
-
-    Users and items stay with at least ``k_core`` events each, iterated until nothing changes; 0 or
-    1 keeps all. Of items that a user meets again, ``duplicates`` keeps all events (``keep``), as
-    RecBole does, or only the ``first`` or ``last``. ``time_precision`` is ``exact``, or
-    ``float32``, to which RecBole rounds times. A user's events of one time are ordered by ``ties``:
-    ``file``, as the rows are, or ``random:SEED``.
+    The frame has columns ``user`` and ``item``, and ``time`` (numbers) unless the order of its rows
+    is the order of the events. Ids are numbered by first appearance, those of an Enum in its order.
     """
-    if not isinstance(k_core, int | np.integer) or k_core < 0:
-        raise UserError(f"--k-core {k_core!r:.40}: must be a whole number of at least 0")
-    if duplicates not in DUPLICATES:
-        raise unknown_name("--duplicates", duplicates, list(DUPLICATES))
-    check_order(time_precision, ties)
+    k_core, duplicates = int(preparation.k_core), preparation.duplicates
     users_T, user_ids = _coded(events["user"])
     items_T, item_ids = _coded(events["item"])
     times_T = events["time"].to_numpy() if "time" in events.columns else None
-    facts = _order_facts(name, users_T, times_T, time_precision, ties)
-    if times_T is not None and time_precision == "float32":
+    facts = _order_facts(name, users_T, times_T, preparation)
+    if times_T is not None and preparation.time_precision == "float32":
         times_T = as_float32(times_T)
-    order = time_order(users_T, times_T, random_seed(ties))
+    order = time_order(users_T, times_T, random_seed(preparation.ties))
     users_T, items_T = users_T[order], items_T[order]
     positions_T = _positions(users_T)
     positional = times_T is None or bool(np.array_equal(times_T[order], positions_T))
@@ -208,9 +222,10 @@ def prepare(
 
 
 def _order_facts(
-    name: str, users_T: np.ndarray, times_T: np.ndarray | None, time_precision: str, ties: str
+    name: str, users_T: np.ndarray, times_T: np.ndarray | None, preparation: Preparation
 ) -> dict[str, Any]:
     """Return what identifies an order that is not the usual one, for the fingerprint."""
+    time_precision, ties = preparation.time_precision, preparation.ties
     if (time_precision, ties) == ("exact", "file"):
         return {}
     if times_T is None:

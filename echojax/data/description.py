@@ -7,12 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from echojax.data.dataset import Dataset, prepare, repeated_pairs
+from echojax.data.dataset import Dataset, Preparation, prepare, repeated_pairs
 from echojax.data.events import read_events
 from echojax.data.frames import read_frame
 from echojax.data.layouts import Columns, Layout
-from echojax.data.load import DataPath, find_files, load_dataset, registered
-from echojax.data.order import check_order
+from echojax.data.load import DataPath, find_data, load_dataset
 from echojax.data.times import span
 from echojax.errors import UserError
 
@@ -43,11 +42,11 @@ class Description:
     files: tuple[str, ...]
     layout: Layout | None  # of its files; None where it comes from memory
     notes: tuple[str, ...]  # what was guessed, a sentence each
-    before: Numbers
-    k_core: int
-    after: Numbers | None  # None where the k-core leaves too little
-    problem: str | None  # why
-    prepared: Callable[..., Dataset]  # takes the keyword arguments of ``prepare``
+    before: Numbers  # of all events
+    preparation: Preparation
+    after: Numbers | None  # of the events that are kept; None where too few are
+    problem: str | None  # why ``after`` is None
+    prepare: Callable[[Preparation], Dataset]  # prepares the events that were read
 
 
 def describe(
@@ -55,49 +54,44 @@ def describe(
     *,
     data_path: DataPath | None = None,
     data_dir: Path | str | None = None,
-    columns: Columns = Columns(),  # noqa: B008
-    k_core: int = 5,
-    duplicates: str = "keep",
-    time_precision: str = "exact",
-    ties: str = "file",
+    columns: Columns = Columns(),
+    preparation: Preparation = Preparation(),
 ) -> Description:
     """Read a data set and say what it is; the arguments are those of ``load_dataset``.
 
-    Rows without user or item are left out, and counted in a note. It is no error where the k-core
-    leaves too little.
+    Rows without a user or an item are left out, and a note says how many they are. It is no error
+    if the preparation keeps too few events.
     """
-    check_order(time_precision, ties)
-    name, files = find_files(name, data_path=data_path, data_dir=data_dir, columns=columns)
-    frame = None
-    if not files:
-        files, frame = registered(name)
-    if frame is not None:
-        (events, _, notes), _ = read_frame(frame, columns)
-        layout = None
-        core: Callable[..., Dataset] = partial(prepare, name, events)
-    elif not files:
-        layout, notes = None, ()
-        core = partial(load_dataset, name)
+    found = find_data(name, data_path=data_path, data_dir=data_dir, columns=columns)
+    layout, notes = None, tuple[str, ...]()
+    prepared: Callable[[Preparation], Dataset]
+    if found.frame is not None:
+        (events, _, notes), _ = read_frame(found.frame, columns)
+        prepared = partial(prepare, found.name, events)
+    elif not found.files:
+        prepared = partial(_load, found.name)
     else:
         refuse = columns.missing == "refuse"
         columns = replace(columns, missing="drop") if refuse else columns
-        events, layout, notes = read_events(files, columns)
+        events, layout, notes = read_events(found.files, columns)
         if refuse and notes and notes[-1].endswith(": left out"):
-            notes = (
-                *notes[:-1],
-                f"{notes[-1]}, which training does with --missing-ids drop only",
-            )
-        core = partial(prepare, name, events)
-    core = partial(core, time_precision=time_precision, ties=ties)
-    before = numbers_of(core(k_core=0))
-    after, problem = None, None
+            more = "which training does with --missing-ids drop only"
+            notes = (*notes[:-1], f"{notes[-1]}, {more}")
+        prepared = partial(prepare, found.name, events)
+    everything = replace(preparation, k_core=0, duplicates="keep")
+    before, after, problem = numbers_of(prepared(everything)), None, None
     try:
-        core = partial(core, k_core=k_core, duplicates=duplicates)
-        after = numbers_of(core())
+        after = numbers_of(prepared(preparation))
     except UserError as error:
         problem = str(error)
-    shown = tuple(map(str, files))
-    return Description(name, shown, layout, notes, before, k_core, after, problem, core)
+    files = tuple(map(str, found.files))
+    return Description(
+        found.name, files, layout, notes, before, preparation, after, problem, prepared
+    )
+
+
+def _load(name: str, preparation: Preparation) -> Dataset:
+    return load_dataset(name, preparation=preparation)
 
 
 def numbers_of(dataset: Dataset) -> Numbers:

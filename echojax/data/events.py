@@ -27,7 +27,7 @@ class Events(NamedTuple):
     notes: tuple[str, ...]  # what the user should know of that, a line each
 
 
-def read_events(files: Sequence[TextFile], columns: Columns = Columns()) -> Events:  # noqa: B008
+def read_events(files: Sequence[TextFile], columns: Columns = Columns()) -> Events:
     """Read whole files with the same columns, one after another."""
     return collect(((file, *read_rows(file, columns)) for file in files), columns)
 

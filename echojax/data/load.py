@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from echojax.data import cache
-from echojax.data.dataset import Dataset, log_order, prepare
+from echojax.data.dataset import Dataset, Preparation, log_order, prepare
 from echojax.data.download import check, fetch, sha256_of
 from echojax.data.events import read_events
 from echojax.data.layouts import Columns
-from echojax.data.order import check_order
 from echojax.data.sources import DATASETS, Source, Statistics, data_folders
 from echojax.data.synthetic import Synthetic
 from echojax.data.text import TextFile, reading
@@ -25,17 +24,16 @@ _PREPARATION = 3
 _PARTS = (".parquet", ".arrow", ".feather", ".csv", ".tsv", ".inter", ".gz", ".jsonl", ".json")
 
 
-class _Options(NamedTuple):
-    """How events are prepared: arguments of ``prepare``, part of the cache's key."""
-
-    k_core: int
-    duplicates: str
-    time_precision: str
-    ties: str
-
-
 DataPath = Path | str | Sequence[Path | str]
 log = logging.getLogger(__name__)
+
+
+class Found(NamedTuple):
+    """A data set that was found and is not read yet; generated data has neither files nor frame."""
+
+    name: str  # what the data set is called in results
+    files: list[TextFile]
+    frame: Any = None  # what a registered function returned, if not the paths of files
 
 
 def load_dataset(
@@ -43,61 +41,59 @@ def load_dataset(
     *,
     data_path: DataPath | None = None,
     data_dir: Path | str | None = None,
-    columns: Columns = Columns(),  # noqa: B008
+    columns: Columns = Columns(),
     items_path: Path | str | None = None,
     title_column: str | None = None,
-    k_core: int = 5,
-    duplicates: str = "keep",
-    time_precision: str = "exact",
-    ties: str = "file",
-    seed: int = 0,
+    preparation: Preparation = Preparation(),
 ) -> Dataset:
     """Find or fetch, read and prepare a data set; what was prepared once is read from a cache.
 
-    It has a name in ``DATASETS``, or is ``data_path``: a file of the user's own, in one of
-    ``FORMATS``, plain or gzip; or several of one layout, a pattern such as ``log-*.csv``, or a
-    folder of such files. ``columns`` say how that is read. Named data sets are looked for in
-    ``data_dir`` first, and downloaded to it; then in ``$ECHOJAX_DATA``, then in the user's cache
-    folder.
+    Args:
+        name: A name in ``DATASETS``; it has no meaning with ``data_path``.
+        data_path: A file of the user's own, in one of ``FORMATS``, plain or gzip; or several with
+            the same columns, a pattern such as ``log-*.csv``, or a folder of such files.
+        data_dir: The folder in which named data sets are looked for first, and to which they are
+            downloaded; then come ``$ECHOJAX_DATA`` and the user's cache folder.
+        columns: How ``data_path`` is read.
+        items_path: A table of the items with their titles; by default it is looked for where the
+            data lies.
+        title_column: The column of ``items_path`` with the titles; several, separated by commas,
+            are joined.
+        preparation: Which events are kept, and in which order.
 
-    ``items_path`` is a table of the items, with their titles in ``title_column`` (several between
-    commas are joined); by default they are looked for where the data lies. ``k_core``,
-    ``duplicates``, ``time_precision`` and ``ties`` are those of ``prepare``; ``seed`` determines
-    the generated data set.
+    Raises:
+        UserError: The data is not found, or cannot be read or prepared.
     """
-    check_order(time_precision, ties)
-    options = _Options(k_core, duplicates, time_precision, ties)
-    name, files = find_files(name, data_path=data_path, data_dir=data_dir, columns=columns)
-    if not files:
-        if DATASETS[name].read is None:
-            return _synthetic(seed, options)
-        files, frame = registered(name)
-        if not files:
-            return Dataset.from_frame(frame, **options._asdict(), name=name)
-        return _titled(_prepared(name, files, Columns(), options), files[0].path)
-    dataset = _prepared(name, files, columns, options)
+    found = find_data(name, data_path=data_path, data_dir=data_dir, columns=columns)
+    if found.frame is not None:
+        options = dataclasses.asdict(preparation)
+        return Dataset.from_frame(found.frame, **options, name=found.name)
+    if not found.files:
+        return _synthetic(preparation)
+    dataset = _prepared(found, columns, preparation)
     log_order(dataset)
-    if data_path is not None:
+    first, published = found.files[0], DATASETS[name].five_core if data_path is None else None
+    if published is None:
         for note in dataset.fingerprint["source"].get("notes", []):
             log.info("%s", note)
-        return _titled(dataset, files[0].path, data_dir, items_path, title_column, columns.item)
-    found, published = statistics_of(dataset), DATASETS[name].five_core
-    if options[:2] == (5, "keep") and found != published:
-        log.info("%s: %s is not the published %s", files[0], found, published)
+        return _titled(dataset, first.path, data_dir, items_path, title_column, columns.item)
+    usual = (preparation.k_core, preparation.duplicates) == (5, "keep")
+    if usual and (statistics := statistics_of(dataset)) != published:
+        log.info("%s: %s is not the published %s", first, statistics, published)
     return _titled(dataset, None, data_dir, items_path, title_column)
 
 
-def find_files(
+def find_data(
     name: str, *, data_path: DataPath | None, data_dir: Path | str | None, columns: Columns
-) -> tuple[str, list[TextFile]]:
-    """Return what a data set is called, and its files; none of what is generated or registered."""
+) -> Found:
+    """Find a data set, or fetch it; the arguments are those of ``load_dataset``."""
     if data_path is not None:
         files = _own_files(data_path)
         if isinstance(data_path, Path | str) and Path(data_path).is_dir():
-            return Path(data_path).resolve().name, files
+            return Found(Path(data_path).resolve().name, files)
         if len(files) > 1:
-            return files[0].path.resolve().parent.name, files
-        return files[0].name.split(".")[0], files
+            return Found(files[0].path.resolve().parent.name, files)
+        return Found(files[0].name.split(".")[0], files)
     if columns != Columns():
         raise UserError(
             "--data-format, --columns, --time-format, --missing-ids and the --...-column flags "
@@ -106,9 +102,11 @@ def find_files(
     if name not in DATASETS:
         raise unknown_name("--dataset", name, list(DATASETS))
     source = DATASETS[name]
-    if name == "synthetic" or source.read is not None:
-        return name, []
-    return name, [_find(source, data_folders(data_dir)) or _fetch(name, source, data_dir)]
+    if source.read is not None:
+        return _registered(name, source.read())
+    if not source.origins:
+        return Found(name, [])
+    return Found(name, [_find(source, data_folders(data_dir)) or _fetch(name, source, data_dir)])
 
 
 def _titled(
@@ -119,7 +117,7 @@ def _titled(
     title_column: str | None = None,
     item_column: str | None = None,
 ) -> Dataset:
-    """Return a data set with its items' titles; none where those beside the data are damaged."""
+    """Return a data set with its items' titles; with none if the file beside the data is bad."""
     if items_path is None:
         if title_column is not None:
             raise UserError("--title-column names a column of --items-path; give one")
@@ -147,24 +145,23 @@ def statistics_of(dataset: Dataset) -> Statistics:
     return Statistics(dataset.num_users, dataset.num_items - 1, dataset.items_T.size)
 
 
-def registered(name: str) -> tuple[list[TextFile], Any]:
-    """Return the files of a registered data set, or none and its frame; none of generated data."""
-    read = DATASETS[name].read
-    found: Any = [] if read is None else read()
+def _registered(name: str, found: Any) -> Found:
+    """Return the data set that a registered function returned: paths of files, or a frame."""
     paths = found if isinstance(found, list | tuple) else [found]
     if all(isinstance(path, str | Path) for path in paths):
-        return [file for path in paths for file in _own_files(path)], None
-    return [], found
+        return Found(name, [file for path in paths for file in _own_files(path)])
+    return Found(name, [], found)
 
 
-def _synthetic(seed: int, options: _Options) -> Dataset:
-    generator = Synthetic(seed)
+def _synthetic(preparation: Preparation) -> Dataset:
+    generator = Synthetic()
     events = generator.generate()
-    dataset = prepare("synthetic", events, **options._asdict())
+    dataset = prepare("synthetic", events, preparation)
     if dataset.items_T.size < events.height or dataset.num_items <= generator.catalogue:
         raise UserError(
-            f"--dataset synthetic: --k-core {options.k_core} and --duplicates {options.duplicates} "
-            "drop events, but its optimum is known for whole histories only; use the defaults"
+            f"--dataset synthetic: --k-core {preparation.k_core} and --duplicates "
+            f"{preparation.duplicates} drop events, but its optimum is known for whole histories "
+            "only; use the defaults"
         )
     return dataclasses.replace(dataset, optimum=generator.optimum)
 
@@ -228,12 +225,13 @@ def _fetch(name: str, source: Source, data_dir: Path | str | None) -> TextFile:
     )
 
 
-def _prepared(name: str, files: list[TextFile], columns: Columns, options: _Options) -> Dataset:
+def _prepared(found: Found, columns: Columns, preparation: Preparation) -> Dataset:
     """Return the data set from the cache, or prepare it and keep it there.
 
-    What was prepared is known by the content of its files, wherever they lie and whenever they were
+    The cache knows a data set by the content of its files, wherever they lie and whenever they were
     written.
     """
+    name, files, _ = found
     states = [_state(file) for file in files]
     sums = [_sha256(file) for file in files]
     shown = files[0].path.name if len(files) == 1 else f"{len(files)} files, {files[0].path}"
@@ -244,7 +242,7 @@ def _prepared(name: str, files: list[TextFile], columns: Columns, options: _Opti
             *([file.name, file.member, sha] for file, sha in zip(files, sums, strict=True)),
         ],
         columns=dataclasses.astuple(columns),
-        options=list(options),
+        options=dataclasses.astuple(preparation),
         preparation=_PREPARATION,
     )
     try:
@@ -259,7 +257,7 @@ def _prepared(name: str, files: list[TextFile], columns: Columns, options: _Opti
             raise UserError(
                 f"{file}: was written to while it was read; start again when it is done"
             )
-    dataset = prepare(name, events.frame, **options._asdict())
+    dataset = prepare(name, events.frame, preparation)
     dataset.fingerprint["source"] = {
         "file": shown,
         "format": str(events.layout),

@@ -6,9 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from echojax.errors import UserError, unknown_name
-
-TIME_PRECISIONS = ("exact", "float32")
+from echojax.errors import UserError
 
 
 def as_float32(times_T: np.ndarray) -> np.ndarray:
@@ -31,13 +29,6 @@ def random_seed(ties: str) -> int | None:
     if found := re.fullmatch("random:([0-9]{1,18})", str(ties)):
         return int(found[1])
     raise UserError(f"--ties {ties!r:.40}: must be file, or random:SEED such as random:0")
-
-
-def check_order(time_precision: str, ties: str) -> None:
-    """Raise ``UserError`` for what is no order."""
-    if time_precision not in TIME_PRECISIONS:
-        raise unknown_name("--time-precision", time_precision, list(TIME_PRECISIONS))
-    random_seed(ties)
 
 
 def time_order(

@@ -1,6 +1,7 @@
 """The order certificate of a data set: how far ties and rounded times decide what is measured."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Annotated
 
 import msgspec
@@ -8,7 +9,7 @@ import numpy as np
 import polars as pl
 from scipy.special import gammaln
 
-from echojax.data import Dataset, leave_one_out
+from echojax.data import Dataset, Preparation, leave_one_out
 from echojax.evaluation.baselines import rank_by, scorer
 from echojax.evaluation.metrics import SHOWN, example_metrics
 from echojax.models.heuristic import LaggedCount, Markov
@@ -50,13 +51,12 @@ class Certificate(msgspec.Struct):
     orders: Annotated[list[Ordered], msgspec.Meta(min_length=1)]
 
 
-def certify(prepared: Callable[..., Dataset]) -> Certificate:
+def certify(prepare: Callable[[Preparation], Dataset], preparation: Preparation) -> Certificate:
     """Return what orders make of a data set, and how two models that only count score in each.
 
-    ``prepared`` returns the data set as it is used, or in the order that its arguments
-    ``time_precision`` and ``ties`` say.
+    ``prepare`` returns the data set, prepared as it is told; ``preparation`` is how it is used.
     """
-    exact = prepared(time_precision="exact", ties="file")
+    exact = prepare(replace(preparation, time_precision="exact", ties="file"))
     tests = leave_one_out(exact, _SHOWN).test
     timed, in_order = exact.fingerprint["time"] != "position", False
     most = _SCORES // (exact.num_items * (2 + 2 * len(SEEDS) if timed else 1))
@@ -66,10 +66,12 @@ def certify(prepared: Callable[..., Dataset]) -> Certificate:
     for precision, ties in (("exact", "random"), ("float32", "file"), ("float32", "random")):
         if timed:
             every = ["file"] if ties == "file" else [f"random:{seed}" for seed in SEEDS]
-            datasets = [prepared(time_precision=precision, ties=one) for one in every]
+            datasets = [
+                prepare(replace(preparation, time_precision=precision, ties=one)) for one in every
+            ]
             in_order = datasets[0].fingerprint["order"]["rows_in_time_order"]
             orders.append(_ordered(precision, ties, datasets, exact, ranked_M, orders[0]))
-    sha256 = prepared().fingerprint["sha256"]
+    sha256 = prepare(preparation).fingerprint["sha256"]
     return Certificate(sha256, len(tests), ranked, timed, in_order, orders)
 
 

@@ -60,7 +60,7 @@ def _numbers(data: Description) -> Table:
     ]
     columns = [
         Column(""),
-        *(Column(header, show=words) for header in ("all", f"{data.k_core}-core")),
+        *(Column(header, show=words) for header in ("all", f"{data.preparation.k_core}-core")),
     ]
     return Table(columns, rows, title="" if data.layout and data.layout.names else _title(data))
 
@@ -79,7 +79,7 @@ def _lengths(data: Description) -> Table:
         for first, end, one, two in zip(LENGTHS, last, before, after, strict=True)
         if one or two
     ]
-    shown = [Column(header, show=",") for header in ("users", f"{data.k_core}-core")]
+    shown = [Column(header, show=",") for header in ("users", f"{data.preparation.k_core}-core")]
     notes = [escaped(note) for note in (*data.notes, data.problem) if note]
     return Table([Column("events a user"), *shown, Column("", "left")], rows, notes=notes)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from echojax.data import Columns, describe
+from echojax.data import Columns, Preparation, describe
 from echojax.errors import UserError
 from echojax.evaluation.order import Certificate, certify
 from echojax.files import write_json
@@ -41,12 +41,17 @@ def certify_if_missing(results: Results, runs: Sequence[Run]) -> None:
     if name in known and known[name].sha256 == facts["sha256"]:
         return
     try:
-        names = ("data_path", "data_dir", "k_core", "duplicates", "time_precision", "ties")
-        flags = {name: getattr(config, name) for name in names}
-        prepared = describe(config.dataset, columns=Columns.of(config), **flags).prepared
-        if prepared().fingerprint["sha256"] != facts["sha256"]:
+        found = describe(
+            config.dataset,
+            data_path=config.data_path,
+            data_dir=config.data_dir,
+            columns=Columns.of(config),
+            preparation=Preparation.of(config),
+        )
+        certificate = certify(found.prepare, found.preparation)
+        if certificate.sha256 != facts["sha256"]:
             raise UserError("the data here are not those of the runs")
-        known[name] = certify(prepared)
+        known[name] = certificate
     except UserError as error:
         log.info("%s: the page does not say what the order of events decides: %s", name, error)
         return

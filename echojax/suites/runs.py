@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from echojax.config import LIMITS, RESUMABLE, Config, as_dict, flag
-from echojax.data import load_dataset
+from echojax.data import Preparation, load_dataset
 from echojax.errors import UserError
 from echojax.files import write_atomically
 from echojax.models import HEURISTICS
@@ -142,7 +142,7 @@ def write_sample(path: Path, dataset: str, users: int, data_dir: str | None) -> 
     """
     if path.exists():
         return
-    whole = load_dataset(dataset, data_dir=data_dir, k_core=0)
+    whole = load_dataset(dataset, data_dir=data_dir, preparation=Preparation(k_core=0))
     count = min(users, whole.num_users)
     drawn = np.sort(np.random.default_rng(0).choice(whole.num_users, count, replace=False))
     lines = ["user_id:token\titem_id:token\ttimestamp:float"]

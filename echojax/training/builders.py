@@ -19,6 +19,7 @@ from echojax.data import (
     Columns,
     Dataset,
     ItemVectors,
+    Preparation,
     Split,
     batches,
     cold_items_split,
@@ -29,7 +30,6 @@ from echojax.data import (
 )
 from echojax.data.gaps import with_gaps
 from echojax.data.item_vectors import read_item_vectors, with_item_vectors
-from echojax.data.order import random_seed
 from echojax.errors import UserError, unknown_name
 from echojax.losses import LOSSES, make_loss
 from echojax.mesh import axes_of, local_rows, padded_rows, place, row_groups
@@ -61,7 +61,7 @@ def resolved(config: Config, *, in_memory: bool = False) -> Config:
     if config.plugin is not None:
         config = dataclasses.replace(config, plugin=load_plugin(config.plugin))
     check_names(config)
-    random_seed(config.ties)
+    Preparation.of(config)  # which checks its values
     if config.loss not in LOSSES:
         raise unknown_name("--loss", config.loss, list(LOSSES))
     # What a run that goes on was started on may have been in memory: its folder keeps it.
@@ -149,10 +149,7 @@ def _load(config: Config, *, started: bool) -> Dataset:
         columns=Columns.of(config),
         items_path=None if started else config.items_path,
         title_column=None if started else config.title_column,
-        k_core=config.k_core,
-        duplicates=config.duplicates,
-        time_precision=config.time_precision,
-        ties=config.ties,
+        preparation=Preparation.of(config),
     )
 
 

@@ -3,7 +3,7 @@ import io
 import polars as pl
 import pytest
 
-from echojax.data import load_dataset
+from echojax.data import Preparation, load_dataset
 from echojax.errors import UserError
 from tests.data import histories, read
 
@@ -127,10 +127,16 @@ def test_a_folder_of_parts_and_a_pattern_are_one_file(save, write, tmp_path, exp
         save(FRAME.slice(start, 7), "parquet", f"parts/day={part}/part-{part}.parquet")
         write(f"text/part-{part}.csv", FRAME.slice(start, 7).write_csv())
     write("parts/_SUCCESS", "")
-    folder = load_dataset(data_path=tmp_path / "parts", k_core=0)
-    pattern = load_dataset(data_path=str(tmp_path / "text/part-*.csv"), k_core=0)
-    listed = load_dataset(data_path=sorted((tmp_path / "text").iterdir()), k_core=0)
-    whole = load_dataset(data_path=write("log.csv", FRAME.write_csv()), k_core=0)
+    folder = load_dataset(data_path=tmp_path / "parts", preparation=Preparation(k_core=0))
+    pattern = load_dataset(
+        data_path=str(tmp_path / "text/part-*.csv"), preparation=Preparation(k_core=0)
+    )
+    listed = load_dataset(
+        data_path=sorted((tmp_path / "text").iterdir()), preparation=Preparation(k_core=0)
+    )
+    whole = load_dataset(
+        data_path=write("log.csv", FRAME.write_csv()), preparation=Preparation(k_core=0)
+    )
     for dataset in (folder, pattern, listed):
         assert dataset.fingerprint["sha256"] == whole.fingerprint["sha256"]
     assert (folder.name, pattern.name) == ("parts", "text")

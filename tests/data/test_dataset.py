@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echojax.data import prepare
+from echojax.data import Preparation, prepare
 from echojax.data.dataset import in_core
 from echojax.data.order import time_order
 from echojax.errors import UserError
@@ -72,9 +72,9 @@ def test_prepared_histories_are_those_of_a_plain_loop(rows, k, duplicates):
         expected[f"u{user}"].append(f"i{item}")
     if len(expected) < 2 or len({item for _, item in kept}) < 2:
         with pytest.raises(UserError, match=f"--k-core {k}"):
-            prepare("x", interactions(rows), k_core=k, duplicates=duplicates)
+            prepare("x", interactions(rows), Preparation(k_core=k, duplicates=duplicates))
         return
-    dataset = prepare("x", interactions(rows), k_core=k, duplicates=duplicates)
+    dataset = prepare("x", interactions(rows), Preparation(k_core=k, duplicates=duplicates))
     assert histories(dataset) == expected
     assert dataset.items_T.dtype == np.int32
     assert dataset.items_T.min() == 1
@@ -100,7 +100,7 @@ def test_time_order_is_stable_for_any_times(rows):
 
 def test_without_times_the_file_order_counts():
     rows = [(1, 5, 0), (2, 5, 0), (1, 3, 0), (2, 3, 0), (1, 4, 0)]
-    dataset = prepare("x", interactions(rows, timed=False), k_core=0)
+    dataset = prepare("x", interactions(rows, timed=False), Preparation(k_core=0))
     assert histories(dataset) == {"u1": ["i5", "i3", "i4"], "u2": ["i5", "i3"]}
     assert dataset.times_T.tolist() == [0, 1, 2, 0, 1]
     assert dataset.fingerprint["time"] == "position"
@@ -108,7 +108,7 @@ def test_without_times_the_file_order_counts():
 
 def test_fingerprint():
     rows = [(1, 1, 5), (1, 2, 5), (1, 1, 6), (2, 1, 1), (2, 2, 2), (3, 9, 1)]
-    found = prepare("x", interactions(rows), k_core=2).fingerprint
+    found = prepare("x", interactions(rows), Preparation(k_core=2)).fingerprint
     expected = {
         "users": 2,
         "items": 2,
@@ -133,18 +133,20 @@ def test_fingerprint_tells_data_apart(change):
         "order": [rows[0], rows[1], (2, 2, 1), (2, 1, 2), rows[4]],
         "id": [*rows[:4], (2, 4, 3)],
     }[change]
-    first, second = (prepare("x", interactions(r), k_core=0).fingerprint for r in (rows, other))
+    first, second = (
+        prepare("x", interactions(r), Preparation(k_core=0)).fingerprint for r in (rows, other)
+    )
     assert first["sha256"] != second["sha256"]
-    again = prepare("y", interactions(rows), k_core=0).fingerprint
+    again = prepare("y", interactions(rows), Preparation(k_core=0)).fingerprint
     assert again == first
 
 
 def test_unknown_duplicates_and_nothing_left():
     source = interactions([(1, 1, 1), (2, 2, 2)])
     with pytest.raises(UserError, match="unknown --duplicates 'frist'; did you mean 'first'"):
-        prepare("x", source, duplicates="frist")
+        Preparation(duplicates="frist")
     with pytest.raises(UserError, match="x: 0 users and 0 items are left of 2 users, 2 items"):
-        prepare("x", source, k_core=5)
+        prepare("x", source, Preparation(k_core=5))
 
 
 def test_any_frame_of_events_is_a_data_set():
@@ -154,7 +156,9 @@ def test_any_frame_of_events_is_a_data_set():
     )
     expected = {"7": ["a", "b"], "3": ["a", "c"]}
     for item in (pl.String, pl.Categorical, pl.Enum(["c", "x", "b", "a"])):
-        dataset = prepare("x", events.with_columns(pl.col("item").cast(item)), k_core=0)
+        dataset = prepare(
+            "x", events.with_columns(pl.col("item").cast(item)), Preparation(k_core=0)
+        )
         assert histories(dataset) == expected
         first = item == pl.Enum(["c", "x", "b", "a"])
         assert dataset.item_ids.tolist() == ["", *("cba" if first else "bac")]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from echojax.data import DATASETS, Columns, cache, item_titles, load, load_dataset
+from echojax.data import DATASETS, Columns, Preparation, cache, item_titles, load, load_dataset
 from echojax.data.events import read_events
 from echojax.data.sources import Origin, Source, Statistics
 from echojax.errors import UserError
@@ -61,8 +61,14 @@ def test_second_load_reads_the_cache_and_nothing_else(write, monkeypatch):
 def test_changed_files_and_options_are_prepared_again(write):
     path = write("a.csv", CSV)
     first = load_dataset(data_path=path)
-    assert load_dataset(data_path=path, k_core=0).fingerprint != first.fingerprint
-    assert load_dataset(data_path=path, duplicates="last").fingerprint != first.fingerprint
+    assert (
+        load_dataset(data_path=path, preparation=Preparation(k_core=0)).fingerprint
+        != first.fingerprint
+    )
+    assert (
+        load_dataset(data_path=path, preparation=Preparation(duplicates="last")).fingerprint
+        != first.fingerprint
+    )
     swapped = Columns(user="item", item="user")
     assert load_dataset(data_path=path, columns=swapped).num_users == 5
     path.write_text(CSV.replace("0,0,0", "0,0,9999"))

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 import echojax
-from echojax.data import Dataset, load_dataset, prepare
+from echojax.data import Dataset, Preparation, load_dataset, prepare
 from echojax.data.order import as_float32, order_words
 from echojax.errors import UserError
 
@@ -26,7 +26,7 @@ def items_of(dataset, user=0):
 
 
 def ordered(rows=ROWS, **order):
-    return items_of(prepare("x", frame(rows), k_core=0, **order)).tolist()
+    return items_of(prepare("x", frame(rows), Preparation(k_core=0, **order))).tolist()
 
 
 def test_float32_is_64_seconds_apart():
@@ -40,7 +40,7 @@ def test_float32_is_64_seconds_apart():
 def test_rounded_times_leave_the_order_to_the_rows():
     assert ordered() == ["i1", "i2", "i3", "i4"]
     assert ordered(time_precision="float32") == ["i1", "i3", "i2", "i4"]
-    rounded = prepare("x", frame(), k_core=0, time_precision="float32")
+    rounded = prepare("x", frame(), Preparation(k_core=0, time_precision="float32"))
     assert (rounded.times_T[:4] - START).tolist() == [0, 128, 128, 128]
     assert rounded.fingerprint["order"] == {
         "time_precision": "float32",
@@ -57,7 +57,9 @@ def test_random_ties_are_those_of_the_seed_and_only_ties():
     for tie in range(3):
         tied = slice(20 * tie, 20 * tie + 20)
         assert sorted(first[tied]) == sorted(ordered(rows)[tied]) != first[tied]
-    one, other = (prepare("x", frame(rows), k_core=0, ties=ties) for ties in ("file", "random:1"))
+    one, other = (
+        prepare("x", frame(rows), Preparation(k_core=0, ties=ties)) for ties in ("file", "random:1")
+    )
     assert one.item_ids.tolist() == other.item_ids.tolist()
     assert "order" not in one.fingerprint
     assert order_words(other.fingerprint) == "in a random order (random:1)"
@@ -74,14 +76,13 @@ def test_random_ties_are_those_of_the_seed_and_only_ties():
 )
 def test_what_is_no_order_is_one_line(order, says):
     for prepared in (
-        lambda: prepare("x", frame(), k_core=0, **order),
-        lambda: load_dataset(**order),
+        lambda: Preparation(**order),
         lambda: Dataset.from_frame(frame(), k_core=0, **order),
     ):
         with pytest.raises(UserError, match=says):
             prepared()
     with pytest.raises(UserError, match="x: --ties random:0 is about times, and there are none"):
-        prepare("x", frame().drop("time"), k_core=0, ties="random:0")
+        prepare("x", frame().drop("time"), Preparation(k_core=0, ties="random:0"))
 
 
 def test_sorted_files_are_said_and_caches_are_not_mixed(tmp_path, monkeypatch, caplog):
@@ -95,7 +96,7 @@ def test_sorted_files_are_said_and_caches_are_not_mixed(tmp_path, monkeypatch, c
         for _ in range(2):  # the second time from the cache
             for order in ({}, {"time_precision": "float32"}, {"ties": "random:5"}):
                 caplog.clear()
-                dataset = load_dataset(data_path=path, k_core=0, **order)
+                dataset = load_dataset(data_path=path, preparation=Preparation(k_core=0, **order))
                 assert (says in caplog.text) == (name == "sorted" and "time_precision" in order)
                 sha256 = found.setdefault(str(order), dataset.fingerprint["sha256"])
                 assert sha256 == dataset.fingerprint["sha256"]

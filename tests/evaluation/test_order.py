@@ -6,25 +6,30 @@ import numpy as np
 import polars as pl
 import pytest
 
-from echojax.data import prepare
+from echojax.data import Preparation, prepare
 from echojax.evaluation import order
 from echojax.evaluation.order import SEEDS, agreement, certify
 from echojax.report.data_tables import order_table
 
 # Two of three users have a before b in one second; u1's test item d is tied with c.
 HISTORIES = {"u0": "a1 b1 c2 d3", "u1": "a1 b1 c2 d2", "u2": "b1 a1 c2 d3"}
+WHOLE = Preparation(k_core=0)
 ROWS = [
     (user, event[0], int(event[1])) for user, line in HISTORIES.items() for event in line.split()
 ]
 
 
-def prepared(rows=ROWS, **order):
+def prepared(rows=ROWS, preparation=WHOLE):
     events = pl.DataFrame(rows, schema=["user", "item", "time"], orient="row")
-    return prepare("x", events, **{"k_core": 0, **order})
+    return prepare("x", events, preparation)
+
+
+def certified(rows=ROWS, preparation=WHOLE):
+    return certify(partial(prepared, rows), preparation)
 
 
 def test_a_certificate_by_hand():
-    found = certify(prepared)
+    found = certified()
     exact, random, rounded, _ = found.orders
     assert (found.tests, found.ranked, found.timed, found.rows_in_time_order) == (3, 3, True, True)
     assert found.sha256 == prepared().fingerprint["sha256"]
@@ -35,11 +40,12 @@ def test_a_certificate_by_hand():
         # Nothing follows c in training, so that ties put all four items before the target.
         assert one.markov == one.lagged_count == (1.0, pytest.approx(1 / np.log2(5)))
     assert random.tied == exact.tied
-    last = [prepared(ties=f"random:{seed}").items_T[7] for seed in SEEDS]
+    orders = [Preparation(k_core=0, ties=f"random:{seed}") for seed in SEEDS]
+    last = [prepared(preparation=one).items_T[7] for one in orders]
     changed = np.mean([item != prepared().items_T[7] for item in last])
     assert random.changed_tests == pytest.approx(changed / 3)
-    used = certify(partial(prepared, ties="random:1"))
-    assert used.sha256 == prepared(ties="random:1").fingerprint["sha256"]
+    used = certified(preparation=orders[1])
+    assert used.sha256 == prepared(preparation=orders[1]).fingerprint["sha256"]
     assert used.orders == found.orders
 
 
@@ -53,7 +59,7 @@ def test_agreement_counts_users_once_and_their_neighbours_only():
 
 def test_without_times_there_is_one_order():
     rows = [(user, item, n) for user in ("u0", "u1") for n, item in enumerate("abcd")]
-    found = certify(partial(prepared, rows))
+    found = certified(rows)
     assert [(one.ties, one.tied, one.agreeing) for one in found.orders] == [("file", 0, None)]
     table = order_table(found)
     assert table.notes[0].startswith("There are no times")
@@ -62,6 +68,6 @@ def test_without_times_there_is_one_order():
 
 def test_of_many_users_a_sample_is_ranked(monkeypatch):
     monkeypatch.setattr(order, "_SCORES", 1)
-    found = certify(prepared)
+    found = certified()
     assert (found.ranked, found.tests) == (1, 3)
     assert order_table(found).notes[-1] == "The scores are of 1 of 3 users."

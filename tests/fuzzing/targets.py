@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from echojax.data import FORMATS, Columns, item_titles, prepare
+from echojax.data import FORMATS, Columns, Preparation, item_titles, prepare
 from echojax.data.cache import load as load_prepared
 from echojax.data.cache import save as save_prepared
 from echojax.data.events import read_events
@@ -150,7 +150,7 @@ def _read_events(file, folder, data_format=None, member=None):
         assert all(ids)
     assert "time" not in found.frame.columns or found.frame["time"].is_finite().all()
     for duplicates in ("keep", "last"):
-        dataset = prepare(file, found.frame, k_core=1, duplicates=duplicates)
+        dataset = prepare(file, found.frame, Preparation(k_core=1, duplicates=duplicates))
         assert dataset.items_T.min() == 1
         assert dataset.items_T.max() == dataset.num_items - 1
 
@@ -208,7 +208,7 @@ def _prepared(folder):
     text = folder / "x.inter"
     text.write_bytes(gzip.compress(examples.EVENTS["inter"][1]))
     found = read_events([TextFile(text)])
-    save_prepared(prepare("x", found.frame, k_core=0), folder / "prepared.npz")
+    save_prepared(prepare("x", found.frame, Preparation(k_core=0)), folder / "prepared.npz")
     return (folder / "prepared.npz").read_bytes()
 
 

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from echojax.data import load_dataset
+from echojax.data import Preparation, load_dataset
 from echojax.errors import UserError
 from echojax.suites.runs import write_sample
 from tests.suites.conftest import SUITE, packed, write_run
@@ -122,13 +122,13 @@ def test_a_sample_has_whole_histories_of_the_same_users_every_time(folder, caplo
     for path, users in zip(paths, (12, 12, 999), strict=True):
         write_sample(path, "ml-100k", users, str(folder))
     assert paths[0].read_bytes() == paths[1].read_bytes()
-    whole = histories(load_dataset("ml-100k", data_dir=folder, k_core=0))
-    few = histories(load_dataset(data_path=paths[0], k_core=0))
+    whole = histories(load_dataset("ml-100k", data_dir=folder, preparation=Preparation(k_core=0)))
+    few = histories(load_dataset(data_path=paths[0], preparation=Preparation(k_core=0)))
     assert len(few) == 12
     assert few == {user: whole[user] for user in few}
     assert "12 users of ml-100k" in caplog.text
     # A sample larger than the data is the data.
-    assert len(histories(load_dataset(data_path=paths[2], k_core=0))) == 50
+    assert len(histories(load_dataset(data_path=paths[2], preparation=Preparation(k_core=0)))) == 50
     paths[0].write_text("mine")  # it is drawn once
     write_sample(paths[0], "ml-100k", 12, str(folder))
     assert paths[0].read_text() == "mine"
@@ -137,7 +137,10 @@ def test_a_sample_has_whole_histories_of_the_same_users_every_time(folder, caplo
 def test_data_without_times_stay_so_and_unknown_data_are_refused(tmp_path):
     path = tmp_path / "few.inter"
     write_sample(path, "synthetic", 20, None)
-    assert load_dataset(data_path=path, k_core=0).fingerprint["time"] == "position"
+    assert (
+        load_dataset(data_path=path, preparation=Preparation(k_core=0)).fingerprint["time"]
+        == "position"
+    )
     with pytest.raises(UserError, match="unknown"):
         write_sample(tmp_path / "x.inter", "ml", 20, None)
     assert not (tmp_path / "x.inter").exists()
