@@ -32,11 +32,12 @@ _ABOUT = (
 
 
 @dataclass(frozen=True)
-class Flags(harness.Flags):
-    """Train with item vectors and without, and test items that training never saw."""
+class Flags(harness.DataFlags):
+    """Train with item vectors and without, and test items that training never saw.
 
-    data_dir: Path | None = None
-    """Folder that holds ml-100k.inter.gz and ml-100k.item.gz."""
+    The folder of the data holds ml-100k.inter.gz and ml-100k.item.gz.
+    """
+
     model: str = "sasrec"
     """Name of the model."""
     epochs: int = 12
@@ -95,7 +96,7 @@ def bench(flags: Flags) -> None:
                     quiet=True,
                     split="cold-items",
                     item_vectors=given[case["vectors"]],
-                    data_dir=flags.data_dir and str(flags.data_dir),
+                    data_dir=flags.data_folder,
                     run_dir=Path(folder) / "run",
                     **options,
                 )

@@ -84,9 +84,7 @@ def show(flags: Flags, recommender: "Recommender", console: Console) -> None:
     known = len(history) - answer.unknown
     if answer.unknown:
         console.print(f"{answer.unknown} of {len(history)} items unknown to this model: skipped")
-    if answer.by == "popularity":
-        console.print("no known item in the history: the most popular items instead")
-    elif known > recommender.max_len:
+    if known > recommender.max_len:
         console.print(f"{known} items: the newest {recommender.max_len} are read")
     table = Table("item", *(["title"] if titles else []), box=None, pad_edge=False)
     table.add_column("interactions" if answer.by == "popularity" else "score", justify="right")

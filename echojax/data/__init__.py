@@ -1,6 +1,6 @@
 """Interaction data: files and names to prepared data sets, splits, batches. Knows no models."""
 
-from echojax.data.batching import Batches, StackedBatches, batches, iterate
+from echojax.data.batching import Batches, StackedBatches, iterate
 from echojax.data.dataset import Dataset, Preparation, prepare
 from echojax.data.description import Description, describe
 from echojax.data.examples import Examples, Windows, windows
@@ -25,7 +25,6 @@ __all__ = [
     "Split",
     "StackedBatches",
     "Windows",
-    "batches",
     "cold_items_split",
     "describe",
     "global_time_split",

@@ -16,7 +16,6 @@ from absl import flags
 
 from echojax.data.examples import Examples, Windows
 from echojax.data.packing import packed
-from echojax.errors import UserError
 
 _ROUNDS = 6
 
@@ -65,10 +64,11 @@ class Batches:
     examples: Examples | Windows
     batch_size: int  # rows B of every batch
     seed: int  # determines the order
-    # The rows of each batch to make. A host that feeds only some devices makes a part; rows from
-    # ``batch_size`` on only fill up, so that all devices have as many.
-    rows: range
-    # How many of these rows, those of a device, are packed together; None: they are not packed.
+    # The rows of each batch that this host makes, for its own devices; ``None``: all. Rows from
+    # ``batch_size`` on are filling, so that every device has the same number of rows.
+    rows: range | None = None
+    # How many of these rows, those of one device, are packed together; only for ``Windows``.
+    # ``None``: they are not packed.
     pack: int | None = None
 
     @property
@@ -89,7 +89,7 @@ class Batches:
         (``packing.packed``).
         """
         epoch, number = divmod(step, self.per_epoch)
-        rows = np.arange(self.rows.start, self.rows.stop)
+        rows = np.array(range(self.batch_size) if self.rows is None else self.rows)
         positions = number * self.batch_size + rows
         real = (positions < len(self.examples)) & (rows < self.batch_size)
         # A filling row repeats the epoch's first example: harmless, and its weight is 0.
@@ -166,22 +166,3 @@ def _end_with(parent: int, worker: int, workers: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def batches(
-    examples: Examples | Windows,
-    batch_size: int,
-    seed: int,
-    *,
-    rows: range | None = None,
-    pack: int | None = None,
-) -> Batches:
-    """Return shuffled batches of ``examples``.
-
-    ``rows`` (``None``: all) and ``pack`` (only for ``Windows``) are those of ``Batches``.
-    """
-    if batch_size < 1:
-        raise UserError(f"--batch-size {batch_size}: must be at least 1")
-    if seed < 0:
-        raise UserError(f"--seed {seed}: must not be negative")
-    return Batches(examples, batch_size, seed, range(batch_size) if rows is None else rows, pack)

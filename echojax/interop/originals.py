@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from echojax.interop.weights import by_name
 from echojax.models.echomamba4rec import VARIANTS, EchoMamba4Rec
 from echojax.models.mamba4rec import Mamba4Rec
+from echojax.parameters import names_of
 
 # How an array of the original becomes ours, by how our name ends; others lie the same.
 _LAYOUTS: dict[str, tuple[int, Callable[[np.ndarray], np.ndarray]]] = {
@@ -85,7 +85,7 @@ def from_pytorch(
 
 def named_as_original(state: nnx.State) -> Iterator[tuple[str, str, nnx.Variable]]:
     """Yield each parameter's name here, in the original, and the parameter."""
-    for ours, param in by_name(state).items():
+    for ours, param in names_of(state).items():
         theirs = ours
         for pattern, name in _RENAMED:
             theirs = re.sub(pattern, name, theirs)

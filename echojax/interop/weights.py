@@ -8,6 +8,7 @@ import numpy as np
 from flax import nnx
 
 from echojax.errors import UserError
+from echojax.parameters import names_of
 
 
 def weights(model: nnx.Module) -> dict[str, np.ndarray]:
@@ -18,7 +19,7 @@ def weights(model: nnx.Module) -> dict[str, np.ndarray]:
     """
     if not isinstance(model, nnx.Module):
         raise UserError(f"a model is wanted, not {model!r:.80}")
-    params = by_name(nnx.state(model, nnx.Param))
+    params = names_of(nnx.state(model, nnx.Param))
     return {name: np.asarray(param[...]) for name, param in params.items()}
 
 
@@ -34,7 +35,7 @@ def load_weights(model: nnx.Module, arrays: Mapping[str, np.ndarray]) -> None:
         UserError: an array is missing, unknown, of another shape or no floating-point numbers.
     """
     state = nnx.state(model, nnx.Param)
-    params = by_name(state)
+    params = names_of(state)
     _check_names(list(params), list(arrays))
     for name, param in params.items():
         array = arrays[name]
@@ -48,11 +49,6 @@ def load_weights(model: nnx.Module, arrays: Mapping[str, np.ndarray]) -> None:
     for name, param in params.items():
         param.set_value(jnp.asarray(arrays[name], param.dtype))
     nnx.update(model, state)
-
-
-def by_name(state: nnx.State) -> dict[str, nnx.Variable]:
-    """Return parameters by dotted name."""
-    return {".".join(map(str, path)): param for path, param in nnx.to_flat_state(state)}
 
 
 def _check_names(expected: list[str], given: list[str]) -> None:

@@ -160,7 +160,7 @@ def build_model(config: Config, num_items: int) -> SequenceModel:
     """Return the model that ``config`` names, with initial values drawn from ``config.seed``."""
     given: dict[str, Any] = dataclasses.asdict(config)
     given["corrections"] = corrections(config)
-    given["components"] = Components(config.filter, config.backward, config.glu)
+    given["components"] = components(config)
     model = MODELS[config.model]
     options = {name: given[name] for name in _parameters(model) if given.get(name) is not None}
     options |= config.model_options
@@ -225,8 +225,7 @@ def _objectives(config: Config) -> tuple[str, ...]:
     objectives = MODELS[config.model].objectives
     if config.model != "echomamba4rec":
         return objectives
-    components = Components(config.filter, config.backward, config.glu)
-    reason = not_causal(corrections(config), components, config.layers or 1)
+    reason = not_causal(corrections(config), components(config), config.layers or 1)
     if reason is None:
         return objectives[::-1] if config.variant == "causal" else objectives
     if config.objective == "all-positions":
@@ -245,8 +244,7 @@ def _check_time_gaps(config: Config) -> None:
             f"{config.model}"
         )
     if config.model == "echomamba4rec":
-        components = Components(config.filter, config.backward, config.glu)
-        check_time_gaps(corrections(config), components, config.d_conv or 4)
+        check_time_gaps(corrections(config), components(config), config.d_conv or 4)
 
 
 def corrections(config: Config) -> Corrections:
@@ -254,6 +252,11 @@ def corrections(config: Config) -> Corrections:
     names = [field.name for field in dataclasses.fields(Corrections)]
     switched = {name: getattr(config, name) for name in names if getattr(config, name) is not None}
     return dataclasses.replace(VARIANTS[config.variant], **switched)
+
+
+def components(config: Config) -> Components:
+    """Return the parts of a layer that ``config`` keeps."""
+    return Components(config.filter, config.backward, config.glu)
 
 
 def check_names(config: Config) -> None:

@@ -183,19 +183,20 @@ class BidirectionalLayer(TimeSharded):
         self, x_BxLxD: Array, lengths_B: Array, *, gaps_BxL: Gaps = None, dropout_keys: Keys = None
     ) -> Array:
         """Return the layer's output at every position, (B, L, D)."""
-        return self._through("__call__", x_BxLxD, lengths_B, dropout_keys, gaps_BxL)
+        return self._apply(self.mambas[-1], x_BxLxD, lengths_B, gaps_BxL, dropout_keys)
 
     def readout(
         self, x_BxLxD: Array, lengths_B: Array, *, gaps_BxL: Gaps = None, dropout_keys: Keys = None
     ) -> Array:
         """Return the layer's output at the read-out only, (B, D)."""
-        return self._through("readout", x_BxLxD, lengths_B, dropout_keys, gaps_BxL)
+        return self._apply(self.mambas[-1].readout, x_BxLxD, lengths_B, gaps_BxL, dropout_keys)
 
     def readout_of_prefixes(
         self, x_BxLxD: Array, lengths_B: Array, *, gaps_BxL: Gaps = None, dropout_keys: Keys = None
     ) -> Array:
         """Return what ``readout`` gives for the prefix that ends at each position, (B, L, D)."""
-        return self._through("readout_of_prefixes", x_BxLxD, lengths_B, dropout_keys, gaps_BxL)
+        last = self.mambas[-1].readout_of_prefixes
+        return self._apply(last, x_BxLxD, lengths_B, gaps_BxL, dropout_keys)
 
     def start(self, batch: int, max_len: int, dtype: DTypeLike) -> LayerState:
         """Return the states of the filter and the Mambas before the first event."""
@@ -212,18 +213,20 @@ class BidirectionalLayer(TimeSharded):
             after.append(mamba_state)
         return (ring, after), self.glu(x_BxD)
 
-    def _through(
-        self, method: str, x_BxLxD: Array, lengths_B: Array, keys: Keys, gaps_BxL: Gaps
+    def _apply(
+        self,
+        last: Callable[..., Array],
+        x_BxLxD: Array,
+        lengths_B: Array,
+        gaps_BxL: Gaps,
+        dropout_keys: Keys,
     ) -> Array:
-        """Return the output with the last Mamba called by ``method``."""
-        each = split_keys(keys, len(self.mambas) + 2)
-        x_BxLxD = self.filtered(x_BxLxD, lengths_B, each[0])
-        for mamba, key in zip(self.mambas[:-1], each[1:-2], strict=True):
-            x_BxLxD = mamba(x_BxLxD, lengths_B, dropout_keys=key, gaps_BxL=gaps_BxL)
-        y = getattr(self.mambas[-1], method)(
-            x_BxLxD, lengths_B, dropout_keys=each[-2], gaps_BxL=gaps_BxL
-        )
-        return self.glu(y, dropout_keys=each[-1])
+        """Return the layer's output, where ``last`` is what the last Mamba computes."""
+        filter_key, *keys, glu_key = split_keys(dropout_keys, len(self.mambas) + 2)
+        x = self.filtered(x_BxLxD, lengths_B, filter_key)
+        for mamba, key in zip([*self.mambas[:-1], last], keys, strict=True):
+            x = mamba(x, lengths_B, gaps_BxL=gaps_BxL, dropout_keys=key)
+        return self.glu(x, dropout_keys=glu_key)
 
     def filtered(self, x_BxLxD: Array, lengths_B: Array, key: Keys = None) -> Array:
         """Return what the first Mamba reads, (B, L, D)."""

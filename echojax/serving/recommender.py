@@ -1,6 +1,7 @@
 """A trained model that is asked by the data's own item ids."""
 
 import hashlib
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
@@ -28,6 +29,7 @@ Filter = Callable[[str], bool]  # is told an item's own id, and says whether to 
 
 # Numbers of items to leave out in one batch, padding included: 16 MiB.
 _MOST_EXCLUDED = 2**22
+log = logging.getLogger(__name__)
 
 
 class Recommendation(NamedTuple):
@@ -178,6 +180,9 @@ class Recommender:
     ) -> Iterator[Recommendation]:
         """Yield the k best next items of one history after the other, in bounded memory.
 
+        A history without an item that the model knows is answered by popularity; at the end a
+        warning is logged that says how many there were.
+
         Args:
             histories: the data's own item ids, oldest first, any number of any length; the model
                 reads the newest ``max_len``. For a model that reads the times between events pairs
@@ -200,15 +205,18 @@ class Recommender:
             raise UserError(f"filter must be a function of an item's id, not {filter!r:.80}")
         pool = self._pool(self._allowed(candidates, filter))
         request = _Request(*pool, k, exclude_seen, approx)
-        waiting = None
-        for batch in self._batches(histories, request):
-            asked = batch, self._compute(batch, request)
-            # The next batch is computed while this one's answers are taken apart.
-            if waiting is not None:
-                yield from self._answers(*waiting, request)
-            waiting = asked
-        if waiting is not None:
-            yield from self._answers(*waiting, request)
+        answered, by_popularity = 0, 0
+        for batch, top in self._computed(histories, request):
+            answered += len(batch)
+            by_popularity += sum(not known.newest_L.size for known in batch)
+            yield from self._answers(batch, top, request)
+        if by_popularity:
+            log.warning(
+                "%s of %s histories have no item that the model knows: they are answered by "
+                "popularity",
+                f"{by_popularity:,}",
+                f"{answered:,}",
+            )
 
     def score(self, history: History, items: Sequence[object]) -> np.ndarray:
         """Return the model's scores of items after a history, float32 (len(items),).
@@ -325,6 +333,19 @@ class Recommender:
         gaps_L = gaps_L[-self.max_len :].copy()
         gaps_L[:1] = 0  # what lies before is not shown
         return numbers, gaps_L, unknown
+
+    def _computed(
+        self, histories: Iterable[History], request: _Request
+    ) -> Iterator[tuple[list[_Known], Top]]:
+        """Yield batches with their results; the next batch is computed while one is answered."""
+        waiting = None
+        for batch in self._batches(histories, request):
+            started = batch, self._compute(batch, request)
+            if waiting is not None:
+                yield waiting
+            waiting = started
+        if waiting is not None:
+            yield waiting
 
     def _compute(self, batch: list[_Known], request: _Request) -> Top:
         """Start the computation of a batch; nothing is waited for."""

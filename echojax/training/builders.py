@@ -21,7 +21,6 @@ from echojax.data import (
     ItemVectors,
     Preparation,
     Split,
-    batches,
     cold_items_split,
     global_time_split,
     leave_one_out,
@@ -162,7 +161,7 @@ def training_batches(config: Config, split: Split, mesh: Mesh) -> Batches:
     shown = split.train if config.objective == "prefixes" else windows(split.train)
     rows, share = local_rows(config.batch_size, mesh), rows_of_a_device(config, mesh)
     pack = share if config.pack else None
-    return batches(shown, config.batch_size, config.seed, rows=rows, pack=pack)
+    return Batches(shown, config.batch_size, config.seed, rows, pack)
 
 
 def rows_of_a_device(config: Config, mesh: Mesh) -> int:

@@ -5,7 +5,7 @@ import logging
 import numpy as np
 import pytest
 
-from echojax.data import DATASETS, batches, global_time_split, leave_one_out, load_dataset
+from echojax.data import DATASETS, Batches, global_time_split, leave_one_out, load_dataset
 from echojax.data.load import statistics_of
 
 EXAMPLES = {"ml-100k": 96_458, "ml-1m": 981_491, "amazon-beauty": 131_413}
@@ -46,7 +46,7 @@ def test_global_time_split_of_ml_100k(real_data):
 
 def test_an_epoch_of_ml_100k(real_data):
     train = leave_one_out(load_dataset("ml-100k", data_dir=real_data), 50).train
-    source = batches(train, 2048, seed=0)
+    source = Batches(train, 2048, seed=0)
     assert source.per_epoch == 48
     seen = [source[step] for step in range(48)]
     assert sum(batch["weights"].sum() for batch in seen) == 96_458

@@ -87,8 +87,12 @@ def test_unknown_items_are_skipped_and_counted(recommender):
     assert with_unknown == without._replace(unknown=2)
 
 
-def test_an_empty_history_is_answered_by_popularity(recommender, data_file):
-    empty, unknown = recommender.recommend([[], ["what"]], k=4)
+def test_an_empty_history_is_answered_by_popularity(recommender, data_file, caplog):
+    recommender.recommend([["i3"]] * 6, k=4)
+    assert not caplog.messages
+    empty, unknown, *_ = recommender.recommend([[], ["what"], *[["i3"]] * 4], k=4)
+    (warning,) = caplog.messages
+    assert warning.startswith("2 of 6 histories have no item that the model knows")
     assert empty.by == unknown.by == "popularity"
     assert (empty.unknown, unknown.unknown) == (0, 1)
     assert empty.scores == sorted(empty.scores, reverse=True)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from echojax.config import Config
-from echojax.data import batches
+from echojax.data import Batches
 from echojax.data.examples import Windows
 from echojax.data.packing import packed
 from echojax.errors import UserError
@@ -90,7 +90,7 @@ def test_each_device_packs_its_share_of_a_batch():
     """Of 11 stretches of 3 items each; the last batch has 3 that only fill up."""
     lengths_M = np.full(11, 3, np.int32)
     shown = Windows(np.arange(1, 50, dtype=np.int32), 4 * np.arange(11), lengths_M, max_len=7)
-    feed = batches(shown, 7, 0, rows=range(8), pack=4)
+    feed = Batches(shown, 7, 0, rows=range(8), pack=4)
     rows = [feed[step] for step in range(2)]
     assert [batch["lengths"].tolist() for batch in rows] == [
         [6, 6, 0, 0, 6, 3, 0, 0],
