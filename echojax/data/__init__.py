@@ -1,4 +1,4 @@
-"""Interaction data: files and names to prepared data sets, splits, batches. Knows no models."""
+"""Interaction data: from files or names to prepared data sets, splits and batches."""
 
 from echojax.data.batching import Batches, StackedBatches, iterate
 from echojax.data.dataset import Dataset, Preparation, prepare

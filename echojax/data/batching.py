@@ -1,7 +1,8 @@
-"""Shuffled batches of examples on grain, reachable by number.
+"""Shuffled batches of examples, by number, prepared in the background by grain.
 
-Batch s is a pure function of (examples, batch size, seed, s). A resume is therefore an index: no
-iterator state has to be saved, and it does not matter how many processes prepared the batches.
+Batch s is a pure function of (examples, batch size, seed, s). To resume, the number of the next
+batch is enough: no state of an iterator has to be saved, and the number of processes that prepare
+batches does not matter.
 """
 
 import os
@@ -21,12 +22,12 @@ _ROUNDS = 6
 
 
 def shuffled(positions: np.ndarray, size: int, seed: int, epoch: int) -> np.ndarray:
-    """Return where a permutation of 0..size-1, chosen by seed and epoch, sends positions.
+    """Return the images of positions under a permutation of 0..size-1 of this seed and epoch.
 
-    A Feistel network over the next power of two, walked again while it leaves the range. Only
-    the asked positions are computed, whole batches at once; grain's own ``shuffle`` computes one
-    example at a time in Python (8 us each, more than a GPU needs for its training step) and
-    gives epoch e of seed s the order of epoch e-1 of seed s+1.
+    The permutation is a Feistel network over the next power of two, applied again while the result
+    is outside the range. It is computed for these positions only, for a whole batch at once.
+    grain's own ``shuffle`` computes one example at a time in Python (8 us each, more than a GPU
+    needs for its training step), and gives epoch e of seed s the order of epoch e-1 of seed s+1.
 
     ``positions`` are int (B,) in 0..size-1.
     """
@@ -50,7 +51,7 @@ def shuffled(positions: np.ndarray, size: int, seed: int, epoch: int) -> np.ndar
 def _mix64(x: np.ndarray) -> np.ndarray:
     """Return the finaliser of SplitMix64, uint64: every output bit depends on every input bit.
 
-    A bijection (Steele, Lea and Flood 2014, doi:10.1145/2660193.2660195).
+    It is a bijection (Steele, Lea and Flood 2014, doi:10.1145/2660193.2660195).
     """
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -73,19 +74,19 @@ class Batches:
 
     @property
     def per_epoch(self) -> int:
-        """Number of batches in an epoch; the last may be padded."""
+        """The number of batches in an epoch; the last one may be padded."""
         return -(-len(self.examples) // self.batch_size)
 
     def count(self, step: int) -> int:
-        """Return how many examples batch ``step`` has, on all hosts."""
+        """Return the number of examples in batch ``step``, on all hosts together."""
         left = len(self.examples) - step % self.per_epoch * self.batch_size
         return min(self.batch_size, left)
 
     def __getitem__(self, step: int) -> dict[str, np.ndarray]:
         """Return batch ``step`` (from 0, counted over all epochs).
 
-        It has what the examples' ``gather`` gives, and ``weights`` float32 (B,): 1 for an example,
-        0 for a row that only fills up. Where they are packed, it has the same events in fewer rows
+        It has the arrays of the examples' ``gather``, and ``weights`` float32 (B,): 1 for an
+        example, 0 for a filling row. A packed batch has the same events in fewer rows
         (``packing.packed``).
         """
         epoch, number = divmod(step, self.per_epoch)
@@ -106,22 +107,22 @@ class Batches:
 
 @dataclass(frozen=True)
 class StackedBatches:
-    """The batches of several seeds side by side: every array has a leading axis S."""
+    """The batches of several seeds, stacked: every array has a leading axis S."""
 
-    parts: tuple[Batches, ...]  # one for each seed, alike but for the order
+    parts: tuple[Batches, ...]  # one for each seed; they differ in the order only
 
     @property
     def batch_size(self) -> int:
-        """Rows B of a batch of one seed."""
+        """The number of rows B in a batch of one seed."""
         return self.parts[0].batch_size
 
     @property
     def per_epoch(self) -> int:
-        """Number of batches in an epoch."""
+        """The number of batches in an epoch."""
         return self.parts[0].per_epoch
 
     def count(self, step: int) -> int:
-        """Return how many examples batch ``step`` of a seed has, on all hosts."""
+        """Return the number of examples in batch ``step`` of a seed, on all hosts together."""
         return self.parts[0].count(step)
 
     def __getitem__(self, step: int) -> dict[str, np.ndarray]:
@@ -140,14 +141,14 @@ def iterate(
 ) -> grain.DatasetIterator:
     """Return an iterator over batches from ``start_step`` on, prepared in the background.
 
-    ``workers`` are processes that make batches; 0 makes them in a thread of this one. Each holds
-    ``prefetch`` batches ready. ``close()`` of the iterator stops its thread or processes.
+    ``workers`` is the number of processes that make batches; with 0, a thread makes them. Each
+    keeps ``prefetch`` batches ready. The iterator's ``close()`` stops its thread or processes.
     """
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=prefetch)
     steps = grain.MapDataset.range(start_step, stop_step).map(source.__getitem__)
     batches = steps.to_iter_dataset(options)
     if workers:
-        # grain's processes read absl flags, which only absl.app.run would have parsed.
+        # grain's processes read absl flags, which nobody has parsed: this is no absl program.
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()
         batches = batches.mp_prefetch(
@@ -158,7 +159,7 @@ def iterate(
 
 
 def _end_with(parent: int, worker: int, workers: int) -> None:
-    """End this worker when its parent process is gone: one that is killed closes nothing."""
+    """End this worker process when its parent is gone: a killed parent does not close it."""
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -16,7 +16,7 @@ _ARRAYS = ("items_T", "times_T", "offsets", "user_ids", "item_ids")
 
 
 def cache_path(name: str, **identity: Any) -> Path:
-    """Return where the data set is kept that was prepared from ``identity``, which is JSON-able."""
+    """Return the path of the data set that is identified by ``identity``, which is JSON-able."""
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     return cache_dir() / "prepared" / f"{name[:50]}-{key[:16]}.npz"
 
@@ -31,7 +31,7 @@ def save(dataset: Dataset, path: Path) -> None:
 
 
 def load(name: str, path: Path) -> Dataset:
-    """Read a data set; ``ValueError`` where it is not what ``save`` wrote."""
+    """Read a data set; raise ``ValueError`` if ``save`` did not write this file."""
     archive = load_arrays(path)
     if not archive.keys() >= {*_ARRAYS, "fingerprint"}:
         raise ValueError("an array is missing")

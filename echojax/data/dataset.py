@@ -1,4 +1,4 @@
-"""From events to a data set: duplicates, k-core, order, numbering, and a fingerprint of them."""
+"""From events to a data set: duplicates, k-core, order, numbering, and a fingerprint."""
 
 import hashlib
 import logging
@@ -65,39 +65,40 @@ class Preparation:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Histories of all users: user u's items are ``items_T[offsets[u]:offsets[u+1]]``."""
+    """The histories of all users; the items of user u are ``items_T[offsets[u]:offsets[u+1]]``."""
 
     name: str  # what the data is called in results
-    items_T: np.ndarray  # int32 item numbers 1..V-1, users one after another, in time order
-    # In the unit of the source, float64, or int64 where that is not exact; positions without one.
+    items_T: np.ndarray  # int32 item numbers 1..V-1: user after user, each in time order
+    # The times of the events in the unit of the source: float64, or int64 if float64 is not exact.
+    # If the source has no times, these are positions in the history.
     times_T: np.ndarray
     offsets: np.ndarray  # int64 (U+1,)
-    user_ids: np.ndarray  # str (U,), the source's own
-    item_ids: np.ndarray  # str (V,), the source's own; number 0 is padding, its id ""
-    fingerprint: dict[str, Any]  # what identifies the data in results; JSON-able
-    # Of generated data the best possible predictor: given examples and indices its exact
-    # distribution of the next item, float64 (B, V).
+    user_ids: np.ndarray  # str (U,), the ids of the source
+    item_ids: np.ndarray  # str (V,), the ids of the source; number 0 is padding, with the id ""
+    fingerprint: dict[str, Any]  # identifies the data in results; JSON-able
+    # For generated data, the best possible predictor: from examples and indices, it returns the
+    # exact distribution of the next item, float64 (B, V).
     optimum: Predictor | None = field(default=None, compare=False)
     titles: Mapping[str, str] = field(default_factory=dict, compare=False)  # of items, by id
-    # Of items 1..V-1; then those that occur in training have the first numbers.
+    # Vectors of items 1..V-1. With them, the items that occur in training have the first numbers.
     item_vectors: "ItemVectors | None" = field(default=None, compare=False)
 
     @property
     def num_items(self) -> int:
-        """How many items there are, V, padding included."""
+        """The number of items V, with padding."""
         return len(self.item_ids)
 
     @property
     def num_learned(self) -> int:
-        """How many items have parameters of their own, padding included.
+        """The number of items that have parameters of their own, with padding.
 
-        That is all, but where item vectors say what those are like that training never saw.
+        These are all items; with item vectors, only the items that occur in training.
         """
         return self.num_items if self.item_vectors is None else 1 + self.item_vectors.trained
 
     @property
     def num_users(self) -> int:
-        """Number of users U."""
+        """The number of users U."""
         return len(self.offsets) - 1
 
     @classmethod
@@ -117,38 +118,37 @@ class Dataset:
         ties: str = "file",
         name: str = "frame",
     ) -> "Dataset":
-        """Prepare events that are in memory as those of a file are.
+        """Prepare events in memory in the same way as the events of a file.
 
-        Ids become text, as in a CSV of the frame, and whole numbers that gaps made floats have no
-        point.
+        Ids become text, as in a CSV of the frame. Whole numbers that are floats only because some
+        are missing are written without a decimal point.
 
         Args:
-            frame: Anything with columns, which are read through ``numpy.asarray(frame[name])``: a
-                frame of pandas or polars, an Arrow table, a mapping of arrays; or two or three
-                arrays, of users, items and times.
-            user: The column of users, and ``item`` that of items; ``None`` finds them by usual
-                names, as in files.
-            item: See ``user``.
-            time: The column of times, numbers or dates: ``None`` finds it by its name and values;
-                without one the order of rows is that of events.
-            titles: The column of the items' titles, or titles by item id.
+            frame: Anything whose columns ``numpy.asarray(frame[name])`` can read: a frame of pandas
+                or polars, an Arrow table, a mapping of arrays; or two or three arrays, of users,
+                items and times.
+            user: The column of users. ``None`` finds it by its name, as in files.
+            item: The column of items. ``None`` finds it by its name, as in files.
+            time: The column of times, numbers or dates. ``None`` finds it by its name and values;
+                if there is none, the order of the rows is the order of the events.
+            titles: The column of the items' titles, or a mapping of item ids to titles.
             k_core: See ``Preparation``, as for ``duplicates``, ``time_precision`` and ``ties``.
             duplicates: See ``Preparation``.
-            missing_ids: ``refuse``, ``drop`` or ``keep``: what to do with rows whose user or item
-                is missing, or NA, NULL or the like.
-            time_format: How dates in text are written, as strftime has it; ``None``: ISO 8601.
+            missing_ids: What to do with rows whose user or item is missing, NA, NULL or the like:
+                ``refuse``, ``drop`` or ``keep``.
+            time_format: The format of dates in text, as for strftime; ``None`` is ISO 8601.
             time_precision: See ``Preparation``.
             ties: See ``Preparation``.
             name: What the data is called in results.
 
         Raises:
-            UserError: A column is missing, or what is in it is no id or no time.
+            UserError: A column is missing, or holds values that are no ids or no times.
         """
         name = given_text("name", name)
         preparation = Preparation(k_core, duplicates, time_precision, ties)
         if time_format is not None:
             given_text("--time-format", time_format)
-        # Names may be numbers in a frame of pandas.
+        # The names of columns in a frame of pandas can be numbers.
         user, item, time = (None if one is None else str(one) for one in (user, item, time))
         columns = Columns(user, item, time, time_format=time_format, missing=missing_ids)
         column = None if titles is None or isinstance(titles, Mapping) else str(titles)
@@ -165,7 +165,7 @@ class Dataset:
 
 
 def log_order(dataset: Dataset) -> None:
-    """Say where events are in an order that was asked for, but by rows that it does not mean."""
+    """Log it if times are rounded but the rows are sorted, so that rounding changes no order."""
     order = dataset.fingerprint.get("order", {})
     if order.get("time_precision") == "float32" and order["rows_in_time_order"]:
         log.info(
@@ -224,7 +224,7 @@ def prepare(name: str, events: pl.DataFrame, preparation: Preparation = Preparat
 def _order_facts(
     name: str, users_T: np.ndarray, times_T: np.ndarray | None, preparation: Preparation
 ) -> dict[str, Any]:
-    """Return what identifies an order that is not the usual one, for the fingerprint."""
+    """Return the part of the fingerprint that describes an order other than the default."""
     time_precision, ties = preparation.time_precision, preparation.ties
     if (time_precision, ties) == ("exact", "file"):
         return {}
@@ -245,13 +245,13 @@ def _coded(column: pl.Series) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _renumbered(codes_T: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the codes that occur, in order, and for each event the index of its code there."""
+    """Return the codes that occur, in order, and the index of each event's code among them."""
     occurs = np.bincount(codes_T) > 0
     return np.flatnonzero(occurs), (np.cumsum(occurs, dtype=np.int32) - 1)[codes_T]
 
 
 def _positions(users_T: np.ndarray) -> np.ndarray:
-    """Return each event's position in its user's history, float64; users must be grouped."""
+    """Return each event's position in its user's history, float64; events are grouped by user."""
     first = np.flatnonzero(np.diff(users_T, prepend=-1))
     return np.arange(users_T.size) - np.repeat(
         first.astype(np.float64), np.diff(np.append(first, users_T.size))
@@ -259,7 +259,7 @@ def _positions(users_T: np.ndarray) -> np.ndarray:
 
 
 def repeated_pairs(users_T: np.ndarray, items_T: np.ndarray, handling: str) -> np.ndarray:
-    """Return which events repeat a (user, item) pair: all but its first, or last, event."""
+    """Return which events repeat a (user, item) pair: all but the first one, or the last one."""
     pairs = users_T.astype(np.int64) * (int(items_T.max()) + 1) + items_T
     if handling == "last":
         pairs = pairs[::-1]
@@ -270,10 +270,10 @@ def repeated_pairs(users_T: np.ndarray, items_T: np.ndarray, handling: str) -> n
 
 
 def in_core(users_T: np.ndarray, items_T: np.ndarray, keep: np.ndarray, k: int) -> np.ndarray:
-    """Return which events lie in the k-core of the user-item graph of the kept events.
+    """Return which of the kept events are in the k-core of their user-item graph.
 
-    The k-core is unique: users and items with fewer than ``k`` events are removed until none is
-    left.
+    The k-core is unique: users and items with fewer than ``k`` events are removed until all have
+    ``k`` or more.
     """
     keep, kept = keep.copy(), -1
     while kept != (kept := int(keep.sum())):
@@ -290,7 +290,7 @@ def _describe(
     user_ids: np.ndarray,
     item_ids: np.ndarray,
 ) -> dict[str, Any]:
-    """Return the part of the fingerprint that the prepared arrays determine.
+    """Return the part of the fingerprint that is computed from the prepared arrays.
 
     ``tie_share`` is the share of adjacent events of a user with equal times.
     """

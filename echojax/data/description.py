@@ -1,4 +1,4 @@
-"""What a data set is: its columns, and its numbers before and after the k-core."""
+"""A description of a data set: its columns, and its statistics before and after preparation."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -21,27 +21,28 @@ LENGTHS = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000)
 
 @dataclass(frozen=True)
 class Numbers:
-    """Numbers of the events of a data set."""
+    """Statistics of the events of a data set."""
 
     users: int
     items: int
     events: int
-    repeats: float  # share of events whose user met the item before
-    ties: float | None  # share of a user's neighbouring events at one time; None without times
-    span: str | None  # first and last time; None without times
-    per_user: dict[str, float]  # min, median, max
-    per_item: dict[str, float]
+    repeats: float  # share of events whose user has an earlier event with the same item
+    # Share of a user's neighbouring events that have the same time; ``None`` without times.
+    ties: float | None
+    span: str | None  # first and last time; ``None`` without times
+    per_user: dict[str, float]  # min, median and max of the events per user
+    per_item: dict[str, float]  # the same per item
     histogram: tuple[int, ...]  # users by history length, in the bins of ``LENGTHS``
 
 
 @dataclass(frozen=True)
 class Description:
-    """What a data set is."""
+    """The description of a data set."""
 
     name: str
     files: tuple[str, ...]
-    layout: Layout | None  # of its files; None where it comes from memory
-    notes: tuple[str, ...]  # what was guessed, a sentence each
+    layout: Layout | None  # of its files; ``None`` if it has none
+    notes: tuple[str, ...]  # sentences about what was guessed
     before: Numbers  # of all events
     preparation: Preparation
     after: Numbers | None  # of the events that are kept; None where too few are
@@ -57,7 +58,7 @@ def describe(
     columns: Columns = Columns(),
     preparation: Preparation = Preparation(),
 ) -> Description:
-    """Read a data set and say what it is; the arguments are those of ``load_dataset``.
+    """Read a data set and describe it; the arguments are those of ``load_dataset``.
 
     Rows without a user or an item are left out, and a note says how many they are. It is no error
     if the preparation keeps too few events.
@@ -95,7 +96,7 @@ def _load(name: str, preparation: Preparation) -> Dataset:
 
 
 def numbers_of(dataset: Dataset) -> Numbers:
-    """Return the numbers of a prepared data set."""
+    """Return the statistics of a prepared data set."""
     lengths_U = np.diff(dataset.offsets)
     users_T = np.repeat(np.arange(lengths_U.size, dtype=np.int32), lengths_U)
     timed = dataset.fingerprint["time"] == "source"

@@ -1,7 +1,7 @@
-"""Bring a published file into a data folder: by HTTPS or by pip, verified before it gets its name.
+"""Download a published file to a data folder, by HTTPS or by pip.
 
-pooch writes to a temporary file, compares checksums, tries again and renames; two processes at once
-both end with the whole file.
+pooch writes to a temporary file, verifies it, tries again after failures and renames it; if two
+processes download at once, both end with the whole file.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from echojax.data.sources import Origin
 from echojax.errors import UserError
 
-# Files without a known size: far above any of them, far below a full disk.
+# The limit for files of unknown size: far above any of them, far below the size of a disk.
 MAX_BYTES = 1 << 30
 _CHUNK = 1 << 18
 _ATTEMPTS = 4
@@ -38,7 +38,7 @@ def sha256_of(path: Path) -> str:
 
 
 def check(path: Path, origin: Origin) -> None:
-    """Raise ``UserError`` unless the file has the size and checksum known of ``origin``."""
+    """Raise ``UserError`` unless the file has the size and checksum of ``origin``, if known."""
     size = path.stat().st_size
     if origin.size is not None and size != origin.size:
         problem = f"{size} bytes where {origin.size} are expected"
@@ -50,12 +50,12 @@ def check(path: Path, origin: Origin) -> None:
 
 
 def fetch(origin: Origin, folder: Path, verify: Callable[[Path], None]) -> Path:
-    """Fetch ``origin`` into ``folder``, which is made where it is missing.
+    """Download ``origin`` to ``folder``, which is created if it is missing.
 
-    ``verify`` raises ``UserError`` when content of known checksum or none, under a temporary name,
-    is not what is wanted; nothing is left of it.
+    ``verify`` gets the path of the downloaded file under its temporary name, and raises
+    ``UserError`` if its content is wrong; the file is then deleted.
     """
-    pooch.get_logger().setLevel("WARNING")  # one line is logged by who asks for the file
+    pooch.get_logger().setLevel("WARNING")  # the caller logs one line itself
 
     def download(address: str, part: str, manager: object) -> None:
         (_by_https if origin.url else _by_pip)(address, Path(part), origin)
@@ -80,7 +80,7 @@ def fetch(origin: Origin, folder: Path, verify: Callable[[Path], None]) -> Path:
 
 
 def _by_https(url: str, part: Path, origin: Origin) -> None:
-    """Download ``url``; the server's certificate and name are verified, as requests does."""
+    """Download ``url``; requests verifies the certificate and the name of the server."""
     most = origin.size or MAX_BYTES
     headers = {"User-Agent": "echojax", "Accept-Encoding": "identity"}
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
@@ -100,19 +100,19 @@ def _by_https(url: str, part: Path, origin: Origin) -> None:
             if length and part.stat().st_size < int(length):
                 raise requests.ConnectionError("the connection closed early")
     except requests.RequestException as error:
-        if _is_hopeless(error):  # pooch does not try again after a ``UserError``
+        if _is_permanent(error):  # pooch does not try again after a ``UserError``
             raise UserError(f"cannot download {url} ({_reason(error)})") from None
         raise
 
 
 def stay_on_tls(response: requests.Response, *args: Any, **options: Any) -> None:
-    """Raise ``UserError`` where a server with TLS redirects to one without."""
+    """Raise ``UserError`` if a server with TLS redirects to one without."""
     target = urljoin(response.url, response.headers.get("Location", ""))
     if response.url.startswith("https:") and not target.startswith("https:"):
         raise UserError(f"{response.url}: redirects to a server without TLS; not followed")
 
 
-def _is_hopeless(error: requests.RequestException) -> bool:
+def _is_permanent(error: requests.RequestException) -> bool:
     """Return whether another attempt would fail as well."""
     if error.response is not None:
         return error.response.status_code not in _WORTH_A_RETRY
@@ -127,7 +127,7 @@ def _reason(error: requests.RequestException) -> str:
 
 
 def _by_pip(requirement: str, part: Path, origin: Origin) -> None:
-    """Let pip, with whatever mirror it is set up for, download a wheel; nothing is installed."""
+    """Download a wheel with pip, from the mirror that pip is configured for, if any."""
     with tempfile.TemporaryDirectory(dir=part.parent) as folder:
         options = ["--no-deps", "--only-binary", ":all:", "--disable-pip-version-check"]
         command = [sys.executable, "-m", "pip", "download", *options, "--dest", folder]

@@ -1,4 +1,4 @@
-"""Files to events: rows of (user, item, time), read a block at a time into one polars frame."""
+"""Events: rows of (user, item, time), read from files in blocks into one polars frame."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, get_args
@@ -13,27 +13,27 @@ from echojax.data.text import TextFile
 from echojax.data.times import Times
 from echojax.errors import UserError, unknown_name
 
-# What stands for no user or no item where programs write tables.
+# Words that programs write into tables for a missing user or item.
 _MISSING = ["", "NA", "N/A", "n/a", "#N/A", "NULL", "null", "NaN", "nan", "None", "<NA>", "\\N"]
 
 
 class Events(NamedTuple):
-    """What was read."""
+    """Events that were read."""
 
     # Events in file order: ``user`` and ``item``, ids in order of first appearance (an Enum), and,
-    # unless the source has none, ``time``, float64, or int64 where float64 is not exact.
+    # if the source has times, ``time``: float64, or int64 if float64 is not exact.
     frame: pl.DataFrame
     layout: Layout  # how the (first) file was read
-    notes: tuple[str, ...]  # what the user should know of that, a line each
+    notes: tuple[str, ...]  # lines about what was guessed or left out
 
 
 def read_events(files: Sequence[TextFile], columns: Columns = Columns()) -> Events:
-    """Read whole files with the same columns, one after another."""
+    """Read files with the same columns, one after another."""
     return collect(((file, *read_rows(file, columns)) for file in files), columns)
 
 
 def collect(tables: Iterable[tuple[object, Layout, Iterable[Rows]]], columns: Columns) -> Events:
-    """Return the events of tables: what errors name them, their layouts and their rows."""
+    """Return the events of tables, each given by its name in errors, its layout and its rows."""
     if columns.missing not in get_args(Missing):
         raise unknown_name("--missing-ids", columns.missing, list(get_args(Missing)))
     layouts, places = dict[object, Layout](), list[Place]()
@@ -85,7 +85,7 @@ def collect(tables: Iterable[tuple[object, Layout, Iterable[Rows]]], columns: Co
 
 
 def _notes(layout: Layout, columns: Columns, times: str | None) -> list[str]:
-    """Return what was guessed, a line each."""
+    """Return lines about what was guessed."""
     notes = []
     if layout.delimiter and not layout.has_header and columns.names is None:
         notes.append(f"no header: the columns are read as {', '.join(layout.names)}")
@@ -101,7 +101,7 @@ def _notes(layout: Layout, columns: Columns, times: str | None) -> list[str]:
 
 
 def _missing(frame: pl.DataFrame, handling: str, error: Error) -> tuple[pl.Series, str]:
-    """Return which rows have no user or no item, but a word for it, and the note of them."""
+    """Return which rows lack a user or an item, and a note about them."""
     lacking, found, empty = pl.repeat(False, frame.height, eager=True), list[str](), False
     first, problem = frame.height, ""
     for role in ("user", "item"):

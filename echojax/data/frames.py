@@ -16,7 +16,7 @@ from echojax.data.tables import SAMPLE_ROWS
 from echojax.data.titles import titles_of
 from echojax.errors import UserError, one_line
 
-_FRAME = "frame"  # what it is called in errors
+_FRAME = "frame"  # its name in error messages
 _WHOLE = (int, np.integer)
 _NOTHING = ("NoneType", "NAType", "NaTType")  # types of None, pandas.NA and pandas.NaT
 
@@ -26,7 +26,7 @@ def read_frame(
 ) -> tuple[Events, dict[str, str]]:
     """Return the events of a frame, as ``Dataset.from_frame`` takes it, and titles by item id.
 
-    ``title`` is the name of their column.
+    ``title`` is the name of the column of titles.
     """
     if isinstance(frame, list | tuple) and len(frame) in (2, 3):
         frame = dict(zip(("user", "item", "time"), frame, strict=False))
@@ -49,12 +49,12 @@ def read_frame(
 
 
 def column_names(frame: Any) -> list[Any]:
-    """Return the names of a frame's columns, as they stand there."""
+    """Return the names of the columns of a frame, which need not be text."""
     if isinstance(frame, Mapping):
         return list(frame)
     if isinstance(frame, pl.LazyFrame):
         raise UserError(f"{_FRAME}: a LazyFrame has no rows yet; give frame.collect()")
-    for attribute in ("column_names", "columns"):  # Arrow's columns are no names
+    for attribute in ("column_names", "columns"):  # of Arrow, ``columns`` are not names
         if hasattr(frame, attribute):
             return list(getattr(frame, attribute))
     raise UserError(
@@ -64,7 +64,7 @@ def column_names(frame: Any) -> list[Any]:
 
 
 def _sample(frame: Any, key: Any) -> list[str]:
-    """Return the first values of a column as text; none where it holds neither ids nor times."""
+    """Return the first values of a column as text; none if they are neither ids nor times."""
     for method in ("head", "slice"):
         if hasattr(frame, method):
             frame = frame.head(SAMPLE_ROWS) if method == "head" else frame.slice(0, SAMPLE_ROWS)
@@ -77,14 +77,14 @@ def _sample(frame: Any, key: Any) -> list[str]:
 
 
 def column_of(frame: Any, key: Any, *, times: bool = False) -> pl.Series:
-    """Return a column: text, numbers or dates."""
+    """Return a column of a frame as polars has it: text, numbers or dates."""
     name = str(key)
     try:
         values = frame[key]
-    except Exception as error:  # whatever the library of the frame raises
+    except Exception as error:  # the library of the frame may raise anything
         raise UserError(f"{_FRAME}: column {name!r} cannot be read ({one_line(error)})") from None
     if np.ma.isMaskedArray(values):
-        values = values.tolist()  # with None where the mask is
+        values = values.tolist()  # with None for masked values
     try:
         # NumPy would make text of a list that holds numbers and text.
         array = np.asarray(values, object if isinstance(values, list | tuple) else None)
@@ -99,7 +99,7 @@ def column_of(frame: Any, key: Any, *, times: bool = False) -> pl.Series:
     if array.dtype.kind in "OUT":
         series = _of_objects(name, array.tolist(), times=times)
     elif array.dtype.kind in "iufM":
-        # Of this machine's byte order: not every version of polars takes another.
+        # In this machine's byte order: not every version of polars takes the other one.
         series = pl.Series(name, array.astype(array.dtype.newbyteorder("="), copy=False))
     else:
         raise _unfit(name, str(array.dtype))
@@ -112,7 +112,7 @@ def _unfit(name: str, kind: str) -> UserError:
 
 
 def _of_objects(name: str, values: list[Any], *, times: bool) -> pl.Series:
-    """Return Python's own objects as text or numbers; dates as ISO 8601 has them."""
+    """Return Python objects as text or numbers; dates become ISO 8601."""
     kinds = set(map(type, values))
     groups = {kind: _group(kind) for kind in kinds if kind.__name__ not in _NOTHING}
     for group in groups.values():
@@ -135,12 +135,12 @@ def _of_objects(name: str, values: list[Any], *, times: bool) -> pl.Series:
 
 
 def is_given(value: Any) -> bool:
-    """Return whether a value is one: no None, NA, NaT or NaN."""
+    """Return whether a value is given, that is not None, NA, NaT or NaN."""
     return type(value).__name__ not in _NOTHING and value == value  # NaN is not itself
 
 
 def _group(kind: type) -> str:
-    """Return what values of a type are; all others, as UUIDs, become text."""
+    """Return the group of a type of values; other types, such as UUID, are text."""
     if issubclass(kind, date | np.datetime64):
         return "dates"
     if issubclass(kind, numbers.Number | np.number):

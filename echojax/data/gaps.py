@@ -1,8 +1,8 @@
-"""The times between events, as models read them: logarithms in a unit of the data set's own.
+"""The times between events as models read them: logarithms, in a unit of the data set.
 
-A gap is ``log(1 + (t_l - t_{l-1}) / unit)``, 0 at the first event. The unit is the tenth percentile
-of the training events' gaps that are not 0, so that seconds, milliseconds and days are all the same
-to a model. Differences are taken before anything is rounded.
+A gap is ``log(1 + (t_l - t_{l-1}) / unit)``, and 0 at the first event. The unit is the tenth
+percentile of the nonzero differences in training, so that it does not matter to a model whether
+times are in seconds, milliseconds or days. Differences are computed before anything is rounded.
 """
 
 import numpy as np
@@ -13,14 +13,14 @@ from echojax.errors import UserError
 
 
 def log_gaps(times_L: np.ndarray, unit: float) -> np.ndarray:
-    """Return the log gaps of one history, float32 (L,), from its times, which do not fall."""
+    """Return the log gaps of one history, float32 (L,), from its times in ascending order."""
     gaps_L = np.zeros(times_L.size, np.float32)
     gaps_L[1:] = np.log1p(_differences(times_L) / unit)
     return gaps_L
 
 
 def with_gaps(dataset: Dataset, split: Split) -> Split:
-    """Return a split whose examples have gaps; their unit is in its facts too."""
+    """Return a split whose examples have gaps; their unit is also among the split's facts."""
     if dataset.fingerprint.get("time") == "position":
         raise UserError(
             f"--time-gaps needs times and {dataset.name} has only positions; leave it out"
@@ -41,7 +41,7 @@ def with_gaps(dataset: Dataset, split: Split) -> Split:
 
 
 def _differences(times_T: np.ndarray) -> np.ndarray:
-    """Return each time minus the one before, float64; where that is negative it means nothing."""
-    if times_T.dtype == np.int64:  # a difference may be larger than int64 has
+    """Return each time minus the one before, float64; negative results have no meaning."""
+    if times_T.dtype == np.int64:  # a difference may exceed the range of int64
         return np.diff(times_T.view(np.uint64)).astype(np.float64)
     return np.diff(times_T.astype(np.float64))

@@ -23,13 +23,13 @@ def ids_by_number(column: pl.Series) -> pl.Series:
 
 
 def as_ids(column: pl.Series, place: Place) -> pl.Series:
-    """Return the ids of a block as text, without the blanks around them; "" where there is none.
+    """Return the ids of a block as text, without surrounding blanks; a missing id is "".
 
-    Whole numbers that gaps made floats are written without a point.
+    Whole numbers that are floats only because some are missing are written without a point.
     """
     check_kind(place.file, column, is_time=False)
     if column.dtype.is_float():
-        # Whole floats from here on stand for several whole numbers.
+        # From this limit on a float stands for several whole numbers.
         limit = 2 << np.finfo(column.head(0).to_numpy().dtype).nmant
         column = column.fill_nan(None)
         whole = column.cast(pl.Int64, strict=False)
@@ -44,7 +44,7 @@ def as_ids(column: pl.Series, place: Place) -> pl.Series:
 
 
 class Ids:
-    """Takes ids a block at a time; in memory are each block's distinct ids, and numbers of them."""
+    """Collects ids block by block; it keeps the distinct ids of each block, and their indices."""
 
     def __init__(self, role: str):
         self.role = role

@@ -1,4 +1,4 @@
-"""Vectors of items from outside, such as embeddings of their texts or images, by item id."""
+"""Given vectors of items, such as embeddings of their texts or images, by item id."""
 
 import dataclasses
 import tokenize
@@ -18,7 +18,7 @@ from echojax.data.splits import Split
 from echojax.errors import UserError, one_line
 from echojax.files import is_special
 
-# How files begin that polars reads, and NumPy's own.
+# The first bytes of files that polars reads, and of NumPy's.
 _READERS = {b"PAR1": pl.read_parquet, b"ARROW1": pl.read_ipc}
 _NPY, _NPZ = b"\x93NUMPY", b"PK\x03\x04"
 
@@ -28,15 +28,15 @@ class ItemVectors(NamedTuple):
 
     ids_N: np.ndarray  # the items' ids, str
     vectors_NxF: np.ndarray  # float32
-    trained: int = 0  # how many, the first ones, occur in training; 0 where that is not known
+    trained: int = 0  # the first so many items occur in training; 0 if that is unknown
 
     @property
     def vectors_VxF(self) -> np.ndarray:  # noqa: N802
-        """Those of items 0 to N, padding's 0 first."""
+        """The vectors of items 0 to N; that of item 0, padding, is 0."""
         return np.pad(self.vectors_NxF, [(1, 0), (0, 0)])
 
     def same_as(self, other: "ItemVectors") -> bool:
-        """Return whether the same items have the same vectors, in any order and unit."""
+        """Return whether the same items have the same vectors, in any order and on any scale."""
         ours, theirs = np.argsort(self.ids_N), np.argsort(other.ids_N)
         if not np.array_equal(self.ids_N[ours], other.ids_N[theirs]):
             return False
@@ -48,16 +48,17 @@ class ItemVectors(NamedTuple):
 
     @property
     def sha256(self) -> str:
-        """What identifies them."""
+        """The SHA-256 of ids and vectors."""
         return arrays_sha256(self.ids_N, self.vectors_NxF)
 
 
 def read_item_vectors(path: Path | str, *, item: str | None = None) -> ItemVectors:
     """Return the vectors in a file.
 
-    A Parquet, Arrow, CSV or TSV file has a column of item ids, named ``item`` or as usual, and one
-    of lists of numbers or columns of numbers only. A NumPy archive (``.npz``) has arrays ``ids``
-    and ``vectors``; beside ``NAME.npy`` stands ``NAME.ids.txt`` with an id a line.
+    A Parquet, Arrow, CSV or TSV file has a column of item ids, with the name ``item`` or a usual
+    one, and either one column of lists of numbers, or only columns of numbers. A NumPy archive
+    (``.npz``) has arrays ``ids`` and ``vectors``. For ``NAME.npy``, the ids are the lines of
+    ``NAME.ids.txt`` in the same folder.
     """
     path, name = Path(path), f"--item-vectors {path}"
     if not path.is_file():
@@ -85,9 +86,9 @@ def read_item_vectors(path: Path | str, *, item: str | None = None) -> ItemVecto
 def vectors_of_frame(
     frame: Any, *, item: str | None = None, name: str = "item_vectors"
 ) -> ItemVectors:
-    """Return the vectors of a table as ``read_item_vectors`` wants one, or of ids and an array.
+    """Return the vectors of a table, as described by ``read_item_vectors``, or of (ids, array).
 
-    ``name`` is what errors name.
+    ``name`` is the name of the table in error messages.
     """
     if isinstance(frame, tuple | list) and len(frame) == 2:
         frame = {"item": frame[0], "vector": frame[1]}
@@ -118,7 +119,7 @@ def vectors_of_frame(
 
 
 def _numbers(values: Any) -> np.ndarray:
-    """Return a column as an array, (N, F) where it holds lists of numbers of one length."""
+    """Return a column as an array; (N, F) if it holds lists of F numbers each."""
     try:
         array = np.asarray(values)
     except ValueError:  # lists of several lengths
@@ -181,7 +182,7 @@ def _checked(name: str, ids_N: np.ndarray, vectors: np.ndarray) -> ItemVectors:
 
 
 def load_kept(path: Path) -> ItemVectors:
-    """Return the vectors that a run keeps, as they are."""
+    """Return the vectors that are stored in a run folder."""
     try:
         arrays = load_arrays(path)
         kept = _from_arrays(str(path), arrays)
@@ -195,11 +196,12 @@ def load_kept(path: Path) -> ItemVectors:
 def with_item_vectors(
     dataset: Dataset, split: Split, counts_V: np.ndarray, given: ItemVectors, name: str
 ) -> tuple[Dataset, Split]:
-    """Return a data set with vectors and its split: items of training first, then all others.
+    """Return a data set with vectors, and its split; items of training get the first numbers.
 
-    Items that have a vector and no event join the catalogue. Vectors are scaled so that those of
-    training's items have a mean squared length of 1; but for those that a run has kept.
-    ``counts_V`` are the events of each item in training, ``name`` is what errors name.
+    Items with a vector but without events are added to the item set. Vectors are scaled so that
+    those of the items in training have a mean squared length of 1, unless they were read from a run
+    folder, where they are scaled already. ``counts_V`` are the events of each item in training;
+    ``name`` is the name of the vectors in error messages.
     """
     row_of = {item: row for row, item in enumerate(given.ids_N.tolist())}
     ids = dataset.item_ids[1:].tolist()
@@ -215,7 +217,7 @@ def with_item_vectors(
     item_ids = np.array(["", *dataset.item_ids[order[1:]].tolist(), *more])
     rows = [row_of[item] for item in item_ids[1:].tolist()]
     vectors_NxF, trained = given.vectors_NxF[rows], int(np.count_nonzero(counts_V))
-    if not given.trained:  # Adam moves the projection alike in whatever unit the vectors are
+    if not given.trained:  # Adam's steps of the projection have a size of their own
         squares_N = np.square(vectors_NxF[:trained], dtype=np.float64).sum(axis=1)
         vectors_NxF /= np.float32(np.sqrt(squares_N.mean()) or 1)
     kept = ItemVectors(item_ids[1:], vectors_NxF, trained)
@@ -226,14 +228,14 @@ def with_item_vectors(
         "sha256": kept.sha256,
     }
     fingerprint = {**dataset.fingerprint, "items": len(item_ids) - 1, "item_vectors": facts}
-    if more:  # another catalogue: ranks are not those of the data alone
+    if more:  # ranks among more items differ from those of the data alone
         fingerprint["sha256"] = arrays_sha256(np.array([fingerprint["sha256"], *more]))
     dataset = dataclasses.replace(
         dataset,
         items_T=number_V[dataset.items_T],
         item_ids=item_ids,
         fingerprint=fingerprint,
-        optimum=None,  # it knows the items by their former numbers
+        optimum=None,  # it refers to the items by their former numbers
         item_vectors=kept,
     )
     return dataset, split.with_examples(items_T=number_V[split.train.items_T])

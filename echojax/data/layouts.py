@@ -1,4 +1,4 @@
-"""How a file is read: its format, and what its columns are used for."""
+"""The layout of a file: its format, and which columns have the users, items and times."""
 
 import re
 from collections.abc import Sequence
@@ -22,11 +22,12 @@ FORMATS = {
     "parquet": "Parquet file",
     "arrow": "Arrow file (Feather)",
 }
-COLUMNAR = {b"PAR1": "parquet", b"ARROW1": "arrow"}  # by their first bytes
-RATED = {"ratings.dat": "::", "u.data": "\t", "ratings.csv": ","}  # and their delimiters
+COLUMNAR = {b"PAR1": "parquet", b"ARROW1": "arrow"}  # by the first bytes of a file
+RATED = {"ratings.dat": "::", "u.data": "\t", "ratings.csv": ","}  # with their delimiters
 UNNAMED = (*RATED, "pairs", "histories")
 
-# Column names by meaning, best first; compared in lower case, letters and digits only.
+# Usual column names by role, in order of preference; only letters and digits are compared, in
+# lower case.
 _GUESSES = {
     "user": ("userid", "user", "uid", "reviewerid", "customerid", "visitorid", "memberid"),
     "item": (
@@ -35,7 +36,7 @@ _GUESSES = {
     ),
     "time": ("timestamp", "time", "ts", "unixtimestamp", "unixtime", "unixreviewtime"),
 }
-# Names that mean a time where their values are times.
+# Names of columns that are times only if their values are times.
 _TIMES = (
     *("datetime", "eventtime", "createdat", "date", "eventdate", "tdat", "when", "utc", "created"),
     *("eventtimestamp", "timestampms", "timestamps", "dateadded", "addedat", "reviewtime"),
@@ -49,19 +50,21 @@ Missing = Literal["refuse", "drop", "keep"]
 
 @dataclass(frozen=True)
 class Columns:
-    """How a file is to be read; None means the format's own, or a sensible guess."""
+    """How to read a file; ``None`` is what the format defines, or a guess by names and values."""
 
-    user: str | None = None  # names of columns
+    user: str | None = None  # the name of the column of users, and so on
     item: str | None = None
     time: str | None = None
-    names: str | None = None  # of all columns, between commas, of a file that has no header
-    time_format: str | None = None  # how dates are written, as strftime has it; None for ISO 8601
-    missing: Missing = "refuse"  # rows whose user or item is empty, NA, NULL or the like
+    names: str | None = (
+        None  # the names of all columns, comma-separated, of a file without a header
+    )
+    time_format: str | None = None  # the format of dates, as for strftime; ``None`` is ISO 8601
+    missing: Missing = "refuse"  # what to do with rows whose user or item is empty, NA or the like
     data_format: str | None = None  # a name in ``FORMATS``
 
     @classmethod
     def of(cls, flags: Any) -> "Columns":
-        """Return what the flags of a command say, or a configuration."""
+        """Return the columns that the flags of a command, or a configuration, describe."""
         return cls(
             flags.user_column,
             flags.item_column,
@@ -78,9 +81,9 @@ class Layout:
     """How to read a file."""
 
     data_format: str  # a name in ``FORMATS``
-    delimiter: str = ""  # "" where any white space parts fields, or there is no text
-    names: tuple[str, ...] = ()  # of all fields (for JSON, of the first object's)
-    used: tuple[int, ...] = (0, 1)  # fields of user, item and, unless file order counts, time
+    delimiter: str = ""  # "" if fields are separated by white space, or the file is not text
+    names: tuple[str, ...] = ()  # of all fields (for JSON, of the first object)
+    used: tuple[int, ...] = (0, 1)  # the fields of user, item and, if there are times, time
     has_header: bool = False
     unused: tuple[str, ...] = ()  # names of other columns that look like times
 
@@ -92,14 +95,14 @@ class Layout:
 
     @property
     def time(self) -> str | None:
-        """The name of the column of times; None where file order counts."""
+        """The name of the column of times; ``None`` if the order of the rows counts."""
         return self.names[self.used[2]] if len(self.used) > 2 else None
 
 
 def with_roles(file: object, layout: Layout, rows: Fields, columns: Columns) -> Layout:
-    """Return a layout with the user's, item's and time's column, by name and first rows.
+    """Return a layout with the columns of users, items and times, found by name and first rows.
 
-    ``file`` is what errors name.
+    ``file`` is the name of the file in error messages.
     """
     if layout.data_format in UNNAMED:
         if (columns.user, columns.item, columns.time) != (None, None, None):
@@ -130,7 +133,7 @@ def with_roles(file: object, layout: Layout, rows: Fields, columns: Columns) -> 
     others = [i for i in range(len(plain)) if i not in (user, item, time) and plain[i]]
     unused = [i for i in others if _LIKE_TIME.search(layout.names[i].lower()) or is_time(i)]
     used = (user, item) if time is None else (user, item, time)
-    return _using(file, replace(layout, unused=tuple(layout.names[i] for i in unused)), used)
+    return _with_used(file, replace(layout, unused=tuple(layout.names[i] for i in unused)), used)
 
 
 class MissingColumnError(UserError):
@@ -140,9 +143,10 @@ class MissingColumnError(UserError):
 def with_titles(
     file: object, layout: Layout, rows: Fields, columns: Columns, titles: Sequence[str] = ()
 ) -> Layout:
-    """Return a layout with the item's column and those of its title, the columns ``titles``.
+    """Return a layout with the column of items and those of their titles.
 
-    By default these are a title and, where there is one, a year. ``file`` is what errors name.
+    ``titles`` names the latter; by default they are a title and, if there is one, a year. ``file``
+    is the name of the file in error messages.
     """
     names = layout.names
     item = item_column(names, columns.item)
@@ -158,17 +162,17 @@ def with_titles(
         raise MissingColumnError(
             f"{file}: no {missing} column among {', '.join(names)}; name it with --{missing}-column"
         )
-    return _using(file, layout, (item, *used))
+    return _with_used(file, layout, (item, *used))
 
 
 def item_column(names: Sequence[str], wanted: str | None) -> int | None:
-    """Return which column of a table of items has their ids: that of a name, or of a usual one."""
+    """Return the index of the column of item ids: the one named ``wanted``, or a usual name."""
     if wanted in names:
         return names.index(wanted)
     return _guessed(names, (*_GUESSES["item"], "id"))
 
 
-def _using(file: object, layout: Layout, used: tuple[int, ...]) -> Layout:
+def _with_used(file: object, layout: Layout, used: tuple[int, ...]) -> Layout:
     for index in used:
         name = layout.names[index]
         if layout.names.count(name) > 1:
@@ -191,7 +195,7 @@ def _guessed(names: Sequence[str], guesses: Sequence[str]) -> int | None:
 
 
 def known_column(file: object, names: Sequence[str], wanted: str, flag: str) -> int:
-    """Return which column has a name."""
+    """Return the index of the column with a name."""
     if wanted in names:
         return names.index(wanted)
     near = get_close_matches(wanted, names, n=1)
@@ -202,7 +206,7 @@ def known_column(file: object, names: Sequence[str], wanted: str, flag: str) -> 
 
 
 def is_header(fields: Sequence[str], columns: Columns) -> bool:
-    """Return whether fields name a user's or item's column, or one that is asked for."""
+    """Return whether fields contain usual names of columns, or one that the user named."""
     named = {columns.user, columns.item, columns.time} - {None}
     plain = {_plain(field) for field in fields}
     return bool(named & set(fields) or plain & {*_GUESSES["user"], *_GUESSES["item"]})

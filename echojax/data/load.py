@@ -1,4 +1,4 @@
-"""One call from a name or a file to a prepared data set: find, read, prepare, keep."""
+"""From a name or a file to a prepared data set: find, read, prepare and cache it."""
 
 import dataclasses
 import glob
@@ -19,7 +19,7 @@ from echojax.data.text import TextFile, reading
 from echojax.data.titles import item_titles, read_titles
 from echojax.errors import UserError, unknown_name
 
-# Part of the cache's key: raise it when the same file would be prepared differently.
+# Part of the cache key: increase it when a change prepares the same file differently.
 _PREPARATION = 3
 _PARTS = (".parquet", ".arrow", ".feather", ".csv", ".tsv", ".inter", ".gz", ".jsonl", ".json")
 
@@ -167,12 +167,12 @@ def _synthetic(preparation: Preparation) -> Dataset:
 
 
 def _own_files(data_path: DataPath) -> list[TextFile]:
-    """Return the files that a path, a pattern, a folder or a list of paths stands for."""
+    """Return the files of a path, a pattern, a folder or a list of paths."""
     if not isinstance(data_path, Path | str):
         return [file for path in data_path for file in _own_files(path)]
     path = Path(data_path)
     if path.is_dir():
-        # Spark and Hive keep files of their own among the parts.
+        # Spark and Hive put files of their own next to the parts.
         parts = [part for part in sorted(path.rglob("*")) if part.name[0] not in "._"]
         parts = [part for part in parts if part.is_file()]
         kinds = sorted({part.suffix for part in parts})
@@ -191,7 +191,7 @@ def _own_files(data_path: DataPath) -> list[TextFile]:
 
 
 def _find(source: Source, folders: list[Path]) -> TextFile | None:
-    """Return where a named data set lies, as text or as its publisher's archive."""
+    """Return the file of a named data set, a text or its publisher's archive, if there is one."""
     for folder in folders:
         for file in source.files:
             if (folder / file).is_file():
@@ -204,7 +204,7 @@ def _find(source: Source, folders: list[Path]) -> TextFile | None:
 
 
 def _fetch(name: str, source: Source, data_dir: Path | str | None) -> TextFile:
-    """Fetch a named data set from the first of its origins that has it."""
+    """Download a named data set from the first of its origins that works."""
     folder, problems = data_folders(data_dir)[0], []
     for origin in source.origins:
 
@@ -253,7 +253,7 @@ def _prepared(found: Found, columns: Columns, preparation: Preparation) -> Datas
         log.info("%s: %s; prepared again", kept, error)
     events = read_events(files, columns)
     for file, state in zip(files, states, strict=True):
-        if _state(file) != state:  # what was read is not what the checksum is of
+        if _state(file) != state:  # the checksum is not that of the data that was read
             raise UserError(
                 f"{file}: was written to while it was read; start again when it is done"
             )

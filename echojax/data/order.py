@@ -1,4 +1,4 @@
-"""The order of a user's events: by exact times or float32, ties as in the file or at random."""
+"""The order of a user's events: by exact or rounded times, with ties as in the file or random."""
 
 import re
 from collections.abc import Mapping
@@ -10,9 +10,9 @@ from echojax.errors import UserError
 
 
 def as_float32(times_T: np.ndarray) -> np.ndarray:
-    """Return times rounded to float32, as RecBole has them, in float64.
+    """Return times rounded to float32, as in RecBole, as float64.
 
-    Neighbours are 64 apart at 9.8e8, the epoch seconds of MovieLens.
+    Neighbouring float32 numbers are 64 apart at 9.8e8, the epoch seconds of MovieLens.
     """
     with np.errstate(over="ignore"):
         rounded_T = times_T.astype(np.float32)
@@ -23,7 +23,7 @@ def as_float32(times_T: np.ndarray) -> np.ndarray:
 
 
 def random_seed(ties: str) -> int | None:
-    """Return the seed of ``random:SEED``; None for ``file``."""
+    """Return the seed of ``random:SEED``; ``None`` for ``file``; ``UserError`` for others."""
     if ties == "file":
         return None
     if found := re.fullmatch("random:([0-9]{1,18})", str(ties)):
@@ -34,9 +34,9 @@ def random_seed(ties: str) -> int | None:
 def time_order(
     users_T: np.ndarray, times_T: np.ndarray | None, ties_seed: int | None = None
 ) -> np.ndarray:
-    """Return the order by user, then time; ties stay in file order (stable sort).
+    """Return the order of events by user, then time; ties stay in file order (stable sort).
 
-    With ``ties_seed``, a user's events of one time come in a random order.
+    With ``ties_seed``, a user's events with the same time are in random order.
     """
     if ties_seed is not None:
         assert times_T is not None
@@ -50,16 +50,16 @@ def time_order(
         span < 1 << 53 and np.array_equal(times_T, np.floor(times_T))
     )
     if whole and (int(users_T.max()) + 1) * span < 1 << 63:
-        # One integer key sorts several times faster than two keys do.
+        # Sorting by one integer key is several times faster than by two keys.
         key_T = users_T * np.int64(span) + (times_T - first).astype(np.int64)
         return np.argsort(key_T, kind="stable")
     return np.lexsort((times_T, users_T))
 
 
 def rows_in_time_order(users_T: np.ndarray, times_T: np.ndarray) -> bool:
-    """Return whether each user's rows are in the order of time as the file has them.
+    """Return whether the rows of each user are in the order of time in the file.
 
-    Then they are hardly the publisher's rows, and rounding times cannot change their order.
+    Such a file has probably been sorted after publication, and rounding times changes no order.
     """
     order_T = np.argsort(users_T, kind="stable")
     users_T, times_T = users_T[order_T], times_T[order_T]
@@ -67,7 +67,7 @@ def rows_in_time_order(users_T: np.ndarray, times_T: np.ndarray) -> bool:
 
 
 def order_words(fingerprint: Mapping[str, Any]) -> str:
-    """Return how a data set's events of one time are ordered, and whether times are rounded."""
+    """Describe the order of events with the same time, and the rounding of times."""
     order = fingerprint.get("order", {"ties": "file", "time_precision": "exact"})
     words = (
         "in the file's order" if order["ties"] == "file" else f"in a random order ({order['ties']})"

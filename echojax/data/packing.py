@@ -1,4 +1,4 @@
-"""Several histories in one row: a batch without most of its padding."""
+"""Packing: several histories in one row, so that a batch has little padding."""
 
 from bisect import bisect_left, insort
 
@@ -6,12 +6,12 @@ import numpy as np
 
 
 def packed(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return a batch of windows with the same events in as few rows, one history after another.
+    """Return a batch whose rows are packed: each row holds one or more histories.
 
-    The batch is of ``Windows.gather``, with ``weights`` (B,); rows of weight 0 are left out. The
-    arrays are of the same shapes, and there are ``segment_ids`` int32 (B, L): which row of
-    ``batch`` the event is of, counted from 1; 0 for padding. ``lengths`` are the events in each
-    row. Rows that nothing is in come last and have length and weight 0.
+    ``batch`` is from ``Windows.gather``, with ``weights`` (B,); rows of weight 0 are left out. The
+    arrays keep their shapes. There are also ``segment_ids`` int32 (B, L), the row of ``batch`` that
+    an event comes from, counted from 1, and 0 for padding. ``lengths`` are the numbers of events in
+    each row. Empty rows come last, with length and weight 0.
     """
     lengths_B = np.where(batch["weights"] > 0, batch["lengths"], 0)
     rows, max_len = batch["item_ids"].shape
@@ -32,9 +32,9 @@ def packed(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _places(lengths_B: np.ndarray, max_len: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return each history's row and first column, int64 (B,): best fit, the longest first."""
+    """Return the row and the first column of each history, int64 (B,): best fit, longest first."""
     row_B, first_B = np.zeros((2, lengths_B.size), np.int64)
-    space: list[tuple[int, int]] = []  # left in a row, and the row, in ascending order
+    space: list[tuple[int, int]] = []  # (places left in a row, the row), in ascending order
     for history in np.argsort(-lengths_B, kind="stable").tolist():
         length = int(lengths_B[history])
         fits = bisect_left(space, (length, 0))

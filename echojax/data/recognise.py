@@ -1,4 +1,4 @@
-"""Which layout a file of text has: told by the user, or recognised where every column fits."""
+"""Find the layout of a text file: given by the user, or recognised from the first lines."""
 
 import csv
 import json
@@ -23,9 +23,9 @@ def recognise_events(file: TextFile, lines: list[str], columns: Columns) -> tupl
     if chosen in COLUMNAR.values():
         raise UserError(f"{file}: is no {chosen} file; drop --data-format")
     if columns.names is not None:
-        return _told(file, lines, columns.names, chosen)
+        return _with_given_names(file, lines, columns.names, chosen)
     if chosen is not None:
-        return _forced(file, lines, chosen)
+        return _with_given_format(file, lines, chosen)
     return _recognised(file, lines, columns)
 
 
@@ -39,10 +39,10 @@ def recognise_items(file: TextFile, lines: list[str], columns: Columns) -> tuple
     return _with_header("tsv" if delimiter == "\t" else "csv", delimiter or ",", rows)
 
 
-def _told(
+def _with_given_names(
     file: TextFile, lines: list[str], names: str, data_format: str | None
 ) -> tuple[Layout, Fields]:
-    """Return the layout of a table whose columns the user names, and its first rows."""
+    """Return the layout of a table whose columns are named by the user, and its first rows."""
     columns = tuple(name.strip() for name in names.split(","))
     if data_format not in (None, "csv", "tsv"):
         raise UserError(f"--columns is for tables, not for --data-format {data_format}")
@@ -57,8 +57,8 @@ def _told(
     )
 
 
-def _forced(file: TextFile, lines: list[str], chosen: str) -> tuple[Layout, Fields]:
-    """Return the layout of a file whose format the user names, and its first rows."""
+def _with_given_format(file: TextFile, lines: list[str], chosen: str) -> tuple[Layout, Fields]:
+    """Return the layout of a file whose format is given by the user, and its first rows."""
     if chosen in ("pairs", "histories"):
         return Layout(chosen), []
     if chosen == "jsonl":
@@ -74,7 +74,7 @@ def _forced(file: TextFile, lines: list[str], chosen: str) -> tuple[Layout, Fiel
 
 
 def _recognised(file: TextFile, lines: list[str], columns: Columns) -> tuple[Layout, Fields]:
-    """Return the layout that every column of the first rows fits, and these rows."""
+    """Return the layout that fits every column of the first rows, and these rows."""
     if PurePath(file.name).suffix == ".inter" or _typed_delimiter(lines[0]):
         return _inter(file, lines)
     if lines[0].startswith("{"):
@@ -147,7 +147,7 @@ def _with_header(kind: str, delimiter: str, rows: Fields) -> tuple[Layout, Field
 
 
 def _typed_delimiter(header: str) -> str | None:
-    """Return what stands between the fields of a header like RecBole's; None where it is not."""
+    """Return the delimiter of a header in RecBole's form; ``None`` if it is none."""
     for delimiter in "\t,;| ":
         fields = [field.strip() for field in header.split(delimiter)]
         if all(map(_INTER_FIELD.fullmatch, fields)):
@@ -156,7 +156,7 @@ def _typed_delimiter(header: str) -> str | None:
 
 
 def _table(lines: list[str]) -> tuple[str, Fields, bool]:
-    """Return what parts lines into most fields, these, and whether all lines have as many."""
+    """Return the delimiter that gives most fields, the fields, and whether all lines agree."""
     best, delimiter, rows = (False, 1), "", [[line] for line in lines]
     for candidate in ("\t", ",", ";", "|", "::"):
         split = _split(lines, candidate)
@@ -168,7 +168,7 @@ def _table(lines: list[str]) -> tuple[str, Fields, bool]:
 
 
 def _split(lines: list[str], delimiter: str, *, quoted: bool = True) -> Fields:
-    """Return the fields of lines, without the blanks around them."""
+    """Return the fields of lines, without surrounding blanks."""
     rows: Sequence[list[str]]
     if quoted and len(delimiter) == 1:
         try:
@@ -187,7 +187,7 @@ def _time_columns(rows: Fields) -> list[int]:
 
 
 def _whole_columns(rows: Fields) -> list[list[str]]:
-    """Return the columns of the rows that are as wide as the first."""
+    """Return the columns of those rows that have as many fields as the first one."""
     return [
         list(column) for column in zip(*(r for r in rows if len(r) == len(rows[0])), strict=True)
     ]
@@ -211,7 +211,7 @@ def _rated(rows: Fields, times: list[int]) -> tuple[str, ...] | None:
 def _words_only(lines: list[str], tabs: int) -> str | None:
     """Return ``pairs`` or ``histories`` where lines of words are one of them, and not a table.
 
-    ``tabs`` is into how many fields tabs part every line; 0 where they do not.
+    ``tabs`` is the number of tab-separated fields of every line; 0 if there is no such number.
     """
     rows = [_words(line) for line in lines]
     counts = [len(row) for row in rows]
@@ -239,7 +239,7 @@ def _words(line: str) -> list[str]:
 
 
 def _looks_like_header(rows: Fields) -> bool:
-    """Return whether the first row has words where all others have numbers or times."""
+    """Return whether some column has a word in the first row, and numbers or times below."""
     return any(
         len(column) > 1 and not _is_value(column[0]) and all(map(_is_value, column[1:]))
         for column in _whole_columns(rows)

@@ -1,4 +1,4 @@
-"""Rows of a table, a block at a time: where they stand, and which values they may have."""
+"""Blocks of rows of a table: their places in the file, and which values they may have."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -12,26 +12,26 @@ Error = Callable[[int, str], UserError]
 
 
 class Place(NamedTuple):
-    """Where rows stand: the numbers of their lines or, in columnar files, rows, from 1."""
+    """The places of rows in a file: the numbers of their lines or, in columnar files, rows."""
 
-    file: object  # as errors name it
-    numbers: Sequence[int] | np.ndarray
+    file: object  # its name in error messages
+    numbers: Sequence[int] | np.ndarray  # from 1
     unit: str = "line"
 
     def error(self, row: int, problem: str) -> UserError:
-        """Return the error for ``problem`` in a row, naming file and line."""
+        """Return the error for ``problem`` in a row, with file and line."""
         return UserError(f"{self.file}, {self.unit} {self.numbers[row]}: {problem}")
 
 
 class Rows(NamedTuple):
-    """A block of rows: the columns in use as they are; what text has is text."""
+    """A block of rows: the columns in use, as text if the file is text."""
 
     place: Place
     columns: Sequence[pl.Series]
 
 
 def check_kind(file: object, column: pl.Series, *, is_time: bool) -> None:
-    """Raise ``UserError`` unless a column's type is one of ids, or of times."""
+    """Raise ``UserError`` if the type of a column is not one that ids, or times, can have."""
     if not is_plain(column.dtype) or (column.dtype.is_temporal() and not is_time):
         raise UserError(
             f"{file}: column {column.name!r} holds {column.dtype}; text or numbers wanted"
@@ -39,22 +39,22 @@ def check_kind(file: object, column: pl.Series, *, is_time: bool) -> None:
 
 
 def is_plain(kind: pl.DataType) -> bool:
-    """Return whether values are text or numbers, or times that look like them as text."""
+    """Return whether values of a type are text, numbers, dates or times."""
     named = kind in (pl.String, pl.Categorical, pl.Enum, pl.Date, pl.Datetime)
     return named or kind.is_integer() or kind.is_float()
 
 
 def text_column(values: Sequence[str | None]) -> pl.Series:
-    """Return text as a column."""
+    """Return strings as a column of text."""
     try:
         return pl.Series(values, dtype=pl.String)
-    except UnicodeEncodeError:  # halves of surrogate pairs, which JSON can write
+    except UnicodeEncodeError:  # halves of surrogate pairs, which JSON can contain
         whole = [text and text.encode("utf-8", "replace").decode() for text in values]
         return pl.Series(whole, dtype=pl.String)
 
 
 def is_text(column: pl.Series) -> bool:
-    """Return whether values are text, categories or not."""
+    """Return whether values are text, also as categories."""
     return column.dtype in (pl.String, pl.Categorical, pl.Enum)
 
 

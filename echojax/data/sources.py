@@ -1,9 +1,9 @@
-"""The named data sets: where they come from, what they must look like, how to cite them.
+"""The named data sets: where they come from, what they must contain, and how to cite them.
 
-What is pinned, and why. The MovieLens archives have not changed for years: their size and SHA-256
-are pinned. So is the recbole wheel, which carries ml-100k to clusters that reach a package mirror
-only. For the Amazon reviews the publisher states no checksum: what is downloaded must parse, and
-must have exactly the published number of users, items and interactions before it is accepted.
+The MovieLens archives have not changed for years, so their sizes and SHA-256 are pinned. The same
+holds for the recbole wheel, which brings ml-100k to clusters that can only reach a package mirror.
+The publisher of the Amazon reviews states no checksum: a download is accepted only if it can be
+read and has exactly the published number of users, items and interactions.
 """
 
 import os
@@ -30,13 +30,13 @@ class Statistics:
 
 @dataclass(frozen=True)
 class Origin:
-    """A file that can be fetched; its size in bytes and its checksum where they are known."""
+    """A file that can be downloaded."""
 
     file: str  # its name in a data folder
     url: str | None = None  # where the publisher offers it (TLS)
-    requirement: str | None = None  # instead of ``url``: what makes pip download it
-    member: str | None = None  # name of the text inside, where the file is an archive
-    size: int | None = None
+    requirement: str | None = None  # instead of ``url``: the requirement that pip downloads
+    member: str | None = None  # the name of the data file inside, if the file is an archive
+    size: int | None = None  # in bytes, if it is known
     sha256: str | None = None
 
 
@@ -44,16 +44,16 @@ class Origin:
 class Source:
     """A named data set."""
 
-    max_len: int  # default L, the newest items that the model reads
-    files: tuple[str, ...] = ()  # text files that it is looked for as in a data folder, best first
-    origins: tuple[Origin, ...] = ()  # files that can be fetched, best first; looked for as well
-    five_core: Statistics | None = None  # as published; None for generated data
-    citation: str = ""  # what to cite, and on which terms the data may be used
-    read: Callable[[], Any] | None = None  # instead of files: returns a path or a frame
+    max_len: int  # default L, how many of the newest items the model reads
+    files: tuple[str, ...] = ()  # names of text files in a data folder, in order of preference
+    origins: tuple[Origin, ...] = ()  # files that can be downloaded, in order of preference
+    five_core: Statistics | None = None  # as published; ``None`` where nothing is published
+    citation: str = ""  # what to cite, and the terms of use
+    read: Callable[[], Any] | None = None  # of a registered data set: returns paths or a frame
 
 
 def _inter_files(name: str) -> tuple[str, ...]:
-    """Return where RecBole's atomic file of a data set may lie in a data folder."""
+    """Return the names that RecBole's atomic file of a data set can have in a data folder."""
     stems = (name, f"{name}/{name}")
     return tuple(f"{stem}.inter{end}" for stem in stems for end in (".gz", ""))
 
@@ -115,18 +115,18 @@ _OURS = tuple(DATASETS)
 
 
 def register_dataset(name: str, *, max_len: int = 50, citation: str = "") -> Callable[[Read], Read]:
-    """Make what a function returns a data set of that name, for ``--dataset``.
+    """Register a function that returns a data set under a name, for ``--dataset``.
+
+    The function takes no arguments. It returns the path of a file, a list of paths, or anything
+    with columns (``Dataset.from_frame``).
 
     Args:
-        name: letters, digits, and ``. _ -``. A function that is registered again takes its place.
-        max_len: L, how many of the newest items a model reads unless ``--max-len`` says.
-        citation: what to cite, and on which terms the data may be used.
-
-    The function takes nothing. It returns the path of a file, or several, or anything with columns
-    (``Dataset.from_frame``).
+        name: Letters, digits, and ``. _ -``. Registering a name again replaces its function.
+        max_len: L, how many of the newest items a model reads, unless ``--max-len`` is given.
+        citation: What to cite, and the terms of use.
 
     Raises:
-        UserError: the name is echojax's own.
+        UserError: The name belongs to echojax itself.
     """
     check_new_name("data set", name, _OURS)
 
@@ -138,7 +138,7 @@ def register_dataset(name: str, *, max_len: int = 50, citation: str = "") -> Cal
 
 
 def is_name(data: str) -> bool:
-    """Return whether data is given by the name of a data set, known or not, and not by a path."""
+    """Return whether ``data`` is the name of a data set, known or not, and not a path."""
     path = os.sep in data or "." in data or has_magic(data) or Path(data).exists()
     return data in DATASETS or not path
 
@@ -154,6 +154,6 @@ def cache_dir() -> Path:
 
 
 def data_folders(data_dir: Path | str | None) -> list[Path]:
-    """Return the folders that are searched for named data sets, the first one first."""
+    """Return the folders that are searched for named data sets, in order."""
     configured = [data_dir, os.environ.get("ECHOJAX_DATA"), cache_dir() / "data"]
     return [Path(folder) for folder in configured if folder]

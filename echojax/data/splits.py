@@ -11,16 +11,16 @@ from echojax.errors import UserError
 
 
 class Split(NamedTuple):
-    """Examples by purpose, and what the split had to leave out."""
+    """The examples of each part of a data set, and facts about the split."""
 
     train: Examples
-    valid: Examples  # for the choice of the best epoch
+    valid: Examples  # to choose the best epoch
     test: Examples
     facts: dict[str, object]  # JSON-able, for results
-    gap_unit: float | None = None  # of the examples' gaps, where they have some
+    gap_unit: float | None = None  # the unit of the examples' gaps, if they have gaps
 
     def with_examples(self, **changes: Any) -> "Split":
-        """Return a split whose examples of every purpose have other columns."""
+        """Return a split whose examples, in every part, have these fields changed."""
         parts = {part: getattr(self, part) for part in ("train", "valid", "test")}
         return self._replace(
             **{name: dataclasses.replace(part, **changes) for name, part in parts.items()}
@@ -28,10 +28,10 @@ class Split(NamedTuple):
 
 
 def leave_one_out(dataset: Dataset, max_len: int) -> Split:
-    """Keep every user's last item for testing and the last but one for validation.
+    """Use every user's last item for testing, and the last but one for validation.
 
-    All proper prefixes of the rest predict their next item in training. Users with fewer than
-    three interactions serve training only.
+    The items before them, except the first one, are the training targets. All items of users with
+    fewer than three events are used for training.
     """
     user_T, position_T, length_T = _places(dataset)
     from_end_T = length_T - position_T
@@ -54,12 +54,12 @@ def leave_one_out(dataset: Dataset, max_len: int) -> Split:
 def global_time_split(
     dataset: Dataset, max_len: int, quantiles: tuple[float, float] = (0.8, 0.9)
 ) -> Split:
-    """Cut at two moments for all users: before, between and after them.
+    """Split all users' events at two points in time.
 
-    A target belongs to training when its time lies before the first threshold, to validation
-    between the two, to testing at or after the second; its history is all of the user's earlier
-    events. No training target is later than any target of validation or testing, which
-    leave-one-out does not promise.
+    A target is used for training if its time is before the first threshold, for validation if it is
+    between the two, and for testing from the second on. Its history is all of the user's earlier
+    events. Unlike with leave-one-out, no training target is later than any target of validation or
+    testing.
     """
     if dataset.fingerprint.get("time") == "position":
         raise UserError(
@@ -86,12 +86,12 @@ def global_time_split(
 
 
 def cold_items_split(dataset: Dataset, max_len: int, share: float = 0.1, seed: int = 0) -> Split:
-    """Leave one out, and test items that training never saw too.
+    """Leave one out, and also test items that do not occur in training.
 
-    A share of the items is drawn and all their events are taken out, so that training, validation
-    and histories know nothing of them. Of what remains every user's last item is for testing and
-    the last but one for validation. Besides, the last event with one of the items drawn is a test
-    target, after the user's remaining events before it.
+    A random share of the items is drawn, and all their events are removed, so that training,
+    validation and histories do not contain them. The remaining events are split by leave-one-out.
+    In addition, each user's last event with one of the drawn items is a test target; its history is
+    the user's remaining events before it.
     """
     items = dataset.num_items - 1
     rng = np.random.default_rng(seed)
@@ -105,7 +105,7 @@ def cold_items_split(dataset: Dataset, max_len: int, share: float = 0.1, seed: i
         offsets=np.concatenate([[0], np.cumsum(lengths_U)]),
     )
     split = leave_one_out(remaining, max_len)
-    # The last cold event of each user and the warm ones before it, users one after another.
+    # The last cold event of each user and the warm events before it, user after user.
     place_T, last_U = np.arange(user_T.size), np.full(dataset.num_users, -1)
     np.maximum.at(last_U, user_T[cold_T], place_T[cold_T])
     shown_T = ~cold_T & (place_T < last_U[user_T])
@@ -135,7 +135,7 @@ def cold_items_split(dataset: Dataset, max_len: int, share: float = 0.1, seed: i
 
 
 def _places(dataset: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return each event's user number, position in its history, and that history's length."""
+    """Return each event's user number, its position in the history, and the history's length."""
     lengths_U = np.diff(dataset.offsets)
     user_T = np.repeat(np.arange(lengths_U.size, dtype=np.int32), lengths_U)
     position_T = np.arange(user_T.size) - dataset.offsets[user_T]
@@ -145,7 +145,7 @@ def _places(dataset: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _split(
     dataset: Dataset, max_len: int, user_T: np.ndarray, facts: dict[str, object], **targets: Any
 ) -> Split:
-    """Return the examples of each part, whose targets are given as a mask over all events."""
+    """Return the examples of each part; its targets are given as a mask over all events."""
     if max_len < 1:
         raise UserError(f"--max-len {max_len}: must be at least 1")
     parts = {}

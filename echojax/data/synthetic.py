@@ -1,16 +1,16 @@
-"""Generated histories whose best possible prediction is known exactly.
+"""Generated histories for which the best possible prediction is known exactly.
 
 Items 1..V-1 come in genres of equal size. Event t of a user is drawn from one of four sources:
 
-    recent  the one successor of the previous item,
-    far     any item of the genre that follows the genre met ``far_lag`` events ago,
+    recent  the successor of the previous item, which is unique,
+    far     any item of the genre that follows the genre of the item ``far_lag`` events ago,
     taste   any item of the genre whose turn it is: genres form rings of ``period`` genres that
-            take turns, and each user has a hidden genre, and so a ring, to start from,
-    noise   any item; it also stands in for ``recent`` and ``far`` while the history is too short.
+            take turns, and each user starts at a hidden genre of one of the rings,
+    noise   any item; noise also replaces ``recent`` and ``far`` while the history is too short.
 
-A first-order Markov chain can learn the first and little else. The hidden genre is the only thing
-that the history does not show, so the exact distribution of the next item is a sum over the genres
-that it can be, weighted by Bayes' rule.
+A first-order Markov chain can learn the first source and little else. The history shows everything
+but the hidden genre, so the exact distribution of the next item is a sum over the possible genres,
+weighted by Bayes' rule.
 """
 
 from dataclasses import dataclass
@@ -21,14 +21,14 @@ import polars as pl
 
 from echojax.data.examples import Examples
 
-# Equal probabilities are told apart by item number, so that a tie rule that counts ties against
-# the predictor does not push the optimum below what it reaches. Far below any true difference.
+# Ties of probability are broken by item number: ranks count ties against a model, so that the
+# optimum would otherwise be ranked too low. This is far below any true difference.
 _TIE_BREAK = 1e-9
 
 
 @dataclass(frozen=True)
 class Synthetic:
-    """The generator and its optimum; ``seed`` determines the rules and every history."""
+    """The generator and its optimal predictor; ``seed`` determines the rules and all histories."""
 
     seed: int = 0
     num_users: int = 2000
@@ -36,23 +36,23 @@ class Synthetic:
     max_length: int = 50
     num_genres: int = 30  # a multiple of ``period``
     genre_size: int = 4  # items of a genre
-    far_lag: int = 20  # how many events ago ``far`` looks
-    period: int = 5  # genres of a ring, which take turns
-    recent: float = 0.15  # probabilities of the sources; ``noise`` has the rest
+    far_lag: int = 20  # how many events back ``far`` looks
+    period: int = 5  # the number of genres in a ring
+    recent: float = 0.15  # the probabilities of the sources; ``noise`` has the rest
     far: float = 0.35
     taste: float = 0.4
 
     @property
     def catalogue(self) -> int:
-        """Items without padding, V-1."""
+        """The number of items without padding, V-1."""
         return self.num_genres * self.genre_size
 
     @cached_property
     def rules(self) -> dict[str, np.ndarray]:
-        """Tables over codes from 0.
+        """The rules as tables over codes from 0.
 
-        ``successor`` of an item, genre that ``follows`` a genre, and ``turn`` (period, genres):
-        whose turn it is t events after a genre's.
+        ``successor`` of each item, the genre that ``follows`` each genre, and ``turn`` (period,
+        genres): the genre whose turn it is t events after that of each genre.
         """
         rng = np.random.default_rng([self.seed, 0])
         rings = np.argsort(rng.random(self.num_genres)).reshape(-1, self.period)
@@ -64,7 +64,7 @@ class Synthetic:
         return {"successor": successor, "follows": follows, "turn": turn_PxG}
 
     def generate(self) -> pl.DataFrame:
-        """Return all users' histories; the time of an event is its position."""
+        """Return the histories of all users; the time of an event is its position."""
         rng = np.random.default_rng([self.seed, 1])
         span = self.max_length - self.min_length + 1
         lengths_U = self.min_length + (rng.random(self.num_users) * span).astype(np.int64)
@@ -87,7 +87,7 @@ class Synthetic:
     def _draw(
         self, rng: np.random.Generator, history: np.ndarray, hidden_U: np.ndarray
     ) -> np.ndarray:
-        """Return every user's event that follows ``history`` (U, t), item codes from 0."""
+        """Draw the event of each user that follows ``history`` (U, t), as item codes from 0."""
         t = history.shape[1]
         source_U, member_U = rng.random(self.num_users), rng.random(self.num_users)
         items_U = (member_U * self.catalogue).astype(np.int64)
@@ -105,8 +105,8 @@ class Synthetic:
     def optimum(self, examples: Examples, indices: np.ndarray) -> np.ndarray:
         """Return the exact distribution of the next item given all items before it, float64 (B, V).
 
-        ``examples`` are of this generator's data set. The column of padding is 0, every row sums to
-        1.
+        ``examples`` must be from this generator's data set. The column of padding is 0, and every
+        row sums to 1.
         """
         items, offsets = examples.histories(indices)
         lengths_B = np.diff(offsets)
@@ -136,7 +136,7 @@ class Synthetic:
         return hidden_BxG / hidden_BxG.sum(1, keepdims=True)
 
     def _noise(self, t: np.ndarray) -> np.ndarray:
-        """Return the probability that event t is any item, sources out of reach included."""
+        """Return the probability of ``noise`` at event t, where it may replace other sources."""
         return 1 - self.taste - self.recent * (t >= 1) - self.far * (t >= self.far_lag)
 
     def _next(self, items_BxL: np.ndarray, t_B: np.ndarray, hidden_BxG: np.ndarray) -> np.ndarray:
@@ -155,7 +155,7 @@ class Synthetic:
 
 
 def _ids(n: int) -> pl.Series:
-    """Return the ids 1..n, an Enum, which keeps its order where it is numbered."""
+    """Return the ids 1..n as an Enum, whose order ``prepare`` keeps."""
     text = [str(number) for number in range(1, n + 1)]
     return pl.Series(text, dtype=pl.Enum(text))
 

@@ -1,4 +1,4 @@
-"""Rows of a file, a block at a time: tables, JSON lines, words, Parquet and Arrow files."""
+"""Rows of a file, block by block: tables, JSON lines, words, Parquet and Arrow files."""
 
 import csv
 import io
@@ -28,13 +28,13 @@ from echojax.data.text import (
 from echojax.errors import UserError
 
 SAMPLE_ROWS = 50
-_ROWS_AT_ONCE = 1 << 17  # of readers that go line by line
-_FRAME_ROWS = 1 << 21  # of Parquet and Arrow files
-_ROW_BYTES = 24  # of a user, an item and a time
+_ROWS_AT_ONCE = 1 << 17  # in a block of readers that read line by line
+_FRAME_ROWS = 1 << 21  # in a block of a Parquet or Arrow file
+_ROW_BYTES = 24  # of a user, an item and a time in memory
 
 
 class Choice(NamedTuple):
-    """How a table's layout is found: that of text, and then which columns are used."""
+    """How the layout of a table is found: first that of text, then the columns in use."""
 
     recognise: Callable[[TextFile, list[str], Columns], tuple[Layout, Fields]]
     choose: Callable[[object, Layout, Fields, Columns], Layout]
@@ -46,7 +46,7 @@ EVENTS = Choice(recognise_events, with_roles)
 def read_rows(
     file: TextFile, columns: Columns, choice: Choice = EVENTS
 ) -> tuple[Layout, Iterator[Rows]]:
-    """Return the layout of a file, and its rows, a block at a time."""
+    """Return the layout of a file, and its rows in blocks."""
     head = b"" if file.member else first_bytes(file)
     kind = next((name for magic, name in COLUMNAR.items() if head.startswith(magic)), None)
     if kind is not None:
@@ -81,7 +81,7 @@ def _delimited(blocks: Iterator[Block], layout: Layout) -> Iterator[Rows]:
         if quoted and b'"' in block.data:
             data = _without_quotes(block.data, layout.delimiter)
             if data is None:
-                # A quoted field may hold delimiters and newlines: this block and all after it.
+                # Quoted fields may hold delimiters and newlines: csv reads the rest of the file.
                 yield from _quoted(block, blocks, layout)
                 return
             block = Block(block.file, data, block.first_line)
@@ -91,7 +91,7 @@ def _delimited(blocks: Iterator[Block], layout: Layout) -> Iterator[Rows]:
 
 
 def _without_quotes(data: bytes, delimiter: str) -> bytes | None:
-    """Return text without its quotes; None where they do more than stand around simple fields."""
+    """Return text without its quotes; ``None`` if some field needs them."""
     text = np.frombuffer(data, np.uint8)
     breaks = (text == ord("\n")) | (text == ord(delimiter))
     quotes = np.flatnonzero(text == ord('"'))
@@ -105,16 +105,16 @@ def _without_quotes(data: bytes, delimiter: str) -> bytes | None:
 
 
 def _table(block: Block, layout: Layout) -> tuple[pl.DataFrame, Sequence[int]]:
-    """Return the columns in use, by their index as text, and each row's line."""
+    """Return the columns in use, named by their indices, and the number of each row's line."""
     data, delimiter, count = block.data, layout.delimiter, len(layout.names)
     numbers: Sequence[int] = range(block.first_line, block.first_line + data.count(b"\n"))
     if b"\n\n" in data or data.startswith(b"\n"):
         lines = [(n, line) for n, line in zip(numbers, data.split(b"\n"), strict=False) if line]
         numbers, data = [n for n, _ in lines], b"".join(line + b"\n" for _, line in lines)
-    if len(delimiter) > 1:  # polars knows delimiters of one byte, and text has no NUL
+    if len(delimiter) > 1:  # polars takes one byte as a delimiter, and the text has no NUL
         data, delimiter = data.replace(delimiter.encode(), b"\0"), "\0"
-    # Polars refuses rows with too many fields and fills those with too few: then there are fewer
-    # delimiters than all rows together should have.
+    # Polars refuses rows with too many fields, but fills rows with too few; these are found by the
+    # number of delimiters.
     wrong = data.count(delimiter.encode()) != (count - 1) * len(numbers)
     try:
         table = pl.read_csv(
@@ -137,7 +137,7 @@ def _table(block: Block, layout: Layout) -> tuple[pl.DataFrame, Sequence[int]]:
 
 
 def _quoted(first: Block, blocks: Iterator[Block], layout: Layout) -> Iterator[Rows]:
-    """Read tables with quoted fields, one row at a time."""
+    """Read a table with quoted fields row by row."""
     blocks = itertools.chain([first], blocks)
     # Unlike splitlines, StringIO breaks lines at newlines only.
     lines = (line for block in blocks for line in io.StringIO(block.data.decode(), newline="\n"))
@@ -164,7 +164,7 @@ def _quoted(first: Block, blocks: Iterator[Block], layout: Layout) -> Iterator[R
 
 
 def _json_lines(blocks: Iterator[Block], layout: Layout) -> Iterator[Rows]:
-    """Read one JSON object a line."""
+    """Read one JSON object per line."""
     wanted = [layout.names[i] for i in layout.used]
 
     def rows(block: Block) -> Iterator[tuple[int, list[str]]]:
@@ -213,7 +213,7 @@ def _words(blocks: Iterator[Block], layout: Layout) -> Iterator[Rows]:
 def _columnar(
     file: TextFile, kind: str, columns: Columns, choice: Choice
 ) -> tuple[Layout, Iterator[Rows]]:
-    """Return the layout of a Parquet or Arrow file, and its rows, a block at a time."""
+    """Return the layout of a Parquet or Arrow file, and its rows in blocks."""
     if columns.names is not None:
         raise UserError(f"{file}: has names of its own; drop --columns")
     with _scanned(file, kind) as scan:
@@ -251,7 +251,7 @@ def _frames(file: TextFile, layout: Layout, height: int) -> Iterator[Rows]:
 
 @contextmanager
 def _scanned(file: TextFile, kind: str) -> Iterator[pl.LazyFrame]:
-    """Give a file to read, and turn what polars raises, or dies of, into a ``UserError``."""
+    """Yield a file to read; errors and panics of polars become a ``UserError``."""
     with reading(file), file.path.open("rb") as raw, _no_panic_report():
         try:
             yield pl.scan_parquet(raw) if kind == "parquet" else pl.scan_ipc(raw)
@@ -262,7 +262,7 @@ def _scanned(file: TextFile, kind: str) -> Iterator[pl.LazyFrame]:
 
 @contextmanager
 def _no_panic_report() -> Iterator[None]:
-    """Drop what polars itself writes to standard error before it raises: pages of its stack."""
+    """Discard the stack trace that polars writes to standard error when it panics."""
     kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(null, 2)

@@ -1,4 +1,4 @@
-"""Files as blocks of whole lines: plain, gzip, or inside a zip; other kinds are named."""
+"""Text files as blocks of whole lines: plain, gzip, or a member of a zip archive."""
 
 import gzip
 import zipfile
@@ -14,14 +14,14 @@ from echojax.files import is_special
 
 BLOCK_BYTES = 8 << 20
 MAX_LINE_BYTES = 16 << 20
-# Text of interactions compresses 3 to 20 times; what expands further is a decompression bomb.
+# Interactions as text compress 3 to 20 times; a file that expands much further is a bomb.
 MAX_EXPANSION = 100
 ALWAYS_ALLOWED_BYTES = 256 << 20
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _UNPACK, _EXPORT = "unpack it", "export it as CSV or Parquet"
 _UTF8 = "convert it to UTF-8, as with iconv -f UTF-16 -t UTF-8"
-# How files that hold no UTF-8 text begin, what they are, and what to do about it.
+# The first bytes of files that are not UTF-8 text, what they are, and what to do about it.
 _KINDS = (
     (b"\x1f\x8b", "gzip inside gzip", "unpack it once"),
     (b"\x1f\x9d", "a compress (.Z) file", _UNPACK),
@@ -90,24 +90,24 @@ def line_error(file: TextFile, line: int, problem: str) -> UserError:
 
 
 def words(line: bytes) -> list[bytes]:
-    """Return what stands between the white space of a line.
+    """Return the words of a line, separated by ASCII white space.
 
-    Blanks and tabs part words; no-break spaces and other Unicode spaces belong to them.
+    No-break spaces and other Unicode spaces are part of a word.
     """
     return line.split()
 
 
 def first_bytes(file: TextFile) -> bytes:
-    """Return how a file itself begins, whatever it holds."""
+    """Return the first bytes of a file, whatever it holds."""
     with reading(file), file.path.open("rb") as raw:
         return raw.read(16)
 
 
 @contextmanager
 def reading(file: TextFile) -> Iterator[None]:
-    """Turn what can go wrong while ``file`` is read into a ``UserError``.
+    """Turn the errors that can occur while ``file`` is read into a ``UserError``.
 
-    Pipes and devices, which may never end or never begin, are not opened.
+    Pipes and devices are not opened, because reading them may never end.
     """
     try:
         if is_special(file.path):
@@ -130,8 +130,8 @@ def reading(file: TextFile) -> Iterator[None]:
 def read_blocks(file: TextFile, block_bytes: int = BLOCK_BYTES) -> Iterator[Block]:
     """Yield the lines of a text file in blocks of about ``block_bytes``.
 
-    A first byte pair 1f 8b means gzip, whatever the name says; other kinds are refused by name.
-    Memory stays bounded by the block and ``MAX_LINE_BYTES``.
+    A file that begins with 1f 8b is read as gzip, whatever its name; other binary files are
+    refused, with their kind. Memory is bounded by the block and ``MAX_LINE_BYTES``.
     """
     line, empty = 1, True
     with reading(file), ExitStack() as stack:
@@ -163,7 +163,7 @@ class _Reads(Protocol):
 
 
 def _open(file: TextFile, stack: ExitStack) -> tuple[_Reads, int | None]:
-    """Return the stream of the text, and how long it may get where it is compressed."""
+    """Return the stream of the text, and its largest allowed size if it is compressed."""
     stream: _Reads
     if file.member is not None:
         archive = stack.enter_context(zipfile.ZipFile(file.path))
@@ -188,7 +188,7 @@ def _open(file: TextFile, stack: ExitStack) -> tuple[_Reads, int | None]:
 
 
 def most_bytes(compressed_bytes: int) -> int:
-    """Return how much a compressed file may hold before it is taken for a decompression bomb."""
+    """Return the most that a compressed file may expand to; beyond, it is taken for a bomb."""
     return compressed_bytes * MAX_EXPANSION + ALWAYS_ALLOWED_BYTES
 
 

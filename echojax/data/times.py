@@ -1,4 +1,4 @@
-"""Times of events as numbers: integers stay integers, dates become epoch seconds or finer."""
+"""Times of events as numbers; dates become epoch seconds, or a finer unit if they need one."""
 
 from datetime import UTC, datetime
 
@@ -15,7 +15,7 @@ _ISO = (
     r"^(\d{4}[-/.]\d{1,2}[-/.]\d{1,2})(?:[Tt ] *(\d{1,2}:\d\d)(?::(\d\d)(?:[.,](\d{1,9}))?)?)?"
     r" *(?:[Zz]|UTC|GMT|([+-]\d\d(?::?\d\d)?))?$"
 )
-_DIGITS = {  # dates that are written as one number
+_DIGITS = {  # by the number of digits, dates that are written as one number
     8: ("%Y%m%d", "YYYYMMDD"),
     12: ("%Y%m%d%H%M", "YYYYMMDDHHMM"),
     14: ("%Y%m%d%H%M%S", "YYYYMMDDHHMMSS"),
@@ -24,16 +24,16 @@ _DAY = 86_400
 
 
 class Times:
-    """Takes times a block at a time; in memory are numbers."""
+    """Collects times block by block, as numbers."""
 
     def __init__(self, time_format: str | None = None):
-        self.time_format = time_format  # as strftime has it; None for ISO 8601
+        self.time_format = time_format  # as for strftime; ``None`` is ISO 8601
         self._dates = False
         self._numbers: list[np.ndarray] = []
-        self._nanos: list[np.ndarray] = []  # of dates, after their whole epoch seconds
+        self._nanos: list[np.ndarray] = []  # of dates, the nanoseconds after whole epoch seconds
 
     def add(self, column: pl.Series, place: Place) -> None:
-        """Take the times of a block, which are all of the kind of the first one."""
+        """Add the times of a block; all must be of the same kind, numbers or dates."""
         check_kind(place.file, column, is_time=True)
         if column.null_count():
             raise place.error(int(column.is_null().arg_max() or 0), "the time is missing")
@@ -69,9 +69,9 @@ class Times:
         return "is not an ISO 8601 date, as the first is (other dates are read by --time-format)"
 
     def joined(self, error: Error) -> tuple[np.ndarray, str | None]:
-        """Return the times of all blocks, and in words what they are (None: no usual times).
+        """Return the times of all blocks, and a description (``None`` if they look like no times).
 
-        They are float64, or int64 where float64 would make some of them equal.
+        The times are float64, or int64 if float64 is not exact.
         """
         if not self._dates:
             whole = all(block.dtype == np.int64 for block in self._numbers)
@@ -90,7 +90,7 @@ class Times:
 
 
 def plausible(values: list[str]) -> bool:
-    """Return whether texts are times: dates, or epoch times between 1990 and 2040, nearly all."""
+    """Return whether nearly all values are dates, or epoch times between 1990 and 2040."""
     column = pl.Series(values, dtype=pl.String)
     seconds, _ = _dates(column, None)
     if 10 * seconds.null_count() <= len(values):
@@ -103,7 +103,7 @@ def plausible(values: list[str]) -> bool:
 
 
 def _numbers(column: pl.Series) -> pl.Series:
-    """Return int64, or float64 where they are no integers; null where there is no finite number."""
+    """Return int64, or float64 unless all are integers; what is no finite number is null."""
     if not column.dtype.is_float():
         whole = column.cast(pl.Int64, strict=False)
         if not whole.null_count():
@@ -114,7 +114,7 @@ def _numbers(column: pl.Series) -> pl.Series:
 
 
 def _dates(column: pl.Series, time_format: str | None) -> tuple[pl.Series, pl.Series]:
-    """Return epoch seconds and nanoseconds after them, int64; seconds are null where no date is."""
+    """Return epoch seconds (null without a date), and the nanoseconds after them, int64."""
     if column.dtype != pl.String:
         return _temporal(column)
     if time_format is not None:
@@ -145,7 +145,7 @@ def _dates(column: pl.Series, time_format: str | None) -> tuple[pl.Series, pl.Se
 
 
 def _temporal(column: pl.Series) -> tuple[pl.Series, pl.Series]:
-    """Return epoch seconds and nanoseconds after them of dates, or of dates with times, of day."""
+    """Return epoch seconds, and nanoseconds after them, of a column of dates or datetimes."""
     if column.dtype == pl.Date:
         seconds = column.to_physical().cast(pl.Int64) * _DAY
         return seconds, seconds.fill_null(0) * 0
@@ -155,7 +155,7 @@ def _temporal(column: pl.Series) -> tuple[pl.Series, pl.Series]:
 
 
 def _exact(whole: np.ndarray) -> np.ndarray:
-    """Return integers as float64 where all of them are exact in it."""
+    """Return integers as float64 if that is exact for all of them, otherwise as they are."""
     largest = max(abs(int(whole.min())), abs(int(whole.max())))
     if largest > 1 << 62:
         return whole
@@ -165,7 +165,7 @@ def _exact(whole: np.ndarray) -> np.ndarray:
 
 
 def _described(times: np.ndarray) -> str | None:
-    """Return in words what numbers are that look like dates or, nine in ten, like epoch times."""
+    """Describe numbers that look like dates or, at least 90 % of them, like epoch times."""
     for digits, (pattern, shown) in _DIGITS.items():
         low, high = (year * 10 ** (digits - 4) for year in (1990, 2040))
         if ((times >= low) & (times < high)).all():
@@ -185,7 +185,7 @@ def _epoch_unit(times: np.ndarray) -> str | None:
 
 
 def span(times: np.ndarray) -> str:
-    """Return the first and the last time in words: days, where they look like epoch times."""
+    """Return the first and the last time as text, as days if they look like epoch times."""
     scale = _PER_SECOND.get(_epoch_unit(times) or "")
     if scale is None:
         return f"{times.min():,.15g} to {times.max():,.15g}"

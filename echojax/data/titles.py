@@ -1,4 +1,4 @@
-"""Titles of items, where a data set has them besides its interactions."""
+"""Titles of items, from the files that some data sets have besides their interactions."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -13,7 +13,7 @@ from echojax.data.tables import Choice, read_rows
 from echojax.data.text import TextFile, line_error, read_whole
 from echojax.errors import UserError
 
-# Where the publishers' archives and RecBole's wheel keep them.
+# The files with titles in the publishers' archives and in RecBole's wheel.
 _MEMBERS = {
     "ml-1m": (("ml-1m.zip", "ml-1m/movies.dat"),),
     "ml-100k": (
@@ -23,22 +23,22 @@ _MEMBERS = {
 }
 TITLED = tuple(_MEMBERS)  # the data sets that are published with titles
 _PLAIN = {"ml-1m": ("ml-1m/movies.dat",), "ml-100k": ("ml-100k/u.item", "u.item")}
-_SEPARATORS = {"movies.dat": "::", "u.item": "|"}  # of the files that have no header
+_SEPARATORS = {"movies.dat": "::", "u.item": "|"}  # in files without a header
 
 
 def item_titles(
     name: str, *, data_path: Path | str | None = None, data_dir: Path | str | None = None
 ) -> dict[str, str]:
-    """Return titles by item id, with the year where it is known; empty where there are none.
+    """Return titles by item id, with the year if it is known; empty if there are none.
 
-    They are those of a named data set, looked for as by ``load_dataset``, or of a file of
-    interactions, beside whose NAME.inter NAME.item (or .item.gz) is read.
+    For a named data set, they are looked for where ``load_dataset`` looks for the data; for a file
+    of interactions NAME.inter, in the file NAME.item (or NAME.item.gz) next to it.
     """
     for file in _places(name, data_path, data_dir):
         if file.path.is_file():
             try:
                 return dict(_published(file)) if file.name in _SEPARATORS else _read(file)
-            except MissingColumnError:  # it says other things of the items
+            except MissingColumnError:  # the file describes the items in other ways
                 return {}
     return {}
 
@@ -48,8 +48,8 @@ def read_titles(
 ) -> dict[str, str]:
     """Return titles by item id from a table of items: CSV, TSV, .item, JSON lines, Parquet, Arrow.
 
-    ``item`` is the column of item ids, where it has no usual name; ``titles`` are those of the
-    title, by default a title and, where there is one, a year.
+    ``item`` is the column of item ids, if its name is not a usual one; ``titles`` are the columns
+    that make up a title, by default the title and, if there is one, the year.
     """
     found = _read(TextFile(Path(path)), item, titles)
     if not found:
@@ -58,9 +58,9 @@ def read_titles(
 
 
 def titles_of(rows: Rows, *, dated: bool = False) -> dict[str, str]:
-    """Return titles by item id from columns of items and of the parts of their titles.
+    """Return titles by item id, from a column of items and columns of the parts of their titles.
 
-    Of an item that comes twice it is the first one. The second part of a ``dated`` title is a year.
+    The first title of an item counts. The second part of a ``dated`` title is a year.
     """
     item, *parts = rows.columns
     ids = as_ids(item, rows.place).to_list()
@@ -98,8 +98,8 @@ def _places(
 
 
 def _published(file: TextFile) -> Iterator[tuple[str, str]]:
-    """Yield item id and title of each line of a file of MovieLens, which is Latin-1."""
-    # Newlines end lines; U+2028, NEL and form feeds, which splitlines cuts at, belong to titles.
+    """Yield the item id and the title on each line of a MovieLens file, which is in Latin-1."""
+    # Only newlines end lines: titles may hold U+2028, NEL and form feeds, where splitlines cuts.
     lines = read_whole(file).decode("latin-1").removesuffix("\n").split("\n")
     for number, line in enumerate(lines, 1):
         fields = line.rstrip("\r").split(_SEPARATORS[file.name])

@@ -1,4 +1,4 @@
-"""What the page is asked, checked, and the runs' answers, as its template shows them."""
+"""The questions of the page's users, checked, and the runs' answers as the template shows them."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,30 +12,30 @@ from echojax.serving.item_ids import typed_ids
 from echojax.serving.recommender import Recommendation
 
 MOST = 100  # recommendations
-CHARACTERS = 20_000  # of a value
-_ITEMS = 2_000
-_EVENTS = 50  # rows
+CHARACTERS = 20_000  # of a value in a question
+_ITEMS = 2_000  # of a history
+_EVENTS = 50  # that have rows of their own
 _LEAST = 0.001  # share of an event that has a row of its own
 
 
 @dataclass(frozen=True)
 class Question:
-    """One question; empty where nothing was asked."""
+    """One question; it is empty when the page is opened without one."""
 
-    user: str = ""  # a user of the data set, or ""
-    history: tuple[str, ...] = ()  # item ids, oldest first, where no user was picked
+    user: str = ""  # the id of a user in the data set, or ""
+    history: tuple[str, ...] = ()  # item ids, oldest first, if no user is given
     k: int = 10  # how many recommendations
-    item: str = ""  # whose score is to be explained; "" for the best one
+    item: str = ""  # the item whose score is explained; "" for the best one
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing was asked."""
+        """Whether the question names neither a user nor a history."""
         return not self.user and not self.history
 
     def about(self, item: str) -> str:
-        """Return the address of the same question with this item explained."""
+        """Return the address of the same question, with the score of this item explained."""
         history = " ".join(self.history)
-        if tuple(typed_ids(history)) != self.history:  # ids with blanks or commas
+        if tuple(typed_ids(history)) != self.history:  # some ids hold blanks or commas
             history = json.dumps(self.history)
         asked = {"user": self.user, "history": history, "k": self.k, "item": item}
         return "/?" + urlencode({name: value for name, value in asked.items() if value})
@@ -59,9 +59,10 @@ def read_question(values: Mapping[str, str]) -> Question:
 
 
 def answers(question: Question, runs: Sequence[ExploredRun]) -> dict[str, Any]:
-    """Return what the runs answer, side by side; nothing to an empty question.
+    """Return the answers of the runs, side by side; none if the question is empty.
 
-    Runs explain the same item: the one that is picked, or the first run's best.
+    All runs explain the score of the same item: the one that the question names, or else the best
+    one of the first run.
     """
     if question.is_empty:
         return {"answers": [], "explained": ""}
@@ -78,33 +79,10 @@ def answers(question: Question, runs: Sequence[ExploredRun]) -> dict[str, Any]:
     item = question.item or best
     columns = []
     for run, answer, history in zip(runs, given, histories, strict=True):
-        known = run.recommender.item_ids.number(item) > 0
         notes = _notes(run, answer, len(history), question.k)
         if following:
-            found = answer.item_ids
-            place = f"number {found.index(following) + 1} here" if following in found else ""
-            notes.append(
-                "The user's held-out last item, what came next in the data: "
-                f"{run.titles.get(following, following)}, {place or 'not among these'}."
-            )
-        if item and not known:
-            notes.append(f"Item {item[:50]!r} is unknown to this run: not explained.")
-        by_model = answer.by == "model"
-        events = run.events(history, item) if by_model and known else []
-        shown = [event for event in events[:_EVENTS] if event.shares["share"] >= _LEAST]
-        rest = max(0.0, 1 - sum(event.shares["share"] for event in shown))
-        columns.append(
-            {
-                "run": run,
-                "rows": list(zip(answer.item_ids, answer.scores, strict=True)),
-                "by_model": by_model,
-                "notes": notes,
-                "shares": list(events[0].shares) if events else [],
-                "events": shown,
-                "most": max((event.shares["share"] for event in shown), default=1.0),
-                "others": (len(events) - len(shown), rest),
-            }
-        )
+            notes.append(_place_of(following, run, answer))
+        columns.append({"run": run, **_explained(run, answer, history, item, notes)})
     common = frozenset.intersection(*(frozenset(answer.item_ids) for answer in given))
     return {
         "question": question,
@@ -115,8 +93,40 @@ def answers(question: Question, runs: Sequence[ExploredRun]) -> dict[str, Any]:
     }
 
 
+def _place_of(following: str, run: ExploredRun, answer: Recommendation) -> str:
+    """Return a note that says where the user's held-out item is among the recommendations."""
+    found = answer.item_ids
+    place = f"number {found.index(following) + 1} here" if following in found else ""
+    return (
+        "The user's held-out last item, what came next in the data: "
+        f"{run.titles.get(following, following)}, {place or 'not among these'}."
+    )
+
+
+def _explained(
+    run: ExploredRun, answer: Recommendation, history: Sequence[object], item: str, notes: list[str]
+) -> dict[str, Any]:
+    """Return a run's answer and the events that moved the score of an item, for the template."""
+    known = run.recommender.item_ids.number(item) > 0
+    if item and not known:
+        notes = [*notes, f"Item {item[:50]!r} is unknown to this run: not explained."]
+    by_model = answer.by == "model"
+    events = run.events(history, item) if by_model and known else []
+    shown = [event for event in events[:_EVENTS] if event.shares["share"] >= _LEAST]
+    rest = max(0.0, 1 - sum(event.shares["share"] for event in shown))
+    return {
+        "rows": list(zip(answer.item_ids, answer.scores, strict=True)),
+        "by_model": by_model,
+        "notes": notes,
+        "shares": list(events[0].shares) if events else [],
+        "events": shown,
+        "most": max((event.shares["share"] for event in shown), default=1.0),
+        "others": (len(events) - len(shown), rest),
+    }
+
+
 def _notes(run: ExploredRun, answer: Recommendation, total: int, k: int) -> list[str]:
-    """Return what is to be known about an answer to a history of ``total`` items."""
+    """Return notes about the answer to a history of ``total`` items."""
     notes, found = [], len(answer.item_ids)
     if found < k:
         notes.append(

@@ -22,9 +22,9 @@ from echojax.files import read_record, write_atomically, write_json
 from echojax.given import given_number, given_path
 from echojax.interop.weights import weights
 from echojax.models import SequenceModel
-from echojax.serving.trained import check_places, read_trained, run_titles
+from echojax.serving.trained import Trained, check_places, read_trained, run_titles
 
-MOST = 100  # items an answer
+MOST = 100  # how many items the program recommends by default
 PLATFORMS = ("cpu", "cuda", "tpu")
 # A version of jax reads what versions of the six months before it have written.
 PROMISED_DAYS = 180
@@ -36,7 +36,7 @@ _WEIGHTS = "weights.npz"
 _ITEMS = "items.json"
 _INPUTS = ("item_ids", "lengths", "seen")
 _FILES = (_PROGRAM, _WEIGHTS, _ITEMS, _MANIFEST)
-# What a command that was killed, or an empty disk, has in a folder without an export.
+# Names that a folder may hold besides an export: what a killed command left, what a new disk has.
 _NO_EXPORT = (".new.", "lost+found")
 
 
@@ -54,25 +54,25 @@ def export_run(
     data_dir: str | None = None,
     data_path: str | None = None,
 ) -> dict[str, Any]:
-    """Write the best checkpoint of a run as a folder of its own; return its manifest.
+    """Export the best checkpoint of a run to a folder; return the manifest.
 
     Args:
         run_dir: the run folder.
         output: a new or empty folder, or an earlier export, which is replaced.
-        k: how many items the program gives; no more than there are.
-        data_dir: where the data lies now; read only for titles, where the run has none.
-        data_path: where the run's own file lies now.
+        k: how many items the program recommends, at most all.
+        data_dir: the folder that holds the data now; it is read only for titles that the run lacks.
+        data_path: where the file that the run was trained on is now.
 
     Raises:
-        UserError: no trained model in ``run_dir``, ``output`` holds something else or cannot be
-            written, k is below 1, the data is not where it is said to be, or
-            flatbuffers is not installed.
+        UserError: ``run_dir`` holds no trained model, ``output`` holds something else or cannot be
+            written, k is below 1, the data is not where the arguments say, or flatbuffers is not
+            installed.
     """
     output = given_path("the folder of the export", output).resolve()
     _check_output(output)
     k = given_number("-k", k)
     check_places(data_dir, data_path)
-    # The kernels for one accelerator do not run on another: a scan in plain JAX does on all.
+    # Kernels are written for one kind of accelerator; a scan in plain JAX runs on all of them.
     run = read_trained(given_path("the run folder", run_dir), scan="tiled")
     item_ids = run.item_ids.tolist()
     items: dict[str, Any] = {"item_ids": item_ids}
@@ -80,29 +80,7 @@ def export_run(
         items["titles"] = [titles.get(item, "") for item in item_ids]
     program = export_program(run.model, min(k, len(item_ids) - 1))
     arrays: dict[str, Any] = weights(run.model)
-    names = [*_INPUTS, *["gaps"] * run.model.time_gaps]
-    inputs = [aval.str_short() for aval in program.in_avals[-len(names) :]]
-    scores, numbers = program.out_avals
-    today = datetime.datetime.now(datetime.UTC).date()
-    manifest = {
-        "format": _FORMAT,
-        "version": 1,
-        "model": run.config.model,
-        "step": run.step,
-        "best_step": run.best_step,
-        "items": len(item_ids) - 1,
-        "max_len": run.model.max_len,
-        "parameters": sum(array.size for array in arrays.values()),
-        "k": scores.shape[1],
-        "arguments": {"weights": _WEIGHTS, **dict(zip(names, inputs, strict=True))},
-        "results": {"scores": scores.str_short(), "item_numbers": numbers.str_short()},
-        "platforms": program.platforms,
-        "calling_convention": program.calling_convention_version,
-        "jax": jax.__version__,
-        **({} if run.gap_unit is None else {"gap_unit": run.gap_unit}),
-        "loads_until": str(today + datetime.timedelta(days=PROMISED_DAYS)),
-        "echojax": __version__,
-    }
+    manifest = _manifest(run, program, sum(array.size for array in arrays.values()))
     with _filling(output) as folder:
         try:
             write_atomically(folder / _PROGRAM, bytes(program.serialize()))
@@ -120,20 +98,48 @@ def export_run(
     return manifest
 
 
+def _manifest(run: Trained, program: export.Exported, parameters: int) -> dict[str, Any]:
+    """Return what the manifest says of a run and of its program."""
+    names = [*_INPUTS, *["gaps"] * run.model.time_gaps]
+    inputs = [aval.str_short() for aval in program.in_avals[-len(names) :]]
+    scores, numbers = program.out_avals
+    today = datetime.datetime.now(datetime.UTC).date()
+    return {
+        "format": _FORMAT,
+        "version": 1,
+        "model": run.config.model,
+        "step": run.step,
+        "best_step": run.best_step,
+        "items": len(run.item_ids) - 1,
+        "max_len": run.model.max_len,
+        "parameters": parameters,
+        "k": scores.shape[1],
+        "arguments": {"weights": _WEIGHTS, **dict(zip(names, inputs, strict=True))},
+        "results": {"scores": scores.str_short(), "item_numbers": numbers.str_short()},
+        "platforms": program.platforms,
+        "calling_convention": program.calling_convention_version,
+        "jax": jax.__version__,
+        **({} if run.gap_unit is None else {"gap_unit": run.gap_unit}),
+        "loads_until": str(today + datetime.timedelta(days=PROMISED_DAYS)),
+        "echojax": __version__,
+    }
+
+
 def export_program(model: SequenceModel, k: int) -> export.Exported:
-    """Return the program that recommends, for any number of histories, on all of ``PLATFORMS``.
+    """Return a program that recommends for any number of histories, on all of ``PLATFORMS``.
 
     Its arguments are ``weights`` (arrays by dotted name), ``item_ids`` (the newest items' numbers,
     int32 (B, max_len), right padded with 0), ``lengths`` (items in each row, int32 (B,), at least
-    1) and ``seen`` (items not to recommend, int32 (B, S), padded with 0); of a model that reads the
-    times between events also ``gaps`` (``echojax.data.gaps``, float32 (B, max_len)). It returns
-    scores, float32 (B, k), in falling order and these items' numbers, int32 (B, k); minus infinity
-    and 0 where fewer are left. The model's scan runs anywhere.
+    1) and ``seen`` (items not to recommend, int32 (B, S), padded with 0). A model that reads the
+    times between events also takes ``gaps`` (``echojax.data.gaps``, float32 (B, max_len)). The
+    program returns scores, float32 (B, k), in descending order, and the numbers of these items,
+    int32 (B, k). Where fewer than k items are left, the rest is minus infinity and 0. The scan of
+    ``model`` must run on all platforms.
 
-    It answers with the best items, not with the scores of all items: these would be 4 V bytes a
-    history (40 MB at ten million items) to move off the device and to search again. How many items
-    it gives is fixed; whoever needs fewer takes the first. Weights are an argument: the program
-    stays small, and other weights of the same sizes fit it.
+    The program returns the best items, not the scores of all items, because these would take 4 V
+    bytes per history (40 MB at ten million items) to move off the device and to search again. k is
+    fixed; callers that need fewer items take the first ones. The weights are an argument, so that
+    the program stays small and works with other weights of the same sizes.
     """
     graphdef, params, rest = nnx.split(model, nnx.Param, ...)
 
@@ -153,7 +159,7 @@ def export_program(model: SequenceModel, k: int) -> export.Exported:
             gaps_1xL = gaps[0][None] if gaps else None
             return model.encode(item_ids_L[None], length[None], gaps_BxL=gaps_1xL)[0]
 
-        # Mapped over rows, because models tile by the batch, which has no number here.
+        # Mapped over rows, because models tile by the batch size, which is symbolic here.
         user_BxD = jax.vmap(encode)(item_ids_BxL, lengths_B, *gaps_BxL)
         item_VxD = model.output_embeddings()
         top = top_k(user_BxD, item_VxD, seen_BxS, item_VxD.shape[0], k=k)
@@ -177,7 +183,7 @@ def export_program(model: SequenceModel, k: int) -> export.Exported:
 
 @contextmanager
 def _without_source_locations() -> Iterator[None]:
-    """Keep the paths of this machine's source files out of what is lowered."""
+    """Keep the paths of this machine's source files out of the lowered program."""
     name = "jax_traceback_in_locations_limit"
     before = getattr(jax.config, name)
     jax.config.update(name, 0)
@@ -206,10 +212,10 @@ def _check_output(output: Path) -> None:
 
 @contextmanager
 def _filling(output: Path) -> Iterator[Path]:
-    """Yield an empty folder whose files go into ``output`` where the block ends without an error.
+    """Yield an empty folder whose files are moved to ``output`` if the block raises no error.
 
-    Whatever ends it early, ``output`` stays as it was; a process that is killed leaves at most a
-    folder ``.new.*`` in it. The folder itself stays: it may be a container's volume.
+    Otherwise ``output`` stays as it was; a process that is killed leaves at most a folder
+    ``.new.*`` in it. The folder itself is never replaced, because it may be a container's volume.
     """
     made = not output.exists()
     try:
@@ -236,7 +242,7 @@ def _filling(output: Path) -> Iterator[Path]:
 
 
 def _size_and_checksum(path: Path) -> dict[str, Any]:
-    """Return what the manifest says of a file, once it is on the disk."""
+    """Write a file through to the disk; return its entry in the manifest."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
         digest = hashlib.file_digest(file, "sha256").hexdigest()

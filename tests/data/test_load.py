@@ -240,7 +240,6 @@ def test_named_file_with_other_numbers_is_said(toy, write, tmp_path, said):
     ("arguments", "message"),
     [
         ({"name": "ml1m"}, "unknown --dataset 'ml1m'; did you mean 'ml-1m'"),
-        ({"k_core": -1}, "--k-core -1: must be a whole number of at least 0"),
         ({"name": "ml-1m", "columns": Columns(data_format="csv")}, "describe a --data-path"),
         ({"name": "ml-1m", "columns": Columns(user="u")}, "describe a --data-path"),
         ({"data_path": "absent.csv"}, "absent.csv: no such file"),
