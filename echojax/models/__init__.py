@@ -69,10 +69,10 @@ HEURISTICS: dict[str, type[HeuristicModel]] = {
 }
 
 OURS = (*MODELS, *HEURISTICS)
-_COUNTED = ("lags", "damping")  # sizes of a heuristic model
+_HEURISTIC_SIZES = ("lags", "damping")
 _FIELDS = [field.name for field in dataclasses.fields(Config)]
-_GIVEN = ("num_items", "rngs")  # to every constructor
-# Flags of the command and arguments of ``echojax.train`` that are no fields of ``Config``.
+_GIVEN = ("num_items", "rngs")  # arguments of every constructor
+# Flags of the command and arguments of ``echojax.train`` that are not fields of ``Config``.
 _TAKEN = ("config", "recipe", "help", "data", "user", "item", "time", "callbacks", "quiet")
 _METHODS: dict[type[SequenceModel], str] = {
     CausalModel: "read_all",
@@ -83,18 +83,18 @@ M = TypeVar("M", bound=type[SequenceModel])
 
 
 def register_model(name: str) -> Callable[[M], M]:
-    """Make a class a model of that name, for ``--model`` and ``echojax.train``.
+    """Register a class as a model under a name, for ``--model`` and ``echojax.train``.
 
-    Arguments of its constructor that ``Config`` describes (``d_model``, ``layers``, ``dropout``,
-    ``max_len`` and so on) get the values of those flags. All others that are a bool, int, float or
-    string become flags of the model's own, with their types and defaults.
+    Arguments of its constructor that are fields of ``Config`` (``d_model``, ``layers``,
+    ``dropout``, ``max_len`` and so on) get the values of those flags. All other arguments of type
+    bool, int, float or str become flags of this model, with their types and defaults.
 
     Args:
-        name: letters, digits, and ``. _ -``. A class that is registered again takes its place.
+        name: Letters, digits, and ``. _ -``. Registering a name again replaces its class.
 
     Raises:
-        UserError: the name is echojax's own, the class is no ``SequenceModel``, it lacks a method,
-            or its constructor wants an argument that no flag can be, or that is one already.
+        UserError: The name belongs to echojax itself, the class is no ``SequenceModel`` or lacks a
+            method, or its constructor has an argument that cannot be a flag, or is one already.
     """
     check_new_name("model", name, OURS)
 
@@ -130,14 +130,14 @@ def register_model(name: str) -> Callable[[M], M]:
 
 
 def own_options(model: type[SequenceModel]) -> dict[str, tuple[Any, Any]]:
-    """Return what a model's constructor takes that ``Config`` does not describe, by name.
+    """Return the arguments of a model's constructor that are not fields of ``Config``, by name.
 
     Returns:
-        the type of each, and its default, which is ``inspect.Parameter.empty`` where there is none.
+        The type of each argument, and its default (``inspect.Parameter.empty`` if it has none).
     """
     try:
         hints = typing.get_type_hints(model.__init__)
-    except NameError:  # of annotations that are there for type checkers only
+    except NameError:  # an annotation is imported for type checkers only
         hints = {}
     options = {}
     for name, parameter in _parameters(model).items():
@@ -148,7 +148,7 @@ def own_options(model: type[SequenceModel]) -> dict[str, tuple[Any, Any]]:
 
 
 def _is_plain(kind: Any) -> bool:
-    """Say whether values of a kind can be written on a command line and in JSON."""
+    """Return whether values of a type can be written on a command line and in JSON."""
     if typing.get_origin(kind) is Literal:
         return True
     if typing.get_origin(kind) in (Union, types.UnionType):
@@ -168,11 +168,11 @@ def build_model(config: Config, num_items: int) -> SequenceModel:
 
 
 def with_sizes(config: Config) -> Config:
-    """Return ``config`` with the model's own value for each size that is not given.
+    """Return ``config`` with the model's default for each size that is not given.
 
     Raises:
-        UserError: a size is given that the model does not have or that does not fit the others,
-            or an objective that it cannot be trained with.
+        UserError: A size is given that the model does not have, or that does not fit the others, or
+            an objective that the model cannot be trained with.
     """
     config = _with_own_options(config)
     _check_time_gaps(config)
@@ -180,9 +180,9 @@ def with_sizes(config: Config) -> Config:
     if config.pack and config.model not in able:
         raise UserError(f"--pack is for {' and '.join(able)}, not for --model {config.model}")
     known = _parameters((MODELS | HEURISTICS)[config.model])
-    # A suite's sizes are for all its models; only those of a heuristic model are not.
-    for name in MODEL_SIZES if config.model in MODELS else _COUNTED:
-        # No model has a size of 0: that is the dropout of one without.
+    # The sizes in a suite apply to all its models, also to heuristic ones, which have no others.
+    for name in MODEL_SIZES if config.model in MODELS else _HEURISTIC_SIZES:
+        # A size is never 0; a dropout of 0 may also be given to a model without dropout.
         if getattr(config, name) and name not in known:
             raise UserError(f"{flag(name)} has no meaning for --model {config.model}; leave it out")
     if config.model in HEURISTICS:
@@ -205,7 +205,7 @@ def with_sizes(config: Config) -> Config:
 
 
 def _with_own_options(config: Config) -> Config:
-    """Return ``config`` with the default of each option of the model's own that is not given."""
+    """Return ``config`` with the default of each of the model's own options that is not given."""
     own = own_options(MODELS[config.model]) if config.model in MODELS else {}
     for name in config.model_options:
         if name not in own:
@@ -221,7 +221,7 @@ def _with_own_options(config: Config) -> Config:
 
 
 def _objectives(config: Config) -> tuple[str, ...]:
-    """Return what the model can be trained with, its own objective first."""
+    """Return the objectives that the model can be trained with, its default first."""
     objectives = MODELS[config.model].objectives
     if config.model != "echomamba4rec":
         return objectives
@@ -234,7 +234,7 @@ def _objectives(config: Config) -> tuple[str, ...]:
 
 
 def _check_time_gaps(config: Config) -> None:
-    """Raise ``UserError`` where the model cannot read the times between events."""
+    """Raise ``UserError`` if the model cannot read the times between events."""
     if not config.time_gaps:
         return
     able = [name for name, model in MODELS.items() if "time_gaps" in _parameters(model)]
@@ -248,7 +248,7 @@ def _check_time_gaps(config: Config) -> None:
 
 
 def corrections(config: Config) -> Corrections:
-    """Return the variant's corrections with the switches that ``config`` sets itself."""
+    """Return the corrections of the variant, with the changes that ``config`` makes to them."""
     names = [field.name for field in dataclasses.fields(Corrections)]
     switched = {name: getattr(config, name) for name in names if getattr(config, name) is not None}
     return dataclasses.replace(VARIANTS[config.variant], **switched)
@@ -260,7 +260,7 @@ def components(config: Config) -> Components:
 
 
 def check_names(config: Config) -> None:
-    """Raise ``UserError`` where model or scan are unknown or cannot run on this machine."""
+    """Raise ``UserError`` if the model or the scan is unknown, or the scan cannot run here."""
     if config.model not in MODELS and config.model not in HEURISTICS:
         raise unknown_name("--model", config.model, [*MODELS, *HEURISTICS])
     scans = implementations()
@@ -271,7 +271,7 @@ def check_names(config: Config) -> None:
 
 
 def check_sequence_shards(config: Config) -> None:
-    """Raise ``UserError`` where each device cannot have a shard of every history."""
+    """Raise ``UserError`` if histories cannot be split into these shards."""
     if config.sequence_shards == 1:
         return
     if config.model not in MODELS or not MODELS[config.model].sequence_parallel:
@@ -295,7 +295,7 @@ def check_sequence_shards(config: Config) -> None:
 
 
 def _parameters(model: type[SequenceModel] | type[HeuristicModel]) -> dict[str, inspect.Parameter]:
-    """Return what a constructor takes by name."""
+    """Return the named parameters of a constructor."""
     _, *parameters = inspect.signature(model.__init__).parameters.values()
     rest = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     return {one.name: one for one in parameters if one.kind not in rest}

@@ -1,4 +1,4 @@
-"""What every neural recommender shares: the item table, its lookup and the scores."""
+"""The base classes of all learned models: the item table, its lookup and the scores."""
 
 from typing import Any, ClassVar
 
@@ -18,24 +18,29 @@ from echojax.sharded_embedding import embedding_lookup
 class SequenceModel(TimeSharded):
     """Embeds items and scores all of them; subclasses turn a history into one vector.
 
-    A subclass has ``read_out``, and ``arranged`` where its window is not simply the history.
+    A subclass defines ``read_out``, and also ``arranged`` if its input is not the plain history. A
+    subclass with ``start`` and ``step`` can take in one event at a time. Further sizes of
+    subclasses are fields of ``Config``; their defaults are those of the paper.
 
     Args:
-        num_items: V, the items with padding as item 0.
+        num_items: V, the number of items, with padding as item 0.
         d_model: D.
         max_len: L, how many of the newest items are read.
-        rngs: streams of random keys for the initial parameters.
+        rngs: Streams of random keys for the initial parameters.
 
-    ``objectives`` names the training objectives that fit the model, its own first
-    (``echojax.training.objectives``). ``sequence_parallel`` says whether devices may each have a
-    shard of every history (``echojax.models.positions``), ``not_causal`` why one more event changes
-    more than the newest position (``None`` where it does not), ``packs`` whether ``read_all`` takes
-    ``segment_ids_BxL`` of rows that hold several histories (``echojax.data.packing``).
-    ``time_gaps`` says that the model reads the times between events: its methods then take
-    ``gaps_BxL``, as ``encode`` does. A model with ``start`` and ``step`` takes one event at a time;
-    ``windowed`` says that its state has ``max_len`` places, and ``step`` needs the position of the
-    event. Subclasses have further sizes, which ``Config`` describes; their defaults are the
-    paper's.
+    Attributes:
+        objectives: The training objectives that fit the model, the default first
+            (``echojax.training.objectives``).
+        sequence_parallel: Whether histories can be split over devices
+            (``echojax.models.positions``).
+        packs: Whether ``read_all`` takes ``segment_ids_BxL``, for rows that hold several histories
+            (``echojax.data.packing``).
+        windowed: Whether the state of ``step`` has ``max_len`` places, so that ``step`` needs the
+            position of the event.
+        not_causal: Why a new event changes the vectors of earlier positions; ``None`` if it does
+            not.
+        time_gaps: Whether the model reads the times between events; its methods then take
+            ``gaps_BxL``, as ``encode`` does.
     """
 
     objectives: ClassVar[tuple[str, ...]] = ("prefixes",)
@@ -47,8 +52,8 @@ class SequenceModel(TimeSharded):
 
     def __init__(self, num_items: int, *, d_model: int, max_len: int, rngs: nnx.Rngs):
         self.max_len = max_len
-        self.activations: Any = None  # the dtype of what is looked up; None: the table's own
-        self.item_axis: str | None = None  # the mapped axis that the item table is spread over
+        self.activations: Any = None  # the dtype of looked-up vectors; ``None``: the table's
+        self.item_axis: str | None = None  # the mapped axis over which the item table is sharded
         table_VxD = normal(rngs.params(), (num_items, d_model))
         # Its gradient sums over a batch.
         self.item_embedding = nnx.Param(table_VxD, per_item=True, keep_float32=True)
@@ -61,19 +66,18 @@ class SequenceModel(TimeSharded):
         gaps_BxL: Gaps = None,
         dropout_keys: Keys = None,
     ) -> Array:
-        """Return one vector a history, (B, D).
+        """Return one vector per history, (B, D).
 
         Args:
-            item_ids_BxL: item numbers 1..V-1 in time order, right padded with 0. Any L up to
+            item_ids_BxL: Item numbers 1..V-1 in time order, right padded with 0; L is at most
                 ``max_len``.
-            lengths_B: items in each row, at least 1.
-            gaps_BxL: with ``time_gaps``, the logarithms of the times since the event before
-                (``echojax.data.gaps``), 0 at the first; float32.
-            dropout_keys: a random key a row while training, (B,); ``None`` switches dropout off.
+            lengths_B: The number of items in each row, at least 1.
+            gaps_BxL: With ``time_gaps``, the logarithms of the times since the previous event
+                (``echojax.data.gaps``), 0 at the first event; float32.
+            dropout_keys: In training, a random key per row, (B,); ``None`` switches dropout off.
 
         Raises:
-            ValueError: the histories are longer than ``max_len``, or have no gaps and the model
-                reads them.
+            ValueError: The histories are longer than ``max_len``, or gaps are missing or not read.
         """
         times = self.times(gaps_BxL)
         items_BxL, lengths_B = self.arranged(jnp.asarray(item_ids_BxL), jnp.asarray(lengths_B))
@@ -81,9 +85,10 @@ class SequenceModel(TimeSharded):
         return self.read_out(x_BxLxD, lengths_B, dropout_keys=dropout_keys, **times)
 
     def times(self, gaps_BxL: Gaps) -> dict[str, Array]:
-        """Return gaps as the argument of a method; nothing for a model that reads none.
+        """Return gaps as keyword arguments; none for a model that does not read gaps.
 
-        Gaps where it reads none, or the reverse, are a ``ValueError``.
+        Raises:
+            ValueError: The model reads gaps and there are none, or the reverse.
         """
         if self.time_gaps != (gaps_BxL is not None):
             wants = "reads the times between events" if self.time_gaps else "reads no times"
@@ -91,17 +96,17 @@ class SequenceModel(TimeSharded):
         return {} if gaps_BxL is None else {"gaps_BxL": jnp.asarray(gaps_BxL)}
 
     def arranged(self, item_ids_BxL: Array, lengths_B: Array) -> tuple[Array, Array]:
-        """Return the items as the model has them in its window, and the lengths there."""
+        """Return the model's input window of each history, and the number of items in it."""
         return item_ids_BxL, lengths_B
 
     def read_out(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
-        """Return ``encode``'s vectors, (B, D), from those of the arranged items."""
+        """Return the vectors of ``encode``, (B, D), from the embeddings of the arranged items."""
         raise NotImplementedError
 
     def output_embeddings(self, item_VxD: Array | None = None) -> Array:
-        """Return the item embeddings that histories' vectors are compared with, (V, D).
+        """Return the item embeddings with which the vectors of histories are compared, (V, D).
 
-        ``item_VxD``: the item table, where it is not the model's own but what ``lookup`` returned.
+        ``item_VxD`` is the item table that ``lookup`` returned; by default, it is the model's.
         """
         return self.item_embedding[...] if item_VxD is None else item_VxD
 
@@ -109,8 +114,8 @@ class SequenceModel(TimeSharded):
         """Return the logits of every item as the next one, (B, V); column 0 is padding.
 
         Raises:
-            ValueError: as ``encode``, or an item's number is not in the table, or a length not
-                among 1..L. (Inside ``jax.jit`` there are no numbers to check.)
+            ValueError: As ``encode``; or an item number is not in the table, or a length is not in
+                1..L. (Inside ``jax.jit``, values cannot be checked.)
         """
         items_VxD = self.output_embeddings()
         check_histories(item_ids_BxL, lengths_B, items_VxD.shape[0])
@@ -119,11 +124,11 @@ class SequenceModel(TimeSharded):
     def lookup(self, item_ids_BxL: Array) -> tuple[Array, Array]:
         """Return the items' vectors, (B, L, D), and the item table.
 
-        Whoever reads the table next, reading what is returned, adds to the same gradient
-        (``embedding_lookup``).
+        Later reads of the table should use the returned one, so that their gradients are added to
+        the same array (``embedding_lookup``).
 
         Raises:
-            ValueError: the histories are longer than ``max_len``.
+            ValueError: The histories are longer than ``max_len``.
         """
         item_ids_BxL = jnp.asarray(item_ids_BxL)
         if (length := item_ids_BxL.shape[1]) > self.max_len:
@@ -137,14 +142,14 @@ class SequenceModel(TimeSharded):
         return x_BxLxD, table_VxD
 
     def lookup_one(self, item_B: Array) -> Array:
-        """Return the vectors of one item a row, (B, D)."""
+        """Return the vectors of one item per row, (B, D)."""
         return self.lookup(item_B[:, None])[0][:, 0]
 
 
 class CausalModel(SequenceModel):
-    """A model whose vector at a position depends on no later one: trainable on all positions.
+    """A model whose vectors depend on no later position, so that it can train on all at once.
 
-    A subclass has ``read_all``, and its own ``read_out`` where that is cheaper.
+    A subclass defines ``read_all``, and also ``read_out`` if it can be computed at lower cost.
     """
 
     objectives = ("all-positions", "prefixes")
@@ -157,19 +162,19 @@ class CausalModel(SequenceModel):
         gaps_BxL: Gaps = None,
         dropout_keys: Keys = None,
     ) -> Array:
-        """Return one vector a position, (B, L, D): ``encode`` of the prefix that ends there.
+        """Return one vector per position, (B, L, D): that of ``encode`` for the prefix ending there.
 
-        Arguments as for ``encode``; what stands at and past ``lengths_B`` means nothing.
+        The arguments are those of ``encode``. Results from ``lengths_B`` on have no meaning.
 
         Raises:
-            ValueError: a later event changes what earlier positions read (``not_causal``).
+            ValueError: Later events change the vectors of earlier positions (``not_causal``).
         """
         times = self.times(gaps_BxL)
         x_BxLxD, _ = self.lookup(item_ids_BxL)
         return self.read_all(x_BxLxD, jnp.asarray(lengths_B), dropout_keys=dropout_keys, **times)
 
     def read_all(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
-        """Return ``encode_all``'s vectors, (B, L, D), from those of the items."""
+        """Return the vectors of ``encode_all``, (B, L, D), from the embeddings of the items."""
         raise NotImplementedError
 
     def read_out(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
@@ -179,43 +184,44 @@ class CausalModel(SequenceModel):
 
 
 class LayeredModel(SequenceModel):
-    """Embedding -> layers -> head; of the last layer only the last item's output is computed.
+    """Embedding -> layers -> head; the last layer is computed at the last item only.
 
-    ``layers`` holds modules that are called with vectors (B, L, D), lengths and dropout keys, and
-    whose ``readout`` with the same arguments returns the output at the last item only, (B, D). To
-    take in one event at a time they have ``start(batch, max_len, dtype)``, a state, and
-    ``step(state, x_BxD, position_B)``, which returns the next state and the output.
+    ``layers`` holds modules that are called with vectors (B, L, D), lengths and dropout keys. Their
+    ``readout`` takes the same arguments and returns the output at the last item only, (B, D). To
+    take in one event at a time, they have ``start(batch, max_len, dtype)``, which returns a state,
+    and ``step(state, x_BxD, position_B)``, which returns the next state and the output.
     """
 
     layers: Any
 
     def embed(self, x: Array, keys: Keys, position_B: Array | None = None) -> Array:
-        """Return what the first layer reads, of the shape of the items' vectors.
+        """Return the input of the first layer, in the shape of ``x``.
 
-        They are those at all positions, or of one item a row, (B, D), with its position.
+        ``x`` holds the items' vectors at all positions, (B, L, D), or those of one item per row,
+        (B, D), at the positions ``position_B``.
         """
         raise NotImplementedError
 
     def head(self, x: Array) -> Array:
-        """Return a history's vector from what the last layer returns."""
+        """Return the vectors of histories from the output of the last layer."""
         return x
 
     def read_all(
         self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None, **times: Array
     ) -> Array:
-        """Return one vector a position, (B, L, D), from those of the items."""
+        """Return one vector per position, (B, L, D), from the embeddings of the items."""
         x_BxLxD, key = self._below_last(x_BxLxD, lengths_B, dropout_keys, times)
         return self.head(self.layers[-1](x_BxLxD, lengths_B, dropout_keys=key, **times))
 
     def read_out(
         self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None, **times: Array
     ) -> Array:
-        """Return one vector a history, (B, D); see ``SequenceModel.read_out``."""
+        """Return one vector per history, (B, D); see ``SequenceModel.read_out``."""
         x_BxLxD, key = self._below_last(x_BxLxD, lengths_B, dropout_keys, times)
         return self.head(self.layers[-1].readout(x_BxLxD, lengths_B, dropout_keys=key, **times))
 
     def start(self, batch: int) -> list[Any]:
-        """Return each layer's state before the first event, with room for ``max_len`` events."""
+        """Return the state of each layer before the first event, with ``max_len`` places."""
         dtype = self.item_embedding[...].dtype
         return [layer.start(batch, self.max_len, dtype) for layer in self.layers]
 
@@ -226,13 +232,14 @@ class LayeredModel(SequenceModel):
         position_B: Array | None = None,
         gaps_BxL: Gaps = None,
     ) -> tuple[list[Any], Array]:
-        """Take in one more item a row; return the states and the vector after it, (B, D).
+        """Take in one more item per row; return the states and the vectors after it, (B, D).
 
-        ``windowed`` models need ``position_B``, that of each item in its history. Of gaps they read
-        the whole window's, (B, L), others the item's own, (B, 1).
+        ``windowed`` models need the position of each item in its history, ``position_B``. Gaps are
+        those of the whole window, (B, L), for these models, and those of the item, (B, 1), for
+        others.
 
         Raises:
-            ValueError: they have none.
+            ValueError: Gaps or positions are missing.
         """
         times = self.times(gaps_BxL)
         if self.windowed and position_B is None:
@@ -246,7 +253,7 @@ class LayeredModel(SequenceModel):
     def _below_last(
         self, x_BxLxD: Array, lengths_B: Array, dropout_keys: Keys, times: dict[str, Array]
     ) -> tuple[Array, Keys]:
-        """Return what the last layer reads, and its keys."""
+        """Return the input of the last layer, and its dropout keys."""
         keys = split_keys(dropout_keys, len(self.layers) + 1)
         x_BxLxD = self.embed(x_BxLxD, keys[0])
         for layer, key in zip(self.layers[:-1], keys[1:-1], strict=True):
@@ -258,11 +265,11 @@ PRECISIONS = {"float32": None, "bf16": jnp.bfloat16}
 
 
 def with_precision(model: SequenceModel, precision: str) -> SequenceModel:
-    """Return a model that computes with activations of the named precision.
+    """Return a model that computes with activations of this precision.
 
-    Parameters with ``keep_float32`` are not cast, so that what is computed with them is float32;
-    normalisations take their moments in float32 whatever they are given. Gradients with respect to
-    what ``model`` was merged from are of the parameters' own dtype.
+    Parameters with ``keep_float32`` are not cast, so that computations with them are in float32;
+    normalisations always compute their moments in float32. Gradients with respect to the state that
+    ``model`` was merged from have the dtypes of that state.
     """
     dtype = PRECISIONS[precision]
     if dtype is None:
@@ -280,9 +287,9 @@ def with_precision(model: SequenceModel, precision: str) -> SequenceModel:
 
 
 def with_axes(model: SequenceModel, axes: Axes) -> SequenceModel:
-    """Return a model that computes this device's part inside a function mapped over ``axes``.
+    """Return the model, changed to compute this device's part in a function mapped over ``axes``.
 
-    ``model`` is one that was merged for the traced function at hand: it is changed.
+    ``model`` must have been merged inside the function that is traced.
     """
     model.item_axis = axes.items
     for _, module in nnx.iter_modules(model):
@@ -292,7 +299,7 @@ def with_axes(model: SequenceModel, axes: Axes) -> SequenceModel:
 
 
 def check_histories(item_ids_BxL: Any, lengths_B: Any, num_items: int) -> None:
-    """Raise ``ValueError`` for numbers that mean nothing; of traced arrays nothing is known."""
+    """Raise ``ValueError`` for invalid item numbers or lengths; traced arrays are not checked."""
     if isinstance(item_ids_BxL, jax.core.Tracer) or isinstance(lengths_B, jax.core.Tracer):
         return
     items, lengths = np.asarray(item_ids_BxL), np.asarray(lengths_B)
@@ -303,7 +310,7 @@ def check_histories(item_ids_BxL: Any, lengths_B: Any, num_items: int) -> None:
 
 
 def check_item_numbers(items: np.ndarray, num_items: int) -> None:
-    """Raise ``ValueError`` where an item's number is not in the table of ``num_items``."""
+    """Raise ``ValueError`` if an item number is not in a table of ``num_items``."""
     if items.size and not 0 <= items.min() <= items.max() < num_items:
         wrong = items.min() if items.min() < 0 else items.max()
         raise ValueError(
