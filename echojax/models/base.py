@@ -162,7 +162,7 @@ class CausalModel(SequenceModel):
         gaps_BxL: Gaps = None,
         dropout_keys: Keys = None,
     ) -> Array:
-        """Return one vector per position, (B, L, D): that of ``encode`` for the prefix ending there.
+        """Return one vector per position, (B, L, D): ``encode`` of the prefix that ends there.
 
         The arguments are those of ``encode``. Results from ``lengths_B`` on have no meaning.
 

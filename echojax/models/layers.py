@@ -1,4 +1,4 @@
-"""The layers that models share; their initial values are those of the authors' PyTorch code."""
+"""Layers that models share; their initial values are those of the authors' PyTorch code."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from echojax.models.positions import TimeSharded, channels_of_all, shard_of_all,
 
 # A random key for each row of the batch, (B,); ``None`` switches dropout off (evaluation).
 Keys = Array | None
-# Log gaps, (B, L), of a model that reads the times between events.
+# Log gaps, (B, L), for a model that reads the times between events; otherwise ``None``.
 Gaps = Array | None
 
 # Every linear layer and the item table: N(0, 0.02), the authors' `_init_weights`.
@@ -31,17 +31,17 @@ def uniform_within(bound: float) -> nnx.Initializer:
 def dropout(x: Array, rate: float | Array, keys_B: Keys, time_axis: str | None = None) -> Array:
     """Zero each element with probability ``rate`` and scale the rest by ``1 / (1 - rate)``.
 
-    A row's mask depends on its own key only, so it is the same whatever other rows are computed
-    with it: in microbatches, on another number of devices, or among other seeds.
+    The mask of a row depends only on the key of the row. It is therefore the same in microbatches,
+    on another number of devices, or when several seeds are trained together.
 
-    The rate, in [0, 1), counts to 16 bits. It may be traced: then one program serves all rates.
-    Where a mapped ``time_axis`` gives this device a shard of the positions of x (B, L, D), it gets
-    its part of the whole's mask.
+    The rate, in [0, 1), is rounded to 16 bits. It may be traced, so that one program serves all
+    rates. If a mapped ``time_axis`` gives this device a shard of the positions of x (B, L, D), the
+    device uses its part of the mask of all positions.
     """
     traced = isinstance(rate, Array)
     if keys_B is None or (not traced and rate == 0.0):
         return x
-    # 16 random bits decide as well as 32 do and cost half as much.
+    # 16 random bits are enough, and cost half as much as 32.
     threshold: Any = round(rate * 2**16)
     kept: Any = 1 - threshold / 2**16
     if traced:
@@ -57,17 +57,17 @@ def dropout(x: Array, rate: float | Array, keys_B: Keys, time_axis: str | None =
 
 
 def split_keys(keys_B: Keys, num: int) -> list[Keys]:
-    """Split every row's key into ``num``; without keys there is nothing to split."""
+    """Split every row's key into ``num`` keys; without keys, return ``num`` times ``None``."""
     if keys_B is None:
         return [None] * num
     return list(jax.vmap(lambda key: jax.random.split(key, num), out_axes=1)(keys_B))
 
 
 class LayerNorm(nnx.LayerNorm):
-    """Layer normalisation that passes no gradient on to a vector whose channels are all equal.
+    """Layer normalisation that passes no gradient to a vector whose channels are all equal.
 
-    Dropout zeroes all of a narrow vector now and then. Its normalised value is 0 whatever happens,
-    but the derivative there, ``1 / sqrt(epsilon)`` a normalisation, would overflow after a few.
+    Dropout sometimes zeroes all channels of a narrow vector. Its normalised value is 0, but the
+    derivative, ``1 / sqrt(epsilon)`` for each normalisation, would overflow after a few layers.
     """
 
     def __call__(self, x: Array) -> Array:
@@ -77,12 +77,12 @@ class LayerNorm(nnx.LayerNorm):
 
 
 def layer_norm(d_model: int, *, epsilon: float = 1e-12, rngs: nnx.Rngs) -> LayerNorm:
-    """Return a layer normalisation over ``d_model`` channels, exact variance, scale and bias."""
+    """Return a layer normalisation over ``d_model`` channels, with exact variance."""
     return LayerNorm(d_model, epsilon=epsilon, use_fast_variance=False, rngs=rngs)
 
 
 class PositionEmbedding(nnx.Module):
-    """``dropout(LayerNorm(x_l + position_l))``, of ``max_len`` learned position vectors."""
+    """``dropout(LayerNorm(x_l + position_l))`` with ``max_len`` learned position vectors."""
 
     def __init__(self, max_len: int, d_model: int, *, dropout: float, rngs: nnx.Rngs):
         self.dropout = dropout
@@ -92,7 +92,7 @@ class PositionEmbedding(nnx.Module):
     def __call__(
         self, x: Array, position_B: Array | None = None, *, dropout_keys: Keys = None
     ) -> Array:
-        """Return the same shape as ``x``: (B, L, D) from position 0 on, or (B, D) at positions."""
+        """Return the same shape as ``x``: (B, L, D) from position 0 on, or (B, D) at a position."""
         position_LxD = self.position_LxD[slice(x.shape[1]) if position_B is None else position_B]
         return dropout(self.norm(x + position_LxD), self.dropout, dropout_keys)
 
@@ -137,13 +137,13 @@ class GatedLinearUnit(TimeSharded):
 
 
 class SpectralFilter(TimeSharded):
-    """``LayerNorm(dropout(irfft(rfft(x) * W)) + x)``, a circular convolution as long as the window.
+    """``LayerNorm(dropout(irfft(rfft(x) * W)) + x)``: a circular convolution over the window.
 
     The learnable FFT filter of EchoMamba4Rec section 3.2, after FMLP-Rec. Inputs shorter than the
-    window, ``max_len``, are filled up with zeros, and their results cut.
+    window, ``max_len``, are padded with zeros, and their results are cut to the input's length.
 
-    A causal filter has the same ``max_len`` taps, ``irfft(W)``, and does not wrap around: no
-    position reads a later one.
+    A causal filter has the same ``max_len`` taps, ``irfft(W)``, but its convolution is not
+    circular, so that no position reads a later one.
     """
 
     def __init__(
@@ -165,19 +165,19 @@ class SpectralFilter(TimeSharded):
             first = jax.lax.axis_index(axis) * channels
             response_FxD = jax.lax.dynamic_slice_in_dim(response_FxD, first, channels, axis=1)
         exact, window = x.astype(jnp.promote_types(x.dtype, jnp.float32)), self.max_len
-        if self.causal:  # zeros after the window, which nothing can wrap around
+        if self.causal:  # padding with zeros, so that the convolution is not circular
             taps_LxD, window = self.taps(response_FxD), length + self.max_len
             response_FxD = jnp.fft.rfft(taps_LxD, n=window, axis=0)
         spectrum_BxFxD = jnp.fft.rfft(exact, n=window, axis=1, norm="ortho")
         filtered = jnp.fft.irfft(spectrum_BxFxD * response_FxD, n=window, axis=1, norm="ortho")
         filtered = filtered[:, :length].astype(x.dtype)
-        if axis:  # a window that does not divide by the devices was filled up for them
+        if axis:  # the input was padded to a multiple of the number of devices
             rest = length - filtered.shape[1]
             filtered = shard_of_all(jnp.pad(filtered, ((0, 0), (0, rest), (0, 0))), axis)
         return self.norm(dropout(filtered, self.dropout, dropout_keys, axis) + x_BxLxD)
 
     def start(self, batch: int, dtype: DTypeLike) -> Array:
-        """Return a causal filter's state before the first event: its newest inputs, (B, L, D)."""
+        """Return the state of a causal filter before the first event: its inputs, (B, L, D)."""
         return jnp.zeros((batch, self.max_len, self.weight_FxDx2.shape[1]), dtype)
 
     def step(self, state_BxLxD: Array, x_BxD: Array) -> tuple[Array, Array]:
@@ -189,7 +189,7 @@ class SpectralFilter(TimeSharded):
         return state_BxLxD, self.norm(filtered.astype(x_BxD.dtype) + x_BxD)
 
     def taps(self, response_FxD: Array) -> Array:
-        """Return the convolution's weights of the newest, the last but one, ... input, (L, D)."""
+        """Return the weights of the convolution, (L, D); the first one is for the newest input."""
         return jnp.fft.irfft(response_FxD, n=self.max_len, axis=0)
 
     def response(self) -> Array:

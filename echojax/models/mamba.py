@@ -1,6 +1,6 @@
-"""One Mamba block: the selective state space model of EchoMamba4Rec's section 3.3.
+"""One Mamba block: the selective state space model of EchoMamba4Rec, section 3.3.
 
-It computes all positions, the read-out at one, or one more event from the state before it.
+It can compute all positions, only one of them (a read-out), or one more event from a state.
 """
 
 import math
@@ -30,45 +30,46 @@ from selective_scan import (
 
 
 class MambaState(NamedTuple):
-    """Of the events so far, in time order."""
+    """The state of a Mamba after some events, in time order."""
 
-    conv_state_BxTxE: Array  # what the convolution reads again, the newest ``d_conv - 1`` inputs
-    ssm_state_BxExN: Array  # the scan's, float32 or float64
+    conv_state_BxTxE: Array  # the newest ``d_conv - 1`` inputs of the convolution
+    ssm_state_BxExN: Array  # the state of the scan, float32 or float64
 
 
 class ReverseScanState(NamedTuple):
-    """Of a Mamba that runs from the newest event to the first, and is read there.
+    """The state of a Mamba that runs from the newest event to the first one, where it is read.
 
-    A new event is where it starts: with S_l the sum of the time steps before position l, the state
-    at the first position is ``sum_l exp(A S_l) dt_l B_l u_l``, so one event adds terms and decays
-    none. Of the terms only those of the newest ``d_conv - 1`` positions still change: their
-    convolution reads later events.
+    With S_l the sum of the time steps before position l, the scan's state at the first position is
+    ``sum_l exp(A S_l) dt_l B_l u_l``. A new event therefore adds terms and makes none decay. Only
+    the terms of the newest ``d_conv - 1`` positions can still change, because their convolution
+    reads later events; the other positions are called settled.
     """
 
-    ssm_state_BxExN: Array  # the sum over the positions that are settled, float32 or float64
-    elapsed_BxE: Array  # the sum of their time steps
-    conv_state_BxTxE: Array  # the convolution's inputs at the others
-    first_BxKxE: Array  # the convolution's inputs at the first ``d_conv`` positions
+    ssm_state_BxExN: Array  # the sum over the settled positions, float32 or float64
+    elapsed_BxE: Array  # the sum of the time steps of the settled positions
+    conv_state_BxTxE: Array  # the inputs of the convolution at the other positions
+    first_BxKxE: Array  # the inputs of the convolution at the first ``d_conv`` positions
     z_BxE: Array  # the gate at the first position
-    count_B: Array  # events so far, int32
-    gaps_BxT: Array | None  # of the newest ``d_conv - 1`` positions, where gaps are read
+    count_B: Array  # the number of events so far, int32
+    gaps_BxT: Array | None  # of the newest ``d_conv - 1`` positions, if gaps are read
 
 
 class Mamba(TimeSharded):
     """Project in, convolve over time, scan, gate, project out.
 
     With ``[x, z] = in_proj(input)``, ``x = silu(conv(x))``, ``[dt, B, C] = x_proj(x)`` and ``delta
-    = dt_proj(dt)`` the output is ``out_proj(scan(x, delta, A, B, C, D) * silu(z))``. There are N,
-    ``d_state``, states a channel, ``d_conv`` taps of the causal depthwise convolution, and E =
-    ``expand`` * D inner channels. With ``time_step_init`` the time steps start log-uniform in
-    0.001..0.1, as Mamba's do; otherwise at softplus(0) = 0.69, as the authors' global
+    = dt_proj(dt)`` the output is ``out_proj(scan(x, delta, A, B, C, D) * silu(z))``. Each channel
+    has N = ``d_state`` states; the causal depthwise convolution has ``d_conv`` taps; there are E =
+    ``expand`` * D inner channels. With ``time_step_init`` the initial time steps are log-uniform in
+    0.001..0.1, as in Mamba; otherwise they are softplus(0) = 0.69, as the authors' global
     re-initialisation leaves them. ``scan`` is one of ``selective_scan.implementations()``.
 
-    With ``time_gaps`` a position's ``delta`` has ``w`` times its log gap added to it, with a
-    learned ``w`` a channel that starts at 0: a small time step is then multiplied by ``(1 + gap /
-    unit) ** w``. (SS4Rec, arXiv 2502.08132, has time steps of the interval alone.) A state decays
-    on its way to a position, so forward that is the time since the event before, and in reverse
-    that to the event after; that of the newest event nobody knows yet, and it is 0.
+    With ``time_gaps``, ``w`` times the log gap is added to the ``delta`` of each position. ``w`` is
+    learned for each channel and starts at 0: a small time step is multiplied by ``(1 + gap / unit)
+    ** w``. (In SS4Rec, arXiv 2502.08132, time steps depend on the interval alone.) Since a state
+    decays on its way to a position, the gap is the time since the previous event in the forward
+    direction, and the time to the next event in reverse, where that of the newest event is not
+    known yet and set to 0.
     """
 
     def __init__(
@@ -116,10 +117,10 @@ class Mamba(TimeSharded):
     ) -> Array:
         """Return the block's output at every position of right padded inputs, (B, L, D).
 
-        Where there are lengths, positions past them are neither read nor written (0). With
-        ``time_gaps`` the gaps are each position's log gap. Segment ids are those of packed rows:
-        integers, one number for each history in a row, which is computed as if it stood alone. In
-        reverse it runs from the last position to the first.
+        If there are lengths, positions past them are not read, and their output is 0. Gaps are the
+        log gap of each position, needed with ``time_gaps``. Segment ids are integers that number
+        the histories in a packed row; each of them is computed separately. In reverse, the block
+        runs from the last position to the first.
         """
         if lengths_B is not None:
             lengths_B = within(lengths_B, x_BxLxD.shape[1], self.time_axis)
@@ -128,7 +129,7 @@ class Mamba(TimeSharded):
         dt_BxLxR, B_BxLxN, C_BxLxN = self._selected(u_BxLxE)
         y_BxLxE = selective_scan(
             u_BxLxE,
-            self.delta(dt_BxLxR, self._on_the_way(gaps_BxL, lengths_B, reverse)),
+            self.delta(dt_BxLxR, self._gaps_before(gaps_BxL, lengths_B, reverse)),
             -jnp.exp(self.A_log_ExN[...]),
             B_BxLxN,
             C_BxLxN,
@@ -153,16 +154,16 @@ class Mamba(TimeSharded):
         gaps_BxL: Gaps = None,
         reverse: bool = False,
     ) -> Array:
-        """Return the block's output at one position a row, (B, D).
+        """Return the block's output at one position per row, (B, D).
 
-        Equal to ``self(x, lengths, reverse=reverse)[b, position[b]]``, but everything after the
-        state (C, D, gate, output projection) is computed for that position only.
+        It equals ``self(x, lengths, reverse=reverse)[b, position[b]]``, but everything after the
+        state (C, D, gate, output projection) is computed at that position only.
         """
         (batch, length, d_model), axis = x_BxLxD.shape, self.time_axis
         channels = self.out_proj.kernel[...].shape[0]
         in_kernel = self.in_proj.kernel[...]
         z_BxE = at_position(x_BxLxD, position_B, axis) @ in_kernel[:, channels:]
-        # Written as one matrix product: (B, L) are contiguous rows.
+        # This is written as one matrix product, because (B, L) are contiguous rows.
         x_MxE = x_BxLxD.reshape(batch * length, d_model) @ in_kernel[:, :channels]
         x_BxLxE = x_MxE.reshape(batch, length, channels)
         if not reverse:
@@ -175,13 +176,13 @@ class Mamba(TimeSharded):
             lengths_B = within(lengths_B, length, axis)
         u_BxLxE = self._convolve(x_BxLxE, lengths_B, reverse)
         u_BxE = at_position(u_BxLxE, position_B, axis)
-        dt_BxLxR, B_BxLxN = self._entering(u_BxLxE)
+        dt_BxLxR, B_BxLxN = self._scan_inputs(u_BxLxE)
         y_BxE = selective_scan_readout(
             u_BxLxE,
-            self.delta(dt_BxLxR, self._on_the_way(gaps_BxL, lengths_B, reverse)),
+            self.delta(dt_BxLxR, self._gaps_before(gaps_BxL, lengths_B, reverse)),
             -jnp.exp(self.A_log_ExN[...]),
             B_BxLxN,
-            self._read_by(u_BxE),
+            self._readout_weights(u_BxE),
             delta_bias=self.dt_bias_E[...],
             delta_softplus=True,
             start=within(start_B, length, axis),
@@ -197,11 +198,12 @@ class Mamba(TimeSharded):
     ) -> Array:
         """Return the block's reverse output at the first item, for every prefix, (B, L, D).
 
-        Position m has ``self(x[:, :m + 1], reverse=True)[:, 0]`` without a pass of its own. The
-        reverse scan's state at the first item is a sum over the items (``ReverseScanState``), so
-        one more item adds terms: its own, and those of the ``d_conv - 1`` items before it change,
-        as their convolution reads it. All other terms are settled, and summed up once. A gap is
-        known one item later, so with gaps the convolution has two taps or more.
+        The result at position m is ``self(x[:, :m + 1], reverse=True)[:, 0]``, for all m in one
+        pass. The state of the reverse scan at the first item is a sum over the items
+        (``ReverseScanState``). One more item adds a term, and changes those of the ``d_conv - 1``
+        items before it, whose convolution reads the new item. All other terms are settled, and
+        summed once. A gap is known one item later; with gaps, the convolution therefore has two
+        taps or more.
         """
         length, axis = x_BxLxD.shape[1], self.time_axis
         taps, channels = self.conv_kernel_KxE.shape
@@ -210,20 +212,20 @@ class Mamba(TimeSharded):
         z_BxE = at_position(x_BxLxD, first_B, axis) @ in_kernel[:, channels:]
         x_BxLxE = x_BxLxD @ in_kernel[:, :channels]
 
-        # Version k of a position is that of the prefix which ends k items later; the last one,
+        # Version k of a position belongs to the prefix that ends k items later; the last version,
         # k = d_conv - 1, is settled.
         later = jnp.concatenate([x_BxLxE, neighbours(x_BxLxE, taps - 1, axis, reverse=True)], 1)
-        to_next_BxL = self._on_the_way(gaps_BxL, None, True)
+        to_next_BxL = self._gaps_before(gaps_BxL, None, True)
         x_BxLxE, u, dt, B = self.conv_bias_E[...], [], [], []
         for k in range(taps):
             x_BxLxE = x_BxLxE + later[:, k : k + length] * self.conv_kernel_KxE[taps - 1 - k]
             u.append(nnx.silu(x_BxLxE))
-            dt_BxLxR, B_BxLxN = self._entering(u[-1])
-            # Of a prefix's newest item there is no next one.
+            dt_BxLxR, B_BxLxN = self._scan_inputs(u[-1])
+            # The newest item of a prefix has no next one.
             dt.append(self.delta(dt_BxLxR, to_next_BxL if k else None))
             B.append(B_BxLxN)
 
-        # Of the first item too, what is read (C, D) changes until its convolution is full.
+        # What is read at the first item (C, D) changes until the window of its convolution is full.
         place_L = jnp.arange(length) + (jax.lax.axis_index(axis) * length if axis else 0)
         version_LxK = nnx.one_hot(jnp.minimum(place_L, taps - 1), taps, dtype=x_BxLxD.dtype)
 
@@ -236,7 +238,7 @@ class Mamba(TimeSharded):
             jnp.stack(dt),
             -jnp.exp(self.A_log_ExN[...]),
             jnp.stack(B),
-            of_prefixes(self._read_by(first_KxBxE)),
+            of_prefixes(self._readout_weights(first_KxBxE)),
             delta_bias=self.dt_bias_E[...],
             delta_softplus=True,
             lengths=within(lengths_B, length, axis),
@@ -246,14 +248,14 @@ class Mamba(TimeSharded):
         return self.out_proj(y_BxLxE * nnx.silu(z_BxE)[:, None])
 
     def delta(self, dt: Array, gaps: Array | None) -> Array:
-        """Return time steps before bias and softplus, (..., E), from those selected and gaps."""
+        """Return time steps before bias and softplus, (..., E), from ``x_proj``'s dt and gaps."""
         delta = self.dt_proj(dt)
         if gaps is None or self.gap_E is None:
             return delta
         return delta + gaps[..., None] * self.gap_E[...]
 
-    def _on_the_way(self, gaps_BxL: Gaps, lengths_B: Array | None, reverse: bool) -> Array | None:
-        """Return the gap that a state passes on its way to each position of this shard."""
+    def _gaps_before(self, gaps_BxL: Gaps, lengths_B: Array | None, reverse: bool) -> Array | None:
+        """Return the gap before each position of this shard, in the direction of the scan."""
         if gaps_BxL is None or not reverse:
             return gaps_BxL
         if lengths_B is not None:
@@ -270,7 +272,7 @@ class Mamba(TimeSharded):
     ) -> Array:
         """Return silu of the depthwise convolution over the positions visited so far."""
         length = x_BxLxE.shape[1]
-        if reverse and lengths_B is not None:  # what lies after the end is not read
+        if reverse and lengths_B is not None:  # padding must not be read
             x_BxLxE = jnp.where(mask(lengths_B, length)[..., None], x_BxLxE, 0)
         taps = self.conv_kernel_KxE[...].shape[0]
 
@@ -291,15 +293,15 @@ class Mamba(TimeSharded):
         return nnx.silu(out)
 
     def start(self, batch: int, dtype: DTypeLike) -> MambaState:
-        """Return the state before the first event; ``dtype`` is that of the block's inputs."""
+        """Return the state before the first event; ``dtype`` is the dtype of the block's inputs."""
         taps, channels = self.conv_kernel_KxE[...].shape
         conv_state_BxTxE = jnp.zeros((batch, taps - 1, channels), dtype)
-        return MambaState(conv_state_BxTxE, self._no_ssm_state(batch, dtype))
+        return MambaState(conv_state_BxTxE, self._initial_ssm_state(batch, dtype))
 
     def step(
         self, state: MambaState, x_BxD: Array, gap_B: Array | None = None
     ) -> tuple[MambaState, Array]:
-        """Take in one event; return its output, (B, D): that of ``self(x)`` at its position."""
+        """Take in one event; return the state and the output of ``self(x)`` at it, (B, D)."""
         x_BxE, z_BxE = jnp.split(self.in_proj(x_BxD), 2, axis=-1)
         window_BxKxE = jnp.concatenate([state.conv_state_BxTxE, x_BxE[:, None]], axis=1)
         u_BxE = self._convolved(window_BxKxE)
@@ -321,7 +323,7 @@ class Mamba(TimeSharded):
     def start_reverse(self, batch: int, dtype: DTypeLike) -> ReverseScanState:
         """Return the state of a reverse scan before the first event; see ``start``."""
         taps, channels = self.conv_kernel_KxE[...].shape
-        ssm_state_BxExN = self._no_ssm_state(batch, dtype)
+        ssm_state_BxExN = self._initial_ssm_state(batch, dtype)
         return ReverseScanState(
             ssm_state_BxExN,
             ssm_state_BxExN[..., 0],
@@ -335,19 +337,19 @@ class Mamba(TimeSharded):
     def step_reverse(
         self, state: ReverseScanState, x_BxD: Array, gap_B: Array | None = None
     ) -> tuple[ReverseScanState, Array]:
-        """Take in one event; return the output at the first item, (B, D).
+        """Take in one event; return the state and the output at the first item, (B, D).
 
-        It is that of ``self(x_BxLxD, reverse=True)`` at position 0.
+        The output is that of ``self(x_BxLxD, reverse=True)`` at position 0.
         """
         x_BxE, z_BxE = jnp.split(self.in_proj(x_BxD), 2, axis=-1)
         open_BxKxE = jnp.concatenate([state.conv_state_BxTxE, x_BxE[:, None]], axis=1)
         taps = open_BxKxE.shape[1]
         padded_Bx2KxE = jnp.pad(open_BxKxE, ((0, 0), (0, taps - 1), (0, 0)))
-        # The taps of a reversed convolution stand the other way round: the last meets the position.
+        # A reversed convolution has its taps in reverse order: the last one is for the position.
         u_BxKxE = jnp.stack(
             [self._convolved(padded_Bx2KxE[:, i : i + taps][:, ::-1]) for i in range(taps)], axis=1
         )
-        dt_BxKxR, B_BxKxN = self._entering(u_BxKxE)
+        dt_BxKxR, B_BxKxN = self._scan_inputs(u_BxKxE)
         gaps_BxK = gaps_BxT = state.gaps_BxT
         if gap_B is not None and gaps_BxT is not None:
             gaps_BxT = jnp.concatenate([gaps_BxT, gap_B[:, None]], axis=1)[:, 1:]
@@ -372,41 +374,41 @@ class Mamba(TimeSharded):
             gaps_BxT,
         )
         u_BxE = self._convolved(first_BxKxE[:, ::-1])
-        C_BxN = self._read_by(u_BxE)
+        C_BxN = self._readout_weights(u_BxE)
         y_BxE = jnp.einsum("ben,bn->be", ssm_state_BxExN, C_BxN, precision="highest")
         y_BxE = y_BxE.astype(u_BxE.dtype) + self.D_E[...] * u_BxE
         return state, self.out_proj(y_BxE * nnx.silu(z_BxE))
 
-    def _no_ssm_state(self, batch: int, dtype: DTypeLike) -> Array:
+    def _initial_ssm_state(self, batch: int, dtype: DTypeLike) -> Array:
         shape = (batch, *self.A_log_ExN[...].shape)
         return jnp.zeros(shape, jnp.promote_types(dtype, jnp.float32))
 
     def _convolved(self, window_BxKxE: Array) -> Array:
-        """Return what the scan reads, (B, E): silu of the convolution of its newest inputs."""
+        """Return the scan's input, (B, E): silu of the convolution of the newest inputs."""
         return nnx.silu(
             self.conv_bias_E[...] + jnp.sum(window_BxKxE * self.conv_kernel_KxE[...], 1)
         )
 
     def _selected(self, u: Array) -> tuple[Array, Array, Array]:
-        """Return dt before ``dt_proj``, B and C of the scan's inputs (..., E)."""
+        """Return dt before ``dt_proj``, B and C, from the scan's inputs (..., E)."""
         dt, B, C = jnp.split(self.x_proj(u), [self.rank, self.rank + self.d_state], axis=-1)
         return dt, B, C
 
-    def _entering(self, u: Array) -> tuple[Array, Array]:
-        """Return dt before ``dt_proj`` and B of the scan's inputs: those of ``_selected``."""
+    def _scan_inputs(self, u: Array) -> tuple[Array, Array]:
+        """Return dt before ``dt_proj`` and B, as ``_selected`` does."""
         entering = u @ self.x_proj.kernel[...][:, : self.rank + self.d_state]
         dt, B = jnp.split(entering, [self.rank], axis=-1)
         return dt, B
 
-    def _read_by(self, u: Array) -> Array:
-        """Return C of the scan's inputs: that of ``_selected``."""
+    def _readout_weights(self, u: Array) -> Array:
+        """Return C, as ``_selected`` does."""
         return u @ self.x_proj.kernel[...][:, self.rank + self.d_state :]
 
 
 def time_step_bias(
     key: Array, shape: tuple[int, ...], smallest: float = 1e-3, largest: float = 0.1
 ) -> Array:
-    """Draw biases whose softplus is log-uniform in [smallest, largest] (Mamba's own choice)."""
+    """Draw biases whose softplus is log-uniform in [smallest, largest], as in Mamba."""
     log_dt = jax.random.uniform(key, shape, jnp.float32, jnp.log(smallest), jnp.log(largest))
     dt = jnp.exp(log_dt)
     return dt + jnp.log(-jnp.expm1(-dt))  # the inverse of softplus

@@ -1,7 +1,7 @@
-"""Positions of histories, and what devices exchange that each have a shard of every history.
+"""Positions of histories, which may be sharded over devices, and the exchange between these.
 
-Lengths and positions are those of whole histories. Devices that a mapped axis names have their
-shards in the order of time; without an axis a shard is the whole.
+Lengths and positions refer to whole histories. The devices of a mapped axis hold their shards in
+the order of time; without an axis, there is one shard, the whole history.
 """
 
 import jax
@@ -11,24 +11,24 @@ from jax import Array
 
 
 class TimeSharded(nnx.Module):
-    """A module that exchanges something over positions where ``time_axis`` names a mapped axis."""
+    """A module that can compute with shards of the positions, over the mapped ``time_axis``."""
 
     time_axis: str | None = None
 
 
 def mask(lengths_B: Array, length: int) -> Array:
-    """Return (B, L) booleans: is the position an item (and not padding)?"""
+    """Return which positions hold an item and not padding, (B, L) booleans."""
     return jnp.arange(length) < lengths_B[:, None]
 
 
 def pad_to(item_ids_BxL: Array, length: int) -> Array:
-    """Fill up (B, L) item numbers with padding, to (B, length); longer ones stay as they are."""
+    """Pad item numbers (B, L) to (B, length); rows that are long enough stay as they are."""
     item_ids_BxL = jnp.asarray(item_ids_BxL)
     return jnp.pad(item_ids_BxL, ((0, 0), (0, max(0, length - item_ids_BxL.shape[1]))))
 
 
 def at_position(x_BxLxD: Array, position_B: Array, axis: str | None = None) -> Array:
-    """Return row b's vector at position[b] of the whole, (B, D), on every device."""
+    """Return the vector of row b at position[b] of the whole history, (B, D), on every device."""
     if axis is None:
         return jnp.take_along_axis(x_BxLxD, position_B[:, None, None], axis=1)[:, 0]
     length = x_BxLxD.shape[1]
@@ -39,21 +39,21 @@ def at_position(x_BxLxD: Array, position_B: Array, axis: str | None = None) -> A
 
 
 def within(position_B: Array, length: int, axis: str | None) -> Array:
-    """Return where a position (or an end) of the whole falls in this shard of L, in 0..L."""
+    """Return a position (or an end) in the whole history relative to this shard, in 0..L."""
     if axis is None:
         return position_B
     return jnp.clip(position_B - jax.lax.axis_index(axis) * length, 0, length)
 
 
 def whole_length(length: int, axis: str | None) -> int:
-    """Return how many positions all shards have."""
+    """Return the number of positions of all shards together."""
     return length if axis is None else length * jax.lax.axis_size(axis)
 
 
 def neighbours(x_BxLxD: Array, count: int, axis: str | None, *, reverse: bool) -> Array:
     """Return the ``count`` positions before this shard (after it if reverse), (B, count, D).
 
-    Where there are none they are 0; a shard has as many itself.
+    They are 0 at the end of the history. A shard must have at least ``count`` positions itself.
     """
     batch, length, d_model = x_BxLxD.shape
     if axis is None:
@@ -72,5 +72,5 @@ def channels_of_all(x_BxLxD: Array, axis: str) -> Array:
 
 
 def shard_of_all(x_BxTLxd: Array, axis: str) -> Array:
-    """Undo ``channels_of_all``."""
+    """Return this device's shard of the positions, (B, L, D): undo ``channels_of_all``."""
     return jax.lax.all_to_all(x_BxTLxd, axis, 1, 2, tiled=True)
