@@ -1,4 +1,4 @@
-"""The trained model at work: recommendations by the data's own item ids, and streams of events."""
+"""Serving of trained models: recommendations by the data's item ids, and streams of events."""
 
 from echojax.serving.export import export_run
 from echojax.serving.recommender import Recommendation, Recommender

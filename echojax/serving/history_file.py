@@ -1,4 +1,4 @@
-"""A file of histories answered line by line: streamed, and continued where it was cut off."""
+"""Recommendations for a file of histories, streamed; an interrupted request can be continued."""
 
 import hashlib
 import json
@@ -16,11 +16,11 @@ from echojax.lock import hold
 from echojax.serving.item_ids import with_times
 from echojax.serving.recommender import Recommender
 
-_FLUSH = 1024  # answers between writes to the disk
+_FLUSH = 1024  # the number of answers between two flushes of the output
 
 
 class UserHistory(NamedTuple):
-    """A line: the user and the items, oldest first."""
+    """One line of the file: the user, and the items with the oldest first."""
 
     user: str
     items: list[str]
@@ -29,19 +29,19 @@ class UserHistory(NamedTuple):
 def read_histories(path: Path) -> Iterator[UserHistory]:
     """Yield the histories of a file with lines of ``user item item ...``, plain or gzip.
 
-    Blank lines are passed over: one at the end should not cost a long file its answer.
+    Blank lines are skipped, so that one at the end of a long file is no error.
     """
     for block in read_blocks(TextFile(path)):
         for line in block.data.split(b"\n"):
             if found := words(line):
-                # A long history of few items takes the memory of these few.
+                # Each distinct item of a long history is decoded, and held in memory, once.
                 decoded = {word: word.decode() for word in found}
                 user, *items = (decoded[word] for word in found)
                 yield UserHistory(user, items)
 
 
 def check_files(histories: Path, output: Path) -> None:
-    """Raise ``UserError`` where the one file is missing or the other is there."""
+    """Raise ``UserError`` if the file of histories is missing, or the output exists."""
     _check_absent(output)
     if histories.is_dir():
         raise UserError(f"--histories {histories} is a folder; name the file inside it")
@@ -63,11 +63,12 @@ def answer_file(
     *,
     exclude_seen: bool = True,
 ) -> Iterator[int]:
-    """Write one JSON object a history to ``output``; yield now and then how many there are.
+    """Write one JSON object per history to ``output``; repeatedly yield how many are written.
 
-    Each has "user", "items", "scores", "by" and "unknown" (see ``Recommendation``). Until the last
-    one is written they stand in a file of another name in the same folder; the same request goes on
-    after the last whole batch of it. The last number yielded is that of all.
+    Each has "user", "items", "scores", "by" and "unknown" (see ``Recommendation``). Until all are
+    written, they are in a file with another name in the same folder. If that is interrupted, the
+    same request continues after the last whole batch in this file. The last number yielded is the
+    number of histories.
     """
     check_files(histories, output)
     info = histories.stat()
@@ -96,14 +97,14 @@ def answer_file(
 
 @contextmanager
 def _only_writer(partial: Path, output: Path) -> Iterator[BinaryIO]:
-    """Open the file of an unfinished request, which no other process writes meanwhile.
+    """Open the partial output of a request, with a lock against other processes.
 
-    A link is never followed, and what is no file of its own is refused: anybody may have put it
-    there. An empty one is deleted in the end.
+    Links are not followed, and hard links and special files are refused, since another user may
+    have put them there. If the file is empty in the end, it is deleted.
     """
     if partial.is_symlink():
         raise UserError(f"{partial} is a link, which is never written to; delete it")
-    # Where a link is put there in between, no-follow makes the call fail.
+    # O_NOFOLLOW makes the call fail if a link was created in between.
     handle = os.open(partial, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
     with os.fdopen(handle, "rb+") as file:
         found = os.fstat(handle)
@@ -124,8 +125,8 @@ def _only_writer(partial: Path, output: Path) -> Iterator[BinaryIO]:
 def _answers(
     recommender: Recommender, path: Path, skip: int, k: int, exclude_seen: bool
 ) -> Iterator[bytes]:
-    """Yield the answers as lines, from history number ``skip`` on."""
-    users: deque[str] = deque()  # of the histories that were read and not answered yet
+    """Yield the answers as lines of JSON, from history number ``skip`` on."""
+    users: deque[str] = deque()  # users of the histories that are not answered yet
 
     def timed(history: UserHistory) -> Sequence[object]:
         pairs = with_times(history.items)
@@ -148,9 +149,9 @@ def _answers(
 
 
 def _keep_whole_batches(file: BinaryIO, batch_size: int) -> int:
-    """Cut off what comes after the last whole batch and return how many lines are left.
+    """Truncate a file after its last whole batch; return the number of lines that are left.
 
-    Batches of the same rows give the same bits, wherever a file was cut off.
+    Whole batches make the answers the same to the bit, wherever the request was interrupted.
     """
     lines, kept, end, kept_end = 0, 0, 0, 0
     for line in file:

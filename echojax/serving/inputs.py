@@ -1,4 +1,4 @@
-"""Histories as a compiled program takes them: few shapes, so that few are compiled."""
+"""Histories as arrays of few different shapes, so that few programs are compiled."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -11,33 +11,33 @@ from echojax.models import SequenceModel
 
 
 def power_of_two(number: int) -> int:
-    """Return the least power of two that is not below ``number``."""
+    """Return the smallest power of two that is at least ``number``."""
     return 1 << max(0, number - 1).bit_length()
 
 
 def check_gap_unit(model: SequenceModel, gap_unit: float | None) -> None:
-    """Raise ``UserError`` where a model reads the times between events and there is no unit."""
+    """Raise ``UserError`` if a model needs a unit of gaps and has none, or the reverse."""
     if model.time_gaps != (gap_unit is not None):
         needs = "reads times: give the" if model.time_gaps else "reads no times: leave out"
         raise UserError(f"{type(model).__name__} {needs} gap_unit of its run's items.json")
 
 
 class Histories(NamedTuple):
-    """Arguments of ``encode``."""
+    """The arguments of a model's ``encode``."""
 
     item_ids_BxL: Any
     lengths_B: Any
-    gaps_BxL: Any  # ``None`` where the model reads none
+    gaps_BxL: Any  # ``None`` for a model that reads no gaps
 
 
 def model_inputs(
     newest: Sequence[np.ndarray], gaps: Sequence[np.ndarray | None], max_len: int
 ) -> Histories:
-    """Return histories for a model.
+    """Return histories as a batch for a model.
 
-    Their sizes are powers of two (L at most ``max_len``).
-    A request so seldom meets a size not compiled yet. Rows without a history, and those that fill
-    the batch up, hold item 1: their results mean nothing.
+    The numbers of rows and of columns are powers of two (L is at most ``max_len``), so that most
+    requests find their program compiled. Empty histories, and rows that only fill the batch, hold
+    item 1; their results have no meaning.
     """
     rows = power_of_two(len(newest))
     item_ids_BxL = padded(newest, rows, min(max_len, power_of_two(max(map(len, newest)))))
@@ -52,7 +52,7 @@ def model_inputs(
 def padded(
     lists: Sequence[np.ndarray], rows: int, width: int, dtype: DTypeLike = np.int32
 ) -> np.ndarray:
-    """Return lists of numbers as (rows, width), each row padded with 0."""
+    """Return lists of numbers as an array (rows, width), with rows padded with 0."""
     array = np.zeros((rows, width), dtype)
     for row, numbers in zip(array, lists, strict=False):
         row[: len(numbers)] = numbers

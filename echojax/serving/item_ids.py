@@ -1,4 +1,4 @@
-"""The data's own item ids and the model's item numbers."""
+"""Translation between the data's item ids and the model's item numbers."""
 
 import json
 import re
@@ -10,20 +10,20 @@ import numpy as np
 from echojax.data.gaps import log_gaps
 from echojax.errors import UserError
 
-_LATEST = 1e300  # so that differences of times are finite, too
+_LATEST = 1e300  # a limit of times, so that their differences are finite
 
 
 def check_list(what: str, items: object, of: str = "item ids") -> None:
-    """Raise ``UserError`` where items are no list; a string would be taken apart into letters."""
+    """Raise ``UserError`` if items are no list; a string would be read letter by letter."""
     if isinstance(items, str) or not isinstance(items, Iterable):
         raise UserError(f"{what}: a list of {of} is wanted, not {items!r}; put it in brackets")
 
 
 def typed_ids(text: str) -> list[str]:
-    """Return the item ids that a user typed, between white space, commas and semicolons.
+    """Return the item ids in typed text, separated by white space, commas or semicolons.
 
-    Ids that hold some of these are typed as a JSON list. No-break spaces belong to ids, as in
-    files.
+    Ids that contain such characters can be typed as a JSON list. No-break spaces are part of an id,
+    as in files.
     """
     if text.lstrip().startswith("["):
         try:
@@ -36,7 +36,7 @@ def typed_ids(text: str) -> list[str]:
 
 
 def with_times(words: Iterable[str]) -> list[tuple[str, int | float | None]]:
-    """Return the items and times of typed ``item@time``; without a time ``None``."""
+    """Return the (item, time) pairs of words ``item@time``; the time is ``None`` without one."""
     pairs = list[tuple[str, int | float | None]]()
     for word in words:
         item, _, text = word.rpartition("@")
@@ -48,31 +48,31 @@ def with_times(words: Iterable[str]) -> list[tuple[str, int | float | None]]:
 
 
 class ItemIds:
-    """Translates both ways."""
+    """A two-way mapping between item ids and item numbers."""
 
     def __init__(self, item_ids_V: np.ndarray):
         self.item_ids_V = item_ids_V  # str (V,), by item number; number 0 is padding
         self._number = {item: n for n, item in enumerate(item_ids_V.tolist()) if n}
 
     def __len__(self) -> int:
-        """Return V."""
+        """Return the number of items V, with padding."""
         return len(self.item_ids_V)
 
     def number(self, item: object) -> int:
-        """Return the item's number; 0 where it is unknown."""
+        """Return the number of an item; 0 if the item is unknown."""
         number = self._number.get(str(item), 0)
         if not number and isinstance(item, float | np.floating):
             raise UserError(f"item {item} is a float, not an id; write ids as text or integers")
         return number
 
     def numbers(self, items: Iterable[object]) -> tuple[np.ndarray, int]:
-        """Return the known items' numbers, int32 in the order given, and how many are unknown."""
+        """Return the numbers of the known items, int32, in order, and how many are unknown."""
         found = np.fromiter(map(self.number, items), np.int32)
         known = found[found > 0]
         return known, found.size - known.size
 
     def timed(self, history: Iterable[object], unit: float) -> tuple[np.ndarray, np.ndarray, int]:
-        """Return what ``numbers`` does of pairs (item, time), and the known items' log gaps."""
+        """Return numbers, log gaps and the count of unknown items of pairs (item, time)."""
         items, times = list[object](), list[int | float]()
         for event in history:
             pair = event if isinstance(event, tuple | list) and len(event) == 2 else (event, None)
@@ -100,5 +100,5 @@ class ItemIds:
         return known, log_gaps(times_L, unit), found.size - known.size
 
     def ids(self, numbers: np.ndarray) -> list[str]:
-        """Return the items' own ids."""
+        """Return the ids of items by their numbers."""
         return self.item_ids_V[numbers].tolist()

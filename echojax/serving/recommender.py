@@ -1,4 +1,4 @@
-"""A trained model that is asked by the data's own item ids."""
+"""Recommendations by a trained model, in terms of the data's item ids."""
 
 import hashlib
 import logging
@@ -23,23 +23,24 @@ from echojax.serving.item_ids import ItemIds, check_list
 from echojax.serving.trained import check_places, read_trained
 from echojax.training.builders import read_run_data
 
-# Item ids, oldest first; to a model that reads the times between events, pairs (item id, time).
+# Item ids, oldest first; for a model that reads the times between events, (item id, time) pairs.
 History = Sequence[object]
-Filter = Callable[[str], bool]  # is told an item's own id, and says whether to recommend it
+Filter = Callable[[str], bool]  # takes an item id; returns whether the item may be recommended
 
-# Numbers of items to leave out in one batch, padding included: 16 MiB.
+# The most item numbers to exclude in one batch, with padding: 16 MiB.
 _MOST_EXCLUDED = 2**22
 log = logging.getLogger(__name__)
 
 
 class Recommendation(NamedTuple):
-    """What one history is answered with.
+    """The answer to one history.
 
     Attributes:
-        item_ids: the best items first, by the data's own ids; fewer than k where there are fewer.
-        scores: theirs: logits of the model, training interactions, or cosines.
-        by: "model"; "popularity" where the history has no known item; "similarity".
-        unknown: items of the history that the model does not know and that were skipped.
+        item_ids: The recommended items, best first; fewer than k if there are no more.
+        scores: Their scores: logits of the model, counts of training interactions, or cosines.
+        by: How the items were found: "model", "popularity" if the history has no known item, or
+            "similarity".
+        unknown: The number of items in the history that the model does not know; they are skipped.
     """
 
     item_ids: list[str]
@@ -51,35 +52,36 @@ class Recommendation(NamedTuple):
 class _Known(NamedTuple):
     """A history as item numbers."""
 
-    newest_L: np.ndarray  # what the model reads, int32, at most ``max_len``
-    excluded_S: np.ndarray  # columns of the pool that are not to be recommended, int32
-    unknown: int  # how many items the model does not know
-    gaps_L: np.ndarray | None  # of the newest, float32, where the model reads them
+    newest_L: np.ndarray  # the items that the model reads, int32, at most ``max_len``
+    excluded_S: np.ndarray  # columns of the pool that must not be recommended, int32
+    unknown: int  # the number of items that the model does not know
+    gaps_L: np.ndarray | None  # log gaps of the newest items, float32, if the model reads them
 
 
 class _Request(NamedTuple):
-    """What is asked of every history, and the pool: items that may be recommended."""
+    """The options of a request, and its pool: the items that may be recommended."""
 
-    number_C: np.ndarray  # the pool's item numbers, int32, rising from padding's 0 in column 0
-    column_V: np.ndarray  # where each item stands in the pool, int32; 0 where it is not in it
-    # The pool's vectors, filled up with padding to a power of two where it is a part.
+    number_C: np.ndarray  # the item numbers of the pool, int32, ascending; column 0 is padding
+    column_V: np.ndarray  # the column of each item in the pool, int32; 0 if it is not in the pool
+    # The vectors of the pool; a pool of some items is padded to a power of two.
     item_CxD: jax.Array
-    k: int  # how many items
-    exclude_seen: bool  # leave out what the history holds
-    approx: float | None  # recall of the search; ``None`` is exact
+    k: int  # the number of items to recommend
+    exclude_seen: bool  # do not recommend items of the history
+    approx: float | None  # the recall of the search; ``None`` is exact
 
 
 class Recommender:
     """Recommends next items.
 
     Args:
-        model: a trained model.
-        item_ids_V: str (V,), the data's own ids by item number; number 0 is padding.
-        popularity: returns the training interactions of each item, (V,); called when the first
-            history without a known item comes. ``None``: such a history is an error.
-        batch_size: histories computed at once; ``None``: 64 on a CPU, 1024 elsewhere.
-        step: after how many steps of training the model is served; ``None`` where that is unknown.
-        gap_unit: of a model that reads the times between events (``echojax.data.gaps``).
+        model: A trained model.
+        item_ids_V: The data's ids by item number, str (V,); number 0 is padding.
+        popularity: Returns the number of training interactions of each item, (V,). It is called
+            for the first history without a known item; with ``None``, such a history is an error.
+        batch_size: How many histories are computed at once; ``None``: 64 on a CPU, 1024 elsewhere.
+        step: The training step of the model's parameters, if it is known.
+        gap_unit: The unit of gaps, for a model that reads the times between events
+            (``echojax.data.gaps``).
     """
 
     def __init__(
@@ -118,7 +120,7 @@ class Recommender:
             item_CxD = item_VxD[items_C].astype(jnp.float32)
             return jnp.matmul(item_CxD, user_D, precision=jax.lax.Precision.HIGHEST)
 
-        self._params = jax.tree.map(jnp.asarray, params)  # NumPy's would be moved at every call
+        self._params = jax.tree.map(jnp.asarray, params)  # NumPy arrays would be moved every time
         self._best = jax.jit(recommend, static_argnames=("k", "approx"))
         self._score = jax.jit(score)
         self._nearest = jax.jit(top_k, static_argnames="k")
@@ -135,14 +137,14 @@ class Recommender:
         """Return the recommender of a run's best checkpoint.
 
         Args:
-            run_dir: the run folder.
-            data_dir: where the data lies now; it is read for popularity only.
-            data_path: where the run's own file lies now.
-            batch_size: histories computed at once.
+            run_dir: The run folder.
+            data_dir: The folder that holds the data now; the data is read for popularity only.
+            data_path: The file that the run was trained on, if it has been moved.
+            batch_size: How many histories are computed at once.
 
         Raises:
-            UserError: no run, no model in it, no whole checkpoint, or the data is not where it is
-                said to be.
+            UserError: The folder holds no run, model or whole checkpoint, or the data is not where
+                the arguments say.
         """
         check_places(data_dir, data_path)
         folder = given_path("the run folder", run_dir)
@@ -184,19 +186,19 @@ class Recommender:
         warning is logged that says how many there were.
 
         Args:
-            histories: the data's own item ids, oldest first, any number of any length; the model
-                reads the newest ``max_len``. For a model that reads the times between events pairs
-                of an item id and its time, in the unit of the data.
-            k: how many items; all where there are fewer.
-            exclude_seen: leave out what the history holds anywhere.
-            candidates: recommend only these (unknown ones are skipped).
-            filter: recommend only items whose id it says yes to; asked once an item.
-            approx: search with this recall by ``lax.approx_max_k``; ``None`` is exact.
+            histories: Any number of histories of any length, each a list of item ids, oldest
+                first; the model reads the newest ``max_len``. A model that reads the times between
+                events needs pairs of an item id and its time, in the unit of the data.
+            k: How many items to recommend, at most all.
+            exclude_seen: Do not recommend items that the history contains.
+            candidates: Recommend only these items; unknown ones are skipped.
+            filter: Recommend only items for whose id this returns true; called once per item.
+            approx: Search with this recall by ``lax.approx_max_k``; ``None`` is exact.
 
         Raises:
-            UserError: k, candidates, filter or a history cannot be answered.
+            UserError: An argument or a history is invalid, or no item may be recommended.
         """
-        k = self._number_asked(k)
+        k = self._at_most_all(k)
         check_list("histories", histories, "histories")
         exclude_seen = given_switch("exclude_seen", exclude_seen)
         if approx is not None and not (isinstance(approx, int | float) and 0 < approx <= 1):
@@ -221,10 +223,10 @@ class Recommender:
     def score(self, history: History, items: Sequence[object]) -> np.ndarray:
         """Return the model's scores of items after a history, float32 (len(items),).
 
-        An item that the model does not know scores NaN.
+        The score of an item that the model does not know is NaN.
 
         Raises:
-            UserError: the history has no known item, or history or items are no list.
+            UserError: The history has no known item, or history or items are not lists.
         """
         check_list("items", items)
         check_list("a history", history)
@@ -240,12 +242,12 @@ class Recommender:
         return np.where(wanted > 0, np.asarray(score_C)[: len(wanted)], np.float32(np.nan))
 
     def similar_items(self, item: object, k: int = 10) -> Recommendation:
-        """Return the k other items whose vectors have the largest cosine with this item's.
+        """Return the k other items whose vectors have the largest cosine with that of this item.
 
         Raises:
             UserError: k is below 1, or the model does not know the item.
         """
-        k = self._number_asked(k)
+        k = self._at_most_all(k)
         number = np.array([self.item_ids.number(item)], np.int32)
         if not number[0]:
             raise UserError(f"item {item!r} is not in the catalogue of this model")
@@ -258,7 +260,7 @@ class Recommender:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of parameters and item ids: two that have it alike answer alike."""
+        """The SHA-256 of parameters and item ids; equal fingerprints mean equal answers."""
         digest = hashlib.sha256("\0".join(self.item_ids.item_ids_V).encode())
         for leaf in jax.tree.leaves(self._params):
             digest.update(np.asarray(leaf).tobytes())
@@ -267,7 +269,7 @@ class Recommender:
     def _allowed(
         self, candidates: Iterable[object] | None, keep: Filter | None
     ) -> np.ndarray | None:
-        """Return the numbers that candidates and filter leave, rising; ``None`` without either."""
+        """Return the numbers of allowed items, ascending; ``None`` if all are allowed."""
         if candidates is None and keep is None:
             return None
         if candidates is None:
@@ -283,7 +285,7 @@ class Recommender:
         return numbers
 
     def _pool(self, numbers: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, jax.Array]:
-        """Return the first fields of a request; ``None`` takes all items."""
+        """Return the pool of these items, the first fields of a request; ``None``: all items."""
         if numbers is None:
             all_V = np.arange(len(self.item_ids), dtype=np.int32)
             return all_V, all_V, self._item_VxD
@@ -294,10 +296,10 @@ class Recommender:
         return number_C, column_V, jnp.take(self._item_VxD, rows, axis=0)
 
     def _batches(self, histories: Iterable[History], request: _Request) -> Iterator[list[_Known]]:
-        """Yield histories in batches that end where they, or their items, get many.
+        """Yield histories in batches, limited in the number of rows and of excluded items.
 
-        One ends after every ``batch_size`` histories in any case: whoever goes on from there has
-        the same batches, and so the same bits.
+        A batch always ends after every ``batch_size`` histories, so that a request that continues
+        from there has the same batches, and its answers the same bits.
         """
         source = iter(histories)
         while True:
@@ -320,18 +322,18 @@ class Recommender:
         check_list("a history", history)
         numbers, gaps, unknown = self.events(history)
         seen = np.unique(numbers) if request.exclude_seen else np.zeros(0, np.int32)
-        # A copy, for a part would keep all of a long history in memory.
+        # A copy: a view would keep all of a long history in memory.
         newest = numbers[-self.max_len :].copy()
         return _Known(newest, request.column_V[seen], unknown, gaps)
 
     def events(self, history: History) -> tuple[np.ndarray, np.ndarray | None, int]:
-        """Return the known items' numbers, the newest ones' log gaps, and how many are unknown."""
+        """Return the numbers of known items, log gaps of the newest, and the count of unknown."""
         if self.gap_unit is None:
             numbers, unknown = self.item_ids.numbers(history)
             return numbers, None, unknown
         numbers, gaps_L, unknown = self.item_ids.timed(history, self.gap_unit)
         gaps_L = gaps_L[-self.max_len :].copy()
-        gaps_L[:1] = 0  # what lies before is not shown
+        gaps_L[:1] = 0  # the model does not read the event before
         return numbers, gaps_L, unknown
 
     def _computed(
@@ -348,7 +350,7 @@ class Recommender:
             yield waiting
 
     def _compute(self, batch: list[_Known], request: _Request) -> Top:
-        """Start the computation of a batch; nothing is waited for."""
+        """Start the computation of a batch, without waiting for its results."""
         newest, gaps = [known.newest_L for known in batch], [known.gaps_L for known in batch]
         histories = model_inputs(newest, gaps, self.max_len)
         excluded = [known.excluded_S for known in batch]
@@ -377,8 +379,8 @@ class Recommender:
                 counts = self._popular_counts[popular]
                 yield self._named(popular, counts, "popularity", known.unknown)
 
-    def _number_asked(self, k: int) -> int:
-        """Return k, or the number of items where that is less: the search holds k a history."""
+    def _at_most_all(self, k: int) -> int:
+        """Return k, but at most the number of items: the search allocates k places per history."""
         return min(given_number("k", k), len(self.item_ids) - 1)
 
     def _named(
@@ -400,5 +402,5 @@ class Recommender:
 
 
 def _searched(k: int) -> int:
-    """Return how many are searched for: few values, so that few programs are compiled."""
+    """Return the k of the search: a power of two, so that few programs are compiled."""
     return max(16, power_of_two(k))

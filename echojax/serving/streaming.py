@@ -1,7 +1,7 @@
-"""One event at a time: a state for each user in place of the whole history.
+"""Streaming: events one at a time, with a state for each user in place of the whole history.
 
-Which models take an event in constant time, what they keep of a user, and which full pass they then
-equal is a table in ``docs/serving.md``.
+A table in ``docs/serving.md`` lists the models that take an event in constant time, the state that
+they keep of a user, and the full pass that they are equal to.
 """
 
 from typing import Any, NamedTuple
@@ -18,16 +18,16 @@ from echojax.serving.inputs import check_gap_unit
 
 
 class StreamState(NamedTuple):
-    """What is kept of B users.
+    """The state of B users.
 
     Attributes:
-        user_BxD: the vector after the newest event, 0 before the first one.
-        model: the model's own state.
-        items_BxL: the newest ``max_len`` items, int32; ``None`` where they are not needed.
-        count_B: how many of them there are, int32; likewise.
-        gaps_BxL: their log gaps, where the model reads them; likewise.
-        time_Bx2: of the newest event, as ``Stream.times`` gives it, NaN before the first; ``None``
-            where times are not read.
+        user_BxD: The vector after the newest event, 0 before the first one.
+        model: The state of the model.
+        items_BxL: The newest ``max_len`` items, int32; ``None`` if the model does not need them.
+        count_B: The number of these items, int32; ``None`` as for ``items_BxL``.
+        gaps_BxL: The log gaps of these items; ``None`` also if the model reads no gaps.
+        time_Bx2: The time of the newest event, as ``Stream.times`` returns it, NaN before the first
+            one; ``None`` if the model reads no times.
     """
 
     user_BxD: jax.Array
@@ -39,19 +39,19 @@ class StreamState(NamedTuple):
 
 
 class Stream:
-    """Takes events of many users one at a time.
+    """Takes events of many users, one at a time.
 
     ``start``, ``add`` and ``read`` are pure; ``add`` and ``read`` are compiled for each batch size.
-    ``jax.jit(stream.add, donate_argnums=0)`` changes the state in place, where the old one is not
-    needed: caches of keys and values are then not copied.
+    If the old state is not needed, ``jax.jit(stream.add, donate_argnums=0)`` changes it in place,
+    so that caches of keys and values are not copied.
 
     Args:
-        model: causal, or EchoMamba4Rec with a causal filter or none.
-        gap_unit: of a model that reads the times between events (``echojax.data.gaps``).
+        model: A causal model, or EchoMamba4Rec with a causal filter or without a filter.
+        gap_unit: The unit of gaps, for a model that reads the times between events
+            (``echojax.data.gaps``).
 
     Raises:
-        UserError: the model has no state that takes an event without reading the history again, or
-            reads times and has no unit.
+        UserError: The model can only encode whole histories, or reads times and has no unit.
     """
 
     def __init__(self, model: SequenceModel, gap_unit: float | None = None):
@@ -62,7 +62,7 @@ class Stream:
         check_gap_unit(model, gap_unit)
         self._gap_unit = gap_unit
         self._graphdef, params = nnx.split(model)
-        self._params = jax.tree.map(jnp.asarray, params)  # a checkpoint's are NumPy's
+        self._params = jax.tree.map(jnp.asarray, params)  # those of a checkpoint are NumPy arrays
         self._num_items = model.item_embedding.shape[0]
         self._windowed = model.windowed
         self._add, self._read = jax.jit(self._add_one), jax.jit(self._add_all)
@@ -80,13 +80,13 @@ class Stream:
         return StreamState(user_BxD, kept, items_BxL, items_BxL[:, 0], gaps_BxL, time_Bx2)
 
     def times(self, times: Any) -> np.ndarray:
-        """Return times, in the unit of the data, as ``add`` and ``read`` take them when traced.
+        """Return times, given in the unit of the data, as ``add`` and ``read`` take them if traced.
 
-        They are float32, (..., 2), the second what rounding took from the first: one float32 does
-        not tell the seconds of today.
+        They are float32, (..., 2): the rounded time, and the rounding error, because one float32
+        cannot represent today's time to the second.
 
         Raises:
-            ValueError: the model reads no times.
+            ValueError: The model reads no times.
         """
         if self._gap_unit is None:
             raise ValueError("the model reads no times; leave them out")
@@ -97,19 +97,20 @@ class Stream:
     def add(
         self, state: StreamState, item_B: jax.Array, time_B: Any = None
     ) -> tuple[StreamState, jax.Array]:
-        """Take in one event a user; return the state and the vectors after it, (B, D).
+        """Take in one event per user; return the state and the vectors after it, (B, D).
 
-        They are compared with ``model.output_embeddings()``, as ``model.encode``'s vectors are.
+        The vectors are compared with ``model.output_embeddings()``, like those of ``model.encode``.
 
         Args:
-            state: what ``start``, ``add`` or ``read`` returned.
-            item_B: item numbers 1..V-1, int32; 0 where a user has no event and stays as before.
-            time_B: of a model that reads the times between events, theirs: in the unit of the data,
-                or as ``times`` returns them. One before the user's last time counts as that.
+            state: The result of ``start``, ``add`` or ``read``.
+            item_B: Item numbers 1..V-1, int32; 0 for a user without an event, who keeps the state.
+            time_B: The times of the events, for a model that reads the times between events: in the
+                unit of the data, or as ``times`` returns them. An event before the user's last time
+                counts as being at that time.
 
         Raises:
-            ValueError: an item's number is not in the table, users and events differ in number, or
-                an event has no time.
+            ValueError: An item number is not in the table, users and events differ in number, or an
+                event has no time.
         """
         time_Bx2 = self._check(state, item_B, time_B)
         if not len(item_B):
@@ -119,12 +120,13 @@ class Stream:
     def read(
         self, state: StreamState, item_ids_BxL: jax.Array, times_BxL: Any = None
     ) -> StreamState:
-        """Take in histories, (B, L) item numbers in time order with 0 where there is none.
+        """Take in histories, (B, L) item numbers in time order, with 0 for no event.
 
-        One event after the other: give SASRec, HSTU and NARM only the newest ``max_len``.
+        Events are taken in one after another; SASRec, HSTU and NARM need only the newest
+        ``max_len``.
 
         Raises:
-            ValueError: as ``add``.
+            ValueError: As for ``add``.
         """
         times_BxLx2 = self._check(state, item_ids_BxL, times_BxL)
         if not len(item_ids_BxL):
@@ -132,10 +134,10 @@ class Stream:
         return self._read(self._params, state, jnp.asarray(item_ids_BxL, jnp.int32), times_BxLx2)
 
     def _check(self, state: StreamState, items: jax.Array, times: Any) -> Any:
-        """Return the events' times as ``times`` does; ``None`` where the model reads none.
+        """Return the times of events as ``times`` does; ``None`` if the model reads none.
 
         Raises:
-            ValueError: the events mean nothing; traced ones have only sizes.
+            ValueError: The events are invalid; of traced ones, only the sizes are checked.
         """
         users, rows = state.user_BxD.shape[0], jnp.shape(items)[0]
         if rows != users:
@@ -194,9 +196,9 @@ class Stream:
 def _add_to_window(
     model: Any, state: StreamState, item_B: jax.Array, gap_B: jax.Array | None
 ) -> tuple[StreamState, jax.Array]:
-    """Take in one event a user by the cache, or by a full pass where the window is full.
+    """Take in one event per user with the cache, or by a full pass if the window is full.
 
-    What a row without an event writes lies past its items, where the next event overwrites it.
+    A row without an event writes past its items, where the next event overwrites the result.
     """
     items_BxL, count_B, gaps_BxL = state.items_BxL, state.count_B, state.gaps_BxL
     assert items_BxL is not None
@@ -212,7 +214,7 @@ def _add_to_window(
 
     times = {}
     if gaps_BxL is not None and gap_B is not None:
-        gaps_BxL = put(gaps_BxL, gap_B).at[:, 0].set(0)  # what lies before is not shown
+        gaps_BxL = put(gaps_BxL, gap_B).at[:, 0].set(0)  # the event before is not in the window
         times = {"gaps_BxL": gaps_BxL}
     kept, user_BxD = model.step(state.model, item_B, position_B, **times)
     items_BxL = put(items_BxL, item_B)
@@ -228,7 +230,7 @@ def _add_to_window(
 
 
 def _rows(which_B: jax.Array, new: Any, old: Any) -> Any:
-    """Return the new rows where ``which`` says so and the old ones elsewhere."""
+    """Return the new rows where ``which`` is true, and the old rows elsewhere."""
 
     def choose(new: jax.Array, old: jax.Array) -> jax.Array:
         return jnp.where(which_B.reshape(-1, *[1] * (new.ndim - 1)), new, old)
@@ -237,6 +239,6 @@ def _rows(which_B: jax.Array, new: Any, old: Any) -> Any:
 
 
 def _why_not(model: SequenceModel) -> str | None:
-    """Return why a model has no state to stream by; ``None`` where it has one."""
+    """Return why a model cannot be streamed; ``None`` if it can."""
     has_step = hasattr(model, "step")
     return model.not_causal or (None if has_step else "it has no step for one event")

@@ -1,4 +1,4 @@
-"""What serving reads of a run folder: the trained model, and the data's titles and popularity."""
+"""Reading a run folder for serving: the trained model, its item ids and titles."""
 
 import dataclasses
 import logging
@@ -24,24 +24,25 @@ log = logging.getLogger(__name__)
 
 
 class Trained(NamedTuple):
-    """A run's model."""
+    """The trained model of a run."""
 
-    config: Config  # what it was trained with
+    config: Config  # the configuration that it was trained with
     model: SequenceModel  # with the parameters of the step that is served
-    step: int  # which one that is
-    # The best step of validation, which is served where its checkpoint can be read; 0 where no
-    # validation has named it yet.
+    step: int  # the step that is served
+    # The step with the best validation, which is served if its checkpoint can be read; 0 if there
+    # has been no validation.
     best_step: int
-    item_ids: np.ndarray  # the data's own ids, str (V,); number 0 is padding
-    titles: dict[str, str]  # by item id, as the run folder has them; maybe none
-    # Of the times between events (``echojax.data.gaps``); ``None``: not read.
+    item_ids: np.ndarray  # the data's ids, str (V,); number 0 is padding
+    titles: dict[str, str]  # by item id, as stored in the run folder; possibly empty
+    # The unit of times between events (``echojax.data.gaps``); ``None``: the model reads none.
     gap_unit: float | None
 
 
 def read_trained(folder: Path, *, scan: str | None = None) -> Trained:
-    """Read a run's best checkpoint; no data set is needed.
+    """Read the best checkpoint of a run; the data set is not needed.
 
-    ``scan`` is the selective scan's implementation; ``None``: the run's where it runs here.
+    ``scan`` is the implementation of the selective scan; ``None`` takes that of the run, or "auto"
+    if it cannot run here.
     """
     config = read_config(folder)
     if config.model in HEURISTICS:
@@ -67,7 +68,7 @@ def read_trained(folder: Path, *, scan: str | None = None) -> Trained:
 
 
 def check_places(data_dir: str | None, data_path: str | None) -> None:
-    """Raise ``UserError`` where data is said to lie that does not."""
+    """Raise ``UserError`` if a folder or file of data does not exist."""
     if data_dir is not None and not given_path("--data-dir", data_dir).is_dir():
         raise UserError(f"--data-dir {data_dir} is no folder; check the path")
     if data_path is None:
@@ -84,9 +85,10 @@ def run_titles(
     data_dir: str | None = None,
     data_path: str | None = None,
 ) -> dict[str, str]:
-    """Return titles by item id; empty where there are none.
+    """Return titles by item id; empty if there are none.
 
-    Those ``kept`` in the run folder come first; runs of earlier versions kept none.
+    These are the titles ``kept`` in the run folder, or, for runs of earlier versions, which kept
+    none, those found with the data.
     """
     if kept:
         return kept
