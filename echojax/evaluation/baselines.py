@@ -1,6 +1,6 @@
-"""Dense scores ranked in NumPy, by the rule of ``ranking``, and what a model must beat.
+"""Ranking of dense scores in NumPy, by the rule of ``ranking``, and the baselines of every run.
 
-That is popularity, first-order Markov, the lagged count, and the optimum where it is known.
+These are popularity, first-order Markov, the lagged count, and the optimum if it is known.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,9 +21,9 @@ from echojax.models.heuristic import (
     training_counts,
 )
 
-_TILE_SCORES = 2**18  # scores held at once: 2 MB stay in the cache
+_TILE_SCORES = 2**18  # how many scores are held at once: 2 MB stay in the cache
 
-# Among which validation chooses the lagged count's, and the examples that it takes for that.
+# The settings of the lagged count among which validation chooses, and on how many examples.
 _LAGS, _DAMPINGS = (1, 2, 4, 8), (0.0, 0.5, 1.0)
 _TO_CHOOSE = 2**12
 
@@ -37,10 +37,10 @@ def rank_in_scores(
     *,
     top: int = TOP,
 ) -> Ranked:
-    """Rank targets in dense scores, which are not changed; column 0 is padding.
+    """Rank targets by dense scores, which are not changed; column 0 is padding.
 
-    Excluded items, padded with 0, are no candidates, but a target stays one. ``top`` is how many of
-    the best items are kept.
+    Excluded items, padded with 0, are not candidates, unless they are the target. ``top`` is the
+    number of best items to return.
     """
     rank_B, out_BxV = _ranks(scores_BxV, targets_B, excluded_BxS)
     return Ranked(rank_B, _top(np.where(out_BxV, -np.inf, scores_BxV), top))
@@ -49,7 +49,7 @@ def rank_in_scores(
 def _ranks(
     scores_BxV: np.ndarray, targets_B: np.ndarray, excluded_BxS: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the targets' ranks, and which items are no candidates, bool (B, V)."""
+    """Return the ranks of the targets, and which items are not candidates, bool (B, V)."""
     rows_B = np.arange(len(targets_B))
     out_BxV = np.isnan(scores_BxV)  # never recommended
     rival_BxV = ~(scores_BxV < scores_BxV[rows_B, targets_B][:, None])
@@ -65,10 +65,10 @@ def _ranks(
 
 
 def _top(scores_BxV: np.ndarray, k: int) -> np.ndarray:
-    """Return each row's k best columns by falling score, then column; 0 for minus infinity.
+    """Return the k best columns of each row, by descending score, then column; 0 for no score.
 
-    The scores are used up. Taking the first maximum ten times is faster than np.partition, and
-    settles ties.
+    The scores are overwritten. Taking the first maximum ten times is faster than np.partition, and
+    breaks ties by number.
     """
     rows_B = np.arange(len(scores_BxV))
     top_BxK = np.zeros((rows_B.size, k), np.int32)
@@ -104,7 +104,7 @@ def rank_by(
 def _tiles(
     score: Scorer, examples: Examples, num_items: int, *, exclude_seen: bool
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
-    """Yield scores (B, V), targets and excluded items of all examples, as many as a cache holds."""
+    """Yield scores (B, V), targets and excluded items of all examples, in tiles."""
     batch_size = max(1, _TILE_SCORES // num_items)
     for first in range(0, len(examples), batch_size):
         rows = np.arange(first, min(first + batch_size, len(examples)))
@@ -135,7 +135,7 @@ def choose_lagged_count(
 ) -> LaggedCount:
     """Return the lagged count with the best NDCG@10 on up to 4,096 validation examples.
 
-    ``lags`` J and ``damping`` a are given where they are not to be chosen.
+    ``lags`` (J) and ``damping`` (a) are chosen only if they are not given.
     """
     size = len(split.valid)
     examples = split.valid.at(np.linspace(0, size - 1, min(size, _TO_CHOOSE)).astype(np.int64))
@@ -150,14 +150,14 @@ def choose_lagged_count(
         for counted in [LaggedCount(split.train, num_items, lags=j)]
         for a in (_DAMPINGS if damping is None else (damping,))
     )
-    # Where both are given there is nothing to choose.
+    # If both are given, there is nothing to choose.
     return next(models) if None not in (lags, damping) else max(models, key=ndcg)
 
 
 def evaluate_baselines(
     dataset: Dataset, split: Split, *, exclude_seen: bool = False
 ) -> dict[str, dict[str, Any]]:
-    """Return the results of each baseline on validation and test, as ``summarise`` gives them.
+    """Return the results of each baseline on validation and test, in the form of ``summarise``.
 
     Those of the lagged count also have its ``lags`` and ``damping``, chosen by validation.
     """

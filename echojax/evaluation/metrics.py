@@ -1,4 +1,4 @@
-"""Metrics of ranks, of what is recommended to all, and of confidence; by history length."""
+"""Metrics of ranks, of recommended lists and of confidence, also by history length."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -15,11 +15,11 @@ from echojax.plugins import check_new_name
 Metric = Callable[[np.ndarray], np.ndarray]
 
 CUTOFFS = (5, 10, 20)
-SHOWN = ("hr@10", "ndcg@10")  # of which tables and figures tell most
-_LENGTHS = (1, 5, 10, 20, 50, 100, 200)  # where buckets of history lengths begin
-_BINS = 15  # of confidences
+SHOWN = ("hr@10", "ndcg@10")  # the metrics of most tables and figures
+_LENGTHS = (1, 5, 10, 20, 50, 100, 200)  # the shortest history of each bin of lengths
+_BINS = 15  # of confidence, for the calibration error
 
-# Of each example: from hits, ranks (float64) and the cutoff. Each has one relevant item.
+# Metrics of an example, from its hit, its rank (float64) and the cutoff.
 _OF_RANKS: dict[str, Callable[[np.ndarray, np.ndarray, int], np.ndarray]] = {
     "hr": lambda hit_M, rank_M, k: hit_M,
     "ndcg": lambda hit_M, rank_M, k: hit_M / np.log2(1 + rank_M),
@@ -29,12 +29,12 @@ _OF_RANKS: dict[str, Callable[[np.ndarray, np.ndarray, int], np.ndarray]] = {
     "map": lambda hit_M, rank_M, k: hit_M / rank_M,
 }
 OF_LISTS = ("coverage", "mean_popularity", "novelty", "gini", "serendipity")
-OWN_OF_LISTS = tuple(f"{kind}@{TOP}" for kind in OF_LISTS)  # those that every run reports
+OWN_OF_LISTS = tuple(f"{kind}@{TOP}" for kind in OF_LISTS)  # reported by every run
 ECE = "ece"
 
 
 def metric_names(cutoffs: Sequence[int] = CUTOFFS) -> list[str]:
-    """Return hr@5, hr@10, ..., mrr@20: what every run reports."""
+    """Return hr@5, hr@10, ..., mrr@20: the metrics that every run reports."""
     return [f"{kind}@{k}" for kind in ("hr", "ndcg", "mrr") for k in cutoffs]
 
 
@@ -43,8 +43,8 @@ def named_metrics(
 ) -> list[str]:
     """Return the full names of metrics, such as recall@5; ece and registered ones have no cutoff.
 
-    ``None`` is those that every run reports, and those registered. ``cutoffs`` are of the metrics
-    that are given without one.
+    ``None`` stands for the metrics that every run reports, and all registered ones. ``cutoffs`` are
+    used for metrics that are given without a cutoff.
     """
     if not cutoffs:
         raise UserError("--ks names no cutoff; give one or more, such as 5,10")
@@ -69,9 +69,9 @@ def named_metrics(
 
 
 def check_cutoffs(names: Iterable[str], items: int) -> None:
-    """Raise ``UserError`` where a metric's cutoff is beyond the number of items.
+    """Raise ``UserError`` if the cutoff of a metric exceeds the number of items.
 
-    Those that every run reports may be.
+    The cutoffs that every run reports are exempt.
     """
     for name in names:
         if cutoff_of(name) > items and cutoff_of(name) not in CUTOFFS:
@@ -79,7 +79,7 @@ def check_cutoffs(names: Iterable[str], items: int) -> None:
 
 
 def cutoff_of(name: str) -> int:
-    """Return the k of a full name; 0 where it has none."""
+    """Return the cutoff k of a full name; 0 if it has none."""
     k = name.partition("@")[2]
     return int(k) if name not in REGISTERED and k else 0
 
@@ -87,10 +87,10 @@ def cutoff_of(name: str) -> int:
 def example_metrics(rank_M: np.ndarray, names: Sequence[str]) -> np.ndarray:
     """Return every example's metrics, (M, F) float64.
 
-    With one relevant item an example, hit rate and recall are 1 where the rank is at most k, NDCG
-    is 1/log2(1 + rank), reciprocal rank and average precision 1/rank, precision 1/k; each is 0
-    past the cutoff. They are the same under every split: where a user has several targets, each
-    is an example with a history of its own.
+    Each example has one relevant item. If its rank is at most k, hit rate and recall are 1, NDCG is
+    1/log2(1 + rank), reciprocal rank and average precision are 1/rank, and precision is 1/k;
+    otherwise they are 0. This holds for every split: if a user has several targets, each is an
+    example with its own history.
     """
     rank_M = rank_M.astype(np.float64)
     columns = []
@@ -112,16 +112,16 @@ REGISTERED: dict[str, Metric] = {}
 
 
 def register_metric(name: str) -> Callable[[Metric], Metric]:
-    """Make a function of ranks a metric of that name: runs validate, test and report it too.
+    """Register a function of ranks as a metric, which runs then validate, test and report too.
+
+    The function is ``metric(rank_M) -> value_M``. It takes the rank of each example's target among
+    all items, float64 from 1, and returns a number for each.
 
     Args:
-        name: such as ``hr@1``. A function that is registered again takes its place.
-
-    The function is ``metric(rank_M) -> value_M``: the rank of each example's target among all
-    items, float64 from 1, and a number for each.
+        name: Such as ``hr@1``. Registering a name again replaces its function.
 
     Raises:
-        UserError: the name is echojax's own.
+        UserError: The name belongs to echojax itself.
     """
     check_new_name("metric", name, [*metric_names(), *OWN_OF_LISTS, ECE])
 
@@ -135,10 +135,10 @@ def register_metric(name: str) -> Callable[[Metric], Metric]:
 def mean_metrics(
     rank_M: np.ndarray, names: Sequence[str] | None = None, items: int | None = None
 ) -> dict[str, float]:
-    """Return the mean of each metric by name: what chooses among a run's checkpoints.
+    """Return the mean of each metric by name, by which a run chooses its best checkpoint.
 
-    ``None`` as ``names`` is those that every run reports, and those registered. With ``items``, how
-    many there are, no cutoff may be beyond.
+    ``names`` are by default the metrics that every run reports, and all registered ones. With the
+    number of ``items``, cutoffs are checked.
     """
     names = named_metrics() if names is None else names
     if items is not None:
@@ -150,16 +150,19 @@ def mean_metrics(
 def list_metrics(
     ranked: Ranked, examples: Examples, popularity_V: np.ndarray, k: int
 ) -> dict[str, float]:
-    """Return what the first k items recommended to everybody are like.
+    """Return metrics of the lists of the first k recommended items of all examples.
 
-    ``coverage``: share of all items that are recommended to anybody. ``mean_popularity``: training
-    interactions of a recommended item, the average recommendation popularity (Yin et al. 2012).
-    ``novelty``: mean self-information -log2 p of a recommended item, p being its share of the
-    training interactions, of which it counts as having one at least (Zhou et al. 2010). ``gini``:
-    the Gini coefficient of how often each item is recommended, 0 where all are alike. These are 0
-    where nothing is recommended. ``serendipity``: share of examples whose target is among the first
-    k and not among the k most popular items, which are what a primitive recommender would have
-    given (Ge et al. 2010); ties count against the popularity ranking as against any.
+    - ``coverage``: the share of all items that are recommended in any list.
+    - ``mean_popularity``: the mean number of training interactions of a recommended item (average
+      recommendation popularity, Yin et al. 2012).
+    - ``novelty``: the mean self-information -log2 p of a recommended item, where p is its share of
+      the training interactions, of which it has at least one (Zhou et al. 2010).
+    - ``gini``: the Gini coefficient of how often each item is recommended; 0 if equally often.
+    - ``serendipity``: the share of examples whose target is among the first k and not among the k
+      most popular items, which a primitive recommender would have given (Ge et al. 2010); ties
+      count against the popularity ranking, as in every ranking.
+
+    All but ``serendipity`` are 0 if nothing is recommended.
     """
     shown = ranked.top_MxK[:, :k]
     shown, items = shown[shown > 0], popularity_V.size - 1
@@ -183,9 +186,9 @@ def list_metrics(
 def calibration_error(confidence_M: np.ndarray, correct_M: np.ndarray) -> float:
     """Return the expected calibration error (Guo et al. 2017).
 
-    Examples are parted into 15 bins by ``confidence_M``, each of the same width, closed above. The
-    error is the mean over examples of their bin's distance between mean confidence and share of
-    ``correct_M``.
+    Examples are put into 15 bins of equal width by ``confidence_M``, each closed above. The error
+    is the absolute difference between mean confidence and share of ``correct_M`` in a bin, averaged
+    over examples.
     """
     bin_M = np.clip(np.ceil(confidence_M.astype(np.float64) * _BINS).astype(int) - 1, 0, None)
     gap_B = np.bincount(bin_M, confidence_M.astype(np.float64) - correct_M)
@@ -198,10 +201,10 @@ def measure(
     popularity_V: np.ndarray,
     names: Sequence[str],
 ) -> dict[str, Any]:
-    """Return metrics by their full names, JSON-able; arguments are those of ``summarise``.
+    """Return metrics by their full names, JSON-able; the arguments are those of ``summarise``.
 
-    ``interval`` has those of the metrics that are means over examples, of which there are
-    ``examples``.
+    ``interval`` holds the intervals of those metrics that are means over examples; ``examples`` is
+    the number of examples.
     """
     values: dict[str, float] = {}
     for k in sorted({cutoff_of(name) for name in names if _of_lists(name)}):
@@ -221,7 +224,7 @@ def measure(
 
 
 def lists_wanted(names: Iterable[str]) -> int:
-    """Return how many recommended items an example these metrics are of; 0: ranks tell them."""
+    """Return how many recommended items per example these metrics need; 0 if only the ranks."""
     lengths = (cutoff_of(name) if _of_lists(name) else int(name == ECE) for name in names)
     return max(lengths, default=0)
 
@@ -233,10 +236,11 @@ def _of_lists(name: str) -> bool:
 def summarise(ranked: Ranked, examples: Examples, popularity_V: np.ndarray) -> dict[str, Any]:
     """Return the results of one evaluation, JSON-able.
 
-    They are each metric's mean; ``interval``: its 95 % bootstrap interval over users; ``examples``;
-    those of ``list_metrics`` at 10; ``ece``: the calibration error of the first item's softmax
-    probability, where there is one; ``by_length``: HR@10 and NDCG@10 with intervals by the length
-    of the history. ``popularity_V`` are the training interactions of each item.
+    They hold the mean of each metric; ``interval``, the 95 % bootstrap intervals over users;
+    ``examples``, their number; the ``list_metrics`` at 10; ``ece``, the calibration error of the
+    softmax probability of the first item, if there is one; and ``by_length``, HR@10 and NDCG@10
+    with intervals by the length of the history. ``popularity_V`` are the training interactions of
+    each item.
     """
     names = named_metrics()
     calibration = [] if ranked.confidence_M is None else [ECE]
@@ -248,9 +252,9 @@ def summarise(ranked: Ranked, examples: Examples, popularity_V: np.ndarray) -> d
 def summarise_cold(
     ranked: Ranked, examples: Examples, popularity_V: np.ndarray
 ) -> dict[str, dict[str, Any]]:
-    """Return the results of the targets that training has seen, "warm", and of all others, "cold".
+    """Return the results for targets that occur in training, "warm", and for the others, "cold".
 
-    Arguments are those of ``summarise``; of kinds that no target is of, there are none.
+    The arguments are those of ``summarise``. A kind without targets is left out.
     """
     cold_M = popularity_V[examples.items_T[examples.target_M]] == 0
     found = {}

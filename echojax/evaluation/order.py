@@ -1,4 +1,4 @@
-"""The order certificate of a data set: how far ties and rounded times decide what is measured."""
+"""The order certificate of a data set: how much ties and rounded times change the results."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -16,45 +16,45 @@ from echojax.models.heuristic import LaggedCount, Markov
 
 MODELS = {"markov": Markov, "lagged_count": LaggedCount}
 SEEDS = (0, 1, 2)  # of random orders
-_SHOWN = 10  # newest items; these models read fewer
-_SCORES = 2**29  # of a model, in all orders: of more test examples a sample is ranked
+_SHOWN = 10  # how many of the newest items are gathered; these models read fewer
+_SCORES = 2**29  # the most scores per model, over all orders; beyond, a sample is ranked
 
 
 class Ordered(msgspec.Struct):
-    """A data set in one order; means over seeds where that is random."""
+    """A data set in one order of events; if that is random, means over seeds."""
 
     time_precision: str  # as of ``prepare``
     ties: str  # ``file`` or ``random``
-    tied: float  # share of a user's neighbouring events that have one time
-    tied_tests: float  # share of test items that have the time of the event before them
-    # Where several users have the same two items as neighbours of one time, the share of these
-    # users who have them in the order that most of them have; ``None``: nowhere.
+    tied: float  # share of a user's neighbouring events that have the same time
+    tied_tests: float  # share of test items with the same time as the event before
+    # Among users who have the same two items as neighbouring events of the same time, the share who
+    # have them in the order of the majority; ``None`` if there are no such users.
     agreeing: float | None
-    by_chance: float | None  # what that share would be if each user's order were a coin's
-    # Share of users whose test item is another than by exact times and the file.
+    by_chance: float | None  # the expectation of that share if every user's order were random
+    # Share of users whose test item differs from that by exact times and the order of the file.
     changed_tests: float
     markov: tuple[float, float]  # HR@10 and NDCG@10 on test, seen items kept
     lagged_count: tuple[float, float]  # the same
 
 
 class Certificate(msgspec.Struct):
-    """What several orders make of a data set."""
+    """A data set in several orders of events."""
 
-    sha256: str  # of the data in the order in which they are used
-    tests: int  # test examples
-    ranked: int  # how many of them the models are tested on
-    timed: bool  # whether there are times; without them there is one order
-    # Whether each user's rows in the file are in the order of exact times, so that they are not
-    # known to be the publisher's, and rounded times give no other order.
+    sha256: str  # of the data in the order that is used
+    tests: int  # the number of test examples
+    ranked: int  # the number of test examples on which the models are tested
+    timed: bool  # whether there are times; without times there is only one order
+    # Whether the rows of each user are in the order of exact times in the file; it may then have
+    # been sorted after publication, and rounded times change no order.
     rows_in_time_order: bool
-    # That of exact times and the file first.
+    # The first order is by exact times, with ties as in the file.
     orders: Annotated[list[Ordered], msgspec.Meta(min_length=1)]
 
 
 def certify(prepare: Callable[[Preparation], Dataset], preparation: Preparation) -> Certificate:
-    """Return what orders make of a data set, and how two models that only count score in each.
+    """Compare a data set in several orders of events, also by the scores of two simple models.
 
-    ``prepare`` returns the data set, prepared as it is told; ``preparation`` is how it is used.
+    ``prepare`` prepares the data set in a given way; ``preparation`` is the way that is used.
     """
     exact = prepare(replace(preparation, time_precision="exact", ties="file"))
     tests = leave_one_out(exact, _SHOWN).test
@@ -83,8 +83,8 @@ def _ordered(
     ranked_M: np.ndarray,
     known: Ordered | None = None,
 ) -> Ordered:
-    """Return the means over data sets in random orders; ``known`` is that of ``exact``."""
-    tests = leave_one_out(exact, _SHOWN).test.target_M  # the same places in every order
+    """Return the means over the data sets of an order; ``known`` is the result of ``exact``."""
+    tests = leave_one_out(exact, _SHOWN).test.target_M  # the same positions in every order
     agreeing = [agreement(one) for one in datasets]
     of_exact = np.array([getattr(known, name) for name in MODELS]) if known else None
     scores_MxF = np.mean(
@@ -113,9 +113,9 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def agreement(dataset: Dataset) -> tuple[float, float] | None:
-    """Return ``Ordered.agreeing`` and ``Ordered.by_chance``; ``None`` where no users share a tie.
+    """Return ``Ordered.agreeing`` and ``Ordered.by_chance``; ``None`` if no users share a tie.
 
-    A user whose history repeats two items counts once for them.
+    A user who has the same two items more than once counts once.
     """
     user_T = np.repeat(np.arange(dataset.num_users), np.diff(dataset.offsets))
     first, second = dataset.items_T[:-1], dataset.items_T[1:]

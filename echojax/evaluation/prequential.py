@@ -1,9 +1,9 @@
-"""Prequential evaluation: every event of a part scored before it is taken in, in few passes.
+"""Prequential evaluation: every event is scored before it is taken in, in few passes.
 
-A causal model's vector at a position is that of the history up to there, so one pass scores all
-events in its window, where ranking examples one by one takes a pass for each. Parameters are not
-updated; histories grow. Of a history longer than a window each event is scored from at least half a
-window of its newest items (``passes``).
+The vector of a causal model at a position is that of the history up to there. One pass therefore
+scores all events in its window, whereas ranking examples one by one takes a pass for each.
+Parameters are not updated, but histories grow. If a history is longer than the window, each event
+is scored from at least half a window of the newest items (``passes``).
 
 Dimension letters of this module: W passes.
 """
@@ -24,20 +24,20 @@ EncodeAll = Callable[..., Array]
 
 
 class Passes(NamedTuple):
-    """Windows that score each example once."""
+    """Windows that together score each example once."""
 
     windows: Windows
-    count_W: np.ndarray  # the examples that a pass scores, in order, at its last positions
+    count_W: np.ndarray  # the number of examples that a pass scores, at its last positions
 
 
 def passes(examples: Examples) -> Passes:
-    """Return passes over the histories of examples that lie together by user, in time order.
+    """Return passes over the histories of examples, which must be grouped by user, in time order.
 
-    The first pass of a user whose history fits into a window begins with its first item. Where it
-    does not fit, a pass begins half a window before the first event that is not scored yet, or so
-    that it ends at the last event, whichever is earlier: each event is scored from at least
-    ``(max_len + 1) // 2`` of its newest items, or from all of them. An example that is its user's
-    only one is scored from the newest ``max_len``, as it is by itself.
+    If a history fits into a window, its only pass begins at the first item. Otherwise, a pass
+    begins half a window before the first event that is not scored yet, or ends at the last event,
+    whichever begins earlier. Each event is therefore scored from at least ``(max_len + 1) // 2`` of
+    the newest items, or from all of them. A user's only example is scored from the newest
+    ``max_len`` items, as in other evaluations.
     """
     max_len, half = examples.max_len, (examples.max_len + 1) // 2
     begins = np.flatnonzero(np.append(True, examples.user_M[1:] != examples.user_M[:-1]))
@@ -61,7 +61,7 @@ def passes(examples: Examples) -> Passes:
 
 @dataclass(frozen=True)
 class _Encoded(Examples):
-    """Examples that show the vector of their history in place of its items."""
+    """Examples that give the vector of their history in place of its items."""
 
     vectors_MxD: np.ndarray = field(kw_only=True)
 
@@ -85,17 +85,17 @@ def rank_prequentially(
     exclude_seen: bool = False,
     top: int = TOP,
 ) -> Ranked:
-    """Rank every example's target; memory grows with the examples, (M, D), not with users x items.
+    """Rank the target of every example; memory is (M, D), and does not grow with users x items.
 
-    Those of a user lie together, in time order. ``encode_all`` is of a causal model, in evaluation;
-    ``items`` and the others are as in ``make_ranker``. A batch is of passes, or of histories.
+    The examples of a user must be grouped, in time order. ``encode_all`` is that of a causal model
+    without dropout; ``items`` and the other arguments are those of ``make_ranker``.
     """
     encode = jax.jit(encode_all)
     windows, count_W = passes(examples)
     parts = []
     for begin in range(0, len(windows), batch_size):
         wanted = np.arange(begin, min(begin + batch_size, len(windows)))
-        # The last batch is filled up, not compiled anew.
+        # The last batch is padded, so that it need not be compiled again.
         shown = windows.gather(np.resize(wanted, batch_size))
         history = [shown[name] for name in ("item_ids", "lengths", "gaps") if name in shown]
         vectors_BxLxD = np.asarray(encode(params, *history))

@@ -1,9 +1,9 @@
 """Exact ranks of the targets among all items, tiled over users and items.
 
-The rule, here and in ``rank_in_scores``: an item counts as ranked before the target unless its
-score is *below* the target's. So ties and NaN count against the model, and one that scores
-everything alike gets no hit. Padding (item 0) is no candidate; with ``exclude_seen`` the items of
-the history are none either, except the target itself.
+The rule, here and in ``rank_in_scores``: an item is ranked before the target unless its score is
+*below* the target's. Ties and NaN therefore count against the model, and a model with equal scores
+for all items has no hits. Padding (item 0) is not a candidate; with ``exclude_seen``, neither are
+the items of the history, except for the target.
 
 Dimension letters of this module: S seen items.
 """
@@ -44,7 +44,7 @@ from echojax.mesh import (
 )
 from echojax.sharded_embedding import first_row
 
-TOP = 10  # how many recommended items are kept an example, for coverage and the like
+TOP = 10  # how many recommended items are kept per example, for coverage and the like
 TIES = "an item with the target's score, or NaN, is ranked before the target"
 
 Encode = Callable[..., Array]
@@ -53,13 +53,13 @@ Ranker = Callable[..., tuple[Array, Array, Array]]
 
 
 class Ranked(NamedTuple):
-    """Ranks of M targets (int32, 1 is best) and each example's best items, (M, K) int32.
+    """Ranks of M targets (int32, 1 is best), and the best items of each example, (M, K) int32.
 
-    The best items stand in falling order of score, equal ones by number. One with a score of NaN
-    or minus infinity is never recommended; where fewer than K remain, the rest is 0.
+    The best items are in descending order of score, with ties by number. Items with a score of NaN
+    or minus infinity are never recommended; if fewer than K items remain, the rest is 0.
 
-    ``confidence_M`` is the probability that the softmax over the candidates gives the first of
-    them, float32; 0 where there is none, and ``None`` of scores that are no logits.
+    ``confidence_M`` is the softmax probability of the best item among the candidates, float32; 0 if
+    there is no item, and ``None`` if the scores are not logits.
     """
 
     rank_M: np.ndarray
@@ -78,16 +78,18 @@ def make_ranker(
 ) -> Ranker:
     """Return a jitted ``rank(params, item_ids_BxL, lengths_B, targets_B, excluded_BxS, ...)``.
 
-    ``encode`` is pure, ``(params, item_ids_BxL, lengths_B, *gaps_BxL) -> user_BxD``, and so is
-    ``items``, ``params -> item_VxD``, or a device's part of it; the scores are ``user @ item.T`` in
-    float32. Rows after the first ``num_items`` only fill up (``None``: there are none). K, ``top``,
-    of the best items are kept. ``tile`` items are scored at once: memory is (B, tile) and does not
-    grow with the item set. Histories and items are spread over ``mesh`` (``None``: one device), and
-    every device gets all results.
+    ``excluded_BxS`` holds items that are not candidates, padded with 0. The last argument is
+    ``gaps_BxL`` if the model reads the times between events. The result is ``(rank_B, top_BxK,
+    confidence_B)``, as in ``Ranked``. Scores are ``user @ item.T`` in float32.
 
-    ``excluded_BxS`` holds items that are no candidates, padded with 0; after it come ``gaps_BxL``
-    where the model reads the times between events. The result is ``(rank_B, top_BxK,
-    confidence_B)``, as in ``Ranked``.
+    Args:
+        encode: A pure function ``(params, item_ids_BxL, lengths_B, *gaps_BxL) -> user_BxD``.
+        items: A pure function ``params -> item_VxD``, or this device's shard of it.
+        num_items: Rows from this one on are padding; ``None``: there are none.
+        top: K, how many of the best items are returned.
+        tile: How many items are scored at once; memory is (B, tile), independent of V.
+        mesh: The devices over which histories and items are sharded (``None``: one device); every
+            device gets all results.
     """
     mesh = mesh or one_device()
     axes = axes_of(mesh)
@@ -105,7 +107,7 @@ def make_ranker(
         # The target itself always stays a candidate.
         excluded_BxS = jnp.where(excluded_BxS == targets_B[:, None], 0, excluded_BxS)
         rows = (user_BxD, targets_B, excluded_BxS)
-        if axes.items:  # each device ranks the histories of all among its items
+        if axes.items:  # each device ranks all histories among its own items
             rows = jax.lax.all_gather(rows, axes.items, tiled=True)
         ranked = _rank_tiles(*rows, items(params), num_items, top, tile, axes.items)
         return jax.lax.all_gather(ranked, data, tiled=True) if data else ranked
@@ -139,8 +141,8 @@ def _rank_tiles(
             return scored
         return scored._replace(candidate_C=scored.candidate_C & (scored.item_C < num_items))
 
-    # The target's score comes from the same product as all others: a score computed in another
-    # way could differ in its last bit, and win or lose against an equal one.
+    # The score of the target is taken from the same product as all others, because a score that is
+    # computed in another way could differ in its last bit, and so break a tie.
     def find_target(found_B: Array, first: Array) -> tuple[Array, None]:
         item_C, candidate_C, score_BxC = scores(first)
         column_B = jnp.clip(targets_B - item_C[0], 0, tile - 1)
@@ -149,7 +151,7 @@ def _rank_tiles(
         return jnp.where(here_B, score_B, found_B), None
 
     target_B, _ = jax.lax.scan(find_target, jnp.zeros(batch, jnp.float32), firsts)
-    if axis:  # it is 0 where the target is another device's
+    if axis:  # it is 0 if the target is on another device
         target_B = jax.lax.psum(target_B, axis)
 
     Counted = tuple[Array, Top, Array]
@@ -183,21 +185,21 @@ def rank_examples(
     exclude_seen: bool = False,
     mesh: Mesh | None = None,
 ) -> Ranked:
-    """Rank every example's target with a function from ``make_ranker``.
+    """Rank the target of every example with a function from ``make_ranker``.
 
-    The last batch is filled up, not compiled anew. ``mesh`` is the ranker's; of each batch this
-    process makes the rows of its own devices.
+    The last batch is padded, so that it need not be compiled again. ``mesh`` must be that of the
+    ranker; this process gathers the rows of its own devices.
     """
     mesh = mesh or one_device()
     batch_size, mine, results = padded_rows(batch_size, mesh), local_rows(batch_size, mesh), []
     for first in range(0, len(examples), batch_size):
         rows = np.arange(first, first + batch_size) % len(examples)
         batch = examples.gather(rows[mine])
-        # Its width is the same on every host: it is that of the whole batch.
+        # It is computed for the whole batch, so that its width is the same on every host.
         excluded = seen(examples, rows) if exclude_seen else np.zeros((batch_size, 1), np.int32)
         inputs = [batch["item_ids"], batch["lengths"], batch["targets"], excluded[mine]]
         inputs += [batch["gaps"]] if "gaps" in batch else []
-        # Nothing is read back before the end: the next batch is gathered while this one runs.
+        # Results are read at the end, so that the next batch is gathered while this one runs.
         results.append(ranker(params, *spread(inputs, mesh)))
     columns = zip(*results, strict=True)
     return Ranked(*(np.concatenate(column)[: len(examples)] for column in columns))

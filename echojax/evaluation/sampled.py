@@ -1,8 +1,8 @@
-"""Sampled metrics: the target ranked among a few drawn items. Not comparable to full ranking.
+"""Sampled metrics: the target ranked among a few random items; not comparable to full ranking.
 
-Much of the literature ranks the target among 100 drawn items. Such numbers are several times the
-full ones and can put models in another order (Krichene and Rendle 2020), so they are computed for
-comparison with that literature only and never choose anything.
+Much of the literature ranks the target among 100 random items. Such numbers are several times as
+large, and can order models differently (Krichene and Rendle 2020). They are computed only for
+comparison with that literature, and never used to choose a model.
 
 Dimension letters of this module: C candidates of an example, the target and its negatives.
 """
@@ -20,7 +20,7 @@ from echojax.evaluation.baselines import Scorer
 from echojax.evaluation.ranking import Encode, Items, seen
 
 NEGATIVES = 100
-_TILE_KEYS = 2**21  # random keys held at once
+_TILE_KEYS = 2**21  # how many random numbers are held at once
 
 # (examples, indices, candidates_BxC) -> scores (B, C)
 CandidateScorer = Callable[[Examples, np.ndarray, np.ndarray], np.ndarray]
@@ -34,11 +34,11 @@ def draw_negatives(
     weights_V: np.ndarray | None = None,
     seed: int = 0,
 ) -> np.ndarray:
-    """Return different items for each example to rank its target among, (M, count) int32.
+    """Draw distinct items for each example, among which its target is ranked, (M, count) int32.
 
-    Neither the target nor an item of the history is drawn; where fewer than ``count`` items are
-    left, the rest is 0. The draws depend on nothing but the arguments, so that every model is
-    evaluated on the same ones. ``weights_V`` are chances of the items, as their training counts.
+    Neither the target nor items of the history are drawn; if fewer than ``count`` items are left,
+    the rest is 0. The result depends on the arguments only, so that every model is evaluated with
+    the same negatives. ``weights_V`` are relative probabilities, such as training counts.
     """
     rng = np.random.default_rng(seed)
     weights_V = np.ones(num_items) if weights_V is None else np.asarray(weights_V, np.float64)
@@ -46,8 +46,8 @@ def draw_negatives(
     batch_size = max(1, _TILE_KEYS // num_items)
     for first in range(0, len(examples), batch_size):
         rows = np.arange(first, min(first + batch_size, len(examples)))
-        # The items whose exponential clocks of these rates ring first: drawing one by one in
-        # proportion to the weights of those that are left.
+        # The items with the smallest exponential variables of these rates are distributed as if
+        # drawn one by one, in proportion to the weights of the items that are left.
         with np.errstate(divide="ignore"):
             clock_BxV = rng.standard_exponential((rows.size, num_items)) / weights_V
         clock_BxV[:, 0] = np.inf
@@ -66,11 +66,11 @@ def rank_sampled(
 ) -> np.ndarray:
     """Return each target's rank among its negatives, (M,) int32, by the rule of ``ranking``.
 
-    ``negatives_MxC`` are from ``draw_negatives``; 0 is none.
+    ``negatives_MxC`` are from ``draw_negatives``; 0 stands for no item.
     """
     rank_M = np.empty(len(examples), np.int32)
     for first in range(0, len(examples), batch_size):
-        # The last batch is filled up: a smaller one would be compiled anew.
+        # The last batch is padded: a smaller one would be compiled again.
         rows = np.arange(first, first + batch_size) % len(examples)
         targets_B = examples.items_T[examples.target_M[rows]]
         negatives_BxC = negatives_MxC[rows]
@@ -81,7 +81,7 @@ def rank_sampled(
 
 
 def candidate_scorer(encode: Encode, items: Items, params: Any) -> CandidateScorer:
-    """Return the scorer of a model given as for ``make_ranker``."""
+    """Return the scorer of a model, whose arguments are as for ``make_ranker``."""
 
     @jax.jit
     def dot(params: Any, candidates_BxC: Array, *history: Array) -> Array:
@@ -98,7 +98,7 @@ def candidate_scorer(encode: Encode, items: Items, params: Any) -> CandidateScor
 
 
 def candidates_of(score: Scorer) -> CandidateScorer:
-    """Return the scorer of a model that gives dense scores."""
+    """Return the scorer of candidates that selects from dense scores."""
 
     def pick(examples: Examples, indices: np.ndarray, candidates_BxC: np.ndarray) -> np.ndarray:
         return np.take_along_axis(score(examples, indices), candidates_BxC, axis=1)

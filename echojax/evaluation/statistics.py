@@ -1,8 +1,9 @@
-"""Intervals and comparisons over users, by the bootstrap and by permutation.
+"""Intervals and comparisons over users, by the bootstrap and by permutation tests.
 
-Users are few kinds: where each has one example, all that counts is its rank up to the largest
-cutoff. Drawing U users with replacement is drawing how often each *kind* comes up, one multinomial
-draw; so a resample costs the number of kinds, not of users, and is the ordinary bootstrap exactly.
+Users are of few different kinds: if each has one example, only its rank up to the largest cutoff
+matters. To draw U users with replacement, it is enough to draw the number of users of each *kind*,
+which is one multinomial draw. The cost of a resample is then the number of kinds, not of users, and
+the result is exactly that of the ordinary bootstrap.
 """
 
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_CHUNK = 2**22  # resampling counts held at once
+_CHUNK = 2**22  # how many counts of resamples are held at once
 
 
 def bootstrap_intervals(
@@ -18,8 +19,8 @@ def bootstrap_intervals(
 ) -> np.ndarray:
     """Return 95 % percentile intervals of the means over examples, (F, 2) float64.
 
-    A row is an example, a column a metric. Users are drawn with replacement, each with all its
-    examples (a cluster bootstrap): where users have one example each this is the ordinary one.
+    A row is an example, and a column is a metric. Users are drawn with replacement, each with all
+    examples (a cluster bootstrap); if each has one example, this is the ordinary bootstrap.
     """
     means = resampled_means(values_MxF, user_M, resamples=resamples, seed=seed)
     return np.quantile(means, [0.025, 0.975], axis=0).T
@@ -32,16 +33,16 @@ def paired_difference(
     *,
     resamples: int = 10_000,
 ) -> dict[str, float]:
-    """Compare one metric of two models on the same examples, from its value of each.
+    """Compare one metric of two models on the same examples.
 
-    Returns ``difference`` of the means (ours - theirs), its 95 % interval ``low`` and ``high`` by
-    the bootstrap over users, and ``p``, two-sided, of a permutation test that swaps the two models'
-    results of a user at random.
+    Returns the ``difference`` of the means (ours - theirs); ``low`` and ``high``, the ends of its
+    95 % interval by the bootstrap over users; and ``p`` of a two-sided permutation test, which
+    swaps the results of the two models for random users.
     """
     gain_M = np.asarray(ours_M, np.float64) - theirs_M
     low, high = bootstrap_intervals(gain_M[:, None], user_M, resamples=resamples)[0]
     sums_Ux1, _ = _per_user(gain_M[:, None], user_M)
-    # Swapping turns a user's gain around, so users differ only by its size.
+    # Swapping changes the sign of a user's gain, so users differ only in its absolute value.
     gain_G, users_G = np.unique(np.abs(sums_Ux1), return_counts=True)
     rng = np.random.default_rng(0)
     totals = np.concatenate(
@@ -50,8 +51,8 @@ def paired_difference(
             for n in _chunks(resamples, gain_G.size)
         ]
     )
-    # Rounding must not make a swap that equals the observed result look smaller, nor a sum that is
-    # 0 but for rounding look like a result.
+    # Rounding errors must not make a swap that equals the observed result appear smaller, nor a sum
+    # of 0 appear to be a result.
     observed = abs(sums_Ux1.sum()) * (1 - 1e-9) - np.abs(sums_Ux1).sum() * 1e-13
     extreme = int(np.sum(totals >= observed))
     return {
@@ -63,11 +64,11 @@ def paired_difference(
 
 
 def holm(p_N: Sequence[float]) -> list[float]:
-    """Return p values corrected for testing N hypotheses at once (Holm 1979).
+    """Return p values corrected for testing N hypotheses at once (Holm 1979), in the same order.
 
-    The smallest is multiplied by N, the next by N - 1 and so on; none falls below one before it
-    or rises above 1. Rejecting what is below 0.05 then errs anywhere with probability at most
-    0.05, however the tests depend on each other. The result keeps the order.
+    The smallest is multiplied by N, the next by N - 1 and so on; each is at least the one before,
+    and at most 1. If all hypotheses below 0.05 are rejected, the probability of any false rejection
+    is at most 0.05, however the tests depend on each other.
     """
     order = np.argsort(p_N, kind="stable")
     steps = np.asarray(p_N, np.float64)[order] * np.arange(len(p_N), 0, -1)
@@ -81,10 +82,10 @@ class Estimate:
     """A metric over seeds."""
 
     mean: float  # over examples and seeds
-    # 95 %, by the bootstrap over users of each user's mean over seeds; ``None`` where the ranks are
-    # not kept.
+    # The 95 % interval by the bootstrap over users, of each user's mean over seeds; ``None`` if the
+    # ranks are not kept.
     interval: tuple[float, float] | None = None
-    # Standard deviation between seeds (n - 1); ``None`` of a single one.
+    # The standard deviation between seeds (n - 1); ``None`` for a single seed.
     spread: float | None = None
 
 
@@ -99,7 +100,7 @@ def seed_estimates(values_SxMxF: Sequence[np.ndarray], user_M: np.ndarray) -> li
 
 
 def spread_of(values_S: np.ndarray) -> float | None:
-    """Return the standard deviation between seeds (n - 1); ``None`` of a single one."""
+    """Return the standard deviation between seeds (n - 1); ``None`` for a single seed."""
     return float(values_S.std(ddof=1)) if len(values_S) > 1 else None
 
 
@@ -117,7 +118,7 @@ def resampled_means(
 
 
 def _chunks(resamples: int, kinds: int) -> list[int]:
-    """Split resamples into numbers that keep memory small."""
+    """Split the number of resamples into chunks that need little memory."""
     most = max(1, _CHUNK // kinds)
     return [min(most, resamples - first) for first in range(0, resamples, most)]
 

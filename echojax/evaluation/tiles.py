@@ -1,4 +1,4 @@
-"""The item set in tiles: scores of some columns at a time, and the best of what was seen so far.
+"""Scoring the item set in tiles of columns, and keeping the best items so far.
 
 Dimension letters of this module: C columns of a tile, S excluded items.
 """
@@ -23,9 +23,9 @@ class Tile(NamedTuple):
 def score_tile(
     user_BxD: Array, item_VxD: Array, first: Array, tile: int, before: Array | int = 0
 ) -> Tile:
-    """Score the items from row ``first`` on; all tiles have one size, the last overlaps another.
+    """Score the items from row ``first`` on; all tiles have the same size, and the last overlaps.
 
-    ``before``: items that come before the table's first row, where it is a part of the item set.
+    ``before`` is the number of items before the first row, if the table is a shard.
     """
     start = jnp.minimum(first, item_VxD.shape[0] - tile)
     row_C = start + jnp.arange(tile, dtype=jnp.int32)
@@ -40,33 +40,33 @@ def score_tile(
 
 
 def without(excluded_BxS: Array, tile: Tile) -> Array:
-    """Return which columns are candidates for each user, (B, C); 0 excludes nothing."""
+    """Return which columns are candidates for each user, (B, C); 0 stands for no excluded item."""
     columns = tile.item_C.size
     candidate_BxC = jnp.broadcast_to(tile.candidate_C, tile.score_BxC.shape)
     column_BxS = excluded_BxS - tile.item_C[0]
-    # Columns outside the tile are dropped; a negative one would count from the end.
+    # Columns outside the tile are dropped; negative indices would count from the end.
     column_BxS = jnp.where((excluded_BxS > 0) & (column_BxS >= 0), column_BxS, columns)
     rows_Bx1 = jnp.arange(excluded_BxS.shape[0])[:, None]
     return candidate_BxC.at[rows_Bx1, column_BxS].set(False, mode="drop")
 
 
 class Top(NamedTuple):
-    """The K best items so far in falling order of score, equal ones by number."""
+    """The K best items so far, in descending order of score, with ties by number."""
 
-    score_BxK: Array  # float32; minus infinity where fewer than K were found
-    item_BxK: Array  # int32; 0 there
+    score_BxK: Array  # float32; minus infinity if fewer than K items were found
+    item_BxK: Array  # int32; 0 if fewer than K items were found
 
 
 def no_top(batch: int, k: int) -> Top:
-    """Return the best before the first tile."""
+    """Return the initial value, without any items."""
     return Top(jnp.full((batch, k), -jnp.inf, jnp.float32), jnp.zeros((batch, k), jnp.int32))
 
 
 def merge_top(top: Top, tile: Tile, candidate_BxC: Array, recall: float | None = None) -> Top:
-    """Return the best of those so far and a later tile's candidates.
+    """Return the best of the items so far and the candidates of a later tile.
 
-    A score of NaN or minus infinity is never among them. ``recall`` takes a tile's best by
-    ``lax.approx_max_k``, which finds this share of them or more; ``None`` takes all.
+    Items with a score of NaN or minus infinity are never among them. With ``recall``, the best of a
+    tile are found by ``lax.approx_max_k``, which finds at least this share; ``None`` is exact.
     """
     k, columns = top.score_BxK.shape[1], tile.item_C.size
     score_BxC = jnp.where(candidate_BxC & ~jnp.isnan(tile.score_BxC), tile.score_BxC, -jnp.inf)
@@ -83,15 +83,15 @@ def merge_top(top: Top, tile: Tile, candidate_BxC: Array, recall: float | None =
 
 
 def best(top: Top, k: int) -> Top:
-    """Return the k best of several, (B, more than k), of which equal ones come by number."""
+    """Return the k best of more items, (B, > k), of which ties are sorted by number."""
     score_BxK, place_BxK = jax.lax.top_k(top.score_BxK, k)
     return Top(score_BxK, jnp.take_along_axis(top.item_BxK, place_BxK, axis=1))
 
 
 def mass_of(tile: Tile, candidate_BxC: Array, top: Top) -> Array:
-    """Return the sum of exp(score - the best score) of a tile's candidates, (B,); NaN is left out.
+    """Return the sum of exp(score - best score) over the candidates of a tile, (B,), without NaN.
 
-    One over such a mass of all tiles is the softmax's probability of the best item.
+    The inverse of the sum over all tiles is the softmax probability of the best item.
     """
     shown_BxC = candidate_BxC & (tile.score_BxC > -jnp.inf)
     exp_BxC = jnp.exp(tile.score_BxC - top.score_BxK[:, :1])
@@ -99,7 +99,7 @@ def mass_of(tile: Tile, candidate_BxC: Array, top: Top) -> Array:
 
 
 def relative(mass_B: Array, top: Top, new: Top) -> Array:
-    """Return a mass that is relative to the best of ``top`` as one relative to that of ``new``."""
+    """Convert a mass relative to the best of ``top`` into one relative to the best of ``new``."""
     return jnp.where(mass_B > 0, mass_B * jnp.exp(top.score_BxK[:, 0] - new.score_BxK[:, 0]), 0)
 
 
@@ -113,15 +113,16 @@ def top_k(
     recall: float | None = None,
     tile: int = TILE,
 ) -> Top:
-    """Return the k items of the largest ``user @ item.T``, and these scores in float32.
+    """Return the k items with the largest ``user @ item.T``, and these scores in float32.
 
-    Pure, to be called under ``jax.jit``; besides its inputs it needs memory for (B, tile) scores.
-    They are (B, k), in falling order of score, equal ones by number; item 0 with score minus
-    infinity where there are fewer than k. Row 0 of the items' vectors is padding, and so are those
-    from ``num_items`` on; ``excluded_BxS`` must not be returned either, int32, padded with 0.
+    The function is pure, and meant to be called under ``jax.jit``; besides its inputs, it needs
+    memory for (B, tile) scores. The results are (B, k), in descending order of score, with ties by
+    number; if there are fewer than k items, the rest has score minus infinity and item 0. Row 0 of
+    the items' vectors is padding, as are the rows from ``num_items`` on. The items in
+    ``excluded_BxS``, int32, padded with 0, are not returned either.
 
-    ``recall`` takes a tile's best by ``lax.approx_max_k``, which is to find this share of them;
-    ``None`` is exact. Only TPUs gain time by it; a CPU gives the exact answer anyway.
+    With ``recall``, the best of a tile are found by ``lax.approx_max_k`` with this target; ``None``
+    is exact. Only TPUs gain time by it; on a CPU the result is exact anyway.
     """
     tile = min(tile, item_VxD.shape[0])
 

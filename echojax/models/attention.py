@@ -1,11 +1,11 @@
-"""Self-attention as RecBole builds it, a cache of keys and values, attention in blocks of queries.
+"""Self-attention as in RecBole, a cache of keys and values, and attention in blocks of queries.
 
-RecBole drops attention probabilities too. ``jax.nn.dot_product_attention``, which has fused kernels
-on accelerators, cannot, so only the layers' outputs are dropped here.
+RecBole applies dropout to attention probabilities too. ``jax.nn.dot_product_attention``, which has
+fused kernels on accelerators, cannot do that, so dropout is applied to the layers' outputs only.
 
-XLA has no fused attention for CPUs: (B, heads, L, L) scores go to memory several times, 16 GB of
-them at 128 rows of 4,000. In blocks of queries a row's scores stay in a core's cache, and what lies
-after a causal block is not computed. The gradient computes a row's scores again.
+XLA has no fused attention for CPUs: (B, heads, L, L) scores are written to memory several times, 16
+GB of them at 128 rows of 4,000. In blocks of queries, the scores of a row stay in the cache of a
+core, and keys after a causal block are not computed. The gradient recomputes the scores of a row.
 
 Dimension letters: H heads, K = D / H, Q the queries of a block, S the keys it sees.
 """
@@ -23,11 +23,11 @@ from echojax.errors import UserError
 from echojax.models.layers import Gaps, Keys, dropout, layer_norm, normal
 from echojax.models.positions import at_position, mask
 
-_LEAST_QUERIES = 64  # that a row has before blocks are worth it
-_LEAST_BLOCK = 128  # queries
-_MOST_BLOCKS = 16  # each is a piece of program to compile
+_LEAST_QUERIES = 64  # with more queries in a row, blocks are faster
+_LEAST_BLOCK = 128  # queries in a block
+_MOST_BLOCKS = 16  # per row; each one is compiled
 
-# (score_HxQxS, positions of the queries, what the row brings) -> weights of the values.
+# (score_HxQxS, positions of the queries, the row's data) -> weights of the values.
 Weigh = Callable[[Array, Array, Any], Array]
 
 
@@ -40,7 +40,7 @@ class KeyValueCache(NamedTuple):
     @classmethod
     def empty(cls, shape: tuple[int, int, int, int], dtype: DTypeLike) -> "KeyValueCache":
         """Return a cache with room for L positions."""
-        # Two arrays: one that is changed in place must not be the other as well.
+        # Two arrays, not one twice: both are changed in place.
         return cls(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
 
     @classmethod
@@ -57,11 +57,11 @@ class KeyValueCache(NamedTuple):
 
 
 class TimeBias(nnx.Module):
-    """A learned bias of attention's scores by the time from a key's event to the query's.
+    """A learned bias of attention scores, by the time from the event of a key to that of a query.
 
-    That of HSTU (arXiv 2402.17152, section 3.2, and its authors' code), the same for all heads:
-    128 buckets of the time's logarithm, each 0.301 wide. They start at 0. The query's event is one
-    that was read; HSTU's authors take the time of the item to be predicted.
+    It is that of HSTU (arXiv 2402.17152, section 3.2, and the authors' code), the same for all
+    heads: 128 buckets of the logarithm of the time, each 0.301 wide, with initial values 0. Here
+    the query's time is that of its own event; HSTU's authors use that of the item to be predicted.
     """
 
     def __init__(self) -> None:
@@ -77,13 +77,13 @@ class TimeBias(nnx.Module):
 def elapsed(gaps_BxL: Array, position_BxQ: Array) -> Array:
     """Return the time from every event to those at consecutive positions, (B, Q, L), in units.
 
-    To earlier events it is 0. It is summed up from the times between: a difference of two times
-    would lose a minute between them after a year before both.
+    The time to an earlier event is 0. Times are sums of the gaps between events, because the
+    difference of two large float32 times would be inexact.
     """
     units_BxL = jnp.expm1(gaps_BxL)
     key_L = jnp.arange(gaps_BxL.shape[-1])
     first_Bx1 = position_BxQ[..., :1]
-    # To the first query from each key, and then on to the others.
+    # The time from each key to the first query, and then from that to the other queries.
     after_BxL = jnp.where((key_L > 0) & (key_L <= first_Bx1), units_BxL, 0)
     after_BxL = jnp.roll(after_BxL, -1, axis=-1)
     to_first_BxL = jax.lax.cumsum(after_BxL, axis=after_BxL.ndim - 1, reverse=True)
@@ -99,9 +99,9 @@ def elapsed(gaps_BxL: Array, position_BxQ: Array) -> Array:
 
 
 class CachedAttention(nnx.Module):
-    """Attention of ``heads`` over positions whose keys and values are kept.
+    """Attention of ``heads`` with a cache of keys and values.
 
-    A subclass has ``keys_and_values`` of its inputs, and ``at_newest``.
+    A subclass defines ``keys_and_values`` and ``at_newest``.
     """
 
     heads: int
@@ -113,7 +113,7 @@ class CachedAttention(nnx.Module):
     def readout(
         self, x_BxLxD: Array, lengths_B: Array, *, gaps_BxL: Gaps = None, dropout_keys: Keys = None
     ) -> Array:
-        """Return the output at the last item only, (B, D): it sees all items in either case."""
+        """Return the output at the last item only, (B, D), which attends to all items."""
         last_B = lengths_B - 1
         cache = KeyValueCache.of_all(*self.keys_and_values(x_BxLxD))
         return self.at_newest(cache, at_position(x_BxLxD, last_B), last_B, dropout_keys, gaps_BxL)
@@ -121,9 +121,9 @@ class CachedAttention(nnx.Module):
     def step(
         self, cache: KeyValueCache, x_BxD: Array, position_B: Array, gaps_BxL: Gaps = None
     ) -> tuple[KeyValueCache, Array]:
-        """Take in row b's next position, position[b]; return the cache and its output, (B, D).
+        """Take in the next position of row b, position[b]; return the cache and the output, (B, D).
 
-        Only causal attention gives what ``readout`` would.
+        The output equals that of ``readout`` for causal attention only.
         """
         cache = cache.put(position_B, *self.keys_and_values(x_BxD))
         return cache, self.at_newest(cache, x_BxD, position_B, None, gaps_BxL)
@@ -141,8 +141,8 @@ class CachedAttention(nnx.Module):
 class SelfAttention(CachedAttention):
     """``LayerNorm(dropout(out(softmax(q k^T / sqrt(D / heads)) v)) + x)``.
 
-    With ``causal`` a position sees none after it; only then may a ``TimeBias`` be added to the
-    scores (``time_gaps``).
+    With ``causal``, a position does not attend to later ones. Only then, a ``TimeBias`` can be
+    added to the scores (``time_gaps``).
     """
 
     def __init__(
@@ -173,7 +173,7 @@ class SelfAttention(CachedAttention):
         read_BxLxD = self.read(x_BxLxD)
         linear = (self.query, self.key, self.value)
         q, k, v = (self.by_head(one(read_BxLxD)) for one in linear)
-        # ``jax.nn.dot_product_attention`` has its softmax in float32 whatever the inputs.
+        # The softmax of ``jax.nn.dot_product_attention`` is in float32, also for float64 inputs.
         if blocks_are_better(x_BxLxD.shape[1]) or x_BxLxD.dtype == jnp.float64:
             y_BxLxHxK = blocked_attention(
                 q, k, v, lengths_B, causal=self.causal, gaps_BxL=gaps_BxL, time_bias=self.time_bias
@@ -198,7 +198,8 @@ class SelfAttention(CachedAttention):
     ) -> Array:
         """Return the output at the newest position, whose input is x.
 
-        On a CPU it is a twentieth of what ``jax.nn.dot_product_attention`` takes for one query.
+        On a CPU, it takes a twentieth of the time of ``jax.nn.dot_product_attention`` with one
+        query.
         """
         q_BxHxK = self.by_head(self.query(self.read(x_BxD)))
         score_BxHxL = jnp.einsum(
@@ -223,22 +224,22 @@ class SelfAttention(CachedAttention):
         return self.joined(dropout(self.out(y.reshape(x.shape)), self.dropout, keys), x)
 
     def read(self, x: Array) -> Array:
-        """Return what queries, keys and values are computed from."""
+        """Return the input of the linear maps to queries, keys and values."""
         return x
 
     def joined(self, y: Array, x: Array) -> Array:
-        """Return the layer's output from what attention found and the layer's input."""
+        """Return the layer's output from the output of attention and the layer's input."""
         return self.norm(y + x)
 
 
 def check_heads(heads: int, d_model: int) -> None:
-    """Raise ``UserError`` where ``heads`` does not divide ``d_model``."""
+    """Raise ``UserError`` if ``heads`` does not divide ``d_model``."""
     if d_model % heads:
         raise UserError(f"--heads {heads} does not divide --d-model {d_model}; change one of them")
 
 
 def blocks_are_better(queries: int) -> bool:
-    """Return whether blocks are faster here, by the number of queries."""
+    """Return whether blocks are faster for this number of queries, on this platform."""
     return queries > _LEAST_QUERIES and jax.default_backend() == "cpu"
 
 
@@ -254,8 +255,8 @@ def blocked_attention(
 ) -> Array:
     """Return ``softmax(q k^T / sqrt(K) + bias) v`` at every position, (B, L, H, K).
 
-    Keys at and past ``lengths``, at least 1, are not seen; with ``causal`` none after a query.
-    There is a bias where there are gaps.
+    Queries do not attend to keys from ``lengths`` (at least 1) on, nor, with ``causal``, to keys
+    after them. With gaps, the bias is that of ``time_bias``.
     """
 
     def weigh(score_HxQxS: Array, position_Q: Array, row: Any) -> Array:
@@ -283,11 +284,11 @@ def attend_in_blocks(
     *,
     causal: bool,
 ) -> Array:
-    """Return ``weigh(q k^T) v`` at every position, (B, H, L, K); queries are scaled.
+    """Return ``weigh(q k^T) v`` at every position, (B, H, L, K); queries must be scaled.
 
-    ``weigh`` gives the weights of a block, from scores that are float32 (float64 where the queries
-    are) and a row of ``of_rows``, arrays by row. With ``causal`` blocks of keys after the queries
-    are left out.
+    ``weigh`` returns the weights of a block from its scores, which are float32 (float64 if the
+    queries are), and from the row of ``of_rows``, a tree of arrays (B, ...). With ``causal``,
+    blocks of keys after the queries are skipped.
     """
 
     @jax.checkpoint

@@ -1,4 +1,4 @@
-"""BERT4Rec (arXiv 1904.06690): hidden items told from what stands on both sides."""
+"""BERT4Rec (arXiv 1904.06690): hidden items predicted from the items on both sides."""
 
 import jax.numpy as jnp
 from flax import nnx
@@ -11,11 +11,11 @@ from echojax.models.transformer import Transformer, TransformerModel
 class BERT4Rec(TransformerModel):
     """Embedding -> positions -> [self-attention -> feed-forward] x layers -> output head.
 
-    Scores are ``LayerNorm(gelu(dense(x))) . item + bias`` (section 3.5, equation 7). The bias is
-    carried by one more column, so that the vectors of histories and items have D + 1 numbers. What
-    stands in a hidden item's place is a vector of its own and not an item. Attention probabilities
-    are not dropped; see ``echojax.models.attention``. An epoch shows each stretch of a history once
-    (``echojax.training.objectives``), where RecBole's shows every prefix of it.
+    Scores are ``LayerNorm(gelu(dense(x))) . item + bias`` (section 3.5, equation 7). The bias is in
+    an additional column, so that the vectors of histories and items have D + 1 numbers. A hidden
+    item is replaced by a vector of its own, which belongs to no item. Attention probabilities are
+    not dropped; see ``echojax.models.attention``. An epoch shows each window of a history once
+    (``echojax.training.objectives``); RecBole's shows every prefix.
     """
 
     objectives = ("cloze", "prefixes")
@@ -50,9 +50,9 @@ class BERT4Rec(TransformerModel):
         self.item_bias_V = nnx.Param(jnp.zeros(num_items), per_item=True, keep_float32=True)
 
     def arranged(self, item_ids_BxL: Array, lengths_B: Array) -> tuple[Array, Array]:
-        """Return the histories with a place after their last item, and lengths that count it.
+        """Return the histories with a place for the hidden item at the end, and their lengths.
 
-        Where a history fills the window its oldest item makes room for the hidden one.
+        If a history fills the window, its oldest item is dropped.
         """
         items_BxL = jnp.pad(item_ids_BxL, ((0, 0), (0, 1)))
         if items_BxL.shape[1] <= self.max_len:
@@ -64,7 +64,7 @@ class BERT4Rec(TransformerModel):
     def read_out(
         self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None, **times: Array
     ) -> Array:
-        """Return what is known of a hidden item after the history, (B, D + 1)."""
+        """Return the vector of a hidden item after the history, (B, D + 1)."""
         last_BxL = jnp.arange(x_BxLxD.shape[1]) == lengths_B[:, None] - 1
         x_BxLxD = self._hide(x_BxLxD, last_BxL)
         return super().read_out(x_BxLxD, lengths_B, dropout_keys=dropout_keys, **times)
@@ -72,9 +72,9 @@ class BERT4Rec(TransformerModel):
     def read_hidden(
         self, x_BxLxD: Array, lengths_B: Array, hidden_BxL: Array, *, dropout_keys: Keys = None
     ) -> Array:
-        """Return what is known of each position when some items are hidden, (B, L, D + 1).
+        """Return one vector per position, (B, L, D + 1), while some items are hidden.
 
-        These, booleans in ``hidden_BxL``, no vector may tell; lengths count them.
+        ``hidden_BxL`` are booleans: the vectors do not depend on these items. Lengths count them.
         """
         x_BxLxD = self._hide(x_BxLxD, hidden_BxL)
         return self.read_all(x_BxLxD, lengths_B, dropout_keys=dropout_keys)
@@ -84,7 +84,7 @@ class BERT4Rec(TransformerModel):
         return jnp.hstack([super().output_embeddings(item_VxD), self.item_bias_V[...][:, None]])
 
     def head(self, x: Array) -> Array:
-        """Return the output head's vector and a one that meets the items' biases."""
+        """Return the vectors of the output head, with a 1 appended for the items' biases."""
         y = self.norm(nnx.gelu(self.dense(x), approximate=False))
         return jnp.concatenate([y, jnp.ones_like(y[..., :1])], axis=-1)
 

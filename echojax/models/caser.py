@@ -15,9 +15,9 @@ _VERTICAL = 4  # filters
 class Caser(CausalModel):
     """Horizontal filters of every height with their maxima, vertical filters, one dense layer.
 
-    After each position the newest ``window`` items are a (window, D) image; where there are
-    fewer, zeros stand before them. The paper adds a vector of the user; here a model is asked with
-    a history only, so that it serves users it has never seen.
+    At each position, the newest ``window`` items are a (window, D) image, with zeros before the
+    first item. The paper adds a vector of the user; here the history is the only input, so that
+    the model can serve users that are not in the training data.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Caser(CausalModel):
         """Return a vector for each run of ``window`` rows, (B, T - window + 1, D)."""
         positions = image_BxTxD.shape[1] - self.window + 1
         found = []
-        # A filter's answer is the same in all images that hold its rows: computed once.
+        # The output of a filter is the same in all images with its rows, and computed once.
         for height, linear in enumerate(self.heights, start=1):
             answers = nnx.relu(linear(_runs(image_BxTxD, height)))
             most = [answers[:, i : i + positions] for i in range(self.window - height + 1)]
@@ -84,7 +84,7 @@ class Caser(CausalModel):
 
 
 def _convolution(inputs: int, filters: int, rngs: nnx.Rngs) -> nnx.Linear:
-    """Return filters that start as PyTorch's convolutions do; N(0, 0.02) leaves many silent."""
+    """Return filters with PyTorch's initial values; with N(0, 0.02), many filters would be dead."""
     init = uniform_within(inputs**-0.5)
     return nnx.Linear(inputs, filters, kernel_init=init, bias_init=init, rngs=rngs)
 

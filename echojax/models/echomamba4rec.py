@@ -26,33 +26,33 @@ from echojax.models.positions import TimeSharded, at_position, mask, pad_to, wit
 
 @dataclass(frozen=True)
 class Corrections:
-    """What is done differently from the authors' code; with all off it is their exact function."""
+    """Differences from the authors' code; without any, the model is exactly their function."""
 
-    mask_padding: bool = True  # padding is zeroed before the filter and after it
+    mask_padding: bool = True  # padding is set to zero before and after the filter
     reverse_from_last: bool = True  # the backward scan starts at the last item, not at the padding
-    join_both_ends: bool = True  # read forward at the last item and backward at the first
-    time_step_init: bool = True  # time steps start at 0.001..0.1, not all at 0.69
-    plain_depth: bool = True  # k layers hold k Mambas a direction, not k * k
+    join_both_ends: bool = True  # the backward Mamba is read at the first item, not at the last
+    time_step_init: bool = True  # initial time steps are in 0.001..0.1, not all 0.69
+    plain_depth: bool = True  # k layers have k Mambas in each direction, not k * k
     causal_filter: bool = False  # no position of the filter reads a later one
 
 
 @dataclass(frozen=True)
 class Components:
-    """Which parts of a layer there are, for ablations."""
+    """The parts that a layer has, for ablations."""
 
     filter: bool = True  # the FFT filter
-    backward: bool = True  # the Mamba that reads from the end to the start
+    backward: bool = True  # the Mamba that runs from the last item to the first
     glu: bool = True  # the gated linear unit
 
 
-# Of the forward Mamba and of the backward one, where there is one.
+# The states of the forward Mamba and of the backward one, if there is one.
 StepState = tuple[MambaState, ReverseScanState | None]
-# Of a causal filter and of each bidirectional Mamba.
+# The states of the filter and of each bidirectional Mamba.
 LayerState = tuple[Any, list[StepState]]
 
 
 class Identity(nnx.Module):
-    """Stands where a component is left out."""
+    """Replaces a component that is left out."""
 
     def __call__(self, x: Array, *, dropout_keys: Keys = None) -> Array:
         """Return ``x``."""
@@ -67,9 +67,9 @@ class Identity(nnx.Module):
 
 
 class BidirectionalMamba(TimeSharded):
-    """``LN(mamba_f(x) + x) + LN(mamba_b(x) + x)``, the second from the end to the start.
+    """``LN(mamba_f(x) + x) + LN(mamba_b(x) + x)``, the second Mamba from the end to the start.
 
-    Without a backward Mamba only the first term is there.
+    Without a backward Mamba there is only the first term.
     """
 
     def __init__(
@@ -100,11 +100,12 @@ class BidirectionalMamba(TimeSharded):
     def readout(
         self, x_BxLxD: Array, lengths_B: Array, *, gaps_BxL: Gaps = None, dropout_keys: Keys = None
     ) -> Array:
-        """Return one vector a history, (B, D).
+        """Return one vector per history, (B, D).
 
-        Forward is read at the last item; backward there too, as the authors do, or at the first
-        item (``join_both_ends``), where it has read the whole history as well. Both are added to
-        the last item: the oldest one says little about the next.
+        The forward Mamba is read at the last item. The backward Mamba is also read there, as in the
+        authors' code, or at the first item (``join_both_ends``), where it has read the whole
+        history. Both outputs are added to the vector of the last item, because the first item says
+        little about the next one.
         """
         last_B = lengths_B - 1
         back_B = jnp.zeros_like(last_B) if self.corrections.join_both_ends else last_B
@@ -132,14 +133,14 @@ class BidirectionalMamba(TimeSharded):
         return self._sum(self.forward(x_BxLxD, gaps_BxL=gaps_BxL), back, x_BxLxD, dropout_keys)
 
     def start(self, batch: int, dtype: DTypeLike) -> StepState:
-        """Return both directions' states before the first event."""
+        """Return the states of both directions before the first event."""
         back = self.backward and self.backward.start_reverse(batch, dtype)
         return self.forward.start(batch, dtype), back
 
     def step(
         self, state: StepState, x_BxD: Array, gap_B: Array | None = None
     ) -> tuple[StepState, Array]:
-        """Take in one more item; return the states and what ``readout`` gives after it, (B, D)."""
+        """Take in one more item; return the states and the ``readout`` after it, (B, D)."""
         ahead_state, ahead_BxD = self.forward.step(state[0], x_BxD, gap_B)
         back_state = state[1]
 
@@ -153,7 +154,7 @@ class BidirectionalMamba(TimeSharded):
         return (ahead_state, back_state), y_BxD
 
     def _sum(self, ahead: Array, back: Callable[[Mamba], Array], x: Array, keys: Keys) -> Array:
-        """Add the input to both directions' outputs, normalise each and sum them up."""
+        """Add the input to the output of each direction, normalise both, and return their sum."""
         key_ahead, key_back = split_keys(keys, 2)
         y = self.norm_forward(dropout(ahead, self.dropout, key_ahead, self.time_axis) + x)
         if self.backward is None or self.norm_backward is None:
@@ -205,7 +206,7 @@ class BidirectionalLayer(TimeSharded):
     def step(
         self, state: LayerState, x_BxD: Array, position_B: Array | None, gaps_BxL: Gaps = None
     ) -> tuple[LayerState, Array]:
-        """Take in one more item; return the states and what ``readout`` gives after it, (B, D)."""
+        """Take in one more item; return the states and the ``readout`` after it, (B, D)."""
         ring, x_BxD = self.filter.step(state[0], x_BxD)
         gap_B, after = None if gaps_BxL is None else gaps_BxL[:, 0], []
         for mamba, before in zip(self.mambas, state[1], strict=True):
@@ -229,7 +230,7 @@ class BidirectionalLayer(TimeSharded):
         return self.glu(x, dropout_keys=glu_key)
 
     def filtered(self, x_BxLxD: Array, lengths_B: Array, key: Keys = None) -> Array:
-        """Return what the first Mamba reads, (B, L, D)."""
+        """Return the input of the first Mamba, (B, L, D)."""
         if not self.mask_padding:
             return self.filter(x_BxLxD, dropout_keys=key)
         length = x_BxLxD.shape[1]
@@ -243,7 +244,7 @@ VARIANTS = {
     "causal": Corrections(causal_filter=True),
     "official": Corrections(*[False] * 6),
 }
-# A variant where models are told by one name: in recipes and measurements.
+# Variants by names of models, as in recipes and measurements.
 VARIANT_OF_NAME = {f"echomamba4rec-{variant}": variant for variant in VARIANTS}
 ALL_COMPONENTS = Components()
 
@@ -251,7 +252,8 @@ ALL_COMPONENTS = Components()
 class EchoMamba4Rec(LayeredModel, CausalModel):
     """Embedding -> [FFT filter -> bidirectional Mamba -> GLU] x layers -> one vector.
 
-    Dropout is everywhere; ``corrections.plain_depth`` says how many Mambas each layer holds.
+    Dropout is applied in all of them. ``corrections.plain_depth`` decides how many Mambas each
+    layer has.
     """
 
     objectives = ("prefixes", "all-positions")
@@ -314,7 +316,7 @@ class EchoMamba4Rec(LayeredModel, CausalModel):
         self.layers = nnx.List([layer() for _ in range(layers)])
 
     def arranged(self, item_ids_BxL: Array, lengths_B: Array) -> tuple[Array, Array]:
-        """Return windows of all ``max_len`` positions if padding is read."""
+        """Return histories padded to ``max_len`` if the model reads padding."""
         return pad_to(item_ids_BxL, self.max_len) if self.reads_padding else item_ids_BxL, lengths_B
 
     def embed(self, x: Array, keys: Keys, position_B: Array | None = None) -> Array:
@@ -335,7 +337,7 @@ class EchoMamba4Rec(LayeredModel, CausalModel):
 
 
 def check_time_gaps(corrections: Corrections, components: Components, d_conv: int) -> None:
-    """Raise ``UserError`` where the model cannot read the times between events."""
+    """Raise ``UserError`` if the model cannot read the times between events."""
     if not (corrections.mask_padding and corrections.reverse_from_last):
         raise UserError(
             "--time-gaps is for an EchoMamba4Rec that reads no padding, which has no times; use "
@@ -349,9 +351,10 @@ def check_time_gaps(corrections: Corrections, components: Components, d_conv: in
 
 
 def not_causal(corrections: Corrections, components: Components, layers: int) -> str | None:
-    """Return why one more event changes more than the newest position; ``None`` where it does not.
+    """Return why a new event changes the vectors of earlier positions; ``None`` if it does not.
 
-    Otherwise ``encode_all`` reads every prefix in one pass, and ``step`` one event at a time.
+    With ``None``, ``encode_all`` encodes all prefixes in one pass, and ``step`` takes one event at
+    a time.
     """
     if components.filter and not corrections.causal_filter:
         return "its filter changes every position with every event"

@@ -45,7 +45,7 @@ class FilterLayer(nnx.Module):
 
 
 def _masked(x_BxLxD: Array, lengths_B: Array) -> Array:
-    """Zero what stands before a history."""
+    """Set the positions before a history to zero."""
     length = x_BxLxD.shape[1]
     item_BxL = jnp.arange(length) >= length - lengths_B[:, None]
     return jnp.where(item_BxL[..., None], x_BxLxD, 0)
@@ -54,11 +54,11 @@ def _masked(x_BxLxD: Array, lengths_B: Array) -> Array:
 class FMLPRec(LayeredModel):
     """Embedding -> positions -> [filter -> feed-forward] x layers -> the vector at the last item.
 
-    As in the paper histories end at the window's end (they are rolled there), so that a filter's
-    taps and the positions count from the last item. What stands before a history is zero in front
-    of each filter; in the authors' code it is a vector made only of the position, which would
-    tell the filter nothing but the history's length. Of the last layer only the last position is
-    computed.
+    As in the paper, histories end at the end of the window (they are rolled), so that the taps of a
+    filter and the positions count from the last item. Positions before a history are zero in the
+    input of each filter; in the authors' code they are vectors of the position alone, from which
+    the filter could learn only the length of the history. The last layer is computed at the last
+    position only.
     """
 
     not_causal = "its filters change every position with every event"

@@ -40,8 +40,8 @@ class GRU(nnx.Module):
     def __call__(self, x_BxLxD: Array) -> Array:
         """Return the state after each position, (B, L, H)."""
         batch, length, inputs = x_BxLxD.shape
-        # Written as one product of contiguous rows: otherwise XLA keeps rows of the batch together
-        # and every step of the loop gathers its position from all of them.
+        # This is one product with time as the first axis; otherwise XLA would keep the rows of the
+        # batch together, and every step of the loop would gather its position from all of them.
         x_MxD = jnp.swapaxes(x_BxLxD, 0, 1).reshape(length * batch, inputs)
         kernel_Dx3H = self.x_kernel_Dx3H[...]
         x_LxBx3H = (x_MxD @ kernel_Dx3H).reshape(length, batch, kernel_Dx3H.shape[1])
@@ -55,12 +55,12 @@ class GRU(nnx.Module):
 
 @jax.custom_vjp
 def recurrence(x_LxBx3H: Array, kernel_Hx3H: Array, bias_3H: Array) -> Array:
-    """Return the states, (L, B, H), from what the inputs add to the gates."""
+    """Return the states, (L, B, H), from the inputs' contributions to the gates."""
     return _forward(x_LxBx3H, kernel_Hx3H, bias_3H)[0]
 
 
 def _cell(h_BxH: Array, x_Bx3H: Array, kernel_Hx3H: Array, bias_3H: Array) -> tuple:
-    """Return the next state and what its gradient needs."""
+    """Return the next state, and the values that the gradient needs."""
     size = kernel_Hx3H.shape[0]
     g_Bx3H = h_BxH @ kernel_Hx3H + bias_3H
     rz_Bx2H = nnx.sigmoid(x_Bx3H[:, : 2 * size] + g_Bx3H[:, : 2 * size])
@@ -99,7 +99,7 @@ def _recurrence_bwd(kept: tuple, dy_LxBxH: Array) -> tuple[Array, Array, Array]:
 
     inputs = (dy_LxBxH, before_LxBxH, *gates)
     _, (dg_LxBx3H, dn_LxBxH) = jax.lax.scan(step, jnp.zeros_like(dy_LxBxH[0]), inputs, reverse=True)
-    # One product over all positions, where a loop would add up an outer product a position.
+    # One product over all positions, instead of one outer product per position.
     dkernel_Hx3H = jnp.einsum("lbh,lbg->hg", before_LxBxH, dg_LxBx3H)
     size = h.shape[-1]
     dx_LxBx3H = jnp.concatenate([dg_LxBx3H[..., : 2 * size], dn_LxBxH], axis=-1)

@@ -1,6 +1,6 @@
-"""GRU4Rec (arXiv 1511.06939), in the form that others compare with (RecBole's).
+"""GRU4Rec (arXiv 1511.06939), in the form of RecBole, which others compare with.
 
-Unlike RecBole's, the recurrent layers have biases and the last map starts with Xavier's values.
+Unlike in RecBole, the recurrent layers have biases, and the last map has Xavier's initial values.
 """
 
 import jax.numpy as jnp
@@ -42,7 +42,7 @@ class GRU4Rec(CausalModel):
         return self.dense(self._states(x_BxLxD, dropout_keys))
 
     def read_out(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
-        """Return the vector at the last item, (B, D); the dense map is computed of no other."""
+        """Return the vector at the last item, (B, D); the dense map is computed there only."""
         states_BxLxH = self._states(x_BxLxD, dropout_keys)
         return self.dense(at_position(states_BxLxH, lengths_B - 1))
 

@@ -1,6 +1,6 @@
-"""Non-learned baselines: fitted in one pass over the training part, what all others must beat.
+"""Non-learned baselines, which are fitted in one pass over the training part.
 
-They score like the others, in NumPy: ``scores(item_ids_BxL, lengths_B) -> (B, V)``.
+They score like learned models, in NumPy: ``scores(item_ids_BxL, lengths_B) -> (B, V)``.
 """
 
 import copy
@@ -13,11 +13,11 @@ from echojax.data import Examples
 from echojax.models.base import check_histories
 
 _NEIGHBOURS = 100
-_SIMILARITIES = 2**24  # computed at once
+_SIMILARITIES = 2**24  # how many similarities are computed at once
 
 
 class HeuristicModel(ABC):
-    """Fitted by one pass over the training part; every instance is ready to score V items."""
+    """A baseline that its constructor fits in one pass over the training part."""
 
     def __init__(self, train: Examples, num_items: int):
         self.num_items = num_items
@@ -25,8 +25,8 @@ class HeuristicModel(ABC):
     def scores(self, item_ids_BxL: np.ndarray, lengths_B: np.ndarray) -> np.ndarray:
         """Return the scores of every item as the next one, float64 (B, V).
 
-        Histories have the oldest item first and are right padded with 0; lengths are at least 1.
-        Numbers that mean nothing are a ``ValueError``.
+        Histories are right padded with 0, with the oldest item first; lengths are at least 1.
+        Invalid item numbers or lengths are a ``ValueError``.
         """
         check_histories(item_ids_BxL, lengths_B, self.num_items)
         return self._scores(item_ids_BxL, lengths_B)
@@ -37,13 +37,13 @@ class HeuristicModel(ABC):
 
 
 def training_counts(train: Examples, num_items: int) -> np.ndarray:
-    """Return each item's interactions in the training part, (V,) int64."""
+    """Return the number of interactions of each item in the training part, (V,) int64."""
     return np.bincount(train.items_T[training_positions(train)], minlength=num_items)
 
 
 def training_positions(train: Examples) -> np.ndarray:
-    """Return the places in ``items_T`` that belong to training, in order."""
-    # All training targets, and the first item of each user, which is no one's target.
+    """Return the positions in ``items_T`` that belong to training, in order."""
+    # All training targets, and the first item of each user, which is not a target.
     is_training_T = np.zeros(train.items_T.size, bool)
     is_training_T[train.start_M] = is_training_T[train.target_M] = True
     return np.flatnonzero(is_training_T)
@@ -89,8 +89,8 @@ class ItemKNN(HeuristicModel):
     """Scores items by their similarity to those of the history.
 
     Similarity is the cosine between the items' columns of the binary user-item matrix of the
-    training part; each item keeps its 100 nearest. A history's item counts 1 / (1 + age), age 0
-    being the newest: that makes a model of sets one of sequences.
+    training part; each item keeps its 100 nearest neighbours. An item of the history has the weight
+    1 / (1 + age), with age 0 for the newest, so that the order of the history matters.
     """
 
     def __init__(self, train: Examples, num_items: int):
@@ -138,7 +138,7 @@ class LaggedCount(HeuristicModel):
         self._damp()
 
     def damped(self, damping: float) -> "LaggedCount":
-        """Return the model with another a; what was counted is shared."""
+        """Return the model with another a; it shares the counts."""
         model = copy.copy(self)
         model.damping = damping
         model._damp()
@@ -168,7 +168,7 @@ def _fading(
 
 
 def _nearest(similarity_RxV: np.ndarray, first: int) -> sparse.csr_matrix:
-    """Keep each row's largest similarities to other items."""
+    """Return the largest similarities of each row to other items."""
     rows = np.arange(len(similarity_RxV))
     similarity_RxV[rows, first + rows] = 0
     if similarity_RxV.shape[1] > _NEIGHBOURS:

@@ -24,11 +24,11 @@ _TEMPERATURE = 0.05  # of the cosine scores, in all of the authors' configuratio
 class HSTULayer(CachedAttention):
     """``f2(dropout(LN(A V) * U)) + x`` with ``U, V, Q, K = silu(f1(LN(x)))`` (equations 1 to 3).
 
-    ``A = silu(Q K^T + bias) / max_len`` for the items read so far and 0 for later ones; the bias is
-    that of the distance between two positions, the same for all heads, with ``time_gaps`` plus that
-    of the time between them (``TimeBias``). As in their code both layer normalisations are without
-    scale and bias, and A is divided by the window's length whatever the history's. ``d_model`` is
-    the size of U, V, Q and K together over all heads.
+    ``A = silu(Q K^T + bias) / max_len`` for earlier items and 0 for later ones. The bias depends on
+    the distance between two positions and is the same for all heads; with ``time_gaps``, a bias of
+    the time between them is added (``TimeBias``). As in the authors' code, both layer
+    normalisations have no scale and no bias, and A is divided by the length of the window, not of
+    the history. ``d_model`` is the size of each of U, V, Q and K, over all heads.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class HSTULayer(CachedAttention):
             use_bias=False,
             rngs=rngs,
         )
-        # f1 in two halves: a read-out needs U and Q at one position, V and K at all.
+        # f1 is in two halves: a read-out needs U and Q at one position, but V and K at all.
         f1: dict[str, Any] = {"use_bias": False, "kernel_init": normal, "rngs": rngs}
         self.f1_uq = nnx.Linear(d_model, 2 * d_model, **f1)
         self.f1_vk = nnx.Linear(d_model, 2 * d_model, **f1)
@@ -154,6 +154,6 @@ class HSTU(LayeredModel, CausalModel):
 
 
 def _on_sphere(x: Array) -> Array:
-    """Scale vectors along the last axis to length 1 (shorter ones than 1e-6 less)."""
+    """Scale vectors along the last axis to length 1; below a length of 1e-6, by a constant."""
     x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), 1e-12))

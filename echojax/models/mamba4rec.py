@@ -13,7 +13,7 @@ from echojax.models.positions import TimeSharded, at_position
 
 
 class CausalLayer(TimeSharded):
-    """Mamba and a feed-forward network; ``residual`` joins Mamba's input to its output."""
+    """Mamba and a feed-forward network; with ``residual``, Mamba's input is added to its output."""
 
     def __init__(
         self, mamba: Mamba, *, d_model: int, dropout: float, residual: bool, rngs: nnx.Rngs

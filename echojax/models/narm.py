@@ -22,8 +22,8 @@ class NARM(CausalModel):
     ``sum_j v' sigmoid(A_1 h_t + A_2 h_j) h_j`` over the states read so far (equations 5 to 8), and
     an item's score ``item' B [local, global]`` (equation 9).
 
-    Dropout of ``dropout`` is before the decoding, and of half of it after the embedding, as in the
-    paper (.5 and .25).
+    The rate of dropout is ``dropout`` before the decoding, and half of that after the embedding, as
+    in the paper (.5 and .25).
     """
 
     windowed = True
@@ -54,7 +54,7 @@ class NARM(CausalModel):
         h_BxLxH = self._states(x_BxLxD, keys[0])
         keys_BxLxH = self.a_2(h_BxLxH)
 
-        # One position after the other: energies of all pairs would be (B, L, L, H).
+        # Position by position, because the energies of all pairs would be (B, L, L, H).
         @jax.checkpoint
         def local_at(query: tuple[Array, Array]) -> Array:
             return self._local(h_BxLxH, keys_BxLxH, *query)
@@ -64,7 +64,7 @@ class NARM(CausalModel):
         return self._decode(local_BxLxH, h_BxLxH, keys[1])
 
     def read_out(self, x_BxLxD: Array, lengths_B: Array, *, dropout_keys: Keys = None) -> Array:
-        """Return one vector a history, (B, D); attention is computed at its end only."""
+        """Return one vector per history, (B, D); attention is computed at its end only."""
         keys = split_keys(dropout_keys, 2)
         last_B = lengths_B - 1
         h_BxLxH = self._states(x_BxLxD, keys[0])
@@ -81,7 +81,7 @@ class NARM(CausalModel):
     def step(
         self, kept: tuple[Array, Array], item_B: Array, position_B: Array
     ) -> tuple[tuple[Array, Array], Array]:
-        """Take in an item at row b's next position; return the vector after it, (B, D)."""
+        """Take in an item at position[b] of row b; return the state and the vector, (B, D)."""
         h_BxLxH, keys_BxLxH = kept
         row_B, first_Bx1 = jnp.arange(len(item_B)), position_B[:, None] == 0
         before_BxH = jnp.where(first_Bx1, 0, h_BxLxH[row_B, position_B - 1])

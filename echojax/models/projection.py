@@ -1,9 +1,9 @@
-"""The item table as a learned linear map of given vectors, beside the id embedding or without it.
+"""The item table as a learned linear map of given vectors, added to the id embedding or alone.
 
-Models know nothing of it. Training differentiates a model whose table is ``folded``, and what is
-evaluated, served and exported is a model with that table, which has a row for every item that has a
-vector. Only items of training have rows of parameters: what training never saw is scored by its
-vector alone, and no initial value or gradient can reach it.
+Models do not depend on it. Training differentiates a model whose table is ``folded``; that table,
+with a row for every item that has a vector, is also in the model that is evaluated, served and
+exported. Only items that occur in training have rows of parameters; other items are scored by their
+vectors alone, independently of initial values and gradients.
 
 V is the number of items with padding, F the length of a vector, D the model's size.
 """
@@ -22,28 +22,28 @@ from echojax.models.layers import normal
 from echojax.parameters import is_per_item
 
 _TABLE, PROJECTION = "item_embedding", "item_projection"
-_NO_STEP = 2**32 - 2  # steps fold their number into the same key; none comes this far
+_NO_STEP = 2**32 - 2  # steps fold their number into the same key, and stay below this one
 
 
 class Projection(NamedTuple):
-    """How a model's parameters have the projection among them."""
+    """The projection of a model's item table."""
 
     vector_size: int  # F
-    replace: bool = False  # it takes the place of the id embedding
+    replace: bool = False  # whether it replaces the id embedding
 
 
 def projection_of(config: Config, vectors: ItemVectors | None) -> Projection | None:
-    """Return the projection of a configuration and the items' vectors; none without them."""
+    """Return the projection of a configuration; ``None`` without item vectors."""
     if vectors is None:
         return None
     return Projection(vectors.vectors_NxF.shape[1], config.item_vectors_use == "replace")
 
 
 def with_projection(params: nnx.State, projection: Projection, seed: int) -> nnx.State:
-    """Return the parameters that are trained, from a model's own.
+    """Return the trained parameters: those of a model, with the projection added.
 
-    They have ``item_projection``, float32 (F, D), drawn from ``seed``; where it replaces the id
-    embedding, they lack ``item_embedding``.
+    ``item_projection``, float32 (F, D), is drawn from ``seed``. If it replaces the id embedding,
+    ``item_embedding`` is removed.
     """
     trained = dict(params)
     table: nnx.Variable = trained.pop(_TABLE) if projection.replace else trained[_TABLE]
@@ -53,21 +53,21 @@ def with_projection(params: nnx.State, projection: Projection, seed: int) -> nnx
 
 
 def as_params(vectors_VxF: Array | np.ndarray) -> nnx.State:
-    """Return vectors as what devices share as they share the item table."""
+    """Return vectors as a state that is sharded over devices like the item table."""
     return nnx.State({"item_vectors": nnx.Param(vectors_VxF, per_item=True)})
 
 
 def complete(params: nnx.State, vectors: ItemVectors | None) -> nnx.State:
-    """Return parameters of a model that has a row for every item, from those that are trained."""
+    """Return the parameters of a model with a row for every item, from the trained ones."""
     return params if vectors is None else folded(params, as_params(vectors.vectors_VxF))
 
 
 def folded(params: nnx.State, vectors: nnx.State) -> nnx.State:
-    """Return a model's own parameters from those that are trained, of ``with_projection``.
+    """Return the parameters of a model from the trained ones, those of ``with_projection``.
 
-    The item table is ``vectors @ item_projection``, with the id embedding added where there is one;
-    the vectors, (V, F), are from ``as_params``, or all is a device's part. Items past the last that
-    was trained have no row of any parameter: theirs are 0.
+    The item table is ``vectors @ item_projection``, plus the id embedding if there is one.
+    ``vectors``, (V, F), are from ``as_params``; all arrays may be a device's shards. Items that do
+    not occur in training get rows of 0 in all other parameters.
     """
     plain = dict(params)
     vectors_VxF = vectors["item_vectors"][...]

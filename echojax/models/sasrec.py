@@ -9,11 +9,10 @@ from echojax.models.transformer import Transformer, TransformerModel
 class SASRec(TransformerModel, CausalModel):
     """Embedding -> positions -> [causal self-attention -> feed-forward] x layers.
 
-    It is RecBole's variant, which the published numbers with a full softmax come from: layer
-    normalisation after each residual, GELU, four times as wide inside. (The paper normalises
-    before, with ReLU and as wide inside as out, and trains on one negative a position.) The oldest
-    item shown is at position 0. Attention probabilities are not dropped; see
-    ``echojax.models.attention``.
+    This is RecBole's variant, from which the published numbers with a full softmax come: layer
+    normalisation after each residual, GELU, and 4 D inner channels. (The paper normalises before,
+    with ReLU and D inner channels, and trains with one negative per position.) The oldest item is
+    at position 0. Attention probabilities are not dropped; see ``echojax.models.attention``.
     """
 
     windowed = True

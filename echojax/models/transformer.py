@@ -41,7 +41,7 @@ class TransformerLayer(nnx.Module):
     def step(
         self, cache: KeyValueCache, x_BxD: Array, position_B: Array, gaps_BxL: Gaps = None
     ) -> tuple[KeyValueCache, Array]:
-        """Take in row b's next position, position[b]; see ``SelfAttention.step``."""
+        """Take in the next position of row b, position[b]; see ``SelfAttention.step``."""
         cache, y_BxD = self.attention.step(cache, x_BxD, position_B, gaps_BxL)
         return cache, self.ffn(y_BxD)
 
@@ -49,7 +49,7 @@ class TransformerLayer(nnx.Module):
 class Transformer(nnx.Module):
     """Position embeddings and layers; arguments as for ``SelfAttention``.
 
-    ``dropout`` is everywhere but on attention probabilities.
+    ``dropout`` is applied everywhere except to attention probabilities.
     """
 
     def __init__(self, d_model: int, *, layers: int, max_len: int, rngs: nnx.Rngs, **options: Any):
