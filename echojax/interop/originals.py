@@ -1,4 +1,4 @@
-"""Weights of the original PyTorch models, by their own names and in their own layouts."""
+"""Weights of the original PyTorch models, with their names and layouts."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -12,13 +12,13 @@ from echojax.models.echomamba4rec import VARIANTS, EchoMamba4Rec
 from echojax.models.mamba4rec import Mamba4Rec
 from echojax.parameters import names_of
 
-# How an array of the original becomes ours, by how our name ends; others lie the same.
+# By the end of our name: the number of axes in the original, and the conversion to our layout.
 _LAYOUTS: dict[str, tuple[int, Callable[[np.ndarray], np.ndarray]]] = {
     ".kernel": (2, lambda array: array.T),  # (out, in) -> (in, out)
     ".conv_kernel_KxE": (3, lambda array: array[:, 0].T),  # (channels, 1, taps) -> (taps, channels)
     ".weight_FxDx2": (4, lambda array: array[0]),  # (1, frequencies, channels, 2) without the 1
 }
-# What of our names is called otherwise in the originals, replaced one after the other.
+# Replacements that turn our names into those of the originals, applied one after another.
 _RENAMED = (
     (r"^layers\.", "mamba_layers."),
     (r"mambas\.(\d+)\.(forward|backward)\.", r"mamba_\2s.\1."),
@@ -33,8 +33,8 @@ _RENAMED = (
     (r"(kernel|scale)$", "weight"),
     (r"^item_embedding$", "item_embedding.weight"),
 )
-_NEVER_USED = "multi_query_transformer_block."  # built by the authors' layer, never called
-# What torch.compile puts into names, and DataParallel before them.
+_NEVER_USED = "multi_query_transformer_block."  # built by the authors' layer, but never called
+# Prefixes that DataParallel and torch.compile add to names.
 _WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.)+|(?<=\.)_orig_mod\.")
 
 
@@ -44,9 +44,9 @@ def from_pytorch(
     """Build a model that computes the same function as the original with these weights.
 
     Args:
-        state_dict: the original's ``state_dict()`` as NumPy arrays, by the original names, also
-            where ``DataParallel`` or ``torch.compile`` wrapped it (``module.``, ``_orig_mod.``).
-            Sizes are read off the arrays. Their dtype is kept (float64 where x64 is enabled).
+        state_dict: The original's ``state_dict()`` as NumPy arrays, by the original names, with or
+            without prefixes of ``DataParallel`` or ``torch.compile`` (``module.``, ``_orig_mod.``).
+            Sizes are inferred from the arrays, and their dtypes are kept (float64 needs x64).
         model: ``"echomamba4rec"`` (the authors' function, ``variant="official"``) or
             ``"mamba4rec"``.
         max_len: the original's ``MAX_ITEM_LIST_LENGTH``.
@@ -55,7 +55,7 @@ def from_pytorch(
         The model; ``encode`` and ``scores`` run without dropout.
 
     Raises:
-        ValueError: an array is missing, unknown or of the wrong shape (named), or the model is.
+        ValueError: An array is missing, unknown or of the wrong shape, or the model is unknown.
     """
     if model not in ("echomamba4rec", "mamba4rec"):
         raise ValueError(f"unknown model {model!r}; known: echomamba4rec, mamba4rec")
@@ -84,7 +84,7 @@ def from_pytorch(
 
 
 def named_as_original(state: nnx.State) -> Iterator[tuple[str, str, nnx.Variable]]:
-    """Yield each parameter's name here, in the original, and the parameter."""
+    """Yield the name of each parameter here, its name in the original, and the parameter."""
     for ours, param in names_of(state).items():
         theirs = ours
         for pattern, name in _RENAMED:
@@ -93,9 +93,9 @@ def named_as_original(state: nnx.State) -> Iterator[tuple[str, str, nnx.Variable
 
 
 def as_ours(name: str, array: np.ndarray) -> np.ndarray | None:
-    """Return an array of the original as it lies in our parameter of that name.
+    """Return an array of the original in the layout of our parameter with this name.
 
-    It is ``None`` where the layout is one of another number of axes.
+    The result is ``None`` if the array has the wrong number of axes.
     """
     for ending, (axes, layout) in _LAYOUTS.items():
         if name.endswith(ending):

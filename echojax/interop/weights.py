@@ -15,7 +15,7 @@ def weights(model: nnx.Module) -> dict[str, np.ndarray]:
     """Return the model's parameters by dotted name, such as ``layers.0.norm.scale``.
 
     Raises:
-        UserError: it is no model.
+        UserError: ``model`` is not a model.
     """
     if not isinstance(model, nnx.Module):
         raise UserError(f"a model is wanted, not {model!r:.80}")
@@ -24,15 +24,15 @@ def weights(model: nnx.Module) -> dict[str, np.ndarray]:
 
 
 def load_weights(model: nnx.Module, arrays: Mapping[str, np.ndarray]) -> None:
-    """Set all parameters of the model, in place; it stays as it was where anything does not fit.
+    """Set all parameters of the model, in place; after an error it is as it was before.
 
     Args:
-        model: of the sizes that the arrays have.
-        arrays: by the names that ``weights`` gives. Floating-point numbers of any precision become
-            the parameter's own dtype.
+        model: A model of the sizes of the arrays.
+        arrays: Arrays by the names of ``weights``. Floating-point numbers of any precision are cast
+            to the dtype of the parameter.
 
     Raises:
-        UserError: an array is missing, unknown, of another shape or no floating-point numbers.
+        UserError: An array is missing, unknown, of another shape, or not of floating-point numbers.
     """
     state = nnx.state(model, nnx.Param)
     params = names_of(state)

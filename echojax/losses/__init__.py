@@ -1,6 +1,6 @@
-"""Training losses: full softmax, and losses against drawn negatives.
+"""Training losses: the full softmax, and losses with sampled negatives.
 
-P is the number of predictions a row makes, K the number of negatives of each.
+P is the number of predictions per row, and K the number of negatives of each.
 """
 
 from collections.abc import Callable
@@ -24,26 +24,26 @@ __all__ = [
     "softmax_cross_entropy",
 ]
 
-# Each but the softmax with the negatives a target has unless told: as published, where it was.
+# Losses, with the default number of negatives per target: the published one, if there is one.
 LOSSES = {"softmax": 0, "sampled-softmax": 256, "gbce": 256, "bce": 1, "bpr": 1}
 _OURS = tuple(LOSSES)
 _registered: dict[str, Formula] = {}
 
 
 def register_loss(name: str, *, negatives: int = 256) -> Callable[[Formula], Formula]:
-    """Make a formula over a target and drawn items a loss of that name, for ``--loss``.
+    """Register a formula over a target and sampled negatives as a loss, for ``--loss``.
+
+    The formula is ``formula(target_BxP, negative_BxPxK, log_q) -> (B, P)``. It returns a loss for
+    each prediction, from logits. A negative that is the target itself has the logit minus infinity.
+    ``log_q`` holds the logarithms of the probabilities with which the negatives are drawn, and
+    broadcasts against them.
 
     Args:
-        name: letters, digits, and ``. _ -``. A formula that is registered again takes its place.
-        negatives: K, how many items are drawn against a target unless ``--negatives`` says.
-
-    The formula is ``formula(target_BxP, negative_BxPxK, log_q) -> (B, P)``, a loss for each
-    prediction, from logits. A negative that is the target itself has the logit minus infinity.
-    ``log_q`` holds the logs of the probabilities with which the negatives are drawn, and broadcasts
-    against them.
+        name: Letters, digits, and ``. _ -``. Registering a name again replaces its formula.
+        negatives: K, how many items are drawn per target, unless ``--negatives`` is given.
 
     Raises:
-        UserError: the name is echojax's own.
+        UserError: The name belongs to echojax itself.
     """
     check_new_name("loss", name, _OURS)
 
@@ -68,12 +68,12 @@ def make_loss(
 
     Args:
         name: softmax, sampled-softmax, gbce, bce, bpr, or a registered one.
-        counts_V: how often each item is a training target, 0 for padding.
-        negatives: K (None: 256; bce and bpr 1).
-        negative_sampling: uniform (None), popularity or in-batch.
-        gbce_t: gBCE's calibration (None: 0.75).
-        label_smoothing: share of a target that is spread over all items, of the softmax.
-        axis: the mapped axis that the item table is spread over.
+        counts_V: How often each item is a training target, 0 for padding.
+        negatives: K (``None``: that of ``LOSSES``).
+        negative_sampling: uniform (``None``), popularity or in-batch.
+        gbce_t: The calibration of gBCE (``None``: 0.75).
+        label_smoothing: The share of a target that the softmax spreads over all items.
+        axis: The mapped axis over which the item table is sharded.
     """
     if name == "softmax":
         return partial(

@@ -1,7 +1,7 @@
-"""Where the negatives of a sampled loss come from.
+"""Sampling of the negatives of a loss.
 
-Draws are with replacement and from a key a row, so that a row's negatives are the same in any
-microbatch and on any device. Padding (item 0) is never drawn.
+Negatives are drawn with replacement, with a key per row, so that the negatives of a row are the
+same in any microbatch and on any device. Padding (item 0) is never drawn.
 """
 
 from collections.abc import Callable
@@ -46,12 +46,12 @@ def popularity(counts_V: np.ndarray) -> Draw:
 
 
 def in_batch(counts_V: np.ndarray) -> Draw:
-    """Draw among the targets of the whole batch, each as often as it stands there.
+    """Draw among the targets of the whole batch, in proportion to their frequency in it.
 
-    The batch itself is drawn, from shuffled examples: over batches an item comes in proportion to
-    how often it is a training target. That is the probability given (as Yi et al. 2019 estimate
-    it): with the shares in this one batch the correction would stand for the sum over the batch's
-    items only, and rare items would hardly count.
+    Since batches consist of shuffled examples, over many batches an item is drawn in proportion to
+    how often it is a training target. This is the probability that is returned (Yi et al. 2019
+    estimate it). With the shares in the batch, the corrected sum would estimate one over the items
+    of the batch only, and rare items would hardly count.
     """
     log_q_V = log_shares(counts_V)
 
@@ -73,10 +73,10 @@ NEGATIVES: dict[str, Callable[[np.ndarray], Draw]] = {
 
 
 def pool(targets: Array, weights_B: Array) -> Array:
-    """Return a whole batch's targets, (M,), 0 where there is none to draw.
+    """Return the targets of a whole batch, (M,), with 0 for padding and filling rows.
 
     Args:
-        targets: item numbers (B,) or (B, L), padding 0.
+        targets: Item numbers (B,) or (B, L), padded with 0.
         weights_B: 0 for a row that only fills the batch.
     """
     real_B = weights_B != 0
@@ -84,34 +84,34 @@ def pool(targets: Array, weights_B: Array) -> Array:
 
 
 def log_shares(counts_V: np.ndarray) -> Array:
-    """Return the log of each item's share of all ``counts_V``, (V,); no item counts less than 1."""
+    """Return the log of each item's share of all ``counts_V``, (V,); counts below 1 are 1."""
     return jnp.asarray(np.log(np.maximum(counts_V, 1) / counts_V.sum()), jnp.float32)
 
 
 def alias_tables(counts_V: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return Walker's tables: one uniform item and one uniform number draw from any shares.
+    """Return Walker's alias tables, by which items are drawn in proportion to their counts.
 
-    Items lighter than the mean are filled up by heavier ones, in order, until each has the same
-    share (the sweep of Huebschle-Schneider and Sanders 2022, here without its loop). In whole
-    numbers, so that a share of 1e-9 is as exact as any other.
+    Items lighter than the mean are filled up by heavier ones, in order, until all have the same
+    share (the sweep of Huebschle-Schneider and Sanders 2022, here without a loop). The computation
+    is in integers, so that a share of 1e-9 is as exact as any other.
 
     Args:
-        counts_V: integers, 0 for padding (item 0).
+        counts_V: Integers, 0 for padding (item 0).
 
     Returns:
-        ``keep_V`` float32, the probability that an item chosen uniformly stays, and ``alias_V``
-        int32, what it else becomes.
+        ``keep_V`` float32, the probability that a uniformly drawn item is kept, and ``alias_V``
+        int32, the item that replaces it otherwise.
     """
     counts = np.asarray(counts_V, np.int64)[1:]
-    full = counts.sum()  # what each of the items holds once filled, in units of 1 / (V - 1)
+    full = counts.sum()  # the share of each item once it is filled, in units of 1 / (V - 1)
     weights = counts * counts.size
     light, heavy = np.flatnonzero(weights < full), np.flatnonzero(weights >= full)
     lacking = np.append(0, np.cumsum(full - weights[light]))
     spare = np.cumsum(weights[heavy] - full)
     kept, alias = weights, np.arange(counts.size)
-    # A light item takes all it lacks from the first heavy one that is not used up.
+    # A light item takes what it lacks from the first heavy item that is not used up.
     alias[light] = heavy[np.searchsorted(spare, lacking[:-1], side="right")]
-    # What that is too much for a heavy item, the next heavy one gives back.
+    # If a heavy item gives more than it can spare, the next heavy item fills it up.
     kept[heavy] = full - (lacking[np.searchsorted(lacking, spare)] - spare)
     alias[heavy[:-1]] = heavy[1:]
     keep_V = np.append(0, kept / full).astype(np.float32)

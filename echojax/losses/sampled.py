@@ -1,4 +1,4 @@
-"""Losses that compare a target with a few drawn items instead of the item set."""
+"""Losses that compare a target with a few sampled items instead of all items."""
 
 import math
 from collections.abc import Callable
@@ -14,20 +14,20 @@ from echojax.sharded_embedding import embedding_lookup
 Formula = Callable[[Array, Array, Array], Array]
 """``formula(target_BxP, negative_BxPxK, log_q) -> (B, P)``: losses from logits.
 
-A negative that does not count has the logit minus infinity. ``log_q`` holds the logs of the
-probabilities with which negatives are drawn and broadcasts against them.
+A negative that does not count has the logit minus infinity. ``log_q`` holds the logarithms of the
+probabilities with which negatives are drawn, and broadcasts against them.
 """
 
-_NEGATIVES = 2**32 - 1  # dropout splits the same keys; it never comes this far
+_NEGATIVES = 2**32 - 1  # dropout splits the same keys, but into fewer parts
 
 
 def sampled_loss(formula: Formula, draw: Draw, num: int, axis: str | None = None) -> Loss:
-    """Return the loss that gives ``formula`` the logits of targets and ``num`` drawn items.
+    """Return the loss that applies ``formula`` to the logits of targets and ``num`` drawn items.
 
-    A row's predictions share its negatives, so that their logits are one matrix product. A single
-    negative is each prediction's own, as in SASRec: sharing it would save nothing and leave few of
-    them in a batch. One that is the target does not count. ``axis``: the mapped axis that the item
-    table is spread over.
+    The predictions of a row share its negatives, so that the logits are one matrix product. With
+    ``num`` 1, however, each prediction has its own negative, as in SASRec: sharing would save
+    nothing, and leave few negatives in a batch. A negative that is the target does not count.
+    ``axis`` is the mapped axis over which the item table is sharded.
     """
 
     def loss(
@@ -60,12 +60,12 @@ def sampled_loss(formula: Formula, draw: Draw, num: int, axis: str | None = None
 
 
 def sampled_softmax(target_BxP: Array, negative_BxPxK: Array, log_q: Array) -> Array:
-    """Return the cross entropy with the sum over all other items estimated from K draws.
+    """Return the cross entropy, with the sum over all other items estimated from K negatives.
 
-    A negative j stands for ``1 / (K q_j)`` items: its logit is corrected by ``-log(K q_j)`` (Bengio
-    and Senecal 2008; Jean et al. 2015, section 3). The target was not drawn, it is always there:
-    its own logit stays as it is (Khrylchenko et al. 2025, arXiv 2507.09331). So the estimate of the
-    softmax's denominator is unbiased, and with many draws the loss is the full softmax over items.
+    A negative j represents ``1 / (K q_j)`` items; its logit is corrected by ``-log(K q_j)`` (Bengio
+    and Senecal 2008; Jean et al. 2015, section 3). The target is not drawn but always present, so
+    its logit is not corrected (Khrylchenko et al. 2025, arXiv 2507.09331). The estimate of the
+    softmax's denominator is therefore unbiased, and the loss tends to the full softmax as K grows.
     """
     corrected_BxPxK = negative_BxPxK - log_q - math.log(negative_BxPxK.shape[-1])
     logits = jnp.concatenate([target_BxP[..., None], corrected_BxPxK], axis=-1)
@@ -76,15 +76,15 @@ def gbce(t: float, num: int, num_items: int) -> Formula:
     """Return the generalised binary cross entropy (Petrov and Macdonald 2023, arXiv 2308.07192).
 
     ``-(log sigma(s+)^beta + sum_j log(1 - sigma(s_j))) / (K + 1)`` with
-    ``beta = alpha (t (1 - 1 / alpha) + 1 / alpha)`` and alpha the share of the other items that is
-    drawn. BCE is ``t = 0``, where beta is 1.
+    ``beta = alpha (t (1 - 1 / alpha) + 1 / alpha)``, where alpha is the sampling rate of the other
+    items. BCE is the case ``t = 0``, where beta is 1.
 
     Args:
-        t: 0 leaves the positive's probability overestimated, 1 calibrates it fully.
-        num: K, negatives a target.
+        t: 0 leaves the probability of the positive overestimated, 1 calibrates it fully.
+        num: K, the number of negatives per target.
         num_items: V, with padding.
     """
-    alpha = min(1.0, num / max(1, num_items - 2))  # neither padding nor the target
+    alpha = min(1.0, num / max(1, num_items - 2))  # of all items but padding and the target
     beta = 1 - t * (1 - alpha)
 
     def formula(target_BxP: Array, negative_BxPxK: Array, log_q: Array) -> Array:
@@ -95,5 +95,5 @@ def gbce(t: float, num: int, num_items: int) -> Formula:
 
 
 def bpr(target_BxP: Array, negative_BxPxK: Array, log_q: Array) -> Array:
-    """Return ``-log sigma(s+ - s_j)``, the mean over negatives (Rendle et al. 2009)."""
+    """Return the mean of ``-log sigma(s+ - s_j)`` over negatives (Rendle et al. 2009)."""
     return jnp.mean(jax.nn.softplus(negative_BxPxK - target_BxP[..., None]), axis=-1)

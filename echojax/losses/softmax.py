@@ -1,6 +1,6 @@
-"""Full softmax: exact cross entropy over all items, without (predictions, V) logits.
+"""Full softmax: the exact cross entropy over all items, without an array (predictions, V).
 
-The item table is whole, or each device has a part of it (vocabulary-parallel).
+The item table may be sharded over devices (vocabulary parallelism).
 """
 
 from collections.abc import Callable
@@ -13,18 +13,18 @@ from jax import Array
 
 from echojax.sharded_embedding import embedding_lookup, first_row
 
-# Never more logits at once than 256 MB of float32.
+# The largest number of logits at once: 256 MB of float32.
 MOST_LOGITS = 2**26
 
 
 Loss = Callable[..., Array]
-"""What a training step minimises, ``loss(user, item, targets, weights, keys, pool)``.
+"""What a training step minimises: ``loss(user, item, targets, weights, keys, pool)``.
 
-It returns the weighted sum of the predictions' losses, a scalar, float32 at least. ``user``
-(B, P, D) are the model's vectors, ``item`` (V, D) is the item table with padding in row 0,
-``targets`` (B, P) the next items, and ``weights`` (B, P) 0 where there is nothing to predict. Only
-losses that draw negatives read ``keys`` (B,), a random key a row, and ``pool`` (M,), the whole
-batch's targets, 0 where there is none (``negatives.pool``).
+The result is the weighted sum of the losses of all predictions, a scalar, at least float32.
+``user`` (B, P, D) are the vectors of the model, ``item`` (V, D) is the item table with padding in
+row 0, ``targets`` (B, P) are the next items, and ``weights`` (B, P) are 0 where nothing is
+predicted. Only losses with sampled negatives read ``keys`` (B,), a random key per row, and ``pool``
+(M,), the targets of the whole batch, with 0 for none (``negatives.pool``).
 """
 
 
@@ -38,26 +38,26 @@ def full_softmax(
     axis: str | None = None,
     num_items: int | None = None,
 ) -> Array:
-    """Return the weighted sum of ``softmax_cross_entropy``, as a ``Loss`` (nothing is drawn).
+    """Return the weighted sum of ``softmax_cross_entropy``, as a ``Loss`` without negatives.
 
-    The gradient of a few predictions is computed as soon as their logits are there and nothing
-    else is kept: one exponential a logit and three matrix products in all, in the processor's
-    cache. Predictions of weight 0 (the padding of short histories) cost nothing. Beyond a million
-    items it is the item set that is cut into chunks, as where devices have parts of it. Weights are
-    constants: no gradient.
+    The gradient of a few predictions is computed together with their logits, and nothing else is
+    kept. This takes one exponential per logit and three matrix products in all, in the cache of the
+    processor. Predictions of weight 0 (the padding of short histories) cost nothing. With more than
+    a million items, or if the item table is sharded, the items are cut into chunks instead. Weights
+    are constants and have no gradient.
 
-    ``label_smoothing`` is the share of a target that is spread over all items alike, from 0 to
-    below 1 (Szegedy et al. 2016, section 7, arXiv 1512.00567); it may be traced. With logits s the
-    loss is then ``logsumexp(s) - (1 - share) s_target - share mean(s)``, that is the exact one and
-    ``share (s_target - mean(s))``: the mean is the user's product with the mean item, so that no
-    further logits are made. Padding is no item.
+    ``label_smoothing`` is the share of a target that is spread evenly over all items but padding,
+    from 0 to below 1 (Szegedy et al. 2016, section 7, arXiv 1512.00567); it may be traced. With
+    logits s, the loss is then ``logsumexp(s) - (1 - share) s_target - share mean(s)``, which is the
+    exact loss plus ``share (s_target - mean(s))``. The mean is the product of the user with the
+    mean item, so that no further logits are computed.
 
     ``axis`` and ``num_items``: as for ``softmax_cross_entropy``.
     """
     dtype = jnp.promote_types(user_BxPxD.dtype, jnp.float32)
     weights_BxP = jax.lax.stop_gradient(weights_BxP)
     user_BxPxD, item_VxD = user_BxPxD.astype(dtype), item_VxD.astype(dtype)
-    # What stands where nothing is predicted may be no number; ``_by_rows`` does not read it.
+    # Vectors where nothing is predicted may be NaN; ``_by_rows`` does not read them.
     valid_BxPxD = jnp.where(weights_BxP[..., None] == 0, 0, user_BxPxD)
     smoothing: Array | float = 0.0
     if isinstance(label_smoothing, Array) or label_smoothing:
@@ -92,19 +92,19 @@ def softmax_cross_entropy(
 ) -> Array:
     """Return minus the log of the target's softmax probability over all items, (M,).
 
-    With ``axis`` each device takes the predictions of all to its own items, and tells each its part
-    of the softmax's denominator: what is exchanged is the vectors of the predictions and one number
-    a prediction and device.
+    With ``axis``, each device computes the logits of all predictions for its own items, and sends
+    back its part of the softmax's denominator. The devices exchange the vectors of the predictions,
+    and one number per prediction and device.
 
     Args:
-        user_MxD: one vector a prediction, float32 or float64.
-        item_VxD: the item table, of the same dtype, padding in row 0 (a class like the others, as
-            in RecBole), or this device's part of it.
-        targets_M: the next items.
-        chunk: items whose logits are held at once. The value is the same; no (M, V) array is made,
-            forward or backward. ``None`` takes all items at once.
-        axis: the mapped axis that the item table is spread over (``None``: it is whole).
-        num_items: with ``axis``, of the whole table; rows after them fill up the last part.
+        user_MxD: One vector per prediction, float32 or float64.
+        item_VxD: The item table, of the same dtype, with padding in row 0 (a class like the others,
+            as in RecBole), or this device's shard of it.
+        targets_M: The next items.
+        chunk: How many items have their logits held at once, so that no (M, V) array is made,
+            forward or backward; the value is the same. ``None`` takes all items at once.
+        axis: The mapped axis over which the item table is sharded (``None``: it is not).
+        num_items: With ``axis``, the number of items in the whole table; later rows are padding.
     """
     target_MxD, item_VxD = embedding_lookup(item_VxD, targets_M, axis)
     target_M = jnp.sum(user_MxD * target_MxD, axis=-1)
@@ -123,10 +123,10 @@ def softmax_cross_entropy(
 
 
 def _rows_at_once(num_items: int) -> int:
-    """Return for how many predictions logits are held: 1 MB stays in a CPU's cache.
+    """Return for how many predictions logits are held: 1 MB of them stays in a CPU's cache.
 
-    An accelerator wants 64 MB to be busy. With fewer than 64 predictions the item table's gradient,
-    read and written for each chunk, would take longer than the matrix products.
+    An accelerator needs 64 MB to be busy. With fewer than 64 predictions, reading and writing the
+    gradient of the item table for each chunk would take longer than the matrix products.
     """
     logits = 2**18 if jax.default_backend() == "cpu" else 2**24
     return max(64, logits // num_items)
@@ -136,7 +136,7 @@ def _rows_at_once(num_items: int) -> int:
 def _by_rows(
     rows: int, user_MxD: Array, item_VxD: Array, targets_M: Array, weights_M: Array
 ) -> Array:
-    """Return the weighted sum of cross entropies; its gradient is ready with its value."""
+    """Return the weighted sum of cross entropies; the forward pass also computes its gradient."""
     return _with_gradient(rows, user_MxD, item_VxD, targets_M, weights_M)[0]
 
 
@@ -181,7 +181,7 @@ _by_rows.defvjp(_with_gradient, _backward)
 
 @jax.custom_batching.custom_vmap
 def _most(count: Array) -> Array:
-    """Return ``count``; under vmap the largest, so that all go through one loop together."""
+    """Return ``count``; under vmap, the largest one, so that all share one loop."""
     return count
 
 
@@ -202,14 +202,14 @@ def _mean_item(item_VxD: Array, num_items: int, axis: str | None) -> Array:
 def chunked_logsumexp(user_MxD: Array, item_VxD: Array, valid: Array | int, chunk: int) -> Array:
     """Return ``logsumexp(user @ item[:valid].T)``, (M,); minus infinity where no item is valid.
 
-    No (M, V) array is made. The gradient by the items is written chunk by chunk into the one array
-    that it is: by JAX's own differentiation each chunk would add a whole table of zeros to it.
+    No (M, V) array is made. The gradient with respect to the items is written into one array, chunk
+    by chunk; JAX's own differentiation would add a whole table, mostly of zeros, for each chunk.
 
     Args:
-        user_MxD: one vector a prediction, float32 or float64.
-        item_VxD: the item table, of the same dtype.
-        valid: how many of its rows are items; those after them only fill up.
-        chunk: items whose logits are held at once, at most V.
+        user_MxD: One vector per prediction, float32 or float64.
+        item_VxD: The item table, of the same dtype.
+        valid: How many of its rows are items; later rows are padding.
+        chunk: How many items have their logits held at once, at most V.
     """
     return _forward_chunks(user_MxD, item_VxD, valid, chunk)[0]
 
@@ -236,7 +236,7 @@ def _backward_chunks(chunk: int, kept: Kept, by_total_M: Array) -> tuple[Array, 
         by_user_MxD, by_item_VxD = grads
         logits_MxK, start = _logits(user_MxD, item_VxD, valid, first, chunk)
         share_MxK = jnp.exp(logits_MxK - total_M[:, None])
-        # Without a valid item this would be the exponential of infinity less infinity.
+        # Without a valid item, this would be the exponential of infinity minus infinity.
         by_logits_MxK = jnp.where(logits_MxK > -jnp.inf, share_MxK * by_total_M[:, None], 0)
         items_KxD = jax.lax.dynamic_slice_in_dim(item_VxD, start, chunk)
         old_KxD = jax.lax.dynamic_slice_in_dim(by_item_VxD, start, chunk)
@@ -260,10 +260,10 @@ def _each_chunk(item_VxD: Array, chunk: int, add: Callable[[Array, Any], Any], t
 def _logits(
     user_MxD: Array, item_VxD: Array, valid: Array | int, first: Array, chunk: int
 ) -> tuple[Array, Array]:
-    """Return the logits of the chunk from item ``first`` on, (M, K), and the row it starts at.
+    """Return the logits of the chunk from item ``first`` on, (M, K), and the row where it starts.
 
-    The last chunk starts early enough to be full; what it shares with the one before it is minus
-    infinity, so that the table is never padded or copied.
+    The last chunk starts early enough to be full, so that the table is never padded or copied; the
+    logits of items that are also in the chunk before it are minus infinity.
     """
     start = jnp.minimum(first, item_VxD.shape[0] - chunk)
     item_K = start + jnp.arange(chunk)
