@@ -1,4 +1,4 @@
-"""What a model has learned: its filters, its dt and memory, the attribution to past events."""
+"""Analysis of a trained model: its filters, its dt and memory, and attribution to past events."""
 
 from echojax.analysis.analyse import Analysis, analyse, write_analysis
 

@@ -1,7 +1,7 @@
-"""A model observed while it scores a sample: its dt and the attribution of its scores.
+"""The analysis of a model while it scores a sample: its dt, and the attribution of its scores.
 
-Compiling costs ten times as much as running here, so there is one program for all of it, before
-and after training.
+Compilation takes ten times as long as the computation, so there is one program for all of it, which
+serves before and after training.
 """
 
 from functools import partial
@@ -27,31 +27,31 @@ from echojax.models import SequenceModel
 from echojax.models.layers import SpectralFilter
 
 SAMPLE = 128  # histories
-# Which gradients pass: those through the (forward, backward) Mambas.
+# Gates of the gradients through the (forward, backward) Mambas: 1 lets them pass.
 _WHOLE = (1.0, 1.0)
 _DIRECTIONS = {"/forward": (1.0, 0.0), "/backward": (0.0, 1.0)}
 
 
 class Analysis(NamedTuple):
-    """What is observed."""
+    """The result of an analysis."""
 
-    # The distribution of each Mamba's dt (``DtCounts.distribution``) by its name ("0/forward",
-    # ...); empty for other models.
+    # The distribution of dt of each Mamba (``DtCounts.distribution``), by name ("0/forward", ...);
+    # empty for models without Mamba.
     dt_Kx2: dict[str, np.ndarray]
-    mean_dt_E: dict[str, np.ndarray]  # likewise the mean dt of each channel
-    # Of the target's score to each position. "events" (B, L): to each event's item vector. Of
-    # bidirectional models also "events/forward" and "events/backward", where all gradients pass
-    # through the forward or the backward Mambas only (with more than one layer some paths take both
-    # in turn and are in neither), and all three for "read": what the first layer's Mambas read,
-    # after its filter, (B, max_len). There padding may have a share.
+    mean_dt_E: dict[str, np.ndarray]  # the mean dt of each channel of each Mamba, by name
+    # Attributions of the target's score. "events" (B, L) is that to the item vector of each event.
+    # Bidirectional models also have "events/forward" and "events/backward", for gradients that pass
+    # through the forward or the backward Mambas only. (With several layers, paths through both are
+    # in neither.) They have all three for "read" (B, max_len) too, the input of the first layer's
+    # Mambas, after its filter, where padding can also have a share.
     attribution: dict[str, np.ndarray]
 
 
 def analyse(model: SequenceModel, batch: dict[str, np.ndarray]) -> Analysis:
-    """Return what happens in ``model`` when it scores the targets of ``batch``.
+    """Analyse ``model`` while it scores the targets of ``batch``.
 
-    This has ``item_ids`` (B, L), right padded with 0, ``lengths`` and ``targets`` (B,); with gaps
-    ``gaps`` (B, L).
+    The batch has ``item_ids`` (B, L), right padded with 0, ``lengths`` and ``targets`` (B,), and,
+    for models that read gaps, ``gaps`` (B, L).
     """
     graphdef, params = nnx.split(model)
     found, counts = _observe(graphdef, params, batch, _WHOLE)
@@ -91,7 +91,7 @@ def _score(
     gates: tuple[float, float],
     offsets: dict[str, jax.Array],
 ) -> tuple[jax.Array, tuple[list[jax.Array], dict[str, DtCounts]]]:
-    """Return the sum of the targets' scores; and what the Mambas read, and their dt."""
+    """Return the sum of the targets' scores, and the inputs and the dt of the Mambas."""
     model = nnx.merge(graphdef, params)
     target_BxD = model.output_embeddings()[batch["targets"]]
     items_BxL = own_items(model, batch["item_ids"], offsets["events"])
@@ -104,19 +104,19 @@ def _score(
 def write_analysis(
     path: Path, before: SequenceModel, after: SequenceModel, examples: Examples
 ) -> None:
-    """Write what a model is like before and after training; what it lacks is left out.
+    """Write the analysis of a model before and after training.
 
-    The file holds arrays by name, ``.../before`` and ``.../after``:
+    The file holds arrays by name, ``.../before`` and ``.../after``, as far as the model has them:
 
     - ``filter/0``, of each layer with an FFT filter: its frequency response, complex
       (max_len // 2 + 1, D);
-    - ``time_steps/0/forward``, of each Mamba: dt and their shares, (K, 2);
-    - ``memory/0/forward``, of each Mamba: events until a state decays to 1/e, (E, N)
+    - ``time_steps/0/forward``, for each Mamba: values of dt and their shares, (K, 2);
+    - ``memory/0/forward``, for each Mamba: the number of events until a state decays to 1/e, (E, N)
       (``effective_memory``);
     - ``influence/events``, ``influence/events/forward``, ``influence/read/backward`` and so on:
       the attribution by age of the event, (L + 2,) (``Analysis`` and ``by_age``).
 
-    A sample of the examples is scored; the file is written whole or not at all.
+    A sample of the examples is scored. The file is written atomically.
     """
     batch = sample(examples)
     arrays = {

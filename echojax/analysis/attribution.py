@@ -1,8 +1,8 @@
 """How much each past event moves the score of the next item, and through which Mambas.
 
-The attribution of a score s to a vector x is ``|ds/dx| |x|``: the most that s changes, to first
-order, when x changes by a small share of its length. (``ds/dx . x`` would be 0 wherever x meets a
-layer normalisation first.)
+The attribution of a score s to a vector x is ``|ds/dx| |x|``. To first order, this is the largest
+change of s, per share, if x changes by a small share of its length. (``ds/dx . x`` would be 0
+wherever the first operation on x is a layer normalisation.)
 """
 
 from collections.abc import Callable
@@ -23,11 +23,12 @@ def attribution(gradient_BxLxD: jax.Array, x_BxLxD: jax.Array) -> jax.Array:
 
 
 def own_items(model: SequenceModel, item_ids_BxL: jax.Array, offset_BxLxD: jax.Array) -> jax.Array:
-    """Make every event an item of its own, with its item's vector and an offset.
+    """Make every event an item of its own, whose vector is that of its item plus an offset.
 
-    A gradient with respect to the offsets is then one by event, whatever the model does with a
-    history (roll it, cut it, append to it). ``model``, merged for the traced function at hand, gets
-    a table of events; their numbers there are returned, (B, L), 0 for padding.
+    The gradient with respect to the offsets is then the gradient by event, even if the model rolls
+    or cuts histories, or appends to them. ``model``, which must have been merged inside the traced
+    function, gets a table of events. Returns the numbers of the events in this table, (B, L), with
+    0 for padding.
     """
     table_VxD = model.item_embedding[...]
     event_BxLxD = table_VxD[item_ids_BxL] + offset_BxLxD
@@ -43,12 +44,13 @@ def is_bidirectional(model: SequenceModel) -> bool:
 
 
 def gate_directions(model: SequenceModel, gates: Any, offset_BxLxD: jax.Array) -> list[jax.Array]:
-    """Let gradients through the forward and the backward Mambas as ``gates``, 1 or 0 each, say.
+    """Change a model so that ``gates`` block gradients through forward or backward Mambas.
 
-    A Mamba's gate holds for the residual around it too, so that in one layer the gradients of both
-    directions sum to the whole one. The offset is added to what the first layer's Mambas read,
-    after its filter, at all ``max_len`` positions. The list that is returned gets what they read,
-    (B, L, D), when ``model`` encodes; it is merged for the traced function at hand, and changed.
+    Each of the two gates is 1 (pass) or 0 (block). A gate also applies to the residual around the
+    Mamba, so that in one layer the gradients of both directions sum to the whole gradient. The
+    offset is added to the input of the first layer's Mambas, after its filter, at all ``max_len``
+    positions. Returns a list to which this input, (B, L, D), is appended when ``model`` encodes.
+    ``model`` must have been merged inside the traced function.
     """
     for pair in _of_kind(model, BidirectionalMamba):
         pair.norm_forward = _gated(pair.norm_forward, gates[0])
@@ -66,13 +68,13 @@ def gate_directions(model: SequenceModel, gates: Any, offset_BxLxD: jax.Array) -
 
 
 def by_age(values_BxL: np.ndarray, lengths_B: np.ndarray, whole_BxL: np.ndarray) -> np.ndarray:
-    """Return the mean attribution to the event that was k events ago, at place k of (L + 2,).
+    """Return the mean attribution to the event that was k events ago, at index k of (L + 2,).
 
-    Two places are not ages: 0 holds the share of all the padding, L + 1 that of the first event
-    shown where it is not the last too. (A Mamba that reads from the end to the start ends there;
-    among the ages it would be smeared over the lengths of the histories.) Each history counts by
-    shares of its whole attribution, ``whole_BxL``'s sum; each mean is over the histories that have
-    such a place, and NaN where none has.
+    Two indices are not ages: 0 is the share of all padding, and L + 1 that of the first event, if
+    it is not also the last. (A backward Mamba ends there; by age, the share of the first event
+    would be spread over the lengths of the histories.) Attributions are shares of the sum of
+    ``whole_BxL`` for each history. Each mean is over the histories that have an event of that age,
+    and NaN if there are none.
     """
     total_Bx1 = whole_BxL.sum(axis=1, keepdims=True)
     share_BxL = np.divide(values_BxL, total_Bx1, out=np.zeros_like(values_BxL), where=total_Bx1 > 0)
@@ -91,7 +93,7 @@ def _of_kind(model: SequenceModel, kind: type[nnx.Module]) -> list[Any]:
 
 
 def _gated(norm: nnx.Module, gate: float | jax.Array) -> Callable[[jax.Array], jax.Array]:
-    """Return ``norm`` with gradients that pass (gate 1) or do not (gate 0)."""
+    """Return ``norm`` with gradients that pass (gate 1) or are blocked (gate 0)."""
 
     def gated(x: jax.Array) -> jax.Array:
         y = norm(x)

@@ -1,8 +1,8 @@
-"""dt of a model's Mambas: how far their states move at each event, and how long they remember.
+"""The time steps dt of a model's Mambas, and how many events their states remember.
 
-``dt = softplus(dt_proj(...) + bias)`` is the time that an event lasts for a channel: states decay
-by ``exp(dt A)`` and take in ``dt B u`` (EchoMamba4Rec section 3.3). A small dt keeps what was
-known, a large one replaces it.
+``dt = softplus(dt_proj(...) + bias)`` is the time step of a channel at an event: the states decay
+by ``exp(dt A)``, and ``dt B u`` is added (EchoMamba4Rec section 3.3). With a small dt a state keeps
+earlier events, with a large one the new event replaces them.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ from echojax.models.echomamba4rec import BidirectionalMamba
 from echojax.models.mamba import Mamba
 from echojax.models.positions import mask
 
-# Bins of log10(dt); what lies outside is counted in the first or the last.
+# Bins of log10(dt); values outside are counted in the first or the last bin.
 _LOWEST, _HIGHEST, _A_DECADE = -6, 3, 10
 _BINS = (_HIGHEST - _LOWEST) * _A_DECADE
 
@@ -39,8 +39,8 @@ class DtCounts(NamedTuple):
 def mambas(model: SequenceModel) -> Iterator[tuple[str, Mamba]]:
     """Yield each Mamba with its name: "0/forward", "0/backward", "1/forward" and so on.
 
-    The number counts those of one direction, the first layer's first; a model that runs in one
-    direction only has forward ones.
+    The number counts the Mambas of one direction, from the first layer on. In a model of one
+    direction, all of them are forward Mambas.
     """
     modules = [module for _, module in nnx.iter_modules(model)]
     pairs = [module for module in modules if isinstance(module, BidirectionalMamba)]
@@ -54,10 +54,10 @@ def mambas(model: SequenceModel) -> Iterator[tuple[str, Mamba]]:
 
 
 def count_dt(model: SequenceModel, lengths_B: jax.Array) -> dict[str, DtCounts]:
-    """Return a dictionary that gets each Mamba's dt, by its name, when ``model`` encodes.
+    """Change a model so that it counts dt; return a dictionary that is filled when it encodes.
 
-    It is merged for the traced function at hand, and changed. ``lengths_B`` are of the histories
-    that it will encode, right padded.
+    The counts are by the name of the Mamba. ``model`` must have been merged inside the traced
+    function; ``lengths_B`` are the lengths of the histories that it will encode, right padded.
     """
     counts: dict[str, DtCounts] = {}
 
@@ -88,10 +88,10 @@ def _count(dt_BxLxE: jax.Array, lengths_B: jax.Array) -> DtCounts:
 
 
 def effective_memory(mean_dt_E: np.ndarray, A_ExN: np.ndarray) -> np.ndarray:
-    """Return the events until what a state holds has decayed to 1/e, (E, N); A is negative.
+    """Return the number of events until a state has decayed to 1/e, (E, N); A is negative.
 
-    Between two events k and l a state decays by ``exp(A (dt_{k+1} + ... + dt_l))``. With the
-    channel's mean dt in place of each, that is 1/e after ``1 / (mean dt x |A|)`` events. Below 1
-    the state holds little more than the newest event.
+    Between two events k and l, a state decays by ``exp(A (dt_{k+1} + ... + dt_l))``. With the
+    channel's mean dt in place of each, this is 1/e after ``1 / (mean dt x |A|)`` events. If that is
+    below 1, the state holds little more than the newest event.
     """
     return -1 / (mean_dt_E[:, None] * A_ExN)

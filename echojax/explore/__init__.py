@@ -1,1 +1,1 @@
-"""A page on this machine only that asks trained runs and shows what their answers rest on."""
+"""A local web page that shows recommendations of trained runs, and what they are based on."""

@@ -1,4 +1,4 @@
-"""A trained run as the page asks it: users, recommendations, and what moved a score."""
+"""A trained run for the page: its users, its recommendations, and the attribution of scores."""
 
 import logging
 from collections.abc import Sequence
@@ -26,30 +26,30 @@ log = logging.getLogger(__name__)
 
 
 class Event(NamedTuple):
-    """A past event's part in a score."""
+    """The contribution of a past event to a score."""
 
-    item: str  # its id
+    item: str  # the id of its item
     ago: int  # 1 for the last event
-    # Of the attribution to all events, in whole ("share") and, of bidirectional models, through the
-    # "forward" and the "backward" Mambas.
+    # Shares of the attribution to all events: the whole "share" and, for bidirectional models, the
+    # shares through the "forward" and the "backward" Mambas.
     shares: dict[str, float]
 
 
 @dataclass(frozen=True)
 class ExploredRun:
-    """A run that is asked."""
+    """A run that the page explores."""
 
     folder: Path  # the run folder
-    config: Config  # what it was trained with
+    config: Config  # the configuration of the run
     data_sha256: str  # of the prepared data
     model: SequenceModel  # with the parameters of the best validation
-    recommender: Recommender  # answers by them
-    titles: dict[str, str]  # by item id; empty where the data has none
-    dataset: Dataset | None  # what it was trained on; ``None`` where that is not found
+    recommender: Recommender  # of the same model
+    titles: dict[str, str]  # by item id; empty if the data has none
+    dataset: Dataset | None  # the data of the run; ``None`` if it is not found
 
     @property
     def name(self) -> str:
-        """What the run is called on the page."""
+        """The name of the run on the page."""
         variant = self.config.variant if self.config.model == "echomamba4rec" else ""
         parts = [self.config.model, variant, f"seed {self.config.seed}"]
         return " ".join(part for part in parts if part) + f" ({self.folder.resolve().name})"
@@ -60,14 +60,14 @@ class ExploredRun:
         return {user: number for number, user in enumerate(users)}
 
     def users(self, count: int) -> list[str]:
-        """Return the ids of some users, spread evenly over the data."""
+        """Return the ids of ``count`` users, spread evenly over the data."""
         users = list(self._user_number)
         return users[:: max(1, len(users) // count)][:count]
 
     def history_of(self, user: str, *, timed: bool = False) -> tuple[list[str], str]:
-        """Return the items of a user but the last, oldest first; and the last, the test's target.
+        """Return all items of a user but the last, oldest first, and the last one, the test target.
 
-        Those of a ``timed`` history are ``item@time``.
+        In a ``timed`` history, the items are ``item@time``.
         """
         if self.dataset is None:
             raise UserError(f"the data of {self.name} is not here; type a history instead")
@@ -83,16 +83,17 @@ class ExploredRun:
         return words, items[-1]
 
     def understood(self, words: list[str], *, timed: bool) -> Sequence[object]:
-        """Return a history as the run reads it; the words of a ``timed`` one are ``item@time``."""
+        """Return a history for this run; in a ``timed`` history, the words are ``item@time``."""
         if not timed:
             return words
         pairs = with_times(words)
         return [item for item, _ in pairs] if self.recommender.gap_unit is None else pairs
 
     def events(self, history: Sequence[object], item: str) -> list[Event]:
-        """Return the events that the model reads, newest first, and how they moved a score.
+        """Return the events that the model reads, newest first, with their shares in a score.
 
-        ``history`` is as ``understood``, and ``item``, whose score it is, known to the run.
+        ``history`` must come from ``understood``. The score is that of ``item``, which must be
+        known to the run.
         """
         ids = self.recommender.item_ids
         numbers, gaps_L, _ = self.recommender.events(history)
@@ -121,7 +122,7 @@ class ExploredRun:
 def read_explored(
     folder: Path, *, data_dir: str | None = None, data_path: str | None = None
 ) -> ExploredRun:
-    """Read a run, and its data where they are found."""
+    """Read a run, and its data if it is found."""
     check_places(data_dir, data_path)
     trained = read_trained(folder)
     config, places = trained.config, {"data_dir": data_dir, "data_path": data_path}
@@ -149,7 +150,7 @@ def read_explored(
 
 
 def check_same_items(runs: Sequence[ExploredRun]) -> None:
-    """Raise ``UserError`` where an id can be one item to one run and another to another."""
+    """Raise ``UserError`` if the same id could be different items in different runs."""
     first = runs[0]
     for other in runs[1:]:
         places = {(run.config.dataset, run.config.data_path) for run in (first, other)}

@@ -1,4 +1,4 @@
-"""The page on a comparison of selective scans, from the JSON file that the benchmark wrote."""
+"""The page about a comparison of selective scans, from the JSON file of the benchmark."""
 
 from base64 import b64encode
 from glob import escape
@@ -33,7 +33,7 @@ class Row(msgspec.Struct):
 
 
 class Comparison(msgspec.Struct):
-    """What the page takes from the file."""
+    """The part of the file that the page shows."""
 
     command: str
     date: str
@@ -42,7 +42,7 @@ class Comparison(msgspec.Struct):
 
 
 def scan_page(path: Path, **navigation: Any) -> str:
-    """Return the page, with the figures in the file's folder."""
+    """Return the page, with the figures in the folder of the file."""
     comparison = read_record(path, Comparison)
     machine = comparison.machine
     return render(
@@ -60,7 +60,7 @@ def scan_page(path: Path, **navigation: Any) -> str:
 
 
 def _table(rows: list[Row]) -> Table:
-    """Return a line an implementation of each size and dtype."""
+    """Return a table with a row per implementation, size and dtype."""
     lines: dict[tuple[Any, ...], dict[str, Row]] = {}
     for row in rows:
         if row.which not in ("forward", "forward+backward") or row.decays != "layer":

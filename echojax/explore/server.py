@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 LOOPBACK = "127.0.0.1"
 REQUEST_SECONDS = 5  # for a client to send a request
 _EXAMPLES = 12  # users to pick from
-# Nothing comes from outside, nothing runs in the browser, no other site shows the page in its own.
+# Nothing is loaded from other sites, no script runs, and no other site can embed the page.
 _HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -46,15 +46,14 @@ _HEADERS = {
 def make_app(runs: Sequence[ExploredRun], scans: Path | None) -> Starlette:
     """Return the page as an ASGI application.
 
-    What it shows names no folder of this machine: errors in files go to the log. A user is picked
-    from the data of the first of one or two runs. The JSON file of a comparison of scans is read
-    anew for each visit.
+    The page names no folder of this machine: errors in files go to the log. Users are those of the
+    data of the first run. The JSON file of a comparison of scans is read again for each request.
     """
     reports = {f"/runs/{number}": run for number, run in enumerate(runs, 1)}
     links = {"/": "Ask", **{address: run.name for address, run in reports.items()}}
     if scans is not None:
         links["/scans"] = "Scans"
-    one_at_a_time = Lock()  # a question takes all cores anyway
+    one_at_a_time = Lock()  # one question uses all cores
 
     def page(status: int = 200, problem: str = "", here: str = "", **values: Any) -> HTMLResponse:
         html = render(
@@ -69,7 +68,7 @@ def make_app(runs: Sequence[ExploredRun], scans: Path | None) -> Starlette:
         return HTMLResponse(html, status, headers=_HEADERS)
 
     def form(request: Request) -> dict[str, Any]:
-        """Return what the forms show: what was typed, be it a question or a mistake."""
+        """Return the values of the forms, as they were typed, valid or not."""
         typed = {n: request.query_params.get(n, "")[:CHARACTERS] for n in ("user", "history", "k")}
         example = ", ".join(runs[0].recommender.item_ids.item_ids_V[1:4].tolist())
         return {**typed, "most": MOST, "users": runs[0].users(_EXAMPLES), "example": example}
@@ -90,9 +89,9 @@ def make_app(runs: Sequence[ExploredRun], scans: Path | None) -> Starlette:
         return HTMLResponse(html, headers=_HEADERS)
 
     def mistake(request: Request, error: Exception) -> HTMLResponse:
-        if request.url.path == "/":  # in the question
+        if request.url.path == "/":  # an error in the question
             return page(400, one_line(error), form=form(request))
-        log.error("%s", one_line(error))  # in a file
+        log.error("%s", one_line(error))  # an error in a file
         return page(500, "This cannot be shown: a file cannot be read. The terminal names it.")
 
     def absent(request: Request, error: Exception) -> HTMLResponse:
@@ -112,7 +111,7 @@ def make_app(runs: Sequence[ExploredRun], scans: Path | None) -> Starlette:
 
     return Starlette(
         routes=[Route("/", ask), Route("/runs/{number}", report), Route("/scans", comparison)],
-        # A page elsewhere must not reach this one under a name of its own (DNS rebinding).
+        # Other sites must not reach this page under their own host names (DNS rebinding).
         middleware=[
             Middleware(
                 TrustedHostMiddleware, allowed_hosts=[LOOPBACK, "localhost"], www_redirect=False
@@ -123,7 +122,7 @@ def make_app(runs: Sequence[ExploredRun], scans: Path | None) -> Starlette:
 
 
 class _Protocol(H11Protocol):
-    """HTTP that closes a connection whose client sends no whole request in time."""
+    """HTTP that closes a connection if the client does not send a whole request in time."""
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -148,7 +147,7 @@ def listen(port: int) -> socket.socket:
     try:
         return socket.create_server((LOOPBACK, port))
     except OSError as error:
-        # Not strerror, to which Python adds the address.
+        # Not ``error.strerror``, to which Python adds the address.
         reason = os.strerror(error.errno or 0)
         raise UserError(f"--port {port}: {reason}; name another one") from None
 
@@ -158,7 +157,7 @@ def serve(app: Starlette, listening: socket.socket) -> None:
     config = uvicorn.Config(
         app, http=_Protocol, log_level="warning", access_log=False, server_header=False
     )
-    # Where Ctrl-C was ignored before, uvicorn stops without passing it on.
+    # uvicorn raises the signal again after it has stopped, unless Ctrl-C was ignored before.
     with contextlib.suppress(KeyboardInterrupt):
         uvicorn.Server(config).run(sockets=[listening])
     log.info("stopped")
