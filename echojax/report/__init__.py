@@ -1,4 +1,4 @@
-"""Tables, figures and pages: of a run, of a suite, of measurements, and to explore a run."""
+"""Tables, figures and pages, for runs, suites, benchmarks and the page to explore runs."""
 
 from pathlib import Path
 
@@ -12,10 +12,10 @@ __all__ = ["cold_table", "results_table", "write_report"]
 def write_report(run_dir: Path) -> Path:
     """Write ``report.html`` into a run folder, finished or not; return its path.
 
-    Reads ``config.json``, ``metrics.jsonl``, ``results.json`` and ``insight.npz``; only the first
-    must be there. The page needs nothing from outside and is written whole or not at all.
+    It is made from ``config.json``, ``metrics.jsonl``, ``results.json`` and ``insight.npz``, of
+    which only the first must exist. The page is self-contained, and written atomically.
     """
-    from echojax.report.run_page import run_page  # matplotlib: half a second, after a run only
+    from echojax.report.run_page import run_page  # importing matplotlib takes half a second
 
     path = Path(run_dir) / "report.html"
     write_atomically(path, run_page(read_run(Path(run_dir))))

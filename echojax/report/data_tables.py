@@ -1,4 +1,4 @@
-"""What a data set is, as tables for a terminal."""
+"""The description of a data set as tables for a terminal."""
 
 from collections.abc import Callable
 
@@ -13,9 +13,9 @@ _SEPARATORS = {"\t": "tabs", " ": "blanks"}
 
 
 def data_tables(data: Description) -> list[Table]:
-    """Return what a data set's columns are used for, its numbers and its history lengths.
+    """Return tables of the columns of a data set, its statistics and its history lengths.
 
-    Text from files is safe to print. The last table's notes say what was guessed.
+    Text from files is escaped for terminals. The notes of the last table say what was guessed.
     """
     tables = [_numbers(data), _lengths(data)]
     return [_columns(data), *tables] if data.layout and data.layout.names else tables
@@ -85,7 +85,7 @@ def _lengths(data: Description) -> Table:
 
 
 def order_table(found: Certificate) -> Table:
-    """Return what several orders make of a data set."""
+    """Return the comparison of several orders of events as a table."""
     facts: dict[str, Callable[[Ordered], float | None]] = {
         "tied events": lambda one: one.tied,
         "tied test items": lambda one: one.tied_tests,

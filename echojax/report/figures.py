@@ -1,7 +1,7 @@
-"""One style for all figures, their forms (inline SVG, SVG and PNG files), and what they share.
+"""The style of all figures, their formats (inline SVG, SVG and PNG files), and shared elements.
 
-Figures are drawn in the colours of a light page. In inline SVG these become the page's CSS
-variables, so that one figure suits a light and a dark page; text stays text, in the page's font.
+Figures are drawn in the colours of a light page. In inline SVG, these are replaced by the page's
+CSS variables, so that the same figure fits a light and a dark page; text remains text.
 """
 
 import io
@@ -26,14 +26,14 @@ from echojax.report.tables import length_range
 _LIGHT = {name: light for name, (light, _) in COLOURS.items()}
 INK, FAINT, GREY = _LIGHT["ink"], _LIGHT["faint"], _LIGHT["grey"]
 BLUE, ORANGE = _LIGHT["blue"], _LIGHT["orange"]
-# Of many lines in one figure: colour and marker both tell them apart.
+# For figures with many lines, which differ in colour and marker.
 LINE_COLOURS = [BLUE, ORANGE, *list(_LIGHT.values())[-7:]]
 LINE_MARKERS = "os^Dv<>PX"
 
 _STYLE = {
     "svg.fonttype": "none",
     "font.size": 10,
-    "font.family": "DejaVu Sans",  # always there; wider than the page's font, so labels fit
+    "font.family": "DejaVu Sans",  # always installed, and wider than the page's font
     "text.color": INK,
     "axes.labelcolor": INK,
     "axes.edgecolor": FAINT,
@@ -61,9 +61,9 @@ _STYLE = {
 
 @contextmanager
 def drawing_style() -> Iterator[None]:
-    """Draw in the pages' style inside; leave matplotlib's settings as they were."""
+    """Set the style of the pages inside the context, and restore matplotlib's settings."""
     with matplotlib.rc_context(), warnings.catch_warnings(), np.errstate(invalid="ignore"):
-        # Of letters that the font has not, and of names too long to fit: it is drawn all the same.
+        # About letters that the font lacks and names that do not fit; these are drawn anyway.
         warnings.simplefilter("ignore", UserWarning)
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_STYLE)
@@ -72,11 +72,11 @@ def drawing_style() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure with the words around it."""
+    """A figure with its title and caption."""
 
-    name: str  # of its file, without a suffix; also keeps the ids of several on one page apart
+    name: str  # of its file, without a suffix; it also makes ids unique on a page
     title: str  # above it
-    caption: str  # below it; with the title what is to be seen, for those who cannot see it
+    caption: str  # below it; title and caption are the description for screen readers
     figure: Figure  # drawn within ``drawing_style``
 
     def inline(self) -> Markup:
@@ -109,7 +109,7 @@ class Picture:
         svg = buffer.getvalue()
         svg = printable(svg[svg.index("<svg") :])
         svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-        svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # the only ids that pictures could share
+        svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # these ids could occur in several pictures
         label = escape(printable(f"{self.title}. {self.caption}"))
         return svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
 
@@ -117,7 +117,7 @@ class Picture:
 def new_figure(height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, list[Axes]]:
     """Return a figure as wide as a column of a page, ``height`` inches high, and its axes.
 
-    Axes of one column share x, axes of one row share y.
+    Axes in the same column share x, and axes in the same row share y.
     """
     figure = Figure(figsize=(5.2, height))
     axes = figure.subplots(rows, columns, squeeze=False, sharex="col", sharey="row")
@@ -125,7 +125,7 @@ def new_figure(height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, 
 
 
 def legend_above(axes: Axes) -> None:
-    """Put the legend over the axes, where it hides nothing."""
+    """Put the legend above the axes."""
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, ncols=2)
 
 
@@ -139,10 +139,10 @@ def draw_dots(
     filled: Sequence[bool] | None = None,
     labels: Sequence[str] | None = None,
 ) -> None:
-    """Draw a row a name, the first on top: a dot at its value, over its interval.
+    """Draw a row for each name, the first on top: a dot at its value, and its interval.
 
-    ``filled`` says which dots are (``None``: all). ``labels`` stand to the right of the intervals,
-    for which x then begins at 0.
+    ``filled`` says which dots are filled (``None``: all). ``labels`` are drawn to the right of the
+    intervals; x then begins at 0.
     """
     rows = range(len(names))
     ends = [one or (value, value) for value, one in zip(values, intervals, strict=True)]
@@ -159,12 +159,12 @@ def draw_dots(
     axes.locator_params(axis="x", nbins=4)
     axes.grid(axis="x")
     axes.grid(visible=False, axis="y")
-    axes.set_yticks(rows, [name.replace("$", r"\$") for name in names])  # names are no formulas
+    axes.set_yticks(rows, [name.replace("$", r"\$") for name in names])  # not a formula
     axes.set_ylim(len(names) - 0.5, -0.5)
 
 
 def name_lengths(axes: Axes, bins: Sequence[tuple[int, int | None, int]]) -> None:
-    """Label x at 0, 1, ... with bins of history lengths: first, last and number of examples."""
+    """Label x at 0, 1, ... with bins of history lengths, each (first, last, examples)."""
     labels = [f"{length_range(first, last)}\n{examples:,}" for first, last, examples in bins]
     axes.set_xticks(range(len(bins)), labels)
     middle, half = (len(bins) - 1) / 2, max(len(bins), 4) / 2 + 0.1

@@ -1,7 +1,4 @@
-"""What a model has learned: attribution to past events, FFT filters, dt and memory of its Mambas.
-
-Each is shown before and after training.
-"""
+"""Figures of a model before and after training: attribution, FFT filters, dt and memory."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -30,7 +27,7 @@ WHY_DIRECTIONS_EXCEED = (
 _WHEN = (("before", GREY), ("after", BLUE))
 _DIRECTIONS = (("forward", BLUE), ("backward", ORANGE))
 _LEVELS = {"events": "of events", "read": "of what is read"}
-_LEAST_SHARE = 1e-4  # per cent; what is less is not shown, and close to rounding
+_LEAST_SHARE = 1e-4  # per cent; smaller shares, close to rounding errors, are not shown
 _AGES = "events ago (1 is the last), and the first event shown"
 _FREQUENCY = "frequency (cycles per event), and period (events)"
 _QUANTILES = np.linspace(0, 1, 201)
@@ -38,7 +35,7 @@ _DASHED, _DOTTED = (0, (3, 1.5)), (0, (1, 2))
 
 
 def learned_pictures(run: RunRecord) -> list[Picture]:
-    """Draw what the run's ``insight.npz`` holds."""
+    """Draw the figures of what the run's ``insight.npz`` contains."""
     found = run.analysis
     shares, filters = found.get("influence", {}), found.get("filter", {})
     dt, memory = found.get("time_steps"), found.get("memory")
@@ -57,10 +54,10 @@ def learned_pictures(run: RunRecord) -> list[Picture]:
 
 
 def _attribution(shares: tuple[np.ndarray, np.ndarray]) -> Picture:
-    """Draw each event's share by its age, from shares before and after training, (L + 2,) each.
+    """Draw the share of each event by its age, from shares before and after training, (L + 2,).
 
-    They are the mean share of all padding at 0, of the event k events ago at k, of the first event
-    at L + 1; NaN where there is none.
+    Index 0 is the mean share of all padding, k that of the event k events ago, and L + 1 that of
+    the first event; NaN if there is none.
     """
     figure, (axes,) = new_figure(3.2)
     for (_, colour), share_P in zip(_WHEN, shares, strict=True):
@@ -106,7 +103,7 @@ def _directions(shares: Pairs) -> Picture:
 def _draw_shares(axes: Axes, share_P: np.ndarray, colour: str, *, padding: bool = False) -> None:
     """Draw a line over the ages, and marks for the first event and for padding.
 
-    Shares of exactly 0, which no logarithmic axis holds, are open marks on the bottom line.
+    Shares of exactly 0, which have no place on a logarithmic axis, are open marks at the bottom.
     """
     place_P = _places(share_P.size)
     percent_P = np.where(share_P > 0, 100 * share_P, np.nan)
@@ -120,7 +117,7 @@ def _draw_shares(axes: Axes, share_P: np.ndarray, colour: str, *, padding: bool 
 
 
 def _scale_shares(axes: Axes, shares: Sequence[np.ndarray], *, padding: bool = False) -> None:
-    """Make both axes logarithmic: the newest events count most, the oldest are the most."""
+    """Make both axes logarithmic: the newest events matter most, but most events are old."""
     place_P = _places(shares[0].size)
     ticks = {
         age: str(age) for age in (1, 2, 5, 10, 20, 50, 100, 200, 500) if age < place_P.size - 2
@@ -140,7 +137,7 @@ def _scale_shares(axes: Axes, shares: Sequence[np.ndarray], *, padding: bool = F
 
 
 def _places(size: int) -> np.ndarray:
-    """Return where padding, ages and the first event stand on the axis."""
+    """Return the x coordinates of padding, ages and the first event."""
     place_P = np.arange(size, dtype=float)
     place_P[0], place_P[-1] = 0.5, 1.8 * (size - 2)
     return place_P
@@ -158,7 +155,7 @@ def _legend_of_shares(figure: Figure, lines: Sequence[tuple[str, str]]) -> None:
 
 
 def _responses(layers: Sequence[tuple[np.ndarray, np.ndarray]], max_len: int) -> Picture:
-    """Draw each layer's amplitude over frequency, of its (F, D) responses before and after."""
+    """Draw the amplitude of each layer over frequency, from (F, D) responses before and after."""
     figure, panels = new_figure(0.8 + 2.4 * len(layers), rows=len(layers))
     frequency_F = np.fft.rfftfreq(max_len)
     for layer, (axes, pair) in enumerate(zip(panels, layers, strict=True), 1):
@@ -184,7 +181,7 @@ def _responses(layers: Sequence[tuple[np.ndarray, np.ndarray]], max_len: int) ->
 
 
 def _heat_maps(layers: Sequence[tuple[np.ndarray, np.ndarray]]) -> Picture:
-    """Draw each layer's amplitude by channel and frequency, before and after on one scale."""
+    """Draw the amplitude of each layer by channel and frequency, with the same colour scale."""
     figure, panels = new_figure(0.8 + 2.4 * len(layers), rows=len(layers), columns=2)
     for layer, pair in enumerate(layers):
         amplitudes = [np.abs(response_FxD) for response_FxD in pair]
@@ -223,12 +220,12 @@ def _heat_maps(layers: Sequence[tuple[np.ndarray, np.ndarray]]) -> Picture:
 
 
 def _name_periods(axes: Axes) -> None:
-    """Write below each frequency how many events its period lasts."""
+    """Write the period, in events, below each frequency."""
     axes.xaxis.set_major_formatter(lambda f, _: f"{f:g}\n{1 / f:.2g}" if f > 0 else "0\n∞")
 
 
 def _dt(distributions: Pairs) -> Picture:
-    """Draw how often each dt occurs in each Mamba, of (dt, share) pairs, (K, 2); peaks are 1."""
+    """Draw how often each dt occurs in each Mamba, from (dt, share) pairs, (K, 2), with peak 1."""
     figure, panels = _panels(distributions)
     occurring = []
     for name, axes in panels.items():
@@ -240,7 +237,7 @@ def _dt(distributions: Pairs) -> Picture:
             occurring.append(np.log10(dt_K[height_K > 1e-3]))
         axes.set_ylim(0, 1.05)
         axes.set_yticks([])
-    # The whole decades around, at least two.
+    # Show whole decades, at least two.
     low, high = np.floor(np.concatenate(occurring).min()), np.ceil(np.concatenate(occurring).max())
     for axes in panels.values():
         _log_x(axes)
@@ -259,7 +256,7 @@ def _dt(distributions: Pairs) -> Picture:
 
 
 def _memory(memories: Pairs, max_len: int) -> Picture:
-    """Draw how many states of each Mamba remember at least so many events, of (E, N) memories."""
+    """Draw the share of states of each Mamba by the number of events that they remember."""
     figure, panels = _panels(memories)
     for name, axes in panels.items():
         for (_, colour), memory_ExN in zip(_WHEN, memories[name], strict=True):
@@ -286,7 +283,7 @@ def _memory(memories: Pairs, max_len: int) -> Picture:
 
 
 def _panels(mambas: Pairs) -> tuple[Figure, dict[str, Axes]]:
-    """Return a figure with a row for each depth and a column for each direction, by name."""
+    """Return a figure with a row per depth and a column per direction, and its axes by name."""
     depths = sorted({int(name.split("/")[0]) for name in mambas})
     directions = [d for d in ("forward", "backward") if any(name.endswith(d) for name in mambas)]
     figure, axes = new_figure(1.4 + 1.6 * len(depths), rows=len(depths), columns=len(directions))

@@ -1,4 +1,4 @@
-"""Pages of HTML from the templates in ``templates/``; they ask for nothing from outside."""
+"""Self-contained pages, in HTML or Markdown, from the templates in ``templates/``."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from markupsafe import Markup
 from echojax.command_line import printable
 from echojax.report.tables import fact_name, in_markdown, words
 
-# By the name of its CSS variable, each colour on a light and on a dark page.
+# Each colour on a light and on a dark page, by the name of its CSS variable.
 COLOURS: Mapping[str, tuple[str, str]] = {
     "ink": ("#1c2024", "#e4e8eb"),
     "soft": ("#5b6570", "#98a3ad"),
@@ -32,9 +32,9 @@ COLOURS: Mapping[str, tuple[str, str]] = {
 def render(template: str, **values: Any) -> str:
     """Return a page.
 
-    Values are escaped for HTML or Markdown, and control characters in them shown, but for
-    ``Markup``; a value that the template names and that is not given is an error. The template is
-    named by its file in ``templates/``, whose ending is the page's kind.
+    ``template`` is the name of a file in ``templates/``, whose ending is the format of the page.
+    Except for ``Markup``, values are escaped for HTML or Markdown, and control characters are made
+    visible. It is an error if a value that the template uses is missing.
     """
     environment = _MARKDOWN if template.endswith(".md") else _HTML
     return environment.get_template(template).render(values)
@@ -61,7 +61,7 @@ _HTML = Environment(
     lstrip_blocks=True,
 )
 _HTML.globals["colours"] = COLOURS
-# Of a code block nothing is escaped; a line of its own could end it.
+# Nothing is escaped in a code block, but a newline could end it.
 _HTML.filters |= {
     "words": words,
     "fact_name": fact_name,

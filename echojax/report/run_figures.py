@@ -1,4 +1,4 @@
-"""How a run went and how good its model is: scores, and curves of loss and validation."""
+"""Figures of a run: its scores, and curves of loss and validation."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ _METRICS = (("hr@10", "HR@10", ORANGE), ("ndcg@10", "NDCG@10", BLUE))
 
 
 def run_pictures(run: RunRecord) -> list[Picture]:
-    """Draw what the run has so far; what is not there yet is left out."""
+    """Draw the figures for which the run has data so far."""
     with drawing_style():
         pictures = []
         if run.results is not None:
@@ -86,7 +86,7 @@ def _by_length(bins: list[dict[str, Any]]) -> Picture:
 
 
 def _validation(valid: list[dict[str, Any]], best: dict[str, Any]) -> Picture:
-    """Draw HR@10 and NDCG@10 on validation, with the epoch that was chosen and its scores."""
+    """Draw HR@10 and NDCG@10 on validation, with the best epoch and its scores marked."""
     figure, (axes,) = new_figure(3.2)
     axes.axvline(best["epoch"], color=GREY, linewidth=1, linestyle=(0, (4, 3)))
     for metric, label, colour in _METRICS:
@@ -106,10 +106,10 @@ def _validation(valid: list[dict[str, Any]], best: dict[str, Any]) -> Picture:
 def _draw_by_epoch(
     axes: Axes, records: list[dict[str, Any]], key: str, colour: str, label: str | None = None
 ) -> None:
-    """Draw a value by epoch; few points need marks to be seen, many would be a smear."""
+    """Draw a value by epoch, with markers if there are few points."""
     marker = "o" if len(records) <= 30 else None
     epochs, values = [record["epoch"] for record in records], [record[key] for record in records]
     axes.plot(epochs, values, color=colour, label=label, marker=marker, markersize=3.5)
     axes.set_xlabel("epoch")
-    axes.set_xlim(0, max(1, axes.get_xlim()[1]))  # whole epochs, in a shorter run too
+    axes.set_xlim(0, max(1, axes.get_xlim()[1]))  # at least one epoch
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

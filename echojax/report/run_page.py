@@ -10,7 +10,7 @@ from echojax.report.run_tables import cold_table, score_table
 from echojax.report.tables import Table, duration
 
 _HEADLINE = ("ndcg@10", "hr@10", "mrr@10")
-_PLACES = ("_path", "_dir", "plugin", "init_from")  # how the names of flags end that take one
+_PLACES = ("_path", "_dir", "plugin", "init_from")  # endings of flags that take a path
 _NOTE = (
     "Beside each score stands its 95 % bootstrap interval over users. Of the ten items recommended "
     "to each user: Coverage@10 is the share of the item set that is recommended to anybody, "
@@ -26,9 +26,9 @@ _CALIBRATION = (
 
 
 def run_page(run: RunRecord, **navigation: Any) -> str:
-    """Return the whole page; ``navigation``: links to others (``links`` and ``here``)."""
+    """Return the page of a run; ``navigation`` has links to other pages (``links``, ``here``)."""
     results = run.results or {}
-    # A page is passed on: it names files, not the folders of this machine.
+    # Pages are shared, so they name files but not the folders of this machine.
     config = {
         name: Path(str(value)).name if value and name.endswith(_PLACES) else value
         for name, value in run.config.items()
@@ -41,7 +41,7 @@ def run_page(run: RunRecord, **navigation: Any) -> str:
         tables, notes = [test, cold_table(results), valid], [_NOTE]
         notes += [_CALIBRATION] * ("ece" in results["test"])
         origin = {"device": results["device"], **results["versions"]}
-        if commit := results.get("commit"):  # runs of older versions do not name it
+        if commit := results.get("commit"):  # runs of older versions have none
             origin["commit"] = commit
     return render(
         "page.html",
@@ -75,7 +75,7 @@ def _subtitle(run: RunRecord) -> str:
 
 
 def _tiles(run: RunRecord) -> list[tuple[str, str, str]]:
-    """Return what is asked for first: label, value, note."""
+    """Return the headline numbers, each with label, value and note."""
     if run.results is not None:
         test, train = run.results["test"], run.results["train"]
         tiles = []

@@ -1,4 +1,4 @@
-"""A run folder read back, whole or as far as the run has come."""
+"""Reading a run folder, of a finished or an unfinished run."""
 
 import re
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from echojax.errors import UserError
 from echojax.files import read_json
 from echojax.run_files import read_records, read_results
 
-# What was found where: name -> (before training, after).
+# Arrays by name, each (before training, after training).
 Pairs = dict[str, tuple[np.ndarray, np.ndarray]]
 
 _MAMBA = r"\d{1,2}/(forward|backward)"
@@ -26,15 +26,15 @@ _NAMES = {  # of the arrays of insight.npz, by kind
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a run folder holds."""
+    """The content of a run folder."""
 
     name: str  # the folder's name
     config: dict[str, Any]  # the configuration
     train: list[dict[str, Any]]  # records of training steps, in order
     valid: list[dict[str, Any]]  # records of validations, in order
-    results: dict[str, Any] | None  # ``results.json``; ``None`` while the run is not over
-    # What ``insight.npz`` holds (``echojax.analysis.write_analysis``), by its first word: "filter",
-    # "time_steps", "memory", "influence".
+    results: dict[str, Any] | None  # ``results.json``; ``None`` if the run is not finished
+    # The arrays of ``insight.npz`` (``echojax.analysis.write_analysis``) by the first part of their
+    # names: "filter", "time_steps", "memory", "influence".
     analysis: dict[str, Pairs]
 
     @property
@@ -84,7 +84,7 @@ def _read_analysis(path: Path, max_len: object) -> dict[str, Pairs]:
 
 
 def _can_be_drawn(kind: str, array: np.ndarray, max_len: object) -> bool:
-    """Return whether an array is such that its figures can be drawn, well trained or not."""
+    """Return whether an array has a type and shape from which its figure can be drawn."""
     if array.dtype.kind not in ("fc" if kind == "filter" else "f") or not isinstance(max_len, int):
         return False
     if kind == "influence":

@@ -1,4 +1,4 @@
-"""A run's scores and those of its baselines, for its page and for the terminal."""
+"""Tables of the scores of a run and its baselines, for its page and for the terminal."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,11 +16,11 @@ BEYOND_ACCURACY = {  # label and format
     "serendipity@10": ("Serendipity@10", ".4f"),
     "ece": ("ECE", ".4f"),
 }
-_MOST_INTERVALS = 4  # in 80 columns
+_MOST_INTERVALS = 4  # that fit into 80 columns
 
 
 def systems_of(results: dict[str, Any], part: str) -> dict[str, dict[str, Any]]:
-    """Return name -> results of one part: the model, the baselines, the optimum if known."""
+    """Return the results of a part by name: of the model, the baselines and any optimum."""
     baselines = results.get("baselines", {})
     labels = {"markov": "Markov", "lagged-count": "lagged count"}
     named = {labels.get(name, name): baselines[name][part] for name in baselines}
@@ -28,15 +28,15 @@ def systems_of(results: dict[str, Any], part: str) -> dict[str, dict[str, Any]]:
 
 
 def lagged_count_sizes(found: Mapping[str, Any]) -> str:
-    """Return J and a of a lagged count in words; where they are not recorded, they were fixed."""
+    """Return J and a of a lagged count as text; older runs, which record none, had fixed ones."""
     return f"J {found.get('lags') or 4}, a {found.get('damping', 0.5):g}"
 
 
 def score_table(results: dict[str, Any], part: str, *, half_intervals: bool = False) -> Table:
-    """Return all metrics of the systems on "valid" or "test", those with intervals first.
+    """Return all metrics of model and baselines on "valid" or "test", with intervals first.
 
-    ``half_intervals`` gives ± half of an interval in place of its ends, of many systems only the
-    model's: it fits into 80 columns.
+    With ``half_intervals``, intervals are written as ± half of their width, and if there are many
+    baselines, only for the model, so that the table fits into 80 columns.
     """
     systems = systems_of(results, part)
     rows: list[list[Any]] = []
@@ -66,9 +66,9 @@ def score_table(results: dict[str, Any], part: str, *, half_intervals: bool = Fa
 
 
 def cold_table(results: dict[str, Any]) -> Table | None:
-    """Return the model's test scores of items that training has seen and of those it has not.
+    """Return the model's test scores for items that occur in training, and for other items.
 
-    Runs without item vectors, on other splits than cold-items, have none.
+    The result is ``None`` unless the split is cold-items and the run has item vectors.
     """
     parts = results.get("cold_items")
     if not parts:
@@ -90,5 +90,5 @@ def _cell(one: dict[str, Any], metric: str, *, half: bool, best: bool = False) -
 
 
 def results_table(results: dict[str, Any], part: str = "test") -> rich.table.Table:
-    """Return model, baselines and optimum side by side for the terminal."""
+    """Return the scores of model, baselines and optimum as a table for the terminal."""
     return score_table(results, part, half_intervals=True).terminal()

@@ -1,4 +1,4 @@
-"""One kind of table, printed alike as HTML, as Markdown and on a terminal."""
+"""Tables that can be written as HTML, as Markdown and on a terminal."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from echojax.command_line import printable
 
 
 class Cell(NamedTuple):
-    """A value in words, what is added in smaller print, and whether it is the best of its kind."""
+    """A value as text, a note in smaller print, and whether the value is the best of its kind."""
 
     text: str
     note: str = ""
@@ -23,9 +23,8 @@ class Column:
     """A column of a table."""
 
     header: str = ""  # above it
-    align: Literal["left", "right"] = "right"  # numbers stand to the right, words to the left
-    # How values that are neither ``Cell`` nor text are written: a format such as ".4f", or a
-    # function.
+    align: Literal["left", "right"] = "right"  # "right" for numbers, "left" for words
+    # The format of values that are neither ``Cell`` nor text: such as ".4f", or a function.
     show: str | Callable[[Any], str] = ""
 
     def cell(self, value: Any) -> Cell:
@@ -39,25 +38,25 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A table whose rows begin with their name."""
+    """A table whose rows begin with their names."""
 
-    # The first is that of the names; text is the header of a column of numbers.
+    # The first column has the names of the rows; a string is the header of a column of numbers.
     columns: Sequence[Column | str]
-    # Values of every column: ``Cell``, text, ``None``, or what the column's ``show`` takes.
+    # The values of each row: ``Cell``, text, ``None``, or a value that the column formats.
     rows: Sequence[Sequence[Any]]
     title: str = ""  # above it
     notes: Sequence[str] = ()  # sentences below it
-    highlight: str | None = None  # the name of a row that is set off
+    highlight: str | None = None  # the name of a row to highlight
 
     @property
     def head(self) -> list[Column]:
-        """All columns; the names' is aligned left."""
+        """All columns; the first one is aligned left."""
         first, *others = (Column(c) if isinstance(c, str) else c for c in self.columns)
         return [Column(first.header, "left", first.show), *others]
 
     @property
     def cells(self) -> list[list[Cell]]:
-        """All rows."""
+        """The cells of all rows."""
         head = self.head
         return [
             [column.cell(value) for column, value in zip(head, row, strict=True)]
@@ -98,17 +97,17 @@ def _escaped(text: str) -> str:
 
 
 def in_markdown(text: str) -> str:
-    """Return text that Markdown takes for neither HTML nor a link; control characters are shown."""
+    """Escape text for Markdown, so that it is neither HTML nor a link; show control characters."""
     return re.sub(r"\](\s?)(?=[\[(])", r"]\1\\", printable(text)).replace("<", "&lt;")
 
 
 def number(value: float) -> str:
-    """Return a number with three digits or so."""
+    """Return a number with about three digits."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def duration(seconds: float) -> str:
-    """Return a time with three digits or so."""
+    """Return a duration with about three digits."""
     if seconds < 100:
         return f"{seconds:.3g} s"
     hours, minutes = divmod(round(seconds / 60), 60)
@@ -116,12 +115,12 @@ def duration(seconds: float) -> str:
 
 
 def length_range(first: int, last: int | None) -> str:
-    """Return a range of history lengths."""
+    """Return a range of history lengths as text."""
     return f"{first}+" if last is None else f"{first}–{last}"
 
 
 def words(value: Any) -> str:
-    """Return a JSON value as one would write it, for tables of facts."""
+    """Return a JSON value as text, for tables of facts."""
     match value:
         case None:
             return "–"
@@ -139,5 +138,5 @@ def words(value: Any) -> str:
 
 
 def fact_name(key: str) -> str:
-    """Return a JSON key in words; quantiles are named by their per cent."""
+    """Return a JSON key as text; the keys of quantiles are per cent."""
     return f"{key} %" if key.isdigit() else key.replace("_", " ")
