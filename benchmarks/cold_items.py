@@ -1,8 +1,8 @@
-"""Measure what item vectors do for new items: python benchmarks/cold_items.py.
+"""How much do item vectors help with new items? python benchmarks/cold_items.py.
 
-A tenth of the items of ml-100k is kept from training (--split cold-items). The vectors are made
-from titles, years and genres by hashing their words, without any learned model of text; "random"
-are vectors of the same shape that say nothing.
+A tenth of the items of ml-100k does not occur in training (--split cold-items). The vectors are
+made from titles, years and genres by feature hashing, without any language model; "random" are
+vectors of the same shape without information.
 """
 
 import tempfile

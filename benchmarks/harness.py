@@ -1,7 +1,7 @@
-"""What all benchmarks share: times, memory, and the record of a measurement.
+"""The harness of all benchmarks: times, memory, and the record of a measurement.
 
-A benchmark is a list of cases. The row of each goes into one JSON file as soon as it is measured,
-so a command that was stopped continues with the cases that have no row yet.
+A benchmark is a list of cases. The row of each case is written to one JSON file as soon as it is
+measured, so that a command that was stopped continues with the cases that have no row yet.
 """
 
 import logging
@@ -41,11 +41,11 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 class Skipped(Exception):  # noqa: N818 (no error)
-    """There is nothing to measure, for the reason given."""
+    """A case cannot be measured, for the given reason."""
 
 
 def not_measured(failure: Exception) -> Row:
-    """Return ``status``, skipped or failed, and ``reason``, one line without paths."""
+    """Return the ``status``, skipped or failed, and the ``reason``, one line without paths."""
     words = " ".join(str(failure).split()) or "no reason given"
     # XLA's messages go on for pages.
     words = re.sub(r"(?<![\w/])/[\w.+-]+(/[\w.+-]+)+", "...", words)[:300]
@@ -59,7 +59,7 @@ def not_measured(failure: Exception) -> Row:
 
 
 def check_memory(needed: int, max_memory_gib: float | None) -> None:
-    """Raise ``Skipped`` where so many bytes exceed the limit, or 80 % of what is free."""
+    """Raise ``Skipped`` if the needed bytes exceed the limit, by default 80 % of what is free."""
     free = _free_bytes() if max_memory_gib is None else None
     budget = int(0.8 * free) if free is not None else (max_memory_gib or math.inf) * 2**30
     if needed > budget:
@@ -67,7 +67,7 @@ def check_memory(needed: int, max_memory_gib: float | None) -> None:
 
 
 def device_peak_bytes() -> int:
-    """Return the most that this process ever had on the device; 0 where the device does not say."""
+    """Return the peak memory of this process on the device; 0 if the device does not report it."""
     return int((jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0))
 
 
@@ -91,18 +91,18 @@ def _free_bytes() -> int | None:
 
 
 class Program(NamedTuple):
-    """What is run again and again."""
+    """A program whose calls are timed."""
 
     start: Callable[..., Any]  # puts one call on the device's queue and returns its results
     prepare: Callable[[], tuple[Any, ...]] = tuple  # makes the arguments of a call; not timed
-    wait: Callable[[Any], Any] = jax.block_until_ready  # returns when the results are there
-    compile_seconds: float | None = None  # of tracing too; ``None`` where nothing is compiled
-    # Bytes by kind ("arguments", "outputs", "temporary") where the compiler says.
+    wait: Callable[[Any], Any] = jax.block_until_ready  # returns when the results are ready
+    compile_seconds: float | None = None  # with tracing; ``None`` if nothing is compiled
+    # Bytes by kind ("arguments", "outputs", "temporary"), if the compiler reports them.
     memory: dict[str, int] = {}  # noqa: RUF012 (never changed)
 
     @property
     def memory_bytes(self) -> int | None:
-        """All of the memory; ``None`` where the compiler does not say."""
+        """The memory of all kinds; ``None`` if the compiler does not report it."""
         return sum(self.memory.values()) if self.memory else None
 
     def run(self) -> Any:
@@ -112,7 +112,7 @@ class Program(NamedTuple):
         return results
 
     def seconds(self, calls: int = 1) -> float:
-        """Return the seconds of a call, of one or of a queue of which only the last is awaited."""
+        """Return the mean seconds of calls, of which only the last one is awaited."""
         arguments = self.prepare()
         began = time.perf_counter()
         for _ in range(calls):
@@ -122,7 +122,7 @@ class Program(NamedTuple):
 
 
 def compiled(function: Any, prepare: Callable[[], tuple[Any, ...]], **static: Any) -> Program:
-    """Compile a jitted function for the arguments that ``prepare`` makes; nothing runs yet."""
+    """Compile a jitted function for the arguments that ``prepare`` makes, without running it."""
     began = time.perf_counter()
     program = function.lower(*prepare(), **static).compile()
     seconds = time.perf_counter() - began
@@ -137,16 +137,16 @@ def compiled(function: Any, prepare: Callable[[], tuple[Any, ...]], **static: An
 
 
 class Samples(NamedTuple):
-    """Seconds of the calls of a program, or why it failed."""
+    """The seconds of the calls of a program, or why it failed."""
 
-    single: list[float]  # of a call that is waited for: what a program that needs the result pays
-    # Of a call in a queue, on an accelerator: the device's own time, where a call takes longer on
-    # the device than its start on the host.
+    single: list[float]  # of calls that are awaited one by one
+    # On an accelerator, of calls in a queue: the time on the device, if a call takes longer there
+    # than its start on the host.
     queued: list[float]
     failure: Exception | None = None
 
     def row(self) -> Row:
-        """Return medians and quartiles, the minimum and how many there are."""
+        """Return medians and quartiles, the minimum and the number of repeats."""
         if self.failure is not None:
             return not_measured(self.failure)
         row: Row = {
@@ -162,7 +162,7 @@ class Samples(NamedTuple):
 
 
 def _quartiles(seconds: list[float]) -> list[float]:
-    """Return the lower and the upper one."""
+    """Return the lower and the upper quartile."""
     low, _, high = statistics.quantiles(seconds, n=4, method="inclusive")
     return [low, high]
 
@@ -170,9 +170,10 @@ def _quartiles(seconds: list[float]) -> list[float]:
 def time_in_turns(
     programs: Sequence[Program], seconds: float, *, least: int = 3, most: int = 200
 ) -> list[Samples]:
-    """Time programs that have all run before, round by round, so that noise hits all alike.
+    """Time programs in turns, round by round, so that noise affects all of them alike.
 
-    So many seconds are spent on each in all, for 2 or more samples of it.
+    All must have run before. About ``seconds`` are spent on each program, for ``least`` to ``most``
+    samples.
     """
     samples = [Samples([], []) for _ in programs]
     queues = jax.default_backend() != "cpu"
@@ -185,7 +186,7 @@ def time_in_turns(
                 spent[place] += single[-1]
                 if queues:
                     calls = max(1, min(round(0.01 / statistics.median(single)), 50))
-                    # A queue of one is a single call: what is slow is not run twice as often.
+                    # A queue of one is a single call: a slow program is not run once more.
                     queued.append(programs[place].seconds(calls) if calls > 1 else single[-1])
                     spent[place] += calls * queued[-1] if calls > 1 else 0.0
             except Exception as failure:
@@ -198,7 +199,7 @@ def time_in_turns(
 
 
 class Document(msgspec.Struct, kw_only=True):
-    """What the JSON file of a benchmark holds."""
+    """The content of the JSON file of a benchmark."""
 
     command: str
     date: str
@@ -211,13 +212,13 @@ class Document(msgspec.Struct, kw_only=True):
 
 
 class Record:
-    """The file of a measurement, whole on disk after every row.
+    """The file of a measurement, which is written after every row.
 
-    Where it holds a part of this very measurement, that is continued: ``settings`` are what makes
-    two measurements the same one, of the same machine. As a context: SIGINT and SIGTERM end the
-    command, and what there is stays in the file. ``command`` is as a user types it, without paths;
-    ``others`` are scans by others that are measured too; after ``time_limit`` seconds no further
-    case begins.
+    If the file holds a part of the same measurement, that is continued; two measurements are the
+    same if machine and ``settings`` are equal. As a context manager, the record ends the command at
+    SIGINT and SIGTERM, and keeps the rows so far. ``command`` is what a user types, without paths.
+    ``others`` are scans of other projects that are measured too. After ``time_limit`` seconds, no
+    further case begins.
     """
 
     def __init__(
@@ -229,7 +230,7 @@ class Record:
         others: Sequence[str] = (),
         time_limit: float | None = None,
     ):
-        settings = msgspec.json.decode(msgspec.json.encode(settings))  # as they are read back
+        settings = msgspec.json.decode(msgspec.json.encode(settings))  # to compare with a file's
         device = jax.devices()[0]
         machine = describe(list(others)) | {"devices": jax.device_count()}
         if device.platform != "cpu":
@@ -284,7 +285,7 @@ class Record:
 
     @property
     def out_of_time(self) -> bool:
-        """Whether the time limit is over."""
+        """Whether the time limit has passed."""
         return self.time_limit is not None and time.monotonic() - self._began > self.time_limit
 
     def of(self, case: Row) -> list[Row]:
@@ -292,7 +293,7 @@ class Record:
         return [row for row in self.document.rows if case.items() <= row.items()]
 
     def missing(self, cases: Sequence[Row]) -> Iterator[Row]:
-        """Yield the cases that have no row yet, with a line about each and the time left."""
+        """Yield the cases that have no row yet; log each of them, and the time that is left."""
         left = [case for case in cases if not self.of(case)]
         done = len(cases) - len(left)
         if done:
@@ -308,7 +309,7 @@ class Record:
 
     @contextmanager
     def row(self, case: Row) -> Iterator[Row]:
-        """Give a row to fill, and keep it; a failure inside becomes its status and reason."""
+        """Yield a row to fill, and add it; an exception inside becomes its status and reason."""
         row = {**case, "status": "measured", "reason": None}
         try:
             yield row
@@ -323,7 +324,7 @@ class Record:
         self.write()
 
     def write(self) -> None:
-        """Write the file as it stands; its folder is made."""
+        """Write the file; its folder is created if it is missing."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_json(self.path, msgspec.to_builtins(self.document))
@@ -333,7 +334,7 @@ class Record:
     def write_page(
         self, heading: str, *parts: str | Table, pictures: dict[str, bytes | None]
     ) -> None:
-        """Write the page about the record, and the pictures by name, beside the JSON."""
+        """Write the page about the record, and its pictures by name, next to the JSON file."""
         shown = []
         for name, png in pictures.items():
             if png is not None:
@@ -346,7 +347,7 @@ class Record:
 
 @dataclass(frozen=True, kw_only=True)
 class Flags:
-    """What every benchmark takes."""
+    """The flags of every benchmark."""
 
     out: Path | None = None
     """The JSON file (runs/SCRIPT-DATE-TIME.json), with a page beside it, if any; one that holds a
@@ -355,33 +356,33 @@ class Flags:
 
 @dataclass(frozen=True, kw_only=True)
 class DataFlags(Flags):
-    """What every benchmark on data sets takes."""
+    """The flags of every benchmark on data sets."""
 
     data_dir: Path | None = None
     """Folder that holds the data sets' files."""
 
     @property
     def data_folder(self) -> str | None:
-        """The folder, as echojax takes it."""
+        """The folder as a string, which echojax expects."""
         return None if self.data_dir is None else str(self.data_dir)
 
 
 def title(case: Row) -> str:
-    """Return a case in words."""
+    """Return a case as text."""
     return "  ".join(f"{name} {value}" for name, value in case.items() if value is not None)
 
 
 def run(flags: type[T], measure: Callable[[T], None]) -> None:
-    """Run a command: measure with the flags of the command line, mistakes in one line."""
+    """Run a benchmark with the flags of the command line; errors of the user are one line."""
     with exit_on_user_error():
         log_to(console)
         measure(parse(flags, args=sys.argv[1:]))
 
 
 def record_of(name: str, flags: Any, settings: Any = None, **options: Any) -> Record:
-    """Return the record of NAME.py: of ``flags.out``, or of runs/NAME-DATE-TIME.json.
+    """Return the record of NAME.py, in the file ``flags.out`` or runs/NAME-DATE-TIME.json.
 
-    ``settings`` are by default all flags but folders and files; the options are those of
+    ``settings`` are by default all flags except ``out`` and ``data_dir``; the options are those of
     ``Record``.
     """
     if settings is None:
@@ -392,7 +393,7 @@ def record_of(name: str, flags: Any, settings: Any = None, **options: Any) -> Re
 
 
 def command_of(script: str, flags: Any) -> str:
-    """Return the command of a dataclass of flags: those that differ from the defaults, no paths."""
+    """Return the command with the flags that differ from their defaults, without paths."""
     words = [f"python benchmarks/{script}"]
     for field in fields(flags):
         value, flag = getattr(flags, field.name), f"--{field.name.replace('_', '-')}"
@@ -408,20 +409,20 @@ def command_of(script: str, flags: Any) -> str:
 
 
 def check_positive(**values: float | None) -> None:
-    """Raise ``UserError`` for a flag whose value is no number above 0."""
+    """Raise ``UserError`` for a flag whose value is not a finite number above 0."""
     for name, value in values.items():
         if value is not None and not 0 < value < math.inf:
             raise UserError(f"--{name.replace('_', '-')} must be a number above 0, not {value:g}")
 
 
 def use_devices(devices: int) -> None:
-    """Simulate so many devices on a CPU; JAX must not have started."""
+    """Simulate several devices on a CPU; JAX must not have started."""
     if devices > 1:
         jax.config.update("jax_num_cpu_devices", devices)
 
 
 def use_cores(cores: int | None) -> None:
-    """Use only so many cores; XLA counts them when it starts."""
+    """Use only this number of cores; XLA must not have started."""
     if cores is None:
         return
     if not hasattr(os, "sched_setaffinity"):

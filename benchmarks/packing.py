@@ -1,8 +1,8 @@
-"""Compare training on packed rows with rows of their own: python benchmarks/packing.py.
+"""How much faster is training on packed rows? python benchmarks/packing.py.
 
-The batches hold the same histories and teach the same; what differs is how much padding is computed
-with them. Time is this process's on its CPU cores, batch by batch in turn: other processes that use
-the machine meanwhile lengthen it little.
+The batches hold the same histories, packed or one per row, and differ in the amount of padding. The
+layouts take turns, and the time is CPU time of this process, so that other processes on the machine
+have little influence.
 """
 
 import statistics

@@ -13,7 +13,7 @@ from echojax.report.tables import Table, in_markdown
 
 
 def page(document: Any, file: str, heading: str, *parts: str | Table) -> str:
-    """Return a Markdown page: where the numbers of a ``Document`` come from, then the parts."""
+    """Return a Markdown page: the origin of the numbers of a ``Document``, then the parts."""
     machine = document.machine
     packages = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     text = [
@@ -31,7 +31,7 @@ def page(document: Any, file: str, heading: str, *parts: str | Table) -> str:
 
 
 class Panel(NamedTuple):
-    """Lines of one panel of a picture: points by label, and the axes' names.
+    """One panel of a picture: its lines, which are points by label, and the names of its axes.
 
     A point is (x, y), or (x, y, low, high) with the spread of y.
     """
@@ -43,10 +43,10 @@ class Panel(NamedTuple):
 
 
 def picture(panels: Sequence[Panel], *, columns: int, log_y: bool = True) -> bytes | None:
-    """Return a PNG of lines on a logarithmic x axis; ``None`` where no line has two points.
+    """Return a PNG of lines on a logarithmic x axis; ``None`` if no line has two points.
 
-    Labels have the same colour in all panels; a line whose label ends with "*" is dashed. "NAME on
-    MACHINE" has the colour of NAME, is dotted and has hollow markers. Spread is shaded.
+    A label has the same colour in all panels; a line whose label ends with "*" is dashed. A line
+    "NAME on MACHINE" has the colour of NAME, is dotted and has hollow markers. Spread is shaded.
     """
     if not any(len(line) > 1 for panel in panels for line in panel.lines.values()):
         return None
@@ -81,7 +81,7 @@ def picture(panels: Sequence[Panel], *, columns: int, log_y: bool = True) -> byt
         figure.legend(handles.values(), handles.keys(), loc="outside right center")
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=120)
-    # A page keeps its figures in the repository; of their colours few are enough.
+    # The figures of pages are in the repository, and need only few colours.
     picture = Image.open(buffer).convert("RGB").quantize(128, dither=Image.Dither.NONE)
     picture.save(small := io.BytesIO(), format="png", optimize=True)
     return small.getvalue()

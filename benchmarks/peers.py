@@ -1,7 +1,7 @@
-"""Train RecTools' SASRec on our split beside ours, of the same sizes: python benchmarks/peers.py.
+"""How does our SASRec compare with RecTools', of the same sizes? python benchmarks/peers.py.
 
-RecTools is installed into a virtual environment of its own. Its vectors come back, and the scores
-are ranked as those of our models are.
+Both are trained on our split. RecTools runs in a virtual environment of its own, and returns the
+vectors of histories and items; their scores are ranked in the same way as those of our models.
 """
 
 import subprocess
@@ -29,7 +29,7 @@ _PEER = "rectools[torch]"
 
 @dataclass(frozen=True)
 class Settings:
-    """What both are trained with: sizes, Adam's constant rate, full softmax, patience in epochs."""
+    """The settings of both trainings: sizes, a constant learning rate, patience in epochs."""
 
     dataset: str = "ml-100k"
     seed: int = 0

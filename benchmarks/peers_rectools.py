@@ -1,4 +1,4 @@
-"""Train RecTools' SASRec on a split of echojax's; ``peers.py`` runs it where RecTools is installed.
+"""Train RecTools' SASRec on a split of echojax; ``peers.py`` runs this where RecTools is installed.
 
 It reads ``split.npz`` and ``settings.json`` of a folder and writes ``theirs.npz``: the vectors of
 the test histories and of the items, at the epoch with the best validation NDCG@10.

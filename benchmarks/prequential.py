@@ -1,7 +1,7 @@
-"""How much narrower prequential evaluation tells two models apart: benchmarks/prequential.py.
+"""How much narrower are paired intervals by prequential evaluation? benchmarks/prequential.py.
 
-Two runs on the global time split, scored event by event after the cut, beside the same two variants
-of a suite by leave-one-out.
+Two runs on the global time split are scored event by event after the cut, and compared with the
+leave-one-out results of the same two variants in a suite.
 """
 
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ class Flags(harness.DataFlags):
 
 @dataclass(frozen=True)
 class Settings:
-    """What makes two measurements the same one."""
+    """The settings by which a measurement is identified."""
 
     dataset: str
     ours: str
@@ -82,7 +82,7 @@ def _leave_one_out(suite: Path, configs: list[Config], exclude_seen: bool) -> li
 
 
 def ranks_of(flags: harness.DataFlags, folder: Path, **how: Any) -> results.Ranks:
-    """Return the ranks of the test targets of the run in a folder, made as ``rank_run`` is told."""
+    """Return the ranks of the test targets of a run; ``how`` are options of ``rank_run``."""
     run = rank_run(folder, "test", data_dir=flags.data_folder, **how)
     shown = run.examples
     return results.Ranks(run.ranked.rank_M, shown.user_M, shown.target_M - shown.start_M)

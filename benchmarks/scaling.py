@@ -1,7 +1,7 @@
-"""Measure how a training step scales over devices: python benchmarks/scaling.py.
+"""How does a training step scale over devices? python benchmarks/scaling.py.
 
-Times steps on simulated devices of this machine's CPU, and reads from the compiled programs what
-the devices exchange.
+It times steps on simulated devices of this machine's CPU, and reads from the compiled programs how
+many bytes the devices exchange.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
-"""Measure how long recommendations take: python benchmarks/serving.py.
+"""How long do recommendations take? python benchmarks/serving.py.
 
-A whole history encoded, one more event taken in, and the item set searched, by models with random
-weights and the sizes of their papers.
+It times the encoding of a whole history, one more event, and the search of the item set, for models
+with random weights and the sizes of their papers.
 """
 
 import math

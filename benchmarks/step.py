@@ -1,8 +1,8 @@
-"""Measure a training step of any size: python benchmarks/step.py --items 10000000.
+"""What does a training step cost at any size? python benchmarks/step.py --items 10000000.
 
-The data are random and the state is made in place on the devices, as large as it is: what an item
-set of millions or a history of 100,000 events costs, in time and memory. On a CPU --devices
-simulates several devices, which share its cores and its memory.
+It measures the time and memory of item sets of millions, or histories of 100,000 events. The data
+are random, and the state is created on the devices. On a CPU, --devices simulates several devices,
+which share its cores and its memory.
 """
 
 import resource
@@ -57,9 +57,9 @@ class Flags(harness.Flags):
 
 
 class RandomStep:
-    """The step that ``train.py`` would run, compiled, with random full histories and a state.
+    """The compiled training step of a configuration, with a state and a batch of random histories.
 
-    ``max_len`` is the length of each history. It runs on the first so many devices of this machine.
+    All histories have ``max_len`` events. The step runs on the first ``devices`` of this machine.
     """
 
     def __init__(self, config: Config, items: int, devices: int = 1):
@@ -94,7 +94,7 @@ class RandomStep:
 
     @property
     def parameters(self) -> tuple[int, int]:
-        """How many numbers the model has, and how many of them in rows of items."""
+        """The number of parameters, and how many of them are in rows of items."""
         params = self.states.params
         per_item = map_with_facts(lambda facts, x: x.size * is_per_item(facts), params)
         return sum(x.size for x in jax.tree.leaves(params)), sum(jax.tree.leaves(per_item))
@@ -106,7 +106,7 @@ class RandomStep:
 
 
 class DataStep:
-    """The step of a resolved configuration on its data and one device; ``feed`` has the batches."""
+    """The training step of a resolved configuration on its data; ``feed`` has the batches."""
 
     def __init__(self, config: Config, dataset: Dataset, split: Split):
         mesh, optimizer = one_device(), make_optimizer(config)
@@ -118,7 +118,7 @@ class DataStep:
         self.program = compile_step(step, self.state, self.feed[0])
 
     def run(self, batch: Any) -> None:
-        """Do a step to its end."""
+        """Run a step, and wait for its end."""
         self.state, _ = jax.block_until_ready(self.program.run(self.state, batch))
 
 

@@ -1,7 +1,7 @@
-"""Measure training, evaluation and start-up on real data: python benchmarks/training.py.
+"""How long do training, evaluation and start-up take on real data? python benchmarks/training.py.
 
-Everything runs on the given number of CPU cores (or the accelerator), so that the figures of one
-file can be compared with each other. Whole commands run in processes of their own.
+Everything runs on the given number of CPU cores (or the accelerator), so that the figures in one
+file are comparable. Whole commands run in their own processes.
 """
 
 import os

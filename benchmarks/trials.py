@@ -1,8 +1,8 @@
-"""Measure what training trials together saves: python benchmarks/trials.py.
+"""How much time does training several trials together save? python benchmarks/trials.py.
 
 The trials differ in learning rate, dropout, weight decay and label smoothing. They are trained one
-after the other, by a command each and in one process, and together, on the same cores, all without
-programs or data that were prepared before. Every way runs in processes of its own.
+after another, with a command for each or in one process, and together, on the same cores. Each way
+runs in its own processes, without compiled programs or prepared data from before.
 """
 
 import dataclasses
