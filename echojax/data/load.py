@@ -147,8 +147,10 @@ def statistics_of(dataset: Dataset) -> Statistics:
 
 def _registered(name: str, found: Any) -> Found:
     """Return the data set that a registered function returned: paths of files, or a frame."""
+    if found is None:
+        raise UserError(f"--dataset {name}: its function returned None; return a path or a frame")
     paths = found if isinstance(found, list | tuple) else [found]
-    if all(isinstance(path, str | Path) for path in paths):
+    if paths and all(isinstance(path, str | Path) for path in paths):
         return Found(name, [file for path in paths for file in _own_files(path)])
     return Found(name, [], found)
 

@@ -313,3 +313,10 @@ def test_titles_from_a_second_file(write, said):
         load_dataset(data_path=data, items_path=write("o.csv", "item,name\nx,y\n"))
     with pytest.raises(UserError, match="--title-column names a column of --items-path; give one"):
         load_dataset(data_path=data, title_column="name")
+
+
+@pytest.mark.parametrize(("returned", "message"), [(None, "returned None"), ([], "no columns")])
+def test_a_registered_function_that_returns_no_data(monkeypatch, returned, message):
+    monkeypatch.setitem(DATASETS, "mine", Source(50, read=lambda: returned))
+    with pytest.raises(UserError, match=message):
+        load_dataset("mine")
