@@ -13,6 +13,7 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
+from echojax.config import check_limits
 from echojax.errors import UserError
 
 T = TypeVar("T")
@@ -72,16 +73,18 @@ class _ConsoleHandler(logging.Handler):
 def parse(kind: type[T], *, args: list[str]) -> T:
     """Read the words after the program's name into a dataclass ``kind``; mistakes are in one line.
 
-    Every field is a flag, or a dataclass of flags.
+    Every field is a flag, whose number must be within its type's limits, or a dataclass of flags.
     """
     caught = io.StringIO()
     try:
         with contextlib.redirect_stderr(caught), _wide(not {"-h", "--help"} & set(args)):
-            return tyro.cli(kind, args=args, config=(tyro.conf.OmitArgPrefixes,))
+            flags = tyro.cli(kind, args=args, config=(tyro.conf.OmitArgPrefixes,))
     except SystemExit as stop:
         if not stop.code:  # --help
             raise
         raise UserError(_one_line(caught.getvalue())) from None
+    check_limits(flags)
+    return flags
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import types
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from operator import ge, gt, le, lt
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -52,6 +53,13 @@ def _facts_of(kind: Any) -> Iterator[Any]:
             yield from _facts_of(one)
 
 
+@cache
+def _facts_of_fields(flags: type) -> dict[str, list[Any]]:
+    """Return what stands in ``Annotated`` at each field of a dataclass, by the field's name."""
+    kinds = typing.get_type_hints(flags, include_extras=True)
+    return {name: list(_facts_of(kind)) for name, kind in kinds.items()}
+
+
 QUICKSTART = Config(learning_rate=3e-3, dropout=0.0, epochs=2)
 
 
@@ -71,10 +79,7 @@ def default_config(given: Mapping[str, Any]) -> Config:
 
 
 _KINDS: dict[str, Any] = typing.get_type_hints(Config)
-_FACTS: dict[str, list[Any]] = {
-    name: list(_facts_of(kind))
-    for name, kind in typing.get_type_hints(Config, include_extras=True).items()
-}
+_FACTS = _facts_of_fields(Config)
 MODEL_SIZES, RESUMABLE = (
     {name for name, facts in _FACTS.items() if fact in facts}
     for fact in (Fact.MODEL_SIZE, Fact.RESUMABLE)
@@ -91,13 +96,18 @@ NOT_IN_SUITES: dict[str, str] = {
 LIMITS = ("epochs", "max_steps", "patience")
 
 
-def check(config: Config) -> None:
-    """Raise ``UserError`` for a value that no run can have, naming the flag."""
-    for name, facts in _FACTS.items():
-        value = getattr(config, name)
+def check_limits(flags: object) -> None:
+    """Raise ``UserError`` where a field of a dataclass of flags is outside its type's limits."""
+    for name, facts in _facts_of_fields(type(flags)).items():
+        value = getattr(flags, name)
         for limits in facts if value is not None else []:
             if isinstance(limits, Meta) and not _within(value, limits):
                 raise UserError(f"{flag(name)} must be {_range(limits)}, not {value}")
+
+
+def check(config: Config) -> None:
+    """Raise ``UserError`` for a value that no run can have, naming the flag."""
+    check_limits(config)
     if config.seed + config.seeds > 2**32:
         raise UserError(f"--seeds {config.seeds}: seeds end at {2**32 - 1}; give a smaller --seed")
     if config.batch_size and config.microbatch and config.batch_size % config.microbatch:

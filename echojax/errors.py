@@ -42,32 +42,38 @@ def escaped(text: str) -> str:
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
-def out_of_memory(error: BaseException) -> UserError | None:
-    """Return the error for memory of the machine or a device that did not suffice, if that is it.
+class OutOfMemoryError(UserError):
+    """The memory of the machine or of a device did not suffice."""
 
-    JAX is not imported for it.
-    """
-    words = one_line(error)[:200]
-    if isinstance(error, MemoryError):
+
+@contextmanager
+def memory_failure_is_user_error() -> Iterator[None]:
+    """Turn a failed allocation, on the machine or on a device, into an ``OutOfMemoryError``."""
+    try:
+        yield
+    except MemoryError as error:
+        words = one_line(error)[:200]
         reason = f" ({words})" if words else ""
-        return UserError(f"out of memory{reason}; free some, or ask for less at once")
-    if type(error).__name__ == "JaxRuntimeError" and "RESOURCE_EXHAUSTED" in words:
-        return UserError(
+        raise OutOfMemoryError(
+            f"out of memory{reason}; free some, or ask for less at once"
+        ) from None
+    except RuntimeError as error:
+        words = one_line(error)[:200]
+        # Known by its name, as this module does not import JAX, which takes seconds.
+        if type(error).__name__ != "JaxRuntimeError" or "RESOURCE_EXHAUSTED" not in words:
+            raise
+        raise OutOfMemoryError(
             f"out of memory on a device ({words}); ask for less at once, as with a smaller "
             "--microbatch or --batch-size"
-        )
-    return None
+        ) from None
 
 
 @contextmanager
 def os_failure_is_user_error() -> Iterator[None]:
     """Turn what the system refuses into a ``UserError``: files, disks, memory, also a device's."""
     try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if (refused := out_of_memory(error)) is None:
-            raise
-        raise refused from None
+        with memory_failure_is_user_error():
+            yield
     except ConnectionError:  # another process, not a file
         raise
     except OSError as error:

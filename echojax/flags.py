@@ -14,6 +14,7 @@ Size = Annotated[int, Meta(ge=1), Meta(le=2**20)]
 Seed = Annotated[int, Meta(ge=0), Meta(lt=2**32)]  # JAX reads no more bits of it
 Share = Annotated[float, Meta(ge=0, lt=1)]
 PositiveNumber = Annotated[float, Meta(gt=0, le=FINITE)]
+NotNegativeNumber = Annotated[float, Meta(ge=0), Meta(le=FINITE)]
 
 
 class Fact(Enum):

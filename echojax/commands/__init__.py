@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from echojax import __version__
 from echojax.errors import UserError, exit_on_user_error, unknown_name
 from echojax.signals import stopping_at_once
 
@@ -31,15 +32,18 @@ def main(command: str | None = None) -> None:
 
 
 def _first_word() -> str:
-    """Take the subcommand from the command line; help and completion end the program."""
+    """Take the subcommand from the command line; help, version and completion end the program."""
     words = sys.argv[1:]
     if not words:
         raise UserError(f"name a command: {', '.join(COMMANDS)} (see echojax --help)")
-    if words[0] in ("-h", "--help"):
+    if words[0] in ("-h", "--help", "help"):
         print("usage: echojax COMMAND [FLAGS]\n")
         for name, what in COMMANDS.items():
             print(f"  {name:<10} {what}")
         print("\nechojax COMMAND --help shows its flags.")
+        raise SystemExit
+    if words[0] == "--version":
+        print(f"echojax {__version__}")
         raise SystemExit
     if words[0] in _COMPLETION:
         from tyro.extras import subcommand_cli_from_dict

@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 
 from echojax.command_line import logged_terminal, parse
+from echojax.flags import Positive
 from echojax.signals import Stopped
 
 
@@ -18,7 +19,7 @@ class Flags:
     """The run folder."""
     output: Path
     """The new folder; an earlier export there is replaced."""
-    k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 100
+    k: Annotated[Positive, tyro.conf.arg(aliases=["-k"])] = 100
     """How many items an answer has; whoever needs fewer takes the first."""
     data_dir: str | None = None
     """Folder that holds the data sets' files now, for titles (None: where the run found them)."""

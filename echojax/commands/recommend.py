@@ -11,6 +11,7 @@ from rich.table import Table
 
 from echojax.command_line import logged_terminal, parse
 from echojax.errors import UserError
+from echojax.flags import Positive
 from echojax.signals import Stopped
 
 if TYPE_CHECKING:
@@ -34,11 +35,11 @@ class Flags:
     run with --time-gaps `user item@time item@time ...`."""
     output: Path | None = None
     """JSON lines with the answers; the same command goes on where it was cut off."""
-    k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 10
+    k: Annotated[Positive, tyro.conf.arg(aliases=["-k"])] = 10
     """How many items to recommend."""
     exclude_seen: bool = True
     """Leave out what the history holds."""
-    batch_size: int | None = None
+    batch_size: Positive | None = None
     """Histories computed at once (None: 64 on a CPU, 1024 elsewhere)."""
     data_dir: str | None = None
     """Folder that holds the data sets' files now (None: where the run found them)."""
@@ -54,9 +55,6 @@ def check(flags: Flags) -> None:
         raise UserError("--histories FILE and --output FILE belong together; give both")
     if flags.output is not None and not flags.output.absolute().parent.is_dir():
         raise UserError(f"--output {flags.output}: its folder does not exist")
-    for name, value in (("-k", flags.k), ("--batch-size", flags.batch_size)):
-        if value is not None and value < 1:
-            raise UserError(f"{name} must be at least 1, not {value}")
     if flags.histories is not None and flags.output is not None:
         from echojax.serving.history_file import check_files
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from echojax.command_line import logged_terminal, parse
+from echojax.flags import Positive
 from echojax.signals import Interrupted
 
 
@@ -24,7 +25,7 @@ class Flags:
     """Folder that holds the data sets' files (else $ECHOJAX_DATA, else the user's cache)."""
     only: tuple[str, ...] = ()
     """Run only these variants of the suite; the page shows whatever is there."""
-    tune: int | None = None
+    tune: Positive | None = None
     """Search the flags of each learned variant first, in so many trials over the space of the data
     set's recipes; what the suite itself says is not searched."""
     report_only: bool = False

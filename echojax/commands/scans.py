@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from rich.table import Table
 
 from echojax.command_line import logged_terminal, parse
-from echojax.errors import UserError, out_of_memory
+from echojax.errors import OutOfMemoryError, memory_failure_is_user_error
+from echojax.flags import NotNegativeNumber, Positive
 
 if TYPE_CHECKING:
     import jax
@@ -24,26 +25,23 @@ class Flags:
     them in turns on a grid of sizes, with their memory, and writes a page.
     """
 
-    batch: int = 64
+    batch: Positive = 64
     """B, sequences."""
-    length: int = 50
+    length: Positive = 50
     """L, positions."""
-    channels: int = 128
+    channels: Positive = 128
     """E, channels."""
-    states: int = 16
+    states: Positive = 16
     """N, states a channel."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of inputs, B and C; A is float32."""
-    seconds: float = 0.5
+    seconds: NotNegativeNumber = 0.5
     """How long each program is repeated, at least three times."""
 
 
 def main(words: list[str]) -> None:
     """Run the command."""
     flags = parse(Flags, args=words)
-    for name in ("batch", "length", "channels", "states"):
-        if getattr(flags, name) < 1:
-            raise UserError(f"--{name} must be at least 1, not {getattr(flags, name)}")
     from echojax.machine import device_name
     from selective_scan import implementations
 
@@ -107,11 +105,10 @@ def _measured(name: str, inputs: Arrays, expected: Any, seconds: float) -> list[
     forward = jax.jit(scan)
     both = jax.jit(jax.grad(lambda inputs: scan(inputs).astype("float32").sum()))
     try:
-        y = np.asarray(forward(inputs)[:1]).astype(np.float64)
-        taken = [_median(run, inputs, seconds) for run in (forward, both)]
-    except (MemoryError, jax.errors.JaxRuntimeError) as error:
-        if out_of_memory(error) is None:
-            raise
+        with memory_failure_is_user_error():
+            y = np.asarray(forward(inputs)[:1]).astype(np.float64)
+            taken = [_median(run, inputs, seconds) for run in (forward, both)]
+    except OutOfMemoryError:
         return ["out of memory", "", ""]
     difference = np.abs(y - expected).max() / np.abs(expected).max()
     return [*(f"{1000 * one:.3g} ms" for one in taken), f"{difference:.1e}"]

@@ -11,7 +11,6 @@ from rich.console import Console
 from echojax.config import as_dict
 from echojax.errors import UserError
 from echojax.files import read_json, write_json
-from echojax.given import given_number
 from echojax.models import HEURISTICS
 from echojax.signals import Interrupted
 from echojax.suites.results import Results
@@ -44,8 +43,6 @@ def recorded(results: Results, runs: Sequence[Run]) -> dict[tuple[str, str], Tun
 
 def check_budget(suite: Suite, out: Path, trials: int | None, *, report_only: bool) -> None:
     """Raise ``UserError`` where rows that are there had another budget."""
-    if trials is not None:
-        given_number("--tune", trials)
     for tuning in suite.tuned.values():
         if trials != tuning.trials and not (report_only and trials is None):
             raise UserError(

@@ -10,8 +10,8 @@ import dataclasses
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from rich.console import Console
 from echojax import keep_root_handlers
 from echojax.config import Config, as_flags
 from echojax.data import Dataset, Split
-from echojax.errors import UserError, out_of_memory
+from echojax.errors import OutOfMemoryError, UserError, memory_failure_is_user_error
 from echojax.mesh import axes_of, describe, make_mesh, one_device, place
 from echojax.models import OURS, build_model
 from echojax.run_files import read_records
@@ -115,9 +115,11 @@ def train_members(
             groups[program_key(config)].append((given, folder))
         teams, no_room = list[_Team](), dict[Path, str]()
         for members in groups.values():
-            with _too_little_memory() as why:
-                teams.append(_Team(members, dataset, split, console, interrupts, stopped_line))
-            no_room |= {folder: line for _, folder in members for line in why}
+            try:
+                with memory_failure_is_user_error():
+                    teams.append(_Team(members, dataset, split, console, interrupts, stopped_line))
+            except OutOfMemoryError as error:
+                no_room |= {folder: str(error) for _, folder in members}
         by_folder = {run.folder: run for team in teams for run in team.runs}
         runs = {i: by_folder[own] for i, own in enumerate(folders) if own not in no_room}
         for run in runs.values():
@@ -135,18 +137,6 @@ def train_members(
         _outcome(runs[i]) if i in runs else Outcome({}, 0, no_room[folder], failed=True)
         for i, folder in enumerate(folders)
     ]
-
-
-@contextmanager
-def _too_little_memory() -> Iterator[list[str]]:
-    """Give a list, which has a line when memory did not suffice for what is done inside."""
-    lines: list[str] = []
-    try:
-        yield lines
-    except (MemoryError, RuntimeError) as error:
-        if (refused := out_of_memory(error)) is None:
-            raise
-        lines.append(str(refused))
 
 
 def _outcome(run: SeedRun) -> Outcome:
@@ -208,11 +198,13 @@ class _Team:
             earliest = min(run.progress.steps for run in waiting)
             group = [run for run in waiting if run.progress.steps == earliest]
             group = group[: self._at_once(len(group))]
-            with _too_little_memory() as why:
-                self._loop.train(group, epoch)
-            for run in group if why else ():
+            try:
+                with memory_failure_is_user_error():
+                    self._loop.train(group, epoch)
+            except OutOfMemoryError as error:
                 many = f" ({len(group)} were trained at once)" if len(group) > 1 else ""
-                run.ended, run.failed = why[0] + many, True
+                for run in group:
+                    run.ended, run.failed = f"{error}{many}", True
 
     def _at_once(self, members: int) -> int:
         """Return how many of so many members train at once: as many on each device."""

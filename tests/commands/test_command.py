@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+import echojax
 from echojax.commands import COMMANDS
 from tests.commands.test_bad_input import only_line
 
@@ -21,6 +22,29 @@ def test_without_a_command_and_with_an_unknown_one(call):
     code, out, _ = call("--help")
     assert code == 0
     assert all(f"  {name} " in out for name in COMMANDS)
+    assert call("help") == (0, out, "")
+
+
+def test_its_version(call):
+    assert call("--version") == (0, f"echojax {echojax.__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["scans", "--length", 0], "--length must be at least 1, not 0"),
+        (["scans", "--seconds", -1], "--seconds must be at least 0, not -1.0"),
+        (["recommend", "--run-dir", "run", "--history", "a", "-k", 0], "-k must be at least 1"),
+        (["recommend", "--run-dir", "run", "--batch-size", 0], "--batch-size must be at least 1"),
+        (["export", "--run-dir", "run", "--output", "out", "-k", 0], "-k must be at least 1"),
+        (["reproduce", "--tune", 0], "--tune must be at least 1, not 0"),
+        (["data", "ml-1m", "--k-core", -1], "--k-core must be at least 0, not -1"),
+    ],
+)
+def test_numbers_outside_their_limits_are_refused(words, says, call):
+    code, _, err = call(*words)
+    assert code == 2
+    assert says in only_line(err)
 
 
 def test_data_that_are_not_named_or_not_known(call):
@@ -75,6 +99,3 @@ def test_scans_are_measured_here(call):
     assert code == 0, err
     assert "pallas_tpu cannot run here" in out
     assert "associative" in out
-    code, _, err = call("scans", "--length", 0)
-    assert code == 2
-    assert "--length must be at least 1, not 0" in only_line(err)
