@@ -53,7 +53,7 @@ class Run:
         self.folder, self.config, self._held = folder, read_config(folder), held
         self._of_seeds: tuple[Run, ...] = ()
         if self.config.seeds > 1:
-            folders = [own for _, own in seed_folders(self.config, folder)]
+            folders = seed_folders(self.config, folder)
             self._of_seeds = tuple(Run(own, held=held) for own in folders)
 
     @property

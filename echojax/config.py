@@ -96,9 +96,9 @@ NOT_IN_SUITES: dict[str, str] = {
 LIMITS = ("epochs", "max_steps", "patience")
 
 
-def check_limits(flags: object) -> None:
+def check_limits(flags: Any) -> None:
     """Raise ``UserError`` where a field of a dataclass of flags is outside its type's limits."""
-    for name, facts in _facts_of_fields(type(flags)).items():
+    for name, facts in _facts_of_fields(flags.__class__).items():
         value = getattr(flags, name)
         for limits in facts if value is not None else []:
             if isinstance(limits, Meta) and not _within(value, limits):

@@ -20,7 +20,6 @@ from echojax.evaluation.metrics import (
     CUTOFFS,
     check_cutoffs,
     lists_wanted,
-    mean_metrics,
     measure,
     named_metrics,
     summarise,
@@ -51,7 +50,6 @@ class Evaluator:
     config: Config  # batch size and ``exclude_seen``
     split: Split
     ranker: Ranker
-    popularity_V: Any  # training interactions of each item
     mesh: Mesh  # the devices that users are spread over
     # Where the parameters that are trained have a projection.
     item_vectors: ItemVectors | None = None
@@ -60,16 +58,8 @@ class Evaluator:
         """Return the parameters that are ranked by, on the devices, from whole ones in training."""
         return place(complete(trained, self.item_vectors), self.mesh)
 
-    def __call__(self, params: nnx.State, part: str) -> dict[str, Any]:
-        """Return the results of ``part`` ("train", "valid" or "test") as ``summarise`` does."""
-        return summarise(self.rank(params, part), getattr(self.split, part), self.popularity_V)
-
-    def means(self, params: nnx.State, part: str) -> dict[str, float]:
-        """Return the mean of each metric, without the intervals, which take longer."""
-        return mean_metrics(self.rank(params, part).rank_M)
-
     def rank(self, params: nnx.State, part: str) -> Ranked:
-        """Return the rank of each target of ``part``."""
+        """Return the rank of each target of ``part``: "train", "valid" or "test"."""
         examples = getattr(self.split, part)
         return rank_examples(
             self.ranker,
@@ -148,8 +138,7 @@ def make_evaluator(
     """
     encode, items = encoder_and_items(config, graphdef, mesh)
     ranker = make_ranker(encode, items, num_items=dataset.num_items, top=top, mesh=mesh)
-    counts_V = training_counts(split.train, dataset.num_items)
-    return Evaluator(config, split, ranker, counts_V, mesh, dataset.item_vectors)
+    return Evaluator(config, split, ranker, mesh, dataset.item_vectors)
 
 
 class RankedRun(NamedTuple):

@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from echojax.config import Config
 from echojax.data import Split, StackedBatches, iterate
 from echojax.errors import UserError
+from echojax.evaluation.metrics import mean_metrics
 from echojax.hosts import on_main_process
 from echojax.machine import commit, device_name
 from echojax.mesh import gather, local_groups, place, spread, stack_shares
@@ -181,9 +182,9 @@ class Loop:
 
     def _validate(self, run: SeedRun, params: Any, epoch: int) -> None:
         began, progress = time.perf_counter(), run.progress
-        metrics = self.evaluate.means(params, "valid")
+        metrics = mean_metrics(self.evaluate.rank(params, "valid").rank_M)
         ndcg, loss = metrics["ndcg@10"], progress.mean_loss
-        best = progress.add_validation(ndcg, progress.steps, epoch)
+        best = progress.add_validation(ndcg, epoch)
         run.history[epoch] = ndcg
         seconds = time.perf_counter() - began
         record = run.write_metrics("valid", epoch, loss=loss, **metrics, seconds=seconds)

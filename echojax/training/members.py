@@ -10,7 +10,7 @@ import dataclasses
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,8 +35,8 @@ from echojax.training.loop import GroupStep, Loop
 from echojax.training.optimizer import make_optimizer, most_steps
 from echojax.training.profile import Profile
 from echojax.training.progress import Display
-from echojax.training.run import fill_folders, open_runs
-from echojax.training.run_folder import create_or_resume_run_dir
+from echojax.training.run import open_runs
+from echojax.training.run_folder import create_or_resume_run_dir, fill_folders
 from echojax.training.seed_run import SeedRun
 from echojax.training.step import TrainState, over_members
 
@@ -107,19 +107,19 @@ def train_members(
     if jax.process_count() > 1:
         raise UserError("several members are trained by one process; leave --coordinator out")
     with ExitStack() as held, deferred_interrupts() as interrupts:
-        groups: dict[Hashable, list[tuple[Config, Path]]] = defaultdict(list)
+        groups: dict[Hashable, dict[Path, Config]] = defaultdict(dict)
         for config, folder in zip(configs, folders, strict=True):
             given = dataclasses.replace(config, run_dir=str(folder), resume=True)
             held.enter_context(create_or_resume_run_dir(given))
-            fill_folders({folder: config}, dataset, None, split.gap_unit)
-            groups[program_key(config)].append((given, folder))
+            fill_folders({folder: config}, dataset, gap_unit=split.gap_unit)
+            groups[program_key(config)][folder] = given
         teams, no_room = list[_Team](), dict[Path, str]()
         for members in groups.values():
             try:
                 with memory_failure_is_user_error():
                     teams.append(_Team(members, dataset, split, console, interrupts, stopped_line))
             except OutOfMemoryError as error:
-                no_room |= {folder: str(error) for _, folder in members}
+                no_room |= dict.fromkeys(members, str(error))
         by_folder = {run.folder: run for team in teams for run in team.runs}
         runs = {i: by_folder[own] for i, own in enumerate(folders) if own not in no_room}
         for run in runs.values():
@@ -150,14 +150,15 @@ class _Team:
 
     def __init__(
         self,
-        members: Sequence[tuple[Config, Path]],
+        members: Mapping[Path, Config],
         dataset: Dataset,
         split: Split,
         console: Console,
         interrupts: Interrupts,
         stopped_line: str,
     ):
-        self._config = config = members[0][0]
+        first, config = next(iter(members.items()))
+        self._config = config
         shards: dict[str, Any] = {
             "item_shards": config.item_shards,
             "sequence_shards": config.sequence_shards,
@@ -171,7 +172,7 @@ class _Team:
         graphdef, self.runs = open_runs(config, members, dataset, feed.per_epoch, _go_back)
         for run in self.runs:
             run.ends_alone = True
-        values = {name: {getattr(config, name) for config, _ in members} for name in KNOBS}
+        values = {name: {getattr(one, name) for one in members.values()} for name in KNOBS}
         self._varying = [name for name, different in values.items() if len(different) > 1]
         # Where some decay and others do not, the program has the state of those that do.
         decaying = max(self.runs, key=lambda run: run.config.weight_decay)
@@ -184,7 +185,7 @@ class _Team:
             Display(console),
             interrupts,
             stopped_line,
-            Profile(0, members[0][1]),
+            Profile(0, first),
         )
         differ = ", ".join(self._varying) or "their seeds"
         log.info(f"{len(members)} x {config.model} on {describe(mesh)}; they differ in {differ}")

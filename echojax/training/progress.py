@@ -54,29 +54,30 @@ class TrainingProgress:
         """Mean loss of this epoch's steps so far; NaN before the first."""
         return self.epoch_loss / self.epoch_steps if self.epoch_steps else math.nan
 
-    def add_validation(self, ndcg: float, step: int, epoch: int) -> bool:
-        """Take in a validation; return whether it is the best so far."""
+    def add_validation(self, ndcg: float, epoch: int) -> bool:
+        """Record a validation after the steps so far; return whether it is the best."""
         if ndcg > self.best_ndcg:
-            self.best_ndcg, self.best_step, self.best_epoch = ndcg, step, epoch
+            self.best_ndcg, self.best_step, self.best_epoch = ndcg, self.steps, epoch
             self.without_gain = 0
             return True
         self.without_gain += 1
         return False
 
     def record_program(self, memory_bytes: int | None, seeds: int) -> None:
-        """Take in what the first program needs; later ones hold fewer seeds."""
+        """Record what the first program needs; later programs hold fewer seeds."""
         self.seeds_at_once = max(self.seeds_at_once, seeds)
         if self.memory_bytes is None and memory_bytes is not None:
             self.memory_bytes = memory_bytes // seeds
 
     def record_origin(self, device: str, commit: str | None) -> None:
-        """Take in what trains from here on; another start may be elsewhere, by other code."""
+        """Record what trains from here on: after a resume, maybe another device or other code."""
         for known, new in ((self.devices, device), (self.commits, commit)):
             if new is not None and new not in known:
                 known.append(new)
 
-    def stop_reason(self, config: Config, step: int, steps_per_epoch: int) -> str | None:
+    def stop_reason(self, config: Config, steps_per_epoch: int) -> str | None:
         """Return why the run is over, or ``None`` while it is not."""
+        step = self.steps
         # A falling learning rate brings its gains late: patience would cut them off.
         warmup, decay = schedule_steps(config, steps_per_epoch)
         falls = decay is not None and step < warmup + decay

@@ -6,7 +6,7 @@ import time
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -71,26 +71,47 @@ def log_data(dataset: Dataset, split: Split) -> None:
     )
 
 
+class Trained(NamedTuple):
+    """How a model was trained."""
+
+    progress: TrainingProgress
+    stopped: str  # why training ended
+    steps_per_epoch: int = 1
+    parameters: int = 0  # how many numbers the model has learned
+
+    def facts(self, examples: int) -> dict[str, Any]:
+        """Return the part ``train`` of ``results.json``, of a run with so many examples."""
+        progress, seconds = self.progress, self.progress.seconds
+        return {
+            "steps": progress.steps,
+            "epochs": progress.steps / self.steps_per_epoch,
+            "best_epoch": progress.best_epoch,
+            "best_step": progress.best_step,
+            "seconds": seconds,
+            "examples_per_second": progress.examples / seconds if seconds else 0.0,
+            "input_wait_share": progress.waited / seconds if seconds else 0.0,
+            "examples": examples,
+            "seeds_at_once": progress.seeds_at_once,
+            "peak_memory_bytes": progress.memory_bytes,
+            "stopped": self.stopped,
+            "parameters": self.parameters,
+        }
+
+
 def finish(
     folder: Path,
     config: Config,
     dataset: Dataset,
     split: Split,
     ranked: dict[str, Ranked],
-    progress: TrainingProgress,
-    reason: str,
+    trained: Trained,
     console: Console,
-    *,
-    steps_per_epoch: int = 1,
-    parameters: int = 0,
 ) -> dict[str, Any]:
     """Write results and report of a finished run and print them; return the results.
 
-    ``ranked`` holds the ranks of each of ``PARTS`` by the best parameters, ``reason`` says why
-    training ended, ``parameters`` how many numbers the model has learned.
+    ``ranked`` holds the ranks of each of ``PARTS`` by the best parameters.
     """
-    counts_V = training_counts(split.train, dataset.num_items)
-    seconds = progress.seconds
+    counts_V, progress = training_counts(split.train, dataset.num_items), trained.progress
     results = {
         "config": as_dict(config),
         "seed": config.seed,
@@ -104,20 +125,7 @@ def finish(
         },
         **{part: summarise(ranked[part], getattr(split, part), counts_V) for part in PARTS},
         "baselines": evaluate_baselines(dataset, split, exclude_seen=config.exclude_seen),
-        "train": {
-            "steps": progress.steps,
-            "epochs": progress.steps / steps_per_epoch,
-            "best_epoch": progress.best_epoch,
-            "best_step": progress.best_step,
-            "seconds": seconds,
-            "examples_per_second": progress.examples / seconds if seconds else 0.0,
-            "input_wait_share": progress.waited / seconds if seconds else 0.0,
-            "examples": len(split.train),
-            "seeds_at_once": progress.seeds_at_once,
-            "peak_memory_bytes": progress.memory_bytes,
-            "stopped": reason,
-            "parameters": parameters,
-        },
+        "train": trained.facts(len(split.train)),
         "versions": package_versions(),
         "commit": ", then ".join(progress.commits) or commit(),
         "device": trained_and_tested(progress.devices, device_name()),
@@ -150,7 +158,7 @@ def run_heuristic(
         )
         for part in PARTS
     }
-    finish(folder, config, dataset, split, ranked, progress, "counted", console)
+    finish(folder, config, dataset, split, ranked, Trained(progress, "counted"), console)
 
 
 def package_versions() -> dict[str, str]:

@@ -2,8 +2,9 @@
 
 import logging
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +40,19 @@ from echojax.training.loop import Callback, GroupStep, Loop
 from echojax.training.optimizer import make_optimizer, most_steps
 from echojax.training.profile import Profile
 from echojax.training.progress import Display, TrainingProgress, check_extras
-from echojax.training.results import PARTS, finish, log_data, run_heuristic, summarise_seeds
+from echojax.training.results import (
+    PARTS,
+    Trained,
+    finish,
+    log_data,
+    run_heuristic,
+    summarise_seeds,
+)
 from echojax.training.run_folder import (
-    check_same_data,
     create_or_resume_run_dir,
+    fill_folders,
     identity,
     seed_folders,
-    write_start,
 )
 from echojax.training.seed_run import SeedRun, go_back_together
 from echojax.training.step import TrainState, create_state, over_members
@@ -86,7 +93,6 @@ def run(
     with ExitStack() as held:
         opened = create_or_resume_run_dir(config)
         folder = Path(on_main_process(lambda: str(held.enter_context(opened))))
-        seeds = seed_folders(config, folder)
 
         # Data: read, prepared, split; a resumed run must see what it was started on.
         in_memory = dataset
@@ -97,21 +103,21 @@ def run(
         agree("data", {"sha256 of the data": dataset.fingerprint["sha256"][:12]})
         if (facts := dataset.fingerprint.get("item_vectors")) is not None:
             agree("item vectors", {"sha256 of the item vectors": facts["sha256"][:12]})
-        folders = dict([(folder, config), *((f, c) for c, f in seeds)])
-        on_main_process(fill_folders, folders, dataset, in_memory, split.gap_unit)
+        folders = {folder: config, **seed_folders(config, folder)}
+        fill = partial(fill_folders, folders, dataset, in_memory=in_memory, gap_unit=split.gap_unit)
+        on_main_process(fill)
 
         if config.model in HEURISTICS:
             if is_main_process():
                 run_heuristic(folder, config, dataset, split, console)
         else:
-            _train(config, folder, seeds, dataset, split, mesh, console, callbacks)
+            _train(config, folder, dataset, split, mesh, console, callbacks)
     return folder
 
 
 def _train(
     config: Config,
     folder: Path,
-    seeds: list[tuple[Config, Path]],
     dataset: Dataset,
     split: Split,
     mesh: Mesh,
@@ -122,7 +128,7 @@ def _train(
     with deferred_interrupts() as interrupts:
         # Model: from each seed, or from its newest checkpoint.
         feed = training_batches(config, split, mesh)
-        graphdef, runs = open_runs(config, seeds, dataset, feed.per_epoch)
+        graphdef, runs = open_runs(config, seed_folders(config, folder), dataset, feed.per_epoch)
         parameters = number_of(runs[0].state.params)
         log.info(f"model: {config.model}, {parameters:,} parameters, on {describe(mesh)}")
 
@@ -153,8 +159,7 @@ def _train(
         while group := _earliest(runs):
             loop.train(group)
         for run in runs:
-            run.stopped = run.stop_reason() or ""
-            log.info(f"training{run.name and f' of {run.name}'} ended: {run.stopped}")
+            log.info(f"training{run.name and f' of {run.name}'} ended: {run.stop_reason()}")
         profile.end_run()
         if signum := _of_any_host(interrupts.signum or 0):  # it came after the last step
             raise Interrupted(stopped_line, signum)
@@ -178,39 +183,22 @@ def _of_any_host(signum: int) -> int:
     return int(np.max(multihost_utils.process_allgather(np.int32(signum))))
 
 
-def fill_folders(
-    folders: dict[Path, Config],
-    dataset: Dataset,
-    in_memory: Dataset | None,
-    gap_unit: float | None,
-) -> None:
-    """Fill run folders that are new; check that the others were made on this data.
-
-    They keep the data set as it was given, where it was in memory.
-    """
-    for folder, config in folders.items():
-        if (folder / "config.json").exists():
-            check_same_data(folder, dataset)
-        else:
-            write_start(folder, config, dataset, in_memory=in_memory, gap_unit=gap_unit)
-
-
 def open_runs(
     config: Config,
-    seeds: Sequence[tuple[Config, Path]],
+    seeds: Mapping[Path, Config],
     dataset: Dataset,
     per_epoch: int,
     go_back: Callable[[Sequence[SeedRun], Sequence[TrainState]], None] = go_back_together,
 ) -> tuple[nnx.GraphDef, list[SeedRun]]:
-    """Return the model's structure and each run where it stands.
+    """Return the model's structure, and each run in the state that it goes on from.
 
-    ``seeds`` has the configuration and the folder of each, ``config`` what they have in common.
-    ``go_back`` takes state and progress of runs that are resumed, from states before the first step
-    on.
+    ``seeds`` has the configuration of each run by its folder, ``config`` what they have in common.
+    Where they are resumed, ``go_back`` takes their states and progress from their checkpoints, or
+    from the states before the first step, which it is given.
     """
     projection = projection_of(config, dataset.item_vectors)
     runs, starts = [], []
-    for seed_config, folder in seeds:
+    for folder, seed_config in seeds.items():
         checkpoints = Checkpoints(folder / "checkpoints", on_main_process(identity, folder))
         model = build_model(seed_config, dataset.num_learned)
         optimizer, seed = make_optimizer(seed_config), seed_config.seed
@@ -247,12 +235,12 @@ def _finish(
     state, lost = (found.state, found.lost) if found else (run.state, "")
     params = jax.device_get(state.params)
     run.checkpoints.close()
-    step, best = int(state.step), run.progress.best_step
-    if lost:  # the results must not name another model than they are of
-        why = f"the checkpoint of step {best}, the best, is {lost}: step {step} is evaluated"
-        run.stopped += f"; {why}"
+    stopped = run.stop_reason() or ""
+    if lost:  # the results must name the step that they are of
+        step, best = int(state.step), run.progress.best_step
+        stopped += f"; the checkpoint of step {best}, the best, is {lost}: step {step} is evaluated"
         run.progress.best_step, run.progress.best_epoch = step, step // run.per_epoch
-        log.info(run.stopped)
+        log.info(stopped)
     placed = evaluate.placed(params)
     ranked = {part: evaluate.rank(placed, part) for part in PARTS}
     if not is_main_process():
@@ -263,18 +251,8 @@ def _finish(
         before = nnx.merge(graphdef, complete(start, dataset.item_vectors))
     after = nnx.merge(graphdef, complete(params, dataset.item_vectors))
     write_analysis(run.folder / "insight.npz", before, after, split.valid)
-    return finish(
-        run.folder,
-        run.config,
-        dataset,
-        split,
-        ranked,
-        run.progress,
-        run.stopped,
-        console,
-        steps_per_epoch=run.per_epoch,
-        parameters=number_of(params),
-    )
+    trained = Trained(run.progress, stopped, run.per_epoch, number_of(params))
+    return finish(run.folder, run.config, dataset, split, ranked, trained, console)
 
 
 def number_of(params: nnx.State) -> int:

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
@@ -50,14 +50,14 @@ def default_run_dir(config: Config) -> str:
     return f"runs/{data}-{config.model}{variant}-{seeds}"
 
 
-def seed_folders(config: Config, folder: Path) -> list[tuple[Config, Path]]:
-    """Return the configuration and the run folder of each seed that a run in ``folder`` trains."""
+def seed_folders(config: Config, folder: Path) -> dict[Path, Config]:
+    """Return the run folder and the configuration of each seed that a run in ``folder`` trains."""
     if config.seeds == 1:
-        return [(config, folder)]
-    return [
-        (dataclasses.replace(config, seed=seed, seeds=1, run_dir=None), folder / f"seed-{seed}")
+        return {folder: config}
+    return {
+        folder / f"seed-{seed}": dataclasses.replace(config, seed=seed, seeds=1, run_dir=None)
         for seed in range(config.seed, config.seed + config.seeds)
-    ]
+    }
 
 
 @contextmanager
@@ -164,20 +164,34 @@ def read_own_config(path: Path) -> Config:
     return config
 
 
-def write_start(
-    path: Path,
-    config: Config,
+def fill_folders(
+    folders: Mapping[Path, Config],
     dataset: Dataset,
     *,
     in_memory: Dataset | None = None,
     gap_unit: float | None = None,
 ) -> None:
-    """Fill a new run folder; what makes it one, ``config.json``, comes last.
+    """Fill the run folders that are new; check that the others were made on this data.
 
-    Titles of the data set are kept for whoever asks the run without it, and data that were
-    ``in_memory`` only, as they were given. ``gap_unit`` is that of the model's gaps, where it reads
-    some.
+    A folder keeps the titles of the data set, so that recommendations can show them without it, and
+    the data set itself as it was given, if it was ``in_memory``. ``gap_unit`` is the unit of the
+    gaps that the model reads, if it reads any.
     """
+    for folder, config in folders.items():
+        if (folder / "config.json").exists():
+            check_same_data(folder, dataset)
+        else:
+            _fill(folder, config, dataset, in_memory, gap_unit)
+
+
+def _fill(
+    path: Path,
+    config: Config,
+    dataset: Dataset,
+    in_memory: Dataset | None,
+    gap_unit: float | None,
+) -> None:
+    """Fill a new run folder; ``config.json``, which makes it a run folder, comes last."""
     path.mkdir(parents=True, exist_ok=True)
     if in_memory is not None:
         cache.save(in_memory, path / _DATA)

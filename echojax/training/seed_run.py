@@ -36,7 +36,6 @@ class SeedRun:
     metrics: MetricLog | None = None  # its metrics.jsonl, while it is open
     # Validation NDCG@10 by epoch (of this start).
     history: dict[int, float] = field(default_factory=dict)
-    stopped: str = ""  # why it was done, once it is
     ended: str = ""  # why it stopped early, if it did
     failed: bool = False  # and that it diverged, or found too little memory
 
@@ -44,7 +43,7 @@ class SeedRun:
         """Return why this seed is done, or ``None`` while it is not."""
         if self.ended:
             return self.ended
-        return self.progress.stop_reason(self.config, self.progress.steps, self.per_epoch)
+        return self.progress.stop_reason(self.config, self.per_epoch)
 
     @contextmanager
     def open_metrics(self) -> Iterator[None]:

@@ -16,27 +16,31 @@ from echojax.training.results import trained_and_tested
 
 
 def test_early_stopping_counts_validations_without_gain():
-    progress, config = TrainingProgress(), Config(patience=2, epochs=100)
-    assert progress.add_validation(0.1, step=5, epoch=1)
-    assert not progress.add_validation(0.1, step=10, epoch=2)  # equal is no gain
-    assert progress.stop_reason(config, 10, 5) is None
-    assert not progress.add_validation(0.05, step=15, epoch=3)
-    assert "2 validations" in progress.stop_reason(config, 15, 5)
+    progress, config = TrainingProgress(steps=5), Config(patience=2, epochs=100)
+    assert progress.add_validation(0.1, epoch=1)
+    progress.steps = 10
+    assert not progress.add_validation(0.1, epoch=2)  # equal is no gain
+    assert progress.stop_reason(config, 5) is None
+    progress.steps = 15
+    assert not progress.add_validation(0.05, epoch=3)
+    assert "2 validations" in progress.stop_reason(config, 5)
     assert (progress.best_step, progress.best_epoch) == (5, 1)
 
 
 def test_patience_waits_until_the_step_size_has_fallen():
     falling = Config(patience=2, epochs=100, warmup_steps=10, decay_steps=90)
-    progress = TrainingProgress(without_gain=2)
-    assert progress.stop_reason(falling, 99, 5) is None
-    assert "2 validations" in progress.stop_reason(falling, 100, 5)
-    assert "9 epochs" in progress.stop_reason(replace(falling, epochs=9), 45, 5)
+    progress = TrainingProgress(without_gain=2, steps=99)
+    assert progress.stop_reason(falling, 5) is None
+    progress.steps = 100
+    assert "2 validations" in progress.stop_reason(falling, 5)
+    progress.steps = 45
+    assert "9 epochs" in progress.stop_reason(replace(falling, epochs=9), 5)
 
 
 def test_limits_of_epochs_and_steps():
-    assert "3 epochs" in TrainingProgress().stop_reason(Config(epochs=3), 15, 5)
-    assert "7 steps" in TrainingProgress().stop_reason(Config(max_steps=7), 7, 5)
-    assert TrainingProgress().stop_reason(Config(max_steps=7), 6, 5) is None
+    assert "3 epochs" in TrainingProgress(steps=15).stop_reason(Config(epochs=3), 5)
+    assert "7 steps" in TrainingProgress(steps=7).stop_reason(Config(max_steps=7), 5)
+    assert TrainingProgress(steps=6).stop_reason(Config(max_steps=7), 5) is None
 
 
 def test_every_device_and_commit_that_trained_is_kept_once():

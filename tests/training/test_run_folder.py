@@ -12,9 +12,9 @@ from echojax.errors import UserError
 from echojax.files import write_json
 from echojax.training.run_folder import (
     create_or_resume_run_dir,
+    fill_folders,
     read_config,
     read_own_config,
-    write_start,
 )
 
 DATASET = Dataset(
@@ -26,7 +26,7 @@ DATASET = Dataset(
 def start(config, folder):
     """Make the folder of a run in it."""
     with create_or_resume_run_dir(replace(config, run_dir=str(folder))) as path:
-        write_start(path, config, DATASET)
+        fill_folders({path: config}, DATASET)
     return path
 
 
