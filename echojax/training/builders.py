@@ -1,4 +1,4 @@
-"""What a configuration stands for: its data, batches, and training step."""
+"""From a configuration to its data, its batches and its training step."""
 
 import dataclasses
 import logging
@@ -46,15 +46,15 @@ _SPLITS = {
     "global-time": global_time_split,
     "cold-items": cold_items_split,
 }
-# Positions an epoch that pay for a width's compilation, 3 to 7 seconds on a CPU: a position takes
-# some 5 to 40 microseconds of it.
+# How many positions an epoch must save to pay for compiling one more width: that takes 3 to 7
+# seconds on a CPU, and a position some 5 to 40 microseconds.
 WORTH_A_WIDTH = 2**15
 
 
 def resolved(config: Config, *, in_memory: bool = False) -> Config:
-    """Check a configuration and fill in what depends on the data set's name.
+    """Check a configuration, and fill in what depends on the data set's name.
 
-    The name of data that are ``in_memory`` need not be known.
+    The name of a data set that is ``in_memory`` need not be known.
     """
     check(config)
     if config.plugin is not None:
@@ -63,7 +63,7 @@ def resolved(config: Config, *, in_memory: bool = False) -> Config:
     Preparation.of(config)  # which checks its values
     if config.loss not in LOSSES:
         raise unknown_name("--loss", config.loss, list(LOSSES))
-    # What a run that goes on was started on may have been in memory: its folder keeps it.
+    # A resumed run may have been started on data in memory, which its folder keeps.
     known = in_memory or config.resume or config.dataset in DATASETS
     if config.data_path is None and not known:
         raise unknown_name("--dataset", config.dataset, list(DATASETS))
@@ -88,10 +88,10 @@ def read_data(
     item_vectors: ItemVectors | None = None,
     run_dir: Path | None = None,
 ) -> tuple[Dataset, Split]:
-    """Read, prepare and split the data of a resolved configuration; data from memory is only split.
+    """Read, prepare and split the data of a resolved configuration; only split a given data set.
 
-    The folder of a run keeps the data of a run on data from memory, and the items' vectors wherever
-    they came from.
+    If there is a ``run_dir``, its copies are used: of the data set, if the run was started on one
+    in memory, and of the items' vectors.
     """
     if dataset is None and run_dir is not None:
         dataset = kept_dataset(run_dir, config.dataset)
@@ -127,9 +127,9 @@ def read_data(
 def read_run_data(
     run_dir: Path, config: Config, *, data_dir: str | None = None, data_path: str | None = None
 ) -> tuple[Dataset, Split]:
-    """Return the data that the run in a folder was trained on; ``UserError`` without them.
+    """Return the data that the run in a folder was trained on; ``UserError`` if they have changed.
 
-    ``data_dir`` and ``data_path`` say where they lie now, if not where the run found them.
+    ``data_dir`` and ``data_path`` are where they are now, if not where the run found them.
     """
     config = dataclasses.replace(
         config, data_dir=data_dir or config.data_dir, data_path=data_path or config.data_path
@@ -140,7 +140,7 @@ def read_run_data(
 
 
 def _load(config: Config, *, started: bool) -> Dataset:
-    """Read the data; a run that has ``started`` keeps titles in its folder."""
+    """Read the data, without titles if the run has ``started``: its folder has them."""
     return load_dataset(
         config.dataset,
         data_path=config.data_path,
@@ -153,9 +153,9 @@ def _load(config: Config, *, started: bool) -> Dataset:
 
 
 def training_batches(config: Config, split: Split, mesh: Mesh) -> Batches:
-    """Return all batches of a resolved configuration's seed, as its objective shows them.
+    """Return all batches of a resolved configuration, in the form that its objective takes.
 
-    Of each batch this process makes the rows that its devices of ``mesh`` compute.
+    This process prepares those rows of each batch that its devices of ``mesh`` compute.
     """
     assert config.batch_size is not None
     shown = split.train if config.objective == "prefixes" else windows(split.train)
@@ -165,13 +165,13 @@ def training_batches(config: Config, split: Split, mesh: Mesh) -> Batches:
 
 
 def rows_of_a_device(config: Config, mesh: Mesh) -> int:
-    """Return how many rows of a batch each device computes, some of which may only fill up."""
+    """Return how many rows of a batch each device computes, padding included."""
     assert config.batch_size is not None
     return padded_rows(config.batch_size, mesh) // row_groups(mesh)
 
 
 def learned_vectors(dataset: Dataset, mesh: Mesh) -> nnx.State | None:
-    """Return the vectors of the items that training sees, on the devices; ``None``: none."""
+    """Return the vectors of the items in training, on the devices; ``None`` if there are none."""
     if dataset.item_vectors is None:
         return None
     vectors = as_params(dataset.item_vectors.vectors_VxF[: dataset.num_learned])
@@ -194,8 +194,9 @@ def make_step(
 ) -> jax.stages.Wrapped:
     """Return the training step of a resolved configuration, to be mapped over ``mesh``.
 
-    ``counts_V``: how often each item is a training target; ``lengths_M``: items of each example;
-    ``rates``: as for ``make_train_step``. The configuration's label smoothing may be traced.
+    ``counts_V`` is how often each item is a training target, ``lengths_M`` the number of items in
+    each example, ``rates`` as for ``make_train_step``. The configuration's label smoothing may be
+    traced.
     """
     assert config.objective is not None
     assert config.max_len is not None
@@ -231,11 +232,12 @@ def make_step(
 def choose_microbatch(
     config: Config, rows: int, num_items: int, lengths_M: np.ndarray
 ) -> int | None:
-    """Return how many of ``rows`` examples a CPU's caches hold at once; an accelerator takes all.
+    """Return how many of ``rows`` examples a microbatch has; ``None``, all, on an accelerator.
 
-    About 4096 positions keep a step's activations in the last-level cache (twice as fast as the
-    whole batch from memory), more where adding up the item table's gradient would show. Of packed
-    rows it is a quarter of those that hold something: the others' microbatches are left out.
+    On a CPU, about 4096 positions keep a step's activations in the last-level cache, which is twice
+    as fast as the whole batch from memory. They are more if adding up the item table's gradient
+    would take long. With packing it is a quarter of the rows that hold something, because
+    microbatches of empty rows are skipped.
     """
     assert config.max_len is not None
     assert config.d_model is not None
@@ -251,10 +253,10 @@ def choose_microbatch(
 
 
 def choose_columns(lengths_M: np.ndarray, max_len: int, worth: int = WORTH_A_WIDTH) -> list[int]:
-    """Return how narrow the windows of short examples may be cut, besides ``max_len``.
+    """Return the widths to which windows of short examples may be cut, besides ``max_len``.
 
-    Each width is compiled for itself, several seconds, so it is chosen only where it spares a
-    tenth of the positions that the others leave, and ``worth`` of them an epoch.
+    Each width takes several seconds of compilation, so one is added only if it saves a tenth of the
+    positions that are still computed, and ``worth`` positions in an epoch.
     """
     # One column more than the items, as in ``summed_gradient``.
     fits_W = np.cumsum(np.bincount(np.minimum(lengths_M + 1, max_len), minlength=max_len + 1))

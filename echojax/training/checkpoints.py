@@ -35,7 +35,7 @@ from echojax.training.step import TrainState, state_shapes
 
 log = logging.getLogger(__name__)
 
-# What a disk, a file system or its owner refuses for now: no damage of a checkpoint.
+# Errors that a disk or a file system may not give the next time: the checkpoint is not damaged.
 _REFUSED = (
     errno.EACCES,
     errno.EPERM,
@@ -50,7 +50,7 @@ _REFUSED = (
 
 @contextmanager
 def _no_tracebacks() -> Iterator[None]:
-    """Keep orbax's and tensorstore's threads from printing what is raised here anyway."""
+    """Keep the threads of orbax and tensorstore from printing errors that are raised here too."""
     hook, disabled = sys.unraisablehook, logging.root.manager.disable
     sys.unraisablehook = lambda error: None
     logging.disable(logging.CRITICAL)
@@ -69,16 +69,16 @@ class Restored(NamedTuple):
 
     state: TrainState
     progress: dict[str, Any]  # what was saved with it
-    lost: str = ""  # what is wrong with the one that was asked for, where this is another
+    lost: str = ""  # what is wrong with the step that was wanted first, if this is another one
 
 
 class LoadedCheckpoint(NamedTuple):
-    """The model of a run's best step, or of the one that stands in for it."""
+    """The model of a run's best step, or of the step that replaces it."""
 
     graphdef: nnx.GraphDef
     params: nnx.State
-    step: int  # after how many steps the parameters were
-    best_step: int  # the best one of validation; 0 where none has named it yet
+    step: int  # the step of the parameters
+    best_step: int  # the best step by validation; 0 before the first validation
 
 
 class Checkpoints:
@@ -87,15 +87,15 @@ class Checkpoints:
     Orbax writes each into a temporary folder and renames it, so a killed run leaves a whole
     checkpoint or none. The checksum finds bytes that changed afterwards.
 
-    The newest two are kept, and the best step that the progress of each names: from whichever of
-    them a run goes on, its best step so far is there. What is best is read from the progress only:
-    it outlives the process, and a tie is decided in one place.
+    The newest two are kept, and the best step that the progress of each names, so that the best
+    step is there whichever of the two a run resumes from. Which step is best is read from the
+    progress only: that outlives the process, and decides ties in one place.
 
-    The arrays are saved whole, so it does not matter how many devices and hosts go on from them.
-    Only the first host reads and writes, and tells the others what it has read.
+    The arrays are saved whole, so any number of devices and hosts can resume from them. Only the
+    first host reads and writes, and sends the others what it has read.
 
-    ``run`` is what makes them those of one run, JSON values by name: it is saved with each and
-    compared when it is read.
+    ``run`` identifies the run, by JSON values by name. It is saved with each checkpoint and
+    compared when one is read.
     """
 
     def __init__(self, folder: Path, run: Mapping[str, Any] | None = None):
@@ -174,12 +174,14 @@ class Checkpoints:
     def restore(
         self, like: TrainState, first: int | None = None, *, newest: int | None = None
     ) -> Restored | None:
-        """Return the newest whole checkpoint, or ``None`` where there is no checkpoint at all.
+        """Return the newest undamaged checkpoint, or ``None`` if there is no checkpoint at all.
 
-        Of ``like``, a state or what ``state_shapes`` returns, shapes and dtypes are read. The step
-        ``first`` is tried before the others; steps after ``newest`` are passed over. It is a
-        ``UserError`` where none can be read, or one is of another run, of another version's model,
-        or not to be read by this user.
+        ``like``, a state or what ``state_shapes`` returns, gives shapes and dtypes. The step
+        ``first`` is tried before the others, and steps after ``newest`` are ignored.
+
+        Raises:
+            UserError: no checkpoint can be read, or one is of another run, of another version's
+                model, or not readable for this user.
         """
         state = like = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
 
@@ -223,7 +225,7 @@ class Checkpoints:
         return found
 
     def newest_progress(self) -> dict[str, Any]:
-        """Return the progress that the newest checkpoint with a whole one holds, or nothing."""
+        """Return the progress in the newest checkpoint whose progress is undamaged, else ``{}``."""
         return next(filter(None, map(self._progress, self._steps()[::-1])), {})
 
     def steps(self) -> list[int]:
@@ -231,7 +233,7 @@ class Checkpoints:
         return on_main_process(self._steps)
 
     def drop_after(self, step: int) -> None:
-        """Delete what a run that goes on from ``step`` writes anew: later checkpoints, parts."""
+        """Delete what a run resumed at ``step`` writes again: later and unfinished checkpoints."""
         if self._manager is not None:
             for newer in [found for found in self._steps() if found > step]:
                 self._manager.delete(newer)
@@ -250,7 +252,7 @@ class Checkpoints:
         return sorted(s for s in self._manager.all_steps() if _is_ours(folder / str(s)))
 
     def _progress(self, step: int) -> dict[str, Any] | None:
-        """Return the progress in the checkpoint of ``step``, ``None`` where it is damaged."""
+        """Return the progress in the checkpoint of ``step``; ``None`` if it is damaged."""
         try:
             with _no_tracebacks():
                 return self._meta(step)["progress"]
@@ -258,7 +260,7 @@ class Checkpoints:
             return None
 
     def _meta(self, step: int) -> dict[str, Any]:
-        """Return what was saved beside the arrays; ``ValueError`` where it was changed."""
+        """Return what was saved next to the arrays; ``ValueError`` if it has been changed."""
         assert self._manager is not None
         args = ocp.args.Composite(meta=ocp.args.JsonRestore())
         meta: dict[str, Any] = self._manager.restore(step, args=args)["meta"]
@@ -273,7 +275,7 @@ class Checkpoints:
 
     @_no_tracebacks()
     def _read(self, step: int, like: TrainState) -> Restored:
-        """Return a checkpoint; ``UserError`` where it is whole and not of this run."""
+        """Return a checkpoint; ``UserError`` if it is undamaged, but not of this run."""
         assert self._manager is not None
         where, names = f"the checkpoint in {self._folder / str(step)}", _by_name(like)
         try:
@@ -313,11 +315,11 @@ def load_checkpoint(
     step: int | None = None,
     as_trained: bool = False,
 ) -> LoadedCheckpoint:
-    """Read the checkpoint of a run's best step, or the newest whole one and say why.
+    """Read the checkpoint of a run's best step, or the newest undamaged one with a warning.
 
-    ``config`` is resolved, of one seed. Where the caller knows the best ``step``, no other will do.
-    With ``as_trained`` the projection of item vectors stays among the parameters, which else are
-    those of a model with a row for each item.
+    ``config`` is resolved, and of one seed. If the caller gives the best ``step``, no other is
+    read. With ``as_trained`` the projection of item vectors stays among the parameters; otherwise
+    they are those of a model with a row for each item.
     """
     missing = UserError(
         f"{folder} has no checkpoint yet; train until the first one is written"
@@ -350,9 +352,9 @@ def load_checkpoint(
 
 
 def _best_step(folder: Path, progress: dict[str, Any]) -> int:
-    """Return a run's best step, 0 where there is none yet.
+    """Return a run's best step, 0 if there is none yet.
 
-    The newest checkpoint names it, or the results where that is no longer the run's last one.
+    The newest checkpoint names it, or the results, if that is no longer the run's last one.
     """
     with suppress(UserError, LookupError, TypeError):  # no results yet, or damaged ones
         train = read_json(folder / "results.json")["train"]
@@ -362,7 +364,7 @@ def _best_step(folder: Path, progress: dict[str, Any]) -> int:
 
 
 def _is_ours(path: Path) -> bool:
-    """Say whether a folder is a checkpoint; orbax takes any for one whose name is a number."""
+    """Return whether a folder is a checkpoint: for orbax, any is whose name is a number."""
     return any((path / name).exists() for name in ("_CHECKPOINT_METADATA", "meta", "state"))
 
 
@@ -383,9 +385,9 @@ def _by_name(state: TrainState) -> dict[str, np.ndarray]:
 
 
 def _refusal(error: Exception, folder: Path) -> Exception | None:
-    """Return why files cannot be read for now, or by this user: that is no damage.
+    """Return why files cannot be read for now, or by this user, which is not damage.
 
-    What may not be read looks to orbax, at times, as if it were not there.
+    To orbax, a file that may not be read sometimes looks as if it were missing.
     """
     if isinstance(error, MemoryError) or _os_error(error) in _REFUSED:
         return error

@@ -1,4 +1,4 @@
-"""Parameters evaluated on a part of the data: in training, and a run's best checkpoint again."""
+"""Evaluation on a part of the data, during training and of a finished run's best checkpoint."""
 
 import dataclasses
 import logging
@@ -51,11 +51,10 @@ class Evaluator:
     split: Split
     ranker: Ranker
     mesh: Mesh  # the devices that users are spread over
-    # Where the parameters that are trained have a projection.
-    item_vectors: ItemVectors | None = None
+    item_vectors: ItemVectors | None = None  # if the trained parameters have a projection of them
 
     def placed(self, trained: nnx.State) -> nnx.State:
-        """Return the parameters that are ranked by, on the devices, from whole ones in training."""
+        """Return the parameters for ``rank``, on the devices, from whole ones of training."""
         return place(complete(trained, self.item_vectors), self.mesh)
 
     def rank(self, params: nnx.State, part: str) -> Ranked:
@@ -74,10 +73,10 @@ class Evaluator:
 def encoder_and_items(
     config: Config, graphdef: nnx.GraphDef, mesh: Mesh
 ) -> tuple[Callable[..., jax.Array], Callable[[nnx.State], jax.Array]]:
-    """Return how models with this structure encode histories, and give the items' vectors.
+    """Return two functions of models with this structure: the encoder and the items' vectors.
 
-    ``encode(params, item_ids_BxL, lengths_B)``, and with gaps ``gaps_BxL``, is user_BxD, in the
-    precision that ``config`` asks for, and ``items(params)`` item_VxD.
+    ``encode(params, item_ids_BxL, lengths_B)``, with time gaps also ``gaps_BxL``, returns user_BxD
+    in the precision of ``config``, and ``items(params)`` returns item_VxD.
     """
 
     def encode(
@@ -96,7 +95,7 @@ def encoder_and_items(
 
 
 def _rank_prequentially(
-    config: Config, num_items: int, best: LoadedCheckpoint, examples: Examples, top: int = TOP
+    config: Config, num_items: int, best: LoadedCheckpoint, examples: Examples, top: int
 ) -> Ranked:
     """Rank a part in few passes (``echojax.evaluation.prequential``), by a causal model only."""
     model = nnx.merge(best.graphdef, best.params)
@@ -132,9 +131,9 @@ def make_evaluator(
     *,
     top: int = TOP,
 ) -> Evaluator:
-    """Return the evaluator of models with this structure, users spread over ``mesh``.
+    """Return the evaluator of models with this structure, with users spread over ``mesh``.
 
-    ``top``: how many of an example's best items are kept.
+    ``top`` is how many of an example's best items are kept.
     """
     encode, items = encoder_and_items(config, graphdef, mesh)
     ranker = make_ranker(encode, items, num_items=dataset.num_items, top=top, mesh=mesh)
@@ -142,11 +141,11 @@ def make_evaluator(
 
 
 class RankedRun(NamedTuple):
-    """How a finished run ranks a part of its data."""
+    """A part of a finished run's data, ranked by its model."""
 
-    step: int  # of the checkpoint that ranks; 0 of a heuristic model
+    step: int  # of the checkpoint; 0 for a heuristic model
     ranked: Ranked
-    examples: Examples  # what was ranked
+    examples: Examples
     popularity_V: np.ndarray  # training interactions of each item
 
 
@@ -158,10 +157,10 @@ def evaluate_run(
     cutoffs: Sequence[int] | None = None,
     **options: Any,
 ) -> dict[str, Any]:
-    """Return the results of one part, "valid" or "test", and the "step" they are of.
+    """Return the results of one part, "valid" or "test", and the "step" of the checkpoint.
 
-    ``metrics`` and ``cutoffs`` are those of ``named_metrics``; where both are ``None``, the results
-    are those of ``summarise``, else of ``measure``. The options are those of ``rank_run``.
+    ``metrics`` and ``cutoffs`` are those of ``named_metrics``; if both are ``None``, the results
+    are those of ``summarise``, otherwise of ``measure``. The options are those of ``rank_run``.
     """
     if metrics is None and cutoffs is None:
         run = rank_run(folder, part, **options)
@@ -185,9 +184,8 @@ def rank_run(
 ) -> RankedRun:
     """Rank a part, "valid" or "test", of a run's data by its best checkpoint.
 
-    ``exclude_seen`` overrides the run's; ``data_dir`` and ``data_path`` say where the data lie now;
-    ``names`` are the full names of the metrics that are wanted, whose cutoffs say how many items
-    are kept.
+    ``exclude_seen`` overrides the run's; ``data_dir`` and ``data_path`` are where the data are now;
+    ``names`` are the full names of the wanted metrics, by whose cutoffs enough items are kept.
     """
     own = config = read_own_config(folder)
     if exclude_seen is not None:

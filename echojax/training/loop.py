@@ -1,4 +1,4 @@
-"""The training loop: runs that stand at one step, trained in one program, validated and saved."""
+"""The training loop: it trains runs at the same step in one program, validates and saves them."""
 
 import logging
 import math
@@ -35,7 +35,7 @@ from echojax.training.step import (
 
 log = logging.getLogger(__name__)
 
-# Is told the metrics of a validation, and returns whether training is to stop.
+# Takes the metrics of a validation, and returns whether training is to stop.
 Callback = Callable[[dict[str, Any]], object]
 
 
@@ -44,9 +44,10 @@ class GroupStep(NamedTuple):
 
     steps: Any  # from ``over_members``
     mesh: Mesh  # the devices that it is mapped over
-    # Of a state, as ``steps`` takes it; that of a run may have other nodes around the same arrays.
+    # The tree structure of a state that ``steps`` takes; a run's own state may have other nodes
+    # around the same arrays.
     structure: Any
-    # Of ``steps``: the items' vectors, if any, and what else it takes, those of the runs stacked.
+    # Further arguments of ``steps``: the items' vectors or ``None``, and values stacked over runs.
     inputs: Sequence[Any] = (None,)
 
 
@@ -78,19 +79,19 @@ class Loop:
 
     config: Config  # what the runs have in common
     split: Split
-    step_of: Callable[[Sequence[SeedRun]], GroupStep]  # of as many runs the same program
+    step_of: Callable[[Sequence[SeedRun]], GroupStep]  # one program for each number of runs
     evaluate: Evaluator
     display: Display
     interrupts: Interrupts
-    stopped_line: str  # what is said where a signal came
+    stopped_line: str  # the message when a signal has stopped training
     profile: Profile
     callbacks: Sequence[Callback] = ()
     _programs: dict[int, CompiledStep] = field(default_factory=dict)  # by the number of runs
 
     def train(self, runs: Sequence[SeedRun], last_epoch: float = math.inf) -> None:
-        """Train runs that stand at one step until one has a reason to stop, or an epoch ends.
+        """Train runs that are at the same step until one has a reason to stop, or an epoch ends.
 
-        They are all of this loop's configuration, but for seed and inputs.
+        They all have this loop's configuration, except for the seed and the step's inputs.
         """
         done, per_epoch = runs[0].progress.steps, runs[0].per_epoch
         steps, mesh, structure, inputs = self.step_of(runs)
@@ -134,7 +135,7 @@ class Loop:
     def _train_epoch(
         self, group: _Group, states: TrainState, first: int, end: int
     ) -> tuple[TrainState, int]:
-        """Train from step ``first`` to ``end``, of one epoch; return the signal that came."""
+        """Train from step ``first`` to ``end`` of one epoch; return the signal that came, or 0."""
         runs, batches, per_epoch = group.runs, group.batches, group.per_epoch
         epoch, last, signum = first // per_epoch + 1, None, 0
         began, examples, waited = time.perf_counter(), 0, 0.0
@@ -168,7 +169,7 @@ class Loop:
         return states, signum
 
     def _end_epoch(self, group: _Group, states: TrainState, epoch: int, whole: bool) -> None:
-        """Validate, where it is time, and save; ``whole``: no step of the epoch is missing."""
+        """Validate, if it is time, and save; ``whole``: all steps of the epoch were done."""
         for run, state in group.of_each(states):
             with run.divergence():
                 saved = run.finite(gather(state, run.state, group.mesh))
@@ -193,14 +194,14 @@ class Loop:
             f"valid HR@10 {metrics['hr@10']:.4f}  "
             f"NDCG@10 {ndcg:.4f}{'  best so far' if best else ''}"
         )
-        told = {"seed": run.config.seed, **record}
-        asked = [bool(callback(dict(told))) for callback in self.callbacks]
-        if on_main_process(any, asked):
+        record = {"seed": run.config.seed, **record}
+        wants_to_stop = [bool(callback(dict(record))) for callback in self.callbacks]
+        if on_main_process(any, wants_to_stop):
             run.ended = "a callback stopped it"
 
 
 def _record_losses(runs: Sequence[SeedRun], outcome: list[jax.Array], step: int) -> int:
-    """Take in what a step returned; return the signal that some host got, known to all."""
+    """Record the losses of a step; return the signal that some host got, the same on all hosts."""
     losses, signum = outcome
     for run, loss in zip(runs, np.asarray(losses).tolist(), strict=True):
         if not run.failed:

@@ -1,9 +1,9 @@
-"""Several runs that differ in seed and continuous knobs, trained together, held at each validation.
+"""Several runs that differ in seed and continuous flags, trained together, an epoch at a time.
 
-An accelerator's devices train all members at once, by ``vmap``. A CPU's core is busy with one:
-there every device trains one at a time, an epoch each, in one program that is compiled once. A run
-that has stopped leaves the group and costs nothing: on a CPU the same program goes on, an
-accelerator's is compiled once for each size.
+An accelerator trains all of its members at once, by ``vmap``. On a CPU, whose cores are busy with
+one member, every device trains one at a time, for an epoch each, in one program that is compiled
+once. A member that has stopped leaves the group and costs nothing: on a CPU the others go on in the
+same program, and an accelerator's program is compiled once for each number of members.
 """
 
 import dataclasses
@@ -44,8 +44,8 @@ log = logging.getLogger(__name__)
 
 KNOBS = ("learning_rate", "dropout", "weight_decay", "label_smoothing")
 
-# Is told an epoch and the validation NDCG@10 of each member that has one, by its index; returns the
-# indices of those that stop.
+# Takes an epoch and the validation NDCG@10 of each member that has one, by the member's index;
+# returns the indices of the members that stop.
 Decide = Callable[[int, dict[int, float]], Iterable[int]]
 
 
@@ -54,26 +54,27 @@ class Outcome:
     """How a member's training went."""
 
     history: dict[int, float]  # validation NDCG@10 by epoch
-    best_epoch: int  # that of the highest one, 0 without a validation
-    ended: str  # why
-    # A loss or an update was not finite, or memory did not suffice; ``history`` is of before.
+    best_epoch: int  # the epoch of the highest one, 0 without a validation
+    ended: str  # why training ended
+    # Whether a loss or an update was not finite, or memory did not suffice; ``history`` then ends
+    # before that.
     failed: bool
     steps: int = 0
-    # Of training steps, its share of what the members trained at once took together.
+    # Its share of the seconds that the members which were trained at once spent in training steps.
     seconds: float = 0.0
 
 
 def most_epochs(config: Config, split: Split) -> int:
-    """Return how many epochs a member has that nothing ends early; the last may be cut short."""
+    """Return how many epochs a member trains unless it stops early; the last may be cut short."""
     per_epoch = training_batches(config, split, one_device()).per_epoch
     return math.ceil(most_steps(config, per_epoch) / per_epoch)
 
 
 def program_key(config: Config) -> Hashable:
-    """Return what resolved configurations have in common that train in one program.
+    """Return a key that is equal for resolved configurations which can train in one program.
 
-    That is everything but the seed, the folder and the knobs. A model of the user's may depend on
-    its dropout rate in ways that cannot be traced, as ``if rate:``; there it is in common too.
+    They may differ in the seed, the folder and ``KNOBS``. A user's own model may depend on its
+    dropout rate in ways that cannot be traced, such as ``if rate:``; there the rate must be equal.
     """
     free = {"seed", "run_dir", "resume", *KNOBS}
     if config.model not in OURS:
@@ -92,17 +93,18 @@ def train_members(
     decide: Decide | None = None,
     stopped_line: str = "stopped and saved; the same call goes on",
 ) -> list[Outcome]:
-    """Train members to their ends, or as far as ``decide`` lets them; never look at the test set.
+    """Train members to their ends, or as far as ``decide`` lets them, without the test set.
 
-    Configurations are resolved, each of one seed and of a model that is trained. Those of one
-    ``program_key`` train in one program, the others after them, all held at the same epoch. What a
-    member does is what it does alone, up to rounding. Each has a run folder, which is made or goes
-    on; it holds ``config.json``, ``items.json``, ``metrics.jsonl`` and checkpoints.
+    Each configuration is resolved, and is of one seed and of a model that is trained. Those with
+    the same ``program_key`` train in one program. The programs take turns, so that all members
+    reach the end of an epoch before any begins the next. A member is trained as it would be alone,
+    up to rounding. Its run folder is created or resumed, and holds ``config.json``,
+    ``items.json``, ``metrics.jsonl`` and checkpoints.
 
-    ``decide`` is called once for every epoch that ends with a validation, in order, when all
-    members have had it; also for those of before a resume, with the same scores, so that what
-    follows from the scores alone is the same after a kill. ``stopped_line`` is said where a signal
-    to stop comes.
+    ``decide`` is called once for each epoch that ends with a validation, in order, when all members
+    have reached it. After a resume it is called for the earlier epochs again, with the same scores,
+    so that decisions which depend on the scores alone are the same after a kill. ``stopped_line``
+    is the message when a signal to stop comes.
     """
     if jax.process_count() > 1:
         raise UserError("several members are trained by one process; leave --coordinator out")
@@ -174,7 +176,7 @@ class _Team:
             run.ends_alone = True
         values = {name: {getattr(one, name) for one in members.values()} for name in KNOBS}
         self._varying = [name for name, different in values.items() if len(different) > 1]
-        # Where some decay and others do not, the program has the state of those that do.
+        # If only some members have weight decay, the program's state has the structure of theirs.
         decaying = max(self.runs, key=lambda run: run.config.weight_decay)
         self._structure = jax.tree.structure(decaying.state)
         self._loop = Loop(
@@ -191,7 +193,7 @@ class _Team:
         log.info(f"{len(members)} x {config.model} on {describe(mesh)}; they differ in {differ}")
 
     def train(self, epoch: int) -> None:
-        """Train all members that have not ended to the end of an epoch."""
+        """Train all members that have not ended until the end of an epoch."""
         end = epoch * self._per_epoch
         while waiting := [
             run for run in self.runs if run.stop_reason() is None and run.progress.steps < end
@@ -208,7 +210,7 @@ class _Team:
                     run.ended, run.failed = f"{error}{many}", True
 
     def _at_once(self, members: int) -> int:
-        """Return how many of so many members train at once: as many on each device."""
+        """Return how many of the given number of members train at once, equally many a device."""
         if members < self._lanes or jax.default_backend() == "cpu":
             return min(members, self._lanes)
         return members // self._lanes * self._lanes
@@ -220,7 +222,7 @@ class _Team:
 
         def step(state: TrainState, batch: Any, knobs: dict[str, Any], vectors: Any) -> Any:
             config = dataclasses.replace(self._config, **knobs)
-            # Only the structure and the dropout rates of this model are read.
+            # Only this model's structure and dropout rates are used.
             graphdef, _, rates = nnx.split(build_model(config, self._num_items), nnx.Variable, ...)
             optimizer = make_optimizer(config, axes_of(mesh).items, steps_per_epoch=self._per_epoch)
             one = make_step(
@@ -237,7 +239,7 @@ class _Team:
 
 
 def _go_back(runs: Sequence[SeedRun], starts: Sequence[TrainState]) -> None:
-    """Resume each member where it stands; those that are behind catch up."""
+    """Resume each member from its newest checkpoint; those that are behind catch up."""
     for run, start in zip(runs, starts, strict=True):
         run.go_back(start)
         records = read_records(run.folder / "metrics.jsonl")

@@ -17,11 +17,12 @@ from echojax.parameters import is_parameter, is_per_item, map_with_facts, names_
 def make_optimizer(
     config: Config, item_axis: str | None = None, *, steps_per_epoch: int = 1
 ) -> optax.GradientTransformation:
-    """Return Adam, as all the papers use it, with the schedule, decay and limit that are asked for.
+    """Return Adam, which all the papers use, with the configured schedule, decay and clipping.
 
-    The limit is on the norm of the whole gradient, before Adam's own scaling. Rate and decay of
-    ``config`` may be traced: the state is then that of one that decays. It is of the same shape for
-    all ``steps_per_epoch``, of which a schedule in shares of the run is.
+    Clipping is of the norm of the whole gradient, before Adam's own scaling. Learning rate and
+    weight decay of ``config`` may be traced; the state is then that of an optimiser with decay.
+    ``steps_per_epoch`` is for schedules in shares of the run, and does not change the state's
+    shapes. ``item_axis`` is the mapped axis over which the item table is sharded.
     """
     rate = learning_rate(config, steps_per_epoch)
     optimizer = _scaled(config, optax.scale_by_adam(), rate)
@@ -37,26 +38,26 @@ def make_optimizer(
 
 
 def _scaled(
-    config: Config, direction: optax.GradientTransformation, length: optax.ScalarOrSchedule
+    config: Config, direction: optax.GradientTransformation, rate: optax.ScalarOrSchedule
 ) -> optax.GradientTransformation:
-    """Return steps in a direction, of a length, with decay as the configuration says."""
-    rate = optax.scale_by_learning_rate(length)
+    """Return steps in a direction, with a learning rate and the configured weight decay."""
+    scale = optax.scale_by_learning_rate(rate)
     decay: float | jax.Array = config.weight_decay
     if not isinstance(decay, jax.Array) and not decay:
-        return optax.chain(direction, rate)
-    return optax.chain(direction, optax.add_decayed_weights(decay, decayed), rate)
+        return optax.chain(direction, scale)
+    return optax.chain(direction, optax.add_decayed_weights(decay, decayed), scale)
 
 
 def item_or_other(params: Any) -> Any:
-    """Say of each parameter whether it has rows of items."""
+    """Return for each parameter "item" if it has a row for each item, otherwise "other"."""
     return map_with_facts(lambda facts, _: "item" if is_per_item(facts) else "other", params)
 
 
 def trained_or_frozen(patterns: str, params: Any) -> Any:
-    """Say of each parameter whether it is trained or "frozen", its name fits one of ``patterns``.
+    """Return for each parameter "frozen" if its name fits one of ``patterns``, else "trained".
 
-    These are as ``fnmatch`` has them, between commas; each must fit some name, and leave some to
-    train.
+    These are patterns of ``fnmatch`` between commas. Each must fit a name, and together they must
+    leave some parameters to train.
     """
     names = list(names_of(params))
     frozen: set[str] = set()
@@ -76,7 +77,7 @@ def trained_or_frozen(patterns: str, params: Any) -> Any:
 
 
 def most_steps(config: Config, steps_per_epoch: int) -> int:
-    """Return how many steps a run has that nothing ends early."""
+    """Return how many steps a run has if it does not stop early."""
     steps = config.epochs * steps_per_epoch
     return min(steps, config.max_steps or steps)
 
@@ -84,7 +85,7 @@ def most_steps(config: Config, steps_per_epoch: int) -> int:
 def schedule_steps(config: Config, steps_per_epoch: int) -> tuple[int, int | None]:
     """Return in how many steps the learning rate rises, and in how many it falls after them.
 
-    It does not fall where the second is ``None``.
+    The second is ``None`` if it does not fall.
     """
     steps = most_steps(config, steps_per_epoch)
     warmup = config.warmup_steps or math.ceil(config.warmup * steps)
@@ -93,7 +94,7 @@ def schedule_steps(config: Config, steps_per_epoch: int) -> tuple[int, int | Non
 
 
 def learning_rate(config: Config, steps_per_epoch: int) -> optax.ScalarOrSchedule:
-    """Return the learning rate: a constant, or what it is at each step (counted from 0)."""
+    """Return the learning rate: a constant, or a function of the step, counted from 0."""
     top, (warmup, decay) = config.learning_rate, schedule_steps(config, steps_per_epoch)
     if not warmup and decay is None:
         return top
@@ -108,7 +109,7 @@ def learning_rate(config: Config, steps_per_epoch: int) -> optax.ScalarOrSchedul
 
 
 def decayed(params: Any) -> Any:
-    """Say which parameters shrink: matrices and tables; no bias, norm or Mamba's ``A_log``."""
+    """Return which parameters have weight decay: matrices and tables, not Mamba's ``A_log``."""
     return map_with_facts(lambda facts, x: x.ndim >= 2 and not facts.get("no_weight_decay"), params)
 
 

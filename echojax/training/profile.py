@@ -1,4 +1,4 @@
-"""``--profile N``: a trace of N steps, where their time went, what the program cost to make.
+"""``--profile N``: a trace of N steps, how their time was spent, and the cost of compilation.
 
 XLA names what it runs by the instruction of the compiled program, on a CPU as on an accelerator:
 those that are collectives in the program's text are collectives in the trace. The trace is read
@@ -29,9 +29,9 @@ STEP, INPUT = "echojax step", "echojax input"
 # Steps before the trace: the first ones fill caches and buffers, the others are timed.
 _WARM, _TIMED = 2, 3
 
-# Where a device's time goes, all but the last together the wall time: it computes; exchanges, or
-# waits for others to, and does nothing else meanwhile; is idle, and the loop waits for a batch; is
-# idle, for any other reason. The last: it exchanges while it computes something else.
+# How a device spends its time. The first four add up to the wall time: it computes; it only
+# communicates, or waits to; it is idle while the loop waits for a batch; it is idle for any other
+# reason. "hidden" is the time in which it communicates while it computes something else.
 PARTS = ("compute", "collectives", "input", "host", "hidden")
 
 Spans = list[tuple[float, float]]  # [start, end] in ns
@@ -39,10 +39,10 @@ Device = Mapping[str, Spans]  # what it ran: "containers", "collectives" and "co
 
 
 class Profile:
-    """Watches a training loop; traces ``steps`` of its steps once (none: does nothing).
+    """Traces ``steps`` steps of a training loop, once; does nothing if that is 0.
 
-    Where an epoch ends in between, the trace ends too, and another one begins with the next. The
-    run folder gets ``profile/`` and ``profile.json``.
+    A trace that is not complete ends with its epoch, and another one begins in the next. They are
+    written to ``profile/`` and ``profile.json`` in the run folder.
     """
 
     def __init__(self, steps: int, folder: Path):
@@ -50,20 +50,20 @@ class Profile:
         self._program: dict[str, Any] = {}
         self._text = ""
         self._done = 0  # steps of this start
-        self._untraced = 0.0  # seconds of those that are timed
-        self._began: float | None = None  # these, where one is running
-        self._step: jax.profiler.TraceAnnotation | None = None  # the traced one that is running
+        self._untraced = 0.0  # seconds of the steps that are timed before the trace
+        self._began: float | None = None  # when the running part of these began
+        self._step: jax.profiler.TraceAnnotation | None = None  # the traced step that is running
         self._traces: list[TraceTimes] = []
 
     def record_program(self, program: CompiledStep) -> None:
-        """Take in the step's program, and what it took to make it."""
+        """Record the step's program, and what its compilation took."""
         if self._left:
             self._text = program.run.as_text() or ""
             memory = program.run.memory_analysis()
             self._program = {"compile": program.seconds, "memory": memory and bytes_of(memory)}
 
     def next_step(self, states: Any) -> float:
-        """Begin a step from ``states``; return the seconds that profiling itself took."""
+        """Begin a step from ``states``; return the seconds that the profiling itself took."""
         if not self._left:
             return 0.0
         began = time.perf_counter()
@@ -83,7 +83,7 @@ class Profile:
         return jax.profiler.TraceAnnotation(INPUT)
 
     def end_epoch(self, states: Any) -> None:
-        """Wait until the devices are done, whose work belongs to the steps; stop clock or trace."""
+        """Wait until the devices have done their steps; stop the clock, or the trace."""
         if not self._left:
             return
         jax.block_until_ready(states)
@@ -98,7 +98,7 @@ class Profile:
                 self._report()
 
     def end_run(self) -> None:
-        """Report what there is where the run had fewer steps."""
+        """Report what was traced, if the run ended before all steps were."""
         if self._traces and self._left:
             self._report()
         elif self._left:
@@ -109,7 +109,7 @@ class Profile:
         self._left = 0
 
     def _mark(self) -> None:
-        """Mark the next step in the trace; begin a trace where none is on."""
+        """Mark the next step in the trace, which begins if none is running."""
         if self._step is not None:
             self._close_step()
         else:
@@ -133,14 +133,14 @@ class Profile:
 
 
 class TraceTimes(NamedTuple):
-    """Where the time of traced steps went."""
+    """How the time of traced steps was spent."""
 
-    steps: int  # how many
+    steps: int  # the number of steps
     wall: float  # their seconds
-    waited: float  # of these, how long the loop waited for batches, devices idle or not
-    devices: int  # of this host that the trace shows
-    # Seconds of each of ``PARTS``, the mean over devices; NaN where the backend's trace has no
-    # events of the program.
+    waited: float  # the seconds in which the loop waited for batches, devices idle or not
+    devices: int  # the number of this host's devices in the trace
+    # Seconds of each of ``PARTS``, the mean over devices; NaN if the backend's trace has no events
+    # of the program.
     parts_P: np.ndarray
 
 
@@ -176,7 +176,7 @@ def _kind(opcode: str) -> str:
 
 
 def split(steps: Spans, inputs: Spans, devices: Sequence[Device]) -> TraceTimes:
-    """Share every moment of the steps (spans in ns) among the parts, device by device."""
+    """Divide the time of the steps (spans in ns) among the parts, device by device."""
     wall, waited = (sum(end - start for start, end in spans) / 1e9 for spans in (steps, inputs))
     shares = [_of_one_device(steps, inputs, device) for device in devices]
     parts_P = np.mean(shares, axis=0) if shares else np.full(len(PARTS), np.nan)
@@ -205,15 +205,16 @@ def _of_one_device(steps: Spans, inputs: Spans, device: Device) -> list[float]:
 
 
 def _covered(spans: Spans, points_N: np.ndarray) -> np.ndarray:
-    """Say of each point whether some span holds it."""
+    """Return for each point whether a span covers it, (N,) bool."""
     starts_S, ends_S = np.sort(np.reshape(spans, (-1, 2)), axis=0).T
     return np.searchsorted(starts_S, points_N) > np.searchsorted(ends_S, points_N)
 
 
 def figures(times: TraceTimes, untraced: float, program: dict[str, Any]) -> dict[str, Any]:
-    """Return what ``profile.json`` holds; "unknown" where the backend does not tell.
+    """Return the content of ``profile.json``, with "unknown" for what the backend does not report.
 
-    ``untraced`` are the seconds of a step before the trace, ``program`` has "compile" and "memory".
+    ``untraced`` is the time of a step before the trace in seconds; ``program`` has "compile" and
+    "memory".
     """
     live = sum(s.data.nbytes for x in jax.live_arrays() for s in x.addressable_shards)
     stats = jax.local_devices()[0].memory_stats() or {}
@@ -245,7 +246,7 @@ def bytes_of(memory: Any) -> dict[str, int]:
 
 
 def lines(found: dict[str, Any]) -> list[str]:
-    """Return what ``profile.json`` holds as a small table."""
+    """Return the content of ``profile.json`` as the lines of a small table."""
     steps, wall = found["steps"], found["wall_seconds"]
     before = found["seconds_a_step_before_the_trace"]
     table = [

@@ -1,4 +1,4 @@
-"""How far a run has come: what is saved with its state, logged, and shown to the user."""
+"""The progress of a run: what is saved with its state, logged, and shown to the user."""
 
 import importlib.util
 import json
@@ -25,13 +25,13 @@ from echojax.training.optimizer import schedule_steps
 
 log = logging.getLogger(__name__)
 
-_TIMED_SECONDS = 10.0  # before it is said what an epoch takes
-_LONG_SECONDS = 600.0  # what is worth saying
+_TIMED_SECONDS = 10.0  # of steps, before the time of an epoch is estimated
+_LONG_SECONDS = 600.0  # an estimate above this is logged
 
 
 @dataclass
 class TrainingProgress:
-    """What the loop must know besides the state to go on exactly; saved with each checkpoint."""
+    """What the loop needs besides the state to resume exactly; saved with each checkpoint."""
 
     steps: int = 0  # done
     best_ndcg: float = -1.0  # best validation NDCG@10 so far
@@ -41,13 +41,13 @@ class TrainingProgress:
     epoch_loss: float = 0.0  # summed over this epoch's steps so far
     epoch_steps: int = 0
     seconds: float = 0.0  # spent in training steps, over all starts
-    share: float = 0.0  # of these, its own, where others were trained at once
-    waited: float = 0.0  # of these, spent waiting for input
+    share: float = 0.0  # this run's share of these seconds, if others were trained at once
+    waited: float = 0.0  # the part of these seconds that was spent waiting for input
     examples: int = 0  # rows trained on, over all starts
-    seeds_at_once: int = 1  # trained in one program, itself included, at the start
+    seeds_at_once: int = 1  # most seeds in one program, this one included
     memory_bytes: int | None = None  # of the compiled step, for one seed
-    devices: list[str] = field(default_factory=list)  # that trained it, in words, each once
-    commits: list[str] = field(default_factory=list)  # of the code that trained it, each once
+    devices: list[str] = field(default_factory=list)  # descriptions of all that trained the run
+    commits: list[str] = field(default_factory=list)  # all versions of the code that trained it
 
     @property
     def mean_loss(self) -> float:
@@ -78,7 +78,7 @@ class TrainingProgress:
     def stop_reason(self, config: Config, steps_per_epoch: int) -> str | None:
         """Return why the run is over, or ``None`` while it is not."""
         step = self.steps
-        # A falling learning rate brings its gains late: patience would cut them off.
+        # A falling learning rate brings its gains late: patience must not end the run before.
         warmup, decay = schedule_steps(config, steps_per_epoch)
         falls = decay is not None and step < warmup + decay
         if self.without_gain >= config.patience and not falls:
@@ -91,16 +91,16 @@ class TrainingProgress:
 
 
 class Display:
-    """A progress bar on a terminal, a logged line every so many seconds elsewhere.
+    """Shows a progress bar on a terminal, and elsewhere logs a line every ``seconds``.
 
-    Where epochs are long, what one takes is told, and that there are ``most_epochs`` at most.
+    If epochs are long, it also logs how long one takes, and that there are at most ``most_epochs``.
     """
 
     def __init__(self, console: Console, seconds: float = 20.0, most_epochs: float = 0):
         self._console, self._seconds = console, seconds
         self._bar: Progress | None = None
         self._logged = time.monotonic()
-        self._most_epochs = most_epochs  # 0 once the cost is told
+        self._most_epochs = most_epochs  # 0 once the duration of an epoch is logged
         self._first: tuple[float, int] | None = None  # when the first step of an epoch ended
 
     @contextmanager
@@ -124,7 +124,7 @@ class Display:
 
     def step(self, epoch: int, done: int, steps: int, loss: float, rate: float) -> None:
         """Show one step: ``rate`` in examples per second (NaN while unknown)."""
-        self._tell_cost(done, steps)
+        self._log_duration(done, steps)
         text = f"loss {loss:.4f}  {rate:,.0f} examples/s" if math.isfinite(rate) else ""
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=done, text=text)
@@ -132,8 +132,8 @@ class Display:
             self._logged = time.monotonic()
             log.info(f"epoch {epoch}  step {done}/{steps}  {text}")
 
-    def _tell_cost(self, done: int, steps: int) -> None:
-        """Say once, after some seconds of steps, what an epoch takes, if minutes or hours."""
+    def _log_duration(self, done: int, steps: int) -> None:
+        """Log once, after some seconds of steps, how long an epoch takes, if it takes long."""
         now = time.monotonic()
         if self._first is None:
             self._first = now, done
@@ -152,9 +152,9 @@ class Display:
 
 
 class MetricLog:
-    """Appends to ``metrics.jsonl``; lines newer than a resumed step are taken back first.
+    """Appends to ``metrics.jsonl``, after removing the lines of steps that are done again.
 
-    Only the first host writes. Where they are wanted, TensorBoard and W&B get the metrics too.
+    Only the first host writes. TensorBoard and W&B get the metrics too, if the flags say so.
     """
 
     def __init__(self, folder: Path, step: int, config: Config):
@@ -193,7 +193,7 @@ class MetricLog:
 
 
 def check_extras(config: Config) -> None:
-    """Raise ``UserError`` where TensorBoard or W&B are wanted and not installed."""
+    """Raise ``UserError`` if TensorBoard or W&B is wanted and not installed."""
     for wanted, module, extra in (
         (config.tensorboard, "tensorboardX", "tensorboard"),
         (config.wandb, "wandb", "wandb"),

@@ -1,4 +1,4 @@
-"""The end of a run: its best parameters and the baselines evaluated, written, reported."""
+"""The end of a run: its best parameters and the baselines are evaluated, written and reported."""
 
 import logging
 import platform
@@ -167,7 +167,7 @@ def package_versions() -> dict[str, str]:
 
 
 def trained_and_tested(trained: list[str], here: str) -> str:
-    """Return which devices trained a model, and that it was tested ``here`` if on another one."""
+    """Return which devices trained a model, and the one it was tested on, ``here``, if another."""
     if not trained:
         return here
     tested = "" if here == trained[-1] else f", tested on {here}"
@@ -177,11 +177,11 @@ def trained_and_tested(trained: list[str], here: str) -> str:
 def summarise_seeds(
     folder: Path, config: Config, results: list[dict[str, Any]], console: Console
 ) -> None:
-    """Write ``seeds.json`` into the folder that holds the seeds' run folders, and print it.
+    """Write ``seeds.json`` into the folder of the seeds' run folders, and print it.
 
-    Its entry for each part and metric has the ``mean`` over seeds, their standard deviation
-    (``spread``, n - 1), each seed's ``values``, and the 95 % bootstrap ``interval`` of the mean
-    over users.
+    Its entry for each part and metric has the ``mean`` over seeds, the standard deviation between
+    them (``spread``, n - 1), each seed's ``values``, and the 95 % bootstrap ``interval`` of the
+    mean over users.
     """
     folders = [folder / f"seed-{one['seed']}" for one in results]
     summary = {

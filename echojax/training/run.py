@@ -72,11 +72,11 @@ def run(
 ) -> Path:
     """Train, evaluate and report; return the run folder.
 
-    What is not given in ``config`` depends on data and model. A data set and item vectors from
-    memory come in place of those that it names; the run folder keeps them. Callbacks are called
-    after each validation with its record of ``metrics.jsonl`` and the seed; where one returns
-    something true, training of this seed ends. Where a signal to stop comes, everything is saved
-    and ``Interrupted`` raised.
+    Fields of ``config`` that are ``None`` get defaults which depend on data and model. A data set
+    and item vectors that are given from memory replace those that ``config`` names, and the run
+    folder keeps them. Callbacks are called after each validation with its record of
+    ``metrics.jsonl`` and the seed; if one returns something true, training of this seed ends. When
+    a signal to stop comes, everything is saved and ``Interrupted`` is raised.
     """
     # Impossible values and folders that are taken or read-only are refused before any work.
     config = resolved(config, in_memory=dataset is not None)
@@ -124,7 +124,7 @@ def _train(
     console: Console,
     callbacks: Sequence[Callback],
 ) -> None:
-    """Train the seeds of a resolved configuration in their open folders; evaluate and report."""
+    """Train the seeds of a resolved configuration in their locked folders; evaluate and report."""
     with deferred_interrupts() as interrupts:
         # Model: from each seed, or from its newest checkpoint.
         feed = training_batches(config, split, mesh)
@@ -132,7 +132,7 @@ def _train(
         parameters = number_of(runs[0].state.params)
         log.info(f"model: {config.model}, {parameters:,} parameters, on {describe(mesh)}")
 
-        # Step: forward, backward, update, for all seeds that stand at one step.
+        # Step: forward, backward, update, for all seeds that are at the same step.
         optimizer = make_optimizer(config, axes_of(mesh).items, steps_per_epoch=feed.per_epoch)
         counts_V, lengths_M = target_counts(dataset, split), feed.examples.lengths_M
         step = make_step(config, counts_V, lengths_M, graphdef, optimizer, mesh)
@@ -155,7 +155,7 @@ def _train(
             callbacks,
         )
 
-        # Train: seeds at one step together, the earliest first, until one has a reason to stop.
+        # Train: the seeds with the fewest steps together, until one has a reason to stop.
         while group := _earliest(runs):
             loop.train(group)
         for run in runs:
@@ -171,7 +171,7 @@ def _train(
 
 
 def _earliest(runs: list[SeedRun]) -> list[SeedRun]:
-    """Return which of the runs that have no reason to stop have done the fewest steps."""
+    """Return the runs with the fewest steps among those that have no reason to stop."""
     active = [run for run in runs if run.stop_reason() is None]
     return [run for run in active if run.progress.steps == min(a.progress.steps for a in active)]
 
@@ -230,7 +230,7 @@ def _finish(
     evaluate: Evaluator,
     console: Console,
 ) -> dict[str, Any]:
-    """Evaluate and report one seed by its best parameters, or the newest whole ones."""
+    """Evaluate and report one seed by its best parameters, or by the newest undamaged ones."""
     found = run.checkpoints.restore(run.state, first=run.progress.best_step or None)
     state, lost = (found.state, found.lost) if found else (run.state, "")
     params = jax.device_get(state.params)

@@ -31,7 +31,7 @@ _FORMER_NAMES = {
     "host": "process_id",
 }
 
-# What a start that was killed, or an empty disk, has in a folder without a run.
+# Prefixes of the files that a killed start, or an empty disk, leaves in a folder without a run.
 _NO_RUN = (
     *("data.npz", ".data.npz.", "item_vectors.npz", ".item_vectors.npz."),
     *("items.json", ".items.json.", ".config.json."),
@@ -62,10 +62,11 @@ def seed_folders(config: Config, folder: Path) -> dict[Path, Config]:
 
 @contextmanager
 def create_or_resume_run_dir(config: Config) -> Iterator[Path]:
-    """Give the run folder, made where it is not there, with no other process training in it.
+    """Give the run folder, created if it does not exist, and lock it for this process.
 
-    It is taken back, with its parents, where it is new and nothing came of the run. It is a
-    ``UserError`` where it holds something and ``resume`` is off, or a run of another configuration.
+    A new folder, with its new parents, is removed again if it is still empty at the end. It is a
+    ``UserError`` if the folder is not empty and ``resume`` is off, or if it holds a run of another
+    configuration.
     """
     path = Path(config.run_dir or default_run_dir(config))
     if path.exists() and not path.is_dir():
@@ -78,7 +79,7 @@ def create_or_resume_run_dir(config: Config) -> Iterator[Path]:
             _check_content(path, config)  # another start may have come and gone meanwhile
             yield path
     finally:
-        with suppress(OSError):  # it holds a run
+        with suppress(OSError):  # not empty, as it holds a run
             for folder in new:
                 folder.rmdir()
 
@@ -96,7 +97,7 @@ def _check_content(path: Path, config: Config) -> None:
         raise UserError(f"{path} has files but no config.json of a run; name another --run-dir")
     before = read_config(path)
     stored, given = as_flags(before), as_flags(config)
-    # Shares of a run are of as many steps as it has.
+    # A warm-up or a decay over a share of the steps changes with the number of steps.
     shares = before.warmup or before.schedule == "cosine"
     fixed = given.keys() - (RESUMABLE - {"epochs", "max_steps"} if shares else RESUMABLE)
     for name, value in given.items():
@@ -109,7 +110,7 @@ def _check_content(path: Path, config: Config) -> None:
 
 @contextmanager
 def lock(path: Path) -> Iterator[None]:
-    """Let no other process train in a run folder, on this machine or another that shares it."""
+    """Keep other processes, also those of machines that share it, from training in a run folder."""
     folder = os.open(path, os.O_RDONLY)
     try:
         with hold(path / ".lock", folder, f"trains in {path}"):
@@ -119,7 +120,7 @@ def lock(path: Path) -> Iterator[None]:
 
 
 def read_config(path: Path) -> Config:
-    """Return the configuration that a run folder was made with; it holds no pipe or device."""
+    """Return the configuration of a run folder, in which there must be no pipe or device."""
     if not path.is_dir():
         why = "is a file; name the run folder" if path.exists() else "does not exist"
         raise UserError(f"run folder {path} {why}")
@@ -153,7 +154,7 @@ def read_config(path: Path) -> Config:
 
 
 def read_own_config(path: Path) -> Config:
-    """Return the configuration of a run that left its checkpoints in this very folder."""
+    """Return the configuration of a run of one seed, whose folder has its own checkpoints."""
     config = read_config(path)
     if None in (config.max_len, config.batch_size):
         file = path / "config.json"
@@ -225,7 +226,7 @@ class _Items(TypedDict):
 def read_items(path: Path) -> tuple[np.ndarray, dict[str, str]]:
     """Return the ids of a run's items by number, str (V,), and titles by id.
 
-    There are no titles where the run was started without.
+    There are no titles if the run was started without them.
     """
     items = read_record(path / "items.json", _Items)
     item_ids, titles = items["item_ids"], items.get("titles", [])
@@ -239,7 +240,7 @@ def read_items(path: Path) -> tuple[np.ndarray, dict[str, str]]:
 
 
 def read_gap_unit(path: Path, config: Config) -> float | None:
-    """Return the unit of the gaps that the model of the run in a folder reads, if it reads any."""
+    """Return the unit of the time gaps that a run's model reads; ``None`` if it reads none."""
     if not config.time_gaps:
         return None
     unit = read_record(path / "items.json", _Items).get("gap_unit", 0.0)
@@ -249,7 +250,7 @@ def read_gap_unit(path: Path, config: Config) -> float | None:
 
 
 def kept_dataset(path: Path, name: str) -> Dataset | None:
-    """Return the data set that a run folder keeps, ``None`` where it is read from elsewhere."""
+    """Return the data set that a run folder keeps; ``None`` if the data are read from elsewhere."""
     try:
         return cache.load(name, path / _DATA)
     except FileNotFoundError:
@@ -270,9 +271,9 @@ def kept_item_vectors(path: Path) -> ItemVectors:
 
 
 def identity(path: Path) -> dict[str, Any]:
-    """Return what makes checkpoints those of the run in a folder, by name.
+    """Return what identifies the run in a folder, by name, for comparison with its checkpoints.
 
-    Flags that no resumed run may change, and the SHA-256 of the data.
+    These are the flags that a resumed run must not change, and the SHA-256 of the data.
     """
     flags, items = as_flags(read_config(path)), read_json(path / "items.json")
     return {

@@ -1,4 +1,4 @@
-"""One seed's run: where it stands, what it saves and logs; several of them resumed together."""
+"""The run of one seed: its state and progress, what it saves and logs, and how it is resumed."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -27,17 +27,17 @@ class SeedRun:
 
     config: Config  # with this seed
     folder: Path
-    state: TrainState  # when it was last out of the stack of those in training
+    state: TrainState  # as the last ``Loop.train`` left it
     progress: TrainingProgress
     checkpoints: Checkpoints
     per_epoch: int = 1  # steps of an epoch
-    name: str = ""  # among several, for messages
-    ends_alone: bool = False  # where it diverges, that is the end of this run only
+    name: str = ""  # for messages, if there are several
+    ends_alone: bool = False  # if it diverges, whether the others go on
     metrics: MetricLog | None = None  # its metrics.jsonl, while it is open
     # Validation NDCG@10 by epoch (of this start).
     history: dict[int, float] = field(default_factory=dict)
     ended: str = ""  # why it stopped early, if it did
-    failed: bool = False  # and that it diverged, or found too little memory
+    failed: bool = False  # whether that was divergence or too little memory
 
     def stop_reason(self) -> str | None:
         """Return why this seed is done, or ``None`` while it is not."""
@@ -47,19 +47,19 @@ class SeedRun:
 
     @contextmanager
     def open_metrics(self) -> Iterator[None]:
-        """Open its metrics.jsonl, as it was at the step it stands at."""
+        """Open its metrics.jsonl, as it was after the steps that are done."""
         with MetricLog(self.folder, self.progress.steps, self.config) as self.metrics:
             yield
 
     def write_metrics(self, kind: str, epoch: float, **values: float) -> dict[str, Any]:
-        """Write a record of the step that it stands at to metrics.jsonl; return it."""
+        """Write a record of the present step to metrics.jsonl; return it."""
         assert self.metrics is not None
         record = {"kind": kind, "step": self.progress.steps, "epoch": epoch, **values}
         self.metrics.write(record)
         return record
 
     def record_loss(self, loss: float, step: int) -> None:
-        """Take in the loss of a step that is done."""
+        """Record the loss of a step that is done."""
         if not math.isfinite(loss):
             raise self.diverged(f"the loss of step {step}")
         self.progress.epoch_loss += loss
@@ -71,9 +71,9 @@ class SeedRun:
         self.checkpoints.save(state, asdict(self.progress))
 
     def finite(self, state: TrainState) -> TrainState:
-        """Return the state, on the host, if it is worth keeping; raise where it is not finite.
+        """Return the state, on the host; ``DivergedError`` if it is not finite.
 
-        A loss is finite one step longer than the update that it leads to.
+        The loss shows that only one step later.
         """
         state = jax.device_get(state)
         if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state)):
@@ -82,7 +82,7 @@ class SeedRun:
 
     @contextmanager
     def divergence(self) -> Iterator[None]:
-        """Take a divergence inside as the end of this run, where it ends alone."""
+        """End only this run if it diverges inside and it ``ends_alone``."""
         try:
             yield
         except DivergedError as error:
@@ -114,11 +114,11 @@ class SeedRun:
 
 
 def go_back_together(runs: Sequence[SeedRun], starts: Sequence[TrainState]) -> None:
-    """Resume every seed from its checkpoints, as far as they were trained together all at one step.
+    """Resume every seed from its checkpoints, those that were trained together at the same step.
 
     A kill between two seeds' checkpoints leaves the first of them ahead, in training or ended: it
-    goes back to the step that the others stand at, and is trained together with them again. A seed
-    that has no checkpoint of that step ended long before or after; it stays where it is.
+    goes back to the step of the others, and is trained together with them again. A seed that has no
+    checkpoint of that step ended long before or after, and stays at its newest checkpoint.
     """
     for run, start in zip(runs, starts, strict=True):
         run.go_back(start)
@@ -136,5 +136,5 @@ def go_back_together(runs: Sequence[SeedRun], starts: Sequence[TrainState]) -> N
 
 
 def _was_at(steps: list[int], step: int) -> bool:
-    """Say whether a run can go back to ``step``; to the start only from its first checkpoint."""
+    """Return whether a run can go back to ``step``; to the start only from its first checkpoint."""
     return step in steps or (step == 0 and len(steps) == 1)

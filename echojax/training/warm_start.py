@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 def check_initial_weights(config: Config) -> None:
-    """Raise ``UserError`` where --init-from or --freeze do not fit the model, before any work."""
+    """Raise ``UserError`` if --init-from or --freeze does not fit the model, before any work."""
     if config.model in HEURISTICS:
         for name in ("init_from", "freeze", "item_vectors"):
             if getattr(config, name) is not None:
@@ -60,9 +60,9 @@ def take_weights(
 ) -> list[nnx.State]:
     """Return parameters with the weights of the best step of ``config.init_from``; log which.
 
-    ``params`` are each seed's initial ones, ``item_ids_V`` the ids of the items that have
-    parameters; number 0 is padding. Rows of items are taken by item id. Rows of other items stay as
-    they are, and so does what the other model lacks, or has for windows of another length.
+    ``params`` are each seed's initial parameters, ``item_ids_V`` the ids of the items that have
+    parameters; number 0 is padding. Rows of items are matched by item id. Rows of other items keep
+    their initial values, and so do parameters that the other model does not have in that shape.
     """
     folder = Path(str(config.init_from))
     their_ids, _ = read_items(folder)
