@@ -43,6 +43,7 @@ def write_page(
         config = on_data[0].config
         source = "" if config.data_path else config.dataset
         reference = next((run.name for run in on_data if run.variant == suite.reference), "")
+        drawn = pictures(frame, name, suite.reference)
         one: dict[str, Any] = {
             "name": name,
             "first": first,
@@ -50,35 +51,25 @@ def write_page(
             "problems": problems + [f"{run} failed: {why}" for run, why in failures if why],
             "missing": [run.name for run in on_data if run.name not in finished],
             "tables": tables_of(frame, suite.reference, first, source, certificates.get(name)),
-            "pictures": pictures(frame, name, suite.reference),
+            "pictures": drawn,
+            # What the tables say too is drawn on the HTML page only.
+            "beside_tables": [
+                picture for picture in drawn if not picture.name.endswith(("-scores", "-time"))
+            ],
             "learned": learned(finished.get(reference), name, suite.reference),
             "commands": dict(frame.drop_nulls("command").select("variant", "command").rows()),
         }
         datasets.append(one)
         finished_runs += [run.results for run in finished.values()]
-        # What the tables say too is drawn on the HTML page only.
-        one["beside_tables"] = [
-            picture
-            for picture in one["pictures"]
-            if not picture.name.endswith(("-scores", "-time"))
-        ]
         for picture in one["beside_tables"]:
             write_atomically(results.out / f"{picture.name}.png", picture.png())
         for picture in one["learned"]:
             write_atomically(results.out / f"{picture.name}.svg", picture.svg())
     missing = sum(len(one["missing"]) for one in datasets)
-    about = [
-        *([suite.about] if suite.about else []),
-        f"suite {suite.name}",
-        f"seeds {', '.join(map(str, suite.seeds))}",
-        *_dates(finished_runs),
-        *dict.fromkeys(run["processor"] for run in finished_runs if run.get("processor")),
-        *([f"not finished: {missing} runs are missing"] if missing else []),
-    ]
     values = {
         "suite": suite,
         "title": suite.title,
-        "subtitle": " · ".join(about),
+        "subtitle": _about_suite(suite, finished_runs, missing),
         "command": command,
         "datasets": datasets,
         "facts": _facts(datasets, finished_runs),
@@ -86,6 +77,19 @@ def write_page(
     write_atomically(results.out / "results.csv", pl.concat(frames).write_csv())
     write_atomically(results.out / "page.md", render("suite.md", **values))
     write_atomically(results.out / "page.html", render("suite.html", **values))
+
+
+def _about_suite(suite: Suite, finished: Sequence[dict[str, Any]], missing: int) -> str:
+    """Return one line on what the suite is, when and where it was run, and whether it is whole."""
+    words = [
+        suite.about,
+        f"suite {suite.name}",
+        f"seeds {', '.join(map(str, suite.seeds))}",
+        *_dates(finished),
+        *dict.fromkeys(run.get("processor") for run in finished),
+        f"not finished: {missing} runs are missing" if missing else "",
+    ]
+    return " · ".join(filter(None, words))
 
 
 def _about_data(runs: Sequence[dict[str, Any]]) -> str:

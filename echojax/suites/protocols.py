@@ -25,7 +25,13 @@ from echojax.files import read_json, write_json
 from echojax.mesh import one_device
 from echojax.models import HEURISTICS
 from echojax.models.heuristic import training_counts
-from echojax.suites.results import PROTOCOLS_JSON, PROTOCOLS_NPZ, read_alternatives, results_sha256
+from echojax.suites.results import (
+    PROTOCOLS_JSON,
+    PROTOCOLS_NPZ,
+    Protocol,
+    read_alternatives,
+    results_sha256,
+)
 from echojax.suites.scores import COLUMNS
 from echojax.training.builders import read_run_data
 from echojax.training.checkpoints import load_checkpoint
@@ -61,31 +67,28 @@ def evaluate_if_missing(folder: Path, data_dir: str | None) -> bool:
     arrays = {"test_user_M": test.user_M, "test_length_M": test.target_M - test.start_M}
     for exclude_seen in (False, True):
         rank_M = rank_all(exclude_seen)
-        entries.append(_entry(config.split, "full", exclude_seen, rank_M, test.user_M))
+        entries.append(_entry(Protocol(config.split, "full", exclude_seen), rank_M, test.user_M))
         if exclude_seen != config.exclude_seen:
             arrays["test_rank_M"] = rank_M
     counts_V = training_counts(split.train, dataset.num_items)
     for name, weights_V in (("uniform", None), ("popularity", counts_V)):
         drawn_MxC = draw_negatives(test, dataset.num_items, weights_V=weights_V)
         rank_M = rank_sampled(score_candidates, test, drawn_MxC)
-        ranking = f"{NEGATIVES} sampled, {name}"
-        entries.append(_entry(config.split, ranking, True, rank_M, test.user_M))
+        protocol = Protocol(config.split, f"{NEGATIVES} sampled, {name}", True)
+        entries.append(_entry(protocol, rank_M, test.user_M))
     write_arrays(folder / PROTOCOLS_NPZ, arrays)
     content = {"results_sha256": results_sha256(folder), "judged": entries}
     write_json(folder / PROTOCOLS_JSON, content)
     return True
 
 
-def _entry(
-    split: str, ranking: str, exclude_seen: bool, rank_M: np.ndarray, user_M: np.ndarray
-) -> dict[str, Any]:
+def _entry(protocol: Protocol, rank_M: np.ndarray, user_M: np.ndarray) -> dict[str, Any]:
+    """Return the test metrics of ranks under a protocol, as ``protocols.json`` has them."""
     # All metrics together, as for results.json: the same ranks give the same numbers.
     values_MxF = metrics_of(rank_M)
     intervals = bootstrap_intervals(values_MxF, user_M)[COLUMNS].tolist()
     return {
-        "split": split,
-        "ranking": ranking,
-        "exclude_seen": exclude_seen,
+        **protocol._asdict(),
         "examples": rank_M.size,
         **dict(zip(SHOWN, values_MxF.mean(axis=0)[COLUMNS].tolist(), strict=True)),
         "interval": dict(zip(SHOWN, intervals, strict=True)),

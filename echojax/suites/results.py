@@ -59,6 +59,11 @@ class Protocol(NamedTuple):
     ranking: str
     exclude_seen: bool
 
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "Protocol":
+        """Return the protocol that results, or a row of a frame, have among other values."""
+        return cls(*(values[name] for name in cls._fields))
+
 
 _record: Any = TypedDict
 _ORDER = {"time_precision": str, "ties": str, "rows_in_time_order": bool}
@@ -120,7 +125,7 @@ class RunResult:
         own = self.ranks.get(not other.exclude_seen)
         self.evaluations[None] = Evaluation(self.results["test"], own)
         for one in self.protocols:
-            protocol = Protocol(one["split"], one["ranking"], one["exclude_seen"])
+            protocol = Protocol.of(one)
             kept = self.ranks.get(other.exclude_seen) if protocol == other else None
             self.evaluations[protocol] = Evaluation(one, kept)
 

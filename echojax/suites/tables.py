@@ -17,11 +17,12 @@ FEW = 30  # test examples; below so many a mean says little and its interval not
 
 _Row = Mapping[str, Any]
 _VALID = "validation NDCG@10"
+_DIFFERENCE = "difference in NDCG@10"
 _HEAD = (
     "",
     "HR@10",
     "NDCG@10",
-    "difference in NDCG@10",
+    _DIFFERENCE,
     "p",
     "p (Holm)",
     _VALID,
@@ -33,7 +34,7 @@ _SCORES = (
     "Test scores at the epoch with the best validation NDCG@10: mean over seeds, in brackets the "
     "95 % bootstrap interval over users of each user's mean over seeds, after ± the standard "
     "deviation between seeds."
-)  # fmt: skip
+)
 _TRIED = (
     "Tried: with how many settings a row was trained before, compared on validation, and what was "
     "chosen of what differed between them; a dash where it was not written down. Rows with few "
@@ -146,16 +147,18 @@ def _score(
 
 
 def _tested(row: _Row, reference: str) -> dict[str, Any]:
-    cells = dict.fromkeys(_HEAD[3:6])
-    if row["difference_p"] is not None:
-        note = f"[{row['difference_low']:+.4f}, {row['difference_high']:+.4f}]"
-        if row["difference_spread"] is not None:
-            note += f" ±{row['difference_spread']:.4f}"
-        cells[_HEAD[3]] = Cell(f"{row['difference_mean']:+.4f}", note)
-        cells |= {"p": f"{row['difference_p']:.4f}", "p (Holm)": f"{row['difference_p_holm']:.4f}"}
-    elif row["variant"] == reference and row["seeds"]:
-        cells[_HEAD[3]] = "reference"
-    return cells
+    """Return the cells of a row's paired test with the reference."""
+    if row["difference_p"] is None:
+        is_reference = row["variant"] == reference and row["seeds"]
+        return {_DIFFERENCE: "reference" if is_reference else None, "p": None, "p (Holm)": None}
+    note = f"[{row['difference_low']:+.4f}, {row['difference_high']:+.4f}]"
+    if row["difference_spread"] is not None:
+        note += f" ±{row['difference_spread']:.4f}"
+    return {
+        _DIFFERENCE: Cell(f"{row['difference_mean']:+.4f}", note),
+        "p": f"{row['difference_p']:.4f}",
+        "p (Holm)": f"{row['difference_p_holm']:.4f}",
+    }
 
 
 def _trained(row: _Row) -> Cell | None:
@@ -263,8 +266,7 @@ def _protocol_table(rows: Sequence[_Row], reference: str) -> Table:
     """Return the same checkpoints under all protocols they were evaluated by."""
     found: dict[str, dict[Protocol, _Row]] = {}
     for row in rows:
-        protocol = Protocol(*(row[name] for name in Protocol._fields))
-        found.setdefault(row["variant"], {})[protocol] = row
+        found.setdefault(row["variant"], {})[Protocol.of(row)] = row
     protocols = list(dict.fromkeys(one for of_variant in found.values() for one in of_variant))
     best = {
         one: _best((rows[one] for rows in found.values() if one in rows), "ndcg@10")
@@ -306,12 +308,11 @@ def _published_table(rows: Mapping[str, Sequence[_Row]], first: RunResult, sourc
         row = next((row for row in rows["main"] if one.model and row["model"] == one.model), None)
         same = Protocol("leave-one-out", "full", one.seen == "filtered")
         found = {
-            Protocol(*(other[name] for name in Protocol._fields)): other
+            Protocol.of(other): other
             for other in rows["protocols"]
             if row and other["variant"] == row["variant"]
         }
-        is_own = Protocol(*(own[name] for name in Protocol._fields)) == same
-        ours = row if is_own else found.get(same)
+        ours = row if Protocol.of(own) == same else found.get(same)
         body.append(
             [
                 one.label,
