@@ -78,7 +78,7 @@ def default_config(given: Mapping[str, Any]) -> Config:
     return Config() if {"dataset", "data_path"} & given.keys() else QUICKSTART
 
 
-_KINDS: dict[str, Any] = typing.get_type_hints(Config)
+KINDS: dict[str, Any] = typing.get_type_hints(Config)  # the type of each field
 _FACTS = _facts_of_fields(Config)
 MODEL_SIZES, RESUMABLE = (
     {name for name, facts in _FACTS.items() if fact in facts}
@@ -139,13 +139,8 @@ def check(config: Config) -> None:
         raise UserError(f"--label-smoothing is for --loss softmax, not for {config.loss}")
 
 
-def misfit(name: str, value: Any) -> str | None:
-    """Return "must be a number, not 'x'" for a JSON or TOML value that a field cannot hold."""
-    return misfit_of_kind(_KINDS[name], value)
-
-
-def misfit_of_kind(kind: Any, value: Any) -> str | None:
-    """Return "must be a number, not 'x'" for a JSON or TOML value that is not of a kind."""
+def misfit(kind: Any, value: Any) -> str | None:
+    """Return "must be a number, not 'x'" for a JSON or TOML value that is not of a type."""
     try:
         msgspec.convert(value, kind)
     except msgspec.ValidationError:
@@ -171,10 +166,10 @@ def from_values(
     fields: dict[str, Any] = {}
     options: dict[str, ModelOption] = {}
     for name, value in values.items():
-        if name not in own and name not in _KINDS:
-            raise unknown_name(f"flag in {file}" if file else "option", name, [*_KINDS, *own])
-        kind = own[name] if name in own else _KINDS[name]
-        if problem := misfit_of_kind(kind, value):
+        if name not in own and name not in KINDS:
+            raise unknown_name(f"flag in {file}" if file else "option", name, [*KINDS, *own])
+        kind = own[name] if name in own else KINDS[name]
+        if problem := misfit(kind, value):
             raise UserError(f"{f'{file}: {name}' if file else flag(name)} {problem}")
         (options if name in own else fields)[name] = msgspec.convert(value, kind)
     if options:

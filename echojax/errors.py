@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 
+from echojax.signals import Interrupted
+
 _DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 _MANY = 50  # names, of which the nearest says more than all
@@ -87,8 +89,8 @@ def os_failure_is_user_error() -> Iterator[None]:
 def exit_on_user_error() -> Iterator[None]:
     """Turn a ``UserError``, or what the system refuses, inside into ``error: ...`` and exit code 2.
 
-    A signal to stop ends in one line too; where what reads the output has had enough, as ``head``
-    does, the command ends without a word.
+    A signal to stop ends in one line too. If the reader of the output has closed it, as ``head``
+    does, the command ends without a message.
     """
     _print_anything()
     try:
@@ -97,6 +99,9 @@ def exit_on_user_error() -> Iterator[None]:
     except UserError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         raise SystemExit(2) from None
+    except Interrupted as stop:
+        print(escaped(str(stop)))
+        raise SystemExit(stop.code) from None
     except KeyboardInterrupt as stop:
         print("stopped", file=sys.stderr)
         raise SystemExit(128 + getattr(stop, "signum", signal.SIGINT)) from None

@@ -162,10 +162,10 @@ def _runs(pid: int) -> bool:
     """Return whether this machine has a process of that number, anybody's."""
     try:
         os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):  # the number may be anybody's
+    except (ProcessLookupError, OverflowError):  # the number comes from a file
         return False
-    except PermissionError:
-        return True
+    except PermissionError:  # it is another user's
+        pass
     return True
 
 

@@ -26,7 +26,7 @@ class Stopped(KeyboardInterrupt):
 
 
 class Interrupted(Exception):  # noqa: N818 (no error)
-    """The command was asked to stop and has saved; ``code`` is the exit code a shell expects."""
+    """A signal came and everything is saved; ``code`` is the exit code that a shell expects."""
 
     def __init__(self, message: str, signum: int):
         super().__init__(message)

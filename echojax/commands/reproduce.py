@@ -5,7 +5,6 @@ from pathlib import Path
 
 from echojax.command_line import logged_terminal, parse
 from echojax.flags import Positive
-from echojax.signals import Interrupted
 
 
 @dataclass(frozen=True)
@@ -40,9 +39,5 @@ def main(words: list[str]) -> None:
 
     console = logged_terminal()
     use_compilation_cache()
-    try:
-        all_well = reproduce(flags, console)
-    except Interrupted as stop:
-        console.print(str(stop), highlight=False)
-        raise SystemExit(stop.code) from None
-    raise SystemExit(not all_well)
+    if not reproduce(flags, console):
+        raise SystemExit(1)

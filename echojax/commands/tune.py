@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 from echojax.command_line import logged_terminal
 from echojax.commands.train import FileFlags, flags_type, read_flags
 from echojax.config import QUICKSTART, Config, default_config
-from echojax.signals import Interrupted
 
 # Of the longest trials; most stop early.
 EPOCHS = 30
@@ -56,19 +55,15 @@ def main(words: list[str]) -> None:
     use_compilation_cache()
     fixed = given_flags(words)
     space = find_space(resolved(config), file=flags.space, recipe=flags.recipe, fixed=fixed)
-    try:
-        found = search(
-            config,
-            space,
-            flags.out or default_folder(config),
-            console,
-            trials=flags.trials,
-            generation=flags.generation,
-            command=shlex.join(["echojax", "tune", *words]),
-        )
-    except Interrupted as stop:
-        console.print(str(stop), highlight=False)
-        raise SystemExit(stop.code) from None
+    found = search(
+        config,
+        space,
+        flags.out or default_folder(config),
+        console,
+        trials=flags.trials,
+        generation=flags.generation,
+        command=shlex.join(["echojax", "tune", *words]),
+    )
     console.print(trials_table(found).terminal())
     for name in ("page", "recipe"):
         console.print(f"{name}: {getattr(found, name)}", highlight=False)

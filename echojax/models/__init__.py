@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar, Union
 
 from flax import nnx
 
-from echojax.config import MODEL_SIZES, Config, flag, misfit_of_kind
+from echojax.config import MODEL_SIZES, Config, flag, misfit
 from echojax.errors import UserError, unknown_name
 from echojax.models.attention import check_heads
 from echojax.models.base import CausalModel, LayeredModel, SequenceModel
@@ -215,7 +215,7 @@ def _with_own_options(config: Config) -> Config:
         values[name] = config.model_options.get(name, default)
         if values[name] is inspect.Parameter.empty:
             raise UserError(f"--model {config.model} needs {flag(name)}; give one")
-        if problem := misfit_of_kind(kind, values[name]):
+        if problem := misfit(kind, values[name]):
             raise UserError(f"{flag(name)} {problem}")
     return dataclasses.replace(config, model_options=values)
 

@@ -10,11 +10,10 @@ what ``echojax tune`` searches for all models, ``[MODEL.space]`` what differs fo
 """
 
 import tomllib
-import typing
 from pathlib import Path
 from typing import Any
 
-from echojax.config import NOT_IN_SUITES, Config, misfit
+from echojax.config import KINDS, NOT_IN_SUITES, misfit
 from echojax.errors import UserError, unknown_name
 from echojax.models import HEURISTICS, MODELS
 from echojax.models.echomamba4rec import VARIANT_OF_NAME
@@ -23,8 +22,7 @@ Flags = dict[str, Any]  # of train.py, with _ for -
 SPACE, TRIED = "space", "tried"
 
 _FOLDER = Path(__file__).parent
-_KINDS = typing.get_type_hints(Config)
-_DATA = [name for name in _KINDS if name.startswith("data")]
+_DATA = [name for name in KINDS if name.startswith("data")]
 
 
 def read_recipe(recipe: str, model: str, dataset: str | None, variant: str | None = None) -> Flags:
@@ -142,9 +140,9 @@ def check_flags(table: Flags, where: str, what: str = "a suite") -> None:
     if what == "a recipe":
         elsewhere = dict.fromkeys([*NOT_IN_SUITES, *_DATA, "model"], "give it on the command line")
     for name, value in table.items():
-        if name not in _KINDS:
-            raise UserError(f"{where}: {unknown_name('flag', name, list(_KINDS))}")
+        if name not in KINDS:
+            raise UserError(f"{where}: {unknown_name('flag', name, list(KINDS))}")
         if name in elsewhere:
             raise UserError(f"{where}: {name} has no place in {what}; {elsewhere[name]}")
-        if problem := misfit(name, value):
+        if problem := misfit(KINDS[name], value):
             raise UserError(f"{where}: {name} {problem}")

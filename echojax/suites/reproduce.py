@@ -67,9 +67,8 @@ def reproduce(flags: Flags, console: Console) -> bool:
             for name in suite.datasets:
                 certify_if_missing(results, [run for run in runs if run.dataset == name])
     except (Interrupted, Stopped) as stop:
-        signum = stop.signum if isinstance(stop, Stopped) else stop.code - 128
         these.write_page()
-        raise Interrupted("stopped and saved; the same command goes on", signum) from None
+        raise Interrupted("stopped and saved; the same command goes on", stop.signum) from None
     wanted = [run for run in these.runs if run.variant in only]
     failures = {run.name: why for run in wanted if (why := results.failures.get(run.name))}
     for failed, why in failures.items():

@@ -1,7 +1,6 @@
 """The TOML file of a suite (data sets x variants x seeds), checked before anything runs."""
 
 import shlex
-import typing
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +8,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
-from echojax.config import Config, flag
+from echojax.config import KINDS, Config, flag
 from echojax.errors import UserError, unknown_name
 from echojax.recipes import (
     TRIED,
@@ -141,15 +140,14 @@ def _check_names(suite: Suite, path: Path) -> None:
         raise UserError(f"{path}: seeds must differ, not {suite.seeds}")
     for name in suite.ablation.keys() & suite.variants.keys():
         raise UserError(f"{path}: [ablation.{name}] has the name of one of [variants]")
-    variants, timed = list(suite.variants), f"{path}, [global_time]: name in"
-    for what, names, known in (
-        (f"{path}: reference", [suite.reference], variants),
-        (f"{timed} variants", suite.global_time.variants, variants),
-        (f"{timed} datasets", suite.global_time.datasets, list(suite.datasets)),
+    timed, variants, datasets = suite.global_time, list(suite.variants), list(suite.datasets)
+    for where, kind, names, known in (
+        (path, "reference", [suite.reference], variants),
+        (f"{path}, [global_time]", "name in variants", timed.variants, variants),
+        (f"{path}, [global_time]", "name in datasets", timed.datasets, datasets),
     ):
         for name in names:
             if name not in known:
-                where, _, kind = what.rpartition(": ")
                 raise UserError(f"{where}: {unknown_name(kind, name, known)}")
 
 
@@ -183,7 +181,7 @@ def tried_of(suite: Suite, dataset: str, variant: str) -> list[Flags] | None:
 def train_command(flags: Flags, seed: int) -> str:
     """Return the command that makes the same run by itself."""
     line = ["echojax", "train"]
-    for name, kind in typing.get_type_hints(Config).items():
+    for name, kind in KINDS.items():
         value = (flags | {"seed": seed}).get(name)
         if value is None or (name == "dataset" and "data_path" in flags):
             continue

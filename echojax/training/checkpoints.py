@@ -8,9 +8,7 @@ import os
 import re
 import shutil
 import sys
-import tempfile
 import time
-import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from glob import has_magic
@@ -25,7 +23,7 @@ from flax import nnx
 from echojax import keep_root_handlers
 from echojax.config import Config
 from echojax.errors import UserError
-from echojax.files import read_json
+from echojax.files import TemporaryFolder, read_json
 from echojax.hosts import broadcast, is_main_process, on_main_process
 from echojax.models import build_model
 from echojax.models.projection import complete, projection_of
@@ -129,9 +127,8 @@ class Checkpoints:
         name = str(self._folder)
         if not has_magic(name) and name == name.encode(errors="replace").decode():
             return self._folder
-        aside = Path(tempfile.mkdtemp(prefix="echojax-"))
-        weakref.finalize(self, shutil.rmtree, aside, ignore_errors=True)
-        link = aside / "checkpoints"
+        self._folder_of_link = TemporaryFolder()
+        link = Path(self._folder_of_link.path) / "checkpoints"
         link.symlink_to(self._folder)
         return link
 

@@ -103,11 +103,13 @@ def _rank_prequentially(
         raise UserError(_NOT_CAUSAL.format(config.model))
 
     def encode_all(
-        params: nnx.State, item_ids_BxL: jax.Array, lengths_B: jax.Array, *gaps_BxL: jax.Array
+        params: nnx.State,
+        item_ids_BxL: jax.Array,
+        lengths_B: jax.Array,
+        gaps_BxL: jax.Array | None = None,
     ) -> jax.Array:
         model = with_precision(nnx.merge(best.graphdef, params), config.precision)
-        gaps = gaps_BxL[0] if gaps_BxL else None
-        return cast(CausalModel, model).encode_all(item_ids_BxL, lengths_B, gaps_BxL=gaps)
+        return cast(CausalModel, model).encode_all(item_ids_BxL, lengths_B, gaps_BxL=gaps_BxL)
 
     _, items = encoder_and_items(config, best.graphdef, one_device())
     return rank_prequentially(

@@ -11,7 +11,7 @@ from typing import Any, NotRequired, TypedDict
 import numpy as np
 
 from echojax.arrays import write_arrays
-from echojax.config import RESUMABLE, Config, as_dict, as_flags, check, flag, misfit
+from echojax.config import KINDS, RESUMABLE, Config, as_dict, as_flags, check, flag, misfit
 from echojax.data import Dataset, ItemVectors, cache
 from echojax.data.item_vectors import load_kept
 from echojax.errors import UserError, unknown_name
@@ -132,10 +132,10 @@ def read_config(path: Path) -> Config:
         values["scan"] = "tiled"
     if values.get("model") == "lagged-count" and "lags" not in values:  # fixed until 2026-11-28
         values |= {"lags": 4, "damping": 0.5}
-    if not {field.name for field in dataclasses.fields(Config)}.issuperset(values):
+    if not KINDS.keys() >= values.keys():
         raise UserError(f"{file} is not the configuration of a run")
     for name, value in values.items():
-        if problem := misfit(name, value):
+        if problem := misfit(KINDS[name], value):
             raise UserError(f"{file}: {name} {problem}; restore it from a copy")
     config = Config(**values)
     try:

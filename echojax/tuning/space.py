@@ -14,6 +14,7 @@ from optuna.distributions import (
 )
 
 from echojax.config import (
+    KINDS,
     NOT_IN_SUITES,
     RESUMABLE,
     Config,
@@ -29,7 +30,6 @@ from echojax.recipes import included_recipes, read_space
 from echojax.training.builders import resolved
 
 DEFAULT = Path(__file__).with_name("space.toml")
-_ALL = [field.name for field in dataclasses.fields(Config)]
 _FIXED = RESUMABLE | NOT_IN_SUITES.keys() | {"model", "scan", "microbatch", "pack", "eval_every"}
 _KNOBS = [
     field.name
@@ -96,7 +96,7 @@ def check_space(
     own = {name: kind for name, (kind, _) in own_options(MODELS[config.model]).items()}
     space: Space = {}
     for name, entry in entries.items():
-        if name in _ALL and name not in _KNOBS:
+        if name in KINDS and name not in _KNOBS:
             raise UserError(f"{where}: {name} cannot be searched; give it as a flag")
         if name not in _KNOBS and name not in own:
             raise UserError(f"{where}: {unknown_name('flag in the space', name, [*_KNOBS, *own])}")
