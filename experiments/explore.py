@@ -1,4 +1,4 @@
-"""Ask trained runs in a browser: python experiments/explore.py --run-dir DIR."""
+"""Explore trained runs in a browser: python experiments/explore.py --run-dir DIR."""
 
 from echojax.commands import main
 

@@ -13,10 +13,10 @@ COMMANDS = {
     "train": "train a model, evaluate it and leave a run folder",
     "tune": "search a model's flags by its validation score",
     "evaluate": "rank a part of the data again with a run's best checkpoint",
-    "recommend": "ask a run for recommendations",
-    "export": "write a run as a folder that jax and numpy run without echojax",
-    "explore": "ask runs in a browser, on this machine only",
-    "data": "say what a file or a named data set is",
+    "recommend": "recommend items with a run's best checkpoint",
+    "export": "write a run as a folder that works with jax and numpy, without echojax",
+    "explore": "explore runs in a browser, on this machine only",
+    "data": "describe a file or a named data set",
     "scans": "compare the selective scans on this device",
     "reproduce": "run a suite of models, data sets and seeds and write its page",
 }
@@ -24,7 +24,7 @@ _COMPLETION = ("--tyro-print-completion", "--tyro-write-completion")
 
 
 def main(command: str | None = None) -> None:
-    """Run a command: the one that is named, else the one that the first word names."""
+    """Run the given command, or else the one that the first word of the command line names."""
     with exit_on_user_error(), stopping_at_once():
         if command is None:
             command = _first_word()
@@ -56,5 +56,5 @@ def _first_word() -> str:
 
 
 def _part(command: str, name: str) -> Callable[..., Any]:
-    """Return what a command's module calls by a name; only that module is imported."""
+    """Return an attribute of a command's module, and import no other command."""
     return pkgutil.resolve_name(f"echojax.commands.{command}:{name}")

@@ -1,4 +1,4 @@
-"""Say what a file or a named data set is, without training."""
+"""Describe a file or a named data set, without training."""
 
 import dataclasses
 import sys

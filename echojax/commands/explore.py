@@ -1,4 +1,4 @@
-"""Ask trained runs in a browser."""
+"""Explore trained runs in a browser."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Ask a trained run for recommendations."""
+"""Recommend items with a run's best checkpoint."""
 
 import time
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from echojax.signals import Stopped
 if TYPE_CHECKING:
     from echojax.serving import Recommender
 
-_NAMED = 10  # of the history's items
+_NAMED = 10  # most items of the history that are shown with their titles
 _SECONDS = 10.0  # between two lines of progress
 
 
@@ -48,7 +48,7 @@ class Flags:
 
 
 def check(flags: Flags) -> None:
-    """Raise ``UserError`` where flags contradict each other."""
+    """Raise ``UserError`` if flags contradict each other."""
     if (flags.history is None) == (flags.histories is None):
         raise UserError("give either --history ITEM,ITEM,... or --histories FILE")
     if (flags.histories is None) != (flags.output is None):
@@ -62,7 +62,7 @@ def check(flags: Flags) -> None:
 
 
 def show(flags: Flags, recommender: "Recommender", console: Console) -> None:
-    """Print one history's recommendations, with titles where there are some."""
+    """Print the recommendations for one history, with titles if there are any."""
     from echojax.serving.item_ids import typed_ids, with_times
     from echojax.serving.trained import run_titles
     from echojax.training.run_folder import read_config, read_items
@@ -74,7 +74,7 @@ def show(flags: Flags, recommender: "Recommender", console: Console) -> None:
         data_path=flags.data_path,
     )
     history = typed_ids(flags.history or "")
-    if titles and history:  # whoever typed the ids of other data sees it
+    if titles and history:  # so that ids of other data are noticed
         named = " · ".join(titles.get(item, item) for item in history[-_NAMED:])
         console.print(f"history{' ends with' * (len(history) > _NAMED)}: {named}")
     events = history if recommender.gap_unit is None else with_times(history)

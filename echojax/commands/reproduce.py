@@ -11,24 +11,24 @@ from echojax.flags import Positive
 class Flags:
     """Run a suite of data sets x models x seeds and write one page that compares them.
 
-    What is finished is skipped, what was interrupted goes on: the same command again.
+    The same command again skips what is finished and resumes what was interrupted.
     """
 
     suite: str | None = None
-    """A file, or the name of one that comes along (ml-100k)."""
+    """A TOML file, or the name of an included suite (None: ml-100k)."""
     quick: bool = False
     """The suite named quick: minutes on two cores, on generated data and a sample of ml-100k."""
     out: Path | None = None
-    """Folder of runs, results and page (runs/SUITE)."""
+    """Folder of runs, results and page (None: runs/SUITE)."""
     data_dir: str | None = None
     """Folder that holds the data sets' files (else $ECHOJAX_DATA, else the user's cache)."""
     only: tuple[str, ...] = ()
-    """Run only these variants of the suite; the page shows whatever is there."""
+    """Run only these variants of the suite; the page shows all that are finished."""
     tune: Positive | None = None
-    """Search the flags of each learned variant first, in so many trials over the space of the data
-    set's recipes; what the suite itself says is not searched."""
+    """Search the flags of each learned variant first, with this many trials over the space of the
+    data set's recipes; flags that the suite sets are not searched."""
     report_only: bool = False
-    """Write the page again, of the results that are there, and run nothing."""
+    """Write the page of the existing results again, and run nothing."""
 
 
 def main(words: list[str]) -> None:

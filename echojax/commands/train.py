@@ -28,15 +28,15 @@ from echojax.signals import Interrupted
 
 @dataclass(frozen=True)
 class FileFlags:
-    """Flags from a file; those on the command line come before it."""
+    """Flags from a file; flags on the command line override them."""
 
     about: ClassVar[str | None] = Config.__doc__  # what the command does
 
     config: Path | None = None
     """A TOML or JSON file of flags, as a run's config.json is."""
     recipe: str | None = None
-    """What the model is trained with on the data set: best, as in the results tables, or a file of
-    such recipes."""
+    """Flags for the model on the data set: best, those of the results tables, or a file of such
+    recipes."""
 
 
 def flags_type(
@@ -44,10 +44,10 @@ def flags_type(
     own: Mapping[str, tuple[Any, Any]] | None = None,
     first: FileFlags | None = None,
 ) -> type:
-    """Return the dataclass of the command's flags: each section of ``Config`` is a field.
+    """Return the dataclass of the command's flags, in which each section of ``Config`` is a field.
 
-    ``default`` has the values of those that are not given, ``own`` type and default of the model's
-    own options, by name. ``first`` is the section before them, of a command that takes more.
+    ``default`` has the values of flags that are not given, ``own`` the type and the default of each
+    of the model's own options. ``first`` is the section before them, with the command's own flags.
     """
     first = first or FileFlags()
     name = type(first).__name__.removesuffix("Flags").lower()
@@ -89,9 +89,11 @@ Flags = flags_type(Config())
 
 
 def read_command_line(words: list[str], *, stored: bool = True) -> Config:
-    """Return what the flags say; else --config, --recipe; else the run that goes on, or quickstart.
+    """Return the configuration of a command line.
 
-    Only the first host has the run folder of a run that goes on ``stored``, and reads it.
+    A flag that is not given has its value from --config, else from --recipe, else from the run that
+    is resumed, or from the quickstart. Only the first host of several has the run folder
+    ``stored``, and reads it.
     """
     resume = stored and "--resume" in words
     return read_flags(words, None, lambda given: default_config(given | {"resume": resume}))[1]
@@ -102,10 +104,10 @@ def read_flags(
     first: FileFlags | None,
     default_of: Callable[[dict[str, Any]], Config],
 ) -> tuple[Any, Config]:
-    """Return the first section of flags, and the configuration that all others make.
+    """Return the first section of flags, and the configuration of all others.
 
-    ``first`` is as for ``flags_type``; ``default_of`` returns what is not given, by the flags that
-    say how the others are read.
+    ``first`` is as for ``flags_type``. ``default_of`` returns the default configuration, given the
+    flags that decide how the others are read.
     """
     file = flag_value("--config", words)
     values = _values_of(Path(file)) if file else {}
@@ -142,12 +144,12 @@ def read_flags(
     return first, config
 
 
-# Flags that say how the others are read.
+# Flags that decide how the others are read.
 _EARLY = ("dataset", "data_path", "run_dir", "plugin", "model", "variant")
 
 
 def _values_of(path: Path) -> dict[str, Any]:
-    """Return what a file of flags holds."""
+    """Return the values of a file of flags, by name."""
     try:
         text = path.read_text(encoding="utf-8")
         values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)

@@ -11,26 +11,25 @@ from echojax.command_line import logged_terminal
 from echojax.commands.train import FileFlags, flags_type, read_flags
 from echojax.config import QUICKSTART, Config, default_config
 
-# Of the longest trials; most stop early.
-EPOCHS = 30
-_ABOUT = """Search flags of a model by the validation NDCG@10; leave a page of what was tried.
+EPOCHS = 30  # of the longest trials; most stop early
+_ABOUT = """Search flags of a model by the validation NDCG@10, and write a page of all trials.
 
-All flags of train are taken, and those that are given are not searched. What is finished is kept,
-what was interrupted goes on: the same command again, also in several processes at once.
+It takes all flags of train, and does not search those that are given. The same command again, also
+in several processes at once, keeps what is finished and continues the rest.
 """
 
 
 @dataclass(frozen=True)
 class TuneFlags(FileFlags):
-    """What is tried, and flags from a file; those on the command line come before it."""
+    """What is tried, and flags from a file; flags on the command line override them."""
 
     about: ClassVar[str | None] = _ABOUT
 
     trials: int = 20
-    """How many settings are tried, those of earlier starts among them."""
+    """How many settings are tried, including those of earlier starts."""
     generation: int = 4
     """How many are proposed and trained together; half of them stop after a quarter of the epochs,
-    and half of the rest after half of them."""
+    and half of the rest after half of the epochs."""
     space: str | None = None
     """A TOML file with what is searched, [space] (None: the data set's recipes, or the default:
     learning rate, dropout, weight decay)."""
@@ -70,13 +69,13 @@ def main(words: list[str]) -> None:
 
 
 def given_flags(words: list[str]) -> set[str]:
-    """Return the names of the flags on a command line, of ``--no-filter`` also ``filter``."""
+    """Return the names of the flags on a command line, for ``--no-filter`` also ``filter``."""
     flags = [word.partition("=")[0][2:] for word in words if word.startswith("--")]
     names = {name.replace("-", "_") for name in flags}
     return names | {name.removeprefix("no_") for name in names}
 
 
 def default_of(given: Mapping[str, Any]) -> Config:
-    """Return what holds where nothing is given."""
+    """Return the default configuration, with the epochs of a search."""
     config = default_config(given)
     return config if config is QUICKSTART else dataclasses.replace(config, epochs=EPOCHS)

@@ -1,4 +1,4 @@
-"""The order certificates of a suite's data sets, beside its runs: pages need no data."""
+"""The order certificates of a suite's data sets, kept with its runs: pages need no data."""
 
 import logging
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def read_certificates(out: Path) -> dict[str, Certificate]:
-    """Return what a suite's folder holds, by data set."""
+    """Return the certificates in a suite's folder by data set."""
     path = out / FILE
     try:
         return msgspec.json.decode(path.read_bytes(), type=dict[str, Certificate])
@@ -31,7 +31,7 @@ def read_certificates(out: Path) -> dict[str, Certificate]:
 
 
 def certify_if_missing(results: Results, runs: Sequence[Run]) -> None:
-    """Write the certificate of the data of a data set's finished runs, unless it is there."""
+    """Write the certificate of the data that finished runs were made on, unless it exists."""
     finished, _ = results.finished(runs, {})
     if not finished:
         return

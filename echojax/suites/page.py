@@ -25,9 +25,9 @@ def write_page(
     command: str,
     damaged: Mapping[str, str],
 ) -> None:
-    """Write the page of whatever is finished, and its files, into the suite's folder.
+    """Write the page of the runs that are finished, and its files, into the suite's folder.
 
-    ``command`` makes it all; ``damaged``: why run folders cannot be packed, by name.
+    ``command`` is what makes all of it; ``damaged`` says by run why its folder cannot be read.
     """
     from echojax.suites.figures import learned, pictures  # matplotlib: half a second, only now
 
@@ -93,7 +93,7 @@ def _about_suite(suite: Suite, finished: Sequence[dict[str, Any]], missing: int)
 
 
 def _about_data(runs: Sequence[dict[str, Any]]) -> str:
-    """Return one line on the data of a table, on what was run and when."""
+    """Return one line on the data and the protocol of a data set's runs, on devices and dates."""
     if not runs:
         return "no run is finished yet"
     facts, protocol = runs[0]["dataset"], runs[0]["protocol"]
@@ -114,7 +114,7 @@ def _about_data(runs: Sequence[dict[str, Any]]) -> str:
 
 
 def _dates(runs: Sequence[dict[str, Any]]) -> list[str]:
-    """Return when runs ended, from first to last; nothing where nobody knows."""
+    """Return the range of dates on which runs ended; an empty list if it is not known."""
     days = sorted({run["date"] for run in runs if "date" in run})
     return [] if not days else [days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"]
 

@@ -1,7 +1,7 @@
 """A finished run under alternative protocols: seen items kept or filtered, full or sampled ranking.
 
-None of this chooses anything: the checkpoint is the one that validation NDCG@10 of the run's own
-protocol chose.
+None of this selects anything: the checkpoint is the best one by validation NDCG@10 under the run's
+own protocol.
 """
 
 import dataclasses
@@ -40,7 +40,7 @@ from echojax.training.run_folder import read_config
 
 
 def evaluate_if_missing(folder: Path, data_dir: str | None) -> bool:
-    """Write ``protocols.json`` and its ranks into a run folder without; return whether it did."""
+    """Write ``protocols.json`` and its ranks into a run folder; return ``False`` if it has them."""
     if read_alternatives(folder):
         return False
     config = read_config(folder)

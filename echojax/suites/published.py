@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
-# Of RecBole times are float32, and ties are ordered by the rows of the publisher's file.
+# RecBole rounds times to float32, and orders ties by the rows of the publisher's file.
 Order = Literal["exact", "float32 rows", "unknown"]
 
 
@@ -16,25 +16,25 @@ class Published(msgspec.Struct, forbid_unknown_fields=True):
 
     dataset: str  # our name of the data set
     label: str  # the model's name there
-    seen: Literal["kept", "filtered"]  # what becomes of the items of the history in the ranking
+    seen: Literal["kept", "filtered"]  # how the ranking treats the items of the history
     order: Order  # how events are ordered: by exact times, or as RecBole does
     hr: float  # HR@10
-    source: str  # where it was published, and who made it
-    ndcg: float | None = None  # NDCG@10, where it is known
-    model: str = ""  # our name of the model; "" where we have none
-    objective: str = ""  # what is trained; "" where that is not known here
-    besides: str = ""  # what else its protocol has that ours has not, such as what it trains on
-    differs: str = ""  # what else is not as in our row, such as the model's size
+    source: str  # where it was published, and by whom
+    ndcg: float | None = None  # NDCG@10, if it is known
+    model: str = ""  # our name of the model; "" if we do not have it
+    objective: str = ""  # the training objective; "" if it is not known here
+    besides: str = ""  # other differences of protocol, such as what it trains on
+    differs: str = ""  # other differences from our row, such as the model's size
 
     @property
     def protocol(self) -> str:
-        """Its protocol in words, but for seen items."""
+        """Its protocol in words, except for seen items."""
         orders = {"exact": "exact times", "float32 rows": "float32 times by rows"}
         words = [orders.get(self.order, "order not known"), self.objective, self.besides]
         return "; ".join(filter(None, [*words, self.differs]))
 
     def other_protocol(self, fingerprint: Mapping[str, Any]) -> str:
-        """Return in what its protocol differs from that of our data, seen items aside; or ""."""
+        """Return how its protocol differs from that of our data, apart from seen items; or ""."""
         order = fingerprint.get("order", {"time_precision": "exact", "ties": "file"})
         rounded = order["time_precision"] == "float32" and not order.get("rows_in_time_order")
         ours = "random" if order["ties"] != "file" else "float32 rows" if rounded else "exact"
@@ -43,7 +43,7 @@ class Published(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def published(dataset: str) -> list[Published]:
-    """Return what is known of a named data set."""
+    """Return the published numbers on a named data set."""
     text = files("echojax.suites").joinpath("published.toml").read_text(encoding="utf-8")
     known = msgspec.convert(tomllib.loads(text)["published"], list[Published])
     return [one for one in known if one.dataset == dataset]

@@ -1,4 +1,4 @@
-"""A suite from its file to its page: run what is missing, skip what is finished, go on."""
+"""A suite from its file to its page: missing runs are made, interrupted ones resumed."""
 
 import dataclasses
 import logging
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 def reproduce(flags: Flags, console: Console) -> bool:
-    """Run the command; return whether every run that was wanted is finished."""
+    """Run the command; return whether every wanted run is finished."""
     if flags.quick and flags.suite is not None:
         raise UserError("--quick is the suite named quick; leave --suite out")
     name = flags.suite or ("quick" if flags.quick else "ml-100k")
@@ -78,7 +78,7 @@ def reproduce(flags: Flags, console: Console) -> bool:
 
 
 def _check_folder(out: Path, runs: list[Run], report_only: bool) -> None:
-    """Raise ``UserError`` where the folder is somebody else's, or has nothing to report."""
+    """Raise ``UserError`` if the folder is not one of this suite, or has nothing to report."""
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file; name a folder")
     ours = (out / RUNS).exists() or any(run.folder.exists() for run in runs)
@@ -88,7 +88,7 @@ def _check_folder(out: Path, runs: list[Run], report_only: bool) -> None:
 
 @dataclass
 class _Suite:
-    """A suite under way: what was asked for, and what is there."""
+    """A suite that is being run."""
 
     suite: Suite
     runs: list[Run]
@@ -98,11 +98,11 @@ class _Suite:
     console: Console
 
     def plan(self) -> None:
-        """Plan the runs again, with the flags that searches have found."""
+        """Plan the runs, with the flags that searches have found so far."""
         self.runs = plan(self.suite, self.results.out, self.flags.data_dir)
 
     def ready(self, only: set[str]) -> list[Run]:
-        """Return the runs of some variants that wait for no search."""
+        """Return the runs of the given variants whose flags need no search, or have been found."""
         return [
             run
             for run in self.runs
@@ -115,14 +115,14 @@ class _Suite:
         ]
 
     def write_page(self) -> None:
-        """Pack what is finished, write the page, and log where it is."""
+        """Take in the finished runs, write the page, and log its path."""
         damaged = self.results.pack(self.runs)
         self.results.write()
         write_page(self.suite, self.runs, self.results, command=self.command, damaged=damaged)
         log.info("page: %s", self.results.out / "page.html")
 
     def make(self, wanted: list[Run], missing: int) -> None:
-        """Do what is missing of the runs, of which so many are not finished; write the page."""
+        """Make the wanted runs, of which ``missing`` are unfinished; write the page after each."""
         made, started = 0, time.monotonic()
         for number, run in enumerate(wanted, 1):
             self.results.pack([run])  # another process may have made it
@@ -138,7 +138,7 @@ class _Suite:
             made += unfinished
 
     def _make(self, run: Run, unfinished: bool) -> bool:
-        """Do what is missing of one run; return whether there is news. Failures are recorded."""
+        """Make one run, or record why it failed; return whether the page changes."""
         evaluated, why = False, None
         try:
             if unfinished:
@@ -166,7 +166,7 @@ class _Suite:
         return news
 
     def _refuse_other_data(self, run: Run) -> None:
-        """Check before hours of training that the run will stand in one table with the others."""
+        """Raise ``UserError``, before hours of training, if the others are on other data."""
         others = [one for one in self.runs if one.dataset == run.dataset]
         for name, other in self.results.finished(others, {})[0].items():
             dataset, _ = read_data(resolved(run.config))

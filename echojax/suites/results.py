@@ -1,7 +1,7 @@
-"""The results of a suite's runs, in two Parquet files: a row a run, and each test target's rank.
+"""The results of a suite's runs, in two Parquet files: one row per run, and one per test target.
 
-A finished run folder is packed into them, and its results are read from there ever after: the two
-files and the pages are all that needs to be kept of a suite.
+The results of a finished run folder are packed into them, and read from there from then on. Of a
+suite, only the two files and the pages need to be kept.
 """
 
 import hashlib
@@ -41,7 +41,7 @@ _BROKEN = (
 
 
 class _Row(msgspec.Struct):
-    """What is read back of a row of ``runs.parquet``; its other columns are for people."""
+    """The columns of ``runs.parquet`` that are read back; the others are for people."""
 
     suite: str
     run: str
@@ -72,7 +72,7 @@ _DATA = {
     "sha256": str,
     "order": NotRequired[_record("Order", _ORDER) | None],
 }
-# What a suite's page counts on in ``results.json``, besides what every page does.
+# What a suite's page needs in ``results.json``, besides what every page needs.
 _Shown = _record(
     "Shown",
     {
@@ -100,7 +100,7 @@ class Ranks:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Test metrics under one protocol, as JSON has them, and the ranks where they are kept."""
+    """Test metrics under one protocol, as in the JSON files, and the ranks if they are kept."""
 
     test: dict[str, Any]
     ranks: Ranks | None
@@ -110,12 +110,12 @@ class Evaluation:
 class RunResult:
     """A finished run."""
 
-    # ``results.json``; its ``config`` has the flags that there were, under their names of today.
+    # ``results.json``; its ``config`` has the flags of the run under their present names.
     results: dict[str, Any]
-    ranks: dict[bool, Ranks | None]  # by whether seen items are left out of the full ranking
+    ranks: dict[bool, Ranks | None]  # by whether the full ranking filters seen items
     protocols: list[dict[str, Any]]  # the same checkpoint's test metrics under several protocols
-    analysis: bytes | None  # the bytes of ``insight.npz``, where there is one
-    digest: str  # tells whether the files of the folder have changed
+    analysis: bytes | None  # the bytes of ``insight.npz``, if there is one
+    digest: str  # changes if the files of the folder do
     evaluations: dict[Protocol | None, Evaluation] = field(init=False, default_factory=dict)
     """By protocol; ``None``: the run's own."""
 
@@ -131,19 +131,19 @@ class RunResult:
 
     @property
     def config(self) -> dict[str, Any]:
-        """All flags; one that is newer than the run has its default."""
+        """All flags; a flag that is newer than the run has its default."""
         return as_dict(Config()) | self.results["config"]
 
     @property
     def other_protocol(self) -> Protocol:
-        """The full ranking that treats seen items the other way than the run does itself."""
+        """The full ranking that treats seen items in the other way than the run itself."""
         own = self.results["protocol"]
         return Protocol(own["split"], "full", not own["exclude_seen"])
 
 
 @dataclass
 class Results:
-    """What is known of a suite's runs, by their names."""
+    """The results and the failures of a suite's runs, by name."""
 
     out: Path
     suite: str
@@ -151,7 +151,7 @@ class Results:
     failures: dict[str, str] = field(default_factory=dict)
 
     def pack(self, runs: Sequence[Run]) -> dict[str, str]:
-        """Take in what run folders hold that is not here yet; return by name what is damaged."""
+        """Take in new results of run folders; return by name why a folder cannot be read."""
         damaged = {}
         for run in runs:
             if run.failure_file.exists():
@@ -168,16 +168,16 @@ class Results:
         return damaged
 
     def state_of(self, run: Run) -> State:
-        """Return how far a run has come; ``UserError`` where it is of another configuration."""
+        """Return the state of a run; ``UserError`` if it is of another configuration."""
         result = self.runs.get(run.name)
         return state_of(run, result.config if result else None)
 
     def finished(
         self, runs: Sequence[Run], damaged: Mapping[str, str]
     ) -> tuple[dict[str, RunResult], list[str]]:
-        """Return the results of a data set's runs by name, all on the same data, and what is amiss.
+        """Return the results of a data set's runs by name, all on the same data, and the problems.
 
-        ``damaged``: why run folders cannot be packed, by name.
+        ``damaged`` says by run why its folder cannot be read.
         """
         finished: dict[str, RunResult] = {}
         problems, sha256 = [damaged[run.name] for run in runs if run.name in damaged], None
@@ -202,7 +202,7 @@ class Results:
         return finished, problems
 
     def write(self) -> None:
-        """Write both files, each atomically; a run whose ranks were not written has none."""
+        """Write both files, each atomically."""
         ranked = [
             (name, exclude_seen, ranks)
             for name, run in self.runs.items()
@@ -250,7 +250,7 @@ class Results:
 
 
 def read(out: Path, suite: str) -> Results:
-    """Return what the two files of a suite hold, nothing where there are none yet."""
+    """Return the content of a suite's two files; empty results if there are none yet."""
     results = Results(out, suite)
     ranks: dict[str, dict[bool, Ranks | None]] = {}
     columns = ("run", "exclude_seen", "rank", "user", "length")
@@ -280,14 +280,14 @@ def read(out: Path, suite: str) -> Results:
 
 
 def _rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-    """Yield the rows of some columns; lists are series. Nothing where there is no file or row."""
+    """Yield the rows of some columns, lists as series; none if there is no file."""
     frame = pl.read_parquet(path) if path.exists() else pl.DataFrame()
     return zip(*frame.select(columns), strict=True) if frame.height else iter(())
 
 
 def _write(path: Path, frame: pl.DataFrame) -> None:
     buffer = io.BytesIO()
-    # One page a column: targets, which repeat from run to run, then take hardly any place.
+    # One page per column: then users and lengths, which repeat from run to run, compress well.
     frame.write_parquet(
         buffer, compression="zstd", compression_level=9, statistics=False, data_page_size=2**26
     )
@@ -321,7 +321,7 @@ def read_run_folder(folder: Path) -> RunResult:
 
 
 def read_alternatives(folder: Path) -> list[dict[str, Any]]:
-    """Return how a run did under other protocols, nothing if its results have changed since."""
+    """Return a run's metrics under other protocols; none if its results have changed since."""
     if not (folder / PROTOCOLS_JSON).exists():
         return []
     kept = read_protocols(folder / PROTOCOLS_JSON)
@@ -335,7 +335,7 @@ def results_sha256(folder: Path) -> str:
 
 
 def digest_of(folder: Path) -> str:
-    """Return what changes when a run folder's results do; "" where it has none."""
+    """Return a digest that changes when a run folder's results do; "" if it has none."""
     if not (folder / "results.json").exists():
         return ""
     digest = hashlib.sha256()
@@ -347,7 +347,7 @@ def digest_of(folder: Path) -> str:
 
 
 def _read_ranks(path: Path) -> Ranks | None:
-    """Return the test targets' ranks in a run folder; ``None`` where it has none."""
+    """Return the test targets' ranks in a run folder; ``None`` if it has none."""
     if not path.exists():
         return None
     names = ("test_rank_M", "test_user_M", "test_length_M")

@@ -1,4 +1,4 @@
-"""The runs of a suite: which there are, how far each has come, and why one failed."""
+"""The runs of a suite: the plan of all of them, the state of each, and why one failed."""
 
 import logging
 import traceback
@@ -28,21 +28,21 @@ class Run:
     """A variant on a data set with a seed."""
 
     dataset: str  # the data set's name in the suite
-    variant: str  # the variant's
-    seed: int  # of the run
-    name: str  # the path of its run folder in the suite's
+    variant: str  # the variant's name
+    seed: int
+    name: str  # the path of its run folder in the suite's folder
     folder: Path  # its run folder
-    config: Config  # its configuration, whose ``resume`` is off
-    command: str  # makes the same run by itself
+    config: Config  # its configuration, with ``resume`` off
+    command: str  # the command that makes the same run by itself
 
     @property
     def global_time(self) -> bool:
-        """Whether it is the run on the global time split, in addition to the table's."""
+        """Whether it is the additional run on the global time split."""
         return "@" in self.name
 
     @property
     def failure_file(self) -> Path:
-        """Say why the run failed: beside its folder, so that processes of a suite agree."""
+        """The file next to its folder that says to all processes of a suite why it failed."""
         return self.folder.with_name(f"{self.folder.name}.failed")
 
 
@@ -77,10 +77,10 @@ def plan(suite: Suite, out: Path, data_dir: str | None) -> list[Run]:
 
 
 def state_of(run: Run, finished: dict[str, Any] | None) -> State:
-    """Return how far a run has come.
+    """Return the state of a run; ``UserError`` if it was made with other flags.
 
-    ``finished`` is the configuration of its result, where it has one, with the limits of its last
-    start.
+    ``finished`` is the configuration of its result, with the limits of its last start; ``None`` if
+    it has no result.
     """
     has_folder = (run.folder / "config.json").exists()
     if finished is None and not has_folder:
@@ -110,7 +110,7 @@ def _longer(wanted: Any, stored: Any) -> bool:
 
 
 def reason_of(error: Exception) -> str:
-    """Return in one line why a run failed; print the traceback of what is no ``UserError``."""
+    """Return in one line why a run failed; print the traceback unless it is a ``UserError``."""
     if isinstance(error, UserError):
         return str(error)
     traceback.print_exception(error)
@@ -118,7 +118,7 @@ def reason_of(error: Exception) -> str:
 
 
 def write_failure(run: Run, reason: str | None) -> None:
-    """Write down why a run failed, in one line; ``None``: it did not."""
+    """Record why a run failed, in one line; ``None`` if it did not."""
     if reason is None:
         run.failure_file.unlink(missing_ok=True)
         return
@@ -127,7 +127,7 @@ def write_failure(run: Run, reason: str | None) -> None:
 
 
 def write_sample_of(suite: Suite, run: Run) -> None:
-    """Draw the users of a run's data set, where the suite samples it and has not yet."""
+    """Write the sample of users of a run's data set, if the suite has one and it is missing."""
     if users := suite.sample_users.get(run.dataset):
         assert run.config.data_path is not None
         name = suite.datasets[run.dataset]["dataset"]
@@ -135,10 +135,10 @@ def write_sample_of(suite: Suite, run: Run) -> None:
 
 
 def write_sample(path: Path, dataset: str, users: int, data_dir: str | None) -> None:
-    """Draw users of a data set and write all their interactions, unless that has been done.
+    """Draw users of a data set and write all their interactions, unless the file exists.
 
-    The same users are drawn every time; 5-core and the rest of the preparation happen when the
-    file, which is in RecBole's format, is read.
+    The same users are drawn every time. The file is in RecBole's format; the k-core and the rest of
+    the preparation are done when it is read.
     """
     if path.exists():
         return

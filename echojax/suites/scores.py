@@ -1,4 +1,4 @@
-"""What a data set's runs say: one frame, with a row for each row of a table of the page."""
+"""All numbers of a data set's tables, as one frame: one row for each row of a table."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
@@ -25,7 +25,7 @@ from echojax.suites.suite_file import Suite, tried_of
 
 COLUMNS = [metric_names().index(name) for name in SHOWN]
 PRIMARY = metric_names().index("ndcg@10")  # what is tested
-RESAMPLES = 10_000  # of the paired tests
+RESAMPLES = 10_000  # number of permutations in the paired tests
 
 _ENDS = ("", "_low", "_high", "_spread")
 _DIFFERENCE = ("mean", "spread", "low", "high", "p", "p_holm")
@@ -99,7 +99,7 @@ def _variants(
     finished: Mapping[str, RunResult],
     protocol: Protocol | None = None,
 ) -> list[dict[str, Any]]:
-    """Return the rows of a table of variants, compared by a protocol (``None``: the runs' own)."""
+    """Return the rows of a table of variants, under a protocol (``None``: each run's own)."""
     runs = [run for run in runs if not run.global_time]
     results: dict[str, dict[int, RunResult]] = {}
     for run in runs:
@@ -146,14 +146,14 @@ def _variants(
 
 
 def _sizes(run: RunResult) -> str:
-    """Return J and a of the run of a lagged count: as it was told, else as validation chose."""
+    """Return J and a of a lagged count: those of its flags, else those chosen on validation."""
     chosen = run.results["baselines"].get("lagged-count", {})
     told = {key: run.config[key] for key in ("lags", "damping") if run.config[key] is not None}
     return lagged_count_sizes(chosen | told)
 
 
 def _baselines(run: RunResult, models: set[str]) -> list[dict[str, Any]]:
-    """Return what every run knows besides itself and no variant is: heuristics, the optimum."""
+    """Return the rows of a run's baselines that are no variants: heuristics, the optimum."""
     rows = []
     for name, parts in run.results["baselines"].items():
         if name not in models:
@@ -169,7 +169,7 @@ def _baselines(run: RunResult, models: set[str]) -> list[dict[str, Any]]:
 def _protocols(
     suite: Suite, runs: Sequence[Run], finished: Mapping[str, RunResult]
 ) -> list[dict[str, Any]]:
-    """Return the main table's runs under all protocols they were evaluated by, on both splits."""
+    """Return the rows of the main table's variants under every protocol, on both splits."""
     found: dict[tuple[str, Protocol], dict[int, Evaluation]] = {}
     for variant in suite.variants:
         for run in runs:
@@ -226,7 +226,7 @@ def _named(of_metrics: Sequence[Estimate]) -> dict[str, float | None]:
 
 
 def _without_ranks(of_seeds: list[dict[str, Any]]) -> dict[str, float | None]:
-    """Return what results without ranks tell: a single run's interval, none of several."""
+    """Return ``scores`` of results without ranks: an interval only if there is a single run."""
     estimates = []
     for metric in SHOWN:
         values_S = np.array([one[metric] for one in of_seeds])
@@ -243,11 +243,11 @@ def compare(
 ) -> dict[str, Any]:
     """Compare NDCG@10 of two variants, user by user, from their evaluations by seed.
 
-    ``heuristic`` says of each whether seeds make no difference: one stands for all. Returns
+    ``heuristic`` says of each whether it is heuristic: it then has one run for all seeds. Returns
     ``difference_mean`` of the means over the seeds that both have, its standard deviation
     ``difference_spread`` between them, its 95 % bootstrap interval over users and the two-sided
-    ``difference_p`` of a permutation test that swaps the two variants' results of a user; or
-    ``not_tested``, why that cannot be done.
+    ``difference_p`` of a permutation test that swaps the two variants' results of a user; or under
+    ``not_tested`` the reason why there is no test.
     """
     seeds = sorted(ours.keys() & theirs.keys())
     if any(heuristic):
@@ -279,7 +279,7 @@ def compare(
 
 
 def _ranks(seeds: Sequence[Evaluation]) -> list[Ranks]:
-    """Return the ranks of all seeds; nothing where one has none."""
+    """Return the ranks of all seeds; an empty list if one has none."""
     kept = [one.ranks for one in seeds if one.ranks is not None]
     return kept if len(kept) == len(seeds) else []
 
@@ -300,7 +300,7 @@ def _cost(of_runs: list[dict[str, Any]]) -> dict[str, Any]:
         "parameters": _mean([one.get("parameters") for one in train]),
         "memory_bytes": _mean([one.get("peak_memory_bytes") for one in train]),
         "best_at_the_end": sum(one["best_step"] == one["steps"] for one in train),
-        # Seeds of one program have the time of all of them.
+        # For seeds of one program the time is that of all of them.
         "seeds_at_once": max(one.get("seeds_at_once", 1) for one in train),
         "objective": config["objective"],
         "batch_size": config["batch_size"],
@@ -310,7 +310,7 @@ def _cost(of_runs: list[dict[str, Any]]) -> dict[str, Any]:
 def _tried(
     suite: Suite, dataset: str, variant: str, of_runs: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """Return what was tried for a variant: what its runs say themselves, or its recipe."""
+    """Return what was tried for a variant, by its runs' own results or by its recipe."""
     if of_runs and (own := of_runs[0].get("tuning")):
         names = {"trials": "trials", "epochs": "trial_epochs", "seconds": "trial_seconds"}
         return {ours: own[name] for name, ours in names.items()} | {"knobs": words(own["found"])}

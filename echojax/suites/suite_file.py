@@ -26,12 +26,12 @@ _Tables = dict[Annotated[str, Meta(pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$")], Fla
 
 
 class Tuning(Struct):
-    """A search for a variant's flags: what ``results.json`` has of it under ``tuning``."""
+    """A search for a variant's flags, as in ``results.json`` under ``tuning``."""
 
-    trials: int  # how many there were
-    failed: int  # how many of them diverged, or had values that do not go together
+    trials: int  # the number of trials
+    failed: int  # the number of trials that diverged, or whose values do not go together
     epochs: float  # of all trials
-    seconds: float  # of all trials' training
+    seconds: float  # of training, of all trials
     score: float  # best validation NDCG@10
     found: Flags  # the flags of the best trial
     space: dict[str, Flags]  # what was searched
@@ -46,37 +46,37 @@ class GlobalTime(Struct, forbid_unknown_fields=True):
 
 
 class Suite(Struct, kw_only=True):
-    """What a file describes."""
+    """The content of a suite's file, checked, and what searches have found."""
 
-    name: str = ""  # the file's, without its ending
-    text: str = ""  # the file itself, for the page
+    name: str = ""  # the file's name without its suffix
+    text: str = ""  # the text of the file, for the page
     title: str = ""  # of the page
-    about: str = ""  # a sentence or two below it
-    # Each variant is trained with each.
+    about: str = ""  # a sentence or two below the title
+    # Each variant is trained with each seed.
     seeds: Annotated[list[Annotated[int, Meta(ge=0)]], Meta(min_length=1)] = msgspec.field(
         default_factory=lambda: [0]
     )
     reference: str  # the variant that all others are tested against
-    # "best" or a file: flags by model (``echojax.recipes``), below all others.
+    # "best" or a file: flags by model (``echojax.recipes``), which all others override.
     recipe: str | None = None
-    flags: Flags = {}  # of every run, below those of data set and variant
-    # Flags of every run on a data set, which say what data it is, by its name.
+    flags: Flags = {}  # of every run; those of data set and variant override them
+    # By the name of a data set, the flags of every run on it, which say what data it is.
     datasets: Annotated[_Tables, Meta(min_length=1)]
-    # So many users are drawn from these data sets, the others are whole.
+    # The number of users that are drawn from a data set; the others are used whole.
     sample_users: dict[str, int] = {}
-    # Of the main table: a model with its flags, which override the data set's.
+    # The variants of the main table: flags that override the data set's, the model among them.
     variants: Annotated[_Tables, Meta(min_length=1)]
-    # Flags of variants that differ from the reference only by what the file lists.
+    # Variants that differ from the reference only in what the file lists; with all their flags.
     ablation: _Tables = {}
-    # Of variants whose flags are not the recipe's alone, what was tried for them.
+    # What was tried for variants whose flags are not only those of the recipe.
     tried: dict[str, list[Flags]] = {}
-    # By data set and variant what a search found, whose flags come before all others.
+    # By data set and variant what a search found, whose flags override all others.
     tuned: dict[tuple[str, str], Tuning] = {}
-    # What is trained on that split too, with the first seed.
+    # What is trained on a global time split too, with the first seed.
     global_time: GlobalTime = msgspec.field(default_factory=GlobalTime)
 
     def known(self, names: Iterable[str]) -> set[str]:
-        """Return names of variants; ``UserError`` where one is not known."""
+        """Return names of variants as a set; ``UserError`` if one is not known."""
         known = [*self.variants, *self.ablation]
         for name in names:
             if name not in known:
@@ -89,7 +89,7 @@ _KEYS = [one for one in Suite.__struct_fields__ if one not in _NO_KEYS]
 
 
 def find_suite(given: str) -> Path:
-    """Return the file of a suite, which is given by its path or is one that comes along."""
+    """Return the file of a suite, which is given by its path or by the name of an included one."""
     if given.endswith(".toml") or "/" in given:
         return Path(given)
     names = sorted(path.stem for path in FOLDER.glob("*.toml"))
@@ -135,7 +135,7 @@ def read_suite(path: Path) -> Suite:
 
 
 def _check_names(suite: Suite, path: Path) -> None:
-    """Raise ``UserError`` where a name is given twice, or is that of nothing."""
+    """Raise ``UserError`` if a name or a seed is given twice, or a name is not known."""
     if len(set(suite.seeds)) < len(suite.seeds):
         raise UserError(f"{path}: seeds must differ, not {suite.seeds}")
     for name in suite.ablation.keys() & suite.variants.keys():
@@ -169,7 +169,7 @@ def own_flags(suite: Suite, dataset: str, variant: str) -> Flags:
 
 
 def tried_of(suite: Suite, dataset: str, variant: str) -> list[Flags] | None:
-    """Return what was tried for a variant; ``None`` where nobody says."""
+    """Return what was tried for a variant; ``None`` if that is not known."""
     if tuning := suite.tuned.get((dataset, variant)):
         return tuning.tried
     own = own_flags(suite, dataset, variant)

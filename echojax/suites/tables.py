@@ -1,4 +1,4 @@
-"""The tables of a suite's page, from the frame of ``scores.py``: a column is shown here."""
+"""The tables of a suite's page, from the frame of ``scores.py``."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from echojax.report.tables import Cell, Column, Table, duration, length_range, n
 from echojax.suites.published import Published, published
 from echojax.suites.results import Protocol, RunResult
 
-FEW = 30  # test examples; below so many a mean says little and its interval nothing
+FEW = 30  # with fewer test examples a mean says little, and its interval nothing
 
 _Row = Mapping[str, Any]
 _VALID = "validation NDCG@10"
@@ -52,9 +52,9 @@ def tables_of(
     source: str,
     certificate: Certificate | None,
 ) -> list[Table]:
-    """Return a data set's tables that have something to show, in the order of the page.
+    """Return a data set's tables that are not empty, in the order of the page.
 
-    ``first`` is one of the finished runs, ``source`` the named data set it is, whole; "" of a
+    ``first`` is one of the finished runs, ``source`` the name of the public data set; "" if it is a
     sample or a file. A certificate of other data is not shown.
     """
     rows = {
@@ -162,7 +162,7 @@ def _tested(row: _Row, reference: str) -> dict[str, Any]:
 
 
 def _trained(row: _Row) -> Cell | None:
-    """Return how long a row was trained, marked where it was still best in its last epoch."""
+    """Return how long a row was trained, with a mark if its last epoch was still the best."""
     if row["epochs"] is None:
         return None
     mark = " †" if row["best_at_the_end"] else ""
@@ -181,7 +181,7 @@ def _tried(row: _Row) -> Cell | None:
 
 
 def _test_notes(rows: Sequence[_Row], reference: str) -> list[str]:
-    """Return what the tests of a table are, and which rows are not tested, and why."""
+    """Return notes on the tests of a table: how they are done, and why some rows have none."""
     tests = sum(row["difference_p"] is not None for row in rows)
     how = (
         f"Differences are to {reference}, user by user, over the seeds that both have: 95 % "

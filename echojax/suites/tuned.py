@@ -1,4 +1,4 @@
-"""Equal tuning: the same search for each learned variant of a suite before its runs are made."""
+"""Equal tuning: the same search for each learned variant of a suite, before its runs are made."""
 
 import dataclasses
 import logging
@@ -24,7 +24,7 @@ _KEY = "tuning"
 
 
 def recorded(results: Results, runs: Sequence[Run]) -> dict[tuple[str, str], Tuning]:
-    """Return by data set and variant what the searches found whose rows are made already."""
+    """Return by data set and variant what searches found, as finished runs have recorded it."""
     found = {}
     for run in runs:
         result = results.runs.get(run.name)
@@ -42,7 +42,7 @@ def recorded(results: Results, runs: Sequence[Run]) -> dict[tuple[str, str], Tun
 
 
 def check_budget(suite: Suite, out: Path, trials: int | None, *, report_only: bool) -> None:
-    """Raise ``UserError`` where rows that are there had another budget."""
+    """Raise ``UserError`` if finished runs were tuned with another number of trials."""
     for tuning in suite.tuned.values():
         if trials != tuning.trials and not (report_only and trials is None):
             raise UserError(
@@ -52,9 +52,9 @@ def check_budget(suite: Suite, out: Path, trials: int | None, *, report_only: bo
 
 
 def tune(suite: Suite, runs: Sequence[Run], out: Path, trials: int, console: Console) -> None:
-    """Search the flags of each learned variant that has none; put what is found into the suite.
+    """Search the flags of each learned variant that has no search yet; put them into the suite.
 
-    A variant whose search fails, or that another process searches, is left without. Studies are in
+    A variant whose search fails, or is done by another process, stays without. Studies are in
     ``tuning/DATASET/VARIANT`` of the suite's folder ``out``.
     """
     from echojax.tuning.search import search
@@ -98,7 +98,7 @@ def tune(suite: Suite, runs: Sequence[Run], out: Path, trials: int, console: Con
 
 
 def write_tuning(run: Run, tuning: Tuning) -> None:
-    """Write into a run's results how its flags were found, unless they say so."""
+    """Write into a run's results how its flags were found, unless they have it."""
     path = run.folder / "results.json"
     results = read_json(path)
     if _KEY not in results:

@@ -7,10 +7,10 @@ log = logging.getLogger(__name__)
 
 
 class Halving:
-    """Stops the worse half of some trials, again and again, until one is trained to the end.
+    """Stops the worse half of some trials repeatedly, until one is left, which is not stopped.
 
-    Of four, two go on after a quarter of the epochs, and one after half of them; of more, the first
-    go the earlier. They are compared by their best score so far.
+    Of four trials, two go on after a quarter of the epochs, and one after half of them; with more
+    trials the first halving comes earlier. They are compared by their best score so far.
     """
 
     def __init__(self, numbers: Sequence[int], epochs: int):
@@ -23,7 +23,7 @@ class Halving:
         ]
 
     def __call__(self, epoch: int, scores: dict[int, float]) -> list[int]:
-        """Return the places of those that stop after an epoch, by the scores of those in it."""
+        """Return the places of the trials that stop after an epoch, given the scores of all."""
         for place, score in scores.items():
             self._best[place] = max(score, self._best.get(place, score))
         keep = len(scores)

@@ -1,4 +1,4 @@
-"""What a search leaves for people: the page of its trials, and the best of them as a recipe."""
+"""What a search writes: the page of its trials, and the best of them as a recipe."""
 
 import dataclasses
 import json
@@ -46,27 +46,27 @@ _NOTE = (
 class Search:
     """What a search has found so far."""
 
-    folder: Path  # the study's
+    folder: Path  # of the study
     config: Config  # the flags that are not searched, as they were given
     space: Space  # what is searched
-    trials: list[Trial]  # that are proposed, by number
-    wanted: int  # how many trials there are to be
+    trials: list[Trial]  # those proposed so far, by number
+    wanted: int  # the number of trials of the whole search
     data: str  # the name of the data set
-    command: str  # makes the same search; may be empty
+    command: str  # the command that makes the same search; may be empty
 
     @property
     def best(self) -> Trial | None:
-        """The trial with the best score; ``None``: none has one yet."""
+        """The trial with the best score; ``None`` if none has one yet."""
         return best_of(self.trials)
 
     @property
     def recipe(self) -> Path:
-        """A file with the flags of the best trial, as ``--recipe`` takes it."""
+        """The file with the flags of the best trial, for ``--recipe``."""
         return self.folder / "best.toml"
 
     @property
     def page(self) -> Path:
-        """The page of what was tried."""
+        """The page of all trials."""
         return self.folder / "page.html"
 
     @property
@@ -76,7 +76,7 @@ class Search:
 
     @property
     def tried(self) -> list[dict[str, Any]]:
-        """What was tried, as recipes list it: flags and scores."""
+        """Flags and scores of the finished trials, as recipes list them."""
         own = self.space.keys() - as_dict(Config()).keys()  # options of the model's own
         return [
             {
@@ -91,7 +91,7 @@ class Search:
 
     @property
     def record(self) -> dict[str, Any]:
-        """What a run that is made with the best flags has of the search in its results."""
+        """What the results of a run with the best flags record of the search."""
         assert self.best is not None
         return {
             "trials": len(self.trials),
@@ -106,7 +106,7 @@ class Search:
 
     @property
     def left(self) -> int:
-        """How many trials are not finished, those that are not proposed yet among them."""
+        """The number of trials that are not finished or not yet proposed."""
         return self.wanted - sum(trial.finished for trial in self.trials)
 
     def count(self, state: str) -> int:
@@ -122,7 +122,7 @@ def write(search: Search) -> None:
 
 
 def trials_table(search: Search) -> Table:
-    """Return every trial with its values and what came of it."""
+    """Return the table of all trials, with their values and results."""
     best = search.best
     columns: list[Column | str] = [
         "trial",
@@ -214,7 +214,7 @@ def _page(search: Search) -> str:
 
 
 def _knobs_table(search: Search) -> Table:
-    """Return what was searched, and the best values."""
+    """Return the table of what was searched, with the best values."""
     values = search.best.values if search.best else {}
     rows = [[name, as_words(knob), values.get(name)] for name, knob in search.space.items()]
     columns: list[Column | str] = [

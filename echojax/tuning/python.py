@@ -41,9 +41,9 @@ def tune(
         space: what is searched, as ``{"dropout": {"low": 0.0, "high": 0.5}}``, or a file.
         out: the folder of the study; ``None``: as the command without the flag.
         generation: how many are proposed and trained together.
-        recipe: flags that are not given.
+        recipe: a file, or "best", with values for flags that are not given.
         quiet: show nothing.
-        options: any flag of training, with underscores; what is given is not searched.
+        options: any flag of training, with underscores; a flag that is given is not searched.
 
     Returns:
         what was found: ``best``, ``trials``, and ``recipe``, a file that ``train`` takes.

@@ -1,4 +1,4 @@
-"""A search: trials in generations, trained together and halved, until there are enough."""
+"""A search: trials in generations, each trained together with successive halving."""
 
 import logging
 import shutil
@@ -57,10 +57,10 @@ def search(
 ) -> Search:
     """Search a space by the validation NDCG@10; write the study's page and the best recipe.
 
-    The seed of ``config``, which is as given, is that of all trials and of the search; a study that
-    is in the folder goes on. ``trials`` is how many there are to be in all, ``generation`` how many
-    are proposed, trained and halved together. Data from memory come in place of those that the
-    configuration names.
+    The seed of ``config``, which is not resolved, is that of all trials and of the search. A study
+    that is in the folder is continued. ``trials`` is their total number, ``generation`` how many
+    are proposed, trained and halved together. A ``dataset`` in memory replaces the one that
+    ``config`` names.
     """
     for name, value in (("--trials", trials), ("--generation", generation)):
         given_number(name, value)
@@ -86,7 +86,7 @@ def search(
 
 @dataclass
 class _Searching:
-    """A search under way."""
+    """A search that is running."""
 
     study: Study
     config: Config
@@ -95,11 +95,11 @@ class _Searching:
     console: Console
     wanted: int
     command: str
-    seconds: list[float] = field(default_factory=list)  # of generations trained here
+    seconds: list[float] = field(default_factory=list)  # of each generation trained here
 
     def write_page(self) -> Search:
-        """Write the page and the recipe of what is there; return that."""
-        with alone(self.study.folder):  # none overwrites what another has read later
+        """Write page and recipe of what has been found so far, and return it."""
+        with alone(self.study.folder):  # no process overwrites what another has read later
             found = Search(
                 self.study.folder,
                 self.config,
@@ -113,9 +113,9 @@ class _Searching:
         return found
 
     def train_a_generation(self) -> int | None:
-        """Train the first generation that is neither finished nor another process's.
+        """Train the first generation that is not finished and not trained by another process.
 
-        Where there is none, return how many trials other processes are training.
+        If there is none, return how many trials other processes are training.
         """
         busy = 0
         for generation, numbers in enumerate(self._generations()):
@@ -148,10 +148,10 @@ class _Searching:
         return [number for number in numbers if number not in finished]
 
     def _train(self, generation: int, numbers: range) -> None:
-        """Train a generation, halve it on the way, and record what comes of each trial.
+        """Train a generation with successive halving, and record the result of each trial.
 
-        Trials that a start which was killed has recorded still have checkpoints, and are in it
-        again: they end as they did, and the others are compared with them.
+        If an earlier start was killed, trials that it has recorded still have checkpoints. They are
+        included again, so that the others are compared with them, and end as they did.
         """
         self.study.propose(generation, numbers)
         trials = {trial.number: trial for trial in self.study.trials()}

@@ -66,9 +66,9 @@ Space: TypeAlias = dict[str, Range | Choices]
 def find_space(
     config: Config, *, file: str | None, recipe: str | None, fixed: Collection[str] = ()
 ) -> Space:
-    """Return the space of a search: of ``file``, else the recipe's, the data set's, the default.
+    """Return the space of a search: of ``file``, else of the recipe, the data set, the default.
 
-    ``config`` is resolved; flags that are ``fixed`` are given, and so not searched.
+    ``config`` is resolved; the flags in ``fixed`` have given values, so they are not searched.
     """
     if file is not None:
         path, name = Path(file), "--space"
@@ -86,10 +86,10 @@ def find_space(
 def check_space(
     entries: Mapping[str, Any], config: Config, where: str, fixed: Collection[str] = ()
 ) -> Space:
-    """Return a space as TOML and Python have it, without the flags that are ``fixed``.
+    """Return the space of entries from TOML or Python, without the flags in ``fixed``.
 
-    Entries are ``{low, high, log}`` or ``{choices}`` by flag, each value of which must go with the
-    resolved configuration; ``where`` they stand is for errors.
+    Entries are ``{low, high, log}`` or ``{choices}`` by flag, and each of their values must be
+    valid in the resolved configuration; ``where`` names their source in errors.
     """
     if config.model in HEURISTICS:
         raise UserError(f"--model {config.model} is not trained: there is nothing to search")
@@ -125,7 +125,7 @@ def check_space(
 
 
 def set_flags(config: Config, values: Mapping[str, Any]) -> Config:
-    """Return a configuration with some flags set, those of the model's own among them."""
+    """Return a configuration with some flags set, among them the model's own options."""
     own = {name: kind for name, (kind, _) in own_options(MODELS[config.model]).items()}
     return with_fields(config, from_values(values, own))
 
@@ -144,19 +144,19 @@ def distributions(space: Space) -> dict[str, BaseDistribution]:
 
 
 def as_written(value: bool | int | float | str) -> str:
-    """Return a value of a knob with three digits or so."""
+    """Return a value of a knob with three significant digits."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def as_words(knob: Range | Choices) -> str:
-    """Return what a knob may be, as one would write it."""
+    """Return the values that a knob may have, in words."""
     if isinstance(knob, Choices):
         return ", ".join(map(str, knob.choices))
     return f"{knob.low:g} to {knob.high:g}{', on a log scale' if knob.log else ''}"
 
 
 def _knob(entry: Any) -> Range | Choices:
-    """Return an entry of a space; ``UserError`` where it is none."""
+    """Return an entry of a space; ``UserError`` if it is not one."""
     kind: type[Range | Choices] = Range
     if isinstance(entry, Mapping) and "choices" in entry:
         kind = Choices
@@ -178,7 +178,7 @@ def _knob(entry: Any) -> Range | Choices:
 
 
 def _value_of(name: str, value: Any, own: Mapping[str, Any]) -> Any:
-    """Return a value as the flag holds it; ``UserError`` where it cannot."""
+    """Return a value converted to the flag's type; ``UserError`` if it does not fit."""
     fields = from_values({name: value}, own)
     return fields["model_options"][name] if name in own else fields[name]
 

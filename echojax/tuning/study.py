@@ -50,21 +50,21 @@ class Trial:
 
     number: int  # from 0, in the order in which they are proposed
     values: Values  # of the flags that are searched
-    state: str  # in words
-    score: float | None = None  # best validation NDCG@10; ``None``: it has none, or diverged
-    epochs: int = 0  # it was trained for
-    best_epoch: int = 0  # of the score
+    state: str  # one of ``_STATES``
+    score: float | None = None  # best validation NDCG@10; ``None`` if it has none, or diverged
+    epochs: int = 0  # for which it was trained
+    best_epoch: int = 0  # the epoch of the score
     seconds: float = 0.0  # of its training
-    ended: str = ""  # why, in words
+    ended: str = ""  # why training ended
 
     @property
     def finished(self) -> bool:
-        """Whether nothing of it is to be trained any more."""
+        """Whether its training is over."""
         return self.state != UNFINISHED
 
 
 def best_of(trials: Iterable[Trial]) -> Trial | None:
-    """Return the trial with the best score, the first of several; ``None`` where none has one."""
+    """Return the trial with the best score, the first of several; ``None`` if none has one."""
     scored = [trial for trial in trials if trial.finished and trial.score is not None]
     return max(scored, key=lambda trial: (trial.score, -trial.number), default=None)
 
@@ -79,7 +79,7 @@ class _File(msgspec.Struct):
 
 
 class Study:
-    """The trials of an open study, proposed and trained ``generation`` together."""
+    """The trials of an open study; ``generation`` of them are proposed and trained together."""
 
     def __init__(
         self, folder: Path, seed: int, space: Space, generation: int, storage: RDBStorage
@@ -92,14 +92,14 @@ class Study:
         )
 
     def trials(self) -> list[Trial]:
-        """Return all trials that are proposed, by number."""
+        """Return all trials proposed so far, by number."""
         try:
             return [_trial(number, frozen) for number, frozen in self._frozen().items()]
         except msgspec.ValidationError as error:
             raise _unusable(self.folder / "study.db", error) from None
 
     def propose(self, generation: int, numbers: range) -> None:
-        """Propose the trials of a generation that are not there yet."""
+        """Propose those trials of a generation that do not exist yet."""
         known = self._frozen()
         if all(number in known for number in numbers):
             return
@@ -119,9 +119,9 @@ class Study:
                 )
 
     def record(self, number: int, outcome: Outcome, *, stopped: bool) -> bool:
-        """Write down what came of a trial, unless that was done; return whether it was not.
+        """Record the outcome of a trial; return ``False`` if it has been recorded before.
 
-        ``stopped``: others of its generation were better.
+        ``stopped`` says that it was stopped early because others of its generation were better.
         """
         frozen = self._frozen()[number]
         if frozen.state.is_finished():
@@ -149,7 +149,7 @@ class Study:
         return True
 
     def _frozen(self) -> dict[int, FrozenTrial]:
-        """Return Optuna's trials by our number; those that somebody else added are passed over."""
+        """Return Optuna's trials by our number, without any that this class did not add."""
         found = {
             frozen.user_attrs["number"]: frozen
             for frozen in self._study.get_trials(deepcopy=False)
@@ -160,7 +160,7 @@ class Study:
         return dict(sorted(found.items()))
 
     def _ask(self, generation: int, others: Iterable[FrozenTrial], count: int) -> list[Values]:
-        """Return the values of a generation's first trials, by what came of the others."""
+        """Return values for a generation's trials, proposed from the results of the others."""
         seed = np.random.SeedSequence([self._seed, generation]).generate_state(1)[0]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
@@ -186,9 +186,9 @@ class Study:
 def open_study(
     folder: Path, config: Config, space: Space, *, generation: int, facts: Mapping[str, Any]
 ) -> Iterator[Study]:
-    """Give the study in a folder, which is made where there is none.
+    """Give the study in a folder, which is created if there is none.
 
-    ``config`` is resolved, ``facts`` are the data's fingerprint.
+    ``config`` is resolved, ``facts`` is the data's fingerprint.
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--out {folder} is a file; name a folder")
@@ -196,7 +196,7 @@ def open_study(
     files = [one.name for one in folder.iterdir()] if folder.exists() else []
     if not path.exists() and not all(name.startswith(".") for name in files):
         raise UserError(f"--out {folder} has files but no study.json; name another folder")
-    # How long a trial is trained makes its score.
+    # Limits of training are compared too, as a trial's score depends on them.
     kept = as_flags(config).items()
     given = {n: v for n, v in kept if n not in {*space, *RESUMABLE.difference(LIMITS)}}
     if vectors := facts.get("item_vectors"):
@@ -224,7 +224,7 @@ def open_study(
 
 
 def _check_same(folder: Path, stored: _File, mine: _File, space: Space) -> None:
-    """Raise ``UserError`` where a study is of something else than what is asked for."""
+    """Raise ``UserError`` if the stored study is not the same as the given one."""
     other = f"or name another --out than {folder}"
     if stored.data != mine.data:
         raise UserError(
@@ -261,7 +261,7 @@ def _trial(number: int, frozen: FrozenTrial) -> Trial:
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Write the files of a study's folder while no other process does; wait for one that does."""
+    """Lock a study's folder for writing, after waiting for any other process that has locked it."""
     with ExitStack() as held:
         while True:
             try:
@@ -274,7 +274,7 @@ def alone(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _quiet_optuna() -> Iterator[None]:
-    """Let Optuna say nothing that is no warning; then it may again."""
+    """Let Optuna log only warnings and errors inside."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(logging.WARNING)
     try:
@@ -285,7 +285,7 @@ def _quiet_optuna() -> Iterator[None]:
 
 @contextmanager
 def _one_line_errors(database: Path) -> Iterator[None]:
-    """Turn what SQLite refuses into a ``UserError``."""
+    """Turn errors of SQLite into a ``UserError``."""
     try:
         yield
     except (SQLAlchemyError, StorageInternalError) as error:
@@ -295,6 +295,6 @@ def _one_line_errors(database: Path) -> Iterator[None]:
 
 def _unusable(database: Path, why: BaseException) -> UserError:
     return UserError(
-        f"{database} cannot be used ({one_line(why)}); mend that, restore it from a copy, or name "
+        f"{database} cannot be used ({one_line(why)}); fix that, restore it from a copy, or name "
         "another --out"
     )
