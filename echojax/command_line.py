@@ -40,14 +40,14 @@ def printable(text: str) -> str:
 
 
 def log_to(console: Console) -> None:
-    """Print on ``console`` what the package logs, a line a message; an earlier console gets none.
+    """Print what the package logs on ``console``, and no longer on an earlier one.
 
     Modules log through ``logging.getLogger(__name__)``; used as a library, echojax prints nothing
     unless its caller configures logging.
     """
     logger = logging.getLogger("echojax")
     logger.setLevel(logging.INFO)
-    # On import orbax, through absl, gives the root logger a handler that would print all again.
+    # On import, orbax gives the root logger a handler, through absl, that would print all again.
     logger.propagate = False
     for handler in [one for one in logger.handlers if isinstance(one, _ConsoleHandler)]:
         logger.removeHandler(handler)
@@ -89,7 +89,7 @@ def parse(kind: type[T], *, args: list[str]) -> T:
 
 @contextlib.contextmanager
 def _wide(wanted: bool) -> Iterator[None]:
-    """Let tyro wrap no line: its message is taken apart again."""
+    """Keep tyro from wrapping lines, as its message is parsed."""
     before = os.environ.get("COLUMNS")
     if wanted:
         os.environ["COLUMNS"] = "10000"
@@ -113,18 +113,18 @@ def flag_value(name: str, args: list[str]) -> str | None:
 
 
 def _one_line(box: str) -> str:
-    """Return the message inside tyro's box, whose parts are ruled off, as one line."""
+    """Return the message inside tyro's box, which has rules between its parts, as one line."""
     lines = [line.strip("│ ") for line in box.splitlines()[1:]]  # below the title
     parts = [part.strip().split("\n") for part in re.split(r"\n?[─-]{4,}", "\n".join(lines))]
     said, *more = [part for part in parts if part != [""]]
-    # Each flag that is missing, or word in capitals, has a line of its own, and below it its help.
+    # Each missing flag, or positional argument in capitals, has a line, with its help below.
     missing = [other for other in said[1:] if other.startswith("--") or other.isupper()]
     line = " ".join([said[0], *missing])
     for part in more:
         if part[0].startswith("Perhaps"):
             flags = [one.split()[0] for one in part if one.startswith("--")]
             line += f"; did you mean {' or '.join(flags)}?"
-    # Of a flag that may be left out tyro tells that the value is not None either.
+    # For an optional flag, tyro also says that the value is not None.
     line = re.sub(
         r"no type matching \{None\}\|(\w+) could be instantiated from \['(.*)'\]\.",
         r"\1 expected, not '\2'",

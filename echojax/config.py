@@ -1,4 +1,4 @@
-"""Everything a run can be told: the flags as one configuration, checked, read and written."""
+"""The configuration of a run: all flags as one object, with checks and conversions."""
 
 import dataclasses
 import os
@@ -39,11 +39,11 @@ class Config(RunFlags, EvaluationFlags, TrainingFlags, ModelFlags, DataFlags):
     """
 
     model_options: dict[str, ModelOption] = dataclasses.field(default_factory=dict)
-    """By name what the constructor of the model takes besides; each is a flag of its own."""
+    """The model's own options: further arguments of its constructor, each of which is a flag."""
 
 
 def _facts_of(kind: Any) -> Iterator[Any]:
-    """Yield what stands in ``Annotated`` at a field, inside a union too."""
+    """Yield the metadata of ``Annotated`` in a field's type, inside a union too."""
     yield from getattr(kind, "__metadata__", ())
     if typing.get_origin(kind) is Annotated:
         kind = kind.__origin__
@@ -55,7 +55,7 @@ def _facts_of(kind: Any) -> Iterator[Any]:
 
 @cache
 def _facts_of_fields(flags: type) -> dict[str, list[Any]]:
-    """Return what stands in ``Annotated`` at each field of a dataclass, by the field's name."""
+    """Return the metadata of ``Annotated`` at each field of a dataclass, by the field's name."""
     kinds = typing.get_type_hints(flags, include_extras=True)
     return {name: list(_facts_of(kind)) for name, kind in kinds.items()}
 
@@ -64,10 +64,10 @@ QUICKSTART = Config(learning_rate=3e-3, dropout=0.0, epochs=2)
 
 
 def default_config(given: Mapping[str, Any]) -> Config:
-    """Return what holds where nothing is given: the run that goes on; without data, quickstart.
+    """Return the values of options that are not given.
 
-    Of the options that are given, by name, ``resume``, ``run_dir``, ``dataset`` and ``data_path``
-    decide.
+    They are those of the run that is resumed, if ``resume`` and ``run_dir`` are given; else those
+    of the quickstart, unless ``dataset`` or ``data_path`` is given.
     """
     if given.get("resume") and given.get("run_dir"):
         folder = Path(given["run_dir"])
@@ -92,7 +92,7 @@ NOT_IN_SUITES: dict[str, str] = {
 }
 
 
-# How long a run trains: one that is finished can only go on, not be cut.
+# Flags that limit how long a run trains; for a finished run they can only grow.
 LIMITS = ("epochs", "max_steps", "patience")
 
 
@@ -158,10 +158,10 @@ def misfit(kind: Any, value: Any) -> str | None:
 def from_values(
     values: Mapping[str, Any], own: Mapping[str, Any], file: str | None = None
 ) -> dict[str, Any]:
-    """Return values as arguments of ``Config``, those of the model's own options among them.
+    """Return values from JSON, TOML or Python, by name, as arguments of ``Config``.
 
-    They are by name, as JSON and TOML have them, of which ``file``, for errors; ``own`` are the
-    types of the model's own options.
+    ``own`` has the types of the model's own options, which may be among them; ``file`` is where the
+    values come from, for errors.
     """
     fields: dict[str, Any] = {}
     options: dict[str, ModelOption] = {}
@@ -178,7 +178,7 @@ def from_values(
 
 
 def with_fields(config: Config, fields: Mapping[str, Any]) -> Config:
-    """Return ``config`` with other values; of the model's own options with those that are given."""
+    """Return ``config`` with other values; the model's own options are merged with the given."""
     options = config.model_options | fields.get("model_options", {})
     return dataclasses.replace(config, **{**fields, "model_options": options})
 
@@ -194,7 +194,7 @@ def as_dict(config: Config) -> dict[str, Any]:
 
 
 def as_flags(config: Config) -> dict[str, Any]:
-    """Return all values by name, those of the model's own options too."""
+    """Return all values by name, including the model's own options."""
     values = as_dict(config)
     options = values.pop("model_options")
     return values | options
@@ -214,7 +214,7 @@ def _range(limits: Meta) -> str:
 
 
 def _words(kind: Any) -> str:
-    """Return what values a kind has."""
+    """Return the values of a type in words."""
     if typing.get_origin(kind) is Literal:
         return " or ".join(map(repr, typing.get_args(kind)))
     if typing.get_origin(kind) is dict:

@@ -14,7 +14,7 @@ from echojax.signals import Interrupted
 
 _DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
-_MANY = 50  # names, of which the nearest says more than all
+_MANY = 50  # from so many names on, an error lists only the nearest
 
 
 class UserError(Exception):
@@ -25,7 +25,7 @@ class UserError(Exception):
 
 
 def unknown_name(kind: str, name: str, known: list[str]) -> UserError:
-    """Return the error for a ``name`` that is none of ``known``, with the nearest match."""
+    """Return the error for a ``name`` that is not among ``known``, with the nearest match."""
     alike = {one.lower(): one for one in known}
     near = get_close_matches(str(name).lower(), alike, n=1)  # from Python it may be anything
     hints = [f"did you mean {alike[near[0]]!r}?"] if near else []
@@ -35,12 +35,12 @@ def unknown_name(kind: str, name: str, known: list[str]) -> UserError:
 
 
 def one_line(error: BaseException) -> str:
-    """Return its message as one line that shows what no terminal should obey, such as colours."""
+    """Return its message as one line, with control characters, such as of colours, escaped."""
     return escaped(" ".join(str(error).split()))
 
 
 def escaped(text: str) -> str:
-    """Return text with what no terminal should obey, line feeds too, written as escapes."""
+    """Return text with its unprintable characters, line feeds too, written as escapes."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
@@ -72,7 +72,7 @@ def memory_failure_is_user_error() -> Iterator[None]:
 
 @contextmanager
 def os_failure_is_user_error() -> Iterator[None]:
-    """Turn what the system refuses into a ``UserError``: files, disks, memory, also a device's."""
+    """Turn failures of files, disks and memory, also of a device, into a ``UserError``."""
     try:
         with memory_failure_is_user_error():
             yield
@@ -87,7 +87,7 @@ def os_failure_is_user_error() -> Iterator[None]:
 
 @contextmanager
 def exit_on_user_error() -> Iterator[None]:
-    """Turn a ``UserError``, or what the system refuses, inside into ``error: ...`` and exit code 2.
+    """Turn a ``UserError``, or a failure of the system, inside into ``error: ...`` and exit code 2.
 
     A signal to stop ends in one line too. If the reader of the output has closed it, as ``head``
     does, the command ends without a message.
@@ -110,14 +110,14 @@ def exit_on_user_error() -> Iterator[None]:
             raise
         raise SystemExit(1) from None
     finally:
-        if _reader_left():  # Python writes once more at its end, and would complain
+        if _reader_left():  # Python flushes at its end, and would print an error
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _print_anything() -> None:
-    """Let no name end the command: what a terminal cannot show is escaped.
+    """Escape characters that a terminal cannot show, instead of ending the command with an error.
 
-    Where a stream is closed, as by ``>&-``, what is written to it is dropped.
+    If a stream is closed, as by ``>&-``, what is written to it is dropped.
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)

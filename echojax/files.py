@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written under a temporary name, then renamed."""
+"""Atomic writes, under a temporary name that is then changed, and reading of JSON files."""
 
 import json
 import os
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class TemporaryFolder:
-    """A folder that goes with the last object that holds this one."""
+    """A temporary folder that is deleted when this object is no longer referenced."""
 
     def __init__(self) -> None:
         self.path = tempfile.mkdtemp(prefix="echojax-")
@@ -24,10 +24,9 @@ class TemporaryFolder:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write ``content`` so that ``path`` holds it whole or is as it was before.
+    """Write ``content`` so that ``path`` has all of it, or is as it was before.
 
-    What is no regular file, as a device or a pipe, is written to, and so is the file to which
-    standard output goes; a link stays one.
+    A device, a pipe, or the file of standard output is written to directly; a link stays a link.
     """
     data = content if isinstance(content, bytes) else content.encode(errors="backslashreplace")
     if _is_standard_output(path):
@@ -55,7 +54,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def _is_standard_output(path: Path) -> bool:
-    """Return whether a name, such as /dev/stdout, is of the file to which standard output goes."""
+    """Return whether a path, such as /dev/stdout, is the file to which standard output goes."""
     try:
         return os.path.samestat(path.stat(), os.fstat(1))
     except OSError:
@@ -63,7 +62,7 @@ def _is_standard_output(path: Path) -> bool:
 
 
 def _umask() -> int:
-    """Return which permissions the user takes from new files; it is only read by being set."""
+    """Return the process's umask, which can only be read by setting it."""
     mask = os.umask(0o077)
     os.umask(mask)
     return mask
@@ -75,19 +74,19 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def is_special(path: Path) -> bool:
-    """Return whether ``path`` is a pipe, socket or device, which readers could wait for forever."""
+    """Return whether ``path`` is a pipe, socket or device, on which a reader could wait forever."""
     return path.exists() and not (path.is_file() or path.is_dir())
 
 
 def refuse_special(folder: Path) -> None:
-    """Raise ``UserError`` where a folder holds a pipe, a socket or a device, at any depth."""
+    """Raise ``UserError`` if a folder has a pipe, a socket or a device in it, at any depth."""
     for path in folder.rglob("*"):
         if is_special(path):
             raise UserError(f"{path} is no regular file; delete it")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return a JSON file's object; ``UserError`` where it is missing or damaged."""
+    """Return a JSON file's object; ``UserError`` if it is missing or damaged."""
     try:
         if is_special(path):
             raise ValueError("no regular file")
@@ -106,8 +105,8 @@ def read_json(path: Path) -> dict[str, Any]:
 def read_record(path: Path, kind: type[T], *, cure: str = "restore it from a copy") -> T:
     """Return a JSON file's object as ``kind``: a dataclass, ``TypedDict`` or ``msgspec.Struct``.
 
-    That is what its readers count on: nothing is converted, and further keys are ignored. ``cure``
-    is what the user can do about a file that does not fit; the line names file and key.
+    Nothing is converted, and further keys are ignored. ``cure`` is what the user can do about a
+    file that does not fit; the error names file and key.
     """
     try:
         return msgspec.convert(read_json(path), kind)

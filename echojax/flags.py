@@ -1,4 +1,4 @@
-"""Every flag of ``train``: a field with its type, limits, help and what is known about it."""
+"""The flags of ``train``: fields with type, limits, help and facts that other modules use."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -9,25 +9,25 @@ from msgspec import Meta
 FINITE = 1e300
 Positive = Annotated[int, Meta(ge=1)]
 NotNegative = Annotated[int, Meta(ge=0)]
-# Of an array's axis: more is a mistake, not a model.
+# Of an array's axis: a larger size can only be a mistake.
 Size = Annotated[int, Meta(ge=1), Meta(le=2**20)]
-Seed = Annotated[int, Meta(ge=0), Meta(lt=2**32)]  # JAX reads no more bits of it
+Seed = Annotated[int, Meta(ge=0), Meta(lt=2**32)]  # JAX ignores further bits
 Share = Annotated[float, Meta(ge=0, lt=1)]
 PositiveNumber = Annotated[float, Meta(gt=0, le=FINITE)]
 NotNegativeNumber = Annotated[float, Meta(ge=0), Meta(le=FINITE)]
 
 
 class Fact(Enum):
-    """What is known about a field."""
+    """A fact about a field."""
 
     MODEL_SIZE = "a size of the model; a model takes those that its constructor names"
-    # None of these alters what a step does; data are compared by checksum.
+    # None of these changes what a step computes; data are compared by checksum.
     RESUMABLE = "a resumed run may change it"
 
 
 @dataclass(frozen=True)
 class NotInSuites:
-    """The field has no place in the file of a suite of runs; ``instead`` says what has."""
+    """The field is not allowed in a suite's file; ``instead`` says what to use."""
 
     instead: str
 

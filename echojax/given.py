@@ -1,4 +1,4 @@
-"""What Python callers give: of the kind that is wanted, or a ``UserError`` that says so."""
+"""Checks of arguments from Python: each returns the value, or raises a ``UserError``."""
 
 import operator
 import os

@@ -1,7 +1,7 @@
-"""Several processes as one program: what the first one tells the rest.
+"""Several processes as one program: what the first one sends to the others.
 
 Every process runs the same code on its own devices. Only the first one reads and writes run
-folders and speaks to the user; what it reads there, it tells the others.
+folders and prints for the user; what it reads there, it sends to the others.
 """
 
 import json
@@ -16,7 +16,7 @@ from echojax.errors import UserError
 
 
 def is_main_process() -> bool:
-    """Say whether this is the process that writes."""
+    """Return whether this is the process that writes."""
     return jax.process_index() == 0
 
 

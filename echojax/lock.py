@@ -34,11 +34,12 @@ class _Owner(TypedDict):
 
 @contextmanager
 def hold(file: Path, handle: int, doing: str) -> Iterator[None]:
-    """Let no other process do the same meanwhile; it is ``doing`` what errors say.
+    """Hold a lock; ``BusyError`` if another process holds it. ``doing`` is what for, in errors.
 
-    ``handle`` is an open file or folder that stands for what is held: on one machine the operating
-    system knows who holds it. Others, and file systems without such locks, see ``file``, which is
-    there while the lock is held and which its owner touches every few seconds.
+    ``handle`` is an open file or folder, which is locked by the operating system: that is enough
+    among the processes of one machine. For other machines, and on file systems without such locks,
+    there is ``file``, which exists while the lock is held and which its owner touches every few
+    seconds.
     """
     boot, pids = _boot_and_process_ids()
     owner = {"host": socket.gethostname(), "pid": os.getpid(), "boot": boot, "pids": pids}
@@ -58,9 +59,9 @@ def hold(file: Path, handle: int, doing: str) -> Iterator[None]:
 
 
 def _boot_and_process_ids() -> tuple[str, str]:
-    """Return what this start of the machine, and what its numbers of processes, are known by.
+    """Return identifiers of this boot of the machine, and of this namespace of process numbers.
 
-    Containers may have the same host's name, and the same few numbers of processes.
+    Containers may have the same host name, and the same few process numbers.
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -70,7 +71,7 @@ def _boot_and_process_ids() -> tuple[str, str]:
 
 
 def _try_flock(handle: int, doing: str) -> bool:
-    """Lock an open file or folder; return whether its file system can."""
+    """Lock an open file or folder; return whether its file system has locks."""
     try:
         import fcntl
 
@@ -87,14 +88,14 @@ def _busy(who: str, doing: str) -> BusyError:
 
 
 def _make(file: Path, mine: bytes, doing: str, *, locked: bool) -> None:
-    """Make the lock file, whole at once; an earlier one goes where its owner is gone."""
+    """Create the lock file atomically; remove an earlier one if its owner is gone."""
     own = file.with_name(f"{file.name}.{socket.gethostname()}.{os.getpid()}")
     busy = _busy("another process", doing)
     if (found := _content(file)) is not None:
         _check_owner_is_gone(file, found, doing, locked=locked)
         with suppress(FileNotFoundError):
             file.rename(own)
-            if _content(own) != found:  # of who took it over in this moment
+            if _content(own) != found:  # another process has just taken it over
                 own.rename(file)
                 raise busy
     own.unlink(missing_ok=True)
@@ -115,7 +116,7 @@ def _make(file: Path, mine: bytes, doing: str, *, locked: bool) -> None:
 
 
 def _write_new(file: Path, content: bytes) -> None:
-    """Write a file that is not there, never through a link; none is left where that fails."""
+    """Write a file that does not exist, never through a link; leave none if that fails."""
     with file.open("xb") as created:
         try:
             created.write(content)
@@ -127,7 +128,7 @@ def _write_new(file: Path, content: bytes) -> None:
 
 
 def _content(file: Path) -> bytes | None:
-    """Return what a lock file holds; ``None`` where there is none."""
+    """Return the content of a lock file; ``None`` if there is none."""
     if is_special(file):
         raise UserError(f"{file} is no regular file; delete it")
     with suppress(FileNotFoundError):
@@ -136,7 +137,7 @@ def _content(file: Path) -> bytes | None:
 
 
 def _check_owner_is_gone(file: Path, content: bytes, doing: str, *, locked: bool) -> None:
-    """Raise ``BusyError`` if the owner of a lock file lives; elsewhere it gets time for a sign."""
+    """Raise ``BusyError`` if a lock file's owner lives; on another machine, after some waiting."""
     try:
         owner = msgspec.json.decode(content, type=_Owner)
     except msgspec.MsgspecError:  # half of one, from a file system without hard links
@@ -159,7 +160,7 @@ def _check_owner_is_gone(file: Path, content: bytes, doing: str, *, locked: bool
 
 
 def _runs(pid: int) -> bool:
-    """Return whether this machine has a process of that number, anybody's."""
+    """Return whether this machine has a process with that number, of any user."""
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):  # the number comes from a file

@@ -1,4 +1,4 @@
-"""What was measured on: device, processor and versions, without paths or host names."""
+"""The machine of a measurement: device, processor and versions, without paths or host names."""
 
 import os
 import platform
@@ -13,9 +13,9 @@ _PACKAGES = ("echojax", "jax", "jaxlib", "numpy")
 
 
 def describe(rivals: list[str]) -> dict[str, Any]:
-    """Return device, processor, cores in use and the versions that shape a time.
+    """Return device, processor, usable cores, and the versions that influence a measurement.
 
-    Where scans of ``rivals`` are compared, their packages' versions are given too.
+    If scans of ``rivals`` are compared, their packages' versions are included.
     """
     device = jax.devices()[0]
     others = ("torch", "mamba-ssm") if rivals else ()
@@ -56,9 +56,9 @@ def device_name() -> str:
 
 
 def commit() -> str | None:
-    """Return the commit of the checkout that runs, "-dirty" where its code is another by now.
+    """Return the commit of the checkout that runs, with "-dirty" if its code has been changed.
 
-    ``None`` where it is not a checkout, or git is not there to ask.
+    It is ``None`` if this is not a checkout, or git cannot be run.
     """
     root = Path(__file__).parent.parent
     if not (root / ".git").exists():  # of an installed package git would name what is around it

@@ -1,4 +1,4 @@
-"""What data and options that are given in Python mean: the same configuration as flags do."""
+"""From data and options that are given in Python to a configuration, as from flags."""
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,7 +16,7 @@ from echojax.recipes import read_recipe
 
 Data: TypeAlias = Union[str, "os.PathLike[str]", Dataset, Mapping[str, Any], Sequence[Any], Any]
 
-# How events in memory are read: options, and the arguments of ``Dataset.from_frame``.
+# Options for reading events in memory, with their names as arguments of ``Dataset.from_frame``.
 _HOW = {f"{role}_column": role for role in ("user", "item", "time")} | {
     name: name
     for name in ("k_core", "duplicates", "missing_ids", "time_format", "time_precision", "ties")
@@ -33,8 +33,9 @@ def configuration(
 ) -> tuple[Config, Dataset | None]:
     """Return the configuration, and the data set if it is in memory.
 
-    ``data`` and ``recipe`` are as for ``echojax.train``, ``options`` any flags, with underscores,
-    ``columns`` the names of those of user, item and time. ``default_of`` returns what is not given.
+    ``data`` and ``recipe`` are as for ``echojax.train``, ``options`` are any flags, with
+    underscores, ``columns`` the names of the user, item and time columns. ``default_of`` returns
+    the values of options that are not given.
     """
     roles = zip(("user_column", "item_column", "time_column"), columns, strict=True)
     named = {name: str(column) for name, column in roles if column is not None}
@@ -51,7 +52,7 @@ def configuration(
 
 
 def _options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return options as ``Config`` holds them."""
+    """Return options converted to arguments of ``Config``."""
     values = {}
     for name, value in options.items():
         value = os.fspath(value) if isinstance(value, os.PathLike) else value
@@ -64,7 +65,7 @@ def _options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _dataset(data: Data | None, given: Mapping[str, Any]) -> tuple[Dataset | None, dict[str, Any]]:
-    """Return the data set, where it is in memory, and the options that say which data it is."""
+    """Return the data set, if it is in memory, and the options that say which data it is."""
     if data is None:
         return None, {}
     if taken := {"dataset", "data_path"} & given.keys():

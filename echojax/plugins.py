@@ -55,7 +55,7 @@ def load_plugin(plugin: str, *, run: Path | None = None) -> str:
 
 
 def check_new_name(kind: str, name: str, own: Collection[str]) -> None:
-    """Raise ``UserError`` where a name cannot be registered: it is of no use, or echojax's own."""
+    """Raise ``UserError`` for a name that cannot be registered: malformed, or echojax's own."""
     # It becomes part of a path. A decorator without its brackets is called with what it decorates.
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._@-]*", name):
         raise UserError(f"{kind} {name!r}: a name has letters, digits, and . _ - @ between them")

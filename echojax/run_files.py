@@ -1,4 +1,4 @@
-"""The files of a run folder read back, and checked as far as their readers count on them."""
+"""Reading the files of a run folder, with checks of what their readers rely on."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from echojax.files import read_json
 _NAMES = [f"{kind}@{k}" for kind in ("hr", "ndcg", "mrr") for k in (5, 10, 20)]
 _list: Any = list
 _dict: Any = dict
-_record: Any = TypedDict  # of keys that are no names of Python; there may be others
+_record: Any = TypedDict  # for keys that are not identifiers; further keys are allowed
 _Number = Annotated[float, Meta(ge=-1e300, le=1e300)]  # finite
 _Interval = tuple[_Number, _Number]
 _METRICS = dict.fromkeys(_NAMES, _Number)
@@ -29,7 +29,7 @@ _PART = {
     "examples": int,
     "coverage@10": _Number,
     "mean_popularity@10": _Number,
-    **dict.fromkeys(  # runs of before do not have them
+    **dict.fromkeys(  # older runs do not have them
         ("novelty@10", "gini@10", "serendipity@10", "ece"), NotRequired[_Number]
     ),
 }
@@ -67,18 +67,18 @@ _RECORDS = {
 
 
 def check_results(results: object, protocols: object) -> None:
-    """Raise ``msgspec.ValidationError`` for what no run's results or protocols are."""
+    """Raise ``msgspec.ValidationError`` if they are not a run's results and protocols."""
     msgspec.convert(results, _Results)
     msgspec.convert(protocols, _list[_Protocol])
 
 
 def read_results(path: Path) -> dict[str, Any]:
-    """Return what ``results.json`` holds."""
+    """Return the content of ``results.json``."""
     return _read(path, _Results, "the results of a run", "restore it from a copy")
 
 
 def metrics_in(part: dict[str, Any]) -> list[str]:
-    """Return the metrics with an interval that a part's results have, those of plug-ins too."""
+    """Return the names of a part's metrics that have an interval, including those of plug-ins."""
     own = part["interval"].keys() - _METRICS.keys()
     scored = [name for name in part["interval"] if name in own and _scored(part, name)]
     return [*_NAMES, *scored]
@@ -93,14 +93,14 @@ def _scored(part: dict[str, Any], name: str) -> bool:
 
 
 def read_protocols(path: Path) -> dict[str, Any]:
-    """Return what ``protocols.json`` holds."""
+    """Return the content of ``protocols.json``."""
     return _read(path, _Protocols, "how a run was evaluated", "delete it to do without")
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """Return the whole records of ``metrics.jsonl``, none where there is no such file.
+    """Return the valid records of ``metrics.jsonl``, none if there is no such file.
 
-    A killed run leaves half a line, a crashed machine odd bytes: such lines are passed over.
+    A killed run leaves half a line, a crashed machine odd bytes: such lines are skipped.
     """
     records = []
     text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
@@ -117,7 +117,7 @@ def read_records(path: Path) -> list[dict[str, Any]]:
 def _read(path: Path, kind: Any, what: str, cure: str) -> dict[str, Any]:
     content = read_json(path)
     try:
-        msgspec.convert(content, kind)  # of what it returns other keys are left out
+        msgspec.convert(content, kind)  # its result would lack further keys
     except msgspec.ValidationError as error:
         raise UserError(f"{path} does not hold {what} ({error}); {cure}") from None
     return content

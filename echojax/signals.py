@@ -1,4 +1,4 @@
-"""Signals that stop a command: at once, or after what is at work has been saved."""
+"""Signals that stop a command: at once, or after the work so far has been saved."""
 
 import os
 import signal
@@ -35,7 +35,7 @@ class Interrupted(Exception):  # noqa: N818 (no error)
 
 @dataclass
 class Interrupts:
-    """Which signal came first, if one came."""
+    """The last signal that came, if one came."""
 
     signum: int | None = None
 
@@ -47,7 +47,7 @@ def deferred_interrupts() -> Iterator[Interrupts]:
 
     def remember(signum: int, frame: FrameType | None) -> None:
         interrupts.signum = signum
-        # A command ends even where Python is not reached any more.
+        # A second signal ends the command even if no Python code runs any more.
         signal.signal(signum, signal.SIG_DFL if before[signum] is _stop else before[signum])
 
     with _handled_by(remember, before):
@@ -56,7 +56,7 @@ def deferred_interrupts() -> Iterator[Interrupts]:
 
 @contextmanager
 def stopping_at_once() -> Iterator[None]:
-    """Raise ``Stopped`` where a signal comes; ``deferred_interrupts`` inside goes before it."""
+    """Raise ``Stopped`` when a signal comes, unless ``deferred_interrupts`` inside defers it."""
     with _handled_by(_stop, {}):
         yield
 
@@ -70,10 +70,9 @@ def _stop(signum: int, frame: FrameType | None) -> None:
 
 
 def _is_lost_or_harmful(frame: FrameType | None) -> bool:
-    """Return whether what is at work must not be broken off.
+    """Return whether an exception raised here would be lost, or do harm.
 
-    A module written in C may crash where it sets itself up; what ``__del__`` raises is printed and
-    forgotten.
+    It may crash the initialisation of a module written in C; in ``__del__`` it is only printed.
     """
     while frame is not None:
         code = frame.f_code
@@ -87,7 +86,7 @@ def _is_lost_or_harmful(frame: FrameType | None) -> bool:
 def _handled_by(
     handler: Callable[[int, FrameType | None], None], before: dict[int, Any]
 ) -> Iterator[None]:
-    """Handle signals inside, where Python lets this thread; fill ``before`` with their handlers."""
+    """Handle signals inside, if this is the main thread; fill ``before`` with their handlers."""
     if threading.current_thread() is threading.main_thread():
         for kind in _STOP_SIGNALS:
             known = signal.getsignal(kind)

@@ -1,4 +1,4 @@
-"""Say what a file or a data set is: python experiments/data.py FILE."""
+"""Describe a file or a data set: python experiments/data.py FILE."""
 
 from echojax.commands import main
 

@@ -1,4 +1,4 @@
-"""Ask a trained run: python experiments/recommend.py --run-dir DIR --history 1193,661,914 -k 10."""
+"""Recommend items: python experiments/recommend.py --run-dir DIR --history 1193,661,914 -k 10."""
 
 from echojax.commands import main
 
