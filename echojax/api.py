@@ -1,7 +1,7 @@
-"""Training from Python: ``train``, the ``Run`` that comes of it, and ``compare``.
+"""Training from Python: ``train``, the ``Run`` that it returns, and ``compare``.
 
-These end where the commands end: in ``echojax.training.run.run`` and the readers of run folders.
-Mistakes are ``UserError``, with the sentence that the command prints. It names options as flags:
+They call what the commands call: ``echojax.training.run.run`` and the readers of run folders. A
+mistake is a ``UserError`` with the sentence that the command prints, which names options as flags:
 ``--max-len`` is ``max_len=``.
 """
 
@@ -41,11 +41,11 @@ Split: TypeAlias = Literal["valid", "test"]
 
 
 class Run:
-    """A run: what a run folder holds.
+    """A run, with the content of its run folder.
 
     Attributes:
-        folder: the run folder. That of ``train(..., run_dir=False)`` is a temporary one, which
-            goes when this object and those in ``seeds`` do.
+        folder: the run folder. After ``train(..., run_dir=False)`` it is temporary, and deleted
+            when this object and those in ``seeds`` are no longer referenced.
         config: what it was trained with.
     """
 
@@ -58,24 +58,24 @@ class Run:
 
     @property
     def seeds(self) -> tuple["Run", ...]:
-        """The run of each seed; of a run of one seed that is the run itself."""
+        """The run of each seed; a run of one seed has only itself."""
         return self._of_seeds or (self,)
 
     @classmethod
     def load(cls, path: "str | os.PathLike[str]") -> "Run":
-        """Return the run in a folder, of Python or of the command.
+        """Return the run in a folder, which Python or the command has trained.
 
         Raises:
-            UserError: there is no run, or that is no path.
+            UserError: there is no run in it, or it is not a path.
         """
         return cls(given_path("the run folder", path))
 
     @cached_property
     def results(self) -> dict[str, Any]:
-        """What ``results.json`` holds: scores with intervals, baselines, versions, costs.
+        """The content of ``results.json``: scores with intervals, baselines, versions, costs.
 
         Raises:
-            UserError: the run is not finished, or has several seeds, which have one each.
+            UserError: the run is not finished, or has several seeds, each with its own results.
         """
         path = self._own / "results.json"
         if not path.exists():
@@ -87,13 +87,13 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Metrics on test by name, such as "ndcg@10", plug-ins' too; means over the seeds."""
+        """Metrics on test by name, such as "ndcg@10", also of plug-ins; means over the seeds."""
         parts = [one.results["test"] for one in self.seeds]
         return _means(parts, [n for n in metrics_in(parts[0]) if all(n in one for one in parts)])
 
     @property
     def history(self) -> pl.DataFrame:
-        """A row for each validation: seed, step, epoch, loss and the metrics."""
+        """One row for each validation: seed, step, epoch, loss and the metrics."""
         rows = [
             {"seed": one.config.seed, **{k: v for k, v in record.items() if k != "kind"}}
             for one in self.seeds
@@ -104,7 +104,7 @@ class Run:
 
     @property
     def ranks(self) -> pl.DataFrame:
-        """A row for each test target: seed, number of the user, length of the history, rank."""
+        """One row for each test target: seed, user number, length of the history, rank."""
         frames = []
         for one in self.seeds:
             arrays = one._ranks("test")
@@ -116,11 +116,11 @@ class Run:
 
     @property
     def report_path(self) -> Path:
-        """The page with scores, curves and what the model has learned; of one seed."""
+        """The page with scores, curves and what the model has learned, for a run of one seed."""
         return self._own / "report.html"
 
     def recommender(self, **options: Any) -> Recommender:
-        """Return what recommends by the best checkpoint; options are ``Recommender.load``'s."""
+        """Return the recommender of the best checkpoint; options are ``Recommender.load``'s."""
         with as_found(quiet=True):
             return Recommender.load(self._own, **options)
 
@@ -140,16 +140,17 @@ class Run:
         Args:
             split: "valid" or "test".
             exclude_seen: leave items of the history out of the ranking; ``None``: as the run did.
-            prequential: score all events of a window in one pass, of a causal model on a global
+            prequential: score all events of a window in one pass, with a causal model on a global
                 time split.
             ks: cutoffs.
             metrics: such as "recall" and "novelty@10" (docs/data.md lists them); ``None``: hit
                 rate, NDCG, MRR and those of plug-ins.
-            data_dir: where the data lies now, if not where the run found it.
-            data_path: where the run's own file lies now.
+            data_dir: where the data are now, if not where the run found them.
+            data_path: where the run's own file is now.
 
         Raises:
-            UserError: no checkpoint, other data, no such metric, a cutoff or protocol not for it.
+            UserError: there is no checkpoint, the data have changed, or a metric, a cutoff or the
+                protocol cannot be used.
         """
         if not isinstance(split, str) or split not in ("valid", "test"):
             raise unknown_name("split", split, ["valid", "test"])
@@ -182,7 +183,7 @@ class Run:
 
     @property
     def _own(self) -> Path:
-        """The folder, if it is that of one seed."""
+        """The folder; ``UserError`` if the run has several seeds."""
         if len(self.seeds) > 1:
             raise UserError(
                 f"{self.folder} holds the runs of {len(self.seeds)} seeds; use one of run.seeds"
@@ -191,7 +192,7 @@ class Run:
 
     def _ranks(self, split: str) -> dict[str, np.ndarray]:
         names = tuple(f"{split}_{name}_M" for name in ("rank", "user", "length"))
-        assert self.results  # it is finished
+        assert self.results  # raises unless the run is finished
         return read_arrays(self.folder / "ranks.npz", names)
 
     def __repr__(self) -> str:
@@ -203,7 +204,7 @@ class Run:
         return f"Run({str(self.folder)!r}: {self.config.model}{of}, {shown})"
 
     def _repr_html_(self) -> str:
-        """Show the report in a notebook; of several seeds, their scores."""
+        """Show the report in a notebook; for several seeds, their scores."""
         if len(self.seeds) > 1 or not self.report_path.exists():
             return f"<pre>{html.escape(repr(self))}</pre>"
         page = html.escape(self.report_path.read_text(encoding="utf-8"))
@@ -230,28 +231,28 @@ def train(
 ) -> Run:
     """Train a sequential recommender and evaluate it by full ranking, as ``echojax train`` does.
 
-    Signal handlers, logging and JAX's settings are afterwards as they were. A signal to stop ends
-    training after the step that is at work and a checkpoint; then it does what it would have done.
+    Signal handlers, logging and JAX's settings are restored afterwards. A signal to stop ends
+    training after the current step and a checkpoint, and is then handled as it would have been.
 
     Args:
         data: the name of a data set, the path of a file, a ``Dataset``, anything with columns (a
             frame of pandas, polars or Arrow, a dict of arrays), or three arrays: users, items,
-            times. Without it, the data of a run that goes on, or the quickstart's.
+            times. Without it, the data of the run that is resumed, or of the quickstart.
         model: its name; ``None``, here and below: as the command without the flag.
         user: name of the user column.
         item: name of the item column.
         time: name of the time column.
-        epochs: at most so many passes over the data.
+        epochs: the largest number of passes over the data.
         seeds: how many seeds to train, as one program.
-        run_dir: the run folder; ``False``: a temporary one, which goes when the run object does.
+        run_dir: the run folder; ``False``: a temporary one, deleted with the returned object.
         init_from: a run whose best weights are the initial ones.
-        recipe: "best", what the results tables' row of this model and named data set was made
-            with, or a file of such recipes. Options that are given come before it.
+        recipe: "best", the flags of this model's row in the results table of a named data set, or a
+            file of such recipes. Options that are given override it.
         item_vectors: the path of a file of them, a frame with a column of item ids and one of lists
             or several of numbers, or ids and an array (items, size).
-        callbacks: each is called after each validation with its metrics, step, epoch and seed.
-            Where one returns something true, training of that seed ends.
-        quiet: show nothing; what is logged still reaches handlers of your own.
+        callbacks: each is called after each validation with its metrics, step, epoch and seed. If
+            one returns something true, training of that seed ends.
+        quiet: show nothing; log messages still reach your own handlers.
         options: any flag of the command, with underscores: ``max_len=50, loss="gbce"``.
 
     Raises:
@@ -294,7 +295,7 @@ def compare(runs: Mapping[str, Run], metric: str = "ndcg@10") -> pl.DataFrame:
     """Compare runs on the same test users: each with the first, user by user.
 
     Args:
-        runs: by the name that is to be shown; seeds of one run are averaged, user by user.
+        runs: by the name to show; seeds of one run are averaged, user by user.
         metric: of ``Run.metrics``, or recall, precision or map, at any cutoff.
 
     Returns:
@@ -303,7 +304,8 @@ def compare(runs: Mapping[str, Run], metric: str = "ndcg@10") -> pl.DataFrame:
         two-sided permutation test, and ``p_holm``, corrected for all comparisons of the table.
 
     Raises:
-        UserError: fewer than two runs, one of other data, users or protocol, or no such metric.
+        UserError: there are fewer than two runs, they differ in data, users or protocol, or there
+            is no such metric.
     """
     if lists_wanted(names := named_metrics([metric])) or names != [metric]:
         raise UserError(f"{metric} is no mean over examples at one cutoff; name one as ndcg@10")
@@ -341,7 +343,7 @@ def compare(runs: Mapping[str, Run], metric: str = "ndcg@10") -> pl.DataFrame:
 
 
 def _check_comparable(first: str, reference: Run, name: str, seeds: Sequence[Run]) -> None:
-    """Raise ``UserError`` unless the seeds of a run are evaluated as the first run is."""
+    """Raise ``UserError`` unless the seeds of a run are evaluated as the first run was."""
     ours = reference._ranks("test")
     for one in seeds:
         theirs = one._ranks("test")
@@ -362,11 +364,11 @@ def _check_comparable(first: str, reference: Run, name: str, seeds: Sequence[Run
 
 @contextlib.contextmanager
 def as_found(quiet: bool) -> Iterator[Terminal]:
-    """Show inside what is logged; leave logging and JAX as they were, signals to their handlers.
+    """Print log messages inside, then restore logging and JAX, and handle a signal that came.
 
-    What the operating system refuses becomes a ``UserError`` too.
+    Failures of the operating system become a ``UserError`` too.
     """
-    # A notebook calls itself a terminal, and would keep each state of a bar; it gets plain lines.
+    # A notebook claims to be a terminal, and would keep each state of a bar; it gets plain lines.
     plain = False if Terminal().is_jupyter else None
     console = Terminal(soft_wrap=True, force_jupyter=False, force_terminal=plain, quiet=quiet)
     logger = logging.getLogger("echojax")

@@ -1,4 +1,4 @@
-"""What must be alike on all hosts is compared before anything depends on it."""
+"""Comparison of what must be the same on all hosts, before anything depends on it."""
 
 import hashlib
 import importlib.util
@@ -16,7 +16,7 @@ from echojax.errors import UserError
 from echojax.hosts import on_main_process
 from echojax.multihost import store
 
-# Each host names its data as it finds them; what it reads there is compared by checksum.
+# Paths of the data may differ between hosts; the data are compared by checksum.
 _LOCAL = ("data_path", "data_dir", "items_path")
 _PLACE = ("coordinator", "num_processes", "process_id", "join_seconds")
 
@@ -38,26 +38,26 @@ _LISTED = 4
 
 
 def agreed_config(given: Config, read: Callable[[], Config]) -> Config:
-    """Return the first host's configuration on all hosts, but for where each finds the data.
+    """Return the first host's configuration on all hosts, with each host's own paths of the data.
 
-    ``given`` is what the command line of this host says. ``read`` is called on the first host,
-    which has the run folder that a resumed run goes on from. Where hosts differ, it is a
-    ``UserError`` on all.
+    ``given`` is the configuration of this host's command line. ``read`` is called on the first
+    host, which has the run folder of a resumed run. If the hosts differ, it is a ``UserError`` on
+    all of them.
     """
     agree("start", _facts(given))
     devices = jax.local_devices()
     agree("devices", {"number of devices": len(devices), "device": devices[0].device_kind})
     values = on_main_process(lambda: as_dict(read()))
     own = {name: value for name in _LOCAL if (value := getattr(given, name)) is not None}
-    # The place is no part of the run: it may go on elsewhere.
+    # The place is not part of the run, which may be resumed elsewhere.
     return Config(**(values | own | dict.fromkeys(_PLACE)))
 
 
 def agree(topic: str, facts: Mapping[str, Any]) -> None:
-    """Compare facts, JSON values by name, with the other hosts'; all must call it.
+    """Compare facts, JSON values by name, with the other hosts'; all hosts must call it.
 
-    Where they differ it is a ``UserError`` on all hosts, which says how. ``topic`` is the
-    comparison's name.
+    If they differ, it is a ``UserError`` on all hosts, which says how. ``topic`` is the name of the
+    comparison.
     """
     if store.client() is None:
         return
@@ -67,7 +67,7 @@ def agree(topic: str, facts: Mapping[str, Any]) -> None:
 
 
 def differences(facts_of_hosts: list[Mapping[str, Any]]) -> list[str]:
-    """Return "NAME is VALUE on host 0 and OTHER on host 1" for each fact that is not alike."""
+    """Return "NAME is VALUE on host 0 and OTHER on host 1" for each fact that differs."""
     phrases = []
     for name in dict.fromkeys(name for facts in facts_of_hosts for name in facts):
         hosts_by_value: dict[Any, list[int]] = {}
@@ -102,8 +102,7 @@ def _facts(given: Config) -> dict[str, Any]:
     flags = {flag(name): values[name] for name in values if name not in _LOCAL + _PLACE}
     installed = ((str(found.metadata["Name"]).lower(), found.version) for found in distributions())
     return {
-        # Other hosts' files may lie elsewhere, but for a file and a named data set different
-        # defaults hold.
+        # The path of a file may differ, but a file and a named data set have different defaults.
         "--data-path": "given" if given.data_path else None,
         "--num-processes": store.place()[1],
         **flags,

@@ -7,24 +7,24 @@ from dataclasses import dataclass
 from echojax.command_line import flag_value
 from echojax.errors import UserError
 
-# How long the first processes wait for the last: named on the command line, or by a cluster.
+# How long the first processes wait for the last, with --coordinator or on a cluster.
 _JOIN_SECONDS, _CLUSTER_JOIN_SECONDS = 50, 300
 
 
 @dataclass(frozen=True)
 class Place:
-    """One of several processes; what is ``None`` JAX finds out from the cluster's launcher."""
+    """One of several processes; JAX gets what is ``None`` from the cluster's launcher."""
 
     coordinator: str | None = None  # address and port of the first process, HOST:PORT
-    hosts: int | None = None  # how many processes there are
-    host: int | None = None  # this one's number, from 0
+    hosts: int | None = None  # the number of processes
+    host: int | None = None  # this process's number, from 0
     seconds: int = _CLUSTER_JOIN_SECONDS  # how long the first of them wait for the last
 
 
 def place_of(words: list[str]) -> Place | None:
     """Return the place that a command line, or a cluster's launcher, gives to this process.
 
-    ``None`` where it is the only one.
+    It is ``None`` if this is the only process.
     """
     coordinator = flag_value("--coordinator", words)
     hosts, host = _number("--num-processes", words, least=1), _number("--process-id", words)
@@ -46,7 +46,7 @@ def place_of(words: list[str]) -> Place | None:
 
 
 def check_port_is_free(coordinator: str) -> None:
-    """Raise ``UserError`` where another program listens on the port that the first host opens."""
+    """Raise ``UserError`` if the port that the first host opens is already in use."""
     port, dual = _port(coordinator), socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if dual else socket.AF_INET
     try:
@@ -69,7 +69,7 @@ def _port(coordinator: str) -> int:
 
 
 def _number(name: str, words: list[str], least: int | None = None) -> int | None:
-    """Return the number that a flag has; ``None`` where it is not given."""
+    """Return the number that is given to a flag; ``None`` if it is not given."""
     if (word := flag_value(name, words)) is None:
         return None
     try:
@@ -82,7 +82,7 @@ def _number(name: str, words: list[str], least: int | None = None) -> int | None
 
 
 def _in_cluster() -> bool:
-    """Say whether a launcher has started several processes in a way that JAX recognises."""
+    """Return whether a launcher that JAX recognises has started several processes."""
     several = _count("OMPI_COMM_WORLD_SIZE") > 1 or _count("SLURM_STEP_NUM_TASKS") > 1
     if not several and _count("SLURM_NTASKS") > 1 and "SLURM_STEP_NUM_TASKS" not in os.environ:
         tasks = os.environ["SLURM_NTASKS"]
@@ -98,6 +98,6 @@ def _in_cluster() -> bool:
 
 
 def _count(name: str) -> int:
-    """Return how many processes a variable of the environment says there are; 0 where it is odd."""
+    """Return the number of processes in an environment variable; 0 if it is not a number."""
     value = os.environ.get(name, "")
     return int(value) if value.isdecimal() else 0

@@ -1,6 +1,6 @@
 """Small texts between hosts, through the key-value store of JAX's coordination service.
 
-Unlike collectives these need no device and no agreement on what comes next.
+Unlike collectives, these need no device, and hosts need not agree on what comes next.
 """
 
 import time
@@ -17,9 +17,9 @@ def client() -> Any:
 
 
 def place() -> tuple[int, int]:
-    """Return this host's number, from 0, and how many there are, without asking for devices.
+    """Return this host's number, from 0, and the number of hosts, without starting devices.
 
-    ``jax.process_index`` starts the devices, for which all hosts must do the same.
+    ``jax.process_index`` starts the devices, which all hosts must do together.
     """
     from jax._src import distributed
 
@@ -27,18 +27,18 @@ def place() -> tuple[int, int]:
 
 
 def put(topic: str, text: str) -> None:
-    """Leave a text of this host under a topic, once."""
+    """Store a text of this host under a topic, once."""
     client().key_value_set(f"echojax/{topic}/{place()[0]}", text)
 
 
 def texts(topic: str) -> dict[int, str]:
-    """Return by host what is there under a topic."""
+    """Return the texts under a topic, by host."""
     found = client().key_value_dir_get(f"echojax/{topic}/")
     return {int(key.rpartition("/")[2]): text for key, text in sorted(found)}
 
 
 def gather(topic: str, text: str, seconds: float = float("inf")) -> list[str]:
-    """Leave a text, and return those of all hosts in their order; of fewer where time is up."""
+    """Store a text, and return those of all hosts in order; of fewer after ``seconds``."""
     put(topic, text)
     until = time.monotonic() + seconds
     while len(found := texts(topic)) < place()[1] and time.monotonic() < until:

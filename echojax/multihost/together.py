@@ -1,9 +1,9 @@
-"""Hosts that end together: whatever one dies of, the others end too, each with one line.
+"""Hosts that end together: if one of them ends, so do the others, each with one line.
 
-A host that fails tells the others through JAX's coordination service, which a thread of each asks
-once a second, whatever the host is at. One that is killed tells nothing: the others notice that a
-connection breaks, or that its heartbeat is missing. JAX then raises, or aborts the process, and a
-handler of that signal has the last word.
+A host that fails tells the others through JAX's coordination service, which a thread of each polls
+once a second, whatever the host is doing. A host that is killed cannot: the others notice that a
+connection breaks, or that its heartbeat is missing. JAX then raises an error, or aborts the
+process, and a handler of that signal prints the line.
 """
 
 import ctypes
@@ -22,15 +22,15 @@ from echojax.multihost.place import Place, check_port_is_free
 
 log = logging.getLogger(__name__)
 
-# A host that does not answer for so long is lost, and the others stop.
+# After so long without an answer a host is lost, and the others stop.
 HEARTBEAT_SECONDS = 30
 
-# How long a failed host, maybe the one with the service, stays for the others to hear of it.
+# How long a failed host, which may be the one with the service, waits for the others to read why.
 _FAREWELL_SECONDS = 5.0
 
 _POLL_SECONDS = 1.0
 
-# How errors of JAX's runtime begin that mean a connection, and no bug.
+# How an error of JAX's runtime begins if a connection was lost, which is not a bug.
 _LOST = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "CANCELLED", "DATA_LOSS")
 
 _AGAIN = "start all hosts again with --resume"
@@ -39,25 +39,25 @@ _AGAIN = "start all hosts again with --resume"
 class Together:
     """A context in which a failure ends all hosts at once, and success waits for all of them.
 
-    A process that ended as usual would first wait for the others, and they for it. The exit code is
-    2 where the first failure is a ``UserError``, 130 for Ctrl-C, otherwise 1. Without a place, of
-    the only process, nothing is done.
+    A process that simply ended would first wait for the others, and they for it. The exit code is 2
+    if the first failure is a ``UserError``, 130 for Ctrl-C, otherwise 1. Without a place, in the
+    only process, nothing is done.
     """
 
     def __init__(self, place: Place | None):
         self._place = place
-        self._ending = threading.Lock()  # taken for good by what ends this process: one line is due
+        self._ending = threading.Lock()  # held by the thread that ends the process: one line only
         self._finished = threading.Event()
         self._watcher: threading.Thread | None = None
         self._tried_to_join = False
-        self._code: int | None = None  # once it is ending
-        self._last_words = ("JAX has ended this process", 1)  # where JAX aborts
+        self._code: int | None = None  # the exit code, once the process is ending
+        self._last_words = ("JAX has ended this process", 1)  # line and exit code if JAX aborts
 
     def __enter__(self) -> "Together":
         """Take over the abort of JAX, before JAX is imported."""
         if self._place is not None:
-            # Before it aborts, JAX would print a stack in C++. 1 is what it sets by itself, maybe
-            # in a program that has started this one; another level is somebody's wish.
+            # Before it aborts, JAX would print a C++ stack. It sets 1 by itself, perhaps in a
+            # program that has started this one; the user must have set any other level.
             if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "1") == "1":
                 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "4"
             self._handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(self._on_abort)
@@ -68,7 +68,7 @@ class Together:
     def join(self) -> None:
         """Connect to the other hosts, before JAX is used for anything else.
 
-        Where they do not come in time, this process ends with one line and exit code 2.
+        If they do not come in time, this process ends with one line and exit code 2.
         """
         place = self._place
         if place is None:
@@ -88,7 +88,7 @@ class Together:
         )
         import jax
 
-        # Only who does not meet the others needs to hear that proxies are in the way of that.
+        # JAX's warning about proxies matters only if the hosts do not meet; the line above has it.
         jax.config.update("jax_check_proxy_envs", False)
         try:
             jax.distributed.initialize(
@@ -110,7 +110,7 @@ class Together:
     def __exit__(
         self, kind: type | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End with the others: at once after an error, else when all have come so far."""
+        """End with the others: at once after an error, otherwise when all are done."""
         if self._place is None or (isinstance(error, SystemExit) and not error.code):  # --help
             return
         try:
@@ -125,10 +125,10 @@ class Together:
             self._watcher.join()
 
     def _fail(self, error: BaseException) -> None:
-        """Say an error here, tell it to the others and end."""
+        """Print an error, send it to the others, and end."""
         line, code = _described(error)
         text = _sentence(line, code)
-        if isinstance(error, BrokenPipeError):  # what read the output has had enough
+        if isinstance(error, BrokenPipeError):  # the reader of the output has closed it
             text = ""
         elif code == 1 and not _is_lost(error):
             text = "".join(traceback.format_exception(error))
@@ -140,10 +140,10 @@ class Together:
         self._leave(code)
 
     def _watch(self) -> None:
-        """End this process when another one tells that it has failed."""
+        """End this process when another one has reported that it failed."""
         while not self._finished.is_set():
             failed = {}
-            with suppress(Exception):  # where the service is gone, JAX aborts
+            with suppress(Exception):  # if the service is gone, JAX aborts
                 failed = store.texts("failed")
             for host, text in failed.items():
                 line, code = json.loads(text)
@@ -159,26 +159,26 @@ class Together:
         os._exit(code if self._code is None else self._code)
 
     def _say_last(self, text: str, code: int) -> None:
-        """Print the only thing that this process says; a second thread waits here for the end."""
+        """Print the only line of this process; a second thread waits here for its end."""
         self._ending.acquire()
         self._code = code
         with suppress(OSError):  # nobody may read any more
             os.write(2, text.encode())
 
     def _leave(self, code: int) -> None:
-        """End when the others know, without waiting for them any other way."""
+        """End when the others have read why, without waiting for anything else."""
         with suppress(Exception):
             store.gather("left", "", seconds=_FAREWELL_SECONDS)
         os._exit(code)
 
 
 def _sentence(line: str, code: int) -> str:
-    """Return a line for the user; what is no mistake of theirs is best tried again."""
+    """Return a line for the user, with the advice to start again unless it was their mistake."""
     return f"error: {line}{'' if code == 2 else f'; {_AGAIN}'}\n"
 
 
 def _described(error: BaseException) -> tuple[str, int]:
-    """Return a line about an error, and the exit code that it means."""
+    """Return a line about an error, and its exit code."""
     if isinstance(error, UserError):
         return one_line(error), 2
     if isinstance(error, KeyboardInterrupt):
@@ -192,9 +192,9 @@ def _described(error: BaseException) -> tuple[str, int]:
 
 
 def _is_lost(error: BaseException) -> bool:
-    """Say whether JAX's runtime has lost a connection, without importing JAX.
+    """Return whether JAX's runtime has lost a connection, without importing JAX.
 
-    It raises that as a ``JaxRuntimeError`` or as a ``ValueError``.
+    The error is then a ``JaxRuntimeError`` or a ``ValueError``.
     """
     text = str(error)
     of_runtime = type(error).__name__ == "JaxRuntimeError" and text.startswith(_LOST)
