@@ -7,6 +7,7 @@ measured, so that a command that was stopped continues with the cases that have 
 import logging
 import math
 import os
+import platform
 import re
 import shlex
 import signal
@@ -28,7 +29,7 @@ import pages
 from echojax.command_line import Terminal, log_to, parse
 from echojax.errors import UserError, exit_on_user_error
 from echojax.files import read_record, write_atomically, write_json
-from echojax.machine import commit, describe
+from echojax.machine import commit, cores, processor, versions
 from echojax.report.tables import Table
 
 log = logging.getLogger("echojax.benchmarks")
@@ -232,7 +233,22 @@ class Record:
     ):
         settings = msgspec.json.decode(msgspec.json.encode(settings))  # to compare with a file's
         device = jax.devices()[0]
-        machine = describe(list(others)) | {"devices": jax.device_count()}
+        packages = [
+            "echojax",
+            "jax",
+            "jaxlib",
+            "numpy",
+            *(["torch", "mamba-ssm"] if others else []),
+        ]
+        machine: Row = {
+            "device": platform.machine() if device.platform == "cpu" else device.device_kind,
+            "platform": device.platform,
+            "processor": processor(),
+            "cores": cores(),
+            "system": platform.system(),
+            "versions": versions(packages),
+            "devices": jax.device_count(),
+        }
         if device.platform != "cpu":
             machine["runtime"] = " ".join(device.client.platform_version.split())
         self.path, self.time_limit, self._began = path, time_limit, time.monotonic()

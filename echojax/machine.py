@@ -3,33 +3,21 @@
 import os
 import platform
 import subprocess
+from collections.abc import Iterable
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import jax
 
-_PACKAGES = ("echojax", "jax", "jaxlib", "numpy")
 
-
-def describe(rivals: list[str]) -> dict[str, Any]:
-    """Return device, processor, usable cores, and the versions that influence a measurement.
-
-    If scans of ``rivals`` are compared, their packages' versions are included.
-    """
-    device = jax.devices()[0]
-    others = ("torch", "mamba-ssm") if rivals else ()
-    return {
-        "device": platform.machine() if device.platform == "cpu" else device.device_kind,
-        "platform": device.platform,
-        "processor": processor(),
-        "cores": cores(),
-        "system": platform.system(),
-        "versions": {
-            "python": platform.python_version(),
-            **{name: found for name in (*_PACKAGES, *others) if (found := _version(name))},
-        },
-    }
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Return the versions of Python and of those packages that are installed, by name."""
+    found = {"python": platform.python_version()}
+    for package in packages:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
 
 
 def cores() -> int:
@@ -76,10 +64,3 @@ def _git(root: Path, *words: str) -> str:
         ["git", "-C", str(root), *words], capture_output=True, text=True, check=True
     )
     return done.stdout.strip()
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

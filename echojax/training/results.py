@@ -1,10 +1,8 @@
 """The end of a run: its best parameters and the baselines are evaluated, written and reported."""
 
 import logging
-import platform
 import time
 from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +24,7 @@ from echojax.evaluation.metrics import (
 from echojax.evaluation.ranking import TIES, Ranked
 from echojax.evaluation.statistics import seed_estimates
 from echojax.files import write_json
-from echojax.machine import commit, device_name, processor
+from echojax.machine import commit, device_name, processor, versions
 from echojax.models.heuristic import training_counts
 from echojax.report import cold_table, results_table, write_report
 from echojax.training.progress import TrainingProgress
@@ -163,7 +161,7 @@ def run_heuristic(
 
 def package_versions() -> dict[str, str]:
     """Return the versions of Python and of every package that shapes a result."""
-    return {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}}
+    return versions(PACKAGES)
 
 
 def trained_and_tested(trained: list[str], here: str) -> str:
