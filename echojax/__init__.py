@@ -39,7 +39,7 @@ __all__ = [
     "tune",
 ]
 
-# As a library echojax prints nothing, warnings neither, unless its caller configures logging.
+# As a library, echojax prints nothing, not even warnings, unless its caller configures logging.
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 _MODULES = {
@@ -67,7 +67,7 @@ def keep_root_handlers() -> Iterator[None]:
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for, when it is first asked for: ``import echojax`` stays cheap."""
+    """Import an attribute's module when it is first used, so that ``import echojax`` is fast."""
     if name not in _MODULES:
         raise AttributeError(f"module 'echojax' has no attribute {name!r}")
     with keep_root_handlers():

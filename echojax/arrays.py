@@ -43,7 +43,7 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Return the arrays of a file; ``ValueError`` where it is not what ``np.savez`` writes."""
+    """Return the arrays of a file; ``ValueError`` unless ``np.savez`` wrote it."""
     if is_special(path):
         raise ValueError("no regular file")
     with path.open("rb") as file:
@@ -52,7 +52,7 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
                 members = archive.infolist()
             if len(members) > _MOST_ARRAYS:
                 raise ValueError(f"it has {len(members):,} parts, and none of ours so many")
-            # np.savez does not compress: whatever claims to be larger than the file lies.
+            # np.savez does not compress, so a file whose parts are larger is not from it.
             sizes = sum(info.file_size for info in members)
             if sizes > path.stat().st_size:
                 raise ValueError("its parts claim to be larger than the file")
@@ -68,7 +68,7 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def _sound(array: object) -> bool:
-    """Say whether it is an array, of Unicode characters where it is of text."""
+    """Return whether it is an array, and all its text, if any, is valid Unicode."""
     if not (isinstance(array, np.ndarray) and array.dtype.isnative):
         return False
     if array.dtype.kind != "U" or not array.nbytes:

@@ -16,8 +16,8 @@ def use_compilation_cache() -> None:
             root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
             jax.config.update("jax_compilation_cache_dir", str(Path(root) / "echojax" / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-    # One that cannot be used, as on a full disk, costs only time. So does an entry that a killed
-    # process left truncated: JAX does not write that again, and tells nobody its name.
+    # A cache that cannot be used, as on a full disk, only costs time. So does the truncated entry
+    # of a killed process, which JAX does not replace, and whose name it does not report.
     warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
 
 

@@ -46,31 +46,31 @@ class DataFlags:
     data_path: Annotated[str | None, Fact.RESUMABLE] = None
     """Your own file instead: Parquet, Arrow (Feather), CSV/TSV, .inter, JSON lines, ratings.dat,
     u.data, `user item` pairs or one history a line; text also as .gz. A pattern ('log-*.csv') or a
-    folder of parts stands for several."""
+    folder of parts names several files."""
     data_dir: Annotated[str | None, Fact.RESUMABLE, NotInSuites("use --data-dir")] = None
     """Folder that holds the data sets' files (else $ECHOJAX_DATA, else the user's cache)."""
     data_format: str | None = None
-    """Format of --data-path where it is not recognised: inter, csv, tsv, jsonl, ratings.dat,
+    """Format of --data-path, if it is not recognised: inter, csv, tsv, jsonl, ratings.dat,
     u.data, ratings.csv, pairs, histories."""
     columns: str | None = None
     """Names of all columns of a file without a header, such as user,time,item,_ (user, item and
     time are used)."""
     user_column: str | None = None
-    """Name of the user column, where the file names its columns."""
+    """Name of the user column, if the file names its columns."""
     item_column: str | None = None
     """Name of the item column."""
     time_column: str | None = None
-    """Name of the time column (file order where there is none)."""
+    """Name of the time column (without one: the order of the file)."""
     time_format: str | None = None
-    """How dates are written where they are not ISO 8601, such as '%d.%m.%Y %H:%M'."""
+    """Format of dates that are not ISO 8601, such as '%d.%m.%Y %H:%M'."""
     missing_ids: Literal["refuse", "drop", "keep"] = "refuse"
-    """What to do with rows whose user or item is empty, NA, NULL, NaN or the like: stop, leave them
-    out, or take the word for an id."""
+    """What to do with rows whose user or item is empty, NA, NULL, NaN or similar: stop, leave them
+    out, or use the word as an id."""
     items_path: Annotated[str | None, Fact.RESUMABLE] = None
     """A table of the items with their titles, which are shown with recommendations (CSV, .item,
     JSON lines, Parquet)."""
     title_column: Annotated[str | None, Fact.RESUMABLE] = None
-    """Name of the titles' column there; several between commas are joined."""
+    """Name of its title column; several names between commas are joined."""
     k_core: NotNegative = 5
     """Keep users and items with at least this many interactions, iterated until stable."""
     duplicates: Literal["keep", "first", "last"] = "keep"
@@ -79,12 +79,13 @@ class DataFlags:
     """Order events by their times as they are, or rounded to float32 as RecBole has them (64
     seconds apart at today's epoch seconds, and then by rows)."""
     ties: str = "file"
-    """Order of a user's events of one time: as the file has them, or at random (random:SEED)."""
+    """Order of a user's events at the same time: that of the file, or random (random:SEED)."""
     split: Literal["leave-one-out", "global-time", "cold-items"] = "leave-one-out"
-    """Last item tests and last but one validates; or everybody's events after 80 % and 90 % of the
-    time; or as the first, and a tenth of the items, kept from training, is tested too."""
+    """Test on each user's last item and validate on the one before it; or validate on all events
+    after 80 % of the time and test after 90 %; or as the first, and also test a tenth of the items,
+    which training leaves out."""
     item_vectors: str | None = None
-    """File of vectors by item id, as of texts, that also score items which training never saw."""
+    """File of vectors by item id, such as of texts, which also score items not in training."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ class ModelFlags:
     item_vectors_use: Literal["add", "replace"] = "add"
     """The learned linear map of the vectors is added to the id embedding, or replaces it."""
     lags: ModelSize = None
-    """J of the lagged count: so many newest items and next events (None: chosen on validation)."""
+    """J of the lagged count: number of newest items, and of next events (None: by validation)."""
     damping: Annotated[Annotated[float, Meta(ge=0, le=1)] | None, Fact.MODEL_SIZE] = None
     """a of the lagged count: how far frequent items count less (None: chosen on validation)."""
     max_len: Size | None = None
@@ -151,7 +152,7 @@ class ModelFlags:
     """Selective scan: auto, pallas_gpu, pallas_tpu, tiled, chunked, associative, sequential."""
     plugin: Annotated[str | None, Fact.RESUMABLE] = None
     """A module of your own, or a .py file, that registers models, data sets, losses or metrics;
-    with --help it shows what --model takes besides."""
+    with --help it shows the own options of --model."""
 
 
 @dataclass(frozen=True)
@@ -159,9 +160,9 @@ class TrainingFlags:
     """How to learn it."""
 
     init_from: str | None = None
-    """Run folder whose best weights are the initial ones; those of items are taken by item id."""
+    """Run folder whose best weights are the initial ones; those of items are matched by item id."""
     freeze: str | None = None
-    """Parameters that stay as they are, by pattern: 'item_embedding' or 'layers.0.*,norm*'."""
+    """Parameters that are not trained, by pattern: 'item_embedding' or 'layers.0.*,norm*'."""
     precision: Literal["float32", "bf16"] = "float32"
     """Of activations. With bf16 parameters, optimiser, time steps, decays, states, softmax and loss
     stay float32."""
@@ -175,31 +176,31 @@ class TrainingFlags:
     negatives: Positive | None = None
     """Items drawn against each target (None: 256; bce and bpr 1)."""
     negative_sampling: Literal["uniform", "popularity", "in-batch"] | None = None
-    """Where they come from: all items alike (None), as often as each is a training target, or the
-    targets of the batch."""
+    """How they are drawn: uniformly from all items (None), by how often each is a training target,
+    or from the targets of the batch."""
     gbce_t: Annotated[float, Meta(ge=0, le=1)] | None = None
     """gBCE's calibration: 0 is bce, 1 leaves no overconfidence (None: 0.75, as published)."""
     label_smoothing: Share = 0.0
-    """Share of each target that is spread over all items alike (softmax)."""
+    """Share of each target that is spread evenly over all items (softmax)."""
     learning_rate: PositiveNumber = 1e-3
     """Adam's learning rate."""
     schedule: Literal["constant", "cosine"] = "constant"
     """After the warm-up the rate stays, or falls along a cosine to 0 at the end of --epochs or
     --max-steps; training then goes on to that end."""
     warmup: Share = 0.0
-    """Share of all these steps in which it rises from 0."""
+    """Share of all these steps in which the rate rises from 0."""
     warmup_steps: NotNegative = 0
-    """The same as a number of steps."""
+    """The warm-up as a number of steps."""
     decay_steps: Positive | None = None
     """Steps after the warm-up in which it falls to 0 along a cosine, and stays there (None: as the
     schedule says)."""
     weight_decay: Share = 0.0
-    """Share of each weight matrix that is taken away a step, times the learning rate (AdamW)."""
+    """Weight decay of matrices, as in AdamW: a step takes this share times the rate off them."""
     clip_norm: PositiveNumber | None = None
-    """Longest gradient, over all parameters; a longer one is shortened (None: any)."""
+    """Largest norm of the gradient over all parameters, to which it is clipped (None: no limit)."""
     item_optimizer: Literal["adam", "rowwise"] = "adam"
-    """Of the item table: Adam's two numbers a weight, or one a row (the running root mean square of
-    its gradient, no momentum), for tables that fill the memory."""
+    """Optimiser of the item table: Adam, with two numbers per weight; or one number per row (the
+    running root mean square of its gradient, no momentum), for tables that fill the memory."""
     batch_size: Positive | None = None
     """Rows a step (None: 2048 prefixes, 256 on synthetic; 128 sequences, 32 on synthetic)."""
     microbatch: Positive | None = None
@@ -207,12 +208,12 @@ class TrainingFlags:
     pack: bool = False
     """Compute several short histories in one row instead of padding (mamba4rec, all-positions)."""
     epochs: Annotated[Positive, Fact.RESUMABLE] = 200
-    """Most passes over the training examples."""
+    """Largest number of passes over the training examples."""
     max_steps: Annotated[Positive | None, Fact.RESUMABLE] = None
-    """Most steps in all (None: no limit)."""
+    """Largest number of steps (None: no limit)."""
     patience: Annotated[Positive, Fact.RESUMABLE] = 10
-    """Stop after this many validations without a better NDCG@10, not before --decay-steps are
-    spent."""
+    """Stop after this many validations without a better NDCG@10, but not before the end of
+    --decay-steps."""
     eval_every: Positive = 1
     """Epochs between validations."""
     seed: Annotated[Seed, NotInSuites("list the seeds under `seeds`")] = 0
@@ -227,7 +228,7 @@ class EvaluationFlags:
     """How to evaluate it."""
 
     exclude_seen: bool = False
-    """Leave items of the history out of the ranking (the target always stays in)."""
+    """Leave items of the history out of the ranking (but never the target)."""
     eval_batch_size: Annotated[Positive | None, Fact.RESUMABLE] = None
     """Histories ranked at once (None: 64 on a CPU, 1024 elsewhere)."""
 
@@ -239,13 +240,14 @@ class RunFlags:
     run_dir: Annotated[str | None, Fact.RESUMABLE, NotInSuites("use --out")] = None
     """The run folder (None: runs/DATASET-MODEL-VARIANT-seedN, or -seedsN for several)."""
     resume: Annotated[bool, Fact.RESUMABLE, RESUMED_ANYWAY] = False
-    """Go on from the newest checkpoint in --run-dir; flags not given are taken from there."""
+    """Resume from the newest checkpoint in --run-dir; flags that are not given are those of the
+    run."""
     item_shards: Annotated[Positive, Fact.RESUMABLE] = 1
     """Parts of the item table, its optimiser state and the softmax, each on devices of its own."""
     sequence_shards: Annotated[Positive, Fact.RESUMABLE] = 1
     """Parts of each history, each on a device of its own (echomamba4rec and mamba4rec)."""
     parallel: Annotated[Literal["shard_map", "pmap"], Fact.RESUMABLE] = "shard_map"
-    """What maps the step over several devices (pmap: those of one host)."""
+    """How the step is mapped over several devices (pmap: only those of one host)."""
     coordinator: Annotated[str | None, Fact.RESUMABLE, ONE_PROCESS] = None
     """Address and port of the first of several processes, HOST:PORT (None: found without help on
     Slurm, Open MPI, Kubernetes jobs and Cloud TPU, or there is one process)."""
@@ -260,8 +262,8 @@ class RunFlags:
     data_workers: Annotated[NotNegative, Fact.RESUMABLE] = 0
     """Processes that prepare batches (0: background threads of this process)."""
     profile: Annotated[Positive | None, Fact.RESUMABLE] = None
-    """Trace this many steps into RUN/profile and tell what their time went to: input, compute,
-    collectives or host (of a resumed run: give it again)."""
+    """Trace this many steps into RUN/profile and show how their time was spent: input, compute,
+    collectives or host (give it again to a resumed run)."""
     tensorboard: Annotated[bool, Fact.RESUMABLE] = False
     """Write metrics for TensorBoard too (pip install 'echojax[tensorboard]')."""
     wandb: Annotated[bool, Fact.RESUMABLE] = False

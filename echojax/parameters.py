@@ -2,9 +2,9 @@
 
     per_item         it has one row an item, and is spread over the devices with the item table
     keep_float32     precision matters: it is not cast with the activations
-    no_weight_decay  it is no weight that should shrink, though it has two axes
+    no_weight_decay  weight decay is not for it, though it has two axes
 
-Whatever has the structure of the parameters, as gradients and an optimiser's state, holds
+Anything with the structure of the parameters, as gradients and an optimiser's state, has
 ``nnx.Param`` too, with the same metadata.
 """
 
@@ -19,7 +19,7 @@ from flax import nnx
 def map_with_facts(f: Callable[..., Any], tree: Any, *others: Any) -> Any:
     """Return ``f(facts, leaf, *leaves of others)`` for each leaf, in the structure of ``tree``.
 
-    Facts are the metadata of the parameter that the leaf belongs to, ``{}`` where it is of none.
+    Facts are the metadata of the parameter that the leaf belongs to, ``{}`` if there is none.
     """
 
     def each(node: Any, *more: Any) -> Any:

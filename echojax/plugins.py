@@ -30,8 +30,8 @@ def load_plugin(plugin: str, *, run: Path | None = None) -> str:
         raise UserError(f"{by} is no name of a module or a file")
     if plugin.endswith(".py"):
         if run is not None and not Path(plugin).is_absolute():
-            # Training writes absolute paths; a folder that somebody packed with code beside it has
-            # no other way to name that code.
+            # Training writes absolute paths; a relative one could name code that somebody has put
+            # next to a packed run folder.
             raise UserError(f"{by} is no absolute path, as training writes it; write one there")
         path = Path(plugin).resolve()
         if not path.is_file():

@@ -23,7 +23,7 @@ class Flags:
     data_dir: str | None = None
     """Folder that holds the data sets' files (else $ECHOJAX_DATA, else the user's cache)."""
     data_format: str | None = None
-    """Format of the file, where it is not recognised."""
+    """Format of the file, if it is not recognised."""
     columns: str | None = None
     """Names of all columns of a file without a header, such as user,time,item,_."""
     user_column: str | None = None
@@ -33,7 +33,7 @@ class Flags:
     time_column: str | None = None
     """Name of the time column."""
     time_format: str | None = None
-    """How dates are written where they are not ISO 8601, such as '%d.%m.%Y %H:%M'."""
+    """Format of dates that are not ISO 8601, such as '%d.%m.%Y %H:%M'."""
     missing_ids: Literal["refuse", "drop", "keep"] = "refuse"
     """What to do with rows whose user or item is missing (refuse counts them)."""
     k_core: NotNegative = 5
@@ -43,7 +43,7 @@ class Flags:
     time_precision: Literal["exact", "float32"] = "exact"
     """Times as they are, or rounded to float32 as RecBole has them."""
     ties: str = "file"
-    """Order of a user's events of one time: as the file has them, or at random (random:SEED)."""
+    """Order of a user's events at the same time: that of the file, or random (random:SEED)."""
     json: bool = False
     """Print all of it as JSON."""
 

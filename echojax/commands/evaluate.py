@@ -30,7 +30,7 @@ class Flags:
     data_dir: str | None = None
     """Folder that holds the data sets' files now (None: where the run found them)."""
     data_path: str | None = None
-    """Where the run's own file lies now (None: where it was)."""
+    """Where the run's own file is now (None: where it was)."""
     output: Path | None = None
     """Write the results as JSON here too."""
 

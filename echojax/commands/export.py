@@ -20,11 +20,11 @@ class Flags:
     output: Path
     """The new folder; an earlier export there is replaced."""
     k: Annotated[Positive, tyro.conf.arg(aliases=["-k"])] = 100
-    """How many items an answer has; whoever needs fewer takes the first."""
+    """How many items an answer has; of these one can use fewer."""
     data_dir: str | None = None
     """Folder that holds the data sets' files now, for titles (None: where the run found them)."""
     data_path: str | None = None
-    """Where the run's own file lies now (None: where it was)."""
+    """Where the run's own file is now (None: where it was)."""
 
 
 def main(words: list[str]) -> None:

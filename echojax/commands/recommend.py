@@ -34,7 +34,7 @@ class Flags:
     """A file with lines of `user item item ...` instead, plain or .gz; answered into --output. To a
     run with --time-gaps `user item@time item@time ...`."""
     output: Path | None = None
-    """JSON lines with the answers; the same command goes on where it was cut off."""
+    """JSON lines with the answers; after an interruption the same command continues the file."""
     k: Annotated[Positive, tyro.conf.arg(aliases=["-k"])] = 10
     """How many items to recommend."""
     exclude_seen: bool = True
@@ -44,7 +44,7 @@ class Flags:
     data_dir: str | None = None
     """Folder that holds the data sets' files now (None: where the run found them)."""
     data_path: str | None = None
-    """Where the run's own file lies now (None: where it was)."""
+    """Where the run's own file is now (None: where it was)."""
 
 
 def check(flags: Flags) -> None:

@@ -162,7 +162,7 @@ class Together:
         """Print the only line of this process; a second thread waits here for its end."""
         self._ending.acquire()
         self._code = code
-        with suppress(OSError):  # nobody may read any more
+        with suppress(OSError):  # the reader may have closed it
             os.write(2, text.encode())
 
     def _leave(self, code: int) -> None:

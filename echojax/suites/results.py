@@ -187,7 +187,7 @@ class Results:
             try:
                 if self.state_of(run) != "finished":
                     continue
-            except UserError as error:  # of other flags: the page goes on without it
+            except UserError as error:  # of other flags: the page leaves it out
                 problems.append(str(error))
                 continue
             found = self.runs[run.name].results["dataset"]["sha256"]

@@ -37,7 +37,7 @@ _COSTS = {  # means over seeds
     "best_epoch": pl.Float64,
     "parameters": pl.Float64,
     "memory_bytes": pl.Float64,
-    "best_at_the_end": pl.Int64,  # in so many seeds the last validation was the best
+    "best_at_the_end": pl.Int64,  # number of seeds whose last validation was the best
     "seeds_at_once": pl.Int64,
     "objective": pl.String,
     "batch_size": pl.Int64,
@@ -56,7 +56,7 @@ SCHEMA: dict[str, Any] = {
     "not_tested": pl.String,  # why
     **dict.fromkeys(BEYOND_ACCURACY, pl.Float64),  # on test, means over seeds
     **_COSTS,
-    "trials": pl.Int64,  # settings tried on validation; null where nobody wrote it down
+    "trials": pl.Int64,  # settings tried on validation; null if it was not recorded
     "trial_epochs": pl.Float64,  # of all of them together
     "trial_seconds": pl.Float64,
     "knobs": pl.String,  # what differed between them, as in the best
@@ -148,8 +148,8 @@ def _variants(
 def _sizes(run: RunResult) -> str:
     """Return J and a of a lagged count: those of its flags, else those chosen on validation."""
     chosen = run.results["baselines"].get("lagged-count", {})
-    told = {key: run.config[key] for key in ("lags", "damping") if run.config[key] is not None}
-    return lagged_count_sizes(chosen | told)
+    given = {key: run.config[key] for key in ("lags", "damping") if run.config[key] is not None}
+    return lagged_count_sizes(chosen | given)
 
 
 def _baselines(run: RunResult, models: set[str]) -> list[dict[str, Any]]:

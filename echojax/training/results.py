@@ -78,7 +78,7 @@ class Trained(NamedTuple):
     parameters: int = 0  # how many numbers the model has learned
 
     def facts(self, examples: int) -> dict[str, Any]:
-        """Return the part ``train`` of ``results.json``, of a run with so many examples."""
+        """Return the part ``train`` of ``results.json``; ``examples`` is the size of an epoch."""
         progress, seconds = self.progress, self.progress.seconds
         return {
             "steps": progress.steps,

@@ -30,11 +30,11 @@ CPU_OPTIONS: dict[str, str | bool] = {"xla_cpu_prefer_vector_width": "512"}
 
 
 class TrainState(NamedTuple):
-    """Everything a step reads and writes; a pytree of arrays."""
+    """Everything that a step reads and writes; a pytree of arrays."""
 
-    # Int32, steps done. It is also the data position: batch number ``step`` is next.
+    # Int32, the number of steps done, and so the number of the next batch.
     step: jax.Array
-    params: nnx.State  # the model's parameters, maybe ``with_projection``
+    params: nnx.State  # the model's parameters, possibly ``with_projection``
     opt_state: optax.OptState
     key: jax.Array  # uint32 data of the run's random key; step s draws from ``fold_in(key, s)``
 
@@ -58,9 +58,9 @@ def state_shapes(
     optimizer: optax.GradientTransformation,
     projection: Projection | None = None,
 ) -> tuple[nnx.GraphDef, TrainState]:
-    """Return what ``create_state`` does, shapes and dtypes in place of arrays.
+    """Return the same as ``create_state``, with shapes and dtypes instead of arrays.
 
-    Initial values cost seconds, and a checkpoint that is read needs none.
+    Initial values take seconds, and are not needed to read a checkpoint.
     """
     graphdef, params = nnx.split(nnx.eval_shape(make_model))
 
@@ -70,7 +70,7 @@ def state_shapes(
     return graphdef, jax.eval_shape(state, params)
 
 
-# Of a state, a batch, and what else the step depends on.
+# Takes a state, a batch, and the step's further inputs; returns the new state and the loss.
 StepFunction = Callable[..., tuple[TrainState, jax.Array]]
 
 
@@ -88,19 +88,23 @@ def make_train_step(
 ) -> jax.stages.Wrapped:
     """Return ``step(state, batch, vectors=None) -> (state, loss)``, jitted. It donates the state.
 
-    ``objective`` is what a row predicts (``echojax.training.objectives``), ``loss`` of the
-    predictions and their targets (``echojax.losses.make_loss``), ``precision`` of the model's
-    activations (``models.base.with_precision``). So many rows as ``microbatch``, which must divide
-    the batch, are held in memory at once: the gradient is the sum over microbatches, so it is that
-    of the whole batch. ``columns`` are how narrow a microbatch's window may be cut where its rows
-    are short. ``axes`` are the mapped axes that rows, items and positions are spread over; the
-    result is that of all. ``rates`` are dropout rates that are arrays, where the model is made of
-    such besides parameters and its structure.
+    Args:
+        graphdef: the structure of the model.
+        optimizer: it must be that of the state.
+        objective: what a row predicts (``echojax.training.objectives``).
+        microbatch: how many rows are in memory at once, which must divide the batch; the gradient
+            is summed over microbatches, and so is that of the whole batch.
+        columns: widths to which a microbatch's window may be cut if all its rows are short.
+        loss: of the predictions and their targets (``echojax.losses.make_loss``).
+        precision: of the model's activations (``models.base.with_precision``).
+        axes: the mapped axes over which rows, items and positions are spread; the loss and the
+            gradient are those of all devices.
+        rates: dropout rates that are arrays, which complete the model.
 
-    The batch holds ``item_ids`` (B, L), ``lengths``, ``targets`` and ``weights`` (B,); rows of
-    weight 0 pad the last batch of an epoch. With gaps it holds ``gaps`` (B, L) too. The loss is the
-    weighted mean over the predictions. ``vectors`` are the items' (``projection.as_params``) where
-    the parameters have a projection.
+    The batch has ``item_ids`` (B, L), ``lengths``, ``targets`` and ``weights`` (B,); rows of weight
+    0 pad the last batch of an epoch. With time gaps it also has ``gaps`` (B, L). The loss is the
+    weighted mean over the predictions. ``vectors`` are those of the items
+    (``projection.as_params``), if the parameters have a projection.
     """
     predict = OBJECTIVES[objective]
 
@@ -109,9 +113,8 @@ def make_train_step(
     ) -> tuple[jax.Array, jax.Array]:
         model = with_axes(with_precision(nnx.merge(graphdef, params, *rates), precision), axes)
         user_BxPxD, targets_BxP, weights_BxP, item_VxD = predict(model, batch, keys_B)
-        if (
-            axes.time and objective == "prefixes"
-        ):  # every device of the axis has the same: one counts
+        # The devices of the time axis have the same predictions, which must count once.
+        if axes.time and objective == "prefixes":
             weights_BxP *= jax.lax.axis_index(axes.time) == 0
         items_VxD = model.output_embeddings(item_VxD)
         total = loss(user_BxPxD, items_VxD, targets_BxP, weights_BxP, keys_B, pool_M)
@@ -141,14 +144,14 @@ def make_train_step(
 
 
 def row_keys(state: TrainState, rows: int, axes: Axes = NOT_MAPPED) -> jax.Array:
-    """Return a key for each row of the step's batch (of this device's share)."""
+    """Return a key for each of this device's rows of the step's batch."""
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
     first = jax.lax.axis_index(axes.rows) * rows if axes.rows else 0
     return jax.vmap(lambda row: jax.random.fold_in(key, row))(first + jnp.arange(rows))
 
 
 def over_all(sums: Any, axes: Axes) -> Any:
-    """Return loss, weight and gradients summed over the devices that have parts of each."""
+    """Return loss, weight and gradients, each summed over the devices that have parts of it."""
     if not axes.all:
         return sums
 
@@ -169,8 +172,8 @@ def summed_gradient(
 ) -> tuple[tuple[jax.Array, jax.Array], nnx.State]:
     """Sum ``loss`` (a sum and its weight) and its gradient over rows, a microbatch at a time.
 
-    Rows of like length share a microbatch, whose window is cut to the fewest of ``columns`` that
-    hold them: where histories are short, most of a window is padding.
+    Rows of similar length share a microbatch, whose window is cut to the smallest of ``columns``
+    that fits them: if histories are short, most of a window is padding.
     """
     value_and_grad = jax.value_and_grad(loss, has_aux=True)
     rows, max_len = batch["item_ids"].shape
@@ -194,7 +197,7 @@ def summed_gradient(
         return jax.tree.map(jnp.add, total, new), None
 
     def add_packed(total: Any, part: tuple[Batch, jax.Array]) -> Any:
-        # Most rows of a packed batch are empty, and all of these in some microbatches.
+        # Most rows of a packed batch are empty, and some microbatches have only empty rows.
         some = part[0]["lengths"].max() > 0
         return jax.lax.cond(some, lambda: add(total, part)[0], lambda: total), None
 
@@ -218,14 +221,15 @@ def over_members(step: StepFunction, mesh: Mesh, parallel: str = "shard_map") ->
     """Return ``step`` for stacked states and batches, mapped over ``mesh``, jitted.
 
     ``steps(states, batches, signals, vectors, *inputs)`` returns states, losses and the largest of
-    the signals that the devices' hosts got, (devices,) int32, the same on all hosts. Members and
-    the rows of each one's batch are spread over the devices (``mesh.spread``, for ``pmap``
-    ``mesh.stack_shares``); ``shard_map`` donates the old states. ``vectors`` are the items', for
-    all members, ``None`` where there are none. ``inputs``, (S, ...), are what ``step`` takes
-    besides state, batch and vectors (not with ``pmap``).
+    the signals that the devices' hosts got, (devices,) int32, which is the same on all hosts.
+    Members and the rows of each one's batch are spread over the devices (``mesh.spread``, for
+    ``pmap`` ``mesh.stack_shares``); ``shard_map`` donates the old states. ``vectors`` are those of
+    the items, for all members, or ``None``. ``inputs``, (S, ...), are further arguments of ``step``
+    (not with ``pmap``).
 
     An accelerator computes its members at once. A CPU's cores are busy with one, and the arrays of
-    several leave its caches: there they follow each other inside the program, 1.5 times faster.
+    several do not fit its caches: there the members are computed one after another inside the
+    program, which is 1.5 times faster.
     """
     axes = axes_of(mesh)
 
@@ -269,15 +273,15 @@ def over_members(step: StepFunction, mesh: Mesh, parallel: str = "shard_map") ->
 
 
 class CompiledStep(NamedTuple):
-    """A compiled program, and what it took to make it."""
+    """A compiled program, and how long its compilation took."""
 
     run: jax.stages.Compiled
-    # Of "trace", "lower" and "compile", and whether it came from the cache ("cached").
+    # By "trace", "lower" and "compile"; and under "cached" whether it came from the cache.
     seconds: dict[str, Any]
 
     @property
     def memory_bytes(self) -> int | None:
-        """The bytes that it holds at once; ``None`` where nobody knows."""
+        """The bytes of its arguments, results and buffers; ``None`` if XLA does not report them."""
         stats = self.run.memory_analysis()
         if stats is None:
             return None
@@ -286,7 +290,7 @@ class CompiledStep(NamedTuple):
 
 
 def compile_step(step: jax.stages.Wrapped, *arguments: Any) -> CompiledStep:
-    """Compile a step for the shapes of its arguments, announced: it is the one long silence."""
+    """Compile a step for the shapes of its arguments; log it, as that takes long."""
     log.info("compiling the training step ...")
     times = [time.perf_counter()]
     traced = step.trace(*arguments) if hasattr(step, "trace") else None

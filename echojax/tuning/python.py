@@ -29,7 +29,7 @@ def tune(
     quiet: bool = False,
     **options: Any,
 ) -> Search:
-    """Search flags of a model by the validation NDCG@10; a search that is there goes on.
+    """Search flags of a model by the validation NDCG@10; a search in the folder is continued.
 
     Args:
         data: as for ``train``.

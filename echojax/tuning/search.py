@@ -133,7 +133,7 @@ class _Searching:
                     began = time.monotonic()
                     self._train(generation, numbers)
                     self.seconds.append(time.monotonic() - began)
-                    for path in folder.glob("trial-*/checkpoints"):  # nothing goes on from them
+                    for path in folder.glob("trial-*/checkpoints"):  # they are not needed any more
                         shutil.rmtree(path)
                     return None
         return busy

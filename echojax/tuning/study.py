@@ -32,7 +32,7 @@ from echojax.training.members import Outcome
 from echojax.training.run_folder import lock
 from echojax.tuning.space import Space, Values, as_words, distributions
 
-# The first generations are drawn at random, until so many trials are known.
+# Generations are drawn at random until this many trials are known.
 _RANDOM_TRIALS = 8
 _NAME = "tune"
 UNFINISHED, COMPLETE, STOPPED_EARLY, FAILED = "not finished", "complete", "stopped", "failed"
