@@ -7,6 +7,7 @@ import pytest
 from echojax import config as module
 from echojax.commands.train import read_command_line
 from echojax.config import (
+    KINDS,
     MODEL_SIZES,
     NOT_IN_SUITES,
     QUICKSTART,
@@ -71,7 +72,7 @@ def test_values_that_no_run_can_have_are_refused(wrong, says):
     ],
 )
 def test_values_of_another_kind_are_named(name, value, says):
-    assert misfit(name, value) == says
+    assert misfit(KINDS[name], value) == says
 
 
 def test_without_data_it_is_the_quickstart():
