@@ -68,6 +68,12 @@ def _umask() -> int:
     return mask
 
 
+def check_output_folder(output: Path) -> None:
+    """Raise ``UserError`` if the folder of ``--output`` does not exist."""
+    if not output.absolute().parent.is_dir():
+        raise UserError(f"--output {output}: its folder does not exist; make it first")
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as indented JSON, atomically."""
     write_atomically(path, json.dumps(value, indent=2, allow_nan=False) + "\n")

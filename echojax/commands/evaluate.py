@@ -6,7 +6,7 @@ from typing import Literal
 
 from echojax.command_line import logged_terminal, parse
 from echojax.errors import UserError
-from echojax.files import write_json
+from echojax.files import check_output_folder, write_json
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ class Flags:
 def main(words: list[str]) -> None:
     """Run the command."""
     flags = parse(Flags, args=words)
-    if flags.output is not None and not flags.output.absolute().parent.is_dir():
-        raise UserError(f"--output {flags.output}: its folder does not exist")
-    if flags.output is not None and flags.output.is_dir():
-        raise UserError(f"--output {flags.output} is a folder; name a file")
+    if flags.output is not None:
+        check_output_folder(flags.output)
+        if flags.output.is_dir():
+            raise UserError(f"--output {flags.output} is a folder; name a file")
     # These take seconds to import; help and mistakes are to be seen before.
     from echojax.compilation import use_compilation_cache
     from echojax.training.evaluate import evaluate_run

@@ -53,8 +53,6 @@ def check(flags: Flags) -> None:
         raise UserError("give either --history ITEM,ITEM,... or --histories FILE")
     if (flags.histories is None) != (flags.output is None):
         raise UserError("--histories FILE and --output FILE belong together; give both")
-    if flags.output is not None and not flags.output.absolute().parent.is_dir():
-        raise UserError(f"--output {flags.output}: its folder does not exist")
     if flags.histories is not None and flags.output is not None:
         from echojax.serving.history_file import check_files
 

@@ -18,7 +18,7 @@ from jax import export
 from echojax import __version__
 from echojax.errors import UserError
 from echojax.evaluation.tiles import top_k
-from echojax.files import read_record, write_atomically, write_json
+from echojax.files import check_output_folder, read_record, write_atomically, write_json
 from echojax.given import given_number, given_path
 from echojax.interop.weights import weights
 from echojax.models import SequenceModel
@@ -195,8 +195,7 @@ def _without_source_locations() -> Iterator[None]:
 
 def _check_output(output: Path) -> None:
     """Raise ``UserError`` where ``output`` holds something other than an earlier export."""
-    if not output.parent.is_dir():
-        raise UserError(f"--output {output}: its folder does not exist; make it first")
+    check_output_folder(output)
     if output.exists() and not output.is_dir():
         raise UserError(f"--output {output} is a file; name a folder")
     names = {path.name for path in output.iterdir()} if output.exists() else set()

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from echojax.data.text import TextFile, read_blocks, words
 from echojax.errors import UserError
+from echojax.files import check_output_folder
 from echojax.lock import hold
 from echojax.serving.item_ids import with_times
 from echojax.serving.recommender import Recommender
@@ -41,7 +42,8 @@ def read_histories(path: Path) -> Iterator[UserHistory]:
 
 
 def check_files(histories: Path, output: Path) -> None:
-    """Raise ``UserError`` if the file of histories is missing, or the output exists."""
+    """Raise ``UserError`` if histories are missing, or ``output`` exists or cannot be created."""
+    check_output_folder(output)
     _check_absent(output)
     if histories.is_dir():
         raise UserError(f"--histories {histories} is a folder; name the file inside it")

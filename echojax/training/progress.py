@@ -163,7 +163,11 @@ class MetricLog:
         if first:
             write_atomically(path, "".join(_lines_up_to(path, step)))
         self._wandb = _wandb(folder, config) if first and config.wandb else None
-        self._tensorboard = _tensorboard(folder) if first and config.tensorboard else None
+        self._tensorboard: Any = None
+        if first and config.tensorboard:
+            from tensorboardX import SummaryWriter
+
+            self._tensorboard = SummaryWriter(str(folder / "tensorboard"))
         self._file = path.open("a", buffering=1)
 
     def write(self, record: dict[str, Any]) -> None:
@@ -213,12 +217,6 @@ def _lines_up_to(path: Path, step: int) -> list[str]:
         except (ValueError, KeyError, TypeError, RecursionError):
             continue
     return kept
-
-
-def _tensorboard(folder: Path) -> Any:
-    from tensorboardX import SummaryWriter
-
-    return SummaryWriter(str(folder / "tensorboard"))
 
 
 def _wandb(folder: Path, config: Config) -> Any:
