@@ -18,6 +18,7 @@ import harness
 from echojax.data.sources import data_folders
 from echojax.data.titles import read_titles
 from echojax.errors import UserError
+from echojax.flags import Positive
 from echojax.report.tables import Column, Table
 from harness import Row
 
@@ -40,9 +41,9 @@ class Flags(harness.DataFlags):
 
     model: str = "sasrec"
     """Name of the model."""
-    epochs: int = 12
+    epochs: Positive = 12
     """Epochs of each, with a learning rate of 5e-3 that rises over a tenth of them, then falls."""
-    seeds: int = 3
+    seeds: Positive = 3
     """Seeds of each."""
 
 
@@ -66,7 +67,6 @@ def _signed(parts: list[str]) -> np.ndarray:
 
 def bench(flags: Flags) -> None:
     """Train what is missing and write the file and its page."""
-    harness.check_positive(seeds=flags.seeds, epochs=flags.epochs)
     folders = data_folders(flags.data_dir)
     path = next((p for f in folders if (p := f / "ml-100k.item.gz").is_file()), None)
     if path is None:

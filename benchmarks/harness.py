@@ -424,13 +424,6 @@ def command_of(script: str, flags: Any) -> str:
     return " ".join(words)
 
 
-def check_positive(**values: float | None) -> None:
-    """Raise ``UserError`` for a flag whose value is not a finite number above 0."""
-    for name, value in values.items():
-        if value is not None and not 0 < value < math.inf:
-            raise UserError(f"--{name.replace('_', '-')} must be a number above 0, not {value:g}")
-
-
 def use_devices(devices: int) -> None:
     """Simulate several devices on a CPU; JAX must not have started."""
     if devices > 1:

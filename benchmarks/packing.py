@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import harness
 from echojax.config import Config
+from echojax.flags import Positive
 from echojax.training.builders import read_data, resolved
 from harness import Row, log
 from step import DataStep
@@ -22,13 +23,12 @@ class Flags(harness.DataFlags):
 
     datasets: tuple[str, ...] = ("amazon-beauty", "ml-1m")
     """Names of data sets."""
-    steps: int = 8
+    steps: Positive = 8
     """Training steps to time in each layout, after one that is not counted."""
 
 
 def measure(flags: Flags) -> None:
     """Time the steps and write the file."""
-    harness.check_positive(steps=flags.steps)
     harness.use_cores(1)
     with harness.record_of("packing", flags) as record:
         for case in record.missing([{"dataset": name} for name in flags.datasets]):

@@ -5,7 +5,7 @@ many bytes the devices exchange.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import jax
 
@@ -13,6 +13,7 @@ import harness
 import pages
 from echojax.config import Config
 from echojax.errors import UserError
+from echojax.flags import Positive
 from echojax.hlo import Collective, collectives
 from echojax.report.tables import Column, Table, number
 from harness import Program, Row
@@ -25,27 +26,24 @@ class Flags(harness.Flags):
 
     model: str = "echomamba4rec"
     """Name of the model."""
-    items: int = 3_417
+    items: Positive = 3_417
     """Items of the small item set, with padding (ml-1m's)."""
-    large_items: int = 250_000
+    large_items: Positive = 250_000
     """Items of the large one, with padding."""
-    events: int = 200
+    events: Positive = 200
     """Events of each history."""
-    d_model: int = 64
+    d_model: Positive = 64
     """D, the model width."""
-    devices: int = 8
+    devices: Positive = 8
     """Most simulated devices: 1, 2, 4 and so on; the large item table has as many shards."""
-    rows: int = 64
+    rows: Positive = 64
     """Rows of a step."""
-    steps: int = 9
+    steps: Positive = 9
     """Steps to time, a case."""
 
 
 def check(flags: Flags) -> None:
     """Raise ``UserError`` for sizes that no step can have."""
-    for name, value in asdict(flags).items():
-        if isinstance(value, int) and value < 1:
-            raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
     if flags.devices & (flags.devices - 1):
         raise UserError(f"--devices must be a power of two, not {flags.devices}")
     for name in ("rows", "large_items"):

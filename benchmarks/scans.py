@@ -23,6 +23,7 @@ import scan_problems
 import scan_programs
 import scan_report
 from echojax.errors import UserError, unknown_name
+from echojax.flags import PositiveNumber
 from harness import NO_TIME, Program, Record, Row, Skipped
 from scan_problems import Expected, Problem, Shape
 from scan_programs import ONE_LAUNCH, SECOND, STEP, TWO_LAUNCHES, Roofline
@@ -60,9 +61,9 @@ class Flags(harness.Flags):
     """A small grid and short timings."""
     cores: int | None = None
     """Use only so many cores (all)."""
-    seconds: float | None = None
+    seconds: PositiveNumber | None = None
     """Time to spend on the repeats of each timed program (1, or 0.1 with --quick)."""
-    max_memory_gib: float | None = None
+    max_memory_gib: PositiveNumber | None = None
     """Skip what needs more memory (80 % of what is free)."""
     time_limit: float | None = None
     """Begin nothing more after so many seconds; the same command then continues."""
@@ -130,7 +131,6 @@ def resolved(flags: Flags, here: dict[str, str | None], others: list[str], cpu: 
                 raise UserError(f"--implementations: {name} cannot run here: {known[name]}")
         names = [name for name in known if name in flags.implementations]
     seconds = flags.seconds if flags.seconds is not None else 0.1 if flags.quick else 1.0
-    harness.check_positive(seconds=seconds, max_memory_gib=flags.max_memory_gib)
     steps = [STEP] if any(case["length"] == 1 for case in cases) else []
     names = list(dict.fromkeys([*names, *others, *steps]))
     return Settings(tuple(cases), tuple(names), seconds, flags.max_memory_gib)

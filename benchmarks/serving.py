@@ -19,6 +19,7 @@ import harness
 import pages
 from echojax.errors import UserError, unknown_name
 from echojax.evaluation.tiles import top_k
+from echojax.flags import PositiveNumber
 from echojax.models import MODELS
 from echojax.models.echomamba4rec import Components, EchoMamba4Rec
 from echojax.report.tables import Table, number
@@ -55,9 +56,9 @@ class Flags(harness.Flags):
     """Items searched for the best (10 thousand to 10 million)."""
     cores: int | None = None
     """CPU cores to use (all)."""
-    seconds: float | None = None
+    seconds: PositiveNumber | None = None
     """Time to spend on the repeats of a case, at least 3 (2, or 0.05 with --quick)."""
-    max_memory_gib: float | None = None
+    max_memory_gib: PositiveNumber | None = None
     """Skip what needs more memory (80 % of what is free)."""
     quick: bool = False
     """A few small cases, in seconds."""
@@ -118,7 +119,6 @@ def resolved(flags: Flags) -> Settings:
     for flag, least in (("lengths", 1), ("batches", 1), ("catalogues", 2)):
         if (smallest := min(getattr(settings, flag))) < least:
             raise UserError(f"--{flag} must be {least} or more, not {smallest}")
-    harness.check_positive(seconds=settings.seconds, max_memory_gib=settings.max_memory_gib)
     return settings
 
 

@@ -20,6 +20,7 @@ from echojax.config import Config
 from echojax.data import iterate
 from echojax.errors import unknown_name
 from echojax.evaluation.metrics import summarise
+from echojax.flags import Positive
 from echojax.machine import device_name
 from echojax.mesh import one_device
 from echojax.models import MODELS
@@ -43,7 +44,7 @@ class Flags(harness.DataFlags):
     """Name of the data set."""
     cores: int = 1
     """CPU cores to use."""
-    steps: int = 12
+    steps: Positive = 12
     """Training steps to time, a model."""
     models: tuple[str, ...] = ("echomamba4rec", "echomamba4rec-official")
     """Models; EchoMamba4Rec also in another variant, as echomamba4rec-causal."""
@@ -51,9 +52,9 @@ class Flags(harness.DataFlags):
     """What a row predicts (None: each model's own)."""
     start: bool = False
     """Time the start of training too, with empty and with filled caches."""
-    seeds: int | None = None
+    seeds: Positive | None = None
     """Time whole commands too: this many seeds at once, and one after the other."""
-    epochs: int = 5
+    epochs: Positive = 5
     """Epochs of these commands."""
 
 
@@ -63,7 +64,6 @@ def bench(flags: Flags) -> None:
     for name in flags.models:
         if name not in known:
             raise unknown_name("model in --models", name, known)
-    harness.check_positive(steps=flags.steps, epochs=flags.epochs, seeds=flags.seeds)
     harness.use_cores(flags.cores)
     cases: list[Row] = [{"what": "epoch", "model": name} for name in flags.models]
     cases += [{"what": "start"}] if flags.start else []

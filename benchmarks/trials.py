@@ -21,6 +21,7 @@ import numpy as np
 import harness
 from echojax.compilation import use_compilation_cache
 from echojax.config import Config
+from echojax.flags import Positive
 from echojax.machine import device_name
 from echojax.run_files import read_records
 from echojax.training.builders import read_data, resolved
@@ -47,15 +48,14 @@ class Flags(harness.DataFlags):
     """CPU cores to use."""
     model: str = "sasrec"
     """The model."""
-    trials: int = 6
+    trials: Positive = 6
     """How many."""
-    epochs: int = 4
+    epochs: Positive = 4
     """Of each."""
 
 
 def bench(flags: Flags) -> None:
     """Measure what is missing and write the file."""
-    harness.check_positive(trials=flags.trials, epochs=flags.epochs)
     harness.use_cores(flags.cores)
     knobs = draw(flags.trials)
     with harness.record_of("trials", flags) as record:

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 import harness
 from echojax.errors import UserError
+from echojax.flags import PositiveNumber
 from harness import Program, Row, log
 from scan_problems import ORDER, Arrays, Shape, make_problem
 from scan_programs import PASSES, Pass
@@ -34,7 +35,7 @@ class Flags(harness.Flags):
 
     cores: int | None = None
     """Use only so many cores (all)."""
-    seconds: float = 3.0
+    seconds: PositiveNumber = 3.0
     """Time to spend on each program."""
     dry_run: bool = False
     """Try a tiny size, shortly."""
@@ -137,7 +138,6 @@ def compare(flags: Flags) -> None:
     harness.use_cores(flags.cores)
     if jax.default_backend() != "cpu":
         raise UserError("tiles are cut on CPUs only; run this with JAX_PLATFORMS=cpu")
-    harness.check_positive(seconds=flags.seconds)
     sizes = {what: [_TINY] for what in _SIZES} if flags.dry_run else _SIZES
     cases: list[Row] = [
         {"what": what} | Shape(*size)._asdict() for what in sizes for size in sizes[what]

@@ -142,8 +142,8 @@ def test_every_grid_sweeps_all_sizes_has_strong_decays_and_tokens(quick, cpu):
         (["--implementations", "tilled"], "did you mean 'tiled'"),
         (["--implementations", "kernel"], "kernel cannot run here: needs a GPU"),
         (["--dtypes", "float16"], "--dtypes"),
-        (["--seconds", "0"], "--seconds must be a number above 0, not 0"),
-        (["--max-memory-gib", "nan"], "--max-memory-gib must be a number above 0"),
+        (["--seconds", "0"], "--seconds must be above 0 and finite, not 0"),
+        (["--max-memory-gib", "nan"], "--max-memory-gib must be above 0 and finite, not nan"),
     ],
 )
 def test_scans_refuse_values_of_no_use(flags, says):

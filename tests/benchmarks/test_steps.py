@@ -70,7 +70,6 @@ def test_scaling_exchanges_the_bytes_of_arithmetic(tmp_path, script):
         ({"devices": 3}, "--devices must be a power of two, not 3"),
         ({"large_items": 100}, "--large-items 100 is not a multiple of --devices 8"),
         ({"rows": 12}, "--rows 12 is not a multiple of --devices 8"),
-        ({"steps": 0}, "--steps must be at least 1, not 0"),
     ],
 )
 def test_scaling_refuses_values_of_no_use(flags, says):
