@@ -79,9 +79,8 @@ def read_results(path: Path) -> dict[str, Any]:
 
 def metrics_in(part: dict[str, Any]) -> list[str]:
     """Return the names of a part's metrics that have an interval, including those of plug-ins."""
-    own = part["interval"].keys() - _METRICS.keys()
-    scored = [name for name in part["interval"] if name in own and _scored(part, name)]
-    return [*_NAMES, *scored]
+    own = [name for name in part["interval"] if name not in _METRICS and _scored(part, name)]
+    return [*_NAMES, *own]
 
 
 def _scored(part: dict[str, Any], name: str) -> bool:

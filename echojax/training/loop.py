@@ -61,10 +61,6 @@ class _Group(NamedTuple):
     program: CompiledStep
     inputs: Sequence[Any]
 
-    @property
-    def per_epoch(self) -> int:
-        return self.batches.per_epoch
-
     def of_each(self, states: TrainState) -> Iterator[tuple[SeedRun, TrainState]]:
         """Yield the runs that have not failed, with their own states."""
         for run, state in zip(self.runs, unstack_states(states), strict=True):
@@ -136,7 +132,7 @@ class Loop:
         self, group: _Group, states: TrainState, first: int, end: int
     ) -> tuple[TrainState, int]:
         """Train from step ``first`` to ``end`` of one epoch; return the signal that came, or 0."""
-        runs, batches, per_epoch = group.runs, group.batches, group.per_epoch
+        runs, batches, per_epoch = group.runs, group.batches, group.batches.per_epoch
         epoch, last, signum = first // per_epoch + 1, None, 0
         began, examples, waited = time.perf_counter(), 0, 0.0
         for number in range(first, end):
