@@ -4,7 +4,6 @@ import logging
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,8 +103,7 @@ def run(
         if (facts := dataset.fingerprint.get("item_vectors")) is not None:
             agree("item vectors", {"sha256 of the item vectors": facts["sha256"][:12]})
         folders = {folder: config, **seed_folders(config, folder)}
-        fill = partial(fill_folders, folders, dataset, in_memory=in_memory, gap_unit=split.gap_unit)
-        on_main_process(fill)
+        on_main_process(fill_folders, folders, dataset, in_memory, split.gap_unit)
 
         if config.model in HEURISTICS:
             if is_main_process():

@@ -168,7 +168,6 @@ def read_own_config(path: Path) -> Config:
 def fill_folders(
     folders: Mapping[Path, Config],
     dataset: Dataset,
-    *,
     in_memory: Dataset | None = None,
     gap_unit: float | None = None,
 ) -> None:
