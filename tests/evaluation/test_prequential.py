@@ -115,4 +115,4 @@ def test_a_model_that_looks_ahead_is_refused():
     graphdef, params = nnx.split(build(BERT4Rec))
     best = SimpleNamespace(graphdef=graphdef, params=params)
     with pytest.raises(UserError, match="is for causal models, and --model bert4rec"):
-        _rank_prequentially(Config(model="bert4rec"), ITEMS, best, None)
+        _rank_prequentially(Config(model="bert4rec"), ITEMS, best, None, 10)
