@@ -11,7 +11,7 @@ import pytest
 from jax.errors import JaxRuntimeError
 
 from echojax.errors import UserError, exit_on_user_error, unknown_name
-from echojax.signals import Stopped
+from echojax.signals import Interrupted, Stopped
 
 MANY_LINES = """
 from echojax.errors import exit_on_user_error
@@ -80,6 +80,13 @@ def test_a_signal_ends_in_one_line(stop, capsys):
         raise stop
     assert stopped.value.code == 128 + getattr(stop, "signum", signal.SIGINT)
     assert capsys.readouterr().err == "stopped\n"
+
+
+def test_a_signal_after_which_all_was_saved_is_told_on_standard_output(capsys):
+    with pytest.raises(SystemExit) as stopped, exit_on_user_error():
+        raise Interrupted("stopped and saved; go on with: ...", signal.SIGTERM)
+    assert stopped.value.code == 128 + signal.SIGTERM
+    assert capsys.readouterr() == ("stopped and saved; go on with: ...\n", "")
 
 
 def test_names_that_a_terminal_cannot_show_are_escaped(monkeypatch):
