@@ -9,7 +9,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from selective_scan import selective_scan_readout
-from selective_scan.arguments import ScanInputs
+from selective_scan.arguments import ScanInputs, _softplus
 from tests.selective_scan.oracle import INTERPRETED, SCANS, float32, for_readout, inputs
 
 SHAPE = (2, 18, 2, 2)  # "tiled" has two chunks, the last of them padded
@@ -72,6 +72,14 @@ def test_hessian(exact, kind, name, mode):
     actual = np.asarray(hessian(LOSSES[kind], name, mode, jnp.float32), np.float64)
     np.testing.assert_allclose(actual, exact[kind], rtol=1e-3, atol=2e-5)
     np.testing.assert_array_less(1e-3, np.max(np.abs(exact[kind])))
+
+
+def test_derivatives_of_softplus():
+    """All scans have the same, so that they agree where it is wrong."""
+    derivative, s = _softplus, 1 / (1 + np.exp(-0.7))
+    for expected in (s, s * (1 - s), s * (1 - s) * (1 - 2 * s)):
+        derivative = jax.grad(derivative)
+        np.testing.assert_allclose(derivative(0.7), expected, rtol=1e-5)
 
 
 def arrays_of(names=GIVEN):
