@@ -59,7 +59,7 @@ def test_each_event_is_scored_once_from_half_a_window_or_all_before_it(histories
     assert len(windows) <= most[events > 0].sum()
 
 
-@pytest.mark.parametrize("exclude_seen", [False, True])
+@pytest.mark.parametrize("exclude_seen", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_ranks_are_those_of_one_pass_an_event(exclude_seen):
     rng = np.random.default_rng(0)
     sizes = [(2, 0), (5, 3), (7, 0), (8, 7), (30, 4), (19, 18)]

@@ -164,7 +164,7 @@ def last_item(params, item_ids_BxL, lengths_B):
     return params[last_B]
 
 
-@pytest.mark.parametrize("exclude_seen", [False, True])
+@pytest.mark.parametrize("exclude_seen", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_batches_of_any_size_give_the_same_ranks(examples, exclude_seen):
     table = jnp.asarray(np.random.default_rng(3).normal(size=(50, 6)), jnp.float32)
     ranker = make_ranker(last_item, lambda params: params)

@@ -125,9 +125,13 @@ SAME = {"B": None, "C": None}
 @pytest.mark.parametrize(
     ("name", "groups"),
     [
-        *(pytest.param(name, BOTH_KINDS, marks=slow_by_jax(name)) for name in SCANS),
+        *(pytest.param(name, BOTH_KINDS, marks=slow_by_jax(name)) for name in NAMES),
+        # What the kernels do of it is the same code around both.
+        pytest.param("pallas_gpu", BOTH_KINDS, marks=pytest.mark.slow),
+        ("pallas_tpu", BOTH_KINDS),
         *((name, SAME) for name in IN_JAX),
-        *(("tiled", groups) for groups in ({"C": 2}, {"B": 4, "C": 2}, {"B": None})),
+        ("tiled", {"B": 4, "C": 2}),
+        *(pytest.param("tiled", g, marks=pytest.mark.slow) for g in ({"C": 2}, {"B": None})),
     ],
 )
 def test_groups_and_what_stays_the_same(name, groups):

@@ -50,7 +50,13 @@ def test_options(options, reverse):
     compare(run(partial(interpreted, segments=1), arrays, jnp.float32, reverse), 1e-5)
 
 
-@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize(
+    "shape",
+    [
+        pytest.param(shape, id=name, marks=[pytest.mark.slow] * ("all channels" in name))
+        for name, shape in SHAPES.items()
+    ],
+)
 def test_shapes(shape):
     compare(run(interpreted, inputs(shape), jnp.float32, reverse=True), 1e-5)
 

@@ -1,5 +1,6 @@
 """A ranker of the model as it is served; how narrow a step's windows may be cut."""
 
+import jax
 import numpy as np
 import pytest
 from flax import nnx
@@ -33,7 +34,7 @@ def test_an_evaluator_ranks_the_items_by_the_models_scores_without_dropout(exclu
     ranked = evaluate.rank(nnx.state(model), "test")
 
     shown = split.test.gather(np.arange(10))
-    scores = np.asarray(model.scores(shown["item_ids"], shown["lengths"]))
+    scores = np.asarray(jax.jit(model.scores)(shown["item_ids"], shown["lengths"]))
     seen = split.test.histories(np.arange(10))[0].reshape(10, -1) if exclude_seen else None
     expected = rank_in_scores(scores[:, :KNOWN], shown["targets"], seen)
     np.testing.assert_array_equal(ranked.rank_M, expected.rank_M)

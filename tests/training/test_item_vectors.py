@@ -4,6 +4,7 @@ import contextlib
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
 
@@ -113,7 +114,7 @@ def test_new_items_are_evaluated_recommended_and_exported(run, tmp_path):
         assert "item_projection" not in exported
     model = read_trained(run.folder).model
     items = read_items(run.folder)[0].tolist()
-    scores = np.asarray(model.scores(np.array([[2, 3, 0, 0, 0, 0]]), np.array([2])))[0]
+    scores = jax.jit(model.scores)(np.array([[2, 3, 0, 0, 0, 0]]), np.array([2]))[0]
     history = [items[2], items[3]]
     np.testing.assert_allclose(recommender.score(history, items[1:]), scores[1:], atol=1e-5)
 
