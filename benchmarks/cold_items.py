@@ -24,17 +24,17 @@ from harness import Row
 
 _METRICS = ("hr@10", "ndcg@10")
 _FIELDS = ("movie_title", "release_year", "class")
-_HALF = 64  # numbers of titles, and as many of years and genres
+_HALF = 64  # dimensions for the title, and as many for year and genres
 _ABOUT = (
-    "Every item is a candidate. Warm targets are the users' last items of training's; cold targets "
-    "are their last items of those that training never saw. Means over seeds, each with its "
-    "standard deviation over them."
+    "Every item is a candidate. A user's warm target is the last of his or her items that are in "
+    "training, the cold target the last of those that training never saw. Scores are means over "
+    "seeds, with standard deviations."
 )
 
 
 @dataclass(frozen=True)
 class Flags(harness.DataFlags):
-    """Train with item vectors and without, and test items that training never saw.
+    """Train with and without item vectors, and test on items that training never saw.
 
     The folder of the data holds ml-100k.inter.gz and ml-100k.item.gz.
     """
@@ -42,16 +42,16 @@ class Flags(harness.DataFlags):
     model: str = "sasrec"
     """Name of the model."""
     epochs: Positive = 12
-    """Epochs of each, with a learning rate of 5e-3 that rises over a tenth of them, then falls."""
+    """Epochs of each training; the learning rate warms up to 5e-3 over a tenth, then decays."""
     seeds: Positive = 3
-    """Seeds of each."""
+    """Seeds of each training."""
 
 
 def hashed(text: str) -> np.ndarray:
-    """Return a vector of a line ``title · year · genres``: signed feature hashing, (2 _HALF,)."""
+    """Return signed feature hashes of a line ``title · year · genres``, (2 * _HALF,), float64."""
     title, year, genres = [*text.split(" · "), "", ""][:3]
     words = title.lower().split()
-    # Parts of words, too, are alike in sequels.
+    # Parts of words are hashed, too, since sequels share them.
     title_parts = words + [w[i : i + 4] for w in words for i in range(max(1, len(w) - 3))]
     kinds = [*genres.lower().split(), f"{year[:3]}0s"]
     return np.concatenate([_signed(title_parts), _signed(kinds)])
@@ -66,7 +66,7 @@ def _signed(parts: list[str]) -> np.ndarray:
 
 
 def bench(flags: Flags) -> None:
-    """Train what is missing and write the file and its page."""
+    """Train the cases that have no row yet, and write the file and its page."""
     folders = data_folders(flags.data_dir)
     path = next((p for f in folders if (p := f / "ml-100k.item.gz").is_file()), None)
     if path is None:
@@ -113,7 +113,7 @@ def _scores(run: echojax.Run) -> Iterator[tuple[str, object]]:
 
 
 def table(rows: list[Row]) -> Table:
-    """Return the scores of warm and cold targets under each kind of vectors."""
+    """Return the table of scores on warm and cold targets with each kind of vectors."""
     measured = [row for row in rows if row["status"] == "measured"]
     lines = []
     for row in measured:

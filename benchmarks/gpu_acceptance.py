@@ -1,9 +1,10 @@
-"""Accept the GPU path on an H100 or H200: python benchmarks/gpu_acceptance.py.
+"""Acceptance test of the scan on an H100 or H200: python benchmarks/gpu_acceptance.py.
 
-Runs `pytest -m gpu` (correctness), `benchmarks/scans.py` with mamba_ssm (times and memory) and
-trainings with the scan that "auto" takes and with "tiled", each in processes of its own, and writes
-one JSON file about all of it. About ten minutes; a file that is not finished is continued. With
---before FOLDER it is the tests and the kernels' times before and after a change: six minutes.
+It runs `pytest -m gpu` (correctness), `benchmarks/scans.py` with mamba_ssm (times and memory), and
+trainings with the scan that "auto" takes and with "tiled", each in its own process, and writes one
+JSON file with all results. That takes about ten minutes; an unfinished file is continued. With
+--before FOLDER it runs only the tests, and times the kernels before and after a change, in about
+six minutes.
 """
 
 import json
@@ -31,7 +32,7 @@ from selective_scan import implementations
 _ROOT = Path(__file__).parent.parent
 _TESTS = "tests/selective_scan/test_gpu.py"
 _SHAPES = ("2048,50,128,32", "2048,200,128,32", "8,16384,2048,16")
-# Seconds that a section may take.
+# The seconds that each section may take.
 _LIMITS = {
     "tests": 220,
     "after": 60,
@@ -45,23 +46,23 @@ _METRICS = ("hr@10", "ndcg@10")
 
 @dataclass(frozen=True)
 class Flags(harness.Flags):
-    """Check, time and use the GPU scan on this machine's GPU; leave one JSON file.
+    """Test, time and train with the scan on this machine's GPU; write one JSON file.
 
-    Exit code 1 where something failed, 2 where nothing could be run.
+    The exit code is 1 if something failed, and 2 if nothing could be run.
     """
 
     data_dir: Path | None = None
-    """Folder that holds ml-1m, to train on it too."""
+    """Folder that holds ml-1m, to train on that data set, too."""
     before: Path | None = None
-    """A clone of a version before: measure its kernels beside these, and nothing but them."""
+    """A clone of an earlier version: run the tests, and time the kernels of both versions only."""
     dry_run: bool = False
-    """Run every section on tiny sizes, on any machine; without a GPU the tests are skipped."""
+    """Run every section with tiny sizes, on any machine; without a GPU the tests are skipped."""
 
 
 def accept(flags: Flags) -> None:
     """Run the sections that have no rows yet."""
     if not flags.dry_run and (reason := implementations()["pallas_gpu"]) is not None:
-        raise UserError(f"pallas_gpu {reason}; --dry-run runs every section, tiny")
+        raise UserError(f"pallas_gpu {reason}; --dry-run runs every section with tiny sizes")
     source = DATASETS["ml-1m"]
     files = (*source.files, *(origin.file for origin in source.origins))
     if flags.data_dir is not None and not any((flags.data_dir / file).is_file() for file in files):
@@ -69,7 +70,7 @@ def accept(flags: Flags) -> None:
     script = "benchmarks/scans.py"
     if flags.before is not None and not (flags.before / script).is_file():
         raise UserError(f"--before {flags.before} holds no {script}; name a clone of this project")
-    # Processes side by side share the GPU's memory.
+    # Several processes share the GPU's memory.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     settings = {"dry_run": flags.dry_run, "data": flags.data_dir is not None}
     settings |= {"before": flags.before is not None}
@@ -95,16 +96,16 @@ def accept(flags: Flags) -> None:
 
 
 def limit_of(section: str, flags: Flags) -> int:
-    """Return the seconds that a section may take; a dry run may be on a slow machine."""
+    """Return the seconds that a section may take; a dry run may be on a slow machine, so more."""
     return _LIMITS[section] * (10 if flags.dry_run else 1)
 
 
 def run_tests(passed: set[str], flags: Flags) -> Iterator[Row]:
-    """Run the tests that have not passed yet, several at a time; yield a row as each ends."""
+    """Run the tests that have not passed yet, in parallel; yield a row when each has ended."""
     workers = ["-n", "1" if flags.dry_run else "8", "--dist", "load"]
     command = [sys.executable, "-m", "pytest", "-m", "gpu", "-v", *workers, _TESTS]
     command += [word for name in sorted(passed) for word in ("--deselect", name)]
-    # The suite's own flags are for fast compilation.
+    # By default the tests set flags for fast compilation.
     environment = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=3"}
     began = time.monotonic()
     command = ["timeout", str(limit_of("tests", flags)), *command]
@@ -122,7 +123,7 @@ def run_tests(passed: set[str], flags: Flags) -> Iterator[Row]:
             yield {"name": found[2].strip(), "status": status, "reason": None}
     code, seconds = process.wait(), round(time.monotonic() - began, 1)
     failures = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
-    if code == 124:  # of ``timeout``
+    if code == 124:  # ``timeout`` ended the command
         yield {"name": "all", "status": "skipped", "reason": NO_TIME, "seconds": seconds}
         return
     status, words = ("passed", None) if not code else ("failed", "; ".join(failures or lines[-3:]))
@@ -130,7 +131,7 @@ def run_tests(passed: set[str], flags: Flags) -> Iterator[Row]:
 
 
 def run_scans(section: str, flags: Flags, path: Path, torch: bool) -> list[Row]:
-    """Return the rows of ``scans.py`` at recommender sizes and at long rows, or of directions."""
+    """Run ``scans.py`` for a section, in its own process, and return its rows."""
     shapes = ("2,9,5,3",) if flags.dry_run else _SHAPES[: 1 if section == "directions" else None]
     words = [word for shape in shapes for word in ("--shape", shape)]
     words += ["--seconds", "0.01" if flags.dry_run else "0.3"]
@@ -155,13 +156,13 @@ def run_scans(section: str, flags: Flags, path: Path, torch: bool) -> list[Row]:
     if not done.finished:
         end = {"status": "skipped", "reason": NO_TIME}
     rows = [{"section": section} | scans.held_to_tolerance(row) for row in done.rows]
-    if section in ("after", "before"):  # side by side in the tables
+    if section in ("after", "before"):  # so that the tables show both
         rows = [row | {"implementation": f"{row['implementation']}, {section}"} for row in rows]
     return [*rows, {"section": section, "name": "all"} | end]
 
 
 def compare_training(dataset: str, flags: Flags) -> Row:
-    """Train with either scan; what "auto" learns must lie in the interval of "tiled"."""
+    """Train with both scans; the metrics of "auto" must lie in the intervals of "tiled"."""
     runs = {scan: train(dataset, scan, flags) for scan in ("auto", "tiled")}
     auto, tiled = runs["auto"], runs["tiled"]
     row: Row = {
@@ -177,7 +178,7 @@ def compare_training(dataset: str, flags: Flags) -> Row:
 
 
 def train(dataset: str, scan: str, flags: Flags) -> Row:
-    """Return the speed and the results of one run of ``train.py``."""
+    """Run ``train.py`` and return its speed and its test metrics."""
     words = ["--dataset", dataset, "--scan", scan, "--epochs", "2"]
     words += ["--data-dir", str(flags.data_dir)] if flags.data_dir and dataset == "ml-1m" else []
     if flags.dry_run:
@@ -203,7 +204,7 @@ def train(dataset: str, scan: str, flags: Flags) -> Row:
 
 
 def summary(rows: Sequence[Row]) -> bool:
-    """Print the times, the counts and what failed; return whether anything did."""
+    """Print the times, the counts and the failures; return whether there are any."""
     for table in scan_report.tables([row for row in rows if "pass" in row]):
         harness.console.print(table.terminal())
     counts = Counter((row["section"], row["status"]) for row in rows)

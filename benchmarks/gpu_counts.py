@@ -1,7 +1,7 @@
-"""Count what the GPU kernels do, without a GPU: python benchmarks/gpu_counts.py.
+"""Count the GPU kernels' instructions, without a GPU: python benchmarks/gpu_counts.py.
 
-XLA compiles the gradient of a gated scan for an H100 and leaves each kernel's machine code. Needs,
-for jax's version, `pip install --no-deps jax-cuda13-plugin jax-cuda13-pjrt`, and
+XLA compiles the gradient of a gated scan for an H100 and dumps each kernel's machine code. This
+needs `pip install --no-deps jax-cuda13-plugin jax-cuda13-pjrt`, of the same version as jax, and
 `nvidia-cuda-nvcc nvidia-nvvm nvidia-cuda-nvdisasm`.
 """
 
@@ -41,22 +41,26 @@ dnn_version_info { major: 9 minor: 8 patch: 0 }
 device_description_str: "NVIDIA H100 80GB HBM3"
 """
 _SHAPES = [(2048, 50, 128, 32), (8, 16384, 2048, 16)]
-# By what they wait for: the exponential unit, shared memory, memory, all threads.
+# The units of instructions: the special-function unit (exponentials and reciprocals), shared
+# memory, shuffles between threads, and barriers.
 _UNITS = {"MUFU": "special", "LDS": "shared", "STS": "shared", "SHFL": "shuffle", "BAR": "barrier"}
 
 
 @dataclass(frozen=True)
 class Flags(harness.Flags):
-    """Count the instructions and registers of the GPU kernels; leave one JSON file."""
+    """Count the instructions and registers of the GPU kernels; write one JSON file."""
 
 
 def count(flags: Flags) -> None:
-    """Compile each case and count."""
+    """Compile each case and count its instructions."""
     nvidia = find_spec("nvidia")
     places = [Path(p) / "cu13" for p in (nvidia and nvidia.submodule_search_locations) or []]
     root = next((p for p in places if (p / "bin" / "nvdisasm").exists()), None)
     if root is None or find_spec("jax_plugins.xla_cuda13") is None:
-        raise UserError("no CUDA plugin or compiler here; the script's first lines say which")
+        raise UserError(
+            "the CUDA plugin or compiler is not installed; the first lines of gpu_counts.py name "
+            "the packages"
+        )
     os.environ["PATH"] = f"{root / 'bin'}:{os.environ['PATH']}"
     os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"
     os.environ["XLA_FLAGS"] = f"--xla_gpu_cuda_data_dir={root}"
@@ -77,7 +81,7 @@ def count(flags: Flags) -> None:
 
 
 def compile_gradient(case: Row) -> None:
-    """Compile the gradient of a gated scan of a case for an H100."""
+    """Compile the gradient of a gated scan for an H100, at the sizes and dtype of a case."""
     topology = topologies.get_topology_desc(
         "", platform="cuda", target_config=_H100, topology="1x1x1"
     )
@@ -102,7 +106,10 @@ def compile_gradient(case: Row) -> None:
 
 
 def counted(folder: Path, kernel: str, positions: int) -> Row:
-    """Return registers, and a warp's instructions a position of a chunk, with its share of all."""
+    """Return a kernel's registers, and a warp's instructions per position.
+
+    These include the position's share of the instructions that are executed once per chunk.
+    """
     (text,) = (path.read_text() for path in folder.glob(f"{kernel}_*.ptxas"))
     registers = re.search(r"Used (\d+) registers", text)
     assert registers is not None
@@ -110,7 +117,7 @@ def counted(folder: Path, kernel: str, positions: int) -> Row:
     code, loops = program(path)
     within = lambda x, y: x is not y and y[0] <= x[0] and x[-1] <= y[-1]  # noqa: E731
     inner = [x for x in loops if not any(within(y, x) for y in loops)]
-    # The one over chunks, with what waits and copies.
+    # The loop over chunks, which also waits and copies.
     chunk = max((x for x in loops if all(within(y, x) for y in inner)), key=len)
     units: Counter[str] = Counter()
     for n in chunk:
@@ -122,7 +129,7 @@ def counted(folder: Path, kernel: str, positions: int) -> Row:
 
 
 def program(path: Path) -> tuple[list[str], list[range]]:
-    """Return the opcodes of a listing, and its loops."""
+    """Return the opcodes of an assembly listing, and its loops as ranges of their indices."""
     labels: dict[str, int] = {}
     code: list[str] = []
     jumps: list[tuple[int, str]] = []
@@ -134,7 +141,7 @@ def program(path: Path) -> tuple[list[str], list[range]]:
                 jumps.append((len(code), target[1]))
             code.append(found[1])
     loops = [range(labels[label], at + 1) for at, label in jumps]
-    return code, [loop for loop in loops if len(loop) > 10]  # shorter ones wait for a copy
+    return code, [loop for loop in loops if len(loop) > 10]  # shorter loops wait for a copy
 
 
 if __name__ == "__main__":

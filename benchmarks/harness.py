@@ -48,7 +48,7 @@ class Skipped(Exception):  # noqa: N818 (no error)
 def not_measured(failure: Exception) -> Row:
     """Return the ``status``, skipped or failed, and the ``reason``, one line without paths."""
     words = " ".join(str(failure).split()) or "no reason given"
-    # XLA's messages go on for pages.
+    # XLA's messages may be pages long.
     words = re.sub(r"(?<![\w/])/[\w.+-]+(/[\w.+-]+)+", "...", words)[:300]
     if isinstance(failure, Skipped):
         return {"status": "skipped", "reason": words}
@@ -366,8 +366,8 @@ class Flags:
     """The flags of every benchmark."""
 
     out: Path | None = None
-    """The JSON file (runs/SCRIPT-DATE-TIME.json), with a page beside it, if any; one that holds a
-    part of the same measurement is continued."""
+    """The JSON file (runs/SCRIPT-DATE-TIME.json); a page, if any, is written next to it. A file
+    that holds a part of the same measurement is continued."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -415,7 +415,7 @@ def command_of(script: str, flags: Any) -> str:
         value, flag = getattr(flags, field.name), f"--{field.name.replace('_', '-')}"
         if value in (field.default, False) or isinstance(value, Path):
             continue
-        if isinstance(value, tuple) and field.name == "shape":  # given once for each
+        if isinstance(value, tuple) and field.name == "shape":  # the flag is repeated
             words += [f"{flag} {one}" for one in value]
         elif isinstance(value, tuple):
             words += [flag, *(shlex.quote(str(one)) for one in value)]

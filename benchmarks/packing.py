@@ -24,7 +24,7 @@ class Flags(harness.DataFlags):
     datasets: tuple[str, ...] = ("amazon-beauty", "ml-1m")
     """Names of data sets."""
     steps: Positive = 8
-    """Training steps to time in each layout, after one that is not counted."""
+    """Training steps to time in each layout, after a first one that is not counted."""
 
 
 def measure(flags: Flags) -> None:
@@ -38,7 +38,8 @@ def measure(flags: Flags) -> None:
             data = read_data(apart)
             together = replace(apart, pack=True)
             layouts = {"apart": DataStep(apart, *data), "packed": DataStep(together, *data)}
-            seconds: dict[str, list[float]] = {name: [] for name in layouts}  # batches made, too
+            # Making the batches is timed, too.
+            seconds: dict[str, list[float]] = {name: [] for name in layouts}
             for number in range(1 + flags.steps):
                 for name, step in layouts.items():
                     began = time.process_time()

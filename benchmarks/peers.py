@@ -48,22 +48,24 @@ class Settings:
 class Flags(harness.DataFlags):
     """Train RecTools' SASRec and ours on the same split, and rank the same test items.
 
-    What differs is theirs: layers as in the SASRec paper (as wide inside as out, normalised
-    before), positions from the end of the window, and one window a user, its newest, an epoch.
+    RecTools' model differs in its layers, which are those of the SASRec paper (pre-normalization,
+    and feed-forward layers as wide as the model), in its positions, which are counted from the end
+    of the window, and in its epochs, which have one window per user, the newest.
     """
 
     dataset: str = "ml-100k"
-    """Name of the data set; leave-one-out."""
+    """Name of the data set, which is split by leave-one-out."""
     seed: int = 0
-    """Of both."""
+    """Seed of both models."""
     dropout: float = 0.5
-    """Of both."""
+    """Dropout of both models."""
     folder: Path = Path("runs/peers")
-    """Holds the virtual environment, our run, and what is exchanged. What is there is used."""
+    """Folder for the virtual environment, our run and the files that are exchanged. Those that
+    exist are used again."""
 
 
 def measure(flags: Flags) -> None:
-    """Train what has not been trained, and compare."""
+    """Train the models that have not been trained yet, and compare them."""
     settings = Settings(flags.dataset, flags.seed, dropout=flags.dropout)
     dataset = load_dataset(settings.dataset, data_dir=flags.data_folder)
     split = leave_one_out(dataset, settings.max_len)
@@ -100,7 +102,7 @@ def measure(flags: Flags) -> None:
 
 
 def exported(dataset: Dataset, split: Split) -> dict[str, Any]:
-    """Return the split as arrays: training events in order, and what is to be scored."""
+    """Return the split as arrays: the training events in order, and the histories to be scored."""
     positions = training_positions(split.train)
     owners = np.searchsorted(dataset.offsets, positions, side="right") - 1
     arrays = {"user_T": owners, "item_T": dataset.items_T[positions]}
@@ -115,7 +117,7 @@ def exported(dataset: Dataset, split: Split) -> dict[str, Any]:
 def scorer_of(theirs: dict[str, np.ndarray]) -> Scorer:
     """Return a function that scores test examples by RecTools' vectors.
 
-    Items that it did not see in training have no vector there: they are ranked last.
+    RecTools has no vectors for items that are not in training; their score is -inf.
     """
     number_of_V, user_BxD = theirs["number_of_V"], theirs["user_BxD"]
     item_VxD, unknown_V = theirs["item_VxD"][number_of_V], number_of_V == 0
@@ -127,7 +129,7 @@ def scorer_of(theirs: dict[str, np.ndarray]) -> Scorer:
 
 
 def environment(folder: Path) -> Path:
-    """Return the Python of the virtual environment that has RecTools; it is made where it lacks."""
+    """Return the Python of the virtual environment with RecTools, which is created if missing."""
     python = folder / "bin" / "python"
     if not python.exists():
         log.info(f"making {folder} with {_PEER}: some gigabytes")

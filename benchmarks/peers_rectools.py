@@ -22,7 +22,10 @@ from rectools.models import SASRecModel
 
 
 class Validate(Callback):
-    """Validates after each epoch, keeps the best parameters and stops after ``patience``."""
+    """Validates after each epoch, keeps the best parameters, and stops early.
+
+    It stops after ``patience`` epochs without a better NDCG@10.
+    """
 
     def __init__(self, ndcg: Any, patience: int):
         self.ndcg, self.patience = ndcg, patience
@@ -40,7 +43,7 @@ class Validate(Callback):
 
 
 def main(folder: Path) -> None:
-    """Train and write the vectors."""
+    """Train, and write the vectors and facts."""
     settings = json.loads((folder / "settings.json").read_text())
     split = dict(np.load(folder / "split.npz"))
     torch.set_num_threads(settings["cores"])
@@ -107,16 +110,16 @@ def main(folder: Path) -> None:
 
 
 def numbers(item_id_map: Any, num_items: int) -> np.ndarray:
-    """Return the number that RecTools gives each of our items; 0, its padding, where none."""
+    """Return the number of each of our items in RecTools, or 0, its padding, if it has none."""
     number_of_V = np.zeros(num_items, np.int64)
     for number, item in enumerate(item_id_map.external_ids):
-        if not isinstance(item, str):  # its padding is a word
+        if not isinstance(item, str):  # RecTools' name of its padding is a string
             number_of_V[item] = number
     return number_of_V
 
 
 def left_padded(ids_BxL: np.ndarray, number_of_V: np.ndarray) -> np.ndarray:
-    """Return histories in RecTools' numbers, the newest last; items that it lacks are left out."""
+    """Return histories in RecTools' numbers, padded on the left, without items that it lacks."""
     rows = np.zeros_like(ids_BxL, np.int64)
     for row, ids in zip(rows, number_of_V[ids_BxL], strict=True):
         known = ids[ids > 0]

@@ -24,19 +24,19 @@ _RESAMPLES = 10_000
 
 @dataclass(frozen=True)
 class Flags(harness.DataFlags):
-    """Compare two models user by user: prequentially, and by leave-one-out.
+    """Compare two models user by user, by prequential evaluation and by leave-one-out.
 
-    The intervals and tests are those of the suites' pages: a bootstrap over users, each with all
-    its events, and a permutation test.
+    The intervals and tests are those of the suites' pages: a bootstrap over users, each with all of
+    his or her events, and a permutation test.
     """
 
     ours: Path
-    """A run on the global time split."""
+    """Folder of a run on the global time split."""
     theirs: Path
-    """Another on the same data."""
+    """Folder of a run of another model on the same split."""
     suite: Path
-    """Folder with the results of a suite that has both by leave-one-out, with the same seeds, such
-    as benchmarks/results/ml-100k."""
+    """Folder with the results of a suite in which both models were evaluated by leave-one-out, with
+    the same seeds, such as benchmarks/results/ml-100k."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,11 @@ class Settings:
 
 
 def measure(flags: Flags) -> None:
-    """Write a row for each protocol, seen items kept and filtered, and metric."""
+    """Write a row for each protocol, treatment of seen items (kept or filtered) and metric."""
     configs = [read_own_config(folder) for folder in (flags.ours, flags.theirs)]
     ours, theirs = configs
     if ours.dataset != theirs.dataset or ours.data_path or theirs.data_path:
-        raise UserError("--ours and --theirs must be of one named data set")
+        raise UserError("--ours and --theirs must be runs on the same data set, given by --dataset")
     settings = Settings(ours.dataset, ours.model, theirs.model, (ours.seed, theirs.seed))
     with harness.record_of("prequential", flags, settings) as record:
         for protocol in ("leave-one-out", "prequential"):
@@ -71,7 +71,7 @@ def measure(flags: Flags) -> None:
 
 
 def _leave_one_out(suite: Path, configs: list[Config], exclude_seen: bool) -> list[results.Ranks]:
-    """Return the ranks of both models' runs in a suite."""
+    """Return the ranks of both models' runs in the suite, ours first."""
     known, pair = results.read(suite, suite.name).runs, []
     for config in configs:
         name = f"{config.dataset}/{config.model}/seed-{config.seed}"
@@ -89,9 +89,13 @@ def ranks_of(flags: harness.DataFlags, folder: Path, **how: Any) -> results.Rank
 
 
 def compared(ours: results.Ranks, theirs: results.Ranks) -> list[Row]:
-    """Return a row for each metric: both means, the paired difference, and its interval's width."""
+    """Return a row for each metric: both means, the paired difference and its interval's width.
+
+    Raises:
+        UserError: the ranks are those of different users.
+    """
     if not (ours.user_M.size == theirs.user_M.size and (ours.user_M == theirs.user_M).all()):
-        raise UserError("the two models were evaluated on other users")
+        raise UserError("the two models were evaluated on different users")
     rows = []
     for metric in METRICS:
         column = metric_names().index(metric)

@@ -27,19 +27,20 @@ class Flags(harness.Flags):
     model: str = "echomamba4rec"
     """Name of the model."""
     items: Positive = 3_417
-    """Items of the small item set, with padding (ml-1m's)."""
+    """Items of the small item set, with padding (by default those of ml-1m)."""
     large_items: Positive = 250_000
-    """Items of the large one, with padding."""
+    """Items of the large item set, with padding."""
     events: Positive = 200
     """Events of each history."""
     d_model: Positive = 64
     """D, the model width."""
     devices: Positive = 8
-    """Most simulated devices: 1, 2, 4 and so on; the large item table has as many shards."""
+    """Largest number of simulated devices: 1, 2, 4 and so on are measured, and the large item table
+    has as many shards."""
     rows: Positive = 64
     """Rows of a step."""
     steps: Positive = 9
-    """Steps to time, a case."""
+    """Steps to time in each case."""
 
 
 def check(flags: Flags) -> None:
@@ -55,7 +56,7 @@ def check(flags: Flags) -> None:
 
 
 def scale(flags: Flags) -> None:
-    """Measure the steps of one item set after the other, and write the page."""
+    """Measure the steps for each item set, and write the page."""
     check(flags)
     jax.config.update("jax_platforms", "cpu")
     harness.use_devices(flags.devices)
@@ -77,7 +78,7 @@ def scale(flags: Flags) -> None:
 
 
 def measure(flags: Flags, items: int, sizes: Sequence[tuple[int, int, int]]) -> list[Row]:
-    """Return a row for each of (devices, rows, shards of the item table), all taking turns."""
+    """Return a row for each of (devices, rows, shards of the item table), which take turns."""
     config = Config(
         objective="prefixes", model=flags.model, max_len=flags.events, d_model=flags.d_model
     )
@@ -97,13 +98,13 @@ def measure(flags: Flags, items: int, sizes: Sequence[tuple[int, int, int]]) -> 
 
 
 def exchanged(step: RandomStep, devices: int, shards: int) -> Row:
-    """Return what a step's devices exchange, by kind, and what arithmetic says."""
+    """Return the bytes that the devices exchange in a step, by kind, and those by arithmetic."""
     found = collectives(step.program.run.as_text() or "", devices)
     everything, per_item = step.parameters
     own = everything - per_item + per_item // shards
     return {
         "parameters": everything,
-        # Gradients of what a device shares with others; loss and weight; the hosts' signals.
+        # Gradients of the parameters that devices share; loss and weight; the hosts' signals.
         "arithmetic_bytes": 4 * (own if shards < devices else everything - per_item) + 8 + 4,
         "kinds": {
             kind: {name: _total(found, kind, name) for name in ("bytes", "wire_bytes")}
@@ -113,7 +114,7 @@ def exchanged(step: RandomStep, devices: int, shards: int) -> Row:
 
 
 def _total(found: Sequence[Collective], kind: str, name: str) -> float | None:
-    """Return bytes of a run of a program; ``None`` where a loop does not tell its rounds."""
+    """Return the bytes of one run, or ``None`` if a loop's number of iterations is unknown."""
     own = [one for one in found if one.kind == kind]
     if any(one.times is None for one in own):
         return None
@@ -122,29 +123,30 @@ def _total(found: Sequence[Collective], kind: str, name: str) -> float | None:
 
 _METHOD = (
     "**The devices are simulated and share these {cores} cores**: more devices than cores cannot "
-    "make a step faster, and what they make it slower is what dividing it costs (smaller matrices, "
-    "the exchange, the update of every copy of the parameters, threads in each other's way). "
-    "Medians of a few steps, those of one item set taking turns."
+    "make a step faster. By how much they make it slower is the cost of dividing it (smaller "
+    "matrices, the exchange, the update of every copy of the parameters, and contention of "
+    "threads). Times are medians of a few steps; the steps of one item set take turns."
 )
 _EXCHANGED = (
-    "Bytes of the operands of every collective in the compiled program's HLO text, of one device "
-    "and one step, and in brackets what a ring sends: 2(n-1)/n times an all-reduce, (n-1)/n a "
-    "reduce-scatter or all-to-all, n-1 times an all-gather's part. Arithmetic: 4 bytes for each "
-    "parameter that all devices share, 8 for loss and weight, 4 for the hosts' signals. Parameters "
-    "that are added at one place (biases of both directions) have one gradient, which the compiler "
-    "exchanges once where no loop over microbatches sums it: a few bytes less. Shards of the item "
-    "table exchange rows of items and users instead of its gradient."
+    "Bytes of the operands of every collective in the compiled program's HLO text, per device and "
+    "step, and in brackets the bytes that a ring sends: 2(n-1)/n times the operand of an "
+    "all-reduce, (n-1)/n times that of a reduce-scatter or all-to-all, and n-1 times the part of "
+    "an all-gather. Arithmetic: 4 bytes for each parameter that all devices share, 8 for loss and "
+    "weight, 4 for the hosts' signals. Parameters that are only used in a sum (biases of both "
+    "directions) have the same gradient, which the compiler exchanges once unless a loop over "
+    "microbatches sums it: a few bytes less. For a sharded item table, rows of items and users are "
+    "exchanged instead of its gradient."
 )
 _SHARDS = (
     "Under a full softmax the gradient of the item table is dense, so the devices sum all of it. "
-    "With `--item-shards` a device updates only its part: the devices exchange the rows of the "
-    "items and users that the others ask for, bytes that grow with the rows of a batch and not "
-    "with the item set."
+    "With `--item-shards` each device updates only its part: the devices exchange the rows of the "
+    "items and users that others need, so the bytes grow with the rows of a batch and not with the "
+    "item set."
 )
 
 
 def tables(rows: Sequence[Row]) -> list[Table]:
-    """Return the measured times and the exchanged bytes."""
+    """Return the tables of the measured times and of the exchanged bytes."""
     kinds = list(dict.fromkeys(kind for row in rows for kind in row["kinds"]))
     head: list[Column | str] = [
         "items",
@@ -176,7 +178,10 @@ def _cell(found: Row | None) -> str:
 
 
 def picture(rows: Sequence[Row], flags: Flags) -> bytes | None:
-    """Return the step time against the devices, of the same batch and of the same rows a device."""
+    """Return a picture of the step time by the number of devices.
+
+    One line has the same batch at all points, the other the same rows per device.
+    """
     small = [row for row in rows if row["items"] == flags.items]
     kept = {
         "the same batch": [row for row in small if row["rows"] == flags.rows],

@@ -1,4 +1,4 @@
-"""Problems for selective scans: random inputs, and what the float64 oracle makes of them."""
+"""Problems for selective scans: random inputs, and the float64 oracle's results for them."""
 
 import math
 from collections.abc import Mapping
@@ -14,21 +14,22 @@ from selective_scan import selective_scan_gradients, selective_scan_reference
 Arrays = dict[str, jax.Array]
 Exact = dict[str, np.ndarray]
 
-# The order in which selective_scan takes a problem's arguments.
+# A problem's arguments, in the order of ``selective_scan``.
 ORDER = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
 IN_TIME = ("u", "delta", "B", "C", "z", "y", "dy")  # (B, L, ...)
-# Between which the time steps lie: where a Mamba starts, and where hardly a state survives.
+# The ranges of the time steps: those of a freshly initialized Mamba layer, and ones so long that
+# hardly anything of a state is left after a position.
 DECAYS = {"layer": (1e-3, 0.1), "strong": (0.1, 50.0)}
-# What the oracle may take: its Python loop costs time, and it keeps all states in float64.
+# The most state elements for the oracle, which loops in Python and keeps all states in float64.
 _ORACLE_ELEMENTS = 1_000_000
-# Second derivatives take the oracle's gradients twice more: they are for small sizes.
+# The most state elements for second derivatives, which need the oracle's gradients twice more.
 SECOND_ELEMENTS = 2**18
-# Below 1.2e-38 a term is 0 in float32, or keeps few digits.
+# Added to the sums of terms, since terms below 1.2e-38 are 0 or subnormal in float32.
 _FLUSHED = 1e-28
 
 
 class Shape(NamedTuple):
-    """The size of a scan: batch B, length L, channels E, states a channel N."""
+    """The size of a scan: batch B, length L, channels E, states per channel N."""
 
     batch: int
     length: int
@@ -42,30 +43,30 @@ class Shape(NamedTuple):
 
 
 class Expected(NamedTuple):
-    """The oracle's results, by the names of arguments (their gradients), "y" and "last"."""
+    """The oracle's results by name: "y", "last", and the gradient of each argument by its name."""
 
     values: Exact
-    # For each element the sum of its terms' absolute values, to which its error in float32 is
-    # proportional, however small the element is.
+    # For each element, the sum of its terms' absolute values: the rounding error in float32 is
+    # proportional to this, however small the element is.
     sums: Exact
-    second: Exact | None = None  # the Hessian of sum(y * dy) times the arguments, of small sizes
+    second: Exact | None = None  # at small sizes, the Hessian of sum(y * dy) times the arguments
 
 
 class Problem(NamedTuple):
-    """One shape and dtype with random inputs on the device."""
+    """Random inputs of one shape and dtype on the device, and the part that the oracle checks."""
 
     shape: Shape
-    # By the oracle's names; large arrays in the dtype, A, D and bias float32. At a length of 1, a
-    # token's, there is an "initial_state" too.
+    # By the oracle's names; A, D and bias are float32, larger arrays have the problem's dtype. If
+    # the length is 1 (a token), there is an "initial_state", too.
     arguments: Arrays
-    # Weights of y (B, L, E), 0 outside the cut: the gradients of the cut are then those of the cut
-    # only, and so are exact for A, B, C, D and bias, which sum over others.
+    # Weights of y (B, L, E), which are 0 outside the part that is checked. So the gradients of A,
+    # B, C, D and bias, which are sums over rows or channels, depend on that part only.
     dy: jax.Array
-    rows: np.ndarray  # the batch entries that are held against the oracle, evenly spread
-    channels: np.ndarray  # the channels that are
+    rows: np.ndarray  # the batch entries that are checked, evenly spread
+    channels: np.ndarray  # the channels that are checked, evenly spread
 
     def cut(self, name: str, x: Any) -> np.ndarray:
-        """Return the cut of an argument, of y or of a gradient, by its name, in float64."""
+        """Return the checked part of an argument, y or a gradient, by its name, in float64."""
         if name in ("u", "delta", "z", "y", "dy"):
             x = x[self.rows][:, :, self.channels]
         elif name in ("last", "initial_state"):
@@ -77,14 +78,14 @@ class Problem(NamedTuple):
         return np.asarray(x).astype(np.float64)
 
     def expected(self) -> Expected:
-        """Return what the oracle makes of the cut."""
+        """Return the oracle's results for the part that is checked."""
         cut = {name: self.cut(name, x) for name, x in self.arguments.items()}
         dy = self.cut("dy", self.dy)
         dlast = np.zeros((len(self.rows), len(self.channels), self.shape.states))
         expected = ask_oracle(dy, dlast, cut)
         if self.shape.elements > SECOND_ELEMENTS:
             return expected
-        step = 1e-5  # of central differences, which are then exact to about 1e-9
+        step = 1e-5  # of the central differences, whose error is then about 1e-9
         after, before = (
             selective_scan_gradients(
                 dy, dlast, **{k: factor * x for k, x in cut.items()}, delta_softplus=True
@@ -99,13 +100,17 @@ def ask_oracle(
 ) -> Expected:
     """Return y, the last state and the gradients of sum(y * dy) + sum(last * dlast).
 
-    Arguments are by name, in float64, with softplus to come.
+    Args:
+        dy: weights of y, (B, L, E), float64.
+        dlast: weights of the last state, (B, E, N), float64.
+        arrays: arguments of ``selective_scan_reference`` by name, float64; softplus is applied.
+        reverse: whether to scan from the last position to the first.
     """
     options: Any = {"delta_softplus": True, "reverse": reverse}
     values = selective_scan_gradients(dy, dlast, **arrays, **options)
     values["y"], values["last"] = selective_scan_reference(**arrays, **options)
-    # The same of absolute values, but that neither the time steps nor A change a term's sign, and
-    # that the gate weighs its output.
+    # The sums of absolute values are the results for absolute inputs. Time steps and A stay, as
+    # they change no term's sign; the gate becomes a weight.
     signed = ("delta", "delta_bias", "A")
     large: dict[str, Any] = {k: x if k in signed else np.abs(x) for k, x in arrays.items()}
     large.pop("z", None)
@@ -117,7 +122,7 @@ def ask_oracle(
     sums = selective_scan_gradients(weights, np.abs(dlast), **large, **options)
     ungated, sums["last"] = selective_scan_reference(**large, **options)
     sums["y"], sums["z"] = ungated * np.abs(gate), ungated * np.abs(dy * slope)
-    # Of the two terms of a time step's gradient the one through A is negative here.
+    # Of the two terms of a time step's gradient, the one through A is negative here.
     raw = arrays["delta"] + arrays.get("delta_bias", 0)
     entered = (sums["u"] - weights * large.get("D", 0)) * large["u"] / np.logaddexp(raw, 0)
     sums["delta"] = 2 * entered / (1 + np.exp(-raw)) - sums["delta"]
@@ -126,10 +131,10 @@ def ask_oracle(
 
 
 def make_problem(shape: Shape, dtype: str, decays: str = "layer") -> Problem:
-    """Return random inputs as a Mamba layer has them: time steps of ``DECAYS``, A = -1 ... -N.
+    """Return random inputs like those of a Mamba layer: time steps of ``DECAYS``, A = -1 ... -N.
 
-    Length and states of what the oracle sees stay whole, and so does the program that is checked;
-    of the batch entries and channels it sees as many as it has time for, first and last too.
+    The program that is checked runs at its whole size. The oracle checks all positions and states,
+    of as many batch entries and channels as it has time for, with the first and the last ones.
     """
     room = max(1, _ORACLE_ELEMENTS // (shape.length * shape.states))
     batch = min(shape.batch, 4, room)
@@ -178,7 +183,7 @@ def _draw(
 
 
 def input_bytes(shape: Shape, dtype: str) -> int:
-    """Return the memory of the inputs and the weights of y."""
+    """Return the bytes of the inputs and of the weights of y."""
     B, L, E, N = shape
     state = B * E * N if L == 1 else 0
     values = 4 * B * L * E + 2 * B * L * N
@@ -192,5 +197,5 @@ def error(actual: np.ndarray, wanted: np.ndarray) -> float:
 
 
 def element_error(actual: np.ndarray, wanted: np.ndarray, sums: np.ndarray) -> float:
-    """Return the largest error of an element relative to the sum of its terms' sizes."""
+    """Return the largest error of an element relative to the sum of its terms' absolute values."""
     return float((np.abs(actual - wanted) / (sums + _FLUSHED)).max(initial=0.0))

@@ -1,4 +1,4 @@
-"""Selective scans made ready to be timed: their programs, and the least time they can take."""
+"""The programs of selective scans that are timed, and a lower bound of their time."""
 
 import time
 from collections.abc import Callable
@@ -29,18 +29,19 @@ SECOND: Pass = "second derivative"
 TOKEN: Pass = "token"
 
 TORCH_LOOP, MAMBA_SSM = "torch loop", "mamba_ssm"
-# As public ports of Mamba to JAX have them: every decay and state in an array.
+# These are written as in public ports of Mamba to JAX, with arrays of all decays and states.
 PLAIN = "plain lax.scan", "plain lax.associative_scan"
 OTHERS = (TORCH_LOOP, MAMBA_SSM, *PLAIN)
-# Both directions of a layer: by bidirectional_scan, and by two scans.
+# Both directions of a layer, by ``bidirectional_scan`` and by two calls of ``selective_scan``.
 ONE_LAUNCH, TWO_LAUNCHES = "both directions", "two directions"
 STEP = "selective_scan_step"
 
 
 def passes(name: str, shape: Shape) -> tuple[Pass, ...]:
-    """Return what is measured of an implementation at a size.
+    """Return the passes that are measured for an implementation at a size.
 
-    One position is a token, which is a step's only. Second derivatives are those of small sizes.
+    At a length of 1 only a step of ``selective_scan_step`` is measured, at other lengths anything
+    else. Second derivatives are measured at small sizes only.
     """
     if shape.length == 1 or name == STEP:
         return (TOKEN,) if shape.length == 1 and name == STEP else ()
@@ -51,14 +52,17 @@ def passes(name: str, shape: Shape) -> tuple[Pass, ...]:
 def make_program(
     name: str, problem: Problem, which: Pass, option: dict[str, Any] | None = None
 ) -> tuple[Program, int]:
-    """Return the program of an implementation, and the bytes that it needs as far as is known.
+    """Return the program of an implementation, and the bytes that it needs, as far as is known.
 
-    It gives "y" and, with the backward pass, the gradients by argument; second derivatives are the
-    Hessian times the arguments. ``option``: of the GPU kernels, which then run whatever the name.
-    An implementation that has no such derivative is ``Skipped``.
+    It returns "y" and, with the backward pass, the gradients by argument; the second derivative is
+    the Hessian times the arguments. With an ``option`` of the GPU kernels, these run, whatever the
+    name.
+
+    Raises:
+        Skipped: the implementation has no second derivatives.
     """
     if name in (TORCH_LOOP, MAMBA_SSM):
-        # The loop makes the decays and the inputs of all states; autograd keeps them.
+        # The loop computes the decays and inputs of all states first, and autograd keeps them.
         states = {"forward": 3, "forward+backward": 8}[which] if name == TORCH_LOOP else 0
         return _torch_program(name, problem, which), 4 * states * problem.shape.elements
     arguments, dy = problem.arguments, problem.dy
@@ -69,11 +73,11 @@ def make_program(
         program = _jax_program(partial(_kernels, option), arguments, dy, which)
         return program, sum(program.memory.values())
     if name in (ONE_LAUNCH, TWO_LAUNCHES):
-        # As in a bidirectional layer: all parameters of their own, u and z shared.
+        # As in a bidirectional layer, the directions share u and z, and nothing else.
         arguments = {k: x if k in ("u", "z") else jnp.stack([x, x]) for k, x in arguments.items()}
         dy = jnp.stack([dy, dy])
     program = _jax_program(partial(_scan, name), arguments, dy, which)
-    # NumPy, unseen by the compiler, keeps all states in float64.
+    # The compiler does not see that NumPy keeps all states in float64.
     unseen = 8 * problem.shape.elements if name == "reference" else 0
     return program, sum(program.memory.values()) + unseen
 
@@ -132,7 +136,7 @@ def _kernels(option: dict[str, Any], arguments: Arrays) -> jax.Array:
 def _jax_program(
     scan: Callable[[Arrays], jax.Array], arguments: Arrays, dy: jax.Array, which: Pass
 ) -> Program:
-    """Compile ``scan(arguments) -> y``, with its gradients for the weights ``dy`` if asked for."""
+    """Compile a pass of ``scan(arguments) -> y``; gradients are those of ``sum(y * dy)``."""
 
     def gradients(arguments: Arrays, dy: jax.Array) -> Arrays:
         return jax.vjp(scan, arguments)[1](dy)[0]
@@ -157,17 +161,17 @@ def _jax_program(
 
 
 def torch_scans() -> list[str]:
-    """Return the names of the scans by others that are installed; none of them is imported."""
+    """Return the names of other authors' scans that are installed, without importing them."""
     if find_spec("torch") is None:
         return []
     return [TORCH_LOOP, *([MAMBA_SSM] if find_spec("mamba_ssm") else [])]
 
 
 def _torch_program(name: str, problem: Problem, which: Pass) -> Program:
-    """Return a PyTorch scan over the same inputs, on the GPU where PyTorch has one.
+    """Return the program of a PyTorch scan over the same inputs, on the GPU if PyTorch has one.
 
-    Each scan has its inputs in memory as it wants them, which costs it nothing when it runs; its
-    results by name are views with the axes of ours.
+    The inputs are brought into the layout that the scan needs before it is timed. Its results, by
+    name, are views with the axes of ours.
     """
     torch: Any = import_module("torch")
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -176,7 +180,7 @@ def _torch_program(name: str, problem: Problem, which: Pass) -> Program:
         interface: Any = import_module("mamba_ssm.ops.selective_scan_interface")
         scan = partial(interface.selective_scan_fn, delta_softplus=True)
 
-    def theirs(key: str, x: Any) -> Any:  # mamba_ssm wants time last
+    def theirs(key: str, x: Any) -> Any:  # mamba_ssm has time as the last axis
         return x.transpose(1, 2) if name == MAMBA_SSM and key in IN_TIME else x
 
     def tensor(key: str, x: jax.Array) -> Any:
@@ -202,7 +206,7 @@ def _torch_program(name: str, problem: Problem, which: Pass) -> Program:
 
 
 def _torch_loop(u: Any, delta: Any, A: Any, B: Any, C: Any, D: Any, z: Any, delta_bias: Any) -> Any:
-    """Return y of the plain scan: all decays at once, then one step after the other."""
+    """Return y by a plain loop over positions, after all decays were computed at once."""
     torch: Any = import_module("torch")
     functional = torch.nn.functional
     dt = functional.softplus(delta.float() + delta_bias)
@@ -218,23 +222,26 @@ def _torch_loop(u: Any, delta: Any, A: Any, B: Any, C: Any, D: Any, z: Any, delt
 
 
 def as_array(x: Any) -> Any:
-    """Return a result, which may be a tensor, as something that NumPy can index."""
+    """Return a result as an array; PyTorch's tensors become float32 arrays of NumPy."""
     return x if isinstance(x, jax.Array) else x.float().cpu().numpy()
 
 
 class Roofline(NamedTuple):
-    """What the device was seen to do in a second: bytes read and written, float32 exponentials.
+    """The measured rates of a device: bytes read and written, and float32 exponentials, per second.
 
     A scan must read its inputs and write its outputs once, and compute one exponential for each
-    state element (B * L * E * N), two more on the way back: one to rebuild the states, one for the
-    decay of their gradients. A token reads and writes the state, and reads A, too.
+    state element (B * L * E * N). The backward pass needs two more: one to recompute the states,
+    one for the decay of their gradients. A token also reads and writes the state, and reads A.
     """
 
     bytes_per_second: float
     exps_per_second: float
 
     def floor_seconds(self, shape: Shape, dtype: str, which: Pass) -> float | None:
-        """Return the least time of a scan, where it is known; D and bias are too small to count."""
+        """Return the lower bound of a scan's time, ``None`` for second derivatives.
+
+        It neglects D and bias, which are small.
+        """
         B, L, E, N = shape
         if which == SECOND:
             return None
@@ -249,20 +256,20 @@ class Roofline(NamedTuple):
 
 FORMULA = (
     "The floor is the larger of bytes / copy bandwidth and exponentials / rate, both as measured "
-    "here. Forward it counts 4·B·L·E + 2·B·L·N values (u, delta, z, B and C read, y written) and "
-    "B·L·E·N exponentials; with the backward pass 11·B·L·E + 6·B·L·N values and 3·B·L·E·N "
-    "exponentials; of a token 2·B·E·N + E·N values in float32, the state and A, besides what a "
-    "forward pass of one position has."
+    "on this device. Forward it counts 4·B·L·E + 2·B·L·N values (u, delta, z, B and C read, y "
+    "written) and B·L·E·N exponentials; with the backward pass 11·B·L·E + 6·B·L·N values and "
+    "3·B·L·E·N exponentials. For a token it counts those of a forward pass over one position, and "
+    "2·B·E·N + E·N values in float32, the state and A."
 )
-_EXPS = 64  # for each element that is read and written
+_EXPS = 64  # exponentials for each element that is read and written
 
 
 def measure_roofline() -> Roofline:
-    """Measure both with loops that are large enough for the device: the best of a few runs.
+    """Measure both rates, each by the best of a few runs of a program that fills the device.
 
-    The copy reads and writes an array past every cache, in place: fresh pages cost time on a CPU.
-    The exponentials wait for no others; they are XLA's or those of the "tiled" scan, which are the
-    faster ones on a CPU.
+    The copy updates an array larger than every cache in place, since new pages would cost time on a
+    CPU. The exponentials are independent of each other. They are the faster ones of XLA's and those
+    of the "tiled" scan, which are faster on a CPU.
     """
     cpu = jax.default_backend() == "cpu"
     copied = jnp.zeros((2**27 if cpu else 2**28,), jnp.float32)
@@ -281,7 +288,7 @@ def _exps(exponential: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Ar
 
 
 def _fastest(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> float:
-    """Return the seconds of the fastest run; each takes what the one before gave."""
+    """Return the seconds of the fastest run; each run takes the result of the one before."""
     seconds = []
     for repeat in range(8):
         began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The page of a comparison of scans: what to use when, times, errors, and pictures."""
+"""The page of a comparison of scans: recommendations, times, errors and pictures."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -34,27 +34,28 @@ _TOKEN_COLUMNS: tuple[Column | str, ...] = (
     Column("error", show=".1e"),
 )
 _METHOD = (
-    "Times are medians of runs of compiled programs until their results are there, on an "
-    "accelerator of a call in a queue, with their quartiles, which the pictures shade; all "
-    "programs of one size take turns, and the fastest is set off where its quartiles lie below "
+    "Times are medians over runs of the compiled programs, from the start of a call to its results "
+    "(on an accelerator, of a call in a queue), with quartiles, which the pictures shade. All "
+    "programs of one size take turns, and the fastest is highlighted if its quartiles lie below "
     "those of all others. ns each is the time over B·L·E·N. MiB are the compiled program's "
     "arguments, outputs and temporary arrays. "
     "Errors are the largest absolute difference from a float64 oracle over the largest absolute "
-    "expected value, on a few evenly spread batch entries and channels of the very program that "
-    "is timed, at whole length, of gradients the worst over all arguments. An element's "
-    "error is its own over the sum of its terms' absolute values, the worst of all values and "
-    "gradients, so that small elements count as large ones do. Second derivatives are the Hessian "
-    "of a weighted sum of y times the arguments, against central differences of the oracle's "
-    "gradients. Memory, compile time and the first three errors are of the program with the "
-    "backward pass. Time steps are {} to {} as a layer starts, {} to {} where decays are strong."
+    "expected value, for a few evenly spread batch entries and channels, at whole length, of the "
+    "same program that is timed; for gradients, the largest error over all arguments. The error of "
+    "an element is its absolute error over the sum of its terms' absolute values, so that small "
+    "elements count as much as large ones; the table has the largest of all values and gradients. "
+    "Second derivatives are the Hessian of a weighted sum of y times the arguments, compared with "
+    "central differences of the oracle's gradients. Memory, compile time and the first three "
+    "errors are those of the program with the backward pass. Time steps are {} to {}, as in a "
+    "freshly initialized layer, or {} to {} for strong decays."
 ).format(*DECAYS["layer"], *DECAYS["strong"])
 
 
-_Pass = TypedDict("_Pass", {"pass": str})  # no name that a class could have
+_Pass = TypedDict("_Pass", {"pass": str})  # a class cannot have an attribute of this name
 
 
 class _Measured(_Pass):
-    """What is shown of a row of another machine."""
+    """The part of a row of another machine that is shown."""
 
     batch: int
     length: int
@@ -79,7 +80,11 @@ class _Measured(_Pass):
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Return the rows of another machine's file, with the machine's name."""
+    """Return the rows of another machine's file, each with the machine's name.
+
+    Raises:
+        UserError: the file is not that of a comparison of scans.
+    """
     cure = "name a JSON file of scans.py or gpu_acceptance.py with --beside"
     document = read_record(path, harness.Document, cure=cure)
     machine = document.machine
@@ -107,7 +112,7 @@ def parts(rows: Sequence[Row]) -> list[str | Table]:
 
 
 def device_seconds(row: Row) -> float:
-    """Return the time of a call in a queue where it was measured, else of a single call."""
+    """Return the time of a call in a queue if that was measured, else that of a single call."""
     return float(row.get("queued_seconds") or row["median_seconds"])
 
 
@@ -117,7 +122,7 @@ def _label(row: Row) -> str:
 
 
 def _cases(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
-    """Yield each size, dtype and decays in words, with its rows."""
+    """Yield a title for each size, dtype and decays, with the rows of that case."""
     cases: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         cases.setdefault(tuple({"decays": "layer", **row}[key] for key in _CASE), []).append(row)
@@ -127,7 +132,7 @@ def _cases(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
 
 
 def advice(rows: Sequence[Row]) -> Table:
-    """Return what to use at each size: what is fastest, and what is level with it."""
+    """Return the table of recommendations: for each case, the fastest scans and the smallest."""
     lines = []
     for machine in dict.fromkeys(row.get("machine") for row in rows):
         here = [row for row in rows if row.get("machine") == machine and row["pass"] != TOKEN]
@@ -143,8 +148,8 @@ def advice(rows: Sequence[Row]) -> Table:
             lines.append([where, *found, least])
     columns = [Column(name, "left") for name in ("", "forward", "with backward", "least memory")]
     note = (
-        "The fastest, with all whose quartiles overlap with its own, and how many times as long "
-        "the next one takes; least memory with the backward pass."
+        "The fastest scan, with all whose quartiles overlap its own, and how many times as long "
+        "the next one takes; least memory is with the backward pass."
     )
     return Table(columns, lines, "What to use when", [note])
 
@@ -160,7 +165,7 @@ def _best(rows: Sequence[Row]) -> str | None:
 
 
 def tables(rows: Sequence[Row]) -> list[Table]:
-    """Return the tables: one of each size, dtype and decays, one of errors, one of tokens."""
+    """Return the tables: one for each size, dtype and decays, one of errors and one of tokens."""
     found, errors = [], []
     for title, own in _cases([row for row in rows if row["pass"] != TOKEN]):
         best = set()
@@ -195,9 +200,9 @@ def _not_measured(rows: Sequence[Row]) -> list[str]:
 
 
 def _quartiles(row: Row) -> tuple[float, float]:
-    """Return what half of the times lie between, in milliseconds.
+    """Return the quartiles of the times, in milliseconds.
 
-    Earlier files have none: there, from the least to the median.
+    Earlier files have none; for these, return the minimum and the median.
     """
     found = row.get("queued_quartiles_seconds") or row.get("quartiles_seconds")
     middle = device_seconds(row)
@@ -211,7 +216,7 @@ def _spread(row: Row, unit: float = 1.0) -> str:
 
 
 def fastest(rows: Sequence[Row]) -> list[str]:
-    """Return the fastest implementation and all whose quartiles overlap with its own."""
+    """Return the fastest implementation and all whose quartiles overlap its own."""
     spans = {r["implementation"]: _quartiles(r) for r in rows if r["status"] == "measured"}
     level = min((high for _, high in spans.values()), default=0.0)
     return [name for name, (low, _) in spans.items() if low <= level]
@@ -257,12 +262,15 @@ def _token_line(row: Row) -> list[Any]:
 
 
 def pictures(rows: Sequence[Row]) -> dict[str, bytes | None]:
-    """Return time and memory against every size of which several values were measured."""
+    """Return a picture of time and memory against every size that was measured at several values.
+
+    The picture is ``None`` if there is no such size.
+    """
     return {"against-size": _picture([row for row in rows if row["pass"] in PASSES])}
 
 
 def sweep(rows: Sequence[Row], axis: str) -> list[Row]:
-    """Return the rows that differ only in one size, of the most values of it."""
+    """Return the rows that differ only in one size: of several such groups, the largest."""
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         same = tuple(row.get(key, "layer") for key in _CASE if key != axis)

@@ -1,8 +1,8 @@
 """Compare the selective scans that run here: python benchmarks/scans.py.
 
-Measures the time forward and with the backward pass, of second derivatives and of a token, memory,
-the errors against the float64 oracle, and the share of what the device's copy bandwidth and
-exponentials allow.
+It measures the times of the forward pass, with the backward pass, of second derivatives and of a
+token; memory; errors relative to the float64 oracle; and how close a time is to the lower bound
+that the device's copy bandwidth and exponentials set.
 """
 
 import math
@@ -35,43 +35,44 @@ DTYPES = ("float32", "bfloat16")
 
 @dataclass(frozen=True)
 class Flags(harness.Flags):
-    """Measure the selective scans that run here, in turns."""
+    """Measure the selective scans that run here; the programs of one size take turns."""
 
     implementations: tuple[str, ...] | None = None
-    """Which to measure (all that run here). Only where named: "reference", the oracle; "both
-    directions", a layer's two scans in one call, and "two directions", one after the other."""
+    """Implementations to measure (all that run here). These are measured only if named:
+    "reference", the oracle; "both directions", a layer's two scans in one call, and "two
+    directions", the same in two calls."""
     shape: Annotated[tuple[str, ...], UseAppendAction] = ()
-    """A size to measure, as B,L,E,N; may be given again (a grid that suits the device). Where L is
-    1, a token of selective_scan_step is timed."""
+    """A size to measure, as B,L,E,N; may be repeated (a grid that suits the device). If L is 1, a
+    token of selective_scan_step is timed."""
     module: str | None = None
-    """A scan of your own, as FILE.py:FUNCTION, which is measured beside those that are named; see
-    docs/extending.md for what it is called with."""
+    """A scan of your own, as FILE.py:FUNCTION, to measure with the others; docs/extending.md says
+    how it is called."""
     dtypes: tuple[Literal["float32", "bfloat16"], ...] | None = None
-    """Of u, delta, z, B and C; the rest is float32 (both, or float32 with --quick). The grid has
-    the second one at its first size only."""
+    """Dtypes of u, delta, z, B and C; the other arrays are float32 (both, or float32 with --quick).
+    The default grid has the second dtype at its first size only."""
     decays: tuple[Literal["layer", "strong"], ...] | None = None
-    """Time steps as a layer starts with them, .001 to .1, or strong ones, .1 to 50 (the first, and
-    strong ones at one size of the grid)."""
+    """Time steps as in a freshly initialized layer, .001 to .1, or for strong decays, .1 to 50 (the
+    first, and strong decays at one size of the grid)."""
     against: Literal["torch", "plain"] | None = None
-    """Measure others too: "torch", a PyTorch loop, and the CUDA scan of mamba_ssm where it is
-    installed; "plain", lax.scan and lax.associative_scan as one writes them by oneself."""
+    """Measure other scans, too: "torch", a PyTorch loop and, if installed, the CUDA scan of
+    mamba_ssm; "plain", straightforward code with lax.scan and lax.associative_scan."""
     beside: tuple[Path, ...] = ()
-    """JSON files of this command or of gpu_acceptance.py on other machines, to show as well."""
+    """JSON files of this command or of gpu_acceptance.py from other machines, to show as well."""
     quick: bool = False
-    """A small grid and short timings."""
+    """Measure a small grid, with short timings."""
     cores: int | None = None
-    """Use only so many cores (all)."""
+    """CPU cores to use (all)."""
     seconds: PositiveNumber | None = None
-    """Time to spend on the repeats of each timed program (1, or 0.1 with --quick)."""
+    """Time to spend on the repeats of each program (1, or 0.1 with --quick)."""
     max_memory_gib: PositiveNumber | None = None
-    """Skip what needs more memory (80 % of what is free)."""
+    """Skip programs that need more memory (80 % of what is free)."""
     time_limit: float | None = None
-    """Begin nothing more after so many seconds; the same command then continues."""
+    """Begin no further case after so many seconds; the same command then continues."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What makes two comparisons the same one; a case is a size (``Shape``), dtype and decays."""
+    """The settings by which two comparisons are the same; a case is a size, dtype and decays."""
 
     cases: tuple[Row, ...]
     implementations: tuple[str, ...]
@@ -79,7 +80,7 @@ class Settings:
     max_memory_gib: float | None
 
 
-# Of each grid the first is the base; then come sweeps over length, batch, channels and states.
+# Each grid has a base size first, then sweeps over length, batch, channels and states.
 _QUICK = [*((4, length, 64, 16) for length in (64, 256, 1024)), (16, 64, 64, 16)]
 _CPU = [
     (128, 50, 128, 32),
@@ -98,14 +99,21 @@ _ACCELERATOR = [
     *((8, 1024, 1024, states) for states in (8, 64)),
 ]
 _STRONG = Shape(4, 64, 64, 16)  # small enough for second derivatives
-# The default model's layer with all users of a batch, mamba-130m's with one and with many.
+# A layer of the default model with a batch of users, and of mamba-130m with one row and with many.
 _TOKENS = [Shape(128, 1, 128, 32), Shape(1, 1, 1536, 16), Shape(64, 1, 1536, 16)]
 
 
 def resolved(flags: Flags, here: dict[str, str | None], others: list[str], cpu: bool) -> Settings:
-    """Return the settings that the flags and this device, a CPU or not, give.
+    """Return the settings for these flags on this device.
 
-    ``here`` is ``selective_scan.implementations()``; ``others`` are scans that are compared too.
+    Args:
+        flags: the flags.
+        here: ``selective_scan.implementations()``.
+        others: names of further scans to compare.
+        cpu: whether the device is a CPU.
+
+    Raises:
+        UserError: a flag has a value that cannot be used.
     """
     dtypes = flags.dtypes or (DTYPES[:1] if flags.quick else DTYPES)
     decays = flags.decays or ("layer",)
@@ -146,7 +154,13 @@ def _shape(text: str) -> Shape:
 
 
 def register_from(module: str) -> str:
-    """Register the scan that FILE.py:FUNCTION names as FUNCTION; return that without its folder."""
+    """Register the scan FILE.py:FUNCTION under the name FUNCTION.
+
+    Returns ``module`` without the folder of the file.
+
+    Raises:
+        UserError: there is no such file or function, it cannot be imported, or the name is taken.
+    """
     file, _, name = module.rpartition(":")
     path = Path(file)
     if path.suffix != ".py" or not path.is_file():
@@ -166,7 +180,7 @@ def register_from(module: str) -> str:
 
 
 def compare(flags: Flags) -> None:
-    """Measure what is missing, size by size, and write the page."""
+    """Measure the cases that have no row yet, and write the page."""
     harness.use_cores(flags.cores)
     others = scan_programs.torch_scans() if flags.against == "torch" else []
     if flags.against == "torch" and not others:
@@ -174,7 +188,7 @@ def compare(flags: Flags) -> None:
             "--against torch needs PyTorch or mamba_ssm, and neither is installed; "
             "install torch, or leave --against out"
         )
-    if others:  # PyTorch needs memory of the same GPU
+    if others:  # PyTorch needs memory on the same GPU
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     jax.config.update("jax_enable_compilation_cache", False)  # compile times are measured
     if flags.module is not None:
@@ -189,7 +203,7 @@ def compare(flags: Flags) -> None:
     record = harness.record_of("scans", flags, settings, **options)
     facts = record.document.facts
     facts["not here"] = {name: reason for name, reason in here.items() if reason is not None}
-    # A narrow terminal breaks the lines of a table, rather than lose columns.
+    # In a narrow terminal, lines of a table are wrapped by the terminal instead of losing columns.
     harness.console.width = max(harness.console.width, 150)
     try:
         with record:
@@ -213,10 +227,14 @@ def measure(
     record: Record,
     options: Mapping[str, Row] = MappingProxyType({}),
 ) -> list[Row]:
-    """Return a row for each implementation and pass; one that fails is recorded, never raised.
+    """Return a row for each implementation and pass of a case; failures are recorded, not raised.
 
-    The record tells whether there is time. ``options`` are of the GPU kernels, by the name that
-    stands in the place of an implementation.
+    Args:
+        case: size, dtype and decays.
+        settings: the settings of the comparison.
+        roofline: the rates of the device.
+        record: tells whether there is time left.
+        options: options of the GPU kernels, by the name that takes the place of an implementation.
     """
     shape = Shape(*(case[name] for name in Shape._fields))
     empty = {"status": "measured", "reason": None} | dict.fromkeys(_MEASURED)
@@ -235,7 +253,7 @@ def measure(
         return [row | harness.not_measured(failure) for row in rows]
     ready: list[tuple[Row, Program]] = []
     for row in rows:
-        if record.out_of_time:  # the next time measures all of them in turns
+        if record.out_of_time:  # all are measured next time, since they must take turns
             return [row | harness.not_measured(Skipped(NO_TIME)) for row in rows]
         try:
             ready.append((row, _prepare(row, problem, wanted, settings, options)))
@@ -262,7 +280,7 @@ _MEASURED = [
 def _prepare(
     row: Row, problem: Problem, wanted: Expected, settings: Settings, options: Mapping[str, Row]
 ) -> Program:
-    """Compile a program and run it for the first time, if it has room; record what that tells."""
+    """Compile a program and run it once, if memory suffices; record its memory and its errors."""
     name, which = row["implementation"], row["pass"]
     program, needed = scan_programs.make_program(name, problem, which, options.get(name))
     row["compile_seconds"] = program.compile_seconds
@@ -270,7 +288,7 @@ def _prepare(
     harness.check_memory(needed, settings.max_memory_gib)
     before = harness.device_peak_bytes()
     results = program.run()
-    # The device tells the highest use ever: it is this program's only where it has risen.
+    # The device reports the peak of the whole process, which is this program's only if it rose.
     if (peak := harness.device_peak_bytes()) > before:
         row["device_peak_bytes"] = peak
     if name not in (ONE_LAUNCH, TWO_LAUNCHES):
@@ -289,7 +307,7 @@ def _prepare(
 
 
 def held_to_tolerance(row: Row) -> Row:
-    """Return a row, failed where a scan of ours is off by too much."""
+    """Return the row, marked as failed if it is a scan of ours whose errors are too large."""
     tolerance = {"float32": 1e-5, "bfloat16": 2e-2}[row["dtype"]]
     # Not "error > tolerance": an error that is not a number has failed.
     off = [(name, e) for name, e in (row["errors"] or {}).items() if not e <= tolerance]

@@ -26,9 +26,9 @@ from echojax.report.tables import Table, number
 from echojax.serving.streaming import Stream, StreamState
 from harness import Program, Row, log
 
-ITEMS = 10_000  # in the table that is looked up; its size does not matter to encoding
-SEARCHED = {"d_model": 64, "best": 16, "excluded": 64}  # best: as Recommender does for k = 10
-# Models that take one event at a time; EchoMamba4Rec can without its filter.
+ITEMS = 10_000  # of the embedding table; its size does not affect the time of encoding
+SEARCHED = {"d_model": 64, "best": 16, "excluded": 64}  # ``Recommender`` takes 16 for k = 10
+# Models that can take one event at a time; EchoMamba4Rec can only without its filter.
 STREAMED: dict[str, Callable[..., Any]] = {
     **{name: MODELS[name] for name in ("mamba4rec", "gru4rec", "caser", "sasrec", "hstu", "narm")},
     "echomamba4rec-no-filter": partial(EchoMamba4Rec, components=Components(filter=False)),
@@ -42,31 +42,32 @@ _TITLES = {
 
 @dataclass(frozen=True)
 class Flags(harness.Flags):
-    """Measure how long recommendations take: encoding, one more event, the search of all items."""
+    """Measure how long recommendations take: encoding, an update by one event, and the search."""
 
     models: tuple[str, ...] | None = None
     """Models that encode whole histories (echomamba4rec mamba4rec sasrec bert4rec)."""
     streams: tuple[str, ...] | None = None
-    """Models that take one more event (all that can)."""
+    """Models that are updated by one more event (all that can be)."""
     lengths: tuple[int, ...] | None = None
-    """Items of a history, which is also the model's window (50 200 1000 4000)."""
+    """Items of a history, which are also the model's window (50 200 1000 4000)."""
     batches: tuple[int, ...] | None = None
-    """Histories at once (1 128)."""
+    """Histories in a batch (1 128)."""
     catalogues: tuple[int, ...] | None = None
-    """Items searched for the best (10 thousand to 10 million)."""
+    """Sizes of the item set that is searched (10 thousand to 10 million)."""
     cores: int | None = None
     """CPU cores to use (all)."""
     seconds: PositiveNumber | None = None
-    """Time to spend on the repeats of a case, at least 3 (2, or 0.05 with --quick)."""
+    """Time to spend on the repeats of a case, of which there are at least 3 (2, or 0.05 with
+    --quick)."""
     max_memory_gib: PositiveNumber | None = None
-    """Skip what needs more memory (80 % of what is free)."""
+    """Skip cases that need more memory (80 % of what is free)."""
     quick: bool = False
-    """A few small cases, in seconds."""
+    """Measure a few small cases, in seconds."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What makes two benchmarks the same one."""
+    """The settings by which two measurements are the same one."""
 
     models: tuple[str, ...] = ("echomamba4rec", "mamba4rec", "sasrec", "bert4rec")
     streams: tuple[str, ...] = tuple(STREAMED)
@@ -77,7 +78,7 @@ class Settings:
     max_memory_gib: float | None = None
 
     def cases(self) -> list[Row]:
-        """Return what to measure, in order."""
+        """Return the cases to measure, in order."""
         cases: list[Row] = [
             {"kind": kind, "batch": batch, "model": model, "length": length, "catalogue": None}
             for kind, models in (("encode", self.models), ("event", self.streams))
@@ -103,7 +104,7 @@ _QUICK = Settings(
 
 
 def resolved(flags: Flags) -> Settings:
-    """Return the settings that the flags give."""
+    """Return the settings for these flags; raise ``UserError`` for one that cannot be used."""
     values = asdict(_QUICK if flags.quick else Settings())
     for name in values:
         if (value := getattr(flags, name)) is not None:
@@ -123,7 +124,7 @@ def resolved(flags: Flags) -> Settings:
 
 
 def make_program(case: Row) -> Program:
-    """Return the program of a case; nothing of it has run yet."""
+    """Return the compiled program of a case, which has not run yet."""
     return {"encode": _encode, "event": _event, "top-k": _search}[case["kind"]](case)
 
 
@@ -151,7 +152,7 @@ def _event(case: Row) -> Program:
 
     def prepare() -> tuple[StreamState, np.ndarray]:
         state = stream.start(case["batch"])
-        if state.count_B is not None:  # the window's last place is free
+        if state.count_B is not None:  # leave one free position in the window
             state = state._replace(count_B=jnp.copy(nearly_full_B))
         return jax.block_until_ready(state), item_B
 
@@ -172,7 +173,7 @@ def _search(case: Row) -> Program:
 
 
 def measure(row: Row, settings: Settings) -> None:
-    """Fill a case's row with the median, the 99th percentile, the minimum and the memory."""
+    """Add the median, the 99th percentile, the minimum and the memory to a case's row."""
     row |= dict.fromkeys(
         ("p50_seconds", "p99_seconds", "min_seconds", "repeats", "compile_seconds", "memory_bytes")
     )
@@ -186,13 +187,13 @@ def measure(row: Row, settings: Settings) -> None:
     if samples.failure is not None:
         raise samples.failure
     row["p50_seconds"] = float(np.quantile(samples.single, 0.5))
-    # Of fewer than 100 repeats this is the longest.
+    # With fewer than 100 repeats, this is the maximum.
     row["p99_seconds"] = float(np.quantile(samples.single, 0.99, method="higher"))
     row["min_seconds"], row["repeats"] = min(samples.single), len(samples.single)
 
 
 def tables(rows: Sequence[Row]) -> list[Table]:
-    """Return p50 and p99 in ms, a table for each kind and batch."""
+    """Return the tables of p50 and p99 in ms, one for each kind and batch."""
     found = []
     for kind, batch in dict.fromkeys((row["kind"], row["batch"]) for row in rows):
         axis = "catalogue" if kind == "top-k" else "length"
@@ -209,7 +210,7 @@ def tables(rows: Sequence[Row]) -> list[Table]:
 
 
 def growth(rows: Sequence[Row]) -> str:
-    """Return the power of the length that the median grows with, between the two longest."""
+    """Return the power of the length with which the median grows between the two longest."""
     line = sorted((row["length"], row["p50_seconds"]) for row in rows if row["p50_seconds"])
     if len(line) < 2:
         return "–"
@@ -226,7 +227,7 @@ def _cell(row: Row | None) -> str:
 
 
 def picture(rows: Sequence[Row]) -> bytes | None:
-    """Return the cost against the length, a panel for each batch."""
+    """Return a picture of the median by the length of the history, with a panel for each batch."""
     panels = []
     for batch in dict.fromkeys(row["batch"] for row in rows):
         lines: dict[str, list[tuple[float, float]]] = {}
@@ -239,7 +240,7 @@ def picture(rows: Sequence[Row]) -> bytes | None:
 
 
 def bench(flags: Flags) -> None:
-    """Measure what is missing, case by case, and write the page."""
+    """Measure the cases that have no row yet, and write the page."""
     settings = resolved(flags)
     harness.use_cores(flags.cores)
     jax.config.update("jax_enable_compilation_cache", False)  # compile times are measured

@@ -30,30 +30,30 @@ from harness import Program, log
 
 @dataclass(frozen=True)
 class Flags(harness.Flags):
-    """Time training steps on random data and tell their memory."""
+    """Measure the time and memory of training steps on random data."""
 
     model: str = "echomamba4rec"
     """Name of the model."""
     items: int = 100_000
-    """Items, with padding."""
+    """Items of the item set, with padding."""
     events: int = 50
     """Events of each history."""
     batch_size: int = 128
-    """Histories a step; one prediction each."""
+    """Histories of a step, with one prediction each."""
     d_model: int = 64
     """D, the model width."""
     layers: int = 1
-    """How many layers."""
+    """Number of layers."""
     devices: int = 1
-    """Devices, simulated on a CPU."""
+    """Number of devices; on a CPU they are simulated."""
     item_shards: int = 1
     """Shards of the item table."""
     sequence_shards: int = 1
     """Shards of each history."""
     item_optimizer: Literal["adam", "rowwise"] = "adam"
-    """State of the item table's optimizer."""
+    """Optimizer of the item table."""
     steps: int = 3
-    """Steps to time, after one that is not counted."""
+    """Steps to time, after a first one that is not counted."""
 
 
 class RandomStep:
@@ -94,7 +94,7 @@ class RandomStep:
 
     @property
     def parameters(self) -> tuple[int, int]:
-        """The number of parameters, and how many of them are in rows of items."""
+        """The number of parameters, and how many of them belong to single items."""
         params = self.states.params
         per_item = map_with_facts(lambda facts, x: x.size * is_per_item(facts), params)
         return sum(x.size for x in jax.tree.leaves(params)), sum(jax.tree.leaves(per_item))

@@ -31,35 +31,35 @@ from echojax.training.evaluate import make_evaluator
 from harness import Row, log
 from step import DataStep
 
-# EchoMamba4Rec in a variant other than its default, by name.
+# The variants of EchoMamba4Rec other than its default, by their names in ``--models``.
 _VARIANTS = {name: one for name, one in VARIANT_OF_NAME.items() if one != Config.variant}
 _TRAIN = Path(__file__).parent.parent / "experiments" / "train.py"
 
 
 @dataclass(frozen=True)
 class Flags(harness.DataFlags):
-    """Time training steps and an evaluation of each model, and whole commands if asked for."""
+    """Time training steps and an evaluation of each model and, on request, whole commands."""
 
     dataset: str = "ml-100k"
     """Name of the data set."""
     cores: int = 1
     """CPU cores to use."""
     steps: Positive = 12
-    """Training steps to time, a model."""
+    """Training steps to time for each model."""
     models: tuple[str, ...] = ("echomamba4rec", "echomamba4rec-official")
-    """Models; EchoMamba4Rec also in another variant, as echomamba4rec-causal."""
+    """Names of models; a variant of EchoMamba4Rec has a name such as echomamba4rec-causal."""
     objective: str | None = None
-    """What a row predicts (None: each model's own)."""
+    """Training objective (None: each model's own)."""
     start: bool = False
-    """Time the start of training too, with empty and with filled caches."""
+    """Also time the start of training, with empty and with filled caches."""
     seeds: Positive | None = None
-    """Time whole commands too: this many seeds at once, and one after the other."""
+    """Also time whole commands: this many seeds at once, and one after the other."""
     epochs: Positive = 5
-    """Epochs of these commands."""
+    """Epochs of the whole commands."""
 
 
 def bench(flags: Flags) -> None:
-    """Measure what is missing and write the file."""
+    """Measure the cases that have no row yet, and write the file."""
     known = [*MODELS, *_VARIANTS]
     for name in flags.models:
         if name not in known:
@@ -81,7 +81,7 @@ def bench(flags: Flags) -> None:
 
 
 def _model_flags(name: str) -> dict[str, Any]:
-    """Return the flags of a name in ``--models``."""
+    """Return the flags of ``train.py`` for a name in ``--models``."""
     return (
         {"model": "echomamba4rec", "variant": _VARIANTS[name]}
         if name in _VARIANTS
@@ -90,7 +90,7 @@ def _model_flags(name: str) -> dict[str, Any]:
 
 
 def time_epoch(flags: Flags, name: str) -> Row:
-    """Return seconds an epoch and an evaluation of one model at its own sizes."""
+    """Return the seconds of an epoch and of an evaluation for a model at its default sizes."""
     config = Config(
         dataset=flags.dataset,
         data_dir=flags.data_folder,
@@ -117,7 +117,7 @@ def time_epoch(flags: Flags, name: str) -> Row:
         summarise(evaluator.rank(step.state.params, "valid"), split.valid, counts_V)
     full_batches = len(feed.examples) / feed.batch_size
     return {
-        # The median step: a shared machine holds single steps up.
+        # Computed from the median step, since a shared machine may delay single steps.
         "seconds_per_epoch": statistics.median(seconds) * full_batches,
         "seconds_per_epoch_fastest_step": min(seconds) * full_batches,
         "objective": config.objective,
@@ -134,7 +134,7 @@ def time_epoch(flags: Flags, name: str) -> Row:
 
 
 def time_start(flags: Flags) -> Row:
-    """Return seconds from the command to a compiled first step, first and second start."""
+    """Return the seconds from the command's start to the compiled step, for two starts in turn."""
     seconds = {}
     with tempfile.TemporaryDirectory() as folder:
         for name in ("first", "second"):
@@ -146,10 +146,9 @@ def time_start(flags: Flags) -> Row:
 
 
 def time_seeds(flags: Flags, name: str) -> Row:
-    """Return the seconds of whole commands: all seeds at once, and a command for each.
+    """Return the seconds of whole commands: one for all seeds, and one for each seed.
 
-    Both begin without compiled programs; of several commands the later ones find those of the
-    first.
+    Both ways begin without compiled programs, but later commands find those of the first.
     """
     assert flags.seeds is not None
     own = ["--epochs", str(flags.epochs)]
@@ -168,7 +167,7 @@ def time_seeds(flags: Flags, name: str) -> Row:
 
 
 def _train(flags: Flags, folder: str, name: str, *own: str) -> Iterator[str]:
-    """Run train.py in a folder that has its caches too; yield the lines that it prints."""
+    """Run train.py with its run folder and caches in ``folder``; yield the lines that it prints."""
     command = [sys.executable, str(_TRAIN), "--dataset", flags.dataset]
     command += ["--run-dir", str(Path(folder) / name), *own]
     command += ["--data-dir", str(flags.data_dir)] if flags.data_dir else []

@@ -47,15 +47,15 @@ class Flags(harness.DataFlags):
     cores: int = 2
     """CPU cores to use."""
     model: str = "sasrec"
-    """The model."""
+    """Name of the model."""
     trials: Positive = 6
-    """How many."""
+    """Number of trials."""
     epochs: Positive = 4
-    """Of each."""
+    """Epochs of each trial."""
 
 
 def bench(flags: Flags) -> None:
-    """Measure what is missing and write the file."""
+    """Measure the ways that have no row yet, and write the file."""
     harness.use_cores(flags.cores)
     knobs = draw(flags.trials)
     with harness.record_of("trials", flags) as record:
@@ -77,7 +77,10 @@ def bench(flags: Flags) -> None:
 
 
 def draw(trials: int) -> list[dict[str, float]]:
-    """Return the knobs of each trial, always the same; every third has neither decay nor share."""
+    """Return the hyperparameters of each trial, which are always the same ones.
+
+    Every third trial has neither weight decay nor label smoothing.
+    """
     rng = np.random.default_rng(0)
     drawn = [
         (
@@ -96,7 +99,7 @@ def draw(trials: int) -> list[dict[str, float]]:
 
 
 def train(way: str, flags: Flags, knobs: list[dict[str, float]], folder: Path) -> None:
-    """Train all trials in their folders, N of trial N, in processes of their own."""
+    """Train all trials in a way, in new processes, each trial in the folder of its number."""
     environment = os.environ | {"XDG_CACHE_HOME": str(folder / "cache")}
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)
     trials = range(len(knobs))
@@ -135,12 +138,12 @@ def train(way: str, flags: Flags, knobs: list[dict[str, float]], folder: Path) -
 
 
 def work(text: str) -> None:
-    """Train in this process what a task says: calls of ``train_members``, one after the other."""
+    """Run the calls of ``train_members`` that a task, in JSON, lists, in this process."""
     task = json.loads(text)
     if task["core"] is not None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[task["core"] :: 2])
     if task["devices"]:
-        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))  # one a core
+        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))  # one per core
     use_compilation_cache()
     config = resolved(Config(**task["config"]))
     dataset, split = read_data(config)
@@ -152,7 +155,7 @@ def work(text: str) -> None:
 
 
 def scores(flags: Flags, folder: Path) -> Row:
-    """Return each trial's best validation NDCG@10, and which trial has the highest."""
+    """Return each trial's best validation NDCG@10, and the number of the best trial."""
     ndcg = [
         max(
             record["ndcg@10"]

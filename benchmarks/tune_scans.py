@@ -1,7 +1,7 @@
-"""Find the GPU kernels' block sizes on this GPU: python benchmarks/tune_scans.py.
+"""Find the best block sizes of the GPU kernels on this GPU: python benchmarks/tune_scans.py.
 
-Prints lines for PLANS in kernels/selective_scan/gpu/plans.py, and what the rule for long rows
-gives beside what is best.
+It prints lines for PLANS in kernels/selective_scan/gpu/plans.py, and compares the rule for long
+rows with the best number of segments.
 """
 
 import math
@@ -20,7 +20,7 @@ from scans import DTYPES, Settings, held_to_tolerance, measure
 from selective_scan import implementations
 from selective_scan.gpu.plans import PLANS, Plan, plan_for, segments_for
 
-# Sizes that the table's lines are for, and of few long rows.
+# Sizes for the table of plans, and a few long rows for the rule of segments.
 _SIZES = {
     "plan": [
         *((2048, 50, 128, states) for states in (16, 32, 64)),
@@ -30,7 +30,7 @@ _SIZES = {
     "segments": [
         *((1, 16384, channels, 16) for channels in (256, 1024)),
         (4, 4096, 128, 32),
-        # Small batches of wide models: few programs, and rows that the rule does not cut.
+        # Small batches of wide models have few programs, but the rule does not cut their rows.
         *((1, 2048, channels, 16) for channels in (1536, 5120)),
     ],
 }
@@ -40,14 +40,14 @@ Case = tuple[Any, ...]  # B, L, E, N and dtype
 
 @dataclass(frozen=True)
 class Flags(harness.Flags):
-    """Find the block sizes of the GPU kernels on this machine's GPU; about fifteen minutes."""
+    """Find the block sizes of the kernels on this machine's GPU, in about fifteen minutes."""
 
     dry_run: bool = False
     """Try two plans on a tiny size with the kernels interpreted, on any machine."""
 
 
 def plans() -> list[Plan]:
-    """Return the plans that the kernels can have."""
+    """Return all plans that are valid for the kernels."""
     return [
         Plan(block, chunk, ahead)
         for block in (32, 64, 128)
@@ -58,9 +58,9 @@ def plans() -> list[Plan]:
 
 
 def tune(flags: Flags) -> None:
-    """Try what is missing, write the file and print the lines."""
+    """Measure the cases that have no row yet, write the file and print the lines."""
     if not flags.dry_run and (reason := implementations()["pallas_gpu"]) is not None:
-        raise UserError(f"pallas_gpu {reason}; --dry-run tries little, interpreted")
+        raise UserError(f"pallas_gpu {reason}; --dry-run tries a tiny size, interpreted")
     tiny = {"plan": [_TINY], "segments": [_TINY]}
     cases: list[Row] = [
         {"what": what} | Shape(*size)._asdict() | {"dtype": dtype}
@@ -80,7 +80,7 @@ def tune(flags: Flags) -> None:
 
 
 def options_of(case: Row, *, dry_run: bool) -> dict[str, Row]:
-    """Return what to try, by name: plans, or numbers of segments."""
+    """Return the options to try by name: plans, or numbers of segments."""
     if case["what"] == "plan":
         tried = [Plan(32, 16, 1), Plan(64, 8, 2)] if dry_run else plans()
         options: dict[str, Row] = {name_of(plan): {"plan": plan} for plan in tried}
@@ -91,7 +91,7 @@ def options_of(case: Row, *, dry_run: bool) -> dict[str, Row]:
 
 
 def rule_of(case: Row) -> int:
-    """Return into how many segments the rule cuts the rows of a case."""
+    """Return the number of segments into which the rule cuts the rows of a case."""
     plan = plan_for(case["states"])
     programs = case["batch"] * math.ceil(case["channels"] / plan.block)
     return segments_for(programs, case["length"], plan.chunk)
@@ -103,7 +103,7 @@ def name_of(plan: Plan) -> str:
 
 
 def seconds_of(rows: Sequence[Row], which: str) -> dict[Case, dict[str, float]]:
-    """Return the seconds of a pass of each option that ran, by case."""
+    """Return, for each case, the seconds of a pass with each option that ran."""
     seconds: dict[Case, dict[str, float]] = {}
     for row in rows:
         case = tuple(row[name] for name in (*Shape._fields, "dtype"))
@@ -114,9 +114,9 @@ def seconds_of(rows: Sequence[Row], which: str) -> dict[Case, dict[str, float]]:
 
 
 def slowness(rows: Sequence[Row]) -> dict[str, float]:
-    """Return each plan's time, with the backward pass, over the best one's in the same case.
+    """Return each plan's time, with the backward pass, relative to the best plan of the same case.
 
-    It is the geometric mean over the cases, of plans that ran in all of them; 1 at the least.
+    This is the geometric mean over cases, at least 1, for the plans that ran in all of them.
     """
     cases = seconds_of(rows, PASSES[1])
     relative: dict[str, list[float]] = {}
@@ -131,7 +131,7 @@ def slowness(rows: Sequence[Row]) -> dict[str, float]:
 
 
 def plan_lines(rows: Sequence[Row]) -> list[str]:
-    """Return the table's lines, each with what it gains."""
+    """Return the table's new lines, each compared with the present one."""
     lines = []
     tried = [row for row in rows if row["what"] == "plan"]
     for most in PLANS:
@@ -152,7 +152,7 @@ def plan_lines(rows: Sequence[Row]) -> list[str]:
 
 
 def segment_lines(rows: Sequence[Row]) -> list[str]:
-    """Return for each size and pass the best number of segments and the rule's."""
+    """Return a line for each size and pass, with the best number of segments and the rule's."""
     lines = []
     for which in PASSES:
         found = seconds_of([row for row in rows if row["what"] == "segments"], which)
@@ -169,7 +169,7 @@ def segment_lines(rows: Sequence[Row]) -> list[str]:
 
 
 def failures(rows: Sequence[Row]) -> list[str]:
-    """Return what did not run, or ran wrong, and why."""
+    """Return a line for each option that did not run, or had wrong results, with the reason."""
     named = (*Shape._fields, "dtype", "implementation", "pass", "status", "reason")
     return [
         harness.title({name: row[name] for name in named})

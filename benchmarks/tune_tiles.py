@@ -1,7 +1,7 @@
 """Compare the CPU tiles of "tiled" and of its read-out: python benchmarks/tune_tiles.py --cores 1.
 
-All choices of a size are measured in turns, in one process; so their ratios hold on a machine that
-others use too.
+All choices for a size take turns in one process, so their ratios are meaningful even if the machine
+does other work.
 """
 
 from collections.abc import Callable, Iterator
@@ -31,18 +31,18 @@ PRESENT, HALVES = "as it is", "two halves side by side"
 
 @dataclass(frozen=True)
 class Flags(harness.Flags):
-    """Measure tiles of other sizes beside those that are taken now; about six minutes."""
+    """Compare tiles of other sizes with the present ones, in about six minutes."""
 
     cores: int | None = None
-    """Use only so many cores (all)."""
+    """CPU cores to use (all)."""
     seconds: PositiveNumber = 3.0
     """Time to spend on each program."""
     dry_run: bool = False
-    """Try a tiny size, shortly."""
+    """Try a tiny size, for a short time."""
 
 
 def choices(what: str) -> dict[str, Any]:
-    """Return what to put in the place of the present choice, by name."""
+    """Return the values to try in place of the present one, by name, with the present one first."""
     if what == "read-out":
         return {
             PRESENT: readout._TILE_ELEMENTS,
@@ -61,7 +61,7 @@ def choices(what: str) -> dict[str, Any]:
 
 @contextmanager
 def taken(what: str, choice: Any) -> Iterator[None]:
-    """Let what is compiled inside have tiles of this choice."""
+    """Use this choice of tiles in the programs that are compiled inside the context."""
     module, name = (readout, "_TILE_ELEMENTS") if what == "read-out" else (tiled, "tile_rows")
     jax.clear_caches()
     present = getattr(module, name)
@@ -73,7 +73,7 @@ def taken(what: str, choice: Any) -> Iterator[None]:
 
 
 def function_of(what: str, name: str) -> Callable[[Arrays], jax.Array]:
-    """Return the function of a problem's arguments that is measured."""
+    """Return the function that is measured, from a problem's arguments to its output."""
 
     def read(arrays: Arrays) -> jax.Array:
         u, delta, A, B, C, _, _, bias = (arrays[name] for name in ORDER)
@@ -96,7 +96,7 @@ def function_of(what: str, name: str) -> Callable[[Arrays], jax.Array]:
 
 
 def program_of(what: str, name: str, arrays: Arrays, dy: jax.Array, which: Pass) -> Program:
-    """Compile the function, with its gradients where asked for."""
+    """Compile a pass of the function that is measured."""
     run = function_of(what, name)
     dy = dy[:, -1] if what == "read-out" else dy
 
@@ -110,7 +110,7 @@ def program_of(what: str, name: str, arrays: Arrays, dy: jax.Array, which: Pass)
 
 
 def measure(case: Row, seconds: float) -> list[Row]:
-    """Return a row for each choice and pass: times, and the largest difference to the present."""
+    """Return a row for each choice and pass: times, and the largest difference from the present."""
     problem = make_problem(Shape(*(case[name] for name in Shape._fields)), "float32")
     rows: list[Row] = []
     programs: list[Program] = []
@@ -134,10 +134,10 @@ def measure(case: Row, seconds: float) -> list[Row]:
 
 
 def compare(flags: Flags) -> None:
-    """Measure what is missing, and print each choice's time over the present one's."""
+    """Measure the cases that have no row yet; print each choice's time over the present one's."""
     harness.use_cores(flags.cores)
     if jax.default_backend() != "cpu":
-        raise UserError("tiles are cut on CPUs only; run this with JAX_PLATFORMS=cpu")
+        raise UserError("only the CPU has tiles; run this with JAX_PLATFORMS=cpu")
     sizes = {what: [_TINY] for what in _SIZES} if flags.dry_run else _SIZES
     cases: list[Row] = [
         {"what": what} | Shape(*size)._asdict() for what in sizes for size in sizes[what]
@@ -149,7 +149,7 @@ def compare(flags: Flags) -> None:
 
 
 def ratios(rows: list[Row]) -> list[str]:
-    """Return a line for each choice: its median time over the present one's, by pass."""
+    """Return a line for each choice, with its median time over the present one's for each pass."""
     present = {row["pass"]: row for row in rows if row["choice"] == PRESENT}
     times = {
         (row["choice"], row["pass"]): row["median_seconds"] / present[row["pass"]]["median_seconds"]

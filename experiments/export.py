@@ -1,4 +1,4 @@
-"""Write a trained run for use elsewhere: experiments/export.py --run-dir DIR --output model/."""
+"""Export a trained run: python experiments/export.py --run-dir DIR --output model/."""
 
 from echojax.commands import main
 

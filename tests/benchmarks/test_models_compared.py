@@ -26,7 +26,7 @@ def test_two_models_are_compared_user_by_user_on_the_same_events():
         assert row["difference"] == pytest.approx(row["ours"] - row["theirs"])
         assert 0 < row["low"] < row["difference"] < row["high"]
         assert row["width"] == row["high"] - row["low"]
-    with pytest.raises(UserError, match="on other users"):
+    with pytest.raises(UserError, match="on different users"):
         prequential.compared(ours, Ranks(theirs.rank_M, user_M[::-1], user_M))
 
 
