@@ -49,6 +49,9 @@ _SPLITS = {
 # How many positions an epoch must save to pay for compiling one more width: that takes 3 to 7
 # seconds on a CPU, and a position some 5 to 40 microseconds.
 WORTH_A_WIDTH = 2**15
+# What a microbatch costs in addition to its positions, in positions. About 64 were measured with
+# Mamba4Rec on amazon-beauty; most of it is adding up the gradient of the item table.
+COST_OF_A_MICROBATCH = 64
 
 
 def resolved(config: Config, *, in_memory: bool = False) -> Config:
@@ -216,12 +219,14 @@ def make_step(
         label_smoothing=config.label_smoothing,
         axis=axes.items,
     )
+    columns = [] if axes.time or config.pack else choose_columns(lengths_M, config.max_len)
+    microbatch = choose_microbatch(config, rows, counts_V.size, lengths_M, columns)
     return make_train_step(
         graphdef,
         optimizer,
         objective=config.objective,
-        microbatch=config.microbatch or choose_microbatch(config, rows, counts_V.size, lengths_M),
-        columns=() if axes.time or config.pack else choose_columns(lengths_M, config.max_len),
+        microbatch=config.microbatch or microbatch,
+        columns=columns,
         loss=loss,
         precision=config.precision,
         axes=axes,
@@ -230,14 +235,15 @@ def make_step(
 
 
 def choose_microbatch(
-    config: Config, rows: int, num_items: int, lengths_M: np.ndarray
+    config: Config, rows: int, num_items: int, lengths_M: np.ndarray, columns: Sequence[int]
 ) -> int | None:
     """Return how many of ``rows`` examples a microbatch has; ``None``, all, on an accelerator.
 
-    On a CPU, about 4096 positions keep a step's activations in the last-level cache, which is twice
-    as fast as the whole batch from memory. They are more if adding up the item table's gradient
-    would take long. With packing it is a quarter of the rows that hold something, because
-    microbatches of empty rows are skipped.
+    On a CPU, at most about 4096 positions keep a step's activations in the last-level cache, which
+    is twice as fast as the whole batch from memory. They are more if adding up the item table's
+    gradient would take long. Fewer rows are better if more of the windows can then be cut to
+    ``columns``. With packing it is a quarter of the rows that hold something, because microbatches
+    of empty rows are skipped.
     """
     assert config.max_len is not None
     assert config.d_model is not None
@@ -249,7 +255,20 @@ def choose_microbatch(
     if config.pack:
         held = rows * float(lengths_M.mean()) / config.max_len
         most = max(1, min(most, round(held / 4)))
-    return next(n for n in range(most, 0, -1) if rows % n == 0)
+    sizes = [size for size in range(most, 0, -1) if rows % size == 0]
+    if config.pack:
+        return sizes[0]
+    widths = np.array([*columns, config.max_len])
+
+    def cost(size: int) -> int:
+        """Return the positions of a batch, and what its microbatches cost in addition to them."""
+        # Lengths of the longest example in each microbatch, if a batch is like all examples.
+        shares = (np.arange(size, rows + 1, size) - 0.5) / rows
+        needed = np.quantile(lengths_M, shares, method="nearest") + 1
+        at = np.searchsorted(widths, np.minimum(needed, config.max_len))
+        return size * int(widths[at].sum()) + COST_OF_A_MICROBATCH * len(shares)
+
+    return min(sizes, key=cost)
 
 
 def choose_columns(lengths_M: np.ndarray, max_len: int, worth: int = WORTH_A_WIDTH) -> list[int]:

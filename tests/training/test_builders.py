@@ -12,7 +12,12 @@ from echojax.data import Dataset, leave_one_out
 from echojax.evaluation import rank_in_scores
 from echojax.mesh import one_device
 from echojax.models import MODELS
-from echojax.training.builders import choose_columns, resolved, target_counts
+from echojax.training.builders import (
+    choose_columns,
+    choose_microbatch,
+    resolved,
+    target_counts,
+)
 from echojax.training.evaluate import make_evaluator
 from tests.models.promises import ITEMS, build
 
@@ -84,3 +89,13 @@ def test_a_width_that_spares_too_little_to_pay_for_its_compilation_is_not_chosen
     lengths = np.array([3] * 1000)
     assert choose_columns(lengths, 50, worth=46_000) == [4]
     assert choose_columns(lengths, 50, worth=46_001) == []
+
+
+@pytest.mark.parametrize(
+    ("lengths", "columns", "size"),
+    [([50], [], 64), ([4], [5], 64), ([4] * 999 + [49], [5], 64), ([4] * 7 + [49], [5], 16)],
+    ids=["long", "short", "one long of 1000", "one long of 8"],
+)
+def test_a_microbatch_is_small_where_that_leaves_less_padding(lengths, columns, size):
+    config = resolved(Config(model="sasrec", max_len=50, batch_size=128))
+    assert choose_microbatch(config, 128, 1000, np.array(lengths), columns) == size

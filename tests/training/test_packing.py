@@ -102,7 +102,7 @@ def test_each_device_packs_its_share_of_a_batch():
 
 def test_a_microbatch_is_a_quarter_of_the_rows_that_hold_something():
     config = resolved(Config(model="mamba4rec", pack=True, max_len=50, batch_size=128))
-    chosen = [choose_microbatch(config, 128, 1000, np.array([n])) for n in (1, 6, 25, 50)]
+    chosen = [choose_microbatch(config, 128, 1000, np.array([n]), []) for n in (1, 6, 25, 50)]
     assert chosen == [1, 4, 16, 32]
 
 
