@@ -10,8 +10,6 @@ from echojax.interop import load_weights, read_safetensors, weights, write_safet
 from echojax.models.mamba4rec import Mamba4Rec
 from tests.models.promises import build
 
-IDS, LENGTHS = np.array([[1, 2, 3]], np.int32), np.array([3])
-
 
 @pytest.fixture(scope="module")
 def trained():
@@ -28,7 +26,7 @@ def arrays(trained):
     return weights(trained)
 
 
-def test_there_and_back(tmp_path, trained, empty, arrays):
+def test_there_and_back(tmp_path, empty, arrays):
     assert {"item_embedding", "norm.scale", "layers.0.mamba.in_proj.kernel"} < arrays.keys()
     load_weights(empty, {name: np.zeros_like(array) for name, array in arrays.items()})
     assert not any(array.any() for array in weights(empty).values())
@@ -36,7 +34,6 @@ def test_there_and_back(tmp_path, trained, empty, arrays):
     load_weights(empty, read_safetensors(tmp_path / "x.safetensors"))
     for name, array in weights(empty).items():
         np.testing.assert_array_equal(array, arrays[name])
-    np.testing.assert_array_equal(empty.scores(IDS, LENGTHS), trained.scores(IDS, LENGTHS))
 
 
 def test_precision_becomes_the_models(empty, arrays):

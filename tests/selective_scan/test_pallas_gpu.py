@@ -174,7 +174,8 @@ def test_vmap_takes_copies_as_further_sets():
     check_same(partial(of_A, kernel), partial(of_A, plain), (many,), 1e-4)
 
 
-@pytest.mark.parametrize("both", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("both", [False, True])
 def test_vmap_of_the_backward_pass_alone(both):
     """As ``jax.jacrev`` does; 17 rows of two sets are cut into segments, those of four are not."""
     arrays = float32(inputs((17, 64, 1, 1), ()))

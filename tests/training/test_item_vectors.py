@@ -27,6 +27,9 @@ IDS = ["new", *RING, "newer"]
 
 
 ADDED = pytest.mark.parametrize("run", ["add"], indirect=True)
+REPLACED_TOO = pytest.mark.parametrize(
+    "run", ["add", pytest.param("replace", marks=pytest.mark.slow)], indirect=True
+)
 
 
 def events():
@@ -85,6 +88,7 @@ def test_the_table_is_the_projection_of_the_vectors(run):
     }  # fmt: skip
 
 
+@REPLACED_TOO
 def test_what_training_never_saw_has_no_part_in_it(run, tmp_path):
     other = echojax.train(
         events(), item_vectors=vectors(unseen=-7.0), epochs=2, seeds=2,
@@ -96,6 +100,7 @@ def test_what_training_never_saw_has_no_part_in_it(run, tmp_path):
     assert not np.array_equal(ours[1]["item_embedding"][13:], theirs[1]["item_embedding"][13:])
 
 
+@REPLACED_TOO
 def test_new_items_are_evaluated_recommended_and_exported(run, tmp_path):
     cold = run.results["cold_items"]
     assert (cold["cold"]["examples"], cold["warm"]["examples"]) == (1, 23)
@@ -142,6 +147,7 @@ def test_a_run_goes_on_by_the_vectors_that_it_keeps(run, tmp_path):
 
 
 @ADDED
+@pytest.mark.slow
 def test_initial_weights_with_vectors_and_without(run, tmp_path):
     trained, plain, items = trained_of(run.folder)
     begun = SMALL | {"max_steps": 1, "learning_rate": 1e-30, "weight_decay": 0.0}
