@@ -1,6 +1,7 @@
 """The exported folder: what it answers without echojax, and what is never left half-written."""
 
 import datetime
+import hashlib
 import json
 import os
 import runpy
@@ -169,17 +170,26 @@ def test_every_model_is_exported_for_every_platform(name):
     chosen = {"variant": "official"} if name == "official" else {"model": name}
     config = Config(**chosen, max_len=5, d_model=4, scan="tiled")
     model = build_model(with_sizes(config), 12)
-    program = export_program(model, 3)
+    program = export_program(model, 9)  # all that are left of two rows
     assert program.platforms == ("cpu", "cuda", "tpu")
     item_ids = np.array([[1, 2, 3, 4, 5], [11, 7, 0, 0, 0], [6, 6, 8, 0, 0]], np.int32)
     lengths, seen = np.array([5, 2, 3], np.int32), np.array([[1, 2], [7, 11], [0, 0]], np.int32)
     scores, numbers = program.call(weights(model), item_ids, lengths, seen)
     expected = np.array(jax.jit(lambda *batch: model.scores(*batch))(item_ids, lengths))
     expected[:, 0] = expected[0, [1, 2]] = expected[1, [7, 11]] = -np.inf
-    best = np.argsort(-expected, axis=1)[:, :3]
+    best = np.argsort(-expected, axis=1)[:, :9]
     np.testing.assert_array_equal(numbers, best)
     expected = np.take_along_axis(expected, best, axis=1)
     np.testing.assert_allclose(scores, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_what_the_manifest_says_of_a_file_is_on_the_disk(tmp_path, monkeypatch):
+    (path := tmp_path / "weights.npz").write_bytes(b"content")
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda file: synced.append(os.fstat(file).st_ino))
+    sha256 = hashlib.sha256(b"content").hexdigest()
+    assert exporting._size_and_checksum(path) == {"bytes": 7, "sha256": sha256}
+    assert synced == [path.stat().st_ino]
 
 
 def test_an_earlier_export_is_replaced(copy, ring_run):
