@@ -383,6 +383,13 @@ class DataFlags(Flags):
         return None if self.data_dir is None else str(self.data_dir)
 
 
+def train_command(flags: DataFlags, *words: str) -> list[str]:
+    """Return the command of a training in a process of its own, on the data of ``flags``."""
+    script = Path(__file__).parent.parent / "experiments" / "train.py"
+    data = ["--data-dir", str(flags.data_dir)] if flags.data_dir else []
+    return [sys.executable, str(script), *data, *words]
+
+
 def title(case: Row) -> str:
     """Return a case as text."""
     return "  ".join(f"{name} {value}" for name, value in case.items() if value is not None)

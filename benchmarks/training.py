@@ -7,7 +7,6 @@ file are comparable. Whole commands run in their own processes.
 import os
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -33,7 +32,6 @@ from step import DataStep
 
 # The variants of EchoMamba4Rec other than its default, by their names in ``--models``.
 _VARIANTS = {name: one for name, one in VARIANT_OF_NAME.items() if one != Config.variant}
-_TRAIN = Path(__file__).parent.parent / "experiments" / "train.py"
 
 
 @dataclass(frozen=True)
@@ -168,10 +166,9 @@ def time_seeds(flags: Flags, name: str) -> Row:
 
 def _train(flags: Flags, folder: str, name: str, *own: str) -> Iterator[str]:
     """Run train.py with its run folder and caches in ``folder``; yield the lines that it prints."""
-    command = [sys.executable, str(_TRAIN), "--dataset", flags.dataset]
-    command += ["--run-dir", str(Path(folder) / name), *own]
-    command += ["--data-dir", str(flags.data_dir)] if flags.data_dir else []
-    command += ["--objective", flags.objective] if flags.objective else []
+    words = ["--dataset", flags.dataset, "--run-dir", str(Path(folder) / name), *own]
+    words += ["--objective", flags.objective] if flags.objective else []
+    command = harness.train_command(flags, *words)
     environment = os.environ | {"XDG_CACHE_HOME": folder}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None

@@ -28,7 +28,6 @@ from echojax.training.builders import read_data, resolved
 from echojax.training.members import KNOBS, train_members
 from harness import Row, log
 
-_TRAIN = Path(__file__).parent.parent / "experiments" / "train.py"
 WAYS = {
     "commands": "`echojax train` for each trial, with the test and the report that belong to it",
     "one after the other": "in one process",
@@ -105,11 +104,10 @@ def train(way: str, flags: Flags, knobs: list[dict[str, float]], folder: Path) -
     trials = range(len(knobs))
     if way == "commands":
         common = ["--dataset", flags.dataset, "--model", flags.model, "--epochs", str(flags.epochs)]
-        common += ["--data-dir", str(flags.data_dir)] if flags.data_dir else []
         for trial in trials:
             own = [f"--{name.replace('_', '-')}={value}" for name, value in knobs[trial].items()]
-            command = [sys.executable, str(_TRAIN), *common, *own]
-            command += ["--run-dir", str(folder / str(trial))]
+            own += ["--run-dir", str(folder / str(trial))]
+            command = harness.train_command(flags, *common, *own)
             subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
         return
     shares = [trials[0::2], trials[1::2]] if way == "two processes" else [trials]
