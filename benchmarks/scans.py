@@ -1,4 +1,4 @@
-"""Compare the selective scans that run here: python benchmarks/scans.py.
+"""Which selective scan is fastest here? python benchmarks/scans.py.
 
 It measures the times of the forward pass, with the backward pass, of second derivatives and of a
 token; memory; errors relative to the float64 oracle; and how close a time is to the lower bound
@@ -309,7 +309,7 @@ def _prepare(
 def held_to_tolerance(row: Row) -> Row:
     """Return the row, marked as failed if it is a scan of ours whose errors are too large."""
     tolerance = {"float32": 1e-5, "bfloat16": 2e-2}[row["dtype"]]
-    # Not "error > tolerance": an error that is not a number has failed.
+    # Not "error > tolerance", so that NaN fails.
     off = [(name, e) for name, e in (row["errors"] or {}).items() if not e <= tolerance]
     if not off or row["implementation"] in scan_programs.OTHERS:
         return row

@@ -98,7 +98,7 @@ def rule_of(case: Row) -> int:
 
 
 def name_of(plan: Plan) -> str:
-    """Return a plan in words."""
+    """Return a plan as text."""
     return "block {}, chunk {}, ahead {}".format(*plan)
 
 

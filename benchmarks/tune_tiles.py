@@ -1,4 +1,4 @@
-"""Compare the CPU tiles of "tiled" and of its read-out: python benchmarks/tune_tiles.py --cores 1.
+"""Which tiles of "tiled" are best on a CPU? python benchmarks/tune_tiles.py --cores 1.
 
 All choices for a size take turns in one process, so their ratios are meaningful even if the machine
 does other work.

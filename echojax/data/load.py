@@ -117,7 +117,7 @@ def _titled(
     title_column: str | None = None,
     item_column: str | None = None,
 ) -> Dataset:
-    """Return a data set with its items' titles; with none if the file beside the data is bad."""
+    """Return a data set with its items' titles; with none if the file with titles is bad."""
     if items_path is None:
         if title_column is not None:
             raise UserError("--title-column names a column of --items-path; give one")
