@@ -156,7 +156,7 @@ def _shape(text: str) -> Shape:
 def register_from(module: str) -> str:
     """Register the scan FILE.py:FUNCTION under the name FUNCTION.
 
-    Returns ``module`` without the folder of the file.
+    Return ``module`` without the folder of the file.
 
     Raises:
         UserError: there is no such file or function, it cannot be imported, or the name is taken.

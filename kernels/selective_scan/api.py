@@ -312,7 +312,7 @@ def selective_scan_readout(
     later_BxE = None
     if axis_name is not None:
         if state is not None:
-            raise ValueError("initial_state and axis_name do not go together; leave one out")
+            raise ValueError("initial_state and axis_name cannot be combined; omit one of them")
         later_BxE = time_after_shard(dt, axis_name, reverse=reverse)
     u, A, B, C = (x.astype(dtype) for x in (u, A, B, C))
 

@@ -33,7 +33,7 @@ AXES = {
 # Other axes that B and C may have, by their number: the same at all positions, or for G groups of
 # E / G neighbouring channels.
 _GROUPED = {2: "EN", 4: "BLGN"}
-_WHOLE = ("lengths", "start", "stop", "segment_ids")
+_INTEGERS = ("lengths", "start", "stop", "segment_ids")
 
 # A time step so long that nothing of the state is left after it: it resets the state at the start
 # of a segment. Dividing and multiplying by a power of 2 is exact.
@@ -252,9 +252,9 @@ def as_arrays(
                 f"for u of shape {u.shape} and A of shape {A.shape}"
             )
         kind, wanted, dtype = (
-            (jnp.integer, "whole numbers expected: round it, and pass", "int32")
-            if name in _WHOLE
-            else (jnp.floating, "real floating-point numbers expected: pass", "float32")
+            (jnp.integer, "integers expected: round it, and pass", "int32")
+            if name in _INTEGERS
+            else (jnp.floating, "real floating point expected: pass", "float32")
         )
         if not jnp.issubdtype(array.dtype, kind):
             raise TypeError(f"{name} has dtype {array.dtype}; {wanted} {name}.astype(jnp.{dtype})")

@@ -51,7 +51,7 @@ def register(name: str, scan: Core, available: Callable[[], str | None] | None =
         ValueError: the name is that of one of this package's implementations.
     """
     if name in _OWN or name == "auto":
-        raise ValueError(f"{name!r} is this package's own; register under another name")
+        raise ValueError(f"{name!r} is this package's own name; register yours under another one")
     SCANS[name] = repeated_in_time(with_epilogue(scan))
     _NEEDS[name] = available or (lambda: None)
 
@@ -183,7 +183,7 @@ def resolve_implementation(
 
 def _refusal(name: str, reason: str, unfit: Mapping[str, str] = MappingProxyType({})) -> str:
     able = [other for other, why in implementations().items() if not (why or other in unfit)]
-    return f"implementation {name!r} cannot run here: {reason} (here run: auto, {', '.join(able)})"
+    return f"implementation {name!r} cannot run here: {reason} (these can: auto, {', '.join(able)})"
 
 
 def _platform() -> str:

@@ -124,10 +124,25 @@ def _run(inputs: Any, delta_softplus: bool, reverse: bool) -> SimpleNamespace:
         read[:, position] = np.sum(h * _at(C, position, channels), axis=2)
     ungated = read if D is None else read + D * u
     y = ungated if z is None else ungated * z / (1 + np.exp(-z))
-    given = {"u": u, "A": A, "B": B, "C": C, "D": D, "z": z, "delta_bias": delta_bias}
-    steps = {"dt": dt, "raw": raw, "valid": valid}
-    states = {"order": order, "before": before, "after": after, "starts": starts, "last_state": h}
-    return SimpleNamespace(**given, **steps, **states, ungated=ungated, y=np.where(valid, y, 0))
+    return SimpleNamespace(
+        u=u,
+        A=A,
+        B=B,
+        C=C,
+        D=D,
+        z=z,
+        delta_bias=delta_bias,
+        raw=raw,
+        dt=dt,
+        valid=valid,
+        order=order,
+        before=before,
+        after=after,
+        starts=starts,
+        ungated=ungated,
+        y=np.where(valid, y, 0),
+        last_state=h,
+    )
 
 
 def _at(x: np.ndarray, position: int, channels: int) -> np.ndarray:

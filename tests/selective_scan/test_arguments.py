@@ -35,7 +35,7 @@ def test_arguments_of_no_use_are_named(kind):
     for name, x in good.items():
         whole = name in ("lengths", "stop", "segment_ids")
         for dtype in ("float32", "bool") if whole else ("int32", "complex64", "bool"):
-            wanted = "whole numbers" if whole else "real floating-point numbers"
+            wanted = "integers" if whole else "real floating point"
             match = rf"^{name} has dtype {dtype}; {wanted} expected.*{name}\.astype\(jnp\."
             with pytest.raises(TypeError, match=match):
                 function(**good | {name: x.astype(dtype)})

@@ -108,7 +108,7 @@ class Cut:
         }
         return launch(kernel, self.options.softplus, self.blocks, inputs, outputs, scratch)
 
-    def shared(self, *names: str, from_end: bool = False) -> dict[str, Input]:
+    def operands(self, *names: str, from_end: bool = False) -> dict[str, Input]:
         """Return the named inputs that were given, each with its block.
 
         The lengths, and with ``segment_ids`` the pauses, are always among them, since all kernels

@@ -22,7 +22,7 @@ def run_forward(inputs: ScanInputs, options: Options, *, gradient: bool) -> Arra
     cut = Cut(inputs, options, ahead=2)
     kept: Arrays = {}
     initial = None if inputs.initial_state is None else cut.state_array(inputs.initial_state)
-    shared = cut.shared("u", "delta", "A2", "B", "bias")
+    shared = cut.operands("u", "delta", "A2", "B", "bias")
     if cut.segments > 1:
         ends = cut.run(
             forward.ENDS,
@@ -43,7 +43,7 @@ def run_forward(inputs: ScanInputs, options: Options, *, gradient: bool) -> Arra
         outputs["ungated"] = cut.tiles_shape(inputs.u.dtype)
     results = cut.run(
         forward.FORWARD,
-        shared | cut.shared("C", "D", "z") | _given("initial", initial),
+        shared | cut.operands("C", "D", "z") | _given("initial", initial),
         outputs,
         scratch=dict.fromkeys(("t", "x", "read"), cut.blocks.tile_shape),
     )
@@ -67,7 +67,7 @@ def run_backward(
     cut = Cut(inputs, options, beside=(dy, dlast, *kept.values()))
     kept = {name: jnp.repeat(x, cut.sets // len(x), axis=0) for name, x in kept.items()}
     blocks = cut.blocks
-    shared = cut.shared("delta", "A2", "C", "bias", "z", from_end=True)
+    shared = cut.operands("delta", "A2", "C", "bias", "z", from_end=True)
     spec = in_time(blocks, len(dy), from_end=True)
     shared["dy"] = (cut.in_time(dy, cut.padded_channels), spec)
     after = None if dlast is None else cut.state_array(dlast)
@@ -99,7 +99,7 @@ def run_backward(
     grads = cut.run(
         backward.BACKWARD,
         shared
-        | cut.shared("u", "B", "D", from_end=True)
+        | cut.operands("u", "B", "D", from_end=True)
         | {name: (kept[name], None) for name in ("starts", "ungated") if name in kept}
         | _given("dlast", after),
         outputs,
