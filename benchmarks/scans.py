@@ -67,7 +67,7 @@ class Flags(harness.Flags):
     max_memory_gib: PositiveNumber | None = None
     """Skip programs that need more memory (80 % of what is free)."""
     time_limit: float | None = None
-    """Begin no further case after so many seconds; the same command then continues."""
+    """Seconds after which no further case begins; the same command then continues (no limit)."""
 
 
 @dataclass(frozen=True)

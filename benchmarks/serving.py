@@ -34,9 +34,9 @@ STREAMED: dict[str, Callable[..., Any]] = {
     "echomamba4rec-no-filter": partial(EchoMamba4Rec, components=Components(filter=False)),
 }
 _TITLES = {
-    "encode": "A whole history encoded",
-    "event": "One more event taken in",
-    "top-k": "The item set searched",
+    "encode": "Encoding a whole history",
+    "event": "Updating by one more event",
+    "top-k": "Searching the item set",
 }
 
 

@@ -127,7 +127,7 @@ def with_epilogue(core: Core) -> Scan:
 
 
 def in_parts(scan: Scan, most_states: int) -> Core:
-    """Return a recurrence over any number of states, by a scan that takes at most so many.
+    """Return a recurrence over any number of states, by a scan of at most ``most_states``.
 
     The states are cut into parts of equal size, which are scanned as mapped copies; y is the sum of
     the parts' outputs.

@@ -30,7 +30,7 @@ from selective_scan.missing_derivatives import no_forward_mode
 # cache.
 _TILE_ELEMENTS = 2**14
 
-# Up to so many positions a plain sum is exact enough; longer rows are summed in a tree.
+# Up to this length a plain sum is exact enough; longer rows are summed in a tree.
 _LONGEST_SUM = 256
 
 

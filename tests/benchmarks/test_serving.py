@@ -29,7 +29,7 @@ def test_serving(tmp_path, caplog):
         assert 0 < row["min_seconds"] <= row["p50_seconds"] <= row["p99_seconds"]
         assert row["repeats"] >= 3
         assert row["memory_bytes"] > 0
-    assert "## One more event taken in, batch 2" in path.with_suffix(".md").read_text()
+    assert "## Updating by one more event, batch 2" in path.with_suffix(".md").read_text()
     assert path.with_name("s-against-length.png").read_bytes().startswith(b"\x89PNG")
 
 

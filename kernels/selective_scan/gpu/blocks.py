@@ -307,7 +307,7 @@ def plane_for(block: int) -> int:
 
 
 def _layout(columns: int, planes: tuple[int, ...] = ()) -> Any:
-    """Return the layout of a block with so many columns, and planes, if given."""
+    """Return the layout of a block with this number of columns and, if given, of planes."""
     groups = 1  # threads that share a row
     while groups < 32 and columns % (2 * groups * _VECTOR) == 0:
         groups *= 2

@@ -31,7 +31,7 @@ PLANS: dict[int, Plan] = {
 }
 MOST_STATES = max(PLANS)
 
-# So many programs fill a GPU: two for each of the 132 multiprocessors of an H100 or H200.
+# The programs that fill a GPU: two for each of the 132 multiprocessors of an H100 or H200.
 _FULL = 264
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 # The kind whose measurements stand for a platform's kinds of device that were not measured.
 _OTHERS = {"cuda": "NVIDIA H200"}
-_SLOWER = 1.1  # scans up to so many times as slow as the fastest count as equal; memory decides
+_SLOWER = 1.1  # scans at most 1.1 times as slow as the fastest count as equal; memory decides
 
 
 def fastest(platform: str, kind: str, size: tuple[int, ...], able: Collection[str]) -> str:

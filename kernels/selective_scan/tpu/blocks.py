@@ -18,7 +18,7 @@ from selective_scan.arguments import ScanInputs, pauses
 from selective_scan.elementwise import LOG2_E
 
 LANES = 128
-GROUP = 8  # the sublanes of a register: so many positions are one iteration of a loop
+GROUP = 8  # the sublanes of a register, and the positions of an iteration of the loop over a chunk
 # In a wide block, work that is done once per position serves more channels; most of that work is
 # moving B and C from lanes to sublanes. Beyond a state of 16 of the 64 registers, little is gained.
 _MOST_CHANNELS = 512
