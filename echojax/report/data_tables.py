@@ -110,24 +110,26 @@ def order_table(found: Certificate) -> Table:
         precisions[one.time_precision] + ", random" * (one.ties == "random") for one in found.orders
     ]
     about = (
-        "Scores are on test, leave-one-out, every item ranked, seen items kept; the lagged count "
-        "has J 4, a .5."
+        "Scores are on test, with leave-one-out, all items ranked and seen items kept; the lagged "
+        "count has J 4, a .5."
     )
     if found.timed:
         notes = [
-            "Tied: neighbouring events of a user, and test items and the event before them, at one "
-            "time. In one order: where several users have two items as neighbours of one time, so "
-            "many have them in the order of most; by chance, if a coin had ordered each user's. "
-            "Other test items: than by exact times and the rows of the file, which order ties "
-            f"unless they are random (means over seeds {', '.join(map(str, SEEDS))}). {about}"
+            "Tied events are neighbouring events of a user at the same time; a test item is tied "
+            "with the event before it. Ties in one order: if several users have the same two items "
+            "as neighbours at one time, the share of these users who have them in the order of the "
+            "majority; by chance, the share if each user's order were random. Other test items: "
+            "the share of users whose test item is another than with exact times and ties in the "
+            "order of the file's rows. Random ties are means over the seeds "
+            f"{', '.join(map(str, SEEDS))}. {about}"
         ]
     else:
-        notes = [f"There are no times: the file has the order of events, without ties. {about}"]
+        notes = [f"There are no times: events are in the order of the file, without ties. {about}"]
     if found.rows_in_time_order:
         notes.append(
-            "Each user's rows are in the order of exact times in this file, so that they are not "
-            "known to be the publisher's, and float32 times give no other order. What RecBole's "
-            "order is, by the publisher's rows, is not known here."
+            "In this file, each user's rows are in the order of exact times, so that float32 times "
+            "change nothing. The rows may be in another order than the publisher's, so that "
+            "RecBole's order, which follows the publisher's rows, is not known here."
         )
     if found.ranked < found.tests:
         notes.append(f"The scores are of {found.ranked:,} of {found.tests:,} users.")

@@ -21,8 +21,8 @@ from echojax.report.figures import (
 from echojax.report.run_record import Pairs, RunRecord
 
 WHY_DIRECTIONS_EXCEED = (
-    "Both directions together can exceed the whole: their gradients are vectors that partly cancel "
-    "each other, and the lengths of vectors do not add up."
+    "The two directions together can exceed the whole, since their gradients are vectors that "
+    "partly cancel each other."
 )
 _WHEN = (("before", GREY), ("after", BLUE))
 _DIRECTIONS = (("forward", BLUE), ("backward", ORANGE))
@@ -92,10 +92,11 @@ def _directions(shares: Pairs) -> Picture:
     return Picture(
         "attribution-through-each-direction",
         "Attribution through each direction",
-        "The same, for gradients that pass through the forward or the backward Mambas only. Above: "
-        "of the events, before the filter, which mixes positions; below: of what the first layer's "
-        "Mambas read after it. A direction whose marks lie on the bottom line has not seen those "
-        f"events: only the filter carries them. {WHY_DIRECTIONS_EXCEED}",
+        "The same, for gradients that pass only through the forward or only through the backward "
+        "Mambas. The upper panels attribute to the events, before the filter, which mixes "
+        "positions; the lower ones to the input of the first layer's Mambas, after the filter. A "
+        "direction whose marks lie on the bottom line has not seen those events: they reach it "
+        f"only through the filter. {WHY_DIRECTIONS_EXCEED}",
         figure,
     )
 
@@ -248,9 +249,9 @@ def _dt(distributions: Pairs) -> Picture:
     return Picture(
         "distribution-of-dt",
         "Distribution of dt",
-        "How far an event moves the states of each channel, over the events of a sample of "
-        "validation histories. It keeps exp(−dt |A|) of a state and enters it by dt: a small dt "
-        "remembers, a large one replaces.",
+        "The time steps dt, which say how far an event moves the states of each channel, over the "
+        "events of a sample of validation histories. An event keeps exp(−dt |A|) of a state and is "
+        "added with weight dt: a small dt remembers, a large one replaces.",
         figure,
     )
 
@@ -276,8 +277,8 @@ def _memory(memories: Pairs, max_len: int) -> Picture:
         "memory-of-the-states",
         "Memory of the states",
         "Share of the states that need at least so many events to decay to 1/e, at their channel's "
-        "mean dt; dashed, the slowest state of each channel. Memory left of 1 holds little but the "
-        "newest event, right of the window it is not used.",
+        "mean dt; dashed: the slowest state of each channel. A state whose memory is below 1 holds "
+        "little but the newest event; memory beyond the window is not used.",
         figure,
     )
 

@@ -80,7 +80,7 @@ def _by_length(bins: list[dict[str, Any]]) -> Picture:
     return Picture(
         "scores-by-length",
         "Score by length of the history",
-        "Test scores with 95 % intervals; below each range stands its number of examples.",
+        "Test scores with 95 % intervals; below each range is its number of examples.",
         figure,
     )
 
@@ -98,7 +98,7 @@ def _validation(valid: list[dict[str, Any]], best: dict[str, Any]) -> Picture:
     return Picture(
         "validation",
         "Validation",
-        f"Epoch {best['epoch']}, marked, has the best NDCG@10; its scores stand in brackets.",
+        f"Epoch {best['epoch']}, marked, has the best NDCG@10; its scores are in brackets.",
         figure,
     )
 

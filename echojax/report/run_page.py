@@ -12,16 +12,18 @@ from echojax.report.tables import Table, duration
 _HEADLINE = ("ndcg@10", "hr@10", "mrr@10")
 _PLACES = ("_path", "_dir", "plugin", "init_from")  # endings of flags that take a path
 _NOTE = (
-    "Beside each score stands its 95 % bootstrap interval over users. Of the ten items recommended "
-    "to each user: Coverage@10 is the share of the item set that is recommended to anybody, "
-    "Popularity@10 the mean number of training interactions, Novelty@10 the mean self-information "
-    "in bits, Gini@10 how unequally often items are recommended (0: all alike), Serendipity@10 the "
-    "share of users whose target is among them and not among the ten most popular items."
+    "Each score has its 95 % bootstrap interval over users. These describe the ten items "
+    "recommended to each user: Coverage@10 is the share of all items that are recommended to "
+    "anybody, Popularity@10 the mean number of training interactions, Novelty@10 the mean "
+    "self-information in bits, Gini@10 how unequally often items are recommended (0: all equally "
+    "often), Serendipity@10 the share of test examples whose target is among the ten but not among "
+    "the ten most popular items."
 )
 
 _CALIBRATION = (
-    "ECE, the expected calibration error, is by how much the softmax's probability of the first "
-    "item misses the share of users for whom it is right, in the mean over 15 bins of it."
+    "ECE is the expected calibration error: the mean difference between the softmax probability "
+    "of the first item and the share of test examples for which it is the target, over 15 bins of "
+    "that probability."
 )
 
 
@@ -68,7 +70,7 @@ def _subtitle(run: RunRecord) -> str:
     if run.config.get("model") == "echomamba4rec":
         words.append(f"variant {run.config.get('variant')}")
     if run.results is None:
-        words.append("not finished: test results appear here when the run is over")
+        words.append("not finished: test results appear here when the run has ended")
     else:
         words.append(f"{run.results['test']['examples']:,} test examples, every item ranked")
     return " · ".join(words)

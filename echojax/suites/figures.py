@@ -42,9 +42,9 @@ def pictures(frame: pl.DataFrame, data: str, reference: str) -> list[Picture]:
             Picture(
                 f"{data}-scores",
                 f"Test scores on {data}",
-                f"Mean over seeds with 95 % bootstrap intervals over users; {reference} is set "
-                "off. Overlapping intervals do not mean that two rows are equal: the paired test "
-                "tells.",
+                f"Mean over seeds with 95 % bootstrap intervals over users; {reference} is "
+                "highlighted. Overlapping intervals do not mean that two rows are equal; the "
+                "paired test of their difference decides.",
                 _draw_scores(main, reference),
             )
         )
@@ -58,8 +58,9 @@ def pictures(frame: pl.DataFrame, data: str, reference: str) -> list[Picture]:
                 Picture(
                     f"{data}-{name}",
                     f"{title} {reference} on {data}",
-                    "NDCG@10, differences user by user with 95 % intervals; right of the line a "
-                    f"row is better than {reference}. Filled: p below .05 after Holm's correction.",
+                    "Differences in NDCG@10, paired by user, with 95 % intervals; to the right of "
+                    f"the line a row is better than {reference}. Filled marks: p below .05 after "
+                    "Holm's correction.",
                     _draw_differences(tested),
                 )
             )
@@ -71,8 +72,8 @@ def pictures(frame: pl.DataFrame, data: str, reference: str) -> list[Picture]:
             Picture(
                 f"{data}-by-length",
                 f"NDCG@10 by length of the history on {data}",
-                f"{reference} with 95 % intervals over users, and the best of the other rows; the "
-                "rest in grey. Below each range stands its number of test examples.",
+                f"{reference} with 95 % intervals over users, and the best of the other rows; all "
+                "other rows are grey. Below each range is its number of test examples.",
                 _draw_by_length(main, by_length, reference),
             )
         )

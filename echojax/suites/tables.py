@@ -31,17 +31,17 @@ _HEAD = (
     "tried",
 )
 _SCORES = (
-    "Test scores at the epoch with the best validation NDCG@10: mean over seeds, in brackets the "
-    "95 % bootstrap interval over users of each user's mean over seeds, after ± the standard "
+    "Test scores at the epoch with the best validation NDCG@10: the mean over seeds; in brackets, "
+    "the 95 % bootstrap interval over users of each user's mean over seeds; after ±, the standard "
     "deviation between seeds."
 )
 _TRIED = (
-    "Tried: with how many settings a row was trained before, compared on validation, and what was "
-    "chosen of what differed between them; a dash where it was not written down. Rows with few "
-    "trials may be further from their best than others."
+    "Tried: the number of settings that were tried for a row and compared on validation, and the "
+    "chosen values of the flags in which they differed; a dash if it was not recorded. Rows with "
+    "few trials may be further from their best than others."
 )
 _STILL_BEST = (
-    "†: in some seed the last epoch was the best, so that more epochs might have raised the score."
+    "†: for some seed the last epoch was the best, so that more epochs might raise the score."
 )
 
 
@@ -79,7 +79,7 @@ def tables_of(
             "Ablation",
             ablation,
             reference,
-            f"Each row is {reference} except for what its name says.",
+            f"Each row is {reference} with the change that its name says.",
             _HEAD,
         ),
         _beyond_table(rows["main"] + rows["ablation"], reference),
@@ -184,12 +184,12 @@ def _test_notes(rows: Sequence[_Row], reference: str) -> list[str]:
     """Return notes on the tests of a table: how they are done, and why some rows have none."""
     tests = sum(row["difference_p"] is not None for row in rows)
     how = (
-        f"Differences are to {reference}, user by user, over the seeds that both have: 95 % "
-        "bootstrap interval over users, two-sided p of a permutation test (10,000 swaps: none is "
-        f"below 0.0001), and p after Holm's correction for the {tests} "
-        f"comparison{'s' * (tests != 1)} of this table. Interval and p are about users, given "
-        "these trained models; only ±, the difference's standard deviation between seeds, is "
-        "about what other seeds would do."
+        f"Differences are to {reference}, paired by user, over the seeds that both have, with a "
+        "95 % bootstrap interval over users, the two-sided p of a permutation test (10,000 "
+        "permutations, so that none is below 0.0001), and p after Holm's correction for the "
+        f"{tests} comparison{'s' * (tests != 1)} of this table. Interval and p are about users, "
+        "given these trained models; only ±, the difference's standard deviation between seeds, "
+        "is about other seeds."
     )
     why: dict[str, list[str]] = {}
     for row in rows:
@@ -208,12 +208,12 @@ def _beyond_table(rows: Sequence[_Row], reference: str) -> Table:
     }
     body = [[row["variant"], *(row[name] for name in columns)] for row in known]
     notes = [
-        "Of the ten items recommended to each user on test, means over seeds; docs/data.md has the "
-        "definitions. None of these chooses anything, and none is better the higher it is without "
-        "regard to accuracy."
+        "These describe the ten items recommended to each user on test, as means over seeds; "
+        "docs/data.md has the definitions. None of them is used to choose a model, and a higher "
+        "value is not by itself better."
     ]
     if any(value is None for row in body for value in row):
-        notes.append("A dash: the runs are older than the metric, or have no probabilities.")
+        notes.append("A dash: the runs predate the metric, or have no probabilities.")
     return Table(["", *columns.values()], body, "Beyond accuracy", notes, reference)
 
 
@@ -234,8 +234,8 @@ def _length_table(rows: Sequence[_Row], variants: Iterable[str], reference: str)
         if found:
             body.append([variant, *cells])
     note = (
-        "NDCG@10 on test with 95 % intervals over users, by the length of the whole history; only "
-        f"the mean of fewer than {FEW} test examples."
+        "NDCG@10 on test with 95 % intervals over users, by the length of the whole history; for "
+        f"fewer than {FEW} test examples only the mean is shown."
     )
     return Table(head, body if rows else [], "NDCG@10 by length of the history", [note], reference)
 
@@ -253,12 +253,13 @@ def _cost_table(rows: Sequence[_Row], reference: str) -> Table:
     costs = [row for row in rows if row["objective"] is not None]
     body = [[row["variant"], *(row[key] for key in columns)] for row in costs]
     note = (
-        "Means over seeds. A row of a batch has one prediction where prefixes are trained on, else "
-        "up to a whole window's. Time is spent in training steps; validations and compilation come "
-        "on top. Memory is what the compiled training step holds at once."
+        "Means over seeds. A row of a batch has one prediction in training on prefixes, and "
+        "otherwise up to one for each position of the window. Times are those of the training "
+        "steps, without validation and compilation. Memory is the peak of the compiled training "
+        "step."
     )
     if together := [row["variant"] for row in costs if row["seeds_at_once"] > 1]:
-        note += f" The seeds of {', '.join(together)} are one program: its time is that of all."
+        note += f" The seeds of {', '.join(together)} are one program; the time is that of all."
     return Table(["", *columns.values()], body, "Cost of training", [note], reference)
 
 
@@ -284,13 +285,14 @@ def _protocol_table(rows: Sequence[_Row], reference: str) -> Table:
         seeds = max(len(row["seeds"].split()) for row in of_variant.values())
         body.append([*cells, str(seeds)])
     notes = [
-        "NDCG@10 on test, mean over the seeds that were evaluated, after ± its standard deviation "
-        "between them, and HR@10; the best of a column is set off. On one split all columns are of "
-        "the same checkpoints, chosen by validation NDCG@10 under full ranking with the run's own "
-        "protocol; the global time split is trained on its own, first seed.",
+        "NDCG@10 on test: the mean over the seeds that were evaluated and, after ±, its standard "
+        "deviation between them; then HR@10. The best value of each column is highlighted. All "
+        "columns of one split are of the same checkpoints, chosen by validation NDCG@10 under full "
+        "ranking with the run's own protocol. Models for the global time split are trained "
+        "separately, with the first seed.",
         "Sampled metrics rank the target among 100 unseen items, drawn once for all models, "
-        "uniformly or by training popularity. They are several times the full ones, not comparable "
-        "with them, can order models differently, and choose nothing here.",
+        "uniformly or by training popularity. They are several times as large as full metrics, are "
+        "not comparable with them, can order models differently, and choose nothing here.",
     ]
     seen = {
         one: f", seen items {'filtered' if one.exclude_seen else 'kept'}" * (one.ranking == "full")
@@ -331,12 +333,13 @@ def _published_table(rows: Mapping[str, Sequence[_Row]], first: RunResult, sourc
     columns += ["HR@10", "ours", "NDCG@10", "ours"]
     columns += [Column(one, "left") for one in ("our row", "compared", "its protocol", "source")]
     notes = [
-        "All are by leave-one-out and a ranking of every item. Ours is the same checkpoint with "
-        "seen items treated as in the published number. Reached, or not, is said of NDCG@10 (HR@10 "
-        "where that is all) and only where no difference of protocol is known: another order of "
-        "events ranks other test items. Where both have exact times, ties of them may still be "
-        "ordered otherwise, which is not known. Published numbers have no intervals.",
-        f"Ours otherwise: {first.config['k_core']}-core, events of one time "
+        "All numbers are with leave-one-out and a ranking of all items. Ours are of the same "
+        "checkpoint, with seen items treated as in the published number. Whether that is reached "
+        "is a statement about NDCG@10 (HR@10 if only that was published), and is made only if no "
+        "difference of protocol is known: with another order of events, other items are tested. "
+        "Even if both use exact times, ties may be ordered differently, which is not known. "
+        "Published numbers have no intervals.",
+        f"The rest of our protocol: {first.config['k_core']}-core, events of one time "
         f"{order_words(data)}, histories of {first.config['max_len']} items, ties of score count "
         "against the model, epoch chosen on validation.",
     ]

@@ -60,7 +60,7 @@ def test_a_finished_run_is_shown_whole(finished_page, results):
     for part in (
         "optimum", "Markov", "leave-one-out", "1 x A100 (gpu)", "0.10.2", "25 %: 9", "1 h 12 min",
         "dropout: 0.25", "Novelty@10", f"{results['test']['ece']:.4f}",
-        "Epoch 2, marked", "Both directions together can exceed the whole",
+        "Epoch 2, marked", "The two directions together can exceed the whole",
     ):  # fmt: skip
         assert part in text
 

@@ -87,7 +87,7 @@ def test_a_user_is_answered_with_titles_and_reasons(get):
     assert 'href="/?user=u3&amp;k=5&amp;item=' in body
     assert '#why-2">Stop ' in body
     assert body.count(">backward</th>") == 2
-    assert body.count("Both directions together can exceed the whole") == 2
+    assert body.count("The two directions together can exceed the whole") == 2
     assert body.count(" %</td>") == 2 * 3 * 8  # shares of the events that the model reads
 
 
