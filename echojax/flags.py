@@ -9,7 +9,7 @@ from msgspec import Meta
 FINITE = 1e300
 Positive = Annotated[int, Meta(ge=1)]
 NotNegative = Annotated[int, Meta(ge=0)]
-# Of an array's axis: a larger size can only be a mistake.
+# The size of an array's axis; a larger one can only be a mistake.
 Size = Annotated[int, Meta(ge=1), Meta(le=2**20)]
 Seed = Annotated[int, Meta(ge=0), Meta(lt=2**32)]  # JAX ignores further bits
 Share = Annotated[float, Meta(ge=0, lt=1)]
@@ -39,231 +39,257 @@ ONE_PROCESS = NotInSuites("one process makes a suite's runs")
 
 @dataclass(frozen=True)
 class DataFlags:
-    """What to learn from."""
+    """The data, how they are filtered and how they are split."""
 
     dataset: str = "synthetic"
     """Name of the data set: synthetic, ml-100k, ml-1m, amazon-beauty, amazon-video-games."""
     data_path: Annotated[str | None, Fact.RESUMABLE] = None
-    """Your own file instead: Parquet, Arrow (Feather), CSV/TSV, .inter, JSON lines, ratings.dat,
-    u.data, `user item` pairs or one history a line; text also as .gz. A pattern ('log-*.csv') or a
-    folder of parts names several files."""
+    """File of your own, used instead of --dataset: Parquet, Arrow (Feather), CSV/TSV, .inter, JSON
+    lines, ratings.dat, u.data, `user item` pairs or one history per line. Text may be compressed as
+    .gz. A pattern ('log-*.csv') or a folder stands for several files."""
     data_dir: Annotated[str | None, Fact.RESUMABLE, NotInSuites("use --data-dir")] = None
-    """Folder that holds the data sets' files (else $ECHOJAX_DATA, else the user's cache)."""
+    """Folder with the files of the data sets (None: $ECHOJAX_DATA if it is set, otherwise the
+    user's cache)."""
     data_format: str | None = None
-    """Format of --data-path, if it is not recognised: inter, csv, tsv, jsonl, ratings.dat,
-    u.data, ratings.csv, pairs, histories."""
+    """Format of --data-path, needed only if it is not recognised: inter, csv, tsv, jsonl,
+    ratings.dat, u.data, ratings.csv, pairs, histories."""
     columns: str | None = None
-    """Names of all columns of a file without a header, such as user,time,item,_ (user, item and
-    time are used)."""
+    """Names of all columns of a file without a header, such as user,time,item,_. The columns user,
+    item and time are used."""
     user_column: str | None = None
-    """Name of the user column, if the file names its columns."""
+    """Name of the user column, if the columns of the file have names."""
     item_column: str | None = None
     """Name of the item column."""
     time_column: str | None = None
-    """Name of the time column (without one: the order of the file)."""
+    """Name of the time column. Without one, events are in the order of the file."""
     time_format: str | None = None
     """Format of dates that are not ISO 8601, such as '%d.%m.%Y %H:%M'."""
     missing_ids: Literal["refuse", "drop", "keep"] = "refuse"
-    """What to do with rows whose user or item is empty, NA, NULL, NaN or similar: stop, leave them
-    out, or use the word as an id."""
+    """What to do with rows whose user or item is empty, NA, NULL, NaN or similar: stop with an
+    error, leave the rows out, or use the word as an id."""
     items_path: Annotated[str | None, Fact.RESUMABLE] = None
-    """A table of the items with their titles, which are shown with recommendations (CSV, .item,
-    JSON lines, Parquet)."""
+    """Table of the items with their titles (CSV, .item, JSON lines, Parquet). The titles are shown
+    with recommendations."""
     title_column: Annotated[str | None, Fact.RESUMABLE] = None
-    """Name of its title column; several names between commas are joined."""
+    """Name of the title column of --items-path. The values of several columns (name,brand) are
+    joined."""
     k_core: NotNegative = 5
-    """Keep users and items with at least this many interactions, iterated until stable."""
+    """Keep only users and items with at least this many interactions. The filter is repeated until
+    nothing changes."""
     duplicates: Literal["keep", "first", "last"] = "keep"
-    """What to do with a user's repeated interactions with one item."""
+    """Which of a user's repeated interactions with one item to keep: all of them, the first or the
+    last."""
     time_precision: Literal["exact", "float32"] = "exact"
-    """Order events by their times as they are, or rounded to float32 as RecBole has them (64
-    seconds apart at today's epoch seconds, and then by rows)."""
+    """Order events by their exact times, or by times rounded to float32 as in RecBole. Rounded
+    times are 64 seconds apart for today's epoch seconds, and ties keep the order of the rows."""
     ties: str = "file"
-    """Order of a user's events at the same time: that of the file, or random (random:SEED)."""
+    """Order of a user's events at the same time: that of the file (file), or random
+    (random:SEED)."""
     split: Literal["leave-one-out", "global-time", "cold-items"] = "leave-one-out"
-    """Test on each user's last item and validate on the one before it; or validate on all events
-    after 80 % of the time and test after 90 %; or as the first, and also test a tenth of the items,
-    which training leaves out."""
+    """How the data are split. leave-one-out tests on each user's last item and validates on the one
+    before it. global-time validates on the events after 80 % of the time and tests on those after
+    90 %. cold-items is leave-one-out, and also tests on a tenth of the items, which training leaves
+    out."""
     item_vectors: str | None = None
-    """File of vectors by item id, such as of texts, which also score items not in training."""
+    """File with a vector for each item id, such as embeddings of texts. With vectors, items that
+    are not in training are ranked too."""
 
 
 @dataclass(frozen=True)
 class ModelFlags:
-    """What to learn."""
+    """The model, its sizes and its variants."""
 
     model: str = "echomamba4rec"
     """Name of the model: echomamba4rec, mamba4rec, sasrec, esasrec, hstu, bert4rec, gru4rec, narm,
     caser, fmlp-rec; popularity, markov, item-knn, lagged-count."""
     variant: Literal["echojax", "causal", "official"] = "echojax"
-    """EchoMamba4Rec as corrected here, the same with a causal filter (all prefixes of a history
-    train in one pass), or exactly the authors' function."""
+    """Variant of EchoMamba4Rec: as corrected in echojax, the same with a causal filter (one pass
+    trains on all prefixes of a history), or exactly the authors' function."""
     mask_padding: bool | None = None
-    """Zero padding before and after the filter (None: as the variant says)."""
+    """Set padding to zero before and after the filter (None: as in the variant)."""
     reverse_from_last: bool | None = None
-    """Start the backward scan at the last item, not at the padding (None: as the variant)."""
+    """Start the backward scan at the last item, not at the padding (None: as in the variant)."""
     join_both_ends: bool | None = None
-    """Read backward at the first item, where it has seen the whole history (None: as the
-    variant)."""
+    """Read the backward Mamba at the first item, where it has seen the whole history (None: as in
+    the variant)."""
     time_step_init: bool | None = None
-    """Start time steps at 0.001..0.1, not all at 0.69 (None: as the variant)."""
+    """Initialise the time steps between 0.001 and 0.1, not all at 0.69 (None: as in the
+    variant)."""
     plain_depth: bool | None = None
-    """k layers hold k Mambas a direction, not k * k (None: as the variant)."""
+    """Give k layers k Mambas in each direction, not k * k (None: as in the variant)."""
     causal_filter: bool | None = None
-    """No position of the filter reads a later one (None: as the variant)."""
+    """Make the filter causal: no position reads a later one (None: as in the variant)."""
     filter: bool = True
-    """EchoMamba4Rec's FFT filter (False leaves it out, for ablations)."""
+    """Use EchoMamba4Rec's FFT filter (False for an ablation)."""
     backward: bool = True
-    """EchoMamba4Rec's Mamba from the end to the start."""
+    """Use EchoMamba4Rec's backward Mamba, which reads from the last item to the first."""
     glu: bool = True
-    """EchoMamba4Rec's gated linear unit."""
+    """Use EchoMamba4Rec's gated linear unit."""
     d_model: ModelSize = None
-    """D, the size of embeddings and hidden states (None, here and below: as in its paper)."""
+    """D, the size of embeddings and hidden states. For None, here and below, the size is that of
+    the model's paper."""
     layers: ModelSize = None
-    """How many layers."""
+    """Number of layers."""
     heads: ModelSize = None
-    """Attention heads."""
+    """Number of attention heads."""
     hidden_size: ModelSize = None
-    """Width of the recurrent state."""
+    """Size of the recurrent state."""
     window: ModelSize = None
-    """How many of the newest items a convolution sees."""
+    """Number of newest items that a convolution reads."""
     d_state: ModelSize = None
-    """N, Mamba's states a channel."""
+    """N, the number of states for each channel of a Mamba."""
     d_conv: ModelSize = None
-    """Taps of Mamba's convolution."""
+    """Width of the convolution in a Mamba."""
     expand: ModelSize = None
-    """Mamba's inner channels over d_model."""
+    """Number of inner channels of a Mamba, as a multiple of d_model."""
     mask_rate: Annotated[Annotated[float, Meta(gt=0, lt=1)] | None, Fact.MODEL_SIZE] = None
     """Share of a sequence's items that the cloze objective hides."""
     dropout: Annotated[Share | None, Fact.MODEL_SIZE] = None
     """Dropout rate."""
     item_vectors_use: Literal["add", "replace"] = "add"
-    """The learned linear map of the vectors is added to the id embedding, or replaces it."""
+    """Whether the learned linear map of the vectors is added to the id embedding or replaces it."""
     lags: ModelSize = None
-    """J of the lagged count: number of newest items, and of next events (None: by validation)."""
+    """J of the lagged count, the number of newest items and of next events (None: chosen on
+    validation)."""
     damping: Annotated[Annotated[float, Meta(ge=0, le=1)] | None, Fact.MODEL_SIZE] = None
-    """a of the lagged count: how far frequent items count less (None: chosen on validation)."""
+    """a of the lagged count, which says how strongly the scores of frequent items are reduced (None:
+    chosen on validation)."""
     max_len: Size | None = None
-    """How many of the newest items are read (None: 200 for ml-1m, the data set's own elsewhere)."""
+    """Number of newest items that the model reads (None: the data set's default, such as 200 for
+    ml-1m)."""
     time_gaps: bool = False
-    """Read the times between a history's events, never the target's (echomamba4rec, mamba4rec,
-    sasrec, hstu)."""
+    """Read the times between a history's events, but never the target's time (echomamba4rec,
+    mamba4rec, sasrec, hstu)."""
     scan: str = "auto"
-    """Selective scan: auto, pallas_gpu, pallas_tpu, tiled, chunked, associative, sequential."""
+    """Implementation of the selective scan: auto, pallas_gpu, pallas_tpu, tiled, chunked,
+    associative, sequential."""
     plugin: Annotated[str | None, Fact.RESUMABLE] = None
-    """A module of your own, or a .py file, that registers models, data sets, losses or metrics;
-    with --help it shows the own options of --model."""
+    """Module or .py file of your own that registers models, data sets, losses or metrics. With
+    --help, the options of that --model are shown too."""
 
 
 @dataclass(frozen=True)
 class TrainingFlags:
-    """How to learn it."""
+    """The training."""
 
     init_from: str | None = None
-    """Run folder whose best weights are the initial ones; those of items are matched by item id."""
+    """Run folder whose best weights are the initial weights. Those of items are matched by item
+    id."""
     freeze: str | None = None
-    """Parameters that are not trained, by pattern: 'item_embedding' or 'layers.0.*,norm*'."""
+    """Patterns of the parameters that are not trained, such as 'item_embedding' or
+    'layers.0.*,norm*'."""
     precision: Literal["float32", "bf16"] = "float32"
-    """Of activations. With bf16 parameters, optimiser, time steps, decays, states, softmax and loss
-    stay float32."""
+    """Precision of the activations. With bf16, parameters, optimiser, time steps, decays, states,
+    softmax and loss stay float32."""
     objective: str | None = None
-    """What one row predicts: prefixes (the item after a prefix), all-positions (after each position
-    of one pass: models that read no later item) or cloze (hidden items) (None: the model's own)."""
+    """What a row predicts: the item after a prefix (prefixes), the item after each position
+    (all-positions, for models that read no later item), or hidden items (cloze) (None: the model's
+    own)."""
     loss: str = "softmax"
-    """Training loss: exact cross entropy over all items (softmax), estimated from drawn
-    items (sampled-softmax, corrected by logQ), or (generalised) binary cross entropy or Bayesian
-    personalised ranking against drawn items (gbce, bce, bpr)."""
+    """Training loss. softmax is the exact cross entropy over all items; sampled-softmax estimates
+    it from drawn items, corrected by logQ. gbce and bce are generalised and plain binary cross
+    entropy, and bpr is Bayesian personalised ranking, against drawn items."""
     negatives: Positive | None = None
-    """Items drawn against each target (None: 256; bce and bpr 1)."""
+    """Number of items that are drawn for each target (None: 256, but 1 for bce and bpr)."""
     negative_sampling: Literal["uniform", "popularity", "in-batch"] | None = None
-    """How they are drawn: uniformly from all items (None), by how often each is a training target,
-    or from the targets of the batch."""
+    """How negatives are drawn: uniformly from all items (as for None), by how often each item is a
+    training target, or from the targets of the batch."""
     gbce_t: Annotated[float, Meta(ge=0, le=1)] | None = None
-    """gBCE's calibration: 0 is bce, 1 leaves no overconfidence (None: 0.75, as published)."""
+    """Calibration of gBCE. 0 is the same as bce, and 1 removes all overconfidence (None: 0.75, as
+    published)."""
     label_smoothing: Share = 0.0
-    """Share of each target that is spread evenly over all items (softmax)."""
+    """Share of each target that is spread evenly over all items, for the softmax loss."""
     learning_rate: PositiveNumber = 1e-3
     """Adam's learning rate."""
     schedule: Literal["constant", "cosine"] = "constant"
-    """After the warm-up the rate stays, or falls along a cosine to 0 at the end of --epochs or
-    --max-steps; training then goes on to that end."""
+    """Learning rate after the warm-up. It stays constant, or falls along a cosine to 0 at the end
+    of --epochs or --max-steps. With a cosine, training continues to that end."""
     warmup: Share = 0.0
-    """Share of all these steps in which the rate rises from 0."""
+    """Share of all steps in which the learning rate rises from 0."""
     warmup_steps: NotNegative = 0
-    """The warm-up as a number of steps."""
+    """Number of steps in which the learning rate rises from 0."""
     decay_steps: Positive | None = None
-    """Steps after the warm-up in which it falls to 0 along a cosine, and stays there (None: as the
-    schedule says)."""
+    """Number of steps after the warm-up in which the learning rate falls to 0 along a cosine. It
+    then stays 0 (None: as in --schedule)."""
     weight_decay: Share = 0.0
-    """Weight decay of matrices, as in AdamW: a step takes this share times the rate off them."""
+    """Weight decay of matrices, as in AdamW: a step reduces them by this share times the learning
+    rate."""
     clip_norm: PositiveNumber | None = None
-    """Largest norm of the gradient over all parameters, to which it is clipped (None: no limit)."""
+    """Maximum norm of the gradient of all parameters; a larger gradient is clipped to it (None: no
+    limit)."""
     item_optimizer: Literal["adam", "rowwise"] = "adam"
-    """Optimiser of the item table: Adam, with two numbers per weight; or one number per row (the
-    running root mean square of its gradient, no momentum), for tables that fill the memory."""
+    """Optimiser of the item table. Adam keeps two numbers for each weight. rowwise keeps one for
+    each row (the running root mean square of its gradient, without momentum), for tables that fill
+    the memory."""
     batch_size: Positive | None = None
-    """Rows a step (None: 2048 prefixes, 256 on synthetic; 128 sequences, 32 on synthetic)."""
+    """Number of rows in a step (None: 2048 prefixes or 128 sequences, but 256 or 32 on
+    synthetic)."""
     microbatch: Positive | None = None
-    """Examples held in memory at once; gradients are summed (None: chosen by device)."""
+    """Number of rows that are computed at once. Gradients are summed over a step (None: all
+    rows of a device; with --pack or on a CPU, chosen by the lengths of the histories)."""
     pack: bool = False
-    """Compute several short histories in one row instead of padding (mamba4rec, all-positions)."""
+    """Put several short histories into one row instead of padding (mamba4rec with
+    all-positions)."""
     epochs: Annotated[Positive, Fact.RESUMABLE] = 200
-    """Largest number of passes over the training examples."""
+    """Maximum number of passes over the training examples."""
     max_steps: Annotated[Positive | None, Fact.RESUMABLE] = None
-    """Largest number of steps (None: no limit)."""
+    """Maximum number of steps (None: no limit)."""
     patience: Annotated[Positive, Fact.RESUMABLE] = 10
     """Stop after this many validations without a better NDCG@10, but not before the end of
     --decay-steps."""
     eval_every: Positive = 1
-    """Epochs between validations."""
+    """Number of epochs between validations."""
     seed: Annotated[Seed, NotInSuites("list the seeds under `seeds`")] = 0
-    """Seed of initial values, dropout and data order."""
+    """Seed of the initial values, the dropout and the order of the data."""
     seeds: Annotated[Positive, NotInSuites("list the seeds under `seeds`")] = 1
-    """Train this many seeds, from --seed on, as one program; each leaves its own run folder,
-    seed-N, in --run-dir."""
+    """Train this many seeds, from --seed on, as one program. Each has its own run folder, seed-N,
+    in --run-dir."""
 
 
 @dataclass(frozen=True)
 class EvaluationFlags:
-    """How to evaluate it."""
+    """The evaluation."""
 
     exclude_seen: bool = False
-    """Leave items of the history out of the ranking (but never the target)."""
+    """Leave the items of the history out of the ranking, but never the target."""
     eval_batch_size: Annotated[Positive | None, Fact.RESUMABLE] = None
-    """Histories ranked at once (None: 64 on a CPU, 1024 elsewhere)."""
+    """Number of histories that are ranked at once (None: 64 on a CPU, 1024 elsewhere)."""
 
 
 @dataclass(frozen=True)
 class RunFlags:
-    """Where it runs and what it leaves."""
+    """The run folder, the devices and the logs."""
 
     run_dir: Annotated[str | None, Fact.RESUMABLE, NotInSuites("use --out")] = None
-    """The run folder (None: runs/DATASET-MODEL-VARIANT-seedN, or -seedsN for several)."""
+    """The run folder (None: runs/DATASET-MODEL-VARIANT-seedN, or -seedsN for several seeds)."""
     resume: Annotated[bool, Fact.RESUMABLE, RESUMED_ANYWAY] = False
-    """Resume from the newest checkpoint in --run-dir; flags that are not given are those of the
+    """Resume from the newest checkpoint in --run-dir. Flags that are not given are those of the
     run."""
     item_shards: Annotated[Positive, Fact.RESUMABLE] = 1
-    """Parts of the item table, its optimiser state and the softmax, each on devices of its own."""
+    """Number of parts of the item table, its optimiser state and the softmax. Each part has devices
+    of its own."""
     sequence_shards: Annotated[Positive, Fact.RESUMABLE] = 1
-    """Parts of each history, each on a device of its own (echomamba4rec and mamba4rec)."""
+    """Number of parts of each history. Each part has a device of its own (echomamba4rec and
+    mamba4rec)."""
     parallel: Annotated[Literal["shard_map", "pmap"], Fact.RESUMABLE] = "shard_map"
-    """How the step is mapped over several devices (pmap: only those of one host)."""
+    """How a step is mapped over several devices. pmap uses only those of one host."""
     coordinator: Annotated[str | None, Fact.RESUMABLE, ONE_PROCESS] = None
-    """Address and port of the first of several processes, HOST:PORT (None: found without help on
-    Slurm, Open MPI, Kubernetes jobs and Cloud TPU, or there is one process)."""
+    """Address and port of the first of several processes, HOST:PORT (None: found automatically on
+    Slurm, Open MPI, Kubernetes jobs and Cloud TPU; elsewhere there is one process)."""
     num_processes: Annotated[Positive | None, Fact.RESUMABLE, ONE_PROCESS] = None
-    """How many processes train together (with --coordinator)."""
+    """Number of processes that train together (with --coordinator)."""
     process_id: Annotated[int | None, Fact.RESUMABLE, ONE_PROCESS] = None
-    """This process's number among them, from 0 (with --coordinator)."""
+    """Number of this process among them, from 0 (with --coordinator)."""
     join_seconds: Annotated[Positive | None, Fact.RESUMABLE, ONE_PROCESS] = None
-    """How long the first process waits for the last (None: 50 with --coordinator, else 300)."""
+    """Seconds that the first process waits for the last (None: 50 with --coordinator, otherwise
+    300)."""
     checkpoint_every: Annotated[Positive, Fact.RESUMABLE] = 500
-    """Steps between checkpoints inside an epoch (one is written at each validation anyway)."""
+    """Number of steps between checkpoints inside an epoch. Each validation also writes one."""
     data_workers: Annotated[NotNegative, Fact.RESUMABLE] = 0
-    """Processes that prepare batches (0: background threads of this process)."""
+    """Number of processes that prepare batches (0: background threads of this process)."""
     profile: Annotated[Positive | None, Fact.RESUMABLE] = None
     """Trace this many steps into RUN/profile and show how their time was spent: input, compute,
-    collectives or host (give it again to a resumed run)."""
+    collectives or host. A resumed run needs the flag again."""
     tensorboard: Annotated[bool, Fact.RESUMABLE] = False
     """Write metrics for TensorBoard too (pip install 'echojax[tensorboard]')."""
     wandb: Annotated[bool, Fact.RESUMABLE] = False

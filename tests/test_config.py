@@ -86,7 +86,7 @@ def test_help_shows_the_defaults_and_what_is_known(capsys, monkeypatch):
         read_command_line(["--help"])
     text = " ".join(capsys.readouterr().out.split())
     assert "Adam's learning rate. (default: 0.001)" in text
-    assert "How many layers. (default: None)" in text
+    assert "Number of layers. (default: None)" in text
     for section in SECTIONS:
         assert section.__doc__ in text
     assert module.Config.__doc__.splitlines()[0] in text

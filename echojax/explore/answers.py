@@ -11,11 +11,11 @@ from echojax.explore.runs import ExploredRun
 from echojax.serving.item_ids import typed_ids
 from echojax.serving.recommender import Recommendation
 
-MOST = 100  # recommendations
-CHARACTERS = 20_000  # of a value in a question
-_ITEMS = 2_000  # of a history
-_EVENTS = 50  # that have rows of their own
-_LEAST = 0.001  # share of an event that has a row of its own
+MOST = 100  # the largest number of recommendations
+CHARACTERS = 20_000  # the longest value in a question
+_ITEMS = 2_000  # the longest history
+_EVENTS = 50  # the largest number of events with rows of their own
+_LEAST = 0.001  # the smallest share of an event with a row of its own
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,13 @@ def read_question(values: Mapping[str, str]) -> Question:
             raise UserError(f"{name} is longer than {CHARACTERS:,} characters; shorten it")
     history = tuple(typed_ids(values.get("history", "")))
     if len(history) > _ITEMS:
-        raise UserError(f"a history of {len(history):,} items; give the newest {_ITEMS:,}")
+        raise UserError(f"the history has {len(history):,} items; give the newest {_ITEMS:,}")
     k = values.get("k", "").strip() or "10"
     if not (k.isascii() and k.isdigit() and len(k) < 4 and 1 <= int(k) <= MOST):
         raise UserError(f"k must be a whole number from 1 to {MOST}, not {k[:20]!r}")
     user = values.get("user", "").strip()
     if not user and not history and ("user" in values or "history" in values):
-        raise UserError("nothing was asked; type a user, or the ids of some items")
+        raise UserError("the question is empty; type a user, or the ids of some items")
     return Question(user, () if user else history, int(k), values.get("item", "").strip())
 
 
@@ -96,11 +96,9 @@ def answers(question: Question, runs: Sequence[ExploredRun]) -> dict[str, Any]:
 def _place_of(following: str, run: ExploredRun, answer: Recommendation) -> str:
     """Return a note that says where the user's held-out item is among the recommendations."""
     found = answer.item_ids
-    place = f"number {found.index(following) + 1} here" if following in found else ""
-    return (
-        "The user's held-out last item, what came next in the data: "
-        f"{run.titles.get(following, following)}, {place or 'not among these'}."
-    )
+    title = run.titles.get(following, following)
+    place = f"number {found.index(following) + 1}" if following in found else "not"
+    return f"The user's held-out last item, {title}, is {place} among these recommendations."
 
 
 def _explained(
@@ -109,7 +107,7 @@ def _explained(
     """Return a run's answer and the events that moved the score of an item, for the template."""
     known = run.recommender.item_ids.number(item) > 0
     if item and not known:
-        notes = [*notes, f"Item {item[:50]!r} is unknown to this run: not explained."]
+        notes = [*notes, f"This run does not know the item {item[:50]!r} and cannot explain it."]
     by_model = answer.by == "model"
     events = run.events(history, item) if by_model and known else []
     shown = [event for event in events[:_EVENTS] if event.shares["share"] >= _LEAST]
@@ -133,13 +131,13 @@ def _notes(run: ExploredRun, answer: Recommendation, total: int, k: int) -> list
             f"{found or 'No'} {'item is' if found < 2 else 'items are'} left to recommend."
         )
     if answer.unknown:
-        notes.append(f"{answer.unknown} of {total} items unknown to this run: skipped.")
+        notes.append(f"Items that this run does not know are skipped: {answer.unknown} of {total}.")
     if answer.by == "popularity":
-        return [*notes, "No known item in the history: the most popular items instead."]
+        return [*notes, "This run knows no item of the history. These are the most popular items."]
     read = min(total - answer.unknown, run.model.max_len)
     newest = "the newest " if read < total - answer.unknown else ""
     return [
         *notes,
-        f"Read: {newest}{read} of the history's {total} items. Score: the model's logit, higher is "
-        "better. Items of the history are left out.",
+        f"The model reads {newest}{read} of the history's {total} items. The score is the model's "
+        "logit; higher is better. Items of the history are left out.",
     ]

@@ -1,4 +1,4 @@
-"""What a search writes: the page of its trials, and the best of them as a recipe."""
+"""The files that a search writes: the page of its trials, and the best of them as a recipe."""
 
 import dataclasses
 import json
@@ -36,9 +36,9 @@ _TRAINED = [
     if field.name not in {*RESUMABLE.difference(LIMITS), *NOT_IN_SUITES, "model"}
 ]
 _NOTE = (
-    "Scores are the best validation NDCG@10 of each trial; nothing here has seen the test set. "
-    "Trials that stopped early were behind others of their generation after fewer epochs, so their "
-    "scores are not those of whole trainings."
+    "The score of a trial is its best validation NDCG@10. The search never uses the test set. "
+    "A trial is stopped early if others of its generation are better after fewer epochs, so its "
+    "score is not that of a complete training."
 )
 
 
@@ -182,7 +182,7 @@ def _toml(value: Any) -> str:
 def _page(search: Search) -> str:
     finished = [trial for trial in search.trials if trial.finished]
     best, failed, stopped = search.best, search.count(FAILED), search.count(STOPPED_EARLY)
-    left = f", {search.left} to come" if search.left else ""
+    left = f", {search.left} remaining" if search.left else ""
     tiles = [
         ("Trials", str(len(finished)), f"{stopped} stopped early, {failed} failed{left}"),
         ("Epochs", str(sum(trial.epochs for trial in finished)), "of all trials"),
@@ -200,7 +200,7 @@ def _page(search: Search) -> str:
     return render(
         "page.html",
         title=f"Search of {search.config.model} on {search.data}",
-        subtitle=f"study {search.folder.name} · at most {search.config.epochs} epochs a trial · "
+        subtitle=f"study {search.folder.name} · at most {search.config.epochs} epochs per trial · "
         f"seed {search.config.seed}",
         tiles=tiles,
         pictures=_pictures(search),
@@ -222,7 +222,7 @@ def _knobs_table(search: Search) -> Table:
         Column("searched", "left"),
         Column("best", show=as_written),
     ]
-    return Table(columns, rows, "What was searched")
+    return Table(columns, rows, "Searched flags")
 
 
 def _pictures(search: Search) -> list[Picture]:
@@ -245,11 +245,11 @@ def _best_so_far(scored: list[Trial]) -> Picture:
     _draw_scores(axes, numbers, scored)
     axes.set_xlabel("trial")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_ylabel("NDCG@10 on validation")
+    axes.set_ylabel("validation NDCG@10")
     return Picture(
         "best-so-far",
         "Best score so far",
-        "Each dot is a trial, hollow where it stopped early; the line is the best up to there.",
+        "Each dot is a trial. A hollow dot was stopped early. The line is the best score so far.",
         figure,
     )
 
@@ -274,12 +274,12 @@ def _by_knob(place: int, name: str, search: Search) -> Picture:
     marks: dict[str, Any] = {"color": ORANGE, "clip_on": False, "transform": bottom}
     axes.plot([x_of(trial) for trial in failed], [0] * len(failed), "x", **marks)
     axes.set_xlabel(name)
-    axes.set_ylabel("NDCG@10 on validation")
-    crosses = "; crosses are trials that failed" if failed else ""
+    axes.set_ylabel("validation NDCG@10")
+    crosses = " Crosses are trials that failed." if failed else ""
     return Picture(
         f"knob-{place}",
         f"Score by {name}",
-        f"Hollow dots are trials that stopped early{crosses}.",
+        f"Hollow dots are trials that were stopped early.{crosses}",
         figure,
     )
 

@@ -81,7 +81,7 @@ def test_a_user_is_answered_with_titles_and_reasons(get):
     assert status == 200
     assert "default-src 'none'" in headers["content-security-policy"]
     assert body.count("<section>") == 2  # two runs side by side
-    assert body.count("what came next in the data: Stop ") == 2
+    assert body.count("held-out last item, Stop ") == 2
     assert body.count(">· in both</span>") == 2 * 5
     assert body.count('<tr class="chosen">') == 2
     assert 'href="/?user=u3&amp;k=5&amp;item=' in body
@@ -93,18 +93,18 @@ def test_a_user_is_answered_with_titles_and_reasons(get):
 
 def test_a_history_is_answered_and_an_item_explained(get):
     _, body, _ = get("/?history=i2+i3,nowhere%0D%0Ai4+i5&k=3&item=i20")
-    assert "1 of 5 items unknown to this run: skipped." in body
+    assert "Items that this run does not know are skipped: 1 of 5." in body
     assert 'What moved the score of Stop 20 (2010) <span class="id">i20</span>' in body
     assert ">i2 i3,nowhere\ni4 i5</textarea>" in body
     _, body, _ = get("/?history=" + "+".join(f"i{n}" for n in range(9)))
-    assert "Read: the newest 8 of the history&#39;s 9 items." in body
+    assert "The model reads the newest 8 of the history&#39;s 9 items." in body
     _, body, _ = get("/?history=i3&item=nope")
-    assert "Item &#39;nope&#39; is unknown to this run: not explained." in body
+    assert "This run does not know the item &#39;nope&#39; and cannot explain it." in body
 
 
 def test_popularity_has_whole_numbers_and_no_reasons(get):
     _, body, _ = get("/?history=nowhere")
-    assert "No known item in the history: the most popular items instead." in body
+    assert "This run knows no item of the history. These are the most popular items." in body
     assert "What moved" not in body
     assert re.search(r'<th scope="row">Stop \d+ \(\d+\) .*</th><td>\d+</td>', body)
 
@@ -152,7 +152,7 @@ def test_nothing_that_is_typed_or_read_runs(get):
         ("/?user=nobody", "pick another"),
         ("/?user=nobody", 'name="user" value="nobody"'),
         ("/?history=i1+i2&k=0", ">i1 i2</textarea>"),
-        ("/?user=+", "nothing was asked; type a user"),
+        ("/?user=+", "the question is empty; type a user"),
     ],
 )
 def test_mistakes_are_named_in_one_line(get, address, words):
