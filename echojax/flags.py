@@ -152,8 +152,8 @@ class ModelFlags:
     """J of the lagged count, the number of newest items and of next events (None: chosen on
     validation)."""
     damping: Annotated[Annotated[float, Meta(ge=0, le=1)] | None, Fact.MODEL_SIZE] = None
-    """a of the lagged count, which says how strongly the scores of frequent items are reduced (None:
-    chosen on validation)."""
+    """a of the lagged count, which says how strongly the scores of frequent items are reduced
+    (None: chosen on validation)."""
     max_len: Size | None = None
     """Number of newest items that the model reads (None: the data set's default, such as 200 for
     ml-1m)."""
