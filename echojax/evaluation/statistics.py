@@ -131,8 +131,12 @@ def _distinct(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _per_user(values_MxF: np.ndarray, user_M: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return each user's sum of values, (U, F), and number of examples, (U,)."""
+    """Return each user's sum of values, (U, F), and number of examples, (U,).
+
+    The sums are rounded to 12 digits after the point. The last bits of a logarithm depend on the
+    processor, and what is drawn for the users depends on which of them are equal.
+    """
     _, place_M, count_U = np.unique(user_M, return_inverse=True, return_counts=True)
     columns = np.asarray(values_MxF, np.float64).T
     sums = [np.bincount(place_M, weights=column, minlength=count_U.size) for column in columns]
-    return np.column_stack(sums), count_U
+    return np.round(np.column_stack(sums), 12), count_U

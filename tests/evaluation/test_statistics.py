@@ -56,6 +56,21 @@ def test_user_numbers_and_order_do_not_matter():
     )
 
 
+def test_the_last_bits_of_values_change_nothing():
+    """They differ from one processor to another."""
+    rng = np.random.default_rng(0)
+    values = 1 / np.log2(1 + rng.integers(1, 30, (200, 2)))
+    others = np.nextafter(values, rng.integers(0, 2, values.shape))
+    assert np.any(others != values)
+    user = np.arange(200)
+    np.testing.assert_allclose(
+        bootstrap_intervals(values, user), bootstrap_intervals(others, user), rtol=1e-11
+    )
+    assert paired_difference(*values.T, user) == pytest.approx(
+        paired_difference(*others.T, user), rel=1e-9
+    )
+
+
 def test_equal_values_have_no_spread():
     values = np.full((7, 1), 0.25)
     np.testing.assert_allclose(bootstrap_intervals(values, np.arange(7)), [[0.25, 0.25]])
