@@ -220,12 +220,14 @@ def make_step(
         axis=axes.items,
     )
     columns = [] if axes.time or config.pack else choose_columns(lengths_M, config.max_len)
-    microbatch = choose_microbatch(config, rows, counts_V.size, lengths_M, columns)
+    microbatch = config.microbatch
+    if microbatch is None:
+        microbatch = choose_microbatch(config, rows, counts_V.size, lengths_M, columns)
     return make_train_step(
         graphdef,
         optimizer,
         objective=config.objective,
-        microbatch=config.microbatch or microbatch,
+        microbatch=microbatch,
         columns=columns,
         loss=loss,
         precision=config.precision,
@@ -258,15 +260,15 @@ def choose_microbatch(
     sizes = [size for size in range(most, 0, -1) if rows % size == 0]
     if config.pack:
         return sizes[0]
+    # The widths of the rows of a batch that is like all examples, sorted by length.
+    shares_B = (np.arange(rows) + 0.5) / rows
+    needed_B = np.quantile(lengths_M, shares_B, method="nearest") + 1
     widths = np.array([*columns, config.max_len])
+    width_B = widths[np.searchsorted(widths, np.minimum(needed_B, config.max_len))]
 
     def cost(size: int) -> int:
         """Return the positions of a batch, and what its microbatches cost in addition to them."""
-        # Lengths of the longest example in each microbatch, if a batch is like all examples.
-        shares = (np.arange(size, rows + 1, size) - 0.5) / rows
-        needed = np.quantile(lengths_M, shares, method="nearest") + 1
-        at = np.searchsorted(widths, np.minimum(needed, config.max_len))
-        return size * int(widths[at].sum()) + COST_OF_A_MICROBATCH * len(shares)
+        return size * int(width_B[size - 1 :: size].sum()) + COST_OF_A_MICROBATCH * (rows // size)
 
     return min(sizes, key=cost)
 
