@@ -61,6 +61,7 @@ def _facts_of_fields(flags: type) -> dict[str, list[Any]]:
 
 
 QUICKSTART = Config(learning_rate=3e-3, dropout=0.0, epochs=2)
+SEARCH_EPOCHS = 30  # of the longest trials of a search; most stop early
 
 
 def default_config(given: Mapping[str, Any]) -> Config:
@@ -76,6 +77,12 @@ def default_config(given: Mapping[str, Any]) -> Config:
 
             return dataclasses.replace(read_config(folder), profile=None)
     return Config() if {"dataset", "data_path"} & given.keys() else QUICKSTART
+
+
+def search_config(given: Mapping[str, Any]) -> Config:
+    """Return the values of options that are not given to a search."""
+    config = default_config(given)
+    return config if config is QUICKSTART else dataclasses.replace(config, epochs=SEARCH_EPOCHS)
 
 
 KINDS: dict[str, Any] = typing.get_type_hints(Config)  # the type of each field

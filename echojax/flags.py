@@ -1,7 +1,8 @@
-"""The flags of ``train``: fields with type, limits, help and facts that other modules use."""
+"""The flags of ``train``, of a search and of a suite: fields with type, limits, help and facts."""
 
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from typing import Annotated, Literal
 
 from msgspec import Meta
@@ -297,3 +298,44 @@ class RunFlags:
 
 
 SECTIONS = (DataFlags, ModelFlags, TrainingFlags, EvaluationFlags, RunFlags)
+
+
+@dataclass(frozen=True)
+class SearchFlags:
+    """What a search tries."""
+
+    trials: int = 20
+    """How many settings are tried, including those of earlier starts."""
+    generation: int = 4
+    """How many are proposed and trained together; half of them stop after a quarter of the epochs,
+    and half of the rest after half of the epochs."""
+    space: str | None = None
+    """A TOML file with what is searched, [space] (None: the data set's recipes, or the default:
+    learning rate, dropout, weight decay)."""
+    out: Path | None = None
+    """Folder of the study: trials, page and best.toml, a recipe (None:
+    runs/tune-DATASET-MODEL-seedN)."""
+
+
+@dataclass(frozen=True)
+class ReproduceFlags:
+    """Run a suite of data sets x models x seeds and write one page that compares them.
+
+    The same command again skips what is finished and resumes what was interrupted.
+    """
+
+    suite: str | None = None
+    """A TOML file, or the name of an included suite (None: ml-100k)."""
+    quick: bool = False
+    """The suite named quick: minutes on two cores, on generated data and a sample of ml-100k."""
+    out: Path | None = None
+    """Folder of runs, results and page (None: runs/SUITE)."""
+    data_dir: str | None = None
+    """Folder that holds the data sets' files (else $ECHOJAX_DATA, else the user's cache)."""
+    only: tuple[str, ...] = ()
+    """Run only these variants of the suite; the page shows all that are finished."""
+    tune: Positive | None = None
+    """Search the flags of each learned variant first, with this many trials over the space of the
+    data set's recipes; flags that the suite sets are not searched."""
+    report_only: bool = False
+    """Write the page of the existing results again, and run nothing."""

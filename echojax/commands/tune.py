@@ -2,16 +2,14 @@
 
 import dataclasses
 import shlex
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from echojax.command_line import logged_terminal
 from echojax.commands.train import FileFlags, flags_type, read_flags
-from echojax.config import QUICKSTART, Config, default_config
+from echojax.config import SEARCH_EPOCHS, Config, search_config
+from echojax.flags import SearchFlags
 
-EPOCHS = 30  # of the longest trials; most stop early
 _ABOUT = """Search flags of a model by the validation NDCG@10, and write a page of all trials.
 
 It takes all flags of train, and does not search those that are given. The same command again, also
@@ -20,30 +18,18 @@ in several processes at once, keeps what is finished and continues the rest.
 
 
 @dataclass(frozen=True)
-class TuneFlags(FileFlags):
+class TuneFlags(SearchFlags, FileFlags):
     """What is tried, and flags from a file; flags on the command line override them."""
 
     about: ClassVar[str | None] = _ABOUT
 
-    trials: int = 20
-    """How many settings are tried, including those of earlier starts."""
-    generation: int = 4
-    """How many are proposed and trained together; half of them stop after a quarter of the epochs,
-    and half of the rest after half of the epochs."""
-    space: str | None = None
-    """A TOML file with what is searched, [space] (None: the data set's recipes, or the default:
-    learning rate, dropout, weight decay)."""
-    out: Path | None = None
-    """Folder of the study: trials, page and best.toml, a recipe (None:
-    runs/tune-DATASET-MODEL-seedN)."""
 
-
-Flags = flags_type(dataclasses.replace(Config(), epochs=EPOCHS), first=TuneFlags())
+Flags = flags_type(dataclasses.replace(Config(), epochs=SEARCH_EPOCHS), first=TuneFlags())
 
 
 def main(words: list[str]) -> None:
     """Run the command."""
-    flags, config = read_flags(words, TuneFlags(), default_of)
+    flags, config = read_flags(words, TuneFlags(), search_config)
     from echojax.compilation import use_compilation_cache
     from echojax.training.builders import resolved
     from echojax.tuning.page import trials_table
@@ -73,9 +59,3 @@ def given_flags(words: list[str]) -> set[str]:
     flags = [word.partition("=")[0][2:] for word in words if word.startswith("--")]
     names = {name.replace("-", "_") for name in flags}
     return names | {name.removeprefix("no_") for name in names}
-
-
-def default_of(given: Mapping[str, Any]) -> Config:
-    """Return the default configuration, with the epochs of a search."""
-    config = default_config(given)
-    return config if config is QUICKSTART else dataclasses.replace(config, epochs=EPOCHS)

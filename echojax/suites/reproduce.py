@@ -8,8 +8,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from echojax.commands.reproduce import Flags
 from echojax.errors import UserError
+from echojax.flags import ReproduceFlags
 from echojax.lock import BusyError
 from echojax.models import HEURISTICS
 from echojax.report.tables import duration
@@ -27,7 +27,7 @@ from echojax.training.run import run as train
 log = logging.getLogger(__name__)
 
 
-def reproduce(flags: Flags, console: Console) -> bool:
+def reproduce(flags: ReproduceFlags, console: Console) -> bool:
     """Run the command; return whether every wanted run is finished."""
     if flags.quick and flags.suite is not None:
         raise UserError("--quick is the suite named quick; leave --suite out")
@@ -94,7 +94,7 @@ class _Suite:
     runs: list[Run]
     results: Results
     command: str
-    flags: Flags
+    flags: ReproduceFlags
     console: Console
 
     def plan(self) -> None:

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from echojax.api import as_found
-from echojax.commands.tune import TuneFlags, default_of
+from echojax.config import search_config
+from echojax.flags import SearchFlags
 from echojax.given import given_path
 from echojax.options import Data, configuration
 from echojax.training.builders import resolved
@@ -21,10 +22,10 @@ def tune(
     user: str | None = None,
     item: str | None = None,
     time: str | None = None,
-    trials: int = TuneFlags.trials,
+    trials: int = SearchFlags.trials,
     space: "Mapping[str, Mapping[str, Any]] | str | os.PathLike[str] | None" = None,
     out: "str | os.PathLike[str] | None" = None,
-    generation: int = TuneFlags.generation,
+    generation: int = SearchFlags.generation,
     recipe: "str | os.PathLike[str] | None" = None,
     quiet: bool = False,
     **options: Any,
@@ -55,7 +56,7 @@ def tune(
         options["model"] = model
     with as_found(quiet) as console:
         recipe = None if recipe is None else str(given_path("--recipe", recipe))
-        config, dataset = configuration(data, options, (user, item, time), recipe, default_of)
+        config, dataset = configuration(data, options, (user, item, time), recipe, search_config)
         whole = resolved(config, in_memory=dataset is not None)
         if isinstance(space, Mapping):
             found = check_space(space, whole, "the space", options)

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from echojax.commands.tune import TuneFlags
 from echojax.config import Config, flag
 from echojax.data import Dataset, Split
 from echojax.errors import UserError
+from echojax.flags import SearchFlags
 from echojax.given import given_number
 from echojax.lock import BusyError
 from echojax.report.tables import duration
@@ -51,7 +51,7 @@ def search(
     console: Console,
     *,
     trials: int,
-    generation: int = TuneFlags.generation,
+    generation: int = SearchFlags.generation,
     dataset: Dataset | None = None,
     command: str = "",
 ) -> Search:

@@ -11,7 +11,8 @@ import time
 import pytest
 from rich.console import Console
 
-from echojax.suites.reproduce import Flags, reproduce
+from echojax.flags import ReproduceFlags as Flags
+from echojax.suites.reproduce import reproduce
 from echojax.suites.results import Results
 
 SUITE = """

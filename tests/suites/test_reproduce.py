@@ -9,9 +9,9 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from echojax.commands.reproduce import Flags
 from echojax.errors import UserError
 from echojax.files import write_json
+from echojax.flags import ReproduceFlags as Flags
 from echojax.suites.reproduce import reproduce
 from echojax.suites.results import PROTOCOLS_JSON, PROTOCOLS_NPZ, read
 from echojax.suites.runs import write_failure

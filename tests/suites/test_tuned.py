@@ -10,8 +10,9 @@ import pytest
 from rich.console import Console
 
 from echojax.errors import UserError
+from echojax.flags import ReproduceFlags as Flags
 from echojax.signals import Interrupted
-from echojax.suites.reproduce import Flags, reproduce
+from echojax.suites.reproduce import reproduce
 from tests.tuning.stand_in import stand_in_for_training
 
 SUITE = """
