@@ -23,11 +23,11 @@ import polars as pl
 from echojax.arrays import read_arrays
 from echojax.command_line import Terminal, log_to
 from echojax.data.item_vectors import vectors_of_frame
-from echojax.errors import UserError, os_failure_is_user_error, unknown_name
+from echojax.errors import UserError, os_failure_is_user_error
 from echojax.evaluation.metrics import example_metrics, lists_wanted, mean_metrics, named_metrics
 from echojax.evaluation.statistics import holm, paired_difference, seed_estimates
 from echojax.files import TemporaryFolder
-from echojax.given import given_path, given_switch
+from echojax.given import given_choice, given_path, given_switch
 from echojax.options import Data, configuration
 from echojax.run_files import metrics_in, read_records, read_results
 from echojax.serving import Recommender, export_run
@@ -152,8 +152,7 @@ class Run:
             UserError: there is no checkpoint, the data have changed, or a metric, a cutoff or the
                 protocol cannot be used.
         """
-        if not isinstance(split, str) or split not in ("valid", "test"):
-            raise unknown_name("split", split, ["valid", "test"])
+        given_choice("split", split, Split)
         if exclude_seen is not None:
             exclude_seen = given_switch("--exclude-seen", exclude_seen)
         prequential = given_switch("prequential", prequential)

@@ -16,6 +16,9 @@ Seed = Annotated[int, Meta(ge=0), Meta(lt=2**32)]  # JAX ignores further bits
 Share = Annotated[float, Meta(ge=0, lt=1)]
 PositiveNumber = Annotated[float, Meta(gt=0, le=FINITE)]
 NotNegativeNumber = Annotated[float, Meta(ge=0), Meta(le=FINITE)]
+MissingIds = Literal["refuse", "drop", "keep"]
+Duplicates = Literal["keep", "first", "last"]
+TimePrecision = Literal["exact", "float32"]
 
 
 class Fact(Enum):
@@ -39,8 +42,8 @@ ONE_PROCESS = NotInSuites("one process makes a suite's runs")
 
 
 @dataclass(frozen=True)
-class DataFlags:
-    """The data, how they are filtered and how they are split."""
+class SourceFlags:
+    """Which data are used."""
 
     dataset: str = "synthetic"
     """Name of the data set: synthetic, ml-100k, ml-1m, amazon-beauty, amazon-video-games."""
@@ -48,11 +51,17 @@ class DataFlags:
     """File of your own, used instead of --dataset: Parquet, Arrow (Feather), CSV/TSV, .inter, JSON
     lines, ratings.dat, u.data, `user item` pairs or one history per line. Text may be compressed as
     .gz. A pattern ('log-*.csv') or a folder stands for several files."""
+
+
+@dataclass(frozen=True)
+class ReadingFlags:
+    """How data are read and filtered."""
+
     data_dir: Annotated[str | None, Fact.RESUMABLE, NotInSuites("use --data-dir")] = None
     """Folder with the files of the data sets (None: $ECHOJAX_DATA if it is set, otherwise the
     user's cache)."""
     data_format: str | None = None
-    """Format of --data-path, needed only if it is not recognised: inter, csv, tsv, jsonl,
+    """Format of the file, needed only if it is not recognised: inter, csv, tsv, jsonl,
     ratings.dat, u.data, ratings.csv, pairs, histories."""
     columns: str | None = None
     """Names of all columns of a file without a header, such as user,time,item,_. The columns user,
@@ -65,27 +74,34 @@ class DataFlags:
     """Name of the time column. Without one, events are in the order of the file."""
     time_format: str | None = None
     """Format of dates that are not ISO 8601, such as '%d.%m.%Y %H:%M'."""
-    missing_ids: Literal["refuse", "drop", "keep"] = "refuse"
+    missing_ids: MissingIds = "refuse"
     """What to do with rows whose user or item is empty, NA, NULL, NaN or similar: stop with an
     error, leave the rows out, or use the word as an id."""
+    k_core: NotNegative = 5
+    """Keep only users and items with at least this many interactions. The filter is repeated until
+    nothing changes."""
+    duplicates: Duplicates = "keep"
+    """Which of a user's repeated interactions with one item to keep: all of them, the first or the
+    last."""
+    time_precision: TimePrecision = "exact"
+    """Order events by their exact times, or by times rounded to float32 as in RecBole. Rounded
+    times are 64 seconds apart for today's epoch seconds, and ties keep the order of the rows."""
+    ties: str = "file"
+    """Order of a user's events at the same time: that of the file (file), or random
+    (random:SEED)."""
+
+
+# A dataclass has the fields of its last base first.
+@dataclass(frozen=True)
+class DataFlags(ReadingFlags, SourceFlags):
+    """The data, how they are filtered and how they are split."""
+
     items_path: Annotated[str | None, Fact.RESUMABLE] = None
     """Table of the items with their titles (CSV, .item, JSON lines, Parquet). The titles are shown
     with recommendations."""
     title_column: Annotated[str | None, Fact.RESUMABLE] = None
     """Name of the title column of --items-path. The values of several columns (name,brand) are
     joined."""
-    k_core: NotNegative = 5
-    """Keep only users and items with at least this many interactions. The filter is repeated until
-    nothing changes."""
-    duplicates: Literal["keep", "first", "last"] = "keep"
-    """Which of a user's repeated interactions with one item to keep: all of them, the first or the
-    last."""
-    time_precision: Literal["exact", "float32"] = "exact"
-    """Order events by their exact times, or by times rounded to float32 as in RecBole. Rounded
-    times are 64 seconds apart for today's epoch seconds, and ties keep the order of the rows."""
-    ties: str = "file"
-    """Order of a user's events at the same time: that of the file (file), or random
-    (random:SEED)."""
     split: Literal["leave-one-out", "global-time", "cold-items"] = "leave-one-out"
     """How the data are split. leave-one-out tests on each user's last item and validates on the one
     before it. global-time validates on the events after 80 % of the time and tests on those after

@@ -3,10 +3,11 @@
 import operator
 import os
 from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 
-from echojax.errors import UserError
+from echojax.errors import UserError, unknown_name
 
 
 def given_path(name: str, value: object) -> Path:
@@ -20,14 +21,14 @@ def given_path(name: str, value: object) -> Path:
     raise UserError(f"{name} must be a path, not {value!r:.80}")
 
 
-def given_number(name: str, value: object) -> int:
-    """Return a whole number from 1."""
+def given_number(name: str, value: object, *, least: int = 1) -> int:
+    """Return a whole number that is not too small."""
     try:
         number = operator.index(value)  # type: ignore[arg-type]
     except TypeError:  # an array of several too
         raise UserError(f"{name} must be a whole number, not {value!r:.80}") from None
-    if number < 1:
-        raise UserError(f"{name} must be at least 1, not {number}")
+    if number < least:
+        raise UserError(f"{name} must be at least {least}, not {number}")
     return number
 
 
@@ -43,3 +44,11 @@ def given_switch(name: str, value: object) -> bool:
     if not isinstance(value, bool | np.bool_):
         raise UserError(f"{name} must be True or False, not {value!r:.80}")
     return bool(value)
+
+
+def given_choice(name: str, value: Any, kind: Any) -> Any:
+    """Return one of the values of a ``Literal``."""
+    known = list(get_args(kind))
+    if not isinstance(value, str) or value not in known:
+        raise unknown_name(name, value, known)
+    return value

@@ -4,46 +4,22 @@ import dataclasses
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 import tyro
 
 from echojax.command_line import logged_terminal, parse
 from echojax.errors import UserError, escaped, unknown_name
-from echojax.flags import NotNegative
+from echojax.flags import ReadingFlags
 
 
-@dataclass(frozen=True)
-class Flags:
+@dataclass(frozen=True, kw_only=True)
+class Flags(ReadingFlags):
     """Show what a data set is, what was guessed, and what the order of its events decides."""
 
     data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
     """A file, a folder of parts, a pattern, or the name of a data set."""
-    data_dir: str | None = None
-    """Folder that holds the data sets' files (else $ECHOJAX_DATA, else the user's cache)."""
-    data_format: str | None = None
-    """Format of the file, if it is not recognised."""
-    columns: str | None = None
-    """Names of all columns of a file without a header, such as user,time,item,_."""
-    user_column: str | None = None
-    """Name of the user column."""
-    item_column: str | None = None
-    """Name of the item column."""
-    time_column: str | None = None
-    """Name of the time column."""
-    time_format: str | None = None
-    """Format of dates that are not ISO 8601, such as '%d.%m.%Y %H:%M'."""
-    missing_ids: Literal["refuse", "drop", "keep"] = "refuse"
-    """What to do with rows whose user or item is missing (refuse counts them)."""
-    k_core: NotNegative = 5
-    """Users and items with fewer interactions are left out of the last column."""
-    duplicates: Literal["keep", "first", "last"] = "keep"
-    """What is done there with a user's repeated interactions with one item."""
-    time_precision: Literal["exact", "float32"] = "exact"
-    """Times as they are, or rounded to float32 as RecBole has them."""
-    ties: str = "file"
-    """Order of a user's events at the same time: that of the file, or random (random:SEED)."""
     json: bool = False
     """Print all of it as JSON."""
 

@@ -11,17 +11,16 @@ import polars as pl
 
 from echojax.data.frames import is_given, read_frame
 from echojax.data.ids import ids_by_number, ids_in_order
-from echojax.data.layouts import Columns, Missing
+from echojax.data.layouts import Columns
 from echojax.data.order import as_float32, random_seed, rows_in_time_order, time_order
-from echojax.errors import UserError, unknown_name
-from echojax.given import given_text
+from echojax.errors import UserError
+from echojax.flags import Duplicates, MissingIds, TimePrecision
+from echojax.given import given_choice, given_number, given_text
 
 if TYPE_CHECKING:
     from echojax.data.examples import Examples
     from echojax.data.item_vectors import ItemVectors
 
-DUPLICATES = ("keep", "first", "last")
-TIME_PRECISIONS = ("exact", "float32")
 log = logging.getLogger(__name__)
 Predictor = Callable[["Examples", np.ndarray], np.ndarray]
 
@@ -49,12 +48,9 @@ class Preparation:
     ties: str = "file"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.k_core, int | np.integer) or self.k_core < 0:
-            raise UserError(f"--k-core {self.k_core!r:.40}: must be a whole number of at least 0")
-        if self.duplicates not in DUPLICATES:
-            raise unknown_name("--duplicates", self.duplicates, list(DUPLICATES))
-        if self.time_precision not in TIME_PRECISIONS:
-            raise unknown_name("--time-precision", self.time_precision, list(TIME_PRECISIONS))
+        given_number("--k-core", self.k_core, least=0)
+        given_choice("--duplicates", self.duplicates, Duplicates)
+        given_choice("--time-precision", self.time_precision, TimePrecision)
         random_seed(self.ties)
 
     @classmethod
@@ -112,7 +108,7 @@ class Dataset:
         titles: str | Mapping[Any, str] | None = None,
         k_core: int = 5,
         duplicates: str = "keep",
-        missing_ids: Missing = "refuse",
+        missing_ids: MissingIds = "refuse",
         time_format: str | None = None,
         time_precision: str = "exact",
         ties: str = "file",

@@ -1,17 +1,19 @@
 """Events: rows of (user, item, time), read from files in blocks into one polars frame."""
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
 import polars as pl
 
 from echojax.data.ids import Ids, ids_by_number, ids_in_order
-from echojax.data.layouts import Columns, Layout, Missing
+from echojax.data.layouts import Columns, Layout
 from echojax.data.rows import Error, Place, Rows
 from echojax.data.tables import read_rows
 from echojax.data.text import TextFile
 from echojax.data.times import Times
-from echojax.errors import UserError, unknown_name
+from echojax.errors import UserError
+from echojax.flags import MissingIds
+from echojax.given import given_choice
 
 # Words that programs write into tables for a missing user or item.
 _MISSING = ["", "NA", "N/A", "n/a", "#N/A", "NULL", "null", "NaN", "nan", "None", "<NA>", "\\N"]
@@ -34,8 +36,7 @@ def read_events(files: Sequence[TextFile], columns: Columns = Columns()) -> Even
 
 def collect(tables: Iterable[tuple[object, Layout, Iterable[Rows]]], columns: Columns) -> Events:
     """Return the events of tables, each given by its name in errors, its layout and its rows."""
-    if columns.missing not in get_args(Missing):
-        raise unknown_name("--missing-ids", columns.missing, list(get_args(Missing)))
+    given_choice("--missing-ids", columns.missing, MissingIds)
     layouts, places = dict[object, Layout](), list[Place]()
     users, items, times = Ids("user"), Ids("item"), Times(columns.time_format)
     for file, layout, blocks in tables:

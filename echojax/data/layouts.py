@@ -4,10 +4,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from typing import Any, Literal
+from typing import Any
 
 from echojax.data.times import plausible
 from echojax.errors import UserError
+from echojax.flags import MissingIds
 
 FORMATS = {
     "inter": "RecBole atomic file: tabs, header of name:type",
@@ -45,7 +46,6 @@ _TITLES = ("movietitle", "title", "itemname", "name", "itemtitle", "productname"
 _LIKE_TIME = re.compile(r"time|date|stamp|(^|[^a-z])(at|when|dat|ts)$")
 
 Fields = list[list[str]]
-Missing = Literal["refuse", "drop", "keep"]
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,9 @@ class Columns:
     user: str | None = None  # the name of the column of users, and so on
     item: str | None = None
     time: str | None = None
-    names: str | None = (
-        None  # the names of all columns, comma-separated, of a file without a header
-    )
+    names: str | None = None  # of all columns, between commas, of a file without a header
     time_format: str | None = None  # the format of dates, as for strftime; ``None`` is ISO 8601
-    missing: Missing = "refuse"  # what to do with rows whose user or item is empty, NA or the like
+    missing: MissingIds = "refuse"  # what to do with rows that have no user or no item
     data_format: str | None = None  # a name in ``FORMATS``
 
     @classmethod

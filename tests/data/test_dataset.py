@@ -145,7 +145,7 @@ def test_unknown_duplicates_and_nothing_left():
     source = interactions([(1, 1, 1), (2, 2, 2)])
     with pytest.raises(UserError, match="unknown --duplicates 'frist'; did you mean 'first'"):
         Preparation(duplicates="frist")
-    with pytest.raises(UserError, match="--k-core -1: must be a whole number of at least 0"):
+    with pytest.raises(UserError, match="--k-core must be at least 0, not -1"):
         Preparation(k_core=-1)
     with pytest.raises(UserError, match="x: 0 users and 0 items are left of 2 users, 2 items"):
         prepare("x", source, Preparation(k_core=5))

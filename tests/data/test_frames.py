@@ -157,13 +157,13 @@ BAD = {
     "list of titles": (FRAME, {"titles": ["a"]}, "no column \"['a']\" for titles; the columns are"),
     "no handling": (FRAME, {"duplicates": 3}, "unknown --duplicates 3; known: keep, first, last"),
     "missing ids": (FRAME, {"missing_ids": "dorp"}, "unknown --missing-ids 'dorp'; did you mean"),
-    "no whole number": (FRAME, {"k_core": "5"}, "--k-core '5': must be a whole number"),
+    "no whole number": (FRAME, {"k_core": "5"}, "--k-core must be a whole number, not '5'"),
     "format of numbers": (
         mapping(when=np.arange(30)),
         {"time": "when", "time_format": "%d.%m.%Y"},
         "frame, position 0: time 0 is a number, and --time-format reads text; leave it out",
     ),
-    "k-core": (FRAME, {"k_core": -1}, "--k-core -1: must be a whole number of at least 0"),
+    "k-core": (FRAME, {"k_core": -1}, "--k-core must be at least 0, not -1"),
 }
 
 
