@@ -19,7 +19,7 @@ import harness
 from echojax.config import Config
 from echojax.data import Dataset, Split
 from echojax.errors import UserError
-from echojax.mesh import axes_of, describe, make_mesh, one_device, spread, state_specs
+from echojax.mesh import axes_of, make_mesh, mesh_words, one_device, spread, state_specs
 from echojax.models import build_model
 from echojax.parameters import is_per_item, map_with_facts
 from echojax.training.builders import make_step, resolved, target_counts, training_batches
@@ -135,7 +135,7 @@ def measure(flags: Flags) -> None:
     config = Config(objective="prefixes", max_len=flags.events, **same)
     step = RandomStep(config, flags.items, flags.devices)
     with harness.record_of("step", flags) as record:
-        for case in record.missing([{"devices": describe(step.mesh)}]):
+        for case in record.missing([{"devices": mesh_words(step.mesh)}]):
             program, seconds, losses = Program(step.run), [], []
             for _ in range(1 + flags.steps):
                 seconds.append(program.seconds())

@@ -61,7 +61,7 @@ def make_mesh(
     return Mesh(np.array(ordered).reshape(shape), (MEMBER, DATA, MODEL, TIME))
 
 
-def describe(mesh: Mesh) -> str:
+def mesh_words(mesh: Mesh) -> str:
     """Return a few words for the user: how many devices of which kind."""
     first = mesh.devices.flat[0]
     if mesh.size == 1:

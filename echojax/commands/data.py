@@ -28,7 +28,7 @@ def main(words: list[str]) -> None:
     """Run the command."""
     flags = parse(Flags, args=words)
     # These take seconds to import, which help does without.
-    from echojax.data import DATASETS, Columns, Preparation, describe, is_name
+    from echojax.data import DATASETS, Columns, Preparation, description_of, is_name
     from echojax.evaluation.order import certify
     from echojax.report.data_tables import data_tables, order_table
 
@@ -36,7 +36,7 @@ def main(words: list[str]) -> None:
     if named and flags.data not in DATASETS:
         raise unknown_name("file or data set", flags.data, list(DATASETS))
     console = logged_terminal()
-    found = describe(
+    found = description_of(
         flags.data if named else "",
         data_path=None if named else flags.data,
         data_dir=flags.data_dir,

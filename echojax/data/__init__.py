@@ -2,7 +2,7 @@
 
 from echojax.data.batching import Batches, StackedBatches, iterate
 from echojax.data.dataset import Dataset, Preparation, prepare
-from echojax.data.description import Description, describe
+from echojax.data.description import Description, description_of
 from echojax.data.examples import Examples, Windows, windows
 from echojax.data.item_vectors import ItemVectors
 from echojax.data.layouts import FORMATS, Columns
@@ -26,7 +26,7 @@ __all__ = [
     "StackedBatches",
     "Windows",
     "cold_items_split",
-    "describe",
+    "description_of",
     "global_time_split",
     "is_name",
     "item_titles",

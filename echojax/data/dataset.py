@@ -214,7 +214,7 @@ def prepare(name: str, events: pl.DataFrame, preparation: Preparation = Preparat
         "user_ids": user_ids[user_numbers],
         "item_ids": np.concatenate([[""], item_ids[item_numbers]]),
     }
-    return Dataset(name=name, **arrays, fingerprint=_describe(**arrays) | facts)
+    return Dataset(name=name, **arrays, fingerprint=_computed_facts(**arrays) | facts)
 
 
 def _order_facts(
@@ -279,7 +279,7 @@ def in_core(users_T: np.ndarray, items_T: np.ndarray, keep: np.ndarray, k: int) 
     return keep
 
 
-def _describe(
+def _computed_facts(
     items_T: np.ndarray,
     times_T: np.ndarray,
     offsets: np.ndarray,

@@ -50,7 +50,7 @@ class Description:
     prepare: Callable[[Preparation], Dataset]  # prepares the events that were read
 
 
-def describe(
+def description_of(
     name: str = "synthetic",
     *,
     data_path: DataPath | None = None,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from echojax.data import Columns, Preparation, describe
+from echojax.data import Columns, Preparation, description_of
 from echojax.errors import UserError
 from echojax.evaluation.order import Certificate, certify
 from echojax.files import write_json
@@ -41,7 +41,7 @@ def certify_if_missing(results: Results, runs: Sequence[Run]) -> None:
     if name in known and known[name].sha256 == facts["sha256"]:
         return
     try:
-        found = describe(
+        found = description_of(
             config.dataset,
             data_path=config.data_path,
             data_dir=config.data_dir,

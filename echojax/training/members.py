@@ -25,7 +25,7 @@ from echojax import keep_root_handlers
 from echojax.config import Config, as_flags
 from echojax.data import Dataset, Split
 from echojax.errors import OutOfMemoryError, UserError, memory_failure_is_user_error
-from echojax.mesh import axes_of, describe, make_mesh, one_device, place
+from echojax.mesh import axes_of, make_mesh, mesh_words, one_device, place
 from echojax.models import OURS, build_model
 from echojax.run_files import read_records
 from echojax.signals import Interrupted, Interrupts, deferred_interrupts
@@ -190,7 +190,7 @@ class _Team:
             Profile(0, first),
         )
         differ = ", ".join(self._varying) or "their seeds"
-        log.info(f"{len(members)} x {config.model} on {describe(mesh)}; they differ in {differ}")
+        log.info(f"{len(members)} x {config.model} on {mesh_words(mesh)}; they differ in {differ}")
 
     def train(self, epoch: int) -> None:
         """Train all members that have not ended until the end of an epoch."""

@@ -20,7 +20,7 @@ from echojax.config import Config
 from echojax.data import Dataset, ItemVectors, Split
 from echojax.errors import UserError
 from echojax.hosts import is_main_process, on_main_process
-from echojax.mesh import axes_of, describe, make_mesh
+from echojax.mesh import axes_of, make_mesh, mesh_words
 from echojax.models import HEURISTICS, build_model
 from echojax.models.projection import complete, projection_of, with_projection
 from echojax.multihost.agreement import agree
@@ -128,7 +128,7 @@ def _train(
         feed = training_batches(config, split, mesh)
         graphdef, runs = open_runs(config, seed_folders(config, folder), dataset, feed.per_epoch)
         parameters = number_of(runs[0].state.params)
-        log.info(f"model: {config.model}, {parameters:,} parameters, on {describe(mesh)}")
+        log.info(f"model: {config.model}, {parameters:,} parameters, on {mesh_words(mesh)}")
 
         # Step: forward, backward, update, for all seeds that are at the same step.
         optimizer = make_optimizer(config, axes_of(mesh).items, steps_per_epoch=feed.per_epoch)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from echojax.commands import data as command
-from echojax.data import DATASETS, Columns, Preparation, Source, describe
+from echojax.data import DATASETS, Columns, Preparation, Source, description_of
 from echojax.data.description import LENGTHS
 from echojax.errors import UserError
 
@@ -18,7 +18,7 @@ CSV = "user;item;page\x1b[31m;when;seen_at\n" + "".join(f"{u};{i};p;{t};x\n" for
 
 def test_numbers_before_and_after_the_core(write):
     path = write("a.csv", CSV)
-    found = describe(data_path=path, preparation=Preparation(k_core=3))
+    found = description_of(data_path=path, preparation=Preparation(k_core=3))
     assert (found.name, found.files, found.layout.delimiter) == ("a", (str(path),), ";")
     for numbers in (found.before, found.after):
         assert (numbers.users, numbers.items, numbers.events) == (4, 5, 18)
@@ -30,10 +30,12 @@ def test_numbers_before_and_after_the_core(write):
         lengths = dict(zip(LENGTHS, numbers.histogram, strict=True))
         assert {start: users for start, users in lengths.items() if users} == {3: 1, 5: 3}
     assert (
-        describe(data_path=path, preparation=Preparation(k_core=3, duplicates="first")).after.users
+        description_of(
+            data_path=path, preparation=Preparation(k_core=3, duplicates="first")
+        ).after.users
         == 3
     )
-    nothing = describe(data_path=path, preparation=Preparation(k_core=9))
+    nothing = description_of(data_path=path, preparation=Preparation(k_core=9))
     assert nothing.after is None
     assert "0 users and 0 items are left of 4 users" in nothing.problem
 
@@ -47,23 +49,23 @@ def test_histories_that_only_the_core_leaves_are_shown(write, capsys):
 
 def test_rows_without_a_user_are_counted_and_left_out(write):
     path = write("a.csv", CSV + "NA;i0;p;1600000000;x\n")
-    assert describe(data_path=path).before.events == 18
-    assert describe(data_path=path).notes[-1] == (
+    assert description_of(data_path=path).before.events == 18
+    assert description_of(data_path=path).notes[-1] == (
         "1 of 19 rows have no user id (NA): left out, which training does with --missing-ids drop "
         "only"
     )
-    assert describe(data_path=path, columns=Columns(missing="keep")).before.users == 5
+    assert description_of(data_path=path, columns=Columns(missing="keep")).before.users == 5
 
 
 def test_data_without_files_or_times(write):
-    found = describe("synthetic")
+    found = description_of("synthetic")
     assert (found.files, found.layout, found.before) == ((), None, found.after)
-    found = describe(
+    found = description_of(
         data_path=write("h.txt", "a 1 2 3\nb 2 3\n"), preparation=Preparation(k_core=0)
     )
     assert (found.before.ties, found.before.span) == (None, None)
     with pytest.raises(UserError, match="unknown --dataset 'ml1m'; did you mean 'ml-1m'"):
-        describe("ml1m")
+        description_of("ml1m")
 
 
 def test_all_of_it_as_json(write, capsys):
@@ -104,7 +106,7 @@ def test_a_registered_frame_is_read_once(monkeypatch):
         return [row[0] for row in ROWS], [row[1] for row in ROWS], [row[2] for row in ROWS]
 
     monkeypatch.setitem(DATASETS, "mine", Source(50, read=read))
-    found = describe("mine", preparation=Preparation(k_core=3))
+    found = description_of("mine", preparation=Preparation(k_core=3))
     randomly = replace(found.preparation, ties="random:1")
     assert found.prepare(randomly).items_T.size == found.after.events == 18
     assert (found.files, found.layout, reads) == ((), None, [0])
