@@ -14,7 +14,7 @@ from echojax.evaluation.baselines import rank_by, scorer
 from echojax.evaluation.metrics import SHOWN, example_metrics
 from echojax.models.heuristic import LaggedCount, Markov
 
-MODELS = {"markov": Markov, "lagged_count": LaggedCount}
+SIMPLE_MODELS = {"markov": Markov, "lagged_count": LaggedCount}
 SEEDS = (0, 1, 2)  # of random orders
 _SHOWN = 10  # how many of the newest items are gathered; these models read fewer
 _SCORES = 2**29  # the most scores per model, over all orders; beyond, a sample is ranked
@@ -86,7 +86,7 @@ def _ordered(
     """Return the means over the data sets of an order; ``known`` is the result of ``exact``."""
     tests = leave_one_out(exact, _SHOWN).test.target_M  # the same positions in every order
     agreeing = [agreement(one) for one in datasets]
-    of_exact = np.array([getattr(known, name) for name in MODELS]) if known else None
+    of_exact = np.array([getattr(known, name) for name in SIMPLE_MODELS]) if known else None
     scores_MxF = np.mean(
         [
             of_exact
@@ -104,7 +104,7 @@ def _ordered(
         agreeing=None if None in agreeing else _mean([one[0] for one in agreeing if one]),
         by_chance=None if None in agreeing else _mean([one[1] for one in agreeing if one]),
         changed_tests=_mean([(one.items_T != exact.items_T)[tests].mean() for one in datasets]),
-        **{name: tuple(row) for name, row in zip(MODELS, scores_MxF.tolist(), strict=True)},
+        **{name: tuple(row) for name, row in zip(SIMPLE_MODELS, scores_MxF.tolist(), strict=True)},
     )
 
 
@@ -141,11 +141,11 @@ def agreement(dataset: Dataset) -> tuple[float, float] | None:
 
 
 def _scores(dataset: Dataset, ranked_M: np.ndarray) -> np.ndarray:
-    """Return HR@10 and NDCG@10 of each of ``MODELS``, (M, F)."""
+    """Return HR@10 and NDCG@10 of each of ``SIMPLE_MODELS``, (M, F)."""
     split = leave_one_out(dataset, _SHOWN)
     tests = split.test.at(ranked_M)
     scores = []
-    for model in MODELS.values():
+    for model in SIMPLE_MODELS.values():
         score = scorer(model(split.train, dataset.num_items))
         rank_M = rank_by(score, tests, dataset.num_items, exclude_seen=False).rank_M
         scores.append(example_metrics(rank_M, SHOWN).mean(axis=0))

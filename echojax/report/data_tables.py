@@ -5,7 +5,7 @@ from collections.abc import Callable
 from echojax.data.description import LENGTHS, Description, Numbers
 from echojax.errors import escaped
 from echojax.evaluation.metrics import SHOWN
-from echojax.evaluation.order import MODELS, SEEDS, Certificate, Ordered
+from echojax.evaluation.order import SEEDS, SIMPLE_MODELS, Certificate, Ordered
 from echojax.report.tables import Column, Table, length_range, words
 
 _BAR = 30  # characters of the longest bar
@@ -102,7 +102,7 @@ def order_table(found: Certificate) -> Table:
             f"{model.replace('_', ' ')} {metric.upper()}",
             *(f"{getattr(one, model)[i]:.4f}" for one in found.orders),
         ]
-        for model in MODELS
+        for model in SIMPLE_MODELS
         for i, metric in enumerate(SHOWN)
     ]
     precisions = {"exact": "exact times", "float32": "float32"}
