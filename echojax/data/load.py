@@ -65,6 +65,10 @@ def load_dataset(
         UserError: The data is not found, or cannot be read or prepared.
     """
     found = find_data(name, data_path=data_path, data_dir=data_dir, columns=columns)
+    if not found.files:
+        for flag, value in (("--items-path", items_path), ("--title-column", title_column)):
+            if value is not None:
+                raise UserError(f"{flag} is for data in files, not for --dataset {name}; drop it")
     if found.frame is not None:
         options = dataclasses.asdict(preparation)
         return Dataset.from_frame(found.frame, **options, name=found.name)

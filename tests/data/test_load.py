@@ -315,6 +315,15 @@ def test_titles_from_a_second_file(write, said):
         load_dataset(data_path=data, title_column="name")
 
 
+def test_titles_are_not_for_data_without_files(monkeypatch):
+    frame = {"user": [1, 1, 2, 2], "item": [1, 2, 1, 2]}
+    monkeypatch.setitem(DATASETS, "mine", Source(50, read=lambda: frame))
+    for name in ("synthetic", "mine"):
+        for flag in ("items_path", "title_column"):
+            with pytest.raises(UserError, match=f"is for data in files, not for --dataset {name}"):
+                load_dataset(name, **{flag: "items.csv"})
+
+
 @pytest.mark.parametrize(("returned", "message"), [(None, "returned None"), ([], "no columns")])
 def test_a_registered_function_that_returns_no_data(monkeypatch, returned, message):
     monkeypatch.setitem(DATASETS, "mine", Source(50, read=lambda: returned))
