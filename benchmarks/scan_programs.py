@@ -1,4 +1,4 @@
-"""The programs of selective scans that are timed, and a lower bound of their time."""
+"""The programs of selective scans that are timed, and the floor of their time."""
 
 import time
 from collections.abc import Callable
@@ -238,7 +238,7 @@ class Roofline(NamedTuple):
     exps_per_second: float
 
     def floor_seconds(self, shape: Shape, dtype: str, which: Pass) -> float | None:
-        """Return the lower bound of a scan's time, ``None`` for second derivatives.
+        """Return the floor of a scan's time, ``None`` for second derivatives.
 
         It neglects D and bias, which are small.
         """

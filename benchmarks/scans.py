@@ -1,7 +1,7 @@
 """Which selective scan is fastest here? python benchmarks/scans.py.
 
 It measures the times of the forward pass, with the backward pass, of second derivatives and of a
-token; memory; errors relative to the float64 oracle; and how close a time is to the lower bound
+token; memory; errors relative to the float64 oracle; and how close a time is to the floor
 that the device's copy bandwidth and exponentials set.
 """
 

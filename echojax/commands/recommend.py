@@ -79,9 +79,10 @@ def show(flags: Flags, recommender: "Recommender", console: Console) -> None:
     (answer,) = recommender.recommend([events], flags.k, exclude_seen=flags.exclude_seen)
     known = len(history) - answer.unknown
     if answer.unknown:
-        console.print(f"{answer.unknown} of {len(history)} items unknown to this model: skipped")
+        skipped = f"{answer.unknown} of {len(history)}"
+        console.print(f"Items that this model does not know are skipped: {skipped}.")
     if known > recommender.max_len:
-        console.print(f"{known} items: the newest {recommender.max_len} are read")
+        console.print(f"The model reads the newest {recommender.max_len} of {known} items.")
     table = Table("item", *(["title"] if titles else []), box=None, pad_edge=False)
     table.add_column("interactions" if answer.by == "popularity" else "score", justify="right")
     for item, score in zip(answer.item_ids, answer.scores, strict=True):

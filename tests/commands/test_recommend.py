@@ -19,7 +19,7 @@ def test_one_history(call, run):
     assert code == 0, err
     step = json.loads((run / "results.json").read_text())["train"]["best_step"]
     assert out.splitlines()[0] == f"step {step} of {run}"
-    assert "1 of 4 items unknown to this model: skipped" in out
+    assert "Items that this model does not know are skipped: 1 of 4." in out
     assert "history: Stop 3 (1993) · Stop 4 (1994) · what · Stop 5 (1995)" in out
     item, *title, score = out.splitlines()[-4].split()
     assert (item, title) == ("i6", ["Stop", "6", "(1996)"])
