@@ -19,6 +19,7 @@ import harness
 from echojax.config import Config
 from echojax.data import Dataset, Split
 from echojax.errors import UserError
+from echojax.flags import Positive
 from echojax.mesh import axes_of, make_mesh, mesh_words, one_device, spread, state_specs
 from echojax.models import build_model
 from echojax.parameters import is_per_item, map_with_facts
@@ -34,25 +35,25 @@ class Flags(harness.Flags):
 
     model: str = "echomamba4rec"
     """Name of the model."""
-    items: int = 100_000
+    items: Positive = 100_000
     """Items of the item set, with padding."""
-    events: int = 50
+    events: Positive = 50
     """Events of each history."""
-    batch_size: int = 128
+    batch_size: Positive = 128
     """Histories of a step, with one prediction each."""
-    d_model: int = 64
+    d_model: Positive = 64
     """D, the model width."""
-    layers: int = 1
+    layers: Positive = 1
     """Number of layers."""
-    devices: int = 1
+    devices: Positive = 1
     """Number of devices; on a CPU they are simulated."""
-    item_shards: int = 1
+    item_shards: Positive = 1
     """Shards of the item table."""
-    sequence_shards: int = 1
+    sequence_shards: Positive = 1
     """Shards of each history."""
     item_optimizer: Literal["adam", "rowwise"] = "adam"
     """Optimizer of the item table."""
-    steps: int = 3
+    steps: Positive = 3
     """Steps to time, after a first one that is not counted."""
 
 
