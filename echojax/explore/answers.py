@@ -82,7 +82,9 @@ def answers(question: Question, runs: Sequence[ExploredRun]) -> dict[str, Any]:
         notes = _notes(run, answer, len(history), question.k)
         if following:
             notes.append(_place_of(following, run, answer))
-        columns.append({"run": run, **_explained(run, answer, history, item, notes)})
+        if item and not run.recommender.item_ids.number(item):
+            notes.append(f"This run does not know the item {item[:50]!r} and cannot explain it.")
+        columns.append({"run": run, "notes": notes, **_explained(run, answer, history, item)})
     common = frozenset.intersection(*(frozenset(answer.item_ids) for answer in given))
     return {
         "question": question,
@@ -102,20 +104,16 @@ def _place_of(following: str, run: ExploredRun, answer: Recommendation) -> str:
 
 
 def _explained(
-    run: ExploredRun, answer: Recommendation, history: Sequence[object], item: str, notes: list[str]
+    run: ExploredRun, answer: Recommendation, history: Sequence[object], item: str
 ) -> dict[str, Any]:
     """Return a run's answer and the events that moved the score of an item, for the template."""
-    known = run.recommender.item_ids.number(item) > 0
-    if item and not known:
-        notes = [*notes, f"This run does not know the item {item[:50]!r} and cannot explain it."]
-    by_model = answer.by == "model"
+    known, by_model = run.recommender.item_ids.number(item) > 0, answer.by == "model"
     events = run.events(history, item) if by_model and known else []
     shown = [event for event in events[:_EVENTS] if event.shares["share"] >= _LEAST]
     rest = max(0.0, 1 - sum(event.shares["share"] for event in shown))
     return {
         "rows": list(zip(answer.item_ids, answer.scores, strict=True)),
         "by_model": by_model,
-        "notes": notes,
         "shares": list(events[0].shares) if events else [],
         "events": shown,
         "most": max((event.shares["share"] for event in shown), default=1.0),
