@@ -1,5 +1,6 @@
 """What is known about a field stands at the field, and is all that is needed to check it."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -18,9 +19,12 @@ from echojax.config import (
     misfit,
     with_fields,
 )
+from echojax.data import DATASETS, FORMATS
+from echojax.data.layouts import COLUMNAR
 from echojax.errors import UserError
 from echojax.files import write_json
 from echojax.flags import SECTIONS
+from echojax.models import HEURISTICS, MODELS
 
 
 def test_facts_are_found_inside_unions_too():
@@ -90,6 +94,8 @@ def test_help_shows_the_defaults_and_what_is_known(capsys, monkeypatch):
     for section in SECTIONS:
         assert section.__doc__ in text
     assert module.Config.__doc__.splitlines()[0] in text
+    for known in (MODELS, HEURISTICS, DATASETS, FORMATS.keys() - COLUMNAR.values()):
+        assert all(re.search(rf"\b{name}[,;.]", text) for name in known)
 
 
 def test_flags_come_from_a_file_too(tmp_path):
