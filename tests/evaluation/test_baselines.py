@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from echojax.data import global_time_split, leave_one_out, load_dataset
-from echojax.evaluation import evaluate_baselines, metric_names
-from echojax.evaluation.baselines import choose_lagged_count, rank_by, scorer
-from echojax.evaluation.metrics import mean_metrics
+from echojax.evaluation.baselines import choose_lagged_count, evaluate_baselines, rank_by, scorer
+from echojax.evaluation.metrics import mean_metrics, metric_names
 from echojax.models import HEURISTICS
 from echojax.models.heuristic import ItemKNN, LaggedCount, Markov, Popularity, training_counts
 from tests.models.promises import ITEMS, refuses_what_means_nothing

@@ -8,16 +8,19 @@ from hypothesis import strategies as st
 
 from echojax.data import Examples, leave_one_out
 from echojax.errors import UserError
-from echojax.evaluation import Ranked, bootstrap_intervals, metric_names, summarise
 from echojax.evaluation.metrics import (
     calibration_error,
     check_cutoffs,
     example_metrics,
     list_metrics,
     measure,
+    metric_names,
     metrics_of,
     named_metrics,
+    summarise,
 )
+from echojax.evaluation.ranking import Ranked
+from echojax.evaluation.statistics import bootstrap_intervals
 
 
 @given(st.lists(st.integers(1, 100), min_size=1, max_size=20))

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from echojax.data import leave_one_out
-from echojax.evaluation import Ranked, make_ranker, rank_examples, rank_in_scores
-from echojax.evaluation.ranking import TOP, seen
+from echojax.evaluation.baselines import rank_in_scores
+from echojax.evaluation.ranking import TOP, Ranked, make_ranker, rank_examples, seen
 
 USERS, WIDTH = 4, 3
 

@@ -3,8 +3,12 @@ import itertools
 import numpy as np
 import pytest
 
-from echojax.evaluation import bootstrap_intervals, paired_difference
-from echojax.evaluation.statistics import holm, resampled_means
+from echojax.evaluation.statistics import (
+    bootstrap_intervals,
+    holm,
+    paired_difference,
+    resampled_means,
+)
 
 
 def users_with_examples(counts):

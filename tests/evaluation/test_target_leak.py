@@ -5,8 +5,8 @@ import pytest
 from flax import nnx
 
 from echojax.data import leave_one_out
-from echojax.evaluation import make_ranker, rank_examples
 from echojax.evaluation.baselines import rank_by, scorer
+from echojax.evaluation.ranking import make_ranker, rank_examples
 from echojax.models import HEURISTICS, MODELS
 from tests.models.promises import EVERY_MODEL, ITEMS, build
 

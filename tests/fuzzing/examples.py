@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from echojax.config import Config
-from echojax.evaluation import metric_names
+from echojax.evaluation.metrics import metric_names
 from tests.test_run_files import RESULTS as RESULTS_OF_A_RUN
 
 _ROWS = [

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from echojax.data import Examples
-from echojax.evaluation import Ranked, metric_names, summarise
+from echojax.evaluation.metrics import metric_names, summarise
+from echojax.evaluation.ranking import Ranked
 from echojax.report import write_report
 
 NASTY = "<script>alert('1')</script> & \"quotes\" $x_1$ {} {{ 1 }} \x1b[31m"

@@ -3,7 +3,7 @@ import io
 import pytest
 from rich.console import Console
 
-from echojax.evaluation import metric_names
+from echojax.evaluation.metrics import metric_names
 from echojax.report import results_table
 from echojax.report.pages import _MARKDOWN, render
 from echojax.report.run_tables import score_table

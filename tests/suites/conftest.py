@@ -8,7 +8,8 @@ import pytest
 
 from echojax.config import as_dict
 from echojax.data import Examples
-from echojax.evaluation import Ranked, summarise
+from echojax.evaluation.metrics import summarise
+from echojax.evaluation.ranking import Ranked
 from echojax.suites import figures
 from echojax.suites.page import write_page
 from echojax.suites.results import Results

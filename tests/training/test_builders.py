@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from echojax.config import Config
 from echojax.data import Dataset, leave_one_out
-from echojax.evaluation import rank_in_scores
+from echojax.evaluation.baselines import rank_in_scores
 from echojax.mesh import one_device
 from echojax.models import MODELS
 from echojax.training.builders import (
