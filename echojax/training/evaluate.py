@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -71,12 +71,13 @@ class Evaluator:
 
 
 def encoder_and_items(
-    config: Config, graphdef: nnx.GraphDef, mesh: Mesh
+    config: Config, graphdef: nnx.GraphDef, mesh: Mesh, *, method: str = "encode"
 ) -> tuple[Callable[..., jax.Array], Callable[[nnx.State], jax.Array]]:
     """Return two functions of models with this structure: the encoder and the items' vectors.
 
-    ``encode(params, item_ids_BxL, lengths_B)``, with time gaps also ``gaps_BxL``, returns user_BxD
-    in the precision of ``config``, and ``items(params)`` returns item_VxD.
+    ``encode(params, item_ids_BxL, lengths_B)``, with time gaps also ``gaps_BxL``, returns what the
+    ``method`` of the model does, in the precision of ``config``, and ``items(params)`` returns
+    item_VxD.
     """
 
     def encode(
@@ -86,7 +87,8 @@ def encoder_and_items(
         gaps_BxL: jax.Array | None = None,
     ) -> jax.Array:
         model = with_precision(nnx.merge(graphdef, params), config.precision)
-        return with_axes(model, axes_of(mesh)).encode(item_ids_BxL, lengths_B, gaps_BxL=gaps_BxL)
+        encoder = getattr(with_axes(model, axes_of(mesh)), method)
+        return encoder(item_ids_BxL, lengths_B, gaps_BxL=gaps_BxL)
 
     def items(params: nnx.State) -> jax.Array:
         return nnx.merge(graphdef, params).output_embeddings()
@@ -101,20 +103,9 @@ def _rank_prequentially(
     model = nnx.merge(best.graphdef, best.params)
     if not isinstance(model, CausalModel) or model.not_causal is not None:
         raise UserError(_NOT_CAUSAL.format(config.model))
-
-    def encode_all(
-        params: nnx.State,
-        item_ids_BxL: jax.Array,
-        lengths_B: jax.Array,
-        gaps_BxL: jax.Array | None = None,
-    ) -> jax.Array:
-        model = with_precision(nnx.merge(best.graphdef, params), config.precision)
-        return cast(CausalModel, model).encode_all(item_ids_BxL, lengths_B, gaps_BxL=gaps_BxL)
-
-    _, items = encoder_and_items(config, best.graphdef, one_device())
+    encoder = encoder_and_items(config, best.graphdef, one_device(), method="encode_all")
     return rank_prequentially(
-        encode_all,
-        items,
+        *encoder,
         best.params,
         examples,
         num_items=num_items,
