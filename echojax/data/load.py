@@ -77,14 +77,14 @@ def load_dataset(
     dataset = _prepared(found, columns, preparation)
     log_order(dataset)
     first, published = found.files[0], DATASETS[name].five_core if data_path is None else None
+    usual = (preparation.k_core, preparation.duplicates) == (5, "keep")
     if published is None:
         for note in dataset.fingerprint["source"].get("notes", []):
             log.info("%s", note)
-        return _titled(dataset, first.path, data_dir, items_path, title_column, columns.item)
-    usual = (preparation.k_core, preparation.duplicates) == (5, "keep")
-    if usual and (statistics := statistics_of(dataset)) != published:
+    elif usual and (statistics := statistics_of(dataset)) != published:
         log.info("%s: %s is not the published %s", first, statistics, published)
-    return _titled(dataset, None, data_dir, items_path, title_column)
+    file = first.path if published is None else None
+    return _titled(dataset, file, data_dir, items_path, title_column, columns.item)
 
 
 def find_data(
@@ -116,10 +116,10 @@ def find_data(
 def _titled(
     dataset: Dataset,
     file: Path | None,
-    data_dir: Path | str | None = None,
-    items_path: Path | str | None = None,
-    title_column: str | None = None,
-    item_column: str | None = None,
+    data_dir: Path | str | None,
+    items_path: Path | str | None,
+    title_column: str | None,
+    item_column: str | None,
 ) -> Dataset:
     """Return a data set with its items' titles; with none if the file with titles is bad."""
     if items_path is None:

@@ -99,7 +99,16 @@ def read_data(
     if dataset is None and run_dir is not None:
         dataset = kept_dataset(run_dir, config.dataset)
     started = run_dir is not None and (run_dir / "config.json").exists()
-    dataset = dataset or _load(config, started=started)
+    dataset = dataset or load_dataset(
+        config.dataset,
+        data_path=config.data_path,
+        data_dir=config.data_dir,
+        columns=Columns.of(config),
+        # The folder of a run that has started has the titles.
+        items_path=None if started else config.items_path,
+        title_column=None if started else config.title_column,
+        preparation=Preparation.of(config),
+    )
     assert config.max_len is not None
     split = _SPLITS[config.split](dataset, config.max_len)
     if config.time_gaps:
@@ -140,19 +149,6 @@ def read_run_data(
     dataset, split = read_data(config, run_dir=run_dir)
     check_same_data(run_dir, dataset)
     return dataset, split
-
-
-def _load(config: Config, *, started: bool) -> Dataset:
-    """Read the data, without titles if the run has ``started``: its folder has them."""
-    return load_dataset(
-        config.dataset,
-        data_path=config.data_path,
-        data_dir=config.data_dir,
-        columns=Columns.of(config),
-        items_path=None if started else config.items_path,
-        title_column=None if started else config.title_column,
-        preparation=Preparation.of(config),
-    )
 
 
 def training_batches(config: Config, split: Split, mesh: Mesh) -> Batches:
