@@ -55,7 +55,8 @@ class Stream:
     """
 
     def __init__(self, model: SequenceModel, gap_unit: float | None = None):
-        if (reason := _why_not(model)) is not None:
+        no_step = None if hasattr(model, "step") else "it has no step for one event"
+        if (reason := model.not_causal or no_step) is not None:
             raise UserError(
                 f"{type(model).__name__} cannot be streamed: {reason}; encode whole histories"
             )
@@ -183,11 +184,9 @@ class Stream:
             state = state._replace(time_Bx2=_rows(kept_B, time_Bx2, state.time_Bx2))
         if self._windowed:
             state, user_BxD = _add_to_window(model, state, item_B, gap_B)
-        elif gap_B is not None:
-            kept, user_BxD = model.step(state.model, item_B, gaps_BxL=gap_B[:, None])
-            state = state._replace(model=_rows(event_B, kept, state.model))
         else:
-            kept, user_BxD = model.step(state.model, item_B)
+            times = {} if gap_B is None else {"gaps_BxL": gap_B[:, None]}
+            kept, user_BxD = model.step(state.model, item_B, **times)
             state = state._replace(model=_rows(event_B, kept, state.model))
         user_BxD = _rows(event_B, user_BxD.astype(state.user_BxD.dtype), state.user_BxD)
         return state._replace(user_BxD=user_BxD), user_BxD
@@ -236,9 +235,3 @@ def _rows(which_B: jax.Array, new: Any, old: Any) -> Any:
         return jnp.where(which_B.reshape(-1, *[1] * (new.ndim - 1)), new, old)
 
     return jax.tree.map(choose, new, old)
-
-
-def _why_not(model: SequenceModel) -> str | None:
-    """Return why a model cannot be streamed; ``None`` if it can."""
-    has_step = hasattr(model, "step")
-    return model.not_causal or (None if has_step else "it has no step for one event")
