@@ -26,7 +26,7 @@ _SIZES = {
     "scan": [(128, 50, 128, 32), (8, 1024, 256, 16), (4, 4096, 64, 16), (2, 50, 128, 32)],
 }
 _TINY = (4, 9, 5, 3)
-PRESENT, HALVES = "as it is", "two halves side by side"
+PRESENT = "as it is"
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,6 @@ def choices(what: str) -> dict[str, Any]:
     return {
         PRESENT: tiled.tile_rows,
         **{f"{kib} KiB of state": partial(by_state, kib) for kib in (32, 64, 128)},
-        HALVES: tiled.tile_rows,
     }
 
 
@@ -72,7 +71,7 @@ def taken(what: str, choice: Any) -> Iterator[None]:
         setattr(module, name, present)
 
 
-def function_of(what: str, name: str) -> Callable[[Arrays], jax.Array]:
+def function_of(what: str) -> Callable[[Arrays], jax.Array]:
     """Return the function that is measured, from a problem's arguments to its output."""
 
     def read(arrays: Arrays) -> jax.Array:
@@ -84,20 +83,12 @@ def function_of(what: str, name: str) -> Callable[[Arrays], jax.Array]:
         in_order = [arrays[name] for name in ORDER]
         return selective_scan(*in_order, delta_softplus=True, implementation="tiled")
 
-    def halves(arrays: Arrays) -> jax.Array:
-        half = len(arrays["u"]) // 2
-        parts = [
-            scan({k: x[rows] if x.ndim == 3 else x for k, x in arrays.items()})
-            for rows in (slice(half), slice(half, None))
-        ]
-        return jnp.concatenate(parts)
-
-    return read if what == "read-out" else halves if name == HALVES else scan
+    return read if what == "read-out" else scan
 
 
-def program_of(what: str, name: str, arrays: Arrays, dy: jax.Array, which: Pass) -> Program:
+def program_of(what: str, arrays: Arrays, dy: jax.Array, which: Pass) -> Program:
     """Compile a pass of the function that is measured."""
-    run = function_of(what, name)
+    run = function_of(what)
     dy = dy[:, -1] if what == "read-out" else dy
 
     def both(arrays: Arrays, dy: jax.Array) -> Any:
@@ -118,7 +109,7 @@ def measure(case: Row, seconds: float) -> list[Row]:
     for name, choice in choices(case["what"]).items():
         for which in PASSES:
             with taken(case["what"], choice):
-                program = program_of(case["what"], name, problem.arguments, problem.dy, which)
+                program = program_of(case["what"], problem.arguments, problem.dy, which)
             results[name, which] = jax.tree.leaves(program.run())
             off = max(
                 float(jnp.max(jnp.abs(x - wanted)) / jnp.max(jnp.abs(wanted)).clip(1e-30))
