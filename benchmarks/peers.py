@@ -78,7 +78,9 @@ def measure(flags: Flags) -> None:
             script = Path(__file__).with_name("peers_rectools.py")
             _run(environment(flags.folder / "environment"), script, folder)
         if not (folder / "ours" / "results.json").exists():
-            _train_ours(dataset, settings, folder / "ours")
+            own = asdict(settings)
+            del own["dataset"]
+            echojax.train(dataset, model="sasrec", run_dir=folder / "ours", **own)
         score = scorer_of(dict(np.load(folder / "theirs.npz")))
         trained = read_json(folder / "ours" / "results.json")["train"]
         record.document.facts = {
@@ -142,12 +144,6 @@ def environment(folder: Path) -> Path:
 def _run(*words: str | Path, cure: str = "") -> None:
     if subprocess.run(words, check=False).returncode:
         raise UserError(f"'{' '.join(map(str, words))}' failed{cure}")
-
-
-def _train_ours(dataset: Dataset, settings: Settings, folder: Path) -> None:
-    options = asdict(settings)
-    del options["dataset"]
-    echojax.train(dataset, model="sasrec", run_dir=folder, **options)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import Any
 import harness
 from echojax.config import Config
 from echojax.errors import UserError
-from echojax.evaluation.metrics import metric_names
+from echojax.evaluation.metrics import example_metrics
 from echojax.evaluation.statistics import paired_difference
 from echojax.suites import results
 from echojax.training.evaluate import rank_run
@@ -98,16 +98,15 @@ def compared(ours: results.Ranks, theirs: results.Ranks) -> list[Row]:
         raise UserError("the two models were evaluated on different users")
     rows = []
     for metric in METRICS:
-        column = metric_names().index(metric)
-        pair = ours.metrics()[:, column], theirs.metrics()[:, column]
-        found = paired_difference(*pair, ours.user_M, resamples=_RESAMPLES)
+        own_M, other_M = (example_metrics(one.rank_M, [metric])[:, 0] for one in (ours, theirs))
+        found = paired_difference(own_M, other_M, ours.user_M, resamples=_RESAMPLES)
         rows.append(
             {
                 "metric": metric,
                 "events": ours.user_M.size,
                 "users": len(set(ours.user_M.tolist())),
-                "ours": float(pair[0].mean()),
-                "theirs": float(pair[1].mean()),
+                "ours": float(own_M.mean()),
+                "theirs": float(other_M.mean()),
                 **found,
                 "width": found["high"] - found["low"],
             }

@@ -19,7 +19,7 @@ import polars as pl
 from echojax.arrays import read_arrays
 from echojax.config import LIMITS, Config, as_dict
 from echojax.errors import UserError
-from echojax.evaluation.metrics import metric_names, metrics_of
+from echojax.evaluation.metrics import metric_names
 from echojax.files import write_atomically
 from echojax.report.run_record import read_run
 from echojax.run_files import check_results, read_protocols, read_results
@@ -92,10 +92,6 @@ class Ranks:
     rank_M: np.ndarray
     user_M: np.ndarray
     length_M: np.ndarray
-
-    def metrics(self) -> np.ndarray:
-        """Return each target's metrics in the order of ``metric_names``, (M, F) float64."""
-        return metrics_of(self.rank_M)
 
 
 @dataclass(frozen=True, eq=False)

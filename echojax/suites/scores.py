@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from echojax.evaluation.metrics import SHOWN, metric_names
+from echojax.evaluation.metrics import SHOWN, metric_names, metrics_of
 from echojax.evaluation.statistics import (
     Estimate,
     holm,
@@ -196,7 +196,7 @@ def scores(seeds: tuple[Evaluation, ...]) -> dict[str, float | None]:
     if not ranks:
         return _without_ranks([one.test for one in seeds])
     # All metrics are drawn together, as for results.json: one seed's intervals are the same.
-    found = seed_estimates([one.metrics() for one in ranks], ranks[0].user_M)
+    found = seed_estimates([metrics_of(one.rank_M) for one in ranks], ranks[0].user_M)
     return _named([found[column] for column in COLUMNS])
 
 
@@ -208,7 +208,7 @@ def by_length(seeds: tuple[Evaluation, ...]) -> tuple[dict[str, Any], ...]:
         if ranks:
             length_M = ranks[0].length_M
             inside_M = (length_M >= one["from"]) & (length_M <= (one["to"] or np.inf))
-            values = [seed.metrics()[inside_M][:, COLUMNS] for seed in ranks]
+            values = [metrics_of(seed.rank_M)[inside_M][:, COLUMNS] for seed in ranks]
             found = _named(seed_estimates(values, ranks[0].user_M[inside_M]))
         else:
             found = _without_ranks([seed.test["by_length"][place] for seed in seeds])
@@ -266,7 +266,9 @@ def compare(
         and np.array_equal(targets.length_M, others.length_M)
     ):
         return {"not_tested": "evaluated on other users or histories than the reference"}
-    ours_SxM, theirs_SxM = (np.array([one.metrics()[:, PRIMARY] for one in row]) for row in ranks)
+    ours_SxM, theirs_SxM = (
+        np.array([metrics_of(one.rank_M)[:, PRIMARY] for one in row]) for row in ranks
+    )
     found = paired_difference(
         ours_SxM.mean(axis=0), theirs_SxM.mean(axis=0), targets.user_M, resamples=RESAMPLES
     )

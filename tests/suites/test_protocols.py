@@ -12,7 +12,7 @@ from rich.console import Console
 from echojax.config import Config
 from echojax.errors import UserError
 from echojax.evaluation.baselines import rank_by, scorer
-from echojax.evaluation.metrics import SHOWN
+from echojax.evaluation.metrics import SHOWN, metrics_of
 from echojax.evaluation.sampled import draw_negatives
 from echojax.models import HEURISTICS
 from echojax.suites.protocols import evaluate_if_missing
@@ -118,7 +118,7 @@ def test_ranks_are_kept_with_seen_items_treated_the_other_way(model, runs, tmp_p
     run = read_run_folder(runs / model)
     assert [one for one, found in run.evaluations.items() if found.ranks] == [None, other]
     own, kept = run.evaluations[None], run.evaluations[other]
-    means = kept.ranks.metrics().mean(axis=0)[COLUMNS]
+    means = metrics_of(kept.ranks.rank_M).mean(axis=0)[COLUMNS]
     np.testing.assert_array_equal(kept.ranks.user_M, own.ranks.user_M)
     np.testing.assert_array_equal(kept.ranks.length_M, own.ranks.length_M)
     assert list(means) == [kept.test[metric] for metric in SHOWN]
