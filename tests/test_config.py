@@ -19,8 +19,8 @@ from echojax.config import (
     misfit,
     with_fields,
 )
-from echojax.data import DATASETS, FORMATS
-from echojax.data.layouts import COLUMNAR
+from echojax.data import DATASETS
+from echojax.data.layouts import COLUMNAR, FORMATS
 from echojax.errors import UserError
 from echojax.files import write_json
 from echojax.flags import SECTIONS

@@ -1,27 +1,24 @@
 """Interaction data: from files or names to prepared data sets, splits and batches."""
 
 from echojax.data.batching import Batches, StackedBatches, iterate
-from echojax.data.dataset import Dataset, Preparation, prepare
-from echojax.data.description import Description, description_of
+from echojax.data.dataset import Dataset, Preparation
+from echojax.data.description import description_of
 from echojax.data.examples import Examples, Windows, windows
 from echojax.data.item_vectors import ItemVectors
-from echojax.data.layouts import FORMATS, Columns
+from echojax.data.layouts import Columns
 from echojax.data.load import load_dataset
-from echojax.data.sources import DATASETS, Source, is_name, register_dataset
+from echojax.data.sources import DATASETS, is_name, register_dataset
 from echojax.data.splits import Split, cold_items_split, global_time_split, leave_one_out
 from echojax.data.titles import item_titles
 
 __all__ = [
     "DATASETS",
-    "FORMATS",
     "Batches",
     "Columns",
     "Dataset",
-    "Description",
     "Examples",
     "ItemVectors",
     "Preparation",
-    "Source",
     "Split",
     "StackedBatches",
     "Windows",
@@ -33,7 +30,6 @@ __all__ = [
     "iterate",
     "leave_one_out",
     "load_dataset",
-    "prepare",
     "register_dataset",
     "windows",
 ]

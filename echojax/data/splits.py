@@ -51,10 +51,8 @@ def leave_one_out(dataset: Dataset, max_len: int) -> Split:
     )
 
 
-def global_time_split(
-    dataset: Dataset, max_len: int, quantiles: tuple[float, float] = (0.8, 0.9)
-) -> Split:
-    """Split all users' events at two points in time.
+def global_time_split(dataset: Dataset, max_len: int) -> Split:
+    """Split all users' events at two points in time, after 80 % and 90 % of the events.
 
     A target is used for training if its time is before the first threshold, for validation if it is
     between the two, and for testing from the second on. Its history is all of the user's earlier
@@ -66,7 +64,7 @@ def global_time_split(
             f"--split global-time needs times and {dataset.name} has only positions; "
             "use --split leave-one-out"
         )
-    first, second = np.quantile(dataset.times_T, quantiles, method="inverted_cdf")
+    first, second = np.quantile(dataset.times_T, [0.8, 0.9], method="inverted_cdf")
     user_T, position_T, _ = _places(dataset)
     has_history_T, times_T = position_T >= 1, dataset.times_T
     facts: dict[str, object] = {

@@ -405,10 +405,8 @@ class Mamba(TimeSharded):
         return u @ self.x_proj.kernel[...][:, self.rank + self.d_state :]
 
 
-def time_step_bias(
-    key: Array, shape: tuple[int, ...], smallest: float = 1e-3, largest: float = 0.1
-) -> Array:
-    """Draw biases whose softplus is log-uniform in [smallest, largest], as in Mamba."""
-    log_dt = jax.random.uniform(key, shape, jnp.float32, jnp.log(smallest), jnp.log(largest))
+def time_step_bias(key: Array, shape: tuple[int, ...]) -> Array:
+    """Draw biases whose softplus is log-uniform in [0.001, 0.1], as in Mamba."""
+    log_dt = jax.random.uniform(key, shape, jnp.float32, jnp.log(1e-3), jnp.log(0.1))
     dt = jnp.exp(log_dt)
     return dt + jnp.log(-jnp.expm1(-dt))  # the inverse of softplus

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echojax.data import Preparation, prepare
-from echojax.data.dataset import in_core
+from echojax.data import Preparation
+from echojax.data.dataset import in_core, prepare
 from echojax.data.order import time_order
 from echojax.errors import UserError
 

@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 
 from echojax.commands import data as command
-from echojax.data import DATASETS, Columns, Preparation, Source, description_of
+from echojax.data import DATASETS, Columns, Preparation, description_of
 from echojax.data.description import LENGTHS
+from echojax.data.sources import Source
 from echojax.errors import UserError
 
 # u0 to u2 have five events each of five items; u3 meets i0 three times, twice in the same second.

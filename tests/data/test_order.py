@@ -7,7 +7,8 @@ import polars as pl
 import pytest
 
 import echojax
-from echojax.data import Dataset, Preparation, load_dataset, prepare
+from echojax.data import Dataset, Preparation, load_dataset
+from echojax.data.dataset import prepare
 from echojax.data.order import as_float32, order_words
 from echojax.errors import UserError
 

@@ -3,7 +3,8 @@ import itertools
 import numpy as np
 import pytest
 
-from echojax.data import Examples, Preparation, leave_one_out, load_dataset, prepare
+from echojax.data import Examples, Preparation, leave_one_out, load_dataset
+from echojax.data.dataset import prepare
 from echojax.data.synthetic import Synthetic
 from echojax.errors import UserError
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from echojax.data import FORMATS, tables
-from echojax.data.layouts import COLUMNAR
+from echojax.data import tables
+from echojax.data.layouts import COLUMNAR, FORMATS
 from echojax.errors import UserError
 from tests.data import histories, read, rows_of
 

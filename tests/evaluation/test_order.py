@@ -6,7 +6,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from echojax.data import Preparation, prepare
+from echojax.data import Preparation
+from echojax.data.dataset import prepare
 from echojax.evaluation import order
 from echojax.evaluation.order import SEEDS, agreement, certify
 from echojax.report.data_tables import order_table

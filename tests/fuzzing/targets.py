@@ -14,11 +14,13 @@ import numpy as np
 import optax
 from flax import nnx
 
-from echojax.data import FORMATS, Columns, Preparation, item_titles, prepare
+from echojax.data import Columns, Preparation, item_titles
 from echojax.data.cache import load as load_prepared
 from echojax.data.cache import save as save_prepared
+from echojax.data.dataset import prepare
 from echojax.data.events import read_events
 from echojax.data.ids import ids_by_number
+from echojax.data.layouts import FORMATS
 from echojax.data.text import TextFile
 from echojax.errors import UserError
 from echojax.report import results_table
