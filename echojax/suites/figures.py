@@ -32,6 +32,7 @@ from echojax.suites.tables import FEW
 _Row = dict[str, Any]
 
 
+@drawing_style()
 def pictures(frame: pl.DataFrame, data: str, reference: str) -> list[Picture]:
     """Draw what there is of a data set so far, from the frame of ``score_frame``."""
     scored = frame.drop_nulls("ndcg@10")
@@ -111,18 +112,17 @@ def learned(run: RunResult | None, data: str, reference: str) -> list[Picture]:
 
 
 def _draw_scores(rows: list[_Row], reference: str) -> Figure:
-    with drawing_style():
-        figure, panels = new_figure(0.8 + 0.24 * len(rows), columns=2)
-        for axes, metric in zip(panels, ("hr@10", "ndcg@10"), strict=True):
-            draw_dots(
-                axes,
-                [row["variant"] for row in rows],
-                [row[metric] for row in rows],
-                [_interval(row, metric) for row in rows],
-                [BLUE if row["variant"] == reference else GREY for row in rows],
-                labels=[f"{row[metric]:.3f}" for row in rows],
-            )
-            axes.set_xlabel(metric.upper())
+    figure, panels = new_figure(0.8 + 0.24 * len(rows), columns=2)
+    for axes, metric in zip(panels, ("hr@10", "ndcg@10"), strict=True):
+        draw_dots(
+            axes,
+            [row["variant"] for row in rows],
+            [row[metric] for row in rows],
+            [_interval(row, metric) for row in rows],
+            [BLUE if row["variant"] == reference else GREY for row in rows],
+            labels=[f"{row[metric]:.3f}" for row in rows],
+        )
+        axes.set_xlabel(metric.upper())
     return figure
 
 
@@ -132,18 +132,17 @@ def _interval(row: _Row, metric: str) -> tuple[float, float] | None:
 
 
 def _draw_differences(rows: list[_Row]) -> Figure:
-    with drawing_style():
-        figure, (axes,) = new_figure(0.8 + 0.24 * len(rows))
-        axes.axvline(0, color=BLUE, linewidth=1.2)
-        draw_dots(
-            axes,
-            [row["variant"] for row in rows],
-            [row["difference_mean"] for row in rows],
-            [_interval(row, "difference") for row in rows],
-            [GREY] * len(rows),
-            filled=[row["difference_p_holm"] < 0.05 for row in rows],
-        )
-        axes.set_xlabel("difference in NDCG@10")
+    figure, (axes,) = new_figure(0.8 + 0.24 * len(rows))
+    axes.axvline(0, color=BLUE, linewidth=1.2)
+    draw_dots(
+        axes,
+        [row["variant"] for row in rows],
+        [row["difference_mean"] for row in rows],
+        [_interval(row, "difference") for row in rows],
+        [GREY] * len(rows),
+        filled=[row["difference_p_holm"] < 0.05 for row in rows],
+    )
+    axes.set_xlabel("difference in NDCG@10")
     return figure
 
 
@@ -155,48 +154,46 @@ def _draw_by_length(main: list[_Row], by_length: pl.DataFrame, reference: str) -
     rows = [row for row in main if row["variant"] in set(by_length["variant"])]
     peers = [row for row in rows if row["variant"] != reference]
     best = max(peers, key=lambda row: row["ndcg@10"], default=None)
-    with drawing_style():
-        figure, (axes,) = new_figure(3.4)
-        for row in sorted(rows, key=lambda row: (row["variant"] == reference, row is best)):
-            name = row["variant"]
-            points = enough.filter(variant=name).rows(named=True)
-            x = np.array([places[one["from"]] for one in points], float)
-            means = [one["ndcg@10"] for one in points]
-            if name != reference and row is not best:
-                axes.plot(x, means, color=FAINT, linewidth=1.0)
-                continue
-            colour, shift = (BLUE, -0.06) if name == reference else (ORANGE, 0.06)
-            axes.plot(
-                x + shift, means, color=colour, label=name, marker="o", markersize=4, linewidth=1.6
-            )
-            for place, one in zip(x + shift, points, strict=True):
-                if interval := _interval(one, "ndcg@10"):
-                    axes.plot([place, place], interval, color=colour, linewidth=1.2)
-        name_lengths(axes, bins.select("from", "to", "examples").rows())
-        axes.set_ylabel("NDCG@10")
-        legend_above(axes)
+    figure, (axes,) = new_figure(3.4)
+    for row in sorted(rows, key=lambda row: (row["variant"] == reference, row is best)):
+        name = row["variant"]
+        points = enough.filter(variant=name).rows(named=True)
+        x = np.array([places[one["from"]] for one in points], float)
+        means = [one["ndcg@10"] for one in points]
+        if name != reference and row is not best:
+            axes.plot(x, means, color=FAINT, linewidth=1.0)
+            continue
+        colour, shift = (BLUE, -0.06) if name == reference else (ORANGE, 0.06)
+        axes.plot(
+            x + shift, means, color=colour, label=name, marker="o", markersize=4, linewidth=1.6
+        )
+        for place, one in zip(x + shift, points, strict=True):
+            if interval := _interval(one, "ndcg@10"):
+                axes.plot([place, place], interval, color=colour, linewidth=1.2)
+    name_lengths(axes, bins.select("from", "to", "examples").rows())
+    axes.set_ylabel("NDCG@10")
+    legend_above(axes)
     return figure
 
 
 def _draw_time(rows: list[_Row], reference: str) -> Figure:
     """Draw NDCG@10 against the time up to the best epoch."""
     points = {}
-    with drawing_style():
-        figure, (axes,) = new_figure(3.4)
-        for row in rows:
-            x, y = points[row["variant"]] = row["seconds_to_best"], row["ndcg@10"]
-            colour = BLUE if row["variant"] == reference else GREY
-            if interval := _interval(row, "ndcg@10"):
-                axes.plot([x, x], interval, color=colour, linewidth=1)
-            axes.plot(x, y, "o", color=colour, markersize=6, zorder=3)
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.margins(x=0.1)
-        axes.set_ylim(bottom=0)
-        axes.set_xlabel("seconds of training to the best epoch")
-        axes.set_ylabel("NDCG@10")
-        _name_points(axes, points)
+    figure, (axes,) = new_figure(3.4)
+    for row in rows:
+        x, y = points[row["variant"]] = row["seconds_to_best"], row["ndcg@10"]
+        colour = BLUE if row["variant"] == reference else GREY
+        if interval := _interval(row, "ndcg@10"):
+            axes.plot([x, x], interval, color=colour, linewidth=1)
+        axes.plot(x, y, "o", color=colour, markersize=6, zorder=3)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.margins(x=0.1)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("seconds of training to the best epoch")
+    axes.set_ylabel("NDCG@10")
+    _name_points(axes, points)
     return figure
 
 

@@ -69,11 +69,9 @@ class Profile:
         began = time.perf_counter()
         if self._done in (_WARM, _WARM + _TIMED) or (self._step and self._left == 1):
             self.end_epoch(states)
-        if not self._left:
-            pass
-        elif self._done >= _WARM + _TIMED:
+        if self._left and self._done >= _WARM + _TIMED:
             self._mark()
-        elif self._done >= _WARM and self._began is None:
+        elif self._left and self._done >= _WARM and self._began is None:
             self._began = time.perf_counter()
         self._done += 1
         return time.perf_counter() - began
