@@ -91,6 +91,10 @@ MODEL_SIZES, RESUMABLE = (
     {name for name, facts in _FACTS.items() if fact in facts}
     for fact in (Fact.MODEL_SIZE, Fact.RESUMABLE)
 )
+# The flags of the model and of its training.
+OF_TRAINING = [
+    field.name for one in (ModelFlags, TrainingFlags) for field in dataclasses.fields(one)
+]
 NOT_IN_SUITES: dict[str, str] = {
     name: fact.instead
     for name, facts in _FACTS.items()

@@ -1,4 +1,4 @@
-"""The flags of ``train``, of a search and of a suite: fields with type, limits, help and facts."""
+"""Flags that several modules share: fields with type, limits, help and facts."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -355,3 +355,15 @@ class ReproduceFlags:
     data set's recipes; flags that the suite sets are not searched."""
     report_only: bool = False
     """Write the page of the existing results again, and run nothing."""
+
+
+@dataclass(frozen=True)
+class RunFolderFlags:
+    """A run, and where its data are."""
+
+    run_dir: Path
+    """The run folder."""
+    data_dir: str | None = None
+    """Folder that holds the data sets' files now (None: where the run found them)."""
+    data_path: str | None = None
+    """Where the run's own file is now (None: where it was)."""

@@ -7,14 +7,13 @@ from typing import Literal
 from echojax.command_line import logged_terminal, parse
 from echojax.errors import UserError
 from echojax.files import check_output_folder, write_json
+from echojax.flags import RunFolderFlags
 
 
-@dataclass(frozen=True)
-class Flags:
+@dataclass(frozen=True, kw_only=True)
+class Flags(RunFolderFlags):
     """Rank a part of the data with the best checkpoint of a run."""
 
-    run_dir: Path
-    """The run folder."""
     split: Literal["test", "valid"] = "test"
     """Which part to evaluate."""
     metrics: str | None = None
@@ -27,10 +26,6 @@ class Flags:
     models, runs with --split global-time)."""
     exclude_seen: bool | None = None
     """Leave items of the history out of the ranking (None: as the run did)."""
-    data_dir: str | None = None
-    """Folder that holds the data sets' files now (None: where the run found them)."""
-    data_path: str | None = None
-    """Where the run's own file is now (None: where it was)."""
     output: Path | None = None
     """Write the results as JSON here too."""
 

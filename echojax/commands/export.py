@@ -7,24 +7,18 @@ from typing import Annotated
 import tyro
 
 from echojax.command_line import logged_terminal, parse
-from echojax.flags import Positive
+from echojax.flags import Positive, RunFolderFlags
 from echojax.signals import Stopped
 
 
-@dataclass(frozen=True)
-class Flags:
+@dataclass(frozen=True, kw_only=True)
+class Flags(RunFolderFlags):
     """Write the best checkpoint of a run as a folder that jax and numpy run without echojax."""
 
-    run_dir: Path
-    """The run folder."""
     output: Path
     """The new folder; an earlier export there is replaced."""
     k: Annotated[Positive, tyro.conf.arg(aliases=["-k"])] = 100
     """How many items an answer has; of these one can use fewer."""
-    data_dir: str | None = None
-    """Folder that holds the data sets' files now, for titles (None: where the run found them)."""
-    data_path: str | None = None
-    """Where the run's own file is now (None: where it was)."""
 
 
 def main(words: list[str]) -> None:

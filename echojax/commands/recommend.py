@@ -11,7 +11,7 @@ from rich.table import Table
 
 from echojax.command_line import logged_terminal, parse
 from echojax.errors import UserError
-from echojax.flags import Positive
+from echojax.flags import Positive, RunFolderFlags
 from echojax.signals import Stopped
 
 if TYPE_CHECKING:
@@ -21,12 +21,10 @@ _NAMED = 10  # most items of the history that are shown with their titles
 _SECONDS = 10.0  # between two lines of progress
 
 
-@dataclass(frozen=True)
-class Flags:
+@dataclass(frozen=True, kw_only=True)
+class Flags(RunFolderFlags):
     """Recommend next items by the best checkpoint of a run."""
 
-    run_dir: Path
-    """The run folder."""
     history: str | None = None
     """One history: the data's own item ids between commas or spaces, oldest first; as a JSON list
     where ids hold such signs: '["a b", "c,d"]'. To a run with --time-gaps item@time."""
@@ -41,10 +39,6 @@ class Flags:
     """Leave out what the history holds."""
     batch_size: Positive | None = None
     """Histories computed at once (None: 64 on a CPU, 1024 elsewhere)."""
-    data_dir: str | None = None
-    """Folder that holds the data sets' files now (None: where the run found them)."""
-    data_path: str | None = None
-    """Where the run's own file is now (None: where it was)."""
 
 
 def check(flags: Flags) -> None:

@@ -32,6 +32,7 @@ from echojax.training.progress import TrainingProgress
 log = logging.getLogger(__name__)
 
 PARTS = ("valid", "test")
+# Those that shape a result.
 PACKAGES = ("echojax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
@@ -124,7 +125,7 @@ def finish(
         **{part: summarise(ranked[part], getattr(split, part), counts_V) for part in PARTS},
         "baselines": evaluate_baselines(dataset, split, exclude_seen=config.exclude_seen),
         "train": trained.facts(len(split.train)),
-        "versions": package_versions(),
+        "versions": versions(PACKAGES),
         "commit": ", then ".join(progress.commits) or commit(),
         "device": trained_and_tested(progress.devices, device_name()),
         "processor": processor(),
@@ -157,11 +158,6 @@ def run_heuristic(
         for part in PARTS
     }
     finish(folder, config, dataset, split, ranked, Trained(progress, "counted"), console)
-
-
-def package_versions() -> dict[str, str]:
-    """Return the versions of Python and of every package that shapes a result."""
-    return versions(PACKAGES)
 
 
 def trained_and_tested(trained: list[str], here: str) -> str:

@@ -37,7 +37,8 @@ def check_initial_weights(config: Config) -> None:
         replace = config.item_vectors_use == "replace"
         projection = None if config.item_vectors is None else Projection(1, replace)
         state_shapes(lambda: build_model(config, 2), make_optimizer(config), projection)
-    if config.init_from is None or (config.resume and on_main_process(_is_started, config)):
+    started = (Path(config.run_dir or default_run_dir(config)) / "config.json").exists
+    if config.init_from is None or (config.resume and on_main_process(started)):
         return
     other = read_own_config(Path(config.init_from))
     # Sizes are whole; rates shape no parameter.
@@ -49,10 +50,6 @@ def check_initial_weights(config: Config) -> None:
                 f"--init-from {config.init_from} was trained with {flag(name)} {theirs}, not "
                 f"{ours}; make them the same, or name another run"
             )
-
-
-def _is_started(config: Config) -> bool:
-    return (Path(config.run_dir or default_run_dir(config)) / "config.json").exists()
 
 
 def take_weights(

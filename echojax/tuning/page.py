@@ -1,6 +1,5 @@
 """The files that a search writes: the page of its trials, and the best of them as a recipe."""
 
-import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from echojax.config import (
     LIMITS,
     NOT_IN_SUITES,
+    OF_TRAINING,
     RESUMABLE,
     Config,
     as_dict,
@@ -21,7 +21,6 @@ from echojax.config import (
 )
 from echojax.errors import escaped
 from echojax.files import write_atomically
-from echojax.flags import ModelFlags, TrainingFlags
 from echojax.recipes import TRIED
 from echojax.report.figures import BLUE, GREY, ORANGE, Picture, drawing_style, new_figure
 from echojax.report.pages import render
@@ -29,12 +28,8 @@ from echojax.report.tables import Cell, Column, Table, duration
 from echojax.tuning.space import Choices, Space, as_words, as_written, set_flags
 from echojax.tuning.study import FAILED, STOPPED_EARLY, Trial, best_of
 
-_TRAINED = [
-    field.name
-    for section in (ModelFlags, TrainingFlags)
-    for field in dataclasses.fields(section)
-    if field.name not in {*RESUMABLE.difference(LIMITS), *NOT_IN_SUITES, "model"}
-]
+_NOT_TRAINED = RESUMABLE.difference(LIMITS) | NOT_IN_SUITES.keys() | {"model"}
+_TRAINED = [name for name in OF_TRAINING if name not in _NOT_TRAINED]
 _NOTE = (
     "The score of a trial is its best validation NDCG@10. The search never uses the test set. "
     "A trial is stopped early if others of its generation are better after fewer epochs, so its "

@@ -16,6 +16,7 @@ from optuna.distributions import (
 from echojax.config import (
     KINDS,
     NOT_IN_SUITES,
+    OF_TRAINING,
     RESUMABLE,
     Config,
     flag,
@@ -23,7 +24,6 @@ from echojax.config import (
     with_fields,
 )
 from echojax.errors import UserError, unknown_name
-from echojax.flags import ModelFlags, TrainingFlags
 from echojax.models import HEURISTICS, MODELS, own_options
 from echojax.models.echomamba4rec import Components, Corrections
 from echojax.recipes import included_recipes, read_space
@@ -31,12 +31,7 @@ from echojax.training.builders import resolved
 
 DEFAULT = Path(__file__).with_name("space.toml")
 _FIXED = RESUMABLE | NOT_IN_SUITES.keys() | {"model", "scan", "microbatch", "pack", "eval_every"}
-_KNOBS = [
-    field.name
-    for section in (ModelFlags, TrainingFlags)
-    for field in dataclasses.fields(section)
-    if field.name not in _FIXED
-]
+_KNOBS = [name for name in OF_TRAINING if name not in _FIXED]
 _ECHOMAMBA4REC = {
     "variant",
     *(field.name for kind in (Corrections, Components) for field in dataclasses.fields(kind)),

@@ -22,8 +22,8 @@ from rich.table import Table
 from echojax.command_line import Terminal, parse
 from echojax.errors import UserError, exit_on_user_error
 from echojax.files import write_json
-from echojax.machine import cores, processor
-from echojax.training.results import package_versions
+from echojax.machine import cores, processor, versions
+from echojax.training.results import PACKAGES
 from tests.fault_injection.bugs import BUGS
 from tests.fault_injection.faults import QUICK, Hit, Trial, all_trials
 from tests.fault_injection.reference import (
@@ -150,7 +150,7 @@ def inject(flags: Flags, console: Console) -> bool:
         "command": f"python -m tests.fault_injection --kills {flags.kills} --seed {flags.seed}",
         "date": date.today().isoformat(),
         "machine": {"processor": processor(), "cores": cores()},
-        "versions": package_versions(),
+        "versions": versions(PACKAGES),
         "undisturbed": [
             {"seeds": seeds, "steps": one.last, "best_step": one.best}
             for seeds, one in references.items()

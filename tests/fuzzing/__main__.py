@@ -20,8 +20,8 @@ from rich.table import Table
 from echojax.command_line import Terminal, parse
 from echojax.errors import UserError, exit_on_user_error
 from echojax.files import write_json
-from echojax.machine import cores, processor
-from echojax.training.results import package_versions
+from echojax.machine import cores, processor, versions
+from echojax.training.results import PACKAGES
 from tests.fuzzing.guard import INPUT_BYTES, INPUT_SECONDS, attempt, limits
 from tests.fuzzing.targets import all_targets
 
@@ -85,7 +85,7 @@ def fuzz(flags: Flags, console: Console) -> bool:
         "command": f"python -m tests.fuzzing --inputs {flags.inputs} --seed {flags.seed}",
         "date": date.today().isoformat(),
         "machine": {"processor": processor(), "cores": cores()},
-        "versions": package_versions(),
+        "versions": versions(PACKAGES),
         "limits": {"seconds_an_input": INPUT_SECONDS, "bytes": INPUT_BYTES},
         "summary": total
         | {
