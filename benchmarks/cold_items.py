@@ -7,7 +7,6 @@ vectors of the same shape without information.
 
 import tempfile
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,16 +99,12 @@ def bench(flags: Flags) -> None:
                     run_dir=Path(folder) / "run",
                     **options,
                 )
-                row |= dict(_scores(run))
+                results = [one.results for one in run.seeds]
+                row["items"] = results[0]["dataset"]["items"]
+                row["train"] = [one["train"] for one in results]
+                for kind in ("warm", "cold"):
+                    row[kind] = [one["cold_items"][kind] for one in results]
     record.write_page("New items", table(record.document.rows), pictures={})
-
-
-def _scores(run: echojax.Run) -> Iterator[tuple[str, object]]:
-    first = run.seeds[0].results
-    yield "items", first["dataset"]["items"]
-    yield "train", [one.results["train"] for one in run.seeds]
-    for kind in ("warm", "cold"):
-        yield kind, [one.results["cold_items"][kind] for one in run.seeds]
 
 
 def table(rows: list[Row]) -> Table:

@@ -39,23 +39,14 @@ class Flags(harness.DataFlags):
     the same seeds, such as benchmarks/results/ml-100k."""
 
 
-@dataclass(frozen=True)
-class Settings:
-    """The settings by which a measurement is identified."""
-
-    dataset: str
-    ours: str
-    theirs: str
-    seeds: tuple[int, int]
-
-
 def measure(flags: Flags) -> None:
     """Write a row for each protocol, treatment of seen items (kept or filtered) and metric."""
     configs = [read_own_config(folder) for folder in (flags.ours, flags.theirs)]
     ours, theirs = configs
     if ours.dataset != theirs.dataset or ours.data_path or theirs.data_path:
         raise UserError("--ours and --theirs must be runs on the same data set, given by --dataset")
-    settings = Settings(ours.dataset, ours.model, theirs.model, (ours.seed, theirs.seed))
+    settings: Row = {"dataset": ours.dataset, "ours": ours.model, "theirs": theirs.model}
+    settings["seeds"] = [ours.seed, theirs.seed]
     with harness.record_of("prequential", flags, settings) as record:
         for protocol in ("leave-one-out", "prequential"):
             for exclude_seen in (False, True):

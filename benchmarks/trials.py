@@ -81,16 +81,8 @@ def draw(trials: int) -> list[dict[str, float]]:
     Every third trial has neither weight decay nor label smoothing.
     """
     rng = np.random.default_rng(0)
-    drawn = [
-        (
-            10 ** rng.uniform(-3.5, -1.5),
-            rng.uniform(0, 0.7),
-            rng.uniform(0, 0.1),
-            rng.uniform(0, 0.3),
-        )
-        for _ in range(trials)
-    ]
-    rounded = [[float(f"{value:.2g}") for value in one] for one in drawn]
+    drawn = [rng.uniform([-3.5, 0, 0, 0], [-1.5, 0.7, 0.1, 0.3]) for _ in range(trials)]
+    rounded = [[float(f"{value:.2g}") for value in (10**rate, *rest)] for rate, *rest in drawn]
     return [
         dict(zip(KNOBS, [*one[:2], 0.0, 0.0] if number % 3 == 2 else one, strict=True))
         for number, one in enumerate(rounded)
