@@ -19,8 +19,7 @@ from echojax.signals import Interrupted
 from echojax.training.run_folder import lock
 from echojax.tuning import page
 from echojax.tuning import search as search_module
-from echojax.tuning.halving import Halving
-from echojax.tuning.search import search
+from echojax.tuning.search import Halving, search
 from echojax.tuning.space import Choices, Range
 from echojax.tuning.study import Study
 from tests.tuning.stand_in import stand_in_for_training
