@@ -11,7 +11,7 @@ from echojax.data.dataset import Dataset, Preparation, prepare, repeated_pairs
 from echojax.data.events import read_events
 from echojax.data.frames import read_frame
 from echojax.data.layouts import Columns, Layout
-from echojax.data.load import DataPath, find_data, load_dataset
+from echojax.data.load import DataPath, find_data, synthetic_dataset
 from echojax.data.times import span
 from echojax.errors import UserError
 
@@ -70,7 +70,7 @@ def description_of(
         (events, _, notes), _ = read_frame(found.frame, columns)
         prepared = partial(prepare, found.name, events)
     elif not found.files:
-        prepared = partial(_load, found.name)
+        prepared = synthetic_dataset
     else:
         refuse = columns.missing == "refuse"
         columns = replace(columns, missing="drop") if refuse else columns
@@ -89,10 +89,6 @@ def description_of(
     return Description(
         found.name, files, layout, notes, before, preparation, after, problem, prepared
     )
-
-
-def _load(name: str, preparation: Preparation) -> Dataset:
-    return load_dataset(name, preparation=preparation)
 
 
 def numbers_of(dataset: Dataset) -> Numbers:

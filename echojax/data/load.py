@@ -73,7 +73,7 @@ def load_dataset(
         options = dataclasses.asdict(preparation)
         return Dataset.from_frame(found.frame, **options, name=found.name)
     if not found.files:
-        return _synthetic(preparation)
+        return synthetic_dataset(preparation)
     dataset = _prepared(found, columns, preparation)
     log_order(dataset)
     first, published = found.files[0], DATASETS[name].five_core if data_path is None else None
@@ -159,7 +159,8 @@ def _registered(name: str, found: Any) -> Found:
     return Found(name, [], found)
 
 
-def _synthetic(preparation: Preparation) -> Dataset:
+def synthetic_dataset(preparation: Preparation) -> Dataset:
+    """Return the generated data set, whose optimum is known."""
     generator = Synthetic()
     events = generator.generate()
     dataset = prepare("synthetic", events, preparation)

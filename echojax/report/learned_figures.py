@@ -1,6 +1,7 @@
 """Figures of a model before and after training: attribution, FFT filters, dt and memory."""
 
 from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -288,11 +289,11 @@ def _panels(mambas: Pairs) -> tuple[Figure, dict[str, Axes]]:
     depths = sorted({int(name.split("/")[0]) for name in mambas})
     directions = [d for d in ("forward", "backward") if any(name.endswith(d) for name in mambas)]
     figure, axes = new_figure(1.4 + 1.6 * len(depths), rows=len(depths), columns=len(directions))
-    panels = dict(zip(((k, d) for k in depths for d in directions), axes, strict=True))
-    for (depth, direction), one in panels.items():
+    panels = {}
+    for (depth, direction), one in zip(product(depths, directions), axes, strict=True):
         one.set_title(direction + (f", Mamba {depth + 1}" if len(depths) > 1 else ""))
-    named = {f"{depth}/{direction}": one for (depth, direction), one in panels.items()}
-    return figure, {name: one for name, one in named.items() if name in mambas}
+        panels[f"{depth}/{direction}"] = one
+    return figure, {name: one for name, one in panels.items() if name in mambas}
 
 
 def _log_x(axes: Axes) -> None:
