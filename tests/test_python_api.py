@@ -86,6 +86,7 @@ def test_a_recipe_fills_in_what_is_not_given(frame, tmp_path):
         echojax.train(frame, recipe="best", **SMALL)
 
 
+@pytest.mark.slow
 def test_a_search_leaves_a_recipe_and_goes_on(frame, tmp_path):
     options = SMALL | {"epochs": 2, "out": tmp_path / "study", "generation": 2}
     space = {"dropout": {"low": 0.0, "high": 0.5}, "weight_decay": {"choices": [0.0, 0.1]}}
@@ -107,7 +108,10 @@ def test_a_notebook_shows_the_report_and_nothing_of_it_can_act_there(mine):
     assert shown.count("<") == 2  # the page's own are escaped
 
 
-@pytest.mark.parametrize("kind", ["polars", "arrays", "path", "dataset"])
+@pytest.mark.parametrize(
+    "kind",
+    ["polars", "dataset", *[pytest.param(k, marks=pytest.mark.slow) for k in ("arrays", "path")]],
+)
 def test_the_same_data_in_any_form_is_the_same_run(mine, frame, tmp_path, kind):
     options = SMALL | {"epochs": 3, "run_dir": False}
     data = pl.DataFrame(frame)

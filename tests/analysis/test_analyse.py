@@ -32,7 +32,7 @@ def examples():
 
 
 # The others have only events to analyse, as SASRec has.
-@pytest.mark.parametrize("name", every_model(*MAMBAS, *FILTERS, "sasrec"))
+@pytest.mark.parametrize("name", every_model(*MAMBAS, *FILTERS))
 def test_every_models_analysis_is_written_and_drawn(name, tmp_path):
     before, after = build(name, noise=0.3), build(name)
     write_analysis(tmp_path / "insight.npz", before, after, examples())

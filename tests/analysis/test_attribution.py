@@ -51,7 +51,7 @@ def test_attribution_to_events_is_that_of_finite_differences(name):
     )
 
 
-@pytest.mark.parametrize("variant", ["echojax", "official"])
+@pytest.mark.parametrize("variant", ["echojax", pytest.param("official", marks=pytest.mark.slow)])
 def test_attribution_through_each_direction_is_that_of_finite_differences(variant):
     model = build("echomamba4rec", variant)
     layer, target_BxD = model.layers[0], model.output_embeddings()[TARGETS]

@@ -8,6 +8,7 @@ import serving
 from echojax.errors import UserError
 
 
+@pytest.mark.slow
 def test_serving(tmp_path, caplog):
     path = tmp_path / "s.json"
     flags = serving.Flags(quick=True, models=("sasrec",), max_memory_gib=0.5, out=path)

@@ -32,6 +32,7 @@ def test_more_than_there_are(call, run):
     assert "29 of the 1,000,000,000,000 asked for: no other item is left" in out.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_a_file_of_histories_goes_on_where_it_was_interrupted(call, start, run, tmp_path):
     users, whole, cut = 20_000, tmp_path / "whole.jsonl", tmp_path / "cut.jsonl"
     (tmp_path / "histories").write_text("".join(f"u{n} i{n % 30}\n" for n in range(users)))

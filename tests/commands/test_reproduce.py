@@ -186,6 +186,7 @@ def test_a_signal_before_training_stops_it_too(call, suite_file, tmp_path, monke
     assert "runs are missing" in (out / "page.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_is_named_and_the_others_go_on(suite_file, copy, tmp_path, caplog, capfd):
     caplog.set_level("INFO")
     out, path = copy(RUNS[3]), tmp_path / "ring.toml"  # it comes after the broken ones

@@ -132,9 +132,8 @@ def test_killed_runs_end_in_the_same_bits(finished, start, call, data_file, tmp_
     assert ours["test"] == theirs["test"]
 
 
-@pytest.mark.parametrize(
-    "kind", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
 def test_signals_save_and_say_how_to_go_on(finished, start, call, data_file, tmp_path, kind):
     folder = tmp_path / "asked"
     process = start("train", "--data-path", data_file, *WHOLE, "--run-dir", folder)

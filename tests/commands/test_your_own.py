@@ -16,6 +16,7 @@ MODULES, BLOCKS = {0: "lru.py", 3: "own.py"}, re.findall(r"```(\w+)\n(.*?)```", 
 SMALL = ["--max-steps", "3", "--max-len", "8", "--d-model", "8", "--checkpoint-every", "2"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("registries")
 def test_the_page_does_what_it_says(call, data_file, tmp_path, monkeypatch, capsys):
     """On fewer events, and for a few steps."""

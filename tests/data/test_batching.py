@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -115,6 +116,7 @@ import signal
 import sys
 
 import numpy as np
+import pytest
 from echojax.data import Batches, Examples, iterate
 
 if __name__ == "__main__":
@@ -136,6 +138,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_worker_processes_give_the_same_batches(tmp_path):
     """In a process of its own: grain's workers import the main module again."""
     script = tmp_path / "main.py"

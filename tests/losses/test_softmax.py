@@ -153,7 +153,10 @@ def test_vmap_equals_one_after_the_other():
         np.testing.assert_allclose(ours, jnp.stack(theirs), rtol=2e-6, atol=2e-6)
 
 
-@pytest.mark.parametrize(("at_once", "smoothing"), [(3, 0.0), (99, 0.0), (3, 0.9)])
+@pytest.mark.parametrize(
+    ("at_once", "smoothing"),
+    [(3, 0.9), *[pytest.param(n, 0.0, marks=pytest.mark.slow) for n in (3, 99)]],
+)
 def test_dtypes(at_once, smoothing):
     user, item, targets, weights = predictions(2, 4, 9, 0)
     user = user.astype(jnp.bfloat16)

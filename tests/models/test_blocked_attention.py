@@ -44,7 +44,7 @@ def test_values_and_gradients_are_those_of_the_equation(causal):
         np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-11)
 
 
-@pytest.mark.parametrize("kind", [HSTU, SASRec])
+@pytest.mark.parametrize("kind", [HSTU, pytest.param(SASRec, marks=pytest.mark.slow)])
 def test_models_of_long_histories_are_the_same(kind, monkeypatch):
     graphdef, params = nnx.split(build(kind, max_len=140))
 

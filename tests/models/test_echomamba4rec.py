@@ -40,6 +40,7 @@ class TestEchoMamba4Rec(Promises):
         return echomamba4rec(p, items, 7, Corrections())
 
 
+@pytest.mark.slow  # the authors' own numbers are compared in tests/interop
 class TestOfficial(Promises):
     """The authors' function."""
 
@@ -66,6 +67,7 @@ class TestCausal(CausalPromises):
     test_later_items_change_nothing_earlier = None
 
 
+@pytest.mark.slow
 class TestTimed(TimedPromises):
     kind = staticmethod(functools.partial(SEQUENTIAL, time_gaps=True))
 

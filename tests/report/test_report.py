@@ -136,6 +136,7 @@ def test_axes_carry_names_and_units(finished_page):
         assert label in text
 
 
+@pytest.mark.slow
 def test_the_same_run_gives_the_same_page_whatever_a_crash_left(run_dir):
     settings = dict(matplotlib.rcParams)
     path = write_report(run_dir)

@@ -57,12 +57,11 @@ def exact():
     ("kind", "name", "mode"),
     [
         ("scan", "tiled", "reverse over reverse"),
-        ("readout", "tiled", "forward over reverse"),
         *(
             pytest.param(*case, marks=pytest.mark.slow)
             for case in (
                 ("scan", "tiled", "forward over reverse"),
-                ("readout", "tiled", "reverse over reverse"),
+                *(("readout", "tiled", mode) for mode in MODES),
                 *(("scan", "sequential", mode) for mode in MODES),
             )
         ),

@@ -56,7 +56,9 @@ def loss_of(form, arrays):
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="about a CPU")
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    "form", ["scan", "readout", pytest.param("both directions", marks=pytest.mark.slow)]
+)
 def test_a_program_of_three_platforms_has_the_kernel_of_each(form):
     """Forward, and the gradient under ``vmap``; on this machine it is what it is without them."""
     arrays = floats_of("mamba")

@@ -106,6 +106,7 @@ def test_any_shape(shape, reverse, segments, seed):
     compare(run(scan, inputs(shape, seed=seed), jnp.float32, reverse), 1e-5)
 
 
+@pytest.mark.slow
 def test_without_the_last_state_the_rest_is_the_same():
     arrays = float32(inputs((2, 19, 5, 3)))
     lengths = arrays.pop("lengths")

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FEW = ["tiled", "time-readout", "time-prefixes", "time-both"]
+FEW = ["tiled", "time-prefixes"]
 OTHERS = [
     "associative", "sequential", "chunked", "pallas_gpu", "pallas_tpu", "readout",
-    "time-sequential", "time-tiled",
+    "time-sequential", "time-tiled", "time-readout", "time-both",
 ]  # fmt: skip
 
 

@@ -59,6 +59,7 @@ def test_batches_are_bounded_by_the_items_to_leave_out(recommender, monkeypatch)
         np.testing.assert_allclose(answer.scores, other.scores, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_long_histories_are_not_kept_until_their_batch_is_full(ring_run):
     recommender = Recommender.load(ring_run, batch_size=16)
     recommender.recommend([["i3"] * 9] * 16)

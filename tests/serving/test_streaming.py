@@ -59,7 +59,7 @@ WINDOWED = {
 }
 ALL = ENDLESS | WINDOWED
 # Of two that are made of the same layers, one is in the fast tier.
-SLOW = {"mamba4rec-2-layers", "echomamba4rec-1-tap", "esasrec"}
+SLOW = {"mamba4rec-2-layers", "echomamba4rec-1-tap", "echomamba4rec-forward", "esasrec", "hstu"}
 EVERY_STREAM = [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in ALL]
 # Of the largest component.
 FLOAT32, FLOAT64 = 2e-5, 1e-10
@@ -170,7 +170,7 @@ def test_events_behind_max_len_are_remembered(name):
     [
         pytest.param("mamba4rec", 60.0, marks=pytest.mark.slow),
         ("echomamba4rec-causal", 3.0),
-        ("hstu", 60.0),
+        pytest.param("hstu", 60.0, marks=pytest.mark.slow),
     ],
 )
 def test_times_are_read_as_those_of_whole_histories(name, unit):

@@ -58,7 +58,7 @@ def run(folder, program, shown, steps, epochs):
     return json.loads(file.read_text()) if file.exists() else None
 
 
-@pytest.mark.parametrize("epochs", [(9,), (7, 2), (3, 3, 3)])
+@pytest.mark.parametrize("epochs", [pytest.param((9,), marks=pytest.mark.slow), (7, 2)])
 def test_waits_are_found_where_they_were(tmp_path, program, epochs, caplog):
     found = run(tmp_path, program, program, 3, epochs)
     assert found["steps"] == 3

@@ -147,6 +147,7 @@ def test_a_folder_of_a_run_that_was_damaged_goes_on_to_the_same_end(undisturbed,
     assert reported(tmp_path / "run") == reported(undisturbed)
 
 
+@pytest.mark.slow
 def test_a_kill_between_two_seeds_of_which_one_has_ended(ring, tmp_path, monkeypatch):
     changes = {"seeds": 2, "patience": 2}
     train(ring, tmp_path / "whole", **changes)
@@ -170,6 +171,7 @@ def test_a_kill_between_two_seeds_of_which_one_has_ended(ring, tmp_path, monkeyp
         assert reported(tmp_path / f"cut/seed-{seed}") == reported(tmp_path / f"whole/seed-{seed}")
 
 
+@pytest.mark.slow
 def test_more_patience_loses_no_seeds_checkpoints(ring, tmp_path, monkeypatch):
     """Seeds that ended at different steps go on from there, each as if it were the only one."""
     train(ring, tmp_path / "run", seeds=2, patience=2)

@@ -44,9 +44,9 @@ def close(ours, theirs):
 @pytest.mark.parametrize(
     ("kind", "objective"),
     [
-        (SMALL_ECHOMAMBA, "prefixes"),
+        pytest.param(SMALL_ECHOMAMBA, "prefixes", marks=pytest.mark.slow),
         (Caser, "all-positions"),
-        (partial(BERT4Rec, layers=1), "cloze"),
+        pytest.param(partial(BERT4Rec, layers=1), "cloze", marks=pytest.mark.slow),
     ],
 )
 def test_microbatches_add_up_to_the_batch(kind, objective):

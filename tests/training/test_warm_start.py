@@ -77,6 +77,7 @@ def test_what_was_taken_is_said(source, caplog, monkeypatch):
     assert "position" in line
 
 
+@pytest.mark.slow
 def test_a_resumed_run_needs_the_other_no_more(source, tuned, tmp_path):
     gone = tmp_path / "gone"
     shutil.copytree(source.folder, gone)
