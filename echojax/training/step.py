@@ -131,7 +131,7 @@ def make_train_step(
         params = state.params
         if vectors is not None:  # once a step, not for each microbatch
             params, by_own = jax.vjp(lambda own: folded(own, vectors), params)
-        sums = summed_gradient(summed, params, batch, keys_B, microbatch, columns)
+        sums = summed_gradient(summed, params, batch, keys_B, microbatch, columns, axes.items)
         if vectors is not None:
             sums = sums[0], by_own(sums[1])[0]
         (value, total), grads = over_all(sums, axes)
@@ -169,11 +169,13 @@ def summed_gradient(
     keys_B: jax.Array,
     microbatch: int | None,
     columns: Sequence[int] = (),
+    axis: str | None = None,
 ) -> tuple[tuple[jax.Array, jax.Array], nnx.State]:
     """Sum ``loss`` (a sum and its weight) and its gradient over rows, a microbatch at a time.
 
     Rows of similar length share a microbatch, whose window is cut to the smallest of ``columns``
-    that fits them: if histories are short, most of a window is padding.
+    that fits them: if histories are short, most of a window is padding. The devices of ``axis``
+    exchange something in ``loss``, and therefore take the same width for it.
     """
     value_and_grad = jax.value_and_grad(loss, has_aux=True)
     rows, max_len = batch["item_ids"].shape
@@ -189,17 +191,19 @@ def summed_gradient(
         narrow = {name: x[:, :width] if x.ndim == 2 else x for name, x in part.items()}
         return value_and_grad(params, narrow, keys)
 
+    def longest(part: tuple[Batch, jax.Array]) -> jax.Array:
+        own = part[0]["lengths"].max()
+        return jax.lax.pmax(own, axis) if axis else own
+
     def add(total: Any, part: tuple[Batch, jax.Array]) -> Any:
         # One column more than the items: the cloze objective puts the last target after them.
-        needed = part[0]["lengths"].max() + 1
-        choice = jnp.searchsorted(jnp.array(widths[:-1], int), needed)
+        choice = jnp.searchsorted(jnp.array(widths[:-1], int), longest(part) + 1)
         new = jax.lax.switch(choice, [partial(gradient, width) for width in widths], *part)
         return jax.tree.map(jnp.add, total, new), None
 
     def add_packed(total: Any, part: tuple[Batch, jax.Array]) -> Any:
         # Most rows of a packed batch are empty, and some microbatches have only empty rows.
-        some = part[0]["lengths"].max() > 0
-        return jax.lax.cond(some, lambda: add(total, part)[0], lambda: total), None
+        return jax.lax.cond(longest(part) > 0, lambda: add(total, part)[0], lambda: total), None
 
     zero = jax.tree.map(jnp.zeros_like, params)
     nothing = jnp.zeros((), batch["weights"].dtype)

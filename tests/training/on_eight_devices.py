@@ -50,12 +50,19 @@ from echojax.training.step import (
     unstack_states,
 )
 
-SIZES = {"d_model": 8, "max_len": 6, "dropout": 0.3, "layers": 1, "scan": "sequential"}
+SHORT = {"d_model": 8, "max_len": 6, "dropout": 0.3}
+SIZES = {**SHORT, "layers": 1, "scan": "sequential"}
 CASES = {
     # A batch that 4 and 8 devices cannot share evenly, microbatches, short windows.
     "echomamba4rec": Config(d_state=2, batch_size=30, clip_norm=0.05, label_smoothing=0.1, **SIZES),
     "causal": Config(variant="causal", d_state=2, batch_size=8, time_gaps=True, **SIZES),
     "mamba4rec": Config(model="mamba4rec", d_state=2, batch_size=8, **SIZES | {"layers": 2}),
+    # Each device packs its own share of the batch, so that dropout would differ.
+    "packed": Config(
+        model="mamba4rec", pack=True, d_state=2, batch_size=30, **SIZES | {"dropout": 0.0}
+    ),
+    # Microbatches whose windows are cut, each device's to what its own rows need.
+    "gru4rec": Config(model="gru4rec", hidden_size=8, batch_size=16, microbatch=1, **SHORT),
     "sasrec": Config(
         model="sasrec",
         heads=1,
@@ -76,9 +83,11 @@ PARALLEL = {
     ],
     "causal": [(8, 2, 2, "shard_map")],
     "mamba4rec": [(4, 1, 2, "shard_map")],
+    "gru4rec": [(4, 2, 1, "shard_map")],
+    "packed": [(4, 2, 1, "shard_map"), (8, 1, 1, "pmap")],
     "sasrec": [(4, 2, 1, "shard_map"), (8, 1, 1, "pmap")],
 }  # fmt: skip
-FEW = {"echomamba4rec": [(8, 2, 2, "shard_map")]}
+FEW = {"echomamba4rec": [(8, 2, 2, "shard_map")], "gru4rec": PARALLEL["gru4rec"]}
 
 
 def made_up() -> Dataset:
