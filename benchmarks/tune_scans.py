@@ -30,7 +30,7 @@ _SIZES = {
     "segments": [
         *((1, 16384, channels, 16) for channels in (256, 1024)),
         (4, 4096, 128, 32),
-        # Small batches of wide models have few programs, but the rule does not cut their rows.
+        # Small batches of wide models have few programs: the rule cuts their rows into two or more.
         *((1, 2048, channels, 16) for channels in (1536, 5120)),
     ],
 }

@@ -178,8 +178,8 @@ def test_vmap_takes_copies_as_further_sets():
 @pytest.mark.slow
 @pytest.mark.parametrize("both", [False, True])
 def test_vmap_of_the_backward_pass_alone(both):
-    """As ``jax.jacrev`` does; 17 rows of two sets are cut into segments, those of four are not."""
-    arrays = float32(inputs((17, 64, 1, 1), ()))
+    """As ``jax.jacrev`` does; 33 rows of two sets are cut into segments, those of four are not."""
+    arrays = float32(inputs((33, 64, 1, 1), ()))
     scan = partial(gpu.scan, softplus=True, reverse=True, interpret=True)
     if both:
         scan = partial(gpu.scan_both, softplus=True, interpret=True)
@@ -198,9 +198,19 @@ def test_vmap_of_the_backward_pass_alone(both):
 
 def test_rows_are_cut_only_where_the_gpu_would_idle():
     assert segments_for(programs=4096, length=50, chunk=8) == 1
-    assert segments_for(programs=256, length=16384, chunk=8) == 1
+    assert segments_for(programs=132, length=16384, chunk=8) == 1
+    assert segments_for(programs=131, length=16384, chunk=8) == 2
     assert segments_for(programs=2, length=16384, chunk=8) > 64
     assert segments_for(programs=2, length=20, chunk=8) == 1
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 4])
+@pytest.mark.parametrize("channels", [1536, 2048, 2560, 4096, 5120])
+def test_a_small_batch_of_a_wide_model_fills_the_gpu(batch, channels):
+    shape = {"u": (batch, 2048, channels), "A": (channels, 16)}
+    arrays = {name: jax.ShapeDtypeStruct((1, *size), jnp.float32) for name, size in shape.items()}
+    given = ScanInputs(arrays["u"], arrays["u"], arrays["A"], arrays["u"], arrays["u"])
+    assert Cut(given, Options(True, (False,))).blocks.programs >= 132
 
 
 @pytest.mark.parametrize(("channels", "positions"), [(64, 16), (40, 11), (128, 11)])

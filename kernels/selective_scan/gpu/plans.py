@@ -31,8 +31,7 @@ PLANS: dict[int, Plan] = {
 }
 MOST_STATES = max(PLANS)
 
-# The programs that fill a GPU: two for each of the 132 multiprocessors of an H100 or H200.
-_FULL = 264
+_MULTIPROCESSORS = 132  # of an H100 or H200; two programs fill one
 
 
 def plan_for(states: int) -> Plan:
@@ -43,9 +42,11 @@ def plan_for(states: int) -> Plan:
 def segments_for(programs: int, length: int, chunk: int) -> int:
     """Return into how many segments of time each row is cut.
 
-    Segments run in parallel, at the price of a second pass over the recurrence. That pays only if
-    whole rows would leave more than half of the GPU idle.
+    Segments run in parallel, at the price of a second pass over the recurrence, which takes less
+    than the first. That pays if whole rows would leave multiprocessors idle: then at least two
+    segments fit. A smaller block of channels would not fill them as well: up to 16 states it needs
+    as many instructions for half as many channels.
     """
-    if 2 * programs > _FULL // 2:
+    if programs >= _MULTIPROCESSORS:
         return 1
-    return max(1, min(_FULL // programs, pl.cdiv(length, 4 * chunk)))
+    return max(1, min(2 * _MULTIPROCESSORS // programs, pl.cdiv(length, 4 * chunk)))
