@@ -10,7 +10,14 @@ from jax import Array
 LOG2_E = 1 / math.log(2)
 
 # 2^f = 1 + f (c_1 + f (c_2 + ...)) for |f| <= 1/2, a minimax polynomial with relative error 9e-8.
-_COEFFICIENTS = (0.69314700, 0.24022242, 0.055507336, 0.009671513, 0.0013264727)
+_EXPONENTIAL = (1.0, 0.69314700, 0.24022242, 0.055507336, 0.009671513, 0.0013264727)
+
+# log(1 + y) = y (1 + y (c_1 + y (c_2 + ...))) for 0 <= y <= 1, with relative error 3.4e-8.
+_LOGARITHM = (
+    1.0,
+    *(-0.49999648, 0.33321324, -0.24857163, 0.19153655),
+    *(-0.13753800, 0.079204507, -0.030065773, 0.0053648190),
+)
 
 # The sum of this and an integer below 2^22 has that integer in its lowest bits.
 _WHOLE_NUMBER_IN_LOW_BITS = 1.5 * 2**23
@@ -28,9 +35,7 @@ def exp2(x: Array) -> Array:
     x = jnp.clip(x, -127.0, 128.0)
     whole = jax.lax.round(x, jax.lax.RoundingMethod.TO_NEAREST_EVEN)
     part = x - whole
-    power = jnp.full_like(x, _COEFFICIENTS[-1])
-    for coefficient in (*_COEFFICIENTS[-2::-1], 1.0):
-        power = power * part + coefficient
+    power = _polynomial(_EXPONENTIAL, part)
     # Adding to the exponent's bits multiplies by 2^whole. Converting ``whole`` to an integer would
     # take three operations more.
     bits = jax.lax.bitcast_convert_type
@@ -45,25 +50,29 @@ exp2.defjvps(lambda dx, power, x: dx * (math.log(2) * power))
 def softplus(x: Array) -> Array:
     """Return log(1 + exp(x)), elementwise, to the full relative precision of its dtype.
 
-    In float32 it computes log(1 + y) as 2 artanh(s), with y = exp(-|x|) and s = y / (2 + y). Since
-    s is at most 1/3, the series may end after the term in s^15, with an error below 1e-8. It takes
-    a third of the time of ``jax.nn.softplus`` on the CPU, and does without the fast logarithm of
-    GPUs, which has no relative precision near 1.
+    In float32 it computes log(1 + y), with y = exp(-|x|), as a polynomial times y. It takes two
+    fifths of the time of ``jax.nn.softplus`` on the CPU. On a GPU it does without the fast
+    logarithm, which has no relative precision near 1, and without a division, which is six
+    instructions there.
     """
-    return softplus_by(jnp.exp, x)
-
-
-def softplus_by(exp: Callable[[Array], Array], x: Array) -> Array:
-    """Return ``softplus(x)``, computed with the exponential ``exp``."""
     if x.dtype != jnp.float32:
         return jax.nn.softplus(x)
+    return softplus_and_slope(jnp.exp, x)[0]
+
+
+def softplus_and_slope(exp: Callable[[Array], Array], x: Array) -> tuple[Array, Array]:
+    """Return ``softplus(x)`` and its derivative for float32, with one call of ``exp`` for both."""
     y = exp(-jnp.abs(x))
-    s = y / (2 + y)
-    square = s * s
-    series = jnp.full_like(s, 1 / 15)
-    for n in (13, 11, 9, 7, 5, 3, 1):
-        series = series * square + 1 / n
-    return jnp.maximum(x, 0.0) + 2 * s * series
+    value = jnp.maximum(x, 0.0) + y * _polynomial(_LOGARITHM, y)
+    return value, jnp.where(x > 0, 1.0, y) / (1 + y)
+
+
+def _polynomial(coefficients: tuple[float, ...], x: Array) -> Array:
+    """Return the sum of c_k x^k."""
+    value = jnp.full_like(x, coefficients[-1])
+    for coefficient in coefficients[-2::-1]:
+        value = value * x + coefficient
+    return value
 
 
 def exp_in_base_2(x: Array) -> Array:

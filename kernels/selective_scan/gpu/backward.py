@@ -50,7 +50,7 @@ def _backward_chunk(
     at = chunk.place.states(blocks, chunk.visit)
     h = blocks.load(refs.starts, at, blocks.state)  # early, to hide the latency of the load
     u = jnp.where(chunk.mask, blocks.tile_of(refs.u), 0.0)
-    raw, t = time_steps(blocks, refs, chunk, use_softplus, carry["bias"])
+    t, slopes = time_steps(blocks, refs, chunk, use_softplus, carry["bias"])
     dy = jnp.where(chunk.mask, blocks.tile_of(refs.dy), 0.0)
     if hasattr(refs, "z"):
         z = jnp.where(chunk.mask, blocks.tile_of(refs.z), 0.0)
@@ -81,10 +81,7 @@ def _backward_chunk(
     blocks.sync()
     refs.dB[...] = blocks.sum_over_channels(refs.x, refs.states)
     dx = jnp.where(chunk.mask, blocks.tile_of(refs.dx), 0.0)
-    dt = jnp.where(chunk.mask, blocks.tile_of(refs.dt), 0.0) + dx * u
-    if use_softplus:
-        dt *= sigmoid(raw)
-    dt = jnp.where(chunk.mask, dt, 0.0)
+    dt = jnp.where(chunk.mask, (blocks.tile_of(refs.dt) + dx * u) * slopes, 0.0)
     refs.du[...] = (dx * t + w * blocks.over_chunk(carry["D"])).astype(refs.du.dtype)
     refs.ddelta[...] = dt.astype(refs.ddelta.dtype)
     sums = {"dD": carry["dD"] + w * u, "dbias": carry["dbias"] + dt}
@@ -138,7 +135,7 @@ def _arrives_chunk(
     Inputs: lengths, delta, A2, C, bias, dy; optional: pauses, z. Output: dinitial. Scratch: t, w.
     """
     chunk = Chunk(blocks, refs, blocks.chunks - 1 - refs.visit)
-    _, t = time_steps(blocks, refs, chunk, use_softplus, carry["bias"])
+    t, _ = time_steps(blocks, refs, chunk, use_softplus, carry["bias"])
     w = jnp.where(chunk.mask, blocks.tile_of(refs.dy), 0.0)
     if hasattr(refs, "z"):
         z = jnp.where(chunk.mask, blocks.tile_of(refs.z), 0.0)

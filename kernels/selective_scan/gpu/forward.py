@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.experimental import pallas as pl
 
-from selective_scan.elementwise import exp_in_base_2, softplus_by
+from selective_scan.elementwise import exp_in_base_2, softplus_and_slope
 from selective_scan.gpu.blocks import Blocks, Place, flipped
 from selective_scan.gpu.kernel import Carry, Kernel
 
@@ -33,10 +33,15 @@ class Chunk:
 def time_steps(
     blocks: Blocks, refs: SimpleNamespace, chunk: Chunk, use_softplus: bool, bias_E: Array
 ) -> tuple[Array, Array]:
-    """Return delta + bias and the time steps, (chunk, block), which are 0 at invalid positions."""
+    """Return the time steps, which are 0 at invalid positions, and softplus' derivative there.
+
+    Both are (chunk, block). The derivative may be anything at invalid positions.
+    """
     raw = blocks.tile_of(refs.delta) + blocks.over_chunk(bias_E)
-    steps = softplus_by(exp_in_base_2, raw) if use_softplus else raw
-    return raw, jnp.where(chunk.mask, steps, 0.0)
+    steps, slopes = raw, jnp.ones_like(raw)
+    if use_softplus:
+        steps, slopes = softplus_and_slope(exp_in_base_2, raw)
+    return jnp.where(chunk.mask, steps, 0.0), slopes
 
 
 def with_pauses(blocks: Blocks, refs: SimpleNamespace, chunk: Chunk, t: Array) -> Array:
@@ -109,7 +114,7 @@ def _forward_chunk(
     """
     chunk = Chunk(blocks, refs, refs.visit)
     u = jnp.where(chunk.mask, blocks.tile_of(refs.u), 0.0)
-    _, t = time_steps(blocks, refs, chunk, use_softplus, carry["bias"])
+    t, _ = time_steps(blocks, refs, chunk, use_softplus, carry["bias"])
     refs = blocks.in_float32(refs)
     refs.t[...] = with_pauses(blocks, refs, chunk, t)
     refs.x[...] = t * u
@@ -150,7 +155,7 @@ def _ends_chunk(blocks: Blocks, refs: SimpleNamespace, use_softplus: bool, carry
     Inputs: lengths, u, delta, A2, B, bias; optional: pauses. Outputs: last, total. Scratch: t, x.
     """
     chunk = Chunk(blocks, refs, refs.visit)
-    _, t = time_steps(blocks, refs, chunk, use_softplus, carry["bias"])
+    t, _ = time_steps(blocks, refs, chunk, use_softplus, carry["bias"])
     refs = blocks.in_float32(refs)
     decayed = with_pauses(blocks, refs, chunk, t)
     refs.t[...] = decayed
