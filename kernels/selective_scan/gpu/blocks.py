@@ -115,9 +115,13 @@ class Blocks:
     @cached_property
     def stack(self) -> Any:
         """The layout of (chunk, planes, channels, plane), in which each warp has own positions."""
-        planes, rows = self._stacked
-        tiling = plgpu.Tiling(((4, planes, rows, self.plane), (_VECTOR,)))
-        return plgpu.Layout.TILED(tiling, warp_dims=(-5,), lane_dims=(-4, -3, -2), vector_dim=-1)
+        positions, *rest = *self._stacked, self.plane
+        tiled = partial(plgpu.Layout.TILED, vector_dim=-1)
+        if positions == 1:
+            tiling = plgpu.Tiling(((4, *rest), (_VECTOR,)))
+            return tiled(tiling, warp_dims=(-5,), lane_dims=(-4, -3, -2))
+        tiling = plgpu.Tiling(((4 * positions, *rest), (positions, *rest), (_VECTOR,)))
+        return tiled(tiling, warp_dims=(-9,), lane_dims=(-5, -4, -3, -2))
 
     @cached_property
     def columns(self) -> Any:
@@ -125,13 +129,15 @@ class Blocks:
         return self.stack.reduce((2,))
 
     @property
-    def _stacked(self) -> tuple[int, int]:
-        """The planes and channels that a warp covers in a stack.
+    def _stacked(self) -> tuple[int, int, int]:
+        """The positions, planes and channels that a warp covers in a stack.
 
-        With few channels, the sum over them needs few exchanges between threads.
+        With few channels, the sum over them needs few exchanges between threads. Fewer than cover
+        128 bytes of a plane would be bank conflicts.
         """
         planes = 2 if self.planes % 4 else 4
-        return planes, 32 * _VECTOR // self.plane // planes
+        positions = 2 if planes == 2 and self.chunk % 8 == 0 else 1
+        return positions, planes, 32 * _VECTOR // self.plane // planes // positions
 
     @cached_property
     def tile(self) -> Any:
@@ -180,12 +186,12 @@ class Blocks:
             weights: reference to (chunk, block).
             states: reference to (chunk, planes, block, plane).
         """
-        rows = self._stacked[1]
+        rows = self._stacked[-1]
         shape = (self.chunk, self.planes, rows, self.plane)
         total: Any = 0.0
         for first in range(0, self.block, rows):
             channels = pl.ds(first, rows)
-            weight = self.place(weights[:, channels], self.stack.reduce((1, 3)))
+            weight = self.load(weights, (slice(None), channels), self.stack.reduce((1, 3)))
             weight = self.place(lax.broadcast_in_dim(weight, shape, (0, 2)), self.stack)
             total += weight * self.place(states[:, :, channels, :], self.stack)
         return jnp.sum(total, axis=2)
