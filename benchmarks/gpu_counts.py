@@ -105,10 +105,12 @@ def compile_gradient(case: Row) -> None:
     traced.lower(lowering_platforms=("cuda",)).compile()
 
 
-def counted(folder: Path, kernel: str, positions: int) -> Row:
+def counted(folder: Path, kernel: str, turns: int) -> Row:
     """Return a kernel's registers, and a warp's instructions per position.
 
-    These include the position's share of the instructions that are executed once per chunk.
+    These include the position's share of the instructions that are executed once per chunk. Each of
+    the inner loops has so many turns: in the forward kernel they follow each other in a chunk, in
+    the backward kernel they have the same positions.
     """
     (text,) = (path.read_text() for path in folder.glob(f"{kernel}_*.ptxas"))
     registers = re.search(r"Used (\d+) registers", text)
@@ -121,8 +123,9 @@ def counted(folder: Path, kernel: str, positions: int) -> Row:
     chunk = max((x for x in loops if all(within(y, x) for y in inner)), key=len)
     units: Counter[str] = Counter()
     for n in chunk:
-        times = positions if any(n in x for x in inner) else 1
+        times = turns if any(n in x for x in inner) else 1
         units[_UNITS.get(code[n], "other")] += times
+    positions = turns * (len(inner) if kernel == "forward" else 1)
     total = sum(units.values()) / positions
     each = {name: count / positions for name, count in sorted(units.items())}
     return {"registers": int(registers[1]), "instructions": total, "by_unit": each}

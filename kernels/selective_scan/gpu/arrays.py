@@ -52,6 +52,7 @@ class Cut:
     Args:
         inputs: those of the scan.
         options: those of the scan.
+        parts: the chunks of the plan that the launch has in one chunk, if rows are as long.
         ahead: overrides that of the plan.
         beside: further arrays with the set as their first axis. The launch has as many sets as the
             array that has the most.
@@ -62,6 +63,7 @@ class Cut:
         inputs: ScanInputs,
         options: Options,
         *,
+        parts: int = 1,
         ahead: int | None = None,
         beside: Iterable[Array | None] = (),
     ):
@@ -74,17 +76,19 @@ class Cut:
             raise ValueError(f"{plan}: chunk must be at most block")
         programs = self.sets * self.rows * pl.cdiv(self.channels, plan.block)
         self.segments = options.segments or segments_for(programs, self.length, plan.chunk)
+        length = pl.cdiv(self.length, self.segments)
         self.padded_channels = self.channels + -self.channels % 8
         self.blocks = Blocks(
             sets=self.sets,
             rows=self.rows * self.segments,
-            length=pl.cdiv(self.length, self.segments),
+            length=length,
             channels=self.channels,
             # At least two planes, though up to 8 states would fit into one: JAX 0.10 cannot slice
             # the channels of a single plane.
             states=self.states + -self.states % (2 * plane_for(plan.block)),
             block=plan.block,
-            chunk=plan.chunk,
+            chunk=plan.chunk * min(parts, pl.cdiv(length, plan.chunk)),
+            part=plan.chunk,
             ahead=ahead or plan.ahead,
             reverse=options.reverse,
             interpret=options.interpret,
@@ -259,8 +263,10 @@ class Cut:
         return jax.ShapeDtypeStruct(shape, jnp.float32), None
 
     def starts_shape(self) -> Output:
-        """Return the state before each chunk: (G, B segments, chunks, planes, E padded, plane)."""
-        shape = (self.sets, self.blocks.rows, self.blocks.chunks, *self._state)
+        """Return the state before each part: (G, B segments, parts, planes, E padded, plane)."""
+        blocks = self.blocks
+        parts = blocks.chunks * (blocks.chunk // blocks.part)
+        shape = (self.sets, blocks.rows, parts, *self._state)
         return jax.ShapeDtypeStruct(shape, jnp.float32), None
 
     def channels_shape(self) -> Output:

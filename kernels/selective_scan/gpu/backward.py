@@ -24,7 +24,7 @@ from selective_scan.gpu.forward import (
     sigmoid,
     start,
     time_steps,
-    visit_chunk,
+    visit,
     with_pauses,
 )
 from selective_scan.gpu.kernel import Carry, Kernel
@@ -47,7 +47,7 @@ def _backward_chunk(
     (chunk, block).
     """
     chunk = Chunk(blocks, refs, blocks.chunks - 1 - refs.visit)
-    at = chunk.place.states(blocks, chunk.visit)
+    at = chunk.place.states(blocks, chunk.whole.index)
     h = blocks.load(refs.starts, at, blocks.state)  # early, to hide the latency of the load
     u = jnp.where(chunk.mask, blocks.tile_of(refs.u), 0.0)
     t, slopes = time_steps(blocks, refs, chunk, use_softplus, carry["bias"])
@@ -72,7 +72,7 @@ def _backward_chunk(
     def keep(position: Array, through: Array, h: Array) -> None:
         refs.states[position] = through
 
-    visit_chunk(blocks, refs, chunk, carry["A2"], h, keep)
+    visit(blocks, refs, chunk.whole, carry["A2"], h, keep)
     blocks.sync()
     entered = blocks.in_states(refs.dt.at[0, : blocks.chunk], refs.B)
     refs.dC[...] = blocks.sum_over_channels(refs.w, refs.states) + entered
@@ -95,11 +95,11 @@ def _go_back(
 
     ``refs.states`` holds "through" at first, and is overwritten by the gradients g.
     """
-    A2 = carry["A2"]
+    A2, whole = carry["A2"], chunk.whole
 
     def step(back: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         g, dA = carry
-        position = chunk.position(chunk.positions - 1 - back)
+        position = whole.position(whole.positions - 1 - back)
         t, w = (blocks.over_states(ref.at[position]) for ref in (refs.t, refs.w))
         B, C = (blocks.over_channels(ref.at[position]) for ref in (refs.B, refs.C))
         through = blocks.place(refs.states[position], blocks.state)
@@ -110,7 +110,7 @@ def _go_back(
         refs.dt[position] = blocks.sum_over_states(q * A2) * log(2)
         return g * jnp.exp2(t * A2), dA + q * t
 
-    return lax.fori_loop(0, chunk.positions, step, (carry["g"], carry["dA"]))
+    return lax.fori_loop(0, whole.positions, step, (carry["g"], carry["dA"]))
 
 
 def _backward_last(blocks: Blocks, refs: SimpleNamespace, carry: Carry) -> None:
@@ -144,13 +144,14 @@ def _arrives_chunk(
     refs.t[...] = with_pauses(blocks, refs, chunk, t)
     refs.w[...] = w
     blocks.sync()
+    whole = chunk.whole
 
     def step(back: Array, g: Array) -> Array:
-        position = chunk.position(chunk.positions - 1 - back)
+        position = whole.position(whole.positions - 1 - back)
         t, w = (blocks.over_states(ref.at[position]) for ref in (refs.t, refs.w))
         return jnp.exp2(t * carry["A2"]) * (g + w * blocks.over_channels(refs.C.at[position]))
 
-    g = lax.fori_loop(0, chunk.positions, step, carry["g"])
+    g = lax.fori_loop(0, whole.positions, step, carry["g"])
     blocks.sync()  # as in ``ENDS``: the next chunk's inputs are copied after this
     return carry | {"g": g}
 

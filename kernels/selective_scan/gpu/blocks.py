@@ -40,6 +40,7 @@ class Blocks:
         states: N, an even number of planes.
         block: channels of a block: 32, 64 or 128.
         chunk: positions of a chunk; ``chunk * block`` is a multiple of 512.
+        part: positions between the states that are stored for the gradient; chunks are whole parts.
         ahead: chunks in shared memory at a time.
         reverse: for each direction, whether it goes from the last position to the first; set g
             has direction ``g % len(reverse)``.
@@ -53,6 +54,7 @@ class Blocks:
     states: int
     block: int
     chunk: int
+    part: int
     ahead: int
     reverse: tuple[bool, ...]
     interpret: bool
@@ -159,8 +161,7 @@ class Blocks:
         return x if self.interpret else plgpu.layout_cast(x, layout)
 
     def load(self, ref: Any, at: tuple[Any, ...], layout: Any) -> Array:
-        """Return a part of an array in the GPU's memory, in a layout."""
-        # "optimized" avoids bank conflicts, which only shared memory has.
+        """Return a part of an array, in a layout, from shared memory also by bank conflicts."""
         if self.interpret:
             return ref[at]
         return plgpu.load(ref.at[at], *_ALL, layout=layout, optimized=False)
@@ -191,6 +192,7 @@ class Blocks:
         total: Any = 0.0
         for first in range(0, self.block, rows):
             channels = pl.ds(first, rows)
+            # Weights of two positions are in the same banks.
             weight = self.load(weights, (slice(None), channels), self.stack.reduce((1, 3)))
             weight = self.place(lax.broadcast_in_dim(weight, shape, (0, 2)), self.stack)
             total += weight * self.place(states[:, :, channels, :], self.stack)

@@ -3,6 +3,7 @@
 Decays are computed as exp2(t A2) with A2 = A log2(e), since the hardware's exponential has base 2.
 """
 
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,19 +16,44 @@ from selective_scan.gpu.blocks import Blocks, Place, flipped
 from selective_scan.gpu.kernel import Carry, Kernel
 
 
+@dataclass(frozen=True)
+class Part:
+    """A part of a chunk, or all of it.
+
+    Attributes:
+        index: which part of the row it is, from the first position on.
+        first: its first position in the chunk.
+        positions: the number of its valid positions.
+        backwards: whether they are scanned from the last to the first.
+    """
+
+    index: Array
+    first: Array | int
+    positions: Array
+    backwards: bool | Array
+
+    def position(self, k: Array) -> Array:
+        """Return which position of the chunk is the ``k``-th in scan order."""
+        return self.first + flipped(self.backwards, k, self.positions)
+
+
 class Chunk:
     """A program's chunk: where it lies, and which of its positions are valid."""
 
     def __init__(self, blocks: Blocks, refs: SimpleNamespace, visit: Array):
         self.place = place = Place.of(blocks, refs.program)
-        self.visit = visit
-        self.first = place.chunk_at(blocks, visit) * blocks.chunk
-        self.positions = lax.clamp(0, refs.lengths[place.set, place.row] - self.first, blocks.chunk)
-        self.mask = blocks.mask(self.positions, place)
-
-    def position(self, k: Array) -> Array:
-        """Return which position of the chunk is the ``k``-th in scan order."""
-        return flipped(self.place.backwards, k, self.positions)
+        index = place.chunk_at(blocks, visit)
+        self.first = index * blocks.chunk
+        valid = refs.lengths[place.set, place.row] - self.first
+        self.whole = Part(index, 0, lax.clamp(0, valid, blocks.chunk), place.backwards)
+        self.mask = blocks.mask(self.whole.positions, place)
+        self.parts = []  # in scan order
+        size, count = blocks.part, blocks.chunk // blocks.part
+        for k in range(count):
+            at = flipped(place.backwards, jnp.int32(k), jnp.int32(count))
+            positions = lax.clamp(0, valid - at * size, size)
+            part = Part(index * count + at, at * size, positions, place.backwards)
+            self.parts.append(part)
 
 
 def time_steps(
@@ -57,10 +83,10 @@ def sigmoid(x: Array) -> Array:
     return 1 / (1 + exp_in_base_2(-x))
 
 
-def visit_chunk(
-    blocks: Blocks, refs: SimpleNamespace, chunk: Chunk, A2: Array, h: Array, after: Any
+def visit(
+    blocks: Blocks, refs: SimpleNamespace, part: Part, A2: Array, h: Array, after: Any
 ) -> Array:
-    """Run the recurrence over the chunk's valid positions; return the state after them.
+    """Run the recurrence over the part's valid positions; return the state after them.
 
     ``refs.t`` holds the time steps with the pauses, and ``refs.x`` the products t u.
     ``after(position, through, h)`` is called after every position with the decayed state before it
@@ -68,14 +94,14 @@ def visit_chunk(
     """
 
     def step(k: Array, h: Array) -> Array:
-        position = chunk.position(k)
+        position = part.position(k)
         t, x = (blocks.over_states(ref.at[position]) for ref in (refs.t, refs.x))
         through = jnp.exp2(t * A2) * h
         h = through + x * blocks.over_channels(refs.B.at[position])
         after(position, through, h)
         return h
 
-    return lax.fori_loop(0, chunk.positions, step, h)
+    return lax.fori_loop(0, part.positions, step, h)
 
 
 def parameters(blocks: Blocks, refs: SimpleNamespace, *names: str) -> Carry:
@@ -107,10 +133,10 @@ def _forward_first(blocks: Blocks, refs: SimpleNamespace) -> Carry:
 def _forward_chunk(
     blocks: Blocks, refs: SimpleNamespace, use_softplus: bool, carry: Carry
 ) -> Carry:
-    """Compute y at a chunk and, for the gradient, the state before the chunk and y before the gate.
+    """Compute y at a chunk and, for the gradient, the state before each part and y before the gate.
 
     Inputs: lengths, u, delta, A2, B, C, D, bias; optional: pauses, z, initial. Outputs: y;
-    optional: last, starts, ungated. Scratch: t, x, read (chunk, block).
+    optional: last, starts, ungated. Scratch: t, x (chunk, block).
     """
     chunk = Chunk(blocks, refs, refs.visit)
     u = jnp.where(chunk.mask, blocks.tile_of(refs.u), 0.0)
@@ -119,19 +145,21 @@ def _forward_chunk(
     refs.t[...] = with_pauses(blocks, refs, chunk, t)
     refs.x[...] = t * u
     blocks.sync()
-    at = chunk.place.states(blocks, chunk.visit)
-    if hasattr(refs, "starts"):
-        refs.starts[at] = carry["h"]
 
     def read(position: Array, through: Array, h: Array) -> None:
         C = blocks.over_channels(refs.C.at[position])
-        refs.read[position] = blocks.sum_over_states(h * C)
+        # The threads of a channel, which exchange their sums here, have read x, and no others do.
+        refs.x[position] = blocks.sum_over_states(h * C)
 
-    h = visit_chunk(blocks, refs, chunk, carry["A2"], carry["h"], read)
+    h = carry["h"]
+    for part in chunk.parts if hasattr(refs, "starts") else [chunk.whole]:
+        if hasattr(refs, "starts"):
+            refs.starts[chunk.place.states(blocks, part.index)] = h
+        h = visit(blocks, refs, part, carry["A2"], h, read)
     blocks.sync()
-    y = blocks.tile_of(refs.read) + blocks.over_chunk(carry["D"]) * u
+    y = blocks.tile_of(refs.x) + blocks.over_chunk(carry["D"]) * u
     if hasattr(refs, "ungated"):
-        refs.ungated[at] = y.astype(refs.ungated.dtype)
+        refs.ungated[chunk.place.states(blocks, chunk.whole.index)] = y.astype(refs.ungated.dtype)
     if hasattr(refs, "z"):
         z = blocks.tile_of(refs.z)
         y *= z * sigmoid(z)
@@ -161,7 +189,7 @@ def _ends_chunk(blocks: Blocks, refs: SimpleNamespace, use_softplus: bool, carry
     refs.t[...] = decayed
     refs.x[...] = jnp.where(chunk.mask, t * blocks.tile_of(refs.u), 0.0)
     blocks.sync()
-    h = visit_chunk(blocks, refs, chunk, carry["A2"], carry["h"], lambda *_: None)
+    h = visit(blocks, refs, chunk.whole, carry["A2"], carry["h"], lambda *_: None)
     # All threads must be done with the chunk's inputs here: this kernel stores no output from
     # shared memory, so nothing else delays the copy of the next chunk over them.
     blocks.sync()

@@ -19,7 +19,9 @@ def run_forward(inputs: ScanInputs, options: Options, *, gradient: bool) -> Arra
     With ``gradient`` there are "starts" and, if there is a gate, "ungated"; "total" is there if the
     rows are cut into segments.
     """
-    cut = Cut(inputs, options, ahead=2)
+    # Half as many chunks as in the backward pass: what is done once per chunk is a third of the
+    # instructions, and there are no states of a chunk to take up the room.
+    cut = Cut(inputs, options, parts=2, ahead=2)
     kept: Arrays = {}
     initial = None if inputs.initial_state is None else cut.state_array(inputs.initial_state)
     shared = cut.operands("u", "delta", "A2", "B", "bias")
@@ -45,9 +47,13 @@ def run_forward(inputs: ScanInputs, options: Options, *, gradient: bool) -> Arra
         forward.FORWARD,
         shared | cut.operands("C", "D", "z") | _given("initial", initial),
         outputs,
-        scratch=dict.fromkeys(("t", "x", "read"), cut.blocks.tile_shape),
+        scratch=dict.fromkeys(("t", "x"), cut.blocks.tile_shape),
     )
-    kept |= {name: results[name] for name in ("starts", "ungated") if name in results}
+    if gradient:
+        kept["starts"] = results["starts"]
+    if "ungated" in results:  # by part
+        y = results["ungated"]
+        kept["ungated"] = y.reshape(*y.shape[:2], -1, cut.blocks.part, y.shape[-1])
     if options.last:
         kept["last"] = cut.outermost(results["last"], from_end=False)
     return {"y": cut.whole(results["y"])} | kept

@@ -10,9 +10,10 @@ class Plan(NamedTuple):
 
     Attributes:
         block: channels of a program: 32, 64 or 128.
-        chunk: positions of a chunk, at most ``block``; ``chunk * block`` is a multiple of 512. The
-            inputs of a chunk are in shared memory together, in the backward kernel with one state
-            per position. For the gradient, the states between chunks are stored.
+        chunk: positions of a chunk of the backward kernel, at most ``block``; ``chunk * block`` is
+            a multiple of 512. The inputs of a chunk are in shared memory together, and there is one
+            state per position. For the gradient, the states between chunks are stored. The forward
+            kernels have two chunks in one.
         ahead: the number of chunks whose inputs the backward kernel has in shared memory at a time:
             2 hides the copies, 1 may leave room for one more program on the same multiprocessor.
     """
