@@ -47,6 +47,7 @@ def exp2(x: Array) -> Array:
 exp2.defjvps(lambda dx, power, x: dx * (math.log(2) * power))
 
 
+@jax.custom_jvp
 def softplus(x: Array) -> Array:
     """Return log(1 + exp(x)), elementwise, to the full relative precision of its dtype.
 
@@ -55,14 +56,21 @@ def softplus(x: Array) -> Array:
     logarithm, which has no relative precision near 1, and without a division, which is six
     instructions there.
     """
-    if x.dtype != jnp.float32:
-        return jax.nn.softplus(x)
     return softplus_and_slope(jnp.exp, x)[0]
 
 
+@softplus.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    """The derivative of the polynomial would have only half of the digits."""
+    value, slope = softplus_and_slope(jnp.exp, *primals)
+    return value, slope * tangents[0]
+
+
 def softplus_and_slope(exp: Callable[[Array], Array], x: Array) -> tuple[Array, Array]:
-    """Return ``softplus(x)`` and its derivative for float32, with one call of ``exp`` for both."""
-    y = exp(-jnp.abs(x))
+    """Return ``softplus(x)`` and its derivative, with one call of ``exp`` for both in float32."""
+    if x.dtype != jnp.float32:
+        return jax.nn.softplus(x), jax.nn.sigmoid(x)
+    y = exp(jnp.where(x > 0, -x, x))  # unlike the absolute value, it has a derivative at 0
     value = jnp.maximum(x, 0.0) + y * _polynomial(_LOGARITHM, y)
     return value, jnp.where(x > 0, 1.0, y) / (1 + y)
 

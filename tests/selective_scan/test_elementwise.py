@@ -1,11 +1,11 @@
-"""The fast exponential against NumPy's in float64."""
+"""The fast exponential and softplus against NumPy's in float64."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from selective_scan.elementwise import exp2
+from selective_scan.elementwise import exp2, softplus
 
 
 def test_float32_is_within_its_bound():
@@ -44,3 +44,19 @@ def test_derivatives_of_every_order():
 def test_float64_is_the_librarys():
     x = jnp.linspace(-300, 300, 1001, dtype=jnp.float64)
     np.testing.assert_allclose(exp2(x), np.exp2(np.asarray(x)), rtol=1e-13)
+
+
+def test_softplus_and_its_derivatives_have_all_digits():
+    """At 0 too, where it changes from one formula to the other."""
+    x = np.linspace(-15, 15, 30_001, dtype=np.float32)
+    sigmoid = 1 / (1 + np.exp(-x.astype(np.float64)))
+    expected = (
+        np.logaddexp(0, x.astype(np.float64)),
+        sigmoid,
+        sigmoid * (1 - sigmoid),
+    )
+    function = softplus
+    for wanted in expected:
+        found = np.asarray(jax.vmap(function)(x), np.float64)
+        np.testing.assert_allclose(found, wanted, rtol=2e-6)
+        function = jax.grad(function)
