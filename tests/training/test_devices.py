@@ -20,7 +20,7 @@ def test_losses_parameters_and_ranks_are_those_of_one_device(which):
     process = subprocess.run(
         [sys.executable, "-m", "tests.training.on_eight_devices", which],
         env=environment | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
-        cwd=ROOT, capture_output=True, text=True, timeout=600, check=False,
+        cwd=ROOT, capture_output=True, text=True, timeout=1200, check=False,
     )  # fmt: skip
     assert process.returncode == 0, process.stderr
     assert process.stdout.splitlines() == [
