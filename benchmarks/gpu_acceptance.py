@@ -110,18 +110,18 @@ def run_tests(passed: set[str], flags: Flags) -> Iterator[Row]:
     began = time.monotonic()
     command = ["timeout", str(limit_of("tests", flags)), *command]
     out, err = subprocess.PIPE, subprocess.STDOUT
-    process = subprocess.Popen(
+    with subprocess.Popen(
         command, cwd=_ROOT, env=environment, text=True, stdout=out, stderr=err
-    )
-    assert process.stdout is not None
-    lines = []
-    for line in process.stdout:
-        lines.append(line.rstrip())
-        if found := re.search(r"\] (PASSED|FAILED|ERROR|SKIPPED) (\S+::.+)", line):
-            log.info(line.rstrip())
-            status = {"ERROR": "failed"}.get(found[1], found[1].lower())
-            yield {"name": found[2].strip(), "status": status, "reason": None}
-    code, seconds = process.wait(), round(time.monotonic() - began, 1)
+    ) as process:
+        assert process.stdout is not None
+        lines = []
+        for line in process.stdout:
+            lines.append(line.rstrip())
+            if found := re.search(r"\] (PASSED|FAILED|ERROR|SKIPPED) (\S+::.+)", line):
+                log.info(line.rstrip())
+                status = {"ERROR": "failed"}.get(found[1], found[1].lower())
+                yield {"name": found[2].strip(), "status": status, "reason": None}
+    code, seconds = process.returncode, round(time.monotonic() - began, 1)
     failures = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
     if code == 124:  # ``timeout`` ended the command
         yield {"name": "all", "status": "skipped", "reason": NO_TIME, "seconds": seconds}

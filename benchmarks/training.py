@@ -170,10 +170,10 @@ def _train(flags: Flags, folder: str, name: str, *own: str) -> Iterator[str]:
     words += ["--objective", flags.objective] if flags.objective else []
     command = harness.train_command(flags, *words)
     environment = os.environ | {"XDG_CACHE_HOME": folder}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    yield from process.stdout
-    if process.wait():
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield from process.stdout
+    if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)
 
 
