@@ -191,24 +191,25 @@ def summed_gradient(
         narrow = {name: x[:, :width] if x.ndim == 2 else x for name, x in part.items()}
         return value_and_grad(params, narrow, keys)
 
-    def longest(part: tuple[Batch, jax.Array]) -> jax.Array:
-        own = part[0]["lengths"].max()
-        return jax.lax.pmax(own, axis) if axis else own
+    longest_N = parts[0]["lengths"].max(axis=1)
+    if axis:
+        longest_N = jax.lax.pmax(longest_N, axis)
 
-    def add(total: Any, part: tuple[Batch, jax.Array]) -> Any:
+    def add(total: Any, at: tuple[tuple[Batch, jax.Array], jax.Array]) -> Any:
+        part, longest = at
         # One column more than the items: the cloze objective puts the last target after them.
-        choice = jnp.searchsorted(jnp.array(widths[:-1], int), longest(part) + 1)
+        choice = jnp.searchsorted(jnp.array(widths[:-1], int), longest + 1)
         new = jax.lax.switch(choice, [partial(gradient, width) for width in widths], *part)
         return jax.tree.map(jnp.add, total, new), None
 
-    def add_packed(total: Any, part: tuple[Batch, jax.Array]) -> Any:
+    def add_packed(total: Any, at: tuple[tuple[Batch, jax.Array], jax.Array]) -> Any:
         # Most rows of a packed batch are empty, and some microbatches have only empty rows.
-        return jax.lax.cond(longest(part) > 0, lambda: add(total, part)[0], lambda: total), None
+        return jax.lax.cond(at[1] > 0, lambda: add(total, at)[0], lambda: total), None
 
     zero = jax.tree.map(jnp.zeros_like, params)
     nothing = jnp.zeros((), batch["weights"].dtype)
     step = add_packed if "segment_ids" in batch else add
-    return jax.lax.scan(step, ((nothing, nothing), zero), parts)[0]
+    return jax.lax.scan(step, ((nothing, nothing), zero), (parts, longest_N))[0]
 
 
 def stack_states(states: Sequence[TrainState]) -> TrainState:

@@ -31,7 +31,7 @@ def examples():
     return Examples(items, start, stop - 1, np.arange(4, dtype=np.int32), LENGTH)
 
 
-# The others have only events to analyse, as SASRec has.
+# The others have only events to analyse.
 @pytest.mark.parametrize("name", every_model(*MAMBAS, *FILTERS))
 def test_every_models_analysis_is_written_and_drawn(name, tmp_path):
     before, after = build(name, noise=0.3), build(name)

@@ -116,7 +116,6 @@ import signal
 import sys
 
 import numpy as np
-import pytest
 from echojax.data import Batches, Examples, iterate
 
 if __name__ == "__main__":

@@ -58,7 +58,9 @@ def run(folder, program, shown, steps, epochs):
     return json.loads(file.read_text()) if file.exists() else None
 
 
-@pytest.mark.parametrize("epochs", [pytest.param((9,), marks=pytest.mark.slow), (7, 2)])
+@pytest.mark.parametrize(
+    "epochs", [(7, 2), *(pytest.param(one, marks=pytest.mark.slow) for one in ((9,), (3, 3, 3)))]
+)
 def test_waits_are_found_where_they_were(tmp_path, program, epochs, caplog):
     found = run(tmp_path, program, program, 3, epochs)
     assert found["steps"] == 3
