@@ -21,7 +21,7 @@ from echojax.serving import export_run
 from tests.conftest import reporting
 
 SMALL = {
-    "model": "sasrec", "d_model": 8, "heads": 2, "layers": 1, "max_len": 8, "batch_size": 64,
+    "model": "gru4rec", "d_model": 8, "hidden_size": 8, "max_len": 8, "batch_size": 64,
     "k_core": 2, "learning_rate": 0.01, "user": "who", "item": "what", "time": "when",
     "quiet": True,
 }  # fmt: skip
@@ -76,12 +76,12 @@ def test_a_run_holds_what_came_of_it(mine, told):
 
 def test_a_recipe_fills_in_what_is_not_given(frame, tmp_path):
     recipe = tmp_path / "mine.toml"
-    recipe.write_text("max_steps = 1\nlearning_rate = 0.5\n[sasrec]\ndropout = 0.3\n")
+    recipe.write_text("max_steps = 1\nlearning_rate = 0.5\n[gru4rec]\ndropout = 0.3\n")
     run = echojax.train(frame, recipe=recipe, run_dir=tmp_path / "run", **SMALL)
     assert (run.config.max_steps, run.config.dropout) == (1, 0.3)
     assert run.config.learning_rate == SMALL["learning_rate"]
-    with pytest.raises(UserError, match="is for other models than gru4rec"):
-        echojax.train(frame, recipe=recipe, **SMALL | {"model": "gru4rec"})
+    with pytest.raises(UserError, match="is for other models than caser"):
+        echojax.train(frame, recipe=recipe, **SMALL | {"model": "caser", "hidden_size": None})
     with pytest.raises(UserError, match="--recipe best: there is none for"):
         echojax.train(frame, recipe="best", **SMALL)
 

@@ -63,7 +63,9 @@ def first_guesses(model, **options):
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "timed"
     with reporting(report=without_report):
-        return first_guesses("mamba4rec", d_state=8, time_gaps=True, run_dir=folder)
+        return first_guesses(
+            "mamba4rec", d_state=8, scan="sequential", time_gaps=True, run_dir=folder
+        )
 
 
 def test_what_times_decide_is_learned_with_them(trained):

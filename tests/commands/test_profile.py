@@ -13,7 +13,7 @@ from echojax.files import write_json
 from tests.conftest import ROOT
 
 SMALL = [
-    "--model", "sasrec", "--d-model", "8", "--heads", "1", "--layers", "1", "--max-len", "6",
+    "--model", "gru4rec", "--d-model", "8", "--hidden-size", "8", "--max-len", "6",
     "--batch-size", "16", "--k-core", "2", "--dropout", "0",
 ]  # fmt: skip
 

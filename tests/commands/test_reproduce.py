@@ -18,7 +18,7 @@ from echojax.suites.results import Results
 SUITE = """
 title = "A ring"
 seeds = [0, 1]
-reference = "sasrec"
+reference = "gru4rec"
 
 [flags]
 max_len = 8
@@ -33,21 +33,21 @@ data_path = "DATA"
 [variants.popularity]
 model = "popularity"
 
-[variants.sasrec]
-model = "sasrec"
+[variants.gru4rec]
+model = "gru4rec"
 d_model = 8
-layers = 1
+hidden_size = 8
 
 [global_time]
 datasets = ["ring"]
-variants = ["popularity", "sasrec"]
+variants = ["popularity", "gru4rec"]
 """
 RUNS = [
     "ring/popularity/seed-0",
-    "ring/sasrec/seed-0",
-    "ring/sasrec/seed-1",
+    "ring/gru4rec/seed-0",
+    "ring/gru4rec/seed-1",
     "ring/popularity@global-time/seed-0",
-    "ring/sasrec@global-time/seed-0",
+    "ring/gru4rec@global-time/seed-0",
 ]
 
 
@@ -117,9 +117,9 @@ def test_it_makes_every_run_and_the_page(made, suite_file, tmp_path):
     assert all((made / name / "results.json").exists() for name in RUNS)
     assert not list(made.glob("ring/*/seed-2"))
     assert not (made / "ring/popularity/seed-1").exists()
-    assert rows_of(made, "Scores") == ["popularity", "sasrec", "markov", "lagged-count"]
+    assert rows_of(made, "Scores") == ["popularity", "gru4rec", "markov", "lagged-count"]
     for title in ("Scores with seen items filtered", "The same models under other protocols"):
-        assert rows_of(made, title) == ["popularity", "sasrec"]
+        assert rows_of(made, title) == ["popularity", "gru4rec"]
     page = (made / "page.html").read_text()
     for split in ("leave-one-out", "global-time"):
         for ranking in ("full, seen items kept", "full, seen items filtered"):
@@ -137,7 +137,7 @@ def test_it_makes_every_run_and_the_page(made, suite_file, tmp_path):
 
 
 def test_a_run_is_the_same_as_train_would_make_it(made, call, tmp_path):
-    commands = re.findall(r"# sasrec\nechojax train (.*)", (made / "page.md").read_text())
+    commands = re.findall(r"# gru4rec\nechojax train (.*)", (made / "page.md").read_text())
     code, _, err = call("train", *commands[0].split(), "--run-dir", tmp_path / "run")
     assert code == 0, err
     assert scores(made, RUNS[1]) == scores(tmp_path, "run")
@@ -190,7 +190,7 @@ def test_a_signal_before_training_stops_it_too(call, suite_file, tmp_path, monke
 def test_a_run_that_fails_is_named_and_the_others_go_on(suite_file, copy, tmp_path, caplog, capfd):
     caplog.set_level("INFO")
     out, path = copy(RUNS[3]), tmp_path / "ring.toml"  # it comes after the broken ones
-    broken = '[variants.broken]\nmodel = "sasrec"\nd_model = 4\nlearning_rate = 1e30\n\n'
+    broken = '[variants.broken]\nmodel = "gru4rec"\nd_model = 4\nlearning_rate = 1e30\n\n'
     path.write_text(suite_file.read_text().replace("[global_time]", f"{broken}[global_time]"))
     assert not make(path, out)[0]
     assert "Traceback" not in capfd.readouterr().err
@@ -199,7 +199,7 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(suite_file, copy, tmp_pa
         assert f"failed: ring/broken/seed-{seed}: the loss of step" in caplog.text
         assert f"ring/broken/seed-{seed} failed: the loss of step" in page
     assert (out / RUNS[3] / "results.json").exists()
-    assert rows_of(out, "Scores") == ["popularity", "sasrec", "broken", "markov", "lagged-count"]
+    assert rows_of(out, "Scores") == ["popularity", "gru4rec", "broken", "markov", "lagged-count"]
     # With the variant taken out of the suite, nothing is amiss any more.
     assert make(suite_file, out)[0]
     assert "failed" not in (out / "page.html").read_text()

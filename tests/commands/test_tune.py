@@ -15,13 +15,13 @@ from echojax.config import Config
 from echojax.training import loop
 
 SEARCH = [
-    "--model", "sasrec", "--d-model", "8", "--layers", "1", "--max-len", "8", "--k-core", "2",
+    "--model", "gru4rec", "--d-model", "8", "--hidden-size", "8", "--max-len", "8", "--k-core", "2",
     "--batch-size", "64", "--epochs", "4", "--generation", "2", "--dropout", "0.1",
 ]  # fmt: skip
 
 
 def trials_of(folder):
-    return tomllib.loads((folder / "best.toml").read_text())["sasrec"]["tried"]
+    return tomllib.loads((folder / "best.toml").read_text())["gru4rec"]["tried"]
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_a_search_and_what_comes_of_it(searched, call, data_file, tmp_path):
     folders = sorted(path.name for path in out.glob("generation-*/trial-*"))
     assert folders == ["trial-0", "trial-1", "trial-2", "trial-3"]
     assert not list(out.glob("*/*/results.json"))  # nobody looked at the test set
-    train = ["--data-path", data_file, "--model", "sasrec", "--k-core", "2"]
+    train = ["--data-path", data_file, "--model", "gru4rec", "--k-core", "2"]
     run = tmp_path / "run"
     code, _, err = call("train", *train, "--recipe", out / "best.toml", "--run-dir", run)
     assert code == 0, err

@@ -59,7 +59,14 @@ WINDOWED = {
 }
 ALL = ENDLESS | WINDOWED
 # Of two that are made of the same layers, one is in the fast tier.
-SLOW = {"mamba4rec-2-layers", "echomamba4rec-1-tap", "echomamba4rec-forward", "esasrec", "hstu"}
+SLOW = {
+    "mamba4rec",
+    "mamba4rec-2-layers",
+    "echomamba4rec-1-tap",
+    "echomamba4rec-forward",
+    "esasrec",
+    "hstu",
+}
 EVERY_STREAM = [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in ALL]
 # Of the largest component.
 FLOAT32, FLOAT64 = 2e-5, 1e-10

@@ -17,7 +17,7 @@ from tests.tuning.stand_in import stand_in_for_training
 
 SUITE = """
 title = "Tuned"
-reference = "sasrec"
+reference = "gru4rec"
 [flags]
 max_len = 8
 batch_size = 16
@@ -28,10 +28,10 @@ data_path = "DATA"
 k_core = 2
 [variants.popularity]
 model = "popularity"
-[variants.sasrec]
-model = "sasrec"
+[variants.gru4rec]
+model = "gru4rec"
 d_model = 8
-layers = 1
+hidden_size = 8
 """
 
 
@@ -67,7 +67,7 @@ def made(suite, members):
     members.raised = {2: kill}
     with pytest.raises(Interrupted, match="the same command goes on"):
         make(suite, out=out, tune=6)
-    assert not (out / "ring" / "sasrec").exists()
+    assert not (out / "ring" / "gru4rec").exists()
     assert make(suite, out=out, tune=6)
     return out
 
@@ -77,18 +77,18 @@ def results_of(out, variant):
 
 
 def test_a_row_is_made_with_what_its_search_found(made):
-    results = results_of(made, "sasrec")
+    results = results_of(made, "gru4rec")
     tuning, config = results["tuning"], results["config"]
     assert (tuning["trials"], len(tuning["tried"])) == (6, 6)
     assert tuning["found"].keys() == tuning["space"].keys() == {"learning_rate", "weight_decay"}
     assert tuning["found"] == {name: config[name] for name in tuning["found"]}
     assert config["dropout"] == 0.1  # as the suite says
-    assert (made / "tuning" / "ring" / "sasrec" / "best.toml").exists()
+    assert (made / "tuning" / "ring" / "gru4rec" / "best.toml").exists()
     assert "tuning" not in results_of(made, "popularity")
     page = (made / "page.md").read_text()
     assert "echojax reproduce --suite" in page
     assert "--tune 6" in page
-    assert re.search(r"\| sasrec .*\| 6 trials learning rate: ", page), page
+    assert re.search(r"\| gru4rec .*\| 6 trials learning rate: ", page), page
     assert f"--learning-rate {config['learning_rate']}" in page
 
 
@@ -118,15 +118,15 @@ def test_what_cannot_be_searched(made, suite, members, tmp_path, caplog):
     fixed = "dropout = 0.1\nlearning_rate = 0.01\nweight_decay = 0.1"
     bad = tmp_path / "bad.toml"
     bad.write_text(text.replace("dropout = 0.1", fixed))
-    with pytest.raises(UserError, match=r"bad\.toml, variant sasrec on ring: .*nothing to search"):
+    with pytest.raises(UserError, match=r"bad\.toml, variant gru4rec on ring: .*nothing to search"):
         make(bad, out=tmp_path / "fixed", tune=2)
     # A search that fails leaves the other variants.
     bad.write_text(text)
     members.calls, members.raised = 0, {1: _fail}
     assert not make(bad, out=tmp_path / "failed", tune=2)
-    assert "failed: ring/sasrec/seed-0: its search: RuntimeError: it is odd" in caplog.text
+    assert "failed: ring/gru4rec/seed-0: its search: RuntimeError: it is odd" in caplog.text
     assert results_of(tmp_path / "failed", "popularity")
-    assert not (tmp_path / "failed" / "ring" / "sasrec" / "seed-0").exists()
+    assert not (tmp_path / "failed" / "ring" / "gru4rec" / "seed-0").exists()
 
 
 def _fail():
