@@ -1,6 +1,7 @@
 """Text files as blocks of whole lines: plain, gzip, or a member of a zip archive."""
 
 import gzip
+import re
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -43,8 +44,9 @@ _KINDS = (
     (b"SQLite format 3", "an SQLite database", _EXPORT),
     (b"\x89HDF", "an HDF5 file", _EXPORT),
     (b"\x93NUMPY", "a NumPy array", _EXPORT),
-    (b"\x80\x04", "a pickle, which is never read", _EXPORT),
-    (b"\x80\x05", "a pickle, which is never read", _EXPORT),
+    *((b"\x80%c" % n, "a pickle, which is never read", _EXPORT) for n in (2, 3, 4, 5)),
+    (b"RDX", "an R workspace", _EXPORT),
+    (b"X\n\0\0", "an R object", _EXPORT),
     (b"PAR1", "a Parquet file inside another", _UNPACK),
     (b"ARROW1", "an Arrow file inside another", _UNPACK),
     (b"\xff\xff\xff\xff", "an Arrow stream", "write it as an Arrow file (Feather)"),
@@ -52,10 +54,18 @@ _KINDS = (
     (b"ORC", "an ORC file", _EXPORT),
     (b"Obj\x01", "an Avro file", _EXPORT),
     (b"%PDF", "a PDF", _EXPORT),
-    (b"<!DOCTYPE", "a web page", "download the file itself"),
-    (b"<html", "a web page", "download the file itself"),
+    (b"\x89PNG", "an image", _EXPORT),
     (b"version https://git-lfs", "a Git LFS pointer", "fetch the file with git lfs pull"),
-    (b"[{", "a JSON array", "write one object a line, as jq -c '.[]' does"),
+)
+# The same of text whose first line may be indented, or in capitals.
+_TEXTS = (
+    (
+        re.compile(rb"\s*<(!doctype|html|head|body)\b", re.I),
+        "a web page",
+        "download the file itself",
+    ),
+    (re.compile(rb"\s*<\?xml\b", re.I), "XML", _EXPORT),
+    (re.compile(rb"\s*\[\s*\{"), "a JSON array", "write one object a line, as jq -c '.[]' does"),
 )
 
 
@@ -137,8 +147,7 @@ def read_blocks(file: TextFile, block_bytes: int = BLOCK_BYTES) -> Iterator[Bloc
     with reading(file), ExitStack() as stack:
         stream, limit = _open(file, stack)
         for data in _whole_lines(file, stream, block_bytes, limit):
-            if empty:
-                data, empty = data.removeprefix(_BYTE_ORDER_MARK), False
+            empty = False
             block = _checked(Block(file, data, line))
             line += block.data.count(b"\n")
             yield block
@@ -180,9 +189,13 @@ def _open(file: TextFile, stack: ExitStack) -> tuple[_Reads, int | None]:
     for magic, kind, advice in _KINDS:
         if head.startswith(magic):
             raise UserError(f"{file}: is {kind}; {advice}")
+    for pattern, kind, advice in _TEXTS:
+        if pattern.match(head.removeprefix(_BYTE_ORDER_MARK)):
+            raise UserError(f"{file}: is {kind}; {advice}")
     if head[257:262] == b"ustar":
         raise UserError(f"{file}: is a tar archive; {_UNPACK}")
-    if len(head) >= 8 and 3 * max(head[0::2].count(0), head[1::2].count(0)) > len(head):
+    few, many = sorted((head[0::2].count(0), head[1::2].count(0)))
+    if len(head) >= 8 and 3 * many > len(head) and 8 * few < many:
         raise UserError(f"{file}: looks like UTF-16 text; {_UTF8}")
     return stream, limit
 
@@ -223,6 +236,8 @@ def _checked(block: Block) -> Block:
             problem = f"byte 0x{data[bad]:02x} is not UTF-8; convert the file with iconv"
     if bad >= 0:
         raise line_error(block.file, block.first_line + data.count(b"\n", 0, bad), problem)
+    if _BYTE_ORDER_MARK in data:  # also where files were joined, or a program wrote two
+        data = re.sub(rb"(?m)^(?:\xef\xbb\xbf)+", b"", data)
     if b"\r" in data:  # Windows ends lines by CR LF, and files converted twice by CR CR LF
         data = data.replace(b"\r\r\n", b"\n").replace(b"\r\n", b"\n")
     return Block(block.file, data, block.first_line)

@@ -43,6 +43,33 @@ def test_windows_newlines_byte_order_mark_and_missing_last_newline(write):
     assert content(TextFile(write("x", b"\xef\xbb\xbfa\tb\r\nc\td"))) == b"a\tb\nc\td\n"
 
 
+def test_byte_order_marks_of_joined_files_are_dropped(write):
+    mark = b"\xef\xbb\xbf"
+    data = mark + mark + b"a\nb\n" + mark + b"c\nd" + mark + b"e\n"
+    for size in (4, 7, 64):
+        assert content(TextFile(write("x", data)), size) == b"a\nb\nc\nd" + mark + b"e\n"
+
+
+KINDS = {
+    "a web page": [b"<!doctype html>\n", b"\n \n<HTML lang=en>\n", b"\xef\xbb\xbf<html>\n"],
+    "XML": [b"<?xml version='1.0'?>\n<r/>\n"],
+    "a JSON array": [b'[\n {"user": 1},\n {"user": 2}\n]\n', b' [ {"user": 1}]\n'],
+    "a pickle": [b"\x80\x02}q\0.", b"\x80\x05\x95\0"],
+    "an R object": [b"X\n\0\0\0\3"],
+    "an R workspace": [b"RDX3\nX\n\0\0"],
+    "an image": [b"\x89PNG\r\n\x1a\n" + bytes(30)],
+    "looks like UTF-16 text": ["u,i\n1,2\n".encode("utf-16-le"), "用,i\n1,2\n".encode("utf-16-be")],
+    "holds a NUL byte": [b"ratings.csv" + bytes(245) + b"\n"],
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_no_table_is_named(kind, write):
+    for data in KINDS[kind]:
+        with pytest.raises(UserError, match=kind):
+            content(TextFile(write("x", data)))
+
+
 def test_windows_newline_cut_between_chunks(write):
     data = b"12345\r\n" * 100
     for size in (5, 6, 7):
