@@ -43,7 +43,9 @@ _TIMES = (
     *("eventtimestamp", "timestampms", "timestamps", "dateadded", "addedat", "reviewtime"),
 )
 _TITLES = ("movietitle", "title", "itemname", "name", "itemtitle", "productname")
-_LIKE_TIME = re.compile(r"time|date|stamp|(^|[^a-z])(at|when|dat|ts)$")
+_LIKE_TIME = re.compile(r"time|date|stamp|(^|[^a-z])(at|when|dat|ts|year|month|day|hour)$")
+
+_LIST = re.compile(r"\[.*[,\s].*\]")
 
 Fields = list[list[str]]
 
@@ -80,7 +82,7 @@ class Layout:
 
     data_format: str  # a name in ``FORMATS``
     delimiter: str = ""  # "" if fields are separated by white space, or the file is not text
-    names: tuple[str, ...] = ()  # of all fields (for JSON, of the first object)
+    names: tuple[str, ...] = ()  # of all fields (for JSON, of the first objects)
     used: tuple[int, ...] = (0, 1)  # the fields of user, item and, if there are times, time
     has_header: bool = False
     unused: tuple[str, ...] = ()  # names of other columns that look like times
@@ -117,6 +119,13 @@ def with_roles(file: object, layout: Layout, rows: Fields, columns: Columns) -> 
         raise UserError(
             f"{file}: no {missing} column among {', '.join(layout.names)}; name it with "
             f"--{missing}-column" + ", or the format with --data-format" * bool(layout.delimiter)
+        )
+
+    listed = [row[item] for row in rows if item < len(row) and _LIST.fullmatch(row[item])]
+    if 2 * len(listed) > len(rows):
+        raise UserError(
+            f"{file}: column {layout.names[item]!r} holds lists such as {listed[0]:.40}; write a "
+            "row for each event"
         )
 
     def is_time(index: int) -> bool:
@@ -183,7 +192,14 @@ def _with_used(file: object, layout: Layout, used: tuple[int, ...]) -> Layout:
 def _column(file: object, names: tuple[str, ...], columns: Columns, role: str) -> int | None:
     wanted = getattr(columns, role)
     if wanted is None:
-        return _guessed(names, _GUESSES[role])
+        found = _guessed(names, _GUESSES[role])
+        alike = [] if found is None else [n for n in names if _plain(n) == _plain(names[found])]
+        if len(set(alike)) > 1:
+            raise UserError(
+                f"{file}: columns {' and '.join(map(repr, alike))} have names alike; choose one "
+                f"with --{role}-column"
+            )
+        return found
     return known_column(file, names, wanted, f"--{role}-column")
 
 

@@ -12,6 +12,8 @@ from echojax.data.times import plausible
 from echojax.errors import UserError, unknown_name
 
 _ROLES = ("user", "item", "rating", "time")
+_ANY = Columns()
+_AROUND_NAMES = " \u00a0\u200b\ufeff"  # no-break and zero-width spaces, byte order marks
 _INTER_FIELD = re.compile(r"[^\s:]+:(token|float)(_seq)?")
 
 
@@ -29,9 +31,23 @@ def recognise_events(file: TextFile, lines: list[str], columns: Columns) -> tupl
     return _recognised(file, lines, columns)
 
 
+def lines_before(lines: list[str], columns: Columns) -> int:
+    """Return how many first lines are no part of a table: Excel's ``sep=;``, or comments.
+
+    A line with usual names of columns is a header, even if it begins with a hash sign.
+    """
+    number = int(bool(re.fullmatch(r'"?sep=.?"?', lines[0].strip(), re.IGNORECASE)))
+    while number < len(lines) and re.match(r"#\s|%[%\s]", lines[number] + "\n"):
+        delimiter, rows, _ = _table(lines[number:])
+        if delimiter and is_header(rows[0], columns):
+            break
+        number += 1
+    return number
+
+
 def recognise_items(file: TextFile, lines: list[str], columns: Columns) -> tuple[Layout, Fields]:
     """Return the layout of a file of text that describes items, and its first rows."""
-    if lines[0].startswith("{"):
+    if lines[0].lstrip().startswith("{"):
         return _json(file, lines)
     if _typed_delimiter(lines[0]):
         return _inter(file, lines)
@@ -44,12 +60,17 @@ def _with_given_names(
 ) -> tuple[Layout, Fields]:
     """Return the layout of a table whose columns are named by the user, and its first rows."""
     columns = tuple(name.strip() for name in names.split(","))
-    if data_format not in (None, "csv", "tsv"):
+    if data_format not in (None, "csv", "tsv", "inter"):
         raise UserError(f"--columns is for tables, not for --data-format {data_format}")
-    tables = {delimiter: _split(lines, delimiter) for delimiter in ("\t", *",;|", "::", " ")}
+    quoted, delimiters = data_format != "inter", ("\t", *",;|", "::", " ")
+    tables = {delimiter: _split(lines, delimiter, quoted=quoted) for delimiter in delimiters}
     for delimiter, rows in tables.items():
         if len(rows[0]) == len(columns):
-            return Layout("tsv" if delimiter == "\t" else "csv", delimiter, columns), rows
+            if _looks_like_header(rows) or tuple(rows[0]) == columns or is_header(rows[0], _ANY):
+                what = "is a header; drop --columns, or delete the line"
+                raise line_error(file, 1, f"{lines[0][:60]!r} {what}")
+            kind = "inter" if not quoted else "tsv" if delimiter == "\t" else "csv"
+            return Layout(kind, delimiter, columns), rows
     most = max(tables.values(), key=lambda rows: len(rows[0]))[0]
     raise UserError(
         f"{file}: --columns names {len(columns)} columns and the first row has {len(most)}: "
@@ -60,6 +81,8 @@ def _with_given_names(
 def _with_given_format(file: TextFile, lines: list[str], chosen: str) -> tuple[Layout, Fields]:
     """Return the layout of a file whose format is given by the user, and its first rows."""
     if chosen in ("pairs", "histories"):
+        if is_header(_words(lines[0]), _ANY):
+            raise line_error(file, 1, f"{lines[0][:60]!r} is a header; delete the line")
         return Layout(chosen), []
     if chosen == "jsonl":
         return _json(file, lines)
@@ -77,7 +100,7 @@ def _recognised(file: TextFile, lines: list[str], columns: Columns) -> tuple[Lay
     """Return the layout that fits every column of the first rows, and these rows."""
     if PurePath(file.name).suffix == ".inter" or _typed_delimiter(lines[0]):
         return _inter(file, lines)
-    if lines[0].startswith("{"):
+    if lines[0].lstrip().startswith("{"):
         return _json(file, lines)
     delimiter, rows, alike = _table(lines)
     kind = "tsv" if delimiter == "\t" else "csv"
@@ -123,6 +146,10 @@ def _inter(file: TextFile, lines: list[str]) -> tuple[Layout, Fields]:
     rows = _split(lines, delimiter, quoted=False)
     if delimiter not in lines[0]:
         raise line_error(file, 1, f"no tab in the header {lines[0][:60]!r}")
+    for name in rows[0]:
+        if re.match(r"item\w*_list:\w+_seq", name):
+            problem = f"{name!r} holds a whole history in each row; write a row for each event"
+            raise line_error(file, 1, problem)
     rows[0] = [name.split(":")[0].strip() for name in rows[0]]
     return _with_header("inter", delimiter, rows)
 
@@ -136,14 +163,18 @@ def _json(file: TextFile, lines: list[str]) -> tuple[Layout, Fields]:
             records.append(None)
     if not isinstance(records[0], dict):
         raise line_error(file, 1, "is not a JSON object (one a line is read)")
-    names = tuple(records[0])
+    # A record may lack what others have.
+    names = tuple(
+        dict.fromkeys(n for record in records if isinstance(record, dict) for n in record)
+    )
     values = [[record.get(n) for n in names] for record in records if isinstance(record, dict)]
     rows = [[str(v) if isinstance(v, str | int | float) else "" for v in row] for row in values]
     return Layout("jsonl", "", names), rows
 
 
 def _with_header(kind: str, delimiter: str, rows: Fields) -> tuple[Layout, Fields]:
-    return Layout(kind, delimiter, tuple(rows[0]), has_header=True), rows[1:]
+    names = tuple(name.strip(_AROUND_NAMES) for name in rows[0])
+    return Layout(kind, delimiter, names, has_header=True), rows[1:]
 
 
 def _typed_delimiter(header: str) -> str | None:
@@ -174,7 +205,7 @@ def _split(lines: list[str], delimiter: str, *, quoted: bool = True) -> Fields:
         try:
             rows = list(csv.reader(lines, delimiter=delimiter, skipinitialspace=True))
         except csv.Error:  # raised again, with its line, where the rows are read
-            rows = []
+            rows = [line.split(delimiter) for line in lines]
     else:
         rows = [line.split(delimiter) for line in lines]
     return [[field.strip(" \t\r") for field in row] for row in rows if row] or [[""]]
@@ -215,9 +246,11 @@ def _words_only(lines: list[str], tabs: int) -> str | None:
     """
     rows = [_words(line) for line in lines]
     counts = [len(row) for row in rows]
+    if _more_than_ids(rows):
+        return None
     if 2 * counts.count(2) > len(counts):
         both = [row for row in rows if len(row) == 2]
-        return None if tabs > 2 or _time_columns(both) else "pairs"
+        return None if tabs > 2 or _time_columns(both) or _looks_like_header(both) else "pairs"
     if tabs or max(counts) == 1 or plausible([row[-1] for row in rows]):
         return None
     if len(counts) > 1 and 10 * max(map(counts.count, counts)) >= 9 * len(counts):
@@ -234,13 +267,25 @@ def _words_only(lines: list[str], tabs: int) -> str | None:
     return "histories"
 
 
+def _more_than_ids(rows: Fields) -> bool:
+    """Return whether words hold lists (``7 [2,3]``), counts (``7 2:1``) or marks (``7: 2``)."""
+    rows = [row for row in rows if len(row) > 1]
+    items = [item for row in rows for item in row[1:]]
+    return bool(rows) and (
+        any("," in item for item in items)
+        or all(row[0].endswith(":") for row in rows)
+        or all(row[1][0] == "[" and row[-1][-1] == "]" for row in rows)
+        or all(re.fullmatch(r"\d+:-?[\d.]+", item) for item in items)
+    )
+
+
 def _words(line: str) -> list[str]:
     return [word.decode() for word in words(line.encode())]
 
 
 def _looks_like_header(rows: Fields) -> bool:
     """Return whether some column has a word in the first row, and numbers or times below."""
-    return any(
+    return not any(map(_is_value, rows[0])) and any(
         len(column) > 1 and not _is_value(column[0]) and all(map(_is_value, column[1:]))
         for column in _whole_columns(rows)
     )

@@ -7,13 +7,13 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 
 from echojax.data.layouts import COLUMNAR, Columns, Fields, Layout, with_roles
-from echojax.data.recognise import recognise_events
+from echojax.data.recognise import lines_before, recognise_events
 from echojax.data.rows import Place, Rows, is_plain, text_column
 from echojax.data.text import (
     Block,
@@ -59,6 +59,10 @@ def read_rows(
     first = next(blocks)
     sample = first.data[: 1 << 20].decode("utf-8", "ignore").split("\n")[:SAMPLE_ROWS]
     lines = [line for line in sample if line.strip()]
+    before = lines_before(lines, columns) if lines and columns.data_format is None else 0
+    for line in lines[:before]:
+        first = _below(first, line)
+    lines = lines[before:]
     if not lines:
         raise UserError(f"{file}: has no interactions")
     if "\r" in lines[0].strip():
@@ -66,13 +70,17 @@ def read_rows(
         raise line_error(file, 1, problem)
     layout = choice.choose(file, *choice.recognise(file, lines, columns), columns)
     if layout.has_header:
-        start = first.data.index(lines[0].encode())
-        start = first.data.index(b"\n", start) + 1
-        number = first.first_line + first.data.count(b"\n", 0, start)
-        first = Block(file, first.data[start:], number)
+        first = _below(first, lines[0])
     readers = {"jsonl": _json_lines, "pairs": _words, "histories": _words}
     read = readers.get(layout.data_format, _delimited)
     return layout, read(itertools.chain([first] if first.data else [], blocks), layout)
+
+
+def _below(block: Block, line: str) -> Block:
+    """Return what is below the first occurrence of a line."""
+    start = block.data.index(b"\n", block.data.index(line.encode())) + 1
+    number = block.first_line + block.data.count(b"\n", 0, start)
+    return Block(block.file, block.data[start:], number)
 
 
 def _delimited(blocks: Iterator[Block], layout: Layout) -> Iterator[Rows]:
@@ -152,8 +160,10 @@ def _quoted(first: Block, blocks: Iterator[Block], layout: Layout) -> Iterator[R
             except StopIteration:
                 return
             except csv.Error as error:
+                inner = "quotes inside quotes are doubled"
                 raw = "; --data-format inter takes quotes as they are" * (layout.delimiter == "\t")
-                raise line_error(first.file, number, f"broken CSV ({error}){raw}") from None
+                problem = f"broken CSV ({error}; {inner}){raw}"
+                raise line_error(first.file, number, problem) from None
             if row and len(row) != count:
                 problem = f"{len(row)} fields where {count} are expected"
                 raise line_error(first.file, number, problem)
@@ -175,16 +185,23 @@ def _json_lines(blocks: Iterator[Block], layout: Layout) -> Iterator[Rows]:
                 record = json.loads(line)
             except (ValueError, RecursionError):
                 raise line_error(block.file, number, "is not JSON") from None
-            row = []
-            for name in wanted:
-                value = record.get(name) if isinstance(record, dict) else None
-                if not isinstance(value, str | int | float):
-                    problem = f"no {name!r} that is text or a number"
-                    raise line_error(block.file, number, problem)
-                row.append(str(value))
-            yield number, row
+            if not isinstance(record, dict):
+                raise line_error(block.file, number, "is not a JSON object")
+            yield number, [_json_value(block.file, number, name, record) for name in wanted]
 
     return (batch for block in blocks for batch in _batched(block.file, rows(block)))
+
+
+def _json_value(file: TextFile, number: int, name: str, record: dict[str, Any]) -> str:
+    """Return a value as text; one that is missing or null is empty, as in a table."""
+    value = record.get(name)
+    if value is None:
+        return ""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise line_error(file, number, f"no {name!r} that is text or a number")
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1 << 53:
+        value = int(value)  # as in a column of floats
+    return str(value)
 
 
 def _batched(file: TextFile, rows: Iterator[tuple[int, list[str]]]) -> Iterator[Rows]:

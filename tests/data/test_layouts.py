@@ -33,6 +33,11 @@ CLEAR = {
     "tabs": ("log", lines("{u}\t{i}\t{r}.0\t{t}")),
     "colons": ("log", lines("{u}::{i}::{t}::{r}")),
     "a header with other columns": ("a.csv", lines("x,{t},{i},{u}", "note,when,item,user")),
+    "a note of Excel": ("a.csv", lines("{u};{i};{t}", "\ufeffsep=;\r\nuser;item;time")),
+    "a carriage return": ("a.csv", lines("{u}\r,{i},{t}", "user,item,time")),
+    "a header below comments": ("a.csv", lines("{u},{i},{t}", "# mine\n#\nuser,item,time")),
+    "a header in a comment": ("a.tsv", lines("{u}\t{i}\t{t}", "# by x\n# user\titem\ttime")),
+    "a header with marks": ("a.csv", lines("{u},{i},{t}", "\ufeff\ufeffuser\xa0,\u200bitem,time")),
     "a title that looks like nothing": (
         "a.tsv",
         lines("{u}\tA {r}, b\t{i}\t{t}", "uid\tt\tsku\tts"),
@@ -69,6 +74,21 @@ UNCLEAR = {
     "old Macintosh": (lines("{u},{i},{t}", "user,item,time").replace("\n", "\r"), "mac2unix"),
     "UTF-16": (lines("{u},{i},{t}").encode("utf-16-be"), "looks like UTF-16 text"),
     "one name twice": (lines("{u},{i},{i}", "user,item,item"), "two columns are named 'item'"),
+    "names alike": (lines("{u},{i},{i}", "user,item_id,Item ID"), "have names alike; choose one w"),
+    "lists": (
+        lines('{u},"[{i}, 5]"', "user,item"),
+        "column 'item' holds lists such as [",
+    ),
+    "lists after a tab": (lines("{u}\t{i},{r}"), "format not recognised from"),
+    "lists in brackets": ("1 [2, 3]\n2 [3, 4, 5]\n", "format not recognised from"),
+    "arrays": ("1 [2 3]\n2 [3 4 5]\n", "format not recognised from"),
+    "counts": ("1 2:1 3:4.5\n2 3:1\n", "format not recognised from"),
+    "colons": ("1: 2 3\n2: 3 1 4\n", "format not recognised from"),
+    "pairs with a header": (lines("{u} {i}", "from to"), "format not recognised from 'from to'"),
+    "sequences": (
+        "user_id:token\titem_id_list:token_seq\titem_id:token\n1\t2 3\t4\n",
+        "line 1: 'item_id_list:token_seq' holds a whole history in each row; write a row for each",
+    ),
     "untyped": (lines("{u},{i}", "user_id,item_id"), "no tab in the header"),
 }
 
@@ -92,6 +112,27 @@ def test_columns_told_for_a_file_without_a_header(data_format, write):
     assert histories(read(path, data_format, names="time, item,_, user")) == right()
     other = read(path, data_format, names="a,b,c,d", user="d", item="b", time="a")
     assert histories(other) == right()
+
+
+def test_comments_before_pairs(write):
+    text = "% bip\n%% 60 rows\n# user item\n" + lines("{u} {i}")
+    assert read(write("x", text)).frame.height == len(ROWS)
+    with pytest.raises(UserError, match="x, line 64: 3 words where"):
+        read(write("x", text + "1 2 3\n"))
+
+
+def test_a_header_where_the_flags_say_none(write):
+    text = lines("{u},{i},{r}", "user_id,item_id,rating")
+    for names in ("user,item,_", "user_id,item_id,rating"):
+        with pytest.raises(UserError, match="line 1: 'user_id,item_id,rating' is a header; drop"):
+            read(write("x.csv", text), names=names)
+    with pytest.raises(UserError, match="line 1: 'who,what,rating' is a header; drop --columns"):
+        read(write("x.csv", lines("{u},{i},{r}", "who,what,rating")), names="user,item,_")
+    for kind in ("pairs", "histories"):
+        with pytest.raises(UserError, match="line 1: 'user item' is a header; delete the line"):
+            read(write("x", lines("{u} {i}", "user item")), kind)
+    empty_first = "1,2,\n1,3,5\n2,3,4\n"
+    assert read(write("y.csv", empty_first), names="user,item,_").frame.height == 3
 
 
 BAD_FLAGS = {

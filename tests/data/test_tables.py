@@ -64,6 +64,21 @@ def test_pairs_and_histories(write):
     assert rows_of(found) == [(user, item, None) for user, items in lines for item in items.split()]
 
 
+def test_json_lines_as_data_frames_write_them(write):
+    text = '  {"user": 1.0, "item": 2, "ts": 7}\n {"ts": 1.5, "item": 3.0, "user": null}\n'
+    text += '{"user": 2, "item": 2.0, "ts": 1600000000.0}\n{"item": 3.5, "user": 1, "ts": 2}\n'
+    found = read(write("x.json", text), missing="drop")
+    assert rows_of(found) == [("1", "2", 7.0), ("2", "2", 1.6e9), ("1", "3.5", 2.0)]
+
+
+def test_quotes_of_a_tsv_can_be_taken_as_they_are(write):
+    path = write("x.tsv", '1\t2020-09-17\t"Weird Al" Y\n2\t2020-09-18\t12" Mix\n')
+    with pytest.raises(UserError, match=r"line 1: broken CSV .*--data-format inter takes quotes"):
+        read(path, names="user,time,item")
+    found = read(path, "inter", names="user,time,item")
+    assert [row[:2] for row in rows_of(found)] == [("1", '"Weird Al" Y'), ("2", '12" Mix')]
+
+
 def test_columns_by_name(write):
     text = "session,user_id,sku,item_id,when\ns1,1,a,2,5\ns2,1,b,2,6\n"
     path = write("clicks.txt", text)
@@ -122,8 +137,14 @@ BAD = {
     "quoted fields": ("a.csv", 'user,item,time\n1,"2",3\n1,"2"\n', "line 3: 2 fields where 3"),
     "pairs": ("a.txt", "1 2\n3 4\n5 6 7\n", "line 3: 3 words where a user and an item"),
     "json": ("a.json", '{"user": 1, "item": 2}\n\n{"user": \n', "line 3: is not JSON"),
-    "json null": ("a.json", '{"user": 1, "item": 2}\n{"user": 1}\n', "line 2: no 'item' that"),
-    "json list": ("a.json", '{"user": 1, "item": 2}\n[1]\n', "line 2: no 'user' that"),
+    "json null": ("a.json", '{"user": 1, "item": 2}\n{"user": 1}\n', "line 2: empty item id; 1 o"),
+    "json list": ("a.json", '{"user": 1, "item": 2}\n[1]\n', "line 2: is not a JSON object"),
+    "json truth": ("a.json", '{"user": true, "item": 2}\n', "line 1: no 'user' that is text or a"),
+    "json no time": (
+        "a.json",
+        '{"user": 1, "item": 2}\n{"user": 1, "item": 3, "ts": 4}\n',
+        "line 1: time ''",
+    ),
     "json deep": ("a.json", '{"user": 1, "item": 2}\n' + "[" * 100_000, "line 2: is not JSON"),
     "json time": ("a.json", '{"user": 1, "item": 2, "ts": "x"}\n', "line 1: time 'x'"),
     "binary": ("a.npz", b"PK\3\4\0\0\0", "is a zip archive; unpack it"),
