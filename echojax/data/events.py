@@ -7,16 +7,13 @@ import polars as pl
 
 from echojax.data.ids import Ids, ids_by_number, ids_in_order
 from echojax.data.layouts import Columns, Layout
-from echojax.data.rows import Error, Place, Rows
+from echojax.data.rows import MISSING, Error, Place, Rows
 from echojax.data.tables import read_rows
 from echojax.data.text import TextFile
 from echojax.data.times import Times
 from echojax.errors import UserError
 from echojax.flags import MissingIds
 from echojax.given import given_choice
-
-# Words that programs write into tables for a missing user or item.
-_MISSING = ["", "NA", "N/A", "n/a", "#N/A", "NULL", "null", "NaN", "nan", "None", "<NA>", "\\N"]
 
 
 class Events(NamedTuple):
@@ -107,10 +104,10 @@ def _missing(frame: pl.DataFrame, handling: str, error: Error) -> tuple[pl.Serie
     first, problem = frame.height, ""
     for role in ("user", "item"):
         ids = ids_by_number(frame[role])
-        words = ids.filter(ids.is_in(_MISSING)).to_list()
+        words = ids.filter(ids.is_in(MISSING)).to_list()
         if not words:
             continue
-        rows = frame[role].to_physical().is_in(ids.is_in(_MISSING).arg_true().to_list())
+        rows = frame[role].to_physical().is_in(ids.is_in(MISSING).arg_true().to_list())
         shown = ", ".join(word or "empty" for word in words)
         found.append(f"{rows.sum():,} of {frame.height:,} rows have no {role} id ({shown})")
         empty = empty or "" in words

@@ -8,6 +8,11 @@ import polars as pl
 
 from echojax.errors import UserError
 
+# Words that programs write into tables for a missing value.
+MISSING = (
+    *("", "NA", "N/A", "n/a", "#N/A", "#N/A N/A", "#NA", "<NA>", "NULL", "null", "(null)", "\\N"),
+    *("NaN", "nan", "-NaN", "-nan", "1.#QNAN", "-1.#IND", "NaT", "None", "undefined"),
+)
 Error = Callable[[int, str], UserError]
 
 

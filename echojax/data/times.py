@@ -1,19 +1,22 @@
 """Times of events as numbers; dates become epoch seconds, or a finer unit if they need one."""
 
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
-from echojax.data.rows import Error, Place, check_kind, is_text, stripped
+from echojax.data.rows import MISSING, Error, Place, check_kind, is_text, stripped
+from echojax.errors import UserError
 
 _EARLIEST, _LATEST = 631_152_000, 2_208_988_800  # 1990 and 2040, in epoch seconds
 _PER_SECOND = {"seconds": 1, "milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
 _UNITS = {"ms": 10**3, "us": 10**6, "ns": 10**9}  # of polars
-# Day, hour and minute, second, its fraction, zone.
+# Day, hour, minute, second, its fraction, zone.
 _ISO = (
-    r"^(\d{4}[-/.]\d{1,2}[-/.]\d{1,2})(?:[Tt ] *(\d{1,2}:\d\d)(?::(\d\d)(?:[.,](\d{1,9}))?)?)?"
-    r" *(?:[Zz]|UTC|GMT|([+-]\d\d(?::?\d\d)?))?$"
+    r"^(\d{4}[-/.]\d{1,2}[-/.]\d{1,2})"
+    r"(?:[Tt ] *(\d{1,2})(?::(\d\d)(?::(\d\d)(?:[.,](\d{1,9}))?)?)?)?"
+    r" *([Zz]|UTC|GMT|[+-]\d\d(?::?\d\d)?)?$"
 )
 _DIGITS = {  # by the number of digits, dates that are written as one number
     8: ("%Y%m%d", "YYYYMMDD"),
@@ -31,6 +34,8 @@ class Times:
         self._dates = False
         self._numbers: list[np.ndarray] = []
         self._nanos: list[np.ndarray] = []  # of dates, the nanoseconds after whole epoch seconds
+        self._zoned = False  # whether some date has a time zone other than UTC
+        self._without_zone: UserError | None = None  # about the first date that has none
 
     def add(self, column: pl.Series, place: Place) -> None:
         """Add the times of a block; all must be of the same kind, numbers or dates."""
@@ -42,31 +47,49 @@ class Times:
         if not self._numbers:
             self._dates = self.time_format is not None or column.dtype.is_temporal()
             if text and not self._dates:
-                self._dates = not _dates(column.head(1), None)[0].null_count()
+                self._dates = not _dates(column.head(1), None).seconds.null_count()
         if not text and column.dtype.is_temporal() != self._dates:
             if self.time_format is not None:
                 reads = "and --time-format reads text; leave it out, or make the column text"
                 raise place.error(0, f"time {column[0]} is a number, {reads}")
             raise place.error(0, "times are dates in one file and numbers in the other")
         if self._dates:
-            found, nanos = _dates(column, self.time_format)
-            self._nanos.append(nanos.to_numpy())
+            dates = _dates(column, self.time_format)
+            found = dates.seconds
+            self._nanos.append(dates.nanos.to_numpy())
+            self._check_zones(column, dates, place)
         else:
             found = _numbers(column)
         if found.null_count():
             bad = int(found.is_null().arg_max() or 0)
             value = column[bad][:40] if text else column[bad]
-            raise place.error(bad, f"time {value!r} {self._wanted()}")
+            raise place.error(bad, f"time {value!r} {self._wanted(str(value))}")
         self._numbers.append(found.to_numpy())
 
-    def _wanted(self) -> str:
+    def _wanted(self, value: str) -> str:
+        advice = " (other dates are read by --time-format)"
+        if value in MISSING:
+            advice = ", but missing; fill it in, or delete such rows"
         if not self._dates:
-            return (
-                "is not a finite number or an ISO 8601 date (other dates are read by --time-format)"
-            )
+            if value.lstrip("+-").isdecimal() and value.isascii():
+                return "is a whole number beyond 64 bits; write times in another unit"
+            return f"is not a finite number or an ISO 8601 date{advice}"
         if self.time_format is not None:
             return f"does not fit --time-format {self.time_format!r}"
-        return "is not an ISO 8601 date, as the first is (other dates are read by --time-format)"
+        return f"is not an ISO 8601 date, as the first is{advice}"
+
+    def _check_zones(self, column: pl.Series, dates: "_Dates", place: Place) -> None:
+        """Raise ``UserError`` if only some dates have a zone, and it is not UTC."""
+        self._zoned |= dates.zoned
+        row = dates.without_zone
+        if row is not None and self._without_zone is None:
+            problem = (
+                f"time {column[row]!r:.40} has no time zone, and others have one that is not UTC; "
+                "write all with their zones"
+            )
+            self._without_zone = place.error(row, problem)
+        if self._zoned and self._without_zone is not None:
+            raise self._without_zone
 
     def joined(self, error: Error) -> tuple[np.ndarray, str | None]:
         """Return the times of all blocks, and a description (``None`` if they look like no times).
@@ -77,7 +100,7 @@ class Times:
             whole = all(block.dtype == np.int64 for block in self._numbers)
             times_T = np.concatenate(self._numbers, dtype=None if whole else np.float64)
             times_T = _exact(times_T) if whole else times_T
-            return times_T, _described(times_T)
+            return times_T, _described(times_T, error)
         seconds_T, nanos_T = np.concatenate(self._numbers), np.concatenate(self._nanos)
         unit = next(n for n in _PER_SECOND.values() if not (nanos_T % (10**9 // n)).any())
         if unit == 10**9 and np.abs(seconds_T).max() > 9_200_000_000:
@@ -92,66 +115,82 @@ class Times:
 def plausible(values: list[str]) -> bool:
     """Return whether nearly all values are dates, or epoch times between 1990 and 2040."""
     column = pl.Series(values, dtype=pl.String)
-    seconds, _ = _dates(column, None)
-    if 10 * seconds.null_count() <= len(values):
+    if 10 * _dates(column, None).seconds.null_count() <= len(values):
         return True
     numbers = column.cast(pl.Float64, strict=False)
     if 10 * (numbers.null_count() + int(numbers.is_nan().sum())) > len(values):
         return False
     finite = numbers.filter(numbers.is_finite()).to_numpy()
-    return finite.size > 0 and _described(finite) is not None
+    return finite.size > 0 and bool(_date_digits(finite) or _epoch_unit(finite))
 
 
 def _numbers(column: pl.Series) -> pl.Series:
-    """Return int64, or float64 unless all are integers; what is no finite number is null."""
-    if not column.dtype.is_float():
+    """Return int64, or float64 unless all are integers; what is no finite number is null.
+
+    Whole numbers that do not fit into int64 are null, too, since float64 would make several equal.
+    """
+    too_long = pl.repeat(False, column.len(), eager=True)
+    if not (column.dtype.is_float() or column.dtype.is_decimal()):
         whole = column.cast(pl.Int64, strict=False)
         if not whole.null_count():
             return whole
+        too_long = whole.is_null() & column.cast(pl.String).str.contains(r"^[+-]?\d+$")
     numbers = column.cast(pl.Float64, strict=False)
-    finite = numbers.is_finite()
+    finite = numbers.is_finite() & ~too_long
     return numbers if finite.all() else numbers.set(~finite.fill_null(True), None)
 
 
-def _dates(column: pl.Series, time_format: str | None) -> tuple[pl.Series, pl.Series]:
-    """Return epoch seconds (null without a date), and the nanoseconds after them, int64."""
+class _Dates(NamedTuple):
+    """Dates of a block."""
+
+    seconds: pl.Series  # epoch seconds, int64; null where there is no date
+    nanos: pl.Series  # the nanoseconds after them, int64
+    zoned: bool = False  # whether some have a time zone other than UTC
+    without_zone: int | None = None  # the first row whose date has no zone
+
+
+def _dates(column: pl.Series, time_format: str | None) -> _Dates:
     if column.dtype != pl.String:
         return _temporal(column)
     if time_format is not None:
         try:
             return _temporal(column.str.to_datetime(time_format, time_unit="us", strict=False))
         except pl.exceptions.PolarsError:
-            return pl.Series([None] * column.len(), dtype=pl.Int64), column
+            return _Dates(pl.Series([None] * column.len(), dtype=pl.Int64), column)
     parts = column.str.extract_groups(_ISO).struct.unnest()
-    parts.columns = ["day", "minute", "second", "fraction", "zone"]
+    parts.columns = ["day", "hour", "minute", "second", "fraction", "zone"]
     moments = parts.select(
         pl.concat_str(
             pl.col("day").str.replace_all("[/.]", "-"),
-            pl.col("minute").fill_null("00:00"),
+            pl.col("hour").fill_null("00"),
+            pl.col("minute").fill_null("00"),
             pl.col("second").fill_null("00"),
             separator=":",
         ).str.to_datetime("%Y-%m-%d:%H:%M:%S", time_unit="us", strict=False)
     ).to_series()
-    seconds, nanos = _temporal(moments)
+    seconds, nanos, *_ = _temporal(moments)
+    zoned, without_zone = False, parts["zone"].is_null() & seconds.is_not_null()
     if parts["zone"].null_count() < column.len():
         digits = parts["zone"].str.replace(":", "", literal=True)
-        hours = digits.str.slice(1, 2).cast(pl.Int64).fill_null(0)
+        hours = digits.str.slice(1, 2).cast(pl.Int64, strict=False).fill_null(0)
         minutes = digits.str.slice(3, 2).cast(pl.Int64, strict=False).fill_null(0)
         sign = 1 - 2 * digits.str.starts_with("-").fill_null(False).cast(pl.Int64)
-        seconds -= sign * (hours * 3600 + minutes * 60)
+        ahead = sign * (hours * 3600 + minutes * 60)
+        zoned = bool((ahead != 0).any())
+        seconds -= ahead
     if parts["fraction"].null_count() < column.len():
         nanos = parts["fraction"].str.pad_end(9, "0").cast(pl.Int64).fill_null(0)
-    return seconds, nanos
+    first = int(without_zone.arg_max() or 0) if without_zone.any() else None
+    return _Dates(seconds, nanos, zoned, first)
 
 
-def _temporal(column: pl.Series) -> tuple[pl.Series, pl.Series]:
-    """Return epoch seconds, and nanoseconds after them, of a column of dates or datetimes."""
+def _temporal(column: pl.Series) -> _Dates:
     if column.dtype == pl.Date:
         seconds = column.to_physical().cast(pl.Int64) * _DAY
-        return seconds, seconds.fill_null(0) * 0
+        return _Dates(seconds, seconds.fill_null(0) * 0)
     unit = _UNITS[column.dtype.time_unit]  # type: ignore[attr-defined]
     ticks = column.to_physical()
-    return ticks // unit, ticks.fill_null(0) % unit * (10**9 // unit)
+    return _Dates(ticks // unit, ticks.fill_null(0) % unit * (10**9 // unit))
 
 
 def _exact(whole: np.ndarray) -> np.ndarray:
@@ -164,24 +203,50 @@ def _exact(whole: np.ndarray) -> np.ndarray:
     return floats if fits else whole
 
 
-def _described(times: np.ndarray) -> str | None:
-    """Describe numbers that look like dates or, at least 90 % of them, like epoch times."""
+def _described(times: np.ndarray, error: Error) -> str | None:
+    """Describe numbers; raise ``UserError`` if they are epoch times in several units."""
+    if shown := _date_digits(times):
+        return f"read as numbers that look like dates ({shown}), whose order is the same"
+    unit = _epoch_unit(times)
+    outside = ~_inside(times, unit) if unit else np.ones(times.size, bool)
+    if not outside.any():
+        return f"epoch {unit}, {span(times)}"
+    units = {name: found for name in _PER_SECOND if (found := _inside(times, name)).any()}
+    if len(units) > 1 and 10 * sum(int(found.sum()) for found in units.values()) >= 9 * times.size:
+        most, *_, fewest = sorted(units, key=lambda name: -units[name].sum())
+        row = int(np.argmax(units[fewest]))
+        problem = f"time {times[row]:.15g} is in {fewest} where others are in {most}"
+        raise error(row, f"{problem}; write all in one unit")
+    if unit is None:
+        return None
+    some = f"{outside.sum():,} of {times.size:,} are not between 1990 and 2040"
+    example = f"{times[int(np.argmax(outside))]:.15g}"
+    return f"epoch {unit}, {span(times)}; warning: {some}, such as {example}"
+
+
+def _date_digits(times: np.ndarray) -> str | None:
+    """Return how numbers are written that look like dates."""
     for digits, (pattern, shown) in _DIGITS.items():
         low, high = (year * 10 ** (digits - 4) for year in (1990, 2040))
         if ((times >= low) & (times < high)).all():
             some = pl.Series(times[:1000].astype(np.int64)).cast(pl.String)
             if not some.str.to_datetime(pattern, time_unit="us", strict=False).null_count():
-                return f"read as numbers that look like dates ({shown}), whose order is the same"
-    unit = _epoch_unit(times)
-    return f"epoch {unit}, {span(times)}" if unit else None
+                return shown
+    return None
 
 
 def _epoch_unit(times: np.ndarray) -> str | None:
-    for unit, scale in _PER_SECOND.items():
-        inside = (times >= _EARLIEST * scale) & (times < _LATEST * scale)
-        if 10 * int(inside.sum()) >= 9 * times.size:
-            return unit
-    return None
+    """Return the unit in which at least 90 % of numbers are epoch times."""
+    enough = (
+        unit for unit in _PER_SECOND if 10 * int(_inside(times, unit).sum()) >= 9 * times.size
+    )
+    return next(enough, None)
+
+
+def _inside(times: np.ndarray, unit: str) -> np.ndarray:
+    """Return which numbers are epoch times between 1990 and 2040."""
+    scale = _PER_SECOND[unit]
+    return (times >= _EARLIEST * scale) & (times < _LATEST * scale)
 
 
 def span(times: np.ndarray) -> str:

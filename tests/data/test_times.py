@@ -40,7 +40,7 @@ def test_whole_numbers_are_never_rounded(numbers):
     assert parsed.dtype == np.float64 or not small
 
 
-NO_NUMBERS = ["abc", "nan", "NaN", "inf", "-inf", "1e999", "12x", "9" * 400, "2019_10", "١٢", ""]
+NO_NUMBERS = ["abc", "nan", "NaN", "inf", "-inf", "1e999", "12x", "2019_10", "١٢", ""]
 
 
 @pytest.mark.parametrize("bad", [*NO_NUMBERS, "1,5", "2020-02-30", "2020-09-17"])
@@ -62,6 +62,7 @@ DRESSES = {
     "2020-09-17 04:37:21+02:00": 0,
     "2020-09-17T04:37:21+02": 0,
     "2020-09-16 22:07:21 -0430": 0,
+    "2020-09-17 02": -21 - 37 * 60,
     "2020-09-17 02:37": -21,
     "2020-09-17 02:37Z": -21,
     "2020-09-17": -21 - 37 * 60 - 2 * 3600,
@@ -70,7 +71,7 @@ DRESSES = {
 
 @pytest.mark.parametrize("text", DRESSES)
 def test_dates_become_epoch_seconds(text):
-    parsed, described = parse([text, "2020-09-17 02:37:22"])
+    parsed, described = parse([text, "2020-09-17 02:37:22Z"])
     assert parsed.tolist() == [EPOCH + DRESSES[text], EPOCH + 1]
     assert described.startswith("dates, 2020-09-1")
 
@@ -81,6 +82,49 @@ def test_dates_with_fractions_keep_their_order(moments):
     order = sorted(range(len(moments)), key=lambda i: moments[i])
     assert np.argsort(parsed, kind="stable").tolist() == order
     assert np.unique(parsed).size == len(set(moments))
+
+
+def test_zones_are_given_by_all_dates_or_by_none():
+    zoned = "2020-09-17T04:37:21+02:00"
+    for blocks in ([zoned, "2020-09-17 02:37:22"],), ([zoned], [zoned, "2020-09-17"]):
+        with pytest.raises(UserError, match=r"row 1: time '2020-09-17.*' has no time zone, and"):
+            parse(*blocks)
+    with pytest.raises(UserError, match="row 0: time '2020-09-17' has no time zone"):
+        parse(["2020-09-17"], [zoned])
+    for text in ("2020-09-17 02:37:21", "2020-09-17T02:37:21Z", "2020-09-17T02:37:21+00:00"):
+        assert parse(["2020-09-17 02:37:21", text])[0].tolist() == [EPOCH, EPOCH]
+    assert parse([zoned, "2020-09-17T02:37:21Z"])[0].tolist() == [EPOCH, EPOCH]
+
+
+@pytest.mark.parametrize("word", ["", "NA", "\\N", "NaT", "nan", "null"])
+def test_missing_times_are_said_to_be_missing(word):
+    for first in ("2020-09-17", "1600310241"):
+        with pytest.raises(UserError, match=r"row 1: .* but missing; fill it in, or delete such"):
+            parse([first, word])
+
+
+def test_times_in_several_units_name_the_row():
+    stamps = [str(int(EPOCH) + n) for n in range(20)]
+    for other, unit in ((10**3, "milliseconds"), (10**9, "nanoseconds")):
+        mixed = [*stamps, str(int(EPOCH) * other)]
+        with pytest.raises(
+            UserError, match=f"row 20: time .* is in {unit} where others are in sec"
+        ):
+            parse(mixed)
+        with pytest.raises(UserError, match=f"row 1: time .* is in seconds where .* in {unit}"):
+            parse([*[str(int(EPOCH) * other)] * 1, stamps[0], *[str(int(EPOCH) * other)] * 9])
+    described = parse([*stamps, "0", "-1"])[1]
+    assert described.endswith("; warning: 2 of 22 are not between 1990 and 2040, such as 0")
+
+
+def test_whole_numbers_beyond_64_bits_are_refused():
+    for column in (
+        [str(10**25)],
+        ["5", str(-(2**63) - 1)],
+        pl.Series([2**64 - 1], dtype=pl.UInt64),
+    ):
+        with pytest.raises(UserError, match="is a whole number beyond 64 bits"):
+            parse(column)
 
 
 def test_days_without_hours_are_said():
