@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from echojax.data.ids import Ids, ids_by_number, ids_in_order
+from echojax.data.ids import Ids, doubtful, ids_by_number, ids_in_order
 from echojax.data.layouts import Columns, Layout
 from echojax.data.rows import MISSING, Error, Place, Rows
 from echojax.data.tables import read_rows
@@ -65,12 +65,15 @@ def collect(tables: Iterable[tuple[object, Layout, Iterable[Rows]]], columns: Co
 
     described = None
     frame = pl.DataFrame({"user": users.joined(error), "item": items.joined(error)})
+    _check_no_header(frame, layout, error)
     if len(layout.used) > 2:
         times_T, described = times.joined(error)
         frame = frame.with_columns(time=times_T)
     elif columns.time_format is not None:
         raise UserError("--time-format is given, and no time column; name it with --time-column")
     notes = _notes(layout, columns, described)
+    for role in ("user", "item"):
+        notes += doubtful(ids_by_number(frame[role]), role)
     lacking, note = _missing(frame, columns.missing, error)
     if note:
         notes.append(note)
@@ -80,6 +83,20 @@ def collect(tables: Iterable[tuple[object, Layout, Iterable[Rows]]], columns: Co
             raise UserError(f"{first}: no interactions are left; {note}")
         frame = frame.with_columns(ids_in_order(frame[role]) for role in ("user", "item"))
     return Events(frame, layout, tuple(notes))
+
+
+def _check_no_header(frame: pl.DataFrame, layout: Layout, error: Error) -> None:
+    """Raise ``UserError`` if a row repeats the header, as where files were joined."""
+    if not layout.has_header:
+        return
+    again = pl.repeat(True, frame.height, eager=True)
+    for role, column in zip(("user", "item"), layout.used, strict=False):
+        named = ids_by_number(frame[role]) == layout.names[column]
+        if not named.any():
+            return
+        again &= frame[role].to_physical() == named.arg_max()
+    if again.any():
+        raise error(int(again.arg_max() or 0), "repeats the header; delete the line")
 
 
 def _notes(layout: Layout, columns: Columns, times: str | None) -> list[str]:

@@ -90,6 +90,8 @@ def column_of(frame: Any, key: Any, *, times: bool = False) -> pl.Series:
         array = np.asarray(values, object if isinstance(values, list | tuple) else None)
     except ValueError:  # lists of several lengths
         array = np.empty((0, 0))
+    except Exception as error:  # types of the library that NumPy has not, such as int128
+        raise UserError(f"{_FRAME}: column {name!r} cannot be read ({one_line(error)})") from None
     if array.ndim != 1:
         raise _unfit(name, "lists" if array.ndim else type(values).__name__)
     if array.dtype.kind == "M":

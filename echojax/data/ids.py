@@ -1,13 +1,15 @@
 """Ids of users and items: text, numbered in the order in which they first appear."""
 
 import itertools
+import unicodedata
 
 import numpy as np
 import polars as pl
 
-from echojax.data.rows import Error, Place, check_kind, stripped
+from echojax.data.rows import Error, Place, check_kind, decimal_text, stripped
 
 MAX_ID_BYTES = 255
+_COMPARED = 100_000  # most ids that are compared with all others
 
 
 def ids_in_order(column: pl.Series) -> pl.Series:
@@ -40,7 +42,49 @@ def as_ids(column: pl.Series, place: Place) -> pl.Series:
             problem = f"{column.name} {column[bad]} is no id; text or whole numbers wanted"
             raise place.error(bad, problem)
         column = whole
+    elif column.dtype.is_decimal():
+        text = column = decimal_text(column)
+        odd = column.str.contains(".", literal=True).fill_null(False)
+        if odd.any():
+            bad = int(odd.arg_max() or 0)
+            problem = f"{column.name} {text[bad]} is no id; text or whole numbers wanted"
+            raise place.error(bad, problem)
     return stripped(column).fill_null("")
+
+
+def doubtful(ids: pl.Series, role: str) -> list[str]:
+    """Return warnings about distinct ids that look alike, and about ids that were numbers.
+
+    Alike are ``7``, ``07`` and ``7.0``, and text that differs in its Unicode form only.
+    """
+    notes = []
+    odd = ids.filter(ids.str.contains(r"[^\x00-\x7f]|^0+\d+$|^\d+\.0$")).head(_COMPARED)
+    plain = pl.Series([_plain(text) for text in odd.to_list()], dtype=pl.String)
+    known = plain.cast(pl.Enum(ids), strict=False).is_not_null()
+    same = (plain != odd) & (known | plain.is_duplicated())
+    if same.any():
+        row = int(same.arg_max() or 0)
+        others = odd.filter((plain == plain[row]) & (odd != odd[row]))
+        other = others[0] if len(others) else plain[row]
+        notes.append(
+            f"warning: {same.sum():,} {role} ids look like others, such as {odd[row]!a} and "
+            f"{other!a}, and are other {role}s; write them alike if they are the same"
+        )
+    rounded = ids.filter(ids.str.contains(r"^\d(\.\d+)?[eE]\+\d+$"))
+    if len(rounded):
+        notes.append(
+            f"warning: {len(rounded):,} {role} ids, such as {rounded[0]!r}, are numbers that a "
+            "program has rounded, so that several may have become one; export ids as text"
+        )
+    return notes
+
+
+def _plain(text: str) -> str:
+    """Return what an id looks like: without invisible characters, leading zeros and ``.0``."""
+    if text.isascii():
+        return text.removesuffix(".0").lstrip("0") or "0"
+    shown = unicodedata.normalize("NFKC", text)
+    return "".join(char for char in shown if unicodedata.category(char) != "Cf").strip()
 
 
 class Ids:

@@ -4,6 +4,7 @@ import dataclasses
 import glob
 import hashlib
 import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +21,7 @@ from echojax.data.titles import item_titles, read_titles
 from echojax.errors import UserError, unknown_name
 
 # Part of the cache key: increase it when a change prepares the same file differently.
-_PREPARATION = 3
+_PREPARATION = 4
 _PARTS = (".parquet", ".arrow", ".feather", ".csv", ".tsv", ".inter", ".gz", ".jsonl", ".json")
 
 
@@ -180,8 +181,13 @@ def _own_files(data_path: DataPath) -> list[TextFile]:
     path = Path(data_path)
     if path.is_dir():
         # Spark and Hive put files of their own next to the parts.
-        parts = [part for part in sorted(path.rglob("*")) if part.name[0] not in "._"]
-        parts = [part for part in parts if part.is_file()]
+        parts = [
+            part for part in sorted(path.rglob("*"), key=_by_number) if part.name[0] not in "._"
+        ]
+        for part in parts:
+            if not part.exists():
+                raise UserError(f"{part}: is a link to nothing; delete it, or restore its file")
+        parts = [part for part in parts if not part.is_dir()]
         kinds = sorted({part.suffix for part in parts})
         if len(kinds) != 1 or kinds[0] not in _PARTS:
             raise UserError(
@@ -190,11 +196,17 @@ def _own_files(data_path: DataPath) -> list[TextFile]:
             )
         return [TextFile(part) for part in parts]
     if not path.exists() and glob.has_magic(str(path)):
-        found = sorted(glob.glob(str(path)))
+        found = sorted(glob.glob(str(path)), key=_by_number)
         if not found:
             raise UserError(f"{path}: no file matches this pattern; check the path")
         return [TextFile(Path(name)) for name in found]
     return [TextFile(path)]
+
+
+def _by_number(path: Path | str) -> list[str]:
+    """Return a key that sorts ``part-2`` before ``part-10``."""
+    parts = re.split(r"(\d+)", str(path))
+    return [part.zfill(20) if part.isdecimal() else part for part in parts]
 
 
 def _find(source: Source, folders: list[Path]) -> TextFile | None:

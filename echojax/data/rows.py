@@ -46,7 +46,7 @@ def check_kind(file: object, column: pl.Series, *, is_time: bool) -> None:
 def is_plain(kind: pl.DataType) -> bool:
     """Return whether values of a type are text, numbers, dates or times."""
     named = kind in (pl.String, pl.Categorical, pl.Enum, pl.Date, pl.Datetime)
-    return named or kind.is_integer() or kind.is_float()
+    return named or kind.is_numeric()
 
 
 def text_column(values: Sequence[str | None]) -> pl.Series:
@@ -56,6 +56,11 @@ def text_column(values: Sequence[str | None]) -> pl.Series:
     except UnicodeEncodeError:  # halves of surrogate pairs, which JSON can contain
         whole = [text and text.encode("utf-8", "replace").decode() for text in values]
         return pl.Series(whole, dtype=pl.String)
+
+
+def decimal_text(column: pl.Series) -> pl.Series:
+    """Return decimals as text, whole numbers without a point."""
+    return column.cast(pl.String).str.replace(r"\.0*$", "")
 
 
 def is_text(column: pl.Series) -> bool:

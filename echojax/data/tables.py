@@ -94,8 +94,21 @@ def _delimited(blocks: Iterator[Block], layout: Layout) -> Iterator[Rows]:
                 return
             block = Block(block.file, data, block.first_line)
         table, numbers = _table(block, layout)
+        if all(table[name].null_count() for name in table.columns):
+            table, numbers = _without_empty_rows(table, numbers, block, layout)
         used = [table[str(i)].fill_null("") for i in layout.used]
         yield Rows(Place(block.file, numbers), used)
+
+
+def _without_empty_rows(
+    table: pl.DataFrame, numbers: Sequence[int], block: Block, layout: Layout
+) -> tuple[pl.DataFrame, Sequence[int]]:
+    """Leave out the rows of empty fields (``;;;``) that spreadsheets write."""
+    lines, nothing = block.data.split(b"\n"), layout.delimiter.encode() + b" "
+    empty = table.select(pl.all_horizontal(pl.all().is_null())).to_series().arg_true().to_list()
+    gone = [row for row in empty if not lines[numbers[row] - block.first_line].strip(nothing)]
+    kept = np.delete(np.arange(table.height), gone).tolist()
+    return table[kept], [numbers[row] for row in kept]
 
 
 def _without_quotes(data: bytes, delimiter: str) -> bytes | None:
@@ -137,7 +150,11 @@ def _table(block: Block, layout: Layout) -> tuple[pl.DataFrame, Sequence[int]]:
         wrong = True
     if not wrong and table.height == len(numbers):
         return table, numbers
-    for number, line in enumerate(block.data.split(b"\n"), block.first_line):
+    all_lines = block.data.split(b"\n")
+    if delimiter != "\t" and any(line.isspace() for line in all_lines):
+        data = b"\n".join(b"" if line.isspace() else line for line in all_lines)
+        return _table(Block(block.file, data, block.first_line), layout)
+    for number, line in enumerate(all_lines, block.first_line):
         found = line.count(layout.delimiter.encode()) + 1
         if line and found != count:
             raise line_error(block.file, number, f"{found} fields where {count} are expected")
@@ -164,11 +181,12 @@ def _quoted(first: Block, blocks: Iterator[Block], layout: Layout) -> Iterator[R
                 raw = "; --data-format inter takes quotes as they are" * (layout.delimiter == "\t")
                 problem = f"broken CSV ({error}; {inner}){raw}"
                 raise line_error(first.file, number, problem) from None
-            if row and len(row) != count:
+            if not any(map(str.strip, row)):
+                continue
+            if len(row) != count:
                 problem = f"{len(row)} fields where {count} are expected"
                 raise line_error(first.file, number, problem)
-            if row:
-                yield number, [row[i] for i in layout.used]
+            yield number, [row[i] for i in layout.used]
 
     return _batched(first.file, rows())
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from echojax.data.rows import MISSING, Error, Place, check_kind, is_text, stripped
+from echojax.data.rows import MISSING, Error, Place, check_kind, decimal_text, is_text, stripped
 from echojax.errors import UserError
 
 _EARLIEST, _LATEST = 631_152_000, 2_208_988_800  # 1990 and 2040, in epoch seconds
@@ -42,6 +42,8 @@ class Times:
         check_kind(place.file, column, is_time=True)
         if column.null_count():
             raise place.error(int(column.is_null().arg_max() or 0), "the time is missing")
+        if column.dtype.is_decimal():
+            column = decimal_text(column)
         if text := is_text(column):
             column = stripped(column)
         if not self._numbers:
@@ -130,7 +132,7 @@ def _numbers(column: pl.Series) -> pl.Series:
     Whole numbers that do not fit into int64 are null, too, since float64 would make several equal.
     """
     too_long = pl.repeat(False, column.len(), eager=True)
-    if not (column.dtype.is_float() or column.dtype.is_decimal()):
+    if not column.dtype.is_float():
         whole = column.cast(pl.Int64, strict=False)
         if not whole.null_count():
             return whole

@@ -39,6 +39,9 @@ DRESSES = {
     "text": FRAME.cast(pl.String),
     "categories": FRAME.with_columns(pl.col("item_id").cast(pl.Categorical)),
     "floats of pandas": FRAME.with_columns(pl.col("user_id").cast(pl.Float64)),
+    "decimals": FRAME.with_columns(
+        pl.col("user_id").cast(pl.Decimal(38, 0)), pl.col("timestamp").cast(pl.Decimal(20, 3))
+    ),
     "dates": FRAME.with_columns(WHEN.cast(pl.Datetime("ns", "Europe/Berlin"))),
     "another name": FRAME.select("item_id", pl.lit([1]).alias("l"), WHEN.alias("when"), "user_id"),
 }
@@ -57,6 +60,10 @@ BAD = {
         "'user_id' holds Da",
     ),
     "half": (FRAME.with_columns(pl.col("user_id") / 2), "row 6: user_id 0.5 is no id"),
+    "half a decimal": (
+        FRAME.with_columns((pl.col("user_id") / 2).cast(pl.Decimal(9, 2))),
+        "row 6: user_id 0.50 is no id",
+    ),
     "no time": (
         FRAME.with_columns(timestamp=pl.when(pl.col("user_id") < 5).then("timestamp")),
         "row 26: the time is missing",
@@ -148,3 +155,18 @@ def test_a_folder_of_parts_and_a_pattern_are_one_file(save, write, tmp_path, exp
     write("text/readme.md", "")
     with pytest.raises(UserError, match=r"text: is a folder, not of parts of one kind"):
         load_dataset(data_path=tmp_path / "text")
+
+
+def test_parts_are_read_in_the_order_of_their_numbers(write, tmp_path):
+    for part in (1, 2, 10):
+        write(f"parts/part-{part}.csv", f"user,item\n1,{part}\n2,{part}\n")
+    for path in (tmp_path / "parts", str(tmp_path / "parts/part-*.csv")):
+        dataset = load_dataset(data_path=path, preparation=Preparation(k_core=0))
+        assert dataset.item_ids[dataset.items_T].tolist() == ["1", "2", "10"] * 2
+
+
+def test_a_part_that_is_a_link_to_nothing_is_named(write, tmp_path):
+    write("parts/a.csv", "user,item\n1,2\n2,3\n")
+    (tmp_path / "parts/b.csv").symlink_to(tmp_path / "gone.csv")
+    with pytest.raises(UserError, match=r"b\.csv: is a link to nothing; delete it, or restore"):
+        load_dataset(data_path=tmp_path / "parts")

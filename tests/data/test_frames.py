@@ -116,6 +116,13 @@ def test_missing_users_are_refused_or_left_out(gap):
     assert dropped.fingerprint["sha256"] == whole.fingerprint["sha256"]
 
 
+class Unreadable:
+    """A column of a type that NumPy does not have."""
+
+    def __array__(self, *_, **__):
+        raise RuntimeError("128 bits")
+
+
 TWICE = Columns("columns", **mapping())
 TWICE.columns.append("user_id")
 BAD = {
@@ -138,6 +145,7 @@ BAD = {
     "dates as users": (mapping(user_id=PYTHON), {}, "'user_id' holds dates; text or numbers want"),
     "spans": (mapping(when=WHEN - WHEN[0]), {"time": "when"}, "'when' holds timedelta64[s]; text"),
     "a number": (mapping(user_id=1), {}, "'user_id' holds int; text or numbers wanted"),
+    "odd values": (mapping(user_id=Unreadable()), {}, "column 'user_id' cannot be read (128 bits)"),
     "complex": (mapping(user_id=[1j] * 30), {}, "column 'user_id' holds a number that is no float"),
     "too large": (mapping(user_id=[0.5, 10**400] * 15), {}, "a number that is no float (int too"),
     "halves": (mapping(user_id=np.array(USERS) / 2), {}, "position 5: user_id 0.5 is no id; text"),

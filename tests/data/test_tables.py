@@ -79,6 +79,23 @@ def test_quotes_of_a_tsv_can_be_taken_as_they_are(write):
     assert [row[:2] for row in rows_of(found)] == [("1", '"Weird Al" Y'), ("2", '12" Mix')]
 
 
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_empty_rows_of_spreadsheets_are_blank_lines(quote, write):
+    text = f"user;item;note;time\n;;;\n{quote}1{quote};2;a;3\n  \n;;;\n \t\n4;5;b;6\n;; ;\n"
+    assert rows_of(read(write("x.csv", text))) == [("1", "2", 3.0), ("4", "5", 6.0)]
+    with pytest.raises(UserError, match=r"x.csv, line 9: time 'noon'"):
+        read(write("x.csv", text + "4;5;b;noon\n"))
+    with pytest.raises(UserError, match=r"line 9: time '' .* but missing"):  # it has a note
+        read(write("x.csv", text + ";;b;\n"))
+
+
+def test_a_header_that_comes_again_is_no_event(write):
+    text = "user,item\n1,2\n3,4\n"
+    with pytest.raises(UserError, match=r"x.csv, line 4: repeats the header; delete the line"):
+        read(write("x.csv", text + text))
+    assert read(write("x.csv", text + "user,5\n")).frame.height == 3
+
+
 def test_columns_by_name(write):
     text = "session,user_id,sku,item_id,when\ns1,1,a,2,5\ns2,1,b,2,6\n"
     path = write("clicks.txt", text)
@@ -283,6 +300,31 @@ def test_histories_and_pairs(tmp_path, rows, gap, newline):
     assert histories(read(tmp_path / "p.txt", "pairs")) == expected(rows)
 
 
+LOOK_ALIKE = {
+    "7.0": "'7.0' and '7'",
+    "007": "'007' and '7'",
+    "\u200b7": r"'\u200b7' and '7'",
+    "\uff17": r"'\uff17' and '7'",
+    "7\xa0": r"'7\xa0' and '7'",
+}
+
+
+@pytest.mark.parametrize("other", LOOK_ALIKE)
+def test_ids_that_look_alike_are_named(other, write):
+    found = read(write("x.csv", f"user,item\n1,7\n2,{other}\n"))
+    (note,) = found.notes
+    assert "warning: 1 item ids look like others, such as " + LOOK_ALIKE[other] in note
+    assert note.isprintable()
+    assert histories(found) == {"1": ["7"], "2": [other]}
+
+
+def test_ids_of_two_unicode_forms_are_named_and_others_are_not(write):
+    (note,) = read(write("x.csv", "user,item\ncafe\u0301,7.0\ncaf\u00e9,08\n")).notes
+    assert "1 user ids look like others, such as 'cafe\\u0301' and 'caf\\xe9'" in note
+    (note,) = read(write("x.csv", "user,item\n1,1.23457E+11\n2,1e10\n")).notes
+    assert note.startswith("warning: 1 item ids, such as '1.23457E+11', are numbers that a program")
+
+
 fields = st.text(st.sampled_from('ab",\n '), max_size=4)
 
 
@@ -297,8 +339,8 @@ def test_quotes_are_dropped_only_where_a_parser_would(rows, broken):
     bare = tables._without_quotes(data, ",")
     if bare is not None:
         parsed = list(csv.reader(io.StringIO(data.decode()), strict=True))
-        assert [line.split(",") for line in bare.decode().split("\n")[:-1] if line] == [
-            row for row in parsed if row
+        assert [line.split(",") for line in bare.decode().split("\n") if line.strip(",")] == [
+            row for row in parsed if any(row)
         ]
 
 
