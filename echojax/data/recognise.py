@@ -12,6 +12,8 @@ from echojax.data.times import plausible
 from echojax.errors import UserError, unknown_name
 
 _ROLES = ("user", "item", "rating", "time")
+_AMAZON_ITEM = re.compile(r"B[0-9A-Z]{9}|\d{9}[\dX]")
+_AMAZON_USER = re.compile(r"A[0-9A-Z]{9,}")
 _ANY = Columns()
 _AROUND_NAMES = " \u00a0\u200b\ufeff"  # no-break and zero-width spaces, byte order marks
 _INTER_FIELD = re.compile(r"[^\s:]+:(token|float)(_seq)?")
@@ -112,7 +114,8 @@ def _recognised(file: TextFile, lines: list[str], columns: Columns) -> tuple[Lay
     if delimiter and (names := _rated(rows, times)):
         if names == _ROLES:
             kind = {"::": "ratings.dat", "\t": "u.data"}.get(delimiter, "ratings.csv")
-        return Layout(kind, delimiter, names, (0, 1, names.index("time"))), rows
+        used = (names.index("user"), names.index("item"), names.index("time"))
+        return Layout(kind, delimiter, names, used), rows
     published = file.name if file.name in RATED else None
     if file.name.startswith("ratings") and file.name.endswith(".csv"):
         published = "ratings.csv"
@@ -232,6 +235,10 @@ def _rated(rows: Fields, times: list[int]) -> tuple[str, ...] | None:
     if any(re.fullmatch(r"-?\d*\.\d+", value) for ids in columns[:2] for value in ids):
         return None
     names = ["user", "item", "rating", "rating"][: len(columns)]
+    if all(map(_AMAZON_ITEM.fullmatch, columns[0])) and all(
+        map(_AMAZON_USER.fullmatch, columns[1])
+    ):
+        names[:2] = "item", "user"  # the order in Amazon's ratings of 2018
     names[times[0]] = "time"
     others = (column for name, column in zip(names, columns, strict=True) if name == "rating")
     if not all(_is_number(r) and abs(float(r)) <= 100 for column in others for r in column):

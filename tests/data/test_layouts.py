@@ -114,6 +114,19 @@ def test_columns_told_for_a_file_without_a_header(data_format, write):
     assert histories(other) == right()
 
 
+def test_amazon_ratings_with_the_item_first(write):
+    rows = lines("{i:010},A{u:012X},{r}.0,{t}")
+    found = read(write("Toys.csv", rows))
+    assert histories(found) == {
+        f"A{int(user):012X}": [f"{int(item):010}" for item in items]
+        for user, items in right().items()
+    }
+    assert found.notes[0] == "no header: the columns are read as item, user, rating, time"
+    for pattern in ("A{u:012X},{i:010},{r},{t}", "{u:010},{i:010},{r},{t}"):
+        note = read(write("x.csv", lines(pattern))).notes[0]
+        assert note == "no header: the columns are read as user, item, rating, time"
+
+
 def test_comments_before_pairs(write):
     text = "% bip\n%% 60 rows\n# user item\n" + lines("{u} {i}")
     assert read(write("x", text)).frame.height == len(ROWS)
