@@ -17,7 +17,9 @@ from echojax.config import check_limits
 from echojax.errors import UserError
 
 T = TypeVar("T")
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# Control characters, but tabs and line feeds; those that turn the direction of what follows, end
+# lines or are invisible. Joiners, which some scripts and emoji need, are left.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u2028-\u202e\u2060-\u2069\ufeff]")
 
 
 class Terminal(Console):

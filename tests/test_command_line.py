@@ -17,6 +17,14 @@ def test_ids_titles_and_paths_are_printed_as_they_are():
     terminal.print("urn:book:2 [bold]\x1b]0;title\x07\n[/x]")
     printed = out.getvalue()
     assert all(name in printed for name in names)
+    names = ["\u202eabc", "a\u200bb", "a\u2028b", "\ufeffa"]
+    for name in names:
+        terminal.print(name)
+        assert name not in out.getvalue()
+    assert "\\u202eabc\na\\u200bb\na\\u2028b\n\\ufeffa\n" in out.getvalue()
+    joined = "\u0645\u06cc\u200c\u062e \U0001f468\u200d\U0001f469"
+    terminal.print(joined)
+    assert joined in out.getvalue()
     assert "\\x1b[31mred\\x9b" in printed
     assert "urn:book:2 [bold]\\x1b]0;title\\x07\n[/x]\n" in printed
 
