@@ -45,6 +45,16 @@ def test_histories_are_parted_at_blanks_and_tabs_only(tmp_path):
     ]
 
 
+def test_tables_and_json_are_no_histories(tmp_path):
+    path = tmp_path / "h.txt"
+    for line in ("5,19,16", '{"user": "5", "items": ["19"]}', '[["5", "19"]', "user,item,time"):
+        path.write_text(f"\n{line}\n6,1,2\n")
+        with pytest.raises(UserError, match=r"h\.txt, line 2: '.*' is no history; write lines of"):
+            list(read_histories(path))
+    path.write_text("{5} 19\n[6] a,b\nx,y\n")
+    assert [user for user, _ in read_histories(path)] == ["{5}", "[6]", "x,y"]
+
+
 @pytest.fixture(scope="module")
 def recommender(ring_run):
     return Recommender.load(ring_run, batch_size=48)
