@@ -21,6 +21,7 @@ ALWAYS_ALLOWED_BYTES = 256 << 20
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _UNPACK, _EXPORT = "unpack it", "export it as CSV or Parquet"
+_INSIDE = "unpack it if it is inside another, or export it as text"
 _UTF8 = "convert it to UTF-8, as with iconv -f UTF-16 -t UTF-8"
 # The first bytes of files that are not UTF-8 text, what they are, and what to do about it.
 _KINDS = (
@@ -47,8 +48,8 @@ _KINDS = (
     *((b"\x80%c" % n, "a pickle, which is never read", _EXPORT) for n in (2, 3, 4, 5)),
     (b"RDX", "an R workspace", _EXPORT),
     (b"X\n\0\0", "an R object", _EXPORT),
-    (b"PAR1", "a Parquet file inside another", _UNPACK),
-    (b"ARROW1", "an Arrow file inside another", _UNPACK),
+    (b"PAR1", "a Parquet file where text is read", _INSIDE),
+    (b"ARROW1", "an Arrow file where text is read", _INSIDE),
     (b"\xff\xff\xff\xff", "an Arrow stream", "write it as an Arrow file (Feather)"),
     (b"FEA1", "a Feather file of version 1", "write it again as version 2"),
     (b"ORC", "an ORC file", _EXPORT),

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+import polars as pl
+
 from echojax.data.ids import as_ids
 from echojax.data.layouts import Columns, MissingColumnError, with_titles
 from echojax.data.recognise import recognise_items
@@ -60,12 +62,16 @@ def read_titles(
 def titles_of(rows: Rows, *, dated: bool = False) -> dict[str, str]:
     """Return titles by item id, from a column of items and columns of the parts of their titles.
 
-    The first title of an item counts. The second part of a ``dated`` title is a year.
+    The first title of an item counts. The second part of a ``dated`` title is a year. Titles are
+    one line, also where a quoted field has several.
     """
     item, *parts = rows.columns
     ids = as_ids(item, rows.place).to_list()
     titles: dict[str, str] = {}
-    for item_id, *words in zip(ids, *(stripped(part).fill_null("") for part in parts), strict=True):
+    texts = [
+        stripped(part.cast(pl.String).str.replace_all(r"\s*[\r\n\t]\s*", " ")) for part in parts
+    ]
+    for item_id, *words in zip(ids, *(text.fill_null("") for text in texts), strict=True):
         if dated and words[1:] and words[1]:
             words[1] = f"({words[1]})"
         if title := (" " if dated else " · ").join(filter(None, words)):

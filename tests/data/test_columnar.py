@@ -125,7 +125,7 @@ def test_the_format_is_the_files_own(save, write):
         read(path, names="user,item,time")
     with pytest.raises(UserError, match="is no arrow file; drop --data-format"):
         read(write("a.csv", "user,item\n1,2\n"), "arrow")
-    with pytest.raises(UserError, match="is a Parquet file inside another; unpack it"):
+    with pytest.raises(UserError, match="is a Parquet file where text is read; unpack it"):
         read(write("log.gz", written(FRAME, "parquet")))
 
 

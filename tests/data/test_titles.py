@@ -94,6 +94,11 @@ def test_a_table_of_items(kind, tmp_path):
     assert read_titles(path, titles=["brand"]) == ({"1": "C"} if kind == "csv" else {}) | {"2": "B"}
 
 
+def test_titles_are_one_line(tmp_path):
+    (tmp_path / "items.csv").write_text('item,title\r\n1,"One, \r\n two\tthree"\r\n2,Four\r\n')
+    assert read_titles(tmp_path / "items.csv") == {"1": "One, two three", "2": "Four"}
+
+
 BAD = {
     "no title": ("item,brand\n1,x\n", {}, "no title column among item, brand; name it with --ti"),
     "no item": ("what,title\n1,x\n", {}, "no item column among what, title; name it with --item"),
