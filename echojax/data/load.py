@@ -4,6 +4,7 @@ import dataclasses
 import glob
 import hashlib
 import logging
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -180,14 +181,7 @@ def _own_files(data_path: DataPath) -> list[TextFile]:
         return [file for path in data_path for file in _own_files(path)]
     path = Path(data_path)
     if path.is_dir():
-        # Spark and Hive put files of their own next to the parts.
-        parts = [
-            part for part in sorted(path.rglob("*"), key=_by_number) if part.name[0] not in "._"
-        ]
-        for part in parts:
-            if not part.exists():
-                raise UserError(f"{part}: is a link to nothing; delete it, or restore its file")
-        parts = [part for part in parts if not part.is_dir()]
+        parts = _parts(path)
         kinds = sorted({part.suffix for part in parts})
         if len(kinds) != 1 or kinds[0] not in _PARTS:
             raise UserError(
@@ -201,6 +195,26 @@ def _own_files(data_path: DataPath) -> list[TextFile]:
             raise UserError(f"{path}: no file matches this pattern; check the path")
         return [TextFile(Path(name)) for name in found]
     return [TextFile(path)]
+
+
+def _parts(folder: Path) -> list[Path]:
+    """Return the files in a folder and those below it, in the order of their numbers.
+
+    Left out is what begins with a dot or an underscore: Spark, Hive and Jupyter put files of their
+    own next to the parts.
+    """
+
+    def fail(error: OSError) -> None:
+        raise UserError(f"{error.filename}: cannot be read ({error.strerror})")
+
+    parts = []
+    for inside, folders, names in os.walk(folder, onerror=fail):
+        folders[:] = [name for name in folders if name[0] not in "._"]
+        parts += [Path(inside, name) for name in names if name[0] not in "._"]
+    for part in parts:
+        if not part.exists():
+            raise UserError(f"{part}: is a link to nothing; delete it, or restore its file")
+    return sorted(parts, key=_by_number)
 
 
 def _by_number(path: Path | str) -> list[str]:

@@ -170,3 +170,19 @@ def test_a_part_that_is_a_link_to_nothing_is_named(write, tmp_path):
     (tmp_path / "parts/b.csv").symlink_to(tmp_path / "gone.csv")
     with pytest.raises(UserError, match=r"b\.csv: is a link to nothing; delete it, or restore"):
         load_dataset(data_path=tmp_path / "parts")
+
+
+def test_copies_of_notebooks_and_folders_that_cannot_be_read(write, tmp_path, monkeypatch):
+    rows = "user,item\n1,2\n2,3\n"
+    write("parts/a.csv", rows)
+    write("parts/.ipynb_checkpoints/a-checkpoint.csv", rows)
+    write("parts/_temporary/0/b.csv", rows)
+    dataset = load_dataset(data_path=tmp_path / "parts", preparation=Preparation(k_core=0))
+    assert dataset.items_T.size == 2
+
+    def scandir(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("os.scandir", scandir)
+    with pytest.raises(UserError, match=r"parts: cannot be read \(Permission denied\)"):
+        load_dataset(data_path=tmp_path / "parts")
