@@ -45,8 +45,8 @@ def slow_by_jax(name):
 @pytest.mark.parametrize(
     ("name", "options", "reverse"),
     [
-        # What else is done of the options is done around these scans by the same code; forward, they
-        # equal the original below.
+        # The same code does all other options around these scans; forward, they are compared with
+        # the original below.
         pytest.param(name, *case, marks=slow_by_jax(name) if case != ("packed", True) else [])
         for name in NAMES
         for case in EVERY_OPTION
