@@ -78,11 +78,12 @@ class BidirectionalMamba(TimeSharded):
         backward: Mamba | None,
         *,
         d_model: int,
+        max_len: int,
         dropout: float,
         corrections: Corrections,
         rngs: nnx.Rngs,
     ):
-        self.forward, self.backward = forward, backward
+        self.forward, self.backward, self.max_len = forward, backward, max_len
         self.dropout, self.corrections = dropout, corrections
         self.norm_forward = layer_norm(d_model, epsilon=1e-5, rngs=rngs)
         self.norm_backward = layer_norm(d_model, epsilon=1e-5, rngs=rngs) if backward else None
@@ -163,7 +164,11 @@ class BidirectionalMamba(TimeSharded):
         return y + self.norm_backward(dropped + x)
 
     def _ends(self, lengths_B: Array) -> Array | None:
-        return lengths_B if self.corrections.reverse_from_last else None
+        """Return where the backward scan starts in each row; ``None``: at the end of the window."""
+        if self.corrections.reverse_from_last:
+            return lengths_B
+        # The shards of a window together may have more positions than the window.
+        return None if self.time_axis is None else jnp.full_like(lengths_B, self.max_len)
 
 
 class BidirectionalLayer(TimeSharded):
@@ -299,7 +304,9 @@ class EchoMamba4Rec(LayeredModel, CausalModel):
 
         def pair() -> BidirectionalMamba:
             both = mamba(), mamba() if components.backward else None
-            return BidirectionalMamba(*both, d_model=d_model, corrections=corrections, **shared)
+            return BidirectionalMamba(
+                *both, d_model=d_model, max_len=max_len, corrections=corrections, **shared
+            )
 
         def layer() -> BidirectionalLayer:
             spectral_filter = (
@@ -316,8 +323,13 @@ class EchoMamba4Rec(LayeredModel, CausalModel):
         self.layers = nnx.List([layer() for _ in range(layers)])
 
     def arranged(self, item_ids_BxL: Array, lengths_B: Array) -> tuple[Array, Array]:
-        """Return histories padded to ``max_len`` if the model reads padding."""
-        return pad_to(item_ids_BxL, self.max_len) if self.reads_padding else item_ids_BxL, lengths_B
+        """Return histories padded to ``max_len`` if the model reads padding.
+
+        Shards of histories are not padded: together they have ``max_len`` positions or more.
+        """
+        if self.reads_padding and self.time_axis is None:
+            item_ids_BxL = pad_to(item_ids_BxL, self.max_len)
+        return item_ids_BxL, lengths_B
 
     def embed(self, x: Array, keys: Keys, position_B: Array | None = None) -> Array:
         """Return the items' normalised vectors; see ``LayeredModel.embed``."""

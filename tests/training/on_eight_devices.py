@@ -30,7 +30,7 @@ from echojax.mesh import (
 )
 from echojax.models import build_model
 from echojax.models.base import with_axes
-from echojax.models.echomamba4rec import EchoMamba4Rec
+from echojax.models.echomamba4rec import VARIANTS, EchoMamba4Rec
 from echojax.models.projection import projection_of
 from echojax.training.builders import (
     learned_vectors,
@@ -154,11 +154,11 @@ def train(config, devices, item_shards, sequence_shards, parallel):
     return np.array(losses), list(map(np.asarray, jax.tree.leaves(params))), ranked
 
 
-def stretches():
+def stretches(variant):
     """Compare two layers over 4 stretches of each history with the whole, values and gradients."""
     model = EchoMamba4Rec(
         20, d_model=8, layers=2, d_state=2, max_len=30, dropout=0.3, scan="tiled",
-        rngs=nnx.Rngs(1),
+        corrections=VARIANTS[variant], rngs=nnx.Rngs(1),
     )  # fmt: skip
     graphdef, params = nnx.split(model)
     rng = np.random.default_rng(0)
@@ -218,7 +218,8 @@ def members():
 if __name__ == "__main__":
     if "all" in sys.argv:
         members()
-        stretches()
+        stretches("echojax")
+        stretches("official")  # which reads padding, but not what fills up the last stretch
     for name, cases in (FEW if "few" in sys.argv else PARALLEL).items():
         config = resolved(CASES[name])
         one = train(config, 1, 1, 1, "shard_map")
