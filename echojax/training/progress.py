@@ -78,9 +78,10 @@ class TrainingProgress:
     def stop_reason(self, config: Config, steps_per_epoch: int) -> str | None:
         """Return why the run is over, or ``None`` while it is not."""
         step = self.steps
-        # A falling learning rate brings its gains late: patience must not end the run before.
+        # A falling learning rate brings its gains late: patience must not end the run before. It
+        # ends no run inside an epoch: one that is resumed there goes on to the epoch's end, too.
         warmup, decay = schedule_steps(config, steps_per_epoch)
-        falls = decay is not None and step < warmup + decay
+        falls = decay is not None and step - step % steps_per_epoch < warmup + decay
         if self.without_gain >= config.patience and not falls:
             return f"no better validation NDCG@10 in {config.patience} validations"
         if step >= config.epochs * steps_per_epoch:

@@ -37,6 +37,15 @@ def test_patience_waits_until_the_step_size_has_fallen():
     assert "9 epochs" in progress.stop_reason(replace(falling, epochs=9), 5)
 
 
+def test_a_run_that_is_resumed_inside_an_epoch_ends_where_a_whole_run_does():
+    """The step size has fallen inside of the epoch, at whose end a whole run is validated."""
+    falling = Config(patience=2, epochs=100, decay_steps=97)
+    progress = TrainingProgress(steps=98, without_gain=2)
+    assert progress.stop_reason(falling, 5) is None
+    progress.steps = 100
+    assert "2 validations" in progress.stop_reason(falling, 5)
+
+
 def test_limits_of_epochs_and_steps():
     assert "3 epochs" in TrainingProgress(steps=15).stop_reason(Config(epochs=3), 5)
     assert "7 steps" in TrainingProgress(steps=7).stop_reason(Config(max_steps=7), 5)
