@@ -56,7 +56,7 @@ def neighbours(x_BxLxD: Array, count: int, axis: str | None, *, reverse: bool) -
     They are 0 at the end of the history. A shard must have at least ``count`` positions itself.
     """
     batch, length, d_model = x_BxLxD.shape
-    if axis is None:
+    if axis is None or count == 0:
         return jnp.zeros((batch, count, d_model), x_BxLxD.dtype)
     if length < count:
         raise ValueError(f"a shard of {length} positions, but a convolution reads {count} more")
