@@ -240,6 +240,11 @@ def test_kernels_lower_for_cuda(shape, options, dtype):
     check_lowering(shape, options, dtype)
 
 
+@pytest.mark.usefixtures("x64")
+def test_kernels_lower_for_cuda_where_float64_is_switched_on():
+    check_lowering((1, 9, 3, 4), "packed", "float32")
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(jax.__version_info__ < (0, 12), reason="JAX takes these layouts from 0.12 on")
 def test_kernels_lower_without_lane_semantics(monkeypatch):

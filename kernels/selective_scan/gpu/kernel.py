@@ -118,11 +118,16 @@ def launch(
     specs = {name: block for name, (_, block) in (inputs | outputs).items()}
     shapes = [shape for shape, _ in outputs.values()]
     arrays = [x for x, _ in inputs.values()]
-    if blocks.interpret:
-        results = _interpreted(kernel, softplus, blocks, specs, shapes, scratch)(*arrays)
-    else:
-        run = _compiled(kernel, softplus, blocks, specs, shapes, scratch)
-        results = lowered_later("cuda", run, shapes, *arrays)
+    make = _interpreted if blocks.interpret else _compiled
+    kernel_of = make(kernel, softplus, blocks, specs, shapes, scratch)
+
+    def run(*arrays: Array) -> list[Array]:
+        # No array here has 64 bits. Where float64 is switched on, plain numbers in the kernels
+        # would have them all the same, and could not be combined with the indices of 32 bits.
+        with jax.enable_x64(False):
+            return kernel_of(*arrays)
+
+    results = run(*arrays) if blocks.interpret else lowered_later("cuda", run, shapes, *arrays)
     return dict(zip(outputs, results, strict=True))
 
 
