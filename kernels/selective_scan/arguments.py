@@ -177,13 +177,15 @@ def over_groups(scan: Scan) -> Scan:
             if x is not None and name in ("B", "C"):
                 axis = _GROUPED.get(x.ndim, "").find("E")
             if x is not None and axis >= 0:
-                x = x.reshape(*x.shape[:axis], groups, -1, *x.shape[axis + 1 :])
+                # Of an array of size 0, a reshape cannot find out the size of an axis itself.
+                each_has = x.shape[axis] // groups
+                x = x.reshape(*x.shape[:axis], groups, each_has, *x.shape[axis + 1 :])
             elif x is not None and x.ndim == 4:
                 axis, x = 2, jnp.repeat(x, groups // x.shape[2], axis=2)
             given[name], mapped[name] = x, None if x is None or axis < 0 else axis
         each = jax.vmap(one, in_axes=(ScanInputs(**mapped),), out_axes=(2, 1))
         y, state = each(ScanInputs(**given))
-        return y.reshape(inputs.u.shape), state.reshape(-1, *inputs.A.shape)
+        return y.reshape(inputs.u.shape), state.reshape(inputs.u.shape[0], *inputs.A.shape)
 
     return run
 

@@ -78,6 +78,8 @@ def selective_scan_prefix_readouts(
     _, delta, A, B, C, delta_bias, lengths = as_arrays(given, axes, K=len(u)).values()
     (versions, batch, length, channels), states = u.shape, A.shape[1]
     dtype, given_dtype = state_dtype(u, delta, A, B, C), u.dtype
+    if 0 in (batch, length, channels, states):  # there is nothing to sum, and no tile to cut
+        return jnp.zeros((batch, length, channels), given_dtype)
     C = C.astype(dtype) if C.ndim == 3 else C.astype(dtype)[:, None]
     rates_ExN = A.astype(dtype)
     place_L = jnp.arange(length) + (jax.lax.axis_index(axis_name) * length if axis_name else 0)

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 from jax import export
 
-from selective_scan import bidirectional_scan, selective_scan, selective_scan_readout, tpu
+from selective_scan import (
+    bidirectional_scan,
+    selective_scan,
+    selective_scan_prefix_readouts,
+    selective_scan_readout,
+    tpu,
+)
 from selective_scan.arguments import ScanInputs
 from tests.selective_scan.oracle import OPTIONS, float32, for_readout, inputs
 
@@ -64,8 +70,12 @@ def test_nothing_gives_nothing(shape):
     @jax.jit
     def run(arrays):
         options = {"implementation": "tiled"}
+        groups = {k: arrays[k][:, :, None] for k in ("B", "C")}
+        prefixes = {k: arrays[k] for k in ("u", "delta", "A", "B", "C")}
         return (
             selective_scan(**arrays, **options, return_last_state=True),
+            selective_scan(**arrays | groups, **options, return_last_state=True),
+            selective_scan_prefix_readouts(**prefixes),
             selective_scan_readout(**for_readout(arrays), **options),
             bidirectional_scan(**for_both_directions(arrays), **options),
             jax.grad(lambda u: jnp.sum(selective_scan(**arrays | {"u": u}, **options)))(
@@ -73,14 +83,17 @@ def test_nothing_gives_nothing(shape):
             ),
         )
 
-    (y, last), read, both, gradient = run(arrays)
-    assert y.shape == gradient.shape == shape[:3]
+    (y, last), (y_groups, last_groups), prefixes, read, both, gradient = run(arrays)
+    assert y.shape == gradient.shape == prefixes.shape == shape[:3]
+    np.testing.assert_array_equal(prefixes, 0)
     assert both.shape == (2, *shape[:3])
     assert y.dtype == last.dtype == jnp.float32
     # Without states the input remains, without positions the initial state.
     wanted = arrays["D"] * arrays["u"] * jax.nn.silu(arrays["z"])
     np.testing.assert_allclose(y, wanted, rtol=1e-6)
     np.testing.assert_array_equal(last, arrays["initial_state"])
+    np.testing.assert_array_equal(y_groups, y)
+    np.testing.assert_array_equal(last_groups, last)
     wanted = np.einsum("ben,bn->be", arrays["initial_state"], arrays["C"].sum(1))
     np.testing.assert_array_equal(read, wanted)
 
