@@ -280,16 +280,25 @@ class Mamba(TimeSharded):
             more = neighbours(x, taps - 1, self.time_axis, reverse=reverse)
             return jnp.concatenate([x, more] if reverse else [more, x], axis=1)
 
-        read, out = padded(x_BxLxE), self.conv_bias_E[...]
-        ids = None if segment_ids_BxL is None else padded(segment_ids_BxL[..., None])
-        for tap in range(taps):  # the last tap of the kernel meets the newest position
+        # The last tap of the kernel meets the newest position.
+        def met(x: Array, tap: int) -> Array:
             first = taps - 1 - tap if reverse else tap
-            met = read[:, first : first + length]
-            if ids is not None and segment_ids_BxL is not None:
-                met = jnp.where(
-                    ids[:, first : first + length] == segment_ids_BxL[..., None], met, 0
-                )
-            out = out + met * self.conv_kernel_KxE[tap]
+            return x[:, first : first + length]
+
+        # A tap reads its position only if no other segment lies between: as for the scan, an id
+        # that comes back is a new segment.
+        inside: list[Array] = []
+        if segment_ids_BxL is not None:
+            own_BxLx1 = segment_ids_BxL[..., None]
+            ids_BxMx1, same_BxLx1 = padded(own_BxLx1), jnp.ones_like(own_BxLx1, bool)
+            for tap in reversed(range(taps)):
+                same_BxLx1 &= met(ids_BxMx1, tap) == own_BxLx1
+                inside.insert(0, same_BxLx1)
+        read, out = padded(x_BxLxE), self.conv_bias_E[...]
+        for tap in range(taps):
+            x = met(read, tap)
+            x = jnp.where(inside[tap], x, 0) if inside else x
+            out = out + x * self.conv_kernel_KxE[tap]
         return nnx.silu(out)
 
     def start(self, batch: int, dtype: DTypeLike) -> MambaState:
