@@ -57,50 +57,60 @@ class Flags(harness.DataFlags):
     """Name of the data set, which is split by leave-one-out."""
     seed: int = 0
     """Seed of both models."""
-    dropout: float = 0.5
-    """Dropout of both models."""
+    dropouts: tuple[float, ...] = (0.5, 0.2)
+    """Dropout of both models; with each, both are trained."""
     folder: Path = Path("runs/peers")
-    """Folder for the virtual environment, our run and the files that are exchanged. Those that
+    """Folder for the virtual environment, our runs and the files that are exchanged. Those that
     exist are used again."""
 
 
 def measure(flags: Flags) -> None:
     """Train the models that have not been trained yet, and compare them."""
-    settings = Settings(flags.dataset, flags.seed, dropout=flags.dropout)
-    dataset = load_dataset(settings.dataset, data_dir=flags.data_folder)
-    split = leave_one_out(dataset, settings.max_len)
-    folder = flags.folder / f"{settings.dataset}-{settings.dropout}-seed-{settings.seed}"
-    folder.mkdir(parents=True, exist_ok=True)
-    with harness.record_of("peers", flags, settings) as record:
-        if not (folder / "theirs.json").exists():
-            write_json(folder / "settings.json", asdict(settings) | {"cores": cores()})
-            np.savez(folder / "split.npz", **exported(dataset, split))
-            script = Path(__file__).with_name("peers_rectools.py")
-            _run(environment(flags.folder / "environment"), script, folder)
-        if not (folder / "ours" / "results.json").exists():
-            own = asdict(settings)
-            del own["dataset"]
-            echojax.train(dataset, model="sasrec", run_dir=folder / "ours", **own)
-        score = scorer_of(dict(np.load(folder / "theirs.npz")))
-        trained = read_json(folder / "ours" / "results.json")["train"]
-        record.document.facts = {
-            "ours": {name: trained[name] for name in ("best_epoch", "seconds", "parameters")},
-            "theirs": read_json(folder / "theirs.json"),
-        }
-        test = split.test
-        for exclude_seen in (False, True):
-            for _ in record.missing([{"exclude_seen": exclude_seen}]):
-                found = rank_by(score, test, dataset.num_items, exclude_seen=exclude_seen)
+    every = [Settings(flags.dataset, flags.seed, dropout=one) for one in flags.dropouts]
+    dataset = load_dataset(flags.dataset, data_dir=flags.data_folder)
+    split = leave_one_out(dataset, Settings.max_len)
+    test = split.test
+    with harness.record_of(
+        "peers", flags, asdict(every[0]) | {"dropout": flags.dropouts}
+    ) as record:
+        for settings in every:
+            folder = trained(flags, settings, dataset, split)
+            score = scorer_of(dict(np.load(folder / "theirs.npz")))
+            ours = read_json(folder / "ours" / "results.json")["train"]
+            record.document.facts[f"dropout {settings.dropout}"] = {
+                "ours": {name: ours[name] for name in ("best_epoch", "seconds", "parameters")},
+                "theirs": read_json(folder / "theirs.json"),
+            }
+            cases = [{"dropout": settings.dropout, "exclude_seen": seen} for seen in (False, True)]
+            for case in record.missing(cases):
+                seen = case["exclude_seen"]
+                found = rank_by(score, test, dataset.num_items, exclude_seen=seen)
                 theirs = Ranks(found.rank_M, test.user_M, test.target_M - test.start_M)
-                ours = ranks_of(flags, folder / "ours", exclude_seen=exclude_seen)
-                rows = compared(ours, theirs)
-                record.add(*({"exclude_seen": exclude_seen, **row} for row in rows))
+                rows = compared(ranks_of(flags, folder / "ours", exclude_seen=seen), theirs)
+                record.add(*(case | row for row in rows))
     for row in record.document.rows:
         seen = "filtered" if row["exclude_seen"] else "kept"
         log.info(
-            f"seen {seen:<9} {row['metric']:<8} ours {row['ours']:.4f}  theirs "
-            f"{row['theirs']:.4f}  {row['difference']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}]"
+            f"dropout {row['dropout']}  seen {seen:<9} {row['metric']:<8} ours {row['ours']:.4f}  "
+            f"theirs {row['theirs']:.4f}  {row['difference']:+.4f} "
+            f"[{row['low']:+.4f}, {row['high']:+.4f}]"
         )
+
+
+def trained(flags: Flags, settings: Settings, dataset: Dataset, split: Split) -> Path:
+    """Return the folder of both models, which are trained if they have not been yet."""
+    folder = flags.folder / f"{settings.dataset}-{settings.dropout}-seed-{settings.seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "theirs.json").exists():
+        write_json(folder / "settings.json", asdict(settings) | {"cores": cores()})
+        np.savez(folder / "split.npz", **exported(dataset, split))
+        script = Path(__file__).with_name("peers_rectools.py")
+        _run(environment(flags.folder / "environment"), script, folder)
+    if not (folder / "ours" / "results.json").exists():
+        own = asdict(settings)
+        del own["dataset"]
+        echojax.train(dataset, model="sasrec", run_dir=folder / "ours", **own)
+    return folder
 
 
 def exported(dataset: Dataset, split: Split) -> dict[str, Any]:
