@@ -146,6 +146,7 @@ def test_worker_processes_give_the_same_batches(tmp_path):
     assert done.stdout == "same batches\n", done.stderr
 
 
+@pytest.mark.slow
 def test_worker_processes_end_with_a_killed_parent(tmp_path):
     script = tmp_path / "main.py"
     script.write_text(WORKERS)

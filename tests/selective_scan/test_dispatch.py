@@ -57,7 +57,8 @@ def loss_of(form, arrays):
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="about a CPU")
 @pytest.mark.parametrize(
-    "form", ["scan", "readout", pytest.param("both directions", marks=pytest.mark.slow)]
+    "form",
+    ["scan", *(pytest.param(f, marks=pytest.mark.slow) for f in ("readout", "both directions"))],
 )
 def test_a_program_of_three_platforms_has_the_kernel_of_each(form):
     """Forward, and the gradient under ``vmap``; on this machine it is what it is without them."""

@@ -50,7 +50,7 @@ def readouts(arrays, **options):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("versions", [None, 3])
+@pytest.mark.parametrize("versions", [pytest.param(None, marks=pytest.mark.slow), 3])
 def test_equals_the_oracle_and_finite_differences(versions):
     arrays = draw(versions)
 

@@ -270,6 +270,7 @@ def test_in_a_browser(serving):
     assert "What moved the score of" in shown
 
 
+@pytest.mark.slow
 def test_half_a_request_is_not_waited_for_and_an_interrupt_ends_the_server(serving):
     process, port = serving
     with (

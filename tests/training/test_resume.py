@@ -77,7 +77,10 @@ def killed_after(monkeypatch, step):
     monkeypatch.setattr(SeedRun, "save", dies)
 
 
-@pytest.mark.parametrize(("signum", "step"), [(signal.SIGUSR1, 35), (signal.SIGTERM, 40)])
+@pytest.mark.parametrize(
+    ("signum", "step"),
+    [pytest.param(signal.SIGUSR1, 35, marks=pytest.mark.slow), (signal.SIGTERM, 40)],
+)
 def test_a_signal_while_a_checkpoint_is_written_stops_the_run_saved(
     undisturbed, ring, tmp_path, monkeypatch, signum, step
 ):
@@ -99,7 +102,7 @@ def test_a_signal_while_a_checkpoint_is_written_stops_the_run_saved(
     assert reported(tmp_path / "run") == reported(undisturbed)
 
 
-@pytest.mark.parametrize("epochs_after_the_best", [0, 2])
+@pytest.mark.parametrize("epochs_after_the_best", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_a_kill_after_the_best_step_changes_nothing(
     undisturbed, ring, tmp_path, monkeypatch, epochs_after_the_best
 ):
