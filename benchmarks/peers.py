@@ -6,7 +6,7 @@ vectors of histories and items; their scores are ranked in the same way as those
 
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from echojax.data import Dataset, Examples, Split, leave_one_out, load_dataset
 from echojax.errors import UserError
 from echojax.evaluation.baselines import Scorer, rank_by
 from echojax.files import read_json, write_json
+from echojax.flags import Share
 from echojax.machine import cores
 from echojax.models.heuristic import training_positions
 from echojax.suites.results import Ranks
@@ -57,7 +58,7 @@ class Flags(harness.DataFlags):
     """Name of the data set, which is split by leave-one-out."""
     seed: int = 0
     """Seed of both models."""
-    dropouts: tuple[float, ...] = (0.5, 0.2)
+    dropouts: tuple[Share, ...] = (0.5, 0.2)
     """Dropout of both models; with each, both are trained."""
     folder: Path = Path("runs/peers")
     """Folder for the virtual environment, our runs and the files that are exchanged. Those that
@@ -66,14 +67,13 @@ class Flags(harness.DataFlags):
 
 def measure(flags: Flags) -> None:
     """Train the models that have not been trained yet, and compare them."""
-    every = [Settings(flags.dataset, flags.seed, dropout=one) for one in flags.dropouts]
+    common = Settings(flags.dataset, flags.seed)
     dataset = load_dataset(flags.dataset, data_dir=flags.data_folder)
     split = leave_one_out(dataset, Settings.max_len)
     test = split.test
-    with harness.record_of(
-        "peers", flags, asdict(every[0]) | {"dropout": flags.dropouts}
-    ) as record:
-        for settings in every:
+    compared_settings = asdict(common) | {"dropout": flags.dropouts}
+    with harness.record_of("peers", flags, compared_settings) as record:
+        for settings in (replace(common, dropout=one) for one in flags.dropouts):
             folder = trained(flags, settings, dataset, split)
             score = scorer_of(dict(np.load(folder / "theirs.npz")))
             ours = read_json(folder / "ours" / "results.json")["train"]

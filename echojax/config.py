@@ -108,12 +108,17 @@ LIMITS = ("epochs", "max_steps", "patience")
 
 
 def check_limits(flags: Any) -> None:
-    """Raise ``UserError`` where a field of a dataclass of flags is outside its type's limits."""
+    """Raise ``UserError`` where a field of a dataclass of flags is outside its type's limits.
+
+    The limits of a tuple's type are those of its values.
+    """
     for name, facts in _facts_of_fields(flags.__class__).items():
-        value = getattr(flags, name)
-        for limits in facts if value is not None else []:
-            if isinstance(limits, Meta) and not _within(value, limits):
-                raise UserError(f"{flag(name)} must be {_range(limits)}, not {value}")
+        found = getattr(flags, name)
+        values = found if isinstance(found, tuple) else (found,) if found is not None else ()
+        for limits in facts:
+            for value in values if isinstance(limits, Meta) else ():
+                if not _within(value, limits):
+                    raise UserError(f"{flag(name)} must be {_range(limits)}, not {value}")
 
 
 def check(config: Config) -> None:
