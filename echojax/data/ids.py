@@ -33,22 +33,19 @@ def as_ids(column: pl.Series, place: Place) -> pl.Series:
     if column.dtype.is_float():
         # From this limit on a float stands for several whole numbers.
         limit = 2 << np.finfo(column.head(0).to_numpy().dtype).nmant
-        column = column.fill_nan(None)
-        whole = column.cast(pl.Int64, strict=False)
-        exact = (whole.cast(column.dtype) == column) & (column.abs() < limit)
-        odd = column.is_not_null() & ~exact.fill_null(False)
-        if odd.any():
-            bad = int(odd.arg_max() or 0)
-            problem = f"{column.name} {column[bad]} is no id; text or whole numbers wanted"
-            raise place.error(bad, problem)
-        column = whole
+        shown = column.fill_nan(None)
+        column = shown.cast(pl.Int64, strict=False)
+        exact = (column.cast(shown.dtype) == shown) & (shown.abs() < limit)
+        odd = shown.is_not_null() & ~exact.fill_null(False)
     elif column.dtype.is_decimal():
-        text = column = decimal_text(column)
+        shown = column = decimal_text(column)
         odd = column.str.contains(".", literal=True).fill_null(False)
-        if odd.any():
-            bad = int(odd.arg_max() or 0)
-            problem = f"{column.name} {text[bad]} is no id; text or whole numbers wanted"
-            raise place.error(bad, problem)
+    else:
+        return stripped(column).fill_null("")
+    if odd.any():
+        bad = int(odd.arg_max() or 0)
+        problem = f"{column.name} {shown[bad]} is no id; text or whole numbers wanted"
+        raise place.error(bad, problem)
     return stripped(column).fill_null("")
 
 
@@ -59,7 +56,7 @@ def doubtful(ids: pl.Series, role: str) -> list[str]:
     """
     notes = []
     odd = ids.filter(ids.str.contains(r"[^\x00-\x7f]|^0+\d+$|^\d+\.0$")).head(_COMPARED)
-    plain = pl.Series([_plain(text) for text in odd.to_list()], dtype=pl.String)
+    plain = pl.Series([_appearance(text) for text in odd.to_list()], dtype=pl.String)
     known = plain.cast(pl.Enum(ids), strict=False).is_not_null()
     same = (plain != odd) & (known | plain.is_duplicated())
     if same.any():
@@ -79,7 +76,7 @@ def doubtful(ids: pl.Series, role: str) -> list[str]:
     return notes
 
 
-def _plain(text: str) -> str:
+def _appearance(text: str) -> str:
     """Return what an id looks like: without invisible characters, leading zeros and ``.0``."""
     if text.isascii():
         return text.removesuffix(".0").lstrip("0") or "0"

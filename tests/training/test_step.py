@@ -10,6 +10,7 @@ import pytest
 from flax import nnx
 
 from echojax.models.bert4rec import BERT4Rec
+from echojax.models.caser import Caser
 from echojax.models.echomamba4rec import EchoMamba4Rec
 from echojax.models.gru4rec import GRU4Rec
 from echojax.training.step import TrainState, create_state, make_train_step, row_keys
@@ -47,6 +48,7 @@ def close(ours, theirs):
     [
         pytest.param(SMALL_ECHOMAMBA, "prefixes", marks=pytest.mark.slow),
         (SMALL_GRU, "all-positions"),
+        pytest.param(Caser, "all-positions", marks=pytest.mark.slow),
         pytest.param(partial(BERT4Rec, layers=1), "cloze", marks=pytest.mark.slow),
     ],
 )
