@@ -1,14 +1,12 @@
 """The page of a benchmark, in Markdown, and its picture: lines on a logarithmic axis."""
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
-from PIL import Image
 
-from echojax.report.figures import LINE_COLOURS, LINE_MARKERS, drawing_style
+from echojax.report.figures import LINE_COLOURS, LINE_MARKERS, drawing_style, small_png
 from echojax.report.tables import Table, in_markdown
 
 
@@ -79,9 +77,4 @@ def picture(panels: Sequence[Panel], *, columns: int, log_y: bool = True) -> byt
             else:
                 axes.set_ylim(bottom=0)
         figure.legend(handles.values(), handles.keys(), loc="outside right center")
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=120)
-    # The figures of pages are in the repository, and need only few colours.
-    picture = Image.open(buffer).convert("RGB").quantize(128, dither=Image.Dither.NONE)
-    picture.save(small := io.BytesIO(), format="png", optimize=True)
-    return small.getvalue()
+        return small_png(figure, dpi=120)

@@ -18,6 +18,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image  # a requirement of matplotlib
 
 from echojax.command_line import printable
 from echojax.report.pages import COLOURS
@@ -96,10 +97,9 @@ class Picture:
         """Return the content of a PNG file, on white, under the title."""
         with drawing_style():
             self.figure.suptitle(self.title, x=0.01, ha="left")
-            buffer = io.BytesIO()
-            self.figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
+            content = small_png(self.figure, dpi=150)
             self.figure.suptitle("")
-        return buffer.getvalue()
+        return content
 
     def _svg(self) -> str:
         buffer = io.StringIO()
@@ -112,6 +112,14 @@ class Picture:
         svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # these ids could occur in several pictures
         label = escape(printable(f"{self.title}. {self.caption}"))
         return svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
+
+
+def small_png(figure: Figure, dpi: int) -> bytes:
+    """Return the content of a PNG file, on white, with as few colours as drawings need."""
+    figure.savefig(buffer := io.BytesIO(), format="png", dpi=dpi)
+    picture = Image.open(buffer).convert("RGB").quantize(128, dither=Image.Dither.NONE)
+    picture.save(small := io.BytesIO(), format="png", optimize=True)
+    return small.getvalue()
 
 
 def new_figure(height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, list[Axes]]:
