@@ -84,7 +84,9 @@ def test_microbatches_draw_the_same():
     assert_close(one.opt_state[0].mu, other.opt_state[0].mu)
 
 
-@pytest.mark.parametrize("name", ["softmax", "sampled-softmax"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("softmax", marks=pytest.mark.slow), "sampled-softmax"]
+)
 def test_seeds_side_by_side_train_as_each_alone(name):
     with patch.object(softmax_module, "_rows_at_once", return_value=6):
         (step, first), (_, second) = setup(name, 0), setup(name, 1)

@@ -133,7 +133,9 @@ def test_a_catalogue_past_the_limit_is_cut_into_chunks_of_items():
             np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(("at_once", "smoothing"), [(4, 0.0), (99, 0.0), (4, 0.1)])
+@pytest.mark.parametrize(
+    ("at_once", "smoothing"), [pytest.param(4, 0.0, marks=pytest.mark.slow), (99, 0.0), (4, 0.1)]
+)
 def test_padding_is_never_looked_at(at_once, smoothing):
     user, item, targets, weights = predictions(6, 5, 9, 1)
     holes = jnp.where(weights[..., None] == 0, jnp.nan, user)

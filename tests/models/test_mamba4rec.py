@@ -30,6 +30,7 @@ class TestMamba4Rec(CausalPromises):
         return mamba4rec(p, items)
 
 
+@pytest.mark.slow
 class TestTimed(TimedCausalPromises):
     kind = staticmethod(functools.partial(Mamba4Rec, time_gaps=True, scan="sequential"))
 

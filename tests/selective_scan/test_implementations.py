@@ -193,7 +193,7 @@ def test_readout_equals_the_scan_at_its_last_position(name, reverse, shape):
     check_readout(name, reverse, shape, start, rng.integers(start + 1, shape[1] + 1))
 
 
-@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("reverse", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_readout_of_long_rows_without_padding(reverse):
     check_readout("tiled", reverse, (2, 300, 70, 2), np.zeros(2, int), np.full(2, 300))
 

@@ -61,7 +61,9 @@ def test_shapes(shape):
     compare(run(interpreted, inputs(shape), jnp.float32, reverse=True), 1e-5)
 
 
-@pytest.mark.parametrize(("segments", "reverse"), [(2, False), (5, True)])
+@pytest.mark.parametrize(
+    ("segments", "reverse"), [pytest.param(2, False, marks=pytest.mark.slow), (5, True)]
+)
 def test_segments_side_by_side(segments, reverse):
     scan = partial(interpreted, segments=segments)
     arrays = inputs((2, 43, 3, 4), OPTIONS["packed"])
@@ -72,7 +74,7 @@ def test_segments_side_by_side(segments, reverse):
     ("plan", "softplus"),
     [
         pytest.param(Plan(32, 16, 1), True, marks=pytest.mark.slow),
-        (Plan(64, 24, 2), True),
+        pytest.param(Plan(64, 24, 2), True, marks=pytest.mark.slow),
         (Plan(128, 4, 2), False),
     ],
     ids=str,
@@ -228,7 +230,7 @@ def test_what_is_stored_as_one_piece_ends_with_a_whole_chunk(channels, positions
     [
         ((2048, 50, 128, 32), "mamba", "float32"),
         pytest.param((2048, 50, 128, 32), "mamba", "bfloat16", marks=pytest.mark.slow),
-        ((8, 16384, 2048, 16), "plain", "bfloat16"),
+        pytest.param((8, 16384, 2048, 16), "plain", "bfloat16", marks=pytest.mark.slow),
         pytest.param((1, 5000, 256, 16), "everything", "float32", marks=pytest.mark.slow),
         ((3, 37, 5, 3), "everything", "bfloat16"),
         ((1, 5000, 64, 32), "packed", "bfloat16"),

@@ -165,7 +165,9 @@ def test_no_history_has_no_answer(load):
 
 
 # EchoMamba4Rec as corrected here, the first of them, is what the small run holds.
-@pytest.mark.parametrize("name", ["official", *EVERY_MODEL[1:]])
+@pytest.mark.parametrize(
+    "name", [pytest.param("official", marks=pytest.mark.slow), *EVERY_MODEL[1:]]
+)
 def test_every_model_is_exported_for_every_platform(name):
     chosen = {"variant": "official"} if name == "official" else {"model": name}
     config = Config(**chosen, max_len=5, d_model=4, scan="tiled")

@@ -66,6 +66,7 @@ def run(request, tmp_path_factory):
         ).seeds[1]  # fmt: skip
 
 
+@REPLACED_TOO
 def test_the_table_is_the_projection_of_the_vectors(run):
     trained, plain, items = trained_of(run.folder)
     # Items of training come first, then the data's others, then those that it does not have.
