@@ -11,6 +11,7 @@ from echojax.data.gaps import log_gaps
 from echojax.errors import UserError
 
 _LATEST = 1e300  # a limit of times, so that their differences are finite
+_HALF = re.compile("[\ud800-\udfff]")  # of a pair of JSON's escapes; files hold no such text
 
 
 def check_list(what: str, items: object, of: str = "item ids") -> None:
@@ -24,6 +25,9 @@ def typed_ids(text: str) -> list[str]:
 
     Ids that contain such characters can be typed as a JSON list. No-break spaces are part of an id,
     as in files.
+
+    Raises:
+        UserError: An id in a JSON list is no text that could be written.
     """
     if text.lstrip().startswith("["):
         try:
@@ -31,7 +35,12 @@ def typed_ids(text: str) -> list[str]:
         except (ValueError, RecursionError):
             found = None
         if isinstance(found, list) and all(isinstance(item, str | int) for item in found):
-            return [str(item) for item in found]
+            ids = [str(item) for item in found]
+            if half := next(filter(_HALF.search, ids), None):
+                raise UserError(
+                    f"item {half!r:.50} holds half of a character; type the character itself"
+                )
+            return ids
     return [word for word in re.split(r"[\s,;]+", text, flags=re.ASCII) if word]
 
 

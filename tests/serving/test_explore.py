@@ -26,6 +26,7 @@ from echojax.serving import Recommender
 
 ROOT = Path(__file__).parent.parent.parent
 SCANS = ROOT / "benchmarks/results/scans-cpu.json"
+HALF = r'["i1", "\ud83d"]'
 TITLE = '<script>document.title = "taken"</script>\x1b[31m'
 
 
@@ -153,6 +154,7 @@ def test_nothing_that_is_typed_or_read_runs(get):
         ("/?user=nobody", 'name="user" value="nobody"'),
         ("/?history=i1+i2&k=0", ">i1 i2</textarea>"),
         ("/?user=+", "the question is empty; type a user"),
+        (f"/?history={quote(HALF)}", "holds half of a character"),
     ],
 )
 def test_mistakes_are_named_in_one_line(get, address, words):

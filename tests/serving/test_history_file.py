@@ -36,6 +36,12 @@ def test_any_ids_can_be_typed_as_a_list():
     assert typed_ids(json.dumps(ids)) == ids
 
 
+def test_half_a_character_is_no_id():
+    assert typed_ids(r'["\ud83d\ude00"]') == ["😀"]
+    with pytest.raises(UserError, match=r"item '\\ud83d' holds half of a character"):
+        typed_ids(r'["i1", "\ud83d"]')
+
+
 def test_histories_are_parted_at_blanks_and_tabs_only(tmp_path):
     path = tmp_path / "h.txt"
     path.write_bytes("ann film\xa04\tfilm\u20285  x\x85y\r\n\n \nbob\n".encode())
