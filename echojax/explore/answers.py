@@ -14,6 +14,7 @@ from echojax.serving.recommender import Recommendation
 MOST = 100  # the largest number of recommendations
 CHARACTERS = 20_000  # the longest value in a question
 _ITEMS = 2_000  # the longest history
+_AROUND_IDS = " \t\r\n"  # no part of an id, unlike no-break spaces
 _EVENTS = 50  # the largest number of events with rows of their own
 _LEAST = 0.001  # the smallest share of an event with a row of its own
 
@@ -52,10 +53,11 @@ def read_question(values: Mapping[str, str]) -> Question:
     k = values.get("k", "").strip() or "10"
     if not (k.isascii() and k.isdigit() and len(k) < 4 and 1 <= int(k) <= MOST):
         raise UserError(f"k must be a whole number from 1 to {MOST}, not {k[:20]!r}")
-    user = values.get("user", "").strip()
+    user = values.get("user", "").strip(_AROUND_IDS)
+    item = values.get("item", "").strip(_AROUND_IDS)
     if not user and not history and ("user" in values or "history" in values):
         raise UserError("the question is empty; type a user, or the ids of some items")
-    return Question(user, () if user else history, int(k), values.get("item", "").strip())
+    return Question(user, () if user else history, int(k), item)
 
 
 def answers(question: Question, runs: Sequence[ExploredRun]) -> dict[str, Any]:

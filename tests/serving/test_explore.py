@@ -225,6 +225,7 @@ def test_a_question_is_read_back_from_its_address():
     assert question == Question(history=("a", "b", "c"), k=7, item="x&y")
     assert question.about("x&y") == "/?history=a+b+c&k=7&item=x%26y"
     assert read_question({"user": "u", "history": "a"}) == Question(user="u")
+    assert read_question({"user": " \xa0u ", "item": "i\xa0\t"}) == Question("\xa0u", item="i\xa0")
     assert read_question({}).is_empty
     blanks = Question(history=("a b", "c,d"))
     query = unquote(blanks.about("").partition("?")[2].replace("+", " "))
