@@ -50,7 +50,8 @@ class Run:
     """
 
     def __init__(self, folder: Path, *, held: object = None):
-        self.folder, self.config, self._held = folder, read_config(folder), held
+        # It is read later too, maybe after the process has changed its working folder.
+        self.folder, self.config, self._held = folder.absolute(), read_config(folder), held
         self._of_seeds: tuple[Run, ...] = ()
         if self.config.seeds > 1:
             folders = seed_folders(self.config, folder)

@@ -87,14 +87,16 @@ def test_a_recipe_fills_in_what_is_not_given(frame, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_search_leaves_a_recipe_and_goes_on(frame, tmp_path):
-    options = SMALL | {"epochs": 2, "out": tmp_path / "study", "generation": 2}
+def test_a_search_leaves_a_recipe_and_goes_on(frame, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = SMALL | {"epochs": 2, "out": "study", "generation": 2}
     space = {"dropout": {"low": 0.0, "high": 0.5}, "weight_decay": {"choices": [0.0, 0.1]}}
     first = echojax.tune(frame, trials=1, space=space, **options)
     found = echojax.tune(frame, trials=2, space=space, **options)
     assert found.trials[0] == first.trials[0]
     assert found.best.values.keys() == {"dropout", "weight_decay"}
     del options["out"], options["generation"]
+    monkeypatch.chdir(tmp_path.parent)
     run = echojax.train(frame, recipe=found.recipe, run_dir=tmp_path / "run", **options)
     assert run.config.dropout == found.best.values["dropout"]
     with pytest.raises(UserError, match=r"the space: .*nothing to search; leave one of --dropout"):
@@ -241,6 +243,18 @@ def test_without_a_folder_nothing_stays(frame, tmp_path, monkeypatch):
     assert first.metrics
     del first, _
     assert not folder.exists()
+
+
+def test_what_a_run_needs_is_found_from_another_folder(frame, tmp_path, monkeypatch):
+    pl.DataFrame(frame).write_csv(tmp_path / "log.csv")
+    options = {name: SMALL[name] for name in ("user", "item", "time", "k_core", "quiet")}
+    monkeypatch.chdir(tmp_path)
+    run = echojax.train("log.csv", model="popularity", run_dir="run", **options)
+    loaded = echojax.Run.load("run")
+    monkeypatch.chdir(tmp_path.parent)
+    assert run.metrics == loaded.metrics
+    assert loaded.evaluate(exclude_seen=True)["mrr@20"] > run.metrics["mrr@20"]
+    assert run.folder == loaded.folder == tmp_path / "run"
 
 
 def test_a_callback_stops_training(frame):

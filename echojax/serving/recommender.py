@@ -149,10 +149,12 @@ class Recommender:
         check_places(data_dir, data_path)
         folder = given_path("the run folder", run_dir)
         run = read_trained(folder)
+        # The data may be read after the process has changed its working folder.
+        here, places = folder.absolute(), {"data_dir": data_dir, "data_path": data_path}
+        places = {name: place and os.path.abspath(place) for name, place in places.items()}
 
         def popularity() -> np.ndarray:
-            places = {"data_dir": data_dir, "data_path": data_path}
-            dataset, split = read_run_data(folder, run.config, **places)
+            dataset, split = read_run_data(here, run.config, **places)
             return training_counts(split.train, dataset.num_items)
 
         return cls(

@@ -212,8 +212,9 @@ def _fill(
         items["gap_unit"] = gap_unit
     write_json(path / "items.json", items)
     # The run may go on from another folder than it began in.
-    data_path = config.data_path and os.path.abspath(config.data_path)
-    write_json(path / "config.json", as_dict(config) | {"data_path": data_path})
+    places = {"data_path": config.data_path, "data_dir": config.data_dir}
+    places = {name: place and os.path.abspath(place) for name, place in places.items()}
+    write_json(path / "config.json", as_dict(config) | places)
 
 
 class _Items(TypedDict):

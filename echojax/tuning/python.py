@@ -64,6 +64,8 @@ def tune(
             file = None if space is None else str(given_path("the space", space))
             found = find_space(whole, file=file, recipe=recipe, fixed=options)
         folder = default_folder(config) if out is None else given_path("--out", out)
+        # The page and the recipe are read later, maybe from another working folder.
+        folder = folder.absolute()
         return search(
             config, found, folder, console, trials=trials, generation=generation, dataset=dataset
         )

@@ -104,6 +104,13 @@ def test_an_empty_history_is_answered_by_popularity(recommender, data_file, capl
         recommender.score([], ["i3"])
 
 
+def test_it_is_loaded_in_one_folder_and_asked_in_another(ring_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(ring_run.parent)
+    recommender = Recommender.load(ring_run.name)
+    monkeypatch.chdir(tmp_path)
+    assert recommender.recommend([[]], k=3)[0].by == "popularity"
+
+
 def test_candidates_and_filter(recommender):
     whole = recommender.recommend([["i3", "i4"]], k=29)[0].item_ids
     some = ["i9", "i5", "i4", "what", "i20", "i5"]

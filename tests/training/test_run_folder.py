@@ -68,10 +68,11 @@ def test_a_new_folder_is_taken_back_where_nothing_came_of_it(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["old"]
 
 
-def test_a_relative_path_of_data_is_kept_as_an_absolute_one(tmp_path, monkeypatch):
+def test_relative_paths_of_data_are_kept_as_absolute_ones(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    start(Config(data_path="part-*.csv"), tmp_path / "run")
-    assert read_config(tmp_path / "run").data_path == str(tmp_path / "part-*.csv")
+    start(Config(data_path="part-*.csv", data_dir="data"), tmp_path / "run")
+    kept = read_config(tmp_path / "run")
+    assert (kept.data_path, kept.data_dir) == (str(tmp_path / "part-*.csv"), str(tmp_path / "data"))
 
 
 def test_a_taken_folder_is_refused(tmp_path):
