@@ -11,6 +11,7 @@ import html
 import logging
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -38,6 +39,10 @@ from echojax.training.run import run as run_training
 from echojax.training.run_folder import read_config, seed_folders
 
 Split: TypeAlias = Literal["valid", "test"]
+
+# How each call that is open found the logger: its handlers, level and propagation.
+_FOUND: dict[object, tuple[list[logging.Handler], int, bool]] = {}
+_FOUND_LOCK = threading.Lock()
 
 
 class Run:
@@ -371,11 +376,12 @@ def as_found(quiet: bool) -> Iterator[Terminal]:
     # A notebook claims to be a terminal, and would keep each state of a bar; it gets plain lines.
     plain = False if Terminal().is_jupyter else None
     console = Terminal(soft_wrap=True, force_jupyter=False, force_terminal=plain, quiet=quiet)
-    logger = logging.getLogger("echojax")
-    before = logger.handlers[:], logger.level, logger.propagate
-    try:
+    logger, call = logging.getLogger("echojax"), object()
+    with _FOUND_LOCK:
+        _FOUND[call] = logger.handlers[:], logger.level, logger.propagate
         if not quiet:
             log_to(console)
+    try:
         # Models are float32, whatever else the process computes.
         with os_failure_is_user_error(), jax.enable_x64(False):
             yield console
@@ -384,8 +390,14 @@ def as_found(quiet: bool) -> Iterator[Terminal]:
         signal.raise_signal(stop.signum)
         raise  # whoever handles the signal has not stopped here
     finally:
-        logger.handlers[:], level, logger.propagate = before
-        logger.setLevel(level)  # loggers below remember whether they log until it is called
+        with _FOUND_LOCK:
+            later = list(_FOUND)[list(_FOUND).index(call) + 1 :]
+            before = _FOUND.pop(call)
+            if later:  # calls of other threads, which go on
+                _FOUND[later[0]] = before
+            else:
+                logger.handlers[:], level, logger.propagate = before
+                logger.setLevel(level)  # loggers below remember whether they log until it is called
 
 
 def _means(values: Sequence[Mapping[str, float]], names: Sequence[str]) -> dict[str, float]:

@@ -15,6 +15,7 @@ import pytest
 
 import echojax
 from echojax import UserError, interop
+from echojax.api import as_found
 from echojax.evaluation.metrics import metric_names, metrics_of
 from echojax.evaluation.statistics import holm, paired_difference
 from echojax.serving import export_run
@@ -307,6 +308,25 @@ def test_the_process_is_left_as_it_was(frame, capsys):
     assert dict(jax.config.values) == settings
     echojax.train(frame, epochs=1, run_dir=False, **SMALL)
     assert capsys.readouterr().out == ""
+
+
+def test_calls_that_overlap_leave_logging_as_it_was():
+    logger, (begun, go_on) = logging.getLogger("echojax"), (threading.Event(), threading.Event())
+    before = logger.handlers[:], logger.level, logger.propagate
+
+    def longer():
+        with as_found(quiet=False):
+            begun.set()
+            go_on.wait(60)
+
+    thread = threading.Thread(target=longer)
+    with as_found(quiet=False):
+        thread.start()
+        assert begun.wait(60)
+    assert logger.handlers[:] != before[0]  # the longer one still shows messages
+    go_on.set()
+    thread.join()
+    assert (logger.handlers[:], logger.level, logger.propagate) == before
 
 
 def test_it_trains_in_a_thread_and_beside_float64(mine, frame, x64):
