@@ -16,7 +16,7 @@ _HALF = re.compile("[\ud800-\udfff]")  # of a pair of JSON's escapes; files hold
 
 def check_list(what: str, items: object, of: str = "item ids") -> None:
     """Raise ``UserError`` if items are no list; a string would be read letter by letter."""
-    if isinstance(items, str) or not isinstance(items, Iterable):
+    if isinstance(items, str | bytes) or not isinstance(items, Iterable):
         raise UserError(f"{what}: a list of {of} is wanted, not {items!r}; put it in brackets")
 
 
@@ -70,8 +70,11 @@ class ItemIds:
     def number(self, item: object) -> int:
         """Return the number of an item; 0 if the item is unknown."""
         number = self._number.get(str(item), 0)
-        if not number and isinstance(item, float | np.floating):
-            raise UserError(f"item {item} is a float, not an id; write ids as text or integers")
+        if not number and isinstance(item, float | np.floating | bytes):
+            kind = "bytes" if isinstance(item, bytes) else "a float"
+            raise UserError(
+                f"item {item!s:.50} is {kind}, not an id; write ids as text or integers"
+            )
         return number
 
     def numbers(self, items: Iterable[object]) -> tuple[np.ndarray, int]:

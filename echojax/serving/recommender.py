@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import islice
+from numbers import Real
 from typing import Any, NamedTuple
 
 import jax
@@ -203,12 +204,12 @@ class Recommender:
         k = self._at_most_all(k)
         check_list("histories", histories, "histories")
         exclude_seen = given_switch("exclude_seen", exclude_seen)
-        if approx is not None and not (isinstance(approx, int | float) and 0 < approx <= 1):
+        if approx is not None and not (isinstance(approx, Real) and 0 < approx <= 1):
             raise UserError(f"approx must be a number above 0 and at most 1, not {approx!r:.80}")
         if filter is not None and not callable(filter):
             raise UserError(f"filter must be a function of an item's id, not {filter!r:.80}")
         pool = self._pool(self._allowed(candidates, filter))
-        request = _Request(*pool, k, exclude_seen, approx)
+        request = _Request(*pool, k, exclude_seen, None if approx is None else float(approx))
         answered, by_popularity = 0, 0
         for batch, top in self._computed(histories, request):
             answered += len(batch)

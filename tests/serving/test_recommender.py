@@ -156,6 +156,8 @@ def test_few_programs_are_compiled(ring_run):
         ([["i3"]], {"candidates": "i5"}, "candidates: a list of item ids is wanted, not 'i5'"),
         ([[50.0]], {}, "item 50.0 is a float, not an id; write ids as text or integers"),
         ([["i3", np.float32("nan")]], {}, "item nan is a float"),
+        ([b"i3"], {}, "put it in brackets"),
+        ([[b"i3"]], {}, "item b'i3' is bytes, not an id; write ids as text or integers"),
         ([["i3"]], {"k": 0}, "k must be at least 1, not 0"),
         ([["i3"]], {"k": 2.5}, "k must be a whole number, not 2.5"),
         ([["i3"]], {"approx": 1.5}, "approx must be"),
