@@ -65,6 +65,8 @@ def named_metrics(
             names.append(str(metric))
         else:
             raise unknown_name("metric", metric, [*kinds, ECE, *metric_names(), *REGISTERED])
+    if not names:
+        raise UserError("--metrics names no metric; give one or more, such as hr,ndcg")
     return list(dict.fromkeys(names))
 
 

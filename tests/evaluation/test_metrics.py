@@ -52,6 +52,7 @@ def test_other_names_of_one_relevant_item():
         (["hr@0"], (5,), "unknown metric 'hr@0'"),
         (["ece@5"], (5,), "unknown metric 'ece@5'"),
         ([3], (5,), "unknown metric 3"),
+        ([], (5,), "--metrics names no metric; give one or more"),
         (["hr"], (), "--ks names no cutoff; give one or more"),
         (None, (0,), "--ks takes whole numbers of at least 1, such as 5,10, not 0"),
         (None, (True,), "not True"),
