@@ -21,8 +21,8 @@ from echojax.recipes import (
 )
 
 FOLDER = Path(__file__).parent / "included"
-# A name becomes a folder.
-_Tables = dict[Annotated[str, Meta(pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$")], Flags]
+# A name becomes a folder. A $ would let a line feed follow.
+_Tables = dict[Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\Z")], Flags]
 
 
 class Tuning(Struct):

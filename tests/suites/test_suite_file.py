@@ -74,6 +74,7 @@ BAD = [
     (changed("[0, 1, 2]", "[]"), "of length >= 1 - at `$.seeds`"),
     (changed('"ours"', '"hers"'), "unknown reference 'hers'; "),
     (changed("[variants.hstu]", '[variants."../hstu"]'), "matching regex"),
+    (changed("[variants.hstu]", r'[variants."hstu\n"]'), "matching regex"),
     (changed("[flags]", "variants.odd = 3\n[flags]"), "Expected `object`, got `int` - at `$.var"),
     (changed("[ablation.layers-2]", "[ablation.hstu]"), "name of one of [variants]"),
     (changed("[datasets.ring]", "[variants.x]"), "missing required field `datasets`"),
