@@ -2,6 +2,7 @@
 
 import logging
 import math
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
@@ -225,12 +226,17 @@ def _record_speed(
 
 
 def _next_batch(rows: Iterator[Any]) -> Any:
-    """Return the next batch; ``UserError`` where a process that prepares them was killed."""
+    """Return the next batch; ``UserError`` where a process that prepares them has ended."""
     try:
         return next(rows)
     except RuntimeError as error:
-        if "Worker process was terminated" not in str(error):
+        if not (found := re.search("Worker process was terminated .* code (-?)", str(error))):
             raise
+        if not found[1]:  # no signal: it has failed by itself, and printed why
+            raise UserError(
+                "a process of --data-workers failed; where a script calls echojax, it must do so "
+                "below if __name__ == '__main__':, since each process starts the script again"
+            ) from None
         raise UserError(
             "a process of --data-workers was killed, maybe for lack of memory; go on with --resume "
             "and fewer --data-workers"

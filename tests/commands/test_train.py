@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from echojax.errors import UserError
 from echojax.machine import commit
+from echojax.training.loop import _next_batch
 from tests.commands.test_bad_input import only_line
 from tests.conftest import SMALL, WHOLE
 
@@ -185,6 +187,16 @@ def test_a_loss_that_is_not_finite_stops_the_run(call, data_file, tmp_path):
     assert code == 2
     assert "the loss of step" in err
     assert "--learning-rate" in err
+
+
+@pytest.mark.parametrize(("code", "words"), [(-9, "was killed, maybe"), (1, "if __name__ ==")])
+def test_why_a_worker_process_ended_is_told(code, words):
+    def rows():
+        yield from ()
+        raise RuntimeError(f"Worker process was terminated unexpectedly with exit code {code}. See")
+
+    with pytest.raises(UserError, match=words):
+        _next_batch(rows())
 
 
 @pytest.mark.slow
