@@ -241,7 +241,7 @@ class TrainingFlags:
     batch_size: Positive | None = None
     """Number of rows in a step (None: 2048 prefixes or 128 sequences, but 256 or 32 on
     synthetic)."""
-    microbatch: Positive | None = None
+    microbatch: Annotated[Positive | None, Fact.RESUMABLE] = None
     """Number of rows that are computed at once. Gradients are summed over a step (None: all
     rows of a device; with --pack or on a CPU, chosen by the lengths of the histories)."""
     pack: bool = False

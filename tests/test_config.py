@@ -31,7 +31,7 @@ def test_facts_are_found_inside_unions_too():
     assert {"d_model", "dropout", "mask_rate"} <= MODEL_SIZES
     assert "max_len" not in MODEL_SIZES
     assert {"data_path", "epochs", "item_shards", "max_steps"} <= RESUMABLE
-    assert not RESUMABLE & {"seed", "batch_size", "microbatch", "k_core", "ties", *MODEL_SIZES}
+    assert not RESUMABLE & {"seed", "batch_size", "k_core", "ties", *MODEL_SIZES}
     assert NOT_IN_SUITES["seed"] == NOT_IN_SUITES["seeds"] == "list the seeds under `seeds`"
 
 

@@ -30,7 +30,7 @@ from echojax.recipes import included_recipes, read_space
 from echojax.training.builders import resolved
 
 DEFAULT = Path(__file__).with_name("space.toml")
-_FIXED = RESUMABLE | NOT_IN_SUITES.keys() | {"model", "scan", "microbatch", "pack", "eval_every"}
+_FIXED = RESUMABLE | NOT_IN_SUITES.keys() | {"model", "scan", "pack", "eval_every"}
 _KNOBS = [name for name in OF_TRAINING if name not in _FIXED]
 _ECHOMAMBA4REC = {
     "variant",

@@ -150,6 +150,11 @@ def test_shares_of_a_run_keep_its_length(tmp_path):
             start(replace(config, resume=True, **change), tmp_path)
 
 
+def test_fewer_rows_of_a_device_may_take_a_smaller_microbatch(tmp_path):
+    start(Config(microbatch=8), tmp_path)
+    start(Config(microbatch=4, resume=True), tmp_path)
+
+
 def test_names_of_earlier_versions_are_read(tmp_path):
     values = {"width": 8, "state_size": 4, "conv_width": 3, "time_shards": 2, "hosts": None}
     values |= {"model": "mamba4rec", "host": None, "scan": "fused"}
