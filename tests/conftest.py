@@ -15,6 +15,7 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from echojax import compilation, losses, models
+from echojax.command_line import _ConsoleHandler
 from echojax.commands import main
 from echojax.data import sources
 from echojax.evaluation import metrics
@@ -56,7 +57,10 @@ def pytest_collection_finish():
 @pytest.fixture(autouse=True)
 def _logs_reach_caplog(monkeypatch):
     """Undo what a command that ran in this process has set (``log_to``)."""
-    monkeypatch.setattr(logging.getLogger("echojax"), "propagate", True)
+    logger = logging.getLogger("echojax")
+    monkeypatch.setattr(logger, "propagate", True)
+    others = [one for one in logger.handlers if not isinstance(one, _ConsoleHandler)]
+    monkeypatch.setattr(logger, "handlers", others)
 
 
 @pytest.fixture(scope="session")
