@@ -59,8 +59,9 @@ def _logs_reach_caplog(monkeypatch):
     """Undo what a command that ran in this process has set (``log_to``)."""
     logger = logging.getLogger("echojax")
     monkeypatch.setattr(logger, "propagate", True)
-    others = [one for one in logger.handlers if not isinstance(one, _ConsoleHandler)]
-    monkeypatch.setattr(logger, "handlers", others)
+    # Not by a list of the others: pytest adds its own handlers to this one, and removes them again.
+    for handler in [one for one in logger.handlers if isinstance(one, _ConsoleHandler)]:
+        logger.removeHandler(handler)
 
 
 @pytest.fixture(scope="session")
