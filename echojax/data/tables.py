@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -33,18 +33,16 @@ _FRAME_ROWS = 1 << 21  # in a block of a Parquet or Arrow file
 _ROW_BYTES = 24  # of a user, an item and a time in memory
 
 
-class Choice(NamedTuple):
-    """How the layout of a table is found: first that of text, then the columns in use."""
-
-    recognise: Callable[[TextFile, list[str], Columns], tuple[Layout, Fields]]
-    choose: Callable[[object, Layout, Fields, Columns], Layout]
-
-
-EVENTS = Choice(recognise_events, with_roles)
+# How the layout of a table is found: first that of text, then the columns in use.
+Recognise = Callable[[TextFile, list[str], Columns], tuple[Layout, Fields]]
+Choose = Callable[[object, Layout, Fields, Columns], Layout]
 
 
 def read_rows(
-    file: TextFile, columns: Columns, choice: Choice = EVENTS
+    file: TextFile,
+    columns: Columns,
+    recognise: Recognise = recognise_events,
+    choose: Choose = with_roles,
 ) -> tuple[Layout, Iterator[Rows]]:
     """Return the layout of a file, and its rows in blocks."""
     head = b"" if file.member else first_bytes(file)
@@ -54,7 +52,7 @@ def read_rows(
             raise UserError(
                 f"{file}: is a file of format {kind}; drop --data-format {columns.data_format}"
             )
-        return _columnar(file, kind, columns, choice)
+        return _columnar(file, kind, columns, choose)
     blocks = read_blocks(file)
     first = next(blocks)
     sample = first.data[: 1 << 20].decode("utf-8", "ignore").split("\n")[:SAMPLE_ROWS]
@@ -68,7 +66,7 @@ def read_rows(
     if "\r" in lines[0].strip():
         problem = "carriage returns without line feeds; convert the file (mac2unix)"
         raise line_error(file, 1, problem)
-    layout = choice.choose(file, *choice.recognise(file, lines, columns), columns)
+    layout = choose(file, *recognise(file, lines, columns), columns)
     if layout.has_header:
         first = _below(first, lines[0])
     readers = {"jsonl": _json_lines, "pairs": _words, "histories": _words}
@@ -246,7 +244,7 @@ def _words(blocks: Iterator[Block], layout: Layout) -> Iterator[Rows]:
 
 
 def _columnar(
-    file: TextFile, kind: str, columns: Columns, choice: Choice
+    file: TextFile, kind: str, columns: Columns, choose: Choose
 ) -> tuple[Layout, Iterator[Rows]]:
     """Return the layout of a Parquet or Arrow file, and its rows in blocks."""
     if columns.names is not None:
@@ -254,24 +252,13 @@ def _columnar(
     with _scanned(file, kind) as scan:
         schema = scan.collect_schema()
         height = scan.select(pl.len()).collect().item()
-        head = (
-            scan.select(name for name in schema if is_plain(schema[name]))
-            .head(SAMPLE_ROWS)
-            .collect()
-        )
+        plain = scan.select(name for name in schema if is_plain(schema[name]))
+        sample = plain.head(SAMPLE_ROWS).collect().cast(pl.String).fill_null("")
     size = file.path.stat().st_size
     if height * _ROW_BYTES > most_bytes(size):
         raise UserError(f"{file}: claims {height:,} rows in {size:,} bytes; not read")
-    nothing = pl.lit("")
-    shown = head.select(
-        (pl.col(name).cast(pl.String).fill_null("") if name in head.columns else nothing).alias(
-            name
-        )
-        for name in schema
-    )
-    names = tuple(schema.names())
-    rows = [[*row] for row in shown.rows()]
-    layout = choice.choose(file, Layout(kind, names=names), rows, columns)
+    rows = [[row.get(name, "") for name in schema] for row in sample.rows(named=True)]
+    layout = choose(file, Layout(kind, names=tuple(schema.names())), rows, columns)
     return layout, _frames(file, layout, height)
 
 
@@ -287,7 +274,7 @@ def _frames(file: TextFile, layout: Layout, height: int) -> Iterator[Rows]:
 @contextmanager
 def _scanned(file: TextFile, kind: str) -> Iterator[pl.LazyFrame]:
     """Yield a file to read; errors and panics of polars become a ``UserError``."""
-    with reading(file), file.path.open("rb") as raw, _no_panic_report():
+    with reading(file), file.path.open("rb") as raw, no_panic_report():
         try:
             yield pl.scan_parquet(raw) if kind == "parquet" else pl.scan_ipc(raw)
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
@@ -296,7 +283,7 @@ def _scanned(file: TextFile, kind: str) -> Iterator[pl.LazyFrame]:
 
 
 @contextmanager
-def _no_panic_report() -> Iterator[None]:
+def no_panic_report() -> Iterator[None]:
     """Discard the stack trace that polars writes to standard error when it panics."""
     kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:

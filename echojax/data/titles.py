@@ -11,20 +11,21 @@ from echojax.data.layouts import Columns, MissingColumnError, with_titles
 from echojax.data.recognise import recognise_items
 from echojax.data.rows import Rows, stripped
 from echojax.data.sources import data_folders
-from echojax.data.tables import Choice, read_rows
+from echojax.data.tables import read_rows
 from echojax.data.text import TextFile, line_error, read_whole
 from echojax.errors import UserError
 
-# The files with titles in the publishers' archives and in RecBole's wheel.
-_MEMBERS = {
-    "ml-1m": (("ml-1m.zip", "ml-1m/movies.dat"),),
+# Where titles are in a data folder: files, or archives (also RecBole's wheel) and their members.
+_FILES: dict[str, tuple[tuple[str, str | None], ...]] = {
+    "ml-1m": (("ml-1m/movies.dat", None), ("ml-1m.zip", "ml-1m/movies.dat")),
     "ml-100k": (
+        ("ml-100k/u.item", None),
+        ("u.item", None),
         ("ml-100k.zip", "ml-100k/u.item"),
         ("recbole-1.2.1-py3-none-any.whl", "recbole/dataset_example/ml-100k/ml-100k.item"),
     ),
 }
-TITLED = tuple(_MEMBERS)  # the data sets that are published with titles
-_PLAIN = {"ml-1m": ("ml-1m/movies.dat",), "ml-100k": ("ml-100k/u.item", "u.item")}
+TITLED = tuple(_FILES)  # the data sets that are published with titles
 _SEPARATORS = {"movies.dat": "::", "u.item": "|"}  # in files without a header
 
 
@@ -80,8 +81,8 @@ def titles_of(rows: Rows, *, dated: bool = False) -> dict[str, str]:
 
 
 def _read(file: TextFile, item: str | None = None, titles: Sequence[str] = ()) -> dict[str, str]:
-    choice = Choice(recognise_items, partial(with_titles, titles=titles))
-    _, blocks = read_rows(file, Columns(item=item), choice)
+    choose = partial(with_titles, titles=titles)
+    _, blocks = read_rows(file, Columns(item=item), recognise_items, choose)
     found: dict[str, str] = {}
     for rows in blocks:
         found = titles_of(rows, dated=not titles) | found
@@ -99,8 +100,7 @@ def _places(
     for folder in data_folders(data_dir):
         for stem in (name, f"{name}/{name}"):
             yield from (TextFile(folder / f"{stem}.item{end}") for end in (".gz", ""))
-        yield from (TextFile(folder / file) for file in _PLAIN.get(name, ()))
-        yield from (TextFile(folder / file, member) for file, member in _MEMBERS.get(name, ()))
+        yield from (TextFile(folder / file, member) for file, member in _FILES.get(name, ()))
 
 
 def _published(file: TextFile) -> Iterator[tuple[str, str]]:
