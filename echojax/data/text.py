@@ -1,6 +1,7 @@
 """Text files as blocks of whole lines: plain, gzip, or a member of a zip archive."""
 
 import gzip
+import io
 import re
 import zipfile
 import zlib
@@ -8,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from echojax.errors import UserError
 from echojax.files import is_special
@@ -18,6 +18,8 @@ MAX_LINE_BYTES = 16 << 20
 # Interactions as text compress 3 to 20 times; a file that expands much further is a bomb.
 MAX_EXPANSION = 100
 ALWAYS_ALLOWED_BYTES = 256 << 20
+
+_Stream = io.BufferedReader | gzip.GzipFile | zipfile.ZipExtFile
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _UNPACK, _EXPORT = "unpack it", "export it as CSV or Parquet"
@@ -145,8 +147,7 @@ def read_blocks(file: TextFile, block_bytes: int = BLOCK_BYTES) -> Iterator[Bloc
     refused, with their kind. Memory is bounded by the block and ``MAX_LINE_BYTES``.
     """
     line, empty = 1, True
-    with reading(file), ExitStack() as stack:
-        stream, limit = _open(file, stack)
+    with _opened(file) as (stream, limit):
         for data in _whole_lines(file, stream, block_bytes, limit):
             empty = False
             block = _checked(Block(file, data, line))
@@ -158,35 +159,35 @@ def read_blocks(file: TextFile, block_bytes: int = BLOCK_BYTES) -> Iterator[Bloc
 
 def read_whole(file: TextFile) -> bytes:
     """Return the bytes of a small text file; ``UserError`` as from ``read_blocks``."""
-    with reading(file), ExitStack() as stack:
-        stream, _ = _open(file, stack)
+    with _opened(file) as (stream, _):
         data = stream.read(ALWAYS_ALLOWED_BYTES + 1)
     if len(data) > ALWAYS_ALLOWED_BYTES:
         raise UserError(f"{file}: is longer than {ALWAYS_ALLOWED_BYTES >> 20} MiB; not read")
     return data
 
 
-class _Reads(Protocol):
-    def read(self, size: int, /) -> bytes: ...
+@contextmanager
+def _opened(file: TextFile) -> Iterator[tuple[_Stream, int | None]]:
+    """Yield the stream of the text, and its largest allowed size if it is compressed."""
+    with reading(file), ExitStack() as stack:
+        stream: _Stream
+        if file.member is not None:
+            archive = stack.enter_context(zipfile.ZipFile(file.path))
+            member = stack.enter_context(archive.open(file.member))
+            assert isinstance(member, zipfile.ZipExtFile)
+            stream, limit = member, most_bytes(archive.getinfo(file.member).compress_size)
+        else:
+            raw = stack.enter_context(file.path.open("rb"))
+            stream, limit = raw, None
+            if raw.peek(2).startswith(b"\x1f\x8b"):
+                stream = stack.enter_context(gzip.GzipFile(fileobj=raw))
+                limit = most_bytes(file.path.stat().st_size)
+        _check_is_text(file, stream.peek(512)[:512])
+        yield stream, limit
 
-    def peek(self, size: int, /) -> bytes: ...
 
-
-def _open(file: TextFile, stack: ExitStack) -> tuple[_Reads, int | None]:
-    """Return the stream of the text, and its largest allowed size if it is compressed."""
-    stream: _Reads
-    if file.member is not None:
-        archive = stack.enter_context(zipfile.ZipFile(file.path))
-        member = stack.enter_context(archive.open(file.member))
-        assert isinstance(member, zipfile.ZipExtFile)
-        stream, limit = member, most_bytes(archive.getinfo(file.member).compress_size)
-    else:
-        raw = stack.enter_context(file.path.open("rb"))
-        stream, limit = raw, None
-        if raw.peek(2).startswith(b"\x1f\x8b"):
-            stream = stack.enter_context(gzip.GzipFile(fileobj=raw))
-            limit = most_bytes(file.path.stat().st_size)
-    head = stream.peek(512)[:512]
+def _check_is_text(file: TextFile, head: bytes) -> None:
+    """Raise ``UserError`` if the first bytes of a file are those of a known kind of other files."""
     for magic, kind, advice in _KINDS:
         if head.startswith(magic):
             raise UserError(f"{file}: is {kind}; {advice}")
@@ -198,7 +199,6 @@ def _open(file: TextFile, stack: ExitStack) -> tuple[_Reads, int | None]:
     few, many = sorted((head[0::2].count(0), head[1::2].count(0)))
     if len(head) >= 8 and 3 * many > len(head) and 8 * few < many:
         raise UserError(f"{file}: looks like UTF-16 text; {_UTF8}")
-    return stream, limit
 
 
 def most_bytes(compressed_bytes: int) -> int:
@@ -206,7 +206,7 @@ def most_bytes(compressed_bytes: int) -> int:
     return compressed_bytes * MAX_EXPANSION + ALWAYS_ALLOWED_BYTES
 
 
-def _whole_lines(file: TextFile, stream: _Reads, size: int, limit: int | None) -> Iterator[bytes]:
+def _whole_lines(file: TextFile, stream: _Stream, size: int, limit: int | None) -> Iterator[bytes]:
     rest, total = b"", 0
     while chunk := stream.read(size):
         total += len(chunk)
