@@ -97,6 +97,11 @@ class Dataset:
         """The number of users U."""
         return len(self.offsets) - 1
 
+    @property
+    def users_T(self) -> np.ndarray:  # noqa: N802
+        """The user number of each event, int32 (T,)."""
+        return np.repeat(np.arange(self.num_users, dtype=np.int32), np.diff(self.offsets))
+
     @classmethod
     def from_frame(
         cls,
@@ -207,14 +212,17 @@ def prepare(name: str, events: pl.DataFrame, preparation: Preparation = Preparat
             f"{raw['users']} users, {raw['items']} items and {raw['interactions']} interactions "
             f"after --k-core {k_core}; at least two of each are needed, try a smaller --k-core"
         )
-    arrays = {
-        "items_T": (items_T + 1).astype(np.int32),
-        "times_T": times_T[keep],
-        "offsets": np.concatenate([[0], np.cumsum(np.bincount(users_T))]),
-        "user_ids": user_ids[user_numbers],
-        "item_ids": np.concatenate([[""], item_ids[item_numbers]]),
-    }
-    return Dataset(name=name, **arrays, fingerprint=_computed_facts(**arrays) | facts)
+    dataset = Dataset(
+        name=name,
+        items_T=(items_T + 1).astype(np.int32),
+        times_T=times_T[keep],
+        offsets=np.concatenate([[0], np.cumsum(np.bincount(users_T))]),
+        user_ids=user_ids[user_numbers],
+        item_ids=np.concatenate([[""], item_ids[item_numbers]]),
+        fingerprint={},
+    )
+    dataset.fingerprint.update(_computed_facts(dataset) | facts)
+    return dataset
 
 
 def _order_facts(
@@ -279,30 +287,25 @@ def in_core(users_T: np.ndarray, items_T: np.ndarray, keep: np.ndarray, k: int) 
     return keep
 
 
-def _computed_facts(
-    items_T: np.ndarray,
-    times_T: np.ndarray,
-    offsets: np.ndarray,
-    user_ids: np.ndarray,
-    item_ids: np.ndarray,
-) -> dict[str, Any]:
+def _computed_facts(dataset: Dataset) -> dict[str, Any]:
     """Return the part of the fingerprint that is computed from the prepared arrays.
 
     ``tie_share`` is the share of adjacent events of a user with equal times.
     """
-    lengths = np.diff(offsets)
-    users_T = np.repeat(np.arange(lengths.size), lengths)
+    items_T, times_T, users_T = dataset.items_T, dataset.times_T, dataset.users_T
     same_user = users_T[1:] == users_T[:-1]
     ties = same_user & (times_T[1:] == times_T[:-1])
+    lengths = np.diff(dataset.offsets)
     quantiles = np.quantile(lengths, [0, 0.25, 0.5, 0.75, 0.95, 1], method="lower")
     names = ("min", "25", "50", "75", "95", "max")
+    ids = dataset.user_ids, dataset.item_ids
     return {
-        "users": int(lengths.size),
-        "items": int(item_ids.size - 1),
-        "interactions": int(items_T.size),
+        "users": dataset.num_users,
+        "items": dataset.num_items - 1,
+        "interactions": items_T.size,
         "history_length": dict(zip(names, quantiles.tolist(), strict=True)),
         "tie_share": float(ties.sum() / max(1, same_user.sum())),
-        "sha256": arrays_sha256(items_T, times_T, offsets, user_ids, item_ids),
+        "sha256": arrays_sha256(items_T, times_T, dataset.offsets, *ids),
     }
 
 

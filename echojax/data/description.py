@@ -94,14 +94,13 @@ def description_of(
 def numbers_of(dataset: Dataset) -> Numbers:
     """Return the statistics of a prepared data set."""
     lengths_U = np.diff(dataset.offsets)
-    users_T = np.repeat(np.arange(lengths_U.size, dtype=np.int32), lengths_U)
     timed = dataset.fingerprint["time"] == "source"
     bins = np.searchsorted(LENGTHS, lengths_U, side="right") - 1
     return Numbers(
         users=dataset.num_users,
         items=dataset.num_items - 1,
         events=dataset.items_T.size,
-        repeats=float(repeated_pairs(users_T, dataset.items_T, "first").mean()),
+        repeats=float(repeated_pairs(dataset.users_T, dataset.items_T, "first").mean()),
         ties=dataset.fingerprint["tie_share"] if timed else None,
         span=span(dataset.times_T) if timed else None,
         per_user=_spread(lengths_U),

@@ -95,7 +95,7 @@ def cold_items_split(dataset: Dataset, max_len: int, share: float = 0.1, seed: i
     rng = np.random.default_rng(seed)
     drawn = 1 + rng.choice(items, max(1, round(share * items)), replace=False)
     cold_T = np.isin(dataset.items_T, drawn)
-    user_T, _, _ = _places(dataset)
+    user_T = dataset.users_T
     lengths_U = np.bincount(user_T[~cold_T], minlength=dataset.num_users)
     remaining = dataclasses.replace(
         dataset,
@@ -134,10 +134,9 @@ def cold_items_split(dataset: Dataset, max_len: int, share: float = 0.1, seed: i
 
 def _places(dataset: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return each event's user number, its position in the history, and the history's length."""
-    lengths_U = np.diff(dataset.offsets)
-    user_T = np.repeat(np.arange(lengths_U.size, dtype=np.int32), lengths_U)
+    user_T = dataset.users_T
     position_T = np.arange(user_T.size) - dataset.offsets[user_T]
-    return user_T, position_T, lengths_U[user_T]
+    return user_T, position_T, np.diff(dataset.offsets)[user_T]
 
 
 def _split(
