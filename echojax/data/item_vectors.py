@@ -15,11 +15,12 @@ from echojax.data.ids import as_ids
 from echojax.data.layouts import item_column
 from echojax.data.rows import Place
 from echojax.data.splits import Split
+from echojax.data.tables import no_panic_report
 from echojax.errors import UserError, one_line
 from echojax.files import is_special
 
-# The first bytes of files that polars reads, and of NumPy's.
-_READERS = {b"PAR1": pl.read_parquet, b"ARROW1": pl.read_ipc}
+# The first bytes of files.
+_PARQUET, _ARROW = b"PAR1", b"ARROW1"
 _NPY, _NPZ = b"\x93NUMPY", b"PK\x03\x04"
 
 
@@ -71,15 +72,19 @@ def read_item_vectors(path: Path | str, *, item: str | None = None) -> ItemVecto
             return _from_arrays(name, load_arrays(path))
         if head.startswith(_NPY):
             return _from_npy(name, path)
-        for magic, read in _READERS.items():
-            if head.startswith(magic):
-                return vectors_of_frame(read(path), item=item, name=name)
-        return vectors_of_frame(_read_text(path, item), item=item, name=name)
+        with no_panic_report():
+            if head.startswith(_PARQUET):
+                frame = pl.read_parquet(path)
+            elif head.startswith(_ARROW):
+                frame = pl.read_ipc(path)
+            else:
+                frame = _read_text(path, item)
+        return vectors_of_frame(frame, item=item, name=name)
     except OSError as error:
         raise UserError(f"{name}: cannot be read ({error.strerror or one_line(error)})") from None
     except (ValueError, EOFError, SyntaxError, tokenize.TokenError) as error:
         raise UserError(f"{name}: cannot be read ({one_line(error)})") from None
-    except pl.exceptions.PolarsError as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise UserError(f"{name}: is no table that can be read ({one_line(error):.200})") from None
 
 

@@ -97,3 +97,13 @@ def test_what_is_no_file_of_vectors_is_one_line(tmp_path, name, write, message):
         read_item_vectors(tmp_path / name)
     assert str(caught.value).startswith(f"--item-vectors {tmp_path / name}")
     assert "\n" not in str(caught.value)
+
+
+def test_a_panic_of_polars_is_one_line(tmp_path, monkeypatch):
+    def panics(path):
+        raise pl.exceptions.PanicException("assertion failed\n  left: 2")
+
+    monkeypatch.setattr(pl, "read_parquet", panics)
+    WRITERS["wide.parquet"](tmp_path / "x")
+    with pytest.raises(UserError, match=r"no table that can be read \(assertion failed left: 2\)"):
+        read_item_vectors(tmp_path / "x")
