@@ -9,7 +9,7 @@ from echojax.data import item_titles
 from echojax.errors import UserError, one_line
 from echojax.serving.history_file import read_histories
 from tests.conftest import SHARED
-from tests.data import histories, read, rows_of
+from tests.data import histories, in_time_order, read, rows_of
 
 CASES = SHARED / "cases"
 pytestmark = pytest.mark.skipif(
@@ -55,13 +55,9 @@ def test_large_numbers_are_text_like_any_other_id(base):
 
 
 def test_newest_first_is_ordered_by_the_dates():
-    found = histories(read(CASES / "dated.csv"))
     with (CASES / "dated.csv").open() as file:
-        rows = sorted(csv.DictReader(file), key=lambda row: row["date"])
-    expected = {}
-    for row in rows:
-        expected.setdefault(row["user_id"], []).append(row["item_id"])
-    assert found == expected
+        rows = [(row["user_id"], row["item_id"], row["date"]) for row in csv.DictReader(file)]
+    assert histories(read(CASES / "dated.csv")) == in_time_order(rows)
 
 
 def test_dates_as_one_number_are_said():
@@ -73,11 +69,7 @@ def test_nanoseconds_keep_their_order():
     source = read(CASES / "ns_100apart_reversed.csv")
     assert source.frame["time"].dtype == pl.Int64
     lines = (CASES / "ns_100apart_reversed.csv").read_text().split()[:0:-1]
-    expected = {}
-    for line in lines:
-        user, item = line.split(",")[:2]
-        expected.setdefault(user, []).append(item)
-    assert histories(source) == expected
+    assert histories(source) == in_time_order((*line.split(",")[:2], 0) for line in lines)
     assert "epoch nanoseconds" in source.notes[0]
 
 

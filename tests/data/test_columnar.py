@@ -3,9 +3,8 @@ import io
 import polars as pl
 import pytest
 
-from echojax.data import Preparation, load_dataset
 from echojax.errors import UserError
-from tests.data import histories, read
+from tests.data import histories, load, read
 
 ROWS = [
     (u, f"i{(u * 7 + n * 3) % 5}", 1_600_000_000 + 10 * u - n) for u in range(6) for n in range(5)
@@ -129,39 +128,33 @@ def test_the_format_is_the_files_own(save, write):
         read(write("log.gz", written(FRAME, "parquet")))
 
 
-def test_a_folder_of_parts_and_a_pattern_are_one_file(save, write, tmp_path, expected):
+def test_a_folder_of_parts_and_a_pattern_are_one_file(save, write, tmp_path):
     for part, start in enumerate(range(0, 30, 7)):
         save(FRAME.slice(start, 7), "parquet", f"parts/day={part}/part-{part}.parquet")
         write(f"text/part-{part}.csv", FRAME.slice(start, 7).write_csv())
     write("parts/_SUCCESS", "")
-    folder = load_dataset(data_path=tmp_path / "parts", preparation=Preparation(k_core=0))
-    pattern = load_dataset(
-        data_path=str(tmp_path / "text/part-*.csv"), preparation=Preparation(k_core=0)
-    )
-    listed = load_dataset(
-        data_path=sorted((tmp_path / "text").iterdir()), preparation=Preparation(k_core=0)
-    )
-    whole = load_dataset(
-        data_path=write("log.csv", FRAME.write_csv()), preparation=Preparation(k_core=0)
-    )
+    folder = load(tmp_path / "parts")
+    pattern = load(str(tmp_path / "text/part-*.csv"))
+    listed = load(sorted((tmp_path / "text").iterdir()))
+    whole = load(write("log.csv", FRAME.write_csv()))
     for dataset in (folder, pattern, listed):
         assert dataset.fingerprint["sha256"] == whole.fingerprint["sha256"]
     assert (folder.name, pattern.name) == ("parts", "text")
     write("text/part-4.csv", "item,user\na,b\n")
     with pytest.raises(UserError, match=r"part-4.csv: is read as csv \(user user,.*must have the"):
-        load_dataset(data_path=str(tmp_path / "text/part-*.csv"))
+        load(str(tmp_path / "text/part-*.csv"))
     with pytest.raises(UserError, match=r"no-\*.csv: no file matches this pattern"):
-        load_dataset(data_path=str(tmp_path / "no-*.csv"))
+        load(str(tmp_path / "no-*.csv"))
     write("text/readme.md", "")
     with pytest.raises(UserError, match=r"text: is a folder, not of parts of one kind"):
-        load_dataset(data_path=tmp_path / "text")
+        load(tmp_path / "text")
 
 
 def test_parts_are_read_in_the_order_of_their_numbers(write, tmp_path):
     for part in (1, 2, 10):
         write(f"parts/part-{part}.csv", f"user,item\n1,{part}\n2,{part}\n")
     for path in (tmp_path / "parts", str(tmp_path / "parts/part-*.csv")):
-        dataset = load_dataset(data_path=path, preparation=Preparation(k_core=0))
+        dataset = load(path)
         assert dataset.item_ids[dataset.items_T].tolist() == ["1", "2", "10"] * 2
 
 
@@ -169,7 +162,7 @@ def test_a_part_that_is_a_link_to_nothing_is_named(write, tmp_path):
     write("parts/a.csv", "user,item\n1,2\n2,3\n")
     (tmp_path / "parts/b.csv").symlink_to(tmp_path / "gone.csv")
     with pytest.raises(UserError, match=r"b\.csv: is a link to nothing; delete it, or restore"):
-        load_dataset(data_path=tmp_path / "parts")
+        load(tmp_path / "parts")
 
 
 def test_copies_of_notebooks_and_folders_that_cannot_be_read(write, tmp_path, monkeypatch):
@@ -177,7 +170,7 @@ def test_copies_of_notebooks_and_folders_that_cannot_be_read(write, tmp_path, mo
     write("parts/a.csv", rows)
     write("parts/.ipynb_checkpoints/a-checkpoint.csv", rows)
     write("parts/_temporary/0/b.csv", rows)
-    dataset = load_dataset(data_path=tmp_path / "parts", preparation=Preparation(k_core=0))
+    dataset = load(tmp_path / "parts")
     assert dataset.items_T.size == 2
 
     def scandir(path):
@@ -185,4 +178,4 @@ def test_copies_of_notebooks_and_folders_that_cannot_be_read(write, tmp_path, mo
 
     monkeypatch.setattr("os.scandir", scandir)
     with pytest.raises(UserError, match=r"parts: cannot be read \(Permission denied\)"):
-        load_dataset(data_path=tmp_path / "parts")
+        load(tmp_path / "parts")

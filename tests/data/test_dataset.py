@@ -10,6 +10,7 @@ from echojax.data import Preparation
 from echojax.data.dataset import in_core, prepare
 from echojax.data.order import time_order
 from echojax.errors import UserError
+from tests.data import EVERYTHING
 
 
 def interactions(rows, timed=True):
@@ -58,6 +59,7 @@ def test_core_is_that_of_one_removal_at_a_time(rows, k):
 
 @given(rows_strategy, st.sampled_from([0, 1, 2]), st.sampled_from(["keep", "first", "last"]))
 def test_prepared_histories_are_those_of_a_plain_loop(rows, k, duplicates):
+    preparation = Preparation(k_core=k, duplicates=duplicates)
     by_user = collections.defaultdict(list)
     for user, item, _ in sorted(rows, key=lambda row: (row[0], row[2])):  # stable
         by_user[user].append(item)
@@ -72,9 +74,9 @@ def test_prepared_histories_are_those_of_a_plain_loop(rows, k, duplicates):
         expected[f"u{user}"].append(f"i{item}")
     if len(expected) < 2 or len({item for _, item in kept}) < 2:
         with pytest.raises(UserError, match=f"--k-core {k}"):
-            prepare("x", interactions(rows), Preparation(k_core=k, duplicates=duplicates))
+            prepare("x", interactions(rows), preparation)
         return
-    dataset = prepare("x", interactions(rows), Preparation(k_core=k, duplicates=duplicates))
+    dataset = prepare("x", interactions(rows), preparation)
     assert histories(dataset) == expected
     assert dataset.items_T.dtype == np.int32
     assert dataset.items_T.min() == 1
@@ -100,7 +102,7 @@ def test_time_order_is_stable_for_any_times(rows):
 
 def test_without_times_the_file_order_counts():
     rows = [(1, 5, 0), (2, 5, 0), (1, 3, 0), (2, 3, 0), (1, 4, 0)]
-    dataset = prepare("x", interactions(rows, timed=False), Preparation(k_core=0))
+    dataset = prepare("x", interactions(rows, timed=False), EVERYTHING)
     assert histories(dataset) == {"u1": ["i5", "i3", "i4"], "u2": ["i5", "i3"]}
     assert dataset.times_T.tolist() == [0, 1, 2, 0, 1]
     assert dataset.fingerprint["time"] == "position"
@@ -133,11 +135,9 @@ def test_fingerprint_tells_data_apart(change):
         "order": [rows[0], rows[1], (2, 2, 1), (2, 1, 2), rows[4]],
         "id": [*rows[:4], (2, 4, 3)],
     }[change]
-    first, second = (
-        prepare("x", interactions(r), Preparation(k_core=0)).fingerprint for r in (rows, other)
-    )
+    first, second = (prepare("x", interactions(r), EVERYTHING).fingerprint for r in (rows, other))
     assert first["sha256"] != second["sha256"]
-    again = prepare("y", interactions(rows), Preparation(k_core=0)).fingerprint
+    again = prepare("y", interactions(rows), EVERYTHING).fingerprint
     assert again == first
 
 
@@ -158,9 +158,7 @@ def test_any_frame_of_events_is_a_data_set():
     )
     expected = {"7": ["a", "b"], "3": ["a", "c"]}
     for item in (pl.String, pl.Categorical, pl.Enum(["c", "x", "b", "a"])):
-        dataset = prepare(
-            "x", events.with_columns(pl.col("item").cast(item)), Preparation(k_core=0)
-        )
+        dataset = prepare("x", events.with_columns(pl.col("item").cast(item)), EVERYTHING)
         assert histories(dataset) == expected
         first = item == pl.Enum(["c", "x", "b", "a"])
         assert dataset.item_ids.tolist() == ["", *("cba" if first else "bac")]

@@ -10,6 +10,7 @@ from echojax.data import DATASETS, Columns, Preparation, description_of
 from echojax.data.description import LENGTHS
 from echojax.data.sources import Source
 from echojax.errors import UserError
+from tests.data import EVERYTHING
 
 # u0 to u2 have five events each of five items; u3 meets i0 three times, twice in the same second.
 ROWS = [(f"u{u}", f"i{i}", 1_600_000_000 + 86_400 * i) for u in range(3) for i in range(5)]
@@ -30,12 +31,8 @@ def test_numbers_before_and_after_the_core(write):
         assert numbers.per_item == {"min": 3, "median": 3, "max": 6}
         lengths = dict(zip(LENGTHS, numbers.histogram, strict=True))
         assert {start: users for start, users in lengths.items() if users} == {3: 1, 5: 3}
-    assert (
-        description_of(
-            data_path=path, preparation=Preparation(k_core=3, duplicates="first")
-        ).after.users
-        == 3
-    )
+    first = Preparation(k_core=3, duplicates="first")
+    assert description_of(data_path=path, preparation=first).after.users == 3
     nothing = description_of(data_path=path, preparation=Preparation(k_core=9))
     assert nothing.after is None
     assert "0 users and 0 items are left of 4 users" in nothing.problem
@@ -61,9 +58,8 @@ def test_rows_without_a_user_are_counted_and_left_out(write):
 def test_data_without_files_or_times(write):
     found = description_of("synthetic")
     assert (found.files, found.layout, found.before) == ((), None, found.after)
-    found = description_of(
-        data_path=write("h.txt", "a 1 2 3\nb 2 3\n"), preparation=Preparation(k_core=0)
-    )
+    path = write("h.txt", "a 1 2 3\nb 2 3\n")
+    found = description_of(data_path=path, preparation=EVERYTHING)
     assert (found.before.ties, found.before.span) == (None, None)
     with pytest.raises(UserError, match="unknown --dataset 'ml1m'; did you mean 'ml-1m'"):
         description_of("ml1m")

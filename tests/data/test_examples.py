@@ -5,8 +5,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from echojax.data import Dataset, Examples, global_time_split, leave_one_out, windows
+from echojax.data import Examples, global_time_split, leave_one_out, windows
 from echojax.errors import UserError
+from tests.data import dataset_of, users_times
 
 LENGTHS = [1, 3, 7, 2, 12]
 OFFSETS = np.cumsum([0, *LENGTHS])
@@ -50,32 +51,6 @@ def test_length_is_the_number_of_examples():
 
 SPLITS = {"leave-one-out": leave_one_out, "global-time": global_time_split}
 
-# Users' times; few distinct ones, so that some users have no training target at all.
-users_times = st.lists(
-    st.lists(st.integers(0, 30), min_size=1, max_size=12).map(sorted), min_size=1, max_size=8
-)
-
-
-def dataset_of(times):
-    lengths = [len(user) for user in times]
-    total = sum(lengths)
-    return Dataset(
-        name="x",
-        items_T=np.arange(1, total + 1, dtype=np.int32),  # an item's number tells its place
-        times_T=np.array(list(itertools.chain(*times)), float),
-        offsets=np.cumsum([0, *lengths]),
-        user_ids=np.arange(len(lengths)).astype(str),
-        item_ids=np.arange(total + 1).astype(str),
-        fingerprint={"time": "source"},
-    )
-
-
-def training_examples(times, split, max_len):
-    try:
-        return SPLITS[split](dataset_of(times), max_len).train
-    except UserError:  # a part without examples
-        assume(False)
-
 
 def plain(train, max_len):
     """Return the rows of items and of targets, users in order, the newest stretch first."""
@@ -90,25 +65,19 @@ def plain(train, max_len):
 
 @pytest.mark.parametrize("split", SPLITS)
 @given(users_times, st.integers(1, 6))
-def test_every_training_target_is_asked_for_exactly_once(split, times, max_len):
-    train = training_examples(times, split, max_len)
-    stretches = windows(train)
-    batch = stretches.gather(np.arange(len(stretches)))
-    asked = batch["targets"][batch["targets"] != 0]
-    assert sorted(asked.tolist()) == train.items_T[train.target_M].tolist()
-    assert stretches.targets == len(train)
-
-
-@pytest.mark.parametrize("split", SPLITS)
-@given(users_times, st.integers(1, 6))
-def test_stretches_are_cut_from_the_newest_target_on(split, times, max_len):
-    train = training_examples(times, split, max_len)
+def test_stretches_hold_each_target_once_from_the_newest_on(split, times, max_len):
+    dataset = dataset_of([len(user) for user in times], [*itertools.chain(*times)])
+    try:
+        train = SPLITS[split](dataset, max_len).train
+    except UserError:  # a part without examples
+        assume(False)
     stretches = windows(train)
     batch = stretches.gather(np.arange(len(stretches)))
     assert {name: array.dtype for name, array in batch.items()} == dict.fromkeys(
         ("item_ids", "lengths", "targets"), np.dtype(np.int32)
     )
     assert batch["item_ids"].shape == batch["targets"].shape == (len(stretches), max_len)
+    assert stretches.targets == len(train)
     for row, (items, targets) in enumerate(plain(train, max_len)):
         padding = [0] * (max_len - len(items))
         assert batch["lengths"][row] == len(items)
@@ -118,7 +87,7 @@ def test_stretches_are_cut_from_the_newest_target_on(split, times, max_len):
 
 
 def test_rows_come_in_the_order_asked_for():
-    stretches = windows(leave_one_out(dataset_of([range(9), range(5), range(12)]), 4).train)
+    stretches = windows(leave_one_out(dataset_of([9, 5, 12]), 4).train)
     indices = np.array([3, 0, 3])
     batch, every = stretches.gather(indices), stretches.gather(np.arange(len(stretches)))
     for name, array in batch.items():

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from echojax.errors import UserError, one_line
-from tests.data import histories, read
+from tests.data import histories, in_time_order, read
 
 _RNG = random.Random(0)
 ROWS = [
@@ -19,12 +19,7 @@ def lines(pattern, header=""):
     return header + "\n" * bool(header) + rows
 
 
-def right():
-    found = {}
-    for user, item, _, _ in sorted(ROWS, key=lambda row: row[3]):
-        found.setdefault(str(user), []).append(str(item))
-    return found
-
+RIGHT = in_time_order((str(user), str(item), time) for user, item, _, time in ROWS)
 
 CLEAR = {
     "three columns": ("a.csv", lines("{u},{i},{t}")),
@@ -48,7 +43,7 @@ CLEAR = {
 @pytest.mark.parametrize("case", CLEAR)
 def test_clear_layouts_are_read(case, write):
     source = read(write(*CLEAR[case]))
-    assert histories(source) == right()
+    assert histories(source) == RIGHT
     headless = not case.startswith("a ")
     assert headless == any("no header: the columns are read as user" in n for n in source.notes)
 
@@ -109,9 +104,9 @@ def test_unclear_layouts_are_asked_for_with_the_first_rows(case, write):
 @pytest.mark.parametrize("data_format", [None, "csv"])
 def test_columns_told_for_a_file_without_a_header(data_format, write):
     path = write("x.dat", lines("{t},{i},x,{u}"))
-    assert histories(read(path, data_format, names="time, item,_, user")) == right()
+    assert histories(read(path, data_format, names="time, item,_, user")) == RIGHT
     other = read(path, data_format, names="a,b,c,d", user="d", item="b", time="a")
-    assert histories(other) == right()
+    assert histories(other) == RIGHT
 
 
 def test_amazon_ratings_with_the_item_first(write):
@@ -119,7 +114,7 @@ def test_amazon_ratings_with_the_item_first(write):
     found = read(write("Toys.csv", rows))
     assert histories(found) == {
         f"A{int(user):012X}": [f"{int(item):010}" for item in items]
-        for user, items in right().items()
+        for user, items in RIGHT.items()
     }
     assert found.notes[0] == "no header: the columns are read as item, user, rating, time"
     for pattern in ("A{u:012X},{i:010},{r},{t}", "{u:010},{i:010},{r},{t}"):
@@ -167,7 +162,7 @@ def test_columns_told_wrongly(names, write):
 @pytest.mark.parametrize("name", ["date", "datetime", "created_at", "event_time", "t_dat", "when"])
 def test_columns_that_are_times_by_name_and_value(name, write):
     text = lines("{u},{i},{t}", f"user,item,{name}")
-    assert histories(read(write("x.csv", text))) == right()
+    assert histories(read(write("x.csv", text))) == RIGHT
     source = read(write("x.csv", lines("{u},{i},{r}", f"user,item,{name}")))
     assert "time" not in source.frame.columns
     (note,) = source.notes

@@ -14,6 +14,7 @@ from echojax.data.sources import Origin, Source, Statistics
 from echojax.errors import UserError
 from echojax.files import read_json
 from echojax.serving.history_file import read_histories
+from tests.data import EVERYTHING
 
 # Six users who each met the same five items, in orders of their own.
 ROWS = [(u, (u * 7 + i * 3) % 5, 100 * u + i) for u in range(6) for i in range(5)]
@@ -61,14 +62,9 @@ def test_second_load_reads_the_cache_and_nothing_else(write, monkeypatch):
 def test_changed_files_and_options_are_prepared_again(write):
     path = write("a.csv", CSV)
     first = load_dataset(data_path=path)
-    assert (
-        load_dataset(data_path=path, preparation=Preparation(k_core=0)).fingerprint
-        != first.fingerprint
-    )
-    assert (
-        load_dataset(data_path=path, preparation=Preparation(duplicates="last")).fingerprint
-        != first.fingerprint
-    )
+    for preparation in (EVERYTHING, Preparation(duplicates="last")):
+        other = load_dataset(data_path=path, preparation=preparation)
+        assert other.fingerprint != first.fingerprint
     swapped = Columns(user="item", item="user")
     assert load_dataset(data_path=path, columns=swapped).num_users == 5
     path.write_text(CSV.replace("0,0,0", "0,0,9999"))

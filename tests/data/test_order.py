@@ -86,8 +86,7 @@ def test_what_is_no_order_is_one_line(order, says):
         prepare("x", frame().drop("time"), Preparation(k_core=0, ties="random:0"))
 
 
-def test_sorted_files_are_said_and_caches_are_not_mixed(tmp_path, monkeypatch, caplog):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+def test_sorted_files_are_said_and_caches_are_not_mixed(tmp_path, caplog):
     caplog.set_level(logging.INFO, "echojax")
     says = "each user's rows are in the order of exact times already"
     for name, rows in (("publisher", ROWS), ("sorted", sorted(ROWS, key=lambda row: row[::2]))):

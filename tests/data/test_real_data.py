@@ -11,6 +11,12 @@ from echojax.data.load import statistics_of
 EXAMPLES = {"ml-100k": 96_458, "ml-1m": 981_491, "amazon-beauty": 131_413}
 
 
+@pytest.fixture(autouse=True)
+def _one_cache(tmp_path_factory, monkeypatch):
+    """Prepare each data set once."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "prepared"))
+
+
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_published_numbers(name, real_data, caplog):
     caplog.set_level(logging.INFO, "echojax")

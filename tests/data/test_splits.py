@@ -5,21 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echojax.data import Dataset, cold_items_split, global_time_split, leave_one_out
+from echojax.data import cold_items_split, global_time_split, leave_one_out
 from echojax.errors import UserError
-
-
-def dataset_of(lengths, times=None, time="source"):
-    total = sum(lengths)
-    return Dataset(
-        name="x",
-        items_T=np.arange(1, total + 1, dtype=np.int32),
-        times_T=np.arange(total, dtype=np.float64) if times is None else np.array(times, float),
-        offsets=np.cumsum([0, *lengths]),
-        user_ids=np.arange(len(lengths)).astype(str),
-        item_ids=np.arange(total + 1).astype(str),
-        fingerprint={"time": time},
-    )
+from tests.data import dataset_of, users_times
 
 
 @given(st.lists(st.integers(1, 8), min_size=1).filter(lambda lengths: max(lengths) >= 4))
@@ -85,12 +73,7 @@ def test_cold_items_are_nowhere_but_among_the_targets_of_testing(lengths, seed):
     assert split.facts["cold_targets"] == sum(target in cold for *_, target in found)
 
 
-times_strategy = st.lists(
-    st.lists(st.integers(0, 30), min_size=1, max_size=9).map(sorted), min_size=2, max_size=9
-)
-
-
-@given(times_strategy)
+@given(users_times.filter(lambda times: len(times) > 1))
 def test_global_time_split(times):
     flat = [time for user in times for time in user]
     dataset = dataset_of([len(user) for user in times], flat)

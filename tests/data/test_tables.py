@@ -13,42 +13,50 @@ from hypothesis import strategies as st
 from echojax.data import tables
 from echojax.data.layouts import COLUMNAR, FORMATS
 from echojax.errors import UserError
-from tests.data import histories, read, rows_of
+from tests.data import histories, in_time_order, read, rows_of
 
-# The same interactions in every format that knows times.
-USERS = ["7", "ann", "7", "b-2", "ann"]
-ITEMS = ["10", "x y", "11", "10", "11"]
-TIMES = [30.0, 20.0, 10.5, 1e9, 20.0]
-ROWS = list(zip(USERS, ITEMS, TIMES, strict=True))
+ROWS = [
+    *[("7", "10", 30.0), ("ann", "x y", 20.0), ("7", "11", 10.5), ("b-2", "10", 1e9)],
+    ("ann", "11", 20.0),
+]
+# By the name of a file, its format and the rows in it: all formats that know times.
 TIMED = {
-    "a.inter": "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
-    + "".join(f"{u}\t{i}\t4\t{t}\n" for u, i, t in ROWS),
-    "ratings.dat": "".join(f"{u}::{i}::4::{t}\n" for u, i, t in ROWS),
-    "u.data": "".join(f"{u}\t{i}\t4\t{t}\n" for u, i, t in ROWS),
-    "ratings_Toys.csv": "".join(f"{u},{i},4.0,{t}\n" for u, i, t in ROWS),
-    "a.csv": "rating,timestamp,movieId,userId\n" + "".join(f"4,{t},{i},{u}\n" for u, i, t in ROWS),
-    "b.csv": "User ID;Item;ts\n" + "".join(f"{u};{i};{t}\n" for u, i, t in ROWS),
-    "quoted.csv": 'userId,title,"movieId",timestamp\n'
-    + "".join(f'"{u}","A ""B"", C\nD","{i}",{t}\n' for u, i, t in ROWS),
-    "a.tsv": "user\titem\ttime\n" + "".join(f"{u}\t{i}\t{t}\n" for u, i, t in ROWS),
-    "reviews.json": "".join(
-        json.dumps({"reviewerID": u, "asin": i, "text": "a\tb\n", "unixReviewTime": t}) + "\n"
-        for u, i, t in ROWS
+    "a.inter": (
+        "inter",
+        "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
+        + "".join(f"{u}\t{i}\t4\t{t}\n" for u, i, t in ROWS),
     ),
-}
-FORMAT_OF = {
-    **dict.fromkeys(["a.csv", "b.csv", "quoted.csv"], "csv"),
-    **{"a.inter": "inter", "a.tsv": "tsv", "reviews.json": "jsonl"},
-    **{"ratings.dat": "ratings.dat", "u.data": "u.data", "ratings_Toys.csv": "ratings.csv"},
+    "ratings.dat": ("ratings.dat", "".join(f"{u}::{i}::4::{t}\n" for u, i, t in ROWS)),
+    "u.data": ("u.data", "".join(f"{u}\t{i}\t4\t{t}\n" for u, i, t in ROWS)),
+    "ratings_Toys.csv": ("ratings.csv", "".join(f"{u},{i},4.0,{t}\n" for u, i, t in ROWS)),
+    "a.csv": (
+        "csv",
+        "rating,timestamp,movieId,userId\n" + "".join(f"4,{t},{i},{u}\n" for u, i, t in ROWS),
+    ),
+    "b.csv": ("csv", "User ID;Item;ts\n" + "".join(f"{u};{i};{t}\n" for u, i, t in ROWS)),
+    "quoted.csv": (
+        "csv",
+        'userId,title,"movieId",timestamp\n'
+        + "".join(f'"{u}","A ""B"", C\nD","{i}",{t}\n' for u, i, t in ROWS),
+    ),
+    "a.tsv": ("tsv", "user\titem\ttime\n" + "".join(f"{u}\t{i}\t{t}\n" for u, i, t in ROWS)),
+    "reviews.json": (
+        "jsonl",
+        "".join(
+            json.dumps({"reviewerID": u, "asin": i, "text": "a\tb\n", "unixReviewTime": t}) + "\n"
+            for u, i, t in ROWS
+        ),
+    ),
 }
 
 
 @pytest.mark.parametrize("packed", ["", ".gz"])
 @pytest.mark.parametrize("name", TIMED)
 def test_every_timed_format_is_recognised_and_read(name, packed, write):
-    found = read(write(name + packed, TIMED[name]))
-    assert found.layout.data_format == FORMAT_OF[name]
-    assert str(found.layout).startswith(FORMAT_OF[name])
+    data_format, text = TIMED[name]
+    found = read(write(name + packed, text))
+    assert found.layout.data_format == data_format
+    assert str(found.layout).startswith(data_format)
     assert rows_of(found) == ROWS
 
 
@@ -193,12 +201,12 @@ def test_unknown_columns_and_formats(write):
     with pytest.raises(UserError, match="pairs has no column names"):
         read(path, "pairs", user="user")
     with pytest.raises(UserError, match=r"ratings\.dat has no column names; drop the flags that"):
-        read(write("ratings.dat", TIMED["ratings.dat"]), time="when")
+        read(write("ratings.dat", TIMED["ratings.dat"][1]), time="when")
 
 
 def test_every_format_is_covered_here():
     others = {"pairs", "histories", *COLUMNAR.values()}
-    assert set(FORMAT_OF.values()) | others == set(FORMATS)
+    assert {data_format for data_format, _ in TIMED.values()} | others == set(FORMATS)
 
 
 odd_bytes = st.sampled_from([b"\t", b"\n", b",", b'"', b"::", b"\r", b"9" * 30])
@@ -209,7 +217,7 @@ edits = st.lists(edit, max_size=5)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.sampled_from(sorted(TIMED)), edits, st.sampled_from([None, *FORMATS]))
 def test_damaged_files_are_read_or_refused_in_one_line(tmp_path, name, changes, data_format):
-    data = TIMED[name].encode()
+    data = TIMED[name][1].encode()
     for position, removed, inserted in changes:
         data = data[:position] + inserted + data[position + removed :]
     (tmp_path / name).write_bytes(data)
@@ -229,20 +237,14 @@ def test_damaged_files_are_read_or_refused_in_one_line(tmp_path, name, changes, 
 NAMES = (
     """7|007|7.0|-1|a b|x,y|say "hi"|é|\xa05|5\xa0|q:x:5|#1|=1|True|nan nan|[bold]|\x1b[31m|'|1;2"""
 )
-ids = st.sampled_from([*NAMES.split("|"), "1|2", str(2**64), "2020-09-17", "x" * 255])
-events = st.lists(st.tuples(ids, ids, st.integers(0, 5 * 10**8)), min_size=1, max_size=30)
-plain_events = st.lists(
-    st.tuples(*[ids.filter(lambda text: not set(text) & set(',"; |\t'))] * 2, st.integers(0, 99)),
-    min_size=1,
-    max_size=30,
-)
+ids = [*NAMES.split("|"), "1|2", str(2**64), "2020-09-17", "x" * 255]
+plain_ids = [text for text in ids if not set(text) & set(',"; |\t')]
 
 
-def expected(rows):
-    found = {}
-    for user, item, _ in sorted(rows, key=lambda row: row[2]):  # stable
-        found.setdefault(user, []).append(item)
-    return found
+def rows_with(ids):
+    """Rows of (user, item, time)."""
+    row = st.tuples(st.sampled_from(ids), st.sampled_from(ids), st.integers(0, 5 * 10**8))
+    return st.lists(row, min_size=1, max_size=20)
 
 
 def moment(seconds, pattern):
@@ -261,7 +263,7 @@ TIMES = {
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(
-    events,
+    rows_with(ids),
     st.sampled_from(",;|\t"),
     st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
     st.sampled_from(["\n", "\r\n", "\r\r\n", "\n\n"]),
@@ -278,26 +280,28 @@ def test_tables(tmp_path, rows, delimiter, quoting, newline, kind, order, mark):
         writer.writerow([row[name] for name in order])
     path = tmp_path / ("x.tsv" if delimiter == "\t" else "x.csv")
     path.write_bytes(b"\xef\xbb\xbf" * mark + text.getvalue().encode())
-    assert histories(read(path)) == expected(rows)
+    assert histories(read(path)) == in_time_order(rows)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(events)
+@given(rows_with(ids))
 def test_json_lines(tmp_path, rows):
     lines = [json.dumps({"user": u, "item": i, "ts": 10**9 + t}) + "\n" for u, i, t in rows]
     (tmp_path / "x.json").write_text("".join(lines))
-    assert histories(read(tmp_path / "x.json")) == expected(rows)
+    assert histories(read(tmp_path / "x.json")) == in_time_order(rows)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(plain_events, st.sampled_from([" ", "\t", "  ", " \t"]), st.sampled_from(["\n", "\r\n"]))
+@given(
+    rows_with(plain_ids), st.sampled_from([" ", "\t", "  ", " \t"]), st.sampled_from(["\n", "\r\n"])
+)
 def test_histories_and_pairs(tmp_path, rows, gap, newline):
-    lines = [gap.join([user, *items]) + newline for user, items in expected(rows).items()]
+    lines = [gap.join([user, *items]) + newline for user, items in in_time_order(rows).items()]
     (tmp_path / "h.txt").write_bytes("".join(lines).encode())
-    assert histories(read(tmp_path / "h.txt", "histories")) == expected(rows)
+    assert histories(read(tmp_path / "h.txt", "histories")) == in_time_order(rows)
     lines = [f"{u}{gap}{i}{newline}" for u, i, _ in sorted(rows, key=lambda row: row[2])]
     (tmp_path / "p.txt").write_bytes("".join(lines).encode())
-    assert histories(read(tmp_path / "p.txt", "pairs")) == expected(rows)
+    assert histories(read(tmp_path / "p.txt", "pairs")) == in_time_order(rows)
 
 
 LOOK_ALIKE = {

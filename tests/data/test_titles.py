@@ -1,4 +1,3 @@
-import gzip
 import zipfile
 
 import polars as pl
@@ -9,26 +8,19 @@ from echojax.data.titles import read_titles
 from echojax.errors import UserError
 
 
-@pytest.fixture(autouse=True)
-def no_other_folder(monkeypatch, tmp_path):
-    monkeypatch.delenv("ECHOJAX_DATA", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-def test_the_item_file_beside_a_file_of_interactions(tmp_path):
+def test_the_item_file_beside_a_file_of_interactions(write, tmp_path):
     text = (
         "item_id:token\tclass:token\tname:token_seq\tyear:token\n7\tx\tDix août\t1994\n8\ty\tB\t\n"
     )
-    (tmp_path / "log.item.gz").write_bytes(gzip.compress(text.encode()))
+    write("log.item.gz", text)
     found = item_titles("ml-1m", data_path=tmp_path / "log.inter.gz")
     assert found == {"7": "Dix août (1994)", "8": "B"}
 
 
-def test_only_newlines_end_a_title(tmp_path):
+def test_only_newlines_end_a_title(write, tmp_path):
     spaces = ["\x85", "\u2028", "\u2029", "\x0b", "\x0c", "\x1c", "\x1e"]
     lines = [f"{n}\tA{space}B {n}" for n, space in enumerate(spaces)]
-    text = "\r\n".join(["\ufeffitem_id:token\ttitle:token_seq", *lines, ""])
-    (tmp_path / "log.item").write_bytes(text.encode())
+    write("log.item", "\r\n".join(["\ufeffitem_id:token\ttitle:token_seq", *lines, ""]))
     found = item_titles("x", data_path=tmp_path / "log.inter")
     assert found == {str(n): f"A{space}B {n}" for n, space in enumerate(spaces)}
 
@@ -54,15 +46,14 @@ def test_a_line_without_its_title_is_named(tmp_path):
         item_titles("x", data_path=tmp_path / "log.inter")
 
 
-@pytest.mark.parametrize(("name", "title"), [("ml-1m", "Toy Story (1995)")])
-def test_real_titles(real_data, name, title):
-    assert item_titles(name, data_dir=real_data)["1"] == title
+def test_real_titles(real_data):
+    assert item_titles("ml-1m", data_dir=real_data)["1"] == "Toy Story (1995)"
 
 
-def test_titles_that_expand_without_end_are_refused(tmp_path, monkeypatch):
+def test_titles_that_expand_without_end_are_refused(write, tmp_path, monkeypatch):
     monkeypatch.setattr("echojax.data.text.ALWAYS_ALLOWED_BYTES", 1 << 20)
     bomb = b"item_id:token\tname:token\n" + b"1\tx\n" * (1 << 19)
-    (tmp_path / "log.item.gz").write_bytes(gzip.compress(bomb))
+    write("log.item.gz", bomb)
     with zipfile.ZipFile(tmp_path / "ml-1m.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("ml-1m/movies.dat", bomb)
     with pytest.raises(UserError, match="expands to more than 100 times its size"):
@@ -94,9 +85,9 @@ def test_a_table_of_items(kind, tmp_path):
     assert read_titles(path, titles=["brand"]) == ({"1": "C"} if kind == "csv" else {}) | {"2": "B"}
 
 
-def test_titles_are_one_line(tmp_path):
-    (tmp_path / "items.csv").write_text('item,title\r\n1,"One, \r\n two\tthree"\r\n2,Four\r\n')
-    assert read_titles(tmp_path / "items.csv") == {"1": "One, two three", "2": "Four"}
+def test_titles_are_one_line(write):
+    path = write("items.csv", 'item,title\r\n1,"One, \r\n two\tthree"\r\n2,Four\r\n')
+    assert read_titles(path) == {"1": "One, two three", "2": "Four"}
 
 
 BAD = {
@@ -110,10 +101,10 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_a_table_without_titles_is_named(case, tmp_path):
+def test_a_table_without_titles_is_named(case, write):
     text, columns, message = BAD[case]
-    (tmp_path / "items.csv").write_text(text)
+    path = write("items.csv", text)
     with pytest.raises(UserError) as raised:
-        read_titles(tmp_path / "items.csv", **columns)
+        read_titles(path, **columns)
     assert f"items.csv: {message}" in str(raised.value).replace(", line", ": line")
-    assert read_titles(tmp_path / "items.csv", item="what")["1"] if case == "no item" else True
+    assert case != "no item" or read_titles(path, item="what")["1"]
