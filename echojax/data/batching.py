@@ -112,11 +112,6 @@ class StackedBatches:
     parts: tuple[Batches, ...]  # one for each seed; they differ in the order only
 
     @property
-    def batch_size(self) -> int:
-        """The number of rows B in a batch of one seed."""
-        return self.parts[0].batch_size
-
-    @property
     def per_epoch(self) -> int:
         """The number of batches in an epoch."""
         return self.parts[0].per_epoch

@@ -83,11 +83,6 @@ class Windows:
     def __len__(self) -> int:
         return self.first_M.size
 
-    @property
-    def targets(self) -> int:
-        """The number of targets in all windows."""
-        return int(self.lengths_M.sum())
-
     def gather(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """Return the windows with these numbers as a batch of arrays.
 

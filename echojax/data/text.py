@@ -25,50 +25,53 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _UNPACK, _EXPORT = "unpack it", "export it as CSV or Parquet"
 _INSIDE = "unpack it if it is inside another, or export it as text"
 _UTF8 = "convert it to UTF-8, as with iconv -f UTF-16 -t UTF-8"
-# The first bytes of files that are not UTF-8 text, what they are, and what to do about it.
+# What files begin with that are no lists of events (regular expressions), what they are, and what
+# to do about it.
 _KINDS = (
-    (b"\x1f\x8b", "gzip inside gzip", "unpack it once"),
-    (b"\x1f\x9d", "a compress (.Z) file", _UNPACK),
-    (b"PK\x03\x04", "a zip archive", _UNPACK),
-    (b"PK\x05\x06", "an empty zip archive", _UNPACK),
-    (b"BZh", "a bzip2 file", _UNPACK),
-    (b"\xfd7zXZ\0", "an xz file", _UNPACK),
-    (b"\x5d\0\0", "an lzma file", _UNPACK),
-    (b"\x28\xb5\x2f\xfd", "a Zstandard file", _UNPACK),
-    (b"\x04\x22\x4d\x18", "an lz4 file", _UNPACK),
-    (b"\xff\x06\0\0sNaPpY", "a Snappy file", _UNPACK),
-    (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", _UNPACK),
-    (b"Rar!", "a RAR archive", _UNPACK),
-    (b"\xff\xfe\0\0", "UTF-32 text", _UTF8.replace("16", "32")),
-    (b"\0\0\xfe\xff", "UTF-32 text", _UTF8.replace("16", "32")),
-    (b"\xff\xfe", "UTF-16 text", _UTF8),
-    (b"\xfe\xff", "UTF-16 text", _UTF8),
-    (b"\xd0\xcf\x11\xe0", "an Excel workbook", _EXPORT),
-    (b"SQLite format 3", "an SQLite database", _EXPORT),
-    (b"\x89HDF", "an HDF5 file", _EXPORT),
-    (b"\x93NUMPY", "a NumPy array", _EXPORT),
-    *((b"\x80%c" % n, "a pickle, which is never read", _EXPORT) for n in (2, 3, 4, 5)),
-    (b"RDX", "an R workspace", _EXPORT),
-    (b"X\n\0\0", "an R object", _EXPORT),
-    (b"PAR1", "a Parquet file where text is read", _INSIDE),
-    (b"ARROW1", "an Arrow file where text is read", _INSIDE),
-    (b"\xff\xff\xff\xff", "an Arrow stream", "write it as an Arrow file (Feather)"),
-    (b"FEA1", "a Feather file of version 1", "write it again as version 2"),
-    (b"ORC", "an ORC file", _EXPORT),
-    (b"Obj\x01", "an Avro file", _EXPORT),
-    (b"%PDF", "a PDF", _EXPORT),
-    (b"\x89PNG", "an image", _EXPORT),
-    (b"version https://git-lfs", "a Git LFS pointer", "fetch the file with git lfs pull"),
-)
-# The same of text whose first line may be indented, or in capitals.
-_TEXTS = (
+    (rb"\x1f\x8b", "gzip inside gzip", "unpack it once"),
+    (rb"\x1f\x9d", "a compress (.Z) file", _UNPACK),
+    (rb"PK\x03\x04", "a zip archive", _UNPACK),
+    (rb"PK\x05\x06", "an empty zip archive", _UNPACK),
+    (rb"BZh", "a bzip2 file", _UNPACK),
+    (rb"\xfd7zXZ\0", "an xz file", _UNPACK),
+    (rb"\x5d\0\0", "an lzma file", _UNPACK),
+    (rb"\x28\xb5\x2f\xfd", "a Zstandard file", _UNPACK),
+    (rb"\x04\x22\x4d\x18", "an lz4 file", _UNPACK),
+    (rb"\xff\x06\0\0sNaPpY", "a Snappy file", _UNPACK),
+    (rb"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", _UNPACK),
+    (rb"Rar!", "a RAR archive", _UNPACK),
+    (rb"\xff\xfe\0\0", "UTF-32 text", _UTF8.replace("16", "32")),
+    (rb"\0\0\xfe\xff", "UTF-32 text", _UTF8.replace("16", "32")),
+    (rb"\xff\xfe", "UTF-16 text", _UTF8),
+    (rb"\xfe\xff", "UTF-16 text", _UTF8),
+    (rb"\xd0\xcf\x11\xe0", "an Excel workbook", _EXPORT),
+    (rb"SQLite format 3", "an SQLite database", _EXPORT),
+    (rb"\x89HDF", "an HDF5 file", _EXPORT),
+    (rb"\x93NUMPY", "a NumPy array", _EXPORT),
+    (rb"\x80[\x02-\x05]", "a pickle, which is never read", _EXPORT),
+    (rb"RDX", "an R workspace", _EXPORT),
+    (rb"X\n\0\0", "an R object", _EXPORT),
+    (rb"PAR1", "a Parquet file where text is read", _INSIDE),
+    (rb"ARROW1", "an Arrow file where text is read", _INSIDE),
+    (rb"\xff\xff\xff\xff", "an Arrow stream", "write it as an Arrow file (Feather)"),
+    (rb"FEA1", "a Feather file of version 1", "write it again as version 2"),
+    (rb"ORC", "an ORC file", _EXPORT),
+    (rb"Obj\x01", "an Avro file", _EXPORT),
+    (rb"%PDF", "a PDF", _EXPORT),
+    (rb"\x89PNG", "an image", _EXPORT),
+    (rb"version https://git-lfs", "a Git LFS pointer", "fetch the file with git lfs pull"),
     (
-        re.compile(rb"\s*<(!doctype|html|head|body)\b", re.I),
+        rb"(\xef\xbb\xbf)?\s*<(?i:!doctype|html|head|body)\b",
         "a web page",
         "download the file itself",
     ),
-    (re.compile(rb"\s*<\?xml\b", re.I), "XML", _EXPORT),
-    (re.compile(rb"\s*\[\s*\{"), "a JSON array", "write one object a line, as jq -c '.[]' does"),
+    (rb"(\xef\xbb\xbf)?\s*<\?(?i:xml)\b", "XML", _EXPORT),
+    (
+        rb"(\xef\xbb\xbf)?\s*\[\s*\{",
+        "a JSON array",
+        "write one object a line, as jq -c '.[]' does",
+    ),
+    (rb"(?s).{257}ustar", "a tar archive", _UNPACK),
 )
 
 
@@ -188,14 +191,9 @@ def _opened(file: TextFile) -> Iterator[tuple[_Stream, int | None]]:
 
 def _check_is_text(file: TextFile, head: bytes) -> None:
     """Raise ``UserError`` if the first bytes of a file are those of a known kind of other files."""
-    for magic, kind, advice in _KINDS:
-        if head.startswith(magic):
+    for pattern, kind, advice in _KINDS:
+        if re.match(pattern, head):
             raise UserError(f"{file}: is {kind}; {advice}")
-    for pattern, kind, advice in _TEXTS:
-        if pattern.match(head.removeprefix(_BYTE_ORDER_MARK)):
-            raise UserError(f"{file}: is {kind}; {advice}")
-    if head[257:262] == b"ustar":
-        raise UserError(f"{file}: is a tar archive; {_UNPACK}")
     few, many = sorted((head[0::2].count(0), head[1::2].count(0)))
     if len(head) >= 8 and 3 * many > len(head) and 8 * few < many:
         raise UserError(f"{file}: looks like UTF-16 text; {_UTF8}")

@@ -77,7 +77,7 @@ def test_stretches_hold_each_target_once_from_the_newest_on(split, times, max_le
         ("item_ids", "lengths", "targets"), np.dtype(np.int32)
     )
     assert batch["item_ids"].shape == batch["targets"].shape == (len(stretches), max_len)
-    assert stretches.targets == len(train)
+    assert stretches.lengths_M.sum() == len(train)
     for row, (items, targets) in enumerate(plain(train, max_len)):
         padding = [0] * (max_len - len(items))
         assert batch["lengths"][row] == len(items)
