@@ -40,7 +40,7 @@ def test_shuffle_computes_each_position_alone():
 
 def test_shuffle_looks_random():
     """Chi-square of where positions go, and of the step between neighbours, over many epochs."""
-    size, epochs = 20, 4000
+    size, epochs = 20, 2000
     orders = np.array([shuffled(np.arange(size), size, 7, epoch) for epoch in range(epochs)])
     places = np.array([np.bincount(orders[:, i], minlength=size) for i in range(size)])
     steps = np.bincount(((orders[:, 1:] - orders[:, :-1]) % size).ravel(), minlength=size)[1:]
