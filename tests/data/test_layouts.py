@@ -129,34 +129,58 @@ def test_comments_before_pairs(write):
         read(write("x", text + "1 2 3\n"))
 
 
-def test_a_header_where_the_flags_say_none(write):
-    text = lines("{u},{i},{r}", "user_id,item_id,rating")
-    for names in ("user,item,_", "user_id,item_id,rating"):
-        with pytest.raises(UserError, match="line 1: 'user_id,item_id,rating' is a header; drop"):
-            read(write("x.csv", text), names=names)
-    with pytest.raises(UserError, match="line 1: 'who,what,rating' is a header; drop --columns"):
-        read(write("x.csv", lines("{u},{i},{r}", "who,what,rating")), names="user,item,_")
-    for kind in ("pairs", "histories"):
-        with pytest.raises(UserError, match="line 1: 'user item' is a header; delete the line"):
-            read(write("x", lines("{u} {i}", "user item")), kind)
+FOUR = lines("{u},{i},{r},{t}")
+HEADED = lines("{u},{i},{t}", "user,item,time")
+DATED = lines("{u},{i},17.09.2020 02:37", "user,item,date")
+BLANKS = lines("{u} {i}", "user item")
+BAD_FLAGS = [
+    (FOUR, {"names": "user,item"}, "--columns names 2 columns and the first row has 4: '"),
+    (FOUR, {"names": "who,item,_,time"}, "no user column among who, item, _, time"),
+    (FOUR, {"names": "user,user,item,time"}, "two columns are named 'user'"),
+    (
+        FOUR,
+        {"names": "user,item", "data_format": "jsonl"},
+        "--columns is for tables, not for --data-format jsonl",
+    ),
+    (HEADED, {"names": "a,b,_"}, "line 1: 'user,item,time' is a header; drop --columns"),
+    (HEADED, {"names": "user,item,time"}, "line 1: 'user,item,time' is a header; drop --columns"),
+    (
+        lines("{u},{i},{r}", "who,what,rating"),
+        {"names": "user,item,_"},
+        "line 1: 'who,what,rating' is a header; drop --columns",
+    ),
+    (BLANKS, {"data_format": "pairs"}, "line 1: 'user item' is a header; delete the line"),
+    (BLANKS, {"data_format": "histories"}, "line 1: 'user item' is a header; delete the line"),
+    (HEADED, {"time": "when"}, "no column 'when' for --time-column; the columns are user, i"),
+    (HEADED, {"user": "item"}, "column 'item' is named for two purposes; name another"),
+    (HEADED, {"data_format": "cvs"}, "unknown --data-format 'cvs'; did you mean 'csv'"),
+    (HEADED, {"data_format": "pairs", "user": "user"}, "pairs has no column names"),
+    (
+        lines("{u}::{i}::{r}::{t}"),
+        {"time": "when"},
+        "ratings.dat has no column names; drop the flags that",
+    ),
+    (DATED, {"time_format": "%d.%m.%Y"}, "line 2: time '17.09.2020 02:37' does not fit"),
+    (
+        lines("{u},{i}", "user,item"),
+        {"time_format": "%d.%m.%Y"},
+        "no time column; name it with --time-column",
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "flags", "message"), BAD_FLAGS)
+def test_flags_that_do_not_fit_the_file(text, flags, message, write):
+    with pytest.raises(UserError) as raised:
+        read(write("x.csv", text), **flags)
+    assert message in str(raised.value)
+
+
+def test_flags_that_fit_the_file(write):
     empty_first = "1,2,\n1,3,5\n2,3,4\n"
     assert read(write("y.csv", empty_first), names="user,item,_").frame.height == 3
-
-
-BAD_FLAGS = {
-    "user,item": "--columns names 2 columns and the first row has 4: '",
-    "who,item,_,time": "no user column among who, item, _, time",
-    "user,user,item,time": "two columns are named 'user'",
-}
-
-
-@pytest.mark.parametrize("names", BAD_FLAGS)
-def test_columns_told_wrongly(names, write):
-    with pytest.raises(UserError) as raised:
-        read(write("x.csv", lines("{u},{i},{r},{t}")), names=names)
-    assert BAD_FLAGS[names] in str(raised.value)
-    with pytest.raises(UserError, match="--columns is for tables, not for --data-format jsonl"):
-        read(write("x.csv", lines("{u},{i},{r},{t}")), "jsonl", names=names)
+    found = read(write("x.csv", DATED), time_format="%d.%m.%Y %H:%M")
+    assert found.frame["time"][0] == 1600310220
 
 
 @pytest.mark.parametrize("name", ["date", "datetime", "created_at", "event_time", "t_dat", "when"])
@@ -194,12 +218,3 @@ def test_missing_ids(write):
     assert "NULL" in kept.frame["item"].cast(str).to_list()
     with pytest.raises(UserError, match="no interactions are left; 2 of 2 rows have no user id"):
         read(write("x.csv", "user,item\n,1\nNA,2\n"), missing="drop")
-
-
-def test_a_format_of_times(write):
-    text = lines("{u},{i},17.09.2020 02:37", "user,item,date")
-    assert read(write("x.csv", text), time_format="%d.%m.%Y %H:%M").frame["time"][0] == 1600310220
-    with pytest.raises(UserError, match=r"line 2: time '17.09.2020 02:37' does not fit"):
-        read(write("x.csv", text), time_format="%d.%m.%Y")
-    with pytest.raises(UserError, match="no time column; name it with --time-column"):
-        read(write("x.csv", lines("{u},{i}", "user,item")), time_format="%d.%m.%Y")

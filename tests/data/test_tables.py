@@ -188,22 +188,6 @@ def test_bad_files_name_the_line_or_the_columns(case, write):
     assert "\n" not in str(raised.value)
 
 
-def test_unknown_columns_and_formats(write):
-    path = write("a.csv", "user,item,time\n1,2,3\n")
-    with pytest.raises(
-        UserError, match="no column 'when' for --time-column; the columns are user, i"
-    ):
-        read(path, time="when")
-    with pytest.raises(UserError, match="column 'item' is named for two purposes; name another"):
-        read(path, user="item")
-    with pytest.raises(UserError, match="unknown --data-format 'cvs'; did you mean 'csv'"):
-        read(path, "cvs")
-    with pytest.raises(UserError, match="pairs has no column names"):
-        read(path, "pairs", user="user")
-    with pytest.raises(UserError, match=r"ratings\.dat has no column names; drop the flags that"):
-        read(write("ratings.dat", TIMED["ratings.dat"][1]), time="when")
-
-
 def test_every_format_is_covered_here():
     others = {"pairs", "histories", *COLUMNAR.values()}
     assert {data_format for data_format, _ in TIMED.values()} | others == set(FORMATS)
