@@ -12,11 +12,11 @@ from echojax.errors import UserError
 _EARLIEST, _LATEST = 631_152_000, 2_208_988_800  # 1990 and 2040, in epoch seconds
 _PER_SECOND = {"seconds": 1, "milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
 _UNITS = {"ms": 10**3, "us": 10**6, "ns": 10**9}  # of polars
-# Day, hour, minute, second, its fraction, zone.
 _ISO = (
-    r"^(\d{4}[-/.]\d{1,2}[-/.]\d{1,2})"
-    r"(?:[Tt ] *(\d{1,2})(?::(\d\d)(?::(\d\d)(?:[.,](\d{1,9}))?)?)?)?"
-    r" *([Zz]|UTC|GMT|[+-]\d\d(?::?\d\d)?)?$"
+    r"^(?P<day>\d{4}[-/.]\d{1,2}[-/.]\d{1,2})"
+    r"(?:[Tt ] *(?P<hour>\d{1,2})(?::(?P<minute>\d\d)"
+    r"(?::(?P<second>\d\d)(?:[.,](?P<fraction>\d{1,9}))?)?)?)?"
+    r" *(?P<zone>[Zz]|UTC|GMT|[+-]\d\d(?::?\d\d)?)?$"
 )
 _DIGITS = {  # by the number of digits, dates that are written as one number
     8: ("%Y%m%d", "YYYYMMDD"),
@@ -160,13 +160,10 @@ def _dates(column: pl.Series, time_format: str | None) -> _Dates:
         except pl.exceptions.PolarsError:
             return _Dates(pl.Series([None] * column.len(), dtype=pl.Int64), column)
     parts = column.str.extract_groups(_ISO).struct.unnest()
-    parts.columns = ["day", "hour", "minute", "second", "fraction", "zone"]
     moments = parts.select(
         pl.concat_str(
             pl.col("day").str.replace_all("[/.]", "-"),
-            pl.col("hour").fill_null("00"),
-            pl.col("minute").fill_null("00"),
-            pl.col("second").fill_null("00"),
+            pl.col("hour", "minute", "second").fill_null("00"),
             separator=":",
         ).str.to_datetime("%Y-%m-%d:%H:%M:%S", time_unit="us", strict=False)
     ).to_series()

@@ -116,12 +116,6 @@ def test_endless_content_is_cut(server, tmp_path, monkeypatch):
         fetch(server.origin(), tmp_path, anything)
 
 
-def test_no_connection_is_one_line(tmp_path):
-    origin = Origin(file="f", url="http://127.0.0.1:9/f")
-    with pytest.raises(UserError, match=r"^cannot download http://.*/f \(Connection refused\)$"):
-        fetch(origin, tmp_path, anything)
-
-
 @pytest.mark.parametrize(
     "error",
     [

@@ -168,10 +168,11 @@ def test_without_network_one_line_says_what_to_put_where(toy, tmp_path, said):
     with pytest.raises(UserError) as raised:
         load_dataset("toy", data_dir=tmp_path / "data")
     message = str(raised.value)
-    assert "(Connection refused). Put toy.zip (from http://127.0.0.1:9/toy.zip) or" in message
+    url = "http://127.0.0.1:9/toy.zip"
+    assert f"cannot download {url} (Connection refused). Put toy.zip (from {url}) or" in message
     assert message.endswith(f"toy.inter.gz into {tmp_path / 'data'}")
     assert "\n" not in message
-    assert said() == [f"toy: fetching http://127.0.0.1:9/toy.zip into {tmp_path / 'data'}"]
+    assert said() == [f"toy: fetching {url} into {tmp_path / 'data'}"]
     assert os.listdir(tmp_path / "data") == []
 
 
