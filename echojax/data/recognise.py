@@ -3,7 +3,7 @@
 import csv
 import json
 import re
-from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import PurePath
 
 from echojax.data.layouts import COLUMNAR, FORMATS, RATED, Columns, Fields, Layout, is_header
@@ -166,11 +166,10 @@ def _json(file: TextFile, lines: list[str]) -> tuple[Layout, Fields]:
             records.append(None)
     if not isinstance(records[0], dict):
         raise line_error(file, 1, "is not a JSON object (one a line is read)")
+    objects = [record for record in records if isinstance(record, dict)]
     # A record may lack what others have.
-    names = tuple(
-        dict.fromkeys(n for record in records if isinstance(record, dict) for n in record)
-    )
-    values = [[record.get(n) for n in names] for record in records if isinstance(record, dict)]
+    names = tuple(dict.fromkeys(name for record in objects for name in record))
+    values = ([record.get(name) for name in names] for record in objects)
     rows = [[str(v) if isinstance(v, str | int | float) else "" for v in row] for row in values]
     return Layout("jsonl", "", names), rows
 
@@ -203,14 +202,10 @@ def _table(lines: list[str]) -> tuple[str, Fields, bool]:
 
 def _split(lines: list[str], delimiter: str, *, quoted: bool = True) -> Fields:
     """Return the fields of lines, without surrounding blanks."""
-    rows: Sequence[list[str]]
+    rows = [line.split(delimiter) for line in lines]
     if quoted and len(delimiter) == 1:
-        try:
+        with suppress(csv.Error):  # raised again, with its line, where the rows are read
             rows = list(csv.reader(lines, delimiter=delimiter, skipinitialspace=True))
-        except csv.Error:  # raised again, with its line, where the rows are read
-            rows = [line.split(delimiter) for line in lines]
-    else:
-        rows = [line.split(delimiter) for line in lines]
     return [[field.strip(" \t\r") for field in row] for row in rows if row] or [[""]]
 
 

@@ -21,10 +21,11 @@ class Split(NamedTuple):
 
     def with_examples(self, **changes: Any) -> "Split":
         """Return a split whose examples, in every part, have these fields changed."""
-        parts = {part: getattr(self, part) for part in ("train", "valid", "test")}
-        return self._replace(
-            **{name: dataclasses.replace(part, **changes) for name, part in parts.items()}
-        )
+        parts = {
+            name: dataclasses.replace(getattr(self, name), **changes)
+            for name in ("train", "valid", "test")
+        }
+        return self._replace(**parts)
 
 
 def leave_one_out(dataset: Dataset, max_len: int) -> Split:
@@ -33,7 +34,7 @@ def leave_one_out(dataset: Dataset, max_len: int) -> Split:
     The items before them, except the first one, are the training targets. All items of users with
     fewer than three events are used for training.
     """
-    user_T, position_T, length_T = _places(dataset)
+    position_T, length_T = _places(dataset)
     from_end_T = length_T - position_T
     long_T, has_history_T = length_T >= 3, position_T >= 1
     facts: dict[str, object] = {
@@ -43,7 +44,6 @@ def leave_one_out(dataset: Dataset, max_len: int) -> Split:
     return _split(
         dataset,
         max_len,
-        user_T,
         facts,
         train=has_history_T & (~long_T | (from_end_T > 2)),
         valid=long_T & (from_end_T == 2),
@@ -65,7 +65,7 @@ def global_time_split(dataset: Dataset, max_len: int) -> Split:
             "use --split leave-one-out"
         )
     first, second = np.quantile(dataset.times_T, [0.8, 0.9], method="inverted_cdf")
-    user_T, position_T, _ = _places(dataset)
+    position_T, _ = _places(dataset)
     has_history_T, times_T = position_T >= 1, dataset.times_T
     facts: dict[str, object] = {
         "split": "global-time",
@@ -75,7 +75,6 @@ def global_time_split(dataset: Dataset, max_len: int) -> Split:
     return _split(
         dataset,
         max_len,
-        user_T,
         facts,
         train=has_history_T & (times_T < first),
         valid=has_history_T & (times_T >= first) & (times_T < second),
@@ -132,20 +131,20 @@ def cold_items_split(dataset: Dataset, max_len: int, share: float = 0.1, seed: i
     return split.with_examples(items_T=items_T)._replace(test=test, facts=facts)
 
 
-def _places(dataset: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return each event's user number, its position in the history, and the history's length."""
+def _places(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Return each event's position in its history, and the history's length."""
     user_T = dataset.users_T
     position_T = np.arange(user_T.size) - dataset.offsets[user_T]
-    return user_T, position_T, np.diff(dataset.offsets)[user_T]
+    return position_T, np.diff(dataset.offsets)[user_T]
 
 
 def _split(
-    dataset: Dataset, max_len: int, user_T: np.ndarray, facts: dict[str, object], **targets: Any
+    dataset: Dataset, max_len: int, facts: dict[str, object], **targets: np.ndarray
 ) -> Split:
     """Return the examples of each part; its targets are given as a mask over all events."""
     if max_len < 1:
         raise UserError(f"--max-len {max_len}: must be at least 1")
-    parts = {}
+    parts, user_T = {}, dataset.users_T
     for part, is_target_T in targets.items():
         target_M = np.flatnonzero(is_target_T)
         if target_M.size == 0:
@@ -156,4 +155,4 @@ def _split(
         user_M = user_T[target_M]
         start_M = dataset.offsets[user_M]
         parts[part] = Examples(dataset.items_T, start_M, target_M, user_M, max_len)
-    return Split(parts["train"], parts["valid"], parts["test"], facts)
+    return Split(**parts, facts=facts)
