@@ -13,6 +13,7 @@ MISSING = (
     *("", "NA", "N/A", "n/a", "#N/A", "#N/A N/A", "#NA", "<NA>", "NULL", "null", "(null)", "\\N"),
     *("NaN", "nan", "-NaN", "-nan", "1.#QNAN", "-1.#IND", "NaT", "None", "undefined"),
 )
+_TEXT = (pl.String, pl.Categorical, pl.Enum)
 Error = Callable[[int, str], UserError]
 
 
@@ -45,8 +46,7 @@ def check_kind(file: object, column: pl.Series, *, is_time: bool) -> None:
 
 def is_plain(kind: pl.DataType) -> bool:
     """Return whether values of a type are text, numbers, dates or times."""
-    named = kind in (pl.String, pl.Categorical, pl.Enum, pl.Date, pl.Datetime)
-    return named or kind.is_numeric()
+    return kind in (*_TEXT, pl.Date, pl.Datetime) or kind.is_numeric()
 
 
 def text_column(values: Sequence[str | None]) -> pl.Series:
@@ -65,7 +65,7 @@ def decimal_text(column: pl.Series) -> pl.Series:
 
 def is_text(column: pl.Series) -> bool:
     """Return whether values are text, also as categories."""
-    return column.dtype in (pl.String, pl.Categorical, pl.Enum)
+    return column.dtype in _TEXT
 
 
 def stripped(column: pl.Series) -> pl.Series:

@@ -47,6 +47,13 @@ def histories(events: Events) -> dict[str, list[str]]:
     return in_time_order(rows_of(events))
 
 
+def items_by_user(dataset: Dataset) -> dict[str, list[str]]:
+    """Return each user's items in time order."""
+    ids, ends = dataset.item_ids[dataset.items_T], dataset.offsets[1:-1]
+    items = [part.tolist() for part in np.split(ids, ends)]
+    return dict(zip(dataset.user_ids.tolist(), items, strict=True))
+
+
 def dataset_of(lengths, times=None, time="source") -> Dataset:
     """Return histories of these lengths, in which the number of an item tells its place."""
     total = sum(lengths)

@@ -10,7 +10,7 @@ from echojax.data import Preparation
 from echojax.data.dataset import in_core, prepare
 from echojax.data.order import time_order
 from echojax.errors import UserError
-from tests.data import EVERYTHING
+from tests.data import EVERYTHING, items_by_user
 
 
 def interactions(rows, timed=True):
@@ -21,12 +21,6 @@ def interactions(rows, timed=True):
         time=pl.col("time").cast(float),
     )
     return frame if timed else frame.drop("time")
-
-
-def histories(dataset):
-    slices = zip(dataset.offsets[:-1], dataset.offsets[1:], strict=True)
-    items = [dataset.item_ids[dataset.items_T[a:b]].tolist() for a, b in slices]
-    return dict(zip(dataset.user_ids.tolist(), items, strict=True))
 
 
 def slow_core(rows, k):
@@ -77,7 +71,7 @@ def test_prepared_histories_are_those_of_a_plain_loop(rows, k, duplicates):
             prepare("x", interactions(rows), preparation)
         return
     dataset = prepare("x", interactions(rows), preparation)
-    assert histories(dataset) == expected
+    assert items_by_user(dataset) == expected
     assert dataset.items_T.dtype == np.int32
     assert dataset.items_T.min() == 1
     assert dataset.num_items == dataset.items_T.max() + 1 == len(dataset.item_ids)
@@ -103,7 +97,7 @@ def test_time_order_is_stable_for_any_times(rows):
 def test_without_times_the_file_order_counts():
     rows = [(1, 5, 0), (2, 5, 0), (1, 3, 0), (2, 3, 0), (1, 4, 0)]
     dataset = prepare("x", interactions(rows, timed=False), EVERYTHING)
-    assert histories(dataset) == {"u1": ["i5", "i3", "i4"], "u2": ["i5", "i3"]}
+    assert items_by_user(dataset) == {"u1": ["i5", "i3", "i4"], "u2": ["i5", "i3"]}
     assert dataset.times_T.tolist() == [0, 1, 2, 0, 1]
     assert dataset.fingerprint["time"] == "position"
 
@@ -159,6 +153,6 @@ def test_any_frame_of_events_is_a_data_set():
     expected = {"7": ["a", "b"], "3": ["a", "c"]}
     for item in (pl.String, pl.Categorical, pl.Enum(["c", "x", "b", "a"])):
         dataset = prepare("x", events.with_columns(pl.col("item").cast(item)), EVERYTHING)
-        assert histories(dataset) == expected
+        assert items_by_user(dataset) == expected
         first = item == pl.Enum(["c", "x", "b", "a"])
         assert dataset.item_ids.tolist() == ["", *("cba" if first else "bac")]

@@ -11,6 +11,7 @@ from echojax.data import Dataset, Preparation, load_dataset
 from echojax.data.dataset import prepare
 from echojax.data.order import as_float32, order_words
 from echojax.errors import UserError
+from tests.data import items_by_user
 
 START = 980_000_000  # a multiple of 64
 # The rows of user 1 are not in the order of time; i2 to i4 lie within 64 seconds.
@@ -22,12 +23,8 @@ def frame(rows=ROWS):
     return pl.DataFrame(rows, schema=["user", "item", "time"], orient="row")
 
 
-def items_of(dataset, user=0):
-    return dataset.item_ids[dataset.items_T[dataset.offsets[user] : dataset.offsets[user + 1]]]
-
-
 def ordered(rows=ROWS, **order):
-    return items_of(prepare("x", frame(rows), Preparation(k_core=0, **order))).tolist()
+    return items_by_user(prepare("x", frame(rows), Preparation(k_core=0, **order)))["1"]
 
 
 def test_float32_is_64_seconds_apart():
