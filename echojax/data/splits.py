@@ -155,4 +155,4 @@ def _split(
         user_M = user_T[target_M]
         start_M = dataset.offsets[user_M]
         parts[part] = Examples(dataset.items_T, start_M, target_M, user_M, max_len)
-    return Split(**parts, facts=facts)
+    return Split(parts["train"], parts["valid"], parts["test"], facts)
