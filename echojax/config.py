@@ -172,19 +172,19 @@ def misfit(kind: Any, value: Any) -> str | None:
 
 
 def from_values(
-    values: Mapping[str, Any], own: Mapping[str, Any], file: str | None = None
+    values: Mapping[str, Any], own: Mapping[str, tuple[Any, Any]], file: str | None = None
 ) -> dict[str, Any]:
     """Return values from JSON, TOML or Python, by name, as arguments of ``Config``.
 
-    ``own`` has the types of the model's own options, which may be among them; ``file`` is where the
-    values come from, for errors.
+    The model's own options may be among them; ``own`` has the type and the default of each.
+    ``file`` is where the values come from, for errors.
     """
     fields: dict[str, Any] = {}
     options: dict[str, ModelOption] = {}
     for name, value in values.items():
         if name not in own and name not in KINDS:
             raise unknown_name(f"flag in {file}" if file else "option", name, [*KINDS, *own])
-        kind = own[name] if name in own else KINDS[name]
+        kind = own[name][0] if name in own else KINDS[name]
         if problem := misfit(kind, value):
             raise UserError(f"{f'{file}: {name}' if file else flag(name)} {problem}")
         (options if name in own else fields)[name] = msgspec.convert(value, kind)

@@ -61,7 +61,7 @@ def _options(options: Mapping[str, Any]) -> dict[str, Any]:
         load_plugin(plugin)
     model = values.get("model", Config().model)
     own = own_options(MODELS[model]) if isinstance(model, str) and model in MODELS else {}
-    return from_values(values, {name: kind for name, (kind, _) in own.items()})
+    return from_values(values, own)
 
 
 def _dataset(data: Data | None, given: Mapping[str, Any]) -> tuple[Dataset | None, dict[str, Any]]:

@@ -18,6 +18,7 @@ from echojax import compilation, losses, models
 from echojax.command_line import _ConsoleHandler
 from echojax.commands import main
 from echojax.data import sources
+from echojax.errors import UserError
 from echojax.evaluation import metrics
 from echojax.training import results, run
 
@@ -122,15 +123,22 @@ def data_file(shared_folder):
     return path
 
 
+def write_events(path, rows):
+    """Write rows of user, item and time in RecBole's format; return the path."""
+    head = ("user_id:token", "item_id:token", "timestamp:float")
+    path.write_text("".join("\t".join(map(str, row)) + "\n" for row in (head, *rows)))
+    return path
+
+
 def write_ring(path):
     rng = np.random.default_rng(0)
-    lines = ["user_id:token\titem_id:token\ttimestamp:float"]
+    rows = []
     for user in range(60):
         item = rng.integers(30)
         for time in range(rng.integers(8, 20)):
             item = (item + 1) % 30 if rng.random() < 0.9 else rng.integers(30)
-            lines.append(f"u{user}\ti{item}\t{time}")
-    path.write_text("\n".join(lines) + "\n")
+            rows.append((f"u{user}", f"i{item}", time))
+    write_events(path, rows)
     titles = "".join(f"i{n}\tStop {n}\t{1990 + n}\n" for n in range(30))
     path.with_suffix(".item").write_text(
         f"item_id:token\tname:token_seq\trelease_year:token\n{titles}"
@@ -162,6 +170,47 @@ def call(environment):
     return call
 
 
+def only_line(err):
+    """Return the only line of what a command wrote to standard error: why it ended."""
+    lines = err.strip().splitlines()
+    assert len(lines) == 1, err
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+@pytest.fixture(scope="session")
+def works(call):
+    """Return a function that calls a command that ends well: what it printed."""
+
+    def works(*words, cwd=None):
+        code, out, err = call(*words, cwd=cwd)
+        assert code == 0, err
+        return out
+
+    return works
+
+
+@pytest.fixture(scope="session")
+def mistake(call):
+    """Return a function that calls a command that refuses its flags or files: the line on why."""
+
+    def mistake(*words, cwd=None):
+        code, _, err = call(*words, cwd=cwd)
+        assert code == 2, err
+        return only_line(err)
+
+    return mistake
+
+
+@contextlib.contextmanager
+def refused(*says):
+    """Expect a ``UserError`` inside, of one line that says all of this."""
+    with pytest.raises(UserError) as caught:
+        yield
+    assert all(words in str(caught.value) for words in says), caught.value
+    assert "\n" not in str(caught.value)
+
+
 def without_report(folder):
     """Stand in for what draws a run's report."""
     return folder / "report.html"
@@ -184,15 +233,14 @@ def _without_reports():
 
 
 @pytest.fixture(scope="session")
-def finished(call, data_file, shared_folder):
+def finished(works, data_file, shared_folder):
     """Return the folder of a run that ended undisturbed, and what it printed."""
     folder = shared_folder / "finished"
     run, printed = folder / "run", folder / "out.txt"
     with made_once(folder) as wanted:
         if wanted:
             with reporting():
-                code, out, err = call("train", "--data-path", data_file, *WHOLE, "--run-dir", run)
-            assert code == 0, err
+                out = works("train", "--data-path", data_file, *WHOLE, "--run-dir", run)
             printed.write_text(out)
     return run, printed.read_text()
 

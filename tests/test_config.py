@@ -21,10 +21,10 @@ from echojax.config import (
 )
 from echojax.data import DATASETS
 from echojax.data.layouts import COLUMNAR, FORMATS
-from echojax.errors import UserError
 from echojax.files import write_json
 from echojax.flags import SECTIONS
 from echojax.models import HEURISTICS, MODELS
+from tests.conftest import refused
 
 
 def test_facts_are_found_inside_unions_too():
@@ -59,9 +59,8 @@ def test_facts_are_found_inside_unions_too():
 )
 def test_values_that_no_run_can_have_are_refused(wrong, says):
     check(Config())
-    with pytest.raises(UserError) as caught:
+    with refused(says):
         check(Config(**wrong))
-    assert str(caught.value).startswith(says)
 
 
 @pytest.mark.parametrize(
@@ -122,9 +121,8 @@ def test_what_a_file_of_flags_cannot_say_is_one_line(text, says, tmp_path):
     file = tmp_path / "run.toml"
     if text is not None:
         file.write_text(text)
-    with pytest.raises(UserError) as caught:
+    with refused(says.format(file=file)):
         read_command_line(["--config", str(file)])
-    assert str(caught.value).startswith(says.format(file=file))
 
 
 def test_a_recipe_is_below_flags_and_file(tmp_path):

@@ -19,7 +19,7 @@ from echojax.api import as_found
 from echojax.evaluation.metrics import metric_names, metrics_of
 from echojax.evaluation.statistics import holm, paired_difference
 from echojax.serving import export_run
-from tests.conftest import reporting
+from tests.conftest import refused, reporting
 
 SMALL = {
     "model": "gru4rec", "d_model": 8, "hidden_size": 8, "max_len": 8, "batch_size": 64,
@@ -348,7 +348,6 @@ def test_it_trains_in_a_thread_and_beside_float64(mine, frame, x64):
         (None, {"learning_rate": -1.0}, "--learning-rate must be above 0"),
         (None, {"loss": "ce"}, "unknown --loss 'ce'; did you mean 'bce'?"),
         (None, {"model": "sasrek"}, "unknown --model 'sasrek'; did you mean 'sasrec'?"),
-        (None, {"negatives": 3}, "--negatives has no meaning for --loss softmax"),
         (None, {"dataset": "ml-1m"}, "data and --dataset are given; leave one out"),
         (None, {"user": "whom"}, "whom"),
         (None, {"model": ["sasrec"]}, "--model must be a string, not ['sasrec']"),
@@ -370,10 +369,8 @@ def test_mistakes_are_one_sentence(frame, tmp_path, monkeypatch, data, options, 
     given = {"user": "who", "item": "what", "time": "when", "quiet": True} | options
     if data is not None:
         given = {"quiet": True}
-    with pytest.raises(UserError) as caught:
+    with refused(sentence):
         echojax.train(frame if data is None else data, **given)
-    assert sentence in str(caught.value)
-    assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
 
 
@@ -463,9 +460,8 @@ def test_values_of_another_kind_are_mistakes(mine, frame):
         (lambda: interop.weights(mine), "a model is wanted, not Run("),
         (lambda: interop.write_safetensors("x", [frame]), "x: arrays are wanted by name, not [{"),
     ):
-        with pytest.raises(UserError) as caught:
+        with refused(sentence):
             call()
-        assert sentence in str(caught.value)
 
 
 def test_importing_echojax_is_cheap():

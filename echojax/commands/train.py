@@ -132,8 +132,7 @@ def read_flags(
         dataset = None if "data_path" in early else early.get("dataset", default.dataset)
         variant = early.get("variant", default.variant)
         values = read_recipe(recipe, model, dataset, variant) | values
-    kinds = {name: kind for name, (kind, _) in own.items()}
-    default = with_fields(default, from_values(values, kinds, file))
+    default = with_fields(default, from_values(values, own, file))
     first, *sections = vars(parse(flags_type(default, own, first), args=words)).values()
     config = dataclasses.replace(default, model_options={} if own else default.model_options)
     for section in sections:

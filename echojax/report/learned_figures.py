@@ -1,6 +1,6 @@
 """Figures of a model before and after training: attribution, FFT filters, dt and memory."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -19,7 +19,7 @@ from echojax.report.figures import (
     legend_above,
     new_figure,
 )
-from echojax.report.run_record import Pairs, RunRecord
+from echojax.report.run_record import Pairs
 
 WHY_DIRECTIONS_EXCEED = (
     "The two directions together can exceed the whole, since their gradients are vectors that "
@@ -35,11 +35,10 @@ _QUANTILES = np.linspace(0, 1, 201)
 _DASHED, _DOTTED = (0, (3, 1.5)), (0, (1, 2))
 
 
-def learned_pictures(run: RunRecord) -> list[Picture]:
-    """Draw the figures of what the run's ``insight.npz`` contains."""
-    found = run.analysis
-    shares, filters = found.get("influence", {}), found.get("filter", {})
-    dt, memory = found.get("time_steps"), found.get("memory")
+def learned_pictures(analysis: Mapping[str, Pairs], max_len: int) -> list[Picture]:
+    """Draw the figures of what the analysis of a run contains, as ``read_analysis`` gives it."""
+    shares, filters = analysis.get("influence", {}), analysis.get("filter", {})
+    dt, memory = analysis.get("time_steps"), analysis.get("memory")
     with drawing_style():
         pictures = []
         if "events" in shares:
@@ -48,9 +47,9 @@ def learned_pictures(run: RunRecord) -> list[Picture]:
             pictures.append(_directions(shares))
         if filters:
             layers = [filters[layer] for layer in sorted(filters, key=int)]
-            pictures += [_responses(layers, run.config["max_len"]), _heat_maps(layers)]
+            pictures += [_responses(layers, max_len), _heat_maps(layers)]
         if dt and memory:
-            pictures += [_dt(dt), _memory(memory, run.config["max_len"])]
+            pictures += [_dt(dt), _memory(memory, max_len)]
     return pictures
 
 

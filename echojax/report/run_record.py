@@ -1,6 +1,7 @@
 """Reading a run folder, of a finished or an unfinished run."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ class RunRecord:
     results: dict[str, Any] | None  # ``results.json``; ``None`` if the run is not finished
     # The arrays of ``insight.npz`` (``echojax.analysis.write_analysis``) by the first part of their
     # names: "filter", "time_steps", "memory", "influence".
-    analysis: dict[str, Pairs]
+    analysis: Mapping[str, Pairs]
 
     @property
     def best(self) -> dict[str, Any] | None:
@@ -56,11 +57,12 @@ def read_run(folder: Path) -> RunRecord:
         train=[record for record in log if record["kind"] == "train"],
         valid=[record for record in log if record["kind"] == "valid"],
         results=read_results(results) if results.exists() else None,
-        analysis=_read_analysis(analysis, config.get("max_len")) if analysis.exists() else {},
+        analysis=read_analysis(analysis, config.get("max_len")) if analysis.exists() else {},
     )
 
 
-def _read_analysis(path: Path, max_len: object) -> dict[str, Pairs]:
+def read_analysis(path: Path, max_len: object) -> dict[str, Pairs]:
+    """Return what ``insight.npz`` has of a model that reads ``max_len`` items, by kind."""
     arrays = read_arrays(path)
     found: dict[str, Pairs] = {}
     for name, after in arrays.items():

@@ -11,7 +11,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from echojax.files import write_json
 from echojax.report.figures import (
     BLUE,
     FAINT,
@@ -25,7 +24,7 @@ from echojax.report.figures import (
     new_figure,
 )
 from echojax.report.learned_figures import learned_pictures
-from echojax.report.run_record import read_run
+from echojax.report.run_record import read_analysis
 from echojax.suites.results import RunResult
 from echojax.suites.tables import FEW
 
@@ -96,19 +95,20 @@ def learned(run: RunResult | None, data: str, reference: str) -> list[Picture]:
     """Draw what the reference's first run has learned, where its folder kept an analysis."""
     if run is None or run.analysis is None:
         return []
-    with tempfile.TemporaryDirectory() as name:  # a run folder again
-        folder = Path(name)
-        write_json(folder / "config.json", run.config)
-        (folder / "insight.npz").write_bytes(run.analysis)
-        return [
-            Picture(
-                f"{data}-{one.name}",
-                f"{one.title}: {reference} on {data}",
-                f"{one.caption} First seed.",
-                one.figure,
-            )
-            for one in learned_pictures(read_run(folder))
-        ]
+    max_len = run.config["max_len"]
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(run.analysis)
+        file.flush()
+        analysis = read_analysis(Path(file.name), max_len)
+    return [
+        Picture(
+            f"{data}-{one.name}",
+            f"{one.title}: {reference} on {data}",
+            f"{one.caption} First seed.",
+            one.figure,
+        )
+        for one in learned_pictures(analysis, max_len)
+    ]
 
 
 def _draw_scores(rows: list[_Row], reference: str) -> Figure:

@@ -21,7 +21,7 @@ from echojax.config import LIMITS, Config, as_dict
 from echojax.errors import UserError
 from echojax.evaluation.metrics import metric_names
 from echojax.files import write_atomically
-from echojax.report.run_record import read_run
+from echojax.report.run_record import read_analysis
 from echojax.run_files import check_results, read_protocols, read_results
 from echojax.suites.runs import Run, State, state_of
 from echojax.training.run_folder import read_config
@@ -297,18 +297,17 @@ def read_run_folder(folder: Path) -> RunResult:
     limits = {name: results["config"][name] for name in LIMITS if name in results["config"]}
     # config.json has the limits of the first start, the results those of the last.
     config = as_dict(read_config(folder)) | limits | {"data_dir": None, "run_dir": None}
-    analysis = folder / _ANALYSIS
-    if analysis.exists():
-        read_run(folder)  # refuses a damaged one
+    path, analysis = folder / _ANALYSIS, None
+    if path.exists():
+        read_analysis(path, config["max_len"])  # refuses a damaged one
+        analysis = path.read_bytes()
     protocols = read_alternatives(folder)
-    own, other = _read_ranks(folder / "ranks.npz"), None
-    if protocols:
-        other = _read_ranks(folder / PROTOCOLS_NPZ)
-    kept = analysis.read_bytes() if analysis.exists() else None
+    own = _read_ranks(folder / "ranks.npz")
+    other = _read_ranks(folder / PROTOCOLS_NPZ) if protocols else None
     try:
         seen = results["protocol"]["exclude_seen"]
         ranks = {seen: own, not seen: other}
-        return RunResult(results | {"config": config}, ranks, protocols, kept, digest)
+        return RunResult(results | {"config": config}, ranks, protocols, analysis, digest)
     except (LookupError, TypeError, msgspec.ValidationError) as error:
         path = folder / "results.json"
         raise UserError(

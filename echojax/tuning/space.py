@@ -19,6 +19,7 @@ from echojax.config import (
     OF_TRAINING,
     RESUMABLE,
     Config,
+    as_flags,
     flag,
     from_values,
     with_fields,
@@ -88,7 +89,7 @@ def check_space(
     """
     if config.model in HEURISTICS:
         raise UserError(f"--model {config.model} is not trained: there is nothing to search")
-    own = {name: kind for name, (kind, _) in own_options(MODELS[config.model]).items()}
+    own = own_options(MODELS[config.model])
     space: Space = {}
     for name, entry in entries.items():
         if name in KINDS and name not in _KNOBS:
@@ -101,13 +102,14 @@ def check_space(
             )
         try:
             knob = _knob(entry)
-            values = [_value_of(name, one, own) for one in _ends(knob)]
-            for value in values:
-                resolved(set_flags(config, {name: value}), in_memory=True)
+            changed = [set_flags(config, {name: one}) for one in _ends(knob)]
+            for one in changed:
+                resolved(one, in_memory=True)
         except UserError as error:
             raise UserError(f"{where}: {name} in the space: {error}") from None
         if name not in fixed:
             # As the flag has them: a share from 0 to 1 is no whole number.
+            values = [as_flags(one)[name] for one in changed]
             space[name] = (
                 Range(values[0], values[1], knob.log)
                 if isinstance(knob, Range)
@@ -121,8 +123,7 @@ def check_space(
 
 def set_flags(config: Config, values: Mapping[str, Any]) -> Config:
     """Return a configuration with some flags set, among them the model's own options."""
-    own = {name: kind for name, (kind, _) in own_options(MODELS[config.model]).items()}
-    return with_fields(config, from_values(values, own))
+    return with_fields(config, from_values(values, own_options(MODELS[config.model])))
 
 
 def distributions(space: Space) -> dict[str, BaseDistribution]:
@@ -170,12 +171,6 @@ def _knob(entry: Any) -> Range | Choices:
     elif knob.log and knob.low <= 0:
         raise UserError(f"with log, low must be above 0, not {knob.low}")
     return knob
-
-
-def _value_of(name: str, value: Any, own: Mapping[str, Any]) -> Any:
-    """Return a value converted to the flag's type; ``UserError`` if it does not fit."""
-    fields = from_values({name: value}, own)
-    return fields["model_options"][name] if name in own else fields[name]
 
 
 def _ends(knob: Range | Choices) -> Iterator[Any]:

@@ -1,7 +1,5 @@
 """``insight.npz`` of every model, and that the report can draw it."""
 
-import json
-
 import jax
 import numpy as np
 import pytest
@@ -11,7 +9,7 @@ from echojax.analysis import analyse, write_analysis
 from echojax.analysis.analyse import SAMPLE, sample
 from echojax.data import Examples
 from echojax.report.learned_figures import learned_pictures
-from echojax.report.run_record import read_run
+from echojax.report.run_record import read_analysis
 from tests.analysis.small_models import BATCH, INSIDE, LENGTH, build
 from tests.models.promises import every_model
 
@@ -55,9 +53,8 @@ def test_every_models_analysis_is_written_and_drawn(name, tmp_path):
         expected_ExN = 1 / (mean_dt_E[:, None] * rates_ExN)
         np.testing.assert_allclose(arrays["memory/0/forward/after"], expected_ExN)
 
-    (tmp_path / "config.json").write_text(json.dumps({"max_len": LENGTH}))
-    drawn = [picture.title for picture in learned_pictures(read_run(tmp_path))]
-    assert drawn == [
+    found = read_analysis(tmp_path / "insight.npz", LENGTH)
+    assert [picture.title for picture in learned_pictures(found, LENGTH)] == [
         "Attribution to past events",
         *(["Attribution through each direction"] if "backward" in directions else []),
         *(["Learned FFT filters", "Learned FFT filters by channel"] if name in FILTERS else []),

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -27,6 +28,16 @@ def start(environment):
         )  # fmt: skip
 
     return start
+
+
+def wait_until(condition, *processes):
+    """Wait for something that processes, none of which may end before it, are to do."""
+    deadline = time.monotonic() + 200
+    while not condition():
+        for process in processes:
+            assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 @pytest.fixture(scope="session")

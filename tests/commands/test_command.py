@@ -7,20 +7,16 @@ import pytest
 
 import echojax
 from echojax.commands import COMMANDS
-from tests.commands.test_bad_input import only_line
+from tests.conftest import only_line
 
 MISTAKE = "import sys; sys.argv[1:] = {words}; from echojax.commands import main; main()"
 
 
-def test_without_a_command_and_with_an_unknown_one(call):
-    code, out, err = call()
-    assert (code, out) == (2, "")
-    assert f"name a command: {', '.join(COMMANDS)}" in only_line(err)
-    code, out, err = call("trian")
-    assert (code, out) == (2, "")
-    assert "unknown command 'trian'; did you mean 'train'" in only_line(err)
-    code, out, _ = call("--help")
-    assert code == 0
+def test_without_a_command_and_with_an_unknown_one(call, works, mistake):
+    assert f"name a command: {', '.join(COMMANDS)}" in mistake()
+    assert "unknown command 'trian'; did you mean 'train'" in mistake("trian")
+    assert call()[1] == call("trian")[1] == ""
+    out = works("--help")
     assert all(f"  {name} " in out for name in COMMANDS)
     assert call("help") == (0, out, "")
 
@@ -41,37 +37,26 @@ def test_its_version(call):
         (["data", "ml-1m", "--k-core", -1], "--k-core must be at least 0, not -1"),
     ],
 )
-def test_numbers_outside_their_limits_are_refused(words, says, call):
-    code, _, err = call(*words)
-    assert code == 2
-    assert says in only_line(err)
+def test_numbers_outside_their_limits_are_refused(words, says, mistake):
+    assert says in mistake(*words)
 
 
-def test_data_that_are_not_named_or_not_known(call):
-    code, _, err = call("data")
-    assert code == 2
-    assert "Missing from echojax data: DATA (see" in only_line(err)
-    code, _, err = call("data", "ML-1M")
-    assert code == 2
-    assert "unknown file or data set 'ML-1M'; did you mean 'ml-1m'?" in only_line(err)
-    code, _, err = call("data", "ml-1m.csv")
-    assert code == 2
-    assert "ml-1m.csv: no such file" in only_line(err)
+def test_data_that_are_not_named_or_not_known(mistake):
+    assert "Missing from echojax data: DATA (see" in mistake("data")
+    assert "unknown file or data set 'ML-1M'; did you mean 'ml-1m'?" in mistake("data", "ML-1M")
+    assert "ml-1m.csv: no such file" in mistake("data", "ml-1m.csv")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_each_has_help_and_names_itself_in_mistakes(name, call):
-    code, out, _ = call(name, "--help")
-    assert code == 0
-    assert f"usage: echojax {name} " in out
+def test_each_has_help_and_names_itself_in_mistakes(name, call, works):
+    assert f"usage: echojax {name} " in works(name, "--help")
     code, out, err = call(name, "--widht", "8")
     assert (code, out) == (2, "")
     assert f"(see echojax {name} --help)" in only_line(err)
 
 
-def test_a_shell_gets_completion(call):
-    code, out, _ = call("--tyro-print-completion", "bash")
-    assert code == 0
+def test_a_shell_gets_completion(works):
+    out = works("--tyro-print-completion", "bash")
     assert "--exclude-seen" in out
     assert "reproduce" in out
 
@@ -92,10 +77,9 @@ def test_closed_streams_bring_no_traceback(words, environment):
         only_line(ended.stderr)
 
 
-def test_scans_are_measured_here(call):
-    code, out, err = call(
+def test_scans_are_measured_here(works):
+    out = works(
         "scans", "--batch", 1, "--length", 3, "--channels", 2, "--states", 2, "--seconds", 0
     )
-    assert code == 0, err
     assert "pallas_tpu cannot run here" in out
     assert "associative" in out

@@ -3,13 +3,13 @@
 import json
 import signal
 import socket
-import time
 
 import pytest
 
 from echojax.commands.train import read_command_line
 from echojax.config import Config, as_dict
 from echojax.files import write_json
+from tests.commands.conftest import wait_until
 from tests.commands.test_train import steps
 from tests.conftest import SMALL
 
@@ -19,13 +19,6 @@ EPOCHS = 12
 def losses(folder):
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return {line["epoch"]: line["loss"] for line in lines if line["kind"] == "valid"}
-
-
-def wait_for(condition, seconds):
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.2)
 
 
 @pytest.fixture
@@ -56,7 +49,7 @@ def test_two_hosts_one_lost_and_resumed_on_one(start, command, data_file, on_fou
     together, alone = tmp_path / "together", tmp_path / "alone"
     first, second = (start("train", *flags(together), *hosts, host) for host in (0, 1))
     # The second is lost; the first notices and ends.
-    wait_for(lambda: steps(together), 120)
+    wait_until(lambda: steps(together))
     second.send_signal(signal.SIGKILL)
     second.communicate()
     said, error = first.communicate(timeout=90)
@@ -105,7 +98,6 @@ def test_only_the_first_host_needs_the_run_folder(tmp_path):
     assert (given.loss, given.d_model, given.gbce_t) == ("softmax", None, 0.5)
 
 
-def test_half_an_address_is_refused(call):
-    code, _, error = call("train", "--num-processes", 2)
-    assert code == 2
-    assert error.startswith("error: --coordinator, --num-processes and --process-id go together")
+def test_half_an_address_is_refused(mistake):
+    says = "error: --coordinator, --num-processes and --process-id go together"
+    assert mistake("train", "--num-processes", 2).startswith(says)

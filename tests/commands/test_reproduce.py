@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import signal
-import time
 
 import pytest
 from rich.console import Console
@@ -14,6 +13,8 @@ from rich.console import Console
 from echojax.flags import ReproduceFlags as Flags
 from echojax.suites.reproduce import reproduce
 from echojax.suites.results import Results
+from tests.commands.conftest import wait_until
+from tests.conftest import write_events
 
 SUITE = """
 title = "A ring"
@@ -55,12 +56,10 @@ RUNS = [
 def suite_file(data_file, tmp_path_factory):
     """Return the file of a suite of five small runs, on a ring that a global split can cut."""
     folder = tmp_path_factory.mktemp("suite")
-    header, *lines = data_file.read_text().splitlines()
-    fields = [line.split("\t") for line in lines]
-    shifted = [f"{user}\t{item}\t{1000 + 7 * int(t) + int(user[1:])}" for user, item, t in fields]
-    (folder / "ring.inter").write_text("\n".join([header, *shifted]) + "\n")
+    rows = [line.split("\t") for line in data_file.read_text().splitlines()[1:]]
+    shifted = ((user, item, 1000 + 7 * int(t) + int(user[1:])) for user, item, t in rows)
     path = folder / "ring.toml"
-    path.write_text(SUITE.replace("DATA", str(folder / "ring.inter")))
+    path.write_text(SUITE.replace("DATA", str(write_events(folder / "ring.inter", shifted))))
     return path
 
 
@@ -136,10 +135,9 @@ def test_it_makes_every_run_and_the_page(made, suite_file, tmp_path):
     assert (kept / "page.html").read_text() == page
 
 
-def test_a_run_is_the_same_as_train_would_make_it(made, call, tmp_path):
+def test_a_run_is_the_same_as_train_would_make_it(made, works, tmp_path):
     commands = re.findall(r"# gru4rec\nechojax train (.*)", (made / "page.md").read_text())
-    code, _, err = call("train", *commands[0].split(), "--run-dir", tmp_path / "run")
-    assert code == 0, err
+    works("train", *commands[0].split(), "--run-dir", tmp_path / "run")
     assert scores(made, RUNS[1]) == scores(tmp_path, "run")
 
 
@@ -147,11 +145,8 @@ def test_a_run_is_the_same_as_train_would_make_it(made, call, tmp_path):
 def test_interrupted_it_leaves_a_page_and_goes_on(start, suite_file, made, copy):
     out = copy(*RUNS[2:4])
     process = start("reproduce", "--suite", suite_file, "--out", out)
-    log, deadline = out / RUNS[2] / "metrics.jsonl", time.monotonic() + 120
-    while not (log.exists() and log.read_text()):  # the second seed has made its first epoch
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    log = out / RUNS[2] / "metrics.jsonl"
+    wait_until(lambda: log.exists() and log.read_text(), process)  # the second seed's first epoch
     process.send_signal(signal.SIGINT)
     printed, err = process.communicate(timeout=60)
     assert process.returncode == 130, err

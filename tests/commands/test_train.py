@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ import pytest
 from echojax.errors import UserError
 from echojax.machine import commit
 from echojax.training.loop import _next_batch
-from tests.commands.test_bad_input import only_line
+from tests.commands.conftest import wait_until
 from tests.conftest import SMALL, WHOLE
 
 METRICS = [f"{kind}@{k}" for kind in ("hr", "ndcg", "mrr") for k in (5, 10, 20)]
@@ -32,14 +31,6 @@ def checksums(folder):
 def losses(folder):
     lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
     return [(line["kind"], line["step"], line["loss"]) for line in lines]
-
-
-def wait_until(condition, process):
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 @pytest.mark.smoke
@@ -73,24 +64,22 @@ def test_it_learns(finished):
 
 
 @pytest.mark.smoke
-def test_evaluate_gives_the_same_numbers(finished, call, tmp_path):
+def test_evaluate_gives_the_same_numbers(finished, works, tmp_path):
     folder, _ = finished
     results = json.loads((folder / "results.json").read_text())
     for part in ("valid", "test"):
         output = tmp_path / f"{part}.json"
-        code, out, err = call("evaluate", "--run-dir", folder, "--split", part, "--output", output)
-        assert code == 0, err
+        out = works("evaluate", "--run-dir", folder, "--split", part, "--output", output)
         step = results["train"]["best_step"]
         assert json.loads(output.read_text()) == {"step": step, **results[part]}
         assert f"hr@10    {results[part]['hr@10']:.6f}" in out
 
 
-def test_evaluate_gives_the_metrics_that_are_asked_for(finished, call, tmp_path):
+def test_evaluate_gives_the_metrics_that_are_asked_for(finished, works, mistake, tmp_path):
     folder, _ = finished
     test = json.loads((folder / "results.json").read_text())["test"]
     ask, output = ["evaluate", "--run-dir", folder], tmp_path / "found.json"
-    code, out, err = call(*ask, "--metrics", "recall, gini,ece", "--ks", "10,1", "--output", output)
-    assert code == 0, err
+    out = works(*ask, "--metrics", "recall, gini,ece", "--ks", "10,1", "--output", output)
     found = json.loads(output.read_text())
     assert list(found) == ["step", "recall@10", "recall@1", "gini@10", "gini@1", "ece", "interval",
                            "examples"]  # fmt: skip
@@ -107,13 +96,11 @@ def test_evaluate_gives_the_metrics_that_are_asked_for(finished, call, tmp_path)
         (["--ks", "0"], "--ks takes whole numbers of at least 1, such as 5,10, not 0"),
         (["--ks", "5,ten"], "--ks takes whole numbers between commas, such as 5,10, not 'ten'"),
     ):
-        code, _, err = call(*ask, *words)
-        assert code == 2
-        assert says in only_line(err)
+        assert says in mistake(*ask, *words)
 
 
 @pytest.mark.slow
-def test_killed_runs_end_in_the_same_bits(finished, start, call, data_file, tmp_path):
+def test_killed_runs_end_in_the_same_bits(finished, start, works, data_file, tmp_path):
     folder = tmp_path / "killed"
     args = ["--data-path", data_file, *WHOLE]
     args += ["--run-dir", folder, "--resume"]
@@ -123,8 +110,7 @@ def test_killed_runs_end_in_the_same_bits(finished, start, call, data_file, tmp_
         wait_until(lambda: folder.exists() and max(steps(folder), default=0) > least, process)  # noqa: B023
         process.send_signal(signal.SIGKILL)
         process.communicate()
-    code, out, err = call("train", *args)
-    assert code == 0, err
+    out = works("train", *args)
     assert "resumed from step" in out
     whole = finished[0]
     last = max(checksums(whole))
@@ -136,7 +122,7 @@ def test_killed_runs_end_in_the_same_bits(finished, start, call, data_file, tmp_
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
-def test_signals_save_and_say_how_to_go_on(finished, start, call, data_file, tmp_path, kind):
+def test_signals_save_and_say_how_to_go_on(finished, start, works, data_file, tmp_path, kind):
     folder = tmp_path / "asked"
     process = start("train", "--data-path", data_file, *WHOLE, "--run-dir", folder)
     wait_until(lambda: steps(folder), process)
@@ -145,14 +131,13 @@ def test_signals_save_and_say_how_to_go_on(finished, start, call, data_file, tmp
     assert process.returncode == 128 + kind, err
     assert f"--run-dir {folder} --resume" in out
     assert "Traceback" not in err
-    code, out, err = call("train", "--run-dir", folder, "--resume")
-    assert code == 0, err
+    works("train", "--run-dir", folder, "--resume")
     last = max(checksums(finished[0]))
     assert checksums(folder)[last] == checksums(finished[0])[last]
 
 
 @pytest.mark.smoke
-def test_a_damaged_checkpoint_is_said_and_passed_over(finished, call, tmp_path):
+def test_a_damaged_checkpoint_is_said_and_passed_over(finished, works, tmp_path):
     folder = tmp_path / "damaged"
     shutil.copytree(finished[0], folder)
     newest = max(checksums(folder))
@@ -162,31 +147,27 @@ def test_a_damaged_checkpoint_is_said_and_passed_over(finished, call, tmp_path):
             for place in range(100, len(content), 97):
                 content[place] ^= 0xFF
             path.write_bytes(content)
-    code, out, err = call("train", "--run-dir", folder, "--resume")
-    assert code == 0, err
+    out = works("train", "--run-dir", folder, "--resume")
     assert f"checkpoint of step {newest} is damaged" in out
     assert checksums(folder)[newest] == checksums(finished[0])[newest]  # trained again
 
 
-def test_without_any_whole_checkpoint_it_says_so(finished, call, tmp_path):
+def test_without_any_whole_checkpoint_it_says_so(finished, mistake, tmp_path):
     folder = tmp_path / "lost"
     shutil.copytree(finished[0], folder)
     for path in (folder / "checkpoints").glob("*/meta/metadata"):
         path.write_text("{")
     before = (folder / "results.json").read_bytes()
-    code, _, err = call("train", "--run-dir", folder, "--resume")
-    assert code == 2
-    assert "no checkpoint in" in err
+    assert "no checkpoint in" in mistake("train", "--run-dir", folder, "--resume")
     assert (folder / "results.json").read_bytes() == before
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(call, data_file, tmp_path):
+def test_a_loss_that_is_not_finite_stops_the_run(mistake, data_file, tmp_path):
     small = ["--model", "gru4rec", "--d-model", "8", "--max-len", "8", "--epochs", "3"]
     args = ["--data-path", data_file, *small, "--run-dir", tmp_path / "run"]
-    code, _, err = call("train", *args, "--learning-rate", "1e30")
-    assert code == 2
-    assert "the loss of step" in err
-    assert "--learning-rate" in err
+    line = mistake("train", *args, "--learning-rate", "1e30")
+    assert "the loss of step" in line
+    assert "--learning-rate" in line
 
 
 @pytest.mark.parametrize(("code", "words"), [(-9, "was killed, maybe"), (1, "if __name__ ==")])

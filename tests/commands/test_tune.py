@@ -4,7 +4,6 @@ import dataclasses
 import json
 import signal
 import sys
-import time
 import tomllib
 
 import jax.numpy as jnp
@@ -13,6 +12,8 @@ import pytest
 from echojax.commands.tune import given_flags
 from echojax.config import Config
 from echojax.training import loop
+from tests.commands.conftest import wait_until
+from tests.conftest import only_line
 
 SEARCH = [
     "--model", "gru4rec", "--d-model", "8", "--hidden-size", "8", "--max-len", "8", "--k-core", "2",
@@ -25,16 +26,14 @@ def trials_of(folder):
 
 
 @pytest.fixture(scope="module")
-def searched(call, data_file, tmp_path_factory):
+def searched(works, data_file, tmp_path_factory):
     """Return the folder of a search that ended undisturbed, and what it printed."""
     out = tmp_path_factory.mktemp("searched") / "study"
     words = ["--data-path", data_file, *SEARCH, "--trials", 4, "--out", out]
-    code, printed, err = call("tune", *words)
-    assert code == 0, err
-    return out, printed
+    return out, works("tune", *words)
 
 
-def test_a_search_and_what_comes_of_it(searched, call, data_file, tmp_path):
+def test_a_search_and_what_comes_of_it(searched, works, data_file, tmp_path):
     out, printed = searched
     assert f"page: {out / 'page.html'}" in printed
     assert "best so far" in printed
@@ -44,8 +43,7 @@ def test_a_search_and_what_comes_of_it(searched, call, data_file, tmp_path):
     assert not list(out.glob("*/*/results.json"))  # nobody looked at the test set
     train = ["--data-path", data_file, "--model", "gru4rec", "--k-core", "2"]
     run = tmp_path / "run"
-    code, _, err = call("train", *train, "--recipe", out / "best.toml", "--run-dir", run)
-    assert code == 0, err
+    works("train", *train, "--recipe", out / "best.toml", "--run-dir", run)
     config = json.loads((run / "config.json").read_text())
     assert (config["d_model"], config["epochs"], config["dropout"]) == (8, 4, 0.1)
     best = max(one["score"] for one in trials_of(out))
@@ -65,14 +63,11 @@ def test_a_search_and_what_comes_of_it(searched, call, data_file, tmp_path):
         (["--trails", "3"], "--trails"),
     ],
 )
-def test_mistakes_are_one_line(words, says, call, data_file, tmp_path):
+def test_mistakes_are_one_line(words, says, mistake, data_file, tmp_path):
     words = [data_file if word == "FILE" else word for word in words]
     if "--out" not in words:
         words += ["--out", tmp_path / "study"]
-    code, _, err = call("tune", "--data-path", data_file, *SEARCH, *words)
-    assert code == 2, err
-    assert says in err
-    assert err.count("\n") == 1
+    assert says in mistake("tune", "--data-path", data_file, *SEARCH, *words)
     assert not (tmp_path / "study").exists()
 
 
@@ -82,8 +77,8 @@ def test_too_little_memory_is_what_a_trial_failed_of(call, data_file, tmp_path, 
     code, out, err = call("tune", *words)
     assert code == 2
     assert "trial 0: failed, out of memory on a device" in out
-    assert err.startswith("error: all 2 trials failed, the last: out of memory on a device (RESOU")
-    assert err.count("\n") == 1
+    says = "error: all 2 trials failed, the last: out of memory on a device (RESOU"
+    assert only_line(err).startswith(says)
 
 
 def test_only_flags_that_are_given_are_not_searched():
@@ -92,12 +87,12 @@ def test_only_flags_that_are_given_are_not_searched():
     assert found == {"d_model", "filter", "run_dir"}
 
 
-def test_without_optuna(call, data_file, monkeypatch):
+def test_without_optuna(mistake, data_file, monkeypatch):
     for name in [one for one in sys.modules if one.startswith("echojax.tuning")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "optuna", None)
-    code, _, err = call("tune", "--data-path", data_file, *SEARCH)
-    assert (code, err) == (2, "error: optuna is missing: pip install 'echojax[tune]'\n")
+    line = mistake("tune", "--data-path", data_file, *SEARCH)
+    assert line == "error: optuna is missing: pip install 'echojax[tune]'"
 
 
 @pytest.mark.slow
@@ -109,11 +104,7 @@ def test_killed_twice_it_finds_the_same(start, command, data_file, tmp_path):
     for generation, sent in ((0, signal.SIGKILL), (1, signal.SIGTERM)):
         process = start("tune", *words, "--out", killed)
         log = killed / f"generation-{generation}" / f"trial-{4 * generation}" / "metrics.jsonl"
-        deadline = time.monotonic() + 200
-        while not (log.exists() and log.read_text()):  # its first epoch is done
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
+        wait_until(lambda log=log: log.exists() and log.read_text(), process)  # its first epoch
         process.send_signal(sent)
         _, err = process.communicate(timeout=60)
         assert process.returncode in (-sent, 128 + sent), err

@@ -13,17 +13,25 @@ from echojax.report import write_report
 NASTY = "<script>alert('1')</script> & \"quotes\" $x_1$ {} {{ 1 }} \x1b[31m"
 
 
-def summary(examples, num_items=30, seed=0):
+def examples_of(lengths):
+    """Return a test example of each of some users, who have histories of these lengths."""
+    users = np.arange(len(lengths), dtype=np.int32)
+    start = users.astype(np.int64) * 100
+    return Examples(np.ones(100 * users.size, np.int32), start, start + lengths, users, 10)
+
+
+def summary(examples, seed):
     rng = np.random.default_rng(seed)
     ranked = Ranked(
         rng.integers(1, 30, len(examples)).astype(np.int32),
-        rng.integers(1, num_items, (len(examples), 10)).astype(np.int32),
+        rng.integers(1, 30, (len(examples), 10)).astype(np.int32),
         rng.random(len(examples)).astype(np.float32),
     )
-    return summarise(ranked, examples, rng.integers(1, 99, num_items))
+    return summarise(ranked, examples, rng.integers(1, 99, 30))
 
 
-def results_of(examples, baselines):
+def results_of_40_users():
+    examples = examples_of(np.arange(1, 41) * 2)
     return {
         "config": {},
         "seed": 3,
@@ -33,19 +41,13 @@ def results_of(examples, baselines):
         "test": summary(examples, seed=2),
         "baselines": {
             name: {"valid": summary(examples, seed=3), "test": summary(examples, seed=4)}
-            for name in baselines
+            for name in ("popularity", "markov", "optimum")
         },
         "train": {"seconds": 4321.0, "examples_per_second": 1234.5, "stopped": NASTY},
         "tuning": {"trials": 20, "epochs": 9.5, "seconds": 61.0, "found": {"dropout": 0.25}},
         "versions": {"jax": "0.10.2"},
         "device": "1 x A100 (gpu)",
     }
-
-
-def examples_of_40_users():
-    start = np.arange(40) * 100
-    target = start + np.arange(1, 41) * 2
-    return Examples(np.ones(4000, np.int32), start, target, np.arange(40, dtype=np.int32), 10)
 
 
 def write_run(folder, results):
@@ -87,7 +89,7 @@ def insight():
 
 @pytest.fixture
 def results():
-    return results_of(examples_of_40_users(), ("popularity", "markov", "optimum"))
+    return results_of_40_users()
 
 
 @pytest.fixture
@@ -99,6 +101,5 @@ def run_dir(tmp_path, results):
 @pytest.fixture(scope="session")
 def finished_page(tmp_path_factory):
     """Return the report of a finished run."""
-    results = results_of(examples_of_40_users(), ("popularity", "markov", "optimum"))
-    folder = write_run(tmp_path_factory.mktemp("report") / "run", results)
+    folder = write_run(tmp_path_factory.mktemp("report") / "run", results_of_40_users())
     return write_report(folder).read_text()

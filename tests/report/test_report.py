@@ -14,7 +14,7 @@ from echojax.report.figures import Picture, draw_dots, drawing_style, new_figure
 from echojax.report.learned_figures import learned_pictures
 from echojax.report.pages import COLOURS, render
 from echojax.report.run_figures import run_pictures
-from echojax.report.run_record import RunRecord, read_run
+from echojax.report.run_record import RunRecord, read_analysis
 from tests.report.conftest import insight
 
 VOID = {"meta", "br", "img", "link"}
@@ -200,9 +200,7 @@ def test_a_run_shorter_than_an_epoch_is_drawn_on_whole_epochs():
 
 def test_spectra_tell_the_period_of_each_frequency():
     filters = {"0": (np.ones((6, 4)), np.ones((6, 4), np.complex64))}
-    for picture in learned_pictures(
-        RunRecord("", {"max_len": 11}, [], [], None, {"filter": filters})
-    ):
+    for picture in learned_pictures({"filter": filters}, 11):
         picture.figure.draw_without_rendering()
         labels = [label.get_text() for label in picture.figure.axes[0].get_xticklabels()]
         assert {"0\n∞", "0.2\n5", "0.4\n2.5"} <= set(labels)
@@ -249,10 +247,10 @@ def test_arrays_that_cannot_be_drawn_are_named(run_dir):
     for name, array in ODD.items():
         np.savez(path, **{f"{name}/before": array, f"{name}/after": array})
         with pytest.raises(UserError, match=rf"{path}: {name} is not what an analysis of this run"):
-            read_run(run_dir)
+            read_analysis(path, 11)
     np.savez(path, **{"filter/0/after": np.ones((6, 8))})  # nothing to compare with
     with pytest.raises(UserError, match=rf"{path}: filter/0 is not"):
-        read_run(run_dir)
+        read_analysis(path, 11)
 
 
 def test_arrays_of_a_badly_trained_model_are_drawn(run_dir):
@@ -262,4 +260,4 @@ def test_arrays_of_a_badly_trained_model_are_drawn(run_dir):
     arrays |= {"memory/1/backward/before": np.full((16, 4), np.inf), "later/kind/after": np.ones(1)}
     arrays |= {name: insight()[name] for name in insight() if "time_steps/1/backward" in name}
     np.savez(run_dir / "insight.npz", **arrays)
-    assert len(learned_pictures(read_run(run_dir))) == 6
+    assert len(learned_pictures(read_analysis(run_dir / "insight.npz", 11), 11)) == 6

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from echojax.config import as_dict
-from echojax.data import Examples
 from echojax.evaluation.metrics import summarise
 from echojax.evaluation.ranking import Ranked
 from echojax.suites import figures
@@ -16,6 +15,7 @@ from echojax.suites.results import Results
 from echojax.suites.runs import plan
 from echojax.suites.suite_file import read_suite
 from echojax.training.builders import resolved
+from tests.report.conftest import examples_of
 
 USERS = 60
 PICTURES = figures.pictures
@@ -54,24 +54,19 @@ layers = 2
 """
 
 
-def examples():
-    """Return one test example a user, with histories of 2 to 61 items."""
-    start = np.arange(USERS) * 100
-    target = start + np.arange(2, USERS + 2)
-    return Examples(np.ones(6100, np.int32), start, target, np.arange(USERS, dtype=np.int32), 10)
+EXAMPLES = examples_of(np.arange(2, USERS + 2))  # one a user, with histories of 2 to 61 items
 
 
 def write_run(run, skill, *, ranks=True, sha256="5" * 64, memory=2**20, best_step=30):
     """Write a finished run whose targets stand the higher the larger ``skill`` is."""
     rng = np.random.default_rng([run.seed, len(run.name.split("/")[1]), round(100 * skill)])
-    shown, config = examples(), as_dict(resolved(run.config))
-    parts, arrays = {}, {}
+    parts, arrays, config = {}, {}, as_dict(resolved(run.config))
     for part in ("valid", "test"):
         rank_M = (1 + rng.exponential(30 / skill, USERS)).astype(np.int32)
         top_MxK = rng.integers(1, 30, (USERS, 10)).astype(np.int32)
-        parts[part] = summarise(Ranked(rank_M, top_MxK), shown, np.ones(30, int))
-        lengths = (shown.target_M - shown.start_M).astype(np.int32)
-        arrays |= {f"{part}_rank_M": rank_M, f"{part}_user_M": shown.user_M,
+        parts[part] = summarise(Ranked(rank_M, top_MxK), EXAMPLES, np.ones(30, int))
+        lengths = (EXAMPLES.target_M - EXAMPLES.start_M).astype(np.int32)
+        arrays |= {f"{part}_rank_M": rank_M, f"{part}_user_M": EXAMPLES.user_M,
                    f"{part}_length_M": lengths}  # fmt: skip
     results = {
         "config": config, "seed": run.seed,

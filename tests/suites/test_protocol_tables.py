@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from echojax.data import DATASETS
-from echojax.errors import UserError
 from echojax.evaluation.metrics import metrics_of
 from echojax.models import HEURISTICS, MODELS
 from echojax.suites.order import FILE, read_certificates
 from echojax.suites.published import published
 from echojax.suites.scores import PRIMARY, score_frame
 from echojax.suites.tables import tables_of
-from tests.suites.conftest import SKILL, examples, packed, page_of, write_run
+from tests.conftest import refused
+from tests.suites.conftest import EXAMPLES, SKILL, packed, page_of, write_run
 
 PROTOCOLS = [("full", False), ("full", True), ("100 sampled, uniform", True)]
 FILTERED, ALL = "Scores with seen items filtered", "The same models under other protocols"
@@ -42,9 +42,9 @@ def tables(suite, runs, out):
 def write_protocols(run, *, ranks=True):
     """Evaluate a run by hand; return each target's NDCG@10 with seen items filtered."""
     rng = np.random.default_rng([run.seed, len(run.variant)])
-    shown, entries, found = examples(), [], {}
+    entries, found = [], {}
     for ranking, exclude_seen in PROTOCOLS:
-        rank_M = found[ranking, exclude_seen] = rng.integers(1, 25, shown.user_M.size)
+        rank_M = found[ranking, exclude_seen] = rng.integers(1, 25, EXAMPLES.user_M.size)
         entries.append(
             {
                 "split": "leave-one-out",
@@ -63,8 +63,8 @@ def write_protocols(run, *, ranks=True):
         np.savez(
             run.folder / "protocols.npz",
             test_rank_M=found["full", True],
-            test_user_M=shown.user_M,
-            test_length_M=shown.target_M - shown.start_M,
+            test_user_M=EXAMPLES.user_M,
+            test_length_M=EXAMPLES.target_M - EXAMPLES.start_M,
         )
     return metrics_of(found["full", True])[:, PRIMARY]
 
@@ -207,7 +207,7 @@ def test_the_order_of_events_is_shown_where_it_is_of_these_data(finished_suite):
         assert ("Order of events" in tables(suite, runs, out)) == shown
         assert ("<h3>Order of events</h3>" in page_of(suite, runs, out)) == shown
     (out / FILE).write_text(json.dumps({"ring": found | {"orders": []}}))
-    with pytest.raises(UserError, match=r"order\.json cannot be used .* delete it, and it is made"):
+    with refused("order.json cannot be used ", "delete it, and it is made"):
         read_certificates(out)
 
 

@@ -10,7 +10,6 @@ import pytest
 from rich.console import Console
 
 from echojax.config import Config
-from echojax.errors import UserError
 from echojax.evaluation.baselines import rank_by, scorer
 from echojax.evaluation.metrics import SHOWN, metrics_of
 from echojax.evaluation.sampled import draw_negatives
@@ -21,21 +20,19 @@ from echojax.suites.scores import COLUMNS
 from echojax.training.builders import read_data, resolved
 from echojax.training.evaluate import evaluate_run
 from echojax.training.run import run
+from tests.conftest import refused, write_events
 
 
 @pytest.fixture(scope="module")
 def data_file(tmp_path_factory):
     """Return a file of 40 users who walk around a ring of 150 items."""
-    rng = np.random.default_rng(0)
-    lines = ["user_id:token\titem_id:token\ttimestamp:float"]
+    rng, rows = np.random.default_rng(0), []
     for user in range(40):
         item = rng.integers(150)
         for time in range(rng.integers(30, 50)):
             item = (item + 1 + (rng.random() < 0.2)) % 150
-            lines.append(f"u{user}\ti{item}\t{7 * time + user}")
-    path = tmp_path_factory.mktemp("data") / "ring.inter"
-    path.write_text("\n".join(lines) + "\n")
-    return path
+            rows.append((f"u{user}", f"i{item}", 7 * time + user))
+    return write_events(tmp_path_factory.mktemp("data") / "ring.inter", rows)
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +127,7 @@ def test_ranks_are_kept_with_seen_items_treated_the_other_way(model, runs, tmp_p
     ] * 4
     path = folder / "protocols.json"
     path.write_text(path.read_text().replace('"examples"', '"example"'))
-    with pytest.raises(UserError, match=r"protocols\.json does not hold how a run was"):
+    with refused("protocols.json does not hold how a run was"):
         read_run_folder(folder)
 
 
@@ -142,6 +139,6 @@ def test_a_lost_checkpoint_is_said(lost, runs, tmp_path):
     shutil.rmtree(folder / "checkpoints" / (str(best) if lost == "best" else ""))
     for file in folder.glob("protocols.*"):
         file.unlink()
-    with pytest.raises(UserError, match="has lost the checkpoint of its best step"):
+    with refused("has lost the checkpoint of its best step"):
         evaluate_if_missing(folder, None)
     assert not list(folder.glob("protocols.*"))

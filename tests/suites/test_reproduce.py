@@ -16,6 +16,7 @@ from echojax.suites.reproduce import reproduce
 from echojax.suites.results import PROTOCOLS_JSON, PROTOCOLS_NPZ, read
 from echojax.suites.runs import write_failure
 from echojax.training.run_folder import lock
+from tests.conftest import write_events
 from tests.suites.conftest import SUITE, packed, write_run
 
 
@@ -156,8 +157,7 @@ def test_what_another_process_saw_fail_stays_until_it_is_made(finished_suite, co
 def two_heuristics(tmp_path):
     """Return (file of data, flags) of a suite of two heuristic models."""
     data, suite = tmp_path / "ring.inter", tmp_path / "two.toml"
-    lines = [f"u{user}\ti{(user + n) % 7}\t{n}\n" for user in range(9) for n in range(5)]
-    data.write_text("user_id:token\titem_id:token\ttimestamp:float\n" + "".join(lines))
+    write_events(data, ((f"u{u}", f"i{(u + n) % 7}", n) for u in range(9) for n in range(5)))
     suite.write_text(
         f'''title = "Two"\nabout = "Heuristics."\nseeds = [0]\nreference = "markov"
 [datasets.ring]\ndata_path = "{data}"\nk_core = 2

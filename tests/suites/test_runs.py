@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from echojax.data import Preparation, load_dataset
-from echojax.errors import UserError
 from echojax.suites.runs import write_sample
+from tests.conftest import refused, write_events
 from tests.suites.conftest import SUITE, packed, write_run
 
 TIMED = SUITE + '[global_time]\nvariants = ["popularity", "ours"]\ndatasets = ["ring"]\n'
@@ -56,13 +56,13 @@ def test_states(state):
     assert state(eval_batch_size=3) == state(data_dir="/elsewhere") == "finished"
     # Of a finished run the best epoch may be one that the suite no longer allows.
     for name, value in {"epochs": 3, "patience": 3, "max_steps": 7}.items():
-        with pytest.raises(UserError, match=f"and the suite says {value}; to run it anew, delete"):
+        with refused(f"and the suite says {value}; to run it anew, delete"):
             state(**{name: value})
-    with pytest.raises(UserError, match="made with --d-model 8, and the suite says 16; to run it"):
+    with refused("made with --d-model 8, and the suite says 16; to run it"):
         state(d_model=16)
     (state.run.folder / "results.json").unlink()
     assert state() == state(epochs=3) == "interrupted"
-    with pytest.raises(UserError, match="made with --d-model 8, and the suite says 16; to run it"):
+    with refused("made with --d-model 8, and the suite says 16; to run it"):
         state(d_model=16)
 
 
@@ -72,7 +72,7 @@ def test_a_finished_run_that_was_made_longer_is_not_cut_either(state):
     write_run(dataclasses.replace(run, config=dataclasses.replace(run.config, epochs=300)), 2)
     first = json.loads((run.folder / "config.json").read_text())
     (run.folder / "config.json").write_text(json.dumps(first | {"epochs": run.config.epochs}))
-    with pytest.raises(UserError, match="was made with --epochs 300, and the suite says 200"):
+    with refused("was made with --epochs 300, and the suite says 200"):
         state()
 
 
@@ -99,12 +99,11 @@ def test_a_run_from_before_flags_had_their_names_counts(state):
 def folder(tmp_path, monkeypatch):
     """Return a data folder that holds an "ml-100k" of 50 users."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    rng = np.random.default_rng(0)
-    lines = ["user_id:token\titem_id:token\ttimestamp:float"]
+    rng, rows = np.random.default_rng(0), []
     for user in range(50):
         times = np.sort(rng.integers(0, 90, rng.integers(6, 15))) + 880_000_000
-        lines += [f"u{user}\ti{rng.integers(20)}\t{time}" for time in times]
-    (tmp_path / "ml-100k.inter").write_text("\n".join(lines) + "\n")
+        rows += [(f"u{user}", f"i{rng.integers(20)}", time) for time in times]
+    write_events(tmp_path / "ml-100k.inter", rows)
     return tmp_path
 
 
@@ -141,6 +140,6 @@ def test_data_without_times_stay_so_and_unknown_data_are_refused(tmp_path):
         load_dataset(data_path=path, preparation=Preparation(k_core=0)).fingerprint["time"]
         == "position"
     )
-    with pytest.raises(UserError, match="unknown"):
+    with refused("unknown"):
         write_sample(tmp_path / "x.inter", "ml", 20, None)
     assert not (tmp_path / "x.inter").exists()
