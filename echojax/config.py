@@ -44,13 +44,11 @@ class Config(RunFlags, EvaluationFlags, TrainingFlags, ModelFlags, DataFlags):
 
 def _facts_of(kind: Any) -> Iterator[Any]:
     """Yield the metadata of ``Annotated`` in a field's type, inside a union too."""
-    yield from getattr(kind, "__metadata__", ())
     if typing.get_origin(kind) is Annotated:
+        yield from kind.__metadata__
         kind = kind.__origin__
-        yield from getattr(kind, "__metadata__", ())
     for one in typing.get_args(kind):
-        if typing.get_origin(one) is Annotated:
-            yield from _facts_of(one)
+        yield from _facts_of(one)
 
 
 @cache

@@ -35,9 +35,12 @@ def test_it_ends_without_a_word_when_its_reader_has_left():
     assert process.returncode == 1
 
 
-def test_another_broken_pipe_is_not_hidden():
-    with pytest.raises(BrokenPipeError), exit_on_user_error():
-        raise BrokenPipeError
+@pytest.mark.parametrize(
+    "error", [BrokenPipeError(), JaxRuntimeError("INTERNAL: a bug of a kernel")], ids=repr
+)
+def test_another_error_is_not_hidden(error):
+    with pytest.raises(type(error)), exit_on_user_error():
+        raise error
 
 
 @pytest.mark.parametrize(
@@ -67,11 +70,6 @@ def test_what_the_system_refuses_is_one_line(error, says, capsys):
 
 def test_a_name_in_other_letters_is_near():
     assert "did you mean 'sasrec'?" in str(unknown_name("--model", "SASRec", ["sasrec", "narm"]))
-
-
-def test_another_error_of_a_device_is_not_hidden():
-    with pytest.raises(JaxRuntimeError), exit_on_user_error():
-        raise JaxRuntimeError("INTERNAL: a bug of a kernel")
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt(), Stopped(signal.SIGHUP)])

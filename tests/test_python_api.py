@@ -21,11 +21,13 @@ from echojax.evaluation.statistics import holm, paired_difference
 from echojax.serving import export_run
 from tests.conftest import refused, reporting
 
-SMALL = {
+COLUMNS = {"user": "who", "item": "what", "time": "when"}
+DATA = COLUMNS | {"k_core": 2, "quiet": True}
+MODEL = {
     "model": "gru4rec", "d_model": 8, "hidden_size": 8, "max_len": 8, "batch_size": 64,
-    "k_core": 2, "learning_rate": 0.01, "user": "who", "item": "what", "time": "when",
-    "quiet": True,
+    "learning_rate": 0.01, "quiet": True,
 }  # fmt: skip
+SMALL = MODEL | DATA
 
 
 @pytest.fixture(scope="module")
@@ -123,10 +125,10 @@ def test_the_same_data_in_any_form_is_the_same_run(mine, frame, tmp_path, kind):
         data = tmp_path / "log.csv"
     elif kind == "arrays":
         data = [np.array(frame[name]) for name in ("who", "what", "when")]
-        options |= {"user": None, "item": None, "time": None}
+        options |= dict.fromkeys(COLUMNS)
     elif kind == "dataset":
-        data = echojax.Dataset.from_frame(data, user="who", item="what", time="when", k_core=2)
-        options = {k: v for k, v in options.items() if k not in ("user", "item", "time", "k_core")}
+        data = echojax.Dataset.from_frame(data, **COLUMNS, k_core=2)
+        options = MODEL | {"epochs": 3, "run_dir": False}
     run = echojax.train(data, **options)
     assert run.results["dataset"]["sha256"] == mine.results["dataset"]["sha256"]
     assert run.ranks.equals(mine.ranks)
@@ -167,8 +169,7 @@ def test_other_metrics_are_those_of_the_results_and_of_the_ranks(mine, two):
 
 
 def test_a_baseline_is_a_run_too(frame):
-    options = {name: SMALL[name] for name in ("user", "item", "time", "k_core", "quiet")}
-    run = echojax.train(frame, model="markov", run_dir=False, **options)
+    run = echojax.train(frame, model="markov", run_dir=False, **DATA)
     assert run.metrics == {
         name: run.results["baselines"]["markov"]["test"][name] for name in run.metrics
     }
@@ -218,7 +219,7 @@ def test_runs_are_compared_user_by_user(mine, two):
 
 
 def test_what_is_not_alike_is_not_compared(mine, frame):
-    other = echojax.train(frame, epochs=1, run_dir=False, exclude_seen=True, **SMALL)
+    other = echojax.train(frame, model="markov", run_dir=False, exclude_seen=True, **DATA)
     with pytest.raises(UserError, match=r"differ in --exclude-seen \(True, False\)"):
         echojax.compare({"mine": mine, "other": other})
     with pytest.raises(UserError, match="name two or more"):
@@ -248,9 +249,8 @@ def test_without_a_folder_nothing_stays(frame, tmp_path, monkeypatch):
 
 def test_what_a_run_needs_is_found_from_another_folder(frame, tmp_path, monkeypatch):
     pl.DataFrame(frame).write_csv(tmp_path / "log.csv")
-    options = {name: SMALL[name] for name in ("user", "item", "time", "k_core", "quiet")}
     monkeypatch.chdir(tmp_path)
-    run = echojax.train("log.csv", model="popularity", run_dir="run", **options)
+    run = echojax.train("log.csv", model="popularity", run_dir="run", **DATA)
     loaded = echojax.Run.load("run")
     monkeypatch.chdir(tmp_path.parent)
     assert run.metrics == loaded.metrics
@@ -366,16 +366,14 @@ def test_it_trains_in_a_thread_and_beside_float64(mine, frame, x64):
 )  # fmt: skip
 def test_mistakes_are_one_sentence(frame, tmp_path, monkeypatch, data, options, sentence):
     monkeypatch.chdir(tmp_path)
-    given = {"user": "who", "item": "what", "time": "when", "quiet": True} | options
-    if data is not None:
-        given = {"quiet": True}
+    columns = COLUMNS if data is None else {}
     with refused(sentence):
-        echojax.train(frame if data is None else data, **given)
+        echojax.train(frame if data is None else data, quiet=True, **columns | options)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_dataset_is_taken_as_it_is(frame):
-    data = echojax.Dataset.from_frame(frame, user="who", item="what", time="when", k_core=2)
+    data = echojax.Dataset.from_frame(frame, **COLUMNS, k_core=2)
     for option in ({"user": "who"}, {"k_core": 2}, {"missing_ids": "drop"}):
         with pytest.raises(UserError, match="has no meaning for a Dataset; leave it out"):
             echojax.train(data, quiet=True, **option)

@@ -1,6 +1,5 @@
 """Describe a file or a named data set, without training."""
 
-import dataclasses
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +49,7 @@ def main(words: list[str]) -> None:
         except UserError as error:  # too little for a test
             problem = str(error)
     if flags.json:
-        shown = {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}
+        shown = vars(found).copy()
         del shown["prepare"]
         shown |= {"k_core": shown.pop("preparation").k_core}
         shown |= {"layout": found.layout and str(found.layout), "problem": problem}

@@ -7,7 +7,7 @@ CSS variables, so that the same figure fits a light and a dark page; text remain
 import io
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from PIL import Image  # a requirement of matplotlib
 
 from echojax.command_line import printable
+from echojax.evaluation.metrics import SHOWN
 from echojax.report.pages import COLOURS
 from echojax.report.tables import length_range
 
@@ -169,6 +170,25 @@ def draw_dots(
     axes.grid(visible=False, axis="y")
     axes.set_yticks(rows, [name.replace("$", r"\$") for name in names])  # not a formula
     axes.set_ylim(len(names) - 0.5, -0.5)
+
+
+def draw_scores(
+    height: float, systems: Iterable[tuple[str, Mapping[str, Any]]], highlighted: str
+) -> Figure:
+    """Draw HR@10 and NDCG@10 of named systems, with the ``interval`` of each by metric."""
+    names, scores = zip(*systems, strict=True)
+    figure, panels = new_figure(height, columns=2)
+    for axes, metric in zip(panels, SHOWN, strict=True):
+        draw_dots(
+            axes,
+            names,
+            [one[metric] for one in scores],
+            [one["interval"][metric] for one in scores],
+            [BLUE if name == highlighted else GREY for name in names],
+            labels=[f"{one[metric]:.3f}" for one in scores],
+        )
+        axes.set_xlabel(metric.upper())
+    return figure
 
 
 def name_lengths(axes: Axes, bins: Sequence[tuple[int, int | None, int]]) -> None:

@@ -1,6 +1,6 @@
 """Self-contained pages, in HTML or Markdown, from the templates in ``templates/``."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -40,23 +40,21 @@ def render(template: str, **values: Any) -> str:
     return environment.get_template(template).render(values)
 
 
-def _shown(value: Any) -> Any:
-    """Return what the templates print for a value."""
-    if not isinstance(value, str) or isinstance(value, Markup):
-        return value
-    return printable(value.replace("\r\n", "\n"))
+def _text_by(show: Callable[[str], str]) -> Callable[[Any], Any]:
+    """Return what templates print for a value, where text that is no ``Markup`` is to be shown."""
 
+    def shown(value: Any) -> Any:
+        plain = isinstance(value, str) and not isinstance(value, Markup)
+        return show(value.replace("\r\n", "\n")) if plain else value
 
-def _in_markdown(value: Any) -> Any:
-    plain = isinstance(value, str) and not isinstance(value, Markup)
-    return in_markdown(value.replace("\r\n", "\n")) if plain else value
+    return shown
 
 
 _HTML = Environment(
     loader=PackageLoader("echojax.report"),
     autoescape=True,
     undefined=StrictUndefined,
-    finalize=_shown,
+    finalize=_text_by(printable),
     trim_blocks=True,
     lstrip_blocks=True,
 )
@@ -67,4 +65,4 @@ _HTML.filters |= {
     "fact_name": fact_name,
     "code": lambda value: Markup(printable(value).replace("\n", "\\n")),
 }
-_MARKDOWN = _HTML.overlay(autoescape=False, finalize=_in_markdown)
+_MARKDOWN = _HTML.overlay(autoescape=False, finalize=_text_by(in_markdown))

@@ -10,7 +10,7 @@ from echojax.report.figures import (
     GREY,
     ORANGE,
     Picture,
-    draw_dots,
+    draw_scores,
     drawing_style,
     legend_above,
     name_lengths,
@@ -42,26 +42,14 @@ def run_pictures(run: RunRecord) -> list[Picture]:
 
 
 def _systems(systems: dict[str, dict[str, Any]]) -> Picture:
-    """Draw HR@10 and NDCG@10 of model, baselines and optimum with their intervals."""
-    figure, panels = new_figure(3.2, columns=2)
-    for axes, (metric, label, _) in zip(panels, _METRICS, strict=True):
-        values = [one[metric] for one in systems.values()]
-        draw_dots(
-            axes,
-            list(systems),
-            values,
-            [one["interval"][metric] for one in systems.values()],
-            [BLUE if name == "model" else GREY for name in systems],
-            labels=[f"{value:.3f}" for value in values],
-        )
-        axes.set_xlabel(label)
+    """Draw the scores of model, baselines and optimum."""
     return Picture(
         "scores",
         "Score against the baselines",
         "Test scores with 95 % bootstrap intervals over users. Popularity recommends the most "
         "frequent items, Markov what most often followed the last item in training"
         + ("; no predictor can beat the optimum." if "optimum" in systems else "."),
-        figure,
+        draw_scores(3.2, systems.items(), "model"),
     )
 
 

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
+from echojax.evaluation.metrics import SHOWN
 from echojax.report.figures import (
     BLUE,
     FAINT,
@@ -18,6 +19,7 @@ from echojax.report.figures import (
     ORANGE,
     Picture,
     draw_dots,
+    draw_scores,
     drawing_style,
     legend_above,
     name_lengths,
@@ -38,6 +40,13 @@ def pictures(frame: pl.DataFrame, data: str, reference: str) -> list[Picture]:
     main = scored.filter(table="main").rows(named=True)
     drawn = []
     if main:
+        systems = [
+            (
+                row["variant"],
+                row | {"interval": {metric: _interval(row, metric) for metric in SHOWN}},
+            )
+            for row in main
+        ]
         drawn.append(
             Picture(
                 f"{data}-scores",
@@ -45,7 +54,7 @@ def pictures(frame: pl.DataFrame, data: str, reference: str) -> list[Picture]:
                 f"Mean over seeds with 95 % bootstrap intervals over users; {reference} is "
                 "highlighted. Overlapping intervals do not mean that two rows are equal; the "
                 "paired test of their difference decides.",
-                _draw_scores(main, reference),
+                draw_scores(0.8 + 0.24 * len(main), systems, reference),
             )
         )
     for table, name, title in (
@@ -109,21 +118,6 @@ def learned(run: RunResult | None, data: str, reference: str) -> list[Picture]:
         )
         for one in learned_pictures(analysis, max_len)
     ]
-
-
-def _draw_scores(rows: list[_Row], reference: str) -> Figure:
-    figure, panels = new_figure(0.8 + 0.24 * len(rows), columns=2)
-    for axes, metric in zip(panels, ("hr@10", "ndcg@10"), strict=True):
-        draw_dots(
-            axes,
-            [row["variant"] for row in rows],
-            [row[metric] for row in rows],
-            [_interval(row, metric) for row in rows],
-            [BLUE if row["variant"] == reference else GREY for row in rows],
-            labels=[f"{row[metric]:.3f}" for row in rows],
-        )
-        axes.set_xlabel(metric.upper())
-    return figure
 
 
 def _interval(row: _Row, metric: str) -> tuple[float, float] | None:

@@ -114,6 +114,7 @@ def _variants(
     rows = []
     for name in names:
         planned, seeds = [run for run in runs if run.variant == name], evaluations[name]
+        of_runs = [run.results for run in results[name].values()]
         row: dict[str, Any] = {
             "variant": name,
             "model": planned[0].config.model,
@@ -129,15 +130,12 @@ def _variants(
             pair = name in heuristic, suite.reference in heuristic
             row |= compare(seeds, evaluations[suite.reference], heuristic=pair)
         if seeds and protocol is None:
-            of_runs = [run.results for run in results[name].values()]
             row["validation_ndcg@10"] = _mean([one["valid"]["ndcg@10"] for one in of_runs])
             row["by_length"] = by_length(tuple(seeds.values()))
             row |= _beyond_accuracy([one["test"] for one in of_runs])
             row |= {} if name in heuristic else _cost(of_runs)
         if protocol is None:
-            row |= _tried(
-                suite, planned[0].dataset, name, [run.results for run in results[name].values()]
-            )
+            row |= _tried(suite, planned[0].dataset, name, of_runs)
         rows.append(row)
     tested = [row for row in rows if "difference_p" in row]
     for row, p in zip(tested, holm([row["difference_p"] for row in tested]), strict=True):

@@ -1,7 +1,7 @@
 """Spaces: which flags a search may set, and to what, checked before anything is trained."""
 
 import dataclasses
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -102,7 +102,8 @@ def check_space(
             )
         try:
             knob = _knob(entry)
-            changed = [set_flags(config, {name: one}) for one in _ends(knob)]
+            ends = knob.choices if isinstance(knob, Choices) else (knob.low, knob.high)
+            changed = [set_flags(config, {name: one}) for one in ends]
             for one in changed:
                 resolved(one, in_memory=True)
         except UserError as error:
@@ -171,7 +172,3 @@ def _knob(entry: Any) -> Range | Choices:
     elif knob.log and knob.low <= 0:
         raise UserError(f"with log, low must be above 0, not {knob.low}")
     return knob
-
-
-def _ends(knob: Range | Choices) -> Iterator[Any]:
-    yield from knob.choices if isinstance(knob, Choices) else (knob.low, knob.high)

@@ -173,7 +173,8 @@ def test_a_run_as_far_as_it_has_come(run_dir, results):
 
 
 def test_files_are_named_without_the_folders_of_this_machine(run_dir):
-    (run_dir / "results.json").unlink()
+    for name in ("results.json", "insight.npz"):
+        (run_dir / name).unlink()
     path, config = run_dir / "config.json", json.loads((run_dir / "config.json").read_text())
     places = {"data_path": "/home/me/log.csv", "run_dir": "/home/me/runs/one", "data_dir": 5}
     places |= {"plugin": "/home/me/mine.py", "init_from": "/home/me/runs/two/"}

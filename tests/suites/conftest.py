@@ -1,16 +1,21 @@
 """Suites of runs made by hand: folders as training leaves them, with ranks drawn at random."""
 
+import io
 import json
+import shutil
 from functools import partial
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from echojax.config import as_dict
 from echojax.evaluation.metrics import summarise
 from echojax.evaluation.ranking import Ranked
+from echojax.flags import ReproduceFlags
 from echojax.suites import figures
 from echojax.suites.page import write_page
+from echojax.suites.reproduce import reproduce
 from echojax.suites.results import Results
 from echojax.suites.runs import plan
 from echojax.suites.suite_file import read_suite
@@ -98,12 +103,10 @@ def suite_in(folder, text=SUITE, name="byhand"):
     return suite, plan(suite, out, None), out
 
 
-def finished_in(folder):
-    """Return (suite, runs, folder) with every run finished."""
-    suite, runs, out = suite_in(folder)
-    for run in runs:
-        write_run(run, SKILL[run.variant])
-    return suite, runs, out
+def make(suite, out, **flags):
+    """Run the command on a suite's file in this process; return whether all is well."""
+    flags = ReproduceFlags(suite=str(suite), out=out, **flags)
+    return reproduce(flags, Console(file=io.StringIO()))
 
 
 def packed(suite, runs, out):
@@ -138,15 +141,27 @@ def make_suite(tmp_path):
     return partial(suite_in, tmp_path)
 
 
+@pytest.fixture(scope="session")
+def finished_runs(tmp_path_factory):
+    """Return the folder of a suite's runs, every one of which is finished."""
+    _, runs, out = suite_in(tmp_path_factory.mktemp("finished"))
+    for run in runs:
+        write_run(run, SKILL[run.variant])
+    return out
+
+
 @pytest.fixture
-def finished_suite(tmp_path):
+def finished_suite(finished_runs, tmp_path):
     """Return (suite, runs, folder) with every run finished; tests may change it."""
-    return finished_in(tmp_path)
+    shutil.copytree(finished_runs, tmp_path / "out")
+    return suite_in(tmp_path)
 
 
 @pytest.fixture(scope="session")
-def shown(tmp_path_factory):
+def shown(finished_runs, tmp_path_factory):
     """Return (folder, runs) of a finished suite with its page."""
-    suite, runs, out = finished_in(tmp_path_factory.mktemp("shown"))
+    folder = tmp_path_factory.mktemp("shown")
+    shutil.copytree(finished_runs, folder / "out")
+    suite, runs, out = suite_in(folder)
     page_of(suite, runs, out, drawn=True)
     return out, runs

@@ -1,23 +1,18 @@
 """The command in-process: what it refuses, packs, and leaves to others."""
 
-import dataclasses
-import io
 import shutil
 
 import numpy as np
 import polars as pl
 import pytest
-from rich.console import Console
 
 from echojax.errors import UserError
 from echojax.files import write_json
-from echojax.flags import ReproduceFlags as Flags
-from echojax.suites.reproduce import reproduce
 from echojax.suites.results import PROTOCOLS_JSON, PROTOCOLS_NPZ, read
 from echojax.suites.runs import write_failure
 from echojax.training.run_folder import lock
 from tests.conftest import write_events
-from tests.suites.conftest import SUITE, packed, write_run
+from tests.suites.conftest import SUITE, make, packed, write_run
 
 
 @pytest.fixture
@@ -27,9 +22,8 @@ def refused(tmp_path):
     def run(text=SUITE, name="byhand", **flags):
         path = tmp_path / f"{name}.toml"
         path.write_text(text)
-        flags = {"suite": str(path), "out": tmp_path / "out"} | flags
         with pytest.raises(UserError) as error:
-            reproduce(Flags(**flags), Console(file=io.StringIO()))
+            make(**{"suite": path, "out": tmp_path / "out"} | flags)
         return str(error.value)
 
     return run
@@ -73,10 +67,9 @@ def command(tmp_path, caplog):
     """Return a function that runs the command; it returns success and what was logged."""
     caplog.set_level("INFO")
 
-    def command(flags=None, **given):
+    def command(**flags):
         caplog.clear()
-        flags = flags or Flags(suite=str(tmp_path / "byhand.toml"), out=tmp_path / "out", **given)
-        return reproduce(flags, Console(file=io.StringIO())), caplog.text
+        return make(tmp_path / "byhand.toml", tmp_path / "out", **flags), caplog.text
 
     return command
 
@@ -155,39 +148,38 @@ def test_what_another_process_saw_fail_stays_until_it_is_made(finished_suite, co
 
 @pytest.fixture
 def two_heuristics(tmp_path):
-    """Return (file of data, flags) of a suite of two heuristic models."""
-    data, suite = tmp_path / "ring.inter", tmp_path / "two.toml"
+    """Return the file of data of a suite of two heuristic models."""
+    data, suite = tmp_path / "ring.inter", tmp_path / "byhand.toml"
     write_events(data, ((f"u{u}", f"i{(u + n) % 7}", n) for u in range(9) for n in range(5)))
     suite.write_text(
         f'''title = "Two"\nabout = "Heuristics."\nseeds = [0]\nreference = "markov"
 [datasets.ring]\ndata_path = "{data}"\nk_core = 2
 [variants.markov]\nmodel = "markov"\n[variants.popularity]\nmodel = "popularity"\n'''
     )
-    return data, Flags(suite=str(suite), out=tmp_path / "out")
+    return data
 
 
-def test_what_another_process_is_making_is_left_to_it(two_heuristics, command, tmp_path):
-    _, flags = two_heuristics
-    assert command(flags)[0]
+@pytest.mark.usefixtures("two_heuristics")
+def test_what_another_process_is_making_is_left_to_it(command, tmp_path):
+    assert command()[0]
     out = tmp_path / "out"
     busy, other = (out / "ring" / variant / "seed-0" for variant in ("markov", "popularity"))
     for path in (busy / "results.json", other / "results.json", out / "runs.parquet"):
         path.unlink()
     with lock(busy):
-        well, logged = command(flags)
+        well, logged = command()
     assert not well
     assert f"another process trains in {busy}" in logged
     assert "failed" not in logged
     assert not (busy / "results.json").exists()
     assert (other / "results.json").exists()
-    assert command(flags)[0]
+    assert command()[0]
 
 
 def test_other_data_are_refused_before_anything_is_trained(two_heuristics, command, tmp_path):
-    data, flags = two_heuristics
-    assert command(dataclasses.replace(flags, only=("markov",)))[0]
-    data.write_text(data.read_text().replace("u3\ti4", "u3\ti5"))
-    well, logged = command(flags)
+    assert command(only=("markov",))[0]
+    two_heuristics.write_text(two_heuristics.read_text().replace("u3\ti4", "u3\ti5"))
+    well, logged = command()
     assert not well
     assert "ring/markov/seed-0 was made on other data (sha256 " in logged
     assert not (tmp_path / "out" / "ring" / "popularity" / "seed-0").exists()

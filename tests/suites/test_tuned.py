@@ -1,18 +1,15 @@
 """Suites whose learned variants are searched before their runs: ``reproduce --tune``."""
 
-import io
 import json
 import re
 import shutil
 import signal
 
 import pytest
-from rich.console import Console
 
-from echojax.flags import ReproduceFlags as Flags
 from echojax.signals import Interrupted
-from echojax.suites.reproduce import reproduce
 from tests.conftest import refused, write_events
+from tests.suites.conftest import make
 from tests.tuning.stand_in import stand_in_for_training
 
 SUITE = """
@@ -50,10 +47,6 @@ def suite(tmp_path_factory):
     return path
 
 
-def make(suite, **flags):
-    return reproduce(Flags(suite=str(suite), **flags), Console(file=io.StringIO()))
-
-
 @pytest.fixture(scope="module")
 def made(suite, members):
     """Return the folder of a suite whose first search was interrupted."""
@@ -64,9 +57,9 @@ def made(suite, members):
 
     members.raised = {2: kill}
     with pytest.raises(Interrupted, match="the same command goes on"):
-        make(suite, out=out, tune=6)
+        make(suite, out, tune=6)
     assert not (out / "ring" / "gru4rec").exists()
-    assert make(suite, out=out, tune=6)
+    assert make(suite, out, tune=6)
     return out
 
 
@@ -92,22 +85,22 @@ def test_a_row_is_made_with_what_its_search_found(made):
 
 def test_the_same_command_finds_all_done(made, suite, members, tmp_path):
     before, page = members.calls, (made / "page.html").read_text()
-    assert make(suite, out=made, tune=6)
-    assert make(suite, out=made, tune=6, report_only=True)
+    assert make(suite, made, tune=6)
+    assert make(suite, made, tune=6, report_only=True)
     kept = tmp_path / "kept"
     kept.mkdir()
     for name in ("runs.parquet", "ranks.parquet"):
         shutil.copy(made / name, kept)
-    assert make(suite, out=kept, tune=6)
+    assert make(suite, kept, tune=6)
     assert (kept / "page.html").read_text() == page
-    assert make(suite, out=kept, report_only=True)
+    assert make(suite, kept, report_only=True)
     assert members.calls == before
 
 
 def test_another_budget_is_refused(made, suite):
     for tune in (None, 7):
         with refused("made with --tune 6; give that, or name another --out"):
-            make(suite, out=made, tune=tune)
+            make(suite, made, tune=tune)
 
 
 def test_what_cannot_be_searched(made, suite, members, tmp_path, caplog):
@@ -117,11 +110,11 @@ def test_what_cannot_be_searched(made, suite, members, tmp_path, caplog):
     bad = tmp_path / "bad.toml"
     bad.write_text(text.replace("dropout = 0.1", fixed))
     with refused("bad.toml, variant gru4rec on ring: ", "nothing to search"):
-        make(bad, out=tmp_path / "fixed", tune=2)
+        make(bad, tmp_path / "fixed", tune=2)
     # A search that fails leaves the other variants.
     bad.write_text(text)
     members.calls, members.raised = 0, {1: _fail}
-    assert not make(bad, out=tmp_path / "failed", tune=2)
+    assert not make(bad, tmp_path / "failed", tune=2)
     assert "failed: ring/gru4rec/seed-0: its search: RuntimeError: it is odd" in caplog.text
     assert results_of(tmp_path / "failed", "popularity")
     assert not (tmp_path / "failed" / "ring" / "gru4rec" / "seed-0").exists()

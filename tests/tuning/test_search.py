@@ -130,7 +130,7 @@ def test_more_trials_go_on_and_another_seed_tries_others(whole, tmp_path):
     run(tmp_path / "more", trials=8)
     assert run(tmp_path / "more").trials == whole.trials
     assert len(run(tmp_path / "more", trials=3).trials) == 3
-    other = run(tmp_path / "other", config=dataclasses.replace(CONFIG, seed=4))
+    other = run(tmp_path / "other", config=dataclasses.replace(CONFIG, seed=4), trials=4)
     assert other.trials[0].values != whole.trials[0].values
 
 
