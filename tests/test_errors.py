@@ -50,11 +50,6 @@ def test_another_error_is_not_hidden(error):
         (PermissionError(errno.EACCES, "Permission denied", "run"), "cannot use run: Permission"),
         (OSError(errno.EIO, "Input/output error"), "cannot use a file: Input/output error; fix"),
         (OSError(errno.ENOSPC, "No space left", "run"), "cannot write run: No space left; free"),
-        (
-            FileNotFoundError(errno.ENOENT, "No such file", "run"),
-            "cannot use run: No such file; fix",
-        ),
-        (OSError(errno.EBUSY, "Device or resource busy", "run"), "cannot use run: Device or"),
         (MemoryError("Unable to allocate 3 GiB"), "out of memory (Unable to allocate 3 GiB); free"),
         (JaxRuntimeError("RESOURCE_EXHAUSTED: 3 GiB"), "out of memory on a device (RESOURCE_EXHAU"),
     ],

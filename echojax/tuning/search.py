@@ -1,5 +1,6 @@
 """A search: trials in generations, each trained together with successive halving."""
 
+import dataclasses
 import logging
 import shutil
 import time
@@ -70,7 +71,8 @@ def search(
     dataset, split = read_data(whole, dataset=dataset)
     facts = dataset.fingerprint
     with open_study(folder, whole, space, generation=generation, facts=facts) as study:
-        this = _Searching(study, config, dataset, split, console, trials, command)
+        found = Search(folder, config, space, [], trials, dataset.name, command)
+        this = _Searching(study, found, dataset, split, console)
         this.write_page()
         while (busy := this.train_a_generation()) is None:
             this.write_page()
@@ -120,28 +122,20 @@ class _Searching:
     """A search that is running."""
 
     study: Study
-    config: Config
+    found: Search  # so far
     dataset: Dataset
     split: Split
     console: Console
-    wanted: int
-    command: str
     seconds: list[float] = field(default_factory=list)  # of each generation trained here
 
     def write_page(self) -> Search:
         """Write page and recipe of what has been found so far, and return it."""
         with alone(self.study.folder):  # no process overwrites what another has read later
-            found = Search(
-                self.study.folder,
-                self.config,
-                self.study.space,
-                [trial for trial in self.study.trials() if trial.number < self.wanted],
-                self.wanted,
-                self.dataset.name,
-                self.command,
-            )
-            write(found)
-        return found
+            wanted = self.found.wanted
+            trials = [trial for trial in self.study.trials() if trial.number < wanted]
+            self.found = dataclasses.replace(self.found, trials=trials)
+            write(self.found)
+        return self.found
 
     def train_a_generation(self) -> int | None:
         """Train the first generation that is not finished and not trained by another process.
@@ -171,8 +165,8 @@ class _Searching:
 
     def _generations(self) -> list[range]:
         size = self.study.generation
-        firsts = range(0, self.wanted, size)
-        return [range(first, min(first + size, self.wanted)) for first in firsts]
+        firsts = range(0, self.found.wanted, size)
+        return [range(first, min(first + size, self.found.wanted)) for first in firsts]
 
     def _unfinished(self, numbers: range) -> list[int]:
         finished = {trial.number for trial in self.study.trials() if trial.finished}
@@ -196,7 +190,7 @@ class _Searching:
         configs = {}
         for number in these:
             try:
-                config = set_flags(self.config, trials[number].values)
+                config = set_flags(self.found.config, trials[number].values)
                 configs[number] = resolved(config, in_memory=True)
             except UserError as error:  # values that do not go together
                 self._record(trials[number], Outcome({}, 0, str(error), True, 0, 0.0))
@@ -231,4 +225,4 @@ class _Searching:
             left = f" (about {duration(unfinished * mean)} left)"
         so_far = f"; best so far {best.score:.4f}, trial {best.number}" if best else ""
         which = ", ".join(map(str, numbers))
-        log.info(f"trials {which} of {self.wanted}{left}{so_far}")
+        log.info(f"trials {which} of {self.found.wanted}{left}{so_far}")
