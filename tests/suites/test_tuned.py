@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from echojax.signals import Interrupted
-from tests.conftest import refused, write_events
+from tests.conftest import refused
 from tests.suites.conftest import make
 from tests.tuning.stand_in import stand_in_for_training
 
@@ -39,11 +39,9 @@ def members():
 
 
 @pytest.fixture(scope="module")
-def suite(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tuned")
-    rows = ((f"u{user}", f"i{(user + n) % 12}", n) for user in range(20) for n in range(8))
-    path = folder / "ring.toml"
-    path.write_text(SUITE.replace("DATA", str(write_events(folder / "ring.inter", rows))))
+def suite(data_file, tmp_path_factory):
+    path = tmp_path_factory.mktemp("tuned") / "ring.toml"
+    path.write_text(SUITE.replace("DATA", str(data_file)))
     return path
 
 
