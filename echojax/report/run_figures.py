@@ -38,7 +38,7 @@ def run_pictures(run: RunRecord) -> list[Picture]:
             pictures.append(Picture("training-loss", "Training loss", caption, figure))
         if run.best is not None:
             pictures.append(_validation(run.valid, run.best))
-    return pictures + learned_pictures(run.analysis, run.config.get("max_len"))
+    return pictures + learned_pictures(run.analysis, run.config.get("max_len", 0))
 
 
 def _systems(systems: dict[str, dict[str, Any]]) -> Picture:

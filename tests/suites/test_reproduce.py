@@ -16,7 +16,7 @@ from tests.suites.conftest import SUITE, make, packed, write_run
 
 
 @pytest.fixture
-def refused(tmp_path):
+def why_refused(tmp_path):
     """Return a function that runs the command on a suite and returns why it was refused."""
 
     def run(text=SUITE, name="byhand", **flags):
@@ -29,37 +29,37 @@ def refused(tmp_path):
     return run
 
 
-def test_flags_and_folders_of_no_use(refused, tmp_path):
-    assert "--quick is the suite named quick" in refused(quick=True)
-    assert "did you mean 'sasrec'" in refused(only=("sasrek",))
-    assert "no such file" in refused(suite="none.toml")
-    assert "has no runs.parquet" in refused(report_only=True)
+def test_flags_and_folders_of_no_use(why_refused, tmp_path):
+    assert "--quick is the suite named quick" in why_refused(quick=True)
+    assert "did you mean 'sasrec'" in why_refused(only=("sasrek",))
+    assert "no such file" in why_refused(suite="none.toml")
+    assert "has no runs.parquet" in why_refused(report_only=True)
     assert not (tmp_path / "out").exists()
     (tmp_path / "file").write_text("")
-    assert "is a file" in refused(out=tmp_path / "file")
+    assert "is a file" in why_refused(out=tmp_path / "file")
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "one.txt").write_text("mine")
-    assert "has no runs.parquet" in refused(out=tmp_path / "letters")
+    assert "has no runs.parquet" in why_refused(out=tmp_path / "letters")
     assert [path.name for path in (tmp_path / "letters").iterdir()] == ["one.txt"]
 
 
-def test_results_of_another_suite_or_of_other_flags(refused, finished_suite):
+def test_results_of_another_suite_or_of_other_flags(why_refused, finished_suite):
     suite, runs, out = finished_suite
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     other_flags = SUITE.replace("layers = 2", "layers = 3")
     says = "layers-2/seed-0 was made with --layers 2, and the suite says 3; to run it anew, delete"
-    assert says in refused(other_flags)
+    assert says in why_refused(other_flags)
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
     packed(suite, runs, out)[0].write()
-    assert "holds suite byhand, not other" in refused(name="other")
+    assert "holds suite byhand, not other" in why_refused(name="other")
     for folder in out.glob("*/*/seed-*"):
         shutil.rmtree(folder)
-    assert "and the suite says 3; the suite may be wrong" in refused(other_flags)
+    assert "and the suite says 3; the suite may be wrong" in why_refused(other_flags)
     frame = pl.read_parquet(out / "runs.parquet")
     frame.with_columns(results=pl.lit("{}")).write_parquet(out / "runs.parquet")
-    assert "runs.parquet cannot be used (Object missing required field" in refused()
+    assert "runs.parquet cannot be used (Object missing required field" in why_refused()
     (out / "runs.parquet").write_bytes(b"PAR1 nonsense")
-    assert "runs.parquet cannot be used" in refused()
+    assert "runs.parquet cannot be used" in why_refused()
 
 
 @pytest.fixture
