@@ -51,13 +51,12 @@ def test_dt_beyond_the_scale_is_counted_at_its_ends():
         assert share_K[place] == 1
 
 
-def test_models_of_one_direction_and_of_none():
+def test_a_model_of_one_direction():
     one = analyse(
         build("echomamba4rec", components=Components(filter=False, backward=False)), BATCH
     )
     assert set(one.dt_Kx2) == {"0/forward"}
     assert set(one.attribution) == {"events"}
-    assert analyse(build("sasrec"), BATCH).dt_Kx2 == {}
 
 
 def test_memory_is_where_the_recurrence_decays_to_1_over_e():

@@ -163,9 +163,9 @@ def test_without_any_whole_checkpoint_it_says_so(finished, mistake, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(mistake, data_file, tmp_path):
-    small = ["--model", "gru4rec", "--d-model", "8", "--max-len", "8", "--epochs", "3"]
-    args = ["--data-path", data_file, *small, "--run-dir", tmp_path / "run"]
-    line = mistake("train", *args, "--learning-rate", "1e30")
+    args = ["--data-path", data_file, "--model", "gru4rec", "--d-model", "8", "--hidden-size", "8"]
+    args += ["--max-len", "8", "--epochs", "3", "--learning-rate", "1e30"]
+    line = mistake("train", *args, "--run-dir", tmp_path / "run")
     assert "the loss of step" in line
     assert "--learning-rate" in line
 
