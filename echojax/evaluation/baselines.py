@@ -3,7 +3,7 @@
 These are popularity, first-order Markov, the lagged count, and the optimum if it is known.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -42,14 +42,6 @@ def rank_in_scores(
     Excluded items, padded with 0, are not candidates, unless they are the target. ``top`` is the
     number of best items to return.
     """
-    rank_B, out_BxV = _ranks(scores_BxV, targets_B, excluded_BxS)
-    return Ranked(rank_B, _top(np.where(out_BxV, -np.inf, scores_BxV), top))
-
-
-def _ranks(
-    scores_BxV: np.ndarray, targets_B: np.ndarray, excluded_BxS: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ranks of the targets, and which items are not candidates, bool (B, V)."""
     rows_B = np.arange(len(targets_B))
     out_BxV = np.isnan(scores_BxV)  # never recommended
     rival_BxV = ~(scores_BxV < scores_BxV[rows_B, targets_B][:, None])
@@ -61,7 +53,8 @@ def _ranks(
     out_BxV[:, 0] = True
     rival_BxV[:, 0] = False
     rival_BxV[rows_B, targets_B] = False
-    return 1 + np.count_nonzero(rival_BxV, axis=1).astype(np.int32), out_BxV
+    rank_B = 1 + np.count_nonzero(rival_BxV, axis=1).astype(np.int32)
+    return Ranked(rank_B, _top(np.where(out_BxV, -np.inf, scores_BxV), top))
 
 
 def _top(scores_BxV: np.ndarray, k: int) -> np.ndarray:
@@ -93,23 +86,14 @@ def rank_by(
     score: Scorer, examples: Examples, num_items: int, *, exclude_seen: bool, top: int = TOP
 ) -> Ranked:
     """Rank every example's target by dense scores, in tiles of users."""
-    parts = [
-        rank_in_scores(*tile, top=top)
-        for tile in _tiles(score, examples, num_items, exclude_seen=exclude_seen)
-    ]
-    ranks, tops, _ = zip(*parts, strict=True)
-    return Ranked(np.concatenate(ranks), np.concatenate(tops))
-
-
-def _tiles(
-    score: Scorer, examples: Examples, num_items: int, *, exclude_seen: bool
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
-    """Yield scores (B, V), targets and excluded items of all examples, in tiles."""
-    batch_size = max(1, _TILE_SCORES // num_items)
+    batch_size, parts = max(1, _TILE_SCORES // num_items), []
     for first in range(0, len(examples), batch_size):
         rows = np.arange(first, min(first + batch_size, len(examples)))
+        targets = examples.items_T[examples.target_M[rows]]
         excluded = seen(examples, rows) if exclude_seen else None
-        yield score(examples, rows), examples.items_T[examples.target_M[rows]], excluded
+        parts.append(rank_in_scores(score(examples, rows), targets, excluded, top=top))
+    ranks, tops, _ = zip(*parts, strict=True)
+    return Ranked(np.concatenate(ranks), np.concatenate(tops))
 
 
 def fit_heuristic(config: Config, split: Split, num_items: int) -> HeuristicModel:
@@ -141,8 +125,9 @@ def choose_lagged_count(
     examples = split.valid.at(np.linspace(0, size - 1, min(size, _TO_CHOOSE)).astype(np.int64))
 
     def ndcg(model: LaggedCount) -> float:
-        tiles = _tiles(scorer(model), examples, num_items, exclude_seen=exclude_seen)
-        return mean_metrics(np.concatenate([_ranks(*tile)[0] for tile in tiles]))["ndcg@10"]
+        score = scorer(model)
+        ranked = rank_by(score, examples, num_items, exclude_seen=exclude_seen, top=0)
+        return mean_metrics(ranked.rank_M)["ndcg@10"]
 
     models = (
         counted.damped(a)

@@ -74,9 +74,7 @@ class Markov(HeuristicModel):
     def __init__(self, train: Examples, num_items: int):
         super().__init__(train, num_items)
         before, after = train.items_T[train.target_M - 1], train.items_T[train.target_M]
-        self._times_VxV = sparse.csr_matrix(
-            (np.ones(before.size), (before, after)), shape=(num_items, num_items)
-        )
+        self._times_VxV = _counted(before, after, num_items)
         counts_V = training_counts(train, num_items)
         self._backoff_V = counts_V / (counts_V.sum() + 1)  # always below one transition
 
@@ -129,9 +127,7 @@ class LaggedCount(HeuristicModel):
         soon_VxV = sparse.csr_matrix((num_items, num_items))
         for lag in range(1, lags + 1):
             same = user[lag:] == user[:-lag]
-            pairs = items[:-lag][same], items[lag:][same]
-            ones = np.ones(pairs[0].size)
-            soon_VxV += sparse.csr_matrix((ones, pairs), shape=(num_items, num_items))
+            soon_VxV += _counted(items[:-lag][same], items[lag:][same], num_items)
         self._soon_VxV = soon_VxV
         self._counts_V = counts_V = training_counts(train, num_items)
         self._backoff_V = 1e-9 * counts_V / (counts_V.sum() + 1)  # far below any count
@@ -153,6 +149,12 @@ class LaggedCount(HeuristicModel):
         scores_BxV = (history_BxV @ self._damped_VxV).toarray()
         scores_BxV += self._backoff_V
         return scores_BxV
+
+
+def _counted(before: np.ndarray, after: np.ndarray, num_items: int) -> sparse.csr_matrix:
+    """Return how often each item is paired with each, (V, V)."""
+    shape = (num_items, num_items)
+    return sparse.csr_matrix((np.ones(before.size), (before, after)), shape=shape)
 
 
 def _fading(
