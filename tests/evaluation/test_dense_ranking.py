@@ -32,13 +32,6 @@ def test_ranks_and_recommendations_follow_the_definition(by_definition, tile):
     np.testing.assert_array_equal(scores, before)
 
 
-def test_what_the_user_has_seen_is_no_rival_and_the_target_stays():
-    scores = np.array([[9.0, 4.0, 3.0, 2.0, 1.0]])
-    ranked = rank_in_scores(scores, np.array([3]), np.array([[1, 3, 0]]))
-    assert ranked.rank_M.tolist() == [2]
-    assert ranked.top_MxK[0].tolist() == [2, 3, 4, 0, 0, 0, 0, 0, 0, 0]
-
-
 def test_read_only_float32_scores_are_accepted():
     scores = np.broadcast_to(np.array([0, 1, 2], np.float32), (4, 3))
     assert rank_in_scores(scores, np.array([1, 2, 1, 2])).rank_M.tolist() == [2, 1, 2, 1]

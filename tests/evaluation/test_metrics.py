@@ -252,9 +252,3 @@ def test_intervals_of_users_with_several_examples_are_drawn_by_user():
     inside = position < 5  # the first bucket of lengths
     expected = bootstrap_intervals(ranks[inside, None] <= 10, user[inside])[0].tolist()
     assert result["by_length"][0]["interval"]["hr@10"] == expected
-
-
-def test_nothing_recommended_is_no_error(examples):
-    result = summarise(Ranked(RANKS, shown(*[[]] * 8)), examples, np.ones(41, np.int64))
-    assert result["coverage@10"] == 0
-    assert result["mean_popularity@10"] == 0
