@@ -159,8 +159,7 @@ def _is_plain(kind: Any) -> bool:
 def build_model(config: Config, num_items: int) -> SequenceModel:
     """Return the model that ``config`` names, with initial values drawn from ``config.seed``."""
     given: dict[str, Any] = dataclasses.asdict(config)
-    given["corrections"] = corrections(config)
-    given["components"] = components(config)
+    given["corrections"], given["components"] = _variant(config)
     model = MODELS[config.model]
     options = {name: given[name] for name in _parameters(model) if given.get(name) is not None}
     options |= config.model_options
@@ -175,10 +174,12 @@ def with_sizes(config: Config) -> Config:
             an objective that the model cannot be trained with.
     """
     config = _with_own_options(config)
-    _check_time_gaps(config)
-    able = [name for name, model in MODELS.items() if model.packs]
-    if config.pack and config.model not in able:
-        raise UserError(f"--pack is for {' and '.join(able)}, not for --model {config.model}")
+    if config.time_gaps:
+        _check_able("--time-gaps", config, lambda model: "time_gaps" in _parameters(model))
+        if config.model == "echomamba4rec":
+            check_time_gaps(*_variant(config), config.d_conv or 4)
+    if config.pack:
+        _check_able("--pack", config, lambda model: model.packs)
     known = _parameters((MODELS | HEURISTICS)[config.model])
     # The sizes in a suite apply to all its models, also to heuristic ones, which have no others.
     for name in MODEL_SIZES if config.model in MODELS else _HEURISTIC_SIZES:
@@ -225,7 +226,7 @@ def _objectives(config: Config) -> tuple[str, ...]:
     objectives = MODELS[config.model].objectives
     if config.model != "echomamba4rec":
         return objectives
-    reason = not_causal(corrections(config), components(config), config.layers or 1)
+    reason = not_causal(*_variant(config), config.layers or 1)
     if reason is None:
         return objectives[::-1] if config.variant == "causal" else objectives
     if config.objective == "all-positions":
@@ -233,30 +234,22 @@ def _objectives(config: Config) -> tuple[str, ...]:
     return ("prefixes",)
 
 
-def _check_time_gaps(config: Config) -> None:
-    """Raise ``UserError`` if the model cannot read the times between events."""
-    if not config.time_gaps:
-        return
-    able = [name for name, model in MODELS.items() if "time_gaps" in _parameters(model)]
+def _check_able(
+    option: str, config: Config, is_able: Callable[[type[SequenceModel]], bool]
+) -> None:
+    """Raise ``UserError`` if an option is not for the model, which names those that it is for."""
+    able = [name for name, model in MODELS.items() if is_able(model)]
     if config.model not in able:
-        raise UserError(
-            f"--time-gaps is for {', '.join(able[:-1])} and {able[-1]}, not for --model "
-            f"{config.model}"
-        )
-    if config.model == "echomamba4rec":
-        check_time_gaps(corrections(config), components(config), config.d_conv or 4)
+        names = f"{', '.join(able[:-1])} and {able[-1]}" if able[1:] else able[0]
+        raise UserError(f"{option} is for {names}, not for --model {config.model}")
 
 
-def corrections(config: Config) -> Corrections:
-    """Return the corrections of the variant, with the changes that ``config`` makes to them."""
+def _variant(config: Config) -> tuple[Corrections, Components]:
+    """Return the variant's corrections, with the changes of ``config``, and what a layer keeps."""
     names = [field.name for field in dataclasses.fields(Corrections)]
     switched = {name: getattr(config, name) for name in names if getattr(config, name) is not None}
-    return dataclasses.replace(VARIANTS[config.variant], **switched)
-
-
-def components(config: Config) -> Components:
-    """Return the parts of a layer that ``config`` keeps."""
-    return Components(config.filter, config.backward, config.glu)
+    corrections = dataclasses.replace(VARIANTS[config.variant], **switched)
+    return corrections, Components(config.filter, config.backward, config.glu)
 
 
 def check_names(config: Config) -> None:
@@ -274,9 +267,7 @@ def check_sequence_shards(config: Config) -> None:
     """Raise ``UserError`` if histories cannot be split into these shards."""
     if config.sequence_shards == 1:
         return
-    if config.model not in MODELS or not MODELS[config.model].sequence_parallel:
-        able = " and ".join(name for name, model in MODELS.items() if model.sequence_parallel)
-        raise UserError(f"--sequence-shards is for {able}, not for --model {config.model}")
+    _check_able("--sequence-shards", config, lambda model: model.sequence_parallel)
     if config.loss != "softmax":
         raise UserError(f"--sequence-shards is for --loss softmax, not for {config.loss}")
     assert config.d_model is not None

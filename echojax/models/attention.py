@@ -38,12 +38,6 @@ class KeyValueCache(NamedTuple):
     value_BxHxLxK: Array
 
     @classmethod
-    def empty(cls, shape: tuple[int, int, int, int], dtype: DTypeLike) -> "KeyValueCache":
-        """Return a cache with room for L positions."""
-        # Two arrays, not one twice: both are changed in place.
-        return cls(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
-
-    @classmethod
     def of_all(cls, key_BxLxHxK: Array, value_BxLxHxK: Array) -> "KeyValueCache":
         """Return the cache of all positions at once."""
         return cls(jnp.swapaxes(key_BxLxHxK, 1, 2), jnp.swapaxes(value_BxLxHxK, 1, 2))
@@ -130,8 +124,9 @@ class CachedAttention(nnx.Module):
 
     def start(self, batch: int, max_len: int, dtype: DTypeLike) -> KeyValueCache:
         """Return the cache before the first position."""
-        head_size = self.norm.num_features // self.heads
-        return KeyValueCache.empty((batch, self.heads, max_len, head_size), dtype)
+        shape = (batch, self.heads, max_len, self.norm.num_features // self.heads)
+        # Two arrays, not one twice: both are changed in place.
+        return KeyValueCache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
 
     def by_head(self, x: Array) -> Array:
         """Return vectors (..., D) as (..., H, D / H)."""

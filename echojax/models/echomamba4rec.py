@@ -156,6 +156,7 @@ class BidirectionalMamba(TimeSharded):
 
     def _sum(self, ahead: Array, back: Callable[[Mamba], Array], x: Array, keys: Keys) -> Array:
         """Add the input to the output of each direction, normalise both, and return their sum."""
+        # ``back`` is called in between, because the order decides the last bits of gradients.
         key_ahead, key_back = split_keys(keys, 2)
         y = self.norm_forward(dropout(ahead, self.dropout, key_ahead, self.time_axis) + x)
         if self.backward is None or self.norm_backward is None:
@@ -341,11 +342,10 @@ class EchoMamba4Rec(LayeredModel, CausalModel):
         """Return ``encode_all``'s vectors, (B, L, D), from those of the items."""
         if self.not_causal:
             raise ValueError(f"only encode one prefix at a time: {self.not_causal}")
-        keys = split_keys(dropout_keys, len(self.layers) + 1)
-        x_BxLxD = self.embed(x_BxLxD, keys[0])
-        for layer, key in zip(self.layers, keys[1:], strict=True):
-            x_BxLxD = layer.readout_of_prefixes(x_BxLxD, lengths_B, dropout_keys=key, **times)
-        return x_BxLxD
+        # Of several layers, none has a backward Mamba: those below the last are read as ever.
+        x_BxLxD, key = self._below_last(x_BxLxD, lengths_B, dropout_keys, times)
+        last = self.layers[-1]
+        return last.readout_of_prefixes(x_BxLxD, lengths_B, dropout_keys=key, **times)
 
 
 def check_time_gaps(corrections: Corrections, components: Components, d_conv: int) -> None:

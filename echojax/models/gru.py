@@ -32,9 +32,7 @@ class GRU(nnx.Module):
 
     def step(self, h_BxH: Array, x_BxD: Array) -> Array:
         """Return the state after one more position, (B, H)."""
-        x_Bx3H, bias_3H = x_BxD @ self.x_kernel_Dx3H[...], jnp.zeros((), x_BxD.dtype)
-        if self.bias_2x3H is not None:
-            x_Bx3H, bias_3H = x_Bx3H + self.bias_2x3H[0], self.bias_2x3H[1]
+        x_Bx3H, bias_3H = self._with_biases(x_BxD @ self.x_kernel_Dx3H[...])
         return _cell(h_BxH, x_Bx3H, self.h_kernel_Hx3H[...], bias_3H)[0]
 
     def __call__(self, x_BxLxD: Array) -> Array:
@@ -45,12 +43,15 @@ class GRU(nnx.Module):
         x_MxD = jnp.swapaxes(x_BxLxD, 0, 1).reshape(length * batch, inputs)
         kernel_Dx3H = self.x_kernel_Dx3H[...]
         x_LxBx3H = (x_MxD @ kernel_Dx3H).reshape(length, batch, kernel_Dx3H.shape[1])
-        if self.bias_2x3H is None:
-            bias_3H = jnp.zeros(x_LxBx3H.shape[-1], x_LxBx3H.dtype)
-        else:
-            x_LxBx3H, bias_3H = x_LxBx3H + self.bias_2x3H[0], self.bias_2x3H[1]
+        x_LxBx3H, bias_3H = self._with_biases(x_LxBx3H)
         h_LxBxH = recurrence(x_LxBx3H, self.h_kernel_Hx3H[...], bias_3H)
         return jnp.swapaxes(h_LxBxH, 0, 1)
+
+    def _with_biases(self, x: Array) -> tuple[Array, Array]:
+        """Return the inputs' contributions to the gates with ``b_x``, (..., 3 H), and ``b_h``."""
+        if self.bias_2x3H is None:
+            return x, jnp.zeros(x.shape[-1], x.dtype)
+        return x + self.bias_2x3H[0], self.bias_2x3H[1]
 
 
 @jax.custom_vjp
