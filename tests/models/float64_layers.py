@@ -17,8 +17,8 @@ def standardise(x, epsilon):
     return (x - mean) / np.sqrt(((x - mean) ** 2).mean(axis=-1, keepdims=True) + epsilon)
 
 
-def layer_norm(p, x):
-    return standardise(x, 1e-12) * p["scale"] + p["bias"]
+def layer_norm(p, x, epsilon=1e-12):
+    return standardise(x, epsilon) * p["scale"] + p["bias"]
 
 
 def gelu(x):
@@ -40,6 +40,18 @@ def softmax(logits):
 
 def feed_forward(p, x):
     return layer_norm(p["norm"], linear(p["w_2"], gelu(linear(p["w_1"], x))) + x)
+
+
+def spectral_filter(p, x):
+    """The circular convolution by its sums of cosines and sines, no fast transform."""
+    window = len(x)
+    response = p["weight_FxDx2"][..., 0] + 1j * p["weight_FxDx2"][..., 1]
+    turns = np.outer(np.arange(window // 2 + 1), np.arange(window)) / window
+    spectrum = np.exp(-2j * np.pi * turns) @ x * response
+    # A real signal has each frequency twice, but for 0 and that of alternating signs.
+    times = np.where((turns[:, 1] == 0) | (turns[:, 1] == 0.5), 1, 2)[:, None]
+    y = (np.exp(2j * np.pi * turns).T @ (times * spectrum)).real / window
+    return layer_norm(p["norm"], y + x)
 
 
 def place(p, x):

@@ -5,7 +5,14 @@
 
 import numpy as np
 
-from tests.models.float64_layers import feed_forward, layer_norm, linear, sigmoid, silu, standardise
+from tests.models.float64_layers import (
+    feed_forward,
+    layer_norm,
+    linear,
+    sigmoid,
+    silu,
+    spectral_filter,
+)
 
 
 def selected(p, x, gaps=None):
@@ -83,21 +90,7 @@ def both_directions(p, x, length, corrections, gaps=None):
 
 
 def normed(p, name, y, x):
-    if y is None:
-        return 0
-    return standardise(y + x, 1e-5) * p[name]["scale"] + p[name]["bias"]
-
-
-def spectral_filter(p, x):
-    """The circular convolution by its sums of cosines and sines, no fast transform."""
-    window = len(x)
-    response = p["weight_FxDx2"][..., 0] + 1j * p["weight_FxDx2"][..., 1]
-    turns = np.outer(np.arange(window // 2 + 1), np.arange(window)) / window
-    spectrum = np.exp(-2j * np.pi * turns) @ x * response
-    # A real signal has each frequency twice, but for 0 and that of alternating signs.
-    times = np.where((turns[:, 1] == 0) | (turns[:, 1] == 0.5), 1, 2)[:, None]
-    y = (np.exp(2j * np.pi * turns).T @ (times * spectrum)).real / window
-    return layer_norm(p["norm"], y + x)
+    return 0 if y is None else layer_norm(p[name], y + x, 1e-5)
 
 
 def causal_filter(p, x):

@@ -12,16 +12,13 @@ class TestESASRec(CausalPromises):
         x = p["item_embedding"][items] + p["position_LxD"][: len(items)]
         for layer in p["layers"].values():
             attention, ffn = layer["attention"], layer["ffn"]
-            heads = layers.attend(attention, normed(attention, x), 1, causal=True)
+            z = layers.layer_norm(attention["norm"], x, 1e-5)
+            heads = layers.attend(attention, z, 1, causal=True)
             x = x + gate(attention, x) * layers.linear(attention["out"], heads)
-            z = normed(ffn, x)
+            z = layers.layer_norm(ffn["norm"], x, 1e-5)
             inner = layers.silu(layers.linear(ffn["w_1"], z)) * layers.linear(ffn["w_3"], z)
             x = x + gate(ffn, x) * layers.linear(ffn["w_2"], inner)
         return x[-1]
-
-
-def normed(p, x):
-    return layers.standardise(x, 1e-5) * p["norm"]["scale"] + p["norm"]["bias"]
 
 
 def gate(p, x):

@@ -17,7 +17,7 @@ class TestFMLPRec(Promises):
         x = layers.place(p["positions"], x)
         for layer in p["layers"].values():
             x[:before] = 0
-            x = layers.feed_forward(layer["ffn"], filtered(layer["filter"], x))
+            x = layers.feed_forward(layer["ffn"], layers.spectral_filter(layer["filter"], x))
         return x[-1]
 
 
@@ -26,20 +26,6 @@ def test_even_windows_have_a_frequency_that_mirrors_itself():
     promises = TestFMLPRec()
     promises.max_len = 8
     promises.test_scores_and_their_gradient_are_those_of_the_equations()
-
-
-def filtered(p, x):
-    """Equations 2 to 4: multiply the spectrum, go back, add, normalise."""
-    length = len(x)
-    response = p["weight_FxDx2"][..., 0] + 1j * p["weight_FxDx2"][..., 1]
-    times, out = np.arange(length), np.zeros_like(x)
-    for frequency in range(length // 2 + 1):
-        wave = np.exp(2j * np.pi * frequency * times / length)
-        coefficient = (np.conj(wave) @ x) * response[frequency]
-        # Every frequency but 0 and the highest of an even window stands for its mirror image too.
-        twice = 1 if frequency in (0, length / 2) else 2
-        out += twice * np.real(np.outer(wave, coefficient)) / length
-    return layers.layer_norm(p["norm"], out + x)
 
 
 def test_histories_end_where_the_window_ends():

@@ -29,7 +29,7 @@ class TestTimed(TimedCausalPromises):
 
 
 def test_parameters_are_recboles():
-    params = nnx.state(SASRec(1000, rngs=nnx.Rngs(0)))
+    params = nnx.state(nnx.eval_shape(lambda: SASRec(1000, rngs=nnx.Rngs(0))))
     attention = 4 * (64 * 64 + 64)
     feed_forward = 64 * 256 + 256 + 256 * 64 + 64
     norm = 2 * 64
