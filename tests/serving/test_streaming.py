@@ -133,19 +133,6 @@ def test_any_lengths(name, lengths, seed):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("name", EVERY_STREAM)
-def test_rows_do_not_meet(name):
-    stream, _ = stream_of(name, "float64")
-    for row in range(len(TURNS)):
-        others = np.where(np.arange(len(TURNS))[:, None] == row, TURNS, np.roll(TURNS, 1, 0))
-        state, changed = stream.start(len(TURNS)), stream.start(len(TURNS))
-        for turn in range(EVENTS):
-            state, users = stream.add(state, TURNS[:, turn])
-            changed, users_changed = stream.add(changed, others[:, turn])
-            np.testing.assert_allclose(users[row], users_changed[row], rtol=1e-9, atol=1e-12)
-
-
-@pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", ["mamba4rec", "echomamba4rec", "sasrec"])
 def test_reading_is_adding(name):
     stream, _ = stream_of(name, "float64")
