@@ -8,19 +8,14 @@ is scored from at least half a window of the newest items (``passes``).
 Dimension letters of this module: W passes.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax import Array
 
 from echojax.data import Examples, Windows
-from echojax.evaluation.ranking import TOP, Ranked, make_ranker, rank_examples
-
-# (params, item_ids_BxL, lengths_B, *gaps_BxL) -> (B, L, D)
-EncodeAll = Callable[..., Array]
+from echojax.evaluation.ranking import TOP, Encode, Items, Ranked, make_ranker, rank_examples
 
 
 class Passes(NamedTuple):
@@ -75,8 +70,8 @@ class _Encoded(Examples):
 
 
 def rank_prequentially(
-    encode_all: EncodeAll,
-    items: Callable[[Any], Array],
+    encode_all: Encode,
+    items: Items,
     params: Any,
     examples: Examples,
     *,
@@ -88,7 +83,8 @@ def rank_prequentially(
     """Rank the target of every example; memory is (M, D), and does not grow with users x items.
 
     The examples of a user must be grouped, in time order. ``encode_all`` is that of a causal model
-    without dropout; ``items`` and the other arguments are those of ``make_ranker``.
+    without dropout, ``(params, item_ids_BxL, lengths_B, *gaps_BxL) -> (B, L, D)``; ``items`` and
+    the other arguments are those of ``make_ranker``.
     """
     encode = jax.jit(encode_all)
     windows, count_W = passes(examples)

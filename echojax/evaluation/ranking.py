@@ -20,6 +20,7 @@ from jax.sharding import PartitionSpec as P
 
 from echojax.data import Examples
 from echojax.evaluation.tiles import (
+    TILE,
     Tile,
     Top,
     best,
@@ -73,7 +74,7 @@ def make_ranker(
     *,
     num_items: int | None = None,
     top: int = TOP,
-    tile: int = 2**15,
+    tile: int = TILE,
     mesh: Mesh | None = None,
 ) -> Ranker:
     """Return a jitted ``rank(params, item_ids_BxL, lengths_B, targets_B, excluded_BxS, ...)``.

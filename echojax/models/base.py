@@ -261,28 +261,24 @@ class LayeredModel(SequenceModel):
         return x_BxLxD, keys[-1]
 
 
-PRECISIONS = {"float32": None, "bf16": jnp.bfloat16}
-
-
 def with_precision(model: SequenceModel, precision: str) -> SequenceModel:
-    """Return a model that computes with activations of this precision.
+    """Return a model that computes with activations of this precision, "float32" or "bf16".
 
     Parameters with ``keep_float32`` are not cast, so that computations with them are in float32;
     normalisations always compute their moments in float32. Gradients with respect to the state that
     ``model`` was merged from have the dtypes of that state.
     """
-    dtype = PRECISIONS[precision]
-    if dtype is None:
+    if precision == "float32":
         return model
     graphdef, params, rates = nnx.split(model, nnx.Variable, ...)
     model = nnx.merge(
         graphdef,
         map_with_facts(
-            lambda facts, x: x if facts.get("keep_float32") else x.astype(dtype), params
+            lambda facts, x: x if facts.get("keep_float32") else x.astype(jnp.bfloat16), params
         ),
         rates,
     )
-    model.activations = dtype
+    model.activations = jnp.bfloat16
     return model
 
 
