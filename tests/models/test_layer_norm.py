@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import nnx
 
 from echojax.models.layers import layer_norm
@@ -22,6 +23,7 @@ def test_values_and_gradients_are_those_of_flax():
     assert jnp.abs(grads[1][1, 2]).max() > 1e4  # what would be passed on
 
 
+@pytest.mark.slow  # that a constant vector passes no gradient is above
 def test_a_vector_that_dropout_zeroes_leaves_gradients_small():
     model = SASRec(50, d_model=8, max_len=5, dropout=0.5, rngs=nnx.Rngs(0))
     graphdef, params = nnx.split(model)
