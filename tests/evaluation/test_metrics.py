@@ -80,28 +80,6 @@ def of_targets(*targets):
     return Examples(items_T, start, start + 1, np.arange(len(targets), dtype=np.int32), 4)
 
 
-def test_lists_by_hand():
-    """Five items, of which training has 8, 4, 2, 2 and 0 interactions."""
-    popularity = np.array([99, 8, 4, 2, 2, 0])
-    top = np.array([[1, 3, 2], [1, 2, 3], [1, 5, 0]], np.int32)
-    ranked = Ranked(np.array([2, 3, 1], np.int32), top)
-    found = list_metrics(ranked, of_targets(3, 2, 1), popularity, 2)
-    # Shown are 1 three times, 2, 3 and 5 once; their shares are 1/2, 1/4, 1/8 and (as of one) 1/16.
-    assert found == {
-        "coverage@2": 4 / 5,
-        "mean_popularity@2": (3 * 8 + 4 + 2 + 0) / 6,
-        "novelty@2": (3 * 1 + 2 + 3 + 4) / 6,
-        # Sorted: 0 1 1 1 3, with weights -4 -2 0 2 4.
-        "gini@2": (-2 + 0 + 2 + 12) / (5 * 6),
-        # The first is a hit on the third most popular; the second misses, the third is popular.
-        "serendipity@2": 1 / 3,
-    }
-    # Items 3 and 4 are alike popular: with ties against them, both are fourth.
-    assert list_metrics(ranked, of_targets(3, 2, 1), popularity, 3)["serendipity@3"] == 1 / 3
-    nothing = Ranked(np.array([9], np.int32), np.zeros((1, 3), np.int32))
-    assert set(list_metrics(nothing, of_targets(3), popularity, 2).values()) == {0}
-
-
 @st.composite
 def lists(draw):
     items, users = draw(st.integers(1, 12)), draw(st.integers(1, 6))

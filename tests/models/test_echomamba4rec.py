@@ -31,23 +31,27 @@ OFFICIAL = VARIANTS["official"]
 SEQUENTIAL = functools.partial(EchoMamba4Rec, scan="sequential")
 
 
-class TestEchoMamba4Rec(Promises):
+class Equations:
+    """Those of a variant, for a test to inherit."""
+
+    variant = "echojax"
+
+    def encode(self, p, items, gaps=None):
+        return echomamba4rec(p, items, 7, VARIANTS[self.variant], gaps)
+
+
+class TestEchoMamba4Rec(Equations, Promises):
     """The corrected model, one layer."""
 
     kind = EchoMamba4Rec
 
-    def encode(self, p, items):
-        return echomamba4rec(p, items, 7, Corrections())
-
 
 @pytest.mark.slow  # the authors' own numbers are compared in tests/interop
-class TestOfficial(Promises):
+class TestOfficial(Equations, Promises):
     """The authors' function."""
 
+    variant = "official"
     kind = staticmethod(functools.partial(SEQUENTIAL, corrections=OFFICIAL))
-
-    def encode(self, p, items):
-        return echomamba4rec(p, items, 7, OFFICIAL)
 
     test_padding_and_columns_do_not_matter = None  # it reads what lies behind the end
     # What does not depend on the corrections is the corrected model's to promise.
@@ -55,30 +59,23 @@ class TestOfficial(Promises):
     test_rows_do_not_meet_and_dropout_follows_each_ones_key = None
 
 
-class TestCausal(CausalPromises):
+class TestCausal(Equations, CausalPromises):
     """The corrected model with a causal filter: every prefix in one pass."""
 
+    variant = "causal"
     kind = staticmethod(functools.partial(SEQUENTIAL, corrections=VARIANTS["causal"]))
-
-    def encode(self, p, items):
-        return echomamba4rec(p, items, 7, VARIANTS["causal"])
 
 
 @pytest.mark.slow
-class TestTimed(TimedPromises):
+class TestTimed(Equations, TimedPromises):
     kind = staticmethod(functools.partial(SEQUENTIAL, time_gaps=True))
 
-    def encode(self, p, items, gaps):
-        return echomamba4rec(p, items, 7, Corrections(), gaps)
 
-
-class TestTimedCausal(TimedCausalPromises):
+class TestTimedCausal(Equations, TimedCausalPromises):
+    variant = "causal"
     kind = staticmethod(
         functools.partial(SEQUENTIAL, corrections=VARIANTS["causal"], time_gaps=True)
     )
-
-    def encode(self, p, items, gaps):
-        return echomamba4rec(p, items, 7, VARIANTS["causal"], gaps)
 
 
 @pytest.mark.parametrize(

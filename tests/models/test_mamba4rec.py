@@ -26,16 +26,14 @@ from tests.models.promises import (
 class TestMamba4Rec(CausalPromises):
     kind = Mamba4Rec
 
-    def encode(self, p, items):
-        return mamba4rec(p, items)
+    def encode(self, p, items, gaps=None):
+        return mamba4rec(p, items, gaps)
 
 
 @pytest.mark.slow
 class TestTimed(TimedCausalPromises):
     kind = staticmethod(functools.partial(Mamba4Rec, time_gaps=True, scan="sequential"))
-
-    def encode(self, p, items, gaps):
-        return mamba4rec(p, items, gaps)
+    encode = TestMamba4Rec.encode
 
 
 @pytest.mark.usefixtures("x64")

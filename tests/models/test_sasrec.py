@@ -16,16 +16,14 @@ from tests.models.promises import CausalPromises, TimedCausalPromises, build
 class TestSASRec(CausalPromises):
     kind = SASRec
 
-    def encode(self, p, items):
-        return layers.transformer(p["transformer"], p["item_embedding"][items], 2, causal=True)[-1]
+    def encode(self, p, items, gaps=None):
+        x = p["item_embedding"][items]
+        return layers.transformer(p["transformer"], x, 2, causal=True, gaps=gaps)[-1]
 
 
 class TestTimed(TimedCausalPromises):
     kind = staticmethod(functools.partial(SASRec, time_gaps=True))
-
-    def encode(self, p, items, gaps):
-        x = p["item_embedding"][items]
-        return layers.transformer(p["transformer"], x, 2, causal=True, gaps=gaps)[-1]
+    encode = TestSASRec.encode
 
 
 def test_parameters_are_recboles():
