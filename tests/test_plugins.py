@@ -79,21 +79,11 @@ def test_options_are_checked(options, says):
         with_sizes(Config(model="sasrec", model_options={"rate": 1.0}))
 
 
-class NoMethod(SequenceModel):
-    def __init__(self, num_items, *, rngs):
-        raise AssertionError
-
-
 class NoItems(CausalModel):
     def __init__(self, *, rngs):
         raise AssertionError
 
     read_all = None
-
-
-class NoLayers(LayeredModel):
-    def __init__(self, num_items, *, rngs):
-        raise AssertionError
 
 
 class Taken(CausalModel):
@@ -117,9 +107,9 @@ class Callback(CausalModel):
         ("popularity", Own, "'popularity' is one of echojax's own"),
         ("a/b", Own, "'a/b': a name has letters"),
         ("own", dict, "'own' is no subclass of SequenceModel"),
-        ("own", NoMethod, "'own' has no method 'read_out'"),
+        ("own", SequenceModel, "'own' has no method 'read_out'"),
         (Own, Own, "a name has letters"),  # @register_model without brackets
-        ("own", NoLayers, "'own' has no method 'embed', as a LayeredModel has"),
+        ("own", LayeredModel, "'own' has no method 'embed', as a LayeredModel has"),
         ("own", Taken, "'own': 'recipe' means something else to train"),
         ("own", NoItems, "'own': its constructor has no argument 'num_items'"),
         ("own", Callback, "'own': the argument 'activation' of its constructor has no default"),

@@ -11,19 +11,14 @@ from echojax.models.mamba4rec import Mamba4Rec
 from tests.models.promises import build
 
 
-@pytest.fixture(scope="module")
-def trained():
-    return build(Mamba4Rec)
-
-
 @pytest.fixture
-def empty(trained):
+def empty():
     return nnx.clone(build(Mamba4Rec, max_len=8))
 
 
 @pytest.fixture
-def arrays(trained):
-    return weights(trained)
+def arrays():
+    return weights(build(Mamba4Rec))
 
 
 def test_there_and_back(tmp_path, empty, arrays):
