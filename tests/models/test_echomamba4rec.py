@@ -121,6 +121,29 @@ def test_readouts_of_all_prefixes_have_the_gradients_of_each(d_conv, gaps):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-9, 1e-12), ours, theirs)
 
 
+@pytest.mark.slow  # the fast tier has those of the backward Mamba, the part that differs
+@pytest.mark.usefixtures("x64")
+def test_all_positions_have_the_gradients_of_their_prefixes():
+    kind = functools.partial(SEQUENTIAL, corrections=VARIANTS["causal"], d_state=3)
+    graphdef, params = float64(kind, time_gaps=True, d_conv=3)
+    weights = np.random.default_rng(2).normal(size=(*IDS.shape, 8))
+    weights *= (np.arange(7) < LENGTHS[:, None])[..., None]
+    rows, stops = np.nonzero(weights[..., 0])
+    prefixes = np.where(np.arange(7) <= stops[:, None], IDS[rows], 0)
+
+    def at_once(params):
+        vectors = nnx.merge(graphdef, params).encode_all(IDS, LENGTHS, gaps_BxL=GAPS)
+        return jnp.sum(weights * vectors)
+
+    def one_by_one(params):
+        model = nnx.merge(graphdef, params)
+        vectors = model.encode(prefixes, stops + 1, gaps_BxL=GAPS[rows])
+        return jnp.sum(weights[rows, stops] * vectors)
+
+    ours, theirs = (jax.jit(jax.value_and_grad(f))(params) for f in (at_once, one_by_one))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-9, 1e-12), ours, theirs)
+
+
 def test_what_reads_later_items_is_not_read_in_one_pass():
     with pytest.raises(ValueError, match="its filter changes every position"):
         build(EchoMamba4Rec).encode_all(IDS, LENGTHS)
