@@ -13,7 +13,6 @@ from selective_scan.arguments import (
     ScanInputs,
     as_arrays,
     direction_of,
-    over_groups,
     state_dtype,
     time_steps,
     where_valid,
@@ -226,8 +225,9 @@ def bidirectional_scan(
         if name == "pallas_gpu" and inputs.B.ndim == inputs.C.ndim == 4:
             from selective_scan import gpu
 
-            return gpu.scan_both(inputs, softplus=delta_softplus, last=return_last_state)
-        return in_turn(partial(over_groups(SCANS[name]), last=return_last_state), inputs)
+            if inputs.A.shape[-1] <= gpu.MOST_STATES:
+                return gpu.scan_both(inputs, softplus=delta_softplus, last=return_last_state)
+        return in_turn(partial(SCANS[name], last=return_last_state), inputs)
 
     def in_turn(scan: Scan, inputs: ScanInputs) -> tuple[Array, Array]:
         scan = partial(scan, softplus=delta_softplus)

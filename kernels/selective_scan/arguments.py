@@ -95,7 +95,10 @@ Core = Callable[..., tuple[Array, Array]]
 
 
 def with_epilogue(core: Core) -> Scan:
-    """Return a scan that makes the time steps, runs the recurrence ``core``, adds D and gates."""
+    """Return a scan that makes the time steps, runs the recurrence ``core``, adds D and gates.
+
+    It also takes B and C of groups of channels; see ``over_groups``.
+    """
 
     def scan(
         inputs: ScanInputs, *, softplus: bool, reverse: bool, last: bool = True
@@ -123,7 +126,7 @@ def with_epilogue(core: Core) -> Scan:
         # This masks the gradient of y, too, which may be anything at invalid positions.
         return where_valid(valid_BxL, y).astype(given.dtype), state
 
-    return scan
+    return over_groups(scan)
 
 
 def in_parts(scan: Scan, most_states: int) -> Core:
@@ -193,7 +196,8 @@ def over_groups(scan: Scan) -> Scan:
 def repeated_in_time(scan: Scan) -> Scan:
     """Return the scan, extended to B and C of shape (E, N), the same at all positions.
 
-    They are repeated at every position, as groups of one channel each: (B, L, E, N).
+    They are repeated at every position, as groups of one channel each, (B, L, E, N), which the scan
+    must take.
     """
 
     def run(
@@ -204,8 +208,7 @@ def repeated_in_time(scan: Scan) -> Scan:
             for name, x in (("B", inputs.B), ("C", inputs.C))
             if x.ndim == 2
         }
-        grouped = over_groups(scan)
-        return grouped(inputs._replace(**repeated), softplus=softplus, reverse=reverse, last=last)
+        return scan(inputs._replace(**repeated), softplus=softplus, reverse=reverse, last=last)
 
     return run
 

@@ -105,7 +105,7 @@ def scan_by(implementation: str) -> Scan:
         inputs: ScanInputs, *, softplus: bool, reverse: bool, last: bool = True
     ) -> tuple[Array, Array]:
         def run(name: str, inputs: ScanInputs) -> tuple[Array, Array]:
-            return over_groups(SCANS[name])(inputs, softplus=softplus, reverse=reverse, last=last)
+            return SCANS[name](inputs, softplus=softplus, reverse=reverse, last=last)
 
         size = (*inputs.u.shape, inputs.A.shape[-1])
         name = without_repeats(implementation, inputs)
@@ -216,7 +216,7 @@ def _pallas(module: str) -> Scan:
         kernels: Any = import_module(f"selective_scan.{module}")
         return kernels.scan(inputs, softplus=softplus, reverse=reverse, last=last)
 
-    return repeated_in_time(scan)
+    return repeated_in_time(over_groups(scan))
 
 
 def _needs_hopper() -> str | None:

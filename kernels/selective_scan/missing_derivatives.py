@@ -3,6 +3,7 @@
 JAX's own messages would speak of ``custom_vjp`` and of primitives inside a kernel.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NoReturn, TypeVar
 
@@ -15,6 +16,36 @@ from jax.interpreters import ad, batching, mlir
 Tree = TypeVar("Tree")
 
 
+def differentiable_once(
+    name: str, forward: Callable[..., tuple[Any, Any]], backward: Callable[..., Any]
+) -> Callable[..., Any]:
+    """Return ``scan(inputs, options)`` with hand-written gradients that cannot be differentiated.
+
+    Args:
+        name: the implementation, for the errors.
+        forward: ``forward(inputs, options, keep=...)`` returns the results and, with ``keep``, what
+            the gradient needs besides the inputs.
+        backward: ``backward(inputs, kept, outer, options)`` returns the gradients of the inputs,
+            where ``outer`` has those of the results.
+    """
+
+    @partial(jax.custom_vjp, nondiff_argnums=(1,))
+    def scan(inputs: Any, options: Any) -> Any:
+        return forward(inputs, options, keep=False)[0]
+
+    def forward_rule(inputs: Any, options: Any) -> tuple[Any, Any]:
+        inputs = _first_derivatives_only(name, inputs)
+        results, kept = forward(inputs, options, keep=True)
+        return results, (inputs, kept)
+
+    def backward_rule(options: Any, residuals: Any, outer: Any) -> tuple[Any]:
+        outer = _first_derivatives_only(name, outer)
+        return (backward(*residuals, outer, options),)
+
+    scan.defvjp(forward_rule, backward_rule)
+    return lambda inputs, options: scan(no_forward_mode(name, inputs), options)
+
+
 def no_forward_mode(name: str, arrays: Tree) -> Tree:
     """Return the arrays unchanged, so that forward-mode derivatives of them raise ``TypeError``.
 
@@ -24,11 +55,8 @@ def no_forward_mode(name: str, arrays: Tree) -> Tree:
     return _of_floats(partial(_reverse_only, name), arrays)
 
 
-def first_derivatives_only(name: str, arrays: Tree) -> Tree:
-    """Return the arrays unchanged, so that derivatives of them raise ``TypeError``.
-
-    It is for the inputs of hand-written derivatives that cannot be differentiated again.
-    """
+def _first_derivatives_only(name: str, arrays: Tree) -> Tree:
+    """Return the arrays unchanged, so that derivatives of them raise ``TypeError``."""
     return _of_floats(partial(_constant, name), arrays)
 
 

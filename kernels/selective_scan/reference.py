@@ -1,6 +1,5 @@
 """The oracle of the tests: a loop over time in NumPy and float64, with hand-written gradients."""
 
-from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,7 +8,7 @@ import numpy as np
 from jax import Array
 
 from selective_scan.arguments import Recurrence, ScanInputs
-from selective_scan.missing_derivatives import first_derivatives_only, no_forward_mode
+from selective_scan.missing_derivatives import differentiable_once
 
 Arrays = dict[str, np.ndarray]
 
@@ -173,37 +172,28 @@ def scan(inputs: Recurrence, *, reverse: bool) -> tuple[Array, Array]:
     Raises:
         TypeError: forward-mode or second derivatives are taken.
     """
-    return _scan(no_forward_mode("reference", inputs), reverse)
+    return _scan(inputs, reverse)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _scan(inputs: Recurrence, reverse: bool) -> tuple[Array, Array]:
-    dtype, like = inputs.dt.dtype, (inputs.u, inputs.state)
-
+def _forward(inputs: Recurrence, reverse: bool, *, keep: bool) -> tuple[tuple[Array, Array], None]:
     def call(*args: np.ndarray) -> tuple[np.ndarray, ...]:
         *arrays, h = args
         results = selective_scan_reference(*arrays, initial_state=h, reverse=reverse)
-        return tuple(x.astype(dtype) for x in results)
+        return tuple(x.astype(h.dtype) for x in results)
 
-    return jax.pure_callback(call, like, *inputs, vmap_method="sequential")
-
-
-def _scan_forward(inputs: Recurrence, reverse: bool) -> tuple[Any, Any]:
-    inputs = first_derivatives_only("reference", inputs)
-    return _scan(inputs, reverse), inputs
+    like = (inputs.u, inputs.state)
+    return jax.pure_callback(call, like, *inputs, vmap_method="sequential"), None
 
 
-def _scan_backward(reverse: bool, inputs: Any, outer: Any) -> Any:
+def _backward(inputs: Recurrence, kept: None, outer: Any, reverse: bool) -> Recurrence:
     def call(*args: np.ndarray) -> tuple[np.ndarray, ...]:
         dy, dlast, *arrays, h = args
         grads = selective_scan_gradients(dy, dlast, *arrays, initial_state=h, reverse=reverse)
         names = ("u", "delta", "A", "B", "C", "initial_state")
         return tuple(grads[name].astype(dy.dtype) for name in names)
 
-    outer = first_derivatives_only("reference", outer)
     like = tuple(inputs)
-    gradients = jax.pure_callback(call, like, *outer, *inputs, vmap_method="sequential")
-    return (Recurrence(*gradients),)
+    return Recurrence(*jax.pure_callback(call, like, *outer, *inputs, vmap_method="sequential"))
 
 
-_scan.defvjp(_scan_forward, _scan_backward)
+_scan = differentiable_once("reference", _forward, _backward)

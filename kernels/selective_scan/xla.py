@@ -60,7 +60,7 @@ def _states(reverse: bool, decay_BxLxExN: Array, input_BxLxExN: Array) -> Array:
     """
 
     def solve(reverse: bool, decay: Array, inputs: Array) -> Array:
-        return jax.lax.associative_scan(_join, (decay, inputs), axis=1, reverse=reverse)[1]
+        return jax.lax.associative_scan(joined, (decay, inputs), axis=1, reverse=reverse)[1]
 
     return jax.lax.custom_linear_solve(
         lambda h: h - decay_BxLxExN * _shifted(h, 1, reverse),
@@ -71,7 +71,8 @@ def _states(reverse: bool, decay_BxLxExN: Array, input_BxLxExN: Array) -> Array:
     )
 
 
-def _join(near: tuple[Array, Array], far: tuple[Array, Array]) -> tuple[Array, Array]:
+def joined(near: tuple[Array, Array], far: tuple[Array, Array]) -> tuple[Array, Array]:
+    """Return the decay and the input of two stretches of positions as one; far is scanned later."""
     return near[0] * far[0], far[0] * near[1] + far[1]
 
 

@@ -14,7 +14,7 @@ from selective_scan import (
     selective_scan_reference,
     tpu,
 )
-from selective_scan.arguments import ScanInputs, repeated_in_time
+from selective_scan.arguments import ScanInputs, over_groups, repeated_in_time
 from selective_scan.dispatch import SCANS as OWN
 
 OPTIONS = {
@@ -35,10 +35,13 @@ FEW_OPTIONS = [
     for case in EVERY_OPTION
 ]
 
+# Of errors relative to the largest element.
+TOLERANCES = {"float32": 1e-5, "bfloat16": 2e-2, "float64": 1e-12}
+
 # The kernels as plain JAX, and every implementation that can be run on this machine.
 INTERPRETED = {
-    "pallas_gpu": repeated_in_time(partial(gpu.scan, interpret=True)),
-    "pallas_tpu": repeated_in_time(partial(tpu.scan, interpret=True)),
+    "pallas_gpu": repeated_in_time(over_groups(partial(gpu.scan, interpret=True))),
+    "pallas_tpu": repeated_in_time(over_groups(partial(tpu.scan, interpret=True))),
 }
 NAMES = [name for name, reason in implementations().items() if reason is None]
 SCANS = {name: OWN[name] for name in NAMES} | INTERPRETED
@@ -91,11 +94,11 @@ def for_readout(arrays):
     return used | {"C": arrays["C"].sum(1)} | stop
 
 
-def run(scan, arrays, dtype, reverse, softplus=True):
-    """Return (actual, expected) for y, the last state and all gradients, of one compiled program.
+def check(scan, arrays, dtype="float32", *, reverse, softplus=True, tolerance=None):
+    """Compare y, the last state and all gradients, of one compiled program, with the oracle.
 
-    ``scan`` is called as ``scan(ScanInputs, softplus=softplus, reverse=reverse)``. Values are there
-    twice: as computed for themselves, and with what the gradient needs kept.
+    ``scan`` is called as ``scan(ScanInputs, softplus=softplus, reverse=reverse)``. Values are
+    compared twice: as computed for themselves, and with what the gradient needs kept.
     """
     whole = {k: x for k, x in arrays.items() if k in ("lengths", "segment_ids")}
     floats = {k: jnp.asarray(x, dtype) for k, x in arrays.items() if k not in whole}
@@ -113,13 +116,16 @@ def run(scan, arrays, dtype, reverse, softplus=True):
 
     both = jax.jit(lambda floats: (call(floats), jax.grad(loss, has_aux=True)(floats)))
     (y, last), (grads, (y_kept, last_kept)) = both(floats)
+    assert y.dtype == dtype
+    assert last.dtype == jnp.promote_types(dtype, jnp.float32)
     rounded = {k: np.asarray(v, np.float64) for k, v in floats.items()} | whole
     options = {"delta_softplus": softplus, "reverse": reverse}
     expected_y, expected_last = selective_scan_reference(**rounded, **options)
     expected = selective_scan_gradients(dy, dlast, **rounded, **options)
     pairs = {"y": (y, expected_y), "last_state": (last, expected_last)}
     pairs |= {"y, kept": (y_kept, expected_y), "last_state, kept": (last_kept, expected_last)}
-    return pairs | {k: (grads[k], expected[k]) for k in grads}
+    pairs |= {k: (grads[k], expected[k]) for k in grads}
+    compare(pairs, tolerance or TOLERANCES[dtype])
 
 
 def compare(pairs, tolerance):

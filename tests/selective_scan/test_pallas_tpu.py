@@ -1,7 +1,6 @@
 """The TPU kernels: interpreted against the oracle, and lowered as they are for a TPU."""
 
 import math
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +12,7 @@ from jax.sharding import SingleDeviceSharding
 
 from selective_scan import tpu
 from selective_scan.arguments import ScanInputs
-from tests.selective_scan.oracle import FEW_OPTIONS, OPTIONS, compare, float32, inputs, run
+from tests.selective_scan.oracle import FEW_OPTIONS, INTERPRETED, OPTIONS, check, float32, inputs
 
 # The interpreted kernels are large to compile and quick to run.
 QUICK_COMPILE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -39,17 +38,11 @@ def scan_of(arrays, *, softplus=True, reverse=False, interpret=True):
     return tpu.scan(ScanInputs(**arrays), **options)
 
 
-def compare_with_the_oracle(arrays, dtype, tolerance, *, reverse, softplus=True):
-    pairs = run(partial(tpu.scan, interpret=True), arrays, dtype, reverse, softplus)
-    assert (pairs["y"][0].dtype, pairs["last_state"][0].dtype) == (dtype, jnp.float32)
-    compare(pairs, tolerance)
-
-
 @pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize(("options", "reverse"), FEW_OPTIONS)
 def test_equals_the_oracle(options, reverse):
     arrays = draw((3, 37, 5, 3), OPTIONS[options])
-    compare_with_the_oracle(arrays, jnp.float32, 1e-5, reverse=reverse)
+    check(INTERPRETED["pallas_tpu"], arrays, reverse=reverse)
 
 
 @pytest.mark.usefixtures("small_blocks")
@@ -67,16 +60,16 @@ def test_odd_shapes_without_softplus(shape, options, reverse):
     for name in ("delta", "delta_bias"):
         if name in arrays:
             arrays[name] = np.abs(arrays[name])
-    compare_with_the_oracle(arrays, jnp.float32, 1e-5, reverse=reverse, softplus=False)
+    check(INTERPRETED["pallas_tpu"], arrays, reverse=reverse, softplus=False)
 
 
 def test_bfloat16_inputs_keep_float32_states():
-    compare_with_the_oracle(draw((2, 150, 5, 16)), jnp.bfloat16, 2e-2, reverse=True)
+    check(INTERPRETED["pallas_tpu"], draw((2, 150, 5, 16)), "bfloat16", reverse=True)
 
 
 def test_more_states_than_fit():
     arrays = draw((1, 3, 2, 300), OPTIONS["everything"])
-    compare_with_the_oracle(arrays, jnp.float32, 1e-5, reverse=False)
+    check(INTERPRETED["pallas_tpu"], arrays, reverse=False)
 
 
 def test_vmap_equals_one_after_the_other():

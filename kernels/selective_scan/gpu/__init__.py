@@ -19,11 +19,11 @@ import jax.numpy as jnp
 from jax import Array
 from jax.custom_batching import custom_vmap
 
-from selective_scan.arguments import ScanInputs, direction_of, in_parts, with_epilogue
+from selective_scan.arguments import ScanInputs, in_parts, with_epilogue
 from selective_scan.gpu.arrays import Options
 from selective_scan.gpu.launches import Arrays, run_backward, run_forward
-from selective_scan.gpu.plans import MOST_STATES
-from selective_scan.missing_derivatives import first_derivatives_only, no_forward_mode
+from selective_scan.gpu.plans import MOST_STATES, Plan
+from selective_scan.missing_derivatives import differentiable_once
 
 
 def scan(
@@ -33,29 +33,26 @@ def scan(
     reverse: bool,
     last: bool = True,
     interpret: bool = False,
+    plan: Plan | None = None,
+    segments: int | None = None,
 ) -> tuple[Array, Array]:
-    """Run the scan; see ``arguments.Scan``."""
+    """Run the scan; see ``arguments.Scan``, and ``Options`` for the others."""
     if inputs.A.shape[1] > MOST_STATES:
-        parts = in_parts(partial(scan, interpret=interpret), MOST_STATES)
-        return with_epilogue(parts)(inputs, softplus=softplus, reverse=reverse)
-    one = jax.tree.map(lambda x: x[None], inputs)
-    y, state = scan_sets(one, Options(softplus, (reverse,), interpret, last=last))
+        one = partial(scan, interpret=interpret, plan=plan, segments=segments)
+        parts = with_epilogue(in_parts(one, MOST_STATES))
+        return parts(inputs, softplus=softplus, reverse=reverse)
+    options = Options(softplus, (reverse,), interpret, plan, segments, last)
+    y, state = scan_sets(jax.tree.map(lambda x: x[None], inputs), options)
     return y[0], state[0]
 
 
 def scan_both(
     inputs: ScanInputs, *, softplus: bool, last: bool = True, interpret: bool = False
 ) -> tuple[Array, Array]:
-    """Run both directions in one launch; see ``api.bidirectional_scan``."""
-    if inputs.A.shape[-1] <= MOST_STATES:
-        A = jnp.broadcast_to(inputs.A, (2, *inputs.A.shape[1:]))
-        options = Options(softplus, (False, True), interpret, last=last)
-        return scan_sets(inputs._replace(A=A), options)
-    each = [
-        scan(direction_of(inputs, d), softplus=softplus, reverse=bool(d), interpret=interpret)
-        for d in (0, 1)
-    ]
-    return jax.tree.map(lambda *x: jnp.stack(x), *each)
+    """Run both directions of at most ``MOST_STATES`` in one launch; see ``bidirectional_scan``."""
+    A = jnp.broadcast_to(inputs.A, (2, *inputs.A.shape[1:]))
+    options = Options(softplus, (False, True), interpret, last=last)
+    return scan_sets(inputs._replace(A=A), options)
 
 
 def scan_sets(inputs: ScanInputs, options: Options) -> tuple[Array, Array]:
@@ -74,7 +71,7 @@ def scan_sets(inputs: ScanInputs, options: Options) -> tuple[Array, Array]:
     Raises:
         TypeError: forward-mode or second derivatives are taken.
     """
-    y, last = _scan(no_forward_mode("pallas_gpu", inputs), options)
+    y, last = _scan(inputs, options)
     if last is None:
         last = jnp.zeros((len(y), y.shape[1], *inputs.A.shape[1:]), jnp.float32)
     return y, last
@@ -103,23 +100,13 @@ def mapped_as_sets(function: Callable[..., Arrays]) -> Callable[..., Arrays]:
     return call
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _scan(inputs: ScanInputs, options: Options) -> tuple[Array, Array | None]:
-    run = mapped_as_sets(partial(run_forward, options=options, gradient=False))
+def _forward(inputs: ScanInputs, options: Options, *, keep: bool) -> tuple[Any, Arrays]:
+    run = mapped_as_sets(partial(run_forward, options=options, gradient=keep))
     results = run(inputs)
-    return results["y"], results.get("last")
+    return (results.pop("y"), results.pop("last", None)), results
 
 
-def _forward_rule(inputs: ScanInputs, options: Options) -> tuple[Any, Any]:
-    inputs = first_derivatives_only("pallas_gpu", inputs)
-    results = mapped_as_sets(partial(run_forward, options=options, gradient=True))(inputs)
-    outputs = results.pop("y"), results.pop("last", None)
-    return outputs, (inputs, results)
-
-
-def _backward_rule(options: Options, residuals: Any, outer: Any) -> tuple[ScanInputs]:
-    inputs, kept = residuals
-    outer = first_derivatives_only("pallas_gpu", outer)
+def _backward(inputs: ScanInputs, kept: Arrays, outer: Any, options: Options) -> ScanInputs:
     grads = mapped_as_sets(partial(run_backward, options=options))(inputs, kept, *outer)
     sums = {}
     for name, grad in grads.items():
@@ -128,7 +115,7 @@ def _backward_rule(options: Options, residuals: Any, outer: Any) -> tuple[ScanIn
             # The gradient of an array that sets share is the sum over those sets.
             grad = grad.reshape(len(x), -1, *grad.shape[1:])
             sums[name] = jnp.sum(grad.astype(jnp.float32), axis=1).astype(x.dtype)
-    return (ScanInputs(**sums),)
+    return ScanInputs(**sums)
 
 
-_scan.defvjp(_forward_rule, _backward_rule)
+_scan = differentiable_once("pallas_gpu", _forward, _backward)

@@ -18,6 +18,7 @@ from selective_scan.arguments import ScanInputs, pauses, valid_mask
 from selective_scan.gpu.blocks import Blocks, plane_for
 from selective_scan.gpu.kernel import Input, Kernel, Output, in_time, launch, partial_in_time
 from selective_scan.gpu.plans import Plan, plan_for, segments_for
+from selective_scan.xla import joined
 
 
 @dataclass(frozen=True)
@@ -318,11 +319,7 @@ def between_segments(
     ends, totals = (_in_order(x, backwards) for x in (ends, totals))
     decays = jnp.exp2(totals[..., None] * A2[:, None, None])
     ends = ends.at[:, :, 0].add(decays[:, :, 0] * edge)
-
-    def join(near: tuple[Array, Array], far: tuple[Array, Array]) -> tuple[Array, Array]:
-        return near[0] * far[0], far[0] * near[1] + far[1]
-
-    _, after = lax.associative_scan(join, (decays, ends), axis=2)
+    _, after = lax.associative_scan(joined, (decays, ends), axis=2)
     return _in_order(jnp.concatenate([edge[:, :, None], after[:, :, :-1]], axis=2), backwards)
 
 

@@ -6,14 +6,13 @@ VMEM.
 """
 
 from functools import partial
-from typing import Any
 
-import jax
 from jax import Array
 
 from selective_scan.arguments import ScanInputs, in_parts, with_epilogue
-from selective_scan.missing_derivatives import first_derivatives_only, no_forward_mode
+from selective_scan.missing_derivatives import differentiable_once
 from selective_scan.tpu.backward import run_backward
+from selective_scan.tpu.blocks import Options
 from selective_scan.tpu.forward import run_forward
 
 _MOST_STATES = 256  # of a launch; more would not fit into the VMEM of every TPU
@@ -42,38 +41,7 @@ def scan(
     if inputs.A.shape[1] > _MOST_STATES:
         parts = in_parts(partial(scan, interpret=interpret), _MOST_STATES)
         return with_epilogue(parts)(inputs, softplus=softplus, reverse=reverse)
-    return _scan(no_forward_mode("pallas_tpu", inputs), softplus, reverse, interpret)
+    return _scan(inputs, Options(softplus, reverse, interpret))
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
-def _scan(
-    inputs: ScanInputs, softplus: bool, reverse: bool, interpret: bool
-) -> tuple[Array, Array]:
-    y, last, _ = run_forward(
-        inputs, softplus=softplus, reverse=reverse, keep=False, interpret=interpret
-    )
-    return y, last
-
-
-def _forward_rule(
-    inputs: ScanInputs, softplus: bool, reverse: bool, interpret: bool
-) -> tuple[Any, Any]:
-    inputs = first_derivatives_only("pallas_tpu", inputs)
-    y, last, starts = run_forward(
-        inputs, softplus=softplus, reverse=reverse, keep=True, interpret=interpret
-    )
-    return (y, last), (inputs, starts)
-
-
-def _backward_rule(
-    softplus: bool, reverse: bool, interpret: bool, kept: Any, outer: Any
-) -> tuple[ScanInputs]:
-    inputs, starts = kept
-    dy, dlast = first_derivatives_only("pallas_tpu", outer)
-    grads = run_backward(
-        inputs, starts, dy, dlast, softplus=softplus, reverse=reverse, interpret=interpret
-    )
-    return (grads,)
-
-
-_scan.defvjp(_forward_rule, _backward_rule)
+_scan = differentiable_once("pallas_tpu", run_forward, run_backward)

@@ -8,34 +8,32 @@ from jax import Array
 from jax.experimental import pallas as pl
 
 from selective_scan.arguments import ScanInputs
-from selective_scan.tpu.blocks import Chunk, Launch, Refs, call, column, launch_for, operands
+from selective_scan.tpu.blocks import (
+    Chunk,
+    Launch,
+    Options,
+    Refs,
+    call,
+    column,
+    launch_for,
+    operands,
+)
 
 
 def run_backward(
-    inputs: ScanInputs,
-    starts: Array,
-    dy_BxLxE: Array,
-    dlast_BxExN: Array,
-    *,
-    softplus: bool,
-    reverse: bool,
-    interpret: bool,
+    inputs: ScanInputs, starts: Array, outer: tuple[Array, Array], options: Options
 ) -> ScanInputs:
     """Return the gradient of every given input, in its dtype.
 
     Args:
         inputs: the scan's inputs.
         starts: the state before each chunk, (B, chunks, N, E), as ``run_forward`` returns it.
-        dy_BxLxE: gradient of y.
-        dlast_BxExN: gradient of the last state.
-        softplus: as in ``run_forward``.
-        reverse: as in ``run_forward``.
-        interpret: run on any backend, slowly.
+        outer: the gradients of y, (B, L, E), and of the last state, (B, E, N).
+        options: those of the scan.
     """
-    launch = launch_for(
-        inputs, softplus=softplus, reverse=reverse, backward=True, interpret=interpret
-    )
-    arrays = operands(inputs, reverse=reverse)
+    dy_BxLxE, dlast_BxExN = outer
+    launch = launch_for(inputs, options, backward=True)
+    arrays = operands(inputs, options)
     initial = arrays.pop("initial", None)
     arrays |= {"starts": starts, "dy": dy_BxLxE, "dlast": dlast_BxExN.swapaxes(1, 2)}
     batch, blocks, _ = launch.grid
@@ -134,7 +132,7 @@ def _recompute(launch: Launch, refs: Refs, chunk: Chunk) -> None:
             refs["read"][at] = jnp.sum(read_NxE, axis=0, keepdims=True)
         return h_NxE
 
-    chunk.walk(visit, chunk.inside("starts"), descending=launch.reverse)
+    chunk.walk(visit, chunk.inside("starts"), descending=launch.options.reverse)
 
 
 def _walk_back(launch: Launch, refs: Refs, chunk: Chunk) -> None:
@@ -163,7 +161,7 @@ def _walk_back(launch: Launch, refs: Refs, chunk: Chunk) -> None:
 
     names = ("dstate", "dA", "dB", "dC")
     carry = tuple(refs[name][...] for name in names)
-    carry = chunk.walk(visit, carry, descending=not launch.reverse)
+    carry = chunk.walk(visit, carry, descending=not launch.options.reverse)
     for name, x in zip(names, carry, strict=True):
         refs[name][...] = x
 
@@ -180,7 +178,7 @@ def _write_gradients(
     """Compute the gradients of the inputs from what the loops collected at each position."""
     into_KxE = chunk.collected("into")
     du_KxE, ddelta_KxE = into_KxE * t_KxE, into_KxE * u_KxE + log(2) * chunk.collected("rate")
-    if launch.softplus:
+    if launch.options.softplus:
         ddelta_KxE *= jax.nn.sigmoid(raw_KxE)
     if "bias" in refs:
         refs["dbias"][...] += jnp.sum(ddelta_KxE, axis=0, keepdims=True)

@@ -29,6 +29,20 @@ _MOST_CHUNK_BYTES = 4 * 2**20  # of a chunk's states, which the backward kernel 
 Refs = dict[str, Any]
 
 
+class Options(NamedTuple):
+    """The static options of a scan.
+
+    Attributes:
+        softplus: whether to apply softplus to the time steps.
+        reverse: whether to scan from the last position to the first.
+        interpret: run on any backend, slowly.
+    """
+
+    softplus: bool
+    reverse: bool
+    interpret: bool
+
+
 class Launch(NamedTuple):
     """The sizes of a scan, its blocks and its options.
 
@@ -39,10 +53,8 @@ class Launch(NamedTuple):
         states: N.
         block: channels of a program.
         chunk: positions of a chunk.
-        softplus: whether to apply softplus to the time steps.
-        reverse: whether to scan from the last position to the first.
+        options: those of the scan.
         backward: whether the grid goes through the chunks in reverse scan order.
-        interpret: run on any backend, slowly.
     """
 
     batch: int
@@ -51,10 +63,8 @@ class Launch(NamedTuple):
     states: int
     block: int
     chunk: int
-    softplus: bool
-    reverse: bool
+    options: Options
     backward: bool
-    interpret: bool
 
     @property
     def grid(self) -> tuple[int, int, int]:
@@ -69,7 +79,7 @@ class Launch(NamedTuple):
 
     def chunk_at(self, step: Any) -> Any:
         """Return the chunk of a step of the grid."""
-        return self.grid[2] - 1 - step if self.reverse != self.backward else step
+        return self.grid[2] - 1 - step if self.options.reverse != self.backward else step
 
     def window_at(self, step: Any) -> Any:
         """Return the window of B and C of a step of the grid."""
@@ -79,9 +89,7 @@ class Launch(NamedTuple):
         return self.chunk_at(step) * self.chunk >> (LANES.bit_length() - 1)
 
 
-def launch_for(
-    inputs: ScanInputs, *, softplus: bool, reverse: bool, backward: bool, interpret: bool
-) -> Launch:
+def launch_for(inputs: ScanInputs, options: Options, *, backward: bool) -> Launch:
     """Return the launch for these inputs; the forward and the backward pass have equal blocks."""
     batch, length, channels = inputs.u.shape
     states = inputs.A.shape[1]
@@ -97,12 +105,10 @@ def launch_for(
         chunk = 1 << (most.bit_length() - 1)  # divides the window
     else:
         chunk = pl.cdiv(pl.cdiv(length, pl.cdiv(length, most)), tile) * tile
-    return Launch(
-        batch, length, channels, states, block, chunk, softplus, reverse, backward, interpret
-    )
+    return Launch(batch, length, channels, states, block, chunk, options, backward)
 
 
-def operands(inputs: ScanInputs, *, reverse: bool) -> dict[str, Array]:
+def operands(inputs: ScanInputs, options: Options) -> dict[str, Array]:
     """Return the arrays that the kernels read, by name."""
     batch, length, _ = inputs.u.shape
     lengths_B = jnp.full(batch, length) if inputs.lengths is None else inputs.lengths
@@ -124,7 +130,7 @@ def operands(inputs: ScanInputs, *, reverse: bool) -> dict[str, Array]:
         named["bias"] = inputs.delta_bias.astype(jnp.float32)[None]
     if inputs.segment_ids is not None:
         # Padded to whole windows, since a chunk also reads its positions past the row's end.
-        pauses_BxL = pauses(inputs.segment_ids, inputs.lengths, reverse)
+        pauses_BxL = pauses(inputs.segment_ids, inputs.lengths, options.reverse)
         named["pauses"] = jnp.pad(pauses_BxL, ((0, 0), (0, -length % LANES)))[:, None]
     if inputs.initial_state is not None:
         named["initial"] = inputs.initial_state.astype(jnp.float32).swapaxes(1, 2)
@@ -159,7 +165,7 @@ def call(
         compiler_params=pltpu.CompilerParams(
             dimension_semantics=("parallel", "parallel", "arbitrary")
         ),
-        interpret=launch.interpret,
+        interpret=launch.options.interpret,
         name="selective_scan_backward" if launch.backward else "selective_scan",
     )
     # No array here has 64 bits, and Mosaic does not take indices of 64 bits.
@@ -250,7 +256,7 @@ class Chunk:
         if "bias" in self._refs:
             raw_KxE += self._refs["bias"][...]
         t_KxE = raw_KxE
-        if self._launch.softplus:
+        if self._launch.options.softplus:
             t_KxE = jnp.maximum(raw_KxE, 0) + jnp.log1p(jnp.exp(-jnp.abs(raw_KxE)))
         return raw_KxE, jnp.where(self.valid_KxE, t_KxE, 0)
 
@@ -274,7 +280,8 @@ class Chunk:
                 return visit(first + (GROUP - 1 - j if descending else j), carry)
 
             # An interpreted kernel with unrolled loops would take long to compile.
-            return jax.lax.fori_loop(0, GROUP, one, carry, unroll=not self._launch.interpret)
+            unroll = not self._launch.options.interpret
+            return jax.lax.fori_loop(0, GROUP, one, carry, unroll=unroll)
 
         return jax.lax.fori_loop(0, self._groups, group, carry)
 

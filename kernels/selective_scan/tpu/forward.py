@@ -6,28 +6,28 @@ from jax import Array
 from jax.experimental import pallas as pl
 
 from selective_scan.arguments import ScanInputs
-from selective_scan.tpu.blocks import Chunk, Launch, Refs, call, column, launch_for, operands
+from selective_scan.tpu.blocks import (
+    Chunk,
+    Launch,
+    Options,
+    Refs,
+    call,
+    column,
+    launch_for,
+    operands,
+)
 
 
 def run_forward(
-    inputs: ScanInputs, *, softplus: bool, reverse: bool, keep: bool, interpret: bool
-) -> tuple[Array, Array, Array | None]:
+    inputs: ScanInputs, options: Options, *, keep: bool
+) -> tuple[tuple[Array, Array], Array | None]:
     """Run the forward kernel.
 
-    Args:
-        inputs: the scan's inputs.
-        softplus: whether to apply softplus to the time steps.
-        reverse: whether to scan from the last position to the first.
-        keep: whether to return the residuals of the gradient.
-        interpret: run on any backend, slowly.
-
     Returns:
-        y (B, L, E), in the dtype of u; the last state (B, E, N), in float32; and with ``keep`` the
-        state before each chunk, (B, chunks, N, E), in float32, otherwise ``None``.
+        y (B, L, E), in the dtype of u, and the last state (B, E, N), in float32; and with ``keep``
+        the state before each chunk, (B, chunks, N, E), in float32, otherwise ``None``.
     """
-    launch = launch_for(
-        inputs, softplus=softplus, reverse=reverse, backward=False, interpret=interpret
-    )
+    launch = launch_for(inputs, options, backward=False)
     batch, _, chunks = launch.grid
     state = (batch, launch.states, launch.channels)
     results = {
@@ -38,8 +38,8 @@ def run_forward(
         results["starts"] = jax.ShapeDtypeStruct((batch, chunks, *state[1:]), jnp.float32)
     wide = (launch.chunk, launch.block)
     scratch = {"state": (launch.states, launch.block), "t32": wide, "x32": wide, "read": wide}
-    values = call(_kernel, launch, operands(inputs, reverse=reverse), results, scratch)
-    return values["y"], values["last"].swapaxes(1, 2), values.get("starts")
+    values = call(_kernel, launch, operands(inputs, options), results, scratch)
+    return (values["y"], values["last"].swapaxes(1, 2)), values.get("starts")
 
 
 def _kernel(launch: Launch, refs: Refs) -> None:
@@ -66,7 +66,7 @@ def _kernel(launch: Launch, refs: Refs) -> None:
         refs["read"][at] = jnp.sum(read_NxE, axis=0, keepdims=True)
         return h_NxE
 
-    refs["state"][...] = chunk.walk(visit, refs["state"][...], descending=launch.reverse)
+    refs["state"][...] = chunk.walk(visit, refs["state"][...], descending=launch.options.reverse)
     y_KxE = refs["read"][...]
     if "D" in refs:
         y_KxE += refs["D"][...] * u_KxE
