@@ -64,7 +64,7 @@ def _signed(parts: list[str]) -> np.ndarray:
     return vector / max(1.0, float(np.linalg.norm(vector)))
 
 
-def bench(flags: Flags) -> None:
+def main(flags: Flags) -> None:
     """Train the cases that have no row yet, and write the file and its page."""
     folders = data_folders(flags.data_dir)
     path = next((p for f in folders if (p := f / "ml-100k.item.gz").is_file()), None)
@@ -129,4 +129,4 @@ def _mean_and_spread(values: list[float]) -> str:
 
 
 if __name__ == "__main__":
-    harness.run(Flags, bench)
+    harness.run(Flags, main)

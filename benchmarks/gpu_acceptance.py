@@ -59,7 +59,7 @@ class Flags(harness.Flags):
     """Run every section with tiny sizes, on any machine; without a GPU the tests are skipped."""
 
 
-def accept(flags: Flags) -> None:
+def main(flags: Flags) -> None:
     """Run the sections that have no rows yet."""
     if not flags.dry_run and (reason := implementations()["pallas_gpu"]) is not None:
         raise UserError(f"pallas_gpu {reason}; --dry-run runs every section with tiny sizes")
@@ -180,12 +180,12 @@ def compare_training(dataset: str, flags: Flags) -> Row:
 def train(dataset: str, scan: str, flags: Flags) -> Row:
     """Run ``train.py`` and return its speed and its test metrics."""
     words = ["--dataset", dataset, "--scan", scan, "--epochs", "2"]
-    words += ["--data-dir", str(flags.data_dir)] if flags.data_dir and dataset == "ml-1m" else []
     if flags.dry_run:
         words += ["--d-model", "8", "--d-state", "4", "--max-len", "6", "--max-steps", "3"]
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, str(_ROOT / "experiments" / "train.py"), *words]
-        command += ["--run-dir", f"{folder}/run"]
+        words += ["--run-dir", f"{folder}/run"]
+        data_dir = flags.data_dir if dataset == "ml-1m" else None
+        command = harness.train_command(data_dir, *words)
         limit = limit_of("training", flags)
         try:
             subprocess.run(command, check=True, timeout=limit, capture_output=True, text=True)
@@ -216,4 +216,4 @@ def summary(rows: Sequence[Row]) -> bool:
 
 
 if __name__ == "__main__":
-    harness.run(Flags, accept)
+    harness.run(Flags, main)

@@ -51,7 +51,7 @@ class Flags(harness.Flags):
     """Count the instructions and registers of the GPU kernels; write one JSON file."""
 
 
-def count(flags: Flags) -> None:
+def main(flags: Flags) -> None:
     """Compile each case and count its instructions."""
     nvidia = find_spec("nvidia")
     places = [Path(p) / "cu13" for p in (nvidia and nvidia.submodule_search_locations) or []]
@@ -148,4 +148,4 @@ def program(path: Path) -> tuple[list[str], list[range]]:
 
 
 if __name__ == "__main__":
-    harness.run(Flags, count)
+    harness.run(Flags, main)

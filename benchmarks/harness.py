@@ -19,7 +19,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from datetime import date
 from pathlib import Path
-from types import FrameType
 from typing import Any, NamedTuple, Self, TypeVar
 
 import jax
@@ -31,6 +30,7 @@ from echojax.errors import UserError, exit_on_user_error
 from echojax.files import read_record, write_atomically, write_json
 from echojax.machine import commit, cores, processor, versions
 from echojax.report.tables import Table
+from echojax.signals import stopping_at_once
 
 log = logging.getLogger("echojax.benchmarks")
 console = Terminal()
@@ -217,7 +217,7 @@ class Record:
 
     If the file holds a part of the same measurement, that is continued; two measurements are the
     same if machine and ``settings`` are equal. As a context manager, the record ends the command at
-    SIGINT and SIGTERM, and keeps the rows so far. ``command`` is what a user types, without paths.
+    a signal to stop, and keeps the rows so far. ``command`` is what a user types, without paths.
     ``others`` are scans of other projects that are measured too. After ``time_limit`` seconds, no
     further case begins.
     """
@@ -233,13 +233,8 @@ class Record:
     ):
         settings = msgspec.json.decode(msgspec.json.encode(settings))  # to compare with a file's
         device = jax.devices()[0]
-        packages = [
-            "echojax",
-            "jax",
-            "jaxlib",
-            "numpy",
-            *(["torch", "mamba-ssm"] if others else []),
-        ]
+        packages = ["echojax", "jax", "jaxlib", "numpy"]
+        packages += ["torch", "mamba-ssm"] if others else []
         machine: Row = {
             "device": platform.machine() if device.platform == "cpu" else device.device_kind,
             "platform": device.platform,
@@ -278,15 +273,12 @@ class Record:
                 )
 
     def __enter__(self) -> Self:
-        def stop(signum: int, frame: FrameType | None) -> None:
-            raise KeyboardInterrupt(signum)
-
-        self._before = {kind: signal.signal(kind, stop) for kind in (signal.SIGINT, signal.SIGTERM)}
+        self._signals = stopping_at_once()
+        self._signals.__enter__()
         return self
 
     def __exit__(self, kind: Any, stop: BaseException | None, trace: Any) -> None:
-        for signum, handler in self._before.items():
-            signal.signal(signum, handler)
+        self._signals.__exit__(None, None, None)
         if stop is None:
             late = any(row.get("reason") == NO_TIME for row in self.document.rows)
             self.document.finished = not late and not self.out_of_time
@@ -297,7 +289,7 @@ class Record:
             words = "interrupted" if stop else NO_TIME
             log.info(f"{words}; the same command with --out {self.path} continues")
         if isinstance(stop, KeyboardInterrupt):
-            raise SystemExit(128 + (stop.args[0] if stop.args else signal.SIGINT)) from None
+            raise SystemExit(128 + getattr(stop, "signum", signal.SIGINT)) from None
 
     @property
     def out_of_time(self) -> bool:
@@ -383,10 +375,10 @@ class DataFlags(Flags):
         return None if self.data_dir is None else str(self.data_dir)
 
 
-def train_command(flags: DataFlags, *words: str) -> list[str]:
-    """Return the command of a training in a process of its own, on the data of ``flags``."""
+def train_command(data_dir: Path | None, *words: str) -> list[str]:
+    """Return the command of a training in a process of its own."""
     script = Path(__file__).parent.parent / "experiments" / "train.py"
-    data = ["--data-dir", str(flags.data_dir)] if flags.data_dir else []
+    data = ["--data-dir", str(data_dir)] if data_dir else []
     return [sys.executable, str(script), *data, *words]
 
 

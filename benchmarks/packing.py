@@ -27,7 +27,7 @@ class Flags(harness.DataFlags):
     """Training steps to time in each layout, after a first one that is not counted."""
 
 
-def measure(flags: Flags) -> None:
+def main(flags: Flags) -> None:
     """Time the steps and write the file."""
     harness.use_cores(1)
     with harness.record_of("packing", flags) as record:
@@ -62,4 +62,4 @@ def measure(flags: Flags) -> None:
 
 
 if __name__ == "__main__":
-    harness.run(Flags, measure)
+    harness.run(Flags, main)

@@ -65,7 +65,7 @@ class Flags(harness.DataFlags):
     exist are used again."""
 
 
-def measure(flags: Flags) -> None:
+def main(flags: Flags) -> None:
     """Train the models that have not been trained yet, and compare them."""
     common = Settings(flags.dataset, flags.seed)
     dataset = load_dataset(flags.dataset, data_dir=flags.data_folder)
@@ -157,4 +157,4 @@ def _run(*words: str | Path, cure: str = "") -> None:
 
 
 if __name__ == "__main__":
-    harness.run(Flags, measure)
+    harness.run(Flags, main)

@@ -39,7 +39,7 @@ class Flags(harness.DataFlags):
     the same seeds, such as benchmarks/results/ml-100k."""
 
 
-def measure(flags: Flags) -> None:
+def main(flags: Flags) -> None:
     """Write a row for each protocol, treatment of seen items (kept or filtered) and metric."""
     configs = [read_own_config(folder) for folder in (flags.ours, flags.theirs)]
     ours, theirs = configs
@@ -116,4 +116,4 @@ def _log_widths(rows: list[Row]) -> None:
 
 
 if __name__ == "__main__":
-    harness.run(Flags, measure)
+    harness.run(Flags, main)

@@ -55,7 +55,7 @@ def check(flags: Flags) -> None:
             )
 
 
-def scale(flags: Flags) -> None:
+def main(flags: Flags) -> None:
     """Measure the steps for each item set, and write the page."""
     check(flags)
     jax.config.update("jax_platforms", "cpu")
@@ -198,4 +198,4 @@ def picture(rows: Sequence[Row], flags: Flags) -> bytes | None:
 
 
 if __name__ == "__main__":
-    harness.run(Flags, scale)
+    harness.run(Flags, main)

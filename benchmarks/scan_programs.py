@@ -21,7 +21,6 @@ from selective_scan import (
 )
 from selective_scan.arguments import ScanInputs
 from selective_scan.elementwise import exp2
-from selective_scan.gpu.arrays import Options
 
 Pass = Literal["forward", "forward+backward", "second derivative", "token"]
 PASSES: tuple[Pass, ...] = ("forward", "forward+backward")
@@ -70,19 +69,20 @@ def make_program(
         program = compiled(jax.jit(_token), lambda: (arguments,))
         return program, sum(program.memory.values())
     if option is not None:
-        program = _jax_program(partial(_kernels, option), arguments, dy, which)
+        program = jax_program(partial(_kernels, option), arguments, dy, which)
         return program, sum(program.memory.values())
     if name in (ONE_LAUNCH, TWO_LAUNCHES):
         # As in a bidirectional layer, the directions share u and z, and nothing else.
         arguments = {k: x if k in ("u", "z") else jnp.stack([x, x]) for k, x in arguments.items()}
         dy = jnp.stack([dy, dy])
-    program = _jax_program(partial(_scan, name), arguments, dy, which)
+    program = jax_program(partial(run_scan, name), arguments, dy, which)
     # The compiler does not see that NumPy keeps all states in float64.
     unseen = 8 * problem.shape.elements if name == "reference" else 0
     return program, sum(program.memory.values()) + unseen
 
 
-def _scan(name: str, arguments: Arrays) -> jax.Array:
+def run_scan(name: str, arguments: Arrays) -> jax.Array:
+    """Return y of an implementation."""
     if name in PLAIN:
         return _plain(name, ScanInputs(**arguments))
     in_order = [arguments[key] for key in ORDER]
@@ -129,11 +129,10 @@ def _token(arguments: Arrays) -> Arrays:
 
 def _kernels(option: dict[str, Any], arguments: Arrays) -> jax.Array:
     inputs = ScanInputs(*(arguments[name] for name in ORDER))
-    one = jax.tree.map(lambda x: x[None], inputs)
-    return gpu.scan_sets(one, Options(True, (False,), **option))[0][0]
+    return gpu.scan(inputs, softplus=True, reverse=False, **option)[0]
 
 
-def _jax_program(
+def jax_program(
     scan: Callable[[Arrays], jax.Array], arguments: Arrays, dy: jax.Array, which: Pass
 ) -> Program:
     """Compile a pass of ``scan(arguments) -> y``; gradients are those of ``sum(y * dy)``."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any
 
 import msgspec
 
@@ -51,10 +51,7 @@ _METHOD = (
 ).format(*DECAYS["layer"], *DECAYS["strong"])
 
 
-_Pass = TypedDict("_Pass", {"pass": str})  # a class cannot have an attribute of this name
-
-
-class _Measured(_Pass):
+class _Measured(msgspec.Struct):
     """The part of a row of another machine that is shown."""
 
     batch: int
@@ -62,21 +59,22 @@ class _Measured(_Pass):
     channels: int
     states: int
     dtype: str
-    decays: NotRequired[str]
     implementation: str
+    which: str = msgspec.field(name="pass")
     status: str
     reason: str | None
-    median_seconds: NotRequired[float | None]
-    quartiles_seconds: NotRequired[tuple[float, float]]
-    queued_seconds: NotRequired[float]
-    queued_quartiles_seconds: NotRequired[tuple[float, float]]
-    compile_seconds: NotRequired[float | None]
-    memory_bytes: NotRequired[int | None]
-    ns_per_element: NotRequired[float | None]
-    floor_seconds: NotRequired[float | None]
-    floor_share: NotRequired[float | None]
-    errors: NotRequired[dict[str, float] | None]
-    element_errors: NotRequired[dict[str, float] | None]
+    decays: str = "layer"
+    median_seconds: float | None = None
+    quartiles_seconds: tuple[float, float] | None = None
+    queued_seconds: float | None = None
+    queued_quartiles_seconds: tuple[float, float] | None = None
+    compile_seconds: float | None = None
+    memory_bytes: int | None = None
+    ns_per_element: float | None = None
+    floor_seconds: float | None = None
+    floor_share: float | None = None
+    errors: dict[str, float] | None = None
+    element_errors: dict[str, float] | None = None
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -94,16 +92,11 @@ def read_rows(path: Path) -> list[Row]:
     rows = [row for row in document.rows if "pass" in row and row.get("section") != "directions"]
     try:
         shown = msgspec.convert(rows, list[_Measured])
-        if any(row["status"] == "measured" and not row.get("median_seconds") for row in shown):
+        if any(row.status == "measured" and not row.median_seconds for row in shown):
             raise msgspec.ValidationError("a row that was measured has no time")
     except msgspec.ValidationError as error:
         raise UserError(f"{path} cannot be used: {error}; {cure}") from None
-    return [{**_UNKNOWN, **row, "machine": str(name)} for row in shown]
-
-
-_UNKNOWN = dict.fromkeys(
-    ("median_seconds", "compile_seconds", "memory_bytes", "ns_per_element", "floor_share", "errors")
-)
+    return [msgspec.to_builtins(row) | {"machine": str(name)} for row in shown]
 
 
 def parts(rows: Sequence[Row]) -> list[str | Table]:
@@ -261,14 +254,6 @@ def _token_line(row: Row) -> list[Any]:
     return [*line, step, seconds / row["batch"], share, _worst(row["errors"])]
 
 
-def pictures(rows: Sequence[Row]) -> dict[str, bytes | None]:
-    """Return a picture of time and memory against every size that was measured at several values.
-
-    The picture is ``None`` if there is no such size.
-    """
-    return {"against-size": _picture([row for row in rows if row["pass"] in PASSES])}
-
-
 def sweep(rows: Sequence[Row], axis: str) -> list[Row]:
     """Return the rows that differ only in one size: of several such groups, the largest."""
     groups: dict[tuple[Any, ...], list[Row]] = {}
@@ -278,10 +263,15 @@ def sweep(rows: Sequence[Row], axis: str) -> list[Row]:
     return max(groups.values(), key=lambda group: len({row[axis] for row in group}), default=[])
 
 
-def _picture(rows: Sequence[Row]) -> bytes | None:
+def picture(rows: Sequence[Row]) -> bytes | None:
+    """Return a picture of time and memory against every size that was measured at several values.
+
+    It is ``None`` if there is no such size.
+    """
+    shown = [row for row in rows if row["pass"] in PASSES and row["status"] == "measured"]
     panels = []
     for axis in Shape._fields:
-        swept = sweep([row for row in rows if row["status"] == "measured"], axis)
+        swept = sweep(shown, axis)
         if len({row[axis] for row in swept}) < 2:
             continue
         sizes = zip("BLEN", Shape._fields, strict=True)

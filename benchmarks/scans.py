@@ -104,16 +104,9 @@ _TOKENS = [Shape(128, 1, 128, 32), Shape(1, 1, 1536, 16), Shape(64, 1, 1536, 16)
 
 
 def resolved(flags: Flags, here: dict[str, str | None], others: list[str], cpu: bool) -> Settings:
-    """Return the settings for these flags on this device.
+    """Return the settings for these flags; raise ``UserError`` for one that cannot be used.
 
-    Args:
-        flags: the flags.
-        here: ``selective_scan.implementations()``.
-        others: names of further scans to compare.
-        cpu: whether the device is a CPU.
-
-    Raises:
-        UserError: a flag has a value that cannot be used.
+    ``here`` is ``selective_scan.implementations()``, ``others`` are further scans to compare.
     """
     dtypes = flags.dtypes or (DTYPES[:1] if flags.quick else DTYPES)
     decays = flags.decays or ("layer",)
@@ -179,7 +172,7 @@ def register_from(module: str) -> str:
     return f"{path.name}:{name}"
 
 
-def compare(flags: Flags) -> None:
+def main(flags: Flags) -> None:
     """Measure the cases that have no row yet, and write the page."""
     harness.use_cores(flags.cores)
     others = scan_programs.torch_scans() if flags.against == "torch" else []
@@ -199,8 +192,7 @@ def compare(flags: Flags) -> None:
     compared = [*others, *(scan_programs.PLAIN if flags.against == "plain" else [])]
     compared += [] if flags.module is None else [flags.module.rpartition(":")[2]]
     settings = resolved(flags, here, compared, jax.default_backend() == "cpu")
-    options = {"others": others, "time_limit": flags.time_limit}
-    record = harness.record_of("scans", flags, settings, **options)
+    record = harness.record_of("scans", flags, settings, others=others, time_limit=flags.time_limit)
     facts = record.document.facts
     facts["not here"] = {name: reason for name, reason in here.items() if reason is not None}
     # In a narrow terminal, lines of a table are wrapped by the terminal instead of losing columns.
@@ -215,9 +207,9 @@ def compare(flags: Flags) -> None:
                     harness.console.print(table.terminal(), *table.notes, sep="\n")
     finally:
         if rows := record.document.rows + elsewhere:
-            parts = scan_report.parts(rows)
-            pictures = scan_report.pictures(rows)
-            record.write_page("Selective scans compared", *parts, pictures=pictures)
+            drawn = {"against-size": scan_report.picture(rows)}
+            heading = "Selective scans compared"
+            record.write_page(heading, *scan_report.parts(rows), pictures=drawn)
 
 
 def measure(
@@ -318,4 +310,4 @@ def held_to_tolerance(row: Row) -> Row:
 
 
 if __name__ == "__main__":
-    harness.run(Flags, compare)
+    harness.run(Flags, main)

@@ -123,11 +123,6 @@ def resolved(flags: Flags) -> Settings:
     return settings
 
 
-def make_program(case: Row) -> Program:
-    """Return the compiled program of a case, which has not run yet."""
-    return {"encode": _encode, "event": _event, "top-k": _search}[case["kind"]](case)
-
-
 def _model(case: Row) -> Any:
     make: Callable[..., Any] = STREAMED.get(case["model"]) or MODELS[case["model"]]
     return make(ITEMS, max_len=case["length"], rngs=nnx.Rngs(0))
@@ -179,7 +174,7 @@ def measure(row: Row, settings: Settings) -> None:
     )
     inputs = 0 if row["catalogue"] is None else 2 * 4 * SEARCHED["d_model"] * row["catalogue"]
     harness.check_memory(inputs, settings.max_memory_gib)
-    program = make_program(row)
+    program = {"encode": _encode, "event": _event, "top-k": _search}[row["kind"]](row)
     row["compile_seconds"], row["memory_bytes"] = program.compile_seconds, program.memory_bytes
     harness.check_memory(program.memory_bytes or 0, settings.max_memory_gib)
     program.run()
@@ -239,7 +234,7 @@ def picture(rows: Sequence[Row]) -> bytes | None:
     return pages.picture(panels, columns=len(panels))
 
 
-def bench(flags: Flags) -> None:
+def main(flags: Flags) -> None:
     """Measure the cases that have no row yet, and write the page."""
     settings = resolved(flags)
     harness.use_cores(flags.cores)
@@ -257,4 +252,4 @@ def bench(flags: Flags) -> None:
 
 
 if __name__ == "__main__":
-    harness.run(Flags, bench)
+    harness.run(Flags, main)

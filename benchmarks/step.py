@@ -123,7 +123,7 @@ class DataStep:
         self.state, _ = jax.block_until_ready(self.program.run(self.state, batch))
 
 
-def measure(flags: Flags) -> None:
+def main(flags: Flags) -> None:
     """Time the steps and write the file."""
     if flags.items % flags.item_shards:
         raise UserError(
@@ -160,4 +160,4 @@ def gib(size: int) -> float:
 
 
 if __name__ == "__main__":
-    harness.run(Flags, measure)
+    harness.run(Flags, main)

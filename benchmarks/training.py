@@ -56,7 +56,7 @@ class Flags(harness.DataFlags):
     """Epochs of the whole commands."""
 
 
-def bench(flags: Flags) -> None:
+def main(flags: Flags) -> None:
     """Measure the cases that have no row yet, and write the file."""
     known = [*MODELS, *_VARIANTS]
     for name in flags.models:
@@ -168,7 +168,7 @@ def _train(flags: Flags, folder: str, name: str, *own: str) -> Iterator[str]:
     """Run train.py with its run folder and caches in ``folder``; yield the lines that it prints."""
     words = ["--dataset", flags.dataset, "--run-dir", str(Path(folder) / name), *own]
     words += ["--objective", flags.objective] if flags.objective else []
-    command = harness.train_command(flags, *words)
+    command = harness.train_command(flags.data_dir, *words)
     environment = os.environ | {"XDG_CACHE_HOME": folder}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -178,4 +178,4 @@ def _train(flags: Flags, folder: str, name: str, *own: str) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    harness.run(Flags, bench)
+    harness.run(Flags, main)

@@ -53,7 +53,7 @@ class Flags(harness.DataFlags):
     """Epochs of each trial."""
 
 
-def bench(flags: Flags) -> None:
+def main(flags: Flags) -> None:
     """Measure the ways that have no row yet, and write the file."""
     harness.use_cores(flags.cores)
     knobs = draw(flags.trials)
@@ -99,7 +99,7 @@ def train(way: str, flags: Flags, knobs: list[dict[str, float]], folder: Path) -
         for trial in trials:
             own = [f"--{name.replace('_', '-')}={value}" for name, value in knobs[trial].items()]
             own += ["--run-dir", str(folder / str(trial))]
-            command = harness.train_command(flags, *common, *own)
+            command = harness.train_command(flags.data_dir, *common, *own)
             subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
         return
     shares = [trials[0::2], trials[1::2]] if way == "two processes" else [trials]
@@ -158,4 +158,4 @@ def scores(flags: Flags, folder: Path) -> Row:
 
 
 if __name__ == "__main__":
-    harness.run(Flags, bench)
+    harness.run(Flags, main)

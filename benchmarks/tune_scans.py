@@ -57,7 +57,7 @@ def plans() -> list[Plan]:
     ]
 
 
-def tune(flags: Flags) -> None:
+def main(flags: Flags) -> None:
     """Measure the cases that have no row yet, write the file and print the lines."""
     if not flags.dry_run and (reason := implementations()["pallas_gpu"]) is not None:
         raise UserError(f"pallas_gpu {reason}; --dry-run tries a tiny size, interpreted")
@@ -179,4 +179,4 @@ def failures(rows: Sequence[Row]) -> list[str]:
 
 
 if __name__ == "__main__":
-    harness.run(Flags, tune)
+    harness.run(Flags, main)

@@ -18,8 +18,8 @@ from echojax.errors import UserError
 from echojax.flags import PositiveNumber
 from harness import Program, Row, log
 from scan_problems import ORDER, Arrays, Shape, make_problem
-from scan_programs import PASSES, Pass
-from selective_scan import readout, selective_scan, selective_scan_readout, tiled
+from scan_programs import PASSES, jax_program, run_scan
+from selective_scan import readout, selective_scan_readout, tiled
 
 _SIZES = {
     "read-out": [(128, 50, 128, 32), (128, 200, 64, 32), (512, 50, 64, 16)],
@@ -71,49 +71,31 @@ def taken(what: str, choice: Any) -> Iterator[None]:
         setattr(module, name, present)
 
 
-def function_of(what: str) -> Callable[[Arrays], jax.Array]:
-    """Return the function that is measured, from a problem's arguments to its output."""
-
-    def read(arrays: Arrays) -> jax.Array:
-        u, delta, A, B, C, _, _, bias = (arrays[name] for name in ORDER)
-        options: dict[str, Any] = {"delta_softplus": True, "implementation": "tiled"}
-        return selective_scan_readout(u, delta, A, B, C[:, -1], delta_bias=bias, **options)
-
-    def scan(arrays: Arrays) -> jax.Array:
-        in_order = [arrays[name] for name in ORDER]
-        return selective_scan(*in_order, delta_softplus=True, implementation="tiled")
-
-    return read if what == "read-out" else scan
-
-
-def program_of(what: str, arrays: Arrays, dy: jax.Array, which: Pass) -> Program:
-    """Compile a pass of the function that is measured."""
-    run = function_of(what)
-    dy = dy[:, -1] if what == "read-out" else dy
-
-    def both(arrays: Arrays, dy: jax.Array) -> Any:
-        y, back = jax.vjp(run, arrays)
-        return y, back(dy)
-
-    if which == PASSES[0]:
-        return harness.compiled(jax.jit(run), lambda: (arrays,))
-    return harness.compiled(jax.jit(both), lambda: (arrays, dy))
+def read(arrays: Arrays) -> jax.Array:
+    """Return the read-out of a problem's arguments."""
+    u, delta, A, B, C, _, _, bias = (arrays[name] for name in ORDER)
+    options: dict[str, Any] = {"delta_softplus": True, "implementation": "tiled"}
+    return selective_scan_readout(u, delta, A, B, C[:, -1], delta_bias=bias, **options)
 
 
 def measure(case: Row, seconds: float) -> list[Row]:
     """Return a row for each choice and pass: times, and the largest difference from the present."""
     problem = make_problem(Shape(*(case[name] for name in Shape._fields)), "float32")
+    run: Callable[[Arrays], jax.Array] = partial(run_scan, "tiled")
+    dy = problem.dy
+    if case["what"] == "read-out":
+        run, dy = read, dy[:, -1]
     rows: list[Row] = []
     programs: list[Program] = []
-    results: dict[tuple[str, str], list[jax.Array]] = {}
+    present: dict[str, list[jax.Array]] = {}
     for name, choice in choices(case["what"]).items():
         for which in PASSES:
             with taken(case["what"], choice):
-                program = program_of(case["what"], problem.arguments, problem.dy, which)
-            results[name, which] = jax.tree.leaves(program.run())
+                program = jax_program(run, problem.arguments, dy, which)
+            results = jax.tree.leaves(program.run())
             off = max(
                 float(jnp.max(jnp.abs(x - wanted)) / jnp.max(jnp.abs(wanted)).clip(1e-30))
-                for x, wanted in zip(results[name, which], results[PRESENT, which], strict=True)
+                for x, wanted in zip(results, present.setdefault(which, results), strict=True)
             )
             if not off < 1e-5:
                 raise UserError(f"{harness.title(case)}, {name}: {which} is off by {off:.1e}")
@@ -124,7 +106,7 @@ def measure(case: Row, seconds: float) -> list[Row]:
     return rows
 
 
-def compare(flags: Flags) -> None:
+def main(flags: Flags) -> None:
     """Measure the cases that have no row yet; print each choice's time over the present one's."""
     harness.use_cores(flags.cores)
     if jax.default_backend() != "cpu":
@@ -154,4 +136,4 @@ def ratios(rows: list[Row]) -> list[str]:
 
 
 if __name__ == "__main__":
-    harness.run(Flags, compare)
+    harness.run(Flags, main)

@@ -8,7 +8,6 @@ import pytest
 import gpu_acceptance
 import tune_scans
 import tune_tiles
-from echojax.errors import UserError
 from scan_problems import Shape
 from selective_scan import tiled
 from selective_scan.gpu.plans import PLANS
@@ -50,7 +49,7 @@ def test_the_best_plan_is_fast_at_every_size():
 @pytest.mark.slow
 def test_the_tuning_dry_run(tmp_path, caplog):
     caplog.set_level("INFO")
-    tune_scans.tune(tune_scans.Flags(out=tmp_path / "t.json", dry_run=True))
+    tune_scans.main(tune_scans.Flags(out=tmp_path / "t.json", dry_run=True))
     rows = json.loads((tmp_path / "t.json").read_text())["rows"]
     assert {row["status"] for row in rows} == {"measured"}
     assert {row["what"] for row in rows} == {"plan", "segments"}
@@ -62,34 +61,11 @@ def test_the_tuning_dry_run(tmp_path, caplog):
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="tiles are of CPUs")
 def test_tiles_of_other_sizes_give_the_same(tmp_path):
     before = tiled.tile_rows
-    tune_tiles.compare(tune_tiles.Flags(out=tmp_path / "t.json", dry_run=True))
+    tune_tiles.main(tune_tiles.Flags(out=tmp_path / "t.json", dry_run=True))
     rows = json.loads((tmp_path / "t.json").read_text())["rows"]
     assert {row["what"] for row in rows} == {"read-out", "scan"}
     assert all(row["median_seconds"] > 0 and row["difference"] < 1e-5 for row in rows)
     assert tiled.tile_rows is before
-
-
-@pytest.mark.parametrize(
-    "measure",
-    [
-        lambda: tune_scans.tune(tune_scans.Flags()),
-        lambda: gpu_acceptance.accept(gpu_acceptance.Flags()),
-    ],
-)
-def test_without_a_gpu_one_line_says_so(measure):
-    if jax.default_backend() == "gpu":
-        pytest.skip("there is a GPU here")
-    with pytest.raises(UserError, match=r"needs an NVIDIA GPU; this is .*--dry-run"):
-        measure()
-
-
-@pytest.mark.parametrize(
-    ("flag", "words"),
-    [("data_dir", "holds no ml-1m; put ml-1m.* there"), ("before", "holds no benchmarks/scans.py")],
-)
-def test_acceptance_without_what_a_folder_should_hold(tmp_path, flag, words):
-    with pytest.raises(UserError, match=words):
-        gpu_acceptance.accept(gpu_acceptance.Flags(dry_run=True, **{flag: tmp_path}))
 
 
 @pytest.mark.slow

@@ -9,7 +9,6 @@ import cold_items
 import harness
 import peers
 import prequential
-from echojax.config import check_limits
 from echojax.data import Dataset, leave_one_out
 from echojax.errors import UserError
 from echojax.evaluation.baselines import rank_by
@@ -29,12 +28,6 @@ def test_two_models_are_compared_user_by_user_on_the_same_events():
         assert row["width"] == row["high"] - row["low"]
     with pytest.raises(UserError, match="on different users"):
         prequential.compared(ours, Ranks(theirs.rank_M, user_M[::-1], user_M))
-
-
-def test_each_dropout_of_a_peer_is_a_share():
-    check_limits(peers.Flags(dropouts=(0.0, 0.9)))
-    with pytest.raises(UserError, match=r"--dropouts must be at least 0 and below 1, not 1\.5"):
-        check_limits(peers.Flags(dropouts=(0.5, 1.5)))
 
 
 def test_a_peer_gets_the_training_events_and_is_ranked_by_our_rule():

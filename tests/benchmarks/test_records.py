@@ -18,7 +18,7 @@ def test_committed_scans_are_shown(name):
     document = read_record(RESULTS / f"{name}.json", harness.Document)
     text = pages.page(document, f"{name}.json", "Scans", *scan_report.parts(document.rows))
     assert "| chunked |" in text
-    assert (scan_report.pictures(document.rows)["against-size"] is None) == (name != "scans-cpu")
+    assert (scan_report.picture(document.rows) is None) == (name != "scans-cpu")
 
 
 def test_the_gpu_record_is_shown_beside_others():

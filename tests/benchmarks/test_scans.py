@@ -13,7 +13,6 @@ import scan_problems
 import scan_programs
 import scan_report
 import scans
-from echojax.command_line import parse
 from echojax.errors import UserError
 from harness import Program, Record
 from scan_problems import ORDER, Shape
@@ -134,27 +133,10 @@ def test_every_grid_sweeps_all_sizes_has_strong_decays_and_tokens(quick, cpu):
     assert {case["dtype"] for case in cases} == set(scans.DTYPES[: 1 if quick else 2])
 
 
-@pytest.mark.parametrize(
-    ("flags", "says"),
-    [
-        (["--shape", "1,2,3"], "--shape '1,2,3' is not B,L,E,N"),
-        (["--shape", "1,2,3,0"], "--shape '1,2,3,0' is not B,L,E,N"),
-        (["--implementations", "tilled"], "did you mean 'tiled'"),
-        (["--implementations", "kernel"], "kernel cannot run here: needs a GPU"),
-        (["--dtypes", "float16"], "--dtypes"),
-        (["--seconds", "0"], "--seconds must be above 0 and finite, not 0"),
-        (["--max-memory-gib", "nan"], "--max-memory-gib must be above 0 and finite, not nan"),
-    ],
-)
-def test_scans_refuse_values_of_no_use(flags, says):
-    with pytest.raises(UserError, match=says):
-        scans.resolved(parse(scans.Flags, args=flags), HERE, [], True)
-
-
 def test_scans_beside_a_scan_that_is_not_installed(monkeypatch):
     monkeypatch.setattr(scan_programs, "find_spec", lambda _: None)
     with pytest.raises(UserError, match="neither is installed"):
-        scans.compare(scans.Flags(against="torch"))
+        scans.main(scans.Flags(against="torch"))
 
 
 def test_a_scan_of_ones_own_is_measured_beside_the_others(tmp_path, monkeypatch):
@@ -170,7 +152,7 @@ def test_a_scan_of_ones_own_is_measured_beside_the_others(tmp_path, monkeypatch)
     path = tmp_path / "r.json"
     module = {"module": f"{tmp_path / 'my.py'}:mine"}
     try:
-        scans.compare(scans.Flags(**TINY | module, shape=("1,2,3,2",), out=path))
+        scans.main(scans.Flags(**TINY | module, shape=("1,2,3,2",), out=path))
     finally:
         dispatch.SCANS.pop("mine", None)
     document = json.loads(path.read_text())
@@ -183,7 +165,7 @@ def test_a_scan_of_ones_own_is_measured_beside_the_others(tmp_path, monkeypatch)
         (f"{tmp_path / 'my.py'}:sequential", "'sequential' is this package's own"),
     ):
         with pytest.raises(UserError, match=says):
-            scans.compare(scans.Flags(module=flag))
+            scans.main(scans.Flags(module=flag))
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +178,7 @@ def compared(tmp_path_factory):
         patch.setattr(scan_programs, "SECOND_ELEMENTS", 24)
         patch.setattr(scan_programs, "measure_roofline", lambda: Roofline(1e9, 1e9))
         flags = scans.Flags(shape=shapes, max_memory_gib=1e-4, against="plain", **TINY)
-        scans.compare(replace(flags, beside=(gpu,), out=path))
+        scans.main(replace(flags, beside=(gpu,), out=path))
     return path
 
 
@@ -248,7 +230,7 @@ def test_another_machines_file_that_is_no_comparison(tmp_path, rows):
     document = {"command": "", "date": "", "machine": {}, "settings": {}, "finished": True}
     path.write_text(json.dumps(document | {"rows": rows}))
     with pytest.raises(UserError, match=r"other\.json cannot be used: .*--beside"):
-        scans.compare(scans.Flags(beside=(path,)))
+        scans.main(scans.Flags(beside=(path,)))
 
 
 @pytest.mark.parametrize(

@@ -5,14 +5,13 @@ import json
 import pytest
 
 import serving
-from echojax.errors import UserError
 
 
 @pytest.mark.slow
 def test_serving(tmp_path, caplog):
     path = tmp_path / "s.json"
     flags = serving.Flags(quick=True, models=("sasrec",), max_memory_gib=0.5, out=path)
-    serving.bench(flags)
+    serving.main(flags)
     results = json.loads(path.read_text())
     assert results["command"] == (
         "python benchmarks/serving.py --models sasrec --max-memory-gib 0.5 --quick"
@@ -32,21 +31,6 @@ def test_serving(tmp_path, caplog):
         assert row["memory_bytes"] > 0
     assert "## Updating by one more event, batch 2" in path.with_suffix(".md").read_text()
     assert path.with_name("s-against-length.png").read_bytes().startswith(b"\x89PNG")
-
-
-@pytest.mark.parametrize(
-    ("flags", "says"),
-    [
-        ({"models": ("sasrek",)}, "unknown model in --models 'sasrek'; did you mean 'sasrec'"),
-        ({"streams": ("bert4rec",)}, "unknown model in --streams 'bert4rec'"),
-        ({"lengths": (5, 0)}, "--lengths must be 1 or more, not 0"),
-        ({"catalogues": (1,)}, "--catalogues must be 2 or more, not 1"),
-        ({"cores": 0}, "--cores must be from 1 to"),
-    ],
-)
-def test_serving_refuses_values_of_no_use(flags, says):
-    with pytest.raises(UserError, match=says):
-        serving.bench(serving.Flags(**flags))
 
 
 def test_growth_is_the_power_between_the_two_longest():

@@ -6,11 +6,8 @@ import os
 import numpy as np
 import pytest
 
-import scaling
-import step
 import training
 import trials
-from echojax.errors import UserError
 
 
 @pytest.mark.slow
@@ -64,32 +61,6 @@ def test_scaling_exchanges_the_bytes_of_arithmetic(tmp_path, script):
     assert (tmp_path / "s-steps.png").exists()
 
 
-@pytest.mark.parametrize(
-    ("flags", "says"),
-    [
-        ({"devices": 3}, "--devices must be a power of two, not 3"),
-        ({"large_items": 100}, "--large-items 100 is not a multiple of --devices 8"),
-        ({"rows": 12}, "--rows 12 is not a multiple of --devices 8"),
-    ],
-)
-def test_scaling_refuses_values_of_no_use(flags, says):
-    with pytest.raises(UserError, match=says):
-        scaling.scale(scaling.Flags(**flags))
-
-
-@pytest.mark.parametrize(
-    ("flags", "says"),
-    [
-        ({"item_shards": 3}, "--items 100000 is not a multiple of --item-shards 3"),
-        ({"events": 16, "sequence_shards": 8}, "--sequence-shards 8 leaves too little"),
-    ],
-)
-def test_impossible_shards_are_refused_in_one_line(flags, says, tmp_path):
-    with pytest.raises(UserError, match=says):
-        step.measure(step.Flags(out=tmp_path / "step.json", **flags))
-    assert not list(tmp_path.iterdir())
-
-
 @pytest.mark.slow
 def test_training_times_an_epoch_and_whole_commands(tmp_path):
     path, affinity = tmp_path / "t.json", os.sched_getaffinity(0)
@@ -97,7 +68,7 @@ def test_training_times_an_epoch_and_whole_commands(tmp_path):
         out=path, dataset="synthetic", steps=2, models=("gru4rec",), seeds=2, epochs=1, start=True
     )
     try:
-        training.bench(flags)
+        training.main(flags)
     finally:
         os.sched_setaffinity(0, affinity)
     epoch, start, seeds = json.loads(path.read_text())["rows"]
@@ -114,7 +85,7 @@ def test_the_winner_of_trials_is_the_same_however_they_are_trained(tmp_path):
     path, affinity = tmp_path / "t.json", os.sched_getaffinity(0)
     flags = trials.Flags(out=path, dataset="synthetic", model="gru4rec", trials=2, epochs=1)
     try:
-        trials.bench(flags)
+        trials.main(flags)
     finally:
         os.sched_setaffinity(0, affinity)
     rows = json.loads(path.read_text())["rows"]
