@@ -36,7 +36,7 @@ from echojax.errors import UserError
         (step, "--events 16 --sequence-shards 8", "--sequence-shards 8 leaves too little"),
         (gpu_acceptance, "--dry-run --data-dir .", "holds no ml-1m; put ml-1m.* there"),
         (gpu_acceptance, "--dry-run --before .", "holds no benchmarks/scans.py"),
-        (peers, "--dropouts .5 1.5", r"--dropouts must be at least 0 and below 1, not 1\.5"),
+        (peers, "--dropouts 0 1.5", r"--dropouts must be at least 0 and below 1, not 1\.5"),
     ],
 )
 def test_flags_of_no_use_are_refused(script, words, says, tmp_path, monkeypatch):
