@@ -107,10 +107,13 @@ def flag_value(name: str, args: list[str]) -> str | None:
     """Return the last value that ``args`` gives to the flag ``name``, before the real parse."""
     value = None
     for i, word in enumerate(args):
-        if word == name and i + 1 < len(args):
+        given, equals, rest = word.partition("=")
+        if given.replace("_", "-") != name:  # tyro takes --data_path for --data-path
+            continue
+        if equals:
+            value = rest
+        elif i + 1 < len(args):
             value = args[i + 1]
-        if word.startswith(f"{name}="):
-            value = word.partition("=")[2]
     return value
 
 

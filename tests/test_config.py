@@ -81,6 +81,8 @@ def test_values_of_another_kind_are_named(name, value, says):
 def test_without_data_it_is_the_quickstart():
     assert read_command_line([]) == QUICKSTART != Config()
     assert read_command_line(["--dataset", "ml-1m"]) == Config(dataset="ml-1m")
+    for words in (["--data_path", "log.csv"], ["--data_path=log.csv"]):
+        assert read_command_line(words) == Config(data_path="log.csv")
 
 
 def test_help_shows_the_defaults_and_what_is_known(capsys, monkeypatch):
