@@ -70,6 +70,11 @@ HEURISTICS: dict[str, type[HeuristicModel]] = {
 
 OURS = (*MODELS, *HEURISTICS)
 _HEURISTIC_SIZES = ("lags", "damping")
+# Flags that reach a model together, as one argument of its constructor.
+_TOGETHER = {
+    "corrections": ["variant", *(field.name for field in dataclasses.fields(Corrections))],
+    "components": [field.name for field in dataclasses.fields(Components)],
+}
 _FIELDS = [field.name for field in dataclasses.fields(Config)]
 _GIVEN = ("num_items", "rngs")  # arguments of every constructor
 # Flags of the command and arguments of ``echojax.train`` that are not fields of ``Config``.
@@ -185,9 +190,14 @@ def with_sizes(config: Config) -> Config:
     for name in MODEL_SIZES if config.model in MODELS else _HEURISTIC_SIZES:
         # A size is never 0; a dropout of 0 may also be given to a model without dropout.
         if getattr(config, name) and name not in known:
-            raise UserError(f"{flag(name)} has no meaning for --model {config.model}; leave it out")
+            raise _no_meaning(name, config.model)
     if config.model in HEURISTICS:
         return config
+    for argument, names in _TOGETHER.items():
+        for name in names:
+            changed = getattr(config, name) != getattr(Config, name)
+            if changed and not {argument, name} & known.keys():
+                raise _no_meaning(name, config.model)
     own = {name: known[name].default for name in MODEL_SIZES if name in known}
     objectives = _objectives(config)
     objective = config.objective or objectives[0]
@@ -205,12 +215,16 @@ def with_sizes(config: Config) -> Config:
     return config
 
 
+def _no_meaning(name: str, model: str) -> UserError:
+    return UserError(f"{flag(name)} has no meaning for --model {model}; leave it out")
+
+
 def _with_own_options(config: Config) -> Config:
     """Return ``config`` with the default of each of the model's own options that is not given."""
     own = own_options(MODELS[config.model]) if config.model in MODELS else {}
     for name in config.model_options:
         if name not in own:
-            raise UserError(f"{flag(name)} has no meaning for --model {config.model}; leave it out")
+            raise _no_meaning(name, config.model)
     values = {}
     for name, (kind, default) in own.items():
         values[name] = config.model_options.get(name, default)

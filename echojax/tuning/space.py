@@ -1,6 +1,5 @@
 """Spaces: which flags a search may set, and to what, checked before anything is trained."""
 
-import dataclasses
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -26,17 +25,12 @@ from echojax.config import (
 )
 from echojax.errors import UserError, unknown_name
 from echojax.models import HEURISTICS, MODELS, own_options
-from echojax.models.echomamba4rec import Components, Corrections
 from echojax.recipes import included_recipes, read_space
 from echojax.training.builders import resolved
 
 DEFAULT = Path(__file__).with_name("space.toml")
 _FIXED = RESUMABLE | NOT_IN_SUITES.keys() | {"model", "scan", "pack", "eval_every"}
 _KNOBS = [name for name in OF_TRAINING if name not in _FIXED]
-_ECHOMAMBA4REC = {
-    "variant",
-    *(field.name for kind in (Corrections, Components) for field in dataclasses.fields(kind)),
-}
 
 # Values that a search can set flags to.
 Values: TypeAlias = dict[str, bool | int | float | str]
@@ -96,10 +90,6 @@ def check_space(
             raise UserError(f"{where}: {name} cannot be searched; give it as a flag")
         if name not in _KNOBS and name not in own:
             raise UserError(f"{where}: {unknown_name('flag in the space', name, [*_KNOBS, *own])}")
-        if name in _ECHOMAMBA4REC and config.model != "echomamba4rec":
-            raise UserError(
-                f"{where}: {flag(name)} has no meaning for --model {config.model}; leave it out"
-            )
         try:
             knob = _knob(entry)
             ends = knob.choices if isinstance(knob, Choices) else (knob.low, knob.high)

@@ -45,6 +45,9 @@ FLAGS = {
     ("--time-gaps", "--model", "markov"): "--time-gaps is for echomamba4rec, mamba4rec, sasrec",
     ("--time-gaps", "--split", "cold-items"): "--time-gaps is not for --split cold-items",
     ("--time-gaps", "--variant", "official"): "--time-gaps is for an EchoMamba4Rec that reads no",
+    ("--model", "sasrec", "--variant", "causal"): "--variant has no meaning for --model sasrec",
+    ("--model", "fmlp-rec", "--no-filter"): "--filter has no meaning for --model fmlp-rec",
+    ("--model", "gru4rec", "--mask-padding", "False"): "--mask-padding has no meaning for",
     ("--time-gaps", "--d-conv", "1"): "--time-gaps with a backward Mamba needs --d-conv 2",
 }
 
