@@ -3,6 +3,7 @@
     per_item         it has one row an item, and is spread over the devices with the item table
     keep_float32     precision matters: it is not cast with the activations
     no_weight_decay  weight decay is not for it, though it has two axes
+    window           the length of the window whose frequencies its rows are
 
 Anything with the structure of the parameters, as gradients and an optimiser's state, has
 ``nnx.Param`` too, with the same metadata.

@@ -152,7 +152,7 @@ class SpectralFilter(TimeSharded):
         self.max_len, self.causal, self.dropout = max_len, causal, dropout
         shape = (max_len // 2 + 1, d_model, 2)  # frequencies, channels, (real, imaginary)
         weight = 0.02 * jax.random.normal(rngs.params(), shape)
-        self.weight_FxDx2 = nnx.Param(weight, keep_float32=True)
+        self.weight_FxDx2 = nnx.Param(weight, keep_float32=True, window=max_len)
         self.norm = layer_norm(d_model, rngs=rngs)
 
     def __call__(self, x_BxLxD: Array, *, dropout_keys: Keys = None) -> Array:

@@ -59,7 +59,8 @@ def take_weights(
 
     ``params`` are each seed's initial parameters, ``item_ids_V`` the ids of the items that have
     parameters; number 0 is padding. Rows of items are matched by item id. Rows of other items keep
-    their initial values, and so do parameters that the other model does not have in that shape.
+    their initial values, and so do parameters that the other model does not have in that shape, or
+    has for a window of another length.
     """
     folder = Path(str(config.init_from))
     their_ids, _ = read_items(folder)
@@ -78,8 +79,12 @@ def take_weights(
     shared, ours_S, theirs_S = np.intersect1d(item_ids_V, their_ids, return_indices=True)
 
     def fits(name: str, own: nnx.Variable) -> bool:
-        axis = int(is_per_item(own.get_metadata()))
-        return name in sources and own.shape[axis:] == sources[name].shape[axis:]
+        if name not in sources:
+            return False
+        source, axis = sources[name], int(is_per_item(own.get_metadata()))
+        # A filter of 8 positions has as many frequencies as one of 9, but other ones.
+        same_window = own.get_metadata().get("window") == source.get_metadata().get("window")
+        return same_window and own.shape[axis:] == source.shape[axis:]
 
     def taken(name: str, own: nnx.Variable) -> nnx.Variable:
         if not fits(name, own):

@@ -1,14 +1,18 @@
 """Initial weights from another run, and parameters that stay as they are."""
 
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from flax import nnx
 
 import echojax
+from echojax.config import Config
 from echojax.errors import UserError
+from echojax.models import build_model
 from echojax.parameters import names_of
-from echojax.training import loop
+from echojax.training import loop, warm_start
 from echojax.training.checkpoints import load_checkpoint
 from echojax.training.run_folder import read_items, read_own_config
 
@@ -75,6 +79,33 @@ def test_what_was_taken_is_said(source, caplog, monkeypatch):
     (line,) = [r.getMessage() for r in caplog.records if "initial weights" in r.getMessage()]
     assert "3 of 5 items, without" in line
     assert "position" in line
+
+
+@pytest.mark.parametrize("model", ["echomamba4rec", "fmlp-rec"])
+def test_a_filter_is_taken_from_a_window_of_its_own_length(model, monkeypatch):
+    """Windows of 8 and of 9 positions have five frequencies each, but not the same ones."""
+
+    def params(max_len, seed):
+        config = Config(model=model, d_model=8, max_len=max_len, seed=seed, init_from="other")
+        return config, nnx.state(build_model(config, 3), nnx.Param)
+
+    other, source = params(8, 1)
+    ids = np.array(["", "a", "b"])
+    best = SimpleNamespace(step=1, params=source)
+    monkeypatch.setattr(warm_start, "load_checkpoint", lambda *_, **__: best)
+    monkeypatch.setattr(warm_start, "read_own_config", lambda _: other)
+    monkeypatch.setattr(warm_start, "read_items", lambda _: (ids, {}))
+    for max_len, taken in ((8, True), (9, False)):
+        config, start = params(max_len, 0)
+        (found,) = warm_start.take_weights([start], config, ids)
+        same = {
+            name: np.array_equal(one[...], names_of(source)[name][...])
+            for name, one in names_of(found).items()
+        }
+        assert same["item_embedding"]
+        filters = [same[name] for name in same if name.endswith("filter.weight_FxDx2")]
+        assert filters
+        assert set(filters) == {taken}
 
 
 @pytest.mark.slow
