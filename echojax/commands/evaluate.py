@@ -39,8 +39,10 @@ def main(words: list[str]) -> None:
             raise UserError(f"--output {flags.output} is a folder; name a file")
     # These take seconds to import; help and mistakes are to be seen before.
     from echojax.compilation import use_compilation_cache
+    from echojax.serving.trained import check_places
     from echojax.training.evaluate import evaluate_run
 
+    check_places(flags.data_dir, flags.data_path)
     console = logged_terminal()
     use_compilation_cache()
     results = evaluate_run(

@@ -74,6 +74,13 @@ def test_flags(flags, mistake, data_file, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("name", ["--data-dir", "--data-path"])
+def test_data_that_are_not_there_are_named_though_the_run_keeps_its_own(name, mistake, tmp_path):
+    """The run folder is read later: data from memory are in it, and nothing else is looked for."""
+    line = mistake("evaluate", "--run-dir", tmp_path, name, tmp_path / "nowhere")
+    assert f"{name} {tmp_path / 'nowhere'} is no f" in line
+
+
 def test_without_network_it_says_which_file_goes_where(mistake, tmp_path):
     args = ["--dataset", "ml-1m", "--data-dir", tmp_path, "--run-dir", tmp_path / "run"]
     line = mistake("train", *args)
