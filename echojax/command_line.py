@@ -18,8 +18,11 @@ from echojax.errors import UserError
 
 T = TypeVar("T")
 # Control characters, but tabs and line feeds; those that turn the direction of what follows, end
-# lines or are invisible. Joiners, which some scripts and emoji need, are left.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u2028-\u202e\u2060-\u2069\ufeff]")
+# lines or are invisible; bytes of paths that are not UTF-8, which no page can hold. Joiners, which
+# some scripts and emoji need, are left.
+_CONTROL = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u2028-\u202e\u2060-\u2069\ud800-\udfff\ufeff]"
+)
 
 
 class Terminal(Console):
@@ -37,7 +40,7 @@ class Terminal(Console):
 
 
 def printable(text: str) -> str:
-    """Return text with its control characters, but tabs and line feeds, written as escapes."""
+    """Return text with what ``_CONTROL`` matches written as escapes."""
     return _CONTROL.sub(lambda found: repr(found.group())[1:-1], text)
 
 

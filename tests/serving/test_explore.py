@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import http.client
 import json
+import os
 import re
 import shutil
 import signal
@@ -121,6 +122,15 @@ def test_a_run_whose_data_is_not_here(run):
     assert status == 400
     assert f"the data of {run.name} is not here; type a history instead" in body
     assert get("/scans")[0] == 404
+
+
+def test_a_folder_whose_name_is_not_utf_8(folder, tmp_path):
+    named = shutil.copytree(folder, tmp_path / os.fsdecode(b"run\xff"))
+    get = asking(make_app([read_explored(named)], None))
+    for address, status in (("/", 200), ("/?history=i3", 200), ("/runs/1", 200), ("/no", 404)):
+        found, body, _ = get(address)
+        assert found == status
+        assert r"(run\udcff)" in body
 
 
 def test_a_history_of_everything(get):
