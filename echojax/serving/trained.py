@@ -18,7 +18,6 @@ from echojax.interop.weights import weights
 from echojax.models import HEURISTICS, SequenceModel
 from echojax.training.checkpoints import load_checkpoint
 from echojax.training.run_folder import read_config, read_gap_unit, read_items
-from selective_scan import implementations
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +40,7 @@ class Trained(NamedTuple):
 def read_trained(folder: Path, *, scan: str | None = None) -> Trained:
     """Read the best checkpoint of a run; the data set is not needed.
 
-    ``scan`` is the implementation of the selective scan; ``None`` takes that of the run, or "auto"
-    if it cannot run here.
+    ``scan`` is the implementation of the selective scan; ``None`` takes that of the run.
     """
     config = read_config(folder)
     if config.model in HEURISTICS:
@@ -52,8 +50,7 @@ def read_trained(folder: Path, *, scan: str | None = None) -> Trained:
         )
     if config.seeds > 1:
         raise UserError(f"{folder} holds {config.seeds} seeds; name one: {folder}/seed-N")
-    runs_here = implementations().get(config.scan) is None
-    config = dataclasses.replace(config, scan=scan or (config.scan if runs_here else "auto"))
+    config = dataclasses.replace(config, scan=scan or config.scan)
     item_ids, titles = read_items(folder)
     best = load_checkpoint(folder, config, len(item_ids))
     model = nnx.merge(best.graphdef, best.params)

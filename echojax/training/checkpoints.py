@@ -1,5 +1,6 @@
 """Checkpoints: the newest two and the best step of each, with checksums of what they hold."""
 
+import dataclasses
 import errno
 import hashlib
 import json
@@ -30,6 +31,7 @@ from echojax.models.projection import complete, projection_of
 from echojax.training.optimizer import make_optimizer
 from echojax.training.run_folder import identity, kept_item_vectors
 from echojax.training.step import TrainState, state_shapes
+from selective_scan import implementations
 
 log = logging.getLogger(__name__)
 
@@ -316,8 +318,11 @@ def load_checkpoint(
 
     ``config`` is resolved, and of one seed. If the caller gives the best ``step``, no other is
     read. With ``as_trained`` the projection of item vectors stays among the parameters; otherwise
-    they are those of a model with a row for each item.
+    they are those of a model with a row for each item. If the scan of ``config`` cannot run here,
+    the model has "auto".
     """
+    if implementations().get(config.scan) is not None:  # trained on another device
+        config = dataclasses.replace(config, scan="auto")
     missing = UserError(
         f"{folder} has no checkpoint yet; train until the first one is written"
         if step is None

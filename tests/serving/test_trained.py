@@ -1,5 +1,6 @@
 """What is read of a run: titles, its own before the data's; and models that cannot be served."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from echojax.errors import UserError
 from echojax.models import HEURISTICS
 from echojax.serving import trained
 from echojax.serving.trained import read_trained, run_titles
-from echojax.training.run_folder import read_items
+from echojax.training import evaluate
+from echojax.training.evaluate import evaluate_run
+from echojax.training.run_folder import read_items, read_own_config
 
 
 def test_a_run_keeps_the_titles_of_its_data(ring_run):
@@ -49,6 +52,17 @@ def test_runs_without_titles_read_those_of_the_data(data_file):
 def test_data_that_is_not_where_it_is_said_to_be(ring_run, place):
     with pytest.raises(UserError, match=f"--{place.replace('_', '-')} /nowhere/x is no f"):
         Recommender.load(ring_run, **{place: "/nowhere/x"})
+
+
+def test_a_run_whose_scan_cannot_run_here_is_served_and_evaluated(ring_run, monkeypatch):
+    here, asked = Recommender.load(ring_run).score(["i1"], ["i2"]), {"metrics": ["hr"]}
+    known = evaluate_run(ring_run, "test", **asked)
+    config = dataclasses.replace(read_own_config(ring_run), scan="pallas_tpu")
+    monkeypatch.setattr(trained, "read_config", lambda _: config)
+    monkeypatch.setattr(evaluate, "read_own_config", lambda _: config)
+    np.testing.assert_allclose(Recommender.load(ring_run).score(["i1"], ["i2"]), here, rtol=1e-4)
+    found = evaluate_run(ring_run, "test", **asked)
+    assert found["hr@10"] == pytest.approx(known["hr@10"], abs=0.05)
 
 
 def test_no_run(tmp_path):
