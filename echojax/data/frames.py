@@ -48,18 +48,23 @@ def read_frame(
     return events, titles_of(Rows(place, titled)) if titled else {}
 
 
-def column_names(frame: Any) -> list[Any]:
-    """Return the names of the columns of a frame, which need not be text."""
+def column_names(
+    frame: Any, name: str = _FRAME, arrays: str = "(users, items, times)"
+) -> list[Any]:
+    """Return the names of the columns of a frame, which need not be text.
+
+    In errors, ``name`` is that of the frame, and ``arrays`` are what can be given instead.
+    """
     if isinstance(frame, Mapping):
         return list(frame)
     if isinstance(frame, pl.LazyFrame):
-        raise UserError(f"{_FRAME}: a LazyFrame has no rows yet; give frame.collect()")
+        raise UserError(f"{name}: a LazyFrame has no rows yet; give frame.collect()")
     for attribute in ("column_names", "columns"):  # of Arrow, ``columns`` are not names
         if hasattr(frame, attribute):
             return list(getattr(frame, attribute))
     raise UserError(
-        f"{_FRAME}: a value of type {type(frame).__name__} has no columns; give a frame, a mapping "
-        "of arrays, or (users, items, times)"
+        f"{name}: a value of type {type(frame).__name__} has no columns; give a frame, a mapping "
+        f"of arrays, or {arrays}"
     )
 
 

@@ -97,7 +97,7 @@ def vectors_of_frame(
     """
     if isinstance(frame, tuple | list) and len(frame) == 2:
         frame = {"item": frame[0], "vector": frame[1]}
-    keys = column_names(frame)
+    keys = column_names(frame, name, "(ids, array)")
     names = [str(key) for key in keys]
     if (index := item_column(names, item)) is None:
         raise UserError(f"{name}: no item column among {', '.join(names)}; name it item_id")

@@ -67,7 +67,7 @@ def test_frames(frame):
         ({"item": [], "x": np.zeros(0)}, "of shape .0, 1."),
         ({"name": IDS, "x": [1, 2, 3]}, "no item column among name, x"),
         ({"item": IDS, "x": VECTORS, "y": VECTORS}, "columns x, y all hold lists"),
-        (7, "has no columns"),
+        (7, r"item_vectors: a value of type int has no columns; .* or \(ids, array\)"),
     ],
 )  # fmt: skip
 def test_what_is_no_vector_of_each_item_is_one_line(frame, message):
