@@ -39,15 +39,8 @@ def on_main_process(read: Callable[..., Any], *args: Any) -> Any:
     return answer["value"]
 
 
-def broadcast(tree: Any) -> Any:
-    """Return the first host's arrays on every host; all give arrays of the same shapes."""
-    if jax.process_count() == 1:
-        return tree
-    return multihost_utils.broadcast_one_to_all(tree)
-
-
 def _broadcast_text(text: bytes) -> bytes:
-    size = int(broadcast(np.int32(len(text))))
+    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
     padded = np.zeros(size, np.uint8)
     padded[: len(text)] = np.frombuffer(text, np.uint8)[:size]
-    return np.asarray(broadcast(padded)).tobytes()
+    return np.asarray(multihost_utils.broadcast_one_to_all(padded)).tobytes()

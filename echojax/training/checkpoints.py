@@ -20,12 +20,13 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from flax import nnx
+from jax.experimental import multihost_utils
 
 from echojax import keep_root_handlers
 from echojax.config import Config
 from echojax.errors import UserError
 from echojax.files import TemporaryFolder, read_json
-from echojax.hosts import broadcast, is_main_process, on_main_process
+from echojax.hosts import is_main_process, on_main_process
 from echojax.models import build_model
 from echojax.models.projection import complete, projection_of
 from echojax.training.optimizer import make_optimizer
@@ -191,7 +192,7 @@ class Checkpoints:
             return found and (found.progress, found.lost)
 
         answer = on_main_process(read)
-        return answer and Restored(broadcast(state), *answer)
+        return answer and Restored(multihost_utils.broadcast_one_to_all(state), *answer)
 
     def _newest_whole(
         self, like: TrainState, first: int | None, newest: int | None
