@@ -100,9 +100,14 @@ def row_groups(mesh: Mesh) -> int:
     return mesh.shape[DATA] * mesh.shape[MODEL]
 
 
+def rows_of_a_device(rows: int, mesh: Mesh) -> int:
+    """Return how many of a batch's rows each device computes, padding included."""
+    return -(-rows // row_groups(mesh))
+
+
 def padded_rows(rows: int, mesh: Mesh) -> int:
     """Return the next multiple of the number of devices that rows are spread over."""
-    return -(-rows // row_groups(mesh)) * row_groups(mesh)
+    return rows_of_a_device(rows, mesh) * row_groups(mesh)
 
 
 def local_rows(rows: int, mesh: Mesh) -> range:
@@ -110,7 +115,7 @@ def local_rows(rows: int, mesh: Mesh) -> range:
     time, groups, me = mesh.shape[TIME], row_groups(mesh), jax.process_index()
     flat = enumerate(mesh.devices.flat)
     mine = [i // time % groups for i, device in flat if device.process_index == me]
-    share = padded_rows(rows, mesh) // groups
+    share = rows_of_a_device(rows, mesh)
     return range(mine[0] * share, (mine[-1] + 1) * share)
 
 

@@ -31,7 +31,7 @@ from echojax.data.gaps import with_gaps
 from echojax.data.item_vectors import read_item_vectors, with_item_vectors
 from echojax.errors import UserError, unknown_name
 from echojax.losses import LOSSES, make_loss
-from echojax.mesh import axes_of, local_rows, padded_rows, place, row_groups
+from echojax.mesh import axes_of, local_rows, place, rows_of_a_device
 from echojax.models import check_names, check_sequence_shards, with_sizes
 from echojax.models.heuristic import training_counts
 from echojax.models.projection import as_params
@@ -158,15 +158,9 @@ def training_batches(config: Config, split: Split, mesh: Mesh) -> Batches:
     """
     assert config.batch_size is not None
     shown = split.train if config.objective == "prefixes" else windows(split.train)
-    rows, share = local_rows(config.batch_size, mesh), rows_of_a_device(config, mesh)
-    pack = share if config.pack else None
+    pack = rows_of_a_device(config.batch_size, mesh) if config.pack else None
+    rows = local_rows(config.batch_size, mesh)
     return Batches(shown, config.batch_size, config.seed, rows, pack)
-
-
-def rows_of_a_device(config: Config, mesh: Mesh) -> int:
-    """Return how many rows of a batch each device computes, padding included."""
-    assert config.batch_size is not None
-    return padded_rows(config.batch_size, mesh) // row_groups(mesh)
 
 
 def learned_vectors(dataset: Dataset, mesh: Mesh) -> nnx.State | None:
@@ -199,7 +193,8 @@ def make_step(
     """
     assert config.objective is not None
     assert config.max_len is not None
-    rows = rows_of_a_device(config, mesh)
+    assert config.batch_size is not None
+    rows = rows_of_a_device(config.batch_size, mesh)
     if config.microbatch and rows % config.microbatch:
         raise UserError(
             f"--microbatch {config.microbatch} does not divide the {rows} rows of a device; "
