@@ -59,8 +59,7 @@ class Profile:
         """Record the step's program, and what its compilation took."""
         if self._left:
             self._text = program.run.as_text() or ""
-            memory = program.run.memory_analysis()
-            self._program = {"compile": program.seconds, "memory": memory and bytes_of(memory)}
+            self._program = {"compile": program.seconds, "memory": program.memory}
 
     def next_step(self, states: Any) -> float:
         """Begin a step from ``states``; return the seconds that the profiling itself took."""
@@ -235,12 +234,6 @@ def figures(times: TraceTimes, untraced: float, program: dict[str, Any]) -> dict
             "device_peak_bytes": stats.get("peak_bytes_in_use", "unknown"),
         },
     }
-
-
-def bytes_of(memory: Any) -> dict[str, int]:
-    """Return the bytes of a compiled step on one device; aliased outputs lie in arguments."""
-    kinds = ("argument", "output", "temp", "alias")
-    return {kind: int(getattr(memory, f"{kind}_size_in_bytes")) for kind in kinds}
 
 
 def lines(found: dict[str, Any]) -> list[str]:

@@ -285,13 +285,22 @@ class CompiledStep(NamedTuple):
     seconds: dict[str, Any]
 
     @property
-    def memory_bytes(self) -> int | None:
-        """The bytes of its arguments, results and buffers; ``None`` if XLA does not report them."""
-        stats = self.run.memory_analysis()
-        if stats is None:
+    def memory(self) -> dict[str, int] | None:
+        """Its bytes on a device by kind; ``None`` if XLA does not report them.
+
+        Aliased outputs lie in arguments.
+        """
+        if (stats := self.run.memory_analysis()) is None:
             return None
-        used = stats.temp_size_in_bytes + stats.argument_size_in_bytes + stats.output_size_in_bytes
-        return int(used - stats.alias_size_in_bytes)
+        kinds = ("argument", "output", "temp", "alias")
+        return {kind: int(getattr(stats, f"{kind}_size_in_bytes")) for kind in kinds}
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """The bytes of its arguments, results and buffers together."""
+        if (memory := self.memory) is None:
+            return None
+        return memory["argument"] + memory["output"] + memory["temp"] - memory["alias"]
 
 
 def compile_step(step: jax.stages.Wrapped, *arguments: Any) -> CompiledStep:
