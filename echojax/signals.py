@@ -35,15 +35,21 @@ class Interrupted(Exception):  # noqa: N818 (no error)
 
 @dataclass
 class Interrupts:
-    """The last signal that came, if one came."""
+    """The last signal that came, 0 if none did."""
 
-    signum: int | None = None
+    message: str  # for the user, once everything is saved
+    signum: int = 0
+
+    def stop_for(self, signum: int) -> None:
+        """Raise ``Interrupted`` for a signal that this host or another got; nothing for 0."""
+        if signum:
+            raise Interrupted(self.message, signum)
 
 
 @contextmanager
-def deferred_interrupts() -> Iterator[Interrupts]:
+def deferred_interrupts(message: str) -> Iterator[Interrupts]:
     """Defer signals that stop a command inside the block; a second of a kind acts as without it."""
-    interrupts, before = Interrupts(), dict[int, Any]()
+    interrupts, before = Interrupts(message), dict[int, Any]()
 
     def remember(signum: int, frame: FrameType | None) -> None:
         interrupts.signum = signum

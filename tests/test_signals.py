@@ -19,7 +19,7 @@ def test_a_deferred_signal_is_remembered_and_one_outside_stops(kind):
     before = signal.signal(kind, signal.default_int_handler)
     try:
         with stopping_at_once():
-            with deferred_interrupts() as interrupts:
+            with deferred_interrupts("saved") as interrupts:
                 os.kill(os.getpid(), kind)
             assert interrupts.signum == kind
             with pytest.raises(Stopped) as stop:
@@ -40,7 +40,7 @@ def test_a_signal_that_comes_while_handlers_are_set_is_remembered(monkeypatch):
         return old
 
     monkeypatch.setattr(signal, "signal", interrupted)
-    with deferred_interrupts() as interrupts:
+    with deferred_interrupts("saved") as interrupts:
         assert interrupts.signum == signal.SIGINT
     assert [signal.getsignal(kind) for kind in KINDS] == before
 

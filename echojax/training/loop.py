@@ -20,11 +20,11 @@ from echojax.evaluation.metrics import mean_metrics
 from echojax.hosts import on_main_process
 from echojax.machine import commit, device_name
 from echojax.mesh import gather, local_groups, place, spread, stack_shares
-from echojax.signals import Interrupted, Interrupts
+from echojax.signals import Interrupts
 from echojax.training.builders import training_batches
 from echojax.training.evaluate import Evaluator
 from echojax.training.profile import Profile
-from echojax.training.progress import Display
+from echojax.training.progress import Display, MetricLog
 from echojax.training.seed_run import SeedRun
 from echojax.training.step import (
     CompiledStep,
@@ -80,7 +80,6 @@ class Loop:
     evaluate: Evaluator
     display: Display
     interrupts: Interrupts
-    stopped_line: str  # the message when a signal has stopped training
     profile: Profile
     callbacks: Sequence[Callback] = ()
     _programs: dict[int, CompiledStep] = field(default_factory=dict)  # by the number of runs
@@ -110,7 +109,8 @@ class Loop:
             for run in runs:
                 run.progress.record_origin(*origin)
                 run.progress.record_program(program.memory_bytes, len(runs))
-                files.enter_context(run.open_metrics())
+                records = MetricLog(run.folder, run.progress.steps, run.config)
+                run.metrics = files.enter_context(records)
             while all(run.stop_reason() is None for run in runs) and done < last_epoch * per_epoch:
                 epoch, most_steps = done // per_epoch + 1, self.config.max_steps
                 end = min(epoch * per_epoch, most_steps or epoch * per_epoch)
@@ -118,8 +118,7 @@ class Loop:
                     states, signum = self._train_epoch(group, states, done, end)
                 done = end
                 self._end_epoch(group, states, epoch, whole=end == epoch * per_epoch)
-                if signum:
-                    raise Interrupted(self.stopped_line, signum)
+                self.interrupts.stop_for(signum)
         for run, state in group.of_each(states):
             run.state = gather(state, run.state, mesh)
 
@@ -143,7 +142,7 @@ class Loop:
                 batch = _next_batch(group.rows)
             waited += time.perf_counter() - wanted
             examples += batches.count(number)
-            given = self._on_devices(batch, self.interrupts.signum or 0, group.mesh)
+            given = self._on_devices(batch, self.interrupts.signum, group.mesh)
             states, *outcome = group.program.run(states, *given, *group.inputs)
             if last is not None:  # read one step late: the device is never idle
                 signum = _record_losses(runs, last, number)
@@ -160,8 +159,7 @@ class Loop:
                     for run, state in group.of_each(states):
                         with run.divergence():
                             run.save(run.finite(gather(state, run.state, group.mesh)))
-                    if signum:
-                        raise Interrupted(self.stopped_line, signum)
+                    self.interrupts.stop_for(signum)
         self.profile.end_epoch(states)
         return states, signum
 

@@ -28,7 +28,7 @@ from echojax.errors import OutOfMemoryError, UserError, memory_failure_is_user_e
 from echojax.mesh import axes_of, make_mesh, mesh_words, one_device, place
 from echojax.models import OURS, build_model
 from echojax.run_files import read_records
-from echojax.signals import Interrupted, Interrupts, deferred_interrupts
+from echojax.signals import Interrupts, deferred_interrupts
 from echojax.training.builders import learned_vectors, make_step, target_counts, training_batches
 from echojax.training.evaluate import make_evaluator
 from echojax.training.loop import GroupStep, Loop
@@ -37,7 +37,7 @@ from echojax.training.profile import Profile
 from echojax.training.progress import Display
 from echojax.training.run import open_runs
 from echojax.training.run_folder import create_or_resume_run_dir, fill_folders
-from echojax.training.seed_run import SeedRun
+from echojax.training.seed_run import SeedRun, earliest
 from echojax.training.step import TrainState, over_members
 
 log = logging.getLogger(__name__)
@@ -108,7 +108,7 @@ def train_members(
     """
     if jax.process_count() > 1:
         raise UserError("several members are trained by one process; leave --coordinator out")
-    with ExitStack() as held, deferred_interrupts() as interrupts:
+    with ExitStack() as held, deferred_interrupts(stopped_line) as interrupts:
         groups: dict[Hashable, dict[Path, Config]] = defaultdict(dict)
         for config, folder in zip(configs, folders, strict=True):
             given = dataclasses.replace(config, run_dir=str(folder), resume=True)
@@ -119,7 +119,7 @@ def train_members(
         for members in groups.values():
             try:
                 with memory_failure_is_user_error():
-                    teams.append(_Team(members, dataset, split, console, interrupts, stopped_line))
+                    teams.append(_Team(members, dataset, split, console, interrupts))
             except OutOfMemoryError as error:
                 no_room |= dict.fromkeys(members, str(error))
         by_folder = {run.folder: run for team in teams for run in team.runs}
@@ -133,8 +133,7 @@ def train_members(
             for i in decide(epoch, scores) if decide is not None and scores else ():
                 runs[i].ended = runs[i].stop_reason() or "stopped by the search"
                 runs[i].history = {e: ndcg for e, ndcg in runs[i].history.items() if e <= epoch}
-        if interrupts.signum:  # it came after the last step
-            raise Interrupted(stopped_line, interrupts.signum)
+        interrupts.stop_for(interrupts.signum)  # one may have come after the last step
     return [
         _outcome(runs[i]) if i in runs else Outcome({}, 0, no_room[folder], failed=True)
         for i, folder in enumerate(folders)
@@ -157,7 +156,6 @@ class _Team:
         split: Split,
         console: Console,
         interrupts: Interrupts,
-        stopped_line: str,
     ):
         first, config = next(iter(members.items()))
         self._config = config
@@ -186,7 +184,6 @@ class _Team:
             make_evaluator(config, dataset, split, graphdef, mesh),
             Display(console),
             interrupts,
-            stopped_line,
             Profile(0, first),
         )
         differ = ", ".join(self._varying) or "their seeds"
@@ -195,11 +192,7 @@ class _Team:
     def train(self, epoch: int) -> None:
         """Train all members that have not ended until the end of an epoch."""
         end = epoch * self._per_epoch
-        while waiting := [
-            run for run in self.runs if run.stop_reason() is None and run.progress.steps < end
-        ]:
-            earliest = min(run.progress.steps for run in waiting)
-            group = [run for run in waiting if run.progress.steps == earliest]
+        while group := earliest(run for run in self.runs if run.progress.steps < end):
             group = group[: self._at_once(len(group))]
             try:
                 with memory_failure_is_user_error():

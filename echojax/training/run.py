@@ -24,7 +24,7 @@ from echojax.mesh import axes_of, make_mesh, mesh_words
 from echojax.models import HEURISTICS, build_model
 from echojax.models.projection import complete, projection_of, with_projection
 from echojax.multihost.agreement import agree
-from echojax.signals import Interrupted, deferred_interrupts
+from echojax.signals import deferred_interrupts
 from echojax.training.builders import (
     learned_vectors,
     make_step,
@@ -53,7 +53,7 @@ from echojax.training.run_folder import (
     identity,
     seed_folders,
 )
-from echojax.training.seed_run import SeedRun, go_back_together
+from echojax.training.seed_run import SeedRun, earliest, go_back_together
 from echojax.training.step import TrainState, create_state, over_members
 from echojax.training.warm_start import check_initial_weights, take_weights
 
@@ -123,7 +123,9 @@ def _train(
     callbacks: Sequence[Callback],
 ) -> None:
     """Train the seeds of a resolved configuration in their locked folders; evaluate and report."""
-    with deferred_interrupts() as interrupts:
+    resume = ["echojax", "train", "--run-dir", str(folder), "--resume"]
+    stopped = f"stopped and saved; go on with: {shlex.join(resume)}"
+    with deferred_interrupts(stopped) as interrupts:
         # Model: from each seed, or from its newest checkpoint.
         feed = training_batches(config, split, mesh)
         graphdef, runs = open_runs(config, seed_folders(config, folder), dataset, feed.per_epoch)
@@ -139,8 +141,6 @@ def _train(
         vectors = learned_vectors(dataset, mesh)
         most_epochs = most_steps(config, feed.per_epoch) / feed.per_epoch
         profile = Profile((config.profile or 0) * is_main_process(), folder)
-        resume = ["echojax", "train", "--run-dir", str(folder), "--resume"]
-        stopped_line = f"stopped and saved; go on with: {shlex.join(resume)}"
         loop = Loop(
             config,
             split,
@@ -148,37 +148,24 @@ def _train(
             evaluate,
             Display(console, most_epochs=most_epochs),
             interrupts,
-            stopped_line,
             profile,
             callbacks,
         )
 
         # Train: the seeds with the fewest steps together, until one has a reason to stop.
-        while group := _earliest(runs):
+        while group := earliest(runs):
             loop.train(group)
         for run in runs:
             log.info(f"training{run.name and f' of {run.name}'} ended: {run.stop_reason()}")
         profile.end_run()
-        if signum := _of_any_host(interrupts.signum or 0):  # it came after the last step
-            raise Interrupted(stopped_line, signum)
+        # One may have come after the last step.
+        signum_H = multihost_utils.process_allgather(np.int32(interrupts.signum))
+        interrupts.stop_for(int(np.max(signum_H)))
 
     # The best parameters of each seed, evaluated; the report.
     results = [_finish(run, dataset, split, graphdef, evaluate, console) for run in runs]
     if len(runs) > 1 and is_main_process():
         summarise_seeds(folder, config, results, console)
-
-
-def _earliest(runs: list[SeedRun]) -> list[SeedRun]:
-    """Return the runs with the fewest steps among those that have no reason to stop."""
-    active = [run for run in runs if run.stop_reason() is None]
-    return [run for run in active if run.progress.steps == min(a.progress.steps for a in active)]
-
-
-def _of_any_host(signum: int) -> int:
-    """Return the signal that some host got, the same on all."""
-    if jax.process_count() == 1:
-        return signum
-    return int(np.max(multihost_utils.process_allgather(np.int32(signum))))
 
 
 def open_runs(

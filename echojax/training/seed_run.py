@@ -1,7 +1,7 @@
 """The run of one seed: its state and progress, what it saves and logs, and how it is resumed."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -44,12 +44,6 @@ class SeedRun:
         if self.ended:
             return self.ended
         return self.progress.stop_reason(self.config, self.per_epoch)
-
-    @contextmanager
-    def open_metrics(self) -> Iterator[None]:
-        """Open its metrics.jsonl, as it was after the steps that are done."""
-        with MetricLog(self.folder, self.progress.steps, self.config) as self.metrics:
-            yield
 
     def write_metrics(self, kind: str, epoch: float, **values: float) -> dict[str, Any]:
         """Write a record of the present step to metrics.jsonl; return it."""
@@ -97,8 +91,8 @@ class SeedRun:
             "Try a smaller --learning-rate, another --seed, or look for odd values in the data"
         )
 
-    def go_back(self, start: TrainState, newest: int | None = None) -> bool:
-        """Take state and progress from the last checkpoint; return whether there was one.
+    def go_back(self, start: TrainState, newest: int | None = None) -> None:
+        """Take state and progress from the last checkpoint, if there is one.
 
         ``start`` is the state before the first step, ``newest`` the latest step to go back to.
         """
@@ -110,7 +104,12 @@ class SeedRun:
                 f"version: it has {unknown[0]}; go on with that version"
             )
         self.progress = TrainingProgress(**saved)
-        return found is not None
+
+
+def earliest(runs: Iterable[SeedRun]) -> list[SeedRun]:
+    """Return the runs with the fewest steps among those that have no reason to stop."""
+    active = [run for run in runs if run.stop_reason() is None]
+    return [run for run in active if run.progress.steps == min(a.progress.steps for a in active)]
 
 
 def go_back_together(runs: Sequence[SeedRun], starts: Sequence[TrainState]) -> None:
@@ -122,17 +121,17 @@ def go_back_together(runs: Sequence[SeedRun], starts: Sequence[TrainState]) -> N
     """
     for run, start in zip(runs, starts, strict=True):
         run.go_back(start)
-    while active := [run.progress.steps for run in runs if run.stop_reason() is None]:
-        earliest = min(active)
+    while group := earliest(runs):
+        step = group[0].progress.steps
         ahead = [
             (run, start)
             for run, start in zip(runs, starts, strict=True)
-            if run.progress.steps > earliest and _was_at(run.checkpoints.steps(), earliest)
+            if run.progress.steps > step and _was_at(run.checkpoints.steps(), step)
         ]
         if not ahead:
             return
         for run, start in ahead:
-            run.go_back(start, newest=earliest)
+            run.go_back(start, newest=step)
 
 
 def _was_at(steps: list[int], step: int) -> bool:
