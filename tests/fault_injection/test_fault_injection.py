@@ -8,6 +8,7 @@ import resource
 import signal
 import sys
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -30,6 +31,7 @@ from tests.fault_injection.reference import (
     train_reference,
 )
 from tests.fault_injection.training import Ended, Training, broken_files, left_behind
+from tests.training.conftest import Killed
 
 VALIDATIONS = {step: 0.5 - abs(step - 72) / 144 for step in range(12, 145, 12)}
 END = End(
@@ -110,17 +112,9 @@ def test_a_run_that_does_not_resume_as_it_should_fails(tmp_path, monkeypatch, hi
     assert (word in str(outcome)) if word else outcome.problems == ()
 
 
-class Killed(BaseException):
-    """The process is gone."""
-
-
 @pytest.mark.parametrize("bug", [None, "no-fsync"])
 def test_files_that_were_not_synced_are_lost_in_a_power_cut(tmp_path, monkeypatch, bug):
-    def kill(pid, signum):
-        assert (pid, signum) == (os.getpid(), signal.SIGKILL)
-        raise Killed
-
-    monkeypatch.setattr(os, "kill", kill)
+    monkeypatch.setattr(os, "kill", kill := Mock(side_effect=Killed))
     monkeypatch.setattr(sys, "argv", ["train.py", "--run-dir", str(tmp_path)])
     monkeypatch.setattr(Checkpoints, "save", lambda self, state, *args: None)
     FAULTS["power-cut"](monkeypatch.setattr, "4")
@@ -130,6 +124,7 @@ def test_files_that_were_not_synced_are_lost_in_a_power_cut(tmp_path, monkeypatc
     Checkpoints.save(None, SimpleNamespace(step=3), {})
     with pytest.raises(Killed):
         Checkpoints.save(None, SimpleNamespace(step=4), {})
+    kill.assert_called_once_with(os.getpid(), signal.SIGKILL)
     expected = ["config.json is neither whole nor absent"] if bug else []
     assert broken_files(tmp_path) == expected
 

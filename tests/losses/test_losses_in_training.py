@@ -13,7 +13,8 @@ from flax import nnx
 from echojax.losses import full_softmax, make_loss
 from echojax.losses import softmax as softmax_module
 from echojax.models.base import CausalModel
-from echojax.training.step import create_state, make_train_step
+from echojax.training.step import create_state, make_train_step, stack_states, unstack_states
+from tests.training.conftest import assert_same_moments
 
 ITEMS, ROWS, LENGTH = 12, 8, 5
 COUNTS = np.append(0, np.arange(ITEMS - 1) + 1)
@@ -59,12 +60,6 @@ def batch(seed=0):
     }
 
 
-def assert_close(ours, theirs):
-    # Adam divides by the gradient's size, so the comparison is of moments, not of parameters.
-    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-        np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-7)
-
-
 @pytest.mark.parametrize("name", LOSSES)
 def test_training_lowers_it(name):
     step, state = setup(name)
@@ -81,7 +76,7 @@ def test_microbatches_draw_the_same():
     one, loss = whole(state, batch())
     other, other_loss = parts(same, batch())
     np.testing.assert_allclose(loss, other_loss, rtol=1e-6)
-    assert_close(one.opt_state[0].mu, other.opt_state[0].mu)
+    assert_same_moments(one, other)
 
 
 @pytest.mark.parametrize(
@@ -90,14 +85,13 @@ def test_microbatches_draw_the_same():
 def test_seeds_side_by_side_train_as_each_alone(name):
     with patch.object(softmax_module, "_rows_at_once", return_value=6):
         (step, first), (_, second) = setup(name, 0), setup(name, 1)
-        states = jax.tree.map(lambda *leaves: jnp.stack(leaves), first, second)
+        states = stack_states([first, second])
         batches = {key: np.stack([batch(0)[key], batch(1)[key]]) for key in batch()}
         together, losses = jax.jit(jax.vmap(step))(states, batches)
         for seed, state in enumerate((first, second)):
             alone, loss = step(state, batch(seed))
             np.testing.assert_allclose(losses[seed], loss, rtol=1e-5)
-            mine = jax.tree.map(lambda leaf, seed=seed: leaf[seed], together.opt_state[0].mu)
-            assert_close(mine, alone.opt_state[0].mu)
+            assert_same_moments(unstack_states(together)[seed], alone)
 
 
 def test_defaults_are_those_of_the_flags():

@@ -10,18 +10,11 @@ import pytest
 
 import echojax
 from echojax.errors import UserError
-from echojax.parameters import names_of
 from echojax.serving.trained import read_trained
-from echojax.training.checkpoints import load_checkpoint
-from echojax.training.run_folder import read_items, read_own_config
 from tests.conftest import reporting, without_report
+from tests.training.conftest import BERT4REC, arrays_of, ring_events
 
-# BERT4Rec has a second parameter of a row an item; it trains on hidden items.
-SMALL = {
-    "model": "bert4rec", "d_model": 8, "heads": 2, "layers": 1, "max_len": 6, "batch_size": 32,
-    "k_core": 0, "learning_rate": 0.01, "quiet": True, "weight_decay": 0.1,
-    "label_smoothing": 0.1, "dropout": 0.3,
-}  # fmt: skip
+SMALL = BERT4REC | {"weight_decay": 0.1, "label_smoothing": 0.1, "dropout": 0.3}
 RING = [f"i{n}" for n in range(12)]
 IDS = ["new", *RING, "newer"]
 
@@ -33,11 +26,10 @@ REPLACED_TOO = pytest.mark.parametrize(
 
 
 def events():
-    """Return users who walk around a ring of items; nobody but the last user meets "late"."""
-    walk = (np.arange(8) + np.arange(24)[:, None]) % len(RING)
-    items = np.array(RING, dtype="U8")[walk]
-    items[-1, -1] = "late"  # its only event is a test target
-    return {"user": np.repeat(np.arange(24), 8), "item": items.ravel()}
+    """Return a ring's events; nobody but the last user meets "late"."""
+    found = ring_events(RING)
+    found["item"][-1] = "late"  # its only event is a test target
+    return found
 
 
 def vectors(unseen=1.0):
@@ -48,11 +40,8 @@ def vectors(unseen=1.0):
 
 def trained_of(folder):
     """Return what is trained by name, the model's own parameters, and the items."""
-    config, (items, _) = read_own_config(folder), read_items(folder)
-    trained = load_checkpoint(folder, config, len(items), as_trained=True).params
-    plain = names_of(load_checkpoint(folder, config, len(items)).params)
-    arrays = ({n: np.asarray(p[...]) for n, p in names_of(one).items()} for one in (trained, plain))
-    return *arrays, items.tolist()
+    trained, _ = arrays_of(folder, as_trained=True)
+    return trained, *arrays_of(folder)
 
 
 @pytest.fixture(scope="module", params=["add", "replace"])
@@ -119,7 +108,7 @@ def test_new_items_are_evaluated_recommended_and_exported(run, tmp_path):
         )
         assert "item_projection" not in exported
     model = read_trained(run.folder).model
-    items = read_items(run.folder)[0].tolist()
+    items = trained_of(run.folder)[2]
     scores = jax.jit(model.scores)(np.array([[2, 3, 0, 0, 0, 0]]), np.array([2]))[0]
     history = [items[2], items[3]]
     np.testing.assert_allclose(recommender.score(history, items[1:]), scores[1:], atol=1e-5)

@@ -10,21 +10,16 @@ from rich.console import Console
 
 from echojax.config import Config
 from echojax.errors import UserError
-from echojax.run_files import read_records
 from echojax.training import loop, members
 from echojax.training import run as run_module
 from echojax.training.builders import read_data, resolved
-from echojax.training.checkpoints import load_checkpoint
 from echojax.training.members import program_key, train_members
 from echojax.training.progress import TrainingProgress
-from echojax.training.run_folder import read_own_config
 from echojax.training.seed_run import SeedRun
-from tests.training.conftest import train
+from tests.training import conftest
+from tests.training.conftest import arrays_of, killed, losses_of, train
 
-SIZES = {
-    "model": "gru4rec", "d_model": 8, "hidden_size": 8, "max_len": 6, "batch_size": 16,
-    "k_core": 2, "epochs": 3, "warmup": 0.2, "microbatch": 8,
-}  # fmt: skip
+SIZES = conftest.SIZES | {"epochs": 3, "warmup": 0.2, "microbatch": 8}
 # Each knob but the rate is 0 for one.
 KNOBS = [
     {"learning_rate": 0.02, "dropout": 0.0, "weight_decay": 0.1, "label_smoothing": 0.0},
@@ -32,11 +27,6 @@ KNOBS = [
 ]
 # One that diverges, and one of another program.
 OTHERS = [{"learning_rate": 1e30}, {"d_model": 4}]
-
-
-@pytest.fixture(scope="module")
-def ring(make_ring):
-    return make_ring(users=40, in_order=0.7, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -68,15 +58,6 @@ def trained(together, tmp_path_factory):
     return folder, *together(folder, [*KNOBS, *OTHERS], stop=[(2, 1)])
 
 
-def losses_of(folder):
-    records = read_records(folder / "metrics.jsonl")
-    return [record["loss"] for record in records if record["kind"] == "train"]
-
-
-def weights_of(folder, step):
-    return jax.tree.leaves(load_checkpoint(folder, read_own_config(folder), 13, step=step).params)
-
-
 @pytest.mark.parametrize("member", range(len(KNOBS)))
 def test_a_member_is_what_it_is_alone(trained, ring, tmp_path, member, monkeypatch):
     folder, outcomes, _ = trained
@@ -85,8 +66,9 @@ def test_a_member_is_what_it_is_alone(trained, ring, tmp_path, member, monkeypat
     ours, step = folder / f"m{member}", outcomes[member].steps
     losses = losses_of(ours)
     np.testing.assert_allclose(losses, losses_of(tmp_path)[: len(losses)], rtol=1e-5)
-    for a, b in zip(weights_of(ours, step), weights_of(tmp_path, step), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    (together, _), (alone, _) = (arrays_of(one, step) for one in (ours, tmp_path))
+    for name, array in together.items():
+        np.testing.assert_allclose(array, alone[name], rtol=1e-4, atol=1e-5)
 
 
 def test_who_is_stopped_at_the_barrier_or_diverges_trains_no_longer(trained, together):
@@ -113,21 +95,11 @@ def test_who_is_stopped_at_the_barrier_or_diverges_trains_no_longer(trained, tog
         together(folder, [KNOBS[1]])
 
 
-def test_a_kill_between_two_members_checkpoints_changes_nothing(
-    trained, together, tmp_path, monkeypatch
-):
+def test_a_kill_between_two_members_checkpoints_changes_nothing(trained, together, tmp_path):
     folder, outcomes, told = trained
-    left, save = iter(range(3)), SeedRun.save  # the second epoch's of the first
-
-    def dies(self, state):
-        if next(left, None) is None:
-            raise KeyboardInterrupt
-        save(self, state)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(SeedRun, "save", dies)
-        with pytest.raises(KeyboardInterrupt):
-            together(tmp_path, stop=[(2, 1)])
+    left = iter(range(3))  # the second epoch's of the first
+    with killed(before=lambda *_: next(left, None) is None):
+        together(tmp_path, stop=[(2, 1)])
     again, told_again = together(tmp_path, stop=[(2, 1)])
     assert told_again == [(n, {i: scores[i] for i in scores if i < 2}) for n, scores in told]
     for i, (ours, theirs) in enumerate(zip(again, outcomes, strict=False)):

@@ -1,6 +1,5 @@
 """Whatever happens to a run, what it reports in the end is what it would have been."""
 
-import json
 import os
 import shutil
 import signal
@@ -10,7 +9,7 @@ import pytest
 
 from echojax.errors import UserError
 from echojax.explore.runs import read_explored
-from echojax.run_files import read_results
+from echojax.run_files import read_records, read_results
 from echojax.serving import Recommender
 from echojax.serving.export import export_run
 from echojax.serving.trained import read_trained
@@ -18,21 +17,15 @@ from echojax.signals import Interrupted
 from echojax.training.evaluate import evaluate_run
 from echojax.training.seed_run import SeedRun
 from tests.training import conftest
+from tests.training.conftest import killed, write_ring
 
 # A large learning rate on noisy data: the best epoch is an early one.
-SIZES = {
-    "model": "gru4rec", "d_model": 8, "hidden_size": 8, "max_len": 6, "batch_size": 16, "k_core": 2,
-    "learning_rate": 0.3, "epochs": 8, "patience": 8, "checkpoint_every": 7,
-}  # fmt: skip
-
-
-class Killed(BaseException):
-    """The process is gone."""
+SIZES = conftest.SIZES | {"learning_rate": 0.3, "epochs": 8, "patience": 8, "checkpoint_every": 7}
 
 
 @pytest.fixture(scope="module")
-def ring(make_ring):
-    return make_ring(users=50, in_order=0.5, seed=1)
+def ring(tmp_path_factory):
+    return write_ring(tmp_path_factory.mktemp("data") / "ring.pairs", 50, in_order=0.5, seed=1)
 
 
 def train(ring, folder, **changes):
@@ -48,7 +41,7 @@ def undisturbed(ring, tmp_path_factory):
 
 
 def validated(folder):
-    records = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    records = read_records(folder / "metrics.jsonl")
     return {record["step"]: record["ndcg@10"] for record in records if record["kind"] == "valid"}
 
 
@@ -63,18 +56,6 @@ def reported(folder):
     with np.load(folder / "ranks.npz") as file:
         ranks = {name: file[name].tolist() for name in file}
     return results, ranks
-
-
-def killed_after(monkeypatch, step):
-    """Let the process die once the checkpoint of ``step`` is written."""
-    save = SeedRun.save
-
-    def dies(self, state):
-        save(self, state)
-        if int(state.step) == step:
-            raise Killed
-
-    monkeypatch.setattr(SeedRun, "save", dies)
 
 
 @pytest.mark.parametrize(
@@ -104,19 +85,18 @@ def test_a_signal_while_a_checkpoint_is_written_stops_the_run_saved(
 
 @pytest.mark.parametrize("epochs_after_the_best", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_a_kill_after_the_best_step_changes_nothing(
-    undisturbed, ring, tmp_path, monkeypatch, epochs_after_the_best
+    undisturbed, ring, tmp_path, epochs_after_the_best
 ):
     scores = validated(undisturbed)
     best = read_results(undisturbed / "results.json")["train"]["best_step"]
     assert scores[best] == max(scores.values())
     later = [step for step in scores if step >= best]
     assert len(later) > 4  # epochs remain in which the best could be lost
-    with monkeypatch.context() as patch:
-        killed_after(patch, later[epochs_after_the_best])
-        with pytest.raises(Killed):
-            train(ring, tmp_path / "run")
+    last = later[epochs_after_the_best]
+    with killed(after=lambda _, step: step == last):
+        train(ring, tmp_path / "run")
     out = train(ring, tmp_path / "run", resume=True)
-    assert f"resumed from step {later[epochs_after_the_best]}" in out
+    assert f"resumed from step {last}" in out
     assert reported(tmp_path / "run") == reported(undisturbed)
 
 
@@ -151,23 +131,14 @@ def test_a_folder_of_a_run_that_was_damaged_goes_on_to_the_same_end(undisturbed,
 
 
 @pytest.mark.slow
-def test_a_kill_between_two_seeds_of_which_one_has_ended(ring, tmp_path, monkeypatch):
+def test_a_kill_between_two_seeds_of_which_one_has_ended(ring, tmp_path):
     changes = {"seeds": 2, "patience": 2}
     train(ring, tmp_path / "whole", **changes)
     folders = [tmp_path / f"whole/seed-{seed}" for seed in (0, 1)]
     first, second = (read_results(one / "results.json")["train"]["steps"] for one in folders)
     assert first < second  # seed 0 has ended, and seed 1 has not saved the step that they shared
-    save = SeedRun.save
-
-    def dies(self, state):
-        if int(state.step) == first and self.config.seed == 1:
-            raise Killed
-        save(self, state)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(SeedRun, "save", dies)
-        with pytest.raises(Killed):
-            train(ring, tmp_path / "cut", **changes)
+    with killed(before=lambda run, step: step == first and run.config.seed == 1):
+        train(ring, tmp_path / "cut", **changes)
     out = train(ring, tmp_path / "cut", **changes, resume=True)
     assert f"seed 0 resumed from step {first - 5}" in out  # its last epoch, beside seed 1 again
     for seed in (0, 1):
@@ -175,7 +146,7 @@ def test_a_kill_between_two_seeds_of_which_one_has_ended(ring, tmp_path, monkeyp
 
 
 @pytest.mark.slow
-def test_more_patience_loses_no_seeds_checkpoints(ring, tmp_path, monkeypatch):
+def test_more_patience_loses_no_seeds_checkpoints(ring, tmp_path):
     """Seeds that ended at different steps go on from there, each as if it were the only one."""
     train(ring, tmp_path / "run", seeds=2, patience=2)
     folders = [tmp_path / f"run/seed-{seed}" for seed in (0, 1)]
@@ -222,11 +193,9 @@ def test_every_command_says_which_step_it_serves(undisturbed, tmp_path, serve, c
     assert "step 40 is served: the checkpoint of step 10, the best, is missing" in caplog.messages
 
 
-def test_a_run_before_its_first_validation_says_so(ring, tmp_path, monkeypatch, caplog):
-    with monkeypatch.context() as patch:
-        killed_after(patch, 3)
-        with pytest.raises(Killed):
-            train(ring, tmp_path / "run", checkpoint_every=3)
+def test_a_run_before_its_first_validation_says_so(ring, tmp_path, caplog):
+    with killed(after=lambda _, step: step == 3):
+        train(ring, tmp_path / "run", checkpoint_every=3)
     caplog.clear()
     assert read_trained(tmp_path / "run").step == 3
     assert caplog.messages == [

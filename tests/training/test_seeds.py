@@ -3,30 +3,19 @@
 import json
 import shutil
 
-import jax
 import numpy as np
 import pytest
 
 from echojax.errors import UserError
 from echojax.evaluation.metrics import metric_names
 from echojax.lock import BusyError
-from echojax.run_files import read_records
 from echojax.training import loop
 from echojax.training import run as run_module
-from echojax.training.checkpoints import load_checkpoint
 from echojax.training.run_folder import lock, read_own_config
-from echojax.training.seed_run import SeedRun
-from tests.training.conftest import train
+from tests.training import conftest
+from tests.training.conftest import arrays_of, killed, losses_of, train
 
-SIZES = {
-    "model": "gru4rec", "d_model": 8, "hidden_size": 8, "max_len": 6, "batch_size": 16, "k_core": 2,
-    "learning_rate": 0.05, "patience": 2, "epochs": 9, "dropout": 0.3,  # quick to compile
-}  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def ring(make_ring):
-    return make_ring(users=40, in_order=0.7, seed=0)
+SIZES = conftest.SIZES | {"learning_rate": 0.05, "patience": 2, "epochs": 9, "dropout": 0.3}
 
 
 @pytest.fixture(scope="module")
@@ -47,18 +36,6 @@ def results_of(folder):
     return json.loads((folder / "results.json").read_text())
 
 
-def losses_of(folder):
-    return [record["loss"] for record in read_records(folder / "metrics.jsonl")]
-
-
-def weights_of(folder):
-    """Return the parameters of the checkpoint of the best step."""
-    config = read_own_config(folder)
-    items = results_of(folder)["dataset"]["items"] + 1
-    step = results_of(folder)["train"]["best_step"]
-    return jax.tree.leaves(load_checkpoint(folder, config, items, step=step).params)
-
-
 def test_each_seed_ends_where_it_would_alone(trained, ring, tmp_path):
     folder, _ = trained
     epochs = set()
@@ -73,8 +50,10 @@ def test_each_seed_ends_where_it_would_alone(trained, ring, tmp_path):
         for part in ("valid", "test"):
             np.testing.assert_allclose(ours[part]["ndcg@20"], alone[part]["ndcg@20"], rtol=1e-3)
         np.testing.assert_allclose(*map(losses_of, folders), rtol=1e-5)
-        for together, apart in zip(*map(weights_of, folders), strict=True):
-            np.testing.assert_allclose(together, apart, rtol=1e-3, atol=1e-4)
+        best = ours["train"]["best_step"]
+        (together, _), (apart, _) = (arrays_of(one, best) for one in folders)
+        for name, array in together.items():
+            np.testing.assert_allclose(array, apart[name], rtol=1e-3, atol=1e-4)
         epochs.add(ours["train"]["epochs"])
     assert len(epochs) > 1  # otherwise nobody left the others early
 
@@ -95,21 +74,17 @@ def test_seeds_differ_and_are_summed_up(trained):
     assert "2 seeds" in out
 
 
-def test_a_stop_between_two_seeds_checkpoints_costs_nothing(trained, ring, tmp_path, monkeypatch):
+def test_a_stop_between_two_seeds_checkpoints_costs_nothing(trained, ring, tmp_path):
     folder, _ = trained
-    saves, save = [], SeedRun.save
+    saves = []
 
-    def dies(self, state):
-        if len(saves) == 3:  # the second epoch's of the last seed
-            raise KeyboardInterrupt
-        saves.append(self.config.seed)
-        save(self, state)
+    def is_fourth(run, step):  # the second epoch's of the last seed
+        saves.append(run.config.seed)
+        return len(saves) == 4
 
-    with monkeypatch.context() as patch:
-        patch.setattr(SeedRun, "save", dies)
-        with pytest.raises(KeyboardInterrupt):
-            train(ring, tmp_path / "cut", seeds=2, **SIZES)
-    assert saves == [0, 1, 0]
+    with killed(before=is_fourth):
+        train(ring, tmp_path / "cut", seeds=2, **SIZES)
+    assert saves == [0, 1, 0, 1]
     assert "seed 1 resumed from step" in resume(tmp_path / "cut")
     for seed in ("seed-0", "seed-1"):
         assert results_of(folder / seed)["test"] == results_of(tmp_path / "cut" / seed)["test"]

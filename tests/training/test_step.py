@@ -14,6 +14,7 @@ from echojax.models.caser import Caser
 from echojax.models.echomamba4rec import EchoMamba4Rec
 from echojax.models.gru4rec import GRU4Rec
 from echojax.training.step import TrainState, create_state, make_train_step, row_keys
+from tests.training.conftest import assert_same_moments
 
 SMALL_ECHOMAMBA = partial(EchoMamba4Rec, d_state=3, scan="sequential")
 SMALL_GRU = partial(GRU4Rec, hidden_size=8)  # the quickest to compile
@@ -37,12 +38,6 @@ def batch(rows=16, weights=None):
     }
 
 
-def close(ours, theirs):
-    # Adam divides by the gradient's size, so the comparison is of moments, not of parameters.
-    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-        np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-7)
-
-
 @pytest.mark.parametrize(
     ("kind", "objective"),
     [
@@ -62,7 +57,7 @@ def test_microbatches_add_up_to_the_batch(kind, objective):
     one, loss = whole(state, rows)
     other, other_loss = parts(same, rows)
     np.testing.assert_allclose(loss, other_loss, rtol=1e-6)
-    close(one.opt_state[0].mu, other.opt_state[0].mu)
+    assert_same_moments(one, other)
 
 
 def test_rows_of_weight_zero_do_nothing():
@@ -73,7 +68,7 @@ def test_rows_of_weight_zero_do_nothing():
     one, loss = step(state, {name: values[:5] for name, values in rows.items()})
     other, other_loss = parts(same, rows)
     np.testing.assert_allclose(loss, other_loss, rtol=1e-6)
-    close(one.opt_state[0].mu, other.opt_state[0].mu)
+    assert_same_moments(one, other)
 
 
 def test_same_seed_same_bits_and_the_step_moves_the_dropout():

@@ -13,27 +13,12 @@ from echojax.errors import UserError
 from echojax.models import build_model
 from echojax.parameters import names_of
 from echojax.training import loop, warm_start
-from echojax.training.checkpoints import load_checkpoint
-from echojax.training.run_folder import read_items, read_own_config
+from tests.training.conftest import BERT4REC as SMALL
+from tests.training.conftest import arrays_of
+from tests.training.conftest import ring_events as events
 
-SMALL = {
-    "model": "bert4rec", "d_model": 8, "heads": 2, "layers": 1, "max_len": 6, "batch_size": 32,
-    "k_core": 0, "learning_rate": 0.01, "quiet": True,
-}  # fmt: skip
 TWELVE = [f"i{n}" for n in range(12)]
 FIVE = ["new", "i7", "i3", "i11", "newer"]
-
-
-def events(items):
-    """Return users who walk around a ring of items."""
-    walk = (np.arange(8) + np.arange(24)[:, None]).ravel() % len(items)
-    return {"user": np.repeat(np.arange(24), 8), "item": np.array(items)[walk]}
-
-
-def weights_of(folder, step=None):
-    config, (items, _) = read_own_config(folder), read_items(folder)
-    found = load_checkpoint(folder, config, len(items), step=step)
-    return {n: np.asarray(p[...]) for n, p in names_of(found.params).items()}, items.tolist()
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +39,8 @@ def tuned(source, tmp_path_factory):
 
 
 def test_rows_of_items_are_taken_by_id_and_what_is_frozen_stays(source, tuned):
-    before, their_items = weights_of(source.folder)
-    own = [weights_of(one.folder) for one in tuned.seeds]
+    before, their_items = arrays_of(source.folder)
+    own = [arrays_of(one.folder) for one in tuned.seeds]
     for after, items in own:
         for item in ("i7", "i3", "i11", ""):
             row, old = items.index(item), their_items.index(item)
