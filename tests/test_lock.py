@@ -6,28 +6,19 @@ import json
 import os
 import resource
 import time
-from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from echojax import lock
 from echojax.errors import UserError
 from echojax.files import write_json
-from echojax.lock import BusyError, hold
+from echojax.lock import BusyError
+from echojax.training.run_folder import lock as held
 
 NO_PROCESS = 2**22 + 1  # none has this number
 ELSEWHERE = {"host": "a third", "pid": 1, "boot": "another", "pids": ""}
-
-
-@contextmanager
-def held(folder):
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        with hold(folder / ".lock", handle, "trains in X"):
-            yield
-    finally:
-        os.close(handle)
 
 
 def busy(folder):
@@ -47,11 +38,8 @@ def owner(pid, **other):
 @pytest.fixture
 def no_flock(monkeypatch):
     """The file system has no locks, as an NFS mounted without."""
-
-    def fails(*args):
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr(fcntl, "flock", fails)
+    error = OSError(errno.ENOLCK, "No locks available")
+    monkeypatch.setattr(fcntl, "flock", Mock(side_effect=error))
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +49,7 @@ def _fast(monkeypatch):
 
 def test_a_second_process_of_this_machine_is_refused(tmp_path):
     with held(tmp_path):
-        assert busy(tmp_path) == "another process trains in X; wait for it, or stop it"
+        assert busy(tmp_path) == f"another process trains in {tmp_path}; wait for it, or stop it"
         assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
     assert list(tmp_path.iterdir()) == []
 
@@ -76,7 +64,7 @@ def test_with_locks_an_owner_that_was_killed_here_is_not_waited_for(tmp_path, ca
 
 def test_without_locks_a_process_that_lives_here_keeps_it(tmp_path, no_flock):
     write_json(tmp_path / ".lock", owner(os.getppid()))
-    assert f"process {os.getppid()} of here trains in X" in busy(tmp_path)
+    assert f"process {os.getppid()} of here trains in {tmp_path}" in busy(tmp_path)
     for pid in (NO_PROCESS, os.getpid()):  # the number came again, as it does in a container
         write_json(tmp_path / ".lock", owner(pid))
         assert not busy(tmp_path)
@@ -126,10 +114,7 @@ def test_an_owner_of_an_earlier_version_gets_time_for_a_sign(tmp_path, no_flock)
 
 
 def test_what_another_user_runs_here_keeps_it(tmp_path, no_flock, monkeypatch):
-    def refused(pid, signum):
-        raise PermissionError
-
-    monkeypatch.setattr(os, "kill", refused)
+    monkeypatch.setattr(os, "kill", Mock(side_effect=PermissionError))
     write_json(tmp_path / ".lock", owner(1))
     assert "process 1 of here" in busy(tmp_path)
 
@@ -146,7 +131,7 @@ def test_of_two_that_find_a_dead_owner_one_takes_over(tmp_path, no_flock, monkey
             inside[0].__enter__()
 
     monkeypatch.setattr(lock, "_check_owner_is_gone", checked)
-    assert "another process trains in X" in busy(tmp_path)
+    assert f"another process trains in {tmp_path}" in busy(tmp_path)
     assert (tmp_path / ".lock").exists()
     inside[0].__exit__(None, None, None)
     assert list(tmp_path.iterdir()) == []
@@ -161,11 +146,7 @@ def test_a_lock_file_that_another_has_taken_over_stays_when_its_first_owner_ends
 def test_a_lock_file_that_cannot_be_read_is_left_alone(tmp_path, no_flock, monkeypatch):
     write_json(tmp_path / ".lock", ELSEWHERE)
     refused = PermissionError(errno.EACCES, "Permission denied", str(tmp_path / ".lock"))
-
-    def fails(path):
-        raise refused
-
-    monkeypatch.setattr(Path, "read_bytes", fails)
+    monkeypatch.setattr(Path, "read_bytes", Mock(side_effect=refused))
     with pytest.raises(PermissionError):
         busy(tmp_path)
     assert (tmp_path / ".lock").exists()
@@ -190,11 +171,9 @@ def test_nothing_is_waited_for_or_written_through_a_link(tmp_path, no_flock):
 
 @pytest.mark.parametrize("links", [True, False])
 def test_a_full_disk_leaves_no_part_of_a_lock_file(tmp_path, monkeypatch, links):
-    def fails(*args):
-        raise OSError(errno.EPERM, "Operation not permitted")
-
     if not links:
-        monkeypatch.setattr(os, "link", fails)
+        refused = OSError(errno.EPERM, "Operation not permitted")
+        monkeypatch.setattr(os, "link", Mock(side_effect=refused))
     assert not busy(tmp_path)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (16, limits[1]))
@@ -212,10 +191,8 @@ def test_a_number_that_no_process_can_have_is_nobodys(tmp_path, no_flock):
 
 
 def test_where_no_thread_can_be_started_nothing_is_left(tmp_path, monkeypatch):
-    def fails(thread):
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(lock.threading.Thread, "start", fails)
+    error = RuntimeError("can't start new thread")
+    monkeypatch.setattr(lock.threading.Thread, "start", Mock(side_effect=error))
     with pytest.raises(RuntimeError, match="can't start new thread"):
         busy(tmp_path)
     assert list(tmp_path.iterdir()) == []

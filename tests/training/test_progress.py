@@ -5,6 +5,7 @@ import sys
 import time
 from dataclasses import replace
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 from rich.console import Console
@@ -162,10 +163,7 @@ def test_every_run_folder_is_a_wandb_run_of_its_own_which_a_resumed_run_goes_on(
 
 
 def test_what_wandb_refuses_is_a_mistake(tmp_path, monkeypatch):
-    def refuse(**_):
-        raise Wandb.Error("no API key;\nlog in")
-
     monkeypatch.setitem(sys.modules, "wandb", wandb := Wandb())
-    wandb.init = refuse
+    wandb.init = Mock(side_effect=Wandb.Error("no API key;\nlog in"))
     with pytest.raises(UserError, match=r"^--wandb: no API key; log in$"):
         MetricLog(tmp_path, 0, Config(wandb=True))
