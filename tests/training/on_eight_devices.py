@@ -47,7 +47,6 @@ from echojax.training.step import (
     create_state,
     over_members,
     stack_states,
-    unstack_states,
 )
 
 SHORT = {"d_model": 8, "max_len": 6, "dropout": 0.3}
@@ -147,8 +146,8 @@ def train(config, devices, item_shards, sequence_shards, parallel):
         states, loss, signum = step(states, *shares)
         assert int(signum) == number
         losses.append(np.asarray(loss))
-    state = unstack_states(states)[1]
-    params = gather(state, made[1][1], mesh).params
+    params = jax.tree.map(lambda leaf: leaf[1], states.params)
+    params = gather(params, made[1][1].params, mesh)
     evaluate = make_evaluator(config, dataset, split, graphdef, mesh)
     ranked = evaluate.rank(evaluate.placed(params), "test")
     return np.array(losses), list(map(np.asarray, jax.tree.leaves(params))), ranked

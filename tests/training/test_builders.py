@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from echojax.config import Config
-from echojax.data import Dataset, leave_one_out
+from echojax.data import leave_one_out
 from echojax.evaluation.baselines import rank_in_scores
 from echojax.mesh import one_device
 from echojax.models import MODELS
@@ -19,6 +19,7 @@ from echojax.training.builders import (
     target_counts,
 )
 from echojax.training.evaluate import make_evaluator
+from tests.evaluation.conftest import dataset_of
 from tests.models.promises import ITEMS, build
 
 KNOWN = ITEMS - 3  # rows of the table after these only fill it up
@@ -27,11 +28,7 @@ KNOWN = ITEMS - 3  # rows of the table after these only fill it up
 @pytest.mark.parametrize("exclude_seen", [False, True])
 def test_an_evaluator_ranks_the_items_by_the_models_scores_without_dropout(exclude_seen):
     rng = np.random.default_rng(0)
-    dataset = Dataset(
-        name="x", items_T=rng.integers(1, KNOWN, 60).astype(np.int32), times_T=np.arange(60.0),
-        offsets=np.arange(0, 61, 6), user_ids=np.arange(10).astype(str),
-        item_ids=np.arange(KNOWN).astype(str), fingerprint={},
-    )  # fmt: skip
+    dataset = dataset_of(rng.integers(1, KNOWN, (10, 6)), KNOWN)
     config = resolved(Config(model="caser", d_model=8, max_len=7, exclude_seen=exclude_seen))
     split = leave_one_out(dataset, 7)
     model = build(MODELS["caser"], dropout=0.5)
@@ -48,11 +45,7 @@ def test_an_evaluator_ranks_the_items_by_the_models_scores_without_dropout(exclu
 
 
 def test_targets_are_counted_without_the_first_item_of_a_history():
-    dataset = Dataset(
-        name="x", items_T=np.array([1, 2, 2, 3, 3], np.int32), times_T=np.arange(5.0),
-        offsets=np.array([0, 5]), user_ids=np.array(["u"]),
-        item_ids=np.arange(4).astype(str), fingerprint={},
-    )  # fmt: skip
+    dataset = dataset_of([[1, 2, 2, 3, 3]], 4)
     assert target_counts(dataset, leave_one_out(dataset, 7)).tolist() == [0, 0, 2, 0]
 
 
