@@ -1,5 +1,6 @@
 """What a batch teaches under each objective."""
 
+import functools
 from types import SimpleNamespace
 
 import jax
@@ -42,7 +43,7 @@ def fake(**methods):
     return SimpleNamespace(**own, times=lambda _: {}, **methods)
 
 
-def recorder(mask_rate=0.2):
+def recorder(mask_rate):
     """Return a model whose vectors are what it was told: its items and which are hidden."""
 
     def read_hidden(items_BxL, lengths_B, hidden_BxL, *, dropout_keys):
@@ -52,9 +53,15 @@ def recorder(mask_rate=0.2):
     return fake(mask_rate=mask_rate, read_hidden=read_hidden)
 
 
+@functools.cache
+def recording(mask_rate=0.2):
+    """Return cloze for a recorder, compiled once for each shape."""
+    return jax.jit(functools.partial(cloze, recorder(mask_rate)))
+
+
 def told(batch, mask_rate=0.2, seed=0):
     """Return items, hidden (booleans) and lengths that cloze gives the model, and predictions."""
-    predictions = cloze(recorder(mask_rate), batch, keys(len(batch["lengths"]), seed))
+    predictions = recording(mask_rate)(batch, keys(len(batch["lengths"]), seed))
     items, hidden, lengths = np.moveaxis(np.asarray(predictions.user_BxPxD), -1, 0)
     return items, hidden.astype(bool), lengths[:, 0], predictions
 
@@ -126,7 +133,7 @@ def test_cloze_follows_each_rows_key():
     # In one row of a hundred either seed hides the last item alone.
     assert (hidden != other).any(axis=1).mean() > 0.9
     row = jax.tree.map(lambda x: x[2:3], batch)
-    alone = cloze(recorder(), row, keys(100)[2:3]).user_BxPxD[..., 1]
+    alone = recording()(row, keys(100)[2:3]).user_BxPxD[..., 1]
     np.testing.assert_array_equal(alone[0], hidden[2])
 
 
