@@ -117,7 +117,7 @@ def agreement(dataset: Dataset) -> tuple[float, float] | None:
 
     A user who has the same two items more than once counts once.
     """
-    user_T = np.repeat(np.arange(dataset.num_users), np.diff(dataset.offsets))
+    user_T = dataset.users_T
     first, second = dataset.items_T[:-1], dataset.items_T[1:]
     tied = (user_T[1:] == user_T[:-1]) & (dataset.times_T[1:] == dataset.times_T[:-1])
     tied &= first != second
