@@ -115,7 +115,7 @@ def read_flags(
     early |= {name: value for name in _EARLY if (value := flag_value(flag(name), words))}
     default = default_of(early)
     if default is QUICKSTART and not {"-h", "--help"}.isdisjoint(words):
-        default = Config()
+        default = default_of(early | {"dataset": default.dataset})
     model = early.get("model", default.model)
     own: dict[str, tuple[Any, Any]] = {}
     if plugin := early.get("plugin", default.plugin):
