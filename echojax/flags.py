@@ -104,9 +104,9 @@ class DataFlags(ReadingFlags, SourceFlags):
     joined."""
     split: Literal["leave-one-out", "global-time", "cold-items"] = "leave-one-out"
     """How the data are split. leave-one-out tests on each user's last item and validates on the one
-    before it. global-time validates on the events after 80 % of the time and tests on those after
-    90 %. cold-items is leave-one-out, and also tests on a tenth of the items, which training leaves
-    out."""
+    before it. global-time cuts at two times: it trains on the first 80 % of all events, validates
+    on the next 10 % and tests on the last 10 %. cold-items is leave-one-out, and also tests on a
+    tenth of the items, which training leaves out."""
     item_vectors: str | None = None
     """File with a vector for each item id, such as embeddings of texts. With vectors, items that
     are not in training are ranked too."""
