@@ -55,6 +55,12 @@ def test_each_has_help_and_names_itself_in_mistakes(name, call, works):
     assert f"(see echojax {name} --help)" in only_line(err)
 
 
+def test_help_shows_the_defaults_that_a_command_has_with_data(works):
+    for name, epochs in {"train": 200, "tune": 30}.items():
+        shown = works(name, "--help").partition("--epochs INT")[2]
+        assert shown.partition("(default: ")[2].startswith(f"{epochs})")
+
+
 def test_a_shell_gets_completion(works):
     out = works("--tyro-print-completion", "bash")
     assert "--exclude-seen" in out
