@@ -41,6 +41,7 @@ __all__ = [
     "SequenceModel",
     "build_model",
     "check_names",
+    "check_parts",
     "check_sequence_shards",
     "own_options",
     "register_model",
@@ -193,11 +194,6 @@ def with_sizes(config: Config) -> Config:
             raise _no_meaning(name, config.model)
     if config.model in HEURISTICS:
         return config
-    for argument, names in _TOGETHER.items():
-        for name in names:
-            changed = getattr(config, name) != getattr(Config, name)
-            if changed and not {argument, name} & known.keys():
-                raise _no_meaning(name, config.model)
     own = {name: known[name].default for name in MODEL_SIZES if name in known}
     objectives = _objectives(config)
     objective = config.objective or objectives[0]
@@ -275,6 +271,18 @@ def check_names(config: Config) -> None:
         raise unknown_name("--scan", config.scan, ["auto", *scans])
     if (reason := scans.get(config.scan)) is not None:
         raise UserError(f"--scan {config.scan} cannot run here: {reason}")
+
+
+def check_parts(config: Config) -> None:
+    """Raise ``UserError`` if a variant or a part of a layer is chosen that the model has not."""
+    if config.model in HEURISTICS:
+        return
+    known = _parameters(MODELS[config.model])
+    for argument, names in _TOGETHER.items():
+        for name in names:
+            changed = getattr(config, name) != getattr(Config, name)
+            if changed and not {argument, name} & known.keys():
+                raise _no_meaning(name, config.model)
 
 
 def check_sequence_shards(config: Config) -> None:

@@ -32,7 +32,7 @@ from echojax.data.item_vectors import read_item_vectors, with_item_vectors
 from echojax.errors import UserError, unknown_name
 from echojax.losses import LOSSES, make_loss
 from echojax.mesh import axes_of, local_rows, place, rows_of_a_device
-from echojax.models import check_names, check_sequence_shards, with_sizes
+from echojax.models import check_names, check_parts, check_sequence_shards, with_sizes
 from echojax.models.heuristic import training_counts
 from echojax.models.projection import as_params
 from echojax.plugins import load_plugin
@@ -72,6 +72,8 @@ def resolved(config: Config, *, in_memory: bool = False) -> Config:
         raise unknown_name("--dataset", config.dataset, list(DATASETS))
     named = DATASETS.get(config.dataset) if config.data_path is None else None
     config = with_sizes(config)
+    if not config.resume:  # else where the run folder is looked at, if no run is in it
+        check_parts(config)
     synthetic = config.dataset == "synthetic" and config.data_path is None
     rows = (256, 2048) if config.objective == "prefixes" else (32, 128)
     config = dataclasses.replace(

@@ -18,7 +18,7 @@ from echojax.errors import UserError, unknown_name
 from echojax.files import read_json, read_record, refuse_special, write_json
 from echojax.lock import hold
 from echojax.losses import LOSSES
-from echojax.models import HEURISTICS, MODELS
+from echojax.models import HEURISTICS, MODELS, check_parts
 from echojax.plugins import load_plugin
 
 # Names of fields in the config.json of runs made before 2026-11-28.
@@ -88,6 +88,7 @@ def _check_content(path: Path, config: Config) -> None:
     """Raise ``UserError`` unless a folder is empty, or holds the run of this configuration."""
     if all(entry.name.startswith(_NO_RUN) for entry in path.iterdir()):
         refuse_special(path)
+        check_parts(config)  # runs that were started before 2026-11-30 may have others
         return
     if not config.resume:
         raise UserError(

@@ -10,6 +10,7 @@ from echojax.config import Config, as_dict
 from echojax.data import Dataset
 from echojax.errors import UserError
 from echojax.files import write_json
+from echojax.training.builders import resolved
 from echojax.training.run_folder import (
     create_or_resume_run_dir,
     fill_folders,
@@ -135,6 +136,18 @@ def test_a_config_that_no_run_has_is_refused_with_its_file(tmp_path, changes, sa
         read_own_config(tmp_path)
     assert str(caught.value).startswith(f"{tmp_path / 'config.json'}")
     assert says in str(caught.value)
+
+
+def test_a_run_with_a_part_that_its_model_never_had_goes_on(tmp_path):
+    """As runs were started until 2026-11-30; a new one is refused, also with --resume."""
+    config = Config(model="sasrec", filter=False, resume=True)
+    with pytest.raises(UserError, match="--filter has no meaning for --model sasrec"):
+        resolved(replace(config, resume=False))
+    with pytest.raises(UserError, match="--filter has no meaning for --model sasrec"):
+        start(resolved(config), tmp_path / "new")
+    write_json(tmp_path / "config.json", as_dict(resolved(config)))
+    with create_or_resume_run_dir(resolved(replace(config, run_dir=str(tmp_path)))):
+        pass
 
 
 def test_shares_of_a_run_keep_its_length(tmp_path):
