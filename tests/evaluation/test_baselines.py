@@ -206,6 +206,15 @@ def test_the_optimum_is_judged_where_it_is_known(chain):
     assert results["optimum"]["test"]["ndcg@10"] == results["optimum"]["valid"]["hr@5"] == 1
 
 
+def test_leaving_out_seen_items_reaches_the_baselines(make_dataset):
+    """Item 1 is the most frequent and seen by all, the targets are seen by none."""
+    dataset = make_dataset([[1, 1, 2, 1, v, v + 1] for v in range(3, 23, 2)], 25)
+    split = leave_one_out(dataset, max_len=6)
+    kept = evaluate_baselines(dataset, split)["popularity"]["test"]
+    left_out = evaluate_baselines(dataset, split, exclude_seen=True)["popularity"]["test"]
+    assert left_out["mean_popularity@10"] < kept["mean_popularity@10"]
+
+
 def test_the_generated_optimum_is_beaten_by_none():
     dataset = load_dataset("synthetic")
     results = evaluate_baselines(dataset, leave_one_out(dataset, max_len=50))
