@@ -72,7 +72,7 @@ def resolved(config: Config, *, in_memory: bool = False) -> Config:
         raise unknown_name("--dataset", config.dataset, list(DATASETS))
     named = DATASETS.get(config.dataset) if config.data_path is None else None
     config = with_sizes(config)
-    if not config.resume:  # else where the run folder is looked at, if no run is in it
+    if not config.resume:  # with it, a run folder that is new checks them
         check_parts(config)
     synthetic = config.dataset == "synthetic" and config.data_path is None
     rows = (256, 2048) if config.objective == "prefixes" else (32, 128)

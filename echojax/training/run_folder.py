@@ -88,7 +88,7 @@ def _check_content(path: Path, config: Config) -> None:
     """Raise ``UserError`` unless a folder is empty, or holds the run of this configuration."""
     if all(entry.name.startswith(_NO_RUN) for entry in path.iterdir()):
         refuse_special(path)
-        check_parts(config)  # runs that were started before 2026-11-30 may have others
+        check_parts(config)  # runs started before 2026-11-30 go on with parts they never had
         return
     if not config.resume:
         raise UserError(
