@@ -12,15 +12,14 @@ from echojax.arrays import load_arrays
 from echojax.data.dataset import Dataset, arrays_sha256
 from echojax.data.frames import column_names, column_of
 from echojax.data.ids import as_ids
-from echojax.data.layouts import item_column
+from echojax.data.layouts import columnar_format, item_column
 from echojax.data.rows import Place
 from echojax.data.splits import Split
 from echojax.data.tables import no_panic_report
 from echojax.errors import UserError, one_line
 from echojax.files import is_special
 
-# The first bytes of files.
-_PARQUET, _ARROW = b"PAR1", b"ARROW1"
+# The first bytes of NumPy's files.
 _NPY, _NPZ = b"\x93NUMPY", b"PK\x03\x04"
 
 
@@ -73,12 +72,13 @@ def read_item_vectors(path: Path | str, *, item: str | None = None) -> ItemVecto
         if head.startswith(_NPY):
             return _from_npy(name, path)
         with no_panic_report():
-            if head.startswith(_PARQUET):
-                frame = pl.read_parquet(path)
-            elif head.startswith(_ARROW):
-                frame = pl.read_ipc(path)
-            else:
-                frame = _read_text(path, item)
+            match columnar_format(head):
+                case "parquet":
+                    frame = pl.read_parquet(path)
+                case "arrow":
+                    frame = pl.read_ipc(path)
+                case _:
+                    frame = _read_text(path, item)
         return vectors_of_frame(frame, item=item, name=name)
     except OSError as error:
         raise UserError(f"{name}: cannot be read ({error.strerror or one_line(error)})") from None

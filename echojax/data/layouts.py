@@ -99,6 +99,11 @@ class Layout:
         return self.names[self.used[2]] if len(self.used) > 2 else None
 
 
+def columnar_format(head: bytes) -> str | None:
+    """Return "parquet" or "arrow" for the first bytes of such a file, ``None`` for others."""
+    return next((name for magic, name in COLUMNAR.items() if head.startswith(magic)), None)
+
+
 def with_roles(file: object, layout: Layout, rows: Fields, columns: Columns) -> Layout:
     """Return a layout with the columns of users, items and times, found by name and first rows.
 

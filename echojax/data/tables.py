@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from echojax.data.layouts import COLUMNAR, Columns, Fields, Layout, with_roles
+from echojax.data.layouts import Columns, Fields, Layout, columnar_format, with_roles
 from echojax.data.recognise import lines_before, recognise_events
 from echojax.data.rows import Place, Rows, is_plain, text_column
 from echojax.data.text import (
@@ -45,8 +45,7 @@ def read_rows(
     choose: Choose = with_roles,
 ) -> tuple[Layout, Iterator[Rows]]:
     """Return the layout of a file, and its rows in blocks."""
-    head = b"" if file.member else first_bytes(file)
-    kind = next((name for magic, name in COLUMNAR.items() if head.startswith(magic)), None)
+    kind = columnar_format(b"" if file.member else first_bytes(file))
     if kind is not None:
         if columns.data_format not in (None, kind):
             raise UserError(
