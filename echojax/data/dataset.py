@@ -221,8 +221,7 @@ def prepare(name: str, events: pl.DataFrame, preparation: Preparation = Preparat
         item_ids=np.concatenate([[""], item_ids[item_numbers]]),
         fingerprint={},
     )
-    dataset.fingerprint.update(_computed_facts(dataset) | facts)
-    return dataset
+    return replace(dataset, fingerprint=_computed_facts(dataset) | facts)
 
 
 def _order_facts(

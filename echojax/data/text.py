@@ -25,6 +25,7 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _UNPACK, _EXPORT = "unpack it", "export it as CSV or Parquet"
 _INSIDE = "unpack it if it is inside another, or export it as text"
 _UTF8 = "convert it to UTF-8, as with iconv -f UTF-16 -t UTF-8"
+_INDENT = rb"(\xef\xbb\xbf)?\s*"  # of text, after a byte order mark
 # What files begin with that are no lists of events (regular expressions), what they are, and what
 # to do about it.
 _KINDS = (
@@ -61,13 +62,13 @@ _KINDS = (
     (rb"\x89PNG", "an image", _EXPORT),
     (rb"version https://git-lfs", "a Git LFS pointer", "fetch the file with git lfs pull"),
     (
-        rb"(\xef\xbb\xbf)?\s*<(?i:!doctype|html|head|body)\b",
+        _INDENT + rb"<(?i:!doctype|html|head|body)\b",
         "a web page",
         "download the file itself",
     ),
-    (rb"(\xef\xbb\xbf)?\s*<\?(?i:xml)\b", "XML", _EXPORT),
+    (_INDENT + rb"<\?(?i:xml)\b", "XML", _EXPORT),
     (
-        rb"(\xef\xbb\xbf)?\s*\[\s*\{",
+        _INDENT + rb"\[\s*\{",
         "a JSON array",
         "write one object a line, as jq -c '.[]' does",
     ),
