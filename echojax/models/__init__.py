@@ -247,7 +247,7 @@ def _objectives(config: Config) -> tuple[str, ...]:
 def _check_able(
     option: str, config: Config, is_able: Callable[[type[SequenceModel]], bool]
 ) -> None:
-    """Raise ``UserError`` if an option is not for the model, which names those that it is for."""
+    """Raise ``UserError``, naming the models that have an option, if this one does not."""
     able = [name for name, model in MODELS.items() if is_able(model)]
     if config.model not in able:
         names = f"{', '.join(able[:-1])} and {able[-1]}" if able[1:] else able[0]
@@ -274,7 +274,7 @@ def check_names(config: Config) -> None:
 
 
 def check_parts(config: Config) -> None:
-    """Raise ``UserError`` if a variant or a part of a layer is chosen that the model has not."""
+    """Raise ``UserError`` if a variant or a part of a layer is chosen that the model lacks."""
     if config.model in HEURISTICS:
         return
     known = _parameters(MODELS[config.model])

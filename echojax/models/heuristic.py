@@ -152,7 +152,7 @@ class LaggedCount(HeuristicModel):
 
 
 def _counted(before: np.ndarray, after: np.ndarray, num_items: int) -> sparse.csr_matrix:
-    """Return how often each item is paired with each, (V, V)."""
+    """Return how often each item comes before each other one in these pairs, (V, V)."""
     shape = (num_items, num_items)
     return sparse.csr_matrix((np.ones(before.size), (before, after)), shape=shape)
 

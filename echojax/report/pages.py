@@ -41,7 +41,7 @@ def render(template: str, **values: Any) -> str:
 
 
 def _text_by(show: Callable[[str], str]) -> Callable[[Any], Any]:
-    """Return what templates print for a value, where text that is no ``Markup`` is to be shown."""
+    """Return a function that gives what templates print for a value: text by ``show``."""
 
     def shown(value: Any) -> Any:
         plain = isinstance(value, str) and not isinstance(value, Markup)
