@@ -25,6 +25,7 @@ import jax
 import msgspec
 
 import pages
+from echojax.allocator import keep_freed_memory
 from echojax.command_line import Terminal, log_to, parse
 from echojax.errors import UserError, exit_on_user_error
 from echojax.files import read_record, write_atomically, write_json
@@ -391,6 +392,7 @@ def run(flags: type[T], measure: Callable[[T], None]) -> None:
     """Run a benchmark with the flags of the command line; errors of the user are one line."""
     with exit_on_user_error():
         log_to(console)
+        keep_freed_memory()
         measure(parse(flags, args=sys.argv[1:]))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from echojax import __version__
+from echojax.allocator import keep_freed_memory
 from echojax.errors import UserError, exit_on_user_error, unknown_name
 from echojax.signals import stopping_at_once
 
@@ -28,6 +29,7 @@ def main(command: str | None = None) -> None:
     with exit_on_user_error(), stopping_at_once():
         if command is None:
             command = _first_word()
+        keep_freed_memory()
         _part(command, "main")(sys.argv[1:])
 
 
