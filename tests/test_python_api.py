@@ -271,6 +271,8 @@ def test_a_run_goes_on_from_its_folder_alone(mine, frame, tmp_path):
     echojax.train(frame, epochs=1, run_dir=folder, **SMALL)
     run = echojax.train(run_dir=folder, resume=True, epochs=3, quiet=True)
     assert run.ranks.equals(mine.ranks)
+    with pytest.raises(UserError, match="was made with --model gru4rec, not sasrec; leave --model"):
+        echojax.train(run_dir=folder, resume=True, model="sasrec", quiet=True)
     (folder / "data.npz").write_bytes(b"")
     with pytest.raises(UserError, match=r"data\.npz cannot be read"):
         echojax.train(run_dir=folder, resume=True, epochs=4, quiet=True)

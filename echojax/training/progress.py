@@ -85,9 +85,9 @@ class TrainingProgress:
         if self.without_gain >= config.patience and not falls:
             return f"no better validation NDCG@10 in {config.patience} validations"
         if step >= config.epochs * steps_per_epoch:
-            return f"{config.epochs} epochs done"
+            return f"{step // steps_per_epoch} epochs done"
         if config.max_steps is not None and step >= config.max_steps:
-            return f"{config.max_steps} steps done"
+            return f"{step} steps done"
         return None
 
 

@@ -48,6 +48,7 @@ from echojax.training.results import (
     summarise_seeds,
 )
 from echojax.training.run_folder import (
+    check_resumed,
     create_or_resume_run_dir,
     fill_folders,
     identity,
@@ -78,6 +79,7 @@ def run(
     a signal to stop comes, everything is saved and ``Interrupted`` is raised.
     """
     # Impossible values and folders that are taken or read-only are refused before any work.
+    on_main_process(check_resumed, config)
     config = resolved(config, in_memory=dataset is not None)
     check_extras(config)
     check_initial_weights(config)

@@ -96,8 +96,13 @@ def _check_content(path: Path, config: Config) -> None:
         )
     if not (path / "config.json").exists():
         raise UserError(f"{path} has files but no config.json of a run; name another --run-dir")
+    check_same_flags(path, as_flags(config))
+
+
+def check_same_flags(path: Path, given: Mapping[str, Any]) -> None:
+    """Raise ``UserError`` if the run in a folder was made with other flags, which it must keep."""
     before = read_config(path)
-    stored, given = as_flags(before), as_flags(config)
+    stored = as_flags(before)
     # A warm-up or a decay over a share of the steps changes with the number of steps.
     shares = before.warmup or before.schedule == "cosine"
     fixed = given.keys() - (RESUMABLE - {"epochs", "max_steps"} if shares else RESUMABLE)
@@ -107,6 +112,17 @@ def _check_content(path: Path, config: Config) -> None:
                 f"run folder {path} was made with {flag(name)} {stored.get(name)}, not {value}; "
                 f"leave {flag(name)} out, or name another --run-dir"
             )
+
+
+def check_resumed(config: Config) -> None:
+    """Raise ``UserError`` if a flag that is given changes the run that is resumed.
+
+    The flags of that run which do not go together with it would be named otherwise.
+    """
+    path = Path(config.run_dir or default_run_dir(config))
+    if config.resume and (path / "config.json").exists():
+        given = as_flags(config).items()
+        check_same_flags(path, {name: value for name, value in given if value is not None})
 
 
 @contextmanager
@@ -172,15 +188,18 @@ def fill_folders(
     in_memory: Dataset | None = None,
     gap_unit: float | None = None,
 ) -> None:
-    """Fill the run folders that are new; check that the others were made on this data.
+    """Fill the run folders that are new; check that the others were made with this data and flags.
 
-    A folder keeps the titles of the data set, so that recommendations can show them without it, and
+    The others keep those flags that a resumed run may change, so that it goes on with them. A
+    folder keeps the titles of the data set, so that recommendations can show them without it, and
     the data set itself as it was given, if it was ``in_memory``. ``gap_unit`` is the unit of the
     gaps that the model reads, if it reads any.
     """
     for folder, config in folders.items():
         if (folder / "config.json").exists():
             check_same_data(folder, dataset)
+            check_same_flags(folder, as_flags(config))
+            _write_config(folder, config)
         else:
             _fill(folder, config, dataset, in_memory, gap_unit)
 
@@ -212,6 +231,11 @@ def _fill(
     if gap_unit is not None:
         items["gap_unit"] = gap_unit
     write_json(path / "items.json", items)
+    _write_config(path, config)
+
+
+def _write_config(path: Path, config: Config) -> None:
+    """Write a run's flags into its folder."""
     # The run may go on from another folder than it began in.
     places = {"data_path": config.data_path, "data_dir": config.data_dir}
     places = {name: place and os.path.abspath(place) for name, place in places.items()}

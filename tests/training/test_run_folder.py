@@ -85,10 +85,19 @@ def test_a_taken_folder_is_refused(tmp_path):
     with pytest.raises(UserError, match="was made with --odd None, not 2; leave --odd out"):
         start(Config(model_options={"odd": 2}, resume=True), tmp_path / "run")
     start(Config(resume=True, epochs=3, microbatch=4), tmp_path / "run")
+    assert replace(read_config(tmp_path / "run"), resume=False) == Config(epochs=3, microbatch=4)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/file").write_text("x")
     with pytest.raises(UserError, match=r"has files but no config\.json of a run"):
         start(Config(resume=True), tmp_path / "mine")
+
+
+def test_a_seeds_folder_is_that_of_its_seed(tmp_path):
+    start(Config(), tmp_path / "seed-0")
+    start(Config(seed=1), tmp_path / "seed-1")
+    (tmp_path / "seed-1").rename(tmp_path / "seed-2")
+    with pytest.raises(UserError, match="seed-2 was made with --seed 1, not 2"):
+        fill_folders({tmp_path / "seed-0": Config(), tmp_path / "seed-2": Config(seed=2)}, DATASET)
 
 
 @pytest.mark.parametrize(("name", "says"), [("/proc/echojax", "/proc"), (300 * "x", "too long")])
