@@ -2,7 +2,7 @@
 
 import logging
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ from echojax.config import LIMITS, RESUMABLE, Config, as_dict, flag
 from echojax.data import Preparation, load_dataset
 from echojax.errors import UserError
 from echojax.files import write_atomically
+from echojax.flags import DataFlags
 from echojax.models import HEURISTICS
 from echojax.recipes import Flags
 from echojax.suites.suite_file import Suite, flags_of, train_command
@@ -21,6 +22,8 @@ from echojax.training.run_folder import read_config
 log = logging.getLogger(__name__)
 
 State = Literal["new", "interrupted", "finished"]
+# What all variants have in common on a data set. Vectors of the items may be what is compared.
+_ALIKE = [one.name for one in fields(DataFlags) if one.name != "item_vectors"] + ["exclude_seen"]
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ def plan(suite: Suite, out: Path, data_dir: str | None) -> list[Run]:
         for variant in suite.variants | suite.ablation:
             try:
                 flags = flags_of(suite, dataset, variant)
+                _check_evaluated_alike(suite, dataset, flags)
                 heuristic = flags.get("model") in HEURISTICS  # no seed changes it
                 for seed in suite.seeds[:1] if heuristic else suite.seeds:
                     runs.append(run(dataset, variant, seed, flags))
@@ -74,6 +78,21 @@ def plan(suite: Suite, out: Path, data_dir: str | None) -> list[Run]:
                 raise UserError(f"{where}: {error}") from None
         runs += timed
     return runs
+
+
+def _check_evaluated_alike(suite: Suite, dataset: str, flags: Flags) -> None:
+    """Raise ``UserError`` if the data or the ranking differ from the reference's.
+
+    Rows of one table are compared user by user.
+    """
+    alike = flags_of(suite, dataset, suite.reference)
+    for name in _ALIKE:
+        value, its = (one.get(name, getattr(Config, name)) for one in (flags, alike))
+        if value != its:
+            raise UserError(
+                f"{flag(name)} {value}, and {its} for the reference {suite.reference}; variants "
+                f"are compared on the same data and ranking: move it to [datasets.{dataset}]"
+            )
 
 
 def state_of(run: Run, finished: dict[str, Any] | None) -> State:

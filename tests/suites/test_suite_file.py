@@ -53,7 +53,8 @@ def test_a_variant_overrides_the_data_set_which_overrides_the_common_flags(make_
 
 
 def test_the_command_of_a_variant_gives_its_configuration(make_suite):
-    text = changed("d_model = 8", "d_model = 8\nexclude_seen = true\ndropout = 0")
+    text = changed("d_model = 8", "d_model = 8\ndropout = 0")
+    text = text.replace("[flags]", "[flags]\nexclude_seen = true")
     text = text.replace("filter = false", "filter = false\nmask_padding = false")
     _, runs, _ = make_suite(text)
     for run in runs:
@@ -105,6 +106,9 @@ def test_bad_suites_are_refused_in_one_line(text, says, tmp_path):
         ('"hstu"', '"hstu"\nwindow = 3', "--window has no meaning for --model hstu"),
         ('"hstu"', '"hstu"\nlags = 3', "--lags has no meaning for --model hstu"),
         ('"popularity"', '"popularity"\nlags = 3', "--lags has no meaning for --model popularity"),
+        ('"hstu"', '"hstu"\nexclude_seen = true', "--exclude-seen True, and False for the reference"),
+        ('"hstu"', '"hstu"\ndataset = "ml-1m"', "ranking: move it to [datasets.ring]"),
+        ("layers = 2", 'split = "global-time"', "variant layers-2 on ring: --split global-time, and"),
         ("layers = 2", "layers = 0", "variant layers-2 on ring: --layers must be at least 1"),
         ("[flags]", 'recipe = "best"\n[flags]', "--recipe best: there is none for a file of your"),
     ],
