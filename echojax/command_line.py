@@ -80,6 +80,7 @@ def parse(kind: type[T], *, args: list[str]) -> T:
 
     Every field is a flag, whose number must be within its type's limits, or a dataclass of flags.
     """
+    _refuse_empty(args)
     caught = io.StringIO()
     try:
         with contextlib.redirect_stderr(caught), _wide(not {"-h", "--help"} & set(args)):
@@ -90,6 +91,20 @@ def parse(kind: type[T], *, args: list[str]) -> T:
         raise UserError(_one_line(caught.getvalue())) from None
     check_limits(flags)
     return flags
+
+
+def _refuse_empty(args: list[str]) -> None:
+    """Raise ``UserError`` for an empty value, such as "$FOLDER" where that is not set.
+
+    A path would be the folder at hand, and other flags would be as if they were not given. A
+    history may be empty, and so may the name of a column.
+    """
+    for before, word in zip(["", *args], args, strict=False):
+        name, equals, value = word.partition("=") if word else (before, "=", "")
+        may_be = name.endswith(("--history", "column"))
+        if equals and not value and not may_be:
+            what = name if name.startswith("-") else "an argument"
+            raise UserError(f"{what} has an empty value; give one, or leave it out")
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ def given_path(name: str, value: object) -> Path:
     """Return a path."""
     try:
         path = Path(value)  # type: ignore[arg-type]  # it may be anything
-        if b"\0" not in os.fsencode(path):
+        if value != "" and b"\0" not in os.fsencode(path):
             return path
     except (TypeError, UnicodeError):
         pass

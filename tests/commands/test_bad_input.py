@@ -22,6 +22,8 @@ FILES = {  # by name the content, and what is said of it
     "cut.inter.gz": (gzip.compress((HEADER + ROWS * 50).encode())[:-20], "cut.inter.gz"),
 }
 FLAGS = {
+    ("--recipe", ""): "--recipe has an empty value; give one, or leave it out",
+    ("--data-path=",): "--data-path has an empty value",
     ("--max-len", "0"): "--max-len must be at least 1, not 0",
     ("--profile", "0"): "--profile must be at least 1, not 0",
     ("--profile", "some"): "--profile: INT expected, not 'some'",
