@@ -206,6 +206,11 @@ def prepare(name: str, events: pl.DataFrame, preparation: Preparation = Preparat
     keep &= in_core(users_T, items_T, keep, k_core)
     user_numbers, users_T = _renumbered(users_T[keep])
     item_numbers, items_T = _renumbered(items_T[keep])
+    if min(raw["users"], raw["items"]) < 2:
+        raise UserError(
+            f"{name}: at least two users and two items are needed, not {raw['users']} and "
+            f"{raw['items']}"
+        )
     if user_numbers.size < 2 or item_numbers.size < 2:
         raise UserError(
             f"{name}: {user_numbers.size} users and {item_numbers.size} items are left of "

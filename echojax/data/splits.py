@@ -28,17 +28,18 @@ class Split(NamedTuple):
         return self._replace(**parts)
 
 
-def leave_one_out(dataset: Dataset, max_len: int) -> Split:
+def leave_one_out(dataset: Dataset, max_len: int, name: str = "leave-one-out") -> Split:
     """Use every user's last item for testing, and the last but one for validation.
 
     The items before them, except the first one, are the training targets. All items of users with
-    fewer than three events are used for training.
+    fewer than three events are used for training. ``name`` is that of the split of which this is a
+    part.
     """
     position_T, length_T = _places(dataset)
     from_end_T = length_T - position_T
     long_T, has_history_T = length_T >= 3, position_T >= 1
     facts: dict[str, object] = {
-        "split": "leave-one-out",
+        "split": name,
         "short_users": int((np.diff(dataset.offsets) < 3).sum()),
     }
     return _split(
@@ -101,7 +102,7 @@ def cold_items_split(dataset: Dataset, max_len: int, share: float = 0.1, seed: i
         items_T=dataset.items_T[~cold_T],
         offsets=np.concatenate([[0], np.cumsum(lengths_U)]),
     )
-    split = leave_one_out(remaining, max_len)
+    split = leave_one_out(remaining, max_len, "cold-items")
     # The last cold event of each user and the warm events before it, user after user.
     place_T, last_U = np.arange(user_T.size), np.full(dataset.num_users, -1)
     np.maximum.at(last_U, user_T[cold_T], place_T[cold_T])
@@ -124,7 +125,6 @@ def cold_items_split(dataset: Dataset, max_len: int, share: float = 0.1, seed: i
         max_len,
     )
     facts = split.facts | {
-        "split": "cold-items",
         "cold_items": int(drawn.size),
         "cold_targets": int(user_M.size),
     }

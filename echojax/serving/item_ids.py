@@ -11,6 +11,7 @@ from echojax.data.gaps import log_gaps
 from echojax.errors import UserError
 
 _LATEST = 1e300  # a limit of times, so that their differences are finite
+_NO_IDS = (float, np.floating, bytes, tuple, list, set, dict)
 _HALF = re.compile("[\ud800-\udfff]")  # of a pair of JSON's escapes; files hold no such text
 
 
@@ -70,10 +71,10 @@ class ItemIds:
     def number(self, item: object) -> int:
         """Return the number of an item; 0 if the item is unknown."""
         number = self._number.get(str(item), 0)
-        if not number and isinstance(item, float | np.floating | bytes):
-            kind = "bytes" if isinstance(item, bytes) else "a float"
+        if not number and isinstance(item, _NO_IDS):
+            kind = "float" if isinstance(item, np.floating) else type(item).__name__
             raise UserError(
-                f"item {item!s:.50} is {kind}, not an id; write ids as text or integers"
+                f"item {item!r:.50} is of type {kind}, not an id; write ids as text or integers"
             )
         return number
 

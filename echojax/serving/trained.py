@@ -17,7 +17,7 @@ from echojax.given import given_path
 from echojax.interop.weights import weights
 from echojax.models import HEURISTICS, SequenceModel
 from echojax.training.checkpoints import load_checkpoint
-from echojax.training.run_folder import read_config, read_gap_unit, read_items
+from echojax.training.run_folder import read_config, read_gap_unit, read_items, several_seeds
 
 log = logging.getLogger(__name__)
 
@@ -45,11 +45,11 @@ def read_trained(folder: Path, *, scan: str | None = None) -> Trained:
     config = read_config(folder)
     if config.model in HEURISTICS:
         raise UserError(
-            f"{folder} holds a {config.model} run, which counts and keeps no model; "
+            f"{folder} holds a run of {config.model}, which counts and keeps no model; "
             "name the run of a trained one"
         )
     if config.seeds > 1:
-        raise UserError(f"{folder} holds {config.seeds} seeds; name one: {folder}/seed-N")
+        raise several_seeds(folder, config)
     config = dataclasses.replace(config, scan=scan or config.scan)
     item_ids, titles = read_items(folder)
     best = load_checkpoint(folder, config, len(item_ids))

@@ -177,9 +177,14 @@ def read_own_config(path: Path) -> Config:
         file = path / "config.json"
         raise UserError(f"{file}: max_len or batch_size is missing; restore it from a copy")
     if config.seeds > 1:
-        first = path / f"seed-{config.seed}"
-        raise UserError(f"{path} holds the runs of {config.seeds} seeds; name one, such as {first}")
+        raise several_seeds(path, config)
     return config
+
+
+def several_seeds(path: Path, config: Config) -> UserError:
+    """Return the error for the folder of several seeds where that of one is wanted."""
+    first = path / f"seed-{config.seed}"
+    return UserError(f"{path} holds the runs of {config.seeds} seeds; name one, such as {first}")
 
 
 def fill_folders(

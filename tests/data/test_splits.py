@@ -106,8 +106,10 @@ def test_positions_are_no_times():
 
 
 def test_nothing_to_train_on():
-    with pytest.raises(UserError, match="leaves no train examples"):
+    with pytest.raises(UserError, match="--split leave-one-out leaves no train examples"):
         leave_one_out(dataset_of([3, 3]), 5)
+    with pytest.raises(UserError, match="--split cold-items leaves no valid examples"):
+        cold_items_split(dataset_of([2, 2]), 5)
 
 
 @pytest.mark.parametrize("max_len", [0, -1])

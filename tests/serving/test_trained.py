@@ -76,7 +76,7 @@ def test_no_run(tmp_path):
     ("change", "words"),
     [
         *(
-            ({"model": name}, f"a {name} run, which counts and keeps no model")
+            ({"model": name}, f"holds a run of {name}, which counts and keeps no model")
             for name in HEURISTICS
         ),
         ({"seeds": 2}, "2 seeds; name one"),
