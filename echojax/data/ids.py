@@ -67,6 +67,12 @@ def doubtful(ids: pl.Series, role: str) -> list[str]:
             f"warning: {same.sum():,} {role} ids look like others, such as {odd[row]!a} and "
             f"{other!a}, and are other {role}s; write them alike if they are the same"
         )
+    quoted = ids.filter(ids.str.contains(r"""^(b?'.*'|b?".*"|=".*")$"""))
+    if len(quoted):
+        notes.append(
+            f"warning: {len(quoted):,} {role} ids, such as {quoted[0]!a}, have quotes of another "
+            "program in them; export them without, or name items so everywhere"
+        )
     rounded = ids.filter(ids.str.contains(r"^\d(\.\d+)?[eE]\+\d+$"))
     if len(rounded):
         notes.append(

@@ -1,12 +1,12 @@
 """The layout of a file: its format, and which columns have the users, items and times."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any
 
-from echojax.data.times import plausible
+from echojax.data.times import dated, plausible
 from echojax.errors import UserError
 from echojax.flags import MissingIds
 
@@ -43,9 +43,10 @@ _TIMES = (
     *("eventtimestamp", "timestampms", "timestamps", "dateadded", "addedat", "reviewtime"),
 )
 _TITLES = ("movietitle", "title", "itemname", "name", "itemtitle", "productname")
-_LIKE_TIME = re.compile(r"time|date|stamp|(^|[^a-z])(at|when|dat|ts|year|month|day|hour)$")
+_LIKE_TIME = re.compile(r"time|date|stamp|(^|[^a-z])(at|when|dat|dt|ts|year|month|day|hour)$")
 
-_LIST = re.compile(r"\[.*[,\s].*\]")
+# Lists as the value of an item: in brackets, or numbers that are no single one such as 1,234,567.
+_LIST = re.compile(r"\[.*[,\s].*\]|(?!\d{1,3}(,\d{3})+$)\d+([,\s]\s*\d+)+")
 
 Fields = list[list[str]]
 
@@ -133,17 +134,31 @@ def with_roles(file: object, layout: Layout, rows: Fields, columns: Columns) -> 
             "row for each event"
         )
 
-    def is_time(index: int) -> bool:
+    def is_time(index: int, *others: Callable[[list[str]], bool]) -> bool:
         values = [row[index] for row in rows if index < len(row)]
-        return bool(values) and plausible(values)
+        return bool(values) and any(test(values) for test in (plausible, *others))
 
     plain = [_plain(name) for name in layout.names]
+    guessed = columns.time is None and columns.time_format is None
+    if guessed and time is not None and not is_time(time):
+        better = [i for i in range(len(plain)) if i not in (user, item, time) and is_time(i)]
+        if better:
+            names = " and ".join(repr(layout.names[i]) for i in (time, *better))
+            raise UserError(
+                f"{file}: columns {names} may be the time, and the first looks like none; choose "
+                "with --time-column"
+            )
     if time is None:
         guesses = (plain.index(name) for name in _TIMES if name in plain)
         told = columns.time_format is not None
         time = next((i for i in guesses if i not in (user, item) and (told or is_time(i))), None)
-    others = [i for i in range(len(plain)) if i not in (user, item, time) and plain[i]]
-    unused = [i for i in others if _LIKE_TIME.search(layout.names[i].lower()) or is_time(i)]
+    others = [i for i, name in enumerate(layout.names) if name.strip("_") or not name]
+    unused = [
+        i
+        for i in others
+        if i not in (user, item, time)
+        and (_LIKE_TIME.search(layout.names[i].lower()) or is_time(i, dated))
+    ]
     used = (user, item) if time is None else (user, item, time)
     return _with_used(file, replace(layout, unused=tuple(layout.names[i] for i in unused)), used)
 

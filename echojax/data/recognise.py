@@ -47,6 +47,21 @@ def lines_before(lines: list[str], columns: Columns) -> int:
     return number
 
 
+def is_no_history(lines: list[str]) -> bool:
+    """Return whether lines are a table, JSON or lists, and not ``user item item ...``."""
+    delimiter, rows, _ = _table(lines)
+    if _typed_delimiter(lines[0]):
+        return True
+    if delimiter and (is_header(rows[0], _ANY) or _looks_like_header(rows)):
+        return True
+    if delimiter and _rated(rows, _time_columns(rows)):
+        return True
+    split = [_words(line) for line in lines]
+    alone = len(split[0]) == 1 and any(sign in lines[0] for sign in (",", ";", "|", "::"))
+    json = re.match(r'\s*[\[{]\s*["\[{]', lines[0])
+    return bool(alone or json or is_header(split[0], _ANY) or _in_marks(split))
+
+
 def recognise_items(file: TextFile, lines: list[str], columns: Columns) -> tuple[Layout, Fields]:
     """Return the layout of a file of text that describes items, and its first rows."""
     if lines[0].lstrip().startswith("{"):
@@ -54,7 +69,7 @@ def recognise_items(file: TextFile, lines: list[str], columns: Columns) -> tuple
     if _typed_delimiter(lines[0]):
         return _inter(file, lines)
     delimiter, rows, _ = _table(lines)
-    return _with_header("tsv" if delimiter == "\t" else "csv", delimiter or ",", rows)
+    return _with_header(file, "tsv" if delimiter == "\t" else "csv", delimiter or ",", rows)
 
 
 def _with_given_names(
@@ -95,7 +110,7 @@ def _with_given_format(file: TextFile, lines: list[str], chosen: str) -> tuple[L
         usual = delimiter if len(rows[0]) == len(_ROLES) else RATED[chosen]
         return Layout(chosen, usual, _ROLES, (0, 1, 3)), rows
     delimiter = "\t" if chosen == "tsv" else delimiter or ","
-    return _with_header(chosen, delimiter, _split(lines, delimiter))
+    return _with_header(file, chosen, delimiter, _split(lines, delimiter))
 
 
 def _recognised(file: TextFile, lines: list[str], columns: Columns) -> tuple[Layout, Fields]:
@@ -107,7 +122,7 @@ def _recognised(file: TextFile, lines: list[str], columns: Columns) -> tuple[Lay
     delimiter, rows, alike = _table(lines)
     kind = "tsv" if delimiter == "\t" else "csv"
     if delimiter and (is_header(rows[0], columns) or _looks_like_header(rows)):
-        return _with_header(kind, delimiter, rows)
+        return _with_header(file, kind, delimiter, rows)
     if is_header(_words(lines[0]), columns):
         raise line_error(file, 1, "blanks stand between the names of the columns; use tabs")
     times = _time_columns(rows)
@@ -154,7 +169,7 @@ def _inter(file: TextFile, lines: list[str]) -> tuple[Layout, Fields]:
             problem = f"{name!r} holds a whole history in each row; write a row for each event"
             raise line_error(file, 1, problem)
     rows[0] = [name.split(":")[0].strip() for name in rows[0]]
-    return _with_header("inter", delimiter, rows)
+    return _with_header(file, "inter", delimiter, rows)
 
 
 def _json(file: TextFile, lines: list[str]) -> tuple[Layout, Fields]:
@@ -165,7 +180,7 @@ def _json(file: TextFile, lines: list[str]) -> tuple[Layout, Fields]:
         except (ValueError, RecursionError):
             records.append(None)
     if not isinstance(records[0], dict):
-        raise line_error(file, 1, "is not a JSON object (one a line is read)")
+        raise line_error(file, 1, "is not a JSON object; write one object a line")
     objects = [record for record in records if isinstance(record, dict)]
     # A record may lack what others have.
     names = tuple(dict.fromkeys(name for record in objects for name in record))
@@ -174,8 +189,10 @@ def _json(file: TextFile, lines: list[str]) -> tuple[Layout, Fields]:
     return Layout("jsonl", "", names), rows
 
 
-def _with_header(kind: str, delimiter: str, rows: Fields) -> tuple[Layout, Fields]:
+def _with_header(file: TextFile, kind: str, delimiter: str, rows: Fields) -> tuple[Layout, Fields]:
     names = tuple(name.strip(_AROUND_NAMES) for name in rows[0])
+    if all(re.fullmatch("'.*'", name) for name in names):
+        raise UserError(f"{file}: its fields are in single quotes; write it with double quotes")
     return Layout(kind, delimiter, names, has_header=True), rows[1:]
 
 
@@ -270,14 +287,26 @@ def _words_only(lines: list[str], tabs: int) -> str | None:
 
 
 def _more_than_ids(rows: Fields) -> bool:
-    """Return whether words hold lists (``7 [2,3]``), counts (``7 2:1``) or marks (``7: 2``)."""
-    rows = [row for row in rows if len(row) > 1]
+    """Return whether words are more than ids.
+
+    That are lists (``7 [2,3]``), counts and times (``7 2:1``, ``7 2@1600000000``), marks (``7: 2``)
+    or quotes (``"7" "2"``).
+    """
     items = [item for row in rows for item in row[1:]]
-    return bool(rows) and (
+    return bool(items) and (
         any("," in item for item in items)
-        or all(row[0].endswith(":") for row in rows)
+        or _in_marks(rows)
+        or all(re.fullmatch(r"\d+[:|]-?[\d.]+|[^@]+@-?\d[\d.]*", item) for item in items)
+    )
+
+
+def _in_marks(rows: Fields) -> bool:
+    """Return whether words are in brackets or quotes, or the first ones before colons."""
+    rows = [row for row in rows if len(row) > 1]
+    return bool(rows) and (
+        all(row[0].endswith(":") for row in rows)
         or all(row[1][0] == "[" and row[-1][-1] == "]" for row in rows)
-        or all(re.fullmatch(r"\d+:-?[\d.]+", item) for item in items)
+        or any('"' in (item[0], item[-1]) for row in rows for item in row[1:])
     )
 
 

@@ -20,9 +20,17 @@ _ISO = (
 )
 _DIGITS = {  # by the number of digits, dates that are written as one number
     8: ("%Y%m%d", "YYYYMMDD"),
+    10: ("%Y%m%d%H%M", "YYYYMMDDHH"),  # with zeros as minutes, without which no hours are read
     12: ("%Y%m%d%H%M", "YYYYMMDDHHMM"),
     14: ("%Y%m%d%H%M%S", "YYYYMMDDHHMMSS"),
 }
+_OTHER_DATES = (  # the beginnings of dates that are not ISO 8601
+    r"(?i)^(?:[a-z]{3,9},? +)?(?:"
+    r"\d{1,2}[/-]\d{1,2}[/-]\d\d(?:\d\d)?|\d{1,2}\.\d{1,2}\.\d{4}"
+    r"|(?:19|20)\d\d[-/.:年]\d{1,2}[-/.:月]\d|(?:19|20)\d{6}T"
+    r"|(?:\d{1,2}[ /-])?(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?[ /-]\d)"
+)
+_ROUNDED = r"^[+-]?\d(?:\.(\d*))?[eE]\+?(\d+)$"  # digits after the point, and the exponent
 _DAY = 86_400
 
 
@@ -36,6 +44,7 @@ class Times:
         self._nanos: list[np.ndarray] = []  # of dates, the nanoseconds after whole epoch seconds
         self._zoned = False  # whether some date has a time zone other than UTC
         self._without_zone: UserError | None = None  # about the first date that has none
+        self._rounded: str | None = None  # a number that a program has rounded
 
     def add(self, column: pl.Series, place: Place) -> None:
         """Add the times of a block; all must be of the same kind, numbers or dates."""
@@ -62,6 +71,7 @@ class Times:
             self._check_zones(column, dates, place)
         else:
             found = _numbers(column)
+            self._rounded = self._rounded or _rounded(column)
         if found.null_count():
             bad = int(found.is_null().arg_max() or 0)
             value = column[bad][:40] if text else column[bad]
@@ -102,7 +112,13 @@ class Times:
             whole = all(block.dtype == np.int64 for block in self._numbers)
             times_T = np.concatenate(self._numbers, dtype=None if whole else np.float64)
             times_T = _exact(times_T) if whole else times_T
-            return times_T, _described(times_T, error)
+            described = _described(times_T, error)
+            if described is not None and self._rounded is not None:
+                described += (
+                    f"; warning: they are rounded, such as {self._rounded}, so that several may "
+                    "have become one; export them as whole numbers"
+                )
+            return times_T, described
         seconds_T, nanos_T = np.concatenate(self._numbers), np.concatenate(self._nanos)
         unit = next(n for n in _PER_SECOND.values() if not (nanos_T % (10**9 // n)).any())
         if unit == 10**9 and np.abs(seconds_T).max() > 9_200_000_000:
@@ -124,6 +140,26 @@ def plausible(values: list[str]) -> bool:
         return False
     finite = numbers.filter(numbers.is_finite()).to_numpy()
     return finite.size > 0 and bool(_date_digits(finite) or _epoch_unit(finite))
+
+
+def dated(values: list[str]) -> bool:
+    """Return whether nearly all values begin like dates that are not ISO 8601."""
+    found = pl.Series(values, dtype=pl.String).str.contains(_OTHER_DATES)
+    return 10 * int(found.sum()) >= 9 * len(values)
+
+
+def _rounded(column: pl.Series) -> str | None:
+    """Return one of the numbers if most lack digits before the point, as ``1.60031E+12``."""
+    if column.dtype in (pl.Float32, pl.Float16):
+        most = column.abs().max()
+        exact = 2 << np.finfo(column.head(0).to_numpy().dtype).nmant
+        return f"{most:g}" if isinstance(most, float) and most > exact else None
+    if column.dtype != pl.String or not column.str.contains("[eE]").any():
+        return None
+    parts = column.str.extract_groups(_ROUNDED).struct.unnest().to_series
+    digits = parts(0).fill_null("").str.len_bytes()
+    lacking = (digits < parts(1).cast(pl.Int64, strict=False)).fill_null(False)
+    return column.filter(lacking)[0] if 2 * lacking.sum() > column.len() else None
 
 
 def _numbers(column: pl.Series) -> pl.Series:
@@ -203,7 +239,16 @@ def _exact(whole: np.ndarray) -> np.ndarray:
 
 
 def _described(times: np.ndarray, error: Error) -> str | None:
-    """Describe numbers; raise ``UserError`` if they are epoch times in several units."""
+    """Describe numbers.
+
+    Raise ``UserError`` if they are epoch times in several units, or dates in another order.
+    """
+    if (years_last := _years_last(times)) is not None:
+        raise error(
+            0,
+            f"time {times[0]:.15g} looks like a date with its year last, and such numbers are not "
+            f"in the order of time; read them by --time-format '{years_last}'",
+        )
     if shown := _date_digits(times):
         return f"read as numbers that look like dates ({shown}), whose order is the same"
     unit = _epoch_unit(times)
@@ -229,9 +274,23 @@ def _date_digits(times: np.ndarray) -> str | None:
         low, high = (year * 10 ** (digits - 4) for year in (1990, 2040))
         if ((times >= low) & (times < high)).all():
             some = pl.Series(times[:1000].astype(np.int64)).cast(pl.String)
+            some = some.str.pad_end(12 if digits == 10 else digits, "0")
             if not some.str.to_datetime(pattern, time_unit="us", strict=False).null_count():
                 return shown
     return None
+
+
+def _years_last(times: np.ndarray) -> str | None:
+    """Return the format of numbers that look like dates such as DDMMYYYY."""
+    if not ((times > 1_000_000) & (times < 32_000_000) & (times % 1 == 0)).all():
+        return None
+    ahead, year = np.divmod(times, 10_000)
+    one, two = np.divmod(ahead, 100)
+    if ((year < 1990) | (year >= 2040) | (one < 1) | (two < 1) | (one > 31) | (two > 31)).any():
+        return None
+    if (two <= 12).all():
+        return "%d%m%Y"
+    return "%m%d%Y" if (one <= 12).all() else None
 
 
 def _epoch_unit(times: np.ndarray) -> str | None:

@@ -1,6 +1,7 @@
 """A layout is recognised where every column fits its role, and asked for where it does not."""
 
 import random
+from itertools import product
 
 import pytest
 
@@ -73,6 +74,21 @@ UNCLEAR = {
     "lists": (
         lines('{u},"[{i}, 5]"', "user,item"),
         "column 'item' holds lists such as [",
+    ),
+    "lists without brackets": (
+        lines('{u},"{i},{r}"', "user,item"),
+        "column 'item' holds lists such as 6,4; write",
+    ),
+    "words in quotes": (lines('"{u}" "{i}"'), "format not recognised from"),
+    "words with times": ("1 2@16 3@17.5\n2 3@18 4@20 5@21\n", "format not recognised from"),
+    "single quotes": (lines("'{u}','{i}'", "'user','item'"), "its fields are in single quotes; "),
+    "a time that is none": (
+        lines("{u},{i},{r},{t}", "user,item,time,date"),
+        "columns 'time' and 'date' may be the time, and the first looks like none; choose with --t",
+    ),
+    "a time of day": (
+        lines("{u},{i},0{r}:05,2020-09-1{r}", "user,item,time,day"),
+        "columns 'time' and 'day' may be the time",
     ),
     "lists after a tab": (lines("{u}\t{i},{r}"), "format not recognised from"),
     "lists in brackets": ("1 [2, 3]\n2 [3, 4, 5]\n", "format not recognised from"),
@@ -194,15 +210,24 @@ def test_columns_that_are_times_by_name_and_value(name, write):
 
 
 def test_a_time_under_another_name_is_named(write):
-    source = read(write("x.csv", lines("{u},{i},{t}", "user,item,visited")))
-    assert "time" not in source.frame.columns
-    assert "column 'visited' looks like a time" in source.notes[0]
+    dates = [
+        "{t}",
+        "1{r}/9/20",
+        "0{r}.09.2020 10:15",
+        "Thu Sep 1{r} 10:00:00 2020",
+        "2020年9月{r}",
+    ]
+    for name, value in [("TRANS_DT", "{r}"), *product(["visited", "время", ""], dates)]:
+        source = read(write("x.csv", lines("{u},{i}," + value, f"user,item,{name}")))
+        assert "time" not in source.frame.columns
+        assert f"column '{name}' looks like a time" in source.notes[0]
+    assert not read(write("x.csv", lines("{u},{i},1{r}.10.15,No {r}", "user,item,a,b"))).notes
     source = read(write("x.csv", lines("{u},{i},{t},{t}", "user,item,timestamp,update\x1bd")))
     assert "warning: column 'update\\x1bd' looks like a time and is not used" in source.notes[1]
 
 
 def test_missing_ids(write):
-    words = ["", "NA", "N/A", "n/a", "#N/A", "NULL", "null", "NaN", "nan", "None", "<NA>", "\\N"]
+    words = ["", "NA", "N/A", "n/a", "#REF!", "NULL", "-", "NaN", "nan", "None", "(not set)", "\\N"]
     text = "user,item,ts\n" + "".join(f"u{n % 3},{word},{n}\n" for n, word in enumerate(words))
     text += "NA,a,1\nu2,b,2\nu1,a,3\nNa,none,4\n"
     with pytest.raises(UserError) as raised:

@@ -129,6 +129,11 @@ REFUSED = {
     "row 1: .* but missing; fill it in, or delete such": [
         [first, word] for word in MISSING for first in ("2020-09-17", "1600310241")
     ],
+    "row 0: time 1[67]0\\d2020 looks like a date with its year last.* by --time-format '%d%m%Y'": [
+        ["17092020", "16102020"],
+        pl.Series([16092020, 1102020]),
+    ],
+    "by --time-format '%m%d%Y'": [["9172020", "10162020"]],
     "is a whole number beyond 64 bits": [*TOO_LONG, pl.Series([2**64 - 1], dtype=pl.UInt64)],
 }
 
@@ -164,8 +169,19 @@ def test_numbers_that_are_no_usual_times():
     assert parse(["5", "6"])[1] is None
     assert "look like dates (YYYYMMDD)" in parse(["20200917", "20200918"])[1]
     assert "look like dates (YYYYMMDDHHMMSS)" in parse(["20200917023721"])[1]
+    assert "look like dates (YYYYMMDDHH)" in parse(["2020091702", "2020091723"])[1]
+    assert "look like" not in parse(["2020091702", "2020091724"])[1]
     for values in (["5", "6"], ["214530007"], ["abc"], [""], ["20201399"], ["nan", "inf"]):
         assert not plausible(values)
+
+
+def test_times_that_a_program_has_rounded_are_said():
+    for texts in (["1.60031E+12", "1.60032E+12"], ["1.60031e+09", "2e9"]):
+        assert f"warning: they are rounded, such as {texts[0]}" in parse(texts)[1]
+    for texts in (["1.600310241e9"], ["1.600310241000000000e+09"], ["1600310241", "1.6e9"]):
+        assert "rounded" not in parse(texts)[1]
+    assert "rounded, such as 1.60031e+09" in parse(pl.Series([1600310241], dtype=pl.Float32))[1]
+    assert parse(pl.Series([17], dtype=pl.Float32))[1] is None
 
 
 def test_dates_and_numbers_as_columns_hold_them():
