@@ -44,6 +44,11 @@ def collect(tables: Iterable[tuple[object, Layout, Iterable[Rows]]], columns: Co
                 f"{file}: is read as {layout}, and {first} as {layouts[first]}; files that are "
                 "read together must have the same columns"
             )
+        if layout.has_header != layouts[first].has_header:
+            headed, other = (file, first) if layout.has_header else (first, file)
+            raise UserError(
+                f"{other}: has no header, and {headed} has one; write it into each of the files"
+            )
         for rows in blocks:
             if not len(rows.place.numbers):
                 continue
@@ -72,6 +77,9 @@ def collect(tables: Iterable[tuple[object, Layout, Iterable[Rows]]], columns: Co
     elif columns.time_format is not None:
         raise UserError("--time-format is given, and no time column; name it with --time-column")
     notes = _notes(layout, columns, described)
+    if len(layouts) > 1 and layout.time is None:
+        some = ", ".join(map(str, [*layouts][:3])) + ", ..." * (len(layouts) > 3)
+        notes.append(f"no times: events are in the order of the files, which is {some}")
     for role in ("user", "item"):
         notes += doubtful(ids_by_number(frame[role]), role)
     lacking, note = _missing(frame, columns.missing, error)
@@ -86,17 +94,22 @@ def collect(tables: Iterable[tuple[object, Layout, Iterable[Rows]]], columns: Co
 
 
 def _check_no_header(frame: pl.DataFrame, layout: Layout, error: Error) -> None:
-    """Raise ``UserError`` if a row repeats the header, as where files were joined."""
+    """Raise ``UserError`` if a row repeats the header, as where files were joined, or rules it off.
+
+    Tables of databases and of Markdown have a line of dashes below the header.
+    """
     if not layout.has_header:
         return
-    again = pl.repeat(True, frame.height, eager=True)
-    for role, column in zip(("user", "item"), layout.used, strict=False):
-        named = ids_by_number(frame[role]) == layout.names[column]
-        if not named.any():
-            return
-        again &= frame[role].to_physical() == named.arg_max()
-    if again.any():
-        raise error(int(again.arg_max() or 0), "repeats the header; delete the line")
+    for problem in ("repeats the header", "is a rule below the header"):
+        found = pl.repeat(True, frame.height, eager=True)
+        for role, column in zip(("user", "item"), layout.used, strict=False):
+            ids, name = ids_by_number(frame[role]), layout.names[column]
+            such = ids == name if problem.startswith("repeats") else ids.str.contains("^:?--+:?$")
+            found &= frame[role].to_physical().is_in(such.arg_true().to_list())
+            if not such.any():
+                break
+        if found.any():
+            raise error(int(found.arg_max() or 0), f"{problem}; delete the line")
 
 
 def _notes(layout: Layout, columns: Columns, times: str | None) -> list[str]:

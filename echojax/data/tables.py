@@ -52,6 +52,21 @@ def read_rows(
                 f"{file}: is a file of format {kind}; drop --data-format {columns.data_format}"
             )
         return _columnar(file, kind, columns, choose)
+    lines, first, blocks = begin_text(file, columns)
+    if not lines:
+        raise UserError(f"{file}: has no interactions")
+    layout = choose(file, *recognise(file, lines, columns), columns)
+    if layout.has_header:
+        first = _below(first, lines[0])
+    readers = {"jsonl": _json_lines, "pairs": _words, "histories": _words}
+    read = readers.get(layout.data_format, _delimited)
+    return layout, read(itertools.chain([first] if first.data else [], blocks), layout)
+
+
+def begin_text(
+    file: TextFile, columns: Columns = Columns()
+) -> tuple[list[str], Block, Iterator[Block]]:
+    """Return the first lines below comments, the first block from there on, and the others."""
     blocks = read_blocks(file)
     first = next(blocks)
     sample = first.data[: 1 << 20].decode("utf-8", "ignore").split("\n")[:SAMPLE_ROWS]
@@ -60,17 +75,10 @@ def read_rows(
     for line in lines[:before]:
         first = _below(first, line)
     lines = lines[before:]
-    if not lines:
-        raise UserError(f"{file}: has no interactions")
-    if "\r" in lines[0].strip():
+    if lines and "\r" in lines[0].strip():
         problem = "carriage returns without line feeds; convert the file (mac2unix)"
         raise line_error(file, 1, problem)
-    layout = choose(file, *recognise(file, lines, columns), columns)
-    if layout.has_header:
-        first = _below(first, lines[0])
-    readers = {"jsonl": _json_lines, "pairs": _words, "histories": _words}
-    read = readers.get(layout.data_format, _delimited)
-    return layout, read(itertools.chain([first] if first.data else [], blocks), layout)
+    return lines, first, blocks
 
 
 def _below(block: Block, line: str) -> Block:
@@ -199,9 +207,10 @@ def _json_lines(blocks: Iterator[Block], layout: Layout) -> Iterator[Rows]:
             try:
                 record = json.loads(line)
             except (ValueError, RecursionError):
-                raise line_error(block.file, number, "is not JSON") from None
+                problem = "is not JSON; write one object a line"
+                raise line_error(block.file, number, problem) from None
             if not isinstance(record, dict):
-                raise line_error(block.file, number, "is not a JSON object")
+                raise line_error(block.file, number, "is not a JSON object; write one a line")
             yield number, [_json_value(block.file, number, name, record) for name in wanted]
 
     return (batch for block in blocks for batch in _batched(block.file, rows(block)))
@@ -213,7 +222,9 @@ def _json_value(file: TextFile, number: int, name: str, record: dict[str, Any]) 
     if value is None:
         return ""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise line_error(file, number, f"no {name!r} that is text or a number")
+        kind = {dict: "an object", list: "a list"}.get(type(value), "true or false")
+        problem = f"{name!r} is {kind}, not text or a number; write a line for each such value"
+        raise line_error(file, number, problem)
     if isinstance(value, float) and value.is_integer() and abs(value) < 1 << 53:
         value = int(value)  # as in a column of floats
     return str(value)

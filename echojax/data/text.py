@@ -51,6 +51,7 @@ _KINDS = (
     (rb"\x93NUMPY", "a NumPy array", _EXPORT),
     (rb"\x80[\x02-\x05]", "a pickle, which is never read", _EXPORT),
     (rb"RDX", "an R workspace", _EXPORT),
+    (rb"MATLAB 5", "a MATLAB file", _EXPORT),
     (rb"X\n\0\0", "an R object", _EXPORT),
     (rb"PAR1", "a Parquet file where text is read", _INSIDE),
     (rb"ARROW1", "an Arrow file where text is read", _INSIDE),

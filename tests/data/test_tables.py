@@ -163,12 +163,23 @@ BAD = {
     "json": ("a.json", '{"user": 1, "item": 2}\n\n{"user": \n', "line 3: is not JSON"),
     "json null": ("a.json", '{"user": 1, "item": 2}\n{"user": 1}\n', "line 2: empty item id; 1 o"),
     "json list": ("a.json", '{"user": 1, "item": 2}\n[1]\n', "line 2: is not a JSON object"),
-    "json truth": ("a.json", '{"user": true, "item": 2}\n', "line 1: no 'user' that is text or a"),
+    "json truth": (
+        "a.json",
+        '{"user": true, "item": 2}\n',
+        "line 1: 'user' is true or false, not text or",
+    ),
     "json no time": (
         "a.json",
         '{"user": 1, "item": 2}\n{"user": 1, "item": 3, "ts": 4}\n',
         "line 1: time ''",
     ),
+    "json events": (
+        "a.json",
+        '{"user": 1, "item": [{"id": 2}]}\n',
+        "line 1: 'item' is a list, not text or a number; write a line for each such value",
+    ),
+    "markdown": ("a.md", "|user|item|\n|---|:--:|\n|1|2|\n", "line 2: is a rule below the header"),
+    "sqlcmd": ("a.csv", "user,item\n----,----\n1,2\n", "line 2: is a rule below the header; del"),
     "json deep": ("a.json", '{"user": 1, "item": 2}\n' + "[" * 100_000, "line 2: is not JSON"),
     "json time": ("a.json", '{"user": 1, "item": 2, "ts": "x"}\n', "line 1: time 'x'"),
     "binary": ("a.npz", b"PK\3\4\0\0\0", "is a zip archive; unpack it"),
@@ -308,6 +319,14 @@ def test_ids_of_two_unicode_forms_are_named_and_others_are_not(write):
     assert "1 user ids look like others, such as 'cafe\\u0301' and 'caf\\xe9'" in note
     (note,) = read(write("x.csv", "user,item\n1,1.23457E+11\n2,1e10\n")).notes
     assert note.startswith("warning: 1 item ids, such as '1.23457E+11', are numbers that a program")
+
+
+def test_ids_that_another_program_has_quoted_are_said(write):
+    text = 'user,item\nb\'7\',"=""01"""\nb\'8\',"=""02"""\n'
+    one, two = read(write("x.csv", text)).notes
+    assert one.startswith("warning: 2 user ids, such as \"b'7'\", have quotes of another program")
+    assert "2 item ids, such as '=\"01\"'" in two
+    assert not read(write("x.csv", 'user,item\n\'7,b"\n8\',"=1"\n')).notes
 
 
 fields = st.text(st.sampled_from('ab",\n '), max_size=4)
