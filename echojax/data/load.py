@@ -176,10 +176,25 @@ def synthetic_dataset(preparation: Preparation) -> Dataset:
 
 
 def _own_files(data_path: DataPath) -> list[TextFile]:
-    """Return the files of a path, a pattern, a folder or a list of paths."""
-    if not isinstance(data_path, Path | str):
-        return [file for path in data_path for file in _own_files(path)]
-    path = Path(data_path)
+    """Return the files of a path, a pattern, a folder or a list of paths, each of them once."""
+    paths = [data_path] if isinstance(data_path, Path | str) else data_path
+    files = [file for path in paths for file in _files_of(path)]
+    first: dict[object, TextFile] = {}
+    for file in files:
+        info = file.path.stat() if file.path.exists() else None
+        # The same by a link, or unpacked beside its archive.
+        same = [(info.st_dev, info.st_ino)] if info else []
+        for key in (*same, (file.path.absolute().parent, file.name)):
+            if first.setdefault(key, file) is not file:
+                raise UserError(f"{file}: is {first[key]} once more; name one of them")
+    return files
+
+
+def _files_of(path: Path | str) -> list[TextFile]:
+    """Return the files of a path, a pattern or a folder."""
+    if not str(path):
+        raise UserError("--data-path is empty; name a file or a folder")
+    path = Path(path)
     if path.is_dir():
         parts = _parts(path)
         kinds = sorted({part.suffix for part in parts})
@@ -201,14 +216,19 @@ def _parts(folder: Path) -> list[Path]:
     """Return the files in a folder and those below it, in the order of their numbers.
 
     Left out is what begins with a dot or an underscore: Spark, Hive and Jupyter put files of their
-    own next to the parts.
+    own next to the parts. Tables of Delta Lake and Hudi are refused: their folders also have the
+    parts of former versions.
     """
 
     def fail(error: OSError) -> None:
         raise UserError(f"{error.filename}: cannot be read ({error.strerror})")
 
     parts = []
-    for inside, folders, names in os.walk(folder, onerror=fail):
+    for inside, folders, names in os.walk(folder, onerror=fail, followlinks=True):
+        if lake := {"_delta_log", ".hoodie"} & {*folders}:
+            raise UserError(
+                f"{inside}: is a table with versions ({lake.pop()}); export one as Parquet"
+            )
         folders[:] = [name for name in folders if name[0] not in "._"]
         parts += [Path(inside, name) for name in names if name[0] not in "._"]
     for part in parts:

@@ -150,6 +150,37 @@ def test_a_folder_of_parts_and_a_pattern_are_one_file(save, write, tmp_path):
         load(tmp_path / "text")
 
 
+def test_a_file_is_named_once(save, write, tmp_path):
+    rows = "user,item\n1,2\n2,3\n"
+    for name in ("a.csv", "b.csv", "more/c.csv", "gz/a.csv", "gz/a.csv.gz"):
+        write(f"parts/{name}" if "gz/" not in name else name, rows)
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked/folder").symlink_to(tmp_path / "parts")
+    dataset = load(tmp_path / "linked")
+    assert dataset.items_T.size == 6
+    shown = dataset.fingerprint["source"]["notes"][-1]
+    assert shown.startswith("no times: events are in the order of the files, which is ")
+    assert shown.index("a.csv") < shown.index("b.csv") < shown.index("c.csv")
+    (tmp_path / "parts/latest.csv").symlink_to("b.csv")
+    for path in (tmp_path / "parts", str(tmp_path / "gz/a*"), [tmp_path / "parts/a.csv"] * 2):
+        with pytest.raises(UserError, match=r"\.csv(\.gz)?: is .*[ab]\.csv once more; name one of"):
+            load(path)
+    with pytest.raises(UserError, match="--data-path is empty; name a file or a folder"):
+        load("")
+
+
+def test_pieces_of_a_file_and_tables_with_versions(save, write, tmp_path):
+    write("split/xaa", "item,user,time\n5,1,1600000000\n")
+    write("split/xab", "6,1,1600000001\n")
+    with pytest.raises(UserError, match=r"xab: has no header, and .*xaa has one; write it into"):
+        load(str(tmp_path / "split/xa*"))
+    save(FRAME, "parquet", "lake/part-0.parquet")
+    for folder in ("_delta_log", ".hoodie"):
+        write(f"lake/{folder}/0.json", "{}")
+        with pytest.raises(UserError, match=r"lake: is a table with versions \((_delta|\.hood)"):
+            load(tmp_path / "lake")
+
+
 def test_parts_are_read_in_the_order_of_their_numbers(write, tmp_path):
     for part in (1, 2, 10):
         write(f"parts/part-{part}.csv", f"user,item\n1,{part}\n2,{part}\n")
