@@ -1,9 +1,9 @@
 """Recommendations for a file of histories, streamed; an interrupted request can be continued."""
 
 import hashlib
+import itertools
 import json
 import os
-import re
 import stat
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -11,14 +11,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from echojax.data.text import TextFile, line_error, read_blocks, words
+from echojax.data.recognise import is_no_history
+from echojax.data.tables import begin_text
+from echojax.data.text import TextFile, line_error, words
 from echojax.errors import UserError
 from echojax.files import check_output_folder
 from echojax.lock import hold
 from echojax.serving.item_ids import with_times
 from echojax.serving.recommender import Recommender
 
-_JSON = re.compile(rb"\s*[\[{]\s*[\"\[{]")
 _FLUSH = 1024  # the number of answers between two flushes of the output
 
 
@@ -32,14 +33,16 @@ class UserHistory(NamedTuple):
 def read_histories(path: Path) -> Iterator[UserHistory]:
     """Yield the histories of a file with lines of ``user item item ...``, plain or gzip.
 
-    Blank lines are skipped, so that one at the end of a long file is no error. A file that begins
-    like a table or JSON is refused: its lines would be users without items.
+    Blank lines, and comments above all others, are skipped, as in training. A file that begins like
+    a table, JSON or lists is refused: its lines would be users without items, or with times and
+    ratings as items.
     """
-    begun = False
-    for block in read_blocks(TextFile(path)):
+    lines, first, blocks = begin_text(TextFile(path))
+    refused = bool(lines) and is_no_history(lines)
+    for block in itertools.chain([first], blocks):
         for number, line in enumerate(block.data.split(b"\n"), block.first_line):
             if found := words(line):
-                if not begun and (_JSON.match(line) or (b"," in line and len(found) == 1)):
+                if refused:
                     start = line.decode(errors="replace")[:60]
                     raise line_error(
                         block.file,
@@ -47,7 +50,6 @@ def read_histories(path: Path) -> Iterator[UserHistory]:
                         f"{start!r} is no history; write lines of a user and items, oldest first, "
                         "with blanks between them",
                     )
-                begun = True
                 # Each distinct item of a long history is decoded, and held in memory, once.
                 decoded = {word: word.decode() for word in found}
                 user, *items = (decoded[word] for word in found)

@@ -53,10 +53,18 @@ def test_histories_are_parted_at_blanks_and_tabs_only(tmp_path):
 
 def test_tables_and_json_are_no_histories(tmp_path):
     path = tmp_path / "h.txt"
-    for line in ("5,19,16", '{"user": "5", "items": ["19"]}', '[["5", "19"]', "user,item,time"):
+    tables = ["5,19,16", '{"user": "5", "items": ["19"]}', '[["5", "19"]', "user,item,time"]
+    tables += ["5; 19; 1600000000", "5\t19\t4\t1600000000", "5, 19, 4, 1600000000", "user item"]
+    tables += ["user_id:token\titem_id:token", "5|19", "5 [19, 16]", "5: 19 16", '"5" "19"']
+    for line in tables:
         path.write_text(f"\n{line}\n6,1,2\n")
         with pytest.raises(UserError, match=r"h\.txt, line 2: '.*' is no history; write lines of"):
             list(read_histories(path))
+    path.write_bytes(b"5 19\r6 1\r")
+    with pytest.raises(UserError, match=r"h\.txt, line 1: carriage returns without line feeds"):
+        list(read_histories(path))
+    path.write_text("# users\n5 19\n# 7\n")
+    assert list(read_histories(path)) == [("5", ["19"]), ("#", ["7"])]
     path.write_text("{5} 19\n[6] a,b\nx,y\n")
     assert [user for user, _ in read_histories(path)] == ["{5}", "[6]", "x,y"]
 
