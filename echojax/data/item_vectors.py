@@ -1,6 +1,7 @@
 """Given vectors of items, such as embeddings of their texts or images, by item id."""
 
 import dataclasses
+import re
 import tokenize
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +22,8 @@ from echojax.files import is_special
 
 # The first bytes of NumPy's files.
 _NPY, _NPZ = b"\x93NUMPY", b"PK\x03\x04"
+# Names that pandas gives to the numbers of rows.
+_INDEX = re.compile(r"|index|Unnamed: \d+(\.\d+)?|__index_level_\d+__")
 
 
 class ItemVectors(NamedTuple):
@@ -112,6 +115,11 @@ def vectors_of_frame(
         vectors = values[lists[0]]
     else:
         for column, array in values.items():
+            if _INDEX.fullmatch(column) or item_column([column], None) is not None:
+                raise UserError(
+                    f"{name}: column {column!r} looks like numbers of rows or other ids, not like "
+                    "part of a vector; leave it out"
+                )
             if array.ndim != 1 or array.dtype.kind not in "iuf":
                 raise UserError(
                     f"{name}: column {column!r} holds no numbers, nor lists of one length; leave "
@@ -148,6 +156,8 @@ def _read_text(path: Path, item: str | None) -> pl.DataFrame:
 def _from_arrays(name: str, arrays: dict[str, np.ndarray]) -> ItemVectors:
     if not arrays.keys() >= {"ids", "vectors"} or arrays["ids"].ndim != 1:
         raise UserError(f"{name}: needs the arrays 'ids' (N,) and 'vectors' (N, F)")
+    if (kind := arrays["ids"].dtype).kind not in "Uiuf":
+        raise UserError(f"{name}: the array 'ids' holds {kind}; text or whole numbers wanted")
     ids = as_ids(column_of(arrays, "ids"), Place(name, range(len(arrays["ids"])), "row"))
     return _checked(name, ids.to_numpy().astype(str), arrays["vectors"])
 
@@ -156,7 +166,7 @@ def _from_npy(name: str, path: Path) -> ItemVectors:
     vectors, beside = np.load(path, mmap_mode="r", allow_pickle=False), path.with_suffix(".ids.txt")
     if not beside.is_file() or is_special(beside):
         raise UserError(f"{name}: {beside} is missing; write the id of each row there, one a line")
-    lines = beside.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    lines = beside.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
     return _checked(name, np.array([line.strip(" \t\r") for line in lines]), vectors)
 
 

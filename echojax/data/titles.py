@@ -74,7 +74,7 @@ def titles_of(rows: Rows, *, dated: bool = False) -> dict[str, str]:
     ]
     for item_id, *words in zip(ids, *(text.fill_null("") for text in texts), strict=True):
         if dated and words[1:] and words[1]:
-            words[1] = f"({words[1]})"
+            words[1] = f"({words[1].removesuffix('.0')})"  # a float where years are missing
         if title := (" " if dated else " · ").join(filter(None, words)):
             titles.setdefault(item_id, title)
     return titles

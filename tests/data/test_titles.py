@@ -85,6 +85,13 @@ def test_a_table_of_items(kind, tmp_path):
     assert read_titles(path, titles=["brand"]) == ({"1": "C"} if kind == "csv" else {}) | {"2": "B"}
 
 
+def test_a_year_that_was_a_float(write):
+    assert read_titles(write("x.csv", "item,title,year\n1,A,1999.0\n2,B,\n")) == {
+        "1": "A (1999)",
+        "2": "B",
+    }
+
+
 def test_titles_are_one_line(write):
     path = write("items.csv", 'item,title\r\n1,"One, \r\n two\tthree"\r\n2,Four\r\n')
     assert read_titles(path) == {"1": "One, two three", "2": "Four"}
