@@ -222,7 +222,7 @@ def _json_value(file: TextFile, number: int, name: str, record: dict[str, Any]) 
     if value is None:
         return ""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        kind = {dict: "an object", list: "a list"}.get(type(value), "true or false")
+        kind = "true or false" if isinstance(value, bool) else "a list or an object"
         problem = f"{name!r} is {kind}, not text or a number; write a line for each such value"
         raise line_error(file, number, problem)
     if isinstance(value, float) and value.is_integer() and abs(value) < 1 << 53:

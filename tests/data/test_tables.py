@@ -176,7 +176,7 @@ BAD = {
     "json events": (
         "a.json",
         '{"user": 1, "item": [{"id": 2}]}\n',
-        "line 1: 'item' is a list, not text or a number; write a line for each such value",
+        "line 1: 'item' is a list or an object, not text or a number; write a line for each",
     ),
     "markdown": ("a.md", "|user|item|\n|---|:--:|\n|1|2|\n", "line 2: is a rule below the header"),
     "sqlcmd": ("a.csv", "user,item\n----,----\n1,2\n", "line 2: is a rule below the header; del"),
