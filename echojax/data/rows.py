@@ -12,7 +12,7 @@ from echojax.errors import UserError
 MISSING = (
     *("", "NA", "N/A", "n/a", "#N/A", "#N/A N/A", "#NA", "<NA>", "NULL", "null", "(null)", "\\N"),
     *("NaN", "nan", "-NaN", "-nan", "1.#QNAN", "-1.#IND", "NaT", "None", "undefined"),
-    *("#REF!", "#VALUE!", "#NAME?", "(not set)", "(none)", "-", "?"),
+    *("#REF!", "#VALUE!", "#NAME?", "(not set)", "(none)", "-"),
     "00000000-0000-0000-0000-000000000000",
 )
 _TEXT = (pl.String, pl.Categorical, pl.Enum)
