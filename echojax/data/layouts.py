@@ -37,10 +37,12 @@ _GUESSES = {
     ),
     "time": ("timestamp", "time", "ts", "unixtimestamp", "unixtime", "unixreviewtime"),
 }
-# Names of columns that are times only if their values are times.
+# Names of columns that are times only if their values are times; dates, which may lack the time of
+# day, come last.
 _TIMES = (
-    *("datetime", "eventtime", "createdat", "date", "eventdate", "tdat", "when", "utc", "created"),
-    *("eventtimestamp", "timestampms", "timestamps", "dateadded", "addedat", "reviewtime"),
+    *("datetime", "eventtime", "createdat", "eventtimestamp", "timestampms", "timems"),
+    *("timestamps", "when", "utc", "created"),
+    *("date", "eventdate", "tdat", "dateadded", "addedat", "reviewtime"),
 )
 _TITLES = ("movietitle", "title", "itemname", "name", "itemtitle", "productname")
 _LIKE_TIME = re.compile(r"time|date|stamp|(^|[^a-z])(at|when|dat|dt|ts|year|month|day|hour)$")

@@ -265,7 +265,7 @@ def _words_only(lines: list[str], tabs: int) -> str | None:
     """
     rows = [_words(line) for line in lines]
     counts = [len(row) for row in rows]
-    if _more_than_ids(rows):
+    if _more_than_ids(rows) or _counted(rows):
         return None
     if 2 * counts.count(2) > len(counts):
         both = [row for row in rows if len(row) == 2]
@@ -289,15 +289,20 @@ def _words_only(lines: list[str], tabs: int) -> str | None:
 def _more_than_ids(rows: Fields) -> bool:
     """Return whether words are more than ids.
 
-    That are lists (``7 [2,3]``), counts and times (``7 2:1``, ``7 2@1600000000``), marks (``7: 2``)
-    or quotes (``"7" "2"``).
+    That are lists (``7 [2,3]``), counts and times (``7 2:1``, ``7 2@1600000000``, ``7 2 10:38:00``),
+    marks (``7: 2``) or quotes (``"7" "2"``).
     """
     items = [item for row in rows for item in row[1:]]
     return bool(items) and (
-        any("," in item for item in items)
+        any("," in item or re.fullmatch(r"\d\d?:\d\d:\d\d", item) for item in items)
         or _in_marks(rows)
         or all(re.fullmatch(r"\d+[:|]-?[\d.]+|[^@]+@-?\d[\d.]*", item) for item in items)
     )
+
+
+def _counted(rows: Fields) -> bool:
+    """Return whether lines have no user, but begin with the number of their items."""
+    return len({len(row) for row in rows}) > 1 and all(row[0] == str(len(row) - 1) for row in rows)
 
 
 def _in_marks(rows: Fields) -> bool:

@@ -81,6 +81,8 @@ UNCLEAR = {
     ),
     "words in quotes": (lines('"{u}" "{i}"'), "format not recognised from"),
     "words with times": ("1 2@16 3@17.5\n2 3@18 4@20 5@21\n", "format not recognised from"),
+    "numbers of items first": ("2 5 6\n1 7\n3 5 8 9\n", "format not recognised from"),
+    "words and times of day": ("0|2\n6\t9\t10:38:00\n7\t8\t9:39:00\n", "format not recognised fr"),
     "single quotes": (lines("'{u}','{i}'", "'user','item'"), "its fields are in single quotes; "),
     "a time that is none": (
         lines("{u},{i},{r},{t}", "user,item,time,date"),
@@ -207,6 +209,15 @@ def test_columns_that_are_times_by_name_and_value(name, write):
     assert "time" not in source.frame.columns
     (note,) = source.notes
     assert f"column '{name}' looks like a time and is not used (the order of lines)" in note
+
+
+def test_a_time_of_day_is_preferred_to_a_date(write):
+    text = lines("{u},{i},20200917,{t}000", "user_id,video_id,date,time_ms")
+    source = read(write("x.csv", text))
+    assert histories(source) == RIGHT
+    assert (
+        "column 'date' looks like a time and is not used (times are 'time_ms')" in source.notes[1]
+    )
 
 
 def test_a_time_under_another_name_is_named(write):
