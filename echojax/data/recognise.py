@@ -15,6 +15,7 @@ _ROLES = ("user", "item", "rating", "time")
 _AMAZON_ITEM = re.compile(r"B[0-9A-Z]{9}|\d{9}[\dX]")
 _AMAZON_USER = re.compile(r"A[0-9A-Z]{9,}")
 _ANY = Columns()
+_MOST_COLUMNS = 1000  # with more, all events are in one line, as in dumps of databases
 _AROUND_NAMES = " \u00a0\u200b\ufeff"  # no-break and zero-width spaces, byte order marks
 _INTER_FIELD = re.compile(r"[^\s:]+:(token|float)(_seq)?")
 
@@ -120,6 +121,9 @@ def _recognised(file: TextFile, lines: list[str], columns: Columns) -> tuple[Lay
     if lines[0].lstrip().startswith("{"):
         return _json(file, lines)
     delimiter, rows, alike = _table(lines)
+    if delimiter not in ("", "\t") and len(rows[0]) > _MOST_COLUMNS:
+        problem = f"has {len(rows[0]):,} fields between {delimiter!r}; write a line for each event"
+        raise line_error(file, 1, problem)
     kind = "tsv" if delimiter == "\t" else "csv"
     if delimiter and (is_header(rows[0], columns) or _looks_like_header(rows)):
         return _with_header(file, kind, delimiter, rows)
@@ -227,8 +231,8 @@ def _split(lines: list[str], delimiter: str, *, quoted: bool = True) -> Fields:
 
 
 def _time_columns(rows: Fields) -> list[int]:
-    """Return the columns that hold times, in the first row too."""
-    columns = _whole_columns(rows)
+    """Return the columns that hold times, in the first row too; none in histories between tabs."""
+    columns = _whole_columns(rows) if len(rows[0]) <= _MOST_COLUMNS else []
     return [i for i, column in enumerate(columns) if plausible(column[:1]) and plausible(column)]
 
 
@@ -289,8 +293,8 @@ def _words_only(lines: list[str], tabs: int) -> str | None:
 def _more_than_ids(rows: Fields) -> bool:
     """Return whether words are more than ids.
 
-    That are lists (``7 [2,3]``), counts and times (``7 2:1``, ``7 2@1600000000``, ``7 2 10:38:00``),
-    marks (``7: 2``) or quotes (``"7" "2"``).
+    That are lists (``7 [2,3]``), counts and times (``7 2:1``, ``7 2@160``, ``7 2 10:38:00``), marks
+    (``7: 2``) or quotes (``"7" "2"``).
     """
     items = [item for row in rows for item in row[1:]]
     return bool(items) and (
@@ -321,9 +325,14 @@ def _words(line: str) -> list[str]:
 
 def _looks_like_header(rows: Fields) -> bool:
     """Return whether some column has a word in the first row, and numbers or times below."""
-    return not any(map(_is_value, rows[0])) and any(
-        len(column) > 1 and not _is_value(column[0]) and all(map(_is_value, column[1:]))
-        for column in _whole_columns(rows)
+    few = len(rows[0]) <= _MOST_COLUMNS
+    return (
+        few
+        and not any(map(_is_value, rows[0]))
+        and any(
+            len(column) > 1 and not _is_value(column[0]) and all(map(_is_value, column[1:]))
+            for column in _whole_columns(rows)
+        )
     )
 
 

@@ -83,6 +83,10 @@ UNCLEAR = {
     "words with times": ("1 2@16 3@17.5\n2 3@18 4@20 5@21\n", "format not recognised from"),
     "numbers of items first": ("2 5 6\n1 7\n3 5 8 9\n", "format not recognised from"),
     "words and times of day": ("0|2\n6\t9\t10:38:00\n7\t8\t9:39:00\n", "format not recognised fr"),
+    "a dump in one line": (
+        "INSERT INTO r VALUES " + "(1,2,3)," * 9999,
+        "line 1: has 29,998 fields",
+    ),
     "single quotes": (lines("'{u}','{i}'", "'user','item'"), "its fields are in single quotes; "),
     "a time that is none": (
         lines("{u},{i},{r},{t}", "user,item,time,date"),
