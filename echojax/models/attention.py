@@ -20,7 +20,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from echojax.errors import UserError
-from echojax.models.layers import Gaps, Keys, dropout, layer_norm, normal
+from echojax.models.layers import Gaps, Keys, Linear, dropout, layer_norm, normal
 from echojax.models.positions import at_position, mask
 
 _LEAST_QUERIES = 64  # with more queries in a row, blocks are faster
@@ -154,10 +154,10 @@ class SelfAttention(CachedAttention):
         check_heads(heads, d_model)
         self.heads, self.causal, self.dropout = heads, causal, dropout
         dense: dict[str, Any] = {"kernel_init": kernel_init, "rngs": rngs}
-        self.query = nnx.Linear(d_model, d_model, **dense)
-        self.key = nnx.Linear(d_model, d_model, **dense)
-        self.value = nnx.Linear(d_model, d_model, **dense)
-        self.out = nnx.Linear(d_model, d_model, **dense)
+        self.query = Linear(d_model, d_model, **dense)
+        self.key = Linear(d_model, d_model, **dense)
+        self.value = Linear(d_model, d_model, **dense)
+        self.out = Linear(d_model, d_model, **dense)
         self.norm = layer_norm(d_model, rngs=rngs)
         self.time_bias = TimeBias() if time_gaps else None
 

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from echojax.models.layers import Keys, layer_norm, normal
+from echojax.models.layers import Keys, Linear, layer_norm, normal
 from echojax.models.transformer import Transformer, TransformerModel
 
 
@@ -45,7 +45,7 @@ class BERT4Rec(TransformerModel):
             max_len=max_len,
             rngs=rngs,
         )
-        self.dense = nnx.Linear(d_model, d_model, kernel_init=normal, rngs=rngs)
+        self.dense = Linear(d_model, d_model, kernel_init=normal, rngs=rngs)
         self.norm = layer_norm(d_model, rngs=rngs)
         self.item_bias_V = nnx.Param(jnp.zeros(num_items), per_item=True, keep_float32=True)
 

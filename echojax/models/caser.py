@@ -6,7 +6,7 @@ from flax import nnx
 from jax import Array
 
 from echojax.models.base import CausalModel
-from echojax.models.layers import Keys, dropout, uniform_within
+from echojax.models.layers import Keys, Linear, dropout, uniform_within
 
 _HORIZONTAL = 16  # filters of each height
 _VERTICAL = 4  # filters
@@ -37,7 +37,7 @@ class Caser(CausalModel):
         )
         self.vertical = _convolution(window, _VERTICAL, rngs)
         features = _HORIZONTAL * window + _VERTICAL * d_model
-        self.dense = nnx.Linear(
+        self.dense = Linear(
             features, d_model, kernel_init=nnx.initializers.xavier_normal(), rngs=rngs
         )
 
@@ -83,10 +83,10 @@ class Caser(CausalModel):
         return nnx.relu(self.dense(features))
 
 
-def _convolution(inputs: int, filters: int, rngs: nnx.Rngs) -> nnx.Linear:
+def _convolution(inputs: int, filters: int, rngs: nnx.Rngs) -> Linear:
     """Return filters with PyTorch's initial values; with N(0, 0.02), many filters would be dead."""
     init = uniform_within(inputs**-0.5)
-    return nnx.Linear(inputs, filters, kernel_init=init, bias_init=init, rngs=rngs)
+    return Linear(inputs, filters, kernel_init=init, bias_init=init, rngs=rngs)
 
 
 def _runs(image_BxTxD: Array, height: int) -> Array:

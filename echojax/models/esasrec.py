@@ -5,7 +5,7 @@ from jax import Array
 
 from echojax.models.attention import SelfAttention
 from echojax.models.base import CausalModel, LayeredModel
-from echojax.models.layers import Keys, dropout, layer_norm, normal, split_keys
+from echojax.models.layers import Keys, Linear, dropout, layer_norm, normal, split_keys
 from echojax.models.transformer import TransformerLayer
 
 _EPSILON = 1e-5  # of PyTorch's layer normalisation
@@ -20,7 +20,7 @@ class GatedAttention(SelfAttention):
             d_model, heads=heads, causal=True, dropout=dropout, kernel_init=_xavier, rngs=rngs
         )
         self.norm = layer_norm(d_model, epsilon=_EPSILON, rngs=rngs)
-        self.gate = nnx.Linear(d_model, d_model, kernel_init=_xavier, rngs=rngs)
+        self.gate = Linear(d_model, d_model, kernel_init=_xavier, rngs=rngs)
 
     def read(self, x: Array) -> Array:
         """Return the normalised input."""
@@ -41,10 +41,10 @@ class GatedSwiGLU(nnx.Module):
         self.dropout = dropout
         self.norm = layer_norm(d_model, epsilon=_EPSILON, rngs=rngs)
         wide = 4 * d_model
-        self.w_1 = nnx.Linear(d_model, wide, use_bias=False, kernel_init=_xavier, rngs=rngs)
-        self.w_3 = nnx.Linear(d_model, wide, use_bias=False, kernel_init=_xavier, rngs=rngs)
-        self.w_2 = nnx.Linear(wide, d_model, use_bias=False, kernel_init=_xavier, rngs=rngs)
-        self.gate = nnx.Linear(d_model, d_model, kernel_init=_xavier, rngs=rngs)
+        self.w_1 = Linear(d_model, wide, use_bias=False, kernel_init=_xavier, rngs=rngs)
+        self.w_3 = Linear(d_model, wide, use_bias=False, kernel_init=_xavier, rngs=rngs)
+        self.w_2 = Linear(wide, d_model, use_bias=False, kernel_init=_xavier, rngs=rngs)
+        self.gate = Linear(d_model, d_model, kernel_init=_xavier, rngs=rngs)
 
     def __call__(self, x: Array, *, dropout_keys: Keys = None) -> Array:
         """Return the same shape as ``x`` (B, ..., D)."""

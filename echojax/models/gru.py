@@ -101,8 +101,8 @@ def _recurrence_bwd(kept: tuple, dy_LxBxH: Array) -> tuple[Array, Array, Array]:
     inputs = (dy_LxBxH, before_LxBxH, *gates)
     _, (dg_LxBx3H, dn_LxBxH) = jax.lax.scan(step, jnp.zeros_like(dy_LxBxH[0]), inputs, reverse=True)
     # One product over all positions, instead of one outer product per position.
-    dkernel_Hx3H = jnp.einsum("lbh,lbg->hg", before_LxBxH, dg_LxBx3H)
     size = h.shape[-1]
+    dkernel_Hx3H = before_LxBxH.reshape(-1, size).T @ dg_LxBx3H.reshape(-1, 3 * size)
     dx_LxBx3H = jnp.concatenate([dg_LxBx3H[..., : 2 * size], dn_LxBxH], axis=-1)
     return dx_LxBx3H, dkernel_Hx3H, dg_LxBx3H.sum((0, 1))
 

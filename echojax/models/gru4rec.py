@@ -9,7 +9,7 @@ from jax import Array
 
 from echojax.models.base import CausalModel
 from echojax.models.gru import GRU
-from echojax.models.layers import Keys, dropout
+from echojax.models.layers import Keys, Linear, dropout
 from echojax.models.positions import at_position
 
 
@@ -33,7 +33,7 @@ class GRU4Rec(CausalModel):
         self.dropout = dropout
         inputs = [d_model] + [hidden_size] * (layers - 1)
         self.layers = nnx.List([GRU(size, hidden_size, rngs=rngs) for size in inputs])
-        self.dense = nnx.Linear(
+        self.dense = Linear(
             hidden_size, d_model, kernel_init=nnx.initializers.xavier_uniform(), rngs=rngs
         )
 

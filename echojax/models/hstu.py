@@ -16,7 +16,7 @@ from echojax.models.attention import (
     check_heads,
 )
 from echojax.models.base import CausalModel, LayeredModel
-from echojax.models.layers import Gaps, Keys, dropout, normal, uniform_within
+from echojax.models.layers import Gaps, Keys, Linear, dropout, normal, uniform_within
 
 _TEMPERATURE = 0.05  # of the cosine scores, in all of the authors' configurations
 
@@ -53,9 +53,9 @@ class HSTULayer(CachedAttention):
         )
         # f1 is in two halves: a read-out needs U and Q at one position, but V and K at all.
         f1: dict[str, Any] = {"use_bias": False, "kernel_init": normal, "rngs": rngs}
-        self.f1_uq = nnx.Linear(d_model, 2 * d_model, **f1)
-        self.f1_vk = nnx.Linear(d_model, 2 * d_model, **f1)
-        self.f2 = nnx.Linear(
+        self.f1_uq = Linear(d_model, 2 * d_model, **f1)
+        self.f1_vk = Linear(d_model, 2 * d_model, **f1)
+        self.f2 = Linear(
             d_model,
             d_model,
             kernel_init=nnx.initializers.xavier_uniform(),

@@ -81,6 +81,24 @@ def layer_norm(d_model: int, *, epsilon: float = 1e-12, rngs: nnx.Rngs) -> Layer
     return LayerNorm(d_model, epsilon=epsilon, use_fast_variance=False, rngs=rngs)
 
 
+def product(x: Array, kernel_DxF: Array) -> Array:
+    """Return ``x @ kernel``, (..., F), of vectors (..., D).
+
+    It is computed as the product of two matrices. If x has more axes, then XLA transposes both
+    operands of the kernel's gradient on a CPU, which takes longer than the product.
+    """
+    return (x.reshape(-1, x.shape[-1]) @ kernel_DxF).reshape(*x.shape[:-1], kernel_DxF.shape[1])
+
+
+class Linear(nnx.Linear):
+    """A dense layer, computed as ``product`` is."""
+
+    def __call__(self, x: Array) -> Array:
+        """Return ``x @ kernel + bias``, (..., F), of vectors (..., D)."""
+        y_MxF = super().__call__(x.reshape(-1, x.shape[-1]))
+        return y_MxF.reshape(*x.shape[:-1], y_MxF.shape[1])
+
+
 class PositionEmbedding(nnx.Module):
     """``dropout(LayerNorm(x_l + position_l))`` with ``max_len`` learned position vectors."""
 
@@ -105,8 +123,8 @@ class FeedForward(TimeSharded):
 
     def __init__(self, d_model: int, *, dropout: float, inner_dropout: float = 0.0, rngs: nnx.Rngs):
         self.dropout, self.inner_dropout = dropout, inner_dropout
-        self.w_1 = nnx.Linear(d_model, 4 * d_model, kernel_init=normal, rngs=rngs)
-        self.w_2 = nnx.Linear(4 * d_model, d_model, kernel_init=normal, rngs=rngs)
+        self.w_1 = Linear(d_model, 4 * d_model, kernel_init=normal, rngs=rngs)
+        self.w_2 = Linear(4 * d_model, d_model, kernel_init=normal, rngs=rngs)
         self.norm = layer_norm(d_model, rngs=rngs)
 
     def __call__(self, x: Array, *, dropout_keys: Keys = None) -> Array:
@@ -125,8 +143,8 @@ class GatedLinearUnit(TimeSharded):
 
     def __init__(self, d_model: int, *, dropout: float, rngs: nnx.Rngs):
         self.dropout = dropout
-        self.fc1 = nnx.Linear(d_model, 2 * d_model, kernel_init=normal, rngs=rngs)
-        self.fc2 = nnx.Linear(d_model, d_model, kernel_init=normal, rngs=rngs)
+        self.fc1 = Linear(d_model, 2 * d_model, kernel_init=normal, rngs=rngs)
+        self.fc2 = Linear(d_model, d_model, kernel_init=normal, rngs=rngs)
         self.norm = layer_norm(d_model, rngs=rngs)
 
     def __call__(self, x: Array, *, dropout_keys: Keys = None) -> Array:

@@ -12,7 +12,7 @@ from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
 
-from echojax.models.layers import Gaps, normal, uniform_within
+from echojax.models.layers import Gaps, Linear, normal, product, uniform_within
 from echojax.models.positions import (
     TimeSharded,
     at_position,
@@ -88,14 +88,14 @@ class Mamba(TimeSharded):
         rank = math.ceil(d_model / 16)
         dense: dict[str, Any] = {"use_bias": False, "kernel_init": normal, "rngs": rngs}
         self.d_state, self.rank, self.scan = d_state, rank, scan
-        self.in_proj = nnx.Linear(d_model, 2 * channels, **dense)
+        self.in_proj = Linear(d_model, 2 * channels, **dense)
         bound = d_conv**-0.5
         self.conv_kernel_KxE = nnx.Param(uniform_within(bound)(rngs.params(), (d_conv, channels)))
         self.conv_bias_E = nnx.Param(uniform_within(bound)(rngs.params(), (channels,)))
-        self.x_proj = nnx.Linear(channels, rank + 2 * d_state, **dense)
+        self.x_proj = Linear(channels, rank + 2 * d_state, **dense)
         dt_init = uniform_within(rank**-0.5) if time_step_init else normal
         dt_init = nnx.with_metadata(dt_init, keep_float32=True)
-        self.dt_proj = nnx.Linear(rank, channels, use_bias=False, kernel_init=dt_init, rngs=rngs)
+        self.dt_proj = Linear(rank, channels, use_bias=False, kernel_init=dt_init, rngs=rngs)
         dt_bias_E = (
             time_step_bias(rngs.params(), (channels,)) if time_step_init else jnp.zeros(channels)
         )
@@ -103,7 +103,7 @@ class Mamba(TimeSharded):
         A_log_ExN = jnp.log(jnp.tile(jnp.arange(1.0, d_state + 1), (channels, 1)))
         self.A_log_ExN = nnx.Param(A_log_ExN, keep_float32=True, no_weight_decay=True)
         self.D_E = nnx.Param(jnp.ones(channels), keep_float32=True)
-        self.out_proj = nnx.Linear(channels, d_model, **dense)
+        self.out_proj = Linear(channels, d_model, **dense)
         self.gap_E = nnx.Param(jnp.zeros(channels), keep_float32=True) if time_gaps else None
 
     def __call__(
@@ -159,13 +159,11 @@ class Mamba(TimeSharded):
         It equals ``self(x, lengths, reverse=reverse)[b, position[b]]``, but everything after the
         state (C, D, gate, output projection) is computed at that position only.
         """
-        (batch, length, d_model), axis = x_BxLxD.shape, self.time_axis
+        length, axis = x_BxLxD.shape[1], self.time_axis
         channels = self.out_proj.kernel[...].shape[0]
         in_kernel = self.in_proj.kernel[...]
         z_BxE = at_position(x_BxLxD, position_B, axis) @ in_kernel[:, channels:]
-        # This is written as one matrix product, because (B, L) are contiguous rows.
-        x_MxE = x_BxLxD.reshape(batch * length, d_model) @ in_kernel[:, :channels]
-        x_BxLxE = x_MxE.reshape(batch, length, channels)
+        x_BxLxE = product(x_BxLxD, in_kernel[:, :channels])
         if not reverse:
             start_B, stop_B = jnp.zeros_like(position_B), position_B + 1
         elif lengths_B is None:
@@ -210,7 +208,7 @@ class Mamba(TimeSharded):
         in_kernel = self.in_proj.kernel[...]
         first_B = jnp.zeros_like(lengths_B)
         z_BxE = at_position(x_BxLxD, first_B, axis) @ in_kernel[:, channels:]
-        x_BxLxE = x_BxLxD @ in_kernel[:, :channels]
+        x_BxLxE = product(x_BxLxD, in_kernel[:, :channels])
 
         # Version k of a position belongs to the prefix that ends k items later; the last version,
         # k = d_conv - 1, is settled.
@@ -405,7 +403,7 @@ class Mamba(TimeSharded):
 
     def _scan_inputs(self, u: Array) -> tuple[Array, Array]:
         """Return dt before ``dt_proj`` and B, as ``_selected`` does."""
-        entering = u @ self.x_proj.kernel[...][:, : self.rank + self.d_state]
+        entering = product(u, self.x_proj.kernel[...][:, : self.rank + self.d_state])
         dt, B = jnp.split(entering, [self.rank], axis=-1)
         return dt, B
 

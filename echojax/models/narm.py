@@ -9,7 +9,7 @@ from jax import Array
 
 from echojax.models.base import CausalModel
 from echojax.models.gru import GRU
-from echojax.models.layers import Keys, dropout, split_keys
+from echojax.models.layers import Keys, Linear, dropout, split_keys
 from echojax.models.positions import at_position
 
 _xavier = nnx.initializers.xavier_normal()
@@ -41,7 +41,7 @@ class NARM(CausalModel):
         super().__init__(num_items, d_model=d_model, max_len=max_len, rngs=rngs)
         self.item_embedding.set_value(_xavier(rngs.params(), (num_items, d_model)))
         self.dropout = dropout
-        linear = partial(nnx.Linear, use_bias=False, kernel_init=_xavier, rngs=rngs)
+        linear = partial(Linear, use_bias=False, kernel_init=_xavier, rngs=rngs)
         self.gru = GRU(d_model, hidden_size, use_bias=False, rngs=rngs)
         self.a_1 = linear(hidden_size, hidden_size)
         self.a_2 = linear(hidden_size, hidden_size)
