@@ -24,10 +24,10 @@ log = logging.getLogger(__name__)
 
 
 def check_initial_weights(config: Config) -> None:
-    """Raise ``UserError`` if --init-from or --freeze does not fit the model, before any work."""
+    """Raise ``UserError`` if --init-from, --freeze or --seeds does not fit the model."""
     if config.model in HEURISTICS:
-        for name in ("init_from", "freeze", "item_vectors"):
-            if getattr(config, name) is not None:
+        for name in ("init_from", "freeze", "item_vectors", "seeds"):
+            if getattr(config, name) not in (None, 1):  # by default, or one seed
                 raise UserError(
                     f"{flag(name)} has no meaning for --model {config.model}; leave it out"
                 )

@@ -114,6 +114,10 @@ def test_a_resumed_run_needs_the_other_no_more(source, tuned, tmp_path):
         ({"freeze": "embedding*"}, "--freeze 'embedding*' fits no parameter"),
         ({"freeze": "*"}, "leaves nothing to train"),
         ({"model": "popularity"}, "--init-from has no meaning for --model popularity"),
+        (
+            {"model": "markov", "init_from": None, "seeds": 2},
+            "--seeds has no meaning for --model markov",
+        ),
     ],
 )
 def test_mistakes_are_told_before_any_work(source, tmp_path, monkeypatch, options, sentence):
