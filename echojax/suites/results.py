@@ -295,7 +295,7 @@ def read_run_folder(folder: Path) -> RunResult:
     """Return the result of a finished run."""
     results, digest = read_results(folder / "results.json"), digest_of(folder)
     limits = {name: results["config"][name] for name in LIMITS if name in results["config"]}
-    # config.json has the limits of the first start, the results those of the last.
+    # In runs of earlier versions, config.json has the limits of the first start.
     config = as_dict(read_config(folder)) | limits | {"data_dir": None, "run_dir": None}
     path, analysis = folder / _ANALYSIS, None
     if path.exists():
