@@ -1,14 +1,13 @@
 """Small models of every kind in float64, whose every parameter shows, and histories for them."""
 
 import inspect
+from functools import partial
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from echojax.models import MODELS
 from echojax.models.echomamba4rec import VARIANTS, Components
+from tests.models.promises import filled
 
 ITEMS, LENGTH = 12, 7
 # No item twice in a history, so that moving an item's vector moves one event.
@@ -29,15 +28,12 @@ INSIDE = np.arange(LENGTH) < BATCH["lengths"][:, None]
 
 
 def build(name, variant="echojax", noise=0.5, **sizes):
-    """Return a model with float64 parameters; initial values would be far too small."""
+    """Return a model with float64 parameters."""
     kind = MODELS[name]
     if name == "echomamba4rec":
         sizes["corrections"] = VARIANTS[variant]
         sizes["components"] = sizes.get("components", Components())
     if "scan" in inspect.signature(kind.__init__).parameters:
         sizes |= {"scan": "sequential", "d_state": 3}  # the quickest to compile
-    model = kind(ITEMS, d_model=8, max_len=LENGTH, dropout=0.0, **sizes, rngs=nnx.Rngs(0))
-    graphdef, params = nnx.split(model)
-    rng = np.random.default_rng(1)
-    noisy = jax.tree.map(lambda x: jnp.asarray(x + noise * rng.normal(size=x.shape)), params)
-    return nnx.merge(graphdef, noisy)
+    make = partial(kind, ITEMS, d_model=8, max_len=LENGTH, dropout=0.0, **sizes)
+    return filled(make, "float64", noise)

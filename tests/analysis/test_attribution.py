@@ -78,7 +78,7 @@ def test_attribution_through_each_direction_is_that_of_finite_differences(varian
         return jnp.sum(user_BxD * target_BxD)
 
     events = np.asarray(model.item_embedding[...])[IDS]
-    x, still = np.asarray(read(events)), np.zeros((4, LENGTH, 8))
+    x, still = np.asarray(jax.jit(read)(events)), np.zeros((4, LENGTH, 8))
 
     def expected(score, x, at):
         return norms(differences(score, at, 1e-6), x)

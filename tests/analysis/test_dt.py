@@ -10,11 +10,12 @@ from echojax.models.echomamba4rec import Components
 from tests.analysis.small_models import BATCH, build
 from tests.models.float64_layers import layer_norm
 from tests.models.float64_mamba import selected
+from tests.models.promises import by_name
 
 
 def expected_dt(name, model, backward):
     """Return dt at all items of the batch, (M, E)."""
-    p = nnx.to_pure_dict(nnx.state(model))
+    p = by_name(nnx.state(model))
     layer = p["layers"][0]
     mamba = layer["mamba"] if name == "mamba4rec" else layer["mambas"][0]["forward"]
     mamba = layer["mambas"][0]["backward"] if backward else mamba

@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from echojax.models import MODELS
-from echojax.models.base import CausalModel
+from echojax.models.base import CausalModel, check_histories
 
 ITEMS = 10
 IDS = np.array(
@@ -42,29 +42,40 @@ def assert_close(actual, desired):
     np.testing.assert_allclose(actual, desired, rtol=2e-5, atol=2e-6 * scale)
 
 
-@functools.cache
-def build(kind, dropout=0.0, **sizes):
-    """Return a model whose every parameter shows; initial values would be far too small."""
-    make = functools.partial(kind, ITEMS, d_model=8, dropout=dropout, **{"max_len": 7} | sizes)
+def filled(make, dtype="float32", noise=0.5):
+    """Return a model whose every parameter shows; initial values would be far too small.
+
+    They are not even drawn: that compiles a program for each shape.
+    """
     graphdef, params = nnx.split(nnx.eval_shape(lambda: make(rngs=nnx.Rngs(0))))
     rng = np.random.default_rng(1)
 
     def fill(path, leaf):
-        noise = 0.5 * rng.normal(size=leaf.shape)
-        return jnp.asarray(noise + ("scale" in jax.tree_util.keystr(path)), jnp.float32)
+        values = noise * rng.normal(size=leaf.shape)
+        return jnp.asarray(values + ("scale" in jax.tree_util.keystr(path)), dtype)
 
     return nnx.merge(graphdef, jax.tree_util.tree_map_with_path(fill, params))
 
 
 @functools.cache
-def compiled(kind, method="encode", **options):
-    """Return a method of the built model, jitted.
+def build(kind, dropout=0.0, **sizes):
+    """Return a model that is filled, in float32."""
+    return filled(
+        functools.partial(kind, ITEMS, d_model=8, dropout=dropout, **{"max_len": 7} | sizes)
+    )
 
-    It has one layer, quick to compile; the equations are those of as many as a user has.
+
+@functools.cache
+def compiled(kind, method="encode", **options):
+    """Return a method of the built model, jitted; it returns NumPy's arrays, to take rows from.
+
+    The model is quick to compile: of one layer, and with the scan that is. The equations are those
+    of as many layers as a user has, and of the scan that a user has.
     """
-    if "layers" in inspect.signature(kind).parameters:
-        options["layers"] = 1
-    return jax.jit(getattr(build(kind, **options), method))
+    quick = {"layers": 1, "scan": "sequential"}
+    options |= {name: quick[name] for name in inspect.signature(kind).parameters.keys() & quick}
+    jitted = jax.jit(getattr(build(kind, **options), method))
+    return lambda *arguments, **named: np.asarray(jitted(*arguments, **named))
 
 
 def float64(kind, **sizes):
@@ -146,6 +157,7 @@ class Promises:
     def test_scores_of_what_means_nothing_are_refused_and_of_nothing_are_none(self):
         model = build(self.kind)
         refuses_what_means_nothing(model.scores)
+        check_histories(IDS[:0], LENGTHS[:0], ITEMS)  # which only reads what is no tracer
         assert jax.eval_shape(model.scores, IDS[:0], LENGTHS[:0]).shape == (0, ITEMS)
         if isinstance(model, CausalModel) and not model.not_causal:
             assert jax.eval_shape(model.encode_all, IDS[:0], LENGTHS[:0]).shape[:2] == (0, 7)

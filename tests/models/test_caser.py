@@ -4,7 +4,7 @@ import numpy as np
 
 from echojax.models.caser import Caser
 from tests.models import float64_layers as layers
-from tests.models.promises import IDS, ITEMS, LENGTHS, CausalPromises, build
+from tests.models.promises import CausalPromises
 
 
 class TestCaser(CausalPromises):
@@ -20,7 +20,3 @@ class TestCaser(CausalPromises):
             found.append(np.max([np.maximum(layers.linear(filters, row), 0) for row in rows], 0))
         found.append(layers.linear(p["vertical"], image.T).ravel())
         return np.maximum(layers.linear(p["dense"], np.concatenate(found)), 0)
-
-
-def test_no_rows_have_no_scores():
-    assert build(Caser).scores(IDS[:0], LENGTHS[:0]).shape == (0, ITEMS)

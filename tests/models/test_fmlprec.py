@@ -21,6 +21,7 @@ class TestFMLPRec(Promises):
         return x[-1]
 
 
+@pytest.mark.slow  # the filter is EchoMamba4Rec's, which is compared in an even window
 @pytest.mark.usefixtures("x64")
 def test_even_windows_have_a_frequency_that_mirrors_itself():
     promises = TestFMLPRec()

@@ -1,5 +1,6 @@
 """GRU4Rec and its recurrent layer against their equations, and its promises."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -30,4 +31,4 @@ def test_recurrence_gradient_is_that_of_its_value(shape):
         jnp.asarray(rng.normal(size=s))
         for s in ((length, batch, 3 * size), (size, 3 * size), (3 * size,))
     ]
-    check_grads(recurrence, arrays, order=1, modes=["rev"], rtol=1e-6)
+    check_grads(jax.jit(recurrence), arrays, order=1, modes=["rev"], rtol=1e-6)
