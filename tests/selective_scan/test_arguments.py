@@ -44,14 +44,14 @@ def test_arguments_of_no_use_are_named(kind):
             wanted = "integers" if whole else "real floating point"
             match = rf"^{name} has dtype {dtype}; {wanted} expected.*{name}\.astype\(jnp\."
             with pytest.raises(TypeError, match=match):
-                function(**good | {name: x.astype(dtype)})
+                jax.eval_shape(function, **good | {name: x.astype(dtype)})
         # u and A say what fits the others.
         shapes = [(), (1, 1, *x.shape), *([] if name in "uA" else [(*x.shape[:-1], 7)])]
         for shape in shapes:
             with pytest.raises(ValueError, match=rf"{name} has shape \("):
-                function(**good | {name: np.zeros(shape, x.dtype)})
+                jax.eval_shape(function, **good | {name: np.zeros(shape, x.dtype)})
     with pytest.raises(ValueError, match=r"^B has shape \(2, 6, 3\); \(2, 6, 4\) expected \(B, L"):
-        function(**good | {"B": good["B"][..., :3]})
+        jax.eval_shape(function, **good | {"B": good["B"][..., :3]})
 
 
 def test_lists_are_arrays_and_lengths_may_lie_outside():

@@ -5,7 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from selective_scan.elementwise import exp2, softplus
+from selective_scan import elementwise
+from selective_scan.elementwise import softplus
+
+exp2 = jax.jit(elementwise.exp2)  # of some ten operations
 
 
 def test_float32_is_within_its_bound():
@@ -37,7 +40,7 @@ def test_derivatives_of_every_order():
     x, derivative = np.float32(1.3), exp2
     for order in (1, 2, 3):
         derivative = jax.grad(derivative)
-        np.testing.assert_allclose(derivative(x), np.log(2) ** order * 2**x, rtol=1e-6)
+        np.testing.assert_allclose(jax.jit(derivative)(x), np.log(2) ** order * 2**x, rtol=1e-6)
 
 
 @pytest.mark.usefixtures("x64")
@@ -57,6 +60,6 @@ def test_softplus_and_its_derivatives_have_all_digits():
     )
     function = softplus
     for wanted in expected:
-        found = np.asarray(jax.vmap(function)(x), np.float64)
+        found = np.asarray(jax.jit(jax.vmap(function))(x), np.float64)
         np.testing.assert_allclose(found, wanted, rtol=2e-6)
         function = jax.grad(function)
