@@ -76,7 +76,7 @@ def with_gradient(user_BxPxD, item_VxD, targets_BxP, weights_BxP, smoothing=0.0)
 )
 def test_chunks_of_items_equal_the_definition(sizes, chunk, seed):
     user, item, targets = inputs(*sizes, seed)
-    loss = softmax_cross_entropy(user, item, targets, chunk=chunk)
+    loss = jax.jit(softmax_cross_entropy, static_argnames="chunk")(user, item, targets, chunk=chunk)
     np.testing.assert_allclose(loss, by_definition(user, item, targets), rtol=2e-6, atol=2e-6)
 
 
@@ -88,13 +88,14 @@ def jitted(at_once, smoothing=0.0):
 
 @settings(max_examples=30, deadline=None)
 @given(
-    st.sampled_from([(1, 1, 2), (3, 5, 9)]),
-    st.sampled_from([1, 4, 99]),
+    # Each is compiled: one prediction of two items, and several by one, by some and at once.
+    st.sampled_from([((1, 1, 2), 4), *[((3, 5, 9), at_once) for at_once in (1, 4, 99)]]),
     st.sampled_from([0.0, 0.3, 1.0]),
     st.sampled_from([0.0, 0.1]),
     st.integers(0, 99),
 )
-def test_sum_and_gradient_equal_the_definition(shape, at_once, share, smoothing, seed):
+def test_sum_and_gradient_equal_the_definition(sizes, share, smoothing, seed):
+    shape, at_once = sizes
     given = predictions(*shape, seed, share=share)
     with rows_at_once(at_once):
         ours = jitted(at_once, smoothing)(*given)
@@ -106,6 +107,7 @@ def test_sum_and_gradient_equal_the_definition(shape, at_once, share, smoothing,
 def test_gradient_by_chunks_of_items_equals_finite_differences():
     user, item, targets = inputs(3, 9, 0, np.float64)
 
+    @jax.jit
     def mean(user, item):
         return softmax_cross_entropy(user, item, targets, chunk=4).mean()
 
@@ -116,6 +118,7 @@ def test_gradient_by_chunks_of_items_equals_finite_differences():
 def test_gradient_by_rows_equals_finite_differences():
     user, item, targets, weights = predictions(2, 4, 9, 0, np.float64)
 
+    @jax.jit
     def loss(user, item):
         return 3 * full_softmax(user, item, targets, weights)
 
