@@ -76,7 +76,8 @@ def pictures(frame: pl.DataFrame, data: str, reference: str) -> list[Picture]:
     by_length = scored.filter(
         pl.col("variant").is_in([row["variant"] for row in main]), table="by length"
     )
-    if by_length["from"].n_unique() > 1:  # of a single bin there is nothing to see
+    # Of a single row or bin there is nothing to compare.
+    if min(by_length[name].n_unique() for name in ("variant", "from")) > 1:
         drawn.append(
             Picture(
                 f"{data}-by-length",
