@@ -222,7 +222,7 @@ def test_impossible_arguments(arguments, message):
 
 def test_one_user_left(write, tmp_path):
     rows = "".join(f"1,{i % 5},{i}\n" for i in range(50))
-    with pytest.raises(UserError, match="a: 1 users and 5 items are left of 1 users, 5 items"):
+    with pytest.raises(UserError, match="a: at least two users and two items are needed, not 1 a"):
         load_dataset(data_path=write("a.csv", "user,item,time\n" + rows))
     assert not (tmp_path / "xdg").exists()
 
