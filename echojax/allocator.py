@@ -11,8 +11,8 @@ def keep_freed_memory() -> None:
     """Let this process reuse the memory that it frees, up to 2 GiB, instead of giving it back.
 
     Each step of a training on the CPU allocates its temporary arrays anew, about 100 MB and more.
-    By default glibc takes them from the system each time, and the page faults take a tenth of the
-    step's time. One arena is needed, since those of other threads end at 64 MB. On other C
+    By default glibc takes them from the system each time, and the page faults take a good part of
+    the step's time. One arena is needed, since those of other threads end at 64 MB. On other C
     libraries this does nothing.
     """
     set_option = getattr(ctypes.CDLL(None), "mallopt", None)
