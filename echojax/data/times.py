@@ -150,7 +150,7 @@ def dated(values: list[str]) -> bool:
 
 def _rounded(column: pl.Series) -> str | None:
     """Return one of the numbers if most lack digits before the point, as ``1.60031E+12``."""
-    if column.dtype in (pl.Float32, pl.Float16):
+    if column.dtype.is_float() and column.dtype != pl.Float64:
         most = column.abs().max()
         exact = 2 << np.finfo(column.head(0).to_numpy().dtype).nmant
         return f"{most:g}" if isinstance(most, float) and most > exact else None
