@@ -70,7 +70,7 @@ def test_float64_stays_float64(name):
     check(SCANS[name], inputs((2, 19, 3, 4)), "float64", reverse=True)
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5, deadline=None, derandomize=True)
 @given(
     shape=st.tuples(st.integers(1, 3), st.integers(1, 18), st.integers(1, 3), st.integers(1, 3)),
     name=st.sampled_from(IN_JAX),
