@@ -96,10 +96,10 @@ class ReadingFlags:
 class DataFlags(ReadingFlags, SourceFlags):
     """The data, how they are filtered and how they are split."""
 
-    items_path: Annotated[str | None, Fact.RESUMABLE] = None
+    items_path: str | None = None
     """Table of the items with their titles (CSV, .item, JSON lines, Parquet). The titles are shown
     with recommendations."""
-    title_column: Annotated[str | None, Fact.RESUMABLE] = None
+    title_column: str | None = None
     """Name of the title column of --items-path. The values of several columns (name,brand) are
     joined."""
     split: Literal["leave-one-out", "global-time", "cold-items"] = "leave-one-out"

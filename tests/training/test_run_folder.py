@@ -84,6 +84,8 @@ def test_a_taken_folder_is_refused(tmp_path):
         start(Config(seed=1, resume=True), tmp_path / "run")
     with pytest.raises(UserError, match="was made with --odd None, not 2; leave --odd out"):
         start(Config(model_options={"odd": 2}, resume=True), tmp_path / "run")
+    with pytest.raises(UserError, match=r"with --items-path None, not films\.csv; leave --items"):
+        start(Config(items_path="films.csv", resume=True), tmp_path / "run")
     start(Config(resume=True, epochs=3, microbatch=4), tmp_path / "run")
     assert replace(read_config(tmp_path / "run"), resume=False) == Config(epochs=3, microbatch=4)
     (tmp_path / "mine").mkdir()
