@@ -217,7 +217,7 @@ class Recommender:
             yield from self._answers(batch, top, request)
         if by_popularity:
             log.warning(
-                "%s of %s histories have no item that the model knows: they are answered by "
+                "histories without an item that the model knows: %s of %s; these are answered by "
                 "popularity",
                 f"{by_popularity:,}",
                 f"{answered:,}",

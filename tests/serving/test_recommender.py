@@ -93,7 +93,7 @@ def test_an_empty_history_is_answered_by_popularity(recommender, data_file, capl
     assert not caplog.messages
     empty, unknown, *_ = recommender.recommend([[], ["what"], *[["i3"]] * 4], k=4)
     (warning,) = caplog.messages
-    assert warning.startswith("2 of 6 histories have no item that the model knows")
+    assert warning.startswith("histories without an item that the model knows: 2 of 6")
     assert empty.by == unknown.by == "popularity"
     assert (empty.unknown, unknown.unknown) == (0, 1)
     assert empty.scores == sorted(empty.scores, reverse=True)
