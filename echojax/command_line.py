@@ -1,19 +1,21 @@
 """The command line: flags by tyro, mistakes in one line, output that changes no text."""
 
 import contextlib
+import dataclasses
 import io
 import logging
 import os
 import re
 import sys
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from itertools import zip_longest
+from typing import Any, TypeVar, get_type_hints
 
 import tyro
 from rich.console import Console
 from rich.text import Text
 
-from echojax.config import check_limits
+from echojax.config import check_limits, emptiness, flag
 from echojax.errors import UserError
 
 T = TypeVar("T")
@@ -81,6 +83,7 @@ def parse(kind: type[T], *, args: list[str]) -> T:
     Every field is a flag, whose number must be within its type's limits, or a dataclass of flags.
     """
     _refuse_empty(args)
+    args = _with_values(args, _optional_switches(kind))
     caught = io.StringIO()
     try:
         with contextlib.redirect_stderr(caught), _wide(not {"-h", "--help"} & set(args)):
@@ -94,17 +97,39 @@ def parse(kind: type[T], *, args: list[str]) -> T:
 
 
 def _refuse_empty(args: list[str]) -> None:
-    """Raise ``UserError`` for an empty value, such as "$FOLDER" where that is not set.
-
-    A path would be the folder at hand, and other flags would be as if they were not given. A
-    history may be empty, and so may the name of a column.
-    """
+    """Raise ``UserError`` for an empty value, such as "$FOLDER" where that is not set."""
     for before, word in zip(["", *args], args, strict=False):
         name, equals, value = word.partition("=") if word else (before, "=", "")
-        may_be = name.endswith(("--history", "column"))
-        if equals and not value and not may_be:
-            what = name if name.startswith("-") else "an argument"
-            raise UserError(f"{what} has an empty value; give one, or leave it out")
+        if equals and (problem := emptiness(name, value)):
+            raise UserError(f"{name if name.startswith('-') else 'an argument'} {problem}")
+
+
+def _optional_switches(kind: type) -> set[str]:
+    """Return the flags of a dataclass that are true, false or not given."""
+    found = set()
+    for name, of_field in get_type_hints(kind).items():
+        if of_field == bool | None:
+            found.add(flag(name))
+        elif dataclasses.is_dataclass(of_field) and isinstance(of_field, type):
+            found |= _optional_switches(of_field)
+    return found
+
+
+def _with_values(args: list[str], switches: set[str]) -> list[str]:
+    """Return words in which each of ``switches`` has a value, as tyro wants it.
+
+    They may be given as other switches are, --mask-padding or --no-mask-padding.
+    """
+    words = []
+    for word, after in zip_longest(args, args[1:]):
+        name = word.replace("_", "-")
+        if name in switches and after not in ("True", "False", "None"):
+            words += [name, "True"]
+        elif name.startswith("--no-") and f"--{name[5:]}" in switches:
+            words += [f"--{name[5:]}", "False"]
+        else:
+            words.append(word)
+    return words
 
 
 @contextlib.contextmanager

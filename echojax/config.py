@@ -169,6 +169,17 @@ def misfit(kind: Any, value: Any) -> str | None:
     return None
 
 
+def emptiness(name: str, value: Any) -> str | None:
+    """Return "has an empty value; ..." for empty text that a flag, with or without --, cannot have.
+
+    A path would be the folder at hand, and other flags would be as if they were not given. A
+    history may be empty, and so may the name of a column.
+    """
+    if value != "" or name.endswith(("history", "column")):
+        return None
+    return "has an empty value; give one, or leave it out"
+
+
 def from_values(
     values: Mapping[str, Any], own: Mapping[str, tuple[Any, Any]], file: str | None = None
 ) -> dict[str, Any]:
@@ -183,7 +194,7 @@ def from_values(
         if name not in own and name not in KINDS:
             raise unknown_name(f"flag in {file}" if file else "option", name, [*KINDS, *own])
         kind = own[name][0] if name in own else KINDS[name]
-        if problem := misfit(kind, value):
+        if problem := misfit(kind, value) or emptiness(name, value):
             raise UserError(f"{f'{file}: {name}' if file else flag(name)} {problem}")
         (options if name in own else fields)[name] = msgspec.convert(value, kind)
     if options:

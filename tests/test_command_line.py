@@ -1,9 +1,11 @@
 import io
 import logging
 
+import pytest
 from rich.table import Table
 
-from echojax.command_line import Terminal, log_to
+from echojax.command_line import Terminal, log_to, parse
+from echojax.commands.evaluate import Flags
 
 
 def test_ids_titles_and_paths_are_printed_as_they_are():
@@ -41,3 +43,18 @@ def test_a_log_line_is_printed_once(capsys):
         logging.root.removeHandler(root)
     assert out.getvalue() == "data: [/x] 100 %\n"
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "value"),
+    [
+        ([], None),
+        (["--exclude-seen"], True),
+        (["--no-exclude-seen"], False),
+        (["--exclude_seen", "--ks", "5"], True),
+        (["--exclude-seen", "False"], False),
+        (["--exclude-seen=True"], True),
+    ],
+)
+def test_a_switch_that_may_be_left_out_needs_no_value(words, value):
+    assert parse(Flags, args=[*words, "--run-dir", "run"]).exclude_seen is value

@@ -115,6 +115,7 @@ def test_flags_come_from_a_file_too(tmp_path):
         (None, "--config {file}: no such file"),
         ("epochs = ", "--config {file} cannot be read as TOML: "),
         ("epocsh = 3", "unknown flag in {file} 'epocsh'; did you mean 'epochs'?"),
+        ('run_dir = ""', "{file}: run_dir has an empty value; give one, or leave it out"),
         ('epochs = "3"', "{file}: epochs must be a whole number, not '3'"),
         ("[model]\nd_model = 8", "{file}: model must be a string, not {{'d_model': 8}}"),
     ],

@@ -13,7 +13,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from echojax.config import KINDS, NOT_IN_SUITES, misfit
+from echojax.config import KINDS, NOT_IN_SUITES, emptiness, misfit
 from echojax.errors import UserError, unknown_name
 from echojax.models import HEURISTICS, MODELS
 from echojax.models.echomamba4rec import VARIANT_OF_NAME
@@ -144,5 +144,5 @@ def check_flags(table: Flags, where: str, what: str = "a suite") -> None:
             raise UserError(f"{where}: {unknown_name('flag', name, list(KINDS))}")
         if name in elsewhere:
             raise UserError(f"{where}: {name} has no place in {what}; {elsewhere[name]}")
-        if problem := misfit(KINDS[name], value):
+        if problem := misfit(KINDS[name], value) or emptiness(name, value):
             raise UserError(f"{where}: {name} {problem}")

@@ -55,6 +55,7 @@ def test_a_variant_may_have_a_recipe_of_its_own(tmp_path):
         ("[sasrec]", "is for other models than hstu (sasrec); leave it out, or name one of these"),
         ("[hstu]\nepoch = 3", "mine.toml, [hstu]: unknown flag 'epoch'; did you mean 'epochs'"),
         ("epochs = 3.5\n[hstu]", "mine.toml: epochs must be a whole number, not 3.5"),
+        ('loss = ""\n[hstu]', "mine.toml: loss has an empty value"),
         ("[hstuu]", "mine.toml: unknown model 'hstuu'; did you mean 'hstu'"),
         ("[hstu]\nseed = 1", "seed has no place in a recipe; give it on the command line"),
         ('dataset = "ml-1m"\n[hstu]', "dataset has no place in a recipe"),
