@@ -26,6 +26,7 @@ _TILE_SCORES = 2**18  # how many scores are held at once: 2 MB stay in the cache
 # The settings of the lagged count among which validation chooses, and on how many examples.
 _LAGS, _DAMPINGS = (1, 2, 4, 8), (0.0, 0.5, 1.0)
 _TO_CHOOSE = 2**12
+_MOST_SCORES = 2**33  # of a baseline, on validation or test: minutes; beyond, a sample is ranked
 
 Scorer = Callable[[Examples, np.ndarray], np.ndarray]  # (examples, indices) -> (B, V)
 
@@ -121,8 +122,7 @@ def choose_lagged_count(
 
     ``lags`` (J) and ``damping`` (a) are chosen only if they are not given.
     """
-    size = len(split.valid)
-    examples = split.valid.at(np.linspace(0, size - 1, min(size, _TO_CHOOSE)).astype(np.int64))
+    examples = _at_most(_TO_CHOOSE, split.valid)
 
     def ndcg(model: LaggedCount) -> float:
         score = scorer(model)
@@ -139,12 +139,19 @@ def choose_lagged_count(
     return next(models) if None not in (lags, damping) else max(models, key=ndcg)
 
 
+def _at_most(most: int, examples: Examples) -> Examples:
+    """Return as many examples, evenly spaced by number, or all if they are fewer."""
+    size = len(examples)
+    return examples.at(np.linspace(0, size - 1, min(size, most)).astype(np.int64))
+
+
 def evaluate_baselines(
     dataset: Dataset, split: Split, *, exclude_seen: bool = False
 ) -> dict[str, dict[str, Any]]:
     """Return the results of each baseline on validation and test, in the form of ``summarise``.
 
-    Those of the lagged count also have its ``lags`` and ``damping``, chosen by validation.
+    Those of the lagged count also have its ``lags`` and ``damping``, chosen by validation. Of very
+    many users and items, a sample of the examples is ranked, whose number the results have.
     """
     num_items = dataset.num_items
     lagged_count = choose_lagged_count(split, num_items, exclude_seen=exclude_seen)
@@ -159,7 +166,8 @@ def evaluate_baselines(
     results: dict[str, dict[str, Any]] = {}
     for name, score in scorers.items():
         results[name] = {}
-        for part, examples in (("valid", split.valid), ("test", split.test)):
+        for part, every in (("valid", split.valid), ("test", split.test)):
+            examples = _at_most(max(1, _MOST_SCORES // num_items), every)
             ranked = rank_by(score, examples, num_items, exclude_seen=exclude_seen)
             results[name][part] = summarise(ranked, examples, counts_V)
     results["lagged-count"] |= {"lags": lagged_count.lags, "damping": lagged_count.damping}

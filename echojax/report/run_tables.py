@@ -62,6 +62,9 @@ def score_table(results: dict[str, Any], part: str, *, half_intervals: bool = Fa
     notes = []
     if found := results.get("baselines", {}).get("lagged-count"):
         notes = [f"Lagged count: {lagged_count_sizes(found)}, chosen by validation."]
+    every, ranked = results[part]["examples"], min(one["examples"] for one in systems.values())
+    if ranked < every:
+        notes.append(f"Baselines: on {ranked:,} of the {every:,} examples, evenly spaced.")
     return Table(["", *systems], rows, title, notes)
 
 

@@ -104,11 +104,13 @@ def finish(
     split: Split,
     ranked: dict[str, Ranked],
     trained: Trained,
+    baselines: dict[str, dict[str, Any]],
     console: Console,
 ) -> dict[str, Any]:
     """Write results and report of a finished run and print them; return the results.
 
-    ``ranked`` holds the ranks of each of ``PARTS`` by the best parameters.
+    ``ranked`` holds the ranks of each of ``PARTS`` by the best parameters, ``baselines`` what
+    ``evaluate_baselines`` returns.
     """
     counts_V, progress = training_counts(split.train, dataset.num_items), trained.progress
     results = {
@@ -123,7 +125,7 @@ def finish(
             "selection": "validation NDCG@10",
         },
         **{part: summarise(ranked[part], getattr(split, part), counts_V) for part in PARTS},
-        "baselines": evaluate_baselines(dataset, split, exclude_seen=config.exclude_seen),
+        "baselines": baselines,
         "train": trained.facts(len(split.train)),
         "versions": versions(PACKAGES),
         "commit": ", then ".join(progress.commits) or commit(),
@@ -157,7 +159,9 @@ def run_heuristic(
         )
         for part in PARTS
     }
-    finish(folder, config, dataset, split, ranked, Trained(progress, "counted"), console)
+    baselines = evaluate_baselines(dataset, split, exclude_seen=config.exclude_seen)
+    trained = Trained(progress, "counted")
+    finish(folder, config, dataset, split, ranked, trained, baselines, console)
 
 
 def trained_and_tested(trained: list[str], here: str) -> str:

@@ -19,6 +19,7 @@ from echojax.analysis import write_analysis
 from echojax.config import Config
 from echojax.data import Dataset, ItemVectors, Split
 from echojax.errors import UserError
+from echojax.evaluation.baselines import evaluate_baselines
 from echojax.hosts import is_main_process, on_main_process
 from echojax.mesh import axes_of, make_mesh, mesh_words
 from echojax.models import HEURISTICS, build_model
@@ -165,7 +166,10 @@ def _train(
         interrupts.stop_for(int(np.max(signum_H)))
 
     # The best parameters of each seed, evaluated; the report.
-    results = [_finish(run, dataset, split, graphdef, evaluate, console) for run in runs]
+    baselines = {}
+    if is_main_process():
+        baselines = evaluate_baselines(dataset, split, exclude_seen=config.exclude_seen)
+    results = [_finish(run, dataset, split, graphdef, evaluate, baselines, console) for run in runs]
     if len(runs) > 1 and is_main_process():
         summarise_seeds(folder, config, results, console)
 
@@ -196,7 +200,8 @@ def open_runs(
         starts.append(start)
     if config.init_from is not None and not all(run.checkpoints.steps() for run in runs):
         item_ids = dataset.item_ids[: dataset.num_learned]
-        weights = take_weights([start.params for start in starts], config, item_ids)
+        weights, said = take_weights([start.params for start in starts], config, item_ids)
+        log.info(said)
         starts = [one._replace(params=w) for one, w in zip(starts, weights, strict=True)]
         for run, start in zip(runs, starts, strict=True):
             run.state = start
@@ -215,6 +220,7 @@ def _finish(
     split: Split,
     graphdef: nnx.GraphDef,
     evaluate: Evaluator,
+    baselines: dict[str, dict[str, Any]],
     console: Console,
 ) -> dict[str, Any]:
     """Evaluate and report one seed by its best parameters, or by the newest undamaged ones."""
@@ -232,14 +238,28 @@ def _finish(
     ranked = {part: evaluate.rank(placed, part) for part in PARTS}
     if not is_main_process():
         return {}
-    before = build_model(run.config, dataset.num_learned)
-    if (projection := projection_of(run.config, dataset.item_vectors)) is not None:
-        start = with_projection(nnx.state(before), projection, run.config.seed)
-        before = nnx.merge(graphdef, complete(start, dataset.item_vectors))
-    after = nnx.merge(graphdef, complete(params, dataset.item_vectors))
-    write_analysis(run.folder / "insight.npz", before, after, split.valid)
+    try:
+        start = _initial_parameters(run.config, dataset)
+    except UserError as error:  # the run that --init-from names is gone
+        log.info(f"without figures of what was learned: {error}")
+    else:
+        before, after = (
+            nnx.merge(graphdef, complete(one, dataset.item_vectors)) for one in (start, params)
+        )
+        write_analysis(run.folder / "insight.npz", before, after, split.valid)
     trained = Trained(run.progress, stopped, run.per_epoch, number_of(params))
-    return finish(run.folder, run.config, dataset, split, ranked, trained, console)
+    return finish(run.folder, run.config, dataset, split, ranked, trained, baselines, console)
+
+
+def _initial_parameters(config: Config, dataset: Dataset) -> nnx.State:
+    """Return the parameters that the run of a seed began with."""
+    start = nnx.state(build_model(config, dataset.num_learned))
+    if (projection := projection_of(config, dataset.item_vectors)) is not None:
+        start = with_projection(start, projection, config.seed)
+    if config.init_from is not None:
+        item_ids = dataset.item_ids[: dataset.num_learned]
+        (start,), _ = take_weights([start], config, item_ids)
+    return start
 
 
 def number_of(params: nnx.State) -> int:

@@ -1,6 +1,5 @@
 """``--init-from RUN``: models that begin with the weights of another run."""
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,8 +18,6 @@ from echojax.training.checkpoints import load_checkpoint
 from echojax.training.optimizer import make_optimizer
 from echojax.training.run_folder import default_run_dir, read_items, read_own_config
 from echojax.training.step import state_shapes
-
-log = logging.getLogger(__name__)
 
 
 def check_initial_weights(config: Config) -> None:
@@ -54,8 +51,8 @@ def check_initial_weights(config: Config) -> None:
 
 def take_weights(
     params: Sequence[nnx.State], config: Config, item_ids_V: np.ndarray
-) -> list[nnx.State]:
-    """Return parameters with the weights of the best step of ``config.init_from``; log which.
+) -> tuple[list[nnx.State], str]:
+    """Return parameters with the weights of the best step of ``config.init_from``, and say which.
 
     ``params`` are each seed's initial parameters, ``item_ids_V`` the ids of the items that have
     parameters; number 0 is padding. Rows of items are matched by item id. Rows of other items keep
@@ -97,13 +94,14 @@ def take_weights(
         return own.replace(jnp.asarray(value))
 
     left = [name for name in own if not fits(name, own[name])]
-    log.info(
+    said = (
         f"initial weights: step {best.step} of {folder}, {len(shared) - 1:,} of "
         f"{len(item_ids_V) - 1:,} items, "
         + (f"without {', '.join(left)}" if left else "with all other parameters")
     )
     structure = jax.tree.structure(params[0], is_leaf=is_parameter)
-    return [
+    weights = [
         jax.tree.unflatten(structure, [taken(*item) for item in names_of(one).items()])
         for one in params
     ]
+    return weights, said

@@ -197,6 +197,13 @@ def test_markov_knows_a_chain_and_popularity_does_not(chain):
         assert results["markov"][part]["examples"] == 12
 
 
+def test_of_very_many_examples_baselines_rank_a_sample(chain, monkeypatch):
+    monkeypatch.setattr("echojax.evaluation.baselines._MOST_SCORES", 13 * 5 + 1)
+    results = evaluate_baselines(chain, leave_one_out(chain, max_len=5))
+    assert {one[part]["examples"] for one in results.values() for part in ("valid", "test")} == {5}
+    assert results["markov"]["test"]["hr@5"] == 1
+
+
 def test_the_optimum_is_judged_where_it_is_known(chain):
     def oracle(examples, indices):
         return np.eye(13)[examples.items_T[examples.target_M[indices]]]

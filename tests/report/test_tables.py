@@ -21,6 +21,10 @@ def test_many_systems_on_a_terminal(results):
     assert lines[2].count("±") == 1
     assert "lagged count" in lines[1]
     assert score_table(results, "test").notes == ["Lagged count: J 8, a 0.5, chosen by validation."]
+    every = results["test"]["examples"]
+    found["test"] |= {"examples": every - 1}
+    says = f"Baselines: on {every - 1:,} of the {every:,} examples, evenly spaced."
+    assert score_table(results, "test").notes[1:] == [says]
 
 
 @pytest.mark.parametrize("part", ["test", "valid"])

@@ -13,6 +13,7 @@ from echojax.errors import UserError
 from echojax.models import build_model
 from echojax.parameters import names_of
 from echojax.training import loop, warm_start
+from tests.conftest import reporting, without_report
 from tests.training.conftest import BERT4REC as SMALL
 from tests.training.conftest import arrays_of
 from tests.training.conftest import ring_events as events
@@ -56,6 +57,22 @@ def test_rows_of_items_are_taken_by_id_and_what_is_frozen_stays(source, tuned):
     assert any(not np.array_equal(first[name], before[name]) for name in moved)
 
 
+@pytest.mark.parametrize("gone", [False, True])
+def test_figures_compare_with_the_weights_that_were_taken(source, gone, tmp_path):
+    """They are read again at the end; without them, the run ends without these figures."""
+    taken, drawn, other = arrays_of(source.folder)[0], [], tmp_path / "source"
+    shutil.copytree(source.folder, other)
+    with reporting(lambda path, before, *_: drawn.append(before), without_report):
+        echojax.train(
+            events(TWELVE), epochs=1, run_dir=tmp_path / "run", init_from=other,
+            callbacks=[lambda *_: shutil.rmtree(other) if gone else None], **SMALL,
+        )  # fmt: skip
+    assert len(drawn) == (not gone)
+    for before in drawn:
+        for name, value in names_of(nnx.state(before)).items():
+            np.testing.assert_array_equal(value[...], taken[name])
+
+
 def test_what_was_taken_is_said(source, caplog, monkeypatch):
     monkeypatch.setattr(loop, "compile_step", None)  # it is said before
     options = SMALL | {"max_len": 5}
@@ -82,7 +99,7 @@ def test_a_filter_is_taken_from_a_window_of_its_own_length(model, monkeypatch):
     monkeypatch.setattr(warm_start, "read_items", lambda _: (ids, {}))
     for max_len, taken in ((8, True), (9, False)):
         config, start = params(max_len, 0)
-        (found,) = warm_start.take_weights([start], config, ids)
+        (found,), _ = warm_start.take_weights([start], config, ids)
         same = {
             name: np.array_equal(one[...], names_of(source)[name][...])
             for name, one in names_of(found).items()
