@@ -106,7 +106,7 @@ class Run:
             for record in read_records(one.folder / "metrics.jsonl")
             if record["kind"] == "valid"
         ]
-        return pl.DataFrame(rows)
+        return pl.DataFrame(rows, infer_schema_length=None)  # a plug-in's metric may come late
 
     @property
     def ranks(self) -> pl.DataFrame:

@@ -126,6 +126,7 @@ def test_other_names_of_echojaxs_own_are_kept():
         lambda: echojax.register_dataset("ml-1m"),
         lambda: echojax.register_loss("bpr"),
         lambda: echojax.register_metric("ndcg@10"),
+        lambda: echojax.register_metric("recall"),
     ):
         with pytest.raises(UserError, match="is one of echojax's own"):
             register()

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from echojax import UserError, interop
 from echojax.api import as_found
 from echojax.evaluation.metrics import metric_names, metrics_of
 from echojax.evaluation.statistics import holm, paired_difference
+from echojax.run_files import read_records
 from echojax.serving import export_run
 from tests.conftest import refused, reporting
 
@@ -184,6 +186,15 @@ def test_it_recommends_and_is_exported(mine, tmp_path):
     manifest = mine.export(tmp_path / "model", k=5)
     assert manifest["step"] == mine.results["train"]["best_step"]
     assert (tmp_path / "model" / "manifest.json").exists()
+
+
+def test_the_history_has_metrics_that_came_late(mine, tmp_path):
+    shutil.copytree(mine.folder, tmp_path / "run")
+    file = tmp_path / "run" / "metrics.jsonl"
+    last = next(one for one in read_records(file) if one["kind"] == "valid")
+    lines = [*[last] * 200, last | {"own": 0.5}]
+    file.write_text("".join(json.dumps(one) + "\n" for one in lines))
+    assert echojax.Run.load(tmp_path / "run").history["own"].drop_nulls().to_list() == [0.5]
 
 
 def test_several_seeds_are_means_and_each_is_there(two):

@@ -1,7 +1,7 @@
 """Describe a file or a named data set, without training."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -51,7 +51,7 @@ def main(words: list[str]) -> None:
     if flags.json:
         shown = vars(found).copy()
         del shown["prepare"]
-        shown |= {"k_core": shown.pop("preparation").k_core}
+        shown |= asdict(shown.pop("preparation"))
         shown |= {"layout": found.layout and str(found.layout), "problem": problem}
         sys.stdout.write(msgspec.json.encode(shown | {"order": certificate}).decode() + "\n")
         return

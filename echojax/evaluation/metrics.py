@@ -125,7 +125,8 @@ def register_metric(name: str) -> Callable[[Metric], Metric]:
     Raises:
         UserError: The name belongs to echojax itself.
     """
-    check_new_name("metric", name, [*metric_names(), *OWN_OF_LISTS, ECE])
+    own = [*_OF_RANKS, *OF_LISTS, *metric_names(), *OWN_OF_LISTS, ECE]
+    check_new_name("metric", name, own)
 
     def register(metric: Metric) -> Metric:
         REGISTERED[name] = metric

@@ -74,6 +74,7 @@ def test_all_of_it_as_json(write, capsys):
     command.main([str(path), "--k-core", "9", "--json", "--ties", "random:1"])
     found = json.loads(capsys.readouterr().out)
     assert (found["after"], found["order"]) == (None, None)
+    assert (found["k_core"], found["ties"], found["duplicates"]) == (9, "random:1", "keep")
     assert found["problem"].startswith("a: 0 users")
     with pytest.raises(UserError, match="--ties 'x': must be file, or random:SEED"):
         command.main([str(path), "--ties", "x"])
