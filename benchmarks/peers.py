@@ -1,14 +1,15 @@
-"""How does our SASRec compare with RecTools', of the same sizes? python benchmarks/peers.py.
+"""How does our SASRec compare with others' of the same sizes? python benchmarks/peers.py.
 
-Both are trained on our split. RecTools runs in a virtual environment of its own, and returns the
-vectors of histories and items; their scores are ranked in the same way as those of our models.
+Both are trained on our split. The other library runs in a virtual environment of its own, and
+returns the vectors of histories and items; their scores are ranked as those of our models are.
 """
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -25,7 +26,20 @@ from echojax.suites.results import Ranks
 from harness import log
 from prequential import compared, ranks_of
 
-_PEER = "rectools[torch]"
+
+class Peer(NamedTuple):
+    """A library: what is installed, and what of the settings is its own."""
+
+    requirements: tuple[str, ...]
+    settings: dict[str, int]
+
+
+# RecBole's epochs are passes over all prefixes. It does not run with the newest of these libraries.
+_OLDER = ("numpy<2", "pandas<2.2", "scipy<1.12", "setuptools<70")
+PEERS = {
+    "rectools": Peer(("rectools[torch]",), {}),
+    "recbole": Peer(("recbole==1.2.1", *_OLDER), {"batch_size": 2048, "patience": 10}),
+}
 
 
 @dataclass(frozen=True)
@@ -47,13 +61,16 @@ class Settings:
 
 @dataclass(frozen=True)
 class Flags(harness.DataFlags):
-    """Train RecTools' SASRec and ours on the same split, and rank the same test items.
+    """Train another library's SASRec and ours on the same split, and rank the same test items.
 
     RecTools' model differs in its layers, which are those of the SASRec paper (pre-normalization,
     and feed-forward layers as wide as the model), in its positions, which are counted from the end
-    of the window, and in its epochs, which have one window per user, the newest.
+    of the window, and in its epochs, which have one window per user, the newest. RecBole's has our
+    layers, and is trained on one prefix at a time, 2,048 in a step, with patience 10.
     """
 
+    peer: Literal["rectools", "recbole"] = "rectools"
+    """The library."""
     dataset: str = "ml-100k"
     """Name of the data set, which is split by leave-one-out."""
     seed: int = 0
@@ -72,6 +89,7 @@ def main(flags: Flags) -> None:
     split = leave_one_out(dataset, Settings.max_len)
     test = split.test
     compared_settings = asdict(common) | {"dropout": flags.dropouts}
+    compared_settings |= {"peer": flags.peer, "theirs": PEERS[flags.peer].settings}
     with harness.record_of("peers", flags, compared_settings) as record:
         for settings in (replace(common, dropout=one) for one in flags.dropouts):
             folder = trained(flags, settings, dataset, split)
@@ -99,13 +117,17 @@ def main(flags: Flags) -> None:
 
 def trained(flags: Flags, settings: Settings, dataset: Dataset, split: Split) -> Path:
     """Return the folder of both models, which are trained if they have not been yet."""
-    folder = flags.folder / f"{settings.dataset}-{settings.dropout}-seed-{settings.seed}"
+    name = f"{flags.peer}-{settings.dataset}-{settings.dropout}-seed-{settings.seed}"
+    folder = flags.folder / name
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "theirs.json").exists():
-        write_json(folder / "settings.json", asdict(settings) | {"cores": cores()})
+        peer = PEERS[flags.peer]
+        theirs = asdict(settings) | peer.settings | {"cores": cores()}
+        write_json(folder / "settings.json", theirs)
         np.savez(folder / "split.npz", **exported(dataset, split))
-        script = Path(__file__).with_name("peers_rectools.py")
-        _run(environment(flags.folder / "environment"), script, folder)
+        script = Path(__file__).with_name(f"peers_{flags.peer}.py")
+        python = environment(flags.folder / f"environment-{flags.peer}", peer.requirements)
+        _run(python, script, folder)
     if not (folder / "ours" / "results.json").exists():
         own = asdict(settings)
         del own["dataset"]
@@ -123,13 +145,14 @@ def exported(dataset: Dataset, split: Split) -> dict[str, Any]:
         shown = examples.gather(np.arange(len(examples)))
         arrays[f"{part}_ids_BxL"] = shown["item_ids"]
         arrays[f"{part}_targets_B"] = shown["targets"]
+        arrays[f"{part}_users_B"] = examples.user_M
     return arrays | {"num_items": np.array(dataset.num_items)}
 
 
 def scorer_of(theirs: dict[str, np.ndarray]) -> Scorer:
-    """Return a function that scores test examples by RecTools' vectors.
+    """Return a function that scores test examples by the other library's vectors.
 
-    RecTools has no vectors for items that are not in training; their score is -inf.
+    Items for which it has no vectors, as RecTools for those that are not in training, have -inf.
     """
     number_of_V, user_BxD = theirs["number_of_V"], theirs["user_BxD"]
     item_VxD, unknown_V = theirs["item_VxD"][number_of_V], number_of_V == 0
@@ -140,14 +163,14 @@ def scorer_of(theirs: dict[str, np.ndarray]) -> Scorer:
     return score
 
 
-def environment(folder: Path) -> Path:
-    """Return the Python of the virtual environment with RecTools, which is created if missing."""
+def environment(folder: Path, requirements: Sequence[str]) -> Path:
+    """Return the Python of the virtual environment of a library, which is created if missing."""
     python = folder / "bin" / "python"
     if not python.exists():
-        log.info(f"making {folder} with {_PEER}: some gigabytes")
+        log.info(f"making {folder} with {requirements[0]}: some gigabytes")
         cure = f"; delete {folder}, then try again"
         _run(sys.executable, "-m", "venv", folder, cure=cure)
-        _run(python, "-m", "pip", "install", "-q", _PEER, cure=cure)
+        _run(python, "-m", "pip", "install", "-q", *requirements, cure=cure)
     return python
 
 
