@@ -227,7 +227,7 @@ def bidirectional_scan(
 
             if inputs.A.shape[-1] <= gpu.MOST_STATES:
                 return gpu.scan_both(inputs, softplus=delta_softplus, last=return_last_state)
-        return in_turn(partial(SCANS[name], last=return_last_state), inputs)
+        return in_turn(partial(SCANS[name].scan, last=return_last_state), inputs)
 
     def in_turn(scan: Scan, inputs: ScanInputs) -> tuple[Array, Array]:
         scan = partial(scan, softplus=delta_softplus)
@@ -323,7 +323,7 @@ def selective_scan_readout(
             return readout(u, dt, A, B, C, state, valid_BxL, later_BxE, reverse=reverse)
         # Bias and softplus are applied already, and the time step of an invalid position is 0.
         scanned = ScanInputs(u, dt, A, B, jnp.zeros_like(B), initial_state=state)
-        _, last = SCANS[name](scanned, softplus=False, reverse=reverse)
+        _, last = SCANS[name].scan(scanned, softplus=False, reverse=reverse)
         if later_BxE is not None:
             last *= jnp.exp(later_BxE[..., None] * A)
         return jnp.einsum("ben,bn->be", last, C, precision="highest")

@@ -5,7 +5,7 @@ from difflib import get_close_matches
 from functools import partial
 from importlib import import_module
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -28,12 +28,24 @@ Tree = TypeVar("Tree")
 Size = tuple[int, ...]  # B, L, E, N
 
 
+class Implementation(NamedTuple):
+    """A scan, and what decides where it runs."""
+
+    scan: Scan
+    # The platform that it is lowered for, as ``lax.platform_dependent`` names it; ``None``: all.
+    platform: str | None = None
+    # Returns why it cannot run on this machine, ``None`` if it can.
+    needs: Callable[[], str | None] = lambda: None
+    in_auto: bool = False  # whether "auto" may take it where no kernel runs
+    symbolic_sizes: bool = True  # whether sizes may be symbolic, as in an export
+
+
 def implementations() -> dict[str, str | None]:
     """Return the names of all implementations, each with the reason why it cannot run here.
 
     The reason is ``None`` if it can.
     """
-    return {name: _NEEDS[name]() if name in _NEEDS else None for name in SCANS}
+    return {name: one.needs() for name, one in SCANS.items()}
 
 
 def register(name: str, scan: Core, available: Callable[[], str | None] | None = None) -> None:
@@ -52,8 +64,8 @@ def register(name: str, scan: Core, available: Callable[[], str | None] | None =
     """
     if name in _OWN or name == "auto":
         raise ValueError(f"{name!r} is this package's own name; register yours under another one")
-    SCANS[name] = repeated_in_time(with_epilogue(scan))
-    _NEEDS[name] = available or (lambda: None)
+    own = Implementation(repeated_in_time(with_epilogue(scan)))
+    SCANS[name] = own if available is None else own._replace(needs=available)
 
 
 def run_by(
@@ -87,7 +99,8 @@ def run_by(
 
     if None not in names:
         (name,) = names.values()
-        platform = _KERNELS[name]
+        platform = SCANS[name].platform
+        assert platform is not None
         reason = implementations()[name] or f"needs {platform}, and this program is for another"
         (x, *rest), tree = jax.tree.flatten(inputs)
         x = only_for(platform, _refusal(name, reason), x)
@@ -105,7 +118,7 @@ def scan_by(implementation: str) -> Scan:
         inputs: ScanInputs, *, softplus: bool, reverse: bool, last: bool = True
     ) -> tuple[Array, Array]:
         def run(name: str, inputs: ScanInputs) -> tuple[Array, Array]:
-            return SCANS[name](inputs, softplus=softplus, reverse=reverse, last=last)
+            return SCANS[name].scan(inputs, softplus=softplus, reverse=reverse, last=last)
 
         size = (*inputs.u.shape, inputs.A.shape[-1])
         name = without_repeats(implementation, inputs)
@@ -150,10 +163,10 @@ def resolve_implementation(
     """
     given = [x for x in arrays if x is not None]
     unfit = _unfit(given)
+    here = _platform()
     reasons = {
-        name: unfit.get(name)
-        or (None if _KERNELS.get(name, _platform()) != _platform() else reason)
-        for name, reason in implementations().items()
+        name: unfit.get(name) or (one.needs() if one.platform in (None, here) else None)
+        for name, one in SCANS.items()
     }
     if implementation != "auto" and implementation not in SCANS:
         near = get_close_matches(implementation, SCANS, n=1)
@@ -165,19 +178,18 @@ def resolve_implementation(
         raise ValueError(_refusal(implementation, reason, unfit))
     if any(0 in x.shape for x in given):
         return {None: "sequential"}
-    if implementation in _KERNELS:
-        return {_KERNELS[implementation]: implementation}
     if implementation != "auto":
-        return {None: implementation}
+        return {SCANS[implementation].platform: implementation}
     kernels: dict[str | None, str] = {
-        platform: name for name, platform in _KERNELS.items() if reasons[name] is None
+        SCANS[name].platform: name for name in _KERNELS if reasons[name] is None
     }
     plain = "tiled"
     if size is not None and all(isinstance(n, int) for n in size):
-        here, kind = _platform(), jax.devices()[0].device_kind
+        kind = jax.devices()[0].device_kind
         if here in kernels:
             here = kind = "cpu"
-        plain = measured.fastest(here, kind, size, _PLAIN)
+        able = [name for name, one in SCANS.items() if one.in_auto]
+        plain = measured.fastest(here, kind, size, able)
     return kernels | {None: plain}
 
 
@@ -200,7 +212,7 @@ def _unfit(arrays: list[Array]) -> dict[str, str]:
         return dict.fromkeys(_KERNELS, "inside shard_map, Pallas needs check_vma=False")
     if not all(isinstance(size, int) for x in arrays for size in x.shape):
         needs = "it needs a number for every size, and one is symbolic"
-        return dict.fromkeys(("pallas_gpu", "reference"), needs)
+        return {name: needs for name, one in SCANS.items() if not one.symbolic_sizes}
     return {}
 
 
@@ -234,19 +246,15 @@ def _needs_tpu() -> str | None:
     return None if platform == "tpu" else f"needs a TPU; this is {platform}"
 
 
-SCANS: dict[str, Scan] = {
-    "pallas_gpu": _pallas("gpu"),
-    "pallas_tpu": _pallas("tpu"),
-    "tiled": with_epilogue(tiled.scan),
-    "chunked": with_epilogue(xla.chunked),
-    "associative": with_epilogue(xla.associative),
-    "sequential": with_epilogue(xla.sequential),
-    "reference": with_epilogue(reference.scan),
+# "auto" takes a kernel where it runs, and else of the scans in plain JAX the fastest as measured.
+SCANS = {
+    "pallas_gpu": Implementation(_pallas("gpu"), "cuda", _needs_hopper, symbolic_sizes=False),
+    "pallas_tpu": Implementation(_pallas("tpu"), "tpu", _needs_tpu),
+    "tiled": Implementation(with_epilogue(tiled.scan), in_auto=True),
+    "chunked": Implementation(with_epilogue(xla.chunked), in_auto=True),
+    "associative": Implementation(with_epilogue(xla.associative), in_auto=True),
+    "sequential": Implementation(with_epilogue(xla.sequential), in_auto=True),
+    "reference": Implementation(with_epilogue(reference.scan), symbolic_sizes=False),
 }
 _OWN = tuple(SCANS)
-_PLAIN = ("tiled", "chunked", "associative", "sequential")
-_KERNELS = {"pallas_gpu": "cuda", "pallas_tpu": "tpu"}  # the platform of each
-_NEEDS: dict[str, Callable[[], str | None]] = {
-    "pallas_gpu": _needs_hopper,
-    "pallas_tpu": _needs_tpu,
-}
+_KERNELS = [name for name, one in SCANS.items() if one.platform is not None]

@@ -140,7 +140,6 @@ def test_scans_beside_a_scan_that_is_not_installed(monkeypatch):
 
 
 def test_a_scan_of_ones_own_is_measured_beside_the_others(tmp_path, monkeypatch):
-    monkeypatch.setattr(dispatch, "_NEEDS", dict(dispatch._NEEDS))
     monkeypatch.setattr(scan_programs, "SECOND_ELEMENTS", 0)
     monkeypatch.setattr(scan_programs, "measure_roofline", lambda: Roofline(1e9, 1e9))
     (tmp_path / "my.py").write_text(

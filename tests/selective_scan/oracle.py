@@ -44,7 +44,7 @@ INTERPRETED = {
     "pallas_tpu": repeated_in_time(over_groups(partial(tpu.scan, interpret=True))),
 }
 NAMES = [name for name, reason in implementations().items() if reason is None]
-SCANS = {name: OWN[name] for name in NAMES} | INTERPRETED
+SCANS = {name: OWN[name].scan for name in NAMES} | INTERPRETED
 
 
 def inputs(shape, given=OPTIONS["everything"], seed=0):
