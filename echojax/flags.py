@@ -179,7 +179,7 @@ class ModelFlags:
     mamba4rec, sasrec, hstu)."""
     scan: str = "auto"
     """Implementation of the selective scan: auto, pallas_gpu, pallas_tpu, tiled, chunked,
-    associative, sequential."""
+    associative, sequential, reference."""
     plugin: Annotated[str | None, Fact.RESUMABLE] = None
     """Module or .py file of your own that registers models, data sets, losses or metrics. With
     --help, the options of that --model are shown too."""

@@ -1,4 +1,4 @@
-"""Splits of a data set into training, validation and test examples (design section 5)."""
+"""Splits of a data set into training, validation and test examples."""
 
 import dataclasses
 from typing import Any, NamedTuple

@@ -58,7 +58,7 @@ class Evaluator:
         return place(complete(trained, self.item_vectors), self.mesh)
 
     def rank(self, params: nnx.State, part: str) -> Ranked:
-        """Return the rank of each target of ``part``: "train", "valid" or "test"."""
+        """Return the rank of each target of ``part``, "valid" or "test"."""
         examples = getattr(self.split, part)
         return rank_examples(
             self.ranker,
@@ -158,7 +158,7 @@ def evaluate_run(
     if metrics is None and cutoffs is None:
         run = rank_run(folder, part, **options)
         return {"step": run.step, **summarise(run.ranked, run.examples, run.popularity_V)}
-    read_own_config(folder)  # and the plug-in that registers metrics
+    read_own_config(folder)  # which loads the plug-in that may register some of the metrics
     names = named_metrics(metrics, CUTOFFS if cutoffs is None else cutoffs)
     run = rank_run(folder, part, names=names, **options)
     values = measure(run.ranked, run.examples, run.popularity_V, names)
