@@ -1,12 +1,17 @@
-"""The compilation cache: a second start does not compile again."""
+"""The compilation cache, by which a second start does not compile again, and signs of life."""
 
+import logging
 import os
+import threading
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import jax
+
+log = logging.getLogger(__name__)
 
 
 def use_compilation_cache() -> None:
@@ -35,3 +40,21 @@ def cache_hits() -> Iterator[list[str]]:
         yield hits
     finally:
         jax.monitoring.unregister_event_listener(note)
+
+
+@contextmanager
+def still_compiling(every: float = 20.0) -> Iterator[None]:
+    """Log every ``every`` seconds that what is compiled inside takes its time."""
+    ended, began = threading.Event(), time.perf_counter()
+
+    def remind() -> None:
+        while not ended.wait(every):
+            log.info(f"still compiling, for {time.perf_counter() - began:.0f} s now")
+
+    thread = threading.Thread(target=remind, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()

@@ -4,6 +4,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 import warnings
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from echojax import compilation
-from echojax.compilation import cache_hits
+from echojax.compilation import cache_hits, still_compiling
 
 
 def test_cache_hits():
@@ -24,6 +25,20 @@ def test_cache_hits():
             jax.jit(lambda x: jnp.sin(x) + number).lower(np.ones(3)).compile()
         found.append(len(hits))
     assert found == [0, 1]
+
+
+def test_a_long_compilation_shows_signs_of_life(caplog):
+    """It is one call into XLA, in which other threads go on."""
+    program = jax.jit(lambda x: sum(jnp.sin(x + random.random()) @ x for _ in range(60)))
+    lowered = program.lower(np.ones((3, 3)))
+    with caplog.at_level("INFO", "echojax"), still_compiling(every=0.01):
+        lowered.compile()
+    said = [one.getMessage() for one in caplog.records]
+    assert said
+    assert all(line.startswith("still compiling, for 0 s") for line in said[:3])
+    with caplog.at_level("INFO", "echojax"):
+        time.sleep(0.03)
+    assert len(caplog.records) == len(said)
 
 
 CACHED = """

@@ -14,7 +14,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from echojax.compilation import cache_hits
+from echojax.compilation import cache_hits, still_compiling
 from echojax.losses import Loss, full_softmax, pool
 from echojax.mesh import MEMBER, Axes, axes_of, batch_specs, over_devices, state_specs
 from echojax.models.base import with_axes, with_precision
@@ -312,7 +312,7 @@ def compile_step(step: jax.stages.Wrapped, *arguments: Any) -> CompiledStep:
     lowered = traced.lower() if traced else step.lower(*arguments)  # pmap traces while it lowers
     times.append(time.perf_counter())
     options = CPU_OPTIONS if jax.default_backend() == "cpu" else None
-    with cache_hits() as hits:
+    with cache_hits() as hits, still_compiling():
         compiled = lowered.compile(compiler_options=options)
     times.append(time.perf_counter())
     log.info(f"compiled in {times[-1] - times[0]:.1f} s")
