@@ -8,9 +8,10 @@ import msgspec
 from msgspec import Meta
 
 from echojax.errors import UserError
+from echojax.evaluation.metrics import metric_names
 from echojax.files import read_json
 
-_NAMES = [f"{kind}@{k}" for kind in ("hr", "ndcg", "mrr") for k in (5, 10, 20)]
+_NAMES = metric_names()
 _list: Any = list
 _dict: Any = dict
 _record: Any = TypedDict  # for keys that are not identifiers; further keys are allowed

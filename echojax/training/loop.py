@@ -49,7 +49,7 @@ class GroupStep(NamedTuple):
     # around the same arrays.
     structure: Any
     # Further arguments of ``steps``: the items' vectors or ``None``, and values stacked over runs.
-    inputs: Sequence[Any] = (None,)
+    inputs: Sequence[Any]
 
 
 class _Group(NamedTuple):
