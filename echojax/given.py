@@ -2,6 +2,7 @@
 
 import operator
 import os
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any, get_args
 
@@ -44,6 +45,17 @@ def given_switch(name: str, value: object) -> bool:
     if not isinstance(value, bool | np.bool_):
         raise UserError(f"{name} must be True or False, not {value!r:.80}")
     return bool(value)
+
+
+def given_truth(name: str, value: object) -> bool:
+    """Return whether what a function of the caller has returned is true."""
+    try:
+        if not isinstance(value, Awaitable):
+            return bool(value)
+    except (TypeError, ValueError):  # arrays and frames of several values
+        pass
+    kind = type(value).__name__
+    raise UserError(f"{name} must return true or false, not a value of type {kind}")
 
 
 def given_choice(name: str, value: Any, kind: Any) -> Any:

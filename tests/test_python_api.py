@@ -277,6 +277,21 @@ def test_a_callback_stops_training(frame):
     assert run.results["train"]["stopped"] == "a callback stopped it"
 
 
+class Coming:
+    """What an asynchronous function returns."""
+
+    def __await__(self):
+        """Nothing is awaited."""
+
+
+@pytest.mark.parametrize(
+    "odd", [np.array([True, False]), pl.Series([True]), Coming()], ids=["array", "series", "coming"]
+)
+def test_a_callback_returns_true_or_false(frame, odd):
+    with refused("a callback must return true or false, not a value of type", type(odd).__name__):
+        echojax.train(frame, epochs=2, run_dir=False, callbacks=[lambda _: odd], **SMALL)
+
+
 def test_a_run_goes_on_from_its_folder_alone(mine, frame, tmp_path):
     folder = tmp_path / "run"
     echojax.train(frame, epochs=1, run_dir=folder, **SMALL)

@@ -16,7 +16,7 @@ from flax import nnx
 
 from echojax.errors import UserError
 from echojax.evaluation.tiles import Top, top_k
-from echojax.given import given_number, given_path, given_switch
+from echojax.given import given_number, given_path, given_switch, given_truth
 from echojax.models import SequenceModel
 from echojax.models.heuristic import training_counts
 from echojax.serving.inputs import Histories, check_gap_unit, model_inputs, padded, power_of_two
@@ -281,7 +281,7 @@ class Recommender:
             check_list("candidates", candidates)
             numbers = np.unique(self.item_ids.numbers(candidates)[0])
         if keep is not None:
-            kept = [keep(item) for item in self.item_ids.ids(numbers)]
+            kept = [given_truth("filter", keep(item)) for item in self.item_ids.ids(numbers)]
             numbers = numbers[np.array(kept, bool)]
         if not numbers.size:
             raise UserError("candidates and filter leave no item of the catalogue; widen them")

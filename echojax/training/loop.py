@@ -17,6 +17,7 @@ from echojax.config import Config
 from echojax.data import Split, StackedBatches, iterate
 from echojax.errors import UserError
 from echojax.evaluation.metrics import mean_metrics
+from echojax.given import given_truth
 from echojax.hosts import on_main_process
 from echojax.machine import commit, device_name
 from echojax.mesh import gather, local_groups, place, spread, stack_shares
@@ -190,7 +191,7 @@ class Loop:
             f"NDCG@10 {ndcg:.4f}{'  best so far' if best else ''}"
         )
         record = {"seed": run.config.seed, **record}
-        wants_to_stop = [bool(callback(dict(record))) for callback in self.callbacks]
+        wants_to_stop = [given_truth("a callback", one(dict(record))) for one in self.callbacks]
         if on_main_process(any, wants_to_stop):
             run.ended = "a callback stopped it"
 

@@ -162,6 +162,7 @@ def test_few_programs_are_compiled(ring_run):
         ([["i3"]], {"k": 0}, "k must be at least 1, not 0"),
         ([["i3"]], {"k": 2.5}, "k must be a whole number, not 2.5"),
         ([["i3"]], {"approx": 1.5}, "approx must be"),
+        ([["i3"]], {"filter": lambda _: np.array([1, 0])}, "filter must return true or false"),
     ],
 )
 def test_what_cannot_be_answered_is_said(recommender, histories, options, words):
