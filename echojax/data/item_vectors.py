@@ -102,6 +102,8 @@ def vectors_of_frame(
         frame = {"item": frame[0], "vector": frame[1]}
     keys = column_names(frame, name, "(ids, array)")
     names = [str(key) for key in keys]
+    if repeated := [one for one in names if names.count(one) > 1]:
+        raise UserError(f"{name}: two columns are named {repeated[0]!r}; rename one of them")
     if (index := item_column(names, item)) is None:
         raise UserError(f"{name}: no item column among {', '.join(names)}; name it item_id")
     ids = frame[keys[index]]
@@ -132,7 +134,12 @@ def vectors_of_frame(
 
 
 def _numbers(values: Any) -> np.ndarray:
-    """Return a column as an array; (N, F) if it holds lists of F numbers each."""
+    """Return a column as an array; (N, F) if it holds lists of F numbers each.
+
+    Numbers that are masked are NaN.
+    """
+    if np.ma.isMaskedArray(values) and values.dtype.kind in "iuf":
+        values = np.ma.filled(values.astype(np.float64), np.nan)
     try:
         array = np.asarray(values)
     except ValueError:  # lists of several lengths

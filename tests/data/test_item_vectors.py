@@ -50,6 +50,16 @@ def test_frames(frame):
     assert vectors_of_frame(([7, 8.0, 9], VECTORS)).ids_N.tolist() == ["7", "8", "9"]
 
 
+class Twice:
+    """Like a frame of pandas, two of whose columns have one name."""
+
+    columns = ("item", "x", "x", "y")
+
+    def __getitem__(self, name):
+        """Return the columns of that name."""
+        return {"item": IDS, "x": VECTORS, "y": VECTORS[:, 0]}[name]
+
+
 @pytest.mark.parametrize(
     ("frame", "message"),
     [
@@ -57,6 +67,8 @@ def test_frames(frame):
         ((["a", "", None], VECTORS), "row 2 has no item id"),
         ((IDS, VECTORS * [np.nan, 1]), "3 vectors have NaN or infinite numbers, such as.* '007'"),
         ((IDS, VECTORS.astype(float) * [1e300, 1]), "2 vectors have NaN or infinite"),
+        ((IDS, np.ma.masked_equal(VECTORS, 4)), "1 vectors have NaN or infinite numbers.* 'd'"),
+        (Twice(), "two columns are named 'x'; rename one of them"),
         ((IDS[:2], VECTORS), "2 ids of 3 vectors"),
         ((IDS, VECTORS[:, 0] > 0), "holds no numbers, nor lists of one length"),
         ((IDS, VECTORS > 0), "vectors are bool of shape"),
