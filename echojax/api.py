@@ -25,7 +25,13 @@ from echojax.arrays import read_arrays
 from echojax.command_line import Terminal, log_to
 from echojax.data.item_vectors import vectors_of_frame
 from echojax.errors import UserError, os_failure_is_user_error
-from echojax.evaluation.metrics import example_metrics, lists_wanted, mean_metrics, named_metrics
+from echojax.evaluation.metrics import (
+    check_cutoffs,
+    example_metrics,
+    lists_wanted,
+    mean_metrics,
+    named_metrics,
+)
 from echojax.evaluation.statistics import holm, paired_difference, seed_estimates
 from echojax.files import TemporaryFolder
 from echojax.given import given_choice, given_path, given_switch
@@ -300,7 +306,7 @@ def compare(runs: Mapping[str, Run], metric: str = "ndcg@10") -> pl.DataFrame:
     """Compare runs on the same test users: each with the first, user by user.
 
     Args:
-        runs: by the name to show; seeds of one run are averaged, user by user.
+        runs: by the name to show, as text; seeds of one run are averaged, user by user.
         metric: of ``Run.metrics``, or recall, precision or map, at any cutoff.
 
     Returns:
@@ -326,14 +332,16 @@ def compare(runs: Mapping[str, Run], metric: str = "ndcg@10") -> pl.DataFrame:
         values[name] = [example_metrics(rank_M, names) for rank_M in ranks]
     means = {name: np.mean(seeds, axis=0)[:, 0] for name, seeds in values.items()}
     found = {name: paired_difference(means[name], means[first], users) for name in others}
+        if (items := run.seeds[0].results["dataset"].get("items")) is not None:
+            check_cutoffs(names, items)
     p_holm = dict(zip(others, holm([one["p"] for one in found.values()]), strict=True))
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, seeds in values.items():
         (estimate,), difference = seed_estimates(seeds, users), found.get(name, {})
         low, high = estimate.interval or (None, None)
         rows.append(
             {
-                "run": name,
+                "run": str(name),
                 metric: estimate.mean,
                 "low": low,
                 "high": high,

@@ -229,12 +229,20 @@ def test_runs_are_compared_user_by_user(mine, two):
     assert table["low"][0] < mine.metrics["ndcg@10"] < table["high"][0]
 
 
+def test_a_compared_run_may_have_any_name(mine):
+    names = ["a", ("gru", 8), 3, None]
+    table = echojax.compare(dict.fromkeys(names, mine))
+    assert table["run"].to_list() == ["a", "('gru', 8)", "3", "None"]
+
+
 def test_what_is_not_alike_is_not_compared(mine, frame):
     other = echojax.train(frame, model="markov", run_dir=False, exclude_seen=True, **DATA)
     with pytest.raises(UserError, match=r"differ in --exclude-seen \(True, False\)"):
         echojax.compare({"mine": mine, "other": other})
     with pytest.raises(UserError, match="name two or more"):
         echojax.compare({"mine": mine})
+    with refused("hr@21: there are only 20 items; name a smaller cutoff"):
+        echojax.compare({"mine": mine, "same": mine}, metric="hr@21")
     for runs in ([mine, mine], {"mine": mine, "other": str(mine.folder)}):
         with pytest.raises(UserError, match="runs are wanted by name"):
             echojax.compare(runs)
