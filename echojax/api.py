@@ -269,9 +269,13 @@ def train(
     Raises:
         UserError: something the user can fix.
     """
-    vectors = {}
+    quiet, vectors = given_switch("quiet", quiet), {}
+    passing = isinstance(run_dir, bool | np.bool_) and not run_dir
+    if passing and options.get("resume"):
+        raise UserError("run_dir=False keeps nothing to go on from; name the folder, as run_dir=")
     if not isinstance(item_vectors, str | os.PathLike | None):
-        vectors = {"item_vectors": vectors_of_frame(item_vectors, item=item)}
+        column = options.get("item_column") if item is None else item
+        vectors = {"item_vectors": vectors_of_frame(item_vectors, item=column)}
         item_vectors = "frame"
     named = {
         "model": model,
@@ -279,7 +283,7 @@ def train(
         "seeds": seeds,
         "item_vectors": item_vectors,
         "init_from": init_from.folder if isinstance(init_from, Run) else init_from,
-        "run_dir": run_dir or None,
+        "run_dir": None if passing else run_dir,
     }
     options |= {name: value for name, value in named.items() if value is not None}
     calls = tuple(callbacks) if isinstance(callbacks, Iterable) else (callbacks,)
@@ -288,7 +292,7 @@ def train(
     with as_found(quiet) as console:
         config, dataset = configuration(data, options, (user, item, time), recipe)
         temporary = None
-        if run_dir is False:
+        if passing:
             temporary = TemporaryFolder()
             config = dataclasses.replace(config, run_dir=temporary.path)
         try:
@@ -328,12 +332,12 @@ def compare(runs: Mapping[str, Run], metric: str = "ndcg@10") -> pl.DataFrame:
     values, users = {}, runs[first].seeds[0]._ranks("test")["test_user_M"]
     for name, run in runs.items():
         _check_comparable(first, runs[first].seeds[0], name, run.seeds)
+        if (items := run.seeds[0].results["dataset"].get("items")) is not None:
+            check_cutoffs(names, items)
         ranks = [one._ranks("test")["test_rank_M"] for one in run.seeds]
         values[name] = [example_metrics(rank_M, names) for rank_M in ranks]
     means = {name: np.mean(seeds, axis=0)[:, 0] for name, seeds in values.items()}
     found = {name: paired_difference(means[name], means[first], users) for name in others}
-        if (items := run.seeds[0].results["dataset"].get("items")) is not None:
-            check_cutoffs(names, items)
     p_holm = dict(zip(others, holm([one["p"] for one in found.values()]), strict=True))
     rows: list[dict[str, Any]] = []
     for name, seeds in values.items():

@@ -39,6 +39,9 @@ def configuration(
     """
     roles = zip(("user_column", "item_column", "time_column"), columns, strict=True)
     named = {name: str(column) for name, column in roles if column is not None}
+    if twice := named.keys() & options.keys():
+        name = min(twice)
+        raise UserError(f"{name.removesuffix('_column')} and {name} are given; leave one out")
     given = _options({**options, **named})
     dataset, about = _dataset(data, given)
     given |= about

@@ -393,6 +393,13 @@ def test_it_trains_in_a_thread_and_beside_float64(mine, frame, x64):
         (None, {"callbacks": None}, "callbacks are functions of a dict, in a list; None is none"),
         (None, {"user": 0}, "no column '0' for --user-column"),
         (None, {"user": None, "user_column": "whom"}, "no column 'whom' for --user-column"),
+        (None, {"user_column": "whom"}, "user and user_column are given; leave one out"),
+        (None, {"run_dir": ""}, "--run-dir has an empty value; give one, or leave it out"),
+        (None, {"run_dir": 0}, "--run-dir must be a string, not 0"),
+        (None, {"run_dir": np.False_, "resume": True}, "run_dir=False keeps nothing to go on from"),
+        (None, {"item": None, "item_column": "what", "item_vectors": {"what": ["i1"], "x": ["a"]}},
+         "column 'x' holds no numbers"),
+        (None, {"quiet": "no"}, "quiet must be True or False, not 'no'"),
         (None, {"columns": "user,item"}, "--columns has no meaning for data in memory"),
         (None, {"duplicates": "none"}, "--duplicates must be 'keep' or 'first' or 'last'"),
         ("ml-2m", {}, "unknown --dataset 'ml-2m'; did you mean 'ml-1m'?"),
@@ -404,7 +411,7 @@ def test_mistakes_are_one_sentence(frame, tmp_path, monkeypatch, data, options, 
     monkeypatch.chdir(tmp_path)
     columns = COLUMNS if data is None else {}
     with refused(sentence):
-        echojax.train(frame if data is None else data, quiet=True, **columns | options)
+        echojax.train(frame if data is None else data, **{"quiet": True} | columns | options)
     assert not list(tmp_path.iterdir())
 
 

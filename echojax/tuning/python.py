@@ -7,7 +7,7 @@ from typing import Any
 from echojax.api import as_found
 from echojax.config import search_config
 from echojax.flags import SearchFlags
-from echojax.given import given_path
+from echojax.given import given_path, given_switch
 from echojax.options import Data, configuration
 from echojax.training.builders import resolved
 from echojax.tuning.page import Search
@@ -52,6 +52,7 @@ def tune(
     Raises:
         UserError: something the user can fix.
     """
+    quiet = given_switch("quiet", quiet)
     if model is not None:
         options["model"] = model
     with as_found(quiet) as console:
