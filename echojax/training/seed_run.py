@@ -12,6 +12,7 @@ import numpy as np
 
 from echojax.config import Config
 from echojax.errors import UserError
+from echojax.hosts import is_main_process
 from echojax.training.checkpoints import Checkpoints
 from echojax.training.progress import MetricLog, TrainingProgress
 from echojax.training.step import TrainState
@@ -39,6 +40,11 @@ class SeedRun:
     ended: str = ""  # why it stopped early, if it did
     failed: bool = False  # whether that was divergence or too little memory
 
+    def __post_init__(self) -> None:
+        """Remember the run folder's configuration, by which ``save`` recognises the folder."""
+        self._config_file = (self.folder / "config.json").absolute()
+        self._config_bytes = _content(self._config_file)
+
     def stop_reason(self) -> str | None:
         """Return why this seed is done, or ``None`` while it is not."""
         if self.ended:
@@ -61,8 +67,24 @@ class SeedRun:
         self.progress.steps = step
 
     def save(self, state: TrainState) -> None:
-        """Write a checkpoint of ``state`` and of the progress."""
-        self.checkpoints.save(state, asdict(self.progress))
+        """Write a checkpoint of ``state`` and of the progress.
+
+        It is a ``UserError`` if the run folder is no longer that of this run: a checkpoint would
+        lie in a folder that is not a run, or in another run.
+        """
+        self._check_folder()
+        try:
+            self.checkpoints.save(state, asdict(self.progress))
+        except UserError:
+            self._check_folder()  # it has gone meanwhile
+            raise
+
+    def _check_folder(self) -> None:
+        if is_main_process() and _content(self._config_file) != self._config_bytes:
+            raise UserError(
+                f"{self.folder} was deleted, moved or replaced while this run was training; move "
+                "it back and go on with --resume, or train anew"
+            )
 
     def finite(self, state: TrainState) -> TrainState:
         """Return the state, on the host; ``DivergedError`` if it is not finite.
@@ -104,6 +126,14 @@ class SeedRun:
                 f"version: it has {unknown[0]}; go on with that version"
             )
         self.progress = TrainingProgress(**saved)
+
+
+def _content(file: Path) -> bytes | None:
+    """Return the content of a file; ``None`` if there is none."""
+    try:
+        return file.read_bytes()
+    except FileNotFoundError:
+        return None
 
 
 def earliest(runs: Iterable[SeedRun]) -> list[SeedRun]:

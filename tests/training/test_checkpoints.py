@@ -21,6 +21,7 @@ from echojax.training.checkpoints import Checkpoints, _checksum
 from echojax.training.progress import TrainingProgress
 from echojax.training.seed_run import SeedRun
 from echojax.training.step import create_state, state_shapes
+from tests.conftest import refused
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +59,32 @@ def test_a_folder_may_have_any_name(tmp_path, state, name):
     assert int(run.state.step) == 3
     assert (folder / "3").is_dir()
     run.checkpoints.close()
+
+
+def test_nothing_is_saved_where_the_run_is_no_longer(tmp_path, state, monkeypatch):
+    (folder := tmp_path / "run").mkdir()
+    (folder / "config.json").write_text("{}")
+    checkpoints = Checkpoints(folder / "checkpoints")
+    run = SeedRun(Config(), folder, state, TrainingProgress(steps=3), checkpoints)
+    shutil.rmtree(folder)
+    with refused(f"{folder} was deleted, moved or replaced while this run was training"):
+        run.save(at(state, 3))
+    assert not folder.exists()
+    folder.mkdir()
+    (folder / "config.json").write_text("another run's")
+    with refused("replaced while this run was training"):
+        run.save(at(state, 3))
+    assert [path.name for path in folder.iterdir()] == ["config.json"]
+    (folder / "config.json").write_text("{}")
+
+    def meanwhile(*_):
+        shutil.rmtree(folder)
+        raise UserError("the checkpoint of step 3 cannot be written")
+
+    monkeypatch.setattr(checkpoints, "save", meanwhile)
+    with refused(f"{folder} was deleted"):
+        run.save(at(state, 3))
+    checkpoints.close()
 
 
 @pytest.mark.parametrize("part", ["params", "opt_state"])

@@ -1,6 +1,7 @@
 """Members that differ in knobs, trained together: each as if it had been trained alone."""
 
 import dataclasses
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -144,7 +145,7 @@ def test_memory_that_does_not_suffice_ends_those_of_one_program_only(
 
 def test_each_has_its_share_of_the_seconds(monkeypatch):
     monkeypatch.setattr(SeedRun, "write_metrics", lambda self, *args, **values: None)
-    runs = [SeedRun(Config(), None, None, TrainingProgress(), None) for _ in range(2)]
+    runs = [SeedRun(Config(), Path(), None, TrainingProgress(), None) for _ in range(2)]
     loop._record_speed(runs, 1.0, 10, 3.0, 0.0)
     loop._record_speed(runs[:1], 2.0, 10, 3.0, 0.0)
     assert [run.progress.seconds for run in runs] == [6.0, 3.0]
