@@ -25,6 +25,8 @@ def given_path(name: str, value: object) -> Path:
 def given_number(name: str, value: object, *, least: int = 1) -> int:
     """Return a whole number that is not too small."""
     try:
+        if isinstance(value, bool):  # which Python takes for 0 and 1
+            raise TypeError
         number = operator.index(value)  # type: ignore[arg-type]
     except TypeError:  # an array of several too
         raise UserError(f"{name} must be a whole number, not {value!r:.80}") from None

@@ -469,7 +469,7 @@ def test_what_is_no_path_is_a_mistake(mine, frame, tmp_path, monkeypatch, odd):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("odd", [0, -1, "3", 1.5, [3], {}], ids=repr)
+@pytest.mark.parametrize("odd", [0, -1, "3", 1.5, True, [3], {}], ids=repr)
 def test_what_is_no_number_of_things_is_a_mistake(mine, frame, tmp_path, odd):
     calls = [
         lambda k: mine.recommender().recommend([["i1"]], k=k),
@@ -496,6 +496,8 @@ def test_values_of_another_kind_are_mistakes(mine, frame):
         (lambda: rec.recommend([["i1"]], filter="i1"), "filter must be a function of an item's id"),
         (lambda: rec.recommend([["i1"]], approx="i1"), "approx must be a number above 0"),
         (lambda: rec.recommend([["i1"]], exclude_seen=3), "exclude_seen must be True or False"),
+        (lambda: rec.recommend([["i1"]], approx=True), "approx must be a number above 0"),
+        (lambda: from_frame(frame, k_core=True), "--k-core must be a whole number, not True"),
         (lambda: from_frame(frame, time_format=3), "--time-format must be a string, not 3"),
         (lambda: from_frame(frame, name=None), "name must be a string, not None"),
         (lambda: interop.weights(mine), "a model is wanted, not Run("),

@@ -204,7 +204,8 @@ class Recommender:
         k = self._at_most_all(k)
         check_list("histories", histories, "histories")
         exclude_seen = given_switch("exclude_seen", exclude_seen)
-        if approx is not None and not (isinstance(approx, Real) and 0 < approx <= 1):
+        number = isinstance(approx, Real) and not isinstance(approx, bool)
+        if approx is not None and not (number and 0 < approx <= 1):
             raise UserError(f"approx must be a number above 0 and at most 1, not {approx!r:.80}")
         if filter is not None and not callable(filter):
             raise UserError(f"filter must be a function of an item's id, not {filter!r:.80}")
