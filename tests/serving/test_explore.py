@@ -47,9 +47,14 @@ def run(folder):
 
 
 @pytest.fixture(scope="module")
-def get(run):
-    """Return a function that asks two runs: an address -> (status, body, headers)."""
-    return asking(make_app([run, run], SCANS))
+def get(run, tmp_path_factory):
+    """Return a function that asks two runs: an address -> (status, body, headers).
+
+    They are the same but for the folder of the second, which has nothing to draw.
+    """
+    bare = tmp_path_factory.mktemp("bare")
+    shutil.copy(run.folder / "config.json", bare)
+    return asking(make_app([run, dataclasses.replace(run, folder=bare)], SCANS))
 
 
 def asking(app):
@@ -126,6 +131,7 @@ def test_a_run_whose_data_is_not_here(run):
 
 def test_a_folder_whose_name_is_not_utf_8(folder, tmp_path):
     named = shutil.copytree(folder, tmp_path / os.fsdecode(b"run\xff"))
+    (named / "insight.npz").unlink()  # the longest to draw
     get = asking(make_app([read_explored(named)], None))
     for address, status in (("/", 200), ("/?history=i3", 200), ("/runs/1", 200), ("/no", 404)):
         found, body, _ = get(address)
