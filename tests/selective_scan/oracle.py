@@ -80,11 +80,8 @@ def grouped(arrays, groups, seed=5):
 
 
 def float32(arrays):
-    """Return arrays as JAX's, whole numbers as int32."""
-    return {
-        k: jnp.asarray(v, jnp.float32 if v.dtype.kind == "f" else jnp.int32)
-        for k, v in arrays.items()
-    }
+    """Return arrays as float32, whole numbers as int32."""
+    return {k: v.astype(np.float32 if v.dtype.kind == "f" else np.int32) for k, v in arrays.items()}
 
 
 def for_readout(arrays):
@@ -101,7 +98,7 @@ def check(scan, arrays, dtype="float32", *, reverse, softplus=True, tolerance=No
     compared twice: as computed for themselves, and with what the gradient needs kept.
     """
     whole = {k: x for k, x in arrays.items() if k in ("lengths", "segment_ids")}
-    floats = {k: jnp.asarray(x, dtype) for k, x in arrays.items() if k not in whole}
+    floats = {k: x.astype(jnp.dtype(dtype)) for k, x in arrays.items() if k not in whole}
     rng = np.random.default_rng(9)
     dy = rng.normal(size=arrays["u"].shape)
     dlast = rng.normal(size=(len(dy), *arrays["A"].shape))
