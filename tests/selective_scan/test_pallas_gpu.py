@@ -216,7 +216,7 @@ def test_what_is_stored_as_one_piece_ends_with_a_whole_chunk(channels, positions
         pytest.param((2048, 50, 128, 32), "mamba", "bfloat16", marks=pytest.mark.slow),
         pytest.param((8, 16384, 2048, 16), "plain", "bfloat16", marks=pytest.mark.slow),
         pytest.param((1, 5000, 256, 16), "everything", "float32", marks=pytest.mark.slow),
-        ((3, 37, 5, 3), "everything", "bfloat16"),
+        pytest.param((3, 37, 5, 3), "everything", "bfloat16", marks=pytest.mark.slow),
         ((1, 5000, 64, 32), "packed", "bfloat16"),
     ],
     ids=str,

@@ -12,7 +12,7 @@ from jax.sharding import SingleDeviceSharding
 
 from selective_scan import tpu
 from selective_scan.arguments import ScanInputs
-from tests.selective_scan.oracle import FEW_OPTIONS, INTERPRETED, OPTIONS, check, float32, inputs
+from tests.selective_scan.oracle import EVERY_OPTION, INTERPRETED, OPTIONS, check, float32, inputs
 
 # The interpreted kernels are large to compile and quick to run.
 QUICK_COMPILE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -38,8 +38,16 @@ def scan_of(arrays, *, softplus=True, reverse=False, interpret=True):
     return tpu.scan(ScanInputs(**arrays), **options)
 
 
+# "packed" holds the other options; reversed, it is in the odd shapes below, and with softplus among
+# the groups of ``test_implementations``.
+FAST = ("plain", False), ("packed", False)
+
+
 @pytest.mark.usefixtures("small_blocks")
-@pytest.mark.parametrize(("options", "reverse"), FEW_OPTIONS)
+@pytest.mark.parametrize(
+    ("options", "reverse"),
+    [pytest.param(*case, marks=[pytest.mark.slow] * (case not in FAST)) for case in EVERY_OPTION],
+)
 def test_equals_the_oracle(options, reverse):
     arrays = draw((3, 37, 5, 3), OPTIONS[options])
     check(INTERPRETED["pallas_tpu"], arrays, reverse=reverse)
