@@ -65,12 +65,12 @@ def problem(shape, num, seed, dtype=np.float64, items=ITEMS, share=0.7):
     rng = np.random.default_rng(seed)
     rows, each = shape
     return (
-        jnp.asarray(rng.normal(size=(*shape, 4)), dtype),
-        jnp.asarray(rng.normal(size=(items, 4)), dtype),
-        jnp.asarray(rng.integers(1, items, shape)),
-        jnp.asarray(rng.uniform(0.5, 2, shape) * (rng.random(shape) < share), dtype),
+        rng.normal(size=(*shape, 4)).astype(dtype),
+        rng.normal(size=(items, 4)).astype(dtype),
+        rng.integers(1, items, shape),
+        (rng.uniform(0.5, 2, shape) * (rng.random(shape) < share)).astype(dtype),
         jax.random.split(jax.random.key(seed), rows),
-        jnp.asarray(rng.integers(0, items, (rows, each if num == 1 else 1, num))),
+        rng.integers(0, items, (rows, each if num == 1 else 1, num)),
     )
 
 

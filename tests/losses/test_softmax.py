@@ -18,9 +18,9 @@ from echojax.losses import softmax as module
 def inputs(users, items, seed, dtype=np.float32):
     rng = np.random.default_rng(seed)
     return (
-        jnp.asarray(rng.normal(size=(users, 5)), dtype),
-        jnp.asarray(rng.normal(size=(items, 5)), dtype),
-        jnp.asarray(rng.integers(0, items, users)),
+        rng.normal(size=(users, 5)).astype(dtype),
+        rng.normal(size=(items, 5)).astype(dtype),
+        rng.integers(0, items, users),
     )
 
 
@@ -49,10 +49,10 @@ def summed_by_definition(user_BxPxD, item_VxD, targets_BxP, weights_BxP, smoothi
 def predictions(rows, each, items, seed, dtype=np.float32, share=0.5):
     rng = np.random.default_rng(seed)
     return (
-        jnp.asarray(rng.normal(size=(rows, each, 5)), dtype),
-        jnp.asarray(rng.normal(size=(items, 5)), dtype),
-        jnp.asarray(rng.integers(1, items, (rows, each))),
-        jnp.asarray(rng.uniform(0.5, 2, (rows, each)) * (rng.random((rows, each)) < share), dtype),
+        rng.normal(size=(rows, each, 5)).astype(dtype),
+        rng.normal(size=(items, 5)).astype(dtype),
+        rng.integers(1, items, (rows, each)),
+        (rng.uniform(0.5, 2, (rows, each)) * (rng.random((rows, each)) < share)).astype(dtype),
     )
 
 
