@@ -17,16 +17,23 @@ def expected(user, items, excluded, num_items, k):
     return np.array(found)
 
 
-@settings(max_examples=12, deadline=None)
-@given(st.integers(2, 40), st.integers(1, 12), st.integers(1, 45), st.integers(0, 99))
-def test_exact_for_every_tile_and_k(num_rows, k, tile, seed):
+# (rows, k, tile), each compiled once: tiles of one row, that divide the rows or not, and of all of
+# them and more; k of one, of a tile and more, and of more than there are rows.
+SIZES = [(2, 1, 1), (2, 12, 45), (9, 12, 2), (17, 3, 16), (17, 12, 17), (40, 5, 8), (40, 7, 7)]
+jitted = jax.jit(top_k, static_argnames=("k", "tile"))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sampled_from(SIZES), st.integers(0, 99))
+def test_exact_for_every_tile_and_k(sizes, seed):
+    num_rows, k, tile = sizes
     rng = np.random.default_rng(seed)
     # Small integers: sums are exact, and there are many ties.
     user = rng.integers(-2, 3, (3, 4)).astype(np.float32)
     items = rng.integers(-2, 3, (num_rows, 4)).astype(np.float32)
     excluded = rng.integers(0, num_rows, (3, 5)).astype(np.int32)
     num_items = int(rng.integers(1, num_rows + 1))
-    top = top_k(user, items, excluded, num_items, k=k, tile=tile)
+    top = jitted(user, items, excluded, num_items, k=k, tile=tile)
     wanted = expected(user, items, excluded, num_items, k)
     np.testing.assert_array_equal(top.item_BxK, wanted)
     scores = np.take_along_axis(user @ items.T, wanted, axis=1)
