@@ -109,22 +109,16 @@ class Recommender:
             model = nnx.merge(graphdef, params)
             return model.encode(of.item_ids_BxL, of.lengths_B, gaps_BxL=of.gaps_BxL)
 
-        def recommend(
-            params: nnx.State, histories: Histories, *where: Any, k: int, approx: float | None
-        ) -> Top:
-            return top_k(encode(params, histories), *where, k=k, recall=approx)
-
-        def score(
-            params: nnx.State, history: Histories, item_VxD: jax.Array, items_C: jax.Array
-        ) -> jax.Array:
-            user_D = encode(params, history)[0].astype(jnp.float32)
+        def score(user_BxD: jax.Array, item_VxD: jax.Array, items_C: jax.Array) -> jax.Array:
+            user_D = user_BxD[0].astype(jnp.float32)
             item_CxD = item_VxD[items_C].astype(jnp.float32)
             return jnp.matmul(item_CxD, user_D, precision=jax.lax.Precision.HIGHEST)
 
         self._params = jax.tree.map(jnp.asarray, params)  # NumPy arrays would be moved every time
-        self._best = jax.jit(recommend, static_argnames=("k", "approx"))
+        # Apart, as the model's is long to compile and needs no other for another k or pool.
+        self._encode = jax.jit(encode)
         self._score = jax.jit(score)
-        self._nearest = jax.jit(top_k, static_argnames="k")
+        self._search = jax.jit(top_k, static_argnames=("k", "recall"))
 
     @classmethod
     def load(
@@ -242,7 +236,7 @@ class Recommender:
         newest = model_inputs([numbers[-self.max_len :]], [gaps], self.max_len)
         wanted = np.array([self.item_ids.number(item) for item in items], np.int32)
         rows = padded([wanted], 1, power_of_two(len(wanted)))[0]
-        score_C = self._score(self._params, newest, self._item_VxD, rows)
+        score_C = self._score(self._encode(self._params, newest), self._item_VxD, rows)
         return np.where(wanted > 0, np.asarray(score_C)[: len(wanted)], np.float32(np.nan))
 
     def similar_items(self, item: object, k: int = 10) -> Recommendation:
@@ -256,7 +250,7 @@ class Recommender:
         if not number[0]:
             raise UserError(f"item {item!r} is not in the catalogue of this model")
         unit_VxD = self._directions
-        top = self._nearest(
+        top = self._search(
             unit_VxD[number], unit_VxD, number[None], len(self.item_ids), k=_searched(k)
         )
         numbers = np.asarray(top.item_BxK)[0, :k]
@@ -359,14 +353,13 @@ class Recommender:
         histories = model_inputs(newest, gaps, self.max_len)
         excluded = [known.excluded_S for known in batch]
         width = power_of_two(max(map(len, excluded)))
-        return self._best(
-            self._params,
-            histories,
+        return self._search(
+            self._encode(self._params, histories),
             request.item_CxD,
             padded(excluded, len(histories.lengths_B), width),
             request.number_C.size,
             k=_searched(request.k),
-            approx=request.approx,
+            recall=request.approx,
         )
 
     def _answers(
