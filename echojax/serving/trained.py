@@ -6,6 +6,7 @@ from glob import has_magic
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from flax import nnx
 
@@ -53,7 +54,7 @@ def read_trained(folder: Path, *, scan: str | None = None) -> Trained:
     config = dataclasses.replace(config, scan=scan or config.scan)
     item_ids, titles = read_items(folder)
     best = load_checkpoint(folder, config, len(item_ids))
-    model = nnx.merge(best.graphdef, best.params)
+    model = nnx.merge(best.graphdef, jax.device_put(best.params))
     for name, array in weights(model).items():
         if not np.isfinite(array).all():
             raise UserError(
