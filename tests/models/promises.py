@@ -52,7 +52,8 @@ def filled(make, dtype="float32", noise=0.5):
 
     def fill(path, leaf):
         values = noise * rng.normal(size=leaf.shape)
-        return jnp.asarray(values + ("scale" in jax.tree_util.keystr(path)), dtype)
+        values += "scale" in jax.tree_util.keystr(path)
+        return jax.device_put(values.astype(dtype))  # ``jnp.asarray`` would compile, too
 
     return nnx.merge(graphdef, jax.tree_util.tree_map_with_path(fill, params))
 
