@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from html import escape
 from typing import Any
 
@@ -83,14 +84,14 @@ class Picture:
 
     def inline(self) -> Markup:
         """Return SVG for a page, in the page's colours."""
-        svg = self._svg()
+        svg = self._svg
         for name, colour in _LIGHT.items():
             svg = svg.replace(colour, f"var(--{name})")
         return Markup(svg)
 
     def svg(self) -> bytes:
         """Return the content of an SVG file, on white."""
-        svg = self._svg()
+        svg = self._svg
         start = svg.index(">") + 1
         return f'{svg[:start]}<rect width="100%" height="100%" fill="white"/>{svg[start:]}'.encode()
 
@@ -102,6 +103,7 @@ class Picture:
             self.figure.suptitle("")
         return content
 
+    @cached_property
     def _svg(self) -> str:
         buffer = io.StringIO()
         metadata = {"Date": None, "Creator": None}
