@@ -212,11 +212,13 @@ def summed_gradient(
     return jax.lax.scan(step, ((nothing, nothing), zero), (parts, longest_N))[0]
 
 
+@jax.jit
 def stack_states(states: Sequence[TrainState]) -> TrainState:
     """Return the states of several runs as one: every array has a leading axis S."""
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
 
 
+@jax.jit
 def unstack_states(states: TrainState) -> list[TrainState]:
     """Return each run's own state."""
     return [jax.tree.map(lambda leaf, i=i: leaf[i], states) for i in range(states.step.shape[0])]
