@@ -110,7 +110,7 @@ class RunResult:
     results: dict[str, Any]
     ranks: dict[bool, Ranks | None]  # by whether the full ranking filters seen items
     protocols: list[dict[str, Any]]  # the same checkpoint's test metrics under several protocols
-    analysis: bytes | None  # the bytes of ``insight.npz``, if there is one
+    analysis: bytes | None  # the bytes of ``insight.npz``, if it is kept
     digest: str  # changes if the files of the folder do
     evaluations: dict[Protocol | None, Evaluation] = field(init=False, default_factory=dict)
     """By protocol; ``None``: the run's own."""
@@ -158,7 +158,7 @@ class Results:
             try:
                 digest = digest_of(run.folder)
                 if digest and (known is None or known.digest != digest):
-                    self.runs[run.name] = read_run_folder(run.folder)
+                    self.runs[run.name] = read_run_folder(run.folder, analysed=run.shown)
             except UserError as error:
                 damaged[run.name] = str(error)
         return damaged
@@ -291,8 +291,8 @@ def _write(path: Path, frame: pl.DataFrame) -> None:
     write_atomically(path, buffer.getvalue())
 
 
-def read_run_folder(folder: Path) -> RunResult:
-    """Return the result of a finished run."""
+def read_run_folder(folder: Path, *, analysed: bool = True) -> RunResult:
+    """Return the result of a finished run; its analysis, which is large, only if it is wanted."""
     results, digest = read_results(folder / "results.json"), digest_of(folder)
     limits = {name: results["config"][name] for name in LIMITS if name in results["config"]}
     # In runs of earlier versions, config.json has the limits of the first start.
@@ -300,7 +300,7 @@ def read_run_folder(folder: Path) -> RunResult:
     path, analysis = folder / _ANALYSIS, None
     if path.exists():
         read_analysis(path, config["max_len"])  # refuses a damaged one
-        analysis = path.read_bytes()
+        analysis = path.read_bytes() if analysed else None
     protocols = read_alternatives(folder)
     own = _read_ranks(folder / "ranks.npz")
     other = _read_ranks(folder / PROTOCOLS_NPZ) if protocols else None

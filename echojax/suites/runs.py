@@ -37,6 +37,7 @@ class Run:
     folder: Path  # its run folder
     config: Config  # its configuration, with ``resume`` off
     command: str  # the command that makes the same run by itself
+    shown: bool  # whether the page has figures of what its model has learned
 
     @property
     def global_time(self) -> bool:
@@ -58,7 +59,9 @@ def plan(suite: Suite, out: Path, data_dir: str | None) -> list[Run]:
             flags = flags | {"data_path": str(out / "data" / f"{dataset}-{users}.inter")}
         config = Config(**flags, seed=seed, run_dir=str(out / name), data_dir=data_dir)
         resolved(config)
-        return Run(dataset, variant, seed, name, out / name, config, train_command(flags, seed))
+        shown = name == f"{dataset}/{suite.reference}/seed-{suite.seeds[0]}"
+        command = train_command(flags, seed)
+        return Run(dataset, variant, seed, name, out / name, config, command, shown)
 
     runs = []
     for dataset in suite.datasets:
