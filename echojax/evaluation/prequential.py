@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from echojax.compilation import compiler_options
 from echojax.data import Examples, Windows
 from echojax.evaluation.ranking import TOP, Encode, Items, Ranked, make_ranker, rank_examples
 
@@ -86,7 +87,7 @@ def rank_prequentially(
     without dropout, ``(params, item_ids_BxL, lengths_B, *gaps_BxL) -> (B, L, D)``; ``items`` and
     the other arguments are those of ``make_ranker``.
     """
-    encode = jax.jit(encode_all)
+    encode = jax.jit(encode_all, compiler_options=compiler_options())
     windows, count_W = passes(examples)
     parts = []
     for begin in range(0, len(windows), batch_size):

@@ -18,6 +18,7 @@ from jax import Array
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
+from echojax.compilation import compiler_options
 from echojax.data import Examples
 from echojax.evaluation.tiles import (
     TILE,
@@ -118,7 +119,7 @@ def make_ranker(
         in_specs = (state_specs(params), windows, *[whole] * 3, *[windows] * (len(rows) - 3))
         return over_devices(rank, mesh, in_specs, P())(params, item_ids_BxL, *rows)
 
-    return jax.jit(mapped)
+    return jax.jit(mapped, compiler_options=compiler_options())
 
 
 def _rank_tiles(

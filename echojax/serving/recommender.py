@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from echojax.compilation import compiler_options
 from echojax.errors import UserError
 from echojax.evaluation.tiles import Top, top_k
 from echojax.given import given_number, given_path, given_switch, given_truth
@@ -116,7 +117,7 @@ class Recommender:
 
         self._params = jax.tree.map(jnp.asarray, params)  # NumPy arrays would be moved every time
         # Apart, as the model's is long to compile and needs no other for another k or pool.
-        self._encode = jax.jit(encode)
+        self._encode = jax.jit(encode, compiler_options=compiler_options())
         self._score = jax.jit(score)
         self._search = jax.jit(top_k, static_argnames=("k", "recall"))
 

@@ -14,7 +14,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from echojax.compilation import cache_hits, still_compiling
+from echojax.compilation import cache_hits, compiler_options, still_compiling
 from echojax.losses import Loss, full_softmax, pool
 from echojax.mesh import MEMBER, Axes, axes_of, batch_specs, over_devices, state_specs
 from echojax.models.base import with_axes, with_precision
@@ -25,8 +25,6 @@ from echojax.training.objectives import OBJECTIVES, Batch
 log = logging.getLogger(__name__)
 
 NOT_MAPPED = Axes()
-# XLA's CPU compiler halves AVX-512 vectors unless told not to: 10 % of a step.
-CPU_OPTIONS: dict[str, str | bool] = {"xla_cpu_prefer_vector_width": "512"}
 
 
 class TrainState(NamedTuple):
@@ -313,9 +311,8 @@ def compile_step(step: jax.stages.Wrapped, *arguments: Any) -> CompiledStep:
     times.append(time.perf_counter())
     lowered = traced.lower() if traced else step.lower(*arguments)  # pmap traces while it lowers
     times.append(time.perf_counter())
-    options = CPU_OPTIONS if jax.default_backend() == "cpu" else None
     with cache_hits() as hits, still_compiling():
-        compiled = lowered.compile(compiler_options=options)
+        compiled = lowered.compile(compiler_options=compiler_options())
     times.append(time.perf_counter())
     log.info(f"compiled in {times[-1] - times[0]:.1f} s")
     seconds = dict(zip(("trace", "lower", "compile"), np.diff(times).tolist(), strict=True))
