@@ -245,6 +245,8 @@ class Record:
             "versions": versions(packages),
             "devices": jax.device_count(),
         }
+        if flags := os.environ.get("XLA_FLAGS"):
+            machine["xla_flags"] = flags
         if device.platform != "cpu":
             machine["runtime"] = " ".join(device.client.platform_version.split())
         self.path, self.time_limit, self._began = path, time_limit, time.monotonic()
