@@ -13,7 +13,7 @@ from echojax.files import read_record
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 
 
-@pytest.mark.parametrize("name", ["scans-cpu", "scans-cpu-million", "scans-cpu-one-core"])
+@pytest.mark.parametrize("name", ["scans-cpu", "scans-cpu-million"])
 def test_committed_scans_are_shown(name):
     document = read_record(RESULTS / f"{name}.json", harness.Document)
     text = pages.page(document, f"{name}.json", "Scans", *scan_report.parts(document.rows))
