@@ -391,6 +391,7 @@ def test_it_trains_in_a_thread_and_beside_float64(mine, frame, x64):
         (None, {"item_shards": 3}, "--item-shards 3 times --sequence-shards 1 must divide"),
         (None, {"callbacks": [3]}, "callbacks are functions of a dict, in a list; 3 is none"),
         (None, {"callbacks": None}, "callbacks are functions of a dict, in a list; None is none"),
+        (None, {"callbacks": print, "model": "markov"}, "of which --model markov has none; leave"),
         (None, {"user": 0}, "no column '0' for --user-column"),
         (None, {"user": None, "user_column": "whom"}, "no column 'whom' for --user-column"),
         (None, {"user_column": "whom"}, "user and user_column are given; leave one out"),

@@ -84,6 +84,11 @@ def run(
     config = resolved(config, in_memory=dataset is not None)
     check_extras(config)
     check_initial_weights(config)
+    if callbacks and config.model in HEURISTICS:
+        raise UserError(
+            f"callbacks are called after validations, of which --model {config.model} has none; "
+            "leave them out"
+        )
     mesh = make_mesh(item_shards=config.item_shards, sequence_shards=config.sequence_shards)
     if (hosts := jax.process_count()) > 1:
         if config.parallel == "pmap":
