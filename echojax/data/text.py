@@ -164,11 +164,16 @@ def read_blocks(file: TextFile, block_bytes: int = BLOCK_BYTES) -> Iterator[Bloc
 
 def read_whole(file: TextFile) -> bytes:
     """Return the bytes of a small text file; ``UserError`` as from ``read_blocks``."""
+    parts, left = list[bytes](), ALWAYS_ALLOWED_BYTES
     with _opened(file) as (stream, _):
-        data = stream.read(ALWAYS_ALLOWED_BYTES + 1)
-    if len(data) > ALWAYS_ALLOWED_BYTES:
-        raise UserError(f"{file}: is longer than {ALWAYS_ALLOWED_BYTES >> 20} MiB; not read")
-    return data
+        # In blocks, as ``read`` takes the memory of all that it may read at once.
+        while part := stream.read(BLOCK_BYTES):
+            parts.append(part)
+            left -= len(part)
+            if left < 0:
+                size = f"{ALWAYS_ALLOWED_BYTES >> 20} MiB"
+                raise UserError(f"{file}: is longer than {size}; not read")
+    return b"".join(parts)
 
 
 @contextmanager

@@ -1,3 +1,4 @@
+import tracemalloc
 import zipfile
 
 import polars as pl
@@ -31,6 +32,17 @@ def test_movielens_as_published(tmp_path):
     (tmp_path / "u.item").write_text("1|Toy Story (1995)|01-Jan-1995||http://x|0|0\n")
     assert item_titles("ml-1m", data_dir=tmp_path) == {"1": "Misérables, Les (1995)"}
     assert item_titles("ml-100k", data_dir=tmp_path) == {"1": "Toy Story (1995)"}
+
+
+def test_a_small_file_takes_little_memory(tmp_path):
+    (tmp_path / "u.item").write_text("1|Toy Story (1995)|01-Jan-1995||http://x|0|0\n")
+    tracemalloc.start()
+    try:
+        item_titles("ml-100k", data_dir=tmp_path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2**25
 
 
 def test_none_where_there_are_none(tmp_path):
