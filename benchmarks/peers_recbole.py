@@ -85,10 +85,9 @@ def write_events(path: Path, split: dict[str, np.ndarray]) -> None:
 
     RecBole itself leaves each user's last two events out of training.
     """
-    test_users = set(split["test_users_B"].tolist())
-    events: dict[int, list[int]] = {user: [] for user in test_users}
+    events: dict[int, list[int]] = {user: [] for user in split["test_users_B"].tolist()}
     for user, item in zip(split["user_T"].tolist(), split["item_T"].tolist(), strict=True):
-        if user in test_users:
+        if user in events:
             events[user].append(item)
     for part in ("valid", "test"):
         users, targets = split[f"{part}_users_B"].tolist(), split[f"{part}_targets_B"].tolist()

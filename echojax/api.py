@@ -270,8 +270,8 @@ def train(
         UserError: something the user can fix.
     """
     quiet, vectors = given_switch("quiet", quiet), {}
-    passing = isinstance(run_dir, bool | np.bool_) and not run_dir
-    if passing and options.get("resume"):
+    discarded = isinstance(run_dir, bool | np.bool_) and not run_dir
+    if discarded and options.get("resume"):
         raise UserError("run_dir=False keeps nothing to go on from; name the folder, as run_dir=")
     if not isinstance(item_vectors, str | os.PathLike | None):
         column = options.get("item_column") if item is None else item
@@ -283,7 +283,7 @@ def train(
         "seeds": seeds,
         "item_vectors": item_vectors,
         "init_from": init_from.folder if isinstance(init_from, Run) else init_from,
-        "run_dir": None if passing else run_dir,
+        "run_dir": None if discarded else run_dir,
     }
     options |= {name: value for name, value in named.items() if value is not None}
     calls = tuple(callbacks) if isinstance(callbacks, Iterable) else (callbacks,)
@@ -292,7 +292,7 @@ def train(
     with as_found(quiet) as console:
         config, dataset = configuration(data, options, (user, item, time), recipe)
         temporary = None
-        if passing:
+        if discarded:
             temporary = TemporaryFolder()
             config = dataclasses.replace(config, run_dir=temporary.path)
         try:
