@@ -1,5 +1,6 @@
 """Events: rows of (user, item, time), read from files in blocks into one polars frame."""
 
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -34,9 +35,14 @@ def read_events(files: Sequence[TextFile], columns: Columns = Columns()) -> Even
 def collect(tables: Iterable[tuple[object, Layout, Iterable[Rows]]], columns: Columns) -> Events:
     """Return the events of tables, each given by its name in errors, its layout and its rows."""
     given_choice("--missing-ids", columns.missing, MissingIds)
-    layouts, places = dict[object, Layout](), list[Place]()
+    layouts, places, empty = dict[object, Layout](), list[Place](), list[object]()
     users, items, times = Ids("user"), Ids("item"), Times(columns.time_format)
     for file, layout, blocks in tables:
+        filled = (rows for rows in blocks if len(rows.place.numbers))
+        begin = next(filled, None)
+        if begin is None:  # an empty part, as of Spark, has no values by which to find its times
+            empty.append(file)
+            continue
         layouts[file] = layout
         first = next(iter(layouts))
         if str(layout) != str(layouts[first]):
@@ -49,17 +55,16 @@ def collect(tables: Iterable[tuple[object, Layout, Iterable[Rows]]], columns: Co
             raise UserError(
                 f"{other}: has no header, and {headed} has one; write it into each of the files"
             )
-        for rows in blocks:
-            if not len(rows.place.numbers):
-                continue
+        for rows in itertools.chain([begin], filled):
             user, item, *time = rows.columns
             places.append(rows.place)
             users.add(user, rows.place)
             items.add(item, rows.place)
             for column in time:
                 times.add(column, rows.place)
-    if not places:
-        raise UserError(f"{first}: has no interactions")
+    if not layouts:
+        raise UserError(f"{empty[0]}: has no interactions")
+    layout = layouts[first]
 
     def error(row: int, problem: str) -> UserError:
         for place in places:

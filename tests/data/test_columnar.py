@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 from echojax.errors import UserError
-from tests.data import histories, load, read
+from tests.data import histories, items_by_user, load, read
 
 ROWS = [
     (u, f"i{(u * 7 + n * 3) % 5}", 1_600_000_000 + 10 * u - n) for u in range(6) for n in range(5)
@@ -148,6 +148,15 @@ def test_a_folder_of_parts_and_a_pattern_are_one_file(save, write, tmp_path):
     write("text/readme.md", "")
     with pytest.raises(UserError, match=r"text: is a folder, not of parts of one kind"):
         load(tmp_path / "text")
+
+
+def test_empty_parts_say_nothing_about_the_columns(save, write, tmp_path, expected):
+    dated = FRAME.rename({"timestamp": "event_time"})
+    for number, part in enumerate((dated.head(0), dated, dated.head(0))):
+        save(part, "parquet", f"parquet/part-{number}.parquet")
+        write(f"csv/part-{number}.csv", part.write_csv())
+    for folder in ("parquet", "csv"):
+        assert items_by_user(load(tmp_path / folder)) == expected
 
 
 def test_a_file_is_named_once(save, write, tmp_path):
