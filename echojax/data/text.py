@@ -31,6 +31,7 @@ _INDENT = rb"(\xef\xbb\xbf)?\s*"  # of text, after a byte order mark
 _KINDS = (
     (rb"\x1f\x8b", "gzip inside gzip", "unpack it once"),
     (rb"\x1f\x9d", "a compress (.Z) file", _UNPACK),
+    (rb"(?s)PK\x03\x04.{26}(\[Content_Types\]|_rels/|docProps/|xl/)", "an Excel workbook", _EXPORT),
     (rb"PK\x03\x04", "a zip archive", _UNPACK),
     (rb"PK\x05\x06", "an empty zip archive", _UNPACK),
     (rb"BZh", "a bzip2 file", _UNPACK),

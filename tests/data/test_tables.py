@@ -183,6 +183,11 @@ BAD = {
     "json deep": ("a.json", '{"user": 1, "item": 2}\n' + "[" * 100_000, "line 2: is not JSON"),
     "json time": ("a.json", '{"user": 1, "item": 2, "ts": "x"}\n', "line 1: time 'x'"),
     "binary": ("a.npz", b"PK\3\4\0\0\0", "is a zip archive; unpack it"),
+    "xlsx": (
+        "a.xlsx",
+        b"PK\3\4" + bytes(26) + b"[Content_Types].xml",
+        "is an Excel workbook; export it as CSV or Parquet",
+    ),
 }
 
 
