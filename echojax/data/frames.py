@@ -99,6 +99,10 @@ def column_of(frame: Any, key: Any, *, times: bool = False) -> pl.Series:
         raise UserError(f"{_FRAME}: column {name!r} cannot be read ({one_line(error)})") from None
     if array.ndim != 1:
         raise _unfit(name, "lists" if array.ndim else type(values).__name__)
+    kind = str(getattr(values, "dtype", getattr(values, "type", ""))).lower()
+    if array.dtype.kind == "f" and "int" in kind:  # with gaps, for which NumPy takes floats
+        listed = values.to_pylist if hasattr(values, "to_pylist") else values.to_list  # of Arrow
+        array = np.asarray(listed(), object)
     if array.dtype.kind == "M":
         unit = np.datetime_data(array.dtype)[0]
         known = {"Y": "D", "M": "D", "W": "D", "D": "D", "h": "ms", "m": "ms", "s": "ms"}

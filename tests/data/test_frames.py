@@ -117,6 +117,15 @@ def test_missing_users_are_refused_or_left_out(gap):
     assert dropped.fingerprint["sha256"] == whole.fingerprint["sha256"]
 
 
+def test_large_integers_beside_gaps_stay_exact():
+    pd = pytest.importorskip("pandas")
+    large = [None, *(2**60 + user for user in USERS[1:])]
+    for column in (pl.Series(large), pd.Series(large, dtype="Int64")):
+        found = Dataset.from_frame(mapping(user_id=column), missing_ids="drop", k_core=4)
+        assert found.user_ids[0] == str(2**60)
+        assert found.num_users == 6
+
+
 class Unreadable:
     """A column of a type that NumPy does not have."""
 
