@@ -11,6 +11,7 @@ import importlib
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from echojax.errors import UserError
@@ -56,14 +57,28 @@ _MODULES = {
 }
 
 
+# What Python does where the root logger has no handler, and the calls that hold it, of all threads.
+_WITHOUT, _HELD, _LOCK = logging.lastResort or logging.NullHandler(), list[object](), Lock()
+
+
 @contextmanager
 def keep_root_handlers() -> Iterator[None]:
-    """Leave the root logger's handlers as they were: absl, which orbax logs by, adds one."""
-    handlers = logging.root.handlers[:]
+    """Keep the root logger as it is: absl, which orbax logs by, gives it a handler if it has none.
+
+    That would print all messages of loggers that the caller has set to INFO.
+    """
+    call = object()
+    with _LOCK:
+        _HELD.append(call)
+        if not logging.root.handlers:
+            logging.root.addHandler(_WITHOUT)
     try:
         yield
     finally:
-        logging.root.handlers[:] = handlers
+        with _LOCK:
+            _HELD.remove(call)
+            if not _HELD:
+                logging.root.removeHandler(_WITHOUT)
 
 
 def __getattr__(name: str) -> Any:

@@ -346,6 +346,17 @@ def test_the_process_is_left_as_it_was(frame, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_quiet_calls_print_nothing_of_loggers_that_have_a_level(frame, capsys, monkeypatch):
+    monkeypatch.setattr(logging.root, "handlers", [])  # pytest's
+    logger, received = logging.getLogger("echojax"), logging.Handler()
+    monkeypatch.setattr(received, "handle", lambda record: None)
+    monkeypatch.setattr(logger, "handlers", [received])
+    monkeypatch.setattr(logger, "level", logging.INFO)
+    echojax.train(frame, epochs=1, run_dir=False, **SMALL)
+    assert capsys.readouterr() == ("", "")
+    assert logging.root.handlers == []
+
+
 def test_calls_that_overlap_leave_logging_as_it_was():
     logger, (begun, go_on) = logging.getLogger("echojax"), (threading.Event(), threading.Event())
     before = logger.handlers[:], logger.level, logger.propagate
