@@ -251,7 +251,7 @@ def _described(times: np.ndarray, error: Error) -> str | None:
         )
     if shown := _date_digits(times):
         return f"read as numbers that look like dates ({shown}), whose order is the same"
-    unit = _epoch_unit(times)
+    unit = _epoch_unit(times, tenths=5)
     outside = ~_inside(times, unit) if unit else np.ones(times.size, bool)
     if not outside.any():
         return f"epoch {unit}, {span(times)}"
@@ -293,11 +293,10 @@ def _years_last(times: np.ndarray) -> str | None:
     return "%m%d%Y" if (one <= 12).all() else None
 
 
-def _epoch_unit(times: np.ndarray) -> str | None:
-    """Return the unit in which at least 90 % of numbers are epoch times."""
-    enough = (
-        unit for unit in _PER_SECOND if 10 * int(_inside(times, unit).sum()) >= 9 * times.size
-    )
+def _epoch_unit(times: np.ndarray, tenths: int = 9) -> str | None:
+    """Return the unit in which at least so many tenths of numbers are epoch times."""
+    least = tenths * times.size
+    enough = (unit for unit in _PER_SECOND if 10 * int(_inside(times, unit).sum()) >= least)
     return next(enough, None)
 
 
@@ -309,7 +308,7 @@ def _inside(times: np.ndarray, unit: str) -> np.ndarray:
 
 def span(times: np.ndarray) -> str:
     """Return the first and the last time as text, as days if they look like epoch times."""
-    scale = _PER_SECOND.get(_epoch_unit(times) or "")
+    scale = _PER_SECOND.get(_epoch_unit(times, tenths=5) or "")
     if scale is None:
         return f"{times.min():,.15g} to {times.max():,.15g}"
     return _days(times.min() / scale, times.max() / scale)

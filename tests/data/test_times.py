@@ -99,6 +99,8 @@ def test_times_in_several_units_name_the_row():
             parse([*[str(int(EPOCH) * other)] * 1, stamps[0], *[str(int(EPOCH) * other)] * 9])
     described = parse([*stamps, "0", "-1"])[1]
     assert described.endswith("; warning: 2 of 22 are not between 1990 and 2040, such as 0")
+    described = parse([*stamps, *["0"] * 9])[1]  # where times are not known
+    assert described.startswith("epoch seconds, 1970-01-01 to 2020-09-17 (UTC); warning: 9 of 29")
 
 
 def test_days_without_hours_are_said():
