@@ -48,7 +48,7 @@ _TITLES = ("movietitle", "title", "itemname", "name", "itemtitle", "productname"
 _LIKE_TIME = re.compile(r"time|date|stamp|(^|[^a-z])(at|when|dat|dt|ts|year|month|day|hour)$")
 
 # Lists as the value of an item: in brackets, or numbers that are no single one such as 1,234,567.
-_LIST = re.compile(r"\[.*[,\s].*\]|(?!\d{1,3}(,\d{3})+$)\d+([,\s]\s*\d+)+")
+_LIST = re.compile(r"[\[{(].*[,\s].*[\]})]|(?!\d{1,3}(,\d{3})+$)\d+([,\s]\s*\d+)+")
 
 Fields = list[list[str]]
 

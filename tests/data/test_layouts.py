@@ -75,6 +75,10 @@ UNCLEAR = {
         lines('{u},"[{i}, 5]"', "user,item"),
         "column 'item' holds lists such as [",
     ),
+    "arrays of a database": (
+        lines('{u},"{{{i},5}}"', "user,item"),
+        "column 'item' holds lists such as {",
+    ),
     "lists without brackets": (
         lines('{u},"{i},{r}"', "user,item"),
         "column 'item' holds lists such as 6,4; write",
