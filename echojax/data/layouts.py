@@ -187,10 +187,10 @@ def with_titles(
         guesses = (_guessed(names, _TITLES), _guessed(names, ("releaseyear", "year")))
         used = [index for index in guesses if index is not None]
     if item is None or not used or (not titles and guesses[0] is None):
-        missing = "item" if item is None else "title"
-        raise MissingColumnError(
-            f"{file}: no {missing} column among {', '.join(names)}; name it with --{missing}-column"
-        )
+        missing, advice = "title", "name it with --title-column"
+        if item is None:  # --item-column names that of the data
+            missing, advice = "item", "call it as in the data, or item_id"
+        raise MissingColumnError(f"{file}: no {missing} column among {', '.join(names)}; {advice}")
     return _with_used(file, layout, (item, *used))
 
 
