@@ -4,11 +4,12 @@ import itertools
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import polars as pl
 
-from echojax.data.ids import Ids, doubtful, ids_by_number, ids_in_order
+from echojax.data.ids import Ids, as_ids, doubtful, ids_by_number, ids_in_order
 from echojax.data.layouts import Columns, Layout
-from echojax.data.rows import MISSING, Error, Place, Rows
+from echojax.data.rows import MISSING, Error, Place, Rows, is_text, stripped
 from echojax.data.tables import read_rows
 from echojax.data.text import TextFile
 from echojax.data.times import Times
@@ -61,7 +62,8 @@ def collect(tables: Iterable[tuple[object, Layout, Iterable[Rows]]], columns: Co
             users.add(user, rows.place)
             items.add(item, rows.place)
             for column in time:
-                times.add(column, rows.place)
+                known = column if columns.missing == "keep" else _times_of_events(rows, column)
+                times.add(known, rows.place)
     if not layouts:
         raise UserError(f"{empty[0]}: has no interactions")
     layout = layouts[first]
@@ -96,6 +98,25 @@ def collect(tables: Iterable[tuple[object, Layout, Iterable[Rows]]], columns: Co
             raise UserError(f"{first}: no interactions are left; {note}")
         frame = frame.with_columns(ids_in_order(frame[role]) for role in ("user", "item"))
     return Events(frame, layout, tuple(notes))
+
+
+def _times_of_events(rows: Rows, times: pl.Series) -> pl.Series:
+    """Return times in which rows that lack an id, and so are no events, may lack theirs, too.
+
+    They have the time of another row instead; a left join of users and events has such rows.
+    """
+    lacks = times.is_null()
+    if is_text(times):
+        lacks |= stripped(times).fill_null("").is_in(MISSING)
+    if not lacks.any() and not (times.dtype.is_float() and times.is_nan().any()):
+        return times
+    lacking_N = np.zeros(times.len(), bool)
+    for ids in rows.columns[:2]:
+        lacking_N |= as_ids(ids, rows.place).is_in(MISSING).to_numpy()
+    events = np.flatnonzero(~lacking_N)
+    if not events.size:
+        return times
+    return times.gather(np.where(lacking_N, events[0], np.arange(times.len())))
 
 
 def _check_no_header(frame: pl.DataFrame, layout: Layout, error: Error) -> None:

@@ -126,6 +126,15 @@ def test_large_integers_beside_gaps_stay_exact():
         assert found.num_users == 6
 
 
+def test_users_without_events_as_a_left_join_has_them():
+    users = pl.DataFrame({"user_id": [*range(6), 99]})
+    for when in (pl.col("when"), pl.col("when").dt.epoch("s"), pl.col("when").cast(pl.String)):
+        frame = FRAME.select("user_id", "item_id", when=when)
+        joined = users.join(frame, on="user_id", how="left", maintain_order="right_left")
+        found = Dataset.from_frame(joined, missing_ids="drop")
+        assert found.fingerprint["sha256"] == Dataset.from_frame(frame).fingerprint["sha256"]
+
+
 class Unreadable:
     """A column of a type that NumPy does not have."""
 

@@ -262,3 +262,12 @@ def test_missing_ids(write):
     assert "NULL" in kept.frame["item"].cast(str).to_list()
     with pytest.raises(UserError, match="no interactions are left; 2 of 2 rows have no user id"):
         read(write("x.csv", "user,item\n,1\nNA,2\n"), missing="drop")
+
+
+def test_rows_without_an_id_may_lack_the_time_too(write):
+    path = write("x.csv", "user,item,time\nu1,,\nu2,b,5\nu1,,NULL\nu2,a,4\n")
+    with pytest.raises(UserError, match="line 2: empty item id; 2 of 4 rows have no item id"):
+        read(path)
+    assert histories(read(path, missing="drop")) == {"u2": ["a", "b"]}
+    with pytest.raises(UserError, match=r"line 4: time '' .* but missing"):
+        read(write("x.csv", "user,item,time\nu1,,\nu2,b,5\nu1,c,\n"), missing="drop")
