@@ -35,7 +35,8 @@ def load_plugin(plugin: str, *, run: Path | None = None) -> str:
             raise UserError(f"{by} is no absolute path, as training writes it; write one there")
         path = Path(plugin).resolve()
         if not path.is_file():
-            raise UserError(f"{by} is no file; put it back, or name where it is now")
+            where = "name where it is now" if run is None else "write there where it is now"
+            raise UserError(f"{by} is no file; put it back, or {where}")
         _refuse_inside(path, run, by)
         if path not in _of_files:
             _importable(path.parent)

@@ -79,6 +79,22 @@ def test_options_are_checked(options, says):
         with_sizes(Config(model="sasrec", model_options={"rate": 1.0}))
 
 
+@pytest.mark.parametrize(
+    ("model", "options", "says"),
+    [
+        ("own", {"rate": 1.0, "gone": 2}, "--gone has no meaning for --model own; leave it out"),
+        ("own", {"gate": False}, "--model own needs --rate; give one"),
+        ("own", {"rate": "fast"}, "--rate must be a number, not 'fast'"),
+        ("sasrec", {"rate": 1.0}, "--rate has no meaning for --model sasrec; leave it out"),
+    ],
+)
+def test_a_run_of_a_model_that_has_other_options_now_is_refused(model, options, says, tmp_path):
+    echojax.register_model("own")(Own)
+    write_json(tmp_path / "config.json", as_dict(Config(model=model, model_options=options)))
+    with pytest.raises(UserError, match=f"config.json: {says}, or put back what the run was made"):
+        read_config(tmp_path)
+
+
 class NoItems(CausalModel):
     def __init__(self, *, rngs):
         raise AssertionError
@@ -169,6 +185,13 @@ def test_a_file_that_cannot_be_imported_is_one_sentence(text, says, tmp_path):
     with pytest.raises(UserError, match=f"--plugin {path}.* {says}"):
         load_plugin(str(path))
     assert "echojax_plugin_own" not in sys.modules
+
+
+def test_where_the_moved_file_of_a_run_is_to_be_named(tmp_path):
+    """No command that reads a run takes --plugin but train, which reads the run first."""
+    write_json(tmp_path / "config.json", as_dict(Config(plugin=str(tmp_path.parent / "gone.py"))))
+    with pytest.raises(UserError, match=r"named in .*/config\.json, is no file; .* or write there"):
+        read_config(tmp_path)
 
 
 @pytest.mark.parametrize("plugin", ["\0.py", "own\0"])

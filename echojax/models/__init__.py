@@ -179,7 +179,7 @@ def with_sizes(config: Config) -> Config:
         UserError: A size is given that the model does not have, or that does not fit the others, or
             an objective that the model cannot be trained with.
     """
-    config = _with_own_options(config)
+    config = with_own_options(config)
     if config.time_gaps:
         _check_able("--time-gaps", config, lambda model: "time_gaps" in _parameters(model))
         if config.model == "echomamba4rec":
@@ -215,8 +215,13 @@ def _no_meaning(name: str, model: str) -> UserError:
     return UserError(f"{flag(name)} has no meaning for --model {model}; leave it out")
 
 
-def _with_own_options(config: Config) -> Config:
-    """Return ``config`` with the default of each of the model's own options that is not given."""
+def with_own_options(config: Config) -> Config:
+    """Return ``config`` with the default of each of the model's own options that is not given.
+
+    Raises:
+        UserError: An option is given that the model does not have, a value does not fit its type,
+            or one without a default is missing.
+    """
     own = own_options(MODELS[config.model]) if config.model in MODELS else {}
     for name in config.model_options:
         if name not in own:

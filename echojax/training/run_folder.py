@@ -18,7 +18,7 @@ from echojax.errors import UserError, unknown_name
 from echojax.files import read_json, read_record, refuse_special, write_json
 from echojax.lock import hold
 from echojax.losses import LOSSES
-from echojax.models import HEURISTICS, MODELS, check_parts
+from echojax.models import HEURISTICS, MODELS, check_parts, with_own_options
 from echojax.plugins import load_plugin
 
 # Names of fields in the config.json of runs made before 2026-11-28.
@@ -167,6 +167,10 @@ def read_config(path: Path) -> Config:
                 f"{file}: {unknown_name(flag(kind), name, known)}; if a module of yours registers "
                 'it, name the module there, as "plugin"'
             )
+    try:
+        with_own_options(config)
+    except UserError as error:  # the model has changed since, or the file
+        raise UserError(f"{file}: {error}, or put back what the run was made with") from None
     return config
 
 
