@@ -83,7 +83,7 @@ def answers(question: Question, runs: Sequence[ExploredRun]) -> dict[str, Any]:
     for run, answer, history in zip(runs, given, histories, strict=True):
         notes = _notes(run, answer, len(history), question.k)
         if following:
-            notes.append(_place_of(following, run, answer))
+            notes.append(_place_of(following, run.last_item_of(question.user), run, answer))
         if item and not run.recommender.item_ids.number(item):
             notes.append(f"This run does not know the item {item[:50]!r} and cannot explain it.")
         columns.append({"run": run, "notes": notes, **_explained(run, answer, history, item)})
@@ -97,12 +97,12 @@ def answers(question: Question, runs: Sequence[ExploredRun]) -> dict[str, Any]:
     }
 
 
-def _place_of(following: str, run: ExploredRun, answer: Recommendation) -> str:
-    """Return a note that says where the user's held-out item is among the recommendations."""
+def _place_of(following: str, what: str, run: ExploredRun, answer: Recommendation) -> str:
+    """Return a note that says where the user's last item is among the recommendations."""
     found = answer.item_ids
     title = run.titles.get(following, following)
     place = f"number {found.index(following) + 1}" if following in found else "not"
-    return f"The user's held-out last item, {title}, is {place} among these recommendations."
+    return f"The user's {what}, {title}, is {place} among these recommendations."
 
 
 def _explained(

@@ -11,7 +11,7 @@ import numpy as np
 
 from echojax.analysis import analyse
 from echojax.config import Config
-from echojax.data import Dataset
+from echojax.data import Dataset, Split
 from echojax.errors import UserError
 from echojax.files import read_json
 from echojax.models import SequenceModel
@@ -21,6 +21,7 @@ from echojax.serving.inputs import padded
 from echojax.serving.item_ids import with_times
 from echojax.serving.trained import check_places, read_trained, run_titles
 from echojax.training.builders import read_run_data
+from echojax.training.run_folder import keeps_data
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ class ExploredRun:
     recommender: Recommender  # of the same model
     titles: dict[str, str]  # by item id; empty if the data has none
     dataset: Dataset | None  # the data of the run; ``None`` if it is not found
+    split: Split | None  # of the data, as for ``dataset``
 
     @property
     def name(self) -> str:
@@ -59,13 +61,25 @@ class ExploredRun:
         users = [] if self.dataset is None else self.dataset.user_ids.tolist()
         return {user: number for number, user in enumerate(users)}
 
+    @cached_property
+    def _held_out(self) -> frozenset[int]:
+        parts = [] if self.split is None else [self.split.valid, self.split.test]
+        return frozenset(user for part in parts for user in part.user_M.tolist())
+
+    def last_item_of(self, user: str) -> str:
+        """Return what the last item of a user is to this run; some splits train on it."""
+        if self.split is None:
+            return "last item"
+        held_out = self._user_number.get(user) in self._held_out
+        return "held-out last item" if held_out else "last item (not held out)"
+
     def users(self, count: int) -> list[str]:
         """Return the ids of ``count`` users, spread evenly over the data."""
         users = list(self._user_number)
         return users[:: max(1, len(users) // count)][:count]
 
     def history_of(self, user: str, *, timed: bool = False) -> tuple[list[str], str]:
-        """Return all items of a user but the last, oldest first, and the last one, the test target.
+        """Return all items of a user but the last, oldest first, and the last one.
 
         In a ``timed`` history, the items are ``item@time``.
         """
@@ -126,7 +140,7 @@ def read_explored(
     check_places(data_dir, data_path)
     trained = read_trained(folder)
     config, places = trained.config, {"data_dir": data_dir, "data_path": data_path}
-    dataset, counts = None, None
+    dataset, split, counts = None, None, None
     try:
         dataset, split = read_run_data(folder, config, **places)
         counts = training_counts(split.train, dataset.num_items)
@@ -146,6 +160,7 @@ def read_explored(
         ),
         titles=run_titles(trained.titles, config, **places),
         dataset=dataset,
+        split=split,
     )
 
 
@@ -154,7 +169,9 @@ def check_same_items(runs: Sequence[ExploredRun]) -> None:
     first = runs[0]
     for other in runs[1:]:
         places = {(run.config.dataset, run.config.data_path) for run in (first, other)}
-        if first.data_sha256 != other.data_sha256 and len(places) > 1:
+        # Data from memory are in no place where the runs could both have read them.
+        elsewhere = len(places) > 1 or keeps_data(first.folder) or keeps_data(other.folder)
+        if first.data_sha256 != other.data_sha256 and elsewhere:
             raise UserError(
                 f"{first.folder} and {other.folder} were trained on different data, where an id "
                 "can be another item; explore them one at a time"

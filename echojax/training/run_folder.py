@@ -283,6 +283,11 @@ def read_gap_unit(path: Path, config: Config) -> float | None:
     return unit
 
 
+def keeps_data(path: Path) -> bool:
+    """Return whether a run folder keeps the data set, which was given from memory."""
+    return (path / _DATA).exists()
+
+
 def kept_dataset(path: Path, name: str) -> Dataset | None:
     """Return the data set that a run folder keeps; ``None`` if the data are read from elsewhere."""
     try:

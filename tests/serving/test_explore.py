@@ -19,6 +19,7 @@ from urllib.request import urlopen
 import numpy as np
 import pytest
 
+from echojax.data import global_time_split
 from echojax.errors import UserError
 from echojax.explore.answers import Question, read_question
 from echojax.explore.runs import check_same_items, read_explored
@@ -98,6 +99,16 @@ def test_a_user_is_answered_with_titles_and_reasons(get):
     assert body.count(" %</td>") == 2 * 3 * 8  # shares of the events that the model reads
 
 
+def test_a_last_item_that_was_trained_on_is_not_called_held_out(run):
+    """By global time, of the users whose events are all before the first point in time."""
+    times_T = np.arange(run.dataset.times_T.size)  # one user after the other
+    split = global_time_split(dataclasses.replace(run.dataset, times_T=times_T, fingerprint={}), 8)
+    get = asking(make_app([dataclasses.replace(run, split=split)], None))
+    first, *_, last = run.dataset.user_ids.tolist()
+    for user, words in ((first, "last item (not held out), Stop "), (last, "held-out last item, ")):
+        assert f"The user&#39;s {words}" in get(f"/?user={user}")[1]
+
+
 def test_a_history_is_answered_and_an_item_explained(get):
     _, body, _ = get("/?history=i2+i3,nowhere%0D%0Ai4+i5&k=3&item=i20")
     assert "Items that this run does not know are skipped: 1 of 5." in body
@@ -118,7 +129,8 @@ def test_popularity_has_whole_numbers_and_no_reasons(get):
 
 def test_a_run_whose_data_is_not_here(run):
     recommender = Recommender(run.model, run.recommender.item_ids.item_ids_V)
-    get = asking(make_app([dataclasses.replace(run, dataset=None, recommender=recommender)], None))
+    absent = dataclasses.replace(run, dataset=None, split=None, recommender=recommender)
+    get = asking(make_app([absent], None))
     status, body, _ = get("/?history=nowhere")
     assert status == 400
     assert "there is no popularity to answer by" in body
@@ -226,7 +238,7 @@ def test_an_error_of_ours_keeps_the_layout(get, monkeypatch):
     assert "list index" not in body
 
 
-def test_runs_of_other_data_are_not_compared(run):
+def test_runs_of_other_data_are_not_compared(run, tmp_path):
     config = dataclasses.replace(run.config, data_path="other.inter")
     moved = dataclasses.replace(run, config=config)
     check_same_items([run, moved])  # the same data in another place
@@ -234,6 +246,11 @@ def test_runs_of_other_data_are_not_compared(run):
     check_same_items([run, recut])  # the same file, prepared in another way
     with pytest.raises(UserError, match="trained on different data, where an id can be another"):
         check_same_items([run, dataclasses.replace(moved, data_sha256="0")])
+    (tmp_path / "data.npz").touch()
+    memory = dataclasses.replace(run, folder=tmp_path)
+    check_same_items([memory, memory])
+    with pytest.raises(UserError, match="trained on different data, where an id can be another"):
+        check_same_items([memory, dataclasses.replace(memory, data_sha256="0")])
 
 
 def test_a_question_is_read_back_from_its_address():
