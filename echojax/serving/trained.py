@@ -55,6 +55,11 @@ def read_trained(folder: Path, *, scan: str | None = None) -> Trained:
     item_ids, titles = read_items(folder)
     best = load_checkpoint(folder, config, len(item_ids))
     model = nnx.merge(best.graphdef, jax.device_put(best.params))
+    if (rows := len(model.item_embedding[...])) != len(item_ids):
+        raise UserError(
+            f"{folder / 'items.json'} has {len(item_ids):,} 'item_ids', and the model {rows:,}; "
+            "restore it from a copy"
+        )
     for name, array in weights(model).items():
         if not np.isfinite(array).all():
             raise UserError(

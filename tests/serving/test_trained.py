@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,17 @@ def test_runs_without_one_known_model_are_refused(ring_run, tmp_path, change, wo
     (tmp_path / "config.json").write_text(json.dumps(config | change))
     with pytest.raises(UserError, match=words):
         Recommender.load(tmp_path)
+
+
+@pytest.mark.parametrize("count", [0, 30, 32])
+def test_item_ids_that_do_not_fit_the_model_are_damage(ring_run, tmp_path, count):
+    shutil.copytree(ring_run, tmp_path / "run")
+    items = json.loads((ring_run / "items.json").read_bytes())
+    items["item_ids"] = [*items["item_ids"], "i99"][:count]
+    del items["titles"]
+    (tmp_path / "run/items.json").write_text(json.dumps(items))
+    with pytest.raises(UserError, match=f"items.json has {count} 'item_ids', and the model 31;"):
+        read_trained(tmp_path / "run")
 
 
 def test_parameters_that_are_not_finite_are_refused(ring_run, monkeypatch):
