@@ -35,13 +35,17 @@ def read_recipe(recipe: str, model: str, dataset: str | None, variant: str | Non
     return _flags(common | _of_model(recipe, model, tables, variant))
 
 
-def read_tried(recipe: str, model: str, dataset: str | None) -> list[Flags] | None:
+def read_tried(
+    recipe: str, model: str, dataset: str | None, variant: str | None = None
+) -> list[Flags] | None:
     """Return what was tried for a recipe; ``None`` where it does not say.
 
-    Arguments and errors are those of ``read_recipe``.
+    Arguments and errors are those of ``read_recipe``. What was tried for a model was not tried for
+    a ``variant`` without a table of its own.
     """
     _, tables = _read(_file_of(recipe, dataset), "--recipe")
-    return _of_model(recipe, model, tables).get(TRIED)
+    table = _of_model(recipe, model, tables, variant)
+    return table.get(TRIED) if variant is None or f"{model}-{variant}" in tables else None
 
 
 def read_space(path: Path, model: str, name: str, variant: str | None = None) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from echojax.config import Config
 from echojax.evaluation.metrics import SHOWN, metric_names, metrics_of
 from echojax.evaluation.statistics import (
     Estimate,
@@ -134,7 +135,7 @@ def _variants(
             row |= _beyond_accuracy([one["test"] for one in of_runs])
             row |= {} if name in heuristic else _cost(of_runs)
         if protocol is None:
-            row |= _tried(suite, planned[0].dataset, name, of_runs)
+            row |= _tried(suite, planned[0], of_runs)
         rows.append(row)
     tested = [row for row in rows if "difference_p" in row]
     for row, p in zip(tested, holm([row["difference_p"] for row in tested]), strict=True):
@@ -304,20 +305,33 @@ def _cost(of_runs: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _tried(
-    suite: Suite, dataset: str, variant: str, of_runs: Sequence[Mapping[str, Any]]
-) -> dict[str, Any]:
-    """Return what was tried for a variant, by its runs' own results or by its recipe."""
+def _tried(suite: Suite, first: Run, of_runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what was tried for a variant, by its runs' own results or by its recipe.
+
+    ``first`` is one of the variant's runs as planned.
+    """
     if of_runs and (own := of_runs[0].get("tuning")):
         names = {"trials": "trials", "epochs": "trial_epochs", "seconds": "trial_seconds"}
         return {ours: own[name] for name, ours in names.items()} | {"knobs": words(own["found"])}
-    trials = tried_of(suite, dataset, variant)
-    return {"trials": len(trials), "knobs": words(_knobs(trials))} if trials else {}
+    trials = tried_of(suite, first.dataset, first.variant)
+    if not trials:
+        return {}
+    return {"trials": len(trials), "knobs": words(_knobs(trials, first.config))}
 
 
-def _knobs(trials: Sequence[Flags]) -> Flags:
-    """Return the flags of the best of several trials that are not the same in all."""
-    best = max(trials, key=lambda trial: trial.get("score", -1))
+def _knobs(trials: Sequence[Flags], config: Config) -> Flags:
+    """Return the flags of the chosen one of several trials that are not the same in all.
+
+    It is the best of those that ``config`` agrees with: a recipe may have kept one that is not the
+    best of all. A schedule is not compared, since recipes have its steps.
+    """
+
+    def agrees(trial: Flags) -> bool:
+        given = {name: getattr(config, name, None) for name in trial if name != "schedule"}
+        return all(value in (None, trial[name]) for name, value in given.items())
+
+    chosen = [trial for trial in trials if agrees(trial)] or trials
+    best = max(chosen, key=lambda trial: trial.get("score", -1))
     return {
         name: value
         for name, value in best.items()

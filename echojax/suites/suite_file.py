@@ -85,6 +85,7 @@ class Suite(Struct, kw_only=True):
 
 
 _NO_KEYS = ("name", "text", "sample_users", TRIED, "tuned")
+_OF_RECIPES = {"dataset", "model", "variant"}  # flags that say which recipe it is
 _KEYS = [one for one in Suite.__struct_fields__ if one not in _NO_KEYS]
 
 
@@ -173,9 +174,10 @@ def tried_of(suite: Suite, dataset: str, variant: str) -> list[Flags] | None:
     if tuning := suite.tuned.get((dataset, variant)):
         return tuning.tried
     own = own_flags(suite, dataset, variant)
-    if variant in suite.tried or suite.recipe is None or own.keys() - {"dataset", "model"}:
+    if variant in suite.tried or suite.recipe is None or own.keys() - _OF_RECIPES:
         return suite.tried.get(variant)
-    return read_tried(suite.recipe, own.get("model", Config.model), own["dataset"])
+    model = own.get("model", Config.model)
+    return read_tried(suite.recipe, model, own["dataset"], own.get("variant"))
 
 
 def train_command(flags: Flags, seed: int) -> str:

@@ -117,24 +117,33 @@ def test_how_a_row_was_trained_and_tuned_stands_with_it(make_suite):
 
 
 def test_what_was_tried_stands_with_each_row(make_suite, tmp_path):
-    """A recipe's trials are those of its own flags; a variant with others names its own or none."""
+    """A recipe's trials are those of its own flags; a variant with others names its own or none.
+
+    The flags shown are those that the row has, also if another trial was better.
+    """
     (tmp_path / "r.toml").write_text(
-        "[popularity]\n[echomamba4rec]\n[hstu]\n"
+        "[popularity]\n[echomamba4rec]\ntried = [{}]\n[hstu]\nlayers = 2\n"
         "tried = [{ layers = 1, dropout = 0.1, score = 0.2 }, { layers = 2, dropout = 0.1 }]\n"
-        "[sasrec]\ntried = [{}]\n"
+        "[sasrec]\ntried = [{}]\n[echomamba4rec-causal]\ntried = [{}, {}, {}, {}]\n"
     )
     text = SUITE.replace("[flags]\nlearning_rate = 0.01", f"recipe = '{tmp_path / 'r.toml'}'")
     text = text.replace('data_path = "ring.inter"\nk_core = 2', 'dataset = "ml-100k"')
     own = "tried = [{ dropout = 0.1, score = 0.1 }, { dropout = 0.2, score = 0.2 }, {}]"
     model = 'model = "echomamba4rec"'
-    suite, runs, out = make_suite(text.replace(model, f"{model}\n{own}"))
+    others = [
+        f'[variants.{name}]\n{model}\nvariant = "{name}"\n' for name in ("causal", "official")
+    ]
+    text = text.replace(model, f"{model}\n{own}") + "\n".join(others)
+    suite, runs, out = make_suite(text)
     for run in runs:
         write_run(run, 2)
     page = page_of(suite, runs, out)
     tried = {name: row[8] for name, row in table_of(page, "Scores").items()}
-    assert tried == dict.fromkeys(("popularity", "sasrec", "markov", "optimum"), "–") | {
-        "hstu": "2 trials layers: 1",
+    none = ("popularity", "sasrec", "markov", "optimum", "official")
+    assert tried == dict.fromkeys(none, "–") | {
+        "hstu": "2 trials layers: 2",
         "ours": "3 trials dropout: 0.2",
+        "causal": "4 trials",
     }
     assert text_of(page).count("Tried: the number of settings") == 2
     assert table_of(page, "Ablation")["no-filter"][8] == "–"
