@@ -300,7 +300,7 @@ def selective_scan_readout(
     u, delta, A, B, C, delta_bias, state, start, stop = as_arrays(
         given, {"B": "BLN", "C": "BN"}
     ).values()
-    given_dtype, dtype = u.dtype, state_dtype(u, delta, A, B, C)
+    given_dtype, dtype = u.dtype, state_dtype(u, delta, A, B, C, delta_bias, state)
     batch, length, _ = u.shape
     position_L, valid_BxL = jnp.arange(length), jnp.ones((batch, length), bool)
     if start is not None:
@@ -372,6 +372,7 @@ def selective_scan_step(
         ValueError: a shape does not fit.
         TypeError: an argument is not real floating point.
     """
+    u, delta, B, C = map(jnp.asarray, (u, delta, B, C))
     y_Bx1xE, state = selective_scan(
         u[:, None],
         delta[:, None],
@@ -379,7 +380,7 @@ def selective_scan_step(
         B[:, None],
         C[:, None],
         D,
-        None if z is None else z[:, None],
+        None if z is None else jnp.asarray(z)[:, None],
         delta_bias,
         delta_softplus=delta_softplus,
         initial_state=state,

@@ -104,7 +104,7 @@ def with_epilogue(core: Core) -> Scan:
         inputs: ScanInputs, *, softplus: bool, reverse: bool, last: bool = True
     ) -> tuple[Array, Array]:
         u, delta, A, B, C, D, z, delta_bias, state, lengths, segment_ids = inputs
-        dtype = state_dtype(u, delta, A, B, C)
+        dtype = state_dtype(*inputs)
         valid_BxL = valid_mask(lengths, u.shape[1])
         dt = time_steps(delta, delta_bias, softplus, valid_BxL, dtype)
         given, (u, z) = u, where_valid(valid_BxL, (u, z))
@@ -266,9 +266,10 @@ def as_arrays(
     return arrays
 
 
-def state_dtype(*arrays: Array) -> jnp.dtype:
+def state_dtype(*inputs: Array | None) -> jnp.dtype:
     """Return the dtype of time steps, decays and states: float64 if any input is, else float32."""
-    return jnp.result_type(jnp.float32, *arrays)
+    dtypes = [x.dtype for x in inputs if x is not None and jnp.issubdtype(x.dtype, jnp.floating)]
+    return jnp.result_type(jnp.float32, *dtypes)
 
 
 def time_steps(

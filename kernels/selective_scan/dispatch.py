@@ -136,7 +136,7 @@ def without_repeats(implementation: str, inputs: ScanInputs) -> str:
 def results_like(inputs: ScanInputs) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
     """Return the shapes and dtypes of a scan's y and last state."""
     u, state = inputs.u, (inputs.u.shape[0], *inputs.A.shape)
-    last = jax.ShapeDtypeStruct(state, state_dtype(*inputs[:5]))
+    last = jax.ShapeDtypeStruct(state, state_dtype(*inputs))
     return jax.ShapeDtypeStruct(u.shape, u.dtype), last
 
 

@@ -77,7 +77,7 @@ def selective_scan_prefix_readouts(
     given = one | {"delta_bias": delta_bias, "lengths": lengths}
     _, delta, A, B, C, delta_bias, lengths = as_arrays(given, axes, K=len(u)).values()
     (versions, batch, length, channels), states = u.shape, A.shape[1]
-    dtype, given_dtype = state_dtype(u, delta, A, B, C), u.dtype
+    dtype, given_dtype = state_dtype(u, delta, A, B, C, delta_bias), u.dtype
     if 0 in (batch, length, channels, states):  # there is nothing to sum, and no tile to cut
         return jnp.zeros((batch, length, channels), given_dtype)
     C = C.astype(dtype) if C.ndim == 3 else C.astype(dtype)[:, None]

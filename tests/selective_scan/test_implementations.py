@@ -34,6 +34,7 @@ from tests.selective_scan.oracle import (
     inputs,
 )
 
+OPTIONAL = ("D", "z", "delta_bias", "initial_state")
 IN_JAX = [name for name in NAMES if name != "reference"]
 
 
@@ -68,6 +69,41 @@ def test_bfloat16_inputs_keep_float32_states(name):
 @pytest.mark.parametrize("name", BY_KIND)
 def test_float64_stays_float64(name):
     check(SCANS[name], inputs((2, 19, 3, 4)), "float64", reverse=True)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", ["u", "C", "D", "z", "delta_bias", "initial_state"])
+def test_one_input_in_float64_makes_the_states_float64(name):
+    arrays = float32(inputs((2, 6, 3, 4), (*OPTIONAL, "lengths")))
+    given = arrays | {name: arrays[name].astype(np.float64)}
+    state = given.pop("initial_state")
+    options = {"delta_softplus": True, "return_last_state": True}
+    _, exact = selective_scan_reference(**arrays, delta_softplus=True)
+    for scan in ("auto", "tiled", "sequential", "chunked", "reference"):
+        wanted = options | {"initial_state": state, "implementation": scan}
+        _, last = selective_scan(**given, **wanted)
+        assert last.dtype == np.float64
+        np.testing.assert_allclose(last, exact, rtol=0, atol=1e-12)
+        gradient = jax.grad(lambda u, **rest: selective_scan(u, **rest)[1].sum())
+        rest = {key: x for key, x in given.items() if key != "u"}
+        assert gradient(given["u"], **rest, **wanted).dtype == given["u"].dtype
+    _, both = bidirectional_scan(**given, initial_state=jnp.stack([state, state]), **options)
+    assert both.dtype == np.float64
+    del given["lengths"]
+    at = {key: x[:, 0] if key in ("u", "delta", "B", "C", "z") else x for key, x in given.items()}
+    _, after = selective_scan_step(state, **at, delta_softplus=True)
+    assert after.dtype == np.float64
+
+
+def test_a_step_takes_lists():
+    arrays = inputs((2, 1, 3, 4), ())
+    at = {key: x[:, 0] if key != "A" else x for key, x in arrays.items()}
+    lists = {key: x.tolist() for key, x in at.items()}
+    state = np.zeros((2, 3, 4), np.float32)
+    for ours, theirs in zip(
+        selective_scan_step(state, **lists), selective_scan_step(state, **float32(at)), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 @settings(max_examples=5, deadline=None, derandomize=True)
