@@ -37,7 +37,10 @@ class HeuristicModel(ABC):
 
 
 def training_counts(train: Examples, num_items: int) -> np.ndarray:
-    """Return the number of interactions of each item in the training part, (V,) int64."""
+    """Return the number of interactions of each item in the training part, (V,) int64.
+
+    The only training event of a user, with which nothing is predicted, is not counted.
+    """
     return np.bincount(train.items_T[training_positions(train)], minlength=num_items)
 
 

@@ -193,7 +193,8 @@ def scores(seeds: tuple[Evaluation, ...]) -> dict[str, float | None]:
     ranks = _ranks(seeds)
     if not ranks:
         return _without_ranks([one.test for one in seeds])
-    # All metrics are drawn together, as for results.json: one seed's intervals are the same.
+    # All metrics are drawn together, as for results.json: with the same NumPy, one seed's intervals
+    # are the same.
     found = seed_estimates([metrics_of(one.rank_M) for one in ranks], ranks[0].user_M)
     return _named([found[column] for column in COLUMNS])
 
