@@ -32,20 +32,20 @@ def scan_over_time(
     on all devices.
     """
     alone = inputs._replace(D=None, z=None, initial_state=None)
-    _, last = scan(alone, softplus=softplus, reverse=reverse)
     valid_BxL, dtype = valid_mask(inputs.lengths, inputs.u.shape[1]), state_dtype(*inputs)
+    last = scan(alone, softplus=softplus, reverse=reverse)[1].astype(dtype)
     dt = time_steps(inputs.delta, inputs.delta_bias, softplus, valid_BxL, dtype)
     breaks_B = anew_B = jnp.zeros(len(dt), bool)
     if inputs.segment_ids is not None:
         breaks_B, anew_B = _new_segments(inputs.segment_ids, valid_BxL, axis, reverse)
-    carries = jax.lax.all_gather((last.astype(dtype), jnp.sum(dt, axis=1), breaks_B), axis)
+    carries = jax.lax.all_gather((last, jnp.sum(dt, axis=1), breaks_B), axis)
 
     def add(state_BxExN: Array, carry: Any) -> tuple[Array, Array]:
         last_BxExN, passed_BxE, breaks_B = carry
         through_BxExN = jnp.exp(passed_BxE[..., None] * inputs.A) * state_BxExN
         return jnp.where(breaks_B[:, None, None], 0, through_BxExN) + last_BxExN, state_BxExN
 
-    start = jnp.zeros_like(last, dtype)
+    start = jnp.zeros_like(last)
     if inputs.initial_state is not None:
         start += inputs.initial_state
     _, entering_SxBxExN = jax.lax.scan(add, start, carries, reverse=reverse)
