@@ -189,7 +189,7 @@ def with_titles(
     if item is None or not used or (not titles and guesses[0] is None):
         missing, advice = "title", "name it with --title-column"
         if item is None:  # --item-column names that of the data
-            missing, advice = "item", "call it as in the data, or item_id"
+            missing, advice = "item", "the first line must name it as the data does, or item_id"
         raise MissingColumnError(f"{file}: no {missing} column among {', '.join(names)}; {advice}")
     return _with_used(file, layout, (item, *used))
 

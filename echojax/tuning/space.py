@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import msgspec
+import numpy as np
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -130,6 +131,13 @@ def distributions(space: Space) -> dict[str, BaseDistribution]:
     return found
 
 
+def _of_numpy(value: Any) -> Any:
+    """Return a scalar or an array of NumPy as Python has it."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise TypeError(f"a value of type {type(value).__name__}")
+
+
 def as_written(value: bool | int | float | str) -> str:
     """Return a value of a knob with three significant digits."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
@@ -148,8 +156,8 @@ def _knob(entry: Any) -> Range | Choices:
     if isinstance(entry, Mapping) and "choices" in entry:
         kind = Choices
     try:
-        knob = msgspec.convert(entry, kind)
-    except msgspec.ValidationError as error:
+        knob = msgspec.convert(msgspec.to_builtins(entry, enc_hook=_of_numpy), kind)
+    except (msgspec.ValidationError, TypeError) as error:
         raise UserError(
             f"must be {{low, high}}, {{low, high, log = true}} or {{choices}}, not {entry!r:.80} "
             f"({error})"

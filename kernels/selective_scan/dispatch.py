@@ -169,7 +169,7 @@ def resolve_implementation(
         for name, one in SCANS.items()
     }
     if implementation != "auto" and implementation not in SCANS:
-        near = get_close_matches(implementation, SCANS, n=1)
+        near = get_close_matches(str(implementation), SCANS, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(
             f"unknown implementation {implementation!r}{hint} (known: auto, {', '.join(SCANS)})"

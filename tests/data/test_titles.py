@@ -111,7 +111,7 @@ def test_titles_are_one_line(write):
 
 BAD = {
     "no title": ("item,brand\n1,x\n", {}, "no title column among item, brand; name it with --ti"),
-    "no item": ("what,title\n1,x\n", {}, "no item column among what, title; call it as in the"),
+    "no item": ("what,title\n1,x\n", {}, "no item column among what, title; the first line mu"),
     "unknown": ("item,title\n1,x\n", {"titles": ["titel"]}, "no column 'titel' for --title-colum"),
     "twice": ("item,title,title\n1,x,y\n", {}, "two columns are named 'title'; rename one of th"),
     "empty": ("item,title\n1,\n", {}, "has no titles; check --title-column"),

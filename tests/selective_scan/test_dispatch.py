@@ -36,6 +36,8 @@ def test_mistakes_are_named(arguments):
     u, delta, A, B, C = arguments
     with pytest.raises(ValueError, match="did you mean 'tiled'"):
         selective_scan(*arguments, implementation="tilled")
+    with pytest.raises(ValueError, match="unknown implementation None"):
+        selective_scan(*arguments, implementation=None)
     with pytest.raises(ValueError, match=r"A has shape \(3, 3, 4\); its first axis is not 2"):
         bidirectional_scan(u, delta, jnp.stack([A] * 3), B, C)
 

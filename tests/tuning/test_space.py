@@ -1,5 +1,6 @@
 """Spaces: where they come from, and what is said of bad ones."""
 
+import numpy as np
 import pytest
 
 from echojax.config import Config
@@ -59,6 +60,7 @@ def test_a_recipe_file_has_spaces_and_a_model_changes_its_own(tmp_path):
         ("layers", {"low": 1}, "must be {low, high}"),
         ("layers", {"low": 1, "high": 3, "step": 1}, "contains unknown field `step`"),
         ("layers", 3, "must be {low, high}"),
+        ("layers", {"low": object(), "high": 3}, "(a value of type object)"),
         ("layers", {"choices": [2]}, "choices must be two or more that differ, not [2]"),
         ("heads", {"choices": [1, 3]}, "--heads 3 does not divide --d-model 64"),
         ("precision", {"choices": ["float32", "bf17"]}, "must be 'float32' or 'bf16', not 'bf17'"),
@@ -67,6 +69,17 @@ def test_a_recipe_file_has_spaces_and_a_model_changes_its_own(tmp_path):
 def test_a_bad_space_is_refused_in_one_line(name, entry, says):
     with refused("mine.toml: ", says):
         check_space({name: entry}, config_of(), "mine.toml")
+
+
+def test_values_of_numpy_are_those_of_python():
+    numpys = {"low": np.float32(0.25), "high": np.float64(0.5)}, {"choices": np.arange(1, 3)}
+    pythons = {"low": 0.25, "high": 0.5}, {"choices": [1, 2]}
+    names = ("dropout", "layers")
+    spaces = [
+        check_space(dict(zip(names, both, strict=True)), config_of(), "")
+        for both in (numpys, pythons)
+    ]
+    assert spaces[0] == spaces[1]
 
 
 def test_something_is_left_to_search():
