@@ -15,7 +15,7 @@ from jax import Array
 
 from selective_scan.arguments import as_arrays, state_dtype, time_steps
 from selective_scan.readout import decayed_sum
-from selective_scan.sequence_parallel import moved_later, running_sum
+from selective_scan.sequence_parallel import moved_later, sum_before
 
 
 def selective_scan_prefix_readouts(
@@ -96,7 +96,7 @@ def selective_scan_prefix_readouts(
         term_BxLxE = moved_later(dt_BxLxE * u[k], k, axis_name)
         dt_BxLxE = moved_later(dt_BxLxE, k, axis_name)
         if S_BxLxE is None:
-            S_BxLxE = running_sum(dt_BxLxE, axis_name) - dt_BxLxE
+            S_BxLxE = sum_before(dt_BxLxE, axis_name)
         B_BxLxN = moved_later(B[k].astype(dtype), k, axis_name)
         w_RxE = decayed_sum(
             S_BxLxE.reshape(-1, channels),
@@ -105,7 +105,9 @@ def selective_scan_prefix_readouts(
             (valid_BxL & (place_L >= k)).reshape(-1),
         )
         term_BxLxE *= w_RxE.reshape(term_BxLxE.shape)
-        y_BxLxE = running_sum(term_BxLxE, axis_name) if y_BxLxE is None else y_BxLxE + term_BxLxE
+        if y_BxLxE is None:
+            y_BxLxE = sum_before(term_BxLxE, axis_name)
+        y_BxLxE += term_BxLxE
         S_BxLxE += dt_BxLxE
     assert y_BxLxE is not None
     return y_BxLxE.astype(given_dtype)

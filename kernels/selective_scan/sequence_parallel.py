@@ -102,11 +102,12 @@ def moved_later(x_BxLxF: Array, by: int, axis: str | None) -> Array:
     return jax.lax.optimization_barrier(moved_BxLxF)
 
 
-def running_sum(x_BxLxF: Array, axis: str | None) -> Array:
-    """Return the inclusive cumulative sum over positions, across the shards of the axis, if any."""
-    sums_BxLxF = x_BxLxF + time_after(x_BxLxF, True)
+def sum_before(x_BxLxF: Array, axis: str | None) -> Array:
+    """Return the sum over the positions before each, across the shards of the axis, if any."""
+    sums_BxLxF = time_after(x_BxLxF, True)
     if axis is None:
         return sums_BxLxF
-    shards_SxBxF = jax.lax.all_gather(sums_BxLxF[:, -1], axis)
+    shards_SxBxF = jax.lax.all_gather(sums_BxLxF[:, -1] + x_BxLxF[:, -1], axis)
     before_S = jnp.arange(len(shards_SxBxF)) < jax.lax.axis_index(axis)
-    return sums_BxLxF + jnp.einsum("s,sbf->bf", before_S, shards_SxBxF)[:, None]
+    earlier_SxBxF = jnp.where(before_S[:, None, None], shards_SxBxF, 0)
+    return sums_BxLxF + jnp.sum(earlier_SxBxF, axis=0)[:, None]

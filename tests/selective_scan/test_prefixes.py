@@ -1,6 +1,7 @@
 """The read-out of every prefix at once, against a reverse scan of each."""
 
 import re
+from functools import partial
 
 import jax
 import numpy as np
@@ -67,6 +68,32 @@ def test_float32_is_near_the_oracle():
     y = readouts({k: np.float32(x) for k, x in arrays.items()}, lengths=LENGTHS)
     assert y.dtype == np.float32
     np.testing.assert_allclose(np.where(INSIDE[..., None], y, 0), one_by_one(arrays), 1e-5, 1e-5)
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_long_time_step_takes_no_digits_from_short_ones():
+    """The time before a position does not have the position's own time step in it."""
+    arrays = {k: np.float32(x) for k, x in draw(None).items() if k != "delta_bias"}
+    arrays["A"] = np.float32([[-1, -16]] * SHAPE[2])
+    arrays["delta"] = np.full_like(arrays["u"], 0.01)
+    arrays["delta"][:, 3] = 50
+
+    def last(arrays):
+        return selective_scan_prefix_readouts(**arrays)[:, 3].sum()
+
+    exact = {k: np.float64(x) for k, x in arrays.items()}
+    actual, expected = (jax.jit(jax.value_and_grad(last))(given) for given in (arrays, exact))
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5), actual, expected)
+
+
+def test_shards_are_not_reached_by_later_ones():
+    arrays = {k: np.float32(x) for k, x in draw(None).items()}
+    cut = {k: np.stack([arrays[k], arrays[k]]) for k in ("u", "delta", "B")}
+    cut["u"][1] = np.nan
+    shard = partial(selective_scan_prefix_readouts, A=arrays["A"], C=arrays["C"], axis_name="time")
+    y = jax.vmap(lambda cut: shard(**cut, delta_softplus=True), axis_name="time")(cut)
+    assert np.isfinite(y[0]).all()
+    assert np.isnan(y[1]).all()
 
 
 @pytest.mark.parametrize(
