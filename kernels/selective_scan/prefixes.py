@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from selective_scan.arguments import as_arrays, state_dtype, time_steps
+from selective_scan.arguments import as_arrays, state_dtype, time_steps, varying_alike
 from selective_scan.readout import decayed_sum
 from selective_scan.sequence_parallel import moved_later, sum_before
 
@@ -98,12 +98,13 @@ def selective_scan_prefix_readouts(
         if S_BxLxE is None:
             S_BxLxE = sum_before(dt_BxLxE, axis_name)
         B_BxLxN = moved_later(B[k].astype(dtype), k, axis_name)
-        w_RxE = decayed_sum(
+        inputs = varying_alike(
             S_BxLxE.reshape(-1, channels),
             rates_ExN,
             (C * B_BxLxN).reshape(-1, states),
             (valid_BxL & (place_L >= k)).reshape(-1),
         )
+        w_RxE = decayed_sum(*inputs)
         term_BxLxE *= w_RxE.reshape(term_BxLxE.shape)
         if y_BxLxE is None:
             y_BxLxE = sum_before(term_BxLxE, axis_name)

@@ -6,6 +6,8 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
 from jax.test_util import check_grads
 
 from selective_scan import selective_scan_prefix_readouts, selective_scan_reference
@@ -94,6 +96,19 @@ def test_shards_are_not_reached_by_later_ones():
     y = jax.vmap(lambda cut: shard(**cut, delta_softplus=True), axis_name="time")(cut)
     assert np.isfinite(y[0]).all()
     assert np.isnan(y[1]).all()
+
+
+def test_gradient_in_a_shard_map_that_checks_varying_axes():
+    arrays = {k: np.float32(x) for k, x in draw(3).items() if k != "delta_bias"}
+    mesh = jax.make_mesh((1,), ("rows",), axis_types=(AxisType.Auto,))
+    by_row = {k: P(None, "rows") for k in ("u", "delta", "B")} | {"A": P(), "C": P("rows")}
+    sharded = jax.shard_map(readouts, mesh=mesh, in_specs=(by_row,), out_specs=P("rows"))
+
+    def gradient(run):
+        return jax.jit(jax.grad(lambda arrays: run(arrays).sum()))(arrays)
+
+    actual, expected = gradient(sharded), gradient(readouts)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), actual, expected)
 
 
 @pytest.mark.parametrize(
