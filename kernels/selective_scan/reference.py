@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jax import Array
 
-from selective_scan.arguments import Recurrence, ScanInputs
+from selective_scan.arguments import Recurrence, ScanInputs, varying_alike
 from selective_scan.missing_derivatives import differentiable_once
 
 Arrays = dict[str, np.ndarray]
@@ -182,7 +182,9 @@ def _forward(inputs: Recurrence, reverse: bool, *, keep: bool) -> tuple[tuple[Ar
         return tuple(x.astype(h.dtype) for x in results)
 
     like = (inputs.u, inputs.state)
-    return jax.pure_callback(call, like, *inputs, vmap_method="sequential"), None
+    results = jax.pure_callback(call, like, *inputs, vmap_method="sequential")
+    y, last, _ = varying_alike(*results, inputs.u)
+    return (y, last), None
 
 
 def _backward(inputs: Recurrence, kept: None, outer: Any, reverse: bool) -> Recurrence:
@@ -193,7 +195,9 @@ def _backward(inputs: Recurrence, kept: None, outer: Any, reverse: bool) -> Recu
         return tuple(grads[name].astype(dy.dtype) for name in names)
 
     like = tuple(inputs)
-    return Recurrence(*jax.pure_callback(call, like, *outer, *inputs, vmap_method="sequential"))
+    grads = jax.pure_callback(call, like, *outer, *inputs, vmap_method="sequential")
+    *grads, _ = varying_alike(*grads, inputs.u)
+    return Recurrence(*grads)
 
 
 _scan = differentiable_once("reference", _forward, _backward)

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FEW = ["tiled", "time-prefixes"]
 OTHERS = [
-    "associative", "sequential", "chunked", "pallas_gpu", "pallas_tpu", "readout",
+    "associative", "sequential", "chunked", "reference", "pallas_gpu", "pallas_tpu", "readout",
     "time-sequential", "time-tiled", "time-readout", "time-both",
 ]  # fmt: skip
 
