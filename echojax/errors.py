@@ -62,7 +62,9 @@ def memory_failure_is_user_error() -> Iterator[None]:
     except RuntimeError as error:
         words = one_line(error)[:200]
         # Known by its name, as this module does not import JAX, which takes seconds.
-        if type(error).__name__ != "JaxRuntimeError" or "RESOURCE_EXHAUSTED" not in words:
+        # JAX calls it INTERNAL if it computes with an array whose own computation had no memory.
+        no_memory = "RESOURCE_EXHAUSTED" in words or "Out of memory" in words
+        if type(error).__name__ != "JaxRuntimeError" or not no_memory:
             raise
         raise OutOfMemoryError(
             f"out of memory on a device ({words}); ask for less at once, as with a smaller "

@@ -52,6 +52,7 @@ def test_another_error_is_not_hidden(error):
         (OSError(errno.ENOSPC, "No space left", "run"), "cannot write run: No space left; free"),
         (MemoryError("Unable to allocate 3 GiB"), "out of memory (Unable to allocate 3 GiB); free"),
         (JaxRuntimeError("RESOURCE_EXHAUSTED: 3 GiB"), "out of memory on a device (RESOURCE_EXHAU"),
+        (JaxRuntimeError("INTERNAL: ...: Out of memory allocating 9"), "out of memory on a device"),
     ],
 )
 def test_what_the_system_refuses_is_one_line(error, says, capsys):
