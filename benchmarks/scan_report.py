@@ -33,6 +33,7 @@ _TOKEN_COLUMNS: tuple[Column | str, ...] = (
     Column("% of floor", show=number),
     Column("error", show=".1e"),
 )
+_LARGEST_ROUNDING = 0.05  # of errors; bfloat16's are up to .03
 _METHOD = (
     "Times are medians over runs of the compiled programs, from the start of a call to its results "
     "(on an accelerator, of a call in a queue), with quartiles, which the pictures shade. All "
@@ -134,7 +135,7 @@ def advice(rows: Sequence[Row]) -> Table:
             sizes = {
                 row["implementation"]: row["memory_bytes"]
                 for row in own
-                if row["pass"] == PASSES[1] and row["status"] == "measured" and row["memory_bytes"]
+                if row["pass"] == PASSES[1] and _usable(row) and row["memory_bytes"]
             }
             least = min(sizes, key=lambda name: sizes[name], default=None)
             where = f"{case}, {machine}" if machine else case
@@ -144,12 +145,21 @@ def advice(rows: Sequence[Row]) -> Table:
         "The fastest scan, with all whose quartiles overlap its own, and how many times as long "
         "the next one takes; least memory is with the backward pass."
     )
-    return Table(columns, lines, "What to use when", [note])
+    notes = [note]
+    if wrong := {_label(row) for row in rows if row["status"] == "measured" and not _usable(row)}:
+        notes.append(f"Left out, as the results are wrong: {', '.join(sorted(wrong))}.")
+    return Table(columns, lines, "What to use when", notes)
+
+
+def _usable(row: Row) -> bool:
+    """Return whether a scan was measured, and differs from the oracle by rounding at most."""
+    worst = _worst(row.get("errors")) or 0.0
+    return row["status"] == "measured" and worst <= _LARGEST_ROUNDING
 
 
 def _best(rows: Sequence[Row]) -> str | None:
     names = fastest(rows)
-    times = {r["implementation"]: device_seconds(r) for r in rows if r["status"] == "measured"}
+    times = {r["implementation"]: device_seconds(r) for r in rows if _usable(r)}
     others = [time for name, time in times.items() if name not in names]
     if not names:
         return None
@@ -210,7 +220,7 @@ def _spread(row: Row, unit: float = 1.0) -> str:
 
 def fastest(rows: Sequence[Row]) -> list[str]:
     """Return the fastest implementation and all whose quartiles overlap its own."""
-    spans = {r["implementation"]: _quartiles(r) for r in rows if r["status"] == "measured"}
+    spans = {r["implementation"]: _quartiles(r) for r in rows if _usable(r)}
     level = min((high for _, high in spans.values()), default=0.0)
     return [name for name, (low, _) in spans.items() if low <= level]
 

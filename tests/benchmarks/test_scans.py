@@ -261,6 +261,15 @@ def test_what_is_within_noise_is_not_set_off(spans, advice, set_off):
     assert forward == advice
     (table,) = scan_report.tables(rows)
     assert table.markdown().count("**") == 2 * set_off
+    if "next" in advice:  # the other one is recommended if the fastest has wrong results
+        for row in rows:
+            if row["implementation"] == advice[0]:
+                row["errors"] = {"y": 1.1}
+        found = scan_report.advice(rows)
+        assert [found.rows[0][1], found.notes[1]] == [
+            "b",
+            f"Left out, as the results are wrong: {advice[0]}.",
+        ]
 
 
 def test_a_case_that_time_cut_short_is_measured_whole_the_next_time(monkeypatch):
