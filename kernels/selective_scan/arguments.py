@@ -33,6 +33,7 @@ AXES = {
 # Other axes that B and C may have, by their number: the same at all positions, or for G groups of
 # E / G neighbouring channels.
 _GROUPED = {2: "EN", 4: "BLGN"}
+_WORDS = {"B": "batch", "L": "length", "E": "channels"}
 _INTEGERS = ("lengths", "start", "stop", "segment_ids")
 
 # A time step so long that nothing of the state is left after it: it resets the state at the start
@@ -214,14 +215,13 @@ def repeated_in_time(scan: Scan) -> Scan:
 
 
 def as_arrays(
-    arguments: Mapping[str, Any], axes: Mapping[str, str] = MappingProxyType({}), **sizes: int
+    arguments: Mapping[str, Any], axes: Mapping[str, str] = MappingProxyType({})
 ) -> dict[str, Any]:
     """Return the arguments as arrays, after checking their shapes and dtypes.
 
     Args:
         arguments: by the names of ``AXES``, u and A among them; ``None`` stays ``None``.
         axes: the axes of arguments that have others here than in ``AXES``.
-        sizes: the sizes of axes that neither u nor A has.
 
     Raises:
         ValueError: a shape does not fit those of u and A.
@@ -231,12 +231,13 @@ def as_arrays(
     arrays: dict[str, Any] = {
         name: None if x is None else jnp.asarray(x) for name, x in arguments.items()
     }
-    u, A = arrays["u"], arrays["A"]
-    if u.ndim != 3:
-        raise ValueError(f"u has shape {u.shape}; (batch, length, channels) expected")
+    u, A, axes_of_u = arrays["u"], arrays["A"], axes.get("u", AXES["u"])
+    if u.ndim != len(axes_of_u):
+        words = ", ".join(_WORDS[letter] for letter in axes_of_u)
+        raise ValueError(f"u has shape {u.shape}; ({words}) expected")
     if A.ndim != 2:
         raise ValueError(f"A has shape {A.shape}; (channels, states) expected")
-    sizes |= zip("BLEN", (*u.shape, A.shape[1]), strict=True)
+    sizes = dict(zip((*axes_of_u, "N"), (*u.shape, A.shape[1]), strict=True))
     for name, array in arrays.items():
         if array is None:
             continue

@@ -64,18 +64,13 @@ def selective_scan_prefix_readouts(
         TypeError: lengths are not integers, another argument is not real floating point, or
             forward-mode derivatives are taken.
     """
-    u, delta, B, C = map(jnp.asarray, (u, delta, B, C))
-    if u.ndim == 3:
+    u, C = jnp.asarray(u), jnp.asarray(C)
+    K = "K" * (u.ndim == 4)
+    given = {"u": u, "delta": delta, "A": A, "B": B, "C": C, "delta_bias": delta_bias}
+    axes = {"u": f"{K}BLE", "delta": f"{K}BLE", "B": f"{K}BLN", "C": "BN" if C.ndim == 2 else "BLN"}
+    u, delta, A, B, C, delta_bias, lengths = as_arrays(given | {"lengths": lengths}, axes).values()
+    if not K:
         u, delta, B = u[None], delta[None], B[None]
-    if u.ndim != 4:
-        raise ValueError(
-            f"u has shape {u.shape}; (batch, length, channels) expected, "
-            "or (versions, batch, length, channels)"
-        )
-    one = {"u": u[0], "delta": delta, "A": A, "B": B, "C": C}
-    axes = {"delta": "KBLE", "B": "KBLN", "C": "BN" if C.ndim == 2 else "BLN"}
-    given = one | {"delta_bias": delta_bias, "lengths": lengths}
-    _, delta, A, B, C, delta_bias, lengths = as_arrays(given, axes, K=len(u)).values()
     (versions, batch, length, channels), states = u.shape, A.shape[1]
     dtype, given_dtype = state_dtype(u, delta, A, B, C, delta_bias), u.dtype
     if 0 in (batch, length, channels, states):  # there is nothing to sum, and no tile to cut

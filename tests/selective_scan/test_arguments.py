@@ -13,6 +13,7 @@ from selective_scan import (
     selective_scan,
     selective_scan_prefix_readouts,
     selective_scan_readout,
+    selective_scan_step,
     tpu,
 )
 from selective_scan.arguments import ScanInputs
@@ -52,6 +53,23 @@ def test_arguments_of_no_use_are_named(kind):
                 jax.eval_shape(function, **good | {name: np.zeros(shape, x.dtype)})
     with pytest.raises(ValueError, match=r"^B has shape \(2, 6, 3\); \(2, 6, 4\) expected \(B, L"):
         jax.eval_shape(function, **good | {"B": good["B"][..., :3]})
+
+
+def test_shapes_are_those_that_were_given():
+    """Where a function adds an axis before it scans, errors do not show it."""
+    arrays = {k: np.float32(x) for k, x in arrays_of((2, 6, 3, 4)).items() if k in "u delta A B C"}
+    one = {k: x if k == "A" else x[:, 0] for k, x in arrays.items()}
+    step = partial(selective_scan_step, np.zeros((2, 3, 4)))
+    prefixes = selective_scan_prefix_readouts
+    for function, given, name, change, message in (
+        (step, one, "u", lambda x: x[0], r"\(3,\); \(batch, channels\) expected"),
+        (step, one, "delta", lambda x: x[:1], r"\(1, 3\); \(2, 3\) expected \(B, E\)"),
+        (step, one, "B", lambda x: x[:, :3], r"\(2, 3\); \(2, 4\) expected \(B, N\)"),
+        (prefixes, arrays, "u", lambda x: x[0], r"\(6, 3\); \(batch, length, channels\) "),
+        (prefixes, arrays, "delta", lambda x: x[0], r"\(6, 3\); \(2, 6, 3\) expected"),
+    ):
+        with pytest.raises(ValueError, match=f"^{name} has shape {message}"):
+            function(**given | {name: change(given[name])})
 
 
 def test_lists_are_arrays_and_lengths_may_lie_outside():
