@@ -56,7 +56,7 @@ class Run:
 
     Attributes:
         folder: the run folder. After ``train(..., run_dir=False)`` it is temporary, and deleted
-            when this object and those in ``seeds`` are no longer referenced.
+            when this object, those in ``seeds`` and their recommenders are no longer referenced.
         config: what it was trained with.
     """
 
@@ -134,7 +134,9 @@ class Run:
     def recommender(self, **options: Any) -> Recommender:
         """Return the recommender of the best checkpoint; options are ``Recommender.load``'s."""
         with as_found(quiet=True):
-            return Recommender.load(self._own, **options)
+            found = Recommender.load(self._own, **options)
+        found.held = self._held
+        return found
 
     def evaluate(
         self,

@@ -257,7 +257,10 @@ def test_without_a_folder_nothing_stays(frame, tmp_path, monkeypatch):
     assert run.metrics
     assert run.recommender()
     assert not list(tmp_path.iterdir())
+    recommender = run.recommender()
     del run
+    assert recommender.recommend([["nowhere"]])[0].by == "popularity"
+    del recommender
     assert not folder.exists()
     first, _ = echojax.train(frame, epochs=1, seeds=2, run_dir=False, **SMALL).seeds
     folder = first.folder.parent

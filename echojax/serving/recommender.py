@@ -102,6 +102,7 @@ class Recommender:
         usual = 64 if jax.default_backend() == "cpu" else 1024
         self.batch_size = given_number("batch_size", usual if batch_size is None else batch_size)
         self.step = step
+        self.held: object = None  # stays as long as this does: what the popularity is read from
         self._popularity = popularity
         self._item_VxD = jnp.asarray(model.output_embeddings())
         graphdef, params = nnx.split(model)
