@@ -149,6 +149,28 @@ def test_it_is_evaluated_again_by_other_cutoffs_and_protocols(mine):
             mine.evaluate(**bad)
 
 
+def test_other_data_than_those_that_a_run_keeps_are_refused(mine, frame, tmp_path):
+    other = str(tmp_path / "other.csv")
+    pl.DataFrame(frame).head(200).write_csv(other)
+    for call in (
+        lambda: mine.evaluate(data_path=other),
+        lambda: mine.recommender(data_path=other).recommend([[]]),
+        lambda: echojax.train(other, run_dir=mine.folder, resume=True, quiet=True),
+    ):
+        with refused("keeps the data that it was trained on", f"leave --data-path {other} out"):
+            call()
+
+
+def test_data_that_a_killed_start_has_left_are_not_read(mine, frame, tmp_path):
+    (tmp_path / "run").mkdir()
+    shutil.copy(mine.folder / "data.npz", tmp_path / "run")
+    pl.DataFrame(frame).head(200).write_csv(tmp_path / "other.csv")
+    path, run_dir = tmp_path / "other.csv", tmp_path / "run"
+    run = echojax.train(path, model="popularity", run_dir=run_dir, **DATA)
+    assert run.results["dataset"]["interactions"] <= 200
+    assert run.evaluate(exclude_seen=False, data_path=str(path)) == run.metrics
+
+
 def test_other_metrics_are_those_of_the_results_and_of_the_ranks(mine, two):
     names = ["recall", "coverage", "serendipity@1", "ece"]
     found = mine.evaluate(metrics=names, ks=[10])

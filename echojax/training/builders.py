@@ -98,9 +98,14 @@ def read_data(
     If there is a ``run_dir``, its copies are used: of the data set, if the run was started on one
     in memory, and of the items' vectors.
     """
-    if dataset is None and run_dir is not None:
-        dataset = kept_dataset(run_dir, config.dataset)
     started = run_dir is not None and (run_dir / "config.json").exists()
+    if dataset is None and run_dir is not None and started:
+        dataset = kept_dataset(run_dir, config.dataset)
+        if dataset is not None and config.data_path is not None:
+            raise UserError(
+                f"{run_dir} keeps the data that it was trained on, and no other are read; leave "
+                f"--data-path {config.data_path} out"
+            )
     dataset = dataset or load_dataset(
         config.dataset,
         data_path=config.data_path,

@@ -224,6 +224,8 @@ def _fill(
     path.mkdir(parents=True, exist_ok=True)
     if in_memory is not None:
         cache.save(in_memory, path / _DATA)
+    else:
+        (path / _DATA).unlink(missing_ok=True)  # of a start that was killed
     item_ids = dataset.item_ids.tolist()
     items: dict[str, Any] = {
         "dataset": dataset.name,
