@@ -412,6 +412,13 @@ def test_it_trains_in_a_thread_and_beside_float64(mine, frame, x64):
     assert jax.numpy.ones(1, "float64").dtype == np.float64
 
 
+def test_it_is_served_beside_float64(mine, tmp_path, x64):
+    (answer,) = echojax.Recommender.load(mine.folder).recommend([["i1", "i2"]])
+    assert answer == mine.recommender().recommend([["i1", "i2"]])[0]
+    results = export_run(mine.folder, tmp_path / "model", k=3)["results"]
+    assert results == {"scores": "float32[b,3]", "item_numbers": "int32[b,3]"}
+
+
 @pytest.mark.parametrize(
     ("data", "options", "sentence"),
     [

@@ -1,5 +1,6 @@
 """The command ``echojax``: one module for each subcommand, with its flags and what it does."""
 
+import os
 import pkgutil
 import sys
 from collections.abc import Callable
@@ -26,6 +27,7 @@ _COMPLETION = ("--tyro-print-completion", "--tyro-write-completion")
 
 def main(command: str | None = None) -> None:
     """Run the given command, or else the one that the first word of the command line names."""
+    os.environ.pop("JAX_ENABLE_X64", None)  # models are float32
     with exit_on_user_error(), stopping_at_once():
         if command is None:
             command = _first_word()

@@ -53,7 +53,8 @@ def read_trained(folder: Path, *, scan: str | None = None) -> Trained:
         raise several_seeds(folder, config)
     config = dataclasses.replace(config, scan=scan or config.scan)
     item_ids, titles = read_items(folder)
-    best = load_checkpoint(folder, config, len(item_ids))
+    with jax.enable_x64(False):  # models are float32, whatever else the process computes
+        best = load_checkpoint(folder, config, len(item_ids))
     model = nnx.merge(best.graphdef, jax.device_put(best.params))
     if (rows := len(model.item_embedding[...])) != len(item_ids):
         raise UserError(

@@ -1,5 +1,6 @@
 """``echojax COMMAND``: how a command is chosen, and what each is told before it works."""
 
+import os
 import subprocess
 import sys
 
@@ -19,6 +20,12 @@ def test_without_a_command_and_with_an_unknown_one(call, works, mistake):
     out = works("--help")
     assert all(f"  {name} " in out for name in COMMANDS)
     assert call("help") == (0, out, "")
+
+
+def test_models_are_float32_whatever_jax_is_told(works, monkeypatch):
+    monkeypatch.setenv("JAX_ENABLE_X64", "1")
+    works("--version")
+    assert "JAX_ENABLE_X64" not in os.environ
 
 
 def test_its_version(call):
