@@ -5,14 +5,17 @@ but two. Whoever reads no times has the two at even odds, so at most half of its
 right; whoever does can have all of them right.
 """
 
+import io
 import json
 
 import jax
 import numpy as np
 import pytest
+from rich.console import Console
 
 import echojax
 from echojax import UserError
+from echojax.commands import recommend
 from echojax.config import Config
 from echojax.data import Dataset, leave_one_out, windows
 from echojax.data.gaps import log_gaps, with_gaps
@@ -107,6 +110,14 @@ def test_a_served_history_is_read_with_its_times(trained, tmp_path):
     found = [json.loads(line) for line in output.read_text().splitlines()]
     assert [one["items"][0] for one in found[:2]] == [after(7, 5), after(7, 5000)]
     assert found[2]["by"] == "popularity"
+
+
+def test_a_history_with_times_is_shown_with_its_titles(trained, monkeypatch):
+    monkeypatch.setattr("echojax.serving.trained.run_titles", lambda *_, **__: {"3": "Three"})
+    run, console = trained[0], Console(file=io.StringIO())
+    flags = recommend.Flags(run_dir=run.folder, history="3@1700000000,4@1700000010")
+    recommend.show(flags, run.recommender(), console)
+    assert console.file.getvalue().startswith("history: Three · 4\n")
 
 
 @pytest.mark.parametrize(

@@ -65,11 +65,12 @@ def show(flags: Flags, recommender: "Recommender", console: Console) -> None:
         data_dir=flags.data_dir,
         data_path=flags.data_path,
     )
-    history = typed_ids(flags.history or "")
+    words = typed_ids(flags.history or "")
+    events = words if recommender.gap_unit is None else with_times(words)
+    history = [event if isinstance(event, str) else event[0] for event in events]
     if titles and history:  # so that ids of other data are noticed
         named = " · ".join(titles.get(item, item) for item in history[-_NAMED:])
         console.print(f"history{' ends with' * (len(history) > _NAMED)}: {named}")
-    events = history if recommender.gap_unit is None else with_times(history)
     (answer,) = recommender.recommend([events], flags.k, exclude_seen=flags.exclude_seen)
     known = len(history) - answer.unknown
     if answer.unknown:

@@ -110,10 +110,10 @@ class Stream:
                 counts as being at that time.
 
         Raises:
-            ValueError: An item number is not in the table, users and events differ in number, or an
-                event has no time.
+            ValueError: An item number is not in the table, the items have other axes, users and
+                events differ in number, or an event has no time.
         """
-        time_Bx2 = self._check(state, item_B, time_B)
+        time_Bx2 = self._check(state, item_B, time_B, axes=1)
         if not len(item_B):
             return state, state.user_BxD
         return self._add(self._params, state, jnp.asarray(item_B, jnp.int32), time_Bx2)
@@ -129,25 +129,27 @@ class Stream:
         Raises:
             ValueError: As for ``add``.
         """
-        times_BxLx2 = self._check(state, item_ids_BxL, times_BxL)
+        times_BxLx2 = self._check(state, item_ids_BxL, times_BxL, axes=2)
         if not len(item_ids_BxL):
             return state
         return self._read(self._params, state, jnp.asarray(item_ids_BxL, jnp.int32), times_BxLx2)
 
-    def _check(self, state: StreamState, items: jax.Array, times: Any) -> Any:
+    def _check(self, state: StreamState, items: jax.Array, times: Any, *, axes: int) -> Any:
         """Return the times of events as ``times`` does; ``None`` if the model reads none.
 
         Raises:
             ValueError: The events are invalid; of traced ones, only the sizes are checked.
         """
-        users, rows = state.user_BxD.shape[0], jnp.shape(items)[0]
-        if rows != users:
-            raise ValueError(f"events of {rows} users, but the state is that of {users}")
+        users, shape = state.user_BxD.shape[0], jnp.shape(items)
+        if len(shape) != axes:
+            raise ValueError(f"items have shape {shape}; {('(B,)', '(B, L)')[axes - 1]} expected")
+        if shape[0] != users:
+            raise ValueError(f"events of {shape[0]} users, but the state is that of {users}")
         if not isinstance(items, jax.core.Tracer):
             check_item_numbers(np.asarray(items), self._num_items)
         if self._gap_unit is None and times is None:
             return None
-        wanted = (*jnp.shape(items), 2)
+        wanted = (*shape, 2)
         if not isinstance(times, jax.core.Tracer):
             times = times if np.shape(times) == wanted else self.times(times)
             if times.shape != wanted or not np.isfinite(times)[np.asarray(items) > 0].all():

@@ -249,5 +249,12 @@ def test_events_that_mean_nothing_are_refused():
             stream.read(state, np.array([items] * 3))
     with pytest.raises(ValueError, match="events of 1 users, but the state is that of 3"):
         stream.add(state, np.array([1]))
+    for call, items, wanted in (
+        (stream.add, 1, r"\(\); \(B,\)"),
+        (stream.add, [[1], [2], [3]], r"\(3, 1\); \(B,\)"),
+        (stream.read, [1, 2, 3], r"\(3,\); \(B, L\)"),
+    ):
+        with pytest.raises(ValueError, match=f"items have shape {wanted} expected"):
+            call(state, np.array(items))
     nobody, users = stream.add(stream.start(0), np.zeros(0, np.int32))
     assert users.shape == nobody.user_BxD.shape == (0, 8)
