@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import PurePath
 
 from echojax.data.layouts import COLUMNAR, FORMATS, RATED, Columns, Fields, Layout, is_header
-from echojax.data.text import TextFile, line_error, words
+from echojax.data.text import TextFile, line_error
 from echojax.data.times import plausible
 from echojax.errors import UserError, unknown_name
 
@@ -320,7 +320,8 @@ def _in_marks(rows: Fields) -> bool:
 
 
 def _words(line: str) -> list[str]:
-    return [word.decode() for word in words(line.encode())]
+    # Of bytes, as no-break spaces and other Unicode spaces are part of a word.
+    return [word.decode() for word in line.encode().split()]
 
 
 def _looks_like_header(rows: Fields) -> bool:

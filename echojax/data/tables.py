@@ -23,7 +23,6 @@ from echojax.data.text import (
     most_bytes,
     read_blocks,
     reading,
-    words,
 )
 from echojax.errors import UserError
 
@@ -240,12 +239,12 @@ def _words(blocks: Iterator[Block], layout: Layout) -> Iterator[Rows]:
     """Read lines of ``user item``, or of ``user item item ...``."""
     for block in blocks:
         lines = block.data.split(b"\n")
-        counts = np.fromiter(map(len, map(words, lines)), np.int64, len(lines))
+        counts = np.fromiter((len(line.split()) for line in lines), np.int64, len(lines))
         wrong = np.flatnonzero((counts != 2) & (counts != 0))
         if layout.data_format == "pairs" and wrong.size:
             problem = f"{counts[wrong[0]]} words where a user and an item are expected"
             raise line_error(block.file, block.first_line + int(wrong[0]), problem)
-        text = pl.Series(words(block.data), dtype=pl.Binary).cast(pl.String)
+        text = pl.Series(block.data.split(), dtype=pl.Binary).cast(pl.String)
         user, line = np.cumsum(counts) - counts, np.repeat(np.arange(counts.size), counts)
         items = np.flatnonzero(np.arange(len(text)) != user[line])
         numbers = block.first_line + line[items]

@@ -108,14 +108,6 @@ def line_error(file: TextFile, line: int, problem: str) -> UserError:
     return UserError(f"{file}, line {line}: {problem}")
 
 
-def words(line: bytes) -> list[bytes]:
-    """Return the words of a line, separated by ASCII white space.
-
-    No-break spaces and other Unicode spaces are part of a word.
-    """
-    return line.split()
-
-
 def first_bytes(file: TextFile) -> bytes:
     """Return the first bytes of a file, whatever it holds."""
     with reading(file), file.path.open("rb") as raw:

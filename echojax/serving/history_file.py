@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from echojax.data.recognise import is_no_history
 from echojax.data.tables import begin_text
-from echojax.data.text import TextFile, line_error, words
+from echojax.data.text import TextFile, line_error
 from echojax.errors import UserError
 from echojax.files import check_output_folder
 from echojax.lock import hold
@@ -41,7 +41,7 @@ def read_histories(path: Path) -> Iterator[UserHistory]:
     refused = bool(lines) and is_no_history(lines)
     for block in itertools.chain([first], blocks):
         for number, line in enumerate(block.data.split(b"\n"), block.first_line):
-            if found := words(line):
+            if found := line.split():
                 if refused:
                     start = line.decode(errors="replace")[:60]
                     raise line_error(
