@@ -111,15 +111,6 @@ class StackedBatches:
 
     parts: tuple[Batches, ...]  # one for each seed; they differ in the order only
 
-    @property
-    def per_epoch(self) -> int:
-        """The number of batches in an epoch."""
-        return self.parts[0].per_epoch
-
-    def count(self, step: int) -> int:
-        """Return the number of examples in batch ``step`` of a seed, on all hosts together."""
-        return self.parts[0].count(step)
-
     def __getitem__(self, step: int) -> dict[str, np.ndarray]:
         """Return batch ``step`` of every seed, (S, B, ...)."""
         rows = [part[step] for part in self.parts]

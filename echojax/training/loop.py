@@ -133,7 +133,7 @@ class Loop:
         self, group: _Group, states: TrainState, first: int, end: int
     ) -> tuple[TrainState, int]:
         """Train from step ``first`` to ``end`` of one epoch; return the signal that came, or 0."""
-        runs, batches, per_epoch = group.runs, group.batches, group.batches.per_epoch
+        runs, per_epoch = group.runs, group.runs[0].per_epoch
         epoch, last, signum = first // per_epoch + 1, None, 0
         began, examples, waited = time.perf_counter(), 0, 0.0
         for number in range(first, end):
@@ -142,7 +142,7 @@ class Loop:
             with self.profile.waiting():
                 batch = _next_batch(group.rows)
             waited += time.perf_counter() - wanted
-            examples += batches.count(number)
+            examples += group.batches.parts[0].count(number)  # of one run, as of each
             given = self._on_devices(batch, self.interrupts.signum, group.mesh)
             states, *outcome = group.program.run(states, *given, *group.inputs)
             if last is not None:  # read one step late: the device is never idle
