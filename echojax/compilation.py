@@ -7,9 +7,11 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 import jax
+
+from echojax.errors import UserError
+from echojax.files import cache_dir
 
 log = logging.getLogger(__name__)
 
@@ -17,9 +19,8 @@ log = logging.getLogger(__name__)
 def use_compilation_cache() -> None:
     """Keep compiled programs in $JAX_COMPILATION_CACHE_DIR or the user's cache folder."""
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        with suppress(RuntimeError):  # a user without a home, as in containers, compiles again
-            root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-            jax.config.update("jax_compilation_cache_dir", str(Path(root) / "echojax" / "xla"))
+        with suppress(UserError):  # a user without a home, as in containers, compiles again
+            jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     # A cache that cannot be used, as on a full disk, only costs time. So does the truncated entry
     # of a killed process, which JAX does not replace, and whose name it does not report.

@@ -25,6 +25,16 @@ class TemporaryFolder:
         self.remove = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
 
+def cache_dir() -> Path:
+    """Return the user's cache folder of echojax (XDG)."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "echojax"
+    except RuntimeError:
+        raise UserError(
+            "this user has no home folder; set XDG_CACHE_HOME, or HOME, to a folder to write to"
+        ) from None
+
+
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write ``content`` so that ``path`` has all of it, or is as it was before.
 

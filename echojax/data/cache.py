@@ -9,8 +9,7 @@ import numpy as np
 
 from echojax.arrays import load_arrays, write_arrays
 from echojax.data.dataset import Dataset, arrays_sha256
-from echojax.data.sources import cache_dir
-from echojax.files import is_special
+from echojax.files import cache_dir, is_special
 
 _ARRAYS = ("items_T", "times_T", "offsets", "user_ids", "item_ids")
 

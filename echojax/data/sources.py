@@ -13,7 +13,7 @@ from glob import has_magic
 from pathlib import Path
 from typing import Any, TypeVar
 
-from echojax.errors import UserError
+from echojax.files import cache_dir
 from echojax.plugins import check_new_name
 
 Read = TypeVar("Read", bound=Callable[[], Any])
@@ -141,16 +141,6 @@ def is_name(data: str) -> bool:
     """Return whether ``data`` is the name of a data set, known or not, and not a path."""
     path = os.sep in data or "." in data or has_magic(data) or Path(data).exists()
     return data in DATASETS or not path
-
-
-def cache_dir() -> Path:
-    """Return the user's cache folder of echojax (XDG)."""
-    try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "echojax"
-    except RuntimeError:
-        raise UserError(
-            "this user has no home folder; set XDG_CACHE_HOME, or HOME, to a folder to write to"
-        ) from None
 
 
 def data_folders(data_dir: Path | str | None) -> list[Path]:
