@@ -41,17 +41,8 @@ class Examples:
         """
         target_B = self.target_M[indices]
         lengths_B = np.minimum(target_B - self.start_M[indices], self.max_len)
-        columns_L = np.arange(self.max_len)
-        positions_BxL = (target_B - lengths_B)[:, None] + columns_L
-        # Positions past the last history are clipped; the mask hides what they read.
-        item_ids_BxL = np.take(self.items_T, positions_BxL, mode="clip")
-        item_ids_BxL *= columns_L < lengths_B[:, None]
-        return {
-            "item_ids": item_ids_BxL,
-            "lengths": lengths_B.astype(np.int32),
-            "targets": self.items_T[target_B],
-            **_gaps_of_batch(self.gaps_T, positions_BxL, columns_L < lengths_B[:, None]),
-        }
+        batch = _batch(self, target_B - lengths_B, lengths_B)
+        return batch | {"targets": self.items_T[target_B]}
 
     def histories(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return all items before the targets of examples, not cut to ``max_len``.
@@ -89,27 +80,31 @@ class Windows:
         ``item_ids`` and ``targets`` are int32 (B, L), the second one step ahead of the first, right
         padded with 0; ``lengths`` are int32 (B,), and ``gaps`` as in ``Examples.gather``.
         """
-        columns_L = np.arange(self.max_len)
-        lengths_B = self.lengths_M[indices]
-        inside_BxL = columns_L < lengths_B[:, None]
-        positions_BxL = np.where(inside_BxL, self.first_M[indices][:, None] + columns_L, 0)
-        return {
-            "item_ids": self.items_T[positions_BxL] * inside_BxL,
-            "lengths": lengths_B,
-            "targets": self.items_T[positions_BxL + inside_BxL] * inside_BxL,
-            **_gaps_of_batch(self.gaps_T, positions_BxL, inside_BxL),
-        }
+        first_B, lengths_B = self.first_M[indices], self.lengths_M[indices]
+        targets_BxL = _rows(self.items_T, first_B + 1, lengths_B, self.max_len)
+        return _batch(self, first_B, lengths_B) | {"targets": targets_BxL}
 
 
-def _gaps_of_batch(
-    gaps_T: np.ndarray | None, positions_BxL: np.ndarray, inside_BxL: np.ndarray
+def _batch(
+    shown: Examples | Windows, first_B: np.ndarray, lengths_B: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Return the gaps between the items of a batch, if the examples have gaps."""
-    if gaps_T is None:
-        return {}
-    gaps_BxL = np.where(inside_BxL, np.take(gaps_T, positions_BxL, mode="clip"), np.float32(0))
-    gaps_BxL[:, 0] = 0  # the event before it is not in the batch
-    return {"gaps": gaps_BxL}
+    """Return the items from these positions on, and the gaps between them if there are gaps."""
+    batch = {
+        "item_ids": _rows(shown.items_T, first_B, lengths_B, shown.max_len),
+        "lengths": lengths_B.astype(np.int32),
+    }
+    if shown.gaps_T is not None:
+        batch["gaps"] = _rows(shown.gaps_T, first_B, lengths_B, shown.max_len)
+        batch["gaps"][:, 0] = 0  # the event before it is not in the batch
+    return batch
+
+
+def _rows(x_T: np.ndarray, first_B: np.ndarray, lengths_B: np.ndarray, length: int) -> np.ndarray:
+    """Return a row of ``x_T`` from each position on, right padded with 0, (B, L)."""
+    columns_L = np.arange(length)
+    # Positions past the end are clipped; the mask hides what they read.
+    x_BxL = np.take(x_T, first_B[:, None] + columns_L, mode="clip")
+    return np.where(columns_L < lengths_B[:, None], x_BxL, 0)
 
 
 def windows(train: Examples) -> Windows:
