@@ -231,10 +231,10 @@ class _Team:
         return GroupStep(over_members(step, mesh), mesh, self._structure, inputs)
 
 
-def _go_back(runs: Sequence[SeedRun], starts: Sequence[TrainState]) -> None:
+def _go_back(runs: Sequence[SeedRun]) -> None:
     """Resume each member from its newest checkpoint; those that are behind catch up."""
-    for run, start in zip(runs, starts, strict=True):
-        run.go_back(start)
+    for run in runs:
+        run.go_back(run.state)
         records = read_records(run.folder / "metrics.jsonl")
         run.history = {
             record["epoch"]: record["ndcg@10"]

@@ -56,7 +56,7 @@ from echojax.training.run_folder import (
     seed_folders,
 )
 from echojax.training.seed_run import SeedRun, earliest, go_back_together
-from echojax.training.step import TrainState, create_state, over_members
+from echojax.training.step import create_state, over_members
 from echojax.training.warm_start import check_initial_weights, take_weights
 
 log = logging.getLogger(__name__)
@@ -184,16 +184,15 @@ def open_runs(
     seeds: Mapping[Path, Config],
     dataset: Dataset,
     per_epoch: int,
-    go_back: Callable[[Sequence[SeedRun], Sequence[TrainState]], None] = go_back_together,
+    go_back: Callable[[Sequence[SeedRun]], None] = go_back_together,
 ) -> tuple[nnx.GraphDef, list[SeedRun]]:
     """Return the model's structure, and each run in the state that it goes on from.
 
     ``seeds`` has the configuration of each run by its folder, ``config`` what they have in common.
-    Where they are resumed, ``go_back`` takes their states and progress from their checkpoints, or
-    from the states before the first step, which it is given.
+    Where they are resumed, ``go_back`` takes their states and progress from their checkpoints; it
+    is given the runs with their states before the first step.
     """
-    projection = projection_of(config, dataset.item_vectors)
-    runs, starts = [], []
+    projection, runs = projection_of(config, dataset.item_vectors), []
     for folder, seed_config in seeds.items():
         checkpoints = Checkpoints(folder / "checkpoints", on_main_process(identity, folder))
         model = build_model(seed_config, dataset.num_learned)
@@ -202,16 +201,14 @@ def open_runs(
         name = folder.name.replace("-", " ") if len(seeds) > 1 else ""
         progress = TrainingProgress()
         runs.append(SeedRun(seed_config, folder, start, progress, checkpoints, per_epoch, name))
-        starts.append(start)
     if config.init_from is not None and not all(run.checkpoints.steps() for run in runs):
         item_ids = dataset.item_ids[: dataset.num_learned]
-        weights, said = take_weights([start.params for start in starts], config, item_ids)
+        weights, said = take_weights([run.state.params for run in runs], config, item_ids)
         log.info(said)
-        starts = [one._replace(params=w) for one, w in zip(starts, weights, strict=True)]
-        for run, start in zip(runs, starts, strict=True):
-            run.state = start
+        for run, params in zip(runs, weights, strict=True):
+            run.state = run.state._replace(params=params)
     if config.resume:
-        go_back(runs, starts)
+        go_back(runs)
     for run in runs:
         run.checkpoints.drop_after(run.progress.steps)
         if config.resume and run.progress.steps:

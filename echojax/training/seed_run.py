@@ -142,15 +142,16 @@ def earliest(runs: Iterable[SeedRun]) -> list[SeedRun]:
     return [run for run in active if run.progress.steps == min(a.progress.steps for a in active)]
 
 
-def go_back_together(runs: Sequence[SeedRun], starts: Sequence[TrainState]) -> None:
+def go_back_together(runs: Sequence[SeedRun]) -> None:
     """Resume every seed from its checkpoints, those that were trained together at the same step.
 
     A kill between two seeds' checkpoints leaves the first of them ahead, in training or ended: it
     goes back to the step of the others, and is trained together with them again. A seed that has no
     checkpoint of that step ended long before or after, and stays at its newest checkpoint.
     """
-    for run, start in zip(runs, starts, strict=True):
-        run.go_back(start)
+    starts = [run.state for run in runs]
+    for run in runs:
+        run.go_back(run.state)
     while group := earliest(runs):
         step = group[0].progress.steps
         ahead = [
