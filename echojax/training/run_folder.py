@@ -208,19 +208,17 @@ def fill_folders(
         if (folder / "config.json").exists():
             check_same_data(folder, dataset)
             check_same_flags(folder, as_flags(config))
-            _write_config(folder, config)
         else:
-            _fill(folder, config, dataset, in_memory, gap_unit)
+            _fill(folder, dataset, in_memory, gap_unit)
+        # The run may go on from another folder than it began in.
+        places = {"data_path": config.data_path, "data_dir": config.data_dir}
+        places = {name: place and os.path.abspath(place) for name, place in places.items()}
+        # It makes a folder that of a run, and so comes last.
+        write_json(folder / "config.json", as_dict(config) | places)
 
 
-def _fill(
-    path: Path,
-    config: Config,
-    dataset: Dataset,
-    in_memory: Dataset | None,
-    gap_unit: float | None,
-) -> None:
-    """Fill a new run folder; ``config.json``, which makes it a run folder, comes last."""
+def _fill(path: Path, dataset: Dataset, in_memory: Dataset | None, gap_unit: float | None) -> None:
+    """Fill a new run folder with everything but its ``config.json``."""
     path.mkdir(parents=True, exist_ok=True)
     if in_memory is not None:
         cache.save(in_memory, path / _DATA)
@@ -242,15 +240,6 @@ def _fill(
     if gap_unit is not None:
         items["gap_unit"] = gap_unit
     write_json(path / "items.json", items)
-    _write_config(path, config)
-
-
-def _write_config(path: Path, config: Config) -> None:
-    """Write a run's flags into its folder."""
-    # The run may go on from another folder than it began in.
-    places = {"data_path": config.data_path, "data_dir": config.data_dir}
-    places = {name: place and os.path.abspath(place) for name, place in places.items()}
-    write_json(path / "config.json", as_dict(config) | places)
 
 
 class _Items(TypedDict):
