@@ -85,8 +85,17 @@ def load_dataset(
             log.info("%s", note)
     elif usual and (statistics := statistics_of(dataset)) != published:
         log.info("%s: %s is not the published %s", first, statistics, published)
-    file = first.path if published is None else None
-    return _titled(dataset, file, data_dir, items_path, title_column, columns.item)
+    if items_path is not None:
+        return _titled(dataset, items_path, title_column, columns.item)
+    if title_column is not None:
+        raise UserError("--title-column names a column of --items-path; give one")
+    try:
+        file = first.path if published is None else None
+        titles = item_titles(dataset.name, data_path=file, data_dir=data_dir)
+    except UserError as error:
+        log.info("no titles: %s", error)
+        return dataset
+    return dataclasses.replace(dataset, titles=titles)
 
 
 def find_data(
@@ -116,23 +125,9 @@ def find_data(
 
 
 def _titled(
-    dataset: Dataset,
-    file: Path | None,
-    data_dir: Path | str | None,
-    items_path: Path | str | None,
-    title_column: str | None,
-    item_column: str | None,
+    dataset: Dataset, items_path: Path | str, title_column: str | None, item_column: str | None
 ) -> Dataset:
-    """Return a data set with its items' titles; with none if the file with titles is bad."""
-    if items_path is None:
-        if title_column is not None:
-            raise UserError("--title-column names a column of --items-path; give one")
-        try:
-            titles = item_titles(dataset.name, data_path=file, data_dir=data_dir)
-        except UserError as error:
-            log.info("no titles: %s", error)
-            return dataset
-        return dataclasses.replace(dataset, titles=titles)
+    """Return a data set with the titles in a table of items."""
     names = [] if title_column is None else [name.strip() for name in title_column.split(",")]
     titles = read_titles(items_path, item=item_column, titles=names)
     known = sum(item in titles for item in dataset.item_ids[1:].tolist())
