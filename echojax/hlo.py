@@ -21,7 +21,8 @@ COLLECTIVES = (
 # Instructions that only run others: their time is that of what they hold.
 CONTAINERS = ("while", "conditional", "call")
 
-_INSTRUCTION = re.compile(r"\s+(?:ROOT )?%?([\w.\-]+) = (.*)")
+# Its name, its type, which for a tuple has blanks in it, its opcode, and the rest.
+_INSTRUCTION = re.compile(r"\s+(?:ROOT )?%?([\w.\-]+) = (.*?) ([\w\-]+)\((.*)")
 _COMPUTATION = re.compile(r"(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _ARRAY = re.compile(r"\b(pred|bf16|[suf]\d+\w*|c\d+)\[([\d,]*)\]")
 _CALLED = re.compile(r"(?:body|to_apply|calls|true_computation|false_computation)=%?([\w.\-]+)")
@@ -69,9 +70,8 @@ def computations(text: str) -> tuple[Program, str]:
             program[now] = []
             entry = now if head[1] else entry
         elif now and (found := _INSTRUCTION.match(line)):
-            shape, rest = _type_and_rest(found[2])
-            opcode, _, rest = rest.partition("(")
-            program[now].append(Instruction(found[1], opcode, _bytes(shape), rest))
+            name, shape, opcode, rest = found.groups()
+            program[now].append(Instruction(name, opcode, _bytes(shape), rest))
     return program, entry
 
 
@@ -126,15 +126,6 @@ def _group(one: Instruction, devices: int) -> int:
     if found := re.search(r"replica_groups=\{\{([\d,]+)\}", one.rest):
         return len(found[1].split(","))
     return devices
-
-
-def _type_and_rest(text: str) -> tuple[str, str]:
-    """Split ``f32[2]{0} add(...)`` or ``(f32[2], s32[]) while(...)`` after the type."""
-    if not text.startswith("("):
-        shape, _, rest = text.partition(" ")
-        return shape, rest
-    end = len(_bracket(text[1:])) + 2
-    return text[:end], text[end:].lstrip()
 
 
 def _bracket(text: str) -> str:
