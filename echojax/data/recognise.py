@@ -232,15 +232,15 @@ def _split(lines: list[str], delimiter: str, *, quoted: bool = True) -> Fields:
 
 def _time_columns(rows: Fields) -> list[int]:
     """Return the columns that hold times, in the first row too; none in histories between tabs."""
-    columns = _whole_columns(rows) if len(rows[0]) <= _MOST_COLUMNS else []
-    return [i for i, column in enumerate(columns) if plausible(column[:1]) and plausible(column)]
+    columns = enumerate(_whole_columns(rows))
+    return [i for i, column in columns if plausible(column[:1]) and plausible(column)]
 
 
 def _whole_columns(rows: Fields) -> list[list[str]]:
-    """Return the columns of those rows that have as many fields as the first one."""
-    return [
-        list(column) for column in zip(*(r for r in rows if len(r) == len(rows[0])), strict=True)
-    ]
+    """Return the columns of those rows that have as many fields as the first, unless too many."""
+    width = len(rows[0])
+    whole = [row for row in rows if len(row) == width <= _MOST_COLUMNS]
+    return [list(column) for column in zip(*whole, strict=True)]
 
 
 def _rated(rows: Fields, times: list[int]) -> tuple[str, ...] | None:
@@ -326,15 +326,9 @@ def _words(line: str) -> list[str]:
 
 def _looks_like_header(rows: Fields) -> bool:
     """Return whether some column has a word in the first row, and numbers or times below."""
-    few = len(rows[0]) <= _MOST_COLUMNS
-    return (
-        few
-        and not any(map(_is_value, rows[0]))
-        and any(
-            len(column) > 1 and not _is_value(column[0]) and all(map(_is_value, column[1:]))
-            for column in _whole_columns(rows)
-        )
-    )
+    columns = _whole_columns(rows)
+    below = any(len(column) > 1 and all(map(_is_value, column[1:])) for column in columns)
+    return below and not any(map(_is_value, rows[0]))
 
 
 def _is_value(text: str) -> bool:
