@@ -12,11 +12,7 @@ from echojax.losses.softmax import Loss
 from echojax.sharded_embedding import embedding_lookup
 
 Formula = Callable[[Array, Array, Array], Array]
-"""``formula(target_BxP, negative_BxPxK, log_q) -> (B, P)``: losses from logits.
-
-A negative that does not count has the logit minus infinity. ``log_q`` holds the logarithms of the
-probabilities with which negatives are drawn, and broadcasts against them.
-"""
+"""``formula(target_BxP, negative_BxPxK, log_q) -> (B, P)``, as for ``losses.register_loss``."""
 
 _NEGATIVES = 2**32 - 1  # dropout splits the same keys, but into fewer parts
 
