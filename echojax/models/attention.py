@@ -170,9 +170,11 @@ class SelfAttention(CachedAttention):
         q, k, v = (self.by_head(one(read_BxLxD)) for one in linear)
         # The softmax of ``jax.nn.dot_product_attention`` is in float32, also for float64 inputs.
         if blocks_are_better(x_BxLxD.shape[1]) or x_BxLxD.dtype == jnp.float64:
-            y_BxLxHxK = blocked_attention(
-                q, k, v, lengths_B, causal=self.causal, gaps_BxL=gaps_BxL, time_bias=self.time_bias
-            )
+            q_BxHxLxK, cache = jnp.swapaxes(q, 1, 2), KeyValueCache.of_all(k, v)
+            q_BxHxLxK *= q.shape[-1] ** -0.5
+            rows = (lengths_B, gaps_BxL)
+            y_BxHxLxK = attend_in_blocks(q_BxHxLxK, *cache, rows, self.weights, causal=self.causal)
+            y_BxLxHxK = jnp.swapaxes(y_BxHxLxK, 1, 2)
         else:
             bias_Bx1xLxL = None
             if gaps_BxL is not None and self.time_bias is not None:
@@ -210,6 +212,17 @@ class SelfAttention(CachedAttention):
         y_BxHxK = jnp.einsum("bhl,bhlk->bhk", weight_BxHxL.astype(x_BxD.dtype), cache.value_BxHxLxK)
         return self._with_residual(y_BxHxK, x_BxD, keys)
 
+    def weights(self, score_HxQxS: Array, position_Q: Array, row: tuple[Array, Gaps]) -> Array:
+        """Return a block's weights from its scores, and from the row's length and gaps."""
+        length, gaps_L = row
+        if gaps_L is not None and self.time_bias is not None:
+            score_HxQxS += self.time_bias(gaps_L, position_Q)[:, : score_HxQxS.shape[2]]
+        key_S = jnp.arange(score_HxQxS.shape[2])
+        see_QxS = key_S < length
+        if self.causal:
+            see_QxS &= key_S <= position_Q[:, None]
+        return jax.nn.softmax(jnp.where(see_QxS, score_HxQxS, -jnp.inf), axis=-1)
+
     def keys_and_values(self, x: Array) -> tuple[Array, Array]:
         """Return K and V of inputs x (..., D), each (..., H, D / H)."""
         read = self.read(x)
@@ -236,38 +249,6 @@ def check_heads(heads: int, d_model: int) -> None:
 def blocks_are_better(queries: int) -> bool:
     """Return whether blocks are faster for this number of queries, on this platform."""
     return queries > _LEAST_QUERIES and jax.default_backend() == "cpu"
-
-
-def blocked_attention(
-    query_BxLxHxK: Array,
-    key_BxLxHxK: Array,
-    value_BxLxHxK: Array,
-    lengths_B: Array,
-    *,
-    causal: bool,
-    gaps_BxL: Gaps = None,
-    time_bias: TimeBias | None = None,
-) -> Array:
-    """Return ``softmax(q k^T / sqrt(K) + bias) v`` at every position, (B, L, H, K).
-
-    Queries do not attend to keys from ``lengths`` (at least 1) on, nor, with ``causal``, to keys
-    after them. With gaps, the bias is that of ``time_bias``.
-    """
-
-    def weigh(score_HxQxS: Array, position_Q: Array, row: Any) -> Array:
-        length, gaps_L = row
-        if gaps_L is not None and time_bias is not None:
-            score_HxQxS += time_bias(gaps_L, position_Q)[:, : score_HxQxS.shape[2]]
-        key_S = jnp.arange(score_HxQxS.shape[2])
-        see_QxS = key_S < length
-        if causal:
-            see_QxS &= key_S <= position_Q[:, None]
-        return jax.nn.softmax(jnp.where(see_QxS, score_HxQxS, -jnp.inf), axis=-1)
-
-    rows = (lengths_B, gaps_BxL)
-    q, k, v = (jnp.swapaxes(x, 1, 2) for x in (query_BxLxHxK, key_BxLxHxK, value_BxLxHxK))
-    y_BxHxLxK = attend_in_blocks(q * q.shape[-1] ** -0.5, k, v, rows, weigh, causal=causal)
-    return jnp.swapaxes(y_BxHxLxK, 1, 2)
 
 
 def attend_in_blocks(

@@ -32,8 +32,13 @@ def test_values_and_gradients_are_those_of_the_equation(causal):
             see &= jnp.tri(300, dtype=bool)
         return jnp.einsum("bhqs,bshk->bqhk", jax.nn.softmax(jnp.where(see, score, -jnp.inf)), v)
 
+    layer = attention.SelfAttention(8, heads=2, causal=causal, dropout=0, rngs=nnx.Rngs(0))
+
     def blocked(q, k, v):
-        return attention.blocked_attention(q, k, v, LENGTHS, causal=causal)
+        q, k, v = (x.swapaxes(1, 2) for x in (q / 2, k, v))
+        rows = (LENGTHS, None)
+        y = attention.attend_in_blocks(q, k, v, rows, layer.weights, causal=causal)
+        return y.swapaxes(1, 2)
 
     def with_gradients(attend):
         out, pull = jax.vjp(jax.jit(attend), q, k, v)
