@@ -10,22 +10,24 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, NotRequired, TypedDict
+from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
 
 import msgspec
 import numpy as np
 import polars as pl
 
 from echojax.arrays import read_arrays
-from echojax.config import LIMITS, Config, as_dict
+from echojax.config import LIMITS, RESUMABLE, Config, as_dict, flag
 from echojax.errors import UserError
 from echojax.evaluation.metrics import metric_names
 from echojax.files import write_atomically
 from echojax.report.run_record import read_analysis
 from echojax.run_files import check_results, read_protocols, read_results
-from echojax.suites.runs import Run, State, state_of
+from echojax.suites.runs import Run
+from echojax.training.builders import resolved
 from echojax.training.run_folder import read_config
 
+State = Literal["new", "interrupted", "finished"]
 RUNS, RANKS = "runs.parquet", "ranks.parquet"
 PROTOCOLS_JSON, PROTOCOLS_NPZ = "protocols.json", "protocols.npz"
 _ANALYSIS = "insight.npz"
@@ -164,9 +166,29 @@ class Results:
         return damaged
 
     def state_of(self, run: Run) -> State:
-        """Return the state of a run; ``UserError`` if it is of another configuration."""
+        """Return the state of a run; ``UserError`` if it was made with other flags."""
+        # The configuration of a result has the limits of the run's last start.
         result = self.runs.get(run.name)
-        return state_of(run, result.config if result else None)
+        has_folder = (run.folder / "config.json").exists()
+        if result is None and not has_folder:
+            return "new"
+        stored = as_dict(read_config(run.folder)) if result is None else result.config
+        state: State = "interrupted" if result is None else "finished"
+        for name, wanted in sorted(as_dict(resolved(run.config)).items()):
+            same = stored[name] == wanted or name in RESUMABLE.difference(LIMITS)
+            if not same and name in LIMITS and (result is None or _longer(wanted, stored[name])):
+                state = "interrupted" if has_folder else "new"
+            elif not same:
+                again = (
+                    f"to run it anew, delete {run.folder} and the suite's runs.parquet, into which "
+                    "the other folders are packed again"
+                )
+                raise UserError(
+                    f"{run.folder} was made with {flag(name)} {stored[name]}, and the suite says "
+                    f"{wanted}; {again if has_folder else 'the suite may be wrong'}, or name "
+                    "another --out"
+                )
+        return state
 
     def finished(
         self, runs: Sequence[Run], damaged: Mapping[str, str]
@@ -243,6 +265,11 @@ class Results:
             "analysis": run.analysis if run else None,
             "digest": run.digest if run else None,
         }
+
+
+def _longer(wanted: Any, stored: Any) -> bool:
+    """Return whether a limit has grown; ``None`` is no limit."""
+    return stored is not None and (wanted is None or wanted >= stored)
 
 
 def read(out: Path, suite: str) -> Results:

@@ -1,14 +1,13 @@
-"""The runs of a suite: the plan of all of them, the state of each, and why one failed."""
+"""The runs of a suite: the plan of all of them, and why one failed."""
 
 import logging
 import traceback
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 
-from echojax.config import LIMITS, RESUMABLE, Config, as_dict, flag
+from echojax.config import Config, flag
 from echojax.data import Preparation, load_dataset
 from echojax.errors import UserError
 from echojax.files import write_atomically
@@ -17,11 +16,9 @@ from echojax.models import HEURISTICS
 from echojax.recipes import Flags
 from echojax.suites.suite_file import Suite, flags_of, train_command
 from echojax.training.builders import resolved
-from echojax.training.run_folder import read_config
 
 log = logging.getLogger(__name__)
 
-State = Literal["new", "interrupted", "finished"]
 # What all variants have in common on a data set. Vectors of the items may be what is compared.
 _ALIKE = [one.name for one in fields(DataFlags) if one.name != "item_vectors"] + ["exclude_seen"]
 
@@ -96,39 +93,6 @@ def _check_evaluated_alike(suite: Suite, dataset: str, flags: Flags) -> None:
                 f"{flag(name)} {value}, and {its} for the reference {suite.reference}; variants "
                 f"are compared on the same data and ranking: move it to [datasets.{dataset}]"
             )
-
-
-def state_of(run: Run, finished: dict[str, Any] | None) -> State:
-    """Return the state of a run; ``UserError`` if it was made with other flags.
-
-    ``finished`` is the configuration of its result, with the limits of its last start; ``None`` if
-    it has no result.
-    """
-    has_folder = (run.folder / "config.json").exists()
-    if finished is None and not has_folder:
-        return "new"
-    stored = as_dict(read_config(run.folder)) if finished is None else finished
-    state: State = "interrupted" if finished is None else "finished"
-    for name, wanted in sorted(as_dict(resolved(run.config)).items()):
-        same = stored[name] == wanted or name in RESUMABLE.difference(LIMITS)
-        if not same and name in LIMITS and (finished is None or _longer(wanted, stored[name])):
-            state = "interrupted" if has_folder else "new"
-        elif not same:
-            again = (
-                f"to run it anew, delete {run.folder} and the suite's runs.parquet, into which the "
-                "other folders are packed again"
-            )
-            raise UserError(
-                f"{run.folder} was made with {flag(name)} {stored[name]}, and the suite says "
-                f"{wanted}; {again if has_folder else 'the suite may be wrong'}, or name another "
-                "--out"
-            )
-    return state
-
-
-def _longer(wanted: Any, stored: Any) -> bool:
-    """Return whether a limit has grown; ``None`` is no limit."""
-    return stored is not None and (wanted is None or wanted >= stored)
 
 
 def reason_of(error: Exception) -> str:
