@@ -73,16 +73,6 @@ def _top(scores_BxV: np.ndarray, k: int) -> np.ndarray:
     return top_BxK
 
 
-def scorer(model: HeuristicModel) -> Scorer:
-    """Return a function that scores examples by a heuristic model."""
-
-    def score(examples: Examples, indices: np.ndarray) -> np.ndarray:
-        shown = examples.gather(indices)
-        return model.scores(shown["item_ids"], shown["lengths"])
-
-    return score
-
-
 def rank_by(
     score: Scorer, examples: Examples, num_items: int, *, exclude_seen: bool, top: int = TOP
 ) -> Ranked:
@@ -125,8 +115,7 @@ def choose_lagged_count(
     examples = _at_most(_TO_CHOOSE, split.valid)
 
     def ndcg(model: LaggedCount) -> float:
-        score = scorer(model)
-        ranked = rank_by(score, examples, num_items, exclude_seen=exclude_seen, top=0)
+        ranked = rank_by(model, examples, num_items, exclude_seen=exclude_seen, top=0)
         return mean_metrics(ranked.rank_M)["ndcg@10"]
 
     models = (
@@ -155,10 +144,10 @@ def evaluate_baselines(
     """
     num_items = dataset.num_items
     lagged_count = choose_lagged_count(split, num_items, exclude_seen=exclude_seen)
-    scorers = {
-        "popularity": scorer(Popularity(split.train, num_items)),
-        "markov": scorer(Markov(split.train, num_items)),
-        "lagged-count": scorer(lagged_count),
+    scorers: dict[str, Scorer] = {
+        "popularity": Popularity(split.train, num_items),
+        "markov": Markov(split.train, num_items),
+        "lagged-count": lagged_count,
     }
     if dataset.optimum is not None:
         scorers["optimum"] = dataset.optimum

@@ -10,7 +10,7 @@ import polars as pl
 from scipy.special import gammaln
 
 from echojax.data import Dataset, Preparation, leave_one_out
-from echojax.evaluation.baselines import rank_by, scorer
+from echojax.evaluation.baselines import rank_by
 from echojax.evaluation.metrics import SHOWN, example_metrics
 from echojax.models.heuristic import LaggedCount, Markov
 
@@ -146,7 +146,7 @@ def _scores(dataset: Dataset, ranked_M: np.ndarray) -> np.ndarray:
     tests = split.test.at(ranked_M)
     scores = []
     for model in SIMPLE_MODELS.values():
-        score = scorer(model(split.train, dataset.num_items))
-        rank_M = rank_by(score, tests, dataset.num_items, exclude_seen=False).rank_M
+        fitted = model(split.train, dataset.num_items)
+        rank_M = rank_by(fitted, tests, dataset.num_items, exclude_seen=False).rank_M
         scores.append(example_metrics(rank_M, SHOWN).mean(axis=0))
     return np.array(scores)

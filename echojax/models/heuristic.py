@@ -22,6 +22,11 @@ class HeuristicModel(ABC):
     def __init__(self, train: Examples, num_items: int):
         self.num_items = num_items
 
+    def __call__(self, examples: Examples, indices: np.ndarray) -> np.ndarray:
+        """Return ``scores`` of examples, by number."""
+        shown = examples.gather(indices)
+        return self.scores(shown["item_ids"], shown["lengths"])
+
     def scores(self, item_ids_BxL: np.ndarray, lengths_B: np.ndarray) -> np.ndarray:
         """Return the scores of every item as the next one, float64 (B, V).
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from echojax.arrays import write_arrays
-from echojax.evaluation.baselines import fit_heuristic, rank_by, scorer
+from echojax.evaluation.baselines import fit_heuristic, rank_by
 from echojax.evaluation.metrics import SHOWN, metrics_of
 from echojax.evaluation.sampled import (
     NEGATIVES,
@@ -46,7 +46,7 @@ def evaluate_if_missing(folder: Path, data_dir: str | None) -> bool:
     config = read_config(folder)
     dataset, split = read_run_data(folder, config, data_dir=data_dir)
     if config.model in HEURISTICS:
-        score = scorer(fit_heuristic(config, split, dataset.num_items))
+        score = fit_heuristic(config, split, dataset.num_items)
         score_candidates = candidates_of(score)
     else:
         best_step = read_json(folder / "results.json")["train"]["best_step"]
@@ -55,18 +55,15 @@ def evaluate_if_missing(folder: Path, data_dir: str | None) -> bool:
         encoder = encoder_and_items(config, graphdef, one_device())
         score_candidates = candidate_scorer(*encoder, params)
 
-    def rank_all(exclude_seen: bool) -> np.ndarray:
-        if config.model in HEURISTICS:
-            ranked = rank_by(score, split.test, dataset.num_items, exclude_seen=exclude_seen)
-        else:
-            changed = dataclasses.replace(config, exclude_seen=exclude_seen)
-            ranked = dataclasses.replace(evaluator, config=changed).rank(params, "test")
-        return ranked.rank_M
-
     test, entries = split.test, []
     arrays = {"test_user_M": test.user_M, "test_length_M": test.target_M - test.start_M}
     for exclude_seen in (False, True):
-        rank_M = rank_all(exclude_seen)
+        if config.model in HEURISTICS:
+            ranked = rank_by(score, test, dataset.num_items, exclude_seen=exclude_seen)
+        else:
+            changed = dataclasses.replace(config, exclude_seen=exclude_seen)
+            ranked = dataclasses.replace(evaluator, config=changed).rank(params, "test")
+        rank_M = ranked.rank_M
         entries.append(_entry(Protocol(config.split, "full", exclude_seen), rank_M, test.user_M))
         if exclude_seen != config.exclude_seen:
             arrays["test_rank_M"] = rank_M

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from echojax.config import Config
 from echojax.data import Dataset, Examples, ItemVectors, Split
 from echojax.errors import UserError
-from echojax.evaluation.baselines import fit_heuristic, rank_by, scorer
+from echojax.evaluation.baselines import fit_heuristic, rank_by
 from echojax.evaluation.metrics import (
     CUTOFFS,
     check_cutoffs,
@@ -195,7 +195,7 @@ def rank_run(
     top = lists_wanted(names) or TOP
     examples, counts_V = getattr(split, part), training_counts(split.train, dataset.num_items)
     if config.model in HEURISTICS:
-        score = scorer(fit_heuristic(own, split, dataset.num_items))
+        score = fit_heuristic(own, split, dataset.num_items)
         ranked = rank_by(
             score, examples, dataset.num_items, exclude_seen=config.exclude_seen, top=top
         )

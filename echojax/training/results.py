@@ -14,7 +14,7 @@ from echojax.arrays import read_arrays, write_arrays
 from echojax.config import Config, as_dict
 from echojax.data import Dataset, Examples, Split
 from echojax.data.order import order_words
-from echojax.evaluation.baselines import evaluate_baselines, fit_heuristic, rank_by, scorer
+from echojax.evaluation.baselines import evaluate_baselines, fit_heuristic, rank_by
 from echojax.evaluation.metrics import (
     example_metrics,
     named_metrics,
@@ -151,7 +151,7 @@ def run_heuristic(
 ) -> None:
     """Fit, evaluate and report a heuristic model."""
     began = time.perf_counter()
-    score = scorer(fit_heuristic(config, split, dataset.num_items))
+    score = fit_heuristic(config, split, dataset.num_items)
     progress = TrainingProgress(seconds=time.perf_counter() - began, examples=len(split.train))
     ranked = {
         part: rank_by(

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from echojax.data import global_time_split, leave_one_out, load_dataset
-from echojax.evaluation.baselines import choose_lagged_count, evaluate_baselines, rank_by, scorer
+from echojax.evaluation.baselines import choose_lagged_count, evaluate_baselines, rank_by
 from echojax.evaluation.metrics import mean_metrics, metric_names
 from echojax.models import HEURISTICS
 from echojax.models.heuristic import ItemKNN, LaggedCount, Markov, Popularity, training_counts
@@ -36,9 +36,9 @@ def test_scores_equal_counts_of_the_training_part(make_dataset, histories):
     pairs = Counter(pair for part in parts for pair in itertools.pairwise(part))
     np.testing.assert_array_equal(training_counts(split.train, 8), [counts[v] for v in range(8)])
     rows = np.arange(len(split.test))
-    scores = scorer(Popularity(split.train, 8))(split.test, rows)
+    scores = Popularity(split.train, 8)(split.test, rows)
     np.testing.assert_array_equal(scores, [[counts[v] for v in range(8)]] * rows.size)
-    scores = scorer(Markov(split.train, 8))(split.test, rows)
+    scores = Markov(split.train, 8)(split.test, rows)
     for history, row in zip(histories, scores, strict=True):
         last = history[-2]
         expected = sorted(range(8), key=lambda v: (pairs[last, v], counts[v]))
@@ -106,7 +106,7 @@ def test_validation_chooses_the_lagged_count(make_dataset, exclude_seen):
     split = leave_one_out(dataset, max_len=20)
 
     def valid(model):
-        ranked = rank_by(scorer(model), split.valid, 42, exclude_seen=exclude_seen)
+        ranked = rank_by(model, split.valid, 42, exclude_seen=exclude_seen)
         return mean_metrics(ranked.rank_M)["ndcg@10"]
 
     choose = functools.partial(choose_lagged_count, split, 42, exclude_seen=exclude_seen)
@@ -151,7 +151,7 @@ def test_scores_of_what_means_nothing_are_refused_and_of_nothing_are_none(make_d
 
 def test_equal_counts_are_equal_scores(make_dataset):
     split = leave_one_out(make_dataset([[1, 2, 1, 3, 4, 5]], 6), max_len=9)
-    scores = scorer(Markov(split.train, 6))(split.valid, np.array([0]))[0]
+    scores = Markov(split.train, 6)(split.valid, np.array([0]))[0]
     assert scores[4] == scores[5]  # neither was in training
     assert scores[2] == scores[3] > scores[4]
 
@@ -170,7 +170,7 @@ def test_tiles_of_users_change_nothing(
     dataset = make_dataset([rng.integers(1, 30, n).tolist() for n in rng.integers(4, 20, 17)], 30)
     split = leave_one_out(dataset, max_len=5)
     monkeypatch.setattr("echojax.evaluation.baselines._TILE_SCORES", tile_scores)
-    score = scorer(Markov(split.train, 30))
+    score = Markov(split.train, 30)
     ranked = rank_by(score, split.test, 30, exclude_seen=exclude_seen)
     for m, row in enumerate(score(split.test, np.arange(17))):
         position = split.test.target_M[m]

@@ -5,7 +5,7 @@ import pytest
 from flax import nnx
 
 from echojax.data import leave_one_out
-from echojax.evaluation.baselines import rank_by, scorer
+from echojax.evaluation.baselines import rank_by
 from echojax.evaluation.ranking import make_ranker, rank_examples
 from echojax.models import HEURISTICS, MODELS
 from tests.models.promises import EVERY_MODEL, ITEMS, build
@@ -17,7 +17,7 @@ def ranking_of(name):
     """Return what ranks a split's test targets, and with them orders the whole catalogue."""
     if name in HEURISTICS:
         return lambda split: rank_by(
-            scorer(HEURISTICS[name](split.train, ITEMS)), split.test, ITEMS, exclude_seen=False
+            HEURISTICS[name](split.train, ITEMS), split.test, ITEMS, exclude_seen=False
         )
     graphdef, params = nnx.split(build(MODELS[name]))
     ranker = make_ranker(

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from echojax.config import Config
-from echojax.evaluation.baselines import rank_by, scorer
+from echojax.evaluation.baselines import rank_by
 from echojax.evaluation.metrics import SHOWN, metrics_of
 from echojax.evaluation.sampled import draw_negatives
 from echojax.models import HEURISTICS
@@ -80,7 +80,7 @@ def test_rankings_agree_with_the_run_and_a_few_negatives_flatter(model, runs):
 def test_ranks_of_a_heuristic_model_equal_brute_force(runs):
     config = resolved(Config(**json.loads((runs / "markov" / "config.json").read_text())))
     dataset, split = read_data(config)
-    score = scorer(HEURISTICS["markov"](split.train, dataset.num_items))
+    score = HEURISTICS["markov"](split.train, dataset.num_items)
     negatives = draw_negatives(split.test, dataset.num_items)
     hits = []
     for m in range(len(split.test)):
