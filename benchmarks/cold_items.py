@@ -17,11 +17,11 @@ import harness
 from echojax.data.sources import data_folders
 from echojax.data.titles import read_titles
 from echojax.errors import UserError
+from echojax.evaluation.metrics import SHOWN
 from echojax.flags import Positive
 from echojax.report.tables import Column, Table
 from harness import Row
 
-_METRICS = ("hr@10", "ndcg@10")
 _FIELDS = ("movie_title", "release_year", "class")
 _HALF = 64  # dimensions for the title, and as many for year and genres
 _ABOUT = (
@@ -115,11 +115,11 @@ def table(rows: list[Row]) -> Table:
         cells = [
             _mean_and_spread([one[metric] for one in row[kind]])
             for kind in ("warm", "cold")
-            for metric in _METRICS
+            for metric in SHOWN
         ]
         use = {None: "", "add": ", added", "replace": " alone"}[row["use"]]
         lines.append([f"{row['vectors']}{use}", f"{row['items']:,}", *cells])
-    names = [f"{metric.upper()}, {kind}" for kind in ("warm", "cold") for metric in _METRICS]
+    names = [f"{metric.upper()}, {kind}" for kind in ("warm", "cold") for metric in SHOWN]
     return Table(["vectors", "items", *(Column(name) for name in names)], lines, "Scores", [_ABOUT])
 
 

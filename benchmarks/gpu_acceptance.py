@@ -25,6 +25,7 @@ import scan_report
 import scans
 from echojax.data import DATASETS
 from echojax.errors import UserError
+from echojax.evaluation.metrics import SHOWN
 from echojax.files import read_json, read_record
 from harness import NO_TIME, Row, Skipped, log
 from selective_scan import implementations
@@ -41,7 +42,6 @@ _LIMITS = {
     "directions": 30,
     "training": 120,
 }
-_METRICS = ("hr@10", "ndcg@10")
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def compare_training(dataset: str, flags: Flags) -> Row:
         "runs": runs,
     }
     outside = []
-    for name in _METRICS:
+    for name in SHOWN:
         low, high = tiled["test"]["interval"][name]
         if not low <= auto["test"][name] <= high:
             outside.append(f"{name} {auto['test'][name]:.4f} not in [{low:.4f}, {high:.4f}]")
@@ -199,7 +199,7 @@ def train(dataset: str, scan: str, flags: Flags) -> Row:
         "steps_per_second": run["steps"] / run["seconds"],
         "epoch_seconds": run["examples"] / run["examples_per_second"],
         "input_wait_share": run["input_wait_share"],
-        "test": {name: results["test"][name] for name in (*_METRICS, "interval")},
+        "test": {name: results["test"][name] for name in (*SHOWN, "interval")},
     }
 
 

@@ -11,15 +11,12 @@ from typing import Any
 import harness
 from echojax.config import Config
 from echojax.errors import UserError
-from echojax.evaluation.metrics import example_metrics
+from echojax.evaluation.metrics import SHOWN, example_metrics
 from echojax.evaluation.statistics import paired_difference
 from echojax.suites import results
 from echojax.training.evaluate import rank_run
 from echojax.training.run_folder import read_own_config
 from harness import Row, log
-
-METRICS = ("hr@10", "ndcg@10")
-_RESAMPLES = 10_000
 
 
 @dataclass(frozen=True)
@@ -88,9 +85,9 @@ def compared(ours: results.Ranks, theirs: results.Ranks) -> list[Row]:
     if not (ours.user_M.size == theirs.user_M.size and (ours.user_M == theirs.user_M).all()):
         raise UserError("the two models were evaluated on different users")
     rows = []
-    for metric in METRICS:
+    for metric in SHOWN:
         own_M, other_M = (example_metrics(one.rank_M, [metric])[:, 0] for one in (ours, theirs))
-        found = paired_difference(own_M, other_M, ours.user_M, resamples=_RESAMPLES)
+        found = paired_difference(own_M, other_M, ours.user_M)
         rows.append(
             {
                 "metric": metric,
