@@ -8,7 +8,7 @@ from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
 
-from echojax.models.positions import TimeSharded, channels_of_all, shard_of_all, whole_length
+from echojax.models.positions import TimeSharded, whole_length
 
 # A random key for each row of the batch, (B,); ``None`` switches dropout off (evaluation).
 Keys = Array | None
@@ -175,8 +175,9 @@ class SpectralFilter(TimeSharded):
 
     def __call__(self, x_BxLxD: Array, *, dropout_keys: Keys = None) -> Array:
         """Return the filtered inputs, (B, L, D)."""
-        axis = self.time_axis
-        x = channels_of_all(x_BxLxD, axis) if axis else x_BxLxD  # the filter needs all positions
+        axis, x = self.time_axis, x_BxLxD
+        if axis:  # the filter needs all positions; each device takes its share of the channels
+            x = jax.lax.all_to_all(x, axis, 2, 1, tiled=True)
         length, channels = x.shape[1:]
         response_FxD = self.response()
         if axis:
@@ -191,7 +192,8 @@ class SpectralFilter(TimeSharded):
         filtered = filtered[:, :length].astype(x.dtype)
         if axis:  # the input was padded to a multiple of the number of devices
             rest = length - filtered.shape[1]
-            filtered = shard_of_all(jnp.pad(filtered, ((0, 0), (0, rest), (0, 0))), axis)
+            filtered = jnp.pad(filtered, ((0, 0), (0, rest), (0, 0)))
+            filtered = jax.lax.all_to_all(filtered, axis, 1, 2, tiled=True)
         return self.norm(dropout(filtered, self.dropout, dropout_keys, axis) + x_BxLxD)
 
     def start(self, batch: int, dtype: DTypeLike) -> Array:

@@ -64,13 +64,3 @@ def neighbours(x_BxLxD: Array, count: int, axis: str | None, *, reverse: bool) -
     if reverse:
         return jax.lax.ppermute(x_BxLxD[:, :count], axis, [(i + 1, i) for i in range(last)])
     return jax.lax.ppermute(x_BxLxD[:, -count:], axis, [(i, i + 1) for i in range(last)])
-
-
-def channels_of_all(x_BxLxD: Array, axis: str) -> Array:
-    """Return all positions of this device's share of the channels, (B, T L, D / T)."""
-    return jax.lax.all_to_all(x_BxLxD, axis, 2, 1, tiled=True)
-
-
-def shard_of_all(x_BxTLxd: Array, axis: str) -> Array:
-    """Return this device's shard of the positions, (B, L, D): undo ``channels_of_all``."""
-    return jax.lax.all_to_all(x_BxTLxd, axis, 1, 2, tiled=True)
