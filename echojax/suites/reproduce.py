@@ -59,11 +59,7 @@ def reproduce(flags: ReproduceFlags, console: Console) -> bool:
             if flags.tune is not None:
                 tune(suite, [run for run in runs if run.variant in only], out, flags.tune, console)
                 these.plan()
-            wanted = these.ready(only)
-            states = [results.state_of(run) for run in wanted]
-            finished = states.count("finished")
-            log.info("%d runs, %d of them finished, in %s", len(wanted), finished, out)
-            these.make(wanted, len(states) - finished)
+            these.make(these.ready(only))
             for name in suite.datasets:
                 certify_if_missing(results, [run for run in runs if run.dataset == name])
     except (Interrupted, Stopped) as stop:
@@ -121,9 +117,11 @@ class _Suite:
         write_page(self.suite, self.runs, self.results, command=self.command, damaged=damaged)
         log.info("page: %s", self.results.out / "page.html")
 
-    def make(self, wanted: list[Run], missing: int) -> None:
-        """Make the wanted runs, of which ``missing`` are unfinished; write the page after each."""
-        made, started = 0, time.monotonic()
+    def make(self, wanted: list[Run]) -> None:
+        """Make the wanted runs that are unfinished; write the page after each."""
+        finished = [self.results.state_of(run) for run in wanted].count("finished")
+        log.info("%d runs, %d of them finished, in %s", len(wanted), finished, self.results.out)
+        missing, made, started = len(wanted) - finished, 0, time.monotonic()
         for number, run in enumerate(wanted, 1):
             self.results.pack([run])  # another process may have made it
             unfinished = self.results.state_of(run) != "finished"
