@@ -100,11 +100,8 @@ def ask_oracle(
 ) -> Expected:
     """Return y, the last state and the gradients of sum(y * dy) + sum(last * dlast).
 
-    Args:
-        dy: weights of y, (B, L, E), float64.
-        dlast: weights of the last state, (B, E, N), float64.
-        arrays: arguments of ``selective_scan_reference`` by name, float64; softplus is applied.
-        reverse: whether to scan from the last position to the first.
+    ``arrays`` are the arguments of ``selective_scan_reference`` by name; softplus is applied. All
+    arrays are float64.
     """
     options: Any = {"delta_softplus": True, "reverse": reverse}
     values = selective_scan_gradients(dy, dlast, **arrays, **options)

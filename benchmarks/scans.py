@@ -221,12 +221,7 @@ def measure(
 ) -> list[Row]:
     """Return a row for each implementation and pass of a case; failures are recorded, not raised.
 
-    Args:
-        case: size, dtype and decays.
-        settings: the settings of the comparison.
-        roofline: the rates of the device.
-        record: tells whether there is time left.
-        options: options of the GPU kernels, by the name that takes the place of an implementation.
+    ``options`` are those of the GPU kernels, by the name that takes the place of an implementation.
     """
     shape = Shape(*(case[name] for name in Shape._fields))
     empty = {"status": "measured", "reason": None} | dict.fromkeys(_MEASURED)
