@@ -18,6 +18,7 @@ from echojax.analysis.attribution import (
     by_age,
     gate_directions,
     is_bidirectional,
+    of_kind,
     own_items,
 )
 from echojax.analysis.dt import DtCounts, count_dt, effective_memory, mambas
@@ -135,8 +136,8 @@ def sample(examples: Examples) -> dict[str, np.ndarray]:
 
 def _arrays(model: SequenceModel, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     found = analyse(model, batch)
-    filters = [m for _, m in nnx.iter_modules(model) if isinstance(m, SpectralFilter)]
-    arrays = {f"filter/{i}": np.asarray(one.response()) for i, one in enumerate(filters)}
+    filters = enumerate(of_kind(model, SpectralFilter))
+    arrays = {f"filter/{i}": np.asarray(one.response()) for i, one in filters}
     for name, mamba in mambas(model):
         A_ExN = -np.exp(np.asarray(mamba.A_log_ExN[...]))
         arrays[f"time_steps/{name}"] = found.dt_Kx2[name]

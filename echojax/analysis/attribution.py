@@ -40,7 +40,7 @@ def own_items(model: SequenceModel, item_ids_BxL: jax.Array, offset_BxLxD: jax.A
 
 def is_bidirectional(model: SequenceModel) -> bool:
     """Return whether the model has Mambas of both directions."""
-    return any(pair.backward is not None for pair in _of_kind(model, BidirectionalMamba))
+    return any(pair.backward is not None for pair in of_kind(model, BidirectionalMamba))
 
 
 def gate_directions(model: SequenceModel, gates: Any, offset_BxLxD: jax.Array) -> list[jax.Array]:
@@ -52,11 +52,11 @@ def gate_directions(model: SequenceModel, gates: Any, offset_BxLxD: jax.Array) -
     positions. Returns a list to which this input, (B, L, D), is appended when ``model`` encodes.
     ``model`` must have been merged inside the traced function.
     """
-    for pair in _of_kind(model, BidirectionalMamba):
+    for pair in of_kind(model, BidirectionalMamba):
         pair.norm_forward = _gated(pair.norm_forward, gates[0])
         pair.norm_backward = _gated(pair.norm_backward, gates[1])
     read: list[jax.Array] = []
-    first = _of_kind(model, BidirectionalLayer)[0]
+    first = of_kind(model, BidirectionalLayer)[0]
     filtered = first.filtered
 
     def shifted(*inputs: Any) -> jax.Array:
@@ -88,7 +88,8 @@ def by_age(values_BxL: np.ndarray, lengths_B: np.ndarray, whole_BxL: np.ndarray)
     return np.divide(sums, histories, out=np.full(length + 2, np.nan), where=histories > 0)
 
 
-def _of_kind(model: SequenceModel, kind: type[nnx.Module]) -> list[Any]:
+def of_kind(model: SequenceModel, kind: type[nnx.Module]) -> list[Any]:
+    """Return the model's modules of a kind, from the first layer on."""
     return [module for _, module in nnx.iter_modules(model) if isinstance(module, kind)]
 
 

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
+from echojax.analysis.attribution import of_kind
 from echojax.models import SequenceModel
 from echojax.models.echomamba4rec import BidirectionalMamba
 from echojax.models.mamba import Mamba
@@ -42,11 +42,9 @@ def mambas(model: SequenceModel) -> Iterator[tuple[str, Mamba]]:
     The number counts the Mambas of one direction, from the first layer on. In a model of one
     direction, all of them are forward Mambas.
     """
-    modules = [module for _, module in nnx.iter_modules(model)]
-    pairs = [module for module in modules if isinstance(module, BidirectionalMamba)]
+    pairs = of_kind(model, BidirectionalMamba)
     if not pairs:
-        found = (module for module in modules if isinstance(module, Mamba))
-        yield from ((f"{i}/forward", mamba) for i, mamba in enumerate(found))
+        yield from ((f"{i}/forward", mamba) for i, mamba in enumerate(of_kind(model, Mamba)))
     for i, pair in enumerate(pairs):
         yield f"{i}/forward", pair.forward
         if pair.backward is not None:
