@@ -205,7 +205,7 @@ class Recommender:
             raise UserError(f"approx must be a number above 0 and at most 1, not {approx!r:.80}")
         if filter is not None and not callable(filter):
             raise UserError(f"filter must be a function of an item's id, not {filter!r:.80}")
-        pool = self._pool(self._allowed(candidates, filter))
+        pool = self._pool(candidates, filter)
         request = _Request(*pool, k, exclude_seen, None if approx is None else float(approx))
         answered, by_popularity = 0, 0
         for batch, top in self._computed(histories, request):
@@ -266,12 +266,13 @@ class Recommender:
             digest.update(np.asarray(leaf).tobytes())
         return digest.hexdigest()
 
-    def _allowed(
+    def _pool(
         self, candidates: Iterable[object] | None, keep: Filter | None
-    ) -> np.ndarray | None:
-        """Return the numbers of allowed items, ascending; ``None`` if all are allowed."""
+    ) -> tuple[np.ndarray, np.ndarray, jax.Array]:
+        """Return the pool of the allowed items, the first fields of a request."""
         if candidates is None and keep is None:
-            return None
+            all_V = np.arange(len(self.item_ids), dtype=np.int32)
+            return all_V, all_V, self._item_VxD
         if candidates is None:
             numbers = np.arange(1, len(self.item_ids), dtype=np.int32)
         else:
@@ -282,13 +283,6 @@ class Recommender:
             numbers = numbers[np.array(kept, bool)]
         if not numbers.size:
             raise UserError("candidates and filter leave no item of the catalogue; widen them")
-        return numbers
-
-    def _pool(self, numbers: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, jax.Array]:
-        """Return the pool of these items, the first fields of a request; ``None``: all items."""
-        if numbers is None:
-            all_V = np.arange(len(self.item_ids), dtype=np.int32)
-            return all_V, all_V, self._item_VxD
         number_C = np.append(np.int32(0), numbers)
         column_V = np.zeros(len(self.item_ids), np.int32)
         column_V[number_C] = np.arange(number_C.size)
