@@ -1,11 +1,11 @@
 """Comparison of what must be the same on all hosts, before anything depends on it."""
 
 import hashlib
-import importlib.util
 import json
 import sys
 from collections.abc import Callable, Mapping
 from importlib.metadata import distributions
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -86,10 +86,7 @@ def code_digest() -> str:
     """Return the start of a checksum of the code that runs."""
     digest = hashlib.sha256()
     for package in ("echojax", "selective_scan"):
-        spec = importlib.util.find_spec(package)
-        assert spec is not None
-        assert spec.origin is not None
-        root = Path(spec.origin).parent
+        root = Path(str(files(package)))
         for path in sorted(root.rglob("*.py")):
             digest.update(f"{path.relative_to(root)}\0".encode())
             digest.update(path.read_bytes())

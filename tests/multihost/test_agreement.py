@@ -111,10 +111,7 @@ def test_code_has_a_digest_of_all_its_files(tmp_path, monkeypatch):
     for package in ("echojax", "selective_scan"):
         (tmp_path / package / "deep").mkdir(parents=True)
         (tmp_path / package / "__init__.py").touch()
-    monkeypatch.setattr(
-        agreement.importlib.util, "find_spec",
-        lambda name: type("Spec", (), {"origin": str(tmp_path / name / "__init__.py")}),
-    )  # fmt: skip
+    monkeypatch.setattr(agreement, "files", lambda name: tmp_path / name)
     empty = agreement.code_digest()
     (new := tmp_path / "selective_scan" / "deep" / "new.py").touch()
     more = agreement.code_digest()
