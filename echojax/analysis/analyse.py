@@ -79,27 +79,20 @@ def _observe(
     if is_bidirectional(model):
         rows, _, d_model = event_BxLxD.shape
         offsets["read"] = jnp.zeros((rows, model.max_len, d_model), event_BxLxD.dtype)
-    score = partial(_score, graphdef, params, batch, gates)
+
+    def score(offsets: dict[str, jax.Array]) -> tuple[jax.Array, Any]:
+        """Return the sum of the targets' scores, and the inputs and the dt of the Mambas."""
+        model = nnx.merge(graphdef, params)
+        target_BxD = model.output_embeddings()[batch["targets"]]
+        items_BxL = own_items(model, batch["item_ids"], offsets["events"])
+        read = gate_directions(model, gates, offsets["read"]) if "read" in offsets else []
+        counts = count_dt(model, batch["lengths"])
+        user_BxD = model.encode(items_BxL, batch["lengths"], gaps_BxL=batch.get("gaps"))
+        return jnp.sum(user_BxD * target_BxD), (read, counts)
+
     gradients, (read, counts) = jax.grad(score, has_aux=True)(offsets)
     vectors = {"events": event_BxLxD, **({"read": read[0]} if read else {})}
     return {level: attribution(gradients[level], x) for level, x in vectors.items()}, counts
-
-
-def _score(
-    graphdef: nnx.GraphDef,
-    params: nnx.State,
-    batch: Any,
-    gates: tuple[float, float],
-    offsets: dict[str, jax.Array],
-) -> tuple[jax.Array, tuple[list[jax.Array], dict[str, DtCounts]]]:
-    """Return the sum of the targets' scores, and the inputs and the dt of the Mambas."""
-    model = nnx.merge(graphdef, params)
-    target_BxD = model.output_embeddings()[batch["targets"]]
-    items_BxL = own_items(model, batch["item_ids"], offsets["events"])
-    read = gate_directions(model, gates, offsets["read"]) if "read" in offsets else []
-    counts = count_dt(model, batch["lengths"])
-    user_BxD = model.encode(items_BxL, batch["lengths"], gaps_BxL=batch.get("gaps"))
-    return jnp.sum(user_BxD * target_BxD), (read, counts)
 
 
 def write_analysis(
