@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 from echojax.errors import UserError
 from echojax.explore.runs import ExploredRun
-from echojax.serving.item_ids import typed_ids
+from echojax.serving.item_ids import typed_ids, with_times
 from echojax.serving.recommender import Recommendation
 
 MOST = 100  # the largest number of recommendations
@@ -69,10 +69,14 @@ def answers(question: Question, runs: Sequence[ExploredRun]) -> dict[str, Any]:
     if question.is_empty:
         return {"answers": [], "explained": ""}
     timed = any(run.recommender.gap_unit is not None for run in runs)
-    words, following = list(question.history), ""
+    events: Sequence[tuple[str, float | None]]
+    events, following = [(item, None) for item in question.history], ""
     if question.user:
-        words, following = runs[0].history_of(question.user, timed=timed)
-    histories = [run.understood(words, timed=timed) for run in runs]
+        events, following = runs[0].history_of(question.user)
+    elif timed:
+        events = with_times(question.history)
+    items = [item for item, _ in events]
+    histories = [items if run.recommender.gap_unit is None else events for run in runs]
     given = [
         run.recommender.recommend([history], question.k)[0]
         for run, history in zip(runs, histories, strict=True)

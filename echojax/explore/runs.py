@@ -18,7 +18,6 @@ from echojax.models import SequenceModel
 from echojax.models.heuristic import training_counts
 from echojax.serving import Recommender
 from echojax.serving.inputs import padded
-from echojax.serving.item_ids import with_times
 from echojax.serving.trained import check_places, read_trained, run_titles
 from echojax.training.builders import read_run_data
 from echojax.training.run_folder import keeps_data
@@ -78,11 +77,8 @@ class ExploredRun:
         users = list(self._user_number)
         return users[:: max(1, len(users) // count)][:count]
 
-    def history_of(self, user: str, *, timed: bool = False) -> tuple[list[str], str]:
-        """Return all items of a user but the last, oldest first, and the last one.
-
-        In a ``timed`` history, the items are ``item@time``.
-        """
+    def history_of(self, user: str) -> tuple[list[tuple[str, float]], str]:
+        """Return the items of a user but the last with their times, oldest first; and the last."""
         if self.dataset is None:
             raise UserError(f"the data of {self.name} is not here; type a history instead")
         number = self._user_number.get(user)
@@ -90,24 +86,14 @@ class ExploredRun:
             raise UserError(f"user {user!r} is not in the data of this run; pick another")
         start, end = self.dataset.offsets[number : number + 2]
         items = self.dataset.item_ids[self.dataset.items_T[start:end]].tolist()
-        words = items[:-1]
-        if timed:
-            times = self.dataset.times_T[start : end - 1].tolist()
-            words = [f"{item}@{time}" for item, time in zip(words, times, strict=True)]
-        return words, items[-1]
-
-    def understood(self, words: list[str], *, timed: bool) -> Sequence[object]:
-        """Return a history for this run; in a ``timed`` history, the words are ``item@time``."""
-        if not timed:
-            return words
-        pairs = with_times(words)
-        return [item for item, _ in pairs] if self.recommender.gap_unit is None else pairs
+        times = self.dataset.times_T[start:end].tolist()
+        *history, (last, _) = zip(items, times, strict=True)
+        return history, last
 
     def events(self, history: Sequence[object], item: str) -> list[Event]:
         """Return the events that the model reads, newest first, with their shares in a score.
 
-        ``history`` must come from ``understood``. The score is that of ``item``, which must be
-        known to the run.
+        The score is that of ``item``, which must be known to the run.
         """
         ids = self.recommender.item_ids
         numbers, gaps_L, _ = self.recommender.events(history)
