@@ -167,13 +167,9 @@ def export_program(model: SequenceModel, k: int) -> export.Exported:
 
     batch, seen = export.symbolic_shape("b, s")
     gaps = [jax.ShapeDtypeStruct((batch, model.max_len), jnp.float32)] * model.time_gaps
-    like = {
-        name: jax.ShapeDtypeStruct(array.shape, array.dtype)
-        for name, array in weights(model).items()
-    }
     with _without_source_locations():
         return export.export(jax.jit(recommend), platforms=PLATFORMS)(
-            like,
+            weights(model),
             jax.ShapeDtypeStruct((batch, model.max_len), jnp.int32),
             jax.ShapeDtypeStruct((batch,), jnp.int32),
             jax.ShapeDtypeStruct((batch, seen), jnp.int32),
