@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from functools import partial
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +12,10 @@ from echojax.models.echomamba4rec import VARIANTS, EchoMamba4Rec
 from echojax.models.mamba4rec import Mamba4Rec
 from echojax.parameters import names_of
 
+_MODELS: dict[str, Callable[..., EchoMamba4Rec | Mamba4Rec]] = {
+    "echomamba4rec": partial(EchoMamba4Rec, corrections=VARIANTS["official"]),
+    "mamba4rec": Mamba4Rec,
+}
 # By the end of our name: the number of axes in the original, and the conversion to our layout.
 _LAYOUTS: dict[str, tuple[int, Callable[[np.ndarray], np.ndarray]]] = {
     ".kernel": (2, lambda array: array.T),  # (out, in) -> (in, out)
@@ -57,12 +61,13 @@ def from_pytorch(
     Raises:
         ValueError: An array is missing, unknown or of the wrong shape, or the model is unknown.
     """
-    if model not in ("echomamba4rec", "mamba4rec"):
-        raise ValueError(f"unknown model {model!r}; known: echomamba4rec, mamba4rec")
+    if model not in _MODELS:
+        raise ValueError(f"unknown model {model!r}; known: {', '.join(_MODELS)}")
     arrays = {_WRAPPERS.sub("", name): np.asarray(array) for name, array in state_dict.items()}
     if len(arrays) < len(state_dict):
         raise ValueError("arrays have one name but for 'module.' or '_orig_mod.'; give one model")
-    built = nnx.eval_shape(lambda: _build(model, max_len, _sizes(arrays)))
+    sizes = _sizes(arrays)
+    built = nnx.eval_shape(lambda: _MODELS[model](**sizes, max_len=max_len, rngs=nnx.Rngs(0)))
     state = nnx.state(built, nnx.Param)
     expected = {theirs: (ours, param) for ours, theirs, param in named_as_original(state)}
     missing = [name for name in expected if name not in arrays]
@@ -101,14 +106,6 @@ def as_ours(name: str, array: np.ndarray) -> np.ndarray | None:
         if name.endswith(ending):
             return layout(array) if array.ndim == axes else None
     return array
-
-
-def _build(model: str, max_len: int, sizes: dict[str, Any]) -> EchoMamba4Rec | Mamba4Rec:
-    num_items, rngs = sizes.pop("num_items"), nnx.Rngs(0)
-    if model == "mamba4rec":
-        return Mamba4Rec(num_items, max_len=max_len, **sizes, rngs=rngs)
-    official = VARIANTS["official"]
-    return EchoMamba4Rec(num_items, max_len=max_len, corrections=official, **sizes, rngs=rngs)
 
 
 def _sizes(arrays: Mapping[str, np.ndarray]) -> dict[str, int]:
