@@ -30,8 +30,12 @@ from echojax.training.evaluate import make_evaluator
 from harness import Row, log
 from step import DataStep
 
-# The variants of EchoMamba4Rec other than its default, by their names in ``--models``.
-_VARIANTS = {name: one for name, one in VARIANT_OF_NAME.items() if one != Config.variant}
+# Flags of ``train.py`` by the names in ``--models``: models, and variants of EchoMamba4Rec.
+_MODEL_FLAGS: dict[str, dict[str, Any]] = {name: {"model": name} for name in MODELS} | {
+    name: {"model": "echomamba4rec", "variant": variant}
+    for name, variant in VARIANT_OF_NAME.items()
+    if variant != Config.variant
+}
 
 
 @dataclass(frozen=True)
@@ -58,10 +62,9 @@ class Flags(harness.DataFlags):
 
 def main(flags: Flags) -> None:
     """Measure the cases that have no row yet, and write the file."""
-    known = [*MODELS, *_VARIANTS]
     for name in flags.models:
-        if name not in known:
-            raise unknown_name("model in --models", name, known)
+        if name not in _MODEL_FLAGS:
+            raise unknown_name("model in --models", name, list(_MODEL_FLAGS))
     harness.use_cores(flags.cores)
     cases: list[Row] = [{"what": "epoch", "model": name} for name in flags.models]
     cases += [{"what": "start"}] if flags.start else []
@@ -78,22 +81,13 @@ def main(flags: Flags) -> None:
                 log.info("\n".join(f"{name}: {value}" for name, value in row.items()))
 
 
-def _model_flags(name: str) -> dict[str, Any]:
-    """Return the flags of ``train.py`` for a name in ``--models``."""
-    return (
-        {"model": "echomamba4rec", "variant": _VARIANTS[name]}
-        if name in _VARIANTS
-        else {"model": name}
-    )
-
-
 def time_epoch(flags: Flags, name: str) -> Row:
     """Return the seconds of an epoch and of an evaluation for a model at its default sizes."""
     config = Config(
         dataset=flags.dataset,
         data_dir=flags.data_folder,
         objective=flags.objective,
-        **_model_flags(name),
+        **_MODEL_FLAGS[name],
     )
     config = resolved(config)
     dataset, split = read_data(config)
@@ -150,7 +144,7 @@ def time_seeds(flags: Flags, name: str) -> Row:
     """
     assert flags.seeds is not None
     own = ["--epochs", str(flags.epochs)]
-    for flag, value in _model_flags(name).items():
+    for flag, value in _MODEL_FLAGS[name].items():
         own += [f"--{flag}", value]
     seconds: dict[str, Any] = {}
     each = [("--seed", seed) for seed in range(flags.seeds)]
