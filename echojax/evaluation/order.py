@@ -62,7 +62,8 @@ def certify(prepare: Callable[[Preparation], Dataset], preparation: Preparation)
     most = _SCORES // (exact.num_items * (2 + 2 * len(SEEDS) if timed else 1))
     ranked = min(len(tests), max(1, most))
     ranked_M = np.sort(np.random.default_rng(0).permutation(len(tests))[:ranked])
-    orders = [_ordered("exact", "file", [exact], exact, ranked_M)]
+    scores_MxF = _scores(exact, ranked_M)
+    orders = [_ordered("exact", "file", [exact], exact, ranked_M, scores_MxF)]
     for precision, ties in (("exact", "random"), ("float32", "file"), ("float32", "random")):
         if timed:
             every = ["file"] if ties == "file" else [f"random:{seed}" for seed in SEEDS]
@@ -70,7 +71,7 @@ def certify(prepare: Callable[[Preparation], Dataset], preparation: Preparation)
                 prepare(replace(preparation, time_precision=precision, ties=one)) for one in every
             ]
             in_order = datasets[0].fingerprint["order"]["rows_in_time_order"]
-            orders.append(_ordered(precision, ties, datasets, exact, ranked_M, orders[0]))
+            orders.append(_ordered(precision, ties, datasets, exact, ranked_M, scores_MxF))
     sha256 = prepare(preparation).fingerprint["sha256"]
     return Certificate(sha256, len(tests), ranked, timed, in_order, orders)
 
@@ -81,21 +82,16 @@ def _ordered(
     datasets: Sequence[Dataset],
     exact: Dataset,
     ranked_M: np.ndarray,
-    known: Ordered | None = None,
+    of_exact_MxF: np.ndarray,
 ) -> Ordered:
-    """Return the means over the data sets of an order; ``known`` is the result of ``exact``."""
+    """Return the means over the data sets of an order; ``of_exact`` are the scores of ``exact``."""
     tests = leave_one_out(exact, _SHOWN).test.target_M  # the same positions in every order
     agreeing = [agreement(one) for one in datasets]
-    of_exact = np.array([getattr(known, name) for name in SIMPLE_MODELS]) if known else None
-    scores_MxF = np.mean(
-        [
-            of_exact
-            if of_exact is not None and np.array_equal(one.items_T, exact.items_T)
-            else _scores(one, ranked_M)
-            for one in datasets
-        ],
-        axis=0,
-    )
+    each = [
+        of_exact_MxF if np.array_equal(one.items_T, exact.items_T) else _scores(one, ranked_M)
+        for one in datasets
+    ]
+    scores_MxF = np.mean(each, axis=0)
     return Ordered(
         time_precision=precision,
         ties=ties,
