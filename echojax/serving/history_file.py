@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 from echojax.data.recognise import is_no_history
 from echojax.data.tables import begin_text
@@ -23,15 +23,8 @@ from echojax.serving.recommender import Recommender
 _FLUSH = 1024  # the number of answers between two flushes of the output
 
 
-class UserHistory(NamedTuple):
-    """One line of the file: the user, and the items with the oldest first."""
-
-    user: str
-    items: list[str]
-
-
-def read_histories(path: Path) -> Iterator[UserHistory]:
-    """Yield the histories of a file with lines of ``user item item ...``, plain or gzip.
+def read_histories(path: Path) -> Iterator[tuple[str, list[str]]]:
+    """Yield user and items, oldest first, of lines ``user item item ...``, plain or gzip.
 
     Blank lines, and comments above all others, are skipped, as in training. A file that begins like
     a table, JSON or lists is refused: its lines would be users without items, or with times and
@@ -53,7 +46,7 @@ def read_histories(path: Path) -> Iterator[UserHistory]:
                 # Each distinct item of a long history is decoded, and held in memory, once.
                 decoded = {word: word.decode() for word in found}
                 user, *items = (decoded[word] for word in found)
-                yield UserHistory(user, items)
+                yield user, items
 
 
 def check_files(histories: Path, output: Path) -> None:
@@ -145,21 +138,21 @@ def _answers(
     """Yield the answers as lines of JSON, from history number ``skip`` on."""
     users: deque[str] = deque()  # users of the histories that are not answered yet
 
-    def timed(history: UserHistory) -> Sequence[object]:
-        pairs = with_times(history.items)
+    def timed(user: str, items: list[str]) -> Sequence[object]:
+        pairs = with_times(items)
         try:
             recommender.events(pairs)
         except UserError as error:
-            raise UserError(f"{path}: user {history.user!r:.50}: {error}") from None
+            raise UserError(f"{path}: user {user!r:.50}: {error}") from None
         return pairs
 
-    def items() -> Iterator[Sequence[object]]:
-        for number, history in enumerate(read_histories(path)):
+    def histories() -> Iterator[Sequence[object]]:
+        for number, (user, items) in enumerate(read_histories(path)):
             if number >= skip:
-                users.append(history.user)
-                yield history.items if recommender.gap_unit is None else timed(history)
+                users.append(user)
+                yield items if recommender.gap_unit is None else timed(user, items)
 
-    for answer in recommender.recommend_each(items(), k, exclude_seen=exclude_seen):
+    for answer in recommender.recommend_each(histories(), k, exclude_seen=exclude_seen):
         line: dict[str, Any] = {"user": users.popleft(), "items": answer.item_ids}
         line |= {"scores": answer.scores, "by": answer.by, "unknown": answer.unknown}
         yield json.dumps(line, ensure_ascii=False).encode() + b"\n"
