@@ -9,7 +9,7 @@ Dimension letters of this module: W passes.
 """
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -19,40 +19,32 @@ from echojax.data import Examples, Windows
 from echojax.evaluation.ranking import TOP, Encode, Items, Ranked, make_ranker, rank_examples
 
 
-class Passes(NamedTuple):
-    """Windows that together score each example once."""
+def passes(examples: Examples) -> tuple[Windows, np.ndarray]:
+    """Return windows that together score each example once, and how many each one scores.
 
-    windows: Windows
-    count_W: np.ndarray  # the number of examples that a pass scores, at its last positions
-
-
-def passes(examples: Examples) -> Passes:
-    """Return passes over the histories of examples, which must be grouped by user, in time order.
-
-    If a history fits into a window, its only pass begins at the first item. Otherwise, a pass
-    begins half a window before the first event that is not scored yet, or ends at the last event,
-    whichever begins earlier. Each event is therefore scored from at least ``(max_len + 1) // 2`` of
-    the newest items, or from all of them. A user's only example is scored from the newest
+    A pass scores the examples of its last positions. Examples must be grouped by user, in time
+    order. If a history fits into a window, its only pass begins at the first item. Otherwise, a
+    pass begins half a window before the first event that is not scored yet, or ends at the last
+    event, whichever begins earlier. Each event is therefore scored from at least ``(max_len + 1) //
+    2`` of the newest items, or from all of them. A user's only example is scored from the newest
     ``max_len`` items, as in other evaluations.
     """
     max_len, half = examples.max_len, (examples.max_len + 1) // 2
     begins = np.flatnonzero(np.append(True, examples.user_M[1:] != examples.user_M[:-1]))
     ends = np.append(begins[1:], len(examples))
-    first, shown, count = [], [], []
+    found = []
     for begin, end in zip(begins.tolist(), ends.tolist(), strict=True):
         start, last = int(examples.start_M[begin]), int(examples.target_M[end - 1])
         while begin < end:
             target = int(examples.target_M[begin])
             opens = max(start, min(target - half, last - max_len))
             scored = min(end - begin, opens + max_len - target + 1)
-            first.append(opens)
-            shown.append(target + scored - 1 - opens)
-            count.append(scored)
+            found.append((opens, target + scored - 1 - opens, scored))
             begin += scored
-    lengths_W = np.array(shown, np.int32)
-    first_W = np.array(first, np.int64)
+    first_W, lengths_W, count_W = np.array(found).T
+    lengths_W = lengths_W.astype(np.int32)
     windows = Windows(examples.items_T, first_W, lengths_W, max_len, gaps_T=examples.gaps_T)
-    return Passes(windows, np.array(count))
+    return windows, count_W
 
 
 @dataclass(frozen=True)
