@@ -20,7 +20,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from echojax.errors import UserError
-from echojax.models.layers import Gaps, Keys, Linear, dropout, layer_norm, normal
+from echojax.models.layers import Gaps, Keys, LayerNorm, Linear, dropout, normal
 from echojax.models.positions import at_position, mask
 
 _LEAST_QUERIES = 64  # with more queries in a row, blocks are faster
@@ -158,7 +158,7 @@ class SelfAttention(CachedAttention):
         self.key = Linear(d_model, d_model, **dense)
         self.value = Linear(d_model, d_model, **dense)
         self.out = Linear(d_model, d_model, **dense)
-        self.norm = layer_norm(d_model, rngs=rngs)
+        self.norm = LayerNorm(d_model, rngs=rngs)
         self.time_bias = TimeBias() if time_gaps else None
 
     def __call__(

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from echojax.models.layers import Keys, Linear, layer_norm, normal
+from echojax.models.layers import Keys, LayerNorm, Linear, normal
 from echojax.models.transformer import Transformer, TransformerModel
 
 
@@ -46,7 +46,7 @@ class BERT4Rec(TransformerModel):
             rngs=rngs,
         )
         self.dense = Linear(d_model, d_model, kernel_init=normal, rngs=rngs)
-        self.norm = layer_norm(d_model, rngs=rngs)
+        self.norm = LayerNorm(d_model, rngs=rngs)
         self.item_bias_V = nnx.Param(jnp.zeros(num_items), per_item=True, keep_float32=True)
 
     def arranged(self, item_ids_BxL: Array, lengths_B: Array) -> tuple[Array, Array]:

@@ -15,9 +15,9 @@ from echojax.models.layers import (
     Gaps,
     GatedLinearUnit,
     Keys,
+    LayerNorm,
     SpectralFilter,
     dropout,
-    layer_norm,
     split_keys,
 )
 from echojax.models.mamba import Mamba, MambaState, ReverseScanState
@@ -85,8 +85,8 @@ class BidirectionalMamba(TimeSharded):
     ):
         self.forward, self.backward, self.max_len = forward, backward, max_len
         self.dropout, self.corrections = dropout, corrections
-        self.norm_forward = layer_norm(d_model, epsilon=1e-5, rngs=rngs)
-        self.norm_backward = layer_norm(d_model, epsilon=1e-5, rngs=rngs) if backward else None
+        self.norm_forward = LayerNorm(d_model, epsilon=1e-5, rngs=rngs)
+        self.norm_backward = LayerNorm(d_model, epsilon=1e-5, rngs=rngs) if backward else None
 
     def __call__(
         self, x_BxLxD: Array, lengths_B: Array, *, gaps_BxL: Gaps = None, dropout_keys: Keys = None
@@ -286,7 +286,7 @@ class EchoMamba4Rec(LayeredModel, CausalModel):
         if time_gaps:
             check_time_gaps(corrections, components, d_conv)
         self.time_gaps = time_gaps
-        self.dropout, self.norm = dropout, layer_norm(d_model, rngs=rngs)
+        self.dropout, self.norm = dropout, LayerNorm(d_model, rngs=rngs)
         self.reads_padding = not (corrections.mask_padding and corrections.reverse_from_last)
         self.not_causal = not_causal(corrections, components, layers)
         shared: dict[str, Any] = {"dropout": dropout, "rngs": rngs}

@@ -5,7 +5,7 @@ from jax import Array
 
 from echojax.models.attention import SelfAttention
 from echojax.models.base import CausalModel, LayeredModel
-from echojax.models.layers import Keys, Linear, dropout, layer_norm, normal, split_keys
+from echojax.models.layers import Keys, LayerNorm, Linear, dropout, normal, split_keys
 from echojax.models.transformer import TransformerLayer
 
 _EPSILON = 1e-5  # of PyTorch's layer normalisation
@@ -19,7 +19,7 @@ class GatedAttention(SelfAttention):
         super().__init__(
             d_model, heads=heads, causal=True, dropout=dropout, kernel_init=_xavier, rngs=rngs
         )
-        self.norm = layer_norm(d_model, epsilon=_EPSILON, rngs=rngs)
+        self.norm = LayerNorm(d_model, epsilon=_EPSILON, rngs=rngs)
         self.gate = Linear(d_model, d_model, kernel_init=_xavier, rngs=rngs)
 
     def read(self, x: Array) -> Array:
@@ -39,7 +39,7 @@ class GatedSwiGLU(nnx.Module):
 
     def __init__(self, d_model: int, *, dropout: float, rngs: nnx.Rngs):
         self.dropout = dropout
-        self.norm = layer_norm(d_model, epsilon=_EPSILON, rngs=rngs)
+        self.norm = LayerNorm(d_model, epsilon=_EPSILON, rngs=rngs)
         wide = 4 * d_model
         self.w_1 = Linear(d_model, wide, use_bias=False, kernel_init=_xavier, rngs=rngs)
         self.w_3 = Linear(d_model, wide, use_bias=False, kernel_init=_xavier, rngs=rngs)

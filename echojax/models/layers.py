@@ -64,21 +64,19 @@ def split_keys(keys_B: Keys, num: int) -> list[Keys]:
 
 
 class LayerNorm(nnx.LayerNorm):
-    """Layer normalisation that passes no gradient to a vector whose channels are all equal.
+    """Layer normalisation with exact variance; a vector of equal channels gets no gradient.
 
     Dropout sometimes zeroes all channels of a narrow vector. Its normalised value is 0, but the
     derivative, ``1 / sqrt(epsilon)`` for each normalisation, would overflow after a few layers.
     """
 
+    def __init__(self, d_model: int, *, epsilon: float = 1e-12, rngs: nnx.Rngs):
+        super().__init__(d_model, epsilon=epsilon, use_fast_variance=False, rngs=rngs)
+
     def __call__(self, x: Array) -> Array:
         """Return the normalised vectors, of the shape and dtype of x (..., D)."""
         is_constant = jnp.all(x == x[..., :1], axis=-1, keepdims=True)
         return super().__call__(jnp.where(is_constant, jax.lax.stop_gradient(x), x))
-
-
-def layer_norm(d_model: int, *, epsilon: float = 1e-12, rngs: nnx.Rngs) -> LayerNorm:
-    """Return a layer normalisation over ``d_model`` channels, with exact variance."""
-    return LayerNorm(d_model, epsilon=epsilon, use_fast_variance=False, rngs=rngs)
 
 
 def product(x: Array, kernel_DxF: Array) -> Array:
@@ -105,7 +103,7 @@ class PositionEmbedding(nnx.Module):
     def __init__(self, max_len: int, d_model: int, *, dropout: float, rngs: nnx.Rngs):
         self.dropout = dropout
         self.position_LxD = nnx.Param(normal(rngs.params(), (max_len, d_model)))
-        self.norm = layer_norm(d_model, rngs=rngs)
+        self.norm = LayerNorm(d_model, rngs=rngs)
 
     def __call__(
         self, x: Array, position_B: Array | None = None, *, dropout_keys: Keys = None
@@ -125,7 +123,7 @@ class FeedForward(TimeSharded):
         self.dropout, self.inner_dropout = dropout, inner_dropout
         self.w_1 = Linear(d_model, 4 * d_model, kernel_init=normal, rngs=rngs)
         self.w_2 = Linear(4 * d_model, d_model, kernel_init=normal, rngs=rngs)
-        self.norm = layer_norm(d_model, rngs=rngs)
+        self.norm = LayerNorm(d_model, rngs=rngs)
 
     def __call__(self, x: Array, *, dropout_keys: Keys = None) -> Array:
         """Return the same shape as ``x`` (B, ..., D)."""
@@ -145,7 +143,7 @@ class GatedLinearUnit(TimeSharded):
         self.dropout = dropout
         self.fc1 = Linear(d_model, 2 * d_model, kernel_init=normal, rngs=rngs)
         self.fc2 = Linear(d_model, d_model, kernel_init=normal, rngs=rngs)
-        self.norm = layer_norm(d_model, rngs=rngs)
+        self.norm = LayerNorm(d_model, rngs=rngs)
 
     def __call__(self, x: Array, *, dropout_keys: Keys = None) -> Array:
         """Return the same shape as ``x`` (..., D)."""
@@ -171,7 +169,7 @@ class SpectralFilter(TimeSharded):
         shape = (max_len // 2 + 1, d_model, 2)  # frequencies, channels, (real, imaginary)
         weight = 0.02 * jax.random.normal(rngs.params(), shape)
         self.weight_FxDx2 = nnx.Param(weight, keep_float32=True, window=max_len)
-        self.norm = layer_norm(d_model, rngs=rngs)
+        self.norm = LayerNorm(d_model, rngs=rngs)
 
     def __call__(self, x_BxLxD: Array, *, dropout_keys: Keys = None) -> Array:
         """Return the filtered inputs, (B, L, D)."""

@@ -7,7 +7,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from echojax.models.base import CausalModel, LayeredModel
-from echojax.models.layers import FeedForward, Gaps, Keys, dropout, layer_norm, split_keys
+from echojax.models.layers import FeedForward, Gaps, Keys, LayerNorm, dropout, split_keys
 from echojax.models.mamba import Mamba, MambaState
 from echojax.models.positions import TimeSharded, at_position
 
@@ -19,7 +19,7 @@ class CausalLayer(TimeSharded):
         self, mamba: Mamba, *, d_model: int, dropout: float, residual: bool, rngs: nnx.Rngs
     ):
         self.mamba, self.dropout, self.residual = mamba, dropout, residual
-        self.norm = layer_norm(d_model, rngs=rngs)
+        self.norm = LayerNorm(d_model, rngs=rngs)
         self.ffn = FeedForward(d_model, dropout=dropout, inner_dropout=dropout, rngs=rngs)
 
     def __call__(
@@ -88,7 +88,7 @@ class Mamba4Rec(LayeredModel, CausalModel):
         rngs: nnx.Rngs,
     ):
         super().__init__(num_items, d_model=d_model, max_len=max_len, rngs=rngs)
-        self.dropout, self.norm = dropout, layer_norm(d_model, rngs=rngs)
+        self.dropout, self.norm = dropout, LayerNorm(d_model, rngs=rngs)
         self.time_gaps = time_gaps
         mamba: dict[str, Any] = {
             "d_state": d_state,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from echojax.models.layers import layer_norm
+from echojax.models.layers import LayerNorm
 from echojax.models.sasrec import SASRec
 
 
@@ -17,7 +17,7 @@ def test_values_and_gradients_are_those_of_flax():
     @jax.jit
     def found(x):
         norms = (
-            layer_norm(6, rngs=nnx.Rngs(0)),
+            LayerNorm(6, rngs=nnx.Rngs(0)),
             nnx.LayerNorm(6, epsilon=1e-12, use_fast_variance=False, rngs=nnx.Rngs(0)),
         )
         grads = [jax.grad(lambda x, n=norm: (n(x) * weight).sum())(x) for norm in norms]
