@@ -183,7 +183,7 @@ def all_rows(data, max_len=3):
     """Return the batches of every part, of training's windows, and of a prequential evaluation."""
     split = with_gaps(data, leave_one_out(data, max_len))
     parts = {p: getattr(split, p) for p in ("train", "valid", "test")}
-    parts |= {"windows": windows(split.train), "passes": passes(split.test).windows}
+    parts |= {"windows": windows(split.train), "passes": passes(split.test)[0]}
     return {name: part.gather(np.arange(len(part))) for name, part in parts.items()}
 
 
