@@ -23,10 +23,12 @@ def passes(examples: Examples) -> tuple[Windows, np.ndarray]:
     """Return windows that together score each example once, and how many each one scores.
 
     A pass scores the examples of its last positions. Examples must be grouped by user, in time
-    order. If a history fits into a window, its only pass begins at the first item. Otherwise, a
-    pass begins half a window before the first event that is not scored yet, or ends at the last
-    event, whichever begins earlier. Each event is therefore scored from at least ``(max_len + 1) //
-    2`` of the newest items, or from all of them. A user's only example is scored from the newest
+    order.
+
+    If a history fits into a window, its only pass begins at the first item. Otherwise, a pass
+    begins half a window before the first event that is not scored yet, or ends at the last event,
+    whichever begins earlier. Each event is therefore scored from at least ``(max_len + 1) // 2`` of
+    the newest items, or from all of them. A user's only example is scored from the newest
     ``max_len`` items, as in other evaluations.
     """
     max_len, half = examples.max_len, (examples.max_len + 1) // 2
