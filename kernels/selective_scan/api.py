@@ -16,6 +16,7 @@ from selective_scan.arguments import (
     state_dtype,
     time_steps,
     where_valid,
+    with_automatic_axes,
 )
 from selective_scan.dispatch import SCANS, results_like, run_by, scan_by, without_repeats
 from selective_scan.readout import readout
@@ -62,6 +63,7 @@ def selective_scan(
     axis_name: str | None = None,
     implementation: str = "auto",
 ) -> tuple[Array, Array]: ...
+@with_automatic_axes("BLE", "BEN")
 def selective_scan(
     u: Array,
     delta: Array,
@@ -169,6 +171,7 @@ def bidirectional_scan(
     axis_name: str | None = None,
     implementation: str = "auto",
 ) -> tuple[Array, Array]: ...
+@with_automatic_axes("2BLE", "2BEN")
 def bidirectional_scan(
     u: Array,
     delta: Array,
@@ -248,6 +251,7 @@ def bidirectional_scan(
     return (y, last) if return_last_state else y
 
 
+@with_automatic_axes("BE")
 def selective_scan_readout(
     u: Array,
     delta: Array,

@@ -1,18 +1,22 @@
 """The arguments of a scan, their checks, and what all scans in plain JAX have in common."""
 
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import partial, wraps
+from inspect import signature
 from math import lcm
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.sharding import NamedSharding, PartitionSpec, auto_axes
 
 from selective_scan.elementwise import softplus as exact_softplus
 
 Tree = TypeVar("Tree")
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 # The axes of each argument.
 AXES = {
@@ -265,6 +269,49 @@ def as_arrays(
         if not jnp.issubdtype(array.dtype, kind):
             raise TypeError(f"{name} has dtype {array.dtype}; {wanted} {name}.astype(jnp.{dtype})")
     return arrays
+
+
+def with_automatic_axes(
+    *axes_of_results: str,
+) -> Callable[[Callable[Arguments, Result]], Callable[Arguments, Result]]:
+    """Return a decorator for functions of the arrays of ``AXES``, u among them.
+
+    On a mesh of Explicit axes, XLA then decides how arrays inside are sharded, as it does on one of
+    Auto axes; JAX would ask for the sharding of each sum and each indexed array. The results are
+    sharded as u is in batch, length and channels.
+
+    Args:
+        axes_of_results: the axes of each result. A function with an option ``return_last_state``
+            returns the first result alone if that is not set.
+    """
+
+    def decorator(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+        @wraps(function)
+        def run(*args: Arguments.args, **options: Arguments.kwargs) -> Result:
+            given = [x for x in (*args, *options.values()) if isinstance(x, Array)]
+            meshes = [jax.typeof(x).sharding.mesh for x in given]
+            mesh = next((mesh for mesh in meshes if mesh.explicit_axes), None)
+            if mesh is None:
+                return function(*args, **options)
+            named = signature(function).bind(*args, **options).arguments
+            of_arrays = [name for name in AXES if named.get(name) is not None]
+            arrays = {name: jnp.asarray(named.pop(name)) for name in of_arrays}
+            spec_of_u = jax.typeof(arrays["u"]).sharding.spec[-len(AXES["u"]) :]
+            spec = dict(zip(AXES["u"], spec_of_u, strict=False))
+            results = tuple(
+                NamedSharding(mesh, PartitionSpec(*map(spec.get, axes))) for axes in axes_of_results
+            )
+            call: Callable[..., Result] = function
+            inside = auto_axes(
+                lambda arrays: call(**arrays, **named),
+                axes=mesh.explicit_axes,
+                out_sharding=results if named.get("return_last_state") else results[0],
+            )
+            return inside(arrays)
+
+        return run
+
+    return decorator
 
 
 def state_dtype(*inputs: Array | None) -> jnp.dtype:

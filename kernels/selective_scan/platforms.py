@@ -74,11 +74,18 @@ def lowered_later(
 def _new_primitive(name: str) -> Primitive:
     primitive = Primitive(name)
     primitive.multiple_results = True
-    primitive.def_abstract_eval(lambda *_, avals, **__: list(avals))
+    primitive.def_abstract_eval(lambda *_, avals, **__: [_on_mesh(aval) for aval in avals])
     primitive.def_impl(lambda *args, call, **_: jax.jit(call)(*args))
     mlir.register_lowering(primitive, _lowering)
     ad.primitive_jvps[primitive] = partial(_jvp, primitive)
     return primitive
+
+
+def _on_mesh(aval: ShapedArray) -> ShapedArray:
+    """Return the shape and dtype on the mesh of the context, as results of JAX's own have it."""
+    mesh = jax.sharding.get_abstract_mesh()
+    sharding = jax.NamedSharding(mesh, jax.P(*[None] * aval.ndim))
+    return ShapedArray(aval.shape, aval.dtype, sharding=sharding)
 
 
 _trace_and_lower = mlir.lower_fun(lambda *args, call: call(*args), multiple_results=True)

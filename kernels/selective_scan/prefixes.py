@@ -13,11 +13,18 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from selective_scan.arguments import as_arrays, state_dtype, time_steps, varying_alike
+from selective_scan.arguments import (
+    as_arrays,
+    state_dtype,
+    time_steps,
+    varying_alike,
+    with_automatic_axes,
+)
 from selective_scan.readout import decayed_sum
 from selective_scan.sequence_parallel import moved_later, sum_before
 
 
+@with_automatic_axes("BLE")
 def selective_scan_prefix_readouts(
     u: Array,
     delta: Array,
