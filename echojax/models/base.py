@@ -114,8 +114,8 @@ class SequenceModel(TimeSharded):
         """Return the logits of every item as the next one, (B, V); column 0 is padding.
 
         Raises:
-            ValueError: As ``encode``; or an item number is not in the table, or a length is not in
-                1..L. (Inside ``jax.jit``, values cannot be checked.)
+            ValueError: As ``encode``; or an item number is no integer or not in the table, or a
+                length is not in 1..L. (Inside ``jax.jit``, values cannot be checked.)
         """
         items_VxD = self.output_embeddings()
         check_histories(item_ids_BxL, lengths_B, items_VxD.shape[0])
@@ -306,7 +306,9 @@ def check_histories(item_ids_BxL: Any, lengths_B: Any, num_items: int) -> None:
 
 
 def check_item_numbers(items: np.ndarray, num_items: int) -> None:
-    """Raise ``ValueError`` if an item number is not in a table of ``num_items``."""
+    """Raise ``ValueError`` if item numbers are no integers or not in a table of ``num_items``."""
+    if items.size and not np.issubdtype(items.dtype, np.integer):
+        raise ValueError(f"item numbers are integers, not {items.dtype}; convert them")
     if items.size and not 0 <= items.min() <= items.max() < num_items:
         wrong = items.min() if items.min() < 0 else items.max()
         raise ValueError(

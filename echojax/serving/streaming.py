@@ -110,8 +110,8 @@ class Stream:
                 counts as being at that time.
 
         Raises:
-            ValueError: An item number is not in the table, the items have other axes, users and
-                events differ in number, or an event has no time.
+            ValueError: An item number is no integer or not in the table, the items have other axes,
+                users and events differ in number, or an event has no time.
         """
         time_Bx2 = self._check(state, item_B, time_B, axes=1)
         if not len(item_B):

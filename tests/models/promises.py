@@ -236,6 +236,8 @@ def refuses_what_means_nothing(scores):
     for item in (ITEMS, -1, 10**6):
         with pytest.raises(ValueError, match=rf"^item {item} is not in the table: .* 1 to 9"):
             scores(np.array([[1, item, 0]], np.int32), np.array([2]))
+    with pytest.raises(ValueError, match=r"^item numbers are integers, not float64; convert them$"):
+        scores(np.array([[1, 1.5, 0]]), np.array([2]))
     for length in (0, 4, -1):
         with pytest.raises(ValueError, match=rf"^a history of length {length}: it must be 1 to 3"):
             scores(row, np.array([length]))

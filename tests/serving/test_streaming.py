@@ -247,6 +247,8 @@ def test_events_that_mean_nothing_are_refused():
             stream.add(state, np.array(items))
         with pytest.raises(ValueError, match="is not in the table: items are numbered 1 to"):
             stream.read(state, np.array([items] * 3))
+    with pytest.raises(ValueError, match="item numbers are integers, not float32"):
+        stream.add(state, np.array([1, 2.5, 2], np.float32))
     with pytest.raises(ValueError, match="events of 1 users, but the state is that of 3"):
         stream.add(state, np.array([1]))
     for call, items, wanted in (
