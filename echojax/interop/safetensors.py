@@ -46,7 +46,12 @@ def write_safetensors(
     path = given_path("the file", path)
     if not isinstance(arrays, Mapping):
         raise UserError(f"{path}: arrays are wanted by name, not {arrays!r:.80}")
-    if not all(isinstance(text, str) for item in (metadata or {}).items() for text in item):
+    if odd := [name for name in arrays if not isinstance(name, str)]:
+        raise UserError(f"{path}: an array's name is text, not {odd[0]!r:.80}")
+    metadata = {} if metadata is None else metadata
+    if not isinstance(metadata, Mapping) or not all(
+        isinstance(text, str) for item in metadata.items() for text in item
+    ):
         raise UserError(f"{path}: metadata must be text by name; write it as str")
     if "__metadata__" in arrays:
         raise UserError(f"{path}: an array cannot be named '__metadata__'; rename it")

@@ -49,7 +49,9 @@ def test_what_cannot_be_written(tmp_path):
     for arrays, metadata, words in (
         ({"x": np.array(["a"])}, None, "'x' is <U1; known: F64, F32"),
         ({"__metadata__": np.ones(1)}, None, "an array cannot be named '__metadata__'"),
+        ({1: np.ones(1)}, None, "an array's name is text, not 1"),
         (one, {"seed": 1}, "metadata must be text"),
+        (one, ["seed"], "metadata must be text"),
     ):
         with pytest.raises(UserError, match=words):
             write_safetensors(path, arrays, metadata)
