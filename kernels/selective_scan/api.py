@@ -377,10 +377,10 @@ def selective_scan_step(
         TypeError: an argument is not real floating point.
     """
     u, delta, B, C = map(jnp.asarray, (u, delta, B, C))
-    given = {"u": u, "delta": delta, "A": A, "z": z, "initial_state": state}
-    # The scan checks the groups of B and C.
-    given |= {name: x for name, x in (("B", B), ("C", C)) if x.ndim != 3}
-    as_arrays(given, dict.fromkeys(("u", "delta", "z"), "BE") | dict.fromkeys("BC", "BN"))
+    given = {"u": u, "delta": delta, "A": A, "B": B, "C": C, "D": D, "z": z}
+    given |= {"delta_bias": delta_bias, "state": state}
+    axes = {name: "BGN" if x.ndim == 3 else "BN" for name, x in (("B", B), ("C", C))}
+    as_arrays(given, dict.fromkeys(("u", "delta", "z"), "BE") | axes)
     y_Bx1xE, state = selective_scan(
         u[:, None],
         delta[:, None],

@@ -29,6 +29,7 @@ AXES = {
     "z": "BLE",
     "delta_bias": "E",
     "initial_state": "BEN",
+    "state": "BEN",
     "lengths": "B",
     "start": "B",
     "stop": "B",
@@ -248,11 +249,11 @@ def as_arrays(
         letters = axes.get(name, AXES[name])
         if name in ("B", "C") and name not in axes and array.ndim in _GROUPED:
             letters = _GROUPED[array.ndim]
-            if array.ndim == 4 and (groups := array.shape[2]) and sizes["E"] % groups == 0:
-                sizes["G"] = groups
-            elif array.ndim == 4:
+        if "G" in letters:
+            sizes["G"] = groups = array.shape[letters.index("G")]
+            if not groups or sizes["E"] % groups:
                 raise ValueError(
-                    f"{name} has shape {array.shape}; its groups, {array.shape[2]}, do not divide "
+                    f"{name} has shape {array.shape}; its groups, {groups}, do not divide "
                     f"the {sizes['E']} channels of u"
                 )
         expected = tuple(sizes[letter] for letter in letters)

@@ -56,15 +56,18 @@ def test_arguments_of_no_use_are_named(kind):
 
 
 def test_shapes_are_those_that_were_given():
-    """Where a function adds an axis before it scans, errors do not show it."""
+    """Where a function adds an axis or renames an array before it scans, errors do not show it."""
     arrays = {k: np.float32(x) for k, x in arrays_of((2, 6, 3, 4)).items() if k in "u delta A B C"}
     one = {k: x if k == "A" else x[:, 0] for k, x in arrays.items()}
-    step = partial(selective_scan_step, np.zeros((2, 3, 4)))
+    one["state"] = np.zeros((2, 3, 4), np.float32)
+    step = selective_scan_step
     prefixes = selective_scan_prefix_readouts
     for function, given, name, change, message in (
         (step, one, "u", lambda x: x[0], r"\(3,\); \(batch, channels\) expected"),
         (step, one, "delta", lambda x: x[:1], r"\(1, 3\); \(2, 3\) expected \(B, E\)"),
         (step, one, "B", lambda x: x[:, :3], r"\(2, 3\); \(2, 4\) expected \(B, N\)"),
+        (step, one, "C", lambda x: x[:, None, :].repeat(2, 1), r"\(2, 2, 4\); its groups, 2, do not"),
+        (step, one, "state", lambda x: x[0], r"\(3, 4\); \(2, 3, 4\) expected \(B, E, N\)"),
         (prefixes, arrays, "u", lambda x: x[0], r"\(6, 3\); \(batch, length, channels\) "),
         (prefixes, arrays, "delta", lambda x: x[0], r"\(6, 3\); \(2, 6, 3\) expected"),
     ):
