@@ -87,8 +87,8 @@ def selective_scan(
 
     It computes h_l = exp(dt_l A) h_{l-1} + dt_l B_l u_l and y_l = C_l . h_l + D u_l, with
     dt = softplus(delta + delta_bias), and multiplies y by silu(z) if there is a gate. The arrays
-    are of any real floating-point dtypes; time steps, decays and states are computed in float32, or
-    in float64 if an input has that dtype.
+    are of any real floating-point dtypes of 16 bits or more; time steps, decays and states are
+    computed in float32, or in float64 if an input has that dtype.
 
     Args:
         u: input, (B, L, E).

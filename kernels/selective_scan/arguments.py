@@ -265,9 +265,11 @@ def as_arrays(
         kind, wanted, dtype = (
             (jnp.integer, "integers expected: round it, and pass", "int32")
             if name in _INTEGERS
-            else (jnp.floating, "real floating point expected: pass", "float32")
+            else (jnp.floating, "real floating point of 16 bits or more expected: pass", "float32")
         )
-        if not jnp.issubdtype(array.dtype, kind):
+        if not jnp.issubdtype(array.dtype, kind) or (
+            kind is jnp.floating and array.dtype.itemsize < 2
+        ):
             raise TypeError(f"{name} has dtype {array.dtype}; {wanted} {name}.astype(jnp.{dtype})")
     return arrays
 

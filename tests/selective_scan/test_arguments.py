@@ -41,8 +41,9 @@ def test_arguments_of_no_use_are_named(kind):
     good = choose(arrays_of())
     for name, x in good.items():
         whole = name in ("lengths", "stop", "segment_ids")
-        for dtype in ("float32", "bool") if whole else ("int32", "complex64", "bool"):
-            wanted = "integers" if whole else "real floating point"
+        floats = ("int32", "complex64", "bool", "float8_e5m2")
+        for dtype in ("float32", "bool") if whole else floats:
+            wanted = "integers" if whole else "real floating point of 16 bits or more"
             match = rf"^{name} has dtype {dtype}; {wanted} expected.*{name}\.astype\(jnp\."
             with pytest.raises(TypeError, match=match):
                 jax.eval_shape(function, **good | {name: x.astype(dtype)})
