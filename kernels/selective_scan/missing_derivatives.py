@@ -43,16 +43,28 @@ def differentiable_once(
         return (backward(*residuals, outer, options),)
 
     scan.defvjp(forward_rule, backward_rule)
-    return lambda inputs, options: scan(no_forward_mode(name, inputs), options)
+    return lambda inputs, options: scan(
+        no_forward_mode(f"implementation {name!r}", inputs), options
+    )
 
 
-def no_forward_mode(name: str, arrays: Tree) -> Tree:
+def no_forward_mode(
+    name: str,
+    arrays: Tree,
+    instead: str = "these have them: 'chunked', 'associative', 'sequential'",
+) -> Tree:
     """Return the arrays unchanged, so that forward-mode derivatives of them raise ``TypeError``.
 
     Reverse mode transposes tangents without evaluating them, and is allowed. The gradient itself
     is free of this mark, so forward mode over a gradient is allowed, too.
+
+    Args:
+        name: what has no forward-mode derivatives, for the error.
+        arrays: a tree of arrays.
+        instead: the end of the error, which says what to do.
     """
-    return _of_floats(partial(_reverse_only, name), arrays)
+    message = f"{name} has no forward-mode derivatives (jvp, jacfwd); {instead}"
+    return _of_floats(partial(_reverse_only_p.bind, message=message), arrays)
 
 
 def _first_derivatives_only(name: str, arrays: Tree) -> Tree:
@@ -78,27 +90,24 @@ def _no_derivative(name: str, *_: Any) -> NoReturn:
     )
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _reverse_only(name: str, x: Array) -> Array:
-    return x
+def _no_tangent(*_: Any, message: str) -> NoReturn:
+    raise TypeError(message)
 
 
-@_reverse_only.defjvp
-def _through_tangent(name: str, primals: Any, tangents: Any) -> tuple[Array, Array]:
-    return primals[0], _tangent_p.bind(tangents[0], name=name)
-
-
-def _no_tangent(*_: Any, name: str) -> NoReturn:
-    raise TypeError(
-        f"implementation {name!r} has no forward-mode derivatives (jvp, jacfwd); these have them: "
-        "'chunked', 'associative', 'sequential'"
-    )
-
-
-# The identity, for tangents: JAX can transpose it, but neither evaluate nor compile it.
-_tangent_p = Primitive("forward_mode")
-_tangent_p.def_abstract_eval(lambda x, name: x)
+# The identity, which JAX can map by ``vmap`` and compile. Its tangents go through another one,
+# which JAX can transpose, but not evaluate, map or compile. (``vmap`` of reverse mode maps the
+# first or transposes the second, and so never maps the second.)
+_reverse_only_p, _tangent_p = Primitive("reverse_only"), Primitive("forward_mode")
+for _identity_p in (_reverse_only_p, _tangent_p):
+    _identity_p.def_abstract_eval(lambda x, message: x)
+_reverse_only_p.def_impl(lambda x, message: x)
+mlir.register_lowering(_reverse_only_p, lambda _, x, message: [x])
+batching.defvectorized(_reverse_only_p)
+ad.primitive_jvps[_reverse_only_p] = lambda primals, tangents, message: (
+    primals[0],
+    _tangent_p.bind(tangents[0], message=message),
+)
 _tangent_p.def_impl(_no_tangent)
 mlir.register_lowering(_tangent_p, _no_tangent)
-ad.deflinear2(_tangent_p, lambda cotangent, _, name: [cotangent])
-batching.defvectorized(_tangent_p)
+batching.primitive_batchers[_tangent_p] = _no_tangent
+ad.deflinear2(_tangent_p, lambda cotangent, _, message: [cotangent])

@@ -20,6 +20,7 @@ from selective_scan.arguments import (
     varying_alike,
     with_automatic_axes,
 )
+from selective_scan.missing_derivatives import no_forward_mode
 from selective_scan.readout import decayed_sum
 from selective_scan.sequence_parallel import moved_later, sum_before
 
@@ -80,6 +81,11 @@ def selective_scan_prefix_readouts(
         u, delta, B = u[None], delta[None], B[None]
     (versions, batch, length, channels), states = u.shape, A.shape[1]
     dtype, given_dtype = state_dtype(u, delta, A, B, C, delta_bias), u.dtype
+    u, delta, A, B, C, delta_bias = no_forward_mode(
+        "selective_scan_prefix_readouts",
+        (u, delta, A, B, C, delta_bias),
+        "take them in reverse mode (vjp, jacrev)",
+    )
     if 0 in (batch, length, channels, states):  # there is nothing to sum, and no tile to cut
         return jnp.zeros((batch, length, channels), given_dtype)
     C = C.astype(dtype) if C.ndim == 3 else C.astype(dtype)[:, None]

@@ -56,7 +56,8 @@ def readout(
         TypeError: forward-mode derivatives are taken.
     """
     u_BxLxE, t_BxLxE, A_ExN, B_BxLxN, C_BxN, initial_state_BxExN, later_BxE = no_forward_mode(
-        "tiled", (u_BxLxE, t_BxLxE, A_ExN, B_BxLxN, C_BxN, initial_state_BxExN, later_BxE)
+        "implementation 'tiled'",
+        (u_BxLxE, t_BxLxE, A_ExN, B_BxLxN, C_BxN, initial_state_BxExN, later_BxE),
     )
     batch, length, channels = t_BxLxE.shape
     rows = batch * length

@@ -112,7 +112,7 @@ def scan(inputs: Recurrence, *, reverse: bool) -> tuple[Array, Array]:
     Raises:
         TypeError: forward-mode derivatives are taken.
     """
-    return _scan(no_forward_mode("tiled", inputs), reverse)
+    return _scan(no_forward_mode("implementation 'tiled'", inputs), reverse)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))

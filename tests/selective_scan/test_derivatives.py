@@ -8,7 +8,11 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from selective_scan import selective_scan_readout
+from selective_scan import (
+    selective_scan,
+    selective_scan_prefix_readouts,
+    selective_scan_readout,
+)
 from selective_scan.arguments import ScanInputs, _softplus
 from tests.selective_scan.oracle import INTERPRETED, SCANS, float32, for_readout, inputs
 
@@ -101,6 +105,33 @@ def test_forward_mode_is_refused(kind, name):
     loss = partial(LOSSES[kind], name)
     along = lambda arrays: jax.jvp(loss, (arrays,), (arrays,))  # noqa: E731
     mapped = jax.jacfwd(lambda A: loss(arrays | {"A": A}))
-    for forward in (along, jax.jit(along), lambda arrays: mapped(arrays["A"])):
+    of_A = (mapped, jax.jit(mapped))
+    for forward in (along, jax.jit(along), *(lambda arrays, f=f: f(arrays["A"]) for f in of_A)):
         with pytest.raises(TypeError, match=f"^implementation '{name}' has no forward-mode.*chunk"):
             forward(arrays)
+
+
+def test_forward_mode_of_prefix_readouts_is_refused():
+    used = {k: x for k, x in arrays_of(()).items() if k != "u"}
+    readouts = lambda u: selective_scan_prefix_readouts(u, **used)  # noqa: E731
+    for forward in (jax.jacfwd(readouts), jax.jit(jax.jacfwd(readouts))):
+        with pytest.raises(TypeError, match=r"^selective_scan_prefix_readouts has no forw"):
+            forward(arrays_of()["u"])
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        lambda loss: jax.vmap(jax.grad(loss)),
+        lambda loss: jax.grad(lambda u: jnp.sum(jax.vmap(loss)(u))),
+        lambda loss: jax.vmap(jax.grad(jax.checkpoint(lambda u: jax.jit(loss)(u)))),
+        lambda loss: jax.grad(lambda u: jax.lax.scan(lambda s, u: (s + loss(u), None), 0.0, u)[0]),
+        lambda loss: jax.vmap(jax.grad(lambda u: jax.lax.cond(u[0, 0, 0] > 9, jnp.sum, loss, u))),
+    ],
+)
+def test_reverse_mode_is_not_refused_inside_other_transformations(transform):
+    arrays = arrays_of(())
+    u = np.stack([arrays.pop("u")] * 2)
+    loss = lambda u: jnp.sum(selective_scan(u, **arrays, implementation="tiled"))  # noqa: E731
+    expected = jax.grad(loss)(u[0])
+    np.testing.assert_allclose(jax.jit(transform(loss))(u)[1], expected, rtol=1e-5, atol=1e-6)
