@@ -67,7 +67,7 @@ def test_shapes_are_those_that_were_given():
         (step, one, "u", lambda x: x[0], r"\(3,\); \(batch, channels\) expected"),
         (step, one, "delta", lambda x: x[:1], r"\(1, 3\); \(2, 3\) expected \(B, E\)"),
         (step, one, "B", lambda x: x[:, :3], r"\(2, 3\); \(2, 4\) expected \(B, N\)"),
-        (step, one, "C", lambda x: x[:, None, :].repeat(2, 1), r"\(2, 2, 4\); its groups, 2, do not"),
+        (step, one, "C", lambda x: x[:, None].repeat(2, 1), r"\(2, 2, 4\); its groups, 2, do"),
         (step, one, "state", lambda x: x[0], r"\(3, 4\); \(2, 3, 4\) expected \(B, E, N\)"),
         (prefixes, arrays, "u", lambda x: x[0], r"\(6, 3\); \(batch, length, channels\) "),
         (prefixes, arrays, "delta", lambda x: x[0], r"\(6, 3\); \(2, 6, 3\) expected"),
