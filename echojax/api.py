@@ -249,8 +249,8 @@ def train(
 
     Args:
         data: the name of a data set, the path of a file, a ``Dataset``, anything with columns (a
-            frame of pandas, polars or Arrow, a dict of arrays), or three arrays: users, items,
-            times. Without it, the data of the run that is resumed, or of the quickstart.
+            frame of pandas, polars or Arrow, a dict of arrays), or two or three arrays: users,
+            items and times. Without it, the data of the run that is resumed, or of the quickstart.
         model: its name; ``None``, here and below: as the command without the flag.
         user: name of the user column.
         item: name of the item column.

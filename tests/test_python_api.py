@@ -2,12 +2,14 @@
 
 import json
 import logging
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -549,6 +551,11 @@ def test_values_of_another_kind_are_mistakes(mine, frame):
     ):
         with refused(sentence):
             call()
+
+
+def test_the_reference_describes_every_public_name():
+    page = (Path(echojax.__file__).parents[1] / "docs" / "api.md").read_text(encoding="utf-8")
+    assert [name for name in echojax.__all__ if not re.search(rf"\b{name}\b", page)] == []
 
 
 def test_importing_echojax_is_cheap():

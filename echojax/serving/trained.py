@@ -42,6 +42,10 @@ def read_trained(folder: Path, *, scan: str | None = None) -> Trained:
     """Read the best checkpoint of a run; the data set is not needed.
 
     ``scan`` is the implementation of the selective scan; ``None`` takes that of the run.
+
+    Raises:
+        UserError: The folder holds no run of one seed and a learned model, or no checkpoint that
+            can be read, or the parameters are not finite.
     """
     config = read_config(folder)
     if config.model in HEURISTICS:

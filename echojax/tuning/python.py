@@ -47,7 +47,8 @@ def tune(
         options: any flag of training, with underscores; a flag that is given is not searched.
 
     Returns:
-        what was found: ``best``, ``trials``, and ``recipe``, a file that ``train`` takes.
+        what was found: ``trials``, the ``best`` of them with its ``values`` and ``score``,
+        ``recipe``, a file that ``train`` takes, and ``page``, the page of all trials.
 
     Raises:
         UserError: something the user can fix.
