@@ -123,7 +123,7 @@ class Stream:
     ) -> StreamState:
         """Take in histories, (B, L) item numbers in time order, with 0 for no event.
 
-        Events are taken in one after another; SASRec, HSTU and NARM need only the newest
+        Events are taken in one after another; SASRec, eSASRec, HSTU and NARM need only the newest
         ``max_len``.
 
         Raises:
