@@ -68,7 +68,7 @@ def memory_failure_is_user_error() -> Iterator[None]:
             raise
         raise OutOfMemoryError(
             f"out of memory on a device ({words}); ask for less at once, as with a smaller "
-            "--microbatch or --batch-size"
+            "batch (in training: --microbatch or --batch-size)"
         ) from None
 
 

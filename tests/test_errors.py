@@ -51,7 +51,12 @@ def test_another_error_is_not_hidden(error):
         (OSError(errno.EIO, "Input/output error"), "cannot use a file: Input/output error; fix"),
         (OSError(errno.ENOSPC, "No space left", "run"), "cannot write run: No space left; free"),
         (MemoryError("Unable to allocate 3 GiB"), "out of memory (Unable to allocate 3 GiB); free"),
-        (JaxRuntimeError("RESOURCE_EXHAUSTED: 3 GiB"), "out of memory on a device (RESOURCE_EXHAU"),
+        (
+            JaxRuntimeError("RESOURCE_EXHAUSTED: 3 GiB"),
+            # Most commands have no flag for the size of a batch.
+            "out of memory on a device (RESOURCE_EXHAUSTED: 3 GiB); ask for less at once, as with "
+            "a smaller batch (in training: --microbatch",
+        ),
         (JaxRuntimeError("INTERNAL: ...: Out of memory allocating 9"), "out of memory on a device"),
     ],
 )
