@@ -34,7 +34,7 @@ ModelOption = bool | int | float | str | None
 class Config(RunFlags, EvaluationFlags, TrainingFlags, ModelFlags, DataFlags):
     """Train a sequential recommender, evaluate it by full ranking, leave a run folder.
 
-    Without --dataset and --data-path it is the quickstart: made-up data, learning rate 0.003, no
+    Without --dataset and --data-path it is the quickstart: generated data, learning rate 0.003, no
     dropout, 2 epochs.
     """
 

@@ -180,7 +180,7 @@ def main(words: list[str]) -> None:
             config = agreed_config(config, read=lambda: read_command_line(words))
         console = logged_terminal(quiet=not is_main_process())
         if config == QUICKSTART:
-            console.print("quickstart: made-up data, learning rate 0.003, no dropout, 2 epochs")
+            console.print("quickstart: generated data, learning rate 0.003, no dropout, 2 epochs")
         try:
             run(config, console)
         except Interrupted as stop:  # on all hosts, after the same step
