@@ -85,7 +85,7 @@ class ReadingFlags:
     last."""
     time_precision: TimePrecision = "exact"
     """Order events by their exact times, or by times rounded to float32 as in RecBole. Rounded
-    times are 64 seconds apart for today's epoch seconds, and ties keep the order of the rows."""
+    epoch seconds are 128 apart, 64 before 2004, and ties keep the order of the rows."""
     ties: str = "file"
     """Order of a user's events at the same time: that of the file (file), or random
     (random:SEED)."""
