@@ -232,9 +232,7 @@ class Recommender:
         check_list("a history", history)
         numbers, gaps, _ = self.events(history)
         if not numbers.size:
-            raise UserError(
-                "the history has no item of this model's catalogue; nothing to score by"
-            )
+            raise UserError("the history has no item that this model knows; give one that has")
         newest = model_inputs([numbers[-self.max_len :]], [gaps], self.max_len)
         wanted = np.array([self.item_ids.number(item) for item in items], np.int32)
         rows = padded([wanted], 1, power_of_two(len(wanted)))[0]
@@ -250,7 +248,7 @@ class Recommender:
         k = self._at_most_all(k)
         number = np.array([self.item_ids.number(item)], np.int32)
         if not number[0]:
-            raise UserError(f"item {item!r} is not in the catalogue of this model")
+            raise UserError(f"this model does not know item {item!r}; name another")
         unit_VxD = self._directions
         top = self._search(
             unit_VxD[number], unit_VxD, number[None], len(self.item_ids), k=_searched(k)
@@ -282,7 +280,7 @@ class Recommender:
             kept = [given_truth("filter", keep(item)) for item in self.item_ids.ids(numbers)]
             numbers = numbers[np.array(kept, bool)]
         if not numbers.size:
-            raise UserError("candidates and filter leave no item of the catalogue; widen them")
+            raise UserError("candidates and filter leave no item that this model knows; widen them")
         number_C = np.append(np.int32(0), numbers)
         column_V = np.zeros(len(self.item_ids), np.int32)
         column_V[number_C] = np.arange(number_C.size)

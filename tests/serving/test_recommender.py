@@ -100,7 +100,7 @@ def test_an_empty_history_is_answered_by_popularity(recommender, data_file, capl
     lines = data_file.read_text().splitlines()[1:]
     events = [line.split("\t")[1] for line in lines]
     assert 0 < empty.scores[0] <= events.count(empty.item_ids[0])
-    with pytest.raises(UserError, match="nothing to score"):
+    with pytest.raises(UserError, match="no item that this model knows; give one"):
         recommender.score([], ["i3"])
 
 
@@ -129,7 +129,7 @@ def test_similar_items(recommender):
     assert len(answer.item_ids) == 4
     assert "i5" not in answer.item_ids
     assert all(-1.001 <= score <= 1.001 for score in answer.scores)
-    with pytest.raises(UserError, match="'what' is not in the catalogue"):
+    with pytest.raises(UserError, match="does not know item 'what'; name another"):
         recommender.similar_items("what")
 
 
