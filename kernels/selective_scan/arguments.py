@@ -319,8 +319,8 @@ def with_automatic_axes(
 
 def state_dtype(*inputs: Array | None) -> jnp.dtype:
     """Return the dtype of time steps, decays and states: float64 if any input is, else float32."""
-    dtypes = [x.dtype for x in inputs if x is not None and jnp.issubdtype(x.dtype, jnp.floating)]
-    return jnp.result_type(jnp.float32, *dtypes)
+    any_float64 = any(x.dtype == jnp.float64 for x in inputs if x is not None)
+    return jnp.result_type(jnp.float64 if any_float64 else jnp.float32)
 
 
 def time_steps(

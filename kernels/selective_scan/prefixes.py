@@ -101,7 +101,7 @@ def selective_scan_prefix_readouts(
     y_BxLxE = S_BxLxE = None
     for k in range(versions - 1, -1, -1):
         dt_BxLxE = time_steps(delta[k], delta_bias, delta_softplus, None, dtype)
-        term_BxLxE = moved_later(dt_BxLxE * u[k], k, axis_name)
+        term_BxLxE = moved_later(dt_BxLxE * u[k].astype(dtype), k, axis_name)
         dt_BxLxE = moved_later(dt_BxLxE, k, axis_name)
         if S_BxLxE is None:
             S_BxLxE = sum_before(dt_BxLxE, axis_name)

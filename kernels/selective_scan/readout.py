@@ -227,9 +227,10 @@ def _over_valid(
 
 def _places(valid_R: Array, count: Array) -> Array:
     """Return each row's place if the rows are sorted so that the ``count`` valid ones are first."""
-    before = jnp.cumsum(valid_R, dtype=jnp.int32) - valid_R
+    valid_R, is_valid_R = valid_R.astype(jnp.int32), valid_R
+    before = jnp.cumsum(valid_R) - valid_R
     invalid_before = jnp.arange(valid_R.size, dtype=jnp.int32) - before
-    return jnp.where(valid_R, before, count + invalid_before)
+    return jnp.where(is_valid_R, before, count + invalid_before)
 
 
 def _over_tiles(

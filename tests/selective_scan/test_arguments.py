@@ -84,6 +84,24 @@ def test_lists_are_arrays_and_lengths_may_lie_outside():
     np.testing.assert_array_equal(beyond, scan(**arrays | {"lengths": np.array([0, 6, 6])}))
 
 
+def for_prefixes(arrays):
+    used = {k: arrays[k] for k in ("u", "delta", "A", "B", "delta_bias", "lengths")}
+    return used | {"C": arrays["C"][:, 0]}
+
+
+@pytest.mark.parametrize(
+    ("function", "choose"), [*FUNCTIONS.values(), (selective_scan_prefix_readouts, for_prefixes)]
+)
+def test_strict_promotion_of_dtypes(function, choose):
+    """Whoever asks JAX to refuse implicit promotion can use the scans, with mixed dtypes, too."""
+    arrays = arrays_of()
+    half = {k: arrays[k].astype(jnp.bfloat16) for k in ("u", "delta", "B", "C", "z")}
+    results = lambda arrays: function(**arrays, delta_softplus=True)  # noqa: E731
+    with jax.numpy_dtype_promotion("strict"):
+        for given in (arrays, arrays | half):
+            jax.eval_shape(partial(with_gradients, results), choose(given))
+
+
 @pytest.mark.parametrize("shape", [(0, 6, 3, 4), (2, 0, 3, 4), (2, 6, 0, 4), (2, 6, 3, 0)])
 def test_nothing_gives_nothing(shape):
     arrays = arrays_of(shape)
@@ -137,11 +155,12 @@ def forms(name, arrays):
 
 def with_gradients(scan, arrays):
     """Return the results of ``scan``, and the gradients of their sum."""
-    floats = {k: v for k, v in arrays.items() if k not in ("lengths", "segment_ids")}
+    floats = {k: v for k, v in arrays.items() if k not in ("lengths", "segment_ids", "stop")}
 
     def loss(floats):
         results = scan(arrays | floats)
-        return sum(map(jnp.sum, jax.tree.leaves(results))), results
+        total = sum(jnp.sum(x).astype(jnp.float32) for x in jax.tree.leaves(results))
+        return total, results
 
     return jax.grad(loss, has_aux=True)(floats)
 
