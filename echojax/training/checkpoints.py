@@ -359,7 +359,8 @@ def _best_step(folder: Path, progress: dict[str, Any]) -> int:
 
     The newest checkpoint names it, or the results, if that is no longer the run's last one.
     """
-    with suppress(UserError, LookupError, TypeError):  # no results yet, or damaged ones
+    # No results yet, or damaged ones.
+    with suppress(UserError, LookupError, TypeError, ValueError, OverflowError):
         train = read_json(folder / "results.json")["train"]
         if train["steps"] > progress.get("steps", 0):
             return int(train["best_step"])

@@ -17,7 +17,7 @@ from flax import nnx
 from echojax.config import Config
 from echojax.errors import UserError
 from echojax.models.gru4rec import GRU4Rec
-from echojax.training.checkpoints import Checkpoints, _checksum
+from echojax.training.checkpoints import Checkpoints, _best_step, _checksum
 from echojax.training.progress import TrainingProgress
 from echojax.training.seed_run import SeedRun
 from echojax.training.step import create_state, state_shapes
@@ -306,6 +306,12 @@ def test_a_step_that_is_asked_for_and_lost_is_named_with_its_reason(run, state, 
     found = run.checkpoints.restore(state, first=2)
     assert (int(found.state.step), found.lost) == (4, "missing")
     assert caplog.messages == []
+
+
+@pytest.mark.parametrize("best", ['"nine"', "1e400", "null", "[9]"])
+def test_results_with_an_odd_best_step_are_as_good_as_none(tmp_path, best):
+    (tmp_path / "results.json").write_text(f'{{"train": {{"steps": 90, "best_step": {best}}}}}')
+    assert _best_step(tmp_path, {"steps": 60, "best_step": 30}) == 30
 
 
 def test_damage_is_said_with_the_step_that_is_used(run, state, caplog):
