@@ -337,6 +337,9 @@ def test_a_run_goes_on_from_its_folder_alone(mine, frame, tmp_path):
     (folder / "data.npz").write_bytes(b"")
     with pytest.raises(UserError, match=r"data\.npz cannot be read"):
         echojax.train(run_dir=folder, resume=True, epochs=4, quiet=True)
+    (folder / "data.npz").unlink()
+    with pytest.raises(UserError, match=r"has lost data\.npz.* restore it from a copy"):
+        run.evaluate(exclude_seen=True)
 
 
 def test_an_interrupt_saves_and_then_does_what_it_would_have_done(mine, frame, tmp_path):

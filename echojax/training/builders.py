@@ -106,6 +106,11 @@ def read_data(
                 f"{run_dir} keeps the data that it was trained on, and no other are read; leave "
                 f"--data-path {config.data_path} out"
             )
+        if dataset is None and config.data_path is None and config.dataset not in DATASETS:
+            raise UserError(
+                f"{run_dir} has lost data.npz, the data that it was trained on; restore it from a "
+                f"copy, or register the data set {config.dataset!r} first, if it is one of yours"
+            )
     dataset = dataset or load_dataset(
         config.dataset,
         data_path=config.data_path,
