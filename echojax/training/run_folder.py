@@ -255,11 +255,16 @@ def read_items(path: Path) -> tuple[np.ndarray, dict[str, str]]:
     """
     items = read_record(path / "items.json", _Items)
     item_ids, titles = items["item_ids"], items.get("titles", [])
+    padding, *others = item_ids or [""]
+    wrong = ""
     if "titles" in items and len(titles) != len(item_ids):
-        raise UserError(
-            f"{path / 'items.json'} cannot be used: 'titles' and 'item_ids' differ in length; "
-            "restore it from a copy"
-        )
+        wrong = "'titles' and 'item_ids' differ in length"
+    elif padding or len(set(others)) < len(others):
+        wrong = "'item_ids' do not begin with \"\" for padding, or have an id twice"
+    elif any("\ud800" <= char <= "\udfff" for char in set("".join([*others, *titles]))):
+        wrong = "a text in it has half a character"
+    if wrong:
+        raise UserError(f"{path / 'items.json'} cannot be used: {wrong}; restore it from a copy")
     pairs = zip(item_ids, titles, strict=False)
     return np.array(item_ids, dtype=str), {item: title for item, title in pairs if title}
 

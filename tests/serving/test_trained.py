@@ -27,10 +27,16 @@ def test_a_run_keeps_the_titles_of_its_data(ring_run):
     assert run_titles(titles, elsewhere) == titles
 
 
-def test_titles_that_do_not_fit_the_items_are_damage(ring_run, tmp_path):
+def test_titles_and_ids_that_cannot_be_right_are_damage(ring_run, tmp_path):
     items = json.loads((ring_run / "items.json").read_text())
-    for titles in (items["titles"][1:], "Stop", [*items["titles"][1:], 7]):
-        (tmp_path / "items.json").write_text(json.dumps(items | {"titles": titles}))
+    ids, titles = items["item_ids"], items["titles"]
+    for damage in (
+        *({"titles": wrong} for wrong in (titles[1:], "Stop", [*titles[1:], 7])),
+        {"titles": ["\ud83d", *titles[1:]]},
+        *({"item_ids": [*ids[:-1], wrong]} for wrong in (ids[1], "\udfff")),
+        {"item_ids": ["i99", *ids[1:]]},
+    ):
+        (tmp_path / "items.json").write_text(json.dumps(items | damage))
         with pytest.raises(UserError, match=r"items\.json cannot be used"):
             read_items(tmp_path)
 
