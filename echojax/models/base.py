@@ -307,9 +307,11 @@ def check_histories(item_ids_BxL: Any, lengths_B: Any, num_items: int) -> None:
 
 def check_item_numbers(items: np.ndarray, num_items: int) -> None:
     """Raise ``ValueError`` if item numbers are no integers or not in a table of ``num_items``."""
-    if items.size and not np.issubdtype(items.dtype, np.integer):
+    if not items.size:
+        return
+    if not np.issubdtype(items.dtype, np.integer):
         raise ValueError(f"item numbers are integers, not {items.dtype}; convert them")
-    if items.size and not 0 <= items.min() <= items.max() < num_items:
+    if not 0 <= items.min() <= items.max() < num_items:
         wrong = items.min() if items.min() < 0 else items.max()
         raise ValueError(
             f"item {wrong} is not in the table: items are numbered 1 to {num_items - 1}, "
